@@ -1,7 +1,9 @@
-"""The engines' own time on the graphs of complete studies: how long Snakemake and DVC take to find that nothing is left to do.
+"""The engines' own time on the graphs of complete studies.
 
-No step runs: random bytes stand for every artifact of the study, in a copy of the repository in a temporary folder. Prints a table of
-seconds, medians over repeats; ends with exit status 1 when a command on the first study takes longer than the limit.
+Measures how long Snakemake and DVC take to find that nothing is left to do. No step runs: random
+bytes stand for every artifact of the study, in a copy of the repository in a temporary folder.
+Prints a table of seconds (medians over repeats). Ends with exit status 1 when a command on the
+first study takes longer than the limit.
 """
 
 import os
@@ -61,7 +63,7 @@ def run(*command: str) -> float:
 
 
 def prepare(study: Path) -> int:
-    """Make the working folder a repository in which the study has been computed; returns the number of its artifacts."""
+    """Make the working folder a repository with a complete study; the number of artifacts."""
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     listed = subprocess.run(
@@ -121,7 +123,8 @@ def main(flags: Flags) -> None:
     slowest = table[list(COMMANDS)].iloc[0].astype(float)
     if slowest.max() > flags.limit_s:
         raise InputError(
-            f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, above the limit of {flags.limit_s:g} s"
+            f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, "
+            f"above the limit of {flags.limit_s:g} s"
         )
 
 

@@ -1,9 +1,11 @@
-"""Extraction of efficientnet_lite0's features on the CPU against timm's stock path, and against its own two halves.
+"""Speed of extracting efficientnet_lite0's features on the CPU.
 
-The stock path is timm's transform on Pillow images, a DataLoader with two workers, and the model as timm builds it, in float32. It and
-the product take turns, each in a process of its own that is warm; the first pass is given apart. Prints seconds a pass (medians), and how
-far the features of the product and of its opt-ins are from the stock path's: of a row's norm, and as IS under a random linear map.
-Ends with exit status 1 when a mark is missed.
+The product is compared with timm's stock path, and with decoding alone and the forward pass alone.
+The stock path is timm's transform on Pillow images, a DataLoader with two workers, and the model as
+timm builds it, in float32. Stock path and product take turns, each in a warm process of its own;
+the first pass is reported separately. Prints seconds per pass (medians), and how far the features
+of the product and of its opt-ins are from the features of the stock path: relative to the norm of a
+row, and as IS under a random linear map. Ends with exit status 1 when a mark is missed.
 """
 
 import hashlib
@@ -142,7 +144,7 @@ def product(
     precision: Any = "float32",
     alone: str = "",
 ) -> np.ndarray:
-    """Features (n, d) by the product's path; alone: `decoding` or `forward`, without the other half."""
+    """Features (n, d) by the product's path. `alone`: only `decoding`, or only `forward`."""
     if alone == "forward":
         return forward(flags, rows)
     import torch
@@ -191,7 +193,7 @@ def scorer(head: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def compare(
     found: np.ndarray, expected: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float]:
-    """Largest and median distance of rows (n, d), of their norm, and largest change of IS in degrees."""
+    """Largest and median relative distance of rows (n, d); largest change of IS in degrees."""
     distance = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     change = np.abs(score(found) - score(expected)).max()
     return {"largest": distance.max(), "median": float(np.median(distance)), "IS": float(change)}
@@ -204,11 +206,13 @@ def judge(table: pd.DataFrame, speedup: float, share: float) -> None:
     used = sum(halves) / s["product"]
     print(f"{faster:.2f} times the stock path's speed; features within {far:.1g} of its")
     print(
-        f"{used:.2f} of what the processor allows for both halves; {max(halves) / s['product']:.2f} of the slower half alone"
+        f"{used:.2f} of what the processor allows for both halves; "
+        f"{max(halves) / s['product']:.2f} of the slower half alone"
     )
     if faster < speedup or used < share or not far <= CLOSE:
         raise InputError(
-            f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within {CLOSE:g}"
+            f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, "
+            f"within {CLOSE:g}"
         )
 
 

@@ -1,9 +1,11 @@
-"""Growth of every step that reads features or their tables: seconds and peak memory at 20,000, 160,000 and 1,280,000 images.
+"""Growth of seconds and peak memory with the images, of every step that reads features or tables.
 
-Runs the commands of dvc.yaml with one thread on made-up features of one classifier (a linear relation to the space, and noise) in
-shards of constant size, and on tiny images, in a temporary folder that needs 15 GB of disk; the tables gather two models. Seconds are
-those of the processor, which other programs on the machine hardly change. Prints a table and ends with exit status 1 when a step's
-time grows faster than the images, or its memory by more than the tables that it reads and writes.
+Runs the commands of dvc.yaml with one thread for 20,000, 160,000 and 1,280,000 images, on made-up
+features of one classifier (a linear relation to the space, and noise) in shards of constant size,
+and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two models. Seconds
+are processor time, which other programs on the machine hardly change. Prints a table. Ends with
+exit status 1 when the time of a step grows faster than the number of images, or when its memory
+grows by more than the tables that it reads and writes.
 """
 
 import io
@@ -55,7 +57,8 @@ MADE_UP = (
 STEEP = 1.5  # times what a line through the two smaller sizes says for the largest
 SLACK_S, SLACK_MB = 5.0, 60.0  # differences between runs of one command
 COPIES = 3.0  # of its tables that a step may hold
-# Bytes an image that a step may hold too: lists of files and hashes, what an image adds to every score, rows that fit in memory.
+# Bytes per image that a step may also hold: lists of files and hashes, the scores of an image, rows
+# that fit in memory.
 LISTED = {"build_manifest": 850.0, "render_pictures": 400.0, "probe_principal": 300.0}
 INDEXED = 150.0  # more where images are in archives: the place of each
 
@@ -79,7 +82,10 @@ class Flags(cli.Command):
     )
     steps: list[str] = Field(
         [],
-        description="steps that are measured (default: all); what they read must be made by steps before them",
+        description=(
+            "steps that are measured (default: all); what they read must be made by steps "
+            "before them"
+        ),
     )
     folder: Path = Field(Path(tempfile.gettempdir()), description="folder for the temporary one")
 
@@ -123,20 +129,20 @@ def prepare(images: int, flags: Flags) -> None:
         Path("images").mkdir()
         for number in range(flags.archives):
             with tarfile.open(f"images/{number:05d}.tar", "w") as tar:
-                for name, each in places[number :: flags.archives]:
+                for name, data in places[number :: flags.archives]:
                     info = tarfile.TarInfo(name)
-                    info.size = len(each)
-                    tar.addfile(info, io.BytesIO(each))
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
                     tar.members.clear()
         return
     for label in labels:
         Path("images", label).mkdir(parents=True)
-    for name, each in places:
-        Path("images", name).write_bytes(each)
+    for name, data in places:
+        Path("images", name).write_bytes(data)
 
 
 def make_up(flags: Flags) -> None:
-    """Write what the steps that run a tower would write for the manifest: features around a mean per label, and embeddings T f + noise."""
+    """Write made-up tower results: features around a mean per label, embeddings T f + noise."""
     generator = np.random.default_rng(1)
     study, manifest = read_yaml("params.yaml"), read_parquet(RESULTS / "data/manifest.parquet")
     labels, codes = (
@@ -192,14 +198,14 @@ def make_up(flags: Flags) -> None:
     }
     write_tensors(
         RESULTS / f"prompts/{SPACE}.safetensors",
-        {name: each.astype(np.float32) for name, each in texts.items()},
+        {name: rows.astype(np.float32) for name, rows in texts.items()},
         facts(),
     )
     classes = {
         "class_embeddings": centres @ relation,
         "other_embeddings": centres @ relation + normal(len(labels), flags.dims),
     }
-    classes = {name: unit(each).astype(np.float32) for name, each in classes.items()}
+    classes = {name: unit(rows).astype(np.float32) for name, rows in classes.items()}
     write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", classes, facts())
     write_json(
         RESULTS / f"prompts/{SPACE}.json",
@@ -251,9 +257,11 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
 def judge(
     sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float, listed: float = 0.0
 ) -> dict[str, object]:
-    """How time and memory of a step grow: seconds, peaks (MB), each of the last three sizes; tables, listed: bytes an image.
+    """How time and memory of a step grow over the last three sizes. Peaks are in MB.
 
-    exponent: of the time beyond the start, from the two steps between the sizes (NaN where the smaller is lost in noise).
+    `tables` and `listed` are in bytes per image. The exponent is that of the time beyond the
+    start-up, from the two differences between sizes; it is NaN where the smaller one is lost in
+    noise.
     """
     first, middle, last = sizes[-3:]
     steps, ratio = np.diff(seconds), (last - middle) / (middle - first)
@@ -272,7 +280,10 @@ def judge(
 
 
 def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
-    """One row a step: seconds and peaks at every size, and the verdict. indexed: bytes an image that the list of images may hold more."""
+    """One row per step: seconds and peaks at every size, and the verdict.
+
+    `indexed`: bytes per image that the list of images may hold in addition.
+    """
     listed = LISTED | {"build_manifest": LISTED["build_manifest"] + indexed}
     sizes, last = list(runs), runs[max(runs)]
     rows = []

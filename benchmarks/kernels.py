@@ -1,9 +1,10 @@
-"""Growth of the numerical core with the rows: scoring, ridge, scan and bootstrap at 10,000, 100,000 and 1,000,000 rows.
+"""Growth of scoring, ridge, scan and bootstrap with the rows: 10,000, 100,000 and 1,000,000 rows.
 
-Every kernel runs at every size in a process of its own, on rows that come in shards as they do from files, of 256 features and 128
-dimensions. Seconds are those of the processor with one thread, medians over repeats; memory is the peak of the process. Prints a table
-and draws it; ends with exit status 1 when a row takes longer at the largest size than the tolerance allows, or when memory grows by more
-than the table of scores that the bootstrap resamples.
+Every kernel runs at every size in a process of its own. The rows have 256 features and 128
+dimensions, and come in shards as they do from files. Seconds are processor time with one thread,
+medians over repeats; memory is the peak of the process. Prints and draws a table. Ends with exit
+status 1 when a row takes longer at the largest size than the tolerance allows, or when memory grows
+by more than the table of scores that the bootstrap resamples.
 """
 
 import sys
@@ -41,7 +42,9 @@ class Flags(cli.Command):
     tolerance: float = Field(
         0.1,
         gt=0,
-        description="share by which a row may take longer at the largest size than at a smaller one",
+        description=(
+            "share by which a row may take longer at the largest size than at a smaller one"
+        ),
     )
     plot: Path | None = Field(None, description="PNG to draw")
     alone: str | None = Field(
@@ -53,7 +56,7 @@ class Flags(cli.Command):
 
 
 class Shards:
-    """The same made-up rows over and over: (n, width) float32, of which a slice within a shard is read at a time."""
+    """The same made-up rows repeated, (n, width) float32; a slice lies within a shard."""
 
     def __init__(self, n: int, width: int, seed: int) -> None:
         self._n, self._shard = (
@@ -154,16 +157,17 @@ def grow(flags: Flags, folder: Path) -> pd.DataFrame:
 
 
 def judge(table: pd.DataFrame, tolerance: float) -> list[str]:
-    """What is not as it should be: kernels whose rows get slower, or whose memory grows beyond its table."""
+    """Complaints: kernels whose rows get slower, or whose memory grows beyond the scores."""
     wrong = []
     for kernel, mine in table.groupby("kernel", sort=False):
-        each, grown = (
+        per_row, grown = (
             (mine["s"] / mine["rows"]).to_numpy(),
             mine["MB"].iloc[-1] - mine["MB"].iloc[0],
         )
-        if each[-1] > (1 + tolerance) * each[:-1].min():
+        if per_row[-1] > (1 + tolerance) * per_row[:-1].min():
             wrong.append(
-                f"{kernel} takes {100 * (each[-1] / each[:-1].min() - 1):.0f} % longer a row at the largest size"
+                f"{kernel} takes {100 * (per_row[-1] / per_row[:-1].min() - 1):.0f} % longer "
+                "a row at the largest size"
             )
         held = COPIES * 8 * SCORES * mine["rows"].iloc[-1] / 1e6 if kernel == "bootstrap" else 0.0
         if grown > SLACK_MB + held:

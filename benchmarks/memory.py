@@ -1,9 +1,11 @@
-"""Peak memory of every step of dvc.yaml at the paper's largest size: 14 models, 10,000 images of 1,000 labels.
+"""Peak memory of every step of dvc.yaml at the paper's largest size.
 
-Runs the commands of dvc.yaml for one classifier of 4,096 features, the widest in the paper, and one space widened to the 768
-dimensions of CLIP ViT-L/14; the classifier's results are then copied under 14 names for the steps that gather all models.
-Prints a table; ends with exit status 1 when a step needs more than the limit besides its model. What counts as its model is
-the peak of a process that does nothing but load it, libraries included.
+That size is 14 models and 10,000 images of 1,000 labels. Runs the commands of dvc.yaml for one
+classifier of 4,096 features, the widest in the paper, and one space widened to the 768 dimensions
+of CLIP ViT-L/14. The classifier's results are then copied under 14 names for the steps that gather
+all models. Prints a table. Ends with exit status 1 when a step needs more than the limit besides
+its model. The memory of a model is the peak of a process that only loads the model, libraries
+included.
 """
 
 import json
@@ -38,14 +40,18 @@ SPACE = "conse_minilm"
 PER_LABEL = 10
 RESULTS = Path("results/sweep")
 
-# A small process in between: Linux counts the peak of the process that starts a command as the command's own.
+# A small process in between, because Linux counts the peak of the process that starts a command as
+# the peak of the command.
 LAUNCHER = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
-COMMANDS = "import json; from dvc.repo import Repo; print(json.dumps({stage.name: stage.cmd for stage in Repo('.').index.stages}))"
+COMMANDS = (
+    "import json; from dvc.repo import Repo; "
+    "print(json.dumps({stage.name: stage.cmd for stage in Repo('.').index.stages}))"
+)
 TOWER = """
 import sys
 from pathlib import Path
@@ -99,7 +105,9 @@ class Flags(cli.Command):
     )
     classifier: str = Field(
         "torchvision/alexnet.IMAGENET1K_V1",
-        description="a model as params.yaml names it, untrained (default: as wide as VGG, but fast)",
+        description=(
+            "a model as params.yaml names it, untrained (default: as wide as VGG, but fast)"
+        ),
     )
     limit_gb: float = Field(
         4.0,
@@ -108,7 +116,10 @@ class Flags(cli.Command):
     )
     steps: list[str] = Field(
         [],
-        description="steps that are measured (default: all); what they read must be made by steps before them",
+        description=(
+            "steps that are measured (default: all); what they read must be made by steps "
+            "before them"
+        ),
     )
     folder: Path | None = Field(
         None, description="empty folder to work in and keep (default: a temporary one)"
@@ -116,7 +127,10 @@ class Flags(cli.Command):
 
 
 def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any]) -> None:
-    """Make the working folder a project: the sweep over models, with few draws and a short training; changes: section -> keys."""
+    """Make the working folder a project: the sweep over models, few draws, short training.
+
+    `changes`: section -> keys.
+    """
     for name in ("scripts", "checkpoints", "report"):
         Path(name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "config", "config")
@@ -155,9 +169,10 @@ def prepare(images: int, classifier: str) -> None:
 
 
 def commands(steps: Sequence[str] = ()) -> dict[str, list[str]]:
-    """For every step of dvc.yaml, or those named, the command of its first model, shard and space, in the order of dvc.yaml.
+    """The commands of the steps of dvc.yaml, or of the named steps, in the order of dvc.yaml.
 
-    Raises InputError when it has no such step.
+    Each is the command for the first model, shard and space. Raises InputError for a step that
+    dvc.yaml does not have.
     """
     listed = subprocess.run(
         [sys.executable, "-c", COMMANDS], check=True, stdout=subprocess.PIPE, text=True
@@ -167,7 +182,8 @@ def commands(steps: Sequence[str] = ()) -> dict[str, list[str]]:
         first.setdefault(name.partition("@")[0], [sys.executable, *shlex.split(command)[1:]])
     if unknown := set(steps) - set(first):
         raise InputError(
-            f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: name some of {', '.join(first)}"
+            f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: "
+            f"name some of {', '.join(first)}"
         )
     return {step: command for step, command in first.items() if not steps or step in steps}
 
@@ -228,7 +244,7 @@ def benchmark(steps: Sequence[str]) -> pd.DataFrame:
 
 
 def judge(table: pd.DataFrame, limit_gb: float) -> None:
-    """Name the step that needs most besides its model. Raises InputError when that is above the limit."""
+    """Name the step that needs most memory besides its model. Raises InputError above the limit."""
     largest = table.loc[table["besides GiB"].idxmax()]
     said = f"{largest['step']} needs most besides its model: {largest['besides GiB']:.2f} GiB"
     limit = limit_gb * 1e9 / 2**30

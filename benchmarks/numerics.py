@@ -1,11 +1,13 @@
-"""Speed of the numerical core beside what else one would use: scoring, concept scan, ridge; made-up features of ResNet50's size.
+"""Speed of scoring, concept scan and ridge beside the alternatives, on features of ResNet50's size.
 
-Contestants take turns in one process with the same threads; every figure is a ratio of medians. With one thread, seconds are the
-processor's, which other programs hardly change. Scoring runs as measure_null_removal runs it, beside a plain batched version, a loop
-over images, and the machine's own rate of float32 products (squares of 4,096); the scan beside plain PyTorch; the ridge path beside
-scikit-learn's Ridge. Memory is the peak of a process of its own, less that of one that only makes the inputs. Prints a table; ends with
-exit status 1 when a mark is missed. The evidence is that of measure_evidence, a process of its own, beside one ridge path of the same
-images.
+Contestants take turns in one process with the same threads; every figure is a ratio of medians.
+With one thread, seconds are processor time, which other programs hardly change. Scoring runs as
+measure_null_removal runs it. It is compared with a plain batched version, a loop over images, and
+the machine's rate of float32 products (squares of 4,096). The scan is compared with plain PyTorch,
+and the ridge path with scikit-learn's Ridge. Memory is the peak of a process of its own, minus the
+peak of a process that only makes the inputs. The evidence is a process that runs measure_evidence,
+compared with one ridge path of the same images. Prints a table. Ends with exit status 1 when a mark
+is missed.
 """
 
 import sys
@@ -86,7 +88,7 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def clock(threads: int) -> float:
-    """Seconds: of the processor for one thread, which other programs on the machine hardly change, else of the wall clock."""
+    """Processor seconds for one thread, which other programs hardly change; else wall time."""
     return time.process_time() if threads == 1 else time.perf_counter()
 
 
@@ -98,14 +100,14 @@ def race(contestants: dict[str, Callable[[], object]], flags: Flags) -> dict[str
             started = clock(flags.threads)
             run()
             seconds[name].append(clock(flags.threads) - started)
-    medians = {name: float(np.median(each[1:])) for name, each in seconds.items()}
+    medians = {name: float(np.median(times[1:])) for name, times in seconds.items()}
     for name, median in medians.items():
         print(f"{name}: {median:.3g} s")
     return medians
 
 
 def scoring(flags: Flags) -> list[float]:
-    """Share of the machine's rate, and how many times faster than batched and than one image at a time."""
+    """Share of the machine's rate; speed-up over the batched version and the loop over images."""
     features, texts = (
         normal(flags.images, flags.features),
         unit(normal(flags.images, flags.dims)).astype(np.float32),
@@ -132,7 +134,9 @@ def scoring(flags: Flags) -> list[float]:
     def plain(f: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         equivalent = f - (f @ narrow) @ narrow.T
         z, e = translator(f), translator(equivalent)
-        z, e, t = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (z, e, t))
+        z, e, t = (
+            vectors / np.linalg.norm(vectors, axis=-1, keepdims=True) for vectors in (z, e, t)
+        )
         image, before, after = (
             np.degrees(np.arccos(np.clip((a * b).sum(axis=-1), -1, 1)))
             for a, b in ((z, e), (z, t), (e, t))
@@ -163,7 +167,7 @@ def scoring(flags: Flags) -> list[float]:
 
 
 def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings before and after null removal, images per label, unit embeddings of concepts."""
+    """Unit embeddings before and after removal, images per label, unit concept embeddings."""
     original, texts = normal(flags.images, flags.dims), normal(flags.concepts, flags.dims)
     equivalent = original + np.float32(0.3) * original[::-1]
     for vectors in (original, equivalent, texts):
@@ -202,7 +206,7 @@ def scan_in_torch(
     """What scan_block gives, in plain PyTorch and float32."""
     import torch
 
-    first, second, targets = (torch.from_numpy(each) for each in (original, equivalent, texts))
+    first, second, targets = (torch.from_numpy(rows) for rows in (original, equivalent, texts))
     codes, counts = torch.from_numpy(np.repeat(np.arange(len(n)), n)), torch.from_numpy(n)[:, None]
 
     def mean(values: torch.Tensor) -> torch.Tensor:
@@ -210,15 +214,15 @@ def scan_in_torch(
 
     angle = torch.rad2deg(torch.arccos((first @ targets.T).clamp(-1, 1)))
     score = angle - torch.rad2deg(torch.arccos((second @ targets.T).clamp(-1, 1)))
-    each = angle, score, score - score.mean(dim=1, keepdim=True)
-    means = [mean(values) for values in each]
+    scored = angle, score, score - score.mean(dim=1, keepdim=True)
+    means = [mean(values) for values in scored]
     spreads = [
         (mean(values**2) - centre**2).clamp(min=0).sqrt()
-        for values, centre in zip(each, means, strict=True)
+        for values, centre in zip(scored, means, strict=True)
     ]
     return [
-        each.numpy()
-        for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])
+        statistic.numpy()
+        for statistic in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])
     ]
 
 
@@ -251,7 +255,7 @@ def scan(flags: Flags) -> list[float]:
 
 
 def ridge(flags: Flags) -> list[float]:
-    """Times as long as one fit of Ridge, times faster than a loop over alphas, and the peak memory (GB) of many rows."""
+    """Time relative to one Ridge fit, speed-up over a loop over alphas, peak GB of many rows."""
     from sklearn.linear_model import Ridge
 
     features, embeddings, alphas = (
@@ -321,9 +325,9 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
             )
         ),
     }
-    for name, each in tensors.items():
+    for name, tensor in tensors.items():
         write_tensors(
-            folder / f"{name}.safetensors", each, {"weights_sha256": "0", "keep_classes": "null"}
+            folder / f"{name}.safetensors", tensor, {"weights_sha256": "0", "keep_classes": "null"}
         )
     write_json(folder / "names.json", {"labels": labels, "concepts": [], "targets": []})
     write_json(
@@ -333,7 +337,7 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
     columns = {
         "image_id": np.arange(n),
         "path": "",
-        "label": [labels[each % len(labels)] for each in range(n)],
+        "label": [labels[row % len(labels)] for row in range(n)],
         "fold": np.arange(n) % 5,
     }
     texts = {
@@ -391,7 +395,7 @@ def evidence(flags: Flags) -> list[float]:
         def path() -> list[Affine]:
             statistics = RidgeStatistics(flags.features, flags.dims)
             for rows in in_blocks(np.arange(flags.evidence_images)):
-                statistics.update(*(each[rows] for each in tensors))
+                statistics.update(*(tensor[rows] for tensor in tensors))
             return list(statistics.path(LAMBDAS))
 
         once = race({"ridge path of the same images": path}, flags)["ridge path of the same images"]

@@ -1,7 +1,8 @@
-"""Peak memory and time of scan_concepts with a vocabulary of 100,000 words: 10,000 images of 1,000 labels, 768 dimensions.
+"""Peak memory and time of scan_concepts with a vocabulary of 100,000 words.
 
-Made-up features of 512 dimensions in a temporary folder, which needs 5 GB of disk. Prints the peak memory beyond the concepts' text
-embeddings; ends with exit status 1 when it is above the limit.
+The features are made up: 10,000 images of 1,000 labels, 512 features, 768 dimensions. They lie in a
+temporary folder, which needs 5 GB of disk. Prints the peak memory beyond the concepts' text
+embeddings. Ends with exit status 1 when it is above the limit.
 """
 
 import os
@@ -85,7 +86,8 @@ def judge(beyond: float, limit_gb: float) -> None:
     """Raises InputError when the memory (GB) beyond the text embeddings is above the limit."""
     if beyond > limit_gb:
         raise InputError(
-            f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {limit_gb:g} GB"
+            f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, "
+            f"above the limit of {limit_gb:g} GB"
         )
 
 
@@ -121,7 +123,8 @@ def main(flags: Flags) -> None:
     texts = flags.concepts * DIM * 4 / 1e9
     beyond = peak * 2**30 / 1e9 - texts
     print(
-        f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, {size:.2f} GB written"
+        f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, "
+        f"{size:.2f} GB written"
     )
     judge(beyond, flags.limit_gb)
 

@@ -1,8 +1,9 @@
-"""How long every script takes from the start of Python until its flags are read: `python scripts/<script>.py --help`.
+"""Time from the start of Python until a script has read its flags: `scripts/<script>.py --help`.
 
-Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of seconds, minimum and median, and the
-median over that of `import pandas`; ends with exit status 1 when the minimum of a script, to which others on the machine add nothing, is
-above the limit.
+Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of
+seconds (minimum and median), and the median divided by that of `import pandas`. Ends with exit
+status 1 when the minimum of a script is above the limit; other programs on the machine add nothing
+to the minimum.
 """
 
 import subprocess
@@ -43,10 +44,10 @@ def seconds(arguments: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def judge(each: pd.Series, limit_s: float) -> None:
-    """Count the scripts (seconds by name) that start in time. Raises InputError when some do not."""
-    slow = each[each > limit_s]
-    print(f"{len(each) - len(slow)} of {len(each)} scripts start within {limit_s:g} s")
+def judge(times: pd.Series, limit_s: float) -> None:
+    """Count the scripts (seconds by name) that start in time. Raises InputError if some do not."""
+    slow = times[times > limit_s]
+    print(f"{len(times) - len(slow)} of {len(times)} scripts start within {limit_s:g} s")
     if len(slow):
         raise InputError(f"slower than {limit_s:g} s: {', '.join(slow.index)}")
 

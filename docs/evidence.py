@@ -1,8 +1,9 @@
-"""Level and power of the test in docs/evidence.md, and what is wrong with other scores: planted embeddings, the workflow's own code.
+"""Level and power of the test in docs/evidence.md, and faults of other scores.
 
-A planted embedding is made of principal coordinates a, null coordinates b, or both, so that it is known whether b has a share in it.
-Without flags: the tables of the page, and its figures. They quote docs/evidence/level.csv and src/singflow/planning/power.csv, which
---level and --power write.
+Embeddings are planted and then judged by the workflow's own code. A planted embedding is made of
+principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
+flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv and
+src/singflow/planning/power.csv, which --level and --power write.
 """
 
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class Flags(cli.Command):
 
 @dataclass(frozen=True)
 class Images:
-    """Coordinates, logits and folds of images, their embeddings not yet planted; unit embeddings (C, m) of the classes' texts."""
+    """Images without embeddings, and the unit embeddings (C, m) of the classes' texts."""
 
     block: Block
     texts: np.ndarray
@@ -113,8 +114,13 @@ def packaged(model: str, tower: str) -> Images:
 
     entry = resolve_models("config/models.yaml", [model])[model]
     head = load_classifier(entry)
-    tensors = {name: PACKAGED / place for name, place in (
-        ("features", f"features/{tower}/shard-00000.safetensors"), ("concept_embeddings", "prompts/conse_minilm.safetensors"))}  # fmt: skip
+    tensors = {
+        name: PACKAGED / place
+        for name, place in (
+            ("features", f"features/{tower}/shard-00000.safetensors"),
+            ("concept_embeddings", "prompts/conse_minilm.safetensors"),
+        )
+    }
     features, texts = (
         read_tensors(path, [name])[0][name].astype(np.float64) for name, path in tensors.items()
     )
@@ -129,7 +135,10 @@ def packaged(model: str, tower: str) -> Images:
 
 
 def made_up(per_dimension: float, width: int) -> Images:
-    """Features after a ReLU, of fewer causes than features, so that b is in part a function of a; as many classes as null dimensions."""
+    """Features after a ReLU, with fewer causes than features, so that b is partly a function of a.
+
+    There are as many classes as null dimensions.
+    """
     n, classes, causes = round(per_dimension * width), width // 2, width * 3 // 4
     normal = np.random.default_rng([n, width]).standard_normal
     cause = normal((n, causes)) * np.arange(1, causes + 1) ** -0.25
@@ -210,7 +219,7 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
 
 
 def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -> list[np.ndarray]:
-    """Embeddings less what own words explain of them, as Words has it, for many embeddings that the same words explain."""
+    """Embeddings minus what own words explain, as in Words, for many with the same words."""
     own = np.stack(own_words(images.block.logits, texts))
     own -= own.mean(axis=1, keepdims=True)
     flat, centred = (
@@ -239,7 +248,7 @@ def judge(images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]) ->
 
 
 def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
-    """How often the test says `trace` (interval above 0) and `meaning` (p for D above the margin), by world."""
+    """Rates of `trace` (interval above 0) and `meaning` (p for D above the margin), per world."""
     images, found = FEATURES[name](), {}
     for start in range(0, draws, at_once):
         made = [worlds(images, draw) for draw in range(start, min(start + at_once, draws))]
@@ -247,7 +256,7 @@ def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
         for _, of_world in made:
             for world in of_world:
                 found.setdefault(world, []).append(next(judged))
-    for (function, noise, leak), each in found.items():
+    for (function, noise, leak), estimates in found.items():
         yield {
             "features": name,
             "images": len(images),
@@ -256,9 +265,9 @@ def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
             "noise": noise,
             "leak": leak,
             "draws": draws,
-            "trace": np.mean([one.low > RESOLUTION for one in each]),
-            "meaning": np.mean([one.p(MARGIN) <= 1 - CONFIDENCE for one in each]),
-            "unique_r2": np.mean([one.unique_r2 for one in each]),
+            "trace": np.mean([estimate.low > RESOLUTION for estimate in estimates]),
+            "meaning": np.mean([estimate.p(MARGIN) <= 1 - CONFIDENCE for estimate in estimates]),
+            "unique_r2": np.mean([estimate.unique_r2 for estimate in estimates]),
         }
 
 
@@ -267,7 +276,10 @@ SHARES = np.array([0.0, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0
 
 
 def smallest_leak(per_dimension: float, draws: int) -> float | None:
-    """The smallest leak that a study of made-up features finds, by the planted leaks that every study plants on its own coordinates."""
+    """The smallest leak that a study of made-up features finds.
+
+    The leaks are those that every study plants on its own coordinates.
+    """
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
@@ -282,7 +294,10 @@ def smallest_leak(per_dimension: float, draws: int) -> float | None:
     )[0]
     return detectable(
         pd.DataFrame(
-            {"share": np.tile(SHARES, draws), "unique_r2_low": [each.low for each in estimates]}
+            {
+                "share": np.tile(SHARES, draws),
+                "unique_r2_low": [estimate.low for estimate in estimates],
+            }
         )
     )
 
@@ -303,7 +318,7 @@ def level_table(found: pd.DataFrame) -> list[list[str]]:
         (worst, most), (_, next_most), *_ = (
             null.groupby("function")["trace"].max().sort_values(ascending=False).items()
         )
-        found_in = [f"{each.trace:.0%} ({each.meaning:.0%})" for each in leaks.itertuples()]
+        found_in = [f"{row.trace:.0%} ({row.meaning:.0%})" for row in leaks.itertuples()]
         trace = f"{most:.0%} ({worst}), others {next_most:.0%}"
         rows.append(
             [
@@ -360,7 +375,7 @@ def draw_level(found: pd.DataFrame) -> Figure:
 
 
 def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
-    """How often a leak is found, by its size and the features, and the smallest one that is found, by the number of images."""
+    """How often a leak is found, by its size, and the smallest leak found, by n / d."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
     for number, (name, mine) in enumerate(found[found["leak"] > 0].groupby("features", sort=False)):
         look: dict[str, Any] = {
@@ -379,7 +394,7 @@ def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
         xlabel="planted leak (% of Var z)",
         ylabel="share of draws",
     )
-    left.set_xticks([100 * each for each in LEAKS], [f"{100 * each:g}" for each in LEAKS])
+    left.set_xticks([100 * leak for leak in LEAKS], [f"{100 * leak:g}" for leak in LEAKS])
     left.minorticks_off()
     right.plot(
         reached["images_per_dim"], 100 * reached["leak"], color=colour(0), marker="o", ms=5, lw=1.4
@@ -390,9 +405,11 @@ def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
         xlabel="images per feature dimension, n / d",
         ylabel="smallest leak (% of Var z)",
     )
-    right.set_xticks(reached["images_per_dim"], [f"{each:g}" for each in reached["images_per_dim"]])
+    right.set_xticks(
+        reached["images_per_dim"], [f"{ratio:g}" for ratio in reached["images_per_dim"]]
+    )
     right.set_yticks(
-        ticks := sorted(100 * reached["leak"].dropna().unique()), [f"{each:g}" for each in ticks]
+        ticks := sorted(100 * reached["leak"].dropna().unique()), [f"{tick:g}" for tick in ticks]
     )
     right.minorticks_off()
     left.set_title("A leak is found from a few per cent on,\nbut rarely called meaning", loc="left")
@@ -412,7 +429,7 @@ N = 8 * (RANK + NULL_DIM)
 
 @dataclass(frozen=True)
 class Photos:
-    """Principal coordinates (n, r), null coordinates (n, k) and embeddings (n, m); unit texts (L, m) and labels (n,)."""
+    """Coordinates (n, r), (n, k), embeddings (n, m), unit texts (L, m) and labels (n,)."""
 
     principal: np.ndarray
     hidden: np.ndarray
@@ -432,7 +449,7 @@ def plant(seed: int, dim: int = 16) -> Photos:
 
 
 def removals(photos: Photos, folds: int) -> tuple[np.ndarray, Removal]:
-    """Label positions of images, and their null removal; with 0 folds, as in the paper, of the images that the translator has seen."""
+    """Label positions of images, and their null removal. 0 folds: in sample, as in the paper."""
     fold = np.arange(N) % FOLDS
     sums = GroupSums(
         split(pd.DataFrame({"fold": fold, "split": np.where(fold, "train", "validation")}), folds)
@@ -449,7 +466,7 @@ def removals(photos: Photos, folds: int) -> tuple[np.ndarray, Removal]:
         translator = made.solve(*penalties(made, [best]))
         removal = remove(features[rows], translator, share(translator, basis))
         parts.append((photos.codes[rows], removal.original, removal.removed))
-    codes, original, removed = (np.concatenate(each) for each in zip(*parts, strict=True))
+    codes, original, removed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return codes, Removal(original, removed)
 
 
@@ -471,7 +488,10 @@ def distraction(seed: int) -> list[float]:
 
 
 def density(seed: int, first: int) -> list[float]:
-    """IS over IS of random subspaces, plain and matched: meaning is equally dense in all directions, but their variances differ."""
+    """IS over IS of random subspaces, plain and matched.
+
+    Meaning is equally dense in all directions, but the variances of the directions differ.
+    """
     generator = np.random.default_rng(seed)
     width, null_dim, dim = 240, 80, 400
     spread, axes = np.arange(1, width + 1) ** -0.7, random_basis(width, width, seed, 0)
@@ -502,7 +522,7 @@ def shift(seed: int) -> list[float]:
 
 
 def linear_or_flexible() -> list[int]:
-    """In how many draws the interval of Delta R2 of a linear read-out, and of D, is above 0, where z is a quadratic function of a."""
+    """Draws whose interval of a linear Delta R2, and of D, is above 0, for z quadratic in a."""
     images = made_up(16, 48)
     made = [worlds(images, draw) for draw in range(DRAWS)]
     planted = [(texts, [of_world["quadratic", "none", 0.0]]) for texts, of_world in made]
@@ -519,7 +539,7 @@ def linear_or_flexible() -> list[int]:
         Sums(blocks, targets, plain), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
     )[0]
     return [
-        sum(each.low > RESOLUTION for each in estimates)
+        sum(estimate.low > RESOLUTION for estimate in estimates)
         for estimates in (linear, judge(images, planted))
     ]
 
@@ -551,13 +571,26 @@ def other_scores() -> list[list[str]]:
     return [
         ["planted", "truth", "the score", "beside it"],
         ["nothing in the null space", "0", f"IS in sample {seen}", f"IS out of sample {unseen}"],
-        ["a distraction in the null space", "above 0", f"AS in sample {seen_as}", f"AS out of sample {unseen_as}"],
+        [
+            "a distraction in the null space",
+            "above 0",
+            f"AS in sample {seen_as}",
+            f"AS out of sample {unseen_as}",
+        ],
         ["a shift toward all texts alike", "0", f"AS {toward}", f"contrastive AS {contrast}"],
-        ["equal meaning, null space of low, middle, high variance", "1, 1, 1",
-         f"IS / random IS {', '.join(f'{each:.2f}' for each in plain)}", f"IS / matched IS {', '.join(f'{each:.2f}' for each in same)}"],
-        ["a quadratic function of the principal part", "0", f"linear Delta R2 above 0 in {linear} of {DRAWS} draws",
-         f"D above 0 in {flexible} of {DRAWS}"],
-    ]  # fmt: skip
+        [
+            "equal meaning, null space of low, middle, high variance",
+            "1, 1, 1",
+            f"IS / random IS {', '.join(f'{ratio:.2f}' for ratio in plain)}",
+            f"IS / matched IS {', '.join(f'{ratio:.2f}' for ratio in same)}",
+        ],
+        [
+            "a quadratic function of the principal part",
+            "0",
+            f"linear Delta R2 above 0 in {linear} of {DRAWS} draws",
+            f"D above 0 in {flexible} of {DRAWS}",
+        ],
+    ]
 
 
 def told(rows: list[list[str]]) -> None:
@@ -585,8 +618,8 @@ def main(flags: Flags) -> None:
         )
     if flags.power:
         rows = [
-            {"images_per_dim": each, "leak": smallest_leak(each, flags.power)}
-            for each in PER_DIMENSION
+            {"images_per_dim": ratio, "leak": smallest_leak(ratio, flags.power)}
+            for ratio in PER_DIMENSION
         ]
         write(flags.table, pd.DataFrame(rows))
     if flags.level or flags.power:

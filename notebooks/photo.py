@@ -11,8 +11,9 @@
 # %% [markdown]
 # # From a photo to a study's table
 #
-# What does a classifier ignore in one photo, and does its null space hold meaning at all? This needs the environment of `make demo` and no
-# network. The last part also needs the results of `make demo`.
+# What does a classifier ignore in one photo, and does its null space hold meaning at all? This
+# needs the environment of `make demo` and no network. The last part also needs the results of
+# `make demo`.
 
 # %%
 import os
@@ -48,12 +49,14 @@ result
 result.figure()
 
 # %% [markdown]
-# Removing the null component changes no logit. It turns the translation of the photo, but a null component that tells nothing turns it
-# almost as far. Whether the null space holds meaning is a question about the model, which one photo cannot answer.
+# Removing the null component changes no logit. It turns the translation of the photo, but a null
+# component that tells nothing turns it almost as far. Whether the null space holds meaning is a
+# question about the model, which one photo cannot answer.
 
 # %%
 print(
-    f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives {result.chance_is_deg:.1f}"
+    f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives "
+    f"{result.chance_is_deg:.1f}"
 )
 print(result.setting.said)
 
@@ -66,13 +69,15 @@ print(result.setting.said)
 for angle in (5.0, 10.0, 20.0, 40.0):
     steered = analyzer.steer(result, "a rug", angle)
     print(
-        f"turned by {angle:4.1f}: {steered.angle_deg:.1f} degrees to 'a rug'; largest change of a logit {steered.logit_change:.0e}"
+        f"turned by {angle:4.1f}: {steered.angle_deg:.1f} degrees to 'a rug'; "
+        f"largest change of a logit {steered.logit_change:.0e}"
     )
 
 # %% [markdown]
 # ## Many photos
 #
-# A photo says little. A study tests the model on many photos, and says how small a leak it would have seen.
+# A photo says little. A study tests the model on many photos, and says how small a leak it would
+# have seen.
 
 # %%
 import pandas as pd

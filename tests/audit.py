@@ -1,6 +1,7 @@
-"""Look up known vulnerabilities of what is installed. One that is found fails; what cannot be looked up is named.
+"""Look up known vulnerabilities of the installed packages.
 
-Options are those of pip-audit: `make audit AUDIT="--ignore-vuln <id>"` accepts one.
+A vulnerability that is found fails the audit; packages that cannot be looked up are named. Options
+are those of pip-audit: `make audit AUDIT="--ignore-vuln <id>"` accepts one.
 """
 
 import json
@@ -18,25 +19,30 @@ def look_up(*options: str) -> list[dict[str, Any]]:
 
 
 def main(options: list[str]) -> str | None:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as one:  # of which every index knows
-        print("pillow==9.0.0", file=one, flush=True)
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".txt"
+    ) as requirements:  # of which every index knows
+        print("pillow==9.0.0", file=requirements, flush=True)
         if not any(
-            each.get("vulns")
-            for each in look_up("--no-deps", "--disable-pip", "--requirement", one.name)
+            package.get("vulns")
+            for package in look_up("--no-deps", "--disable-pip", "--requirement", requirements.name)
         ):
             print("not audited: the service that knows of vulnerabilities cannot be reached")
             return None
     found = look_up("--local", "--skip-editable", *options)
-    skipped = [each["name"] for each in found if "skip_reason" in each]
+    skipped = [package["name"] for package in found if "skip_reason" in package]
     known = [
-        (each["name"], each["version"], fault) for each in found for fault in each.get("vulns", [])
+        (package["name"], package["version"], fault)
+        for package in found
+        for fault in package.get("vulns", [])
     ]
     faults = [
         f"{name} {version}: {fault['id']}, mended in {fault['fix_versions']}"
         for name, version, fault in known
     ]
     print(
-        f"{len(found) - len(skipped)} packages audited; not known to the service: {', '.join(skipped) or 'none'}"
+        f"{len(found) - len(skipped)} packages audited; not known to the service: "
+        f"{', '.join(skipped) or 'none'}"
     )
     return "\n".join(faults) if found else "pip-audit gave no answer"
 

@@ -29,7 +29,7 @@ def pytest_configure(config):
 
 
 class Sharing(LoadFileScheduling):
-    """Files of tests are shared out among processes; those that share Slurm, or the two runs that are compared, stay together."""
+    """Distribute test files over processes; users of Slurm or of shared runs stay together."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Files whose tests run engines come first: they take longest, and one that began last would leave the other processes idle."""
+    """Files that run engines come first: they take longest, and must not be last alone."""
     items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
 
 
@@ -53,9 +53,9 @@ def pytest_collection_finish():
 @pytest.hookimpl(trylast=True)  # after the file's own fixtures
 def pytest_runtest_teardown(item, nextitem):
     if (nextitem is None or nextitem.path != item.path) and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what a file's tests needed, which extraction lets no process give back (towers/extraction)
+        # Give back the memory that the tests of a file needed; towers/extraction tells processes to
+        # keep it.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def packaged():
 
 @pytest.fixture(scope="session")
 def snakemake_project(tmp_path_factory, worker_id):
-    """A finished study, by `singflow run`: computed once for all processes of a test run, each of which has a copy of its own."""
+    """A finished study, by `singflow run`; computed once per test run, copied per process."""
     folder = tmp_path_factory.mktemp("snakemake")
     once = folder if worker_id == "master" else folder.parents[1] / "snakemake"
     with FileLock(once.with_suffix(".lock")):
@@ -96,7 +96,7 @@ def snakemake_project(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def published(snakemake_project, tmp_path_factory):
-    """A checkout whose study has been published to a folder beside it, and the commit made that tells of it; not to be changed."""
+    """A checkout whose study is published to a folder beside it, and committed. Read-only."""
     folder = tmp_path_factory.mktemp("published")
     project = snakemake_project.copy(folder / "checkout")
     project.store = folder / "store"
@@ -109,7 +109,7 @@ def published(snakemake_project, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory):
-    """Variables of an environment that no artifact may show: another home, clock, language, style of figures, number of threads."""
+    """Variables that no artifact may show: other home, clock, language, figure style, threads."""
     home = tmp_path_factory.mktemp("home")
     style = {
         "font.family": "serif",
@@ -133,7 +133,7 @@ def elsewhere(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def dvc_project(published, tmp_path_factory, elsewhere):
-    """The published study, computed again by `make reproduce` elsewhere: in a fresh clone, by DVC."""
+    """The published study, computed again elsewhere by `make reproduce`: a fresh clone, DVC."""
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:

@@ -94,7 +94,7 @@ def _copy(source: Path, names: list[str], folder: Path) -> None:
 
 
 def _pristine() -> Path:
-    """A folder with the project as it is given to users, made once for all processes of a test run; beside it the list of its files."""
+    """A folder with the project as users get it, made once per test run; files listed beside."""
     if "SINGFLOW_PRISTINE" in os.environ:
         return Path(os.environ["SINGFLOW_PRISTINE"])
     around = Path(tempfile.mkdtemp(prefix="singflow-tests-"))
@@ -160,7 +160,7 @@ def without(part: str) -> NoReturn:
 class Project:
     """A copy of the project as a repository of its own, with a study small enough to run."""
 
-    warm = True  # whether programs are started by the server of the tests (warm/), where nothing else is asked for
+    warm = True  # whether the server of the tests (warm/) starts programs where a call does not say
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -176,7 +176,7 @@ class Project:
             subprocess.run(command.split(), cwd=folder, check=True)
 
     def study(self, study: str = "demo", **differences: Any) -> None:
-        """Write params.yaml out of differences from the defaults, with sections that replace those of SMALL."""
+        """Write params.yaml from differences to the defaults; sections replace those of SMALL."""
         (self.folder / "params.yaml").write_text(
             render(complete({"study": study} | SMALL | differences))
         )
@@ -196,7 +196,7 @@ class Project:
         return copy
 
     def equip(self) -> None:
-        """The environment that `make` would make, of this test run's programs; the server of the tests starts them."""
+        """The environment that `make` would make, of programs by the tests' server."""
         programs = self.folder / ".venv/bin"
         programs.mkdir(parents=True)
         ours = self.environment()["PATH"]
@@ -245,7 +245,10 @@ class Project:
         path.write_text(text)
 
     def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
-        """Variables of a program that is started here; warm_start: by the server of the tests, where the project does not say."""
+        """Environment variables of a program that is started here.
+
+        `warm_start`: whether the tests' server starts it; None: as the project says.
+        """
         outer = {
             name: value
             for name, value in os.environ.items()
@@ -283,9 +286,10 @@ class Project:
         return done
 
     def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said.
+        """Run a command until `fault` kills it (faults/sitecustomize.py); its output.
 
-        cold, in `fault`: whether its programs are new processes, as they are where one of them is to go on without the others.
+        `cold` in `fault`: the programs are new processes, as is needed where one of them is to go
+        on without the others.
         """
         once = self.folder / ".snakemake/fault"
         once.parent.mkdir(exist_ok=True)
@@ -334,7 +338,7 @@ class Project:
         }
 
     def planned(self, *, direct: bool = True) -> set[str]:
-        """Jobs that Snakemake would start; direct: for a reason of their own, not because an earlier job does."""
+        """Jobs that Snakemake would start. `direct`: not those caused by an earlier job."""
         jobs = set()
         for block in re.split(r"\n(?=(?:local)?rule )", self.snakemake("--dry-run"))[1:]:
             name = re.match(r"(?:local)?rule (\w+):", block)[1]
@@ -354,7 +358,7 @@ class Project:
         return [stage for stage in re.findall(r"Running stage '(.*)'", said) if stage != FIRST]
 
     def changed(self) -> set[str]:
-        """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
+        """Stages that DVC calls changed, except the one that always runs, as in planned()."""
         self.run(
             "python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE)
         )  # as the stage does

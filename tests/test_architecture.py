@@ -1,4 +1,4 @@
-"""docs/architecture.md against the code: the rooms that it lists, and the files and steps that it names; what imports load."""
+"""docs/architecture.md against the code: its packages, files and steps, and what imports load."""
 
 import re
 import subprocess

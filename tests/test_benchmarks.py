@@ -37,7 +37,7 @@ def load(monkeypatch, tmp_path):
 
 
 def measured(finished, steps):
-    """Check the table of benchmarks/memory.py, which held the steps to a limit that no process could keep."""
+    """Check the table of benchmarks/memory.py, run with a limit that no process can keep."""
     header, *rows = [line.split() for line in finished.stdout.splitlines()]
     assert header[0] == "step" and [row[0] for row in rows] == steps, finished.stderr[-3000:]
     for step, *figures in rows:
@@ -62,17 +62,17 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
     memory.main(memory.Flags(images=20))
     table, *_ = capsys.readouterr().out.partition("\ncheck_study needs most")
     assert [line.split()[0] for line in table.splitlines()[1:]] == STEPS
-    commands = [each for each in did if each[0] == sys.executable and each[1] != "-c"]
+    commands = [call for call in did if call[0] == sys.executable and call[1] != "-c"]
     assert [command[1] for command in commands] == [f"scripts/{step}.py" for step in STEPS]
     before = {
-        Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable
+        Path(command[1]).stem: call for call, command in pairwise(did) if call[0] != sys.executable
     }
     assert before == {
         "fit_translator": "widen",
         "summarize": memory.PER_MODEL[0],
         "plot_pictures": memory.PICTURED[0],
     }
-    towers = {Path(command[1]).stem: each[3] for command, each in pairwise(did) if each[1] == "-c"}
+    towers = {Path(command[1]).stem: call[3] for command, call in pairwise(did) if call[1] == "-c"}
     entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 3
     assert towers == {
         step: str(memory.RESULTS / entry)
@@ -88,18 +88,18 @@ def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(
     memory, generator, plain = load("memory"), np.random.default_rng(0), {}
     for name, tensors in memory.WIDENED.items():
         plain[name] = {
-            each: generator.standard_normal((3, 4)).astype(np.float32)
-            if "emb" in each
+            tensor: generator.standard_normal((3, 4)).astype(np.float32)
+            if "emb" in tensor
             else np.arange(3)
-            for each in tensors
+            for tensor in tensors
         }
         write_tensors(memory.RESULTS / name, plain[name], {"kind": "some"})
     memory.widen()
     for name, tensors in memory.WIDENED.items():
         wide, facts = read_tensors(memory.RESULTS / name, tensors)
-        for each, array in plain[name].items():
-            assert wide[each].shape == ((3, 8) if "emb" in each else (3,))
-            np.testing.assert_allclose(wide[each] @ wide[each].T, array @ array.T, rtol=1e-5)
+        for tensor, array in plain[name].items():
+            assert wide[tensor].shape == ((3, 8) if "emb" in tensor else (3,))
+            np.testing.assert_allclose(wide[tensor] @ wide[tensor].T, array @ array.T, rtol=1e-5)
         assert facts == {"kind": "some"}
     (memory.RESULTS / "first.json").write_text("{}")
     memory.multiply(["{}.json"], ["first", "second", "third"])
@@ -215,7 +215,10 @@ def test_the_product_is_held_to_its_speed_its_share_and_its_features(load, capsy
     ):
         with pytest.raises(
             InputError,
-            match=f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within 0.0001",
+            match=(
+                f"a mark is missed: {speedup:g} times the stock path, "
+                f"{share:g} of both halves, within 0.0001"
+            ),
         ):
             judge(table.assign(largest=off), speedup, share)
 

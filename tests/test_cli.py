@@ -89,8 +89,13 @@ def test_lists_none_and_numbers_arrive_as_their_types(script):
     finished = script(names="'two words' '' c;d", share="-1")
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout) == {
-        "names": ["two words", "", "c;d"], "sizes": [1.0, 2.5, 0.001], "count": 3, "rank": None, "share": -1.0, "fail": "no",
-    }  # fmt: skip
+        "names": ["two words", "", "c;d"],
+        "sizes": [1.0, 2.5, 0.001],
+        "count": 3,
+        "rank": None,
+        "share": -1.0,
+        "fail": "no",
+    }
     assert script.log.read_text(encoding="utf-8") == finished.stderr == "at work\n"
 
 
@@ -382,7 +387,8 @@ def test_more_threads_than_cores_are_remarked_on(caplog):
 
 def test_every_blas_is_limited_whatever_the_environment_says():
     program = (
-        "from singflow import cli; cli.limit_threads(1); import numpy, scipy, threadpoolctl; scipy.linalg.svdvals(numpy.eye(3));"
+        "from singflow import cli; cli.limit_threads(1); import numpy, scipy, threadpoolctl; "
+        "scipy.linalg.svdvals(numpy.eye(3));"
         "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})"
     )
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")

@@ -58,7 +58,7 @@ def gaps(node, said):
 
 
 def complaints(path):
-    """Sections where none belong, public functions without them, and sections that are incomplete."""
+    """Misplaced sections, public functions without sections, and incomplete sections."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [(node.name, node) for node in tree.body if isinstance(node, ast.FunctionDef)]
     functions += [

@@ -20,7 +20,7 @@ PINS = dict(
 
 
 EXTRAS = {
-    name: [Requirement(each) for each in named]
+    name: [Requirement(requirement) for requirement in named]
     for name, named in PROJECT["optional-dependencies"].items()
 }
 PRIVATE = {
@@ -37,11 +37,14 @@ PRIVATE = {
 
 
 def requirements():
-    core = [Requirement(each) for each in PROJECT["dependencies"]]
+    core = [Requirement(requirement) for requirement in PROJECT["dependencies"]]
     return [
-        each
-        for each in [*core, *(each for extra in EXTRAS.values() for each in extra)]
-        if each.name != "singflow"
+        requirement
+        for requirement in [
+            *core,
+            *(requirement for extra in EXTRAS.values() for requirement in extra),
+        ]
+        if requirement.name != "singflow"
     ]
 
 
@@ -50,21 +53,21 @@ def reached(extra):
     return {extra}.union(
         *(
             reached(inner)
-            for each in EXTRAS[extra]
-            if each.name == "singflow"
-            for inner in each.extras
+            for requirement in EXTRAS[extra]
+            if requirement.name == "singflow"
+            for inner in requirement.extras
         )
     )
 
 
 def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
-    conda = [each for each in ENVIRONMENT if isinstance(each, str)]
-    (pip,) = [each["pip"] for each in ENVIRONMENT if isinstance(each, dict)]
+    conda = [entry for entry in ENVIRONMENT if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict)]
     assert f"python{PROJECT['requires-python']},<3.14" in conda and "pip" in conda
     assert pip == ["-c constraints.txt", "-e .[all,test,check]"]
 
 
-def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():
+def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():  # noqa: E501
     assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {
         "all",
         "test",
@@ -90,9 +93,9 @@ def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():
     bounded = {
-        each.name
-        for each in requirements()
-        if any(bound.operator == "<" for bound in each.specifier)
+        requirement.name
+        for requirement in requirements()
+        if any(bound.operator == "<" for bound in requirement.specifier)
     }
     assert bounded == PRIVATE
 
@@ -115,13 +118,13 @@ def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_
     recipe = (ROOT / "Containerfile").read_text()
     (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
     (conda,) = [
-        each.removeprefix("python")
-        for each in ENVIRONMENT
-        if isinstance(each, str) and each.startswith("python")
+        entry.removeprefix("python")
+        for entry in ENVIRONMENT
+        if isinstance(entry, str) and entry.startswith("python")
     ]
     assert SpecifierSet(conda).contains(base)
     (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)
-    assert set(packages.split()) == {each for each in ENVIRONMENT if each in ("git", "make")}
+    assert set(packages.split()) == {entry for entry in ENVIRONMENT if entry in ("git", "make")}
     makefile = (ROOT / "Makefile").read_text()
     (steps,) = re.findall(r"^RUN pip install (.*)", recipe, flags=re.MULTILINE)
     (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", makefile)
@@ -129,9 +132,9 @@ def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_
         "$(EXTRAS)", "cluster,app"
     )
     copied = re.findall(r"^COPY (.*) \S+$", recipe, flags=re.MULTILINE)
-    assert all((ROOT / each).exists() for names in copied for each in names.split())
+    assert all((ROOT / path).exists() for names in copied for path in names.split())
     assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {
-        each for names in copied for each in names.split()
+        path for names in copied for path in names.split()
     }
 
 
@@ -148,8 +151,8 @@ def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
     )
     smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
     assert usage["software-stack-deployment"] == {
-        "conda": any("conda:" in each for each in smk),
-        "singularity": any("container:" in each for each in smk),
+        "conda": any("conda:" in text for text in smk),
+        "singularity": any("container:" in text for text in smk),
         "singularity+conda": False,
     }
 

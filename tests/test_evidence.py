@@ -58,8 +58,8 @@ def made(tmp_path_factory, commands):
 
 def test_the_page_quotes_what_its_command_prints(made):
     printed = made[1].split("\n\n")
-    assert [re.sub(NUMBER, "#", each).strip() for each in printed] == [
-        re.sub(NUMBER, "#", each).strip() for each in TABLES
+    assert [re.sub(NUMBER, "#", part).strip() for part in printed] == [
+        re.sub(NUMBER, "#", table).strip() for table in TABLES
     ]
     for found, quoted in zip(
         re.findall(NUMBER, made[1]), re.findall(NUMBER, "".join(TABLES)), strict=True

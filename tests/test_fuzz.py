@@ -1,6 +1,8 @@
-"""Damaged and hostile input of every kind: read, or refused by name in printable words; no other error, hang or half file.
+"""Damaged and hostile input of every kind.
 
-The examples are the same in every run. To look further: `FUZZ=20000 pytest tests/test_fuzz.py` draws as many others for each test.
+The input is read, or refused by name in printable words: no other error, no hang, no partial file.
+The examples are the same in every run. To look further, `FUZZ=20000 pytest tests/test_fuzz.py`
+draws that many examples for each test.
 """
 
 import argparse
@@ -138,7 +140,7 @@ def judge(path, read, *mends):
         assert str(path) in message and all(
             line == printable(line) for line in message.split("\n")
         ), message
-        assert not mends or any(mend in message for mend in mends), message
+        assert not mends or any(fix in message for fix in mends), message
         assert len(message) < 20_000
     else:
         return True
@@ -242,7 +244,7 @@ def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch
     study = read_yaml("params.yaml")
     for _ in range(data.draw(st.integers(1, 3))):
         section = data.draw(
-            st.sampled_from([name for name, each in study.items() if isinstance(each, dict)])
+            st.sampled_from([name for name, values in study.items() if isinstance(values, dict)])
         )
         key = data.draw(st.sampled_from(sorted(study[section])))
         number = data.draw(NUMBERS)
@@ -313,7 +315,9 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
     elif source == "open_clip":
         whole = from_open_clip(changes.model_dump(exclude_none=True)).whole
     else:
-        settings_of = {key: each for key, each in changes.items() if key != "image_processor_type"}
+        settings_of = {
+            key: value for key, value in changes.items() if key != "image_processor_type"
+        }
         try:
             whole = from_processor(transformers.BitImageProcessor(**settings_of)).whole
         except (
@@ -339,12 +343,12 @@ WRAPPED = [
     lambda state: state,
     lambda state: {"model": state, "epoch": 3},
     lambda state: {
-        "state_dict": {f"module.{name}": each for name, each in state.items()},
+        "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
         "args": argparse.Namespace(lr=0.1),
     },
     lambda state: {
         "teacher": state,
-        "student": {f"backbone.{name}": each for name, each in state.items()},
+        "student": {f"backbone.{name}": tensor for name, tensor in state.items()},
     },
 ]
 
@@ -367,7 +371,7 @@ def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind,
     import torch
     from safetensors.torch import save
 
-    state, file = {name: torch.from_numpy(each) for name, each in WEIGHTS.items()}, io.BytesIO()
+    state, file = {name: torch.from_numpy(array) for name, array in WEIGHTS.items()}, io.BytesIO()
     if kind == "safetensors":
         content = save(state)
     else:
@@ -390,7 +394,7 @@ def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind,
         ),
         load,
     )
-    assert not any("weights_only" in each for each in refused)
+    assert not any("weights_only" in message for message in refused)
 
 
 NAMED = st.sampled_from(
@@ -428,7 +432,8 @@ def test_a_checkpoint_of_any_names_shapes_and_nesting_is_loaded_or_refused(tmp_p
     torch.save(content, tmp_path / "mine.pth")
     if judge(tmp_path / "mine.pth", load_own):
         assert all(
-            each.isfinite().all() for each in load_own(tmp_path / "mine.pth").state_dict().values()
+            tensor.isfinite().all()
+            for tensor in load_own(tmp_path / "mine.pth").state_dict().values()
         )
 
 
@@ -437,13 +442,22 @@ MODELS = {
     name: entry for name, entry in read_yaml(ROOT / "config/models.yaml").items() if name in NAMES
 }
 REGISTRIES = {
-    "config/models.yaml": (yaml.safe_dump(MODELS).encode(), lambda path: resolve_models(path, NAMES)),
-    "config/spaces.yaml": ((ROOT / "config/spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
+    "config/models.yaml": (
+        yaml.safe_dump(MODELS).encode(),
+        lambda path: resolve_models(path, NAMES),
+    ),
+    "config/spaces.yaml": (
+        (ROOT / "config/spaces.yaml").read_bytes(),
+        lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"]),
+    ),
     "model.json": (b'{\n"source": "timm",\n"id": "a.b",\n"sha256": {}\n}', read_model),
     "space.json": (b'{\n"source": "open_clip",\n"id": "a/b",\n"dim": 3\n}', read_space),
-    "models.csv": (f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0,\n".encode(), read_models),
+    "models.csv": (
+        f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0,\n".encode(),
+        read_models,
+    ),
     "names.json": (b'{\n"labels": ["a"],\n"concepts": ["b"],\n"targets": []\n}', files.read_names),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REGISTRIES)
@@ -462,7 +476,9 @@ def test_aliases_that_stand_for_thousands_of_millions_of_values_are_refused_at_o
     path = of(
         tmp_path,
         "bomb.yaml",
-        f"a0: &a0 [lol]\n{laughs}\nmine: {{source: timm, id: x.y, transform: {{a: *a11}}}}\n".encode(),
+        (
+            f"a0: &a0 [lol]\n{laughs}\nmine: {{source: timm, id: x.y, transform: {{a: *a11}}}}\n"
+        ).encode(),
     )
     with pytest.raises(InputError, match=r"bomb\.yaml: .*aliases .* write them out"):
         resolve_models(path, ["mine"])
@@ -517,8 +533,8 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
             any(value is not None for value in row) for row in zip(*columns.values(), strict=True)
         )
         assert all(
-            not each.path.startswith("/") and ".." not in each.path.split("/")
-            for each in candidates
+            not candidate.path.startswith("/") and ".." not in candidate.path.split("/")
+            for candidate in candidates
         )
 
 
@@ -567,13 +583,22 @@ FOLDS = {"fold_weight": np.ones((2, 4, 3), np.float32), "fold_bias": np.ones((2,
 CROSSED = (LINEAR | FOLDS, {"kind": "linear", "folds": "2", "in_sample": "false"})
 TENSORS = {
     "linear.safetensors": (LINEAR, {"kind": "linear"}, Translator.load),
-    "crossed.safetensors": (*CROSSED, lambda path: read_crossfitted(path, MANIFEST)(SHARD["features"], SHARD["image_id"])),
+    "crossed.safetensors": (
+        *CROSSED,
+        lambda path: read_crossfitted(path, MANIFEST)(SHARD["features"], SHARD["image_id"]),
+    ),
     "mlp3.safetensors": (
-        {name: each.numpy() for name, each in NETWORK.state_dict().items()}, {"kind": "mlp3", "width": "5", "dropout": "0.1"}, load_network,
+        {name: tensor.numpy() for name, tensor in NETWORK.state_dict().items()},
+        {"kind": "mlp3", "width": "5", "dropout": "0.1"},
+        load_network,
     ),
     "basis.safetensors": ({"null_basis": np.ones((3, 1))}, {}, tensor_files.read_null_basis),
-    "shard-00000.safetensors": (SHARD, {}, lambda path: list(sharding.iterate_shards(path.parent, "features", 1, MANIFEST))),
-}  # fmt: skip
+    "shard-00000.safetensors": (
+        SHARD,
+        {},
+        lambda path: list(sharding.iterate_shards(path.parent, "features", 1, MANIFEST)),
+    ),
+}
 
 
 def written(write, *content):
@@ -698,10 +723,10 @@ def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Artifacts of a study of three features, four dimensions and two classes, and how they are read."""
+    """Artifacts of three features, four dimensions and two classes, and their readers."""
     folder = tmp_path_factory.mktemp("finished")
     ones = {"label": np.eye(2, 4, dtype=np.float32), "concept": np.eye(1, 4, dtype=np.float32)}
-    prompts = {f"{kind}_embeddings": each for kind, each in ones.items()}
+    prompts = {f"{kind}_embeddings": rows for kind, rows in ones.items()}
     templates = {f"{kind}_templates": '["{}"]' for kind in ones}
     tensor_files.write_tensors(
         folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"}
@@ -722,7 +747,10 @@ def finished(tmp_path_factory):
     files.write_json(folder / "projectors/m.json", {"rule": "exact"})
     tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", *CROSSED)
     files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
-    judged = b"translator,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable\ns,m,good,meaning,9.5,0.06,0.001,0.005,0.03\n"
+    judged = (
+        b"translator,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable\n"
+        b"s,m,good,meaning,9.5,0.06,0.001,0.005,0.03\n"
+    )
     files.write_bytes(folder / "tables/models.csv", b"space,model," + judged)
     tables.write_parquet(
         folder / "scores/s/m.parquet",
@@ -746,7 +774,7 @@ def finished(tmp_path_factory):
 @given(st.data())
 def test_a_finished_study_with_a_damaged_artifact_is_read_or_refused(finished, data):
     folder, read = finished
-    path = data.draw(st.sampled_from(sorted(each for each in folder.rglob("*") if each.is_file())))
+    path = data.draw(st.sampled_from(sorted(file for file in folder.rglob("*") if file.is_file())))
     content = path.read_bytes()
     try:
         path.write_bytes(data.draw(damaged(content, [*BYTES, *JSON])))
@@ -775,7 +803,7 @@ checkpoint_file: t.pt
 def test_a_damaged_release_is_read_or_refused(tmp_path, data):
     import torch
 
-    torch.save({name: torch.from_numpy(each) for name, each in LINEAR.items()}, tmp_path / "t.pt")
+    torch.save({name: torch.from_numpy(array) for name, array in LINEAR.items()}, tmp_path / "t.pt")
     for name, content, pieces in (
         ("t.pt", (tmp_path / "t.pt").read_bytes(), BYTES),
         ("metadata.yaml", RELEASE, YAML),
@@ -814,7 +842,7 @@ ARTIFACTS = {
     "evidence.parquet": (tables.write_parquet, pd.DataFrame(TESTED)),
     "classes.safetensors": (tensor_files.write_tensors, SPELLED, {}),
 }
-ONE_FOLD = {name: each[:1] for name, each in FOLDS.items()}
+ONE_FOLD = {name: array[:1] for name, array in FOLDS.items()}
 SPOILT = [
     ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="split")),
     ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="fold")),
@@ -949,7 +977,7 @@ def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(
     listed = []
     judge(root, lambda root: listed.append(data.list_folder(root, CLASSES)))
     for found, rejected in listed:
-        paths = [each.path for each in found] + [path for path, _ in rejected]
+        paths = [candidate.path for candidate in found] + [path for path, _ in rejected]
         litter = {name.lower() for name in LITTER}
         wanted = {
             str(path.relative_to(root)) for path in [*root.rglob("1.png"), *root.glob("loose.png")]
@@ -999,7 +1027,8 @@ def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(
     for found, rejected in listed:
         assert 0 < len(found) + len(rejected) <= sum(any(map(str.strip, row)) for row in rows)
         assert all(
-            "_" not in each.label and each.split in ("", "train", "validation") for each in found
+            "_" not in candidate.label and candidate.split in ("", "train", "validation")
+            for candidate in found
         )
 
 
@@ -1078,9 +1107,9 @@ def test_no_content_is_on_both_sides_of_a_split_or_in_two_folds(few, files, per_
         return
     assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
     assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(
-        each.path for each in found
+        candidate.path for candidate in found
     )
-    given = {each.path: each.split for each in found}
+    given = {candidate.path: candidate.split for candidate in found}
     assert all(given[row.path] in ("", row.split) for row in manifest.itertuples())
 
 
@@ -1117,7 +1146,7 @@ def test_a_list_is_read_alike_from_a_file_and_written_out(tmp_path, names):
 
 
 def packed(path):
-    """A tar of two class folders and WebDataset's files, or a Parquet file; in the form that its name says."""
+    """A tar of two class folders and WebDataset's files, or a Parquet file, as the name says."""
     contents = [made.picture(number, ("PNG", "JPEG")[number % 2]) for number in range(6)]
     if path.suffix == ".parquet":
         made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
@@ -1131,8 +1160,8 @@ def packed(path):
         made.pack(
             path,
             {
-                f"{('cat', 'dog')[number % 2]}/{number}.png": each
-                for number, each in enumerate(contents)
+                f"{('cat', 'dog')[number % 2]}/{number}.png": content
+                for number, content in enumerate(contents)
             }
             | stated,
         )
@@ -1156,7 +1185,7 @@ HEADERS = [
 
 
 def resealed(content):
-    """A tar whose headers have the checksums of what is in them now, so that what they say is believed."""
+    """A tar with correct checksums for its present headers, so that the headers are believed."""
     sealed = bytearray(content)
     for start in range(0, len(sealed) - 511, 512):
         if sealed[start + 257 : start + 262] == b"ustar":

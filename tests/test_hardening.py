@@ -1,4 +1,7 @@
-"""Disks, clocks, rivals and hostile words: what is written is whole or not there, and no input becomes code, a command or another path."""
+"""Disks, clocks, concurrent processes and hostile words.
+
+A file is written whole or not at all, and no input becomes code, a command or another path.
+"""
 
 import ast
 import os
@@ -68,7 +71,10 @@ def main(flags):
 
 cli.run(main, Flags)
 """
-FULL = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+FULL = (
+    "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+)
 OTHER_USER = "import os; os.getuid() or os.setuid(65534)"
 
 
@@ -84,7 +90,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp
     output = tmp_path / "out/file"
     files.write_bytes(output, b"old")
     refused(run(SCRIPT.replace("BEFORE", FULL), "--output", output), output)
-    assert [each.read_bytes() for each in output.parent.iterdir()] == [b"old"]
+    assert [path.read_bytes() for path in output.parent.iterdir()] == [b"old"]
 
 
 def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
@@ -164,8 +170,8 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     cache(["a", "b"])
     litter = tmp_path / ".artifact.killed"
     litter.touch()
-    for each in [*tmp_path.rglob("*")]:
-        os.utime(each, (then, then))
+    for path in [*tmp_path.rglob("*")]:
+        os.utime(path, (then, then))
     assert read_unchanged(
         tmp_path, SimpleNamespace(path="a.png", sha256=seen.sha256), 100
     ).size == (4, 4)
@@ -253,7 +259,7 @@ def test_a_table_reaches_out_of_the_root_by_nothing_but_links_that_lie_in_it(tmp
     names = ["linked.png", "../outside.png", str(tmp_path / "outside.png"), "x/../../outside.png"]
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
     found, rejected = list_table(tmp_path / "t.csv", "label", CLASSES)
-    assert [each.path for each in found] == ["linked.png"] and [
+    assert [candidate.path for candidate in found] == ["linked.png"] and [
         path for path, _ in rejected
     ] == names[1:]
 
@@ -291,7 +297,7 @@ def faults(tree):
                 words.get("allow_pickle", "False") == "False",
                 name != "torch.load" or words.get("weights_only") == "True",
                 name not in ("yaml.load", "yaml.load_all")
-                or [ast.unparse(each) for each in node.args[1:]] == ["_Loader"],
+                or [ast.unparse(argument) for argument in node.args[1:]] == ["_Loader"],
                 words.get("weights_only", "True") == "True",
                 words.get("trust_remote_code", "False") == "False",
             ]
@@ -306,7 +312,7 @@ def test_no_program_reads_pickles_evaluates_text_or_starts_a_shell():
     found = {
         path.name: list(faults(ast.parse(path.read_text(encoding="utf-8")))) for path in programs
     }
-    assert not {name: each for name, each in found.items() if each}
+    assert not {name: lines for name, lines in found.items() if lines}
     assert "class _Loader(yaml.SafeLoader)" in (ROOT / "src/singflow/config/reading.py").read_text()
     for module in ("config/public", "engines/stages"):
         assert re.search(r"yaml = YAML\(\)", (ROOT / f"src/singflow/{module}.py").read_text()), (

@@ -45,15 +45,18 @@ def units(generator, n, dim=16):
 
 
 def direct(original, equivalent, text, texts):
-    """Moments of one label and concept in float64, out of angles that are exact; texts: all concepts, whose angles are by arccos."""
+    """Moments of one label and concept in float64, from exact angles.
+
+    `texts` are all concepts, whose angles are by arccos.
+    """
     target = np.broadcast_to(text, original.shape)
     angle = angle_deg(original, target)
     score = angle - angle_deg(equivalent, target)
     both, targets = (
-        [unit(each.astype(np.float64)) for each in (original, equivalent)],
+        [unit(rows.astype(np.float64)) for rows in (original, equivalent)],
         unit(texts.astype(np.float64)),
     )
-    before, after = (np.degrees(np.arccos(each @ targets.T)).mean(axis=1) for each in both)
+    before, after = (np.degrees(np.arccos(rows @ targets.T)).mean(axis=1) for rows in both)
     return [
         angle.mean(),
         angle.std(),
@@ -147,11 +150,18 @@ def test_the_extremes_are_the_ends_of_the_ranking_and_no_concept_is_at_both(size
 @pytest.mark.parametrize(
     ("concept", "label", "expected"),
     [
-        ("jeep", "Jeep", True), ("a JEEP on sand", "jeep", True), ("two jeeps", "jeep", True), ("a bird's wing", "bird", True),
-        ("brushes", "brush", True), ("great white shark", "great-white shark", True), ("a caterpillar", "cat", False),
-        ("a ceramic bowl", "ram", False), ("a white shark", "great white shark", False), ("a wing", "bird", False),
+        ("jeep", "Jeep", True),
+        ("a JEEP on sand", "jeep", True),
+        ("two jeeps", "jeep", True),
+        ("a bird's wing", "bird", True),
+        ("brushes", "brush", True),
+        ("great white shark", "great-white shark", True),
+        ("a caterpillar", "cat", False),
+        ("a ceramic bowl", "ram", False),
+        ("a white shark", "great white shark", False),
+        ("a wing", "bird", False),
     ],
-)  # fmt: skip
+)
 def test_a_concept_names_a_label_by_whole_words(concept, label, expected):
     assert mentions(concept, label) is expected
 
@@ -180,7 +190,8 @@ def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_
         (row.label, row.concept): (row.place, row.lift_deg, row.contrast_abs_median_deg)
         for row in table.itertuples()
     }
-    # for cow, grass: near; a cow: itself; water: nearer to boats; steel: nearer to boats; for boat, water alone is unmoved
+    # Of cow, grass is near; "a cow" is the label itself; water and steel are nearer to boats.
+    # Of boat, only water is unmoved.
     assert found == {(0, 0): (2, 10.0, pytest.approx(0.1)), (1, 2): (1, 5.0, 2.0)}
     assert (0, 0) not in {
         (row.label, row.concept)
@@ -238,7 +249,7 @@ def scanned(original, equivalent, n, texts, confidence=0.95):
 
 
 def test_a_shift_common_to_all_concepts_changes_no_contrast_and_no_selection():
-    """Texts in a plane, images outside of it: turning every image toward the plane brings it nearer to all texts alike."""
+    """Turning images toward the plane of the texts brings them equally nearer to all texts."""
     generator = np.random.default_rng(5)
     n, texts = np.array([8, 8]), np.eye(6, dtype=np.float32)[:4]
     heights = generator.uniform(0.2, 0.5, 16)
@@ -262,8 +273,8 @@ def test_a_shift_common_to_all_concepts_changes_no_contrast_and_no_selection():
     assert (
         np.ptp(
             [
-                scanned(images(before), images(each), n, texts)[0]["as_mean"].mean()
-                for each in (moved, moved + shift)
+                scanned(images(before), images(angles), n, texts)[0]["as_mean"].mean()
+                for angles in (moved, moved + shift)
             ]
         )
         > 3
@@ -273,9 +284,11 @@ def test_a_shift_common_to_all_concepts_changes_no_contrast_and_no_selection():
 
 
 def selected_beyond_chance(trial, content):
-    """Whether an interval of a strongest concept excludes 0. Null components carry a direction of the space with strength `content`.
+    """Whether an interval of a strongest concept excludes 0.
 
-    The translator is fitted, and null components are removed, fold by fold: no image is scored by a translator that saw it.
+    Null components carry a direction of the space with strength `content`. The translator is
+    fitted, and null components are removed, fold by fold: no image is scored by a translator that
+    saw it.
     """
     generator = np.random.default_rng([11, trial])
     n, d, k, m = 240, 12, 12, 10
@@ -293,23 +306,25 @@ def selected_beyond_chance(trial, content):
         equivalent[out] = original[out] - null[out] @ fitted.coef_[:, d:].T
     labels = np.argsort(null[:, 0] > 0, kind="stable") if content else np.arange(n)
     texts = unit(generator.standard_normal((20, m)) + 3 * np.eye(m)[1])
-    both = (unit(each[labels]).astype(np.float32) for each in (original, equivalent))
+    both = (unit(embeddings[labels]).astype(np.float32) for embeddings in (original, equivalent))
     _, scan, rows = scanned(*both, np.full(6, n // 6), texts.astype(np.float32))
     picked = extreme_concepts(scan, 3).query("kind == 'strongest'")
     mine = rows.iloc[picked["label"] * 20 + picked["concept"]]
     return bool(((mine["contrast_deg_low"] > 0) | (mine["contrast_deg_high"] < 0)).any())
 
 
-def test_without_content_the_selected_concepts_stand_out_in_at_most_a_twentieth_of_trials_and_with_it_in_most():
+def test_without_content_the_selected_concepts_stand_out_in_at_most_a_twentieth_of_trials_and_with_it_in_most():  # noqa: E501
     assert sum(selected_beyond_chance(trial, 0.0) for trial in range(200)) <= 10
     assert sum(selected_beyond_chance(trial, 1.0) for trial in range(20)) >= 18
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Inputs of scan_concepts, with 1,005 concepts: a cue in the row space, one in the null space, and texts that lean on the latter.
+    """Inputs of scan_concepts with 1,005 concepts.
 
-    Features have 24 dimensions, 4 of them null; the translator only turns them. Images of `cow` hold both cues.
+    One cue lies in the row space and one in the null space, and some texts lean on the latter.
+    Features have 24 dimensions, 4 of them null; the translator only rotates them. Images of `cow`
+    hold both cues.
     """
     generator = np.random.default_rng(3)
     head = generator.standard_normal((20, 24))
@@ -367,7 +382,7 @@ def run_scan(folder, output="concepts/s/m.parquet", threads=1):
     return folder / output
 
 
-def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_threads_and_leaves_nothing_else(
+def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_threads_and_leaves_nothing_else(  # noqa: E501
     study,
 ):
     path, again = run_scan(study), run_scan(study, "again/s/m.parquet", threads=2)

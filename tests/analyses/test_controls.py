@@ -39,7 +39,7 @@ def head():
 
 
 def projector_of(subspace, translator):
-    """The projector P of a subspace, out of its share T P of a translator whose weight T can be inverted."""
+    """The projector P of a subspace, from the share T P of a translator with invertible T."""
     share = subspace.share(translator)
     assert share.weight.dtype == share.bias.dtype == np.float64 and not share.bias.any()
     return np.linalg.solve(translator.weight, share.weight)
@@ -74,11 +74,11 @@ def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space
     null = basis @ basis.T
     whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
-    again, other = (
+    again, next_draw = (
         draw_subspace(basis, case, seed=0, draw=draw).share(translator).weight for draw in (3, 4)
     )
     assert np.array_equal(again, drawn.share(translator).weight)
-    assert np.allclose(again, other) == case.single
+    assert np.allclose(again, next_draw) == case.single
     features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
     expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
     np.testing.assert_allclose(
@@ -94,7 +94,7 @@ def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimens
         draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw)
         for draw in range(600)
     )
-    projectors = [each.share(identity).weight for each in drawn]
+    projectors = [subspace.share(identity).weight for subspace in drawn]
     np.testing.assert_allclose(
         np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06
     )
@@ -127,7 +127,7 @@ def test_scores_are_means_over_draws_with_their_spread():
     np.testing.assert_allclose(table["is_deg"], image.mean(axis=0))
     np.testing.assert_allclose(table["as_deg"], attribute.mean(axis=0))
     np.testing.assert_allclose(table["as_abs_deg"], np.abs(attribute).mean(axis=0))
-    expected = [each.mean(axis=1).std(ddof=1) for each in (image, attribute, np.abs(attribute))]
+    expected = [angles.mean(axis=1).std(ddof=1) for angles in (image, attribute, np.abs(attribute))]
     np.testing.assert_allclose(scores.spread_deg, expected)
     assert scores.error_deg == pytest.approx(expected[0] / 2) and scores.draws == 4
     assert table[["matched_is_deg", "matched_as_deg"]].isna().all(axis=None)
@@ -171,12 +171,14 @@ def test_matched_scores_are_means_over_draws_and_missing_for_images_that_have_no
     st.integers(0, 2**32 - 1),
     st.sampled_from([np.float32, np.float64]),
 )
-def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(
+def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(  # noqa: E501
     width, data, seed, dtype
 ):
     null_dim = data.draw(st.integers(1, width))
     case = data.draw(
-        st.sampled_from([each for each in cases(width, null_dim, []) if each.subspace != "null"])
+        st.sampled_from(
+            [candidate for candidate in cases(width, null_dim, []) if candidate.subspace != "null"]
+        )
     )
     generator = np.random.default_rng(seed)
     basis = random_basis(width, null_dim, seed, 0)
@@ -219,7 +221,7 @@ def test_matched_removal_is_nothing_where_the_drawn_part_is_zero_and_where_the_n
     ("place", "unmatched"),
     [("trailing", (0, 0.35)), ("middle", (0, 0.45)), ("leading", (1.5, np.inf))],
 )
-def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_as_much_whatever_variance_the_null_space_has(
+def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_as_much_whatever_variance_the_null_space_has(  # noqa: E501
     place, unmatched
 ):
     width, null_dim, dim, n = 240, 80, 400, 300
@@ -255,7 +257,7 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
 
 
 def study(folder, basis, features, translator, labels, texts, of_folds=()):
-    """The artifacts that measure_controls reads, in two shards and with a second view that must not count."""
+    """Inputs of measure_controls, in two shards and with a second view that must not count."""
     n = len(features)
     label_names = sorted(set(labels))
     fold = np.arange(n) % max(1, len(of_folds))
@@ -280,8 +282,8 @@ def study(folder, basis, features, translator, labels, texts, of_folds=()):
     tensors, metadata = {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
     if of_folds:
         tensors |= {
-            "fold_weight": np.stack([each.weight for each in of_folds]),
-            "fold_bias": np.stack([each.bias for each in of_folds]),
+            "fold_weight": np.stack([affine.weight for affine in of_folds]),
+            "fold_bias": np.stack([affine.bias for affine in of_folds]),
         }
         metadata["folds"] = str(len(of_folds))
     write_tensors(folder / "translator.safetensors", tensors, metadata)
@@ -293,10 +295,12 @@ def study(folder, basis, features, translator, labels, texts, of_folds=()):
 
 def measure(folder, *, dimensions=(), draws=(12, 12), tolerance=1e-6, seed=0):
     flags = {
-        "dimensions": list(dimensions), "min_draws": [draws[0]], "max_draws": [draws[1]], "tolerance_deg": [tolerance],
-        "manifest": ["manifest.parquet"], "features": ["features"], "shards": [2], "projector": ["projector.safetensors"],
-        "translator": ["translator.safetensors"], "texts": ["prompts.safetensors"], "names": ["names.json"], "seed": [seed],
-        "threads": [1], "output": ["controls.parquet"], "report": ["controls.json"],
+        "dimensions": list(dimensions), "min_draws": [draws[0]], "max_draws": [draws[1]],
+        "tolerance_deg": [tolerance], "manifest": ["manifest.parquet"], "features": ["features"],
+        "shards": [2], "projector": ["projector.safetensors"],
+        "translator": ["translator.safetensors"], "texts": ["prompts.safetensors"],
+        "names": ["names.json"], "seed": [seed], "threads": [1], "output": ["controls.parquet"],
+        "report": ["controls.json"],
     }  # fmt: skip
     words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
     subprocess.run(
@@ -311,7 +315,7 @@ def measure(folder, *, dimensions=(), draws=(12, 12), tolerance=1e-6, seed=0):
 
 
 def planted(strength_null, strength_row, n=200, seed=0):
-    """Features whose translation depends on the null space and on the row space with different strengths."""
+    """Features whose translation depends differently on null space and row space."""
     generator = np.random.default_rng(seed)
     basis = null_space(generator.standard_normal((CLASSES, WIDTH))).basis
     null = basis @ basis.T
@@ -439,7 +443,7 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
         )
 
     null_norm = np.linalg.norm(features @ basis, axis=1, keepdims=True)
-    assert {(each["subspace"], each["draws"]) for each in report["cases"]} == {
+    assert {(case["subspace"], case["draws"]) for case in report["cases"]} == {
         ("null", 1),
         ("random", 3),
         ("row", 3),
@@ -449,21 +453,26 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
             draw_subspace(basis, Case(kind, 9, kind == "null"), 0, draw)
             for draw in range(1 if kind == "null" else 3)
         ]
-        taken = [each.share(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for each in drawn]
-        same = [null_norm / np.linalg.norm(each, axis=1, keepdims=True) * each for each in taken]
+        taken = [
+            subspace.share(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for subspace in drawn
+        ]
+        same = [
+            null_norm / np.linalg.norm(component, axis=1, keepdims=True) * component
+            for component in taken
+        ]
         found = (
             mine.sort_values("image_id")[["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]]
             .to_numpy()
             .T
         )
         np.testing.assert_allclose(
-            found[:2], np.mean([scores(each) for each in taken], axis=0), atol=1e-3
+            found[:2], np.mean([scores(component) for component in taken], axis=0), atol=1e-3
         )
         if kind == "null":
             assert np.isnan(found[2:]).all()
         else:
             np.testing.assert_allclose(
-                found[2:], np.mean([scores(each) for each in same], axis=0), atol=1e-3
+                found[2:], np.mean([scores(component) for component in same], axis=0), atol=1e-3
             )
 
 

@@ -1,4 +1,4 @@
-"""The floor of IS and conditional removal, against scikit-learn on rows that are made anew, and on planted data."""
+"""The floor of IS and conditional removal, against scikit-learn on new rows and on planted data."""
 
 import numpy as np
 import pandas as pd
@@ -25,8 +25,10 @@ class Images:
         self.basis = np.linalg.qr(rng.standard_normal((rank + null_dim, rank + null_dim)))[0]
         self.head = Head(
             (rng.standard_normal((classes, rank)) @ self.basis[:, :rank].T).astype(np.float32),
-            rng.standard_normal(classes).astype(np.float32), self.basis[:, :rank], self.basis[:, rank:],
-        )  # fmt: skip
+            rng.standard_normal(classes).astype(np.float32),
+            self.basis[:, :rank],
+            self.basis[:, rank:],
+        )
         self.texts = rng.standard_normal((classes, dim))
         self.texts /= np.linalg.norm(self.texts, axis=1, keepdims=True)
         a = rng.standard_normal((n * views, rank)) + 2.0
@@ -90,15 +92,18 @@ def ridge(x, y, penalty):
 
 
 def slow(images, words, signs):
-    """IS of view 0 of every image by scikit-learn: a translator for each fold, fitted to z* of all views of the other folds."""
+    """IS of view 0 of every image by scikit-learn, with one translator per fold.
+
+    The translator of a fold is fitted to z* of all views of the other folds.
+    """
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
     spoken = words.spoken(images.x @ images.head.weight.T + images.head.bias)
     z = images.z if signs is None else spoken + (images.z - spoken) * signs[images.image][:, None]
     found = np.empty(len(images.manifest))
-    for each in np.unique(fold):
+    for held_out in np.unique(fold):
         model, judged = (
-            ridge(images.x[fold != each].astype(np.float64), z[fold != each], PENALTY),
-            first & (fold == each),
+            ridge(images.x[fold != held_out].astype(np.float64), z[fold != held_out], PENALTY),
+            first & (fold == held_out),
         )
         whole = model.predict(images.x[judged])
         removed = images.x[judged] @ images.head.null @ images.head.null.T @ model.coef_.T
@@ -135,7 +140,7 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     images = Images(leak=0.3)
     _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
     texts = np.random.default_rng(5).standard_normal((60, 6))
-    predictors = {each: fit.predictor for each, fit in fits.items()}
+    predictors = {fold: fit.predictor for fold, fit in fits.items()}
     found = image_scores(
         scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, texts
     )

@@ -148,7 +148,7 @@ def test_principal_and_null_directions_share_the_space_at_the_first_singular_val
     )
 
 
-def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_features_type_is_kept():
+def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_features_type_is_kept():  # noqa: E501
     feature = np.full((1, 3), 1e-30, dtype=np.float32)
     assert null_energy(np.zeros((1, 3)), np.eye(3)) == 0 and null_energy(
         feature, np.eye(3)
@@ -190,15 +190,15 @@ def planted(last, classes=12, width=20):
 
 
 @pytest.mark.parametrize("last", [1e-7, 1e-11, 0.9 * 20 * 2**-23])
-def test_a_direction_below_float32_and_above_float64_is_null_by_rule_exact_and_principal_by_rule_exact64(
+def test_a_direction_below_float32_and_above_float64_is_null_by_rule_exact_and_principal_by_rule_exact64(  # noqa: E501
     last,
 ):
     splits = {
         rule: null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")
     }
-    assert [(split.rank, split.basis.shape, split.principal.shape) for split in splits.values()] == [
-        (11, (20, 9), (20, 11)), (12, (20, 8), (20, 12)),
-    ]  # fmt: skip
+    assert [
+        (split.rank, split.basis.shape, split.principal.shape) for split in splits.values()
+    ] == [(11, (20, 9), (20, 11)), (12, (20, 8), (20, 12))]
     assert all((split.rank_stored, split.rank_float64) == (11, 12) for split in splits.values())
     assert splits["exact"].tolerance == pytest.approx(20 * np.finfo(np.float32).eps)  # S_1 is 1
     assert splits["exact64"].tolerance == pytest.approx(20 * np.finfo(np.float64).eps)
@@ -296,7 +296,10 @@ def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
 def test_another_precision_is_refused(weight, stored):
     with pytest.raises(
         InputError,
-        match=r"weights are stored in (float8_e4m3fn|int64), not in bfloat16, float16, float32, float64",
+        match=(
+            r"weights are stored in (float8_e4m3fn|int64), not in bfloat16, float16, "
+            r"float32, float64"
+        ),
     ):
         null_space(weight, stored=stored)
 

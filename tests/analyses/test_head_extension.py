@@ -1,4 +1,4 @@
-"""The head extension: against scikit-learn on rows with more columns, and on planted null spaces of known content."""
+"""The head extension against scikit-learn on rows with more columns, and on planted null spaces."""
 
 import runpy
 
@@ -22,9 +22,9 @@ from tests.project import ROOT
 
 
 def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, noise=0.3, copies=0):
-    """Images whose null coordinates tell of `contents` directions of the embedding what the principal ones do not.
+    """Images whose null coordinates alone determine `contents` directions of the embedding.
 
-    copies: null coordinates, of large variance, that are almost principal ones.
+    `copies`: null coordinates of large variance that are almost principal coordinates.
     """
     generator = np.random.default_rng(seed)
     a, own = generator.standard_normal((n, rank)), generator.standard_normal((n, null_dim))
@@ -70,16 +70,16 @@ def flexible(images):
         kernels.append(roots @ roots.T)
     centre = np.eye(len(a)) - 1 / len(a)
     values, vectors = np.linalg.eigh(
-        sum(k * len(a) / np.trace(k) for k in (centre @ each @ centre for each in kernels))
+        sum(k * len(a) / np.trace(k) for k in (centre @ kernel @ centre for kernel in kernels))
     )
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
 def slow(images, penalties, without=None):
-    """D by the number of directions, of scikit-learn's Ridge on rows of (flexible features, Q^T b).
+    """D by the number of directions, by scikit-learn's Ridge on rows of (flexible features, Q^T b).
 
-    The directions are the right singular vectors of T_0 S^1/2, mapped by S^-1/2; S: the penalized scatter of b less what the flexible
-    features tell of it; T_0: the read-out's part on b.
+    The directions are the right singular vectors of T_0 S^1/2, mapped by S^-1/2. S is the penalized
+    scatter of b minus its prediction by the flexible features; T_0 is the read-out's part on b.
     """
     x, z = flexible(images), images.embeddings
     a, b = images.principal, images.null - images.null.mean(axis=0)
@@ -365,7 +365,7 @@ def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_re
         drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
         assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 16
         hollow = [line.get_markerfacecolor() == "white" for line in drawn]
-        assert [name for name, each in zip(tables, hollow, strict=True) if each] == [
+        assert [name for name, is_open in zip(tables, hollow, strict=True) if is_open] == [
             *names[: 2 * (space == "t")],
             names[5],
         ]

@@ -268,7 +268,7 @@ def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives
 
 
 rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(
-    lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all()
+    lambda vectors: (np.linalg.norm(vectors, axis=1) > 1e-3).all()
 )
 
 
@@ -278,8 +278,8 @@ def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_direc
 ):
     result = rescale(equivalent, original)
 
-    def units(each):
-        return each / np.linalg.norm(each, axis=1, keepdims=True)
+    def units(vectors):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     assert result.dtype == np.float64
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Null energy as a detector: its area under the curve as scikit-learn computes it, on planted images, its interval by its coverage."""
+"""Null energy as a detector: area under the curve against scikit-learn, interval by coverage."""
 
 import numpy as np
 import pandas as pd
@@ -69,7 +69,7 @@ def test_there_is_no_interval_where_nothing_says_how_wide():
 
 
 def planted():
-    """Images of a head of ten features and four classes; those of label `odd` lie mostly in its null space."""
+    """Images of a head of ten features, four classes; `odd` ones lie mostly in the null space."""
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((4, 10)).astype(np.float32)
     space = null_space(weight, "exact64", "float32")

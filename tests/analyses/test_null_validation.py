@@ -62,7 +62,7 @@ def test_effects_are_those_of_the_stored_feature_computed_directly():
     delta = np.random.default_rng(2).standard_normal(features.shape)
     stored = (features + delta).astype(np.float32).astype(np.float64)
     before, after = features.astype(np.float64) @ weight.T + bias, stored @ weight.T + bias
-    softmax = [np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in (before, after)]
+    softmax = [np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (before, after)]
     effects = effect(features, delta, weight, bias)
     np.testing.assert_allclose(effects["logit_change"], np.linalg.norm(after - before, axis=1))
     np.testing.assert_allclose(
@@ -166,7 +166,7 @@ def test_the_summary_is_the_moments_and_wilsons_interval():
 
 
 def write_model(folder, model, weight, bias, features, shards):
-    """A head, its projector, and features with a view that must not be scored, under a study's folder."""
+    """Write a head, its projector, and features with a view that must not count."""
     write_tensors(
         folder / f"features/{model}/head.safetensors", {"weight": weight, "bias": bias}, {}
     )
@@ -212,13 +212,13 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
                 "output": tmp_path / f"null_validation-{shards}/{model}.parquet",
             }
             script["main"](script["Flags"](**paths, shards=shards, seed=3, threads=2))
-        one, three = (
+        single, three = (
             read_parquet(tmp_path / f"null_validation-{shards}/{model}.parquet")
             for shards in (1, 3)
         )
-        pd.testing.assert_frame_equal(one, three, rtol=1e-6, atol=1e-6)
-        assert one["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
-        assert one["perturbation"].tolist() == PERTURBATIONS * 11
+        pd.testing.assert_frame_equal(single, three, rtol=1e-6, atol=1e-6)
+        assert single["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
+        assert single["perturbation"].tolist() == PERTURBATIONS * 11
         columns = [
             "image_id",
             "perturbation",
@@ -227,11 +227,11 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
             "top1_changed",
             "softmax_change",
         ]
-        assert one.dtypes.astype(str).to_dict() == dict(
+        assert single.dtypes.astype(str).to_dict() == dict(
             zip(columns, ["int64", "str", "float64", "float64", "bool", "float64"], strict=True)
         )
         mine = (
-            one[one["perturbation"] == "principal"]
+            single[single["perturbation"] == "principal"]
             .drop(columns=["image_id", "perturbation"])
             .reset_index(drop=True)
         )

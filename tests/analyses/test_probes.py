@@ -45,7 +45,7 @@ def manifest(train, validation):
 
 
 def planted(images, width, seed, noise=0.1):
-    """Features (1, n, width) whose first coordinates are the label's corner of a simplex, and noise elsewhere."""
+    """Features (1, n, width): coordinates of the label's corner of a simplex, then noise."""
     codes = pd.Categorical(images["label"]).codes
     features = noise * np.random.default_rng(seed).standard_normal((1, len(images), width))
     features[0, np.arange(len(images)), codes] += 3
@@ -74,9 +74,9 @@ def probed(
         for view in range(len(features))
         if roles.training[image] or not view
     ]
-    used = [each for each in place if roles.codes[each[1]] >= 0]
+    used = [pair for pair in place if roles.codes[pair[1]] >= 0]
     principal = remove_null(
-        np.array([features[each] for each in used]).reshape(-1, len(basis)), basis
+        np.array([features[pair] for pair in used]).reshape(-1, len(basis)), basis
     )
     rows = {
         "principal": principal.astype(np.float32),
@@ -176,7 +176,7 @@ def test_ridge_is_scikit_learns_on_one_hot_labels_whatever_the_unit(seed, width,
 
 
 def shifted(seed, width, labels, rows):
-    """Features far from 0 around a mean for each label, and labels, of which all are among the first."""
+    """Features far from 0 around a mean per label, and labels, all of which are among the first."""
     generator = np.random.default_rng(seed)
     codes = np.concatenate([np.arange(labels), generator.integers(0, labels, rows - labels)])
     return generator.standard_normal((rows, width)) * generator.uniform(0.1, 10, width) + codes[
@@ -203,7 +203,8 @@ def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_mem
         model = LogisticRegression(C=1 / (alpha * width), solver="newton-cholesky", tol=1e-10)
         theirs = make_pipeline(StandardScaler(), model).fit(features[:40], codes[:40])
         shares = scipy.special.softmax(ours(unit * features), axis=1)
-        # both stop at a loss that rounding no longer tells from the least: weights are then as near as the root of that over the penalty
+        # Both stop where rounding hides the difference between the loss and its minimum. The
+        # weights are then as near as the square root of that difference over the penalty.
         np.testing.assert_allclose(
             shares, theirs.predict_proba(features), atol=2e-4 / np.sqrt(alpha)
         )
@@ -220,7 +221,7 @@ class Blocks:
         return self._rows[index]
 
 
-def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_whatever_the_threads():
+def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_whatever_the_threads():  # noqa: E501
     generator = np.random.default_rng(0)
     codes = generator.permutation(np.repeat(np.arange(5), 2000))
     centres = generator.standard_normal((5, 20))
@@ -231,16 +232,16 @@ def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_wh
     streamed = list(fit_logistic(read, index, codes, ALPHAS, 1, len(index) * 25 - 1))
     assert (held.largest, read.largest <= 4096) == (5000, True)
     wide = rows.astype(np.float64)
-    for one, other in zip(in_memory, streamed, strict=True):
-        np.testing.assert_allclose(one(wide), other(wide), atol=0.05)
-        found = one(wide[held_out]).argmax(1), other(wide[held_out]).argmax(1)
+    for ours, theirs in zip(in_memory, streamed, strict=True):
+        np.testing.assert_allclose(ours(wide), theirs(wide), atol=0.05)
+        found = ours(wide[held_out]).argmax(1), theirs(wide[held_out]).argmax(1)
         assert (found[0] == found[1]).mean() > 0.999
         assert (found[1] == codes[held_out]).mean() > 0.98
     for again in (fit_logistic(rows, index, codes, ALPHAS, threads, 0) for threads in (2, 5)):
-        for one, other in zip(streamed, again, strict=True):
-            assert (one.weight.tobytes(), one.bias.tobytes()) == (
-                other.weight.tobytes(),
-                other.bias.tobytes(),
+        for ours, theirs in zip(streamed, again, strict=True):
+            assert (ours.weight.tobytes(), ours.bias.tobytes()) == (
+                theirs.weight.tobytes(),
+                theirs.bias.tobytes(),
             )
 
 
@@ -433,7 +434,7 @@ def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearso
 
 
 @BOTH
-def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_whatever_shards_and_threads(
+def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_whatever_shards_and_threads(  # noqa: E501
     tmp_path, classifier
 ):
     images = manifest({"a": 8, "b": 7, "d": 3}, {"a": 3, "b": 4, "c": 1})
@@ -456,7 +457,7 @@ def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_wha
     script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
     write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
     for name, (tensors, metadata, seen) in files.items():
-        tensors = {key: each.astype(np.float32) for key, each in tensors.items()}
+        tensors = {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
         write_tensors(
             tmp_path / name / "translator.safetensors",
             tensors,

@@ -26,7 +26,7 @@ RULES = ["exact", "energy", "centered"]
 
 
 def case(seed, classes, width, n=9, rank=None, dim=4, folds=3):
-    """A head, features, a translator for each fold and one for the images of no fold, and a text for each image."""
+    """A head, features, a translator per fold and one for other images, a text per image."""
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal(
         (rank or width, width)
@@ -179,9 +179,10 @@ def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_ze
 
 @pytest.fixture
 def study(tmp_path):
-    """Two models, with and without null space, of 11 images in two shards with a view that must not be scored.
+    """Two models, with and without null space, of 11 images in two shards.
 
-    The first has a translator for each of 3 folds, and the second one for all images.
+    The first model has a translator for each of 3 folds; the second has one for all images. View 1
+    must not count.
     """
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
     place = data["timm/wide"][3].place
@@ -206,7 +207,7 @@ def study(tmp_path):
         )
         if folds := translators.maps[:WHOLE]:
             tensors |= {
-                f"fold_{name}": np.stack([getattr(each, name) for each in folds])
+                f"fold_{name}": np.stack([getattr(fold, name) for fold in folds])
                 for name in ("weight", "bias")
             }
             metadata["folds"] = str(len(folds))
@@ -223,7 +224,7 @@ def study(tmp_path):
     write_tensors(tmp_path / "prompts.safetensors", {"label_embeddings": texts}, {})
     write_json(tmp_path / "prompts.json", {"labels": list("dcba")})
     own = texts[["dcba".index(label) for label in "abacabadabc"]]
-    return tmp_path, {model: (*each[:-1], own) for model, each in data.items()}
+    return tmp_path, {model: (*arguments[:-1], own) for model, arguments in data.items()}
 
 
 def run(name, **flags):
@@ -246,7 +247,7 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
     )
     models.to_csv(folder / "models.csv")
     for attempt in "ab":
-        for model, each in data.items():
+        for model, arguments in data.items():
             paths = {
                 "head": folder / model / "head.safetensors",
                 "translator": folder / model / "translator.safetensors",
@@ -259,7 +260,7 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
             paths |= {"texts": folder / "prompts.safetensors", "names": folder / "prompts.json"}
             run("measure_rank_curve", kept=KEPT, energy=0.9, shards=2, threads=2, **paths)
             pd.testing.assert_frame_equal(
-                read_parquet(paths["output"]), curve(*each), rtol=1e-9, atol=1e-9
+                read_parquet(paths["output"]), curve(*arguments), rtol=1e-9, atol=1e-9
             )
         paths = {"rank_curves": folder / attempt, "table": folder / "models.csv"}
         paths |= {name: folder / attempt / f"curves.{name}" for name in ("output", "png", "pdf")}

@@ -24,7 +24,7 @@ STRATA = Sample(np.repeat([0, 1, 2], 20))
 
 
 def report(gains, sizes=None):
-    """What evidence/<space>/<model>.json holds of D, out of the gains in the embeddings' variance of every fold."""
+    """The part of evidence/<space>/<model>.json about D, from the gain of every fold."""
     gains, sizes = (
         np.asarray(gains, dtype=float),
         np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float),
@@ -91,7 +91,7 @@ def test_a_difference_that_no_digit_shows_is_none_however_sure():
 
 
 @pytest.mark.parametrize("sizes", [[100] * 5, [140, 60, 100, 90, 110]])
-def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(
+def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(  # noqa: E501
     sizes,
 ):
     p, any_pair = [], []
@@ -100,10 +100,10 @@ def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_th
         shared = generator.normal(0, 1.0, 5)
         noise = [shared + generator.normal(0, scale, 5) for scale in (0.2, 0.5, 1.0)]
         gains = [
-            0.04 * np.array(sizes) + np.sqrt(sizes) * each for each in noise
+            0.04 * np.array(sizes) + np.sqrt(sizes) * z for z in noise
         ]  # the noise of a sum over so many images
         pairs = pair_rows(
-            {name: report(each, sizes) for name, each in zip("abc", gains, strict=True)}, 0.95
+            {name: report(gain, sizes) for name, gain in zip("abc", gains, strict=True)}, 0.95
         )
         p.append(pairs["p"].iloc[0])
         any_pair.append(pairs["differ"].any())
@@ -196,21 +196,21 @@ def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
         found["random_draws"],
         found["random_stable"],
     ) == (9, True, N, 5, False)
-    for other, values, error in (("random", random, 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
+    for subspace, values, error in (("random", random, 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
         difference = null - values
         images = np.sqrt(np.mean([difference[s == STRATA.codes].var(ddof=1) for s in range(3)]) / N)
         freedom = (images**2 + error**2) ** 2 / (images**4 / (N - 3) + error**4 / 4)
         middle, reach = (
-            found[f"is_deg_excess_{other}"],
+            found[f"is_deg_excess_{subspace}"],
             scipy.stats.t.ppf(0.975, freedom) * np.hypot(images, error),
         )
         assert middle == pytest.approx(difference.mean())
-        assert found[f"is_deg_excess_{other}_high"] - middle == pytest.approx(reach, rel=0.1)
-        assert found[f"as_abs_deg_excess_{other}"] == pytest.approx(difference.mean() / 9)
+        assert found[f"is_deg_excess_{subspace}_high"] - middle == pytest.approx(reach, rel=0.1)
+        assert found[f"as_abs_deg_excess_{subspace}"] == pytest.approx(difference.mean() / 9)
 
 
 @pytest.mark.parametrize(("draws", "classes"), [(5, 0.0), (10, 1.5)])
-def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_500_trials(
+def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_500_trials(  # noqa: E501
     draws, classes
 ):
     n, missed, case = 120, 0, {"subspace": "random", "dimension": 9, "draws": draws, "stable": True}
@@ -220,8 +220,8 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
         image, own = generator.gamma(9.0, 1 / 9, n), 10 + 0.4 * generator.standard_normal(draws + 1)
         effect = classes * generator.standard_normal((2, 20))[:, codes]
         null = own[0] * image + generator.normal(0, 2, n) + effect[0]
-        each = own[1:, None] * image + generator.normal(0, 1, (draws, n))
-        scores = {("null", 9): null, ("random", 9): each.mean(axis=0) + effect[1]}
+        by_draw = own[1:, None] * image + generator.normal(0, 1, (draws, n))
+        scores = {("null", 9): null, ("random", 9): by_draw.mean(axis=0) + effect[1]}
         table = pd.concat(
             pd.DataFrame(
                 {
@@ -235,7 +235,7 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
             )
             for (s, d), v in scores.items()
         )
-        spread = each.mean(axis=1).std(ddof=1)
+        spread = by_draw.mean(axis=1).std(ddof=1)
         report = [case | {"is_deg_spread": spread, "as_abs_deg_spread": spread}]
         (found,) = excess_rows(
             table,
@@ -283,7 +283,7 @@ def models_of(ratios, **more):
     )
 
 
-def test_the_highest_ratio_is_first_in_its_space_ties_share_a_place_and_a_model_without_one_has_none():
+def test_the_highest_ratio_is_first_in_its_space_ties_share_a_place_and_a_model_without_one_has_none():  # noqa: E501
     orders = order_rows(
         models_of(
             {"s": {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}, "t": {"b": 9.0, "a": 2.0}}

@@ -1,4 +1,4 @@
-"""The flexible read-outs against scikit-learn's kernel ridge regression, and both forms against each other."""
+"""The flexible read-outs against scikit-learn's kernel ridge regression, and against each other."""
 
 from dataclasses import replace
 
@@ -88,14 +88,14 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
                 wanted = [
                     (
                         (
-                            Ridge(alpha=each * spread)
+                            Ridge(alpha=penalty * spread)
                             .fit(x[which][train], z[train])
                             .predict(x[which][judged])
                             - z[judged]
                         )
                         ** 2
                     ).sum()
-                    for each in LAMBDAS
+                    for penalty in LAMBDAS
                 ]
                 np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-5)
 
@@ -130,9 +130,9 @@ def test_kernels_are_kernel_ridge_regression_with_an_intercept():
         for place, fold in enumerate(left_out):
             judged = block.fold == fold
             outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
-            for at, each in enumerate(LAMBDAS):
+            for at, penalty in enumerate(LAMBDAS):
                 model = KernelRidge(
-                    alpha=each * np.trace(inner) / train.sum(), kernel="precomputed"
+                    alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed"
                 ).fit(inner, z[train] - z[train].mean(0))
                 wanted = ((model.predict(outer) + z[train].mean(0) - z[judged]) ** 2).sum()
                 assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
@@ -143,7 +143,7 @@ def test_both_forms_give_the_same_errors():
     kernels = Kernels(parts(block), embeddings(block))
     sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 4096))
     for which in (PLAIN, WITH_NULL):
-        found, wanted = (each.errors(which, (0, 1), [0.1, 1.0, 10.0]) for each in (sums, kernels))
+        found, wanted = (form.errors(which, (0, 1), [0.1, 1.0, 10.0]) for form in (sums, kernels))
         np.testing.assert_allclose(found, wanted, rtol=0.02)
 
 
@@ -198,8 +198,8 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     chosen, errors = sums.select(WITH_NULL, lambdas)
     some = np.array(
         [
-            sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds[:LOOKED])
-            for each in lambdas
+            sum(sums.errors(WITH_NULL, (fold,), [penalty])[0, 0, 0] for fold in sums.folds[:LOOKED])
+            for penalty in lambdas
         ]
     )
     order = np.argsort(lambdas)

@@ -1,4 +1,4 @@
-"""Search by a text: ranks and angles before and after removal, the same whatever the blocks, in memory that does not hold the features."""
+"""Search by a text: ranks and angles before and after removal, any blocks, limited memory."""
 
 import json
 import tracemalloc
@@ -89,7 +89,7 @@ def test_memory_holds_two_angles_an_image_and_no_features():
 
 @pytest.fixture
 def study(tmp_path):
-    """A finished study of eight images, whose first model, tiny/vit, is the one with a folder in its name."""
+    """A finished study of eight images. The name of its first model, tiny/vit, has a folder."""
     results, generator = tmp_path / "results/s", np.random.default_rng(0)
     (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
     params = complete(
@@ -118,8 +118,8 @@ def study(tmp_path):
     write_json(results / "registry/spaces/conse_minilm.json", entry.model_dump())
     tower = load_text_tower(entry)
     texts = {
-        f"{kind}_embeddings": tower.embed(each)
-        for kind, each in (("label", ["label 0", "label 1"]), ("concept", ["a sea", "a dog"]))
+        f"{kind}_embeddings": tower.embed(entries)
+        for kind, entries in (("label", ["label 0", "label 1"]), ("concept", ["a sea", "a dog"]))
     }
     templates = {
         "label_templates": '["an image of a {}"]',
@@ -179,12 +179,12 @@ def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
         for key, rows in (("angle_deg", before), ("equivalent_deg", after)):
             expected = np.degrees(np.arccos(cosine_similarity(rows, embedding[None])[:, 0]))
             np.testing.assert_allclose(
-                [each[key] for each in told["images"]],
-                expected[[each["image_id"] for each in told["images"]]],
+                [record[key] for record in told["images"]],
+                expected[[record["image_id"] for record in told["images"]]],
                 atol=1e-4,
             )
-        assert [each["path"] for each in told["images"]] == [
-            f"x/{each['image_id']}.jpg" for each in told["images"]
+        assert [record["path"] for record in told["images"]] == [
+            f"x/{record['image_id']}.jpg" for record in told["images"]
         ]
     lines = warm.singflow(
         ROOT, "search", "a sea", "--count", 2, "--model", "c", cwd=folder

@@ -21,7 +21,10 @@ from singflow.errors import InputError
 
 
 def covered(draw, truth, trials=1000, resamples=400):
-    """Share of trials whose 95 % interval holds the truth; draw: generator -> (columns, strata, value of means)."""
+    """Share of trials whose 95 % interval holds the truth.
+
+    `draw`: generator -> (columns, strata, function of means).
+    """
     hits = 0
     for trial in range(trials):
         columns, strata, value = draw(np.random.default_rng([7, trial]))
@@ -55,7 +58,7 @@ def test_the_spread_is_that_of_a_stratified_mean_however_small_the_strata(size):
 def test_intervals_of_a_mean_stratified_by_label_cover_it_in_93_to_97_percent_of_1000_trials():
     strata = np.repeat(np.arange(12), 10)
     shift = np.linspace(-3, 3, 12)[strata]
-    draw = lambda g: (
+    draw = lambda g: (  # noqa: E731
         (shift + g.gamma(2.0, 1.0, 120) - 2.0 + 5.0)[:, None],
         strata,
         lambda means: means[:, 0],
@@ -262,7 +265,7 @@ def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_error
 
 @pytest.mark.parametrize(("n", "noise"), [(2, 1.0), (5, 2.0), (10, 0.5)])
 def test_split_halves_find_a_known_reliability(n, noise):
-    """Labels with means of variance 1 and images of variance noise^2 about them: halves correlate by 1 / (1 + noise^2 / (n / 2))."""
+    """Halves correlate by 1 / (1 + noise^2 / (n / 2)) if label means have variance 1."""
     found = []
     for trial in range(20):
         generator = np.random.default_rng([3, trial])
@@ -310,7 +313,7 @@ def test_models_that_leak_alike_correlate_up_to_their_ceiling():
         3 * (truth + 2 * generator.standard_normal(1800)) + 7,
     )
     ceiling = np.sqrt(split_half_reliability(a, labels, 0) * split_half_reliability(b, labels, 0))
-    found = np.corrcoef([pd.Series(each).groupby(labels).mean() for each in (a, b)])[0, 1]
+    found = np.corrcoef([pd.Series(values).groupby(labels).mean() for values in (a, b)])[0, 1]
     assert found == pytest.approx(ceiling, abs=0.05) and ceiling < 0.8
 
 

@@ -179,12 +179,12 @@ def test_attribute_scores_are_the_falls_of_the_angles():
         angles = [
             np.degrees(
                 np.arccos(
-                    (each * texts).sum(1)
-                    / np.linalg.norm(each, axis=1)
+                    (embeddings * texts).sum(1)
+                    / np.linalg.norm(embeddings, axis=1)
                     / np.linalg.norm(texts, axis=1)
                 )
             )
-            for each in (directions.embeddings, moved)
+            for embeddings in (directions.embeddings, moved)
         ]
         np.testing.assert_allclose(scores[column], angles[0] - angles[1], atol=1e-9)
 
@@ -461,7 +461,7 @@ def test_no_step_leads_nearer_than_the_closed_form_says_and_its_own_step_leads_t
     turn, near = directions.nearest(text)
     steps = np.concatenate([[0.0], np.geomspace(1e-3, 1e5, 4000)])
     tried = directions.embeddings[:, None] + steps[:, None] * directions.translated[:, None]
-    least = np.stack([angle_deg(each, text) for each in tried]).min(axis=1)
+    least = np.stack([angle_deg(embeddings, text) for embeddings in tried]).min(axis=1)
     assert (near <= least + 1e-6).all() and np.abs(near - least).max() < 0.05
     for row, angle in enumerate(turn):
         (step,) = directions.step(angle)[[row]]

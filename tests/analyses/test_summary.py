@@ -30,12 +30,14 @@ from singflow.config.registry import ModelEntry
 OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
 TRANSLATOR = {
-    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False, "reference": None, "validation_cosine": 0.7,
-    "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20,
+    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False,
+    "reference": None, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3,
+    "n_train": 80, "n_validation": 20,
 }  # fmt: skip
 EVIDENCE = {
-    "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06, "unique_r2_low": 0.03, "unique_r2_high": 0.09,
-    "margin": 0.005, "p": 0.01, "turn_deg": 9.0, "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+    "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06,
+    "unique_r2_low": 0.03, "unique_r2_high": 0.09, "margin": 0.005, "p": 0.01, "turn_deg": 9.0,
+    "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.03, "blind_unique_r2": 0.001,
     "floor_is_deg": 4.6, "floor_is_sd": 0.1,
 }  # fmt: skip
 UNMEASURED = dict.fromkeys(
@@ -132,8 +134,8 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
         "top1": 15 / 20,
         "max_logit_change": 1e-6,
     } | {
-        name: each
-        for name, each in EVIDENCE.items()
+        name: value
+        for name, value in EVIDENCE.items()
         if name not in ("n", "floor_is_deg", "floor_is_sd")
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
@@ -223,9 +225,15 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
 
 LEVEL = 0.05
 CLEAR = {
-    "null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False, "validation_r2": 0.3, "unique_r2_low": 0.03,
-    "p_holm": 0.01, "detectable": 0.03,
-}  # fmt: skip
+    "null_dim": 280,
+    "known_zero": False,
+    "known_leak": False,
+    "in_sample": False,
+    "validation_r2": 0.3,
+    "unique_r2_low": 0.03,
+    "p_holm": 0.01,
+    "detectable": 0.03,
+}
 DOUBTFUL = CLEAR | {"p_holm": 0.06}
 LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
 
@@ -295,16 +303,16 @@ def test_the_score_is_never_asked():
 
 
 def judged(**p):
-    """Rows of one space with these p-values, by name; a name that begins with zero or leak is that control."""
+    """Rows of one space with these p-values. Names that begin with zero or leak are controls."""
     rows = [
         CLEAR
         | {
             "model": name,
-            "p": each,
+            "p": p_value,
             "known_zero": name.startswith("zero"),
             "known_leak": name.startswith("leak"),
         }
-        for name, each in p.items()
+        for name, p_value in p.items()
     ]
     judge(rows, 0.95)
     return {
@@ -318,8 +326,13 @@ def judged(**p):
 
 def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_their_own():
     assert judged(a=0.02, b=0.03, zero=0.001, leak_1=0.04, c=0.9, leak_2=0.06) == {
-        "a": (0.06, TRACE), "b": (0.06, TRACE), "zero": (0.001, ZERO), "leak_1": (0.04, FOUND), "c": (0.9, TRACE), "leak_2": (0.06, MISSED),
-    }  # fmt: skip
+        "a": (0.06, TRACE),
+        "b": (0.06, TRACE),
+        "zero": (0.001, ZERO),
+        "leak_1": (0.04, FOUND),
+        "c": (0.9, TRACE),
+        "leak_2": (0.06, MISSED),
+    }
     assert judged(a=0.02, zero=0.001, leak=0.04)["a"] == (0.02, MEANING)
     assert judged(a=0.02, b=0.024) == {"a": (0.04, MEANING), "b": (0.04, MEANING)}
 
@@ -339,22 +352,63 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
     ("expected", "changes", "words"),
     [
         (EMPTY, {}, "m: the head has no null space. The logits see every direction."),
-        (ZERO, {}, "m: known zero. The space is a function of this model's logits, so its null space can hide nothing."),
-        (UNJUDGED, {}, "m: no verdict, because the translator has seen the images that it translates."),
-        (MEANING, {}, "m: the null space holds meaning that the logits do not tell: 6.2 % of the meaning, a turn of 9 degrees."),
         (
-            TRACE, {"unique_r2": 0.004, "turn_deg": 2.4},
-            "m: a trace. The null space adds a little (0.4 % of the meaning, a turn of 2 degrees), but not beyond the margin of 0.5 %.",
+            ZERO,
+            {},
+            (
+                "m: known zero. The space is a function of this model's logits, "
+                "so its null space can hide nothing."
+            ),
         ),
-        (NOTHING, {"detectable": 0.03}, "m: nothing found. A leak of 3 % of the meaning would have been seen."),
         (
-            UNTOLD, {"detectable": None},
-            "m: this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images.",
+            UNJUDGED,
+            {},
+            "m: no verdict, because the translator has seen the images that it translates.",
         ),
-        (FOUND, {}, "m: known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees."),
-        (MISSED, {}, "m: known leak, missed. This study misses what is there, so “nothing found” says little."),
+        (
+            MEANING,
+            {},
+            (
+                "m: the null space holds meaning that the logits do not tell: "
+                "6.2 % of the meaning, a turn of 9 degrees."
+            ),
+        ),
+        (
+            TRACE,
+            {"unique_r2": 0.004, "turn_deg": 2.4},
+            (
+                "m: a trace. The null space adds a little (0.4 % of the meaning, "
+                "a turn of 2 degrees), but not beyond the margin of 0.5 %."
+            ),
+        ),
+        (
+            NOTHING,
+            {"detectable": 0.03},
+            "m: nothing found. A leak of 3 % of the meaning would have been seen.",
+        ),
+        (
+            UNTOLD,
+            {"detectable": None},
+            (
+                "m: this study cannot tell. It would miss even a leak of 10 %, "
+                "or its translator explains nothing. Give it more images."
+            ),
+        ),
+        (
+            FOUND,
+            {},
+            "m: known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees.",
+        ),
+        (
+            MISSED,
+            {},
+            (
+                "m: known leak, missed. This study misses what is there, "
+                "so “nothing found” says little."
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("missing", [None, np.nan])
 def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(
     expected, changes, words, missing
@@ -396,8 +450,15 @@ def test_label_rows_are_the_moments_of_their_images(scores):
     table = summarize_labels(scores).set_index("label")
     mine = scores[scores["label"] == "a"]
     assert list(table) == [
-        "n", "is_deg_mean", "is_deg_std", "as_deg_mean", "as_deg_std", "as_abs_deg_mean", "as_abs_deg_std", "floor_is_deg_mean",
-    ]  # fmt: skip
+        "n",
+        "is_deg_mean",
+        "is_deg_std",
+        "as_deg_mean",
+        "as_deg_std",
+        "as_abs_deg_mean",
+        "as_abs_deg_std",
+        "floor_is_deg_mean",
+    ]
     assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
     assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
     assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
@@ -449,13 +510,14 @@ def test_a_single_model_has_no_pair_to_correlate():
 # The text that ends a run
 
 
-def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(
+def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(  # noqa: E501
     scores,
 ):
     row = summarized(scores.assign(is_deg=5.56))
     text = text_of(scores, m=row)
     assert text.startswith(
-        "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\nSpace s: does the null space "
+        "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\n"
+        "Space s: does the null space "
     )
     assert cells(text) == [
         [
@@ -486,7 +548,8 @@ def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_a
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
     assert (
         text.count(
-            "m: the null space holds meaning that the logits do not tell: 6.0 % of the meaning, a turn of 9 degrees.\n"
+            "m: the null space holds meaning that the logits do not tell: "
+            "6.0 % of the meaning, a turn of 9 degrees.\n"
         )
         == 1
     )
@@ -592,7 +655,10 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_dir
         )
     }
     start = "Rank at the precision of the stored weights and at float64: "
-    apart = f"{start}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, 10 directions fewer.{end}\n"
+    apart = (
+        f"{start}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, "
+        f"10 directions fewer.{end}\n"
+    )
     assert apart in text_of(scores, **rows)
     assert start not in text_of(scores, b=rows["b"])
 

@@ -138,13 +138,13 @@ def test_the_papers_numbers_stand_beside_the_same_space_weights_and_labels_alone
 def test_the_papers_models_are_those_of_the_registry():
     registry = read_yaml(ROOT / "config/models.yaml")
     assert {name: registry[name]["id"] for name in PAPER["models"]} == {
-        name: each["weights"] for name, each in PAPER["models"].items()
+        name: entry["weights"] for name, entry in PAPER["models"].items()
     }
     assert read_yaml(ROOT / "config/spaces.yaml")[PAPER["space"]]["source"] == "open_clip"
     features = {name: registry[name]["feature_dim"] for name in PAPER["models"]}
     assert all(
-        each["null_dim"] == features[name] - PAPER["classes"]
-        for name, each in PAPER["models"].items()
-        if "null_dim" in each
+        entry["null_dim"] == features[name] - PAPER["classes"]
+        for name, entry in PAPER["models"].items()
+        if "null_dim" in entry
     )
-    assert sum("ratio" in each for each in PAPER["models"].values()) == 13
+    assert sum("ratio" in entry for entry in PAPER["models"].values()) == 13

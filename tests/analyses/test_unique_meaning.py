@@ -1,4 +1,4 @@
-"""D, own words, planted leaks and the verdict, on planted data and against an independent recomputation."""
+"""D, own words, planted leaks and the verdict, on planted data and recomputed independently."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -34,7 +34,10 @@ def texts_of(classes=12, m=8, seed=0):
 
 
 def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
-    """Images that speak their own words, with noise that differs by image, and b times a random matrix; b depends on a, as after a ReLU."""
+    """Embeddings of own words, noise that differs by image, and `leak` times a random map of b.
+
+    b depends on a, as after a ReLU.
+    """
     texts, rng = texts_of() if texts is None else texts, np.random.default_rng(seed)
     a = rng.standard_normal((n, r))
     b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0) + 0.7 * rng.standard_normal(
@@ -63,7 +66,7 @@ def parts(block, size=70):
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
     texts, logits = texts_of(30), np.random.default_rng(1).standard_normal((4, 30))
     spoken = own_words(logits, texts)
-    np.testing.assert_allclose([np.linalg.norm(each, axis=1) for each in spoken], 1.0)
+    np.testing.assert_allclose([np.linalg.norm(rows, axis=1) for rows in spoken], 1.0)
     for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, 30))):
         for row, mine in enumerate(logits):
             weights = np.exp(mine / temperature) / np.exp(mine / temperature).sum()
@@ -104,9 +107,9 @@ def test_a_null_component_that_tells_nothing_shows_nothing_and_a_leak_is_found_w
     nothing = [
         measure(parts(planted(seed=seed)), texts, None, **OPTIONS).facts for seed in range(8)
     ]
-    assert all(each["p"] > 0.05 for each in nothing)
-    assert sum(each["unique_r2_low"] > 1e-6 for each in nothing) <= 1
-    assert np.mean([each["unique_r2"] for each in nothing]) == pytest.approx(0.0, abs=0.002)
+    assert all(facts["p"] > 0.05 for facts in nothing)
+    assert sum(facts["unique_r2_low"] > 1e-6 for facts in nothing) <= 1
+    assert np.mean([facts["unique_r2"] for facts in nothing]) == pytest.approx(0.0, abs=0.002)
     for leak in (0.4, 0.8):
         block = planted(leak=leak, n=600)
         found = measure(parts(block), texts, None, **OPTIONS).facts
@@ -141,7 +144,9 @@ def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
     best = [
         min(
             LAMBDAS,
-            key=lambda each, kernel=kernel: sum(error(kernel, [j], j, each) for j in range(5)),
+            key=lambda penalty, kernel=kernel: sum(
+                error(kernel, [j], j, penalty) for j in range(5)
+            ),
         )
         for kernel in kernels
     ]
@@ -175,7 +180,7 @@ def test_both_forms_of_the_test_agree():
         Sums(parts(block), targets, Features.draw(parts(block), 0, 1)),
     )
     kernels, sums = (
-        unique_r2(each, targets.variance, spread, LAMBDAS, 0.95)[0][0] for each in forms
+        unique_r2(form, targets.variance, spread, LAMBDAS, 0.95)[0][0] for form in forms
     )
     assert kernels.unique_r2 > 0.05
     assert sums.unique_r2 == pytest.approx(kernels.unique_r2, abs=0.001)
@@ -199,7 +204,7 @@ def test_planted_leaks_have_their_share_and_the_remainders_noise_in_blocks_of_an
     whole = planted_leaks.columns(block, 0)
     np.testing.assert_allclose(
         np.concatenate(
-            [planted_leaks.columns(each, 33 * at) for at, each in enumerate(parts(block, 33)())]
+            [planted_leaks.columns(part, 33 * at) for at, part in enumerate(parts(block, 33)())]
         ),
         whole,
     )
@@ -275,5 +280,7 @@ def test_the_turn_is_the_angle_of_that_share_of_the_variance():
 def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
     block = planted()
     z, fold = block.embeddings, block.fold
-    wanted = [((z[fold == each] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for each in (1, 3)]
+    wanted = [
+        ((z[fold == judged] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for judged in (1, 3)
+    ]
     np.testing.assert_allclose(Spread(parts(block)).of((1, 3)), wanted)

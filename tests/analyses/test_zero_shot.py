@@ -1,4 +1,4 @@
-"""Zero-shot accuracy: the nearest text by cosine, as scikit-learn finds it, on planted features, through the step itself."""
+"""Zero-shot accuracy by the step itself, against scikit-learn's nearest text by cosine."""
 
 import json
 import runpy
@@ -55,14 +55,17 @@ def test_shares_are_of_all_images_and_one_label_says_nothing():
 
 @pytest.fixture
 def inputs(tmp_path):
-    """Two of four labels are told apart in the row space, the other two in the null space alone: translation knows all, removal half."""
+    """The row space separates two of four labels; only the null space separates the other two.
+
+    So translated features find all labels, and features after removal find half of them.
+    """
     generator = np.random.default_rng(0)
     label = np.arange(IMAGES) % LABELS
     texts = np.eye(LABELS, DIM)
     frame = {
         "image_id": range(IMAGES),
         "path": [f"{i}.jpg" for i in range(IMAGES)],
-        "label": [f"label {each}" for each in label],
+        "label": [f"label {number}" for number in label],
     }
     numbers = dict.fromkeys(["class_index", "width", "height"], 0) | {"fold": np.arange(IMAGES) % 2}
     words = {"prompt": "x", "split": "train", "sha256": [f"{i}" for i in range(IMAGES)]}
@@ -89,7 +92,7 @@ def inputs(tmp_path):
     }  # sees all images, so it must not be asked
     write_tensors(tmp_path / "t.safetensors", whole | folds, {"kind": "linear", "folds": "2"})
     write_tensors(tmp_path / "n.safetensors", {"label_embeddings": texts.astype(np.float32)}, {})
-    write_json(tmp_path / "n.json", {"labels": [f"label {each}" for each in range(LABELS)]})
+    write_json(tmp_path / "n.json", {"labels": [f"label {number}" for number in range(LABELS)]})
     towers = {
         "features": features,
         "embeddings": 3 * texts[(label + (label == 0)) % LABELS],
@@ -97,20 +100,27 @@ def inputs(tmp_path):
     for kind, rows in towers.items():
         for shard, mine in enumerate(np.array_split(np.arange(IMAGES), 2)):
             views = np.repeat(mine, 2)
-            each = np.where((np.arange(len(views)) % 2)[:, None] == 0, rows[views], 99.0).astype(
+            tensor = np.where((np.arange(len(views)) % 2)[:, None] == 0, rows[views], 99.0).astype(
                 np.float32
             )  # view 1 must not count
             tensors = {
-                kind: each,
+                kind: tensor,
                 "image_id": views.astype(np.int64),
                 "view": (np.arange(len(views)) % 2).astype(np.int32),
             }
             write_tensors(tmp_path / kind / f"shard-{shard:05d}.safetensors", tensors, {})
     return STEP["Flags"](
-        manifest=tmp_path / "manifest.parquet", features=tmp_path / "features", embeddings=tmp_path / "embeddings", shards=2,
-        projector=tmp_path / "p.safetensors", translator=tmp_path / "t.safetensors", texts=tmp_path / "n.safetensors",
-        names=tmp_path / "n.json", threads=1, output=tmp_path / "z.parquet",
-    )  # fmt: skip
+        manifest=tmp_path / "manifest.parquet",
+        features=tmp_path / "features",
+        embeddings=tmp_path / "embeddings",
+        shards=2,
+        projector=tmp_path / "p.safetensors",
+        translator=tmp_path / "t.safetensors",
+        texts=tmp_path / "n.safetensors",
+        names=tmp_path / "n.json",
+        threads=1,
+        output=tmp_path / "z.parquet",
+    )
 
 
 def test_the_step_takes_each_images_own_translator_and_removes_the_null_part(inputs):

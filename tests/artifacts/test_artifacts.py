@@ -149,7 +149,7 @@ import numpy as np
 from singflow.artifacts.tensors import write_tensors
 tensors = {name: np.full((2, 3), ord(name), dtype) for name in set("abcdef") for dtype in ["float32"]}
 write_tensors(Path(sys.argv[1]), tensors | {"ids": np.arange(5)}, {name: name for name in set("ghijklmn")})
-"""
+"""  # noqa: E501
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, tmp_path / seed],
@@ -257,8 +257,8 @@ def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(
 ):
     folder = tmp_path_factory.getbasetemp()
     shuffled = dict(random.sample([*content.items()], len(content)))
-    for name, each in (("a.json", content), ("b.json", shuffled)):
-        files.write_json(folder / name, each)
+    for name, value in (("a.json", content), ("b.json", shuffled)):
+        files.write_json(folder / name, value)
         assert files.read_json(folder / name) == content
     assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
 
@@ -293,7 +293,7 @@ def test_provenance_names_versions_and_facts_as_text():
 def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     images, shards = sizes
     rows = [sharding.shard_rows(images, shard, shards) for shard in range(shards)]
-    assert [row for each in rows for row in each] == list(range(images))
+    assert [row for block in rows for row in block] == list(range(images))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 

@@ -10,7 +10,10 @@ from singflow.artifacts.files import write_bytes
 from tests.project import without
 from tests.report.report_study import write_page, write_study
 
-SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+SWITCHES = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+)
 WITHOUT_WEBGL = """
 const original = HTMLCanvasElement.prototype.getContext;
 HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
@@ -22,7 +25,7 @@ HINT = "no Chromium: install one, or run `playwright install chromium`"
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
-    """Chromium of the system or of playwright; without one the tests are skipped, and fail where CI is set."""
+    """Chromium of the system or playwright. Without it tests are skipped, or fail in CI."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
@@ -66,7 +69,7 @@ def tabs(browser) -> Iterator[dict[bool, object]]:
 
 @pytest.fixture
 def load(tabs, address):
-    """Open the page at a width; at the end nothing may have been said, gone wrong or been asked for elsewhere."""
+    """Open the page at a width. There must be no message, error or foreign request."""
     said: list[str] = []
     heard = {
         "console": lambda message: (

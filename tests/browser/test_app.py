@@ -1,4 +1,4 @@
-"""The local page in a real browser: a photo dropped, words typed, the slider moved; and what is no photo."""
+"""The local page in a real browser: a photo, words, the slider, and files that are no photo."""
 
 import http.client
 import os
@@ -32,14 +32,15 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 from singflow.commands import main
 main()
-"""
+"""  # noqa: E501
 
 
 @contextmanager
 def serving(folder, cache, *options):
-    """Address of a page; at the end it stops at Ctrl-C, without a traceback, leaves no file, and has asked no other host for anything.
+    """Address of a page.
 
-    cache: a folder for what is fitted before the page is there.
+    At the end the page must stop at Ctrl-C, without a traceback, leave no file, and have asked no
+    other host for anything. `cache`: a folder for what is fitted before the page is there.
     """
     for name in ("config", "reference"):
         (folder / name).symlink_to(ROOT / name)
@@ -96,9 +97,10 @@ def context(browser):
 
 @pytest.fixture
 def visit(browser, context, server):
-    """Open the page in a tab of its own; at the end no other host may have been asked for, and nothing may have gone wrong.
+    """Open the page in a new tab. At the end there must be no error and no request to another host.
 
-    apart: as another user, since a browser has at most six connections to a host, and every page that waits has one.
+    `apart`: as another user, since a browser has at most six connections to a host, and every page
+    that waits has one.
     """
     wrong: list[str] = []
     pages = []
@@ -147,7 +149,8 @@ def press(page):
 def settled(page):
     """Wait until what is on the screen is no longer worked at."""
     page.wait_for_function(
-        "![...document.querySelectorAll('[data-testid=status-tracker]')].some(e => !e.classList.contains('hide'))"
+        "![...document.querySelectorAll('[data-testid=status-tracker]')].some(e => "
+        "!e.classList.contains('hide'))"
     )
 
 
@@ -334,14 +337,14 @@ def test_only_this_machine_is_listened_to(server):
 
     port = urlsplit(server).port
     listening = {
-        each.laddr.ip
-        for each in psutil.net_connections("tcp")
-        if each.laddr.port == port and each.status == "LISTEN"
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.laddr.port == port and connection.status == "LISTEN"
     }
     assert listening == {"127.0.0.1"}
 
 
-def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(
+def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(  # noqa: E501
     context, photos, cache, tmp_path
 ):
     """While a page is open and a photo is looked at."""

@@ -38,7 +38,7 @@ def hover(page, trace, point):
             const data = chart._fullData[trace];
             return [box.x + layout.xaxis._offset + layout.xaxis.d2p(data.x[point]),
                     box.y + layout.yaxis._offset + layout.yaxis.d2p(data.y[point])];
-        }""",
+        }""",  # noqa: E501
         [trace, point],
     )
     page.mouse.move(x - 3, y)
@@ -164,9 +164,9 @@ def check_width_and_access(page, width):
         .response["violations"]
     )
     serious = [
-        (each["id"], each["nodes"][0]["html"])
-        for each in found
-        if each["impact"] in ("serious", "critical")
+        (violation["id"], violation["nodes"][0]["html"])
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
     ]
     assert serious == []
 

@@ -18,9 +18,10 @@ SNAKEMAKE = ("snakemake", "--profile", "slurm")
 
 
 class ClusterProject(Project):
-    """A project with the profile of a site, this trial Slurm, whose shards tests can hold just before they are moved into place.
+    """A project with the profile of a site, this trial Slurm.
 
-    What its jobs start are forks of the server of the tests, outside of what Slurm watches, but for what a test wants anew (bin/python).
+    Tests can hold its shards just before they are moved into place. Its jobs start forks of the
+    tests' server, which Slurm does not watch, except where a test wants a new process (bin/python).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,9 +47,10 @@ class ClusterProject(Project):
         return folder
 
     def anew(self, *kinds: str) -> Path:
-        """Have the next of each kind be a new process, with all that its job starts. Returns the folder of those that have not come yet.
+        """Make the next process of each kind a new one, with all that its job starts.
 
-        kinds: rules, or snakemake where it is started here; a kind that is named twice stands for the next two.
+        Returns the folder of the kinds that have not come yet. A kind is a rule, or snakemake where
+        it is started here; a kind that is named twice stands for the next two processes.
         """
         for number, kind in enumerate(kinds):
             (self.gate / f"anew/{kind}.{number}").mkdir(parents=True)
@@ -101,7 +103,7 @@ class ClusterProject(Project):
         return Running(command, self.folder, self.environment())
 
     def shards(self) -> dict[str, bytes]:
-        """All files of the features, those too that should not be there, but for the head, which another step makes."""
+        """All files of the features, except the head, which another step makes."""
         files = (self.folder / "results/demo/features/tiny").glob("*")
         return {path.name: path.read_bytes() for path in files if path.name != "head.safetensors"}
 
@@ -149,14 +151,14 @@ class Running:
 
 @pytest.fixture(scope="session", autouse=True)
 def parts():
-    """What Slurm needs is looked for first, before a study is computed that is to be compared with one on Slurm."""
+    """Look for the parts of Slurm before a study is computed to be compared with one on Slurm."""
     if reason := missing():
         without(reason)
 
 
 @pytest.fixture(scope="package")
 def slurm(tmp_path_factory):
-    """A real Slurm of two nodes with two GPUs each, once no other test run of this machine has one."""
+    """A real Slurm of two nodes with two GPUs each; waits until no other test run uses one."""
     trial = Slurm(tmp_path_factory.mktemp("slurm"))
     CONFIG.mkdir(exist_ok=True)
     with FileLock(CONFIG / "trial.lock"):
@@ -169,7 +171,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A small study, run on this machine up to where its five shards of features begin, and the space with which they are compared."""
+    """A small study that ran here up to its five shards, and the space for comparison."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
     project.edit(

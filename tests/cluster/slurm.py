@@ -1,4 +1,7 @@
-"""A real Slurm of two nodes on this machine: munge, accounting, fake GPUs that are really counted, memory that is really enforced."""
+"""A real Slurm of two nodes on this machine.
+
+It has munge, accounting, fake GPUs that are really counted, and memory limits that are enforced.
+"""
 
 import grp
 import os
@@ -56,8 +59,14 @@ GresTypes=gpu
 {{nodes}}
 PartitionName=gpu Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE
 """
-NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory={memory} Gres=gpu:fake:{gpus}"
-GRES_CONF = f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake File=/dev/tty[0-{GPUS - 1}]\n"
+NODE = (
+    "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 "
+    "RealMemory={memory} Gres=gpu:fake:{gpus}"
+)
+GRES_CONF = (
+    f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake "
+    f"File=/dev/tty[0-{GPUS - 1}]\n"
+)
 SLURMDBD_CONF = f"""{MARK}
 DbdHost=localhost
 DbdPort=17011
@@ -88,7 +97,7 @@ def missing() -> str | None:
 
 
 def wait_for(condition: Callable[[], object], what: str, said: Callable[[], str] = str) -> None:
-    """Poll until the condition holds; AssertionError that says what never happened, and what was said by then."""
+    """Poll until the condition holds; otherwise an AssertionError with the output so far."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"not within {PATIENCE} s: {what}: {said()[-4000:]}"
@@ -145,21 +154,21 @@ class Slurm:
         process.kill()
         process.wait()
         for step in steps:
-            for each in [*step.children(recursive=True), step]:
-                _kill(each)
+            for member in [*step.children(recursive=True), step]:
+                _kill(member)
 
     def fail(self, node: str) -> None:
-        """A node loses its power, and the controller gives it up, as it would by itself after SlurmdTimeout."""
+        """A node loses power, and the controller gives it up, as after SlurmdTimeout."""
         self.kill(node)
         self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=failed")
 
     def steps(self, node: str) -> list[psutil.Process]:
         """The processes in which the jobs of a node run."""
         numbers = self.ask("squeue", "-h", "-w", node, "-o", "%i").stdout.split()
-        titles = [(each, " ".join(_command(each))) for each in psutil.process_iter()]
+        titles = [(process, " ".join(_command(process))) for process in psutil.process_iter()]
         return [
-            each
-            for each, title in titles
+            process
+            for process, title in titles
             if any(title.startswith(f"slurmstepd: [{number}.") for number in numbers)
         ]
 
@@ -172,7 +181,7 @@ class Slurm:
         return done
 
     def jobs(self, *states: str) -> dict[str, str]:
-        """Jobs by their number, with their comment (rule and wildcards); states as squeue names them."""
+        """Jobs by number, with their comment (rule and wildcards). States as in squeue."""
         wanted = ["-t", ",".join(states)] if states else []
         listed = self.ask("squeue", "--me", "-h", *wanted, "-o", "%i|%k").stdout
         return dict(line.split("|", 1) for line in listed.splitlines())
@@ -185,7 +194,10 @@ class Slurm:
         )
 
     def _accounting_answers(self) -> bool:
-        """Start slurmdbd where it is not running: the first query to a new MariaDB 11.8 can fail, and slurmdbd then gives up."""
+        """Start slurmdbd if it is not running.
+
+        The first query to a new MariaDB 11.8 can fail, and slurmdbd then gives up.
+        """
         if "slurmdbd" not in self.processes or self.processes["slurmdbd"].poll() is not None:
             self._start("slurmdbd", "slurmdbd", "-D")
         return self.ask("sacctmgr", "-n", "show", "cluster", check=False).returncode == 0
@@ -239,15 +251,32 @@ class Slurm:
     def _start_database(self) -> None:
         data = self.folder / "mariadb"
         subprocess.run(
-            ["mariadb-install-db", "--user=root", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            [
+                "mariadb-install-db",
+                "--user=root",
+                f"--datadir={data}",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ],
+            check=True,
+            capture_output=True,
+        )
         socket = self.folder / "mariadb.sock"
         self._start(
-            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}", DATABASE_PORT,
-            "--bind-address=127.0.0.1", f"--pid-file={self.folder}/mariadb.pid",
-        )  # fmt: skip
-        grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
+            "mariadbd",
+            "mariadbd",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            f"--socket={socket}",
+            DATABASE_PORT,
+            "--bind-address=127.0.0.1",
+            f"--pid-file={self.folder}/mariadb.pid",
+        )
+        grant = (
+            "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; "
+            "GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
+        )
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
         wait_for(
@@ -259,15 +288,18 @@ class Slurm:
 
 
 def _end_what_a_killed_run_left() -> None:
-    """Daemons of a test run that was killed, which hold the ports: no other Slurm is on this machine, and no other test run has one."""
+    """Kill the daemons of a test run that was killed, because they hold the ports.
+
+    This machine has no other Slurm, and no other test run has one.
+    """
     daemons = ("slurmctld", "slurmd", "slurmdbd", "slurmscriptd")
     left = [
-        each
-        for each in psutil.process_iter(["name", "cmdline"])
-        if each.info["name"] in daemons or DATABASE_PORT in (each.info["cmdline"] or [])
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] in daemons or DATABASE_PORT in (process.info["cmdline"] or [])
     ]
-    for each in left:
-        _kill(each)
+    for process in left:
+        _kill(process)
     psutil.wait_procs(left, timeout=PATIENCE)
 
 

@@ -1,4 +1,4 @@
-"""The doctor's checks of a cluster, on a Slurm as the profile expects it and on one that is as awkward as some are."""
+"""The doctor's checks of a cluster, on the Slurm that the profile expects and on an awkward one."""
 
 import os
 import re
@@ -36,13 +36,16 @@ NodeName=without NodeHostname=localhost NodeAddr=127.0.0.1 Port=17023 CPUs=4 Rea
 PartitionName=gpu Nodes=withgpu MaxTime=60
 PartitionName=cpu Nodes=without
 PartitionName=old Nodes=without State=DOWN
-"""
+"""  # noqa: E501
 GRES = "AutoDetect=off\nNodeName=withgpu Name=gpu Type=fake File=/dev/tty[0-1]\n"
 
 
 @pytest.fixture(scope="module")
 def second(slurm, tmp_path_factory):
-    """Configuration and controller of a second Slurm: no accounting, --gres alone, no default partition, and jobs soon forgotten."""
+    """Configuration and controller of a second Slurm.
+
+    It has no accounting, only --gres, no default partition, and forgets jobs soon.
+    """
     folder = tmp_path_factory.mktemp("second")
     conf = folder / "slurm.conf"
     conf.write_text(AWKWARD.format(folder=folder))
@@ -62,9 +65,9 @@ def second(slurm, tmp_path_factory):
             )
         yield conf, daemons[0]
     finally:
-        for each in daemons:
-            each.kill()
-            each.wait()
+        for daemon in daemons:
+            daemon.kill()
+            daemon.wait()
 
 
 @pytest.fixture
@@ -82,7 +85,10 @@ def awkward(slurm, second, monkeypatch):
 
 @pytest.fixture
 def checked(tmp_path):
-    """Check a cluster by a profile with these resources and settings: findings by name, of which the GPU's rules share one."""
+    """Check a cluster by a profile with these resources and settings.
+
+    Returns findings by name; the rules that use a GPU share one finding.
+    """
 
     def check(default=None, gpu=None, device="auto", **settings):
         rules = dict.fromkeys(
@@ -203,9 +209,9 @@ def test_a_profile_that_waits_for_ever_is_remarked_on(slurm, checked):
 
 def test_a_profile_that_cannot_be_read_is_a_failed_check(slurm, tmp_path, checked):
     assert (
-        statuses({each.name: each for each in check_cluster(tmp_path / "absent.yaml", "auto")})[
-            "cluster profile"
-        ]
+        statuses(
+            {finding.name: finding for finding in check_cluster(tmp_path / "absent.yaml", "auto")}
+        )["cluster profile"]
         == "fail"
     )
     assert checked(default=["slurm_account=trial"])["cluster profile"].status == "fail"

@@ -1,4 +1,4 @@
-"""Faults made on purpose on a real Slurm. However a job ends, the study completes, with the bytes of an undisturbed run."""
+"""Deliberate faults on a real Slurm: the study completes with the bytes of an undisturbed run."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def number_of(slurm, shard, *states):
 
 
 def history(slurm, shard, since):
-    """State and memory of every attempt at a shard, oldest first; since: the first job of the test."""
+    """State and memory of every attempt at a shard, oldest first, since the test's first job."""
     listed = slurm.ask(
         "sacct", "-X", "-n", "-P", "-D", "--format=JobID,State,ReqMem,Comment", "-S", "now-1hours"
     ).stdout

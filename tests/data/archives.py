@@ -37,8 +37,8 @@ def write_rows(path, images, labels, names=None, group=2, **columns):
     """Write a Parquet file as the library `datasets` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cells = [
-        each if isinstance(each, dict | None) else {"bytes": each, "path": f"{number}.png"}
-        for number, each in enumerate(images)
+        image if isinstance(image, dict | None) else {"bytes": image, "path": f"{number}.png"}
+        for number, image in enumerate(images)
     ]
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(cells, struct), "label": labels, **columns})

@@ -23,13 +23,16 @@ CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
 
 def listed(root, *patterns, label_column="label"):
     found, rejected, _ = list_archives(root, list(patterns or ["*.tar"]), label_column, CLASSES)
-    return {each.path: each for each in found}, dict(rejected)
+    return {candidate.path: candidate for candidate in found}, dict(rejected)
 
 
 def labels(root, *patterns, **options):
     found, rejected = listed(root, *patterns, **options)
     assert rejected == {}
-    return {path: (each.label, each.class_index, each.split) for path, each in found.items()}
+    return {
+        path: (candidate.label, candidate.class_index, candidate.split)
+        for path, candidate in found.items()
+    }
 
 
 # Labels and splits of tars
@@ -41,16 +44,16 @@ def test_a_tar_of_a_folder_tree_is_labelled_as_the_folder_is(tmp_path):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture(shade))
     expected = {
-        each.path: (each.label, each.class_index, "")
-        for each in list_folder(tmp_path / "photos", CLASSES)[0]
+        candidate.path: (candidate.label, candidate.class_index, "")
+        for candidate in list_folder(tmp_path / "photos", CLASSES)[0]
     }
     for around in ("", "./", "photos/", "/data/imagenet/"):
         pack(tmp_path / "all.tar", {around + name: picture(shade) for name, shade in tree.items()})
         above = "/".join(part for part in around.split("/") if part not in ("", "."))
         got = labels(tmp_path)
         assert got == {
-            "/".join(filter(None, ["all.tar", above, path])): each
-            for path, each in expected.items()
+            "/".join(filter(None, ["all.tar", above, path])): facts
+            for path, facts in expected.items()
         }
 
 
@@ -59,7 +62,7 @@ def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_a
         tmp_path / "all.tar",
         {"d/train/cat/a.png": b"a", "d/train/dog/b.png": b"b", "d/Val/cat/c.png": b"c"},
     )
-    assert [each[::2] for each in labels(tmp_path).values()] == [
+    assert [facts[::2] for facts in labels(tmp_path).values()] == [
         ("cat", "train"),
         ("dog", "train"),
         ("cat", "validation"),
@@ -67,16 +70,19 @@ def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_a
     (tmp_path / "all.tar").unlink()
     for name in ("imagenet-train-0000.tar", "imagenet-validation-00.tar"):
         pack(tmp_path / name, {"cat/a.png": name.encode(), "dog/b.png": name.encode()})
-    assert [each[2] for each in labels(tmp_path).values()] == [
+    assert [facts[2] for facts in labels(tmp_path).values()] == [
         "train",
         "train",
         "validation",
         "validation",
     ]
-    assert {each[2] for each in labels(tmp_path, "*train*").values()} == {""}, (
+    assert {facts[2] for facts in labels(tmp_path, "*train*").values()} == {""}, (
         "one of them alone decides nothing"
     )
-    assert {each[2] for each in labels(tmp_path, "*[0-9]0.tar").values()} == {"train", "validation"}
+    assert {facts[2] for facts in labels(tmp_path, "*[0-9]0.tar").values()} == {
+        "train",
+        "validation",
+    }
 
 
 def test_the_class_of_a_tar_without_folders_is_its_name_and_tars_in_a_tar_are_read_in_place(
@@ -88,15 +94,15 @@ def test_the_class_of_a_tar_without_folders_is_its_name_and_tars_in_a_tar_are_re
             {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)},
         )
     expected = ["tench", "tench", "goldfish", "goldfish"]
-    assert [each[0] for each in labels(tmp_path).values()] == expected
+    assert [facts[0] for facts in labels(tmp_path).values()] == expected
     pack(
         tmp_path / "outer/ILSVRC2012_img_train.tar",
         {path.name: path.read_bytes() for path in sorted(tmp_path.glob("n*.tar"))},
     )
     found, _ = listed(tmp_path / "outer")
-    assert [each.label for each in found.values()] == expected
+    assert [candidate.label for candidate in found.values()] == expected
     assert list(found)[3] == "ILSVRC2012_img_train.tar/n01443537.tar/n01443537_1.JPEG"
-    assert [read_image(tmp_path / "outer", each, 10**6) for each in found.values()] == [
+    assert [read_image(tmp_path / "outer", candidate, 10**6) for candidate in found.values()] == [
         picture(shade, "JPEG") for shade in range(4)
     ]
 
@@ -107,7 +113,7 @@ def test_what_lies_in_no_class_folder_of_a_tree_is_rejected_as_in_a_folder(tmp_p
         {"d/cat/a.png": b"a", "d/dog/b.png": b"b", "d/loose.png": b"c", "README": b"d"},
     )
     found, rejected = listed(tmp_path)
-    assert {each.label for each in found.values()} == {"cat", "dog"}
+    assert {candidate.label for candidate in found.values()} == {"cat", "dog"}
     assert rejected == {
         "all.tar/d/loose.png": "not in a class folder",
         "all.tar/README": "not in a class folder",
@@ -184,7 +190,7 @@ def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tm
         add(tar, "cat/notes.txt", b"x")
     with caplog.at_level("INFO"):
         found, rejected = listed(tmp_path)
-    assert {path: read_image(tmp_path, each, 100) for path, each in found.items()} == {
+    assert {path: read_image(tmp_path, candidate, 100) for path, candidate in found.items()} == {
         "all.tar/cat/first.png": b"new",
         "all.tar/dog/Last.PNG": b"new",
         "all.tar/cat/notes.txt": b"x",
@@ -195,7 +201,9 @@ def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tm
     )
     assert rejected == {
         "all.tar/cat/first.png": "a later member of the tar has its name, and replaces it",
-        "all.tar/cat/../../etc/passwd.png": "outside the data root: paths are relative to it and without ..",
+        "all.tar/cat/../../etc/passwd.png": (
+            "outside the data root: paths are relative to it and without .."
+        ),
         "all.tar/cat/soft.png": link,
         "all.tar/cat/hard.png": link,
         "all.tar/cat/device.png": "not a regular file",
@@ -295,7 +303,10 @@ def test_a_compressed_tar_is_refused_with_what_unpacks_it(tmp_path, ending, comm
         add(tar, "cat/a.png", b"a")
     with pytest.raises(
         InputError,
-        match=rf"{path.name}: is compressed, .*: unpack it with `{command} -k {path.name}`, and name the \.tar",
+        match=(
+            rf"{path.name}: is compressed, .*: unpack it with `{command} -k {path.name}`, "
+            r"and name the \.tar"
+        ),
     ):
         listed(tmp_path, path.name)
 
@@ -378,12 +389,15 @@ def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
         "a.parquet/000000003": "no label: neither a number nor a text",
         "a.parquet/000000004": f"no label: -1 is {BAD}",
     }
-    first, *others = [inspect(tmp_path, each, 10**6) for each in found.values()]
+    first, *others = [inspect(tmp_path, candidate, 10**6) for candidate in found.values()]
     assert (first.width, first.height, first.bytes) == (8, 6, len(picture(0)))
     assert (
         others
         == [
-            "unreadable: a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"
+            (
+                "unreadable: a row without an image's bytes: write the images into the file, "
+                "as Dataset.push_to_hub does"
+            )
         ]
         * 2
     )
@@ -409,12 +423,18 @@ def test_a_parquet_file_without_one_column_of_images_or_labels_is_refused(tmp_pa
         (
             "b",
             "label",
-            "b.parquet: has several columns of images: left, right: write the file with one that is called image",
+            (
+                "b.parquet: has several columns of images: left, right: "
+                "write the file with one that is called image"
+            ),
         ),
         (
             "c",
             "label",
-            "c.parquet: has no column of images .bytes, path.: write the file with one that is called image",
+            (
+                "c.parquet: has no column of images .bytes, path.: "
+                "write the file with one that is called image"
+            ),
         ),
     ]:
         with pytest.raises(InputError, match=message):
@@ -475,7 +495,7 @@ def test_row_groups_are_read_once_in_order_and_memory_is_bounded_by_a_few(tmp_pa
     archives._group.cache_clear()
     before, most = pa.total_allocated_bytes(), 0
     for number, content in enumerate(
-        map_ahead(lambda each: read_image(tmp_path, each, 10**6), found.values(), 2)
+        map_ahead(lambda candidate: read_image(tmp_path, candidate, 10**6), found.values(), 2)
     ):
         assert content == contents[number]
         most = max(most, pa.total_allocated_bytes() - before)

@@ -1,4 +1,4 @@
-"""Whatever the file holds, decode gives the upright 8-bit RGB picture or says why not; views are boxes drawn by key."""
+"""decode gives the upright 8-bit RGB picture of any file, or a reason; views depend on a key."""
 
 import io
 import struct
@@ -15,7 +15,8 @@ from singflow.data.images import LONGEST_ASPECT, Box, Unusable, decode, view_box
 
 LIMIT = 10_000
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-# What a viewer shows (upright) as it lies in a file with EXIF orientation 1 to 8: the standard's table of where row 0 and column 0 go.
+# The upright picture as a file with EXIF orientation 1 to 8 stores it, by the standard's table of
+# where row 0 and column 0 go.
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],

@@ -1,4 +1,4 @@
-"""From files on disk to a manifest: everything found is accepted or rejected with a reason, and the draw is the seed's."""
+"""From files to a manifest: accepted, or rejected with a reason; the seed fixes the draw."""
 
 import hashlib
 import os
@@ -155,11 +155,17 @@ def test_a_faulty_list_of_classes_is_refused_with_file_and_fault(tmp_path, conte
     [
         (
             "an",
-            "Egyptian cat|ear|Irish setter|otter|umbrella|upright|usher|unimportant thing|onesie|hourglass|heirloom|honest face|éclair|8",
+            (
+                "Egyptian cat|ear|Irish setter|otter|umbrella|upright|usher|unimportant "
+                "thing|onesie|hourglass|heirloom|honest face|éclair|8"
+            ),
         ),
         (
             "a",
-            "tench|European gallinule|unicycle|uniform|used car|utility pole|UK plug|one-way street|ewe|yurt|house|hon|honeycomb|_x|犬|",
+            (
+                "tench|European gallinule|unicycle|uniform|used car|utility pole|UK plug|one-way "
+                "street|ewe|yurt|house|hon|honeycomb|_x|犬|"
+            ),
         ),
     ],
 )
@@ -278,9 +284,9 @@ def test_a_class_folder_that_is_a_link_to_another_is_not_dropped_in_silence(tmp_
 def test_a_folder_that_cannot_be_listed_is_not_dropped_in_silence(tmp_path, monkeypatch):
     tree(tmp_path, "cat/a.png", "dog/b.png")
     monkeypatch.chdir(tmp_path / "dog")
-    for _ in range(
-        20
-    ):  # a path longer than the system takes: unlistable even for root, whom permissions do not stop
+    # A path longer than the system allows cannot be listed, not even by root, whom permissions do
+    # not stop.
+    for _ in range(20):
         Path("d" * 250).mkdir()
         os.chdir("d" * 250)
     _, rejected = list_folder(tmp_path, CLASSES)
@@ -721,7 +727,10 @@ def test_a_workbook_is_named_for_what_it_is(tmp_path, suffix, start, kind):
     ):
         with pytest.raises(
             InputError,
-            match=rf"table\.{suffix}: is .*{kind}.*: (save it as text, a table as CSV|let its name end)",
+            match=(
+                rf"table\.{suffix}: is .*{kind}.*: (save it as text, "
+                r"a table as CSV|let its name end)"
+            ),
         ):
             read()
 
@@ -745,7 +754,7 @@ def test_underscores_are_spaces_in_labels_of_tables_as_in_those_of_folders(tmp_p
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
-    """Good and bad files by number: g0..g23 are distinct pictures, b0..b23 empty, text, cut or not there."""
+    """Files by number: g0..g23 are distinct pictures; b0..b23 are empty, text, cut or absent."""
     root = tmp_path_factory.mktemp("pool")
     for number in range(24):
         picture(root / f"g{number}", number)
@@ -795,13 +804,13 @@ def test_accepted_and_rejected_are_together_all_that_was_found(
             pool, found, earlier, per_class=per_class, folds=folds, seed=seed, threads=threads
         )
     except InputError:
-        assert not all(each["train"] and each["validation"] for each in sides)
+        assert not all(side["train"] and side["validation"] for side in sides)
         return
     assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(
         [c.path for c in found] + [path for path, _ in earlier]
     )
     assert Counter(manifest["split"]) in [
-        each for each in sides if each["train"] and each["validation"]
+        side for side in sides if side["train"] and side["validation"]
     ]
     assert set(earlier) <= set(rejected)
     original = {c.path: c for c in found}
@@ -1013,12 +1022,12 @@ def test_images_that_the_source_holds_out_are_in_any_fold_but_the_first_and_the_
 
 
 @pytest.mark.parametrize("number", [1, 4])
-def test_of_a_few_images_without_a_split_among_many_that_have_one_some_are_held_out_whatever_the_seed(
+def test_of_a_few_images_without_a_split_among_many_that_have_one_some_are_held_out_whatever_the_seed(  # noqa: E501
     pool, number
 ):
     found = [
-        replace(each, split="train") if place >= number else each
-        for place, each in enumerate(labelled({"cat": 7, "dog": 8}))
+        replace(candidate, split="train") if place >= number else candidate
+        for place, candidate in enumerate(labelled({"cat": 7, "dog": 8}))
     ]
     for seed in range(40):
         manifest, _ = build(pool, found, seed=seed)
@@ -1038,7 +1047,10 @@ def test_a_study_without_one_of_the_splits_is_refused(pool, split, missing):
 def test_one_image_is_enough_with_a_reference_alone_and_two_are_without(pool):
     with pytest.raises(
         InputError,
-        match=r"^1 image, (.*): at least 2 are needed, .*: add images, or write translator.reference: packaged",
+        match=(
+            r"^1 image, (.*): at least 2 are needed, .*: add images, "
+            r"or write translator.reference: packaged"
+        ),
     ):
         build(pool, labelled({"cat": 1}))
     manifest, _ = build(pool, labelled({"cat": 1}), referenced=True)
@@ -1222,9 +1234,8 @@ def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, l
         {"path": [listed_as.format(name) for name in [*names, "away.png"]], "label": "cat"}
     ).to_csv(table, index=False)
     lines = refused(tmp_path / root, *list_table(table, "label", CLASSES))
-    assert (
-        lines[-1]
-        == f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: {mend.format(tmp=tmp_path)}"
+    assert lines[-1] == (
+        f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: {mend.format(tmp=tmp_path)}"
     )
     assert lines[-2].startswith("  looked for ")
 

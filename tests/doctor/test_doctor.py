@@ -23,7 +23,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.config.study import check
 from singflow.data.parameters import Data
-from singflow.doctor.checks import (  # fmt: skip
+from singflow.doctor.checks import (
     check_data,
     check_disk,
     check_gpu,
@@ -44,7 +44,7 @@ from singflow.doctor.dvc import (
     mounts,
 )
 from singflow.doctor.findings import Finding
-from singflow.doctor.slurm import (  # fmt: skip
+from singflow.doctor.slurm import (
     GPU_RULES,
     Association,
     Job,
@@ -93,8 +93,8 @@ def unprivileged():
 @pytest.fixture
 def closed(tmp_path):
     """A folder that this user, once unprivileged, may neither read nor write."""
-    for each in (tmp_path, *tmp_path.parents[:-2]):
-        each.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents[:-2]):
+        path.chmod(0o755)
     folder = tmp_path / "closed"
     folder.mkdir()
     (folder / "image.jpg").write_bytes(b"x")
@@ -125,7 +125,7 @@ def doctor(folder, path="", **environment):
 
 @pytest.fixture
 def tree(here):
-    """A working directory with what the demo's doctor reads, in a DVC repository of its own; its studies can be changed."""
+    """A working directory with what the demo's doctor reads, in its own DVC repository."""
     shutil.copy(ROOT / "params.yaml", here)
     shutil.copytree(ROOT / "config", here / "config")
     repository(
@@ -140,7 +140,7 @@ def tree(here):
 
 
 def repository(folder, *settings):
-    """A DVC repository with these settings, each <section>.<key>=<value>, as `dvc config` takes them."""
+    """A DVC repository with these settings, <section>.<key>=<value>, as `dvc config` takes them."""
     Repo.init(str(folder), no_scm=True, force=True).close()
     written = {"core": {"no_scm": "true", "analytics": "false"}}
     for setting in settings:
@@ -149,8 +149,8 @@ def repository(folder, *settings):
         written.setdefault(f"'{section} \"{inner[0]}\"'" if inner else section, {})[key] = value
     lines = [
         line
-        for name, each in written.items()
-        for line in (f"[{name}]", *(f"{key} = {value}" for key, value in each.items()))
+        for name, values in written.items()
+        for line in (f"[{name}]", *(f"{key} = {value}" for key, value in values.items()))
     ]
     (folder / ".dvc/config").write_text("\n".join(lines), encoding="utf-8")
     return Config(str(folder / ".dvc"))
@@ -159,8 +159,8 @@ def repository(folder, *settings):
 def changed(**sections):
     """The demo's params.yaml with some values of its sections changed."""
     return PARAMS | {
-        name: PARAMS[name] | each if isinstance(each, dict) else each
-        for name, each in sections.items()
+        name: PARAMS[name] | value if isinstance(value, dict) else value
+        for name, value in sections.items()
     }
 
 
@@ -188,9 +188,9 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     assert [line[8:24].strip() for line in lines[:-1]] == names
     assert {line[:8].strip() for line in lines[:-1]} <= {"ok", "warn", "absent"}
     assert (
-        "absent  Slurm           none here: without Slurm `snakemake --cores all` runs everything on this machine"
-        in lines
-    )
+        "absent  Slurm           none here: without Slurm `snakemake --cores all` runs "
+        "everything on this machine"
+    ) in lines
     assert re.fullmatch(r"\d+ checks passed, [01] with a warning, 0 failed", lines[-1])
     assert not (tree / "state").exists() and not (tree / "store").exists()
 
@@ -235,13 +235,13 @@ def test_everything_that_fails_is_said_with_its_mend(tree):
     done = doctor(tree)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert (
-        "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution"
-        in done.stdout
-    )
+        "lost: weights package:no-such-distribution is not installed: "
+        "pip install no-such-distribution"
+    ) in done.stdout
     assert (
-        "fail    data root       data.root photos: no such folder: correct data.root in params.yaml\n"
-        in done.stdout
-    )
+        "fail    data root       data.root photos: no such folder: "
+        "correct data.root in params.yaml\n"
+    ) in done.stdout
     assert (
         "fail    DVC remote      none is set (core.remote)\n"
         + " " * 24
@@ -295,7 +295,9 @@ def distribution(tmp_path, monkeypatch):
             f"Requires-Python: {python}",
         ]
         (folder / "METADATA").write_text(
-            "\n".join([*lines, *(f"Requires-Dist: {each}" for each in requirements), ""])
+            "\n".join(
+                [*lines, *(f"Requires-Dist: {requirement}" for requirement in requirements), ""]
+            )
         )
         return check_versions("tried")
 
@@ -318,9 +320,9 @@ def test_a_version_outside_its_range_or_a_missing_distribution_is_named(distribu
     found = distribution("dvc>=99", "numpy<1", "no-such-distribution", "absent>=1; extra == 'test'")
     assert found.status == "fail" and "make .venv/demo" in found.mend
     numpy = importlib.metadata.version("numpy")
-    assert (
-        found.found
-        == f"dvc is {dvc}, >=99 is needed; numpy is {numpy}, <1 is needed; no-such-distribution is not installed"
+    assert found.found == (
+        f"dvc is {dvc}, >=99 is needed; numpy is {numpy}, <1 is needed; "
+        "no-such-distribution is not installed"
     )
     assert distribution(python=">=9").found.startswith("python is 3.")
 
@@ -388,7 +390,7 @@ def weights(models, spaces, **pictures):
     """The check for these entries (None: one that needs no registry)."""
     Path("config").mkdir(exist_ok=True)
     Path("config/models.yaml").write_text(
-        yaml.safe_dump({name: each for name, each in models.items() if each}), encoding="utf-8"
+        yaml.safe_dump({name: entry for name, entry in models.items() if entry}), encoding="utf-8"
     )
     Path("config/spaces.yaml").write_text(yaml.safe_dump(spaces), encoding="utf-8")
     study = check(changed(pictures=pictures), "params.yaml")
@@ -425,9 +427,9 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetche
     assert found.status == "fail" and "make prefetch" in found.mend
     first, *rest = found.found.split("\n")
     assert first == "4 missing:"
-    assert (
-        rest[0]
-        == "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution"
+    assert rest[0] == (
+        "lost: weights package:no-such-distribution is not installed: "
+        "pip install no-such-distribution"
     )
     assert rest[1].startswith("timm/resnet18.nobodys_in1k: timm has no weights") and rest[
         2
@@ -435,7 +437,7 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetche
     assert rest[3].startswith("conse: weights package:no-such-encoder is not installed")
 
 
-def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked_on_where_photos_take_its_place(
+def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked_on_where_photos_take_its_place(  # noqa: E501
     here,
 ):
     Path("checkpoints").mkdir()
@@ -544,7 +546,7 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
         ({"table": "damaged.csv"}, "damaged.csv: not readable as CSV"),
         ({"table": "damaged.parquet"}, "damaged.parquet: not readable as Parquet"),
     ],
-    ids=lambda each: "-".join(each.values()) if isinstance(each, dict) else "",
+    ids=lambda case: "-".join(case.values()) if isinstance(case, dict) else "",
 )
 def test_data_that_cannot_be_read_is_named(photos, keys, message):
     found = looked_into(**{"source": "table", "root": "photos", "table": "photos.csv"} | keys)
@@ -587,8 +589,8 @@ def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
             resolve_spaces("config/spaces.yaml", study.spaces),
         )
 
-    one, three = bytes_of(["efficientnet_lite0"]), bytes_of(PARAMS["models"])
-    assert 1e6 < one < three < 1e9
+    single, three = bytes_of(["efficientnet_lite0"]), bytes_of(PARAMS["models"])
+    assert 1e6 < single < three < 1e9
     table = here / "many.csv"
     table.write_text("path,label\n" + "x.jpg,a cat\n" * 200_000)
     assert bytes_of(PARAMS["models"], source="table", table=str(table)) > 100 * three
@@ -618,7 +620,7 @@ def at(url, *more):
     return (
         "core.remote=there",
         f"remote.there.url={url}",
-        *(f"remote.there.{each}" for each in more),
+        *(f"remote.there.{option}" for option in more),
     )
 
 
@@ -729,9 +731,9 @@ def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
 
 
 def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
-    assert [each.status for each in check_dvc(here, 0)] == ["absent"]
+    assert [finding.status for finding in check_dvc(here, 0)] == ["absent"]
     repository(here, *at("../store"), "cache.type=copy")
-    assert [each.name for each in check_dvc(here, 0)] == [
+    assert [finding.name for finding in check_dvc(here, 0)] == [
         "DVC remote",
         "DVC cache",
         "shared cache",
@@ -825,9 +827,9 @@ def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp
             and said in found.found
             and ";" not in found.found
         )
-        mend = found.mend.strip("`").replace("<group>", folder.group())
+        fix = found.mend.strip("`").replace("<group>", folder.group())
         subprocess.run(
-            ["sh", "-euc", mend], cwd=here, check=True, env=os.environ | warm.environment()
+            ["sh", "-euc", fix], cwd=here, check=True, env=os.environ | warm.environment()
         )
         found = check_shared_cache(here, Config(str(here / ".dvc"))["cache"])
         assert found == Finding("shared cache", "ok", f"{folder} is shared with its group")
@@ -866,7 +868,10 @@ def test_the_file_system_is_that_of_the_nearest_mount(here):
     (here / "link").symlink_to("/")
     assert file_system(here / "link/x", mounted) == "ext4"
     assert file_system(here, []) == "unknown"
-    real = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    real = {
+        Path(partition.mountpoint): partition.fstype
+        for partition in psutil.disk_partitions(all=True)
+    }
     assert file_system(Path("/proc/1"), mounts()) == real[Path("/proc")] == "proc"
 
 
@@ -875,7 +880,10 @@ def test_a_lock_is_held_as_long_as_its_holder_lives(here):
     path = here / ".dvc/tmp/lock"
     path.unlink(missing_ok=True)
     assert check_lock(path).status == "ok"
-    program = "import sys; from dvc.lock import Lock; l = Lock(sys.argv[1]); l.lock(); print('held', flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from dvc.lock import Lock; l = Lock(sys.argv[1]); l.lock(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program, path],
         stdin=subprocess.PIPE,
@@ -928,7 +936,8 @@ def test_settings_and_partitions_are_read_as_slurm_prints_them():
     )
     partitions = read_partitions(LISTED)
     assert [
-        (name, each.up, each.default, each.limit, each.gpus) for name, each in partitions.items()
+        (name, partition.up, partition.default, partition.limit, partition.gpus)
+        for name, partition in partitions.items()
     ] == [
         ("gpu", True, True, "1:00:00", ["gpu:a100:4(S:0,1)", "gpu:h100:2"]),
         ("cpu", True, False, "infinite", []),
@@ -1090,9 +1099,9 @@ def test_a_partition_file_says_what_the_executor_reads_in_it(tmp_path):
     path = tmp_path / "partitions.yaml"
     listed = LISTED + "short|30:00|500|2|gpu:2|up|(null)\nlong|2-12:00:00|500|2|(null)|up|(null)\n"
     path.write_text(partition_file(read_partitions(listed)), encoding="utf-8")
-    limits = {each.name: each.limits for each in read_partition_file(path)}
+    limits = {partition.name: partition.limits for partition in read_partition_file(path)}
     assert list(limits) == ["gpu", "cpu", "short", "long"], "old is down"
-    assert [each.max_runtime for each in limits.values()] == [60, math.inf, 30, 3600]
+    assert [limit.max_runtime for limit in limits.values()] == [60, math.inf, 30, 3600]
     gpu = limits["gpu"]
     assert (gpu.max_mem_mb, gpu.max_threads, gpu.max_gpu, gpu.available_gpu_models) == (
         9000,
@@ -1212,7 +1221,10 @@ def test_a_qos_must_be_one_of_the_account_and_that_for_all_jobs_wins(common, for
 
 def test_a_reservation_must_be_there_and_may_be_to_come():
     listed = "ReservationName=now StartTime=a EndTime=2026-11-27T15:21:04 Users=root State=ACTIVE\n"
-    listed += "ReservationName=soon StartTime=2026-11-28T08:00:00 EndTime=b State=INACTIVE BurstBuffer=(null)\n"
+    listed += (
+        "ReservationName=soon StartTime=2026-11-28T08:00:00 EndTime=b State=INACTIVE "
+        "BurstBuffer=(null)\n"
+    )
     assert [check_reservation(name, listed).status for name in ("now", "soon", "never")] == [
         "ok",
         "warn",
@@ -1235,7 +1247,10 @@ def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):
         done = doctor(tree, path=os.environ["PATH"], SLURM_CONF=str(conf))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert re.search(
-        r"^fail    Slurm           does not answer: .*\n +-> ask who runs the cluster; without Slurm",
+        (
+            r"^fail    Slurm           does not answer: .*\n +-> ask who runs the cluster; "
+            r"without Slurm"
+        ),
         done.stdout,
         re.M,
     )

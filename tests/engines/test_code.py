@@ -277,8 +277,11 @@ def test_every_import_is_absolute():
 
 
 def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows(tmp_path):
-    """Every module of the package that a script loads when it is imported can change its digest, but for those that only check."""
-    program = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x'); print(*(n for n in sys.modules if n.startswith('singflow.')))"
+    """The digest covers every module that a script imports, except modules that only check."""
+    program = (
+        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x'); "
+        "print(*(n for n in sys.modules if n.startswith('singflow.')))"
+    )
     for step in ("fit_translator", "summarize"):
         done = subprocess.run(
             [sys.executable, "-c", program, f"scripts/{step}.py"],

@@ -1,4 +1,4 @@
-"""Programs as forks of a process that has their libraries loaded: what a caller gives and gets is what a process of its own would."""
+"""Programs as forks of a process with loaded libraries behave like processes of their own."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ import json, os, sys
 print(json.dumps([os.getpid(), sys.argv, os.getcwd(), os.environ["WORD"], os.umask(0), "colorsys" in sys.modules, sys.stdin.read()]))
 print("complaint", file=sys.stderr)
 sys.exit(7)
-"""
+"""  # noqa: E501
 WAIT = """
 import pathlib, signal, sys, time
 def told(number, frame):
@@ -43,7 +43,10 @@ def until(happened):
         time.sleep(0.05)
 
 
-MADE = "import colorsys, weakref\nweakref.finalize(colorsys.rgb_to_hls, print, 'an object of the server', flush=True)\n"
+MADE = (
+    "import colorsys, weakref\nweakref.finalize(colorsys.rgb_to_hls, print, "
+    "'an object of the server', flush=True)\n"
+)
 LEAVES = """
 import atexit, colorsys, logging.handlers, multiprocessing, os, tempfile, threading, time, weakref
 
@@ -63,7 +66,7 @@ threading.Thread(target=linger, args=[b"thread "]).start()
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a server for a process group (0: for any); what is given back ends it, once its last program has."""
+    """Start a server for a process group (0: any); the handle ends it after its last program."""
     servers = []
 
     def begin(group=0, *modules):
@@ -171,7 +174,8 @@ def loading(start, tmp_path):
     """A server that loads libraries until there is a file `loaded`."""
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import os, time\nopen('began loading', 'w').close()\nwhile not os.path.exists('loaded'):\n    time.sleep(0.05)\n"
+        "import os, time\nopen('began loading', 'w').close()\n"
+        "while not os.path.exists('loaded'):\n    time.sleep(0.05)\n"
     )
     server = start(0, str(slow), "fractions")
     until((tmp_path / "began loading").exists)
@@ -247,8 +251,11 @@ def test_the_benchmark_of_a_step_is_that_of_its_fork(snakemake_project):
     )
 
 
-PLOTS = ["plot_concepts", "plot_controls", "plot_scores", "plot_labels", "plot_null_validation", "plot_pictures", "plot_probes",
-         "plot_rank_curves", "plot_translators", "plot_angle_ladder", "plot_concept_scans", "plot_head_extensions"]  # fmt: skip
+PLOTS = [
+    "plot_concepts", "plot_controls", "plot_scores", "plot_labels", "plot_null_validation",
+    "plot_pictures", "plot_probes", "plot_rank_curves", "plot_translators", "plot_angle_ladder",
+    "plot_concept_scans", "plot_head_extensions",
+]  # fmt: skip
 
 
 WAITS = """
@@ -257,7 +264,7 @@ WAITS = """
     open(mark, "w").close()
     while not os.path.exists(until):
         time.sleep(0.1)
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -288,7 +295,9 @@ def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(
         (project.folder / "loaded").touch()
         until(lambda: process.poll() is not None or (project.folder / "began").exists())
         family = psutil.Process(process.pid).children(recursive=True)
-        forks = [each for each in family if any(SERVER.name in word for word in each.cmdline())]
+        forks = [
+            member for member in family if any(SERVER.name in word for word in member.cmdline())
+        ]
         process.send_signal(number)
         assert process.wait(PATIENCE) == 128 + number
         said.seek(0)

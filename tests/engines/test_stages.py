@@ -47,7 +47,7 @@ def test_placeholders_are_their_keys():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_gives_the_same_stages_which_are_those_in_git(tmp_path, name):
-    for each in (
+    for part in (
         "Snakefile",
         "rules",
         "src",
@@ -57,7 +57,7 @@ def test_every_study_gives_the_same_stages_which_are_those_in_git(tmp_path, name
         "profiles",
         "checkpoints",
     ):
-        (tmp_path / each).symlink_to(ROOT / each)
+        (tmp_path / part).symlink_to(ROOT / part)
     (tmp_path / "params.yaml").write_text(
         render(complete(read_yaml(ROOT / f"config/studies/{name}.yaml")))
     )

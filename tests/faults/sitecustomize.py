@@ -1,11 +1,19 @@
-"""Kills a program at a moment that a test names, so that nothing hangs on how fast the machine is.
+"""Kills a program at a moment that a test names, so that no test depends on the machine's speed.
 
-FAULT is JSON: `program`, a part of the command line; `event` and `path`, what Python is about to do there (an audit event and a
-pattern of its first argument that is a path); `nth` time that it does; `cut`, a pattern of the newest file that is left half as
-long, or nothing; `orphans`, whether only this process' ancestors die, up to the session's first, and it goes on. `once`, a file:
-with it the order is gone.
-A new process of Python imports this at its start; a fork of the tests' server (../warm) runs it, with the program's words after it.
-EVENTS, a file, receives a line for every change of a file: program, event, path.
+FAULT is JSON with these keys:
+
+- `program`: a part of the command line;
+- `event` and `path`: what Python is about to do (an audit event, and a pattern of its first
+  argument that is a path);
+- `nth`: the time of that event that counts;
+- `cut`: a pattern of the newest file, which is cut in half, or nothing;
+- `orphans`: whether only the ancestors of this process die, up to the first of the session, and
+  this process goes on;
+- `once`: a file; the order is void once this file is gone.
+
+A new process of Python imports this module at its start; a fork of the tests' server (../warm) runs
+it, followed by the program's words. EVENTS is a file that receives a line for every change of a
+file: program, event, path.
 """
 
 import glob
@@ -31,7 +39,10 @@ command = " ".join(sys.orig_argv)
 
 
 def ancestors():
-    """This process' ancestors within its session, the nearest first; above a fork, what asked for it and its ancestors."""
+    """Ancestors of this process within its session, nearest first.
+
+    Above a fork: the process that asked for the fork, and the ancestors of that process.
+    """
     found, process, clients = (
         [],
         os.getpid(),
@@ -58,7 +69,12 @@ def on(event, arguments):
     elif event not in CHANGES:
         return
     path = next(
-        (os.fsdecode(each) for each in arguments if isinstance(each, str | bytes | os.PathLike)), ""
+        (
+            os.fsdecode(argument)
+            for argument in arguments
+            if isinstance(argument, str | bytes | os.PathLike)
+        ),
+        "",
     )
     if "EVENTS" in os.environ:
         handle = (
@@ -78,7 +94,8 @@ def on(event, arguments):
         os.unlink(fault["once"])  # noqa: PTH108 (few imports)
         if fault["cut"]:
             newest = max(
-                glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime
+                glob.glob(fault["cut"], recursive=True, include_hidden=True),  # noqa: PTH207
+                key=os.path.getmtime,
             )
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
         family = [*reversed(ancestors()), os.getpid()]

@@ -210,11 +210,17 @@ def test_an_unknown_label_is_refused_with_the_nearest():
     block = pd.DataFrame({"label": ["goose", "jeep"], "n": 1})
     with pytest.raises(
         InputError,
-        match=r"plot_concept_scans.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
+        match=(
+            r"plot_concept_scans.labels: no image has the label 'goosse' \(did you mean "
+            r"'goose'\?\)"
+        ),
     ):
         choose_labels(block, ["jeep", "goosse"], 2, "plot_concept_scans.labels")
     with pytest.raises(
         InputError,
-        match=r"plot_concepts.label: no image has the label 'xylophone' \(tables/labels.csv lists them\)",
+        match=(
+            r"plot_concepts.label: no image has the label 'xylophone' \(tables/labels.csv "
+            r"lists them\)"
+        ),
     ):
         choose_labels(block, ["xylophone"], 1, "plot_concepts.label")

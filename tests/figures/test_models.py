@@ -237,10 +237,12 @@ def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
     many = pd.DataFrame([row.to_dict() | {"model": name} for name in names])
     figure = fig3({"s": {name: scores(number) for number, name in enumerate(names)}}, many)
     figure.canvas.draw()
-    points = [each for each in figure.axes[0].collections if len(each.get_offsets()) > 1]
+    points = [
+        collection for collection in figure.axes[0].collections if len(collection.get_offsets()) > 1
+    ]
     looks = {
-        (tuple(each.get_facecolor()[0][:3]), each.get_paths()[0].vertices.tobytes())
-        for each in points
+        (tuple(collection.get_facecolor()[0][:3]), collection.get_paths()[0].vertices.tobytes())
+        for collection in points
     }
     assert len(looks) == 16
     boxes = sorted(

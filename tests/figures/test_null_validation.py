@@ -34,8 +34,8 @@ def nothing(frame):
 
 def tabulate(models):
     rows = [
-        summarize_validation(each, 0.9).assign(model=model, null_dim=int(each["norm"].any()))
-        for model, each in models.items()
+        summarize_validation(table, 0.9).assign(model=model, null_dim=int(table["norm"].any()))
+        for model, table in models.items()
     ]
     return pd.concat(rows)
 

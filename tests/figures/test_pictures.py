@@ -74,8 +74,18 @@ def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9))
                 add("fig6", image, "steered", **moved(text=prompt, target_is_deg=10.0))
         add("fig10", images[0], "original", **moved(is_deg=0.0))
         for target in (4.0, 36.2) if prompts else ():
-            add("fig10", images[0], "steered", **moved(text=prompts[0], target_is_deg=target, is_deg=target if target < 30 else np.nan,
-                picture=tile(3) if target < 30 else b"", draw=0 if target < 30 else -1))  # fmt: skip
+            add(
+                "fig10",
+                images[0],
+                "steered",
+                **moved(
+                    text=prompts[0],
+                    target_is_deg=target,
+                    is_deg=target if target < 30 else np.nan,
+                    picture=tile(3) if target < 30 else b"",
+                    draw=0 if target < 30 else -1,
+                ),
+            )
         for kind in ("linear", "mlp3"):
             for change in ("original", "null removed"):
                 add("fig11", images[0], change, **moved(kind=kind))

@@ -77,8 +77,8 @@ def test_every_model_is_a_point_of_its_own_look_with_its_intervals_inside_the_ax
             [
                 segment
                 for container in axes.containers
-                for each in container[2]
-                for segment in each.get_segments()
+                for lines in container[2]
+                for segment in lines.get_segments()
             ]
         )
         assert axes.get_xlim() == axes.get_ylim()
@@ -101,7 +101,10 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
     titles = [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes]
     first, second = (table[table["space"] == space].iloc[0] for space in "st")
     assert titles == [
-        f"space s: Pearson {first['pearson']:.3f} [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}], 16 models",
+        (
+            f"space s: Pearson {first['pearson']:.3f} [{first['pearson_low']:.3f}, "
+            f"{first['pearson_high']:.3f}], 16 models"
+        ),
         f"space t: Pearson {second['pearson']:.3f}, no interval, 3 models",
         "space u: a correlation needs three models with an accuracy",
     ]
@@ -111,11 +114,14 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
 def test_the_title_says_what_is_probed_how_and_what_is_left_out():
     said = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge"}
     _, figure = drawn(
-        {"s": reports(3), "t": {name: each | said for name, each in reports(3).items()}}
+        {"s": reports(3), "t": {name: facts | said for name, facts in reports(3).items()}}
     )
     assert [axes.get_title(loc="left").splitlines()[1] for axes in figure.axes] == [
         "logistic; test images: 50, labels: 5",
-        "ridge; test images: 50 (3 in the translator's sample), labels: 5 (2 of one image left out)",
+        (
+            "ridge; test images: 50 (3 in the translator's sample), labels: "
+            "5 (2 of one image left out)"
+        ),
     ]
     plt.close(figure)
 

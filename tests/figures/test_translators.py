@@ -123,8 +123,13 @@ def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level(
     }
     assert colours == set(COLOURS[:3])
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == [
-        "loss MSE", "loss cosine", "loss MSE + cosine", "linear translator", "a", "b (weak translator)",
-    ]  # fmt: skip
+        "loss MSE",
+        "loss cosine",
+        "loss MSE + cosine",
+        "linear translator",
+        "a",
+        "b (weak translator)",
+    ]
     plt.close(figure)
 
 

@@ -8,7 +8,7 @@ SCORES = f"results/demo/scores/{SPACE}/{MODEL}.parquet"
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The scores of a study of the packaged images, whose translators are fitted on the packaged reference."""
+    """A study of the packaged images, whose translators are fitted on the packaged reference."""
     project = Project(tmp_path_factory.mktemp("project"))
     differences = {
         "models": [MODEL],

@@ -1,4 +1,4 @@
-"""A study of a few random parts, written by hand: what the script says of an image is recomputed from its files alone."""
+"""A handmade study of a few random parts; the script's output is recomputed from its files."""
 
 import itertools
 import json
@@ -51,7 +51,7 @@ MODEL, N = "timm/tiny.net", 40
 MODELS = f"""space,model,translator,marks,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable
 conse_minilm,{MODEL},weak,weak translator,nothing found,0.0,-0.001,0.0001,0.005,0.03
 other,{MODEL},good,,known zero,0.0,0.0,,0.005,
-"""
+"""  # noqa: E501
 PARTS = [
     "features/timm/tiny.net/head.safetensors",
     "projectors/timm/tiny.net.safetensors",
@@ -74,7 +74,7 @@ def unit_rows(count, width, seed):
 
 
 def write_prompts(folder, labels=FIVE, templates=("an image of a {}",), tower="not loaded"):
-    """Embeddings of labels, concepts and a target, and a manifest of the labels; `elk` has a prompt of its own."""
+    """Embeddings of labels, concepts and a target, and a manifest; `elk` has its own prompt."""
     counts = {"label": len(labels), "concept": len(CONCEPTS), "target": 1}
     tensors = {
         f"{kind}_embeddings": unit_rows(count, SPACE.dim, number)
@@ -200,7 +200,7 @@ def study(made, tmp_path, monkeypatch):
 
 
 def recompute(folder, image):
-    """Feature by timm's own parts, and translated features before and after null removal by an explicit projector."""
+    """Feature by timm's parts, and its translations before and after an explicit projector."""
     model = load_classifier(ENTRY).model
     view = create_transform(**resolve_data_config({}, model=model), is_training=False)(
         Image.open(folder / image).convert("RGB")
@@ -217,8 +217,8 @@ def recompute(folder, image):
     basis = scipy.linalg.null_space(head["weight"].astype(np.float64))
     equivalent = feature - basis @ (basis.T @ feature)
     before, after = (
-        translator["weight"].astype(np.float64) @ each + translator["bias"]
-        for each in (feature, equivalent)
+        translator["weight"].astype(np.float64) @ vector + translator["bias"]
+        for vector in (feature, equivalent)
     )
     return feature, equivalent, head["weight"] @ feature + head["bias"], before, after
 
@@ -245,9 +245,9 @@ def test_every_number_is_that_of_a_direct_computation(study):
         study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"]
     )[0]
     order = np.argsort(-logits)
-    assert [each["index"] for each in record["predictions"]] == list(order)
-    assert [each["name"] for each in record["predictions"]] == [FIVE[i] for i in order]
-    assert [each["probability"] for each in record["predictions"]] == pytest.approx(
+    assert [prediction["index"] for prediction in record["predictions"]] == list(order)
+    assert [prediction["name"] for prediction in record["predictions"]] == [FIVE[i] for i in order]
+    assert [prediction["probability"] for prediction in record["predictions"]] == pytest.approx(
         scipy.special.softmax(logits)[order], abs=1e-5
     )
     assert record["null_energy"] == pytest.approx(
@@ -279,10 +279,18 @@ def test_every_number_is_that_of_a_direct_computation(study):
         scores["null_energy"], record["null_energy"], "mean"
     )
     assert record["setting"] == {
-        "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
-        "validation_r2": 0.125, "translator": "weak", "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
+        "source": "study tiny",
+        "model": MODEL,
+        "space": "conse_minilm",
+        "rank_rule": "exact",
+        "null_dim": len(feature) - 5,
+        "validation_r2": 0.125,
+        "translator": "weak",
+        "images": f"study's {N} images",
+        "n_images": N,
+        "verdict": "nothing found",
         "said": f"{MODEL}: nothing found. A leak of 3 % of the meaning would have been seen.",
-    }  # fmt: skip
+    }
 
 
 def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_itself(study, capsys):
@@ -337,8 +345,8 @@ def test_texts_are_gained_or_lost_where_no_draw_is_as_far_from_the_others_toward
     scores[[3, 5, 20, 25]] = middle[[3, 5, 20, 25]] + np.array([-1.01, 1.01, 1.01, 0.99]) * least
     scores[28] = middle[28] - 1.2 * least  # less than chance, but still nearer
     gained, lost = _beyond(movements_of(scores), scores, chance, 5)
-    assert [each.text for each in lost] == ["text 3"] and middle[28] > 1.3 * least
-    assert [each.text for each in gained] == [
+    assert [moved.text for moved in lost] == ["text 3"] and middle[28] > 1.3 * least
+    assert [moved.text for moved in gained] == [
         f"text {row}" for row in sorted((5, 20), key=lambda row: -scores[row]) if scores[row] > 0
     ]
     assert len(_beyond(movements_of(scores), scores, chance, 1)[0]) == 1
@@ -357,7 +365,7 @@ def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
 def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):
     (study.folder / "two.jpg").rename(study.folder / "ONE.jpg")
     together = study("ONE.jpg", "one.png")
-    assert [each["image"] for each in together] == [
+    assert [entry["image"] for entry in together] == [
         str(study.folder / name) for name in ("ONE.jpg", "one.png")
     ]
     said = capsys.readouterr().out
@@ -393,7 +401,10 @@ def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
     with pytest.raises(
         InputError,
-        match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes",
+        match=(
+            r"four.csv: holds 1 classes, but .*head.safetensors has 5: "
+            r"name the study's with --classes"
+        ),
     ):
         study("one.png", classes=Path("four.csv"))
 
@@ -414,7 +425,10 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
     write_prompts(study.results, labels, templates, "other weights")
     with pytest.raises(
         InputError,
-        match=r"prompts/conse_minilm.safetensors: was made with weights other weight of the text tower",
+        match=(
+            r"prompts/conse_minilm.safetensors: was made with weights other weight of the "
+            r"text tower"
+        ),
     ):
         study("one.png")
 
@@ -426,10 +440,10 @@ def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_tex
         for seed, kind in enumerate(("label", "concept", "target"))
     }
     prompts = {"cat": "an image of a cat", "elk": "a moose"}
-    one = stored_texts(names, tensors, ["this {}"], ["some {}"], prompts)
-    assert list(one) == ["fur", "some fur", "this cat", "a moose"]
-    assert np.array_equal(one["some fur"], tensors["concept_embeddings"][0]) and np.array_equal(
-        one["a moose"], tensors["label_embeddings"][1]
+    texts = stored_texts(names, tensors, ["this {}"], ["some {}"], prompts)
+    assert list(texts) == ["fur", "some fur", "this cat", "a moose"]
+    assert np.array_equal(texts["some fur"], tensors["concept_embeddings"][0]) and np.array_equal(
+        texts["a moose"], tensors["label_embeddings"][1]
     )
     assert list(
         stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)
@@ -481,10 +495,13 @@ def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
     assert (
         first
         == record["setting"]["said"]
-        == f"{MODEL}: known zero. The space is a function of this model's logits, so its null space can hide nothing."
+        == (
+            f"{MODEL}: known zero. The space is a function of this model's logits, "
+            "so its null space can hide nothing."
+        )
     )
     assert second.startswith(str(study.folder / "one.png")) and not any(
-        "known zero" in each for each in others
+        "known zero" in line for line in others
     )
 
 
@@ -507,7 +524,8 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
     with pytest.raises(InputError) as refused:
         study("one.png")
     assert str(refused.value).startswith(
-        f"{study.results / part}: no such file: make it with `snakemake --cores all {study.results / part}`"
+        f"{study.results / part}: no such file: make it with `snakemake --cores all "
+        f"{study.results / part}`"
     )
 
 
@@ -516,15 +534,24 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
     [
         (
             {"model": "timm/tiny.nets"},
-            r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; did you mean 'timm/tiny.net'\?",
+            (
+                r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; "
+                r"did you mean 'timm/tiny.net'\?"
+            ),
         ),
         (
             {"space": "conse_minlm"},
-            r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?",
+            (
+                r"--space 'conse_minlm': the study in .* has conse_minilm; "
+                r"did you mean 'conse_minilm'\?"
+            ),
         ),
         (
             {"results": Path("nowhere")},
-            r"nowhere/registry/models: holds no model: run the study with `singflow run`, or name its",
+            (
+                r"nowhere/registry/models: holds no model: run the study with `singflow run`, "
+                r"or name its"
+            ),
         ),
     ],
 )
@@ -585,7 +612,10 @@ def test_artifacts_that_do_not_fit_together_are_refused(study):
     write_photos(study.results, ["ant"], ["an image of a ant"])
     with pytest.raises(
         InputError,
-        match=r"prompts/conse_minilm.safetensors: holds other texts than its names and the manifest",
+        match=(
+            r"prompts/conse_minilm.safetensors: holds other texts than its names and the "
+            r"manifest"
+        ),
     ):
         study("one.png")
 
@@ -600,10 +630,12 @@ def analysis_of(text, gained, lost):
         [toward(text, row - 8.0) for row in range(lost)],
     )
     return Analysis(
-        predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1, null_energy_percentile=30.0,
-        logit_change=1e-6, unlike="", predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
-        texts=[toward(text, -2.0), toward("a rug", 0.0)], reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True,
-        classes_gained=near, classes_lost=far, gained=far, lost=near,
+        predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1,
+        null_energy_percentile=30.0, logit_change=1e-6, unlike="",
+        predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
+        texts=[toward(text, -2.0), toward("a rug", 0.0)],
+        reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
+        classes_lost=far, gained=far, lost=near,
         nearest=[Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)], note="",
     )  # fmt: skip
 
@@ -639,9 +671,9 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     )
     figure.canvas.draw()
     assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= {
-        each.get_title() for each in figure.axes
+        panel.get_title() for panel in figure.axes
     }
-    axes = [axis for each in figure.axes[1:] for axis in (each.xaxis, each.yaxis)]
+    axes = [axis for panel in figure.axes[1:] for axis in (panel.xaxis, panel.yaxis)]
     unseen = {
         id(tick.label1)
         for axis in axes
@@ -649,11 +681,11 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
         if not inside(axis, tick.get_loc())
     }
     shown = [
-        each
-        for each in figure.findobj(plt.Text)
-        if each.get_visible() and each.get_text() and id(each) not in unseen
+        artist
+        for artist in figure.findobj(plt.Text)
+        if artist.get_visible() and artist.get_text() and id(artist) not in unseen
     ]
-    boxes = [(each.get_text(), each.get_window_extent()) for each in shown]
+    boxes = [(artist.get_text(), artist.get_window_extent()) for artist in shown]
     page = figure.bbox
     photo = figure.axes[0].images[0].get_window_extent()
     for name, box in boxes:
@@ -661,8 +693,8 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
             page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
         ), name
         assert not box.overlaps(photo), name
-    for (one, first), (other, second) in itertools.combinations(boxes, 2):
-        assert not first.overlaps(second), (one, other)
+    for (name, first), (other_name, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), (name, other_name)
     plt.close(figure)
 
 
@@ -679,19 +711,24 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
     lines = [
         "by the study's 1 image: tiny: a trace.",
-        "null removal turns its translation by IS 8.00 degrees, more than in 50 % of the study's 1 image; "
+        "null removal turns its translation by IS 8.00 degrees, "
+        "more than in 50 % of the study's 1 image; "
         "a null component that tells nothing turns it by 6.00",
         "null energy 10.0 %, more than in 30 % of the study's 1 image; logits change by 1.0e-06",
         "classes gained beyond chance: cat +8.50, cat +7.50, cat +6.50",
         "concepts lost beyond chance: cat +8.00, cat +7.00, cat +6.00",
         "toward 'cat': AS +3.00 degrees (63.0 to 60.0); chance gives -1.00 to +2.00",
         "toward 'a rug': AS +0.00 degrees (60.0 to 60.0)",
-        "steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, turned by 20.0, by 1.5 times its null component",
+        (
+            "steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, "
+            "turned by 20.0, by 1.5 times its null component"
+        ),
     ]
     said = iter(weak.splitlines())
     assert [line for line in lines if f"  {line}" not in said] == []  # all of them, in this order
     assert weak.endswith(
-        "  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)"
+        "  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); "
+        "after null removal: 4.jpg (41.5 degrees)"
     )
     assert "WEAK" not in describe(
         "photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"}))

@@ -1,4 +1,4 @@
-"""Real weights, the packaged reference, and a study on the same reference in which the photos are images."""
+"""Real weights, the packaged reference, and a study on that reference which contains the photos."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_a_study_in_which_the_photo_is_an_image(results
     ours = pd.DataFrame({"is_deg": r.is_deg, "null_energy": r.null_energy} for r in results)
     for name in ours:
         assert np.abs(ours[name] - scores[name]).max() < 1e-5, name
-    assert [each.predictions[0].index for each in results] == list(scores["predicted_index"])
+    assert [result.predictions[0].index for result in results] == list(scores["predicted_index"])
 
 
 def test_attribute_scores_are_those_of_the_study(results):
@@ -63,30 +63,33 @@ def test_attribute_scores_are_those_of_the_study(results):
     )
     for row, (result, label) in enumerate(zip(results, scores["label"], strict=True)):
         own = labels.index(label)
-        toward = np.array([each.as_deg for each in result.texts])
+        toward = np.array([score.as_deg for score in result.texts])
         assert abs(toward[own] - scores["as_deg"][row]) < 1e-5
         assert (
             abs(toward[own] - np.delete(toward, own).mean() - scores["as_contrast_deg"][row]) < 1e-5
         )
 
 
-def test_the_floor_of_is_is_that_of_the_study_and_no_model_of_the_reference_tells_more_than_it_knows(
+def test_the_floor_of_is_is_that_of_the_study_and_no_model_of_the_reference_tells_more_than_it_knows(  # noqa: E501
     analyzer, results
 ):
     floors = pd.read_parquet(SCORES)[
         "floor_is_deg"
     ]  # of a study whose own images enter own words, beside the reference's
-    assert np.abs([each.chance_is_deg for each in results] - floors).max() < 0.3
+    assert np.abs([result.chance_is_deg for result in results] - floors).max() < 0.3
     setting = analyzer.artifacts.setting
     assert setting.verdict == "nothing found"
     assert re.fullmatch(
-        r"efficientnet_lite0: nothing found\. A leak of (1|3|10) % of the meaning would have been seen\.",
+        (
+            r"efficientnet_lite0: nothing found\. A leak of (1|3|10) % of the meaning would have "
+            r"been seen\."
+        ),
         setting.said,
     )
-    listed = [bool(each.classes_gained or each.classes_lost) for each in results]
-    assert all(each.judged for each in results) and sum(listed) <= 4  # 1 in 21 by chance
-    for each in results:
-        assert each.predicted.chance_low_deg < each.predicted.chance_high_deg
+    listed = [bool(result.classes_gained or result.classes_lost) for result in results]
+    assert all(result.judged for result in results) and sum(listed) <= 4  # 1 in 21 by chance
+    for result in results:
+        assert result.predicted.chance_low_deg < result.predicted.chance_high_deg
 
 
 def noise(seed, size):
@@ -114,7 +117,7 @@ def test_of_uniform_noise_nothing_is_claimed(home, model):
 
 def test_a_finished_study_on_the_same_reference_gives_the_same(analyzer, photos, home):
     theirs = Analyzer.load(MODEL, results="results/demo")
-    ours, theirs = (each.analyze(photos[4], TEXTS) for each in (analyzer, theirs))
+    ours, theirs = (source.analyze(photos[4], TEXTS) for source in (analyzer, theirs))
     for name in ("is_deg", "null_energy"):
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-5)
     assert theirs.chance_is_deg == pytest.approx(ours.chance_is_deg, abs=0.3) and theirs.judged
@@ -130,12 +133,14 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, re
     steered = [
         analyzer.steer(photo, "a rug", angle) for angle in np.linspace(0.5, way.limit_deg - 0.5, 60)
     ]
-    assert max(each.logit_change for each in steered) < 1e-4 and not any(
-        each.top1_changed for each in steered
+    assert max(result.logit_change for result in steered) < 1e-4 and not any(
+        result.top1_changed for result in steered
     )
-    assert all(each.reachable and abs(each.is_deg - each.target_is_deg) < 1e-3 for each in steered)
+    assert all(
+        result.reachable and abs(result.is_deg - result.target_is_deg) < 1e-3 for result in steered
+    )
     assert (
-        min(each.angle_deg for each in steered) == pytest.approx(way.nearest_deg, abs=0.05)
+        min(result.angle_deg for result in steered) == pytest.approx(way.nearest_deg, abs=0.05)
         and other.text == TEXTS[1]
     )
     there = analyzer.steer(photo, "a rug", way.is_deg)
@@ -179,7 +184,10 @@ def test_class_texts_come_with_the_reference_and_the_tower_is_loaded_for_other_t
     assert np.array_equal(others.embed(["an image of a tench"])[0], found[0])
     with pytest.raises(
         InputError,
-        match=r"conse_minilm\.safetensors: was made with weights 000000000000 of the text tower, but those here",
+        match=(
+            r"conse_minilm\.safetensors: was made with weights 000000000000 of the text "
+            r"tower, but those here"
+        ),
     ):
         others.embed(["a text that no study has"])
 
@@ -243,7 +251,10 @@ def test_what_is_asked_for_and_cannot_be_is_refused_before_anything_is_loaded(ho
         ),
         (
             {"models": "elsewhere.yaml"},
-            "elsewhere.yaml: no such file: run this in the folder of the repository, or name another",
+            (
+                "elsewhere.yaml: no such file: run this in the folder of the repository, "
+                "or name another"
+            ),
         ),
     ):
         with pytest.raises(InputError, match=words):
@@ -381,7 +392,9 @@ def test_the_command_says_it_in_words_or_as_json_and_loads_the_model_once(
     given = [tmp_path / "photo.jpg", photos[1]]
     command(images=given, model=MODEL, text=TEXTS, as_json=True, output=tmp_path / "out", threads=1)
     records = json.loads(capsys.readouterr().out)
-    assert len(loads) == 1 and [each["image"] for each in records] == [str(each) for each in given]
+    assert len(loads) == 1 and [record["image"] for record in records] == [
+        str(path) for path in given
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{name}.{end}" for name in ("photo", photos[1].stem) for end in ("json", "png")
     )

@@ -1,4 +1,4 @@
-"""docs/api.md and the notebook, run as a reader would run them, and the public names that they are about."""
+"""docs/api.md and the notebook, run as a reader would run them, and the public names in them."""
 
 import ast
 import json
@@ -108,7 +108,7 @@ def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, mon
         *statements, last = ast.parse(cell.source).body
         exec(compile(ast.Module(statements, []), "photo.py", "exec"), names)  # noqa: S102
         value = (
-            eval(compile(ast.Expression(last.value), "photo.py", "eval"), names)
+            eval(compile(ast.Expression(last.value), "photo.py", "eval"), names)  # noqa: S307
             if isinstance(last, ast.Expr)
             else None
         )
@@ -137,7 +137,10 @@ def test_the_guide_quotes_what_the_command_says(home):
         for line, ours in zip(quoted.splitlines(), said, strict=quoted is temple):
             assert re.sub(NUMBER, "#", line) == re.sub(NUMBER, "#", ours)
             assert np.allclose(
-                *([float(each) for each in re.findall(NUMBER, words)] for words in (line, ours)),
+                *(
+                    [float(number) for number in re.findall(NUMBER, words)]
+                    for words in (line, ours)
+                ),
                 atol=1.1,
             )
 
@@ -191,15 +194,15 @@ def test_the_public_names_are_typed_and_are_what_their_modules_have():
 
 
 def libraries_beyond_the_core():
-    """Names of all that can be imported here and that neither this distribution nor what it requires without extras installs."""
+    """Importable names that come from neither this distribution nor its core requirements."""
     core, waiting = set(), ["singflow"]
     while waiting:
         name = canonicalize_name(waiting.pop())
         needed = [] if name in core else map(Requirement, requires(name) or [])
         waiting += [
-            each.name
-            for each in needed
-            if each.marker is None or each.marker.evaluate({"extra": ""})
+            requirement.name
+            for requirement in needed
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         ]
         core.add(name)
     assert len(core) < 12
@@ -228,7 +231,9 @@ def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(ho
 def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
     wanted = {
         "import singflow; singflow.Classifier": "ImportError",
-        "import singflow; singflow.load_study('results/demo').table('tables/models')": "ImportError",
+        (
+            "import singflow; singflow.load_study('results/demo').table('tables/models')"
+        ): "ImportError",
         "from singflow.extras import check_installed; check_installed('gradio')": "ImportError",
     }
     found = [
@@ -237,15 +242,20 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
     ]
     named = [
         re.fullmatch(
-            r"(\w+) is not installed: in the checkout, pip install -c constraints.txt -e '\.\[(\w+)\]' .*\n",
-            each,
+            (
+                r"(\w+) is not installed: in the checkout, pip install -c constraints.txt -e "
+                r"'\.\[(\w+)\]' .*\n"
+            ),
+            message,
         ).groups()
-        for each in found
+        for message in found
     ]
     assert named == [("PIL", "demo"), ("pandas", "demo"), ("gradio", "app")]
     verb = without_extras(
-        "import runpy\nsys.argv[1:] = ['analyze']\nrunpy.run_module('singflow', run_name='__main__')"
+        "import runpy\nsys.argv[1:] = ['analyze']\nrunpy.run_module('singflow', "
+        "run_name='__main__')"
     )
     assert verb.returncode == 1 and verb.stderr.startswith(
-        "error: typer is not installed: in the checkout, pip install -c constraints.txt -e '.[demo]'"
+        "error: typer is not installed: in the checkout, "
+        "pip install -c constraints.txt -e '.[demo]'"
     ), verb.stderr

@@ -1,4 +1,4 @@
-"""What training images say of photos: the floor of words, what is beyond the images, and no null space."""
+"""What training images say of photos: the floor of words, unusual photos, and no null space."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((7, 1280)).astype(np.float32)
 
 
 def trained(folds, null_dim, folder):
-    """Of images whose model has seven classes without names, so that own words are the mean embedding."""
+    """A fit for seven classes without names, so that own words are the mean embedding."""
     basis = np.eye(1280)[:, :null_dim]
     head = Head(
         WEIGHT - WEIGHT @ basis.astype(np.float32) @ basis.T.astype(np.float32),

@@ -67,7 +67,7 @@ def test_the_study_s_photos_that_are_nearest_are_shown(study, desk):  # noqa: F8
     ):
         assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
         assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
-    assert [each.text for each in seen.result.reach] == [BEE, "concept 3"]
+    assert [reach.text for reach in seen.result.reach] == [BEE, "concept 3"]
     assert moved.count("<li>") == 3 and "concept 3" in moved
     (caption,) = pictures(steer(seen, BEE, 5.0, 10**6))
     assert caption.startswith("nearest photo now: ")
@@ -208,7 +208,8 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
 
 
 def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
-    study, desk
+    study,  # noqa: F811
+    desk,
 ):
     seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
     assert (
@@ -226,7 +227,7 @@ def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyon
         ({"judged": True, "gained": [word]}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
     ):
         moved = analysis_html(replace(seen.result, **changes), seen.result.setting, None, [])[1]
-        assert all(each in moved for each in words)
+        assert all(phrase in moved for phrase in words)
     beyond = replace(seen.result, unlike="its null energy is high")
     assert (
         '<p class="said">NOTHING CAN BE SAID about this photo'

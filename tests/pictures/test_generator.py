@@ -79,8 +79,8 @@ def in_hub(tiny, cache):
     for path in (path for path in tiny.rglob("*") if path.is_file()):
         link = repository / "snapshots" / ("0" * 40) / path.relative_to(tiny)
         blob = repository / "blobs" / hashlib.sha256(str(path).encode()).hexdigest()
-        for each in (link, blob):
-            each.parent.mkdir(parents=True, exist_ok=True)
+        for file in (link, blob):
+            file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, blob)
         link.symlink_to(os.path.relpath(blob, link.parent))
     (repository / "refs").mkdir()
@@ -108,20 +108,20 @@ def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
     assert alone.shape == (32, 32, 3) and alone.dtype == np.uint8 and alone.std() > 10
     torch.manual_seed(1)
     among = [
-        generator.render(each, seed)
-        for each, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))
+        generator.render(embedding, seed)
+        for embedding, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))
     ]
     torch.manual_seed(2)
     reverse = [
-        generator.render(each, seed)
-        for each, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))
+        generator.render(embedding, seed)
+        for embedding, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))
     ]
     assert np.array_equal(alone, among[1])
-    for one, other in zip(among, reversed(reverse), strict=True):
-        assert np.array_equal(one, other)
-    for i, one in enumerate(among):
-        for other in among[:i]:
-            assert np.abs(one.astype(int) - other).mean() > 1
+    for picture, again in zip(among, reversed(reverse), strict=True):
+        assert np.array_equal(picture, again)
+    for i, picture in enumerate(among):
+        for earlier in among[:i]:
+            assert np.abs(picture.astype(int) - earlier).mean() > 1
     assert not np.array_equal(alone, generator.render(2 * FIRST, 7))
 
 
@@ -146,7 +146,7 @@ from singflow.pictures.generator import load_generator
 generator = load_generator(Pictures.model_validate_json(sys.argv[1]), torch.device("cpu"))
 vectors = np.random.default_rng(0).normal(size=(3, 768))
 print(generator.dim, *(hashlib.sha256(generator.render(vectors[i], 7).tobytes()).hexdigest() for i in (1, 0)))
-"""
+"""  # noqa: E501
 
 
 def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
@@ -165,7 +165,8 @@ def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
     )
     assert done.returncode == 0, done.stderr
     own = [
-        hashlib.sha256(generator.render(each, 7).tobytes()).hexdigest() for each in (SECOND, FIRST)
+        hashlib.sha256(generator.render(embedding, 7).tobytes()).hexdigest()
+        for embedding in (SECOND, FIRST)
     ]
     assert done.stdout.split() == ["768", *own]
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
@@ -208,7 +209,7 @@ def test_half_precision_draws_nearly_the_same(generator, tiny, dtype):
     parts = [
         part for part in half.pipeline.components.values() if isinstance(part, torch.nn.Module)
     ]
-    assert {each.dtype for part in parts for each in part.parameters()} == {dtype}
+    assert {parameter.dtype for part in parts for parameter in part.parameters()} == {dtype}
     with Upscaling():
         picture = half.render(FIRST, 0)
         small, large = entered(half, FIRST, 0)
@@ -235,7 +236,7 @@ def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(
     assert type(theirs) is type(generator.pipeline) and type(theirs).__name__ == PIPELINE
     for name in ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last"):
         expected, found = (
-            getattr(each, name).state_dict() for each in (theirs, generator.pipeline)
+            getattr(pipeline, name).state_dict() for pipeline in (theirs, generator.pipeline)
         )
         assert expected.keys() == found.keys() and all(
             torch.equal(expected[key], found[key]) for key in expected
@@ -254,7 +255,9 @@ def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, m
     modules = [
         part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)
     ]
-    assert {parameter.data_ptr() % 64 for each in modules for parameter in each.parameters()} == {0}
+    assert {
+        parameter.data_ptr() % 64 for module in modules for parameter in module.parameters()
+    } == {0}
     build_generator(Path("checkpoints/other"), seed=1)
     shutil.copyfile(
         "checkpoints/other/decoder/diffusion_pytorch_model.safetensors",
@@ -330,7 +333,10 @@ def test_a_damaged_or_incomplete_tokenizer_is_refused(own):
             (own / "tokenizer" / name).unlink()
         with pytest.raises(
             InputError,
-            match=rf"tokenizer: its vocabulary and longest text are {found}, the text encoder's \(4, 77\): fetch",
+            match=(
+                rf"tokenizer: its vocabulary and longest text are {found}, "
+                r"the text encoder's \(4, 77\): fetch"
+            ),
         ):
             loaded()
     shutil.rmtree(own / "tokenizer")
@@ -350,7 +356,10 @@ def test_another_pipeline_and_a_folder_that_is_not_there_are_refused(own):
         index.write_text(json.dumps(content))
         with pytest.raises(
             InputError,
-            match=rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: pictures\.generator must name",
+            match=(
+                rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: "
+                r"pictures\.generator must name"
+            ),
         ):
             loaded()
     index.write_text("damaged")
@@ -366,13 +375,16 @@ def test_another_pipeline_and_a_folder_that_is_not_there_are_refused(own):
         loaded(generator="checkpoints/absent")
 
 
-def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(
+def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(  # noqa: E501
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         InputError,
-        match=rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: run `make prefetch`",
+        match=(
+            rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: "
+            r"run `make prefetch`"
+        ),
     ):
         loaded(generator=HUB)
     snapshot = in_hub(tiny, tmp_path)
@@ -380,7 +392,10 @@ def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_th
     (snapshot / "super_res_last/diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(
         InputError,
-        match=r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: run `make prefetch`",
+        match=(
+            r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: "
+            r"run `make prefetch`"
+        ),
     ):
         loaded(generator=HUB)
 
@@ -427,7 +442,10 @@ def test_only_openais_clip_is_drawn(own):
         ("eva02_l14", "EVA02-L-14/merged2b_s4b_b131k"),
         ("conse_minilm", "conse"),
     ):
-        message = rf"space {name} cannot be rendered: .*trained on .*OpenAI's CLIP.*another space, here {own_words}, .*retrieval, or auto"
+        message = (
+            rf"space {name} cannot be rendered: .*trained on .*OpenAI's CLIP.*another space, "
+            rf"here {own_words}, .*retrieval, or auto"
+        )
         with pytest.raises(InputError, match=message):
             refuse_space(name, spaces[name])
         with pytest.raises(InputError, match=message):
@@ -472,7 +490,7 @@ spaces = resolve_spaces("config/spaces.yaml", ["clip_vit_l14", "conse_minilm"])
 refuse_space("clip_vit_l14", spaces["clip_vit_l14"])
 choose_renderer("auto", "conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures)
 print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))
-"""
+"""  # noqa: E501
 
 
 def test_what_needs_no_generator_imports_neither_pytorch_nor_diffusers():

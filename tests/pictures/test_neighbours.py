@@ -91,8 +91,8 @@ def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
     found = nearest(embeddings, content, gallery_of(embeddings, blocks), content, count)
     expected = neighbours.angle_deg(embeddings[:, None], embeddings[None])
     for row in range(12):
-        order = sorted((expected[row, each], each) for each in range(12) if each != row)[:count]
-        assert list(found.image_id[row]) == [each for _, each in order] + [-1] * (
+        order = sorted((expected[row, image], image) for image in range(12) if image != row)[:count]
+        assert list(found.image_id[row]) == [image for _, image in order] + [-1] * (
             count - len(order)
         )
         assert np.isnan(found.angle_deg[row][len(order) :]).all()
@@ -103,7 +103,7 @@ def test_the_index_finds_what_exact_search_finds(monkeypatch, tmp_path, count):
     monkeypatch.setattr(neighbours, "CELL", 40)
     centres = normal(40, 32)
     embeddings = np.concatenate(
-        [each + 0.3 * normal(50, 32, number) for number, each in enumerate(centres, 1)]
+        [centre + 0.3 * normal(50, 32, number) for number, centre in enumerate(centres, 1)]
     )
     content, own = np.arange(2000), np.arange(0, 2000, 9)
     content[1999] = 3
@@ -137,9 +137,9 @@ def test_the_index_finds_the_same_however_the_gallery_is_cut_and_with_any_number
                     points, np.full(700, -1), 3
                 )
             )
-    for each in found[1:]:
-        assert np.array_equal(each.image_id, found[0].image_id) and np.array_equal(
-            each.angle_deg, found[0].angle_deg
+    for again in found[1:]:
+        assert np.array_equal(again.image_id, found[0].image_id) and np.array_equal(
+            again.angle_deg, found[0].angle_deg
         )
 
 

@@ -1,4 +1,4 @@
-"""Embeddings to pictures, and the step that draws them: a tiny generator and real photos through the whole script."""
+"""The step that turns embeddings into pictures, run whole with a tiny generator and real photos."""
 
 import io
 import json
@@ -132,7 +132,7 @@ def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, packaged):
-    """Artifacts of a study in the space of CLIP ViT-L/14, with a generator of its own; real photos, random features."""
+    """Artifacts in CLIP ViT-L/14's space, with a generator, real photos and random features."""
     folder = tmp_path_factory.mktemp("study")
     _, manifest = packaged
     random, n = np.random.default_rng(0), len(manifest)
@@ -146,20 +146,27 @@ def study(tmp_path_factory, packaged):
     weight = random.standard_normal((6, 12)).astype(np.float32)
     tensors = {
         "features/head": {"weight": weight, "bias": np.zeros(6, dtype=np.float32)},
-        "features/shard-00000": {"features": random.standard_normal((n, 12)).astype(np.float32), **rows},
-        "embeddings/shard-00000": {"embeddings": random.standard_normal((n, 768)).astype(np.float32), **rows},
+        "features/shard-00000": {
+            "features": random.standard_normal((n, 12)).astype(np.float32),
+            **rows,
+        },
+        "embeddings/shard-00000": {
+            "embeddings": random.standard_normal((n, 768)).astype(np.float32),
+            **rows,
+        },
         "projector": {"null_basis": null_space(weight).basis},
         "translators/linear": {
-            "weight": random.standard_normal((768, 12)).astype(np.float32), "bias": random.standard_normal(768).astype(np.float32),
+            "weight": random.standard_normal((768, 12)).astype(np.float32),
+            "bias": random.standard_normal(768).astype(np.float32),
         },
-    }  # fmt: skip
+    }
     labels = sorted(manifest["label"].unique())
     texts = random.standard_normal((len(labels) + 1, 768)).astype(np.float32)
     tensors["texts"] = {"label_embeddings": texts[1:], "target_embeddings": texts[:1]}
-    for name, each in tensors.items():
+    for name, arrays in tensors.items():
         write_tensors(
             folder / f"{name}.safetensors",
-            each,
+            arrays,
             {"kind": "linear"} if name == "translators/linear" else {},
         )
     write_json(
@@ -171,14 +178,18 @@ def study(tmp_path_factory, packaged):
 
 def draw(folder, output, *changes):
     flags = {
-        "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"], "entry": ["clip_vit_l14.json"],
-        "manifest": ["manifest.parquet"], "source": ["packaged"], "root": ["."], "max_pixels": ["100000000"], "features": ["features"],
-        "embeddings": ["embeddings"], "shards": ["1"], "projector": ["projector.safetensors"], "translators": ["translators"],
-        "linear": ["linear"], "texts": ["texts.safetensors"], "names": ["names.json"], "device": ["cpu"], "seed": ["0"], "threads": ["1"],
-        "renderer": ["unclip"], "generator": ["checkpoints/karlo"], "revision": ["main"], "dtype": ["float32"], "decoder_steps": ["3"],
-        "super_res_steps": ["2"], "guidance": ["4.0"], "seeds": ["0", "1"], "images": [], "count": ["2"], "closeup": ["m"],
-        "ladder_is_deg": ["4.0", "20.0"], "exact_up_to": ["1000"], "prompts": [prompt_of("jellyfish")], "target_is_deg": ["5.0", "10.0"],
-        "labels": [], "output": [output],
+        "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"],
+        "entry": ["clip_vit_l14.json"], "manifest": ["manifest.parquet"], "source": ["packaged"],
+        "root": ["."], "max_pixels": ["100000000"], "features": ["features"],
+        "embeddings": ["embeddings"], "shards": ["1"], "projector": ["projector.safetensors"],
+        "translators": ["translators"], "linear": ["linear"], "texts": ["texts.safetensors"],
+        "names": ["names.json"], "device": ["cpu"], "seed": ["0"], "threads": ["1"],
+        "renderer": ["unclip"], "generator": ["checkpoints/karlo"], "revision": ["main"],
+        "dtype": ["float32"], "decoder_steps": ["3"], "super_res_steps": ["2"], "guidance": ["4.0"],
+        "seeds": ["0", "1"], "images": [], "count": ["2"], "closeup": ["m"],
+        "ladder_is_deg": ["4.0", "20.0"], "exact_up_to": ["1000"],
+        "prompts": [prompt_of("jellyfish")], "target_is_deg": ["5.0", "10.0"], "labels": [],
+        "output": [output],
     } | dict(changes)  # fmt: skip
     words = [word for name, values in flags.items() if values for word in (f"--{name}", *values)]
     return warm.run(ROOT / "scripts/render_pictures.py", *words, cwd=folder)
@@ -196,8 +207,8 @@ def test_the_generator_draws_every_figure(drawn):
     assert counts == {"photo": 2, "fig1": 4, "fig6": 4, "fig10": 3, "fig11": 2, "fig13": 8}
     assert (drawn["picture"].map(len) > 0).all()
     sizes = {
-        Image.open(io.BytesIO(each)).size
-        for each in drawn.loc[drawn["figure"] != "photo", "picture"]
+        Image.open(io.BytesIO(content)).size
+        for content in drawn.loc[drawn["figure"] != "photo", "picture"]
     }
     assert sizes == {(32, 32)}
     removed, original = (

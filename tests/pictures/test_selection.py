@@ -6,7 +6,7 @@ from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.null_validation import PERTURBATIONS
 from singflow.errors import InputError
-from singflow.pictures.selection import (  # fmt: skip
+from singflow.pictures.selection import (
     ORIGINAL,
     REMOVED,
     STEERED,
@@ -39,7 +39,7 @@ def norms(pictures):
     ]
 
 
-def test_the_equivalent_image_has_the_originals_logits_and_norm_and_the_image_score_of_null_removal():
+def test_the_equivalent_image_has_the_originals_logits_and_norm_and_the_image_score_of_null_removal():  # noqa: E501
     original, removed = removal_pictures("fig1", SUBJECT, HEAD, TRANSLATOR, "linear")
     wide = SUBJECT.feature.astype(np.float64)
     equivalent = wide - HEAD.basis @ (HEAD.basis.T @ wide)
@@ -84,7 +84,7 @@ def test_steering_reaches_each_wanted_angle_and_says_what_it_cannot_reach():
     pictures = steering_pictures(
         "fig10", SUBJECT, HEAD, TRANSLATOR, "linear", TEXTS, [3.0, 12.0, 179.0]
     )
-    assert [(each.text, each.target_is_deg) for each in pictures[1:]] == [
+    assert [(picture.text, picture.target_is_deg) for picture in pictures[1:]] == [
         (text, target) for text in TEXTS for target in (3.0, 12.0, 179.0)
     ]
     for picture in pictures[1:]:
@@ -116,17 +116,19 @@ def test_without_a_null_space_nothing_moves_and_no_angle_is_reached():
         original.embedding, removed.embedding
     )
     assert all(
-        each.embedding is None
-        for each in steering_pictures("fig6", SUBJECT, FULL, TRANSLATOR, "linear", TEXTS, [5.0])[1:]
+        picture.embedding is None
+        for picture in steering_pictures("fig6", SUBJECT, FULL, TRANSLATOR, "linear", TEXTS, [5.0])[
+            1:
+        ]
     )
     still = perturbation_pictures("fig13", SUBJECT, FULL, TRANSLATOR, "linear", 0)
-    assert [each.is_deg for each in still] == pytest.approx([0.0] * 4, abs=1e-6)
+    assert [picture.is_deg for picture in still] == pytest.approx([0.0] * 4, abs=1e-6)
 
 
 def test_without_prompts_only_the_original_is_shown():
     assert [
-        each.change
-        for each in steering_pictures("fig6", SUBJECT, HEAD, TRANSLATOR, "linear", {}, [5.0])
+        picture.change
+        for picture in steering_pictures("fig6", SUBJECT, HEAD, TRANSLATOR, "linear", {}, [5.0])
     ] == [ORIGINAL]
 
 

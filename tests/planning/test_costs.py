@@ -198,7 +198,7 @@ def test_a_larger_model_takes_longer_and_more_memory(study):
 
 
 def test_a_size_says_what_the_study_and_its_entries_say(study):
-    model, space = (next(iter(each.values())) for each in entries(study))
+    model, space = (next(iter(registry.values())) for registry in entries(study))
     size = size_of(study, 20, model, space)
     rows = 20 * study["extraction"]["views"]
     assert (size.images, size.rows, size.shard_rows) == (20, rows, rows)
@@ -303,7 +303,10 @@ def test_the_bytes_of_a_study_are_those_of_its_jobs(study):
 
 def test_costs_are_light():
     """Snakemake imports them at every parse, in every job of a cluster."""
-    probe = "import sys, singflow.planning.costs; print({'torch', 'pandas', 'numpy', 'pyarrow'} & set(sys.modules))"
+    probe = (
+        "import sys, singflow.planning.costs; print({'torch', 'pandas', 'numpy', "
+        "'pyarrow'} & set(sys.modules))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", probe], capture_output=True, text=True, check=True

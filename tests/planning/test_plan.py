@@ -56,7 +56,10 @@ def test_jobs_are_read_from_a_dry_run():
 def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
     assert (
         parse_jobs(
-            "Building DAG of jobs...\nNothing to be done (all requested files are present and up to date).\n",
+            (
+                "Building DAG of jobs...\nNothing to be done (all requested files are present "
+                "and up to date).\n"
+            ),
             set(),
         )
         == []
@@ -67,8 +70,12 @@ def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
 
 def test_rules_beside_snakemake_are_those_that_the_workflow_names():
     assert local_rules(ROOT / "rules/summary.smk") == {
-        "summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators",
-    }  # fmt: skip
+        "summarize",
+        "compare_models",
+        "list_concepts",
+        "tabulate_steering",
+        "compare_translators",
+    }
 
 
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
@@ -139,35 +146,35 @@ def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
 
 
 def test_nothing_is_measured_before_anything_ran(study, tmp_path):
-    one = job(
+    extract = job(
         tmp_path,
         "extract_features",
         "efficientnet_lite0-00000",
         model="efficientnet_lite0",
         shard="00000",
     )
-    estimate = planner(study, tmp_path).estimate(one)
+    estimate = planner(study, tmp_path).estimate(extract)
     model = resolve_models("config/models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
     size = size_of(study, 20, model, None)
     assert (estimate.seconds, estimate.peak_mb) == (
-        seconds(one.step, size),
-        peak_mb(one.step, size),
+        seconds(extract.step, size),
+        peak_mb(extract.step, size),
     )
     assert estimate.source == "estimated"
 
 
 def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
     pair = {"space": "conse_minilm", "model": "efficientnet_lite0"}
-    one = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
+    fit = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
     views = study["extraction"]["views"]
-    for name, images, each, taken in (
+    for name, images, own_views, taken in (
         ("a", 20, views, 11.0),
         ("b", 20, 1, 12.0),
         ("c", 30, views, 13.0),
     ):
-        finish(tmp_path / name, images, each)
+        finish(tmp_path / name, images, own_views)
         measure(tmp_path / name, "fit_translator", "conse_minilm/efficientnet_lite0", taken, 1000)
-    estimate = planner(study, tmp_path).estimate(one)
+    estimate = planner(study, tmp_path).estimate(fit)
     assert (estimate.seconds, estimate.peak_mb, estimate.source) == (
         11.0,
         pytest.approx(1048.576),
@@ -175,7 +182,7 @@ def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(
     )
     finish(tmp_path / "demo", 20, views)
     measure(tmp_path / "demo", "fit_translator", "conse_minilm/efficientnet_lite0", 5.0, 1000)
-    assert planner(study, tmp_path).estimate(one).seconds == 5.0
+    assert planner(study, tmp_path).estimate(fit).seconds == 5.0
 
 
 def test_a_job_that_gathers_all_models_is_not_measured_by_another_study(study, tmp_path):
@@ -187,20 +194,21 @@ def test_a_job_that_gathers_all_models_is_not_measured_by_another_study(study, t
 def test_a_model_that_no_registry_knows_is_assumed(study, tmp_path):
     name = "timm/resnet18.a1_in1k"
     unknown = study | {"models": [name], "comparison": study["comparison"] | {"models": []}}
-    one = job(tmp_path, "extract_features", f"{name}-00000", model=name, shard="00000")
-    assert planner(unknown, tmp_path).estimate(one).source == "assumed"
+    extract = job(tmp_path, "extract_features", f"{name}-00000", model=name, shard="00000")
+    assert planner(unknown, tmp_path).estimate(extract).source == "assumed"
 
 
 def test_the_table_adds_up(study, tmp_path):
     jobs = [
-        job(tmp_path, "extract_features", f"{model}-00000", model=model, shard="00000") for model in study["models"]
-    ] + [job(tmp_path, step, step) for step in ("plot_scores", "plot_labels")]  # fmt: skip
+        job(tmp_path, "extract_features", f"{model}-00000", model=model, shard="00000")
+        for model in study["models"]
+    ] + [job(tmp_path, step, step) for step in ("plot_scores", "plot_labels")]
     for gpu in (False, True):
         plan = planner(study, tmp_path, gpu)
         table = tabulate(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
         assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
-        hours = sum(plan.estimate(each).seconds for each in jobs[1:4]) / 3600
+        hours = sum(plan.estimate(extract).seconds for extract in jobs[1:4]) / 3600
         assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]

@@ -29,7 +29,7 @@ def test_the_page_shows_the_table_that_plan_reads(leaks):
     page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d.]+) \| (?:([\d.]+) %|none) \|$", page, flags=re.MULTILINE)
     assert [
-        (f"{each:g}", "" if leak != leak else f"{100 * leak:g}") for each, leak in leaks.items()
+        (f"{ratio:g}", "" if leak != leak else f"{100 * leak:g}") for ratio, leak in leaks.items()
     ] == rows
 
 

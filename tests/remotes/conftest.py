@@ -15,12 +15,12 @@ def remote(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkout(remote, request, tmp_path_factory):
-    """A published study whose git knows this remote, too; without the remote's server no study is computed."""
+    """A published study whose git also knows this remote; none if the server is missing."""
     project = request.getfixturevalue("published").copy(
         tmp_path_factory.mktemp("checkout") / "project"
     )
-    for each in {remote, remote.writer}:
-        for command in each.commands:
+    for folder in {remote, remote.writer}:
+        for command in folder.commands:
             project.dvc(*command)
     project.commit()
     return project

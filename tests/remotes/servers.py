@@ -71,9 +71,9 @@ def documented(name: str) -> list[list[str]]:
 
 
 class Remote(ABC):
-    """A remote: its name, what a user types after `dvc` to have it, and its objects by MD5, as DVC names them.
+    """A remote: its name, the `dvc` commands that add it, and its objects by MD5.
 
-    settings: what stands here in place of the values of docs/sharing.md.
+    `settings` replace the values of docs/sharing.md.
     """
 
     def __init__(self, name: str, url: str, **settings: str) -> None:
@@ -84,7 +84,7 @@ class Remote(ABC):
         ]
         assert values == {} and [name, "verify", "true"] in [words[-3:] for words in self.commands]
         self.writer: Remote = self
-        """The remote through which this one is filled: another one where this one can only be read."""
+        """The remote that fills this one: another remote if this one is read-only."""
 
     @abstractmethod
     def objects(self) -> set[str]: ...
@@ -201,9 +201,9 @@ def serving(port: int, folder: Path, *command: str) -> Iterator[None]:
         yield
     finally:
         started = [server, *server.children(recursive=True)]
-        for each in started:
+        for process in started:
             with suppress(psutil.NoSuchProcess):
-                each.kill()
+                process.kill()
         assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
 
 
@@ -296,9 +296,11 @@ def webdav(folder: Path) -> Iterator[Remote]:
     port, store = free_port(), folder / "store"
     store.mkdir()
     settings = {
-        "host": "127.0.0.1", "port": port, "provider_mapping": {"/studies": str(store)},
+        "host": "127.0.0.1",
+        "port": port,
+        "provider_mapping": {"/studies": str(store)},
         "simple_dc": {"user_mapping": {"*": {"someone": {"password": "something"}}}},
-    }  # fmt: skip
+    }
     (folder / "wsgidav.json").write_text(json.dumps(settings))
     with serving(
         port,
@@ -308,7 +310,11 @@ def webdav(folder: Path) -> Iterator[Remote]:
         str(folder / "wsgidav.json"),
     ):
         yield Folder(
-            store, "dav", f"webdav://127.0.0.1:{port}/studies", user="someone", password="something"
+            store,
+            "dav",
+            f"webdav://127.0.0.1:{port}/studies",
+            user="someone",
+            password="something",  # noqa: S106
         )
 
 
@@ -373,5 +379,5 @@ def azure(folder: Path) -> Iterator[Remote]:
 
 
 KINDS: dict[str, Callable] = {
-    each.__name__: each for each in (directory, ssh, s3, http, webdav, gs, azure)
+    server.__name__: server for server in (directory, ssh, s3, http, webdav, gs, azure)
 }

@@ -1,4 +1,7 @@
-"""Studies published to, and fetched from, a remote of every kind: what is damaged there is refused, and no publication loses anything."""
+"""Studies published to and fetched from every kind of remote.
+
+What is damaged there is refused, and no publication loses anything.
+"""
 
 import hashlib
 import re
@@ -79,7 +82,7 @@ def reader(publisher, remote, folder):
 
 @pytest.fixture(scope="module")
 def publisher(checkout, remote):
-    """The checkout after a publication; before it, where this remote can be pushed to, one was killed while it did so."""
+    """The checkout after a publication; on writable remotes, an earlier one was killed."""
     if remote.writer is remote:
         kill_while_it_pushes(checkout, remote)
     checkout.said = make(checkout, PUBLISH, remote.writer).stdout
@@ -88,7 +91,10 @@ def publisher(checkout, remote):
 
 
 def kill_while_it_pushes(checkout, remote):
-    """A publication that leaves a part of its objects. Files DVC sends by their own names, so that one of them may be left half."""
+    """Kill a publication, so that only a part of its objects is there.
+
+    DVC sends files under their final names, so one of them may be left half written.
+    """
     with publish(checkout, remote, sys.executable, "-m", "singflow") as publication:
         while not remote.objects():
             assert publication.poll() is None, publication.communicate()[0]
@@ -106,12 +112,15 @@ def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher
     assert publisher.left_damaged == set() or isinstance(remote, Folder)
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
     assert re.search(
-        rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB",
+        (
+            rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, "
+            r"features .* MB"
+        ),
         publisher.said,
     )
 
 
-def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed_and_a_colleague_fetches_the_same_bytes(
+def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed_and_a_colleague_fetches_the_same_bytes(  # noqa: E501
     publisher, remote, tmp_path
 ):
     figure, table = (md5s(publisher)[path] for path in (FIGURE, TABLE))
@@ -167,8 +176,8 @@ def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
     for md5 in remote.objects():
         remote.delete(md5)
     publications = [publish(project, remote, "singflow") for project in checkouts]
-    said = [each.communicate(timeout=PATIENCE)[0] for each in publications]
-    assert [each.returncode for each in publications] == [0, 0], said
+    said = [process.communicate(timeout=PATIENCE)[0] for process in publications]
+    assert [process.returncode for process in publications] == [0, 0], said
     own = {
         hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)
     }

@@ -1,4 +1,4 @@
-"""A study's artifacts that the page is made of, drawn at random, and the page that write_report makes of them."""
+"""Random artifacts of a study that the page shows, and the page that write_report makes of them."""
 
 import hashlib
 import tempfile
@@ -67,7 +67,10 @@ def write_study(
     extras: bool = True,
     photo: Callable[[int], Image.Image] = flat,
 ) -> None:
-    """Write the artifacts. found: D of every model; kinds: known_zero or known_leak; extras: whether tables of extras have rows."""
+    """Write the artifacts. `found`: D of every model; `kinds`: known_zero or known_leak.
+
+    `extras`: whether tables of extras have rows.
+    """
     generator, results = np.random.default_rng(0), folder / "results"
     hashes = []
     for number in range(n):
@@ -77,12 +80,18 @@ def write_study(
         hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
     manifest = pd.DataFrame(
         {
-            "image_id": np.arange(n), "path": [f"photos/{number:05d}.png" for number in range(n)],
-            "label": [labels[number % len(labels)] for number in range(n)], "class_index": -1, "prompt": "",
-            "split": ["validation" if number % 4 == 0 else "train" for number in range(n)], "width": 60, "height": 60, "sha256": hashes,
+            "image_id": np.arange(n),
+            "path": [f"photos/{number:05d}.png" for number in range(n)],
+            "label": [labels[number % len(labels)] for number in range(n)],
+            "class_index": -1,
+            "prompt": "",
+            "split": ["validation" if number % 4 == 0 else "train" for number in range(n)],
+            "width": 60,
+            "height": 60,
+            "sha256": hashes,
             "fold": np.arange(n, dtype=np.int32) % 4,
         }
-    )  # fmt: skip
+    )
     write_parquet(results / "data/manifest.parquet", manifest)
     write_bytes(
         results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode()
@@ -116,26 +125,45 @@ def write_study(
             scale = (1 + place) * (null_dim > 0)
             drawn = pd.DataFrame(
                 {
-                    "image_id": np.arange(n), "label": manifest["label"], "class_index": -1, "predicted_index": np.arange(n) % 2,
-                    "is_deg": scale * generator.uniform(4, 9, n), "as_deg": scale * generator.normal(0, 1, n),
-                    "angle_original_deg": generator.uniform(40, 60, n), "angle_equivalent_deg": generator.uniform(40, 60, n),
-                    "null_energy": 0.1, "logit_change": 1e-7,
-                    "control_is_deg": generator.uniform(8, 12, n), "control_as_deg": generator.normal(0, 2, n),
-                    "fold": np.arange(n) % 5, "as_contrast_deg": scale * generator.normal(0, 1, n) if len(labels) > 1 else np.nan,
-                    "matched_is_deg": generator.uniform(6, 9, n), "matched_as_deg": generator.normal(0, 2, n),
-                    "conditional_is_deg": scale * generator.uniform(3, 8, n), "conditional_as_deg": scale * generator.normal(0, 1, n),
+                    "image_id": np.arange(n),
+                    "label": manifest["label"],
+                    "class_index": -1,
+                    "predicted_index": np.arange(n) % 2,
+                    "is_deg": scale * generator.uniform(4, 9, n),
+                    "as_deg": scale * generator.normal(0, 1, n),
+                    "angle_original_deg": generator.uniform(40, 60, n),
+                    "angle_equivalent_deg": generator.uniform(40, 60, n),
+                    "null_energy": 0.1,
+                    "logit_change": 1e-7,
+                    "control_is_deg": generator.uniform(8, 12, n),
+                    "control_as_deg": generator.normal(0, 2, n),
+                    "fold": np.arange(n) % 5,
+                    "as_contrast_deg": scale * generator.normal(0, 1, n)
+                    if len(labels) > 1
+                    else np.nan,
+                    "matched_is_deg": generator.uniform(6, 9, n),
+                    "matched_as_deg": generator.normal(0, 2, n),
+                    "conditional_is_deg": scale * generator.uniform(3, 8, n),
+                    "conditional_as_deg": scale * generator.normal(0, 1, n),
                     "floor_is_deg": scale * generator.uniform(3, 5, n),
                 }
-            )  # fmt: skip
+            )
             write_parquet(results / f"scores/{space}/{model}.parquet", drawn)
             near = (np.arange(n) + 1) % n if n > 1 else np.array([-1])
             angles = np.where(near < 0, np.nan, 30.0)
             after = np.where(np.arange(n) == 0, -1, (near + 1) % n)
             write_parquet(
                 results / f"neighbours/{space}/{model}.parquet",
-                pd.DataFrame({"image_id": np.arange(n), "original_id": near, "original_deg": angles, "equivalent_id": after,
-                              "equivalent_deg": np.where(after < 0, np.nan, 41.5)}),
-            )  # fmt: skip
+                pd.DataFrame(
+                    {
+                        "image_id": np.arange(n),
+                        "original_id": near,
+                        "original_deg": angles,
+                        "equivalent_id": after,
+                        "equivalent_deg": np.where(after < 0, np.nan, 41.5),
+                    }
+                ),
+            )
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
             projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
             d = found[place] if null_dim else None
@@ -197,13 +225,13 @@ def write_study(
                 beyond = excess_rows(
                     removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS
                 )
-                excess += [{"space": space, "model": model, **each} for each in beyond]
+                excess += [{"space": space, "model": model, **result} for result in beyond]
         judge(mine, SETTINGS["confidence"])
         rows += mine
         tested = {
-            model: each
-            for model, each in reports.items()
-            if not (each["known_zero"] or each["known_leak"])
+            model: report
+            for model, report in reports.items()
+            if not (report["known_zero"] or report["known_leak"])
         }
         pairs.append(pair_rows(tested, SETTINGS["confidence"]).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
@@ -220,22 +248,73 @@ def write_study(
         "orders": qualify(orders, summary),
         "order_agreement": agreement_rows(orders, pd.Series(dtype=float), "s", 99, 0),
         "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
-        "concepts": some.assign(label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3,
-                                angle_mean_deg=70.0, contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0),
-        "spurious": some.assign(label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, contrast_deg=0.1),
-        "angle_ladder": some.assign(path="photos/00000.png", label=labels[0], text="an image of a jellyfish", target_is_deg=4.0, is_deg=4.0,
-                                    as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0),
-        "steering": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
-                              as_target_std_deg=0.1, logit_change_max=0.0, note=""),
-        "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2, n=6),
-        "probes": summary[["space", "model"]].assign(classifier="logistic", n=9, accuracy_principal=0.5 if extras else np.nan,
-                                                     accuracy_translated=np.nan, chance=0.2, note="", pearson=np.nan,
-                                                     pearson_n=len(models)),
-        "head_extensions": summary[["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]],
+        "concepts": some.assign(
+            label=labels[0],
+            kind="strongest",
+            place=1,
+            concept=HOSTILE,
+            n=3,
+            angle_mean_deg=70.0,
+            contrast_deg=1.0,
+            as_mean_deg=1.0,
+            as_abs_mean_deg=1.0,
+        ),
+        "spurious": some.assign(
+            label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, contrast_deg=0.1
+        ),
+        "angle_ladder": some.assign(
+            path="photos/00000.png",
+            label=labels[0],
+            text="an image of a jellyfish",
+            target_is_deg=4.0,
+            is_deg=4.0,
+            as_text_deg=2.0,
+            as_label_deg=0.5,
+            logit_change=0.0,
+        ),
+        "steering": some.assign(
+            prompt="an image of a jellyfish",
+            target_is_deg=5.0,
+            n=n,
+            n_reachable=n,
+            as_target_mean_deg=3.0,
+            as_target_std_deg=0.1,
+            logit_change_max=0.0,
+            note="",
+        ),
+        "translators": some.assign(
+            kind="linear",
+            loss="ridge",
+            validation_cosine=0.7,
+            validation_mse=0.1,
+            validation_r2=r2,
+            n=6,
+        ),
+        "probes": summary[["space", "model"]].assign(
+            classifier="logistic",
+            n=9,
+            accuracy_principal=0.5 if extras else np.nan,
+            accuracy_translated=np.nan,
+            chance=0.2,
+            note="",
+            pearson=np.nan,
+            pearson_n=len(models),
+        ),
+        "head_extensions": summary[
+            ["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]
+        ],
         "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, n=n, is_mean_deg=5.0),
-        "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
-                                    "top1_changed_share": 0.0, "note": ""}),
-    }  # fmt: skip
+        "null_validation": pd.DataFrame(
+            {
+                "model": models,
+                "perturbation": "null",
+                "n": n,
+                "logit_change_mean": 0.0,
+                "top1_changed_share": 0.0,
+                "note": "",
+            }
+        ),
+    }
     for name, frame in tables.items():
         write_table(results / f"tables/{name}.csv", frame)
     for name in FIGURES:
@@ -243,7 +322,7 @@ def write_study(
 
 
 def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
-    """The report of the test, of a D (None: no null space) with an interval of 0.01 on either side."""
+    """The report of the test for D (None: no null space), with an interval of D +- 0.01."""
     low, high = (None, None) if d is None else (d - 0.01, d + 0.01)
     without = [] if d is None else [d + 0.003, d, d, d - 0.003]
     size = {
@@ -253,13 +332,15 @@ def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
         "unique_r2_without": without,
     }
     turns = {
-        f"turn{end}_deg": None if d is None else max(each, 0.0) * 200
-        for end, each in (("", d), ("_low", low), ("_high", high))
+        f"turn{end}_deg": None if d is None else max(value, 0.0) * 200
+        for end, value in (("", d), ("_low", low), ("_high", high))
     }
     return size | turns | {
-        "n": n, "r2_words": 0.9, "margin": 0.005, "p": None if d is None else 0.5 if d < 0.01 else 0.001, "floor_is_deg": 4.0,
-        "floor_is_sd": 0.1, "detectable": None if d is None else 0.03, "blind_unique_r2": None if d is None else 0.001,
-        "known_zero": kind == "known_zero", "known_leak": kind == "known_leak",
+        "n": n, "r2_words": 0.9, "margin": 0.005,
+        "p": None if d is None else 0.5 if d < 0.01 else 0.001, "floor_is_deg": 4.0,
+        "floor_is_sd": 0.1, "detectable": None if d is None else 0.03,
+        "blind_unique_r2": None if d is None else 0.001, "known_zero": kind == "known_zero",
+        "known_leak": kind == "known_leak",
     }  # fmt: skip
 
 
@@ -282,12 +363,13 @@ def write_page(
     )
     (folder / "params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
-        "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images], "results": [folder / "results"],
-        "captions": [ROOT / "report/captions"],
+        "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images],
+        "results": [folder / "results"], "captions": [ROOT / "report/captions"],
         "tables": sorted((folder / "results/tables").glob("*.csv")),
-        "figures": sorted((folder / "results/figures").glob("*.png")), "accepted": [ROOT / "config/accepted.yaml"],
-        "template": [ROOT / "report/page.html"], "paper": [ROOT / "report/paper.yaml"],
-        "params": [folder / "params.yaml"], "classes": [ROOT / "config/vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
+        "figures": sorted((folder / "results/figures").glob("*.png")),
+        "accepted": [ROOT / "config/accepted.yaml"], "template": [ROOT / "report/page.html"],
+        "paper": [ROOT / "report/paper.yaml"], "params": [folder / "params.yaml"],
+        "classes": [ROOT / "config/vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
         "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
         "output": [folder / "results/report.html"], "log": [folder / "report.log"],
     }  # fmt: skip

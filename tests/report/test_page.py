@@ -1,4 +1,4 @@
-"""The page that holds a study: what it says, what it escapes, what it keeps out, and what it stands."""
+"""The page of a study: what it says, escapes and leaves out, and which sizes it can handle."""
 
 import html
 import json
@@ -45,13 +45,14 @@ def models(*rows):
     found = []
     for (model, verdict, d), *more in rows:
         row = {
-            "space": "s", "model": model, "verdict": verdict, "null_dim": 4, "n_per_dim": 2.0, "weights": "hub", "marks": "",
-            "validation_r2": 0.4, "r2_words": 0.9, "is_mean": 7.0, "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0,
-            "is_per_as": 7.0, "top1_low": False,
-            "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01, "unique_r2_high": None if d is None else d + 0.01,
-            "margin": 0.005, "p_holm": 0.01, "turn_deg": 9.0, "detectable": 0.03, "blind_unique_r2": 0.001,
-            "known_zero": verdict == ZERO, "known_leak": verdict == FOUND,
-            "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
+            "space": "s", "model": model, "verdict": verdict, "null_dim": 4, "n_per_dim": 2.0,
+            "weights": "hub", "marks": "", "validation_r2": 0.4, "r2_words": 0.9, "is_mean": 7.0,
+            "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0, "is_per_as": 7.0,
+            "top1_low": False, "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01,
+            "unique_r2_high": None if d is None else d + 0.01, "margin": 0.005, "p_holm": 0.01,
+            "turn_deg": 9.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+            "known_zero": verdict == ZERO, "known_leak": verdict == FOUND, "rank_rule": "exact",
+            "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
         }  # fmt: skip
         found.append(row | (more[0] if more else {}))
     return pd.DataFrame(found)
@@ -167,7 +168,10 @@ def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
         orders,
         pd.DataFrame([row, row | {"space_a": "t"}]),
     )
-    words = "IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
+    words = (
+        "IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), "
+        "Kendall +0.47 (p 0.27)."
+    )
     assert charted.count(words) == 1
     alone = below_the_table(FOUR[2:3], pd.DataFrame(columns=["difference"]), orders[:1], NONE)
     assert len(alone) == 2 and "order" not in " ".join(alone)
@@ -185,7 +189,10 @@ def test_pairs_of_models_are_compared_by_d_in_one_sentence():
         ["a", "b", -0.02, -0.05, 0.01, 0.2, False], ["a", "c", 0.01, -0.02, 0.04, 0.4, False]
     )
     assert pairs_said(two) == [
-        "By D, a, b and c cannot be told apart. The largest difference is 2.00 % [-1.00, 5.00], p = 0.2."
+        (
+            "By D, a, b and c cannot be told apart. The largest difference is 2.00 % [-1.00, "
+            "5.00], p = 0.2."
+        )
     ]
     more = pairs(
         ["a", "b", -0.03, -0.04, -0.02, 0.001, True], ["a", "c", 0.01, -0.02, 0.04, 0.4, False]
@@ -235,7 +242,8 @@ def test_the_steering_table_says_where_it_tells_no_models_apart():
         "All 3 models reach every target, and the 95 % intervals of their mean AS overlap."
     )
     assert text.endswith(
-        "zero, a known zero, is steered as far as the others. So steering is no evidence of hidden meaning."
+        "zero, a known zero, is steered as far as the others. "
+        "So steering is no evidence of hidden meaning."
     )
     assert "known zero" not in steering_said(steering(), FOUR[2:], 0.95)
     assert steering_said(steering(n_reachable=[20, 20, 20, 19, 20, 20]), FOUR, 0.95) == ""
@@ -249,8 +257,10 @@ def test_the_steering_table_says_where_it_tells_no_models_apart():
 
 
 def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accuracy():
-    marked = models((("a", MEANING, 0.04), {"weights": "random", "top1_low": True, "marks": "weak translator"}),
-                    (("b", MEANING, 0.04), {"marks": "known zero, penalty at the edge"}))  # fmt: skip
+    marked = models(
+        (("a", MEANING, 0.04), {"weights": "random", "top1_low": True, "marks": "weak translator"}),
+        (("b", MEANING, 0.04), {"marks": "known zero, penalty at the edge"}),
+    )
     text = " ".join(warnings(marked, {"s": "conse"}, 0.2))
     assert (
         "^ The best penalty of b in s is at the edge" in text
@@ -268,10 +278,16 @@ def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accurac
     plain = models((("a", MEANING, 0.04),))
     assert warnings(plain, {"s": "open_clip"}, 0.2) == []
     assert warnings(plain.assign(marks="in sample"), {"s": "open_clip"}, 0.2) == [
-        "# In sample, as in the paper: the translator of a in s has seen the images that it translates."
+        (
+            "# In sample, as in the paper: the translator of a in s has seen the images that it "
+            "translates."
+        )
     ]
     assert warnings(plain.assign(rank_stored=19), {"s": "open_clip"}, 0.2) == [
-        "Rank at the precision of the stored weights and at float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first."
+        (
+            "Rank at the precision of the stored weights and at float64: a 19 (float32) and 20, "
+            "1 direction fewer. Rule exact takes the first."
+        )
     ]
 
 
@@ -341,7 +357,7 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
 
 
 def test_the_papers_correlation_is_quoted_for_its_13_models_alone():
-    charted = [model for model, each in PAPER["models"].items() if "ratio" in each]
+    charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
     probes = pd.DataFrame(
         {"space": "clip_vit_l14", "model": charted, "pearson": 0.9, "pearson_n": 13}
     )
@@ -444,8 +460,18 @@ def test_a_page_of_16_models_and_imagenets_labels_holds_a_few_megabytes_of_table
         )
         < 2.5e6
     )
-    rows = pd.DataFrame({"space": "clip_vit_l14", "model": models[0], "label": "great white shark", "kind": "strongest", "place": 1,
-                         "concept": "a photo taken under water", "n": 1300}, index=range(20 * MOST_ROWS))  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "space": "clip_vit_l14",
+            "model": models[0],
+            "label": "great white shark",
+            "kind": "strongest",
+            "place": 1,
+            "concept": "a photo taken under water",
+            "n": 1300,
+        },
+        index=range(20 * MOST_ROWS),
+    )
     rows[
         ["angle_mean_deg", "contrast_deg", "contrast_deg_low", "contrast_deg_high", "as_mean_deg"]
     ] = 12.34
@@ -483,7 +509,7 @@ def test_neighbours_are_positions_among_the_images_shown_or_paths():
         [0.0, None],
         [None, 8.0],
     )
-    assert [data["classes"][each] for each in scores["predicted"]] == ["dog", "cat"]
+    assert [data["classes"][code] for code in scores["predicted"]] == ["dog", "cat"]
 
 
 def test_thumbnails_show_the_whole_image_in_reading_order():
@@ -569,10 +595,13 @@ def test_a_part_that_tells_nothing_is_not_on_the_page(tmp_path, written):
 
 def test_the_page_opens_with_sentence_picture_and_table_in_this_order(written):
     page = html.unescape((written / "results/report.html").read_text())
-    sentence = "m1: the null space holds meaning that the logits do not tell: 5.0 % of the meaning, a turn of 10 degrees."
+    sentence = (
+        "m1: the null space holds meaning that the logits do not tell: 5.0 % of the meaning, "
+        "a turn of 10 degrees."
+    )
     places = [
-        page.index(each)
-        for each in (
+        page.index(part)
+        for part in (
             sentence,
             'class="picture"',
             'class="plain numbers"',
@@ -610,7 +639,7 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
         inside, outside = (
             re.findall(rf'<a [^>]*href="{start}([^"]*)"', text) for start in ("#", "(?!#)")
         )
-        assert outside and all((path.parent / each).is_file() for each in outside)
+        assert outside and all((path.parent / link).is_file() for link in outside)
         assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
 
 

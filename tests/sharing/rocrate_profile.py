@@ -9,7 +9,8 @@ from rocrate_validator.services import ValidationSettings, validate
 from rocrate_validator.utils.http import HttpRequester
 
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
-# The library ships the context of version 1.3. In 1.1 these four terms of it stand for other addresses.
+# The library ships the context of version 1.3. In version 1.1 these four terms stand for other
+# addresses.
 TERMS = {
     "ComputationalWorkflow": "https://bioschemas.org/ComputationalWorkflow",
     "FormalParameter": "https://bioschemas.org/FormalParameter",

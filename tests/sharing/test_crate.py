@@ -117,11 +117,11 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
         "config/vocab/imagenet_1k.csv",
         "config/vocab/concepts.txt",
     }
-    assert {each.id for each in run["object"]} == inputs
+    assert {item.id for item in run["object"]} == inputs
     assert {"results/demo/metrics.json", "results/demo/tables/", "results/demo/scores/"} <= {
-        each.id for each in run["result"]
+        item.id for item in run["result"]
     }
-    assert {each["name"] for each in crate.mainEntity["input"]} == {
+    assert {item["name"] for item in crate.mainEntity["input"]} == {
         "params",
         "models",
         "spaces",
@@ -129,9 +129,11 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
         "classes",
         "vocabulary",
     }
-    assert {each["workExample"].id for each in crate.mainEntity["output"]} == {
-        "results/demo/metrics.json", "results/demo/tables/", "results/demo/figures/",
-    }  # fmt: skip
+    assert {item["workExample"].id for item in crate.mainEntity["output"]} == {
+        "results/demo/metrics.json",
+        "results/demo/tables/",
+        "results/demo/figures/",
+    }
     assert crate.license["name"] == "CC-BY-4.0" and crate.mainEntity["license"]["name"] == "MIT"
     assert (
         crate.root_dataset["datePublished"].startswith("2026-01-02")
@@ -160,7 +162,7 @@ def test_the_software_is_that_of_the_artifacts(checkout, tmp_path):
     assert len([version for name, version in versions if name == "numpy"]) == 2
     export(tmp_path / "study.zip")
     required = ROCrate(tmp_path / "study.zip").mainEntity["softwareRequirements"]
-    assert [(each["name"], each["softwareVersion"]) for each in required[1:]] == versions
+    assert [(item["name"], item["softwareVersion"]) for item in required[1:]] == versions
 
 
 def test_tensors_on_demand_logs_and_images_never(checkout, tmp_path):
@@ -292,6 +294,9 @@ def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch):
     monkeypatch.setattr("singflow.sharing.crate.sha256_of", broken)
     with pytest.raises(
         InputError,
-        match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the file",
+        match=(
+            r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): "
+            r"fix the file"
+        ),
     ):
         collect(Path("params.yaml"))

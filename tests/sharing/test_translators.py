@@ -1,4 +1,4 @@
-"""Translators at hand: what lists them, what passes one on, what takes it back byte for byte, and for nothing else."""
+"""Translators at hand: listed, passed on, and taken back byte for byte, for their model only."""
 
 import json
 import re
@@ -27,7 +27,7 @@ HASH = read_tensors(ROOT / PACKAGED / f"features/{LITE0}/shard-00000.safetensors
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder with the registries and the packaged reference, and nothing of what this checkout has made."""
+    """A folder with the registries and the packaged reference, without results."""
     for name in ("config", "reference"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def study(folder, n_train=40, reference=None, model=LITE0):
-    """Results of a study that has a translator of lite0, and says with which weights its features were made."""
+    """Results of a study with a translator of lite0, which record the weights of its features."""
     generator = np.random.default_rng(0)
     named = {"study": folder.name, "model": model, "space": SPACE, "kind": "linear"}
     arrays = {
@@ -77,9 +77,10 @@ def study(folder, n_train=40, reference=None, model=LITE0):
 def fit(checkout, *imported):
     """The step on the packaged reference as if it were a study."""
     return warm.run(
-        ROOT / "scripts/fit_translator.py", "--study", "s", "--model", LITE0, "--space", SPACE, "--kind", "linear", "--folds", 5,
-        "--lambdas", *Translator().lambdas, "--reference", "None", "--imported", *imported,
-        "--manifest", PACKAGED / "data/manifest.parquet", "--features", PACKAGED / "features" / LITE0,
+        ROOT / "scripts/fit_translator.py", "--study", "s", "--model", LITE0, "--space", SPACE,
+        "--kind", "linear", "--folds", 5, "--lambdas", *Translator().lambdas, "--reference", "None",
+        "--imported", *imported, "--manifest", PACKAGED / "data/manifest.parquet",
+        "--features", PACKAGED / "features" / LITE0,
         "--embeddings", PACKAGED / "embeddings" / SPACE, "--shards", 1, "--threads", 1,
         "--translator", "t.safetensors", "--report", "t.json", cwd=checkout,
     )  # fmt: skip
@@ -132,7 +133,7 @@ def test_what_is_exported_is_imported_again_byte_for_byte_for_all_heads_on_the_s
         assert ours.keys() == theirs.keys() and all(
             ours[name].tobytes() == theirs[name].tobytes() for name in ours
         )
-    listed = {(each.origin, each.model): each for each in at_hand()}
+    listed = {(translator.origin, translator.model): translator for translator in at_hand()}
     mine = listed["imported", LITE0]
     assert (mine.rows, mine.weights_sha256, mine.sha256) == (
         507,
@@ -244,7 +245,10 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     (checkout / "mine/README.md").write_text("# Mine")
     with pytest.raises(
         InputError,
-        match=r"mine/README.md: is no card of a translator, and would be replaced by one: name another folder",
+        match=(
+            r"mine/README.md: is no card of a translator, and would be replaced by one: "
+            r"name another folder"
+        ),
     ):
         export(of_study(checkout / "results/s", SPACE, LITE0), checkout / "mine")
     assert not (checkout / "mine/translator.safetensors").exists()
@@ -296,7 +300,10 @@ def test_what_a_study_lacks_is_said(checkout):
         of_study(checkout / "results/s", SPACE, LITE0)
     with pytest.raises(
         InputError,
-        match="the packaged reference has no resnet50 for conse_minilm; it has efficientnet_lite0 for conse_minilm",
+        match=(
+            "the packaged reference has no resnet50 for conse_minilm; "
+            "it has efficientnet_lite0 for conse_minilm"
+        ),
     ):
         fit_packaged(SPACE, "resnet50")
     with pytest.raises(InputError, match=r"does not say what it was fitted for.*export_translator"):

@@ -118,7 +118,8 @@ def trees(tmp_path):
 
 def verdicts(here, there):
     return {
-        each.name: each for each in compare(here, hashes_of(there), lambda name, _: there / name)
+        finding.name: finding
+        for finding in compare(here, hashes_of(there), lambda name, _: there / name)
     }
 
 
@@ -426,7 +427,7 @@ def test_equal_trees_are_identical_and_logs_are_no_artifacts(trees):
     (here / "logs/x.log").write_text("other")
     (here / "figures/.hidden").write_text("being written")
     found = verdicts(here, there)
-    assert {each.verdict for each in found.values()} == {IDENTICAL}
+    assert {finding.verdict for finding in found.values()} == {IDENTICAL}
     assert set(found) == {
         path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()
     } - {"logs/x.log"}
@@ -439,9 +440,9 @@ def test_a_planted_difference_is_judged_and_named_and_nothing_else_is(
     here, there = trees
     plant(here, planted)
     found = verdicts(here, there)
-    assert {each.name: each.verdict for each in found.values() if each.verdict != IDENTICAL} == {
-        planted[0]: verdict
-    }
+    assert {
+        finding.name: finding.verdict for finding in found.values() if finding.verdict != IDENTICAL
+    } == {planted[0]: verdict}
     assert re.search(words, str(found[planted[0]])), str(found[planted[0]])
     plant(there, planted)
     assert verdicts(here, there)[planted[0]].verdict == IDENTICAL
@@ -487,10 +488,15 @@ def test_only_the_hash_is_known(trees):
     here, there = trees
     plant(here, PLANTED["a metric"][0])
     (finding,) = [
-        each for each in compare(here, hashes_of(there), lambda name, md5: None) if not each.good
+        result
+        for result in compare(here, hashes_of(there), lambda name, md5: None)
+        if not result.good
     ]
     assert re.search(
-        r"metrics.json: different; MD5: \w{32} here, \w{32} there; only the hash is known: .*--against",
+        (
+            r"metrics.json: different; MD5: \w{32} here, \w{32} there; only the hash is known: "
+            r".*--against"
+        ),
         str(finding),
     )
 
@@ -500,9 +506,9 @@ def test_the_order_is_that_of_the_pipeline(trees):
     for name in hashes_of(here):
         (here / name).write_bytes(b"other")
     assert [
-        each.name.split("/")[0]
-        for each in compare(here, hashes_of(there), lambda name, _: there / name)
-        if not each.good
+        result.name.split("/")[0]
+        for result in compare(here, hashes_of(there), lambda name, _: there / name)
+        if not result.good
     ] == [
         *(
             "registry",
@@ -520,7 +526,7 @@ def test_the_order_is_that_of_the_pipeline(trees):
     with Repo(str(ROOT), config={"core": {"no_scm": True}}) as repo:
         results = Path(repo.root_dir, "results/demo")
         stages = [
-            [[Path(each.fs_path) for each in side] for side in (stage.deps, stage.outs)]
+            [[Path(output.fs_path) for output in side] for side in (stage.deps, stage.outs)]
             for stage in repo.index.stages
         ]
     steps = [
@@ -559,8 +565,10 @@ def test_a_file_is_the_same_as_itself_and_the_verdict_does_not_depend_on_the_sid
         assert compare_files(name, path, path) == (name, WITHIN, (), "")
     forth, back = compare_files(name, here, there), compare_files(name, there, here)
     assert forth.verdict == back.verdict
-    assert [(each.where, each.size, each.allowed) for each in forth.differences] == [
-        (each.where, each.size, each.allowed) for each in back.differences
+    assert [
+        (difference.where, difference.size, difference.allowed) for difference in forth.differences
+    ] == [
+        (difference.where, difference.size, difference.allowed) for difference in back.differences
     ]
 
 
@@ -585,7 +593,10 @@ def test_the_script_says_what_is_the_same_and_ends_accordingly(trees):
     )
     assert "\nsoftware.torch: 3.0 here, 2.9 there\n" in near.stdout
     assert re.search(
-        r"scores: 1 within tolerance\n    nearest to its limit: scores/s/m.parquet: .*row 40.* \(off by 0.001, tolerance 0.014\)\n",
+        (
+            r"scores: 1 within tolerance\n    nearest to its limit: scores/s/m.parquet: "
+            r".*row 40.* \(off by 0.001, tolerance 0.014\)\n"
+        ),
         near.stdout,
     )
     plant(here, PLANTED["a table's number by more"][0], PLANTED["a metric"][0])
@@ -594,11 +605,23 @@ def test_the_script_says_what_is_the_same_and_ends_accordingly(trees):
     other = verify(*options)
     assert other.returncode == 1
     assert other.stdout.splitlines()[-5:] == [
-        f"missing here: {FEATURES}: `singflow fetch`, or run the study; where only a tier was fetched, `--tier <tier>` looks at that alone",
+        (
+            f"missing here: {FEATURES}: `singflow fetch`, or run the study; "
+            "where only a tier was fetched, `--tier <tier>` looks at that alone"
+        ),
         "only here: tables/old.csv: remove it if it is left from another study",
-        "the first that differs: tables/models.csv: different; column is_mean, row 0: 2.6 here, 2.5 there (off by 0.1, tolerance 0.013)",
-        "also differs: metrics.json: different; m.is_mean: 3.5 here, 2.5 there (off by 1, tolerance 0.013)",
-        "NOT the same: 13 artifacts: 8 identical, 1 within tolerance, 2 different, 1 missing here, 1 only here",
+        (
+            "the first that differs: tables/models.csv: different; column is_mean, row 0: "
+            "2.6 here, 2.5 there (off by 0.1, tolerance 0.013)"
+        ),
+        (
+            "also differs: metrics.json: different; m.is_mean: 3.5 here, 2.5 there (off by 1, "
+            "tolerance 0.013)"
+        ),
+        (
+            "NOT the same: 13 artifacts: 8 identical, 1 within tolerance, 2 different, "
+            "1 missing here, 1 only here"
+        ),
     ]
     small = verify(*options, "--tier", "metrics")
     assert (
@@ -620,9 +643,11 @@ def test_the_script_refuses_a_lock_without_the_study(trees, tmp_path, name, word
 
 def test_the_docs_state_the_tolerances():
     lines = (ROOT / "docs/reproducibility.md").read_text().splitlines()
-    for each in TOLERANCES:
-        files, fields = (pattern.replace("|", r"\|") for pattern in (each.files, each.fields))
-        assert (
-            f"| `{files}` | `{fields}` | {each.absolute:g} | {each.relative:g} | {each.scale} | {each.why} |"
-            in lines
+    for tolerance in TOLERANCES:
+        files, fields = (
+            pattern.replace("|", r"\|") for pattern in (tolerance.files, tolerance.fields)
         )
+        assert (
+            f"| `{files}` | `{fields}` | {tolerance.absolute:g} | {tolerance.relative:g} | "
+            f"{tolerance.scale} | {tolerance.why} |"
+        ) in lines

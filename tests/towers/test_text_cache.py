@@ -83,9 +83,9 @@ def test_many_new_texts_are_announced_with_the_time_that_they_take_and_a_few_are
     told, tower = (2 * MANY - 1) * CHUNK, Tower()
     cache_of(tmp_path, tower)(words(told))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert (
-        line
-        == f"{MANY * CHUNK} of {told} texts are new: embedding them takes about {MANY * CHUNK / 10 * 30 / 60:.1f} minutes"
+    assert line == (
+        f"{MANY * CHUNK} of {told} texts are new: embedding them takes about "
+        f"{MANY * CHUNK / 10 * 30 / 60:.1f} minutes"
     )
     assert [len(seen) for seen in tower.seen] == [10, *[CHUNK] * MANY]
 

@@ -1,4 +1,4 @@
-"""Every source's evaluation transform is kept as it is, and its last steps alone serve crops that have the size already."""
+"""Every source's evaluation transform is kept; crops of the final size use its last steps."""
 
 import numpy as np
 import open_clip
@@ -86,11 +86,11 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         assert torch.equal(views[view], pil_to_tensor(crop).float())
     assert torch.equal(Views(preprocess, 1, 7, (0.3, 0.9))(image, 11), views[:1])
     assert torch.equal(Views(preprocess, 2, 7, (0.3, 0.9))(image, 11), views[:2])
-    for other in (
+    for changed in (
         Views(preprocess, 2, 8, (0.3, 0.9))(image, 11),
         Views(preprocess, 2, 7, (0.3, 0.9))(image, 12),
     ):
-        assert not torch.equal(other[1], views[1])
+        assert not torch.equal(changed[1], views[1])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ LARGER = {
 @pytest.mark.parametrize(
     "preprocess",
     [*SAME.values(), *LARGER.values()],
-    ids=[*SAME, *(f"{each} larger" for each in LARGER)],
+    ids=[*SAME, *(f"{name} larger" for name in LARGER)],
 )
 def test_a_crop_of_the_towers_size_is_only_normalized(preprocess):
     image = noise(96, 96)

@@ -131,12 +131,15 @@ for _ in sys.stdin:
         except InputError as error:
             found[name] = str(error)
     print(json.dumps(found), flush=True)
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
 def located(tmp_path):
-    """For every registered entry, SigLIP with random weights and a pinned model, its paths in hub/ and torch/ or what is missing."""
+    """The paths in hub/ and torch/ of every registered entry, or what is missing.
+
+    SigLIP with random weights and a pinned model are among the entries.
+    """
     environment = os.environ | {
         "HF_HUB_CACHE": str(tmp_path / "hub"),
         "TORCH_HOME": str(tmp_path / "torch"),
@@ -158,14 +161,14 @@ def located(tmp_path):
 def in_hub(hub, repository, name, revision="main", commit="0" * 40):
     """An empty file where the hub's cache keeps it."""
     folder = hub / f"models--{repository.replace('/', '--')}"
-    for each in (folder / "snapshots" / commit, folder / "refs", folder / "blobs"):
-        each.mkdir(parents=True, exist_ok=True)
+    for path in (folder / "snapshots" / commit, folder / "refs", folder / "blobs"):
+        path.mkdir(parents=True, exist_ok=True)
     (folder / "refs" / revision).write_text(commit)
     (folder / "snapshots" / commit / name).touch()
     return folder / "snapshots" / commit / name
 
 
-def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it_and_found_there_in_the_order_of_the_entry(
+def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it_and_found_there_in_the_order_of_the_entry(  # noqa: E501
     tmp_path, located
 ):
     found = located()
@@ -182,11 +185,17 @@ def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it_and_found_th
     for name, message in found.items():
         first = FILES.get(name, [None])[0]
         if type(first) in caches:
-            start = f"the weight file {names.get(name, first)} is not in {caches[type(first)]}: run `make prefetch` "
+            start = (
+                f"the weight file {names.get(name, first)} is not in {caches[type(first)]}: "
+                "run `make prefetch` "
+            )
             assert message.startswith(start), message
         elif isinstance(first, PackageFile):
             assert message == [str(first.find())]
-    tokenizer = f"the weight file timm/ViT-B-16-SigLIP: tokenizer.json is not in {caches[HubFile]}: run `make prefetch` "
+    tokenizer = (
+        f"the weight file timm/ViT-B-16-SigLIP: tokenizer.json is not in {caches[HubFile]}: "
+        "run `make prefetch` "
+    )
     assert found["siglip"].startswith(tokenizer)
 
     hub, torch_home = tmp_path / "hub", tmp_path / "torch"
@@ -365,7 +374,10 @@ def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(
     path.write_bytes(b"Weights")
     with pytest.raises(
         InputError,
-        match=r"checkpoints/own\.pth: has changed since its entry was resolved: run the workflow again",
+        match=(
+            r"checkpoints/own\.pth: has changed since its entry was resolved: "
+            r"run the workflow again"
+        ),
     ):
         locate(entry)
     assert locate(entry.model_copy(update={"sha256": {}})) == [Path("checkpoints/own.pth")]
@@ -457,7 +469,9 @@ def test_a_generator_of_the_hub_needs_the_files_that_embeddings_are_rendered_wit
         ("super_res_scheduler/scheduler_config.json",),
     } < set(names)
     assert not any(
-        name.startswith(("image_encoder", "feature_extractor")) for each in names for name in each
+        name.startswith(("image_encoder", "feature_extractor"))
+        for variants in names
+        for name in variants
     )
     assert generator_files(generator_of(generator="checkpoints/own")) == []
 
@@ -467,7 +481,10 @@ def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(tmp_path
     files = generator_files(generator_of())
     with pytest.raises(
         InputError,
-        match=rf"the weight file {KARLO}: model_index\.json is not in the hub cache {tmp_path} .*make prefetch",
+        match=(
+            rf"the weight file {KARLO}: model_index\.json is not in the hub cache {tmp_path} "
+            r".*make prefetch"
+        ),
     ):
         find_all(files)
     snapshot = in_hub(tmp_path, KARLO, "model_index.json").parent

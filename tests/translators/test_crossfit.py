@@ -31,7 +31,7 @@ def ridge(x, z, penalty):
 
 
 class Study:
-    """Rows of images with views; the last `given` images are held out by the data itself. With folds 0 there is one translator."""
+    """Rows of images with views; the data holds out the last `given`. Folds 0: one translator."""
 
     def __init__(
         self, seed, *, n=40, folds=4, given=0, views=2, width=6, dim=3, noise=1.0, offset=0.0
@@ -209,7 +209,10 @@ def test_where_the_held_out_embeddings_are_the_mean_of_the_others_there_is_nothi
     validation = cross_validate(study.sums(), LAMBDAS)
     with pytest.raises(
         InputError,
-        match="every held-out embedding is the mean of the training embeddings, so there is nothing to explain",
+        match=(
+            "every held-out embedding is the mean of the training embeddings, "
+            "so there is nothing to explain"
+        ),
     ):
         _ = validation.r2
 
@@ -219,7 +222,10 @@ def test_features_that_are_all_alike_are_refused():
     study.features[:] = 3
     with pytest.raises(
         InputError,
-        match="the features of the training images are all alike: look at the images and at the classifier",
+        match=(
+            "the features of the training images are all alike: "
+            "look at the images and at the classifier"
+        ),
     ):
         cross_validate(study.sums(), LAMBDAS)
 
@@ -370,7 +376,10 @@ def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
     ],
 )
 def test_training_images_in_fewer_than_two_folds_are_refused(images):
-    message = r"cross-fitting needs training images in at least two folds: add images, or write translator\.reference: packaged"
+    message = (
+        r"cross-fitting needs training images in at least two folds: add images, "
+        r"or write translator\.reference: packaged"
+    )
     with pytest.raises(InputError, match=message):
         split(manifest_of(*images), 4)
 
@@ -419,7 +428,9 @@ def test_what_is_made_of_each_map_keeps_the_places():
     translators = cross_fitted(generator, 3, 12)
     numbers = iter(range(1, 5))
     doubled = translators.each(
-        lambda each: Affine((number := next(numbers)) * each.weight, number * each.bias)
+        lambda translator: Affine(
+            (number := next(numbers)) * translator.weight, number * translator.bias
+        )
     )
     features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
     factors = np.array([1, 2, 3, 4])[translators.place[image_id]]

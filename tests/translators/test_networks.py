@@ -113,8 +113,9 @@ class Study:
 
     def flags(self, out, **changes):
         flags = settings(**changes).model_dump() | {
-            "study": "s", "model": "m", "space": "v", "kind": "mlp3", "reference": None, "manifest": self.folder / "manifest.parquet",
-            "features": self.folder / "features", "embeddings": self.folder / "embeddings", "shards": 2, "device": "cpu", "seed": 0,
+            "study": "s", "model": "m", "space": "v", "kind": "mlp3", "reference": None,
+            "manifest": self.folder / "manifest.parquet", "features": self.folder / "features",
+            "embeddings": self.folder / "embeddings", "shards": 2, "device": "cpu", "seed": 0,
             "threads": 1, "translator": out / "mlp3.safetensors", "report": out / "mlp3.json",
             "log": out / "logs/mlp3.log",
         }  # fmt: skip
@@ -123,9 +124,16 @@ class Study:
 
 def settings(**changes):
     values = {
-        "losses": ["mse"], "width": 32, "dropout": 0.1, "learning_rate": 0.01, "weight_decay": 0.01, "batch_size": 32, "epochs": 4,
-        "patience": 8, "history": "report",
-    }  # fmt: skip
+        "losses": ["mse"],
+        "width": 32,
+        "dropout": 0.1,
+        "learning_rate": 0.01,
+        "weight_decay": 0.01,
+        "batch_size": 32,
+        "epochs": 4,
+        "patience": 8,
+        "history": "report",
+    }
     return Training(**values | {name: value for name, value in changes.items() if name in values})
 
 
@@ -313,7 +321,10 @@ def test_the_order_of_the_losses_does_not_matter(study):
 def test_a_training_that_runs_away_is_refused_with_its_mend(study):
     with pytest.raises(
         InputError,
-        match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size",
+        match=(
+            r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise "
+            r"training.batch_size"
+        ),
     ):
         train(
             study.pairs(),
@@ -422,9 +433,9 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study, tmp_p
     assert not network.training
     tensors, metadata = read_tensors(flags["translator"], list(network.state_dict()))
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
-    assert {name: metadata[name] for name in ("kind", "loss", "width", "dropout", "model", "space")} == {
-        "kind": kind, "loss": "mse", "width": "32", "dropout": "0.1", "model": "m", "space": "v",
-    }  # fmt: skip
+    assert {
+        name: metadata[name] for name in ("kind", "loss", "width", "dropout", "model", "space")
+    } == {"kind": kind, "loss": "mse", "width": "32", "dropout": "0.1", "model": "m", "space": "v"}
     t = {name: array.astype(np.float64) for name, array in tensors.items()}
     x = (study.features[study.held_out] - t["feature_mean"]) / t["feature_scale"]
     if kind == "residual":
@@ -537,9 +548,9 @@ def drawn(folder):
     curves = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
     points = zip(*curves.values(), strict=True)
     return [
-        {"epoch": each[0].step}
-        | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)}
-        for each in points
+        {"epoch": scalars[0].step}
+        | {name: pytest.approx(point.value) for name, point in zip(curves, scalars, strict=True)}
+        for scalars in points
     ]
 
 
@@ -550,7 +561,10 @@ def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(
         MissingExtra,
-        match=r"tensorboard is not installed: in the checkout, pip install -c constraints.txt -e '\.\[tensorboard\]'",
+        match=(
+            r"tensorboard is not installed: in the checkout, "
+            r"pip install -c constraints.txt -e '\.\[tensorboard\]'"
+        ),
     ):
         settle(content, "params.yaml")
 
@@ -590,8 +604,10 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     table = pd.read_csv(tmp_path / "translators.csv")
     report = read_json(folder / "mlp3.json")
     assert list(zip(table["kind"], table["loss"], table["kept"], strict=True)) == [
-        ("linear", "ridge", True), ("mlp3", "cosine", report["loss"] == "cosine"), ("mlp3", "mse", report["loss"] == "mse"),
-    ]  # fmt: skip
+        ("linear", "ridge", True),
+        ("mlp3", "cosine", report["loss"] == "cosine"),
+        ("mlp3", "mse", report["loss"] == "mse"),
+    ]
     assert table["parameters"].tolist() == [M * D + M, report["parameters"], report["parameters"]]
     assert table["gain_r2"].tolist() == pytest.approx(
         [0, *(report["losses"][loss]["validation_r2"] - 0.1 for loss in ("cosine", "mse"))]

@@ -1,4 +1,8 @@
-"""The images that translators are fitted on: found by what made them, refused where something else did, small enough to pass on."""
+"""The images that translators are fitted on.
+
+They are found by their provenance, refused where the provenance differs, and small enough to pass
+on.
+"""
 
 import shutil
 
@@ -86,7 +90,7 @@ def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
 
 
 def fitted(folder, reference, folds):
-    """What fit_translator writes for a study in folder/own: the report, and the translators as its images have them."""
+    """The report of fit_translator for the study in folder/own, and its translators."""
     own, names = folder / "own", {"features": "efficientnet_lite0", "embeddings": "conse_minilm"}
     flags = {"kind": "linear", "folds": folds, "reference": reference, "study": "own"}
     flags |= (
@@ -113,7 +117,7 @@ def fitted(folder, reference, folds):
 
 
 def with_splits(folder, folds, images):
-    """The results of a study whose images are dealt out to folds, of which 0 is held out; contents of their own."""
+    """Give the images of a study unique contents and folds, of which fold 0 is held out."""
     path = folder / "data/manifest.parquet"
     fold = np.arange(images, dtype=np.int32) % folds
     contents = [f"{folder.name} {image}" for image in range(images)]
@@ -150,9 +154,9 @@ def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images
         assert (
             report["validation_r2"] == report["held_out_r2"] == 0 and not report["lambda_at_edge"]
         )
-        for number, each in enumerate(translators.maps[:-1] if folds else translators.maps):
-            assert not each.weight.any()
-            np.testing.assert_allclose(each.bias, embeddings[1 - number], rtol=1e-6)
+        for number, translator in enumerate(translators.maps[:-1] if folds else translators.maps):
+            assert not translator.weight.any()
+            np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
     assert np.isfinite(report["validation_cosine"]) and np.isfinite(translators.whole.weight).all()
 
 
@@ -201,7 +205,10 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
     results_in(tmp_path / "other")
     own = paired(results_in(tmp_path / "own"))
     own.manifest.loc[[2, 4], "sha256"] = "x"
-    words = r"other: holds 2 of the study's images, its 0.jpg among them, which would be scored in sample: write translator.reference: null"
+    words = (
+        r"other: holds 2 of the study's images, its 0.jpg among them, "
+        r"which would be scored in sample: write translator.reference: null"
+    )
     with pytest.raises(InputError, match=words):
         training_images(str(tmp_path / "other"), own)
 
@@ -215,12 +222,18 @@ def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
     check_reference(other, known, {"conse_minilm": SPACES["conse_minilm"]})
     with pytest.raises(
         InputError,
-        match=r"no features of resnet50; it has those of efficientnet_lite0; no embeddings of clip_vit_l14",
+        match=(
+            r"no features of resnet50; it has those of efficientnet_lite0; "
+            r"no embeddings of clip_vit_l14"
+        ),
     ):
         check_reference(other, known | {"resnet50": MODELS["resnet50"]}, SPACES)
     with pytest.raises(
         InputError,
-        match=r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results folder",
+        match=(
+            r"results/nowhere: results/nowhere holds no data/manifest.parquet: "
+            r"name the results folder"
+        ),
     ):
         check_reference("results/nowhere", known, {})
 

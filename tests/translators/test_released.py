@@ -61,13 +61,13 @@ def test_a_release_is_its_affine_map(tmp_path):
 
 def test_the_authors_models_exist_and_are_those_of_the_registry_but_for_deit():
     entries = resolve_models(ROOT / "config/models.yaml", [*MODELS.values()])
-    assert [f"{each.source}/{each.id}" for each in entries.values()] == [*MODELS.values()]
+    assert [f"{entry.source}/{entry.id}" for entry in entries.values()] == [*MODELS.values()]
     for entry in entries.values():
         assert required(entry)  # the library has weights of this name
     registry = resolve_models(
         ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml"))
     )
-    absent = set(MODELS.values()) - {f"{each.source}/{each.id}" for each in registry.values()}
+    absent = set(MODELS.values()) - {f"{entry.source}/{entry.id}" for entry in registry.values()}
     assert absent == {"timm/deit3_large_patch16_224.fb_in1k"}
 
 
@@ -122,7 +122,7 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
     expected = features @ ALIGNED["W"].numpy().T + ALIGNED["b"].numpy()
     for kind in (torch.float32, torch.float16):
         torch.save(
-            {name: each.to(kind) for name, each in ALIGNED.items()},
+            {name: tensor.to(kind) for name, tensor in ALIGNED.items()},
             tmp_path / "pytorch_resnet18.pth",
         )
         read = read_offered(tmp_path / "pytorch_resnet18.pth", "")
@@ -135,8 +135,8 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
     (tmp_path / "pytorch_resnet18.pth").rename(tmp_path / "mine.pth")
     assert read_aligner(tmp_path / "mine.pth").model_id is None
     assert [
-        required(each)
-        for each in resolve_models(ROOT / "config/models.yaml", [*ALIGNERS.values()]).values()
+        required(entry)
+        for entry in resolve_models(ROOT / "config/models.yaml", [*ALIGNERS.values()]).values()
     ]
 
 
@@ -183,7 +183,10 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
         read_offered(tmp_path, MODELS["eva02_large"])
     with pytest.raises(
         InputError,
-        match=r"no translator of timm/resnet18\.a1_in1k; it has those of deit, densenet, eva02_large, swin_large",
+        match=(
+            r"no translator of timm/resnet18\.a1_in1k; it has those of deit, densenet, "
+            r"eva02_large, swin_large"
+        ),
     ):
         read_offered(tmp_path, "timm/resnet18.a1_in1k")
     release(tmp_path / "mine", model_name="resnet18.a1_in1k")  # an id of timm's without its source
@@ -234,12 +237,16 @@ def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(t
         (
             ["--model", "resnet50"],
             {},
-            "fitted for torchvision/densenet121.IMAGENET1K_V1, but resnet50 is .*: write --model densenet121,",
+            (
+                "fitted for torchvision/densenet121.IMAGENET1K_V1, but resnet50 is .*: "
+                "write --model densenet121,"
+            ),
         ),
         (
             ["--model", "densenet121"],  # as wide as DeiT's
             {"model_name": "deit"},
-            "'deit' was fitted for timm/deit3_large_patch16_224.fb_in1k, but densenet121 is torchvision/densenet121.IMAGENET1K_V1: "
+            "'deit' was fitted for timm/deit3_large_patch16_224.fb_in1k, "
+            "but densenet121 is torchvision/densenet121.IMAGENET1K_V1: "
             "write --model timm/deit3_large_patch16_224.fb_in1k, here and in the study",
         ),
         (
@@ -290,7 +297,10 @@ def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
     folder, state = wide(tmp_path / "release", model_name="deit")
     name = "timm/deit3_large_patch16_224.fb_in1k"
     text = run(tmp_path, "--release", str(folder), "--model", name).stderr
-    pin = f"clip_vit_l14/{name}:{sha256_of(tmp_path / f'checkpoints/translators/clip_vit_l14/{name}.safetensors')[:16]}"
+    pin = (
+        f"clip_vit_l14/{name}:"
+        f"{sha256_of(tmp_path / f'checkpoints/translators/clip_vit_l14/{name}.safetensors')[:16]}"
+    )
     assert f"  imported: [{pin}]" in text
     with contextlib.chdir(tmp_path):
         np.testing.assert_array_equal(
@@ -413,6 +423,9 @@ def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_
             continue
         with pytest.raises(
             InputError,
-            match=r"lite1\.safetensors: was imported for efficientnet_lite0 and clip_vit_l14, not for efficientnet_lite1",
+            match=(
+                r"lite1\.safetensors: was imported for efficientnet_lite0 and clip_vit_l14, "
+                r"not for efficientnet_lite1"
+            ),
         ):
             settle(content, "params.yaml")

@@ -189,7 +189,10 @@ def test_features_and_embeddings_that_are_nan_or_infinite_are_refused_and_add_no
         for sums in (statistics, RidgeStatistics(3, 2)):
             with pytest.raises(
                 InputError,
-                match=rf"{name} is NaN or infinite: look at the weights and the precision that gave it",
+                match=(
+                    rf"{name} is NaN or infinite: look at the weights and the precision that "
+                    r"gave it"
+                ),
             ):
                 sums.update(*pair)
     assert statistics.n == 5
@@ -342,7 +345,10 @@ def test_embeddings_that_all_are_the_baseline_leave_nothing_to_explain():
     agreement.update(np.ones((2, 3)), np.ones((2, 3)))
     with pytest.raises(
         InputError,
-        match="every held-out embedding is the mean of the training embeddings, so there is nothing to explain",
+        match=(
+            "every held-out embedding is the mean of the training embeddings, "
+            "so there is nothing to explain"
+        ),
     ):
         Agreement(2, 1.0, 1.0).r2(agreement)
 

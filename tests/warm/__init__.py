@@ -1,4 +1,7 @@
-"""Programs that tests start in forks of one process, which has their libraries loaded, as `singflow run` starts steps (engines/forks)."""
+"""Programs that tests start as forks of one process that has loaded their libraries.
+
+`singflow run` starts steps in the same way (engines/forks).
+"""
 
 import atexit
 import hashlib
@@ -18,14 +21,14 @@ from tests import PATIENCE
 
 FOLDER = Path(__file__).parent
 ENGINES = [
-    "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status", "snakemake.cli", "snakemake.workflow",
-    "snakemake.report", "snakemake_executor_plugin_slurm", "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs",
-    "s3fs", "dvc_http",
+    "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
+    "snakemake.cli", "snakemake.workflow", "snakemake.report", "snakemake_executor_plugin_slurm",
+    "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs", "s3fs", "dvc_http",
 ]  # fmt: skip
 
 
 def announce() -> None:
-    """Called once a test run, by the process that all its others descend from: where servers will be, and until when."""
+    """Set where servers will be, and until when. The root process of a test run calls this once."""
     folder = Path(tempfile.mkdtemp(prefix="singflow-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.mkfifo(folder / "alive")
@@ -34,9 +37,10 @@ def announce() -> None:
 
 
 def environment(**loading: str) -> dict[str, str]:
-    """Variables with which `python scripts/...`, `snakemake` and `dvc` are started by a server, which is started if need be.
+    """Variables that make a server start `python scripts/...`, `snakemake` and `dvc`.
 
-    loading: variables that libraries read while they are loaded; there is a server for each choice of them.
+    The server is started if need be. `loading`: variables that libraries read while they are
+    loaded; every choice of them has its own server.
     """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     folder = Path(os.environ["SINGFLOW_WARM"])
@@ -77,7 +81,10 @@ def environment(**loading: str) -> dict[str, str]:
 def run(
     script: Path, *words: object, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
+    """Run one of the project's scripts by the server; stdout and stderr stay apart.
+
+    `variables`: of its environment.
+    """
     return _run(script, words, script.parents[1] / "src", cwd, variables)
 
 

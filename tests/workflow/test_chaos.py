@@ -1,4 +1,4 @@
-"""`make demo`, killed at every moment that differs and started again: nothing is lost, and nobody has to unlock anything."""
+"""`make demo` killed at every distinct moment and restarted: nothing is lost or locked."""
 
 import platform
 import subprocess
@@ -11,26 +11,43 @@ FIGURE = [
     "figures/fig5.png",
     "figures/fig5.pdf",
 ]  # of a step that writes two files, after which the page is written
-MOMENTS = {  # found by listing every change of a file that the engine and these steps make (EVENTS of faults/sitecustomize.py)
+# Found by listing every change of a file that the engine and these steps make (EVENTS of
+# faults/sitecustomize.py).
+MOMENTS = {
     "between the locks": {"program": "snakemake", "event": "open", "path": "locks/0.output.lock"},
-    "between the marks of a job that began": {"program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2},
+    "between the marks of a job that began": {
+        "program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2,
+    },
     "before a file is written": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.png"},
-    "before a file is written, and its step goes on": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.png", "orphans": True},
+    "before a file is written, and its step goes on": {
+        "program": FIGURES, "event": "open", "path": r"/\.fig5\.png", "orphans": True,
+    },
     "within the write of a file": {
-        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.png", "cut": "results/demo/figures/.fig5.png.*",
+        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.png",
+        "cut": "results/demo/figures/.fig5.png.*",
     },
     "between two files of a step": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.pdf"},
-    "within the last file, and its step goes on": {"program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True},
-    "after the last file of a step": {"program": FIGURES, "event": "os.remove", "path": r"/\.fig5\.pdf"},
+    "within the last file, and its step goes on": {
+        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True,
+    },
+    "after the last file of a step": {
+        "program": FIGURES, "event": "os.remove", "path": r"/\.fig5\.pdf",
+    },
     "before the record of a job": {"program": "snakemake", "event": "open", "path": "/metadata/"},
-    "between the records of a job": {"program": "snakemake", "event": "open", "path": "/metadata/", "nth": 2},
+    "between the records of a job": {
+        "program": "snakemake", "event": "open", "path": "/metadata/", "nth": 2,
+    },
     "within the record of a job": {
-        "program": "snakemake", "event": "os.remove", "path": "/incomplete/", "cut": ".snakemake/metadata/*",
+        "program": "snakemake", "event": "os.remove", "path": "/incomplete/",
+        "cut": ".snakemake/metadata/*",
     },
     "within the page": {
-        "program": "write_report", "event": "os.rename", "path": r"/\.report\.html", "cut": "results/demo/.report.html.*",
+        "program": "write_report", "event": "os.rename", "path": r"/\.report\.html",
+        "cut": "results/demo/.report.html.*",
     },
-    "when all is done, between the locks": {"program": "snakemake", "event": "os.remove", "path": "locks/0.output.lock", "cold": True},
+    "when all is done, between the locks": {
+        "program": "snakemake", "event": "os.remove", "path": "locks/0.output.lock", "cold": True,
+    },
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import locale, os, time, matplotlib, threadpoolctl, torch
 print(*(locale.setlocale(locale.LC_ALL, ""), hash("SING"), time.tzname, os.environ["HOME"], os.getcwd()), sep="\n")
 print(max(each["num_threads"] for each in threadpoolctl.threadpool_info()))
 print(*(matplotlib.rcParams[name] for name in ("font.family", "font.size", "savefig.facecolor")), sep="\n")
-"""
+"""  # noqa: E501
 
 
 def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(

@@ -44,7 +44,10 @@ def test_another_folder_is_refused_with_the_option_that_is_needed(tmp_path, opti
 
 
 def test_a_module_of_it_is_refused_with_what_to_do(tmp_path):
-    uses = f'module sing:\n    snakefile: "{ROOT}/Snakefile"\n    config: config\nuse rule * from sing as sing_*\n'
+    uses = (
+        f'module sing:\n    snakefile: "{ROOT}/Snakefile"\n    config: config\n'
+        "use rule * from sing as sing_*\n"
+    )
     (tmp_path / "Snakefile").write_text(uses)
     done = snakemake(tmp_path, "--dry-run")
     assert (

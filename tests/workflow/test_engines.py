@@ -72,8 +72,9 @@ def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_projec
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
-        # Snakemake watches one entry, as a parameter, and its own local files; DVC watches registries whole, a digest of
-        # all local files of the study, and compares the entry that comes of them.
+        # Snakemake watches one entry, as a parameter, and the local files of that entry. DVC
+        # watches whole registries and a digest of all local files of the study, and compares the
+        # resulting entry.
         watched = {"config/models.yaml", "config/spaces.yaml", "results/code.json"}
         assert covered(inputs, dvc_inputs - watched), (command, inputs ^ dvc_inputs)
 
@@ -169,9 +170,14 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "null_basis": ("float64", (1280, 280)),
     }
     report = json.loads((results / "projectors/efficientnet_lite0.json").read_text())
-    assert set(report) == {"rank", "null_dim", "rule", "tolerance", "orthonormality_error", "max_logit_change"} | {
-        "weight_dtype", "rank_stored", "rank_float64",
-    }  # fmt: skip
+    assert set(report) == {
+        "rank",
+        "null_dim",
+        "rule",
+        "tolerance",
+        "orthonormality_error",
+        "max_logit_change",
+    } | {"weight_dtype", "rank_stored", "rank_float64"}
     assert (
         report["rank"],
         report["rank_stored"],
@@ -206,10 +212,10 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     assert (fit["n_train"], fit["n_validation"], fit["n_held_out"], fit["folds"]) == (40, 20, 4, 5)
     scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
     assert list(scores.columns) == [
-        "image_id", "label", "class_index", "predicted_index", "fold", "is_deg", "as_deg", "as_contrast_deg",
-        "angle_original_deg", "angle_equivalent_deg", "conditional_is_deg", "conditional_as_deg", "null_energy", "logit_change",
-        "control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg",
-        "floor_is_deg",
+        "image_id", "label", "class_index", "predicted_index", "fold", "is_deg", "as_deg",
+        "as_contrast_deg", "angle_original_deg", "angle_equivalent_deg", "conditional_is_deg",
+        "conditional_as_deg", "null_energy", "logit_change", "control_is_deg", "control_as_deg",
+        "matched_is_deg", "matched_as_deg", "floor_is_deg",
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
     zero_shot = pd.read_parquet(results / "zero_shot/conse_minilm/efficientnet_lite0.parquet")
@@ -225,7 +231,7 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     )
     named = ["class_embeddings", "word_weights", "offset"]
     words, _ = read_tensors(results / "evidence/conse_minilm/efficientnet_lite0.safetensors", named)
-    assert {name: each.shape for name, each in words.items()} == {
+    assert {name: tensor.shape for name, tensor in words.items()} == {
         "class_embeddings": (1000, 384),
         "word_weights": (5,),
         "offset": (384,),
@@ -234,9 +240,10 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     np.testing.assert_allclose(np.linalg.norm([*classes.values()], axis=2), 1.0, atol=1e-5)
     evidence = json.loads((results / "evidence/conse_minilm/efficientnet_lite0.json").read_text())
     assert set(evidence) == {
-        "n", "principal_dim", "null_dim", "r2", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without",
-        "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "floor_is_deg", "floor_is_sd", "detectable", "blind_unique_r2",
-        "lambdas", "known_zero", "known_leak",
+        "n", "principal_dim", "null_dim", "r2", "r2_words", "unique_r2", "unique_r2_low",
+        "unique_r2_high", "unique_r2_without", "margin", "p", "turn_deg", "turn_low_deg",
+        "turn_high_deg", "floor_is_deg", "floor_is_sd", "detectable", "blind_unique_r2", "lambdas",
+        "known_zero", "known_leak",
     }  # fmt: skip
     assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
     assert (
@@ -313,7 +320,8 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     )
     steering = pd.read_parquet(results / "steering/conse_minilm/efficientnet_lite0.parquet")
     assert list(steering.columns) == [
-        "image_id", "label", "prompt", "target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change", "reachable",
+        "image_id", "label", "prompt", "target_is_deg", "step", "is_deg", "as_target_deg",
+        "as_label_deg", "logit_change", "reachable",
     ]  # fmt: skip
     assert (
         steering["reachable"].all()
@@ -372,9 +380,10 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
 
 
 TABLES = {
-    "models": 2, "angle_ladder": 6,
-    "labels": 38, "label_correlations": 1, "controls": 5, "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380,
-    "spurious": None, "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2, "probes": 2,
+    "models": 2, "angle_ladder": 6, "labels": 38, "label_correlations": 1, "controls": 5,
+    "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
+    "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
+    "probes": 2,
 }  # fmt: skip
 
 
@@ -688,7 +697,10 @@ def untouched(tmp_path_factory):
         (
             r"- 0\.001\n",
             "- -1.0\n",
-            "params.yaml: translator.lambdas.0: -1.0 Input should be greater than or equal to 0.000001",
+            (
+                "params.yaml: translator.lambdas.0: -1.0 Input should be greater than or equal "
+                "to 0.000001"
+            ),
         ),
         (
             r"tiny\]",

@@ -1,4 +1,4 @@
-"""A study of several layers, and texts of any kind: one study everywhere, the same in both engines."""
+"""A study of several layers, and texts of any kind: both engines see the same study."""
 
 import json
 import re
@@ -97,8 +97,11 @@ def test_the_home_folder_stands_for_a_tilde_in_snakemake_and_is_written_out_for_
     )
     step = ("python", "scripts/check_study.py", "--params", "params.yaml", "--output", "code.json")
     refused = project.run(*step, check=False, **home)
-    mend = "params.yaml: data.root, data.table: DVC knows no ~: `singflow study params.yaml` writes it out"
-    assert refused.returncode == 1 and mend in refused.stdout
+    fix = (
+        "params.yaml: data.root, data.table: DVC knows no ~: "
+        "`singflow study params.yaml` writes it out"
+    )
+    assert refused.returncode == 1 and fix in refused.stdout
     project.command("study", "params.yaml", **home)
     assert (
         yaml.safe_load((project.folder / "params.yaml").read_text())["data"]["root"]

@@ -1,4 +1,4 @@
-"""An analysis is added by seven files, as docs/architecture.md tells it, to a checkout whose study is finished."""
+"""Seven files add an analysis, as in docs/architecture.md, to a checkout with a finished study."""
 
 import re
 from pathlib import Path

@@ -60,7 +60,7 @@ def fine_tune(images, labels, folder):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A project with a table of three labels and the checkpoint; it knows what the checkpoint predicts."""
+    """A project with a table of three labels, the checkpoint, and the checkpoint's predictions."""
     project = Project(tmp_path_factory.mktemp("own"))
     packaged = pd.read_csv(project.folder / "config/vocab/packaged.csv")
     packaged["kind"] = packaged["class_index"].map(

@@ -1,4 +1,7 @@
-"""The whole plumbing of the paper, without its weights: every classifier by the steps that differ by it, both spaces as the README says."""
+"""All steps of the paper without its weights.
+
+Every classifier runs through the steps that depend on it, and both spaces as in the README.
+"""
 
 import gc
 import json
@@ -32,8 +35,9 @@ from tests.translators.test_networks import load_script
 from tests.workflow.test_readme import COMMANDS
 
 NULL_DIM = {
-    "resnet50": 1048, "vgg16": 3096, "vgg19": 3096, "densenet121": 24, "efficientnet_b4": 792, "efficientnet_b0": 280, "bit_resnet50": 1048,
-    "resnext101": 1048, "convnext_base": 24, "swin_large": 536, "dinov2_large": 1048, "deit3_large": 24, "eva02_large": 24, "dinovit": 24,
+    "resnet50": 1048, "vgg16": 3096, "vgg19": 3096, "densenet121": 24, "efficientnet_b4": 792,
+    "efficientnet_b0": 280, "bit_resnet50": 1048, "resnext101": 1048, "convnext_base": 24,
+    "swin_large": 536, "dinov2_large": 1048, "deit3_large": 24, "eva02_large": 24, "dinovit": 24,
     "dinovit_torchvision": 24, "dinovit_linear": 536,
 }  # fmt: skip
 FEW = ["densenet121", "efficientnet_b0"]  # of two libraries, with a small and a large null space
@@ -114,7 +118,7 @@ def assert_model(results, model, images):
 
 
 def assert_model_in_spaces(results, model, images, pairs):
-    """Translators, scores, and scans of so many pairs of a label and a concept, of a model fulfil the contract."""
+    """A model's translators and scores, and scans of `pairs` labels and concepts, are valid."""
     width = read_tensors(results / f"features/{model}/head.safetensors", ["weight"])[0][
         "weight"
     ].shape[1]
@@ -386,8 +390,8 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
         read_tensors(folder / "shard-00000.safetensors", ["features"])[0]["features"]
     )
     head = {
-        name: torch.from_numpy(each)
-        for name, each in read_tensors(folder / "head.safetensors", ["weight", "bias"])[0].items()
+        name: torch.from_numpy(tensor)
+        for name, tensor in read_tensors(folder / "head.safetensors", ["weight", "bias"])[0].items()
     }
     assert features.shape == (count, entry.feature_dim)
     for ours, theirs in ((features, feature), (features @ head["weight"].T + head["bias"], logits)):

@@ -1,4 +1,7 @@
-"""A study computed with Snakemake, published with DVC, cloned and fetched: nobody computes anything twice, and nothing is lost."""
+"""A study computed with Snakemake, published with DVC, cloned and fetched.
+
+Nobody computes anything twice, and nothing is lost.
+"""
 
 import fcntl
 import os
@@ -64,7 +67,10 @@ def flip(path):
 
 def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, tmp_path):
     assert re.search(
-        r"study demo: \d+ artifacts, \d+ pushed to remote local; tiers.*: metrics .* MB, translators .* MB, features .* MB",
+        (
+            r"study demo: \d+ artifacts, \d+ pushed to remote local; tiers.*: metrics .* MB, "
+            r"translators .* MB, features .* MB"
+        ),
         published.said,
     )
     assert "git add dvc.lock results/demo/metrics.json" in published.said
@@ -152,7 +158,10 @@ REFUSALS = {
     ),
     "damaged result": (
         lambda p: flip(p.folder / "results/demo/features/tiny/shard-00001.safetensors"),
-        r"error: results/demo/features/tiny/shard-00001.safetensors has changed since results/demo/\S+ was computed from it",
+        (
+            r"error: results/demo/features/tiny/shard-00001.safetensors has changed since "
+            r"results/demo/\S+ was computed from it"
+        ),
     ),
     "edited result": (
         lambda p: (p.folder / "results/demo/figures/fig3.pdf").open("ab").write(b"%"),
@@ -221,7 +230,10 @@ def test_a_changed_input_is_found_by_its_content_whatever_its_time_stamp(publish
     done = publisher.run("make", "-o", ".venv/workflow", "publish", check=False)
     assert done.returncode != 0
     assert re.search(
-        r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run",
+        (
+            r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was "
+            r"computed from it: restore it, or run"
+        ),
         done.stdout,
     )
 
@@ -286,7 +298,10 @@ def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, t
         refused = reader.run("singflow", "fetch", check=False)
         assert refused.returncode == 1
         assert re.fullmatch(
-            rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n",
+            (
+                rf"error: remote local \({store}\) has nothing of this study: "
+                r"is it the right one\? [ -~]+\n"
+            ),
             refused.stdout,
         )
 
@@ -366,35 +381,60 @@ def litter(project):
     ]
 
 
-PUBLISHING = {  # moments, found by listing every change of a file that publish makes (EVENTS of faults/sitecustomize.py)
-    "before an object lies in the cache": {"event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5},
+# Moments. They were found by listing every change of a file that publish makes (EVENTS of
+# faults/sitecustomize.py).
+PUBLISHING = {
+    "before an object lies in the cache": {
+        "event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
+    },
     "within an object of the cache": {
-        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5, "cut": ".dvc/cache/files/md5/??/.*",
+        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
+        "cut": ".dvc/cache/files/md5/??/.*",
     },
     "as a stage is committed": {"event": "open", "path": r"rwlock$", "nth": 9},
-    "within a record of a run": {"event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9, "cut": ".dvc/cache/runs/??/*/.*"},
+    "within a record of a run": {
+        "event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9,
+        "cut": ".dvc/cache/runs/??/*/.*",
+    },
     "before dvc.lock is written": {"event": "open", "path": "dvc.lock$", "cold": True},
-    "within dvc.lock": {"event": "os.remove", "path": "dvc.lock.before$", "nth": 2, "cut": "dvc.lock"},
-    "before an object lies in the remote": {"event": "open", "path": r"/store/files/md5/\w\w/\.", "nth": 5},
+    "within dvc.lock": {
+        "event": "os.remove", "path": "dvc.lock.before$", "nth": 2, "cut": "dvc.lock",
+    },
+    "before an object lies in the remote": {
+        "event": "open", "path": r"/store/files/md5/\w\w/\.", "nth": 5,
+    },
     "within an object of the remote": {
-        "event": "os.rename", "path": r"/store/files/md5/\w\w/\.", "nth": 9, "cut": "../store/files/md5/??/.*",
+        "event": "os.rename", "path": r"/store/files/md5/\w\w/\.", "nth": 9,
+        "cut": "../store/files/md5/??/.*",
     },
 }  # fmt: skip
 FETCHING = {
-    "before an object lies in the cache": {"event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5},
-    "within an object of the cache": {
-        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5, "cut": ".dvc/cache/files/md5/??/.*",
+    "before an object lies in the cache": {
+        "event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
     },
-    "before a result lies in its place": {"event": "open", "path": "/results/demo/", "nth": 9, "cold": True},
-    "within a result": {"event": "os.rename", "path": "/results/demo/", "nth": 9, "cut": "results/demo/**/.*"},
+    "within an object of the cache": {
+        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
+        "cut": ".dvc/cache/files/md5/??/.*",
+    },
+    "before a result lies in its place": {
+        "event": "open", "path": "/results/demo/", "nth": 9, "cold": True,
+    },
+    "within a result": {
+        "event": "os.rename", "path": "/results/demo/", "nth": 9, "cut": "results/demo/**/.*",
+    },
     "as a stage is checked out": {"event": "open", "path": r"rwlock$", "nth": 9},
-    "between the records for Snakemake": {"program": "--touch", "event": "open", "path": "/metadata/", "nth": 9},
+    "between the records for Snakemake": {
+        "program": "--touch", "event": "open", "path": "/metadata/", "nth": 9,
+    },
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def publisher_killed(published, tmp_path_factory):
-    """A checkout that publishes into an empty remote, with an empty cache, killed at every moment; what it held after each."""
+    """A checkout that publishes into an empty remote, killed at every moment.
+
+    Its cache is empty at the start. It records what it held after each kill.
+    """
     folder = tmp_path_factory.mktemp("killed")
     project = published.copy(folder / "publisher")
     project.store = folder / "store"
@@ -449,8 +489,8 @@ def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stop
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
     assert "pushed to remote local" in publisher.command("publish")
     there, published_there = (
-        {path.name for path in each.store.rglob("*") if path.is_file()}
-        for each in (publisher, published)
+        {path.name for path in project.store.rglob("*") if path.is_file()}
+        for project in (publisher, published)
     )
     assert there == published_there and len(there) > 9
 
@@ -459,11 +499,15 @@ def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     shutil.rmtree(publisher.store)
     commands = [
         subprocess.Popen(
-            [sys.executable, "-m", "singflow", "publish"], cwd=publisher.folder, env=publisher.environment(),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-m", "singflow", "publish"],
+            cwd=publisher.folder,
+            env=publisher.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     said = [command.communicate()[0] for command in commands]
     codes = sorted(command.returncode for command in commands)
     assert codes[0] == 0 and (codes[1] == 0 or any("lock" in text for text in said)), said

@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README and of the pages that it links to, run as a reader would."""
+"""Every command and snippet of the README and the pages that it links to, run as by a reader."""
 
 import json
 import os
@@ -63,7 +63,10 @@ REMOTES = [
 ]
 STUDY = ["singflow study demo --check", "singflow study eva02 --output eva02.yaml"]
 REFERENCE = [
-    "snakemake --cores all --configfile config/studies/imagenet507.yaml --until extract_features embed_images embed_prompts",
+    (
+        "snakemake --cores all --configfile config/studies/imagenet507.yaml --until "
+        "extract_features embed_images embed_prompts"
+    ),
     "singflow pack_reference results/imagenet507 reference/again",
 ]
 LAYERS = [
@@ -125,7 +128,7 @@ def change(project, snippet):
 
 
 def write_own_study(project, *snippets):
-    """Write mine.yaml out of snippets, later ones over earlier ones, as small as the studies of the tests."""
+    """Write mine.yaml from snippets, later ones over earlier ones, at the size of the tests."""
     study = {}
     for snippet in ({key: value for key, value in SMALL.items() if key != "models"}, *snippets):
         for key, value in snippet.items():
@@ -181,14 +184,18 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         "singflow study paper_smoke",
         "snakemake --cores all",
         "cat results/paper_smoke/tables/summary.txt",
-        "singflow import_translator --release checkpoints/released/densenet/linear --model densenet121",
+        (
+            "singflow import_translator --release checkpoints/released/densenet/linear --model "
+            "densenet121"
+        ),
         *SITE,
         "snakemake --profile slurm --configfile config/studies/eva02.yaml",
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["data"],
-        ["mine", "probe", "scratch"], ["siglip"], ["prompts"], ["pictures"], ["pictures"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
+        ["translator"], ["data"], ["data"], ["mine", "probe", "scratch"], ["siglip"], ["prompts"],
+        ["pictures"], ["pictures"],
     ]  # fmt: skip
 
 
@@ -230,7 +237,10 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     end = output[output.index("Study demo: 20 images") :]
     assert re.search(r"^efficientnet_lite0\S* +280 +\d", end, flags=re.MULTILINE)
     assert re.search(
-        r"^The paper's scores \(AS, \|AS\|, IS/\|AS\|\), which decide nothing here: efficientnet_lite0\S* [+-]\d",
+        (
+            r"^The paper's scores \(AS, \|AS\|, IS/\|AS\|\), which decide nothing here: "
+            r"efficientnet_lite0\S* [+-]\d"
+        ),
         end,
         flags=re.MULTILINE,
     )
@@ -248,8 +258,11 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
         data_root("packaged", ".") / pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0],
         reader.folder / "photo.jpg",
     )
-    (command,) = [each for each in COMMANDS if each.startswith("singflow analyze")]
-    said = r"^photo.jpg: bull mastiff.*by the reference's 507 images: efficientnet_lite0: nothing found.*toward 'a temple'"
+    (command,) = [line for line in COMMANDS if line.startswith("singflow analyze")]
+    said = (
+        r"^photo.jpg: bull mastiff.*by the reference's 507 images: efficientnet_lite0: "
+        r"nothing found.*toward 'a temple'"
+    )
     assert re.search(said, shell(reader, command), flags=re.DOTALL | re.MULTILINE)
     output = shell(reader, f"{command} --results results/demo --output analysis")
     image = json.loads((reader.folder / "analysis/photo.json").read_text())
@@ -279,8 +292,12 @@ def test_make_app_opens_the_page(reader):
     with said.open("w") as out:
         process = subprocess.Popen(
             ["make", "app", "APP=--port 0 --threads 1"],
-            cwd=reader.folder, env=reader.environment(), stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+            cwd=reader.folder,
+            env=reader.environment(),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     try:
         page = httpx.get(address_of(process, said), timeout=PATIENCE)
     finally:
@@ -298,7 +315,10 @@ def test_translators_are_listed_and_passed_on_and_the_demos_images_are_searched(
         r"^results/demo +conse_minilm +efficientnet_lite0 ", listed, flags=re.MULTILINE
     )
     assert re.search(r"export/lite0/translator.safetensors: R2 0\.2\d", exported)
-    taken = "singflow import_translator --release export/lite0 --model efficientnet_lite0 --space conse_minilm"
+    taken = (
+        "singflow import_translator --release export/lite0 --model efficientnet_lite0 "
+        "--space conse_minilm"
+    )
     assert "imported: [conse_minilm/efficientnet_lite0:" in shell(reader, taken)
     assert "'a dog' in conse_minilm, by efficientnet_lite0: 20 images" in found
     assert (
@@ -475,9 +495,9 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     )
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
     (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
-    assert [fill(each, "Egyptian cat") for each in ARTICLES["prompts"]["label_templates"]] == [
-        "an image of an Egyptian cat"
-    ]
+    assert [
+        fill(template, "Egyptian cat") for template in ARTICLES["prompts"]["label_templates"]
+    ] == ["an image of an Egyptian cat"]
     assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
 
 
@@ -499,7 +519,7 @@ def test_a_released_translator_is_imported(reader):
         "checkpoint_file": "best.pt",
     }
     (folder / "metadata.yaml").write_text(yaml.safe_dump(facts))
-    (command,) = [each for each in COMMANDS if "import_translator" in each]
+    (command,) = [line for line in COMMANDS if "import_translator" in line]
     assert "imported: [clip_vit_l14/densenet121:" in shell(reader, command)
 
 

@@ -1,4 +1,4 @@
-"""`singflow run`: one line about the progress, the step's own message when one fails, an end within seconds, and the summary."""
+"""`singflow run`: a progress line, the message of a failed step, a quick end, and the summary."""
 
 import json
 import os
@@ -14,7 +14,10 @@ import pytest
 
 RUN = ("singflow", "run", "--cores", "2")
 STEP = "scripts/plot_concepts.py"
-WAIT = "    import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')\n    paths = "
+WAIT = (
+    "    import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')\n"
+    "    paths = "
+)
 PROGRESS = re.compile(r"^(\d+) of (\d+) steps", flags=re.MULTILINE)
 
 
@@ -177,8 +180,12 @@ atexit.register(tell)
 def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
     (tmp_path / "probe").mkdir()
     (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
-    steps = {"fit_projector": "projectors/tiny.safetensors", "embed_prompts": "prompts/conse_minilm.safetensors",
-             "extract_head": "features/tiny/head.safetensors", "plot_concepts": "figures/fig5.png"}  # fmt: skip
+    steps = {
+        "fit_projector": "projectors/tiny.safetensors",
+        "embed_prompts": "prompts/conse_minilm.safetensors",
+        "extract_head": "features/tiny/head.safetensors",
+        "plot_concepts": "figures/fig5.png",
+    }
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
     path = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
     command = (
@@ -188,7 +195,7 @@ def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(p
         "1",
         "--",
         "--force",
-        *(f"results/demo/{each}" for each in steps.values()),
+        *(f"results/demo/{output}" for output in steps.values()),
     )
     project.run(*command, warm_start=False, PYTHONPATH=path, **several)
     told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]

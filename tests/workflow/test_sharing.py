@@ -1,4 +1,7 @@
-"""Studies as versions in one history, and translators in another repository: every command of docs/versions.md, run as a reader would."""
+"""Studies as versions in one history, and translators in another repository.
+
+Every command of docs/versions.md is run as a reader would.
+"""
 
 import hashlib
 import io
@@ -36,7 +39,10 @@ def shell(project, block):
 
 @pytest.fixture(scope="module")
 def study(snakemake_project, tmp_path_factory):
-    """A checkout whose history holds two versions of a study, and another study; what git's and DVC's servers have of it, too."""
+    """A checkout whose history holds two versions of a study and another study.
+
+    It also holds what the servers of git and DVC have of it.
+    """
     folder = tmp_path_factory.mktemp("sharing")
     project = snakemake_project.copy(folder / "study")
     project.store = folder / "store"
@@ -82,7 +88,8 @@ def test_three_commands_tell_what_a_change_did(study):
         "0.9",
     ]
     before, after = (
-        json.loads(each["metrics.json"])["conse_minilm"] for each in (study.first, study.second)
+        json.loads(artifacts["metrics.json"])["conse_minilm"]
+        for artifacts in (study.first, study.second)
     )
     changed = {
         f"conse_minilm.{model}.{name}": (value, after[model][name])
@@ -157,7 +164,10 @@ def test_another_project_translates_features_with_three_lines(study, other):
     get, check, follow, _, by_name = blocks("Translators and projectors in another project")
     shell(other, get)
     snippets = blocks("Translators and projectors in another project", "python")
-    save = 'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, equivalent=equivalent, again=translator(features))\n'
+    save = (
+        'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, '
+        "equivalent=equivalent, again=translator(features))\n"
+    )
     other.run("python", "-c", "".join([*snippets, save]))
     made = np.load(other.folder / "made.npz")
     results = study.folder / "results/demo"
@@ -170,9 +180,8 @@ def test_another_project_translates_features_with_three_lines(study, other):
     )
     np.testing.assert_array_equal(made["again"], made["embeddings"])
 
-    whole = (
-        shard["view"] == 0
-    )  # the scores that were published are angles between two such translations, by the fold's translator
+    # The published scores are angles between two such translations by the translator of the fold.
+    whole = shard["view"] == 0
     scores = (
         pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
         .set_index("image_id")

@@ -51,7 +51,7 @@ def add(tar, name, content):
 
 
 def pack(images):
-    """The packaged images below a folder, in all four forms, each in the order of labels and names."""
+    """The packaged images below a folder, in all four forms, ordered by label and name."""
     listed = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     photos = sorted(
         (label, path, (data_root("packaged", ".") / path).read_bytes())
@@ -168,7 +168,10 @@ def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_publi
         check_images(root, manifest, 10**8, 2, lambda items: items)
     with pytest.raises(
         InputError,
-        match=f"{first['path']}: (has changed|unreadable: .*) since the manifest|{first['path']}: .*run build_manifest",
+        match=(
+            f"{first['path']}: (has changed|unreadable: .*) since the "
+            f"manifest|{first['path']}: .*run build_manifest"
+        ),
     ):
         read_unchanged(root, first, 10**8)
     (root / first["archive"]).unlink()
@@ -178,7 +181,7 @@ def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_publi
         read_unchanged(root, first, 10**8)
 
 
-def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(
+def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(  # noqa: E501
     project, monkeypatch
 ):
     project.study(models=["tiny"], data=SOURCES["webdataset"])

@@ -1,4 +1,7 @@
-"""Settings of the nonlinear translators, compared by DVC's experiments: the commands of docs/versions.md, run as a reader would."""
+"""Settings of the nonlinear translators, compared by DVC's experiments.
+
+The commands of docs/versions.md are run as a reader would.
+"""
 
 import csv
 import io
@@ -20,7 +23,7 @@ ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A study of one model, its translators computed and committed, and after that a queue of four settings."""
+    """A study of one model with committed translators, and a queue of four settings."""
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
     project.study(
         models=["efficientnet_lite0"],

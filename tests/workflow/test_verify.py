@@ -71,7 +71,10 @@ def test_the_guide_counts_the_artifacts_of_the_demo(tmp_path):
         out.relative_to(results).parts[0] for out in outs if out.is_relative_to(results)
     )
     said = re.findall(
-        r"^(?:(NOT the same|the same): (\d+) artifacts|([\w.]+)): (\d+) identical(?:, (\d+) different)?$",
+        (
+            r"^(?:(NOT the same|the same): (\d+) artifacts|([\w.]+)): (\d+) identical(?:, "
+            r"(\d+) different)?$"
+        ),
         GUIDE,
         flags=re.MULTILINE,
     )
@@ -131,9 +134,9 @@ def test_how_far_a_result_is_off_is_known_from_the_cache_the_remote_or_git(publi
         differing = [line for line in said if "differs: " in line]
         assert code == 1 and len(differing) == 2
         assert (
-            f"first that differs: {SCORES}: different; column is_deg, row 3: 77.0 here, {true} there"
-            in differing[0]
-        )
+            f"first that differs: {SCORES}: different; column is_deg, row 3: 77.0 here, "
+            f"{true} there"
+        ) in differing[0]
         assert re.search(r"also differs: metrics.json: .*is_mean: 88.5 here, \d", differing[1])
         shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
     assert f"{SCORES}: different; MD5: " in next(

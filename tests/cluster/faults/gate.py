@@ -1,7 +1,8 @@
-"""Holds a step just before its shard is moved into place, when a test has put <number of the shard>.hold into the folder GATE.
+"""Hold a step just before its shard is moved into place.
 
-It goes on when the test writes <number>.order: "go"; "half", cut what was written in half and hang; "hog", take 6 GB and hang.
-A shard is held once: the next attempt goes through.
+A step is held when a test has put <number of the shard>.hold into the folder GATE, until the test
+writes <number>.order: "go" goes on; "half" cuts the written file in half and hangs; "hog" takes 6
+GB and hangs. A shard is held once: the next attempt goes through.
 """
 
 import os

@@ -7,7 +7,10 @@ from singflow.figures.style import STYLE, colour, plt
 
 
 def feature_norms(table: pd.DataFrame) -> Figure:
-    """Mean norm of every label's features, a row of dots a model. table: model, label, norm_mean."""
+    """Mean norm of every label's features, one row of dots per model.
+
+    The table has the columns model, label and norm_mean.
+    """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
         for number, (model, rows) in enumerate(table.groupby("model", sort=False)):
