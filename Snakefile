@@ -1,4 +1,3 @@
-from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -7,7 +6,6 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 HERE = workflow.current_basedir.get_path_or_uri(secret_free=True)
-
 if workflow.modifier.namespace:
     raise WorkflowError(
         f"{HERE} is no module: its rules work in their own folder. Let a rule of yours run it, "
@@ -19,11 +17,6 @@ if Path.cwd() != Path(HERE).resolve():
         "A study of your own is a file, "
         "`--configfile <file>`; results are in results/, which may be a link to another drive; "
         "`git clone` makes a second checkout"
-    )
-if not find_spec("singflow"):
-    raise WorkflowError(
-        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use "
-        ".venv/bin/snakemake"
     )
 
 
@@ -53,8 +46,30 @@ include: "rules/pictures.smk"
 include: "rules/report.smk"
 
 
-for step in list(workflow.rules):
-    equip(step)
+for step in STEPS:
+
+    rule:
+        name:
+            step.name
+        input:
+            **step.input,
+        output:
+            **step.output,
+        log:
+            step.file("logs", ".log"),
+        benchmark:
+            step.file("benchmarks", ".tsv")
+        localrule: step.local
+        conda:
+            "environment.yml"
+        threads: step.threads or 1
+        resources:
+            **step.resources,
+        params:
+            **step.params,
+            program=step.program,
+        shell:
+            "python {params.program} {params.flags} --log {log}"
 
 
 localrules:
@@ -66,10 +81,13 @@ rule all:
     default_target: True
     input:
         rules.write_report.output,
-        made("tables", ""),
-        made("figures", ""),
+        [
+            f"{RESULTS}/{name}"
+            for name in CATALOG
+            if name.startswith(("tables/", "figures/"))
+        ],
 
 
 rule tables:
     input:
-        TABLES,
+        [f"{RESULTS}/{name}" for name in artifacts("tables", ".csv")],

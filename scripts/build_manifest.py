@@ -22,15 +22,11 @@ from singflow.errors import InputError
 UNCROSSED = 5
 
 
-class Flags(Data, cli.Command):
-    """List, draw, decode once and split the images of a study."""
-
+class Flags(Data, cli.Step):
     folds: int
     reference: str | None = None
     seed: int
     threads: int
-    manifest: Path
-    rejected: Path
 
 
 def main(flags: Flags) -> None:
@@ -48,7 +44,7 @@ def main(flags: Flags) -> None:
     else:
         candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
     # beside the log, because Snakemake removes the outputs of a step that fails
-    refused = (flags.log or flags.rejected).with_name("rejected.csv")
+    refused = (flags.log or flags.path("rejected")).with_name("rejected.csv")
     try:
         manifest, rejected = build_manifest(
             root,
@@ -67,10 +63,10 @@ def main(flags: Flags) -> None:
         write_csv(refused, ["path", "reason"], error.rejected)
         raise InputError(f"{error}\n  all are listed in {refused}") from None
     refused.unlink(missing_ok=True)
-    write_csv(flags.rejected, ["path", "reason"], rejected)
+    write_csv(flags.path("rejected"), ["path", "reason"], rejected)
     if of_archives:
         manifest.attrs[ATTRIBUTE] = of_archives
-    write_parquet(flags.manifest, manifest)
+    write_parquet(flags.path("manifest"), manifest)
     held_out = int((manifest["split"] == "validation").sum())
     cli.log.info(
         "%d images under %d labels, %d held out; %d left out",

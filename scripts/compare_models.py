@@ -20,6 +20,7 @@ from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
 from singflow.config.reading import read_yaml
 
+PAPER = Path("report/paper.yaml")
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
 RANKED = [
     "known_zero",
@@ -35,21 +36,13 @@ RANKED = [
 
 
 class Flags(Summary, cli.Selection):
-    """Compare models: by D, by the paper's ratio, and with the removal of random subspaces."""
-
-    manifest: Path
-    controls: Path
-    evidence: Path
-    table: Path
-    paper: Path
     seed: int
-    tables: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = read_models(flags.table, [*BASIS, *RANKED])
-    manifest, paper = read_index(flags.manifest), read_yaml(flags.paper)
+    summary = read_models(flags.path("tables/models.csv"), [*BASIS, *RANKED])
+    manifest, paper = read_index(flags.path("manifest")), read_yaml(PAPER)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     sample = Sample.of(manifest["label"], flags.resample)
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
@@ -57,8 +50,8 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         # one table at a time, because a table takes a kilobyte per image
         for model in (name for name in flags.models if null_dims[name]):
-            table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
-            cases = read_json(flags.controls / space / f"{model}.json")["cases"]
+            table = read_parquet(flags.path("controls", space=space, model=model), "controls")
+            cases = read_json(flags.path("controls_report", space=space, model=model))["cases"]
             options = {
                 "resamples": flags.resamples,
                 "confidence": flags.confidence,
@@ -67,7 +60,9 @@ def main(flags: Flags) -> None:
             rows = excess_rows(table, cases, null_dims[model], sample, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
         judged = ranked.loc[(ranked["space"] == space) & ~ranked["in_sample"].astype(bool), "model"]
-        reports = {model: read_json(flags.evidence / space / f"{model}.json") for model in judged}
+        reports = {
+            model: read_json(flags.path("evidence", space=space, model=model)) for model in judged
+        }
         pairs.append(pair_rows(reports, flags.confidence).assign(space=space))
     order = order_rows(ranked)
     same = {
@@ -81,12 +76,12 @@ def main(flags: Flags) -> None:
     agreement = agreement_rows(order, chart, paper["space"], flags.permutations, flags.seed)
     order, pair = qualify(order, summary), pd.concat(pairs, ignore_index=True)
     write_table(
-        flags.tables / "controls.csv",
+        flags.path("tables/controls.csv"),
         qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
     )
-    write_table(flags.tables / "orders.csv", order)
+    write_table(flags.path("tables/orders.csv"), order)
     write_table(
-        flags.tables / "model_pairs.csv",
+        flags.path("tables/model_pairs.csv"),
         qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary),
     )
     ordered = [
@@ -98,10 +93,10 @@ def main(flags: Flags) -> None:
         for rows in ordered
     ]
     write_table(
-        flags.tables / "order_agreement.csv",
+        flags.path("tables/order_agreement.csv"),
         pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1),
     )
-    write_bytes(flags.tables / "orders.txt", render_orders(order, agreement).encode())
+    write_bytes(flags.path("tables/orders.txt"), render_orders(order, agreement).encode())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 loss, and into metrics.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -35,25 +35,18 @@ COLUMNS = [
 
 
 class Flags(cli.Selection):
-    """Gather the translators' held-out figures into table 2, a row per space, model, kind and loss,
-    and into metrics.
-    """
-
     kinds: list[str]
-    translators: Path
     min_r2: float
     seed: int
-    output: Path
-    metrics: Path
 
 
 def main(flags: Flags) -> None:
     rows, metrics = [], {}
     for space in flags.spaces:
         for model in flags.models:
-            folder = flags.translators / space / model
-            linear = judged_as_networks_are(read_json(folder / "linear.json"))
-            weights, _ = read_tensors(folder / "linear.safetensors", ["weight", "bias"])
+            of_pair = partial(flags.path, space=space, model=model)
+            linear = judged_as_networks_are(read_json(of_pair("translator_report")))
+            weights, _ = read_tensors(of_pair("translator"), ["weight", "bias"])
             reports = [
                 linear
                 | {
@@ -63,7 +56,7 @@ def main(flags: Flags) -> None:
                 }
             ]
             reports[0]["losses"] = {"ridge": linear}
-            reports += [read_json(folder / f"{kind}.json") for kind in flags.kinds]
+            reports += [read_json(of_pair("network_report", kind=kind)) for kind in flags.kinds]
             shared = {"space": space, "model": model, "seed": flags.seed}
             rows += [
                 shared | _row(report, loss, linear, flags.min_r2)
@@ -73,8 +66,8 @@ def main(flags: Flags) -> None:
             metrics.setdefault(space, {})[model] = {
                 report["kind"]: _held_out(report) for report in reports
             }
-    write_table(flags.output, pd.DataFrame(rows, columns=COLUMNS))
-    write_json(flags.metrics, metrics)
+    write_table(flags.path("tables/translators.csv"), pd.DataFrame(rows, columns=COLUMNS))
+    write_json(flags.path("tables/translators.json"), metrics)
     cli.log.info("%d models, %d spaces: %d rows", len(flags.models), len(flags.spaces), len(rows))
 
 

@@ -15,20 +15,12 @@ from singflow.towers.parameters import Prompts
 from singflow.towers.text_cache import TextCache
 
 
-class Flags(Prompts, cli.Command):
-    """Embed the texts of a head's classes, of which a model's own words are made, and the same
-    classes in other words.
-    """
-
-    study: str
+class Flags(Prompts, cli.Step):
     space: str
     model: str
-    entry: Path
-    head: Path
     classes: Path
     device: str
     threads: int
-    output: Path
 
 
 def main(flags: Flags) -> None:
@@ -38,10 +30,10 @@ def main(flags: Flags) -> None:
     from singflow.towers.device import pick_device
     from singflow.towers.spaces import LIBRARIES, class_spellings, load_text_tower, text_facts
 
-    head, made = read_tensors(flags.head, ["weight"])
+    head, made = read_tensors(flags.path("head"), ["weight"])
     listed = read_classes(flags.classes)
     names = made.parsed("class_names", list | None) or listed.names
-    entry = read_space(flags.entry)
+    entry = read_space(flags.path("space_entry"))
     untrained = isinstance(entry, OpenCLIPEntry) and entry.weights == "random"
     # no texts if the names are those of another class list, or if the text tower is untrained
     names = names if len(names) == len(head["weight"]) and not untrained else []
@@ -65,7 +57,7 @@ def main(flags: Flags) -> None:
         model=flags.model,
         weights_sha256=weights,
     )
-    write_tensors(flags.output, tensors, metadata)
+    write_tensors(flags.path("classes"), tensors, metadata)
     cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)
 
 

@@ -7,8 +7,6 @@ from singflow.towers.shards import ShardFlags, run_shard
 
 
 class Flags(ShardFlags):
-    """Run a space's image tower over one shard of the images."""
-
     space: str
 
 
@@ -22,7 +20,7 @@ def main(flags: Flags) -> None:
     from singflow.towers.text_cache import CACHE, TextCache
 
     torch.set_num_threads(flags.threads)
-    entry = read_space(flags.entry)
+    entry = read_space(flags.path("space_entry"))
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
     if isinstance(tower, ConSE):  # all shards need nearly the same sentences
@@ -42,7 +40,7 @@ def main(flags: Flags) -> None:
         precision=flags.precision,
         embeddings=statistics(tensors["embeddings"]),
     )
-    write_tensors(flags.output, tensors, metadata)
+    write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
 
 
 if __name__ == "__main__":

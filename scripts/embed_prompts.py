@@ -14,21 +14,12 @@ from singflow.towers.parameters import Prompts
 from singflow.towers.text_cache import TextCache
 
 
-class Flags(Prompts, cli.Command):
-    """Embed the labels' prompts, the concepts and the targets of steering with a space's text
-    tower.
-    """
-
-    study: str
+class Flags(Prompts, cli.Step):
     space: str
-    entry: Path
-    manifest: Path
     vocabulary: Path
     targets: list[str]
     device: str
     threads: int
-    output: Path
-    names: Path
 
 
 def main(flags: Flags) -> None:
@@ -41,14 +32,14 @@ def main(flags: Flags) -> None:
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(1)
     prompts = (
-        read_manifest(flags.manifest)
+        read_manifest(flags.path("manifest"))
         .drop_duplicates("label")
         .set_index("label")["prompt"]
         .sort_index()
     )
     labels = list(prompts.index)
     own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
-    entry = read_space(flags.entry)
+    entry = read_space(flags.path("space_entry"))
     device = pick_device(flags.device)
     tower = load_text_tower(entry, device)
     packages = ["torch", *LIBRARIES[entry.source]]
@@ -71,8 +62,10 @@ def main(flags: Flags) -> None:
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,
     )
-    write_tensors(flags.output, tensors, metadata)
-    write_json(flags.names, {"labels": labels, "concepts": concepts, "targets": flags.targets})
+    write_tensors(flags.path("texts"), tensors, metadata)
+    write_json(
+        flags.path("names"), {"labels": labels, "concepts": concepts, "targets": flags.targets}
+    )
     cli.log.info(
         "%s: %d labels, %d concepts, %d targets",
         flags.space,

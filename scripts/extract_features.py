@@ -7,8 +7,6 @@ from singflow.towers.shards import ShardFlags, run_shard
 
 
 class Flags(ShardFlags):
-    """Run a classifier over one shard of the images and keep the input of its head."""
-
     model: str
 
 
@@ -21,7 +19,7 @@ def main(flags: Flags) -> None:
     from singflow.towers.classifiers import load_classifier, weights_sha256
     from singflow.towers.extraction import statistics
 
-    entry = read_model(flags.entry)
+    entry = read_model(flags.path("model_entry"))
     classifier = load_classifier(entry)
     sha256 = weights_sha256(classifier.model)
     rows, tensors = run_shard(flags, classifier, classifier.preprocess, flags.model, "features")
@@ -46,7 +44,7 @@ def main(flags: Flags) -> None:
         top1_images=int(known.sum()),
         features=statistics(tensors["features"]),
     )
-    write_tensors(flags.output, tensors, metadata)
+    write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
     reported = entry.expected_top1
     if (
         top1 is not None

@@ -1,25 +1,18 @@
 """Write the weight and bias of a classifier's head."""
 
-from pathlib import Path
-
 from singflow import cli
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_model
 
 
-class Flags(cli.Command):
-    """Write the weight and bias of a classifier's head."""
-
-    study: str
+class Flags(cli.Step):
     model: str
-    entry: Path
-    output: Path
 
 
 def main(flags: Flags) -> None:
     from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
 
-    entry = read_model(flags.entry)
+    entry = read_model(flags.path("model_entry"))
     classifier = load_classifier(entry)
     metadata = provenance(
         ["torch", entry.source],
@@ -31,7 +24,7 @@ def main(flags: Flags) -> None:
         weight_dtype=stored_precision(classifier.weight),
     )
     write_tensors(
-        flags.output,
+        flags.path("head"),
         {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()},
         metadata,
     )

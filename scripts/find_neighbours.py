@@ -1,56 +1,34 @@
 """Find the real image nearest to every translated feature, before and after null removal."""
 
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.metrics import Removal, share
-from singflow.artifacts.shards import iterate_whole, read_index, together
+from singflow.analyses.inputs import Inputs
+from singflow.analyses.metrics import Removal
+from singflow.artifacts.shards import together
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_null_basis
 from singflow.pictures.neighbours import Index, contents, nearest
-from singflow.translators.linear import read_crossfitted
 
 AT_ONCE = 25_000  # images per search; every search reads each cell of the index once
 
 
-class Flags(cli.Command):
-    """Find the real image nearest to every image's translated feature, before and after its null
-    component is removed.
-    """
-
-    manifest: Path
-    features: Path
-    embeddings: Path
-    shards: int
-    projector: Path
-    translator: Path
+class Flags(cli.PairStep):
     exact_up_to: int
-    threads: int
-    output: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_index(flags.manifest, "sha256")
-    content = contents(manifest["sha256"])
-    translators, basis = (
-        read_crossfitted(flags.translator, manifest),
-        read_null_basis(flags.projector),
-    )
-    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
-
-    gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
-    index = (
-        Index(gallery, content, flags.output.parent) if len(manifest) > flags.exact_up_to else None
-    )
+    inputs, output = Inputs.of(flags, "sha256"), flags.path("neighbours")
+    content, gallery = contents(inputs.manifest["sha256"]), inputs.embeddings
+    translators, removed = inputs.translators, inputs.null_translators
+    large = len(inputs.manifest) > flags.exact_up_to
+    index = Index(gallery, content, output.parent) if large else None
 
     def translated() -> Iterator[tuple[np.ndarray, ...]]:
-        for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
+        for image_id, features in inputs.features():
             removal = Removal(translators(features, image_id), removed(features, image_id))
             yield image_id, removal.original, removal.equivalent
 
@@ -70,7 +48,7 @@ def main(flags: Flags) -> None:
         }
         blocks.append(pd.DataFrame(columns))
     table = pd.concat(blocks).sort_values("image_id", ignore_index=True)
-    write_parquet(flags.output, table)
+    write_parquet(output, table)
     moved = (table["original_id"] != table["equivalent_id"]).mean()
     cli.log.info(
         "%d images, searched %s; null removal changes the nearest of %.1f %%",

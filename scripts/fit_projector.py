@@ -1,44 +1,38 @@
 """Split the feature space of a head into principal and null space."""
 
-from pathlib import Path
-
 from singflow import cli
 from singflow.analyses.geometry import logit_change, null_space, remove_null
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import in_blocks, iterate_shards, read_index
-from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.artifacts.shards import in_blocks, iterate_shards
+from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.translators.parameters import Projector
 
 
-class Flags(Projector, cli.Command):
-    """Split the feature space of a head into principal and null space."""
-
-    study: str
-    model: str
-    head: Path
-    features: Path
-    shards: int
-    manifest: Path
-    threads: int
-    projector: Path
-    report: Path
+class Flags(Projector, cli.ModelStep):
+    pass
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    head, made = read_tensors(flags.head, ["weight"])
-    split = null_space(head["weight"], flags.rule, flags.energy, flags.rank, made["weight_dtype"])
+    inputs = Inputs.of(flags)
+    weight, made = inputs.head["weight"], inputs.head_facts
+    split = null_space(weight, flags.rule, flags.energy, flags.rank, made["weight_dtype"])
     null_dim = split.basis.shape[1]
     largest = 0.0
     for shard in iterate_shards(
-        flags.features, "features", flags.shards, read_index(flags.manifest), made["weights_sha256"]
+        inputs.path("features").parent,
+        "features",
+        flags.shards,
+        inputs.manifest,
+        made["weights_sha256"],
     ):
         for features in in_blocks(shard["features"]):
-            change = logit_change(head["weight"], features, remove_null(features, split.basis))
+            change = logit_change(weight, features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)
     write_tensors(
-        flags.projector,
+        flags.path("projector"),
         {"singular_values": split.singular_values, "null_basis": split.basis},
         metadata,
     )
@@ -53,7 +47,7 @@ def main(flags: Flags) -> None:
         "orthonormality_error": split.orthonormality_error,
         "max_logit_change": largest,
     }
-    write_json(flags.report, report)
+    write_json(flags.path("projector_report"), report)
     if split.rank_stored != split.rank_float64:
         cli.log.info(
             "%s: rank %d at the precision of its stored weights (%s), %d at float64",

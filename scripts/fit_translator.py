@@ -2,37 +2,23 @@
 and one on all training images.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from singflow import cli
 from singflow.analyses.fitting import fit_translators, judge
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.linear import check_weights, read_imported
 from singflow.translators.parameters import Translator
-from singflow.translators.reference import Paired, study_and_training
+from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
 
-class Flags(Translator, cli.Command):
-    """Fit translators from features to embeddings: one for each fold, that never sees the fold's
-    images, and one of all training images.
-    """
-
-    study: str
-    model: str
-    space: str
-    manifest: Path
-    features: Path
-    embeddings: Path
-    shards: int
-    threads: int
-    translator: Path
-    report: Path
+class Flags(Translator, cli.PairStep):
+    pass
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:
@@ -68,12 +54,11 @@ def imported(
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, images = study_and_training(
-        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
-    )
+    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    own, images = inputs.pairs, inputs.training(flags.reference)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
-        check_weights(flags.space, flags.model, flags.features, flags.embeddings)
+        check_weights(flags.space, flags.model, own.features, own.embeddings)
     translators, means, facts = (
         imported(flags, images, released)
         if released
@@ -109,7 +94,7 @@ def main(flags: Flags) -> None:
             "fold_bias": np.stack([fold.bias for fold in folds]),
         }
     write_tensors(
-        flags.translator,
+        flags.path("translator"),
         {name: tensor.astype(np.float32) for name, tensor in tensors.items()},
         metadata,
     )
@@ -123,7 +108,7 @@ def main(flags: Flags) -> None:
         **split_off.facts("held_out", len(whole.bias)),
         "n_held_out": split_off.agreement.n,
     }
-    write_json(flags.report, report | facts)
+    write_json(flags.path("translator_report"), report | facts)
     fitted = (
         "imported"
         if released

@@ -22,15 +22,7 @@ NAMES = ["label", "concept"]
 
 
 class Flags(Concepts, cli.Selection):
-    """List every label's strongest and weakest concepts, and the concepts near to it that may be
-    spurious cues.
-    """
-
-    concepts: Path
-    table: Path
     confidence: float = Field(gt=0, lt=1)
-    output: Path
-    spurious: Path
 
 
 def read_scan(path: Path) -> Scan:
@@ -82,7 +74,7 @@ def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
 
 def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Extreme concepts and candidates for spurious cues of one model in one space."""
-    path = flags.concepts / space / f"{model}.parquet"
+    path = flags.path("concepts", space=space, model=model)
     scan = read_scan(path)
     if not scan.contrast.any():
         cli.log.info(
@@ -103,7 +95,7 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
 
 
 def main(flags: Flags) -> None:
-    models = read_models(flags.table)
+    models = read_models(flags.path("tables/models.csv"))
     extremes, cues = zip(
         *(list_scan(flags, space, model) for space in flags.spaces for model in flags.models),
         strict=True,
@@ -120,8 +112,10 @@ def main(flags: Flags) -> None:
         [*head, "kind", "place", *found, *moved],
         [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"],
     )
-    write_table(flags.output, qualify(pd.concat(extremes)[extreme_columns], models))
-    write_table(flags.spurious, qualify(pd.concat(cues)[cue_columns], models))
+    write_table(
+        flags.path("tables/concepts.csv"), qualify(pd.concat(extremes)[extreme_columns], models)
+    )
+    write_table(flags.path("tables/spurious.csv"), qualify(pd.concat(cues)[cue_columns], models))
     cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))
 
 

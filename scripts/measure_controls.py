@@ -2,8 +2,6 @@
 subspaces, and parts of the row space.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from singflow import cli
@@ -17,42 +15,23 @@ from singflow.analyses.controls import (
     empty_table,
     matched,
 )
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
-from singflow.artifacts.files import read_names, write_json
-from singflow.artifacts.shards import iterate_whole, label_rows, read_index
+from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet, write_row_groups
-from singflow.artifacts.tensors import read_null_basis, read_tensors
-from singflow.translators.linear import read_crossfitted
 
 ROWS = 4096  # features scored at once
 SHARES = 4e8  # bytes of the translators' shares that are in memory at once
 
 
-class Flags(Removals, cli.Command):
-    """Score every image after other subspaces are removed: parts of the null space, random ones,
-    parts of the row space.
-    """
-
-    manifest: Path
-    features: Path
-    shards: int
-    projector: Path
-    translator: Path
-    texts: Path
-    names: Path
+class Flags(Removals, cli.PairStep):
     seed: int
-    threads: int
-    output: Path
-    report: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_index(flags.manifest)
-    basis = read_null_basis(flags.projector)
-    translators = read_crossfitted(flags.translator, manifest)
-    texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
-    text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
+    inputs, output = Inputs.of(flags), flags.path("controls")
+    manifest, basis, translators = inputs.manifest, inputs.null_basis, inputs.translators
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
 
     def wants_more(case: Case) -> bool:
@@ -68,10 +47,9 @@ def main(flags: Flags) -> None:
             )
             for case, subspace in drawn.items()
         }
-        for image_id, features in iterate_whole(
-            flags.features, "features", flags.shards, manifest, size=ROWS
-        ):
-            original, targets = translators(features, image_id), texts[text_of[image_id]]
+        for image_id, features in inputs.features(size=ROWS):
+            original = translators(features, image_id)
+            targets = inputs.label_texts[inputs.label_of[image_id]]
             for case, share in shares.items():
                 removal = Removal(original, share(features, image_id))
                 scores[case].update(image_id, removal, targets)
@@ -92,9 +70,9 @@ def main(flags: Flags) -> None:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()
     if scores:
-        write_row_groups(flags.output, (done.table(ids, case) for case, done in scores.items()))
+        write_row_groups(output, (done.table(ids, case) for case, done in scores.items()))
     else:
-        write_parquet(flags.output, empty_table())
+        write_parquet(output, empty_table())
     report = [
         {
             "subspace": case.subspace,
@@ -108,7 +86,8 @@ def main(flags: Flags) -> None:
         for case, done in scores.items()
     ]
     write_json(
-        flags.report, {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report}
+        flags.path("controls_report"),
+        {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report},
     )
     unstable = sum(not row["stable"] for row in report)
     draws = sum(done.draws for done in scores.values())

@@ -4,7 +4,6 @@ which leaks this study could have found.
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -15,52 +14,29 @@ from singflow import cli
 from singflow.analyses.evidence import Evidence, measure, turn_deg
 from singflow.analyses.floor import Head, Rows, answers, floor, image_scores, refit, whole_images
 from singflow.analyses.geometry import complement, coordinate_axes
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import Block
-from singflow.artifacts.files import read_json, read_names, write_json
-from singflow.artifacts.shards import label_rows, shard_path
+from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import provenance, read_null_basis, read_tensors, write_tensors
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate
-from singflow.translators.reference import study_and_training
 
 
-class Flags(Evidence, cli.Command):
-    """Test whether the null component tells of an image what the logits do not, and what the study
-    could have seen.
-    """
-
+class Flags(Evidence, cli.PairStep):
     lambdas: list[Annotated[float, Field(gt=0)]]
     folds: int
     reference: str | None
     confidence: float
-    study: str
-    space: str
-    model: str
-    manifest: Path
-    head: Path
-    classes: Path
-    features: Path
-    embeddings: Path
-    shards: int
-    projector: Path
-    translator: Path
-    texts: Path
-    names: Path
     seed: int
-    threads: int
-    report: Path
-    planted: Path
-    words: Path
-    images: Path
 
 
-def known(head: Path, embeddings: Path) -> dict[str, bool]:
+def known(inputs: Inputs) -> dict[str, bool]:
     """Whether the answer is known in advance.
 
     The null space holds nothing if the image tower is a function of the logits, and a leak if
     classes were cut off the head.
     """
-    (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
+    model, (_, space) = inputs.head_facts, read_tensors(inputs.path("embeddings"), [])
     leak = model.get("keep_classes", "null") != "null"
     return {
         "known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"),
@@ -73,7 +49,7 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
 
     An imported translator has neither, so they are computed here.
     """
-    translator = read_json(flags.translator)
+    translator = read_json(flags.path("translator_report"))
     penalty = translator.of_kind("lambda", float | None)
     if penalty is None:
         validation = cross_validate(sums, flags.lambdas, flags.threads)
@@ -85,14 +61,12 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, training = study_and_training(
-        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
-    )
+    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    own, training = inputs.pairs, inputs.training(flags.reference)
     pool = [training] if training is own else [training, own]
-    basis = read_null_basis(flags.projector)
-    tensors, _ = read_tensors(flags.head, ["weight", "bias"])
-    head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
-    spelled, _ = read_tensors(flags.classes, ["class_embeddings", "other_embeddings"])
+    basis = inputs.null_basis
+    head = Head(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
+    spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
         for name in ("class_embeddings", "other_embeddings")
@@ -112,16 +86,13 @@ def main(flags: Flags) -> None:
         seed=flags.seed,
     )
     n, facts = len(own.manifest), found.facts
-    labels = read_names(flags.names)["labels"]
-    label_texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"][
-        label_rows(own.manifest, labels, flags.names)
-    ]
+    label_texts = inputs.label_texts[inputs.label_of]
     floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
     if basis.shape[1]:
         axes, rank = coordinate_axes(
             basis, lambda: chain.from_iterable(images.features_alone() for images in pool)
         )
-        sums, folder = GroupSums(training.split(flags.folds)), flags.report.parent
+        sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
         penalty, r2 = validated(sums, flags)
@@ -162,26 +133,28 @@ def main(flags: Flags) -> None:
         **turns,
         "floor_is_deg": float(floors.mean()),
         "floor_is_sd": spread,
-        **known(flags.head, flags.embeddings),
+        **known(inputs),
     }
     columns = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
     write_parquet(
-        flags.images,
+        flags.path("evidence_images"),
         pd.DataFrame(
             columns
             | dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))
         ),
     )
-    write_parquet(flags.planted, found.planted)
+    write_parquet(flags.path("planted_leaks"), found.planted)
     saved = {
         "class_embeddings": spelled["class_embeddings"],
         "word_weights": found.words.weights,
         "offset": found.words.offset,
     }
     write_tensors(
-        flags.words, saved, provenance([], study=flags.study, space=flags.space, model=flags.model)
+        flags.path("own_words"),
+        saved,
+        provenance([], study=flags.study, space=flags.space, model=flags.model),
     )
-    write_json(flags.report, report)
+    write_json(flags.path("evidence"), report)
     cli.log.info(
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),

@@ -3,7 +3,6 @@ are made visible.
 """
 
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,43 +12,29 @@ from singflow.analyses.evidence import Spread, Words, remainders
 from singflow.analyses.floor import Head, whole_images
 from singflow.analyses.geometry import complement
 from singflow.analyses.head_extension import enough, head_extension
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import read_out
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_null_basis, read_tensors
-from singflow.translators.reference import study_and_training
+from singflow.artifacts.tensors import read_tensors
 
 
-class Flags(cli.Command):
-    """Measure how much a read-out tells of the embeddings when some null directions of the head are
-    made visible.
-    """
-
+class Flags(cli.PairStep):
     reference: str | None
     confidence: float
-    manifest: Path
-    head: Path
-    features: Path
-    embeddings: Path
-    shards: int
-    projector: Path
-    evidence: Path
-    words: Path
     seed: int
-    threads: int
-    output: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, training = study_and_training(
-        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
+    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    own, training = inputs.pairs, inputs.training(flags.reference)
+    basis = inputs.null_basis
+    head = Head(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
+    spoken, _ = read_tensors(
+        inputs.path("own_words"), ["class_embeddings", "word_weights", "offset"]
     )
-    basis = read_null_basis(flags.projector)
-    tensors, _ = read_tensors(flags.head, ["weight", "bias"])
-    head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
-    spoken, _ = read_tensors(flags.words, ["class_embeddings", "word_weights", "offset"])
-    lambdas = read_json(flags.evidence).of_kind("lambdas", dict | None)
+    lambdas = read_json(inputs.path("evidence")).of_kind("lambdas", dict | None)
     curve = pd.DataFrame(
         {
             "directions": [0],
@@ -76,7 +61,7 @@ def main(flags: Flags) -> None:
             min(basis.shape[1], len(words.offset)),
             flags.confidence,
         )
-    write_parquet(flags.output, curve)
+    write_parquet(flags.path("head_extensions"), curve)
     last, fewest = curve.iloc[-1], enough(curve)
     cli.log.info(
         "D %.4f with %d null directions%s",

@@ -7,33 +7,17 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.metrics import Removal, contrast_deg, share
-from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_index
+from singflow.analyses.inputs import Inputs
+from singflow.analyses.metrics import Removal, contrast_deg
 from singflow.artifacts.tables import iterate_row_groups, read_parquet, write_parquet
-from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.data.manifest import head_classes
 from singflow.errors import InputError
-from singflow.translators.linear import read_crossfitted
 
 ROWS = 4096  # features scored at once
 
 
-class Flags(cli.Command):
-    """Score every image before and after its null component is removed."""
-
-    manifest: Path
-    head: Path
-    features: Path
-    shards: int
-    projector: Path
-    translator: Path
-    texts: Path
-    names: Path
-    controls: Path
-    evidence: Path
-    threads: int
-    output: Path
+class Flags(cli.PairStep):
+    pass
 
 
 def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
@@ -70,25 +54,17 @@ def read_evidence(path: Path, image_id: pd.Series) -> pd.DataFrame:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_index(flags.manifest)
-    head, made = read_tensors(flags.head, ["weight", "bias"])
-    manifest = manifest.assign(
-        class_index=head_classes(manifest, made.parsed("class_names", list | None))
-    )
-    basis = read_null_basis(flags.projector)
-    translators = read_crossfitted(flags.translator, manifest)
-    texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
-    labels = np.array(read_names(flags.names)["labels"], dtype=object)
-    text_of = label_rows(manifest, labels, flags.names)
-    class_index = manifest["class_index"].to_numpy()
-    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
-    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(
-        read_evidence(flags.evidence, manifest["image_id"])
+    inputs = Inputs.of(flags)
+    manifest, head, basis = inputs.manifest, inputs.head, inputs.null_basis
+    class_names = inputs.head_facts.parsed("class_names", list | None)
+    class_index = np.asarray(head_classes(manifest, class_names))
+    translators, removed = inputs.translators, inputs.null_translators
+    texts, labels, text_of = inputs.label_texts, inputs.labels, inputs.label_of
+    beside = read_controls(flags.path("controls"), basis.shape[1], manifest["image_id"]).join(
+        read_evidence(flags.path("evidence_images"), manifest["image_id"])
     )
     blocks = []
-    for image_id, features in iterate_whole(
-        flags.features, "features", flags.shards, manifest, size=ROWS
-    ):
+    for image_id, features in inputs.features(size=ROWS):
         removal = Removal(translators(features, image_id), removed(features, image_id))
         angle_original, angle_equivalent = removal.angles(texts[text_of[image_id]])
         own = beside.loc[image_id]
@@ -113,7 +89,7 @@ def main(flags: Flags) -> None:
         }
         blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
     scores = pd.concat(blocks, ignore_index=True)
-    write_parquet(flags.output, scores)
+    write_parquet(flags.path("scores"), scores)
     cli.log.info(
         "%d images: IS %.2f, floor %.2f; AS %+.2f, |AS| %.2f degrees; "
         "random subspaces of %d dimensions: IS %.2f",

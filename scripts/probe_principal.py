@@ -1,53 +1,40 @@
 """Train linear classifiers on principal features before and after translation, and test them."""
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 
 from singflow import cli
 from singflow.analyses.geometry import remove_null
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
 from singflow.artifacts.files import write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, iterate_shards, read_index
-from singflow.artifacts.tensors import read_null_basis
+from singflow.artifacts.shards import in_blocks, iterate_shards
 from singflow.errors import InputError
-from singflow.translators.crossfit import CrossFitted
-from singflow.translators.linear import read_crossfitted
 
 
-class Flags(Probe, cli.Command):
-    """Train linear classifiers on principal features before and after translation, and test
-    them.
-    """
-
+class Flags(Probe, cli.PairStep):
     confidence: float
-    manifest: Path
-    features: Path
-    shards: int
-    projector: Path
-    translator: Path
-    threads: int
-    output: Path
 
 
-def read_rows(
-    flags: Flags, manifest: pd.DataFrame, roles: Roles, basis: np.ndarray, translators: CrossFitted
-) -> tuple[dict[str, Matrix], int]:
+def read_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], int]:
     """Rows before and after translation, in the order of images and views, and the number of views.
 
     An image is translated by a map that has not seen it, if there is such a map.
     """
+    folder, translators, basis = (
+        inputs.path("features").parent,
+        inputs.translators,
+        inputs.null_basis,
+    )
     rows: dict[str, Matrix] = {}
     seen = views = 0
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+    for shard in iterate_shards(folder, "features", inputs.shards, inputs.manifest):
         if not rows:
             views = int(shard["view"].max()) + 1
             first = roles.first_rows(views)
             widths = len(basis), len(translators.whole.bias)
             rows = {
-                kind: Scratch(flags.output.parent, int(first[-1]), width)
+                kind: Scratch(inputs.path("probes").parent, int(first[-1]), width)
                 for kind, width in zip(KINDS, widths, strict=True)
             }
         wanted = roles.training[shard["image_id"]] | (
@@ -64,7 +51,7 @@ def read_rows(
             seen += len(place)
     if seen != first[-1]:
         raise InputError(
-            f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: "
+            f"{folder}: holds {seen} rows that the probe needs, not {first[-1]}: "
             "remove it and run the workflow again"
         )
     return rows, views
@@ -72,17 +59,15 @@ def read_rows(
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)  # per matrix product: blocks and classifiers share the threads
-    manifest = read_index(flags.manifest, "sha256")
-    basis = read_null_basis(flags.projector)
-    translators = read_crossfitted(flags.translator, manifest)
+    inputs = Inputs.of(flags, "sha256")
+    manifest, translators = inputs.manifest, inputs.translators
     roles = assign_roles(manifest)
-    rows, views = read_rows(flags, manifest, roles, basis, translators)
-    report = probe(
-        rows, roles, views, len(basis) - basis.shape[1], flags, flags.confidence, flags.threads
-    )
+    rows, views = read_rows(inputs, roles)
+    dimension, null_dim = inputs.null_basis.shape
+    report = probe(rows, roles, views, dimension - null_dim, flags, flags.confidence, flags.threads)
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
     report["n_test_in_sample"] = int((roles.test & (translators.place != translators.fold)).sum())
-    write_json(flags.output, report)
+    write_json(flags.path("probes"), report)
     if report["note"]:
         cli.log.warning("%s", report["note"])
     if report["accuracy_principal"] is not None:

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.steering import Steering
-from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, read_manifest, read_whole
+from singflow.artifacts.shards import read_manifest, read_whole
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.config.registry import read_space
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root
@@ -32,66 +31,46 @@ from singflow.pictures.selection import (
     removal_pictures,
     steering_pictures,
 )
-from singflow.translators.linear import read_crossfitted
+
+LINEAR = "linear"  # kind of the translator of every model
 
 
-class Flags(Pictures, Steering, cli.Command):
-    """Draw what null removal, steering and other perturbations do to some images: by a generator,
-    or as the nearest real images.
-    """
-
-    model: str
-    space: str
+class Flags(Pictures, Steering, cli.PairStep):
     models: list[str]
     kinds: list[str]
-    entry: Path
-    manifest: Path
     source: str
     root: str
     max_pixels: int
-    features: Path
-    embeddings: Path
-    shards: int
-    projector: Path
-    translators: Path
-    linear: str
-    texts: Path
-    names: Path
     device: str
     seed: int
-    threads: int
-    output: Path
 
 
-def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Picture]:
+def plan(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
-    names = read_names(flags.names)
+    names = inputs.names
     if names["targets"] != flags.prompts:
         raise InputError(
-            f"{flags.names}: its targets are {names['targets']}, not steering.prompts "
+            f"{inputs.path('names')}: its targets are {names['targets']}, not steering.prompts "
             f"{flags.prompts}: run embed_prompts again"
         )
-    texts = read_tensors(
-        flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
-    )[0]
+    targets = inputs.texts("target_embeddings") if flags.prompts else []
     features = read_whole(
-        flags.features, "features", flags.shards, len(manifest), list(chosen["image_id"])
+        inputs.path("features").parent,
+        "features",
+        flags.shards,
+        len(inputs.manifest),
+        list(chosen["image_id"]),
     )
-    label_texts = texts["label_embeddings"][
-        [names["labels"].index(label) for label in chosen["label"]]
-    ]
+    label_texts = inputs.label_texts[inputs.label_of[chosen["image_id"]]]
     subjects = [
         Subject(int(i), label, *arrays)
         for i, label, *arrays in zip(
             chosen["image_id"], chosen["label"], features, label_texts, strict=True
         )
     ]
-    stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
-    basis = read_null_basis(flags.projector)
-    head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    translators = read_crossfitted(
-        flags.translators / f"{flags.linear}.safetensors", manifest
-    ).each(lambda translator: translator.astype(np.float64))
+    weight, bias = (inputs.head[name].astype(np.float64) for name in ("weight", "bias"))
+    head = Head(weight, bias, inputs.null_basis)
+    translators = inputs.translators.each(lambda translator: translator.astype(np.float64))
     own = {
         subject.image_id: translators.maps[translators.place[subject.image_id]]
         for subject in subjects
@@ -99,33 +78,33 @@ def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Pic
     pictures = [
         picture
         for subject in subjects
-        for picture in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)
+        for picture in removal_pictures("fig1", subject, head, own[subject.image_id], LINEAR)
     ]
     if flags.model != flags.closeup:
         return pictures
-    prompts = dict(zip(flags.prompts, texts.get("target_embeddings", []), strict=True))
+    prompts = dict(zip(flags.prompts, targets, strict=True))
     for subject in subjects:
         pictures += steering_pictures(
             "fig6",
             subject,
             head,
             own[subject.image_id],
-            flags.linear,
+            LINEAR,
             prompts,
             [max(flags.target_is_deg)],
         )
     translator = own[subjects[0].image_id]
     ladder = dict(list(prompts.items())[:1])
     pictures += steering_pictures(
-        "fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg
+        "fig10", subjects[0], head, translator, LINEAR, ladder, flags.ladder_is_deg
     )
-    pictures += removal_pictures("fig11", subjects[0], head, translator, flags.linear)
+    pictures += removal_pictures("fig11", subjects[0], head, translator, LINEAR)
     for kind in flags.kinds if flags.model in flags.models else []:
         pictures += removal_pictures(
-            "fig11", subjects[0], head, nonlinear(flags.translators / f"{kind}.safetensors"), kind
+            "fig11", subjects[0], head, nonlinear(flags.path("network", kind=kind)), kind
         )
     return pictures + perturbation_pictures(
-        "fig13", subjects[0], head, translator, flags.linear, flags.seed
+        "fig13", subjects[0], head, translator, LINEAR, flags.seed
     )
 
 
@@ -146,10 +125,12 @@ def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    renderer = choose_renderer(flags.renderer, flags.space, read_space(flags.entry), flags)
-    manifest = read_manifest(flags.manifest)
+    renderer = choose_renderer(
+        flags.renderer, flags.space, read_space(flags.path("space_entry")), flags
+    )
+    inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
-    pictures = plan(flags, manifest, chosen)
+    pictures = plan(flags, inputs, chosen)
     root = data_root(flags.source, flags.root)
 
     @cache
@@ -169,9 +150,10 @@ def main(flags: Flags) -> None:
         )
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:
-        gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
-        rows += retrieve(pictures, flags.seeds, gallery, contents(manifest["sha256"]), photo)
-    write_parquet(flags.output, picture_table(rows))
+        rows += retrieve(
+            pictures, flags.seeds, inputs.embeddings, contents(manifest["sha256"]), photo
+        )
+    write_parquet(flags.path("pictures"), picture_table(rows))
     cli.log.info(
         "%s in %s: %d pictures of %d images by %s",
         flags.model,

@@ -5,26 +5,22 @@ from typing import Literal
 
 from singflow import cli
 from singflow.artifacts.files import write_json
-from singflow.config.registry import resolve_models
+from singflow.config.registry import MODELS, resolve_models
 from singflow.data.vocabulary import complete
 from singflow.towers.weights import locate
 
 
-class Flags(cli.Command):
-    """Write the registry entry of one model, completed by what it refers to."""
-
-    registry: Path
+class Flags(cli.Step):
     model: str
     weights: Literal["registry", "random"]
     classes: Path
-    output: Path
 
 
 def main(flags: Flags) -> None:
-    entry = resolve_models(flags.registry, [flags.model], flags.weights)[flags.model]
-    entry = complete(entry, flags.registry, flags.model, flags.classes)
+    entry = resolve_models(MODELS, [flags.model], flags.weights)[flags.model]
+    entry = complete(entry, MODELS, flags.model, flags.classes)
     locate(entry)
-    write_json(flags.output, entry.model_dump())
+    write_json(flags.path("model_entry"), entry.model_dump())
 
 
 if __name__ == "__main__":

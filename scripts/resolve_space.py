@@ -5,24 +5,20 @@ from typing import Literal
 
 from singflow import cli
 from singflow.artifacts.files import sha256_of, write_json
-from singflow.config.registry import resolve_spaces, with_hashes
+from singflow.config.registry import SPACES, resolve_spaces, with_hashes
 from singflow.towers.weights import locate
 
 
-class Flags(cli.Command):
-    """Write the registry entry of one space, with its defaults filled in."""
-
-    registry: Path
+class Flags(cli.Step):
     space: str
     weights: Literal["registry", "random"]
-    output: Path
 
 
 def main(flags: Flags) -> None:
-    entry = resolve_spaces(flags.registry, [flags.space], flags.weights)[flags.space]
+    entry = resolve_spaces(SPACES, [flags.space], flags.weights)[flags.space]
     entry = with_hashes(entry, {file: sha256_of(Path(file)) for file in entry.local_files()})
     locate(entry)
-    write_json(flags.output, entry.model_dump())
+    write_json(flags.path("space_entry"), entry.model_dump())
 
 
 if __name__ == "__main__":

@@ -8,19 +8,14 @@ from singflow.config.reading import read_yaml
 from singflow.config.study import check, render
 
 
-class Flags(cli.Command):
-    """Write the study that is in force among its results, where other files than params.yaml may
-    lie over it.
-    """
-
+class Flags(cli.Step):
     params: Path
-    output: Path
 
 
 def main(flags: Flags) -> None:
     content = read_yaml(flags.params)
     check(content, str(flags.params))
-    write_bytes(flags.output, render(content).encode())
+    write_bytes(flags.path("params"), render(content).encode())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 end of a run.
 """
 
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -26,23 +26,8 @@ from singflow.config.registry import read_model
 
 
 class Flags(Summary, NullEnergy, cli.Selection):
-    """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a
-    run.
-    """
-
-    study: str
     top1_margin: float
-    manifest: Path
-    entries: Path
-    projectors: Path
-    translators: Path
-    kind: str
-    scores: Path
-    zero_shot: Path
-    evidence: Path
     seed: int
-    tables: Path
-    metrics: Path
 
 
 def main(flags: Flags) -> None:
@@ -51,13 +36,14 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         rows = []
         for model in flags.models:
-            scores = read_parquet(flags.scores / space / f"{model}.parquet", "scores")
+            of_pair = partial(flags.path, space=space, model=model)
+            scores = read_parquet(of_pair("scores"), "scores")
             row = summarize_model(
                 scores,
-                read_json(flags.projectors / f"{model}.json"),
-                read_json(flags.translators / space / model / f"{flags.kind}.json"),
-                read_json(flags.evidence / space / f"{model}.json"),
-                read_model(flags.entries / f"{model}.json"),
+                read_json(of_pair("projector_report")),
+                read_json(of_pair("translator_report")),
+                read_json(of_pair("evidence")),
+                read_model(of_pair("model_entry")),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
                 min_r2=flags.min_r2,
@@ -65,9 +51,7 @@ def main(flags: Flags) -> None:
                 seed=flags.seed,
                 resample=flags.resample,
             )
-            row |= summarize_zero_shot(
-                read_parquet(flags.zero_shot / space / f"{model}.parquet", "zero_shot")
-            )
+            row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
             row |= summarize_null_energy(
                 scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence
             )
@@ -83,19 +67,19 @@ def main(flags: Flags) -> None:
         models += rows
     table = pd.DataFrame(models)
     text = render_text(
-        flags.study, table, read_index(flags.manifest), flags.confidence, flags.min_r2
+        flags.study, table, read_index(flags.path("manifest")), flags.confidence, flags.min_r2
     )
     by_label = pd.concat(labels, ignore_index=True)
-    write_table(flags.tables / "models.csv", table)
-    write_table(flags.tables / "labels.csv", qualify(by_label, table))
+    write_table(flags.path("tables/models.csv"), table)
+    write_table(flags.path("tables/labels.csv"), qualify(by_label, table))
     ranked = by_label.merge(table.loc[~is_control(table), ["space", "model"]])
     correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
-    write_table(flags.tables / "label_correlations.csv", qualify_pairs(correlations, table))
-    write_bytes(flags.tables / "summary.txt", text.encode())
+    write_table(flags.path("tables/label_correlations.csv"), qualify_pairs(correlations, table))
+    write_bytes(flags.path("tables/summary.txt"), text.encode())
     metrics: dict[str, dict[str, object]] = {}
     for row in models:
         metrics.setdefault(row.pop("space"), {})[row.pop("model")] = row
-    write_json(flags.metrics, metrics)
+    write_json(flags.path("metrics.json"), metrics)
 
 
 if __name__ == "__main__":

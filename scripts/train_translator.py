@@ -2,48 +2,32 @@
 and keep the best.
 """
 
-from pathlib import Path
 from typing import Literal
 
 from singflow import cli
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.translators.parameters import Training
 
 
-class Flags(Training, cli.Command):
-    """Train a nonlinear translator on the training images by each loss, judge it on the held-out
-    ones and keep the best.
-    """
-
-    study: str
-    model: str
-    space: str
+class Flags(Training, cli.PairStep):
     reference: str | None
     kind: Literal["mlp3", "mlp4", "residual"]
-    manifest: Path
-    features: Path
-    embeddings: Path
-    shards: int
     device: Literal["auto", "cpu", "cuda", "mps"]
     seed: int
-    threads: int
-    translator: Path
-    report: Path
 
 
 def main(flags: Flags) -> None:
     from singflow.translators.curves import Curves
     from singflow.translators.networks import Pairs, prepare, train
-    from singflow.translators.reference import study_and_training
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    _, images = study_and_training(
-        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
-    )
+    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    images, output = inputs.training(flags.reference), flags.path("network")
     pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
-    checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
+    checkpoint = output.with_name(f"{output.name}.partial")
     with Curves(
         flags.log.with_suffix("") if flags.log and flags.history == "tensorboard" else None
     ) as curves:
@@ -60,7 +44,7 @@ def main(flags: Flags) -> None:
         dropout=flags.dropout,
     )
     write_tensors(
-        flags.translator,
+        output,
         {name: tensor.numpy() for name, tensor in trained.network.state_dict().items()},
         metadata,
     )
@@ -78,7 +62,7 @@ def main(flags: Flags) -> None:
         "parameters": trained.network.size,
         "losses": trained.losses,
     }
-    write_json(flags.report, report)
+    write_json(flags.path("network_report"), report)
     checkpoint.unlink(missing_ok=True)
     cli.log.info(
         "%s -> %s: %s by loss %s, epoch %d of %d; held-out cosine %.3f (baseline %.3f), R2 %.3f",

@@ -3,6 +3,7 @@
 A second page, among the logs, shows what the run took.
 """
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from singflow import cli
 from singflow.analyses.summary import seen_by_translators
 from singflow.analyses.tables import as_in_paper, legend
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, read_table
@@ -23,7 +25,7 @@ from singflow.config.registry import read_model, read_space
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root
 from singflow.data.vocabulary import read_class_list
-from singflow.engines.code import read_accepted
+from singflow.engines.code import ACCEPTED, read_accepted
 from singflow.parallel import map_ahead
 from singflow.report.content import (
     DRAWN_OF,
@@ -53,6 +55,7 @@ from singflow.report.tables import table
 from singflow.report.thumbnails import sheets, tile, tile_side
 from singflow.report.words import below_the_table, steering_said, verdicts, warnings
 
+REPORT = Path("report")  # templates, captions and figures of the paper
 CONTENTS = {
     "summary": "Verdicts",
     "models": "Models",
@@ -67,19 +70,6 @@ SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross
 
 
 class Flags(Report, cli.Selection):
-    """Write the page that holds a study: one file, which opens without a network; and among the
-    logs what its run took.
-    """
-
-    study: str
-    results: Path
-    tables: list[Path]
-    figures: list[Path]
-    template: Path
-    captions: Path
-    paper: Path
-    params: Path
-    accepted: Path
     classes: Path
     source: str
     root: str
@@ -88,26 +78,23 @@ class Flags(Report, cli.Selection):
     min_r2: float
     seed: int
     threads: int
-    output: Path
 
 
 def main(flags: Flags) -> None:
     from singflow.figures.style import colour
 
-    results = flags.results
-    csv = {path.stem: read_table(path) for path in flags.tables}
+    tables_here = [flags.path(name) for name in CATALOG if re.match(r"tables/.*\.csv", name)]
+    figures = [flags.path(name) for name in CATALOG if re.match(r"figures/.*\.png", name)]
+    csv = {path.stem: read_table(path) for path in tables_here}
     captions = {
-        path.stem: read_caption(flags.captions / f"{path.stem}.rst")
-        for path in [*flags.figures, *flags.tables]
+        path.stem: read_caption(REPORT / f"captions/{path.stem}.rst")
+        for path in [*figures, *tables_here]
     }
     titles = {name: caption.title for name, caption in captions.items()} | {
         "rejected": "Files left out, rare reasons first"
     }
-    manifest, rejected = (
-        read_manifest(results / "data/manifest.parquet"),
-        read_table(results / "data/rejected.csv"),
-    )
-    paper = read_yaml(flags.paper)
+    manifest, rejected = (read_manifest(flags.path("manifest")), read_table(flags.path("rejected")))
+    paper = read_yaml(REPORT / "paper.yaml")
     shown = sample(
         len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed
     )
@@ -117,18 +104,12 @@ def main(flags: Flags) -> None:
     }
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
     scores, neighbours = (
-        flags.each(
-            lambda s, m, kind=kind: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[
-                shown
-            ]
-        )
+        flags.gather(kind, lambda path, kind=kind: read_parquet(path, kind).iloc[shown])
         for kind in ("scores", "neighbours")
     )
-    entries = {
-        space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces
-    }
+    entries = {space: read_space(flags.path("space_entry", space=space)) for space in flags.spaces}
     same = as_in_paper(csv["models"], manifest["class_index"], paper)
-    steered = read_yaml(flags.params)["steering"]["labels"]
+    steered = read_yaml(flags.path("params"))["steering"]["labels"]
     tables = page_tables(csv, rejected, paper, same, steered, titles, len(flags.spaces) > 1)
     own = {
         name: {space: csv[name][csv[name]["space"] == space] for space in flags.spaces}
@@ -151,19 +132,16 @@ def main(flags: Flags) -> None:
         }
         for space in flags.spaces
     ]
-    made = [
-        read_tensors(results / f"features/{model}/head.safetensors", [])[1]
-        for model in flags.models
-    ]
+    made = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]
     seen = [
-        read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", [])[1]
+        read_tensors(flags.path("embeddings", space=space, shard="00000"), [])[1]
         for space in flags.spaces
     ]
     class_names = {
         m: metadata.parsed("class_names", list | None) or read_class_list(flags.classes)
         for m, metadata in zip(flags.models, made, strict=True)
     }
-    models = [read_model(results / f"registry/models/{model}.json") for model in flags.models]
+    models = [read_model(flags.path("model_entry", model=model)) for model in flags.models]
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [
         entry.source for entry in entries.values()
     ]
@@ -174,14 +152,14 @@ def main(flags: Flags) -> None:
     untold = csv.keys() - tables.keys()  # tables that have nothing to tell
     drawn = [
         path
-        for path in flags.figures
+        for path in figures
         if captions[path.stem].section and DRAWN_OF.get(path.stem, path.stem) not in untold
     ]
     parts = sections(
         captions, [path.stem for path in drawn], [name for name in csv if name in tables]
     )
     page = render(
-        flags.template,
+        REPORT / "page.html",
         {
             "study": flags.study,
             "models": flags.models,
@@ -218,21 +196,23 @@ def main(flags: Flags) -> None:
                 (name, source, metadata["weights_sha256"])
                 for name, source, metadata in zip(names, sources, [*made, *seen], strict=True)
             ],
-            "accepted": read_accepted(flags.accepted),
-            "params": public_params(flags.params)[0].decode(),
+            "accepted": read_accepted(ACCEPTED),
+            "params": public_params(flags.path("params"))[0].decode(),
             "data": page_data(manifest, shown, scores, neighbours, class_names),
             "sheets": thumbnails(flags, manifest.iloc[shown]),
             "libraries": libraries(),
         },
     )
-    run = {"study": flags.study, "machine": machine(), "steps": step_table(results / "benchmarks")}
-    write_bytes(
-        results / "logs/run.html", render(flags.template.with_name("run.html"), run).encode()
-    )
-    write_bytes(flags.output, page.encode())
+    run = {
+        "study": flags.study,
+        "machine": machine(),
+        "steps": step_table(flags.results / "benchmarks"),
+    }
+    write_bytes(flags.results / "logs/run.html", render(REPORT / "run.html", run).encode())
+    write_bytes(flags.path("report.html"), page.encode())
     cli.log.info(
         "%s: %.1f MB, %d of %d images one by one",
-        flags.output,
+        flags.path("report.html"),
         len(page.encode()) / 1e6,
         len(shown),
         len(manifest),

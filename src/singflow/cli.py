@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.config.sections import Section
 from singflow.errors import InputError
 from singflow.extras import explained
@@ -45,16 +46,49 @@ class Command(Section):
     log: Path | None = Field(None, description="file that receives the log")
 
 
-class Selection(Command):
-    """Flags of a step that gathers the results of all models in all spaces."""
+class Step(Command):
+    """Flags of every step of a study."""
+
+    results: Path
+
+    @property
+    def study(self) -> str:
+        """Name of the study."""
+        return self.results.name
+
+    def path(self, artifact: str, **names: str) -> Path:
+        """Where an artifact lies: of the model, space and kind that the flags or the names give."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return CATALOG[artifact].at(self.results, **(own | names))
+
+
+class ModelStep(Step):
+    """Flags of a step that reads the features of a model."""
+
+    model: str
+    shards: int
+    threads: int
+
+
+class PairStep(ModelStep):
+    """Flags of a step that reads the features of a model and the embeddings or texts of a space."""
+
+    space: str
+
+
+class Selection(Step):
+    """Flags of a step that gathers what was measured of every model in every space."""
 
     models: list[str]
     spaces: list[str]
 
-    def each(self, make: Callable[[str, str], Item]) -> dict[str, dict[str, Item]]:
-        """The results of make(space, model), by space and model."""
+    def gather(self, artifact: str, read: Callable[[Path], Item]) -> dict[str, dict[str, Item]]:
+        """What `read` returns for the artifact of each space and model."""
         return {
-            space: {model: make(space, model) for model in self.models} for space in self.spaces
+            space: {
+                model: read(self.path(artifact, space=space, model=model)) for model in self.models
+            }
+            for space in self.spaces
         }
 
 
@@ -202,7 +236,9 @@ def _parse(schema: type[Flags]) -> Flags:
     told = {name for section in sections for name in section.model_fields}
     single: set[str] = set()
     lists: dict[str, Any] = {}
-    parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=sys.modules[schema.__module__].__doc__, allow_abbrev=False
+    )
     for name, field in schema.model_fields.items():
         many = any(
             get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation))

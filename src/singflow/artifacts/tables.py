@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singflow.artifacts.contracts import COLUMNS, KINDS
+from singflow.artifacts.catalog import COLUMNS, KINDS
 from singflow.artifacts.files import MEND, atomic, write_bytes
 from singflow.errors import InputError
 

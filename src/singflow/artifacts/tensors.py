@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from singflow.artifacts.contracts import KINDS, TENSORS
+from singflow.artifacts.catalog import KINDS, TENSORS
 from singflow.artifacts.files import MEND, Facts, atomic
 from singflow.errors import InputError
 

@@ -24,6 +24,8 @@ from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import LOCAL, WIDEST, Section, phrases
 from singflow.errors import InputError
 
+MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
+
 
 def _weights(value: str) -> str:
     kind, _, target = value.partition(":")

@@ -30,6 +30,8 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import (
+    MODELS,
+    SPACES,
     ConSEEntry,
     ModelEntry,
     SpaceEntry,
@@ -50,9 +52,12 @@ from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import PACKAGED, check_reference, lacking
 
-TITLE = (
-    "The study in force, as `singflow study <name>` writes it. Every key is written out; an "
-    "unknown or missing key is refused.\n"
+TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
+COLUMN = 27  # of the explanations in params.yaml
+FLOW = 60  # characters of a list that stands on one line
+PARAMS = Path("params.yaml")
+RUNNING = (
+    "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
 )
 COLUMN = 27  # where explanations in params.yaml begin
 FLOW = 60  # shorter lists (in characters) are written on one line

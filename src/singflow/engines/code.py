@@ -31,8 +31,10 @@ ACCEPTED = Path("config/accepted.yaml")
 KEPT = Path(".cache/code.json")
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
-# Modules that can stop a step, but cannot change what it writes.
-CHECKS = {f"{PACKAGE}.config.study", f"{PACKAGE}.artifacts.contracts"}
+CHECKS = {
+    f"{PACKAGE}.config.study",
+    f"{PACKAGE}.artifacts.catalog",
+}  # modules that can stop a step, and not change what it writes
 
 
 class Acceptance(Section):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from singflow.engines.code import FILE
+from singflow.engines.flags import QUOTED, named
 
 if TYPE_CHECKING:
     from snakemake.rules import Rule
@@ -57,16 +57,24 @@ def placeholders(section: type[Any], key: str = "") -> Any:
     return study
 
 
-def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str:
-    """A placeholder for flags.
+def flags_placeholder(keys: list[str]) -> str:
+    """What stands for flags_of(): sections and single values as placeholders, lists as `$(item.flags name=key)`."""
+    from singflow.config.study import Study
 
-    It is `$(steering)` for a section, and `$(item.flags seed=seed)` for values by the names of
-    their flags.
-    """
-    (key, *others) = named.values()
-    if not others and isinstance(study.get(key), dict):
-        return f"$({key})"
-    return f"$(item.flags {' '.join(map('='.join, named.items()))})"
+    kinds: dict[str, list[str]] = {"section": [], "list": [], "single": []}
+    for name, key in named(keys).items():
+        annotation: Any = Study
+        for part in key.split("."):
+            annotation = annotation.model_fields[part].annotation
+        if hasattr(annotation, "model_fields"):
+            kinds["section"].append(f"$({key})")
+        elif any(get_origin(kind) is list for kind in (annotation, *get_args(annotation))):
+            kinds["list"].append(f"{name}={key}")
+        else:
+            text = f'"$({key})"' if key in QUOTED else f"$({key})"
+            kinds["single"].append(f"--{name} {text}")
+    lists = [f"$(item.flags {' '.join(kinds['list'])})"] if kinds["list"] else []
+    return " ".join([*kinds["section"], *lists, *kinds["single"]])
 
 
 def read_stages(root: Path) -> dict[str, Any]:

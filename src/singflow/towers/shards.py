@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow import cli
@@ -18,19 +17,20 @@ if TYPE_CHECKING:
     from singflow.towers.views import Preprocess
 
 
-class ShardFlags(Extraction, cli.Command):
+class ShardFlags(Extraction, cli.Step):
     """Flags of a step that runs a tower over one shard of the images."""
 
-    study: str
-    entry: Path
     shard: int
-    manifest: Path
     source: str
     root: str
     max_pixels: int
     seed: int
     threads: int
-    output: Path
+
+    @property
+    def shard_id(self) -> str:
+        """Name of the shard."""
+        return f"{self.shard:05d}"
 
 
 def run_shard(
@@ -47,7 +47,7 @@ def run_shard(
     from singflow.towers.extraction import fold_batch_norms, run_views
     from singflow.towers.views import Views
 
-    manifest = read_manifest(flags.manifest)
+    manifest = read_manifest(flags.path("manifest"))
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_tower_device(flags.device)
     fold_batch_norms(tower, preprocess.size)

@@ -1,0 +1,130 @@
+"""The one reader of a step: what was computed of a model, and of a model in a space, found by its place among the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from singflow import cli
+from singflow.analyses.metrics import share
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.files import Facts, read_names
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
+from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
+from singflow.translators.crossfit import CrossFitted
+from singflow.translators.linear import read_crossfitted
+from singflow.translators.reference import Paired, training_images
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Artifacts of a model, and with a space those of the model in the space; read when asked for.
+
+    columns: of the manifest, beyond those that most analyses need.
+    """
+
+    results: Path
+    model: str
+    shards: int
+    space: str = ""
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, flags: cli.ModelStep, *columns: str) -> Inputs:
+        """The inputs of a step."""
+        space = flags.space if isinstance(flags, cli.PairStep) else ""
+        return cls(flags.results, flags.model, flags.shards, space, columns)
+
+    def path(self, artifact: str) -> Path:
+        """Where an artifact lies."""
+        return CATALOG[artifact].at(self.results, model=self.model, space=self.space, shard="00000")
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The images of the study, one row an image."""
+        return read_index(self.path("manifest"), *self.columns)
+
+    @cached_property
+    def head(self) -> Tensors:
+        """weight (C, d) and bias (C,) of the head."""
+        return read_tensors(self.path("head"), ["weight", "bias"])[0]
+
+    @cached_property
+    def head_facts(self) -> Facts:
+        """Metadata of the head."""
+        return read_tensors(self.path("head"), [])[1]
+
+    @cached_property
+    def null_basis(self) -> np.ndarray:
+        """Orthonormal basis (d, k) of the null space."""
+        return read_null_basis(self.path("projector"))
+
+    @cached_property
+    def translators(self) -> CrossFitted:
+        """The linear translators: each image has the one that did not see it."""
+        return read_crossfitted(self.path("translator"), self.manifest)
+
+    @cached_property
+    def null_translators(self) -> CrossFitted:
+        """The translators of the null component alone (equation 9), float32."""
+        return self.translators.each(
+            lambda translator: share(translator, self.null_basis).astype(np.float32)
+        )
+
+    @cached_property
+    def names(self) -> Facts:
+        """Names of labels, concepts and targets."""
+        return read_names(self.path("names"))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Names of the labels, in the order of their texts."""
+        return np.array(self.names["labels"], dtype=object)
+
+    @cached_property
+    def label_of(self) -> np.ndarray:
+        """For each image the position of its label among the labels."""
+        return label_rows(self.manifest, self.labels, self.path("names"))
+
+    @cached_property
+    def label_texts(self) -> np.ndarray:
+        """Embeddings (L, m) of the texts of the labels."""
+        return self.texts("label_embeddings")
+
+    def texts(self, tensor: str) -> np.ndarray:
+        """Embeddings of labels, concepts or targets."""
+        return read_tensors(self.path("texts"), [tensor])[0][tensor]
+
+    def features(
+        self, *, size: int | None = None, images: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """image_id and features of whole images (view 0), in blocks; images: which ones, as truth values."""
+        return self._whole("features", size, images)
+
+    def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """image_id and embeddings of whole images (view 0), in blocks."""
+        return self._whole("embeddings", size, None)
+
+    def _whole(
+        self, tensor: str, size: int | None, images: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        folder = self.path(tensor).parent
+        return iterate_whole(folder, tensor, self.shards, self.manifest, size=size, images=images)
+
+    @cached_property
+    def pairs(self) -> Paired:
+        """Features of all views with the embeddings of the same views."""
+        features, embeddings = (self.path(tensor).parent for tensor in ("features", "embeddings"))
+        return Paired(self.manifest, features, embeddings, self.shards)
+
+    def training(self, reference: str | None) -> Paired:
+        """The images that translators are fitted on: of the reference, or without one of the study."""
+        return training_images(reference, self.pairs)
