@@ -8,7 +8,8 @@
 # make coverage   all tests, and the share of lines and branches of the package that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
-# make dvc.yaml   what is derived and in git: the stages of dvc.yaml out of the rules, the schema of params.yaml, and params.yaml itself
+# make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
+#             the schema of params.yaml, and params.yaml itself
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
@@ -62,8 +63,7 @@ workflows: .venv/test
 	singflow study demo --check  # what is given to users is the demo
 	python -m singflow.engines.stages --check
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
-	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
-	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
+	snakemake --lint
 
 audit: .venv/test
 	python tests/audit.py $(AUDIT)

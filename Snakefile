@@ -61,7 +61,7 @@ for step in STEPS:
             step.file("benchmarks", ".tsv")
         localrule: step.local
         conda:
-            "environment.yml"
+            "rules/environment.yaml"
         threads: step.threads or 1
         resources:
             **step.resources,
@@ -81,11 +81,7 @@ rule all:
     default_target: True
     input:
         rules.write_report.output,
-        [
-            f"{RESULTS}/{name}"
-            for name in CATALOG
-            if name.startswith(("tables/", "figures/"))
-        ],
+        [f"{RESULTS}/{name}" for name in artifacts("tables") + artifacts("figures")],
 
 
 rule tables:

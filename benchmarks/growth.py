@@ -5,9 +5,11 @@ features of one classifier (a linear relation to the space, and noise) in shards
 and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two models. Seconds
 are processor time, which other programs on the machine hardly change. Prints a table. Ends with
 exit status 1 when the time of a step grows faster than the number of images, or when its memory
-grows by more than the tables that it reads and writes.
+grows by more than the tables that it reads and writes. `--write FILE` writes the table of costs
+(src/singflow/planning/costs.csv), scaled to what was measured here.
 """
 
+import csv
 import io
 import json
 import math
@@ -15,22 +17,12 @@ import os
 import resource
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import (
-    MODELS,
-    PER_MODEL,
-    PICTURED,
-    RESULTS,
-    ROOT,
-    SPACE,
-    commands,
-    measure,
-    multiply,
-    project,
-)
+from memory import MODELS, PER_MODEL, PICTURED, ROOT, SPACE, jobs, measure, multiply, path, project
 from PIL import Image
 from pydantic import Field
 
@@ -41,8 +33,9 @@ from singflow.artifacts.shards import shard_path, shard_rows
 from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.reading import read_yaml
-from singflow.config.registry import ModelEntry, resolve_spaces
+from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.errors import InputError
+from singflow.planning import costs
 
 TWO = MODELS[:2]
 MADE_UP = (
@@ -88,6 +81,9 @@ class Flags(cli.Command):
         ),
     )
     folder: Path = Field(Path(tempfile.gettempdir()), description="folder for the temporary one")
+    write: Path | None = Field(
+        None, description="file for the table of costs, scaled to what was measured"
+    )
 
 
 def prepare(images: int, flags: Flags) -> None:
@@ -144,7 +140,7 @@ def prepare(images: int, flags: Flags) -> None:
 def make_up(flags: Flags) -> None:
     """Write made-up tower results: features around a mean per label, embeddings T f + noise."""
     generator = np.random.default_rng(1)
-    study, manifest = read_yaml("params.yaml"), read_parquet(RESULTS / "data/manifest.parquet")
+    study, manifest = read_yaml("params.yaml"), read_parquet(path("manifest"))
     labels, codes = (
         sorted(manifest["label"].unique()),
         pd.factorize(manifest["label"], sort=True)[0],
@@ -170,7 +166,7 @@ def make_up(flags: Flags) -> None:
     )
     shards = study["extraction"]["shards"]
     write_tensors(
-        RESULTS / f"features/{TWO[0]}/head.safetensors",
+        path("head"),
         {"weight": centres, "bias": normal(len(labels))},
         facts(weight_dtype="float32"),
     )
@@ -180,12 +176,10 @@ def make_up(flags: Flags) -> None:
         features = centres[codes[ids]] + normal(len(ids), flags.features)
         embeddings = features @ relation + np.float32(0.3) * normal(len(ids), flags.dims)
         write_tensors(
-            shard_path(RESULTS / f"features/{TWO[0]}", shard),
-            {"features": features, **places},
-            facts(),
+            shard_path(path("features").parent, shard), {"features": features, **places}, facts()
         )
         write_tensors(
-            shard_path(RESULTS / f"embeddings/{SPACE}", shard),
+            shard_path(path("embeddings").parent, shard),
             {"embeddings": embeddings, **places},
             facts(),
         )
@@ -197,23 +191,18 @@ def make_up(flags: Flags) -> None:
         "target_embeddings": unit(normal(len(targets), flags.dims)),
     }
     write_tensors(
-        RESULTS / f"prompts/{SPACE}.safetensors",
-        {name: rows.astype(np.float32) for name, rows in texts.items()},
-        facts(),
+        path("texts"), {name: rows.astype(np.float32) for name, rows in texts.items()}, facts()
     )
     classes = {
         "class_embeddings": centres @ relation,
         "other_embeddings": centres @ relation + normal(len(labels), flags.dims),
     }
     classes = {name: unit(rows).astype(np.float32) for name, rows in classes.items()}
-    write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", classes, facts())
-    write_json(
-        RESULTS / f"prompts/{SPACE}.json",
-        {"labels": labels, "concepts": concepts, "targets": targets},
-    )
-    write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("config/models.yaml")[TWO[0]])
+    write_tensors(path("classes"), classes, facts())
+    write_json(path("names"), {"labels": labels, "concepts": concepts, "targets": targets})
+    write_json(path("model_entry"), read_yaml("config/models.yaml")[TWO[0]])
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
-    write_json(RESULTS / f"registry/spaces/{SPACE}.json", space)
+    write_json(path("space_entry"), space)
 
 
 def busy() -> float:
@@ -222,13 +211,12 @@ def busy() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def table_bytes(command: list[str], images: int) -> float:
-    """Bytes an image, in memory, of the tables that a command reads and writes."""
-    named = {Path(word) for word in command if word.startswith(str(RESULTS))}
+def table_bytes(files: list[str], images: int) -> float:
+    """Bytes an image, in memory, of the tables that a job reads and writes, alone or in folders."""
     tables = {
         file
-        for path in named
-        for file in [path, *path.rglob("*")]
+        for place in map(Path, files)
+        for file in [place, *place.rglob("*")]
         if file.suffix == ".parquet" and "concepts" not in file.parts
     }
     sizes = [
@@ -241,7 +229,7 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     """Seconds, peak memory (MB) and bytes of the tables an image of every step."""
     gathered = {"summarize": PER_MODEL, "plot_pictures": PICTURED}
     rows = []
-    for step, command in commands().items():
+    for step, (command, files) in jobs().items():
         if step == "fit_projector":
             make_up(flags)
         if step in MADE_UP or (flags.steps and step not in flags.steps):
@@ -249,7 +237,7 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
         multiply(gathered.get(step, []), TWO)
         started = busy()
         peak, _ = measure(command)
-        rows.append((step, busy() - started, peak * 2**30 / 1e6, table_bytes(command, images)))
+        rows.append((step, busy() - started, peak * 2**30 / 1e6, table_bytes(files, images)))
         cli.log.info("-- %s of %d images: %.1f s, %.0f MB", step, images, *rows[-1][1:3])
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
@@ -305,16 +293,67 @@ def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def size_here(images: int, flags: Flags) -> costs.Size:
+    """The size of the jobs of the project in the working folder."""
+    model = resolve_models("config/models.yaml", TWO)[TWO[0]]
+    space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE]
+    space = space.model_copy(update={"dim": flags.dims})
+    size = costs.size_of(read_yaml("params.yaml"), images, model, space, gpu=False)
+    return replace(size, labels=flags.labels)
+
+
+def scaled(
+    step: str, sizes: list[costs.Size], seconds: np.ndarray, peaks: np.ndarray
+) -> list[costs.Term]:
+    """The terms of a step's cost, scaled to what was measured.
+
+    The time is scaled by its growth between the smallest and the largest size, where that is more
+    than a second; the rest is the start. Memory is raised where more was needed, and never lowered.
+    """
+    start = costs.start(step)
+    grown = np.array([costs.seconds(step, size) for size in sizes]) - start.seconds
+    known = seconds[-1] - seconds[0] > 1.0 and grown[-1] > grown[0]
+    faster = (seconds[-1] - seconds[0]) / (grown[-1] - grown[0]) if known else 1.0
+    more = max(1.0, *(peaks / [costs.peak_mb(step, size) for size in sizes]))
+    first = max(seconds[0] - faster * grown[0], 0.1)
+    return [
+        costs.Term(
+            term.driver,
+            first if term == start else term.seconds * (1.0 if "gpu" in term.driver else faster),
+            more * term.megabytes,
+        )
+        for term in costs.COSTS[step]
+    ]
+
+
+def write_costs(path: Path, runs: dict[int, pd.DataFrame], sizes: list[costs.Size]) -> None:
+    """Write the table of costs with the measured steps scaled, and the others as they are."""
+    table = dict(costs.COSTS)
+    measured_steps = set(next(iter(runs.values())).index) & set(table)
+    for step in measured_steps - {"build_manifest"}:  # it decodes images that are tiny here
+        measured = (np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB"))
+        table[step] = scaled(step, sizes, *measured)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["step", "driver", "seconds", "megabytes"])
+        for step, terms in table.items():
+            for term in terms:
+                rows.writerow([step, term.driver, f"{term.seconds:.3g}", f"{term.megabytes:.3g}"])
+
+
 def main(flags: Flags) -> None:
-    runs = {}
+    runs, sizes = {}, []
     for images in sorted(flags.rows):
         with tempfile.TemporaryDirectory(dir=flags.folder) as temporary:
             os.chdir(temporary)
             prepare(images, flags)
             runs[images] = run_steps(images, flags)
+            sizes.append(size_here(images, flags))
             os.chdir(ROOT)
     table = growth(runs, INDEXED if flags.archives else 0.0)
     print(table.to_string(index=False, float_format="{:.1f}".format))
+    if flags.write:
+        write_costs(flags.write, runs, sizes)
     broken = [
         f"{row.step} is not {name}"
         for row in table.itertuples()

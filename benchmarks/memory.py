@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ import yaml
 from pydantic import Field
 
 from singflow import cli
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
@@ -48,10 +49,14 @@ status = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
-COMMANDS = (
-    "import json; from dvc.repo import Repo; "
-    "print(json.dumps({stage.name: stage.cmd for stage in Repo('.').index.stages}))"
-)
+JOBS = """
+import json
+from dvc.repo import Repo
+print(json.dumps({
+    stage.name: (stage.cmd, [item.def_path for item in (*stage.deps, *stage.outs)])
+    for stage in Repo('.').index.stages
+}))
+"""
 TOWER = """
 import sys
 from pathlib import Path
@@ -67,31 +72,23 @@ TOWERS = {
     "embed_classes": TOWER.format("spaces", "load_text_tower", "read_space"),
 }
 WIDENED = {
-    f"embeddings/{SPACE}/shard-00000.safetensors": ["embeddings", "image_id", "view"],
-    f"prompts/{SPACE}.safetensors": ["label_embeddings", "concept_embeddings", "target_embeddings"],
-    f"classes/{SPACE}/{MODELS[0]}.safetensors": ["class_embeddings", "other_embeddings"],
+    "embeddings": ["embeddings", "image_id", "view"],
+    "texts": ["label_embeddings", "concept_embeddings", "target_embeddings"],
+    "classes": ["class_embeddings", "other_embeddings"],
 }
 PER_MODEL = [
-    "registry/models/{}.json",
-    "projectors/{}.json",
-    f"translators/{SPACE}/{{}}/linear.json",
-    f"controls/{SPACE}/{{}}.parquet",
-    f"controls/{SPACE}/{{}}.json",
-    f"scores/{SPACE}/{{}}.parquet",
-    f"zero_shot/{SPACE}/{{}}.parquet",
-    f"rank_curves/{SPACE}/{{}}.parquet",
-    f"head_extensions/{SPACE}/{{}}.parquet",
-    f"evidence/{SPACE}/{{}}.json",
-    "null_validation/{}.parquet",
-    f"concepts/{SPACE}/{{}}.parquet",
-    f"steering/{SPACE}/{{}}.parquet",
-    f"probes/{SPACE}/{{}}.json",
+    *("model_entry", "projector_report", "translator_report", "controls", "controls_report"),
+    *("scores", "zero_shot", "rank_curves", "head_extensions", "evidence", "null_validation"),
+    *("concepts", "steering", "probes"),
 ]
-PICTURED = [
-    f"neighbours/{SPACE}/{{}}.parquet",
-    f"pictures/{SPACE}/{{}}.parquet",
-    "features/{}/head.safetensors",
-]
+PICTURED = ["neighbours", "pictures", "head"]
+
+
+class Job(NamedTuple):
+    """A job of dvc.yaml: its command, and the files and folders that it reads and writes."""
+
+    command: list[str]
+    files: list[str]
 
 
 class Flags(cli.Command):
@@ -159,7 +156,7 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
 def prepare(images: int, classifier: str) -> None:
     """A project of MODELS, with image files that all differ."""
     entry = resolve_models(ROOT / "config/models.yaml", [classifier], "random")[classifier]
-    project(MODELS, {MODELS[0]: entry.model_dump()})
+    project(MODELS, dict.fromkeys(MODELS, entry.model_dump()))
     contents = [path.read_bytes() for path in sorted(data_root("packaged", ".").glob("imagenet_*"))]
     synsets = pd.read_csv("config/vocab/imagenet_1k.csv")["synset"]
     for number in range(images):
@@ -168,24 +165,30 @@ def prepare(images: int, classifier: str) -> None:
         path.write_bytes(contents[number % len(contents)] + str(number).encode())
 
 
-def commands(steps: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The commands of the steps of dvc.yaml, or of the named steps, in the order of dvc.yaml.
+def path(artifact: str, model: str = MODELS[0]) -> Path:
+    """Where an artifact of a model lies."""
+    return CATALOG[artifact].at(RESULTS, model=model, space=SPACE, shard="00000")
 
-    Each is the command for the first model, shard and space. Raises InputError for a step that
-    dvc.yaml does not have.
+
+def jobs(steps: Sequence[str] = ()) -> dict[str, Job]:
+    """The job of each step of dvc.yaml, or of the named steps, in the order of dvc.yaml.
+
+    It is the job of the first model, shard and space. Raises InputError for a step that dvc.yaml
+    does not have.
     """
     listed = subprocess.run(
-        [sys.executable, "-c", COMMANDS], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", JOBS], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    first: dict[str, list[str]] = {}
-    for name, command in json.loads(listed).items():
-        first.setdefault(name.partition("@")[0], [sys.executable, *shlex.split(command)[1:]])
+    first: dict[str, Job] = {}
+    for name, (command, files) in json.loads(listed).items():
+        words = [sys.executable, *shlex.split(command)[1:]]
+        first.setdefault(name.partition("@")[0], Job(words, files))
     if unknown := set(steps) - set(first):
         raise InputError(
             f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: "
             f"name some of {', '.join(first)}"
         )
-    return {step: command for step, command in first.items() if not steps or step in steps}
+    return {step: job for step, job in first.items() if not steps or step in steps}
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -202,22 +205,21 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 def widen() -> None:
     """Give the space twice its dimensions: every vector beside itself, at its old norm."""
-    for name, tensors in WIDENED.items():
-        read, metadata = read_tensors(RESULTS / name, tensors)
+    for artifact, tensors in WIDENED.items():
+        read, metadata = read_tensors(path(artifact), tensors)
         write_tensors(
-            RESULTS / name,
+            path(artifact),
             {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()},
             metadata,
         )
 
 
-def multiply(patterns: list[str], models: list[str]) -> None:
-    """Copy what the first model gave under the names of the others."""
-    for pattern in patterns:
+def multiply(artifacts: list[str], models: list[str]) -> None:
+    """Copy artifacts of the first model under the names of the others."""
+    for artifact in artifacts:
         for model in models[1:]:
-            path = RESULTS / pattern.format(model)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(RESULTS / pattern.format(models[0]), path)
+            path(artifact, model).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path(artifact, models[0]), path(artifact, model))
 
 
 def benchmark(steps: Sequence[str]) -> pd.DataFrame:
@@ -228,15 +230,14 @@ def benchmark(steps: Sequence[str]) -> pd.DataFrame:
         "plot_pictures": partial(multiply, PICTURED, MODELS),
     }
     rows = []
-    for step, command in commands(steps).items():
+    for step, (command, _) in jobs(steps).items():
         before.get(step, lambda: None)()
         cli.log.info("-- %s", step)
         peak, seconds = measure(command)
         model = 0.0
         if step in TOWERS:
-            model, _ = measure(
-                [sys.executable, "-c", TOWERS[step], command[command.index("--entry") + 1]]
-            )
+            entry = path("model_entry" if step.startswith("extract_") else "space_entry")
+            model, _ = measure([sys.executable, "-c", TOWERS[step], str(entry)])
         rows.append((step, peak, model, max(peak - model, 0.0), seconds))
     return pd.DataFrame(
         rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"]

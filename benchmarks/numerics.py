@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from memory import ROOT, measure
+from memory import MODELS, RESULTS, ROOT, SPACE, measure, path
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -312,8 +312,8 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
     labels = [f"label {number}" for number in range(min(flags.labels, n))]
     tensors = {
-        "features/shard-00000": rows | {"features": features},
-        "embeddings/shard-00000": rows | {"embeddings": embeddings},
+        "features": rows | {"features": features},
+        "embeddings": rows | {"embeddings": embeddings},
         "head": {"weight": axes[:, :rank].T.astype(np.float32), "bias": normal(rank)},
         "projector": {"null_basis": axes[:, rank:]},
         "texts": {"label_embeddings": unit(normal(len(labels), flags.dims))},
@@ -326,12 +326,12 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
         ),
     }
     for name, tensor in tensors.items():
-        write_tensors(
-            folder / f"{name}.safetensors", tensor, {"weights_sha256": "0", "keep_classes": "null"}
-        )
-    write_json(folder / "names.json", {"labels": labels, "concepts": [], "targets": []})
+        made = {"weights_sha256": "0", "keep_classes": "null"}
+        write_tensors(folder / path(name), tensor, made)
+    names = {"labels": labels, "concepts": [], "targets": []}
+    write_json(folder / path("names"), names)
     write_json(
-        folder / "translator.json",
+        folder / path("translator_report"),
         {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.5}]},
     )
     columns = {
@@ -346,34 +346,22 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
         "sha256": "",
     }
     write_parquet(
-        folder / "manifest.parquet",
+        folder / path("manifest"),
         pd.DataFrame(columns | texts | dict.fromkeys(["class_index", "width", "height"], 1)),
     )
-    paths = {
-        name: f"{name}.safetensors" for name in ("head", "projector", "texts", "classes", "words")
-    }
-    paths |= {
-        "features": "features",
-        "embeddings": "embeddings",
-        "translator": "translator.json",
-        "names": "names.json",
-    }
-    paths |= {"report": "report.json"} | {
-        name: f"{name}.parquet" for name in ("manifest", "planted", "images")
-    }
-    numbers = {
+    given = {
+        "results": folder / RESULTS,
+        "model": MODELS[0],
+        "space": SPACE,
+        "shards": 1,
         "margin": 0.005,
         "draws": flags.draws,
         "folds": 5,
         "confidence": 0.95,
-        "shards": 1,
+        "reference": None,
         "seed": 0,
         "threads": flags.threads,
     }
-    given = (
-        {name: str(folder / path) for name, path in paths.items()} | numbers | {"reference": None}
-    )
-    given |= {"study": "made up", "space": "made up", "model": "made up"}
     return [
         sys.executable,
         str(ROOT / "scripts/measure_evidence.py"),
@@ -385,20 +373,21 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
 
 def evidence(flags: Flags) -> list[float]:
     """Times as long as one ridge path of the same data, and the peak memory (GB)."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = write_study(flags, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        command = write_study(flags, folder)
         tensors = [
-            read_tensors(Path(folder, name, "shard-00000.safetensors"), [name])[0][name]
+            read_tensors(folder / path(name), [name])[0][name]
             for name in ("features", "embeddings")
         ]
 
-        def path() -> list[Affine]:
+        def fit() -> list[Affine]:
             statistics = RidgeStatistics(flags.features, flags.dims)
             for rows in in_blocks(np.arange(flags.evidence_images)):
                 statistics.update(*(tensor[rows] for tensor in tensors))
             return list(statistics.path(LAMBDAS))
 
-        once = race({"ridge path of the same images": path}, flags)["ridge path of the same images"]
+        once = race({"ridge path of the same images": fit}, flags)["ridge path of the same images"]
         memory, seconds = measure(command)
         print(f"evidence: {seconds:.3g} s")
         return [seconds / once, memory * 2**30 / 1e9]

@@ -8,18 +8,16 @@ embeddings. Ends with exit status 1 when it is above the limit.
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import ROOT, measure
+from memory import MODELS, RESULTS, ROOT, SPACE, measure, path
 from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import unit
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
@@ -55,31 +53,20 @@ def prepare(flags: Flags) -> None:
         dict.fromkeys(("path", "prompt", "split", "sha256"), "-"),
         dict.fromkeys(("class_index", "fold", "width", "height"), 1),
     )
-    write_parquet(Path("manifest.parquet"), manifest.assign(**texts, **numbers))
+    write_parquet(path("manifest"), manifest.assign(**texts, **numbers))
     places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
+    write_tensors(path("features"), {"features": normal(flags.images, WIDTH), **places}, {})
+    write_tensors(path("projector"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
     write_tensors(
-        shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {}
+        path("translator"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {"kind": "linear"}
     )
     write_tensors(
-        Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {}
-    )
-    write_tensors(
-        Path("translator.safetensors"),
-        {"weight": normal(DIM, WIDTH), "bias": normal(DIM)},
-        {"kind": "linear"},
-    )
-    write_tensors(
-        Path("texts.safetensors"),
+        path("texts"),
         {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)},
         {},
     )
-    write_json(
-        Path("names.json"),
-        {
-            "labels": labels,
-            "concepts": [f"concept {number:06d}" for number in range(flags.concepts)],
-        },
-    )
+    concepts = [f"concept {number:06d}" for number in range(flags.concepts)]
+    write_json(path("names"), {"labels": labels, "concepts": concepts})
 
 
 def judge(beyond: float, limit_gb: float) -> None:
@@ -95,30 +82,11 @@ def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         prepare(flags)
-        inputs = [
-            "--manifest",
-            "manifest.parquet",
-            "--features",
-            "features",
-            "--shards",
-            "1",
-            "--names",
-            "names.json",
-        ]
-        inputs += [
-            word
-            for name in ("projector", "translator", "texts")
-            for word in (f"--{name}", f"{name}.safetensors")
-        ]
-        command = [
-            sys.executable,
-            str(ROOT / "scripts/scan_concepts.py"),
-            *inputs,
-            "--threads",
-            str(flags.threads),
-        ]
-        peak, seconds = measure([*command, "--output", "concepts.parquet"])
-        size = Path("concepts.parquet").stat().st_size / 1e9
+        command = [sys.executable, str(ROOT / "scripts/scan_concepts.py")]
+        command += ["--results", str(RESULTS), "--model", MODELS[0], "--space", SPACE]
+        command += ["--shards", "1", "--threads", str(flags.threads)]
+        peak, seconds = measure(command)
+        size = path("concepts").stat().st_size / 1e9
         os.chdir(ROOT)
     texts = flags.concepts * DIM * 4 / 1e9
     beyond = peak * 2**30 / 1e9 - texts

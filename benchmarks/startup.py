@@ -1,4 +1,6 @@
-"""Time from the start of Python until a script has read its flags: `scripts/<script>.py --help`.
+"""Time from the start of Python until a step has read its flags: `scripts/<script>.py --help`.
+
+The modules of figures load Matplotlib first, and have a limit of their own.
 
 Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of
 seconds (minimum and median), and the median divided by that of `import pandas`. Ends with exit
@@ -15,22 +17,26 @@ from memory import ROOT
 from pydantic import Field
 
 from singflow import cli
+from singflow.engines.code import step_files
 from singflow.errors import InputError
 
-SCRIPTS = sorted(
-    path.stem
-    for path in (ROOT / "scripts").glob("*.py")
+PROGRAMS = {
+    step: [f"scripts/{step}.py"]
+    if path.parent.name == "scripts"
+    else ["-m", f"singflow.figures.{step}"]
+    for step, path in step_files(ROOT).items()
     if "cli.run(" in path.read_text(encoding="utf-8")
-)
+}
 BASELINES = {"python -c pass": ["-c", "pass"], "import pandas": ["-c", "import pandas"]}
 
 
 class Flags(cli.Command):
     """How long every script takes to start."""
 
-    scripts: list[str] = Field(SCRIPTS, min_length=1, description="scripts that are started")
+    scripts: list[str] = Field(list(PROGRAMS), min_length=1, description="scripts that are started")
     repeats: int = Field(5, ge=1, description="times that every script is started")
     limit_s: float = Field(0.5, gt=0, description="seconds that a script may take")
+    figure_limit_s: float = Field(1.2, gt=0, description="seconds that a figure may take")
 
 
 def seconds(arguments: list[str]) -> float:
@@ -53,7 +59,7 @@ def judge(times: pd.Series, limit_s: float) -> None:
 
 
 def main(flags: Flags) -> None:
-    commands = BASELINES | {script: [f"scripts/{script}.py", "--help"] for script in flags.scripts}
+    commands = BASELINES | {script: [*PROGRAMS[script], "--help"] for script in flags.scripts}
     runs = pd.DataFrame(
         [
             {name: seconds(command) for name, command in commands.items()}
@@ -63,7 +69,13 @@ def main(flags: Flags) -> None:
     table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})
     table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
     print(table.to_string(float_format="%.2f"))
-    judge(table.loc[flags.scripts, "minimum s"], flags.limit_s)
+    figures = [script for script in flags.scripts if PROGRAMS[script][0] == "-m"]
+    for names, limit_s in (
+        ([script for script in flags.scripts if script not in figures], flags.limit_s),
+        (figures, flags.figure_limit_s),
+    ):
+        if names:
+            judge(table.loc[names, "minimum s"], limit_s)
 
 
 if __name__ == "__main__":

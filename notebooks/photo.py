@@ -11,9 +11,8 @@
 # %% [markdown]
 # # From a photo to a study's table
 #
-# What does a classifier ignore in one photo, and does its null space hold meaning at all? This
-# needs the environment of `make demo` and no network. The last part also needs the results of
-# `make demo`.
+# What does a classifier ignore in one photo? Does its null space hold meaning at all? The notebook
+# needs the environment of `make demo`, and no network. The last part also needs its results.
 
 # %%
 import os
@@ -50,12 +49,12 @@ result.figure()
 
 # %% [markdown]
 # Removing the null component changes no logit. It turns the translation of the photo, but a null
-# component that tells nothing turns it almost as far. Whether the null space holds meaning is a
-# question about the model, which one photo cannot answer.
+# component without information turns it almost as far. Whether the null space holds meaning is a
+# question about the model. One photo cannot answer it.
 
 # %%
 print(
-    f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives "
+    f"IS {result.is_deg:.1f} degrees; a null component without information gives "
     f"{result.chance_is_deg:.1f}"
 )
 print(result.setting.said)
@@ -63,7 +62,7 @@ print(result.setting.said)
 # %% [markdown]
 # ## Steering it
 #
-# The null space is also a way to other meanings: toward a text, while the logits stay.
+# A photo can also be moved inside the null space, toward the meaning of a text. The logits stay.
 
 # %%
 for angle in (5.0, 10.0, 20.0, 40.0):
@@ -76,8 +75,8 @@ for angle in (5.0, 10.0, 20.0, 40.0):
 # %% [markdown]
 # ## Many photos
 #
-# A photo says little. A study tests the model on many photos, and says how small a leak it would
-# have seen.
+# One photo says little. A study tests the model on many photos, and says which leak it would have
+# found.
 
 # %%
 import pandas as pd

@@ -9,7 +9,8 @@ step(
     "measure_evidence",
     reads="manifest head classes features embeddings projector translator_report texts names",
     writes="evidence planted_leaks own_words evidence_images",
-    flags="evidence translator.lambdas translator.folds translator.reference summary.confidence seed",
+    flags="evidence translator.lambdas translator.folds translator.reference"
+    " summary.confidence seed",
     reference=reference,
     threads=THREADS,
 )

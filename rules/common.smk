@@ -1,8 +1,8 @@
-"""What every rule has in common: a step is named by the artifacts that it reads and writes, and the rest follows."""
+"""A step is named by the artifacts that it reads and writes, and its rule follows from them."""
 
 import re
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 INSTALLED = find_spec("singflow") is not None
-if not INSTALLED:  # a bare clone can be linted and listed
+if not INSTALLED:  # a bare clone can be linted and listed, but not run
     sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from singflow.artifacts.catalog import CATALOG
@@ -35,7 +35,7 @@ if INSTALLED and not FOR_DVC:
     typed(config, workflow.config_settings.config)
     expand_home(config)
     try:
-        CODE.accepted  # a mistake in the file is told here
+        CODE.accepted  # a mistake in this file is reported here
         STUDY, ENTRIES = settle(config, PARAMS)
         PARAMS = layered(config, PARAMS, main=workflow.is_main_process)
     except InputError as error:
@@ -55,100 +55,93 @@ STEPS = []
 
 
 class Step:
-    """A step: what it reads and writes, and what follows from that."""
+    """A step: what it reads and writes, and what follows from that.
+
+    reads, writes: artifacts of the catalog. figures: names of figures that it writes, as PNG and
+    PDF. flags: keys of params.yaml that reach its command. files: other files that reach it, by
+    flag. also: files that it depends on. threads: of its job, if it has a flag `--threads`.
+    models: section of params.yaml whose models it gathers. tracked: parameters whose change
+    re-runs it, beyond its flags and its code.
+    """
 
     def __init__(
-        self, name, reads, writes, keys, files, also, threads, gpu, models, tracked
-    ):
+        self, name, *, reads="", writes="", figures="", flags="", files=None, also=None,
+        threads=None, gpu=None, models=None, **tracked,
+    ):  # fmt: skip
+        reads, writes = reads.split(), writes.split()
+        for figure in figures.split():
+            writes += [f"figures/{figure}.png", f"figures/{figure}.pdf"]
+        first = CATALOG[writes[0]]
         self.name = name
-        self.program = f"scripts/{name}.py"
-        self.local = CATALOG[writes[0]].group == "local"
-        self.threads = threads
-        self.wildcards = [
-            item for item in ITEMS if item in CATALOG[writes[0]].wildcards
-        ]
-        self.input = (
-            {_key(read): self._paths(read, models) for read in reads} | files | also
+        self.program = (
+            f"-m singflow.figures.{name}"
+            if name.startswith("plot_")
+            else f"scripts/{name}.py"
         )
+        self.local = first.group == "local"
+        self.threads = threads
+        self.wildcards = [item for item in ITEMS if item in first.wildcards]
+        self._values = ITEMS | ({"model": config[models]["models"]} if models else {})
+        self._keys, self._files = flags.split(), files or {}
+        of_one = self.wildcards and "shard" not in self.wildcards
+        self._gathers_shards = of_one and any(
+            "shard" in CATALOG[read].wildcards for read in reads
+        )
+        self.input = {_key(read): self._paths(read) for read in reads}
+        self.input |= self._files | (also or {})
+        if not INSTALLED:
+            self.input = {"package": refuse}
         self.output = {_key(written): _captioned(written) for written in writes}
         self.resources = {"mem_mb": memory, "runtime": minutes}
         self.resources |= {} if gpu is None else {"gpu": gpu}
-        self.params = {"flags": self._flags, "code": self._code} | tracked
-        self._keys, self._files = keys, files
-        self._sharded = "shard" not in self.wildcards and any(
-            "shard" in CATALOG[read].wildcards for read in reads
-        )
+        self.params = {"flags": self._flags, "code": self._code}
+        self.params |= dict.fromkeys(tracked, []) if FOR_DVC else tracked
 
     def file(self, folder, ending):
         """A file of each job, named by the step and the wildcards."""
         jobs = [f"{{{item}}}" for item in self.wildcards]
         return f"{RESULTS}/{folder}/{Path(self.name, *jobs)}{ending}"
 
-    def _paths(self, read, models):
-        """The files of an artifact, for all models, spaces and so on that are not those of the job."""
-        values = ITEMS | ({"model": config[models]["models"]} if models else {})
+    def _paths(self, read):
+        """The files of an artifact, for every model, space and so on that the job does not name."""
+        path = f"{RESULTS}/{CATALOG[read].path}"
         others = [
             item for item in CATALOG[read].wildcards if item not in self.wildcards
         ]
-        path = f"{RESULTS}/{CATALOG[read].path}"
-        every = {item: values[item] for item in others}
+        every = {item: self._values[item] for item in others}
         return expand(path, **every, allow_missing=True) if every else path
 
     def _flags(self, wildcards):
         """The flags of a job, as a parameter: a change of one of them re-runs it."""
-        check_installed()
-        shards = f"--shards {config['extraction']['shards']}" if self._sharded else ""
-        values = (
-            flags_placeholder(self._keys) if FOR_DVC else flags_of(config, self._keys)
-        )
-        words = [
-            f"--results {RESULTS}",
-            *(f"--{item} {wildcards[item]}" for item in self.wildcards),
-            shards,
-            values,
-            *(
-                f'--{flag} "{_found(file, wildcards)}"'
-                for flag, file in self._files.items()
-            ),
-            f"--threads {THREADS}" if self.threads else "",
-        ]
-        return " ".join(filter(None, words))
+        words = [f"--results {RESULTS}"]
+        words += [f"--{item} {wildcards[item]}" for item in self.wildcards]
+        if self._gathers_shards:
+            words.append(f"--shards {config['extraction']['shards']}")
+        if self._keys:
+            spell = flags_placeholder if FOR_DVC else partial(flags_of, config)
+            words.append(spell(self._keys))
+        for flag, file in self._files.items():
+            words.append(f'--{flag} "{file(wildcards) if callable(file) else file}"')
+        if self.threads:
+            words.append(f"--threads {THREADS}")
+        return " ".join(words)
 
     def _code(self, wildcards):
-        """The digest of the code that the step reaches, as a parameter: a change of it re-runs the step."""
-        check_installed()
+        """The digest of the code that the step reaches, as a parameter."""
         return CODE.digest(self.name)
 
 
-def check_installed():
-    if not INSTALLED:
-        raise WorkflowError(
-            f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use "
-            ".venv/bin/snakemake"
-        )
+def step(name, **parts):
+    """Declare a step."""
+    STEPS.append(Step(name, **parts))
 
 
-def _found(file, wildcards):
-    return file(wildcards) if callable(file) else file
-
-
-def step(
-    name, *, reads="", writes, flags="", files=None, also=None,
-    threads=None, gpu=None, models=None, **tracked,
-):  # fmt: skip
-    """Declare a step.
-
-    reads, writes: artifacts of the catalog. flags: keys of params.yaml that reach its command. files: other
-    files that reach it, by flag. also: files that it depends on. threads: of its job, where it has a flag
-    `--threads`. models: key of the models that it
-    gathers. tracked: parameters whose change re-runs it, beyond its flags and its code.
-    """
-    STEPS.append(
-        Step(
-            name, reads.split(), writes.split(), flags.split(), files or {}, also or {},
-            threads, gpu, models, tracked,
-        )
-    )  # fmt: skip
+def refuse(wildcards):
+    """The input of every step where the package is missing."""
+    sys.exit(
+        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use "
+        ".venv/bin/snakemake"
+    )
 
 
 def alternatives(names):
@@ -160,32 +153,19 @@ def _key(artifact):
 
 
 def _captioned(artifact):
-    """The path of an output; a table or figure has a caption, and a place in Snakemake's report by its folder."""
+    """The path of an output; in Snakemake's report, tables and figures have captions."""
     path = Path(RESULTS, CATALOG[artifact].path)
-    if path.parent.name not in ("tables", "figures") or path.suffix not in (
-        ".csv",
-        ".png",
-    ):
+    folder, ending = path.parent.name, path.suffix
+    if folder not in ("tables", "figures") or ending not in (".csv", ".png"):
         return str(path)
-    return report(
-        str(path),
-        caption=f"../report/captions/{path.stem}.rst",
-        category=path.parent.name,
-    )
+    caption = f"report/captions/{path.stem}.rst"
+    return report(str(path), caption=caption, category=folder)
 
 
-def figures(*names):
-    """Artifacts of figures, by their names."""
-    return " ".join(f"figures/{name}.{end}" for name in names for end in ("png", "pdf"))
-
-
-def artifacts(folder, ending):
+def artifacts(folder, ending=""):
     """Artifacts in a folder of the results."""
-    return [
-        name
-        for name in CATALOG
-        if name.startswith(f"{folder}/") and name.endswith(ending)
-    ]
+    names = [name for name in CATALOG if name.startswith(f"{folder}/")]
+    return [name for name in names if name.endswith(ending)]
 
 
 def value(key):
@@ -195,16 +175,32 @@ def value(key):
     return lambda wildcards: [] if found is None else found
 
 
+# Values of these functions are parameters: a job runs again if its value changes.
+
+
 def whole_study(wildcards):
-    """The study, as a parameter: what it says counts, and not how its file says it."""
-    return [] if FOR_DVC else STUDY.model_dump_json()
+    """The study: its content counts, and not the layout of its file."""
+    return STUDY.model_dump_json()
 
 
 def entry_of(kind):
-    """The registry entry that a job depends on, as a parameter: a change of this entry alone re-runs the job."""
-    if FOR_DVC:
-        return []
+    """The registry entry of the job's model or space."""
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
+
+
+def reference(wildcards):
+    """The state of the images of the reference."""
+    return fingerprint(config["translator"]["reference"]) or []
+
+
+@cache
+def archives_here():
+    return archives_of(config) or []
+
+
+def archives(wildcards):
+    """The state of the archives of images."""
+    return archives_here()
 
 
 def local_files(kind):
@@ -214,19 +210,6 @@ def local_files(kind):
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
 
 
-def reference(wildcards):
-    """The state of the reference, as a parameter: a change of its images re-runs what is fitted on them."""
-    return [] if FOR_DVC else fingerprint(config["translator"]["reference"]) or []
-
-
-def archives(wildcards):
-    """The state of archives of images, as a parameter: a change of them re-runs what lists them."""
-    return [] if FOR_DVC else archives_here() or []
-
-
-archives_here = cache(lambda: archives_of(config))
-
-
 def generator_files(wildcards):
     """The files of the user's own generator, if there is one."""
     return [] if FOR_DVC else own_generator_files(STUDY.pictures)
@@ -234,13 +217,10 @@ def generator_files(wildcards):
 
 def networks_of(wildcards):
     """The nonlinear translators of a model."""
-    compared = wildcards.model in config["comparison"]["models"]
+    if wildcards.model not in config["comparison"]["models"]:
+        return []
     path = f"{RESULTS}/{CATALOG['network'].path}"
-    return (
-        expand(path, kind=config["comparison"]["kinds"], **wildcards)
-        if compared
-        else []
-    )
+    return expand(path, kind=config["comparison"]["kinds"], **wildcards)
 
 
 @cache
@@ -249,7 +229,7 @@ def expected_images():
 
 
 def size_of(wildcards):
-    """What the cost of a job depends on. Where a GPU is asked for, the cost is that of a GPU."""
+    """What the cost of a job depends on. If a study asks for a GPU, it is the cost on a GPU."""
     entries = [ENTRIES[kind].get(wildcards.get(kind)) for kind in ("model", "space")]
     return costs.size_of(config, expected_images(), *entries, gpu=bool(GPUS))
 
@@ -260,15 +240,19 @@ def generator_gpus(wildcards):
 
 
 def memory(wildcards, attempt, rulename):
-    """Megabytes: 1.5 times the expected ones, 1000 for Snakemake in the job, and those of CUDA; doubled by every further attempt."""
+    """Megabytes: 1.5 times the expected ones, 1000 for Snakemake in the job, and those of CUDA.
+
+    Every further attempt has twice as many.
+    """
     cuda = CUDA_MB if "gpu" in workflow.get_rule(rulename).resources else 0
-    return 2 ** (attempt - 1) * (
-        1000 + cuda + ceil(1.5 * costs.peak_mb(rulename, size_of(wildcards)))
-    )
+    expected = costs.peak_mb(rulename, size_of(wildcards))
+    return 2 ** (attempt - 1) * (1000 + cuda + ceil(1.5 * expected))
 
 
 def minutes(wildcards, attempt, rulename):
-    """Three times the expected ones, and 5 for a slow start; doubled by every further attempt."""
-    return 2 ** (attempt - 1) * (
-        5 + ceil(3 * costs.seconds(rulename, size_of(wildcards)) / 60)
-    )
+    """Three times the expected minutes, and 5 for a slow start.
+
+    Every further attempt has twice as many.
+    """
+    expected = costs.seconds(rulename, size_of(wildcards)) / 60
+    return 2 ** (attempt - 1) * (5 + ceil(3 * expected))

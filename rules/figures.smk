@@ -1,61 +1,65 @@
 step(
     "plot_scores",
     reads="scores tables/models.csv",
-    writes=figures("fig3"),
+    figures="fig3",
     flags="models spaces",
 )
 step(
     "plot_labels",
     reads="scores tables/models.csv",
-    writes=figures("fig4"),
-    flags="models spaces plot_labels",
+    figures="fig4",
+    flags="models spaces plot_labels.labels",
 )
 step(
     "plot_concepts",
     reads="concepts tables/models.csv",
-    writes=figures("fig5"),
+    figures="fig5",
     flags="models spaces plot_concepts",
 )
 step(
     "plot_translators",
     reads="translator_report network_report tables/models.csv",
-    writes=figures("fig7", "fig8"),
+    figures="fig7 fig8",
     flags="comparison.models spaces comparison.kinds",
     models="comparison",
 )
 step(
     "plot_null_validation",
     reads="null_validation tables/models.csv",
-    writes="tables/null_validation.csv " + figures("fig9"),
+    writes="tables/null_validation.csv",
+    figures="fig9",
     flags="models summary.confidence",
 )
 step(
     "plot_probes",
     reads="probes tables/models.csv",
-    writes="tables/probes.csv " + figures("fig12"),
+    writes="tables/probes.csv",
+    figures="fig12",
     flags="models spaces summary.confidence",
 )
 step(
     "plot_concept_scans",
     reads="concepts tables/spurious.csv tables/models.csv",
-    writes=figures("fig15"),
+    figures="fig15",
     flags="models spaces plot_concept_scans",
 )
 step(
     "plot_controls",
     reads="tables/controls.csv tables/models.csv",
-    writes=figures("controls"),
+    figures="controls",
     flags="models spaces",
 )
 step(
     "plot_rank_curves",
     reads="rank_curves tables/models.csv",
-    writes="tables/rank_curves.csv " + figures("rank_curves"),
+    writes="tables/rank_curves.csv",
+    figures="rank_curves",
     flags="models spaces",
 )
 step(
     "plot_head_extensions",
     reads="head_extensions tables/models.csv",
-    writes="tables/head_extensions.csv " + figures("head_extensions"),
+    writes="tables/head_extensions.csv",
+    figures="head_extensions",
     flags="models spaces",
 )

@@ -9,7 +9,8 @@ step(
     "render_pictures",
     reads="space_entry manifest head features embeddings projector translator texts names",
     writes="pictures",
-    flags="pictures steering comparison data.source data.root data.max_pixels extraction.device seed",
+    flags="pictures steering comparison"
+    " data.source data.root data.max_pixels extraction.device seed",
     also={"networks": networks_of, "generator": generator_files},
     gpu=generator_gpus,
     threads=THREADS,
@@ -17,12 +18,13 @@ step(
 step(
     "plot_pictures",
     reads="pictures tables/models.csv",
-    writes=figures("fig1", "fig6", "fig11", "fig13"),
+    figures="fig1 fig6 fig11 fig13",
     flags="models spaces",
 )
 step(
     "plot_angle_ladder",
     reads="manifest pictures tables/models.csv",
-    writes="tables/angle_ladder.csv " + figures("fig10"),
+    writes="tables/angle_ladder.csv",
+    figures="fig10",
     flags="models spaces",
 )

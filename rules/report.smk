@@ -3,14 +3,15 @@ SHOWN = artifacts("tables", ".csv") + artifacts("figures", ".png")
 step(
     "write_report",
     reads="params manifest rejected model_entry space_entry head embeddings scores neighbours "
-    + " ".join(SHOWN),
+    f"{' '.join(SHOWN)}",
     writes="report.html",
-    flags="models spaces report summary.confidence summary.min_r2 data.source data.root data.max_pixels seed",
+    flags="models spaces report summary.confidence summary.min_r2"
+    " data.source data.root data.max_pixels seed",
     files={"classes": value("data.classes")},
     also={
         "page": ["report/page.html", "report/run.html", "report/paper.yaml", ACCEPTED],
         "captions": sorted(
-            {f"report/captions/{Path(shown).stem}.rst" for shown in SHOWN}
+            {f"report/captions/{Path(name).stem}.rst" for name in SHOWN}
         ),
     },
     threads=THREADS,

@@ -1,13 +1,15 @@
 step(
     "summarize",
     reads="manifest model_entry projector_report translator_report scores zero_shot evidence",
-    writes="tables/models.csv tables/labels.csv tables/label_correlations.csv tables/summary.txt metrics.json",
-    flags="models spaces summary null_energy extraction.top1_margin seed",
+    writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
+    " tables/summary.txt metrics.json",
+    flags="models spaces summary null_energy.unusual_labels extraction.top1_margin seed",
 )
 step(
     "compare_models",
     reads="manifest controls controls_report evidence tables/models.csv",
-    writes="tables/controls.csv tables/orders.csv tables/model_pairs.csv tables/order_agreement.csv tables/orders.txt",
+    writes="tables/controls.csv tables/orders.csv tables/model_pairs.csv"
+    " tables/order_agreement.csv tables/orders.txt",
     flags="models spaces summary seed",
     also={"paper": "report/paper.yaml"},
 )

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.evidence import Evidence, measure, turn_deg
-from singflow.analyses.floor import Head, Rows, answers, floor, image_scores, refit, whole_images
-from singflow.analyses.geometry import complement, coordinate_axes
+from singflow.analyses.floor import Head, Refits, Rows, whole_images
+from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import Block
 from singflow.artifacts.files import read_json, write_json
@@ -65,7 +65,7 @@ def main(flags: Flags) -> None:
     own, training = inputs.pairs, inputs.training(flags.reference)
     pool = [training] if training is own else [training, own]
     basis = inputs.null_basis
-    head = Head(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
+    head = Head.split(inputs.head, basis)
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
@@ -87,73 +87,49 @@ def main(flags: Flags) -> None:
     )
     n, facts = len(own.manifest), found.facts
     label_texts = inputs.label_texts[inputs.label_of]
-    floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
+    floors, spread, conditional, r2 = np.zeros(n), 0.0, tuple(np.zeros((2, n))), 0.0
     if basis.shape[1]:
-        axes, rank = coordinate_axes(
+        axes = coordinate_axes(
             basis, lambda: chain.from_iterable(images.features_alone() for images in pool)
         )
         sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
-        penalty, r2 = validated(sums, flags)
-        groups = sums.split.groups
         place = sums.split.place if training is own else np.full(n, WHOLE, np.int32)
-        fits = answers(sums, place, rank, penalty, flags.lambdas, flags.threads)
+        penalty, r2 = validated(sums, flags)
+        refits = Refits.prepare(rows, sums, place, penalty, flags.lambdas, flags.threads)
         del sums
-        predictors = {group: fit.predictor for group, fit in fits.items()}
-        conditional = image_scores(
-            scored,
-            rows.origin,
-            place,
-            rank,
-            refit(rows, groups, fits, None),
-            predictors,
-            label_texts,
+        conditional = refits.image_scores(
+            scored, refits.translators(), label_texts, conditional=True
         )
-        floors, spread = floor(
-            rows,
-            groups,
-            scored,
-            place,
-            rank,
-            fits,
-            draws=flags.draws,
-            seed=flags.seed,
-            threads=flags.threads,
+        floors, spread = refits.floor(
+            scored, draws=flags.draws, seed=flags.seed, threads=flags.threads
         )
     turns = {
         f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], found.words, r2)
         for end in ("", "_low", "_high")
     }
-    dims = {"principal_dim": basis.shape[0] - basis.shape[1], "null_dim": basis.shape[1]}
     report = {
         **facts,
-        **dims,
+        "principal_dim": basis.shape[0] - basis.shape[1],
+        "null_dim": basis.shape[1],
         "r2": r2,
         **turns,
         "floor_is_deg": float(floors.mean()),
         "floor_is_sd": spread,
         **known(inputs),
     }
-    columns = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
-    write_parquet(
-        flags.path("evidence_images"),
-        pd.DataFrame(
-            columns
-            | dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))
-        ),
-    )
+    scores = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
+    scores |= dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))
+    write_parquet(flags.path("evidence_images"), pd.DataFrame(scores))
     write_parquet(flags.path("planted_leaks"), found.planted)
     saved = {
         "class_embeddings": spelled["class_embeddings"],
         "word_weights": found.words.weights,
         "offset": found.words.offset,
     }
-    write_tensors(
-        flags.path("own_words"),
-        saved,
-        provenance([], study=flags.study, space=flags.space, model=flags.model),
-    )
+    made = provenance([], study=flags.study, space=flags.space, model=flags.model)
+    write_tensors(flags.path("own_words"), saved, made)
     write_json(flags.path("evidence"), report)
     cli.log.info(
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",

@@ -41,6 +41,7 @@ LOADING = (
     *ELSEWHERE,
 )  # read while libraries are loaded
 FAULTS = Path(__file__).with_name("faults")
+COMMAND = r"python (?:scripts/|-m singflow\.figures).*"  # of a step, in what an engine prints
 CODE = (
     "src/",
     "scripts/",

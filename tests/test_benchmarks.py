@@ -4,7 +4,6 @@ import subprocess
 import sys
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,8 @@ import yaml
 
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
+from singflow.planning import costs
+from singflow.planning.costs import Size
 from tests.project import ROOT
 
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -34,6 +35,12 @@ def load(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.chdir(tmp_path)
     return importlib.import_module
+
+
+def step_of(command):
+    """The step of a command: the name of its script or module."""
+    program = command[2] if command[1] == "-m" else command[1].removesuffix(".py")
+    return re.split(r"[./]", program)[-1]
 
 
 def measured(finished, steps):
@@ -58,21 +65,19 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
     memory, did = load("memory"), []
     monkeypatch.setattr(memory, "measure", lambda command: did.append(command) or (1.0, 2.0))
     monkeypatch.setattr(memory, "widen", lambda: did.append("widen"))
-    monkeypatch.setattr(memory, "multiply", lambda patterns, models: did.append(patterns[0]))
+    monkeypatch.setattr(memory, "multiply", lambda artifacts, models: did.append(artifacts[0]))
     memory.main(memory.Flags(images=20))
     table, *_ = capsys.readouterr().out.partition("\ncheck_study needs most")
     assert [line.split()[0] for line in table.splitlines()[1:]] == STEPS
     commands = [call for call in did if call[0] == sys.executable and call[1] != "-c"]
-    assert [command[1] for command in commands] == [f"scripts/{step}.py" for step in STEPS]
-    before = {
-        Path(command[1]).stem: call for call, command in pairwise(did) if call[0] != sys.executable
-    }
+    assert list(map(step_of, commands)) == STEPS
+    before = {step_of(command): call for call, command in pairwise(did) if isinstance(call, str)}
     assert before == {
         "fit_translator": "widen",
         "summarize": memory.PER_MODEL[0],
         "plot_pictures": memory.PICTURED[0],
     }
-    towers = {Path(command[1]).stem: call[3] for command, call in pairwise(did) if call[1] == "-c"}
+    towers = {step_of(command): call[3] for command, call in pairwise(did) if call[1] == "-c"}
     entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 3
     assert towers == {
         step: str(memory.RESULTS / entry)
@@ -93,19 +98,18 @@ def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(
             else np.arange(3)
             for tensor in tensors
         }
-        write_tensors(memory.RESULTS / name, plain[name], {"kind": "some"})
+        write_tensors(memory.path(name), plain[name], {"kind": "some"})
     memory.widen()
     for name, tensors in memory.WIDENED.items():
-        wide, facts = read_tensors(memory.RESULTS / name, tensors)
+        wide, facts = read_tensors(memory.path(name), tensors)
         for tensor, array in plain[name].items():
             assert wide[tensor].shape == ((3, 8) if "emb" in tensor else (3,))
             np.testing.assert_allclose(wide[tensor] @ wide[tensor].T, array @ array.T, rtol=1e-5)
         assert facts == {"kind": "some"}
-    (memory.RESULTS / "first.json").write_text("{}")
-    memory.multiply(["{}.json"], ["first", "second", "third"])
-    assert [(memory.RESULTS / f"{name}.json").read_text() for name in ("second", "third")] == [
-        "{}"
-    ] * 2
+    memory.path("probes", "first").parent.mkdir(parents=True)
+    memory.path("probes", "first").write_text("{}")
+    memory.multiply(["probes"], ["first", "second", "third"])
+    assert [memory.path("probes", name).read_text() for name in ("second", "third")] == ["{}"] * 2
 
 
 def test_the_verdict_names_the_step_that_needs_most(load, capsys):
@@ -246,6 +250,34 @@ def test_memory_may_grow_by_the_tables_and_no_more(judge):
     assert (within["flat"], beyond["flat"]) == (True, False)
     assert beyond["B/image"] == pytest.approx(500e6 / 990_000)
     assert within["linear"] and np.isnan(within["exponent"])
+
+
+def test_costs_are_scaled_to_what_was_measured_and_memory_is_never_lowered(load, tmp_path):
+    growth, steps = load("growth"), ["fit_projector", "train_translator"]
+    sizes = [Size(images, passes=3, threads=1) for images in (10**4, 10**5, 10**6)]
+    runs = {
+        size.images: pd.DataFrame(
+            {
+                "s": [3 * costs.seconds(step, size) for step in steps],
+                "MB": [2 * costs.peak_mb(steps[0], size), 0.5 * costs.peak_mb(steps[1], size)],
+            },
+            index=steps,
+        )
+        for size in sizes
+    }
+    growth.write_costs(tmp_path / "costs.csv", runs, sizes)
+    found = pd.read_csv(tmp_path / "costs.csv").set_index(["step", "driver"])
+    before = pd.read_csv(costs.TABLE).set_index(["step", "driver"])
+    assert found.index.equals(before.index)
+    ratios = found / before
+    assert ratios.loc["fit_projector"].dropna().sub([3, 2]).abs().max(axis=None) < 0.02
+    trained = ratios.loc["train_translator"]
+    assert trained["megabytes"].dropna().eq(1).all()
+    on_gpu = trained.index.str.contains("gpu")
+    assert trained["seconds"][on_gpu].eq(1).all()
+    assert trained["seconds"][~on_gpu].dropna().sub(3).abs().max() < 0.02
+    others = ~found.index.isin(steps, level="step")
+    assert found[others].equals(before[others])
 
 
 GROWTH = ["--rows", 200, 400, 800, "--shard", 200, "--features", 16, "--dims", 8, "--labels", 4]

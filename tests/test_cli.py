@@ -16,6 +16,7 @@ from singflow.commands import program
 from singflow.config.reading import read_yaml
 from singflow.config.sections import Section
 from singflow.config.study import Study, check
+from singflow.engines.code import step_files
 from singflow.errors import InputError
 from tests import PATIENCE, warm
 from tests.project import ROOT
@@ -24,6 +25,8 @@ PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 
 SCRIPT = '''
+"""A script for 100% of the tests."""
+
 import os
 import signal
 from pathlib import Path
@@ -37,8 +40,6 @@ from singflow.artifacts.files import atomic
 
 
 class Flags(cli.Command):
-    """A script for 100% of the tests."""
-
     names: list[str]
     sizes: list[float]
     count: int = Field(ge=1, description="at 50% or more")
@@ -180,7 +181,6 @@ from singflow.artifacts.files import atomic
 from singflow.parallel import map_ahead
 
 class Flags(cli.Command):
-    \"\"\"A step without an end.\"\"\"
     kind: str
 
 def spin(item):
@@ -416,7 +416,7 @@ def into_a_closed_pipe(*command, cwd=ROOT):
 
 
 VERBS = sorted(command.name for command in program.registered_commands)
-STEPS = sorted((ROOT / "scripts").glob("*.py"))
+STEPS = list(step_files(ROOT).values())
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

@@ -67,6 +67,14 @@ def test_the_conda_environment_installs_the_project_with_its_extras_and_constrai
     assert pip == ["-c constraints.txt", "-e .[all,test,check]"]
 
 
+def test_conda_makes_the_environment_of_the_rules_of_the_same_python_and_the_project():
+    rules = yaml.safe_load((ROOT / "rules/environment.yaml").read_text())["dependencies"]
+    assert rules == [entry for entry in ENVIRONMENT if str(entry).startswith(("python", "pip"))]
+    installs = (ROOT / "rules/environment.post-deploy.sh").read_text()
+    extras = re.search(r"--constraint constraints\.txt --editable '\.\[(.*)\]'$", installs)[1]
+    assert set(extras.split(",")) <= EXTRAS.keys()
+
+
 def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():  # noqa: E501
     assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {
         "all",

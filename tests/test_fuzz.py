@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow.artifacts import contracts, files, tables
+from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
+from singflow.artifacts.catalog import CATALOG, COLUMNS
 from singflow.artifacts.tables import BASIS, read_models
 from singflow.config.reading import read_yaml
 from singflow.config.registry import (
@@ -675,16 +676,16 @@ def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data
 
 
 @bounded
-@given(st.sampled_from(sorted(contracts.COLUMNS)), st.data())
+@given(st.sampled_from(sorted(COLUMNS)), st.data())
 def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_path, kind, data):
     values = {"i": [0, 1], "f": [0.5, 1.5], "b": [True, False], "O": ["a", "b"]}
-    frame = pd.DataFrame({name: values[letter] for name, letter in contracts.COLUMNS[kind].items()})
+    frame = pd.DataFrame({name: values[letter] for name, letter in COLUMNS[kind].items()})
     path = tmp_path / "t.parquet"
     tables.write_parquet(path, frame)
     tables.read_parquet(path, kind)
-    victim = data.draw(st.sampled_from(sorted(contracts.COLUMNS[kind])))
+    victim = data.draw(st.sampled_from(sorted(COLUMNS[kind])))
     other = data.draw(
-        st.sampled_from([letter for letter in values if letter != contracts.COLUMNS[kind][victim]])
+        st.sampled_from([letter for letter in values if letter != COLUMNS[kind][victim]])
     )
     tables.write_parquet(
         path,
@@ -824,89 +825,46 @@ EMBEDDED = {
     "label_embeddings": np.eye(2, 4, dtype=np.float32),
     "concept_embeddings": np.eye(1, 4, dtype=np.float32),
 }
-RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {
+RANDOM = dict.fromkeys(COLUMNS["controls"], 0.5) | {
     "image_id": [0, 1],
     "dimension": 1,
     "subspace": "random",
 }
 SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
-TESTED = dict.fromkeys(contracts.COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
+TESTED = dict.fromkeys(COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 ARTIFACTS = {
-    "manifest.parquet": (tables.write_parquet, MANIFEST),
-    "basis.safetensors": (tensor_files.write_tensors, {"null_basis": np.eye(3)[:, 2:]}, {}),
-    "linear.safetensors": (tensor_files.write_tensors, *CROSSED),
-    "prompts.safetensors": (tensor_files.write_tensors, EMBEDDED, {}),
-    "names.json": (files.write_json, NAMES_OF_TEXTS),
-    "head.safetensors": (tensor_files.write_tensors, HEAD, {"class_names": '["a", "b"]'}),
-    "controls.parquet": (tables.write_parquet, pd.DataFrame(RANDOM)),
-    "evidence.parquet": (tables.write_parquet, pd.DataFrame(TESTED)),
-    "classes.safetensors": (tensor_files.write_tensors, SPELLED, {}),
+    "manifest": (tables.write_parquet, MANIFEST),
+    "projector": (tensor_files.write_tensors, {"null_basis": np.eye(3)[:, 2:]}, {}),
+    "translator": (tensor_files.write_tensors, *CROSSED),
+    "texts": (tensor_files.write_tensors, EMBEDDED, {}),
+    "names": (files.write_json, NAMES_OF_TEXTS),
+    "head": (tensor_files.write_tensors, HEAD, {"class_names": '["a", "b"]'}),
+    "controls": (tables.write_parquet, pd.DataFrame(RANDOM)),
+    "evidence_images": (tables.write_parquet, pd.DataFrame(TESTED)),
+    "classes": (tensor_files.write_tensors, SPELLED, {}),
 }
 ONE_FOLD = {name: array[:1] for name, array in FOLDS.items()}
+NOT_FINITE = {"other_embeddings": np.full((2, 4), np.nan, np.float32)}
 SPOILT = [
-    ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="split")),
-    ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="fold")),
-    ("scan_concepts", "names.json", NAMES_OF_TEXTS | {"labels": None}),
-    ("scan_concepts", "linear.safetensors", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
-    ("measure_zero_shot", "names.json", NAMES_OF_TEXTS | {"labels": ["a"]}),
-    ("measure_zero_shot", "linear.safetensors", LINEAR, CROSSED[1]),
-    ("measure_null_removal", "head.safetensors", HEAD, {}),
-    ("measure_null_removal", "linear.safetensors", LINEAR, CROSSED[1]),
-    ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
-    ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
-    ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
-    (
-        "measure_evidence",
-        "classes.safetensors",
-        {"class_embeddings": SPELLED["class_embeddings"]},
-        {},
-    ),
-    (
-        "measure_evidence",
-        "classes.safetensors",
-        SPELLED | {"other_embeddings": np.full((2, 4), np.nan, np.float32)},
-        {},
-    ),
-    ("measure_evidence", "basis.safetensors", {"null_basis": np.eye(3)[0]}, {}),
+    ("fit_translator", "manifest", MANIFEST.drop(columns="split")),
+    ("fit_translator", "manifest", MANIFEST.drop(columns="fold")),
+    ("scan_concepts", "names", NAMES_OF_TEXTS | {"labels": None}),
+    ("scan_concepts", "translator", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
+    ("measure_zero_shot", "names", NAMES_OF_TEXTS | {"labels": ["a"]}),
+    ("measure_zero_shot", "translator", LINEAR, CROSSED[1]),
+    ("measure_null_removal", "head", HEAD, {}),
+    ("measure_null_removal", "translator", LINEAR, CROSSED[1]),
+    ("measure_null_removal", "controls", pd.DataFrame(RANDOM | {"dimension": 2})),
+    ("measure_null_removal", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
+    ("measure_null_removal", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
+    ("measure_evidence", "classes", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
+    ("measure_evidence", "classes", SPELLED | NOT_FINITE, {}),
+    ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
 ]
-SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
-FIT = {
-    "kind": "linear",
-    "folds": 2,
-    "lambdas": 1,
-    "reference": "None",
-    "imported": None,
-    "study": "s",
-    "model": "m",
-    "space": "s",
-    "embeddings": "features",
-}
-SCAN = {
-    "projector": "basis.safetensors",
-    "translator": "linear.safetensors",
-    "texts": "prompts.safetensors",
-    "names": "names.json",
-}
-HEADED = {"head": "head.safetensors"}
-SCORE = HEADED | {"controls": "controls.parquet", "evidence": "evidence.parquet"}
-WRITTEN = {name: f"out/{name}" for name in ("report", "planted", "words", "images")}
-TEST = {
-    "margin": 0.005,
-    "draws": 2,
-    "confidence": 0.95,
-    "seed": 0,
-    "classes": "classes.safetensors",
-}
+FIT = "--folds 2 --lambdas 1 --reference None"
 FLAGS = {
-    "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
-    "scan_concepts": SCAN | {"output": "out/x"},
-    "measure_zero_shot": SCAN | {"embeddings": "features", "output": "out/x"},
-    "measure_null_removal": SCAN | SCORE | {"output": "out/x"},
-    "measure_evidence": {name: FIT[name] for name in FIT if name not in ("kind", "imported")}
-    | SCAN
-    | HEADED
-    | TEST
-    | WRITTEN,
+    "fit_translator": f"{FIT} --kind linear --imported",
+    "measure_evidence": f"{FIT} --margin 0.005 --draws 2 --confidence 0.95 --seed 0",
 }
 
 
@@ -914,21 +872,19 @@ FLAGS = {
     "script, victim, content", [(script, victim, content) for script, victim, *content in SPOILT]
 )
 def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, victim, content):
+    paths = {name: CATALOG[name].at(tmp_path, model="m", space="s") for name in ARTIFACTS}
     for name, (write, *whole_content) in ARTIFACTS.items():
-        write(tmp_path / name, *(content if name == victim else whole_content))
-    flags = SHARED | FLAGS[script]
-    words = [
-        word
-        for name, value in flags.items()
-        for word in (f"--{name}", *([] if value is None else [str(value)]))
-    ]
+        write(paths[name], *(content if name == victim else whole_content))
+    words = f"--results {tmp_path} --model m --space s --shards 1 --threads 1"
+    words = f"{words} {FLAGS.get(script, '')}".split()
     done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
     assert (
         done.returncode == 1
-        and done.stderr.startswith(f"error: {victim}: ")
+        and done.stderr.startswith(f"error: {paths[victim]}: ")
         and files.MEND in done.stderr
     ), done.stderr
-    assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))
+    assert done.stderr.count("\n") == 1
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(paths.values())
 
 
 # Folders and tables as people and their machines leave them

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import read_tensors
@@ -29,7 +30,7 @@ class Study:
     @property
     def params(self) -> dict[str, Any]:
         """The content of params.yaml."""
-        return read_yaml(self.folder / "params.yaml")
+        return read_yaml(CATALOG["params"].at(self.folder))
 
     @property
     def models(self) -> list[str]:
@@ -121,14 +122,12 @@ class Study:
         return dict(read_json(self._find(name, "json")))
 
     def _find(self, name: str, *endings: str) -> Path:
-        """The file of a name. Callers choose the name; it finds only files in the study's
-        folder.
-        """
-        files = [(path, end) for end in endings for path in self.folder.rglob(f"*.{end}")]
-        known = {
-            path.relative_to(self.folder).as_posix().removesuffix(f".{end}"): path
-            for path, end in files
-        }
+        """The artifact of a name; whatever the name is, only files in the study's folder count."""
+        known = {}
+        for path in self.folder.rglob("*"):
+            place = path.relative_to(self.folder).as_posix()
+            if path.suffix[1:] in endings and artifact_of(place):
+                known[place.removesuffix(path.suffix)] = path
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or sorted(known)[:3]
             raise InputError(
@@ -156,7 +155,7 @@ def load_study(folder: str | Path) -> Study:
     InputError
         If the folder holds no params.yaml.
     """
-    if not (Path(folder) / "params.yaml").is_file():
+    if not CATALOG["params"].at(Path(folder)).is_file():
         raise InputError(
             f"{folder}: holds no params.yaml of a study: name a folder under results/, or run the "
             "study with `singflow run`"

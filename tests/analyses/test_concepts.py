@@ -1,5 +1,3 @@
-import runpy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,15 +26,12 @@ from singflow.analyses.concepts import (
 from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.metrics import angle_deg, unit
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
-from tests.data.manifests import whole
-from tests.project import ROOT
+from singflow.translators.ridge import Affine
+from tests.results import Results
 
-SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
-LIST = runpy.run_path(str(ROOT / "scripts/list_concepts.py"))
 MOMENTS = ["angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"]
 
 
@@ -346,47 +341,31 @@ def study(tmp_path):
     directions[3], directions[1002] = rows[0] + 0.6 * rows[5], basis[:, 0] + 0.1 * rows[0]
     concepts = [f"concept {number}" for number in range(2005)]
     concepts[3], concepts[1002] = "grass", "a bell"
-    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"label": labels})))
+    results = Results(tmp_path)
+    results.manifest(label=labels)
     order = generator.permutation(np.repeat(np.arange(90), 2))
     view = np.zeros(180, dtype=np.int32)
     view[np.unique(order, return_index=True)[1]] = 1
     shown = np.where(view[:, None] == 0, features[order], 9.0).astype(np.float32)
-    write_tensors(
-        shard_path(tmp_path / "features", 0),
-        {"features": shown, "image_id": order.astype(np.int64), "view": view},
-        {},
-    )
-    write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
-    write_tensors(
-        tmp_path / "translator.safetensors",
-        {"weight": turn.astype(np.float32), "bias": np.zeros(24, np.float32)},
-        {"kind": "linear"},
-    )
-    write_tensors(
-        tmp_path / "texts.safetensors",
-        {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)},
-        {},
-    )
-    write_json(tmp_path / "names.json", {"labels": ["boat", "cow", "fern"], "concepts": concepts})
-    return tmp_path
+    results.shard("features", 0, shown, order, view)
+    results.tensors("projector", null_basis=basis)
+    results.translator(Affine(turn.astype(np.float32), np.zeros(24, np.float32)))
+    texts = unit(directions @ turn.T).astype(np.float32)
+    names = {"labels": ["boat", "cow", "fern"], "concepts": concepts}
+    results.texts(names, concept_embeddings=texts)
+    return results
 
 
-def run_scan(folder, output="concepts/s/m.parquet", threads=1):
-    inputs = {name: folder / f"{name}.safetensors" for name in ("projector", "translator", "texts")}
-    rest = {
-        "manifest": folder / "manifest.parquet",
-        "names": folder / "names.json",
-        "features": folder / "features",
-    }
-    SCAN["main"](SCAN["Flags"](**inputs, **rest, shards=1, threads=threads, output=folder / output))
-    return folder / output
+def run_scan(study, threads=1):
+    study.run("scan_concepts", threads=threads)
+    return study.path("concepts")
 
 
 def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_threads_and_leaves_nothing_else(  # noqa: E501
     study,
 ):
-    path, again = run_scan(study), run_scan(study, "again/s/m.parquet", threads=2)
-    assert path.read_bytes() == again.read_bytes()
+    before, path = run_scan(study).read_bytes(), run_scan(study, threads=2)
+    assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
     assert parquet.ParquetFile(path).num_row_groups == 5
     table = pd.read_parquet(path)
@@ -408,15 +387,13 @@ def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_th
 
 def test_each_image_counts_for_its_label_by_its_first_view(study):
     table = pd.read_parquet(run_scan(study)).set_index(["label", "concept"])
-    tensors, _ = read_tensors(shard_path(study / "features", 0), ["features", "image_id", "view"])
-    whole = tensors["view"] == 0
-    features = tensors["features"][whole][np.argsort(tensors["image_id"][whole])]
-    basis = read_tensors(study / "projector.safetensors", ["null_basis"])[0]["null_basis"]
-    turn = read_tensors(study / "translator.safetensors", ["weight"])[0]["weight"]
-    texts = read_tensors(study / "texts.safetensors", ["concept_embeddings"])[0][
-        "concept_embeddings"
-    ]
-    labels = pd.read_parquet(study / "manifest.parquet")["label"]
+    tensors, _ = read_tensors(study.path("features"), ["features", "image_id", "view"])
+    first = tensors["view"] == 0
+    features = tensors["features"][first][np.argsort(tensors["image_id"][first])]
+    basis = read_tensors(study.path("projector"), ["null_basis"])[0]["null_basis"]
+    turn = read_tensors(study.path("translator"), ["weight"])[0]["weight"]
+    texts = read_tensors(study.path("texts"), ["concept_embeddings"])[0]["concept_embeddings"]
+    labels = study.read("manifest")["label"]
     for label in ("boat", "cow", "fern"):
         mine = features[labels == label]
         for place, concept in ((3, "grass"), (1002, "a bell"), (1004, "concept 1004")):
@@ -427,52 +404,23 @@ def test_each_image_counts_for_its_label_by_its_first_view(study):
 
 
 def test_a_failed_scan_leaves_no_file(study):
-    write_tensors(
-        study / "translator.safetensors",
-        {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)},
-        {"kind": "linear"},
-    )
+    study.translator(Affine(np.zeros((24, 24), np.float32), np.zeros(24, np.float32)))
     with pytest.raises(InputError, match="zero vector"):
         run_scan(study)
-    assert not list((study / "concepts/s").iterdir())
+    assert not list(study.path("concepts").parent.iterdir())
 
 
 def test_labels_of_another_manifest_are_refused(study):
-    write_json(study / "names.json", {"labels": ["boat", "cow"], "concepts": ["grass"]})
-    with pytest.raises(InputError, match=r"names.json: its labels are not those of the manifest"):
+    write_json(study.path("names"), {"labels": ["boat", "cow"], "concepts": ["grass"]})
+    with pytest.raises(InputError, match=r"s.json: its labels are not those of the manifest"):
         run_scan(study)
 
 
-def run_list(folder, models, confidence=0.95, extremes=4, nearest=10):
-    basis = {
-        "rank_rule": "exact",
-        "null_dim": 4,
-        "validation_r2": 0.5,
-        "translator": "good",
-        "seed": 0,
-        "marks": "",
-    }
-    pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(
-        folder / "models.csv", index=False
-    )
-    wanted = {
-        "vocabulary": "v",
-        "extremes": extremes,
-        "nearest": nearest,
-        "models": models,
-        "spaces": ["s"],
-        "confidence": confidence,
-    }
-    places = {
-        "concepts": "concepts",
-        "table": "models.csv",
-        "output": "concepts.csv",
-        "spurious": "spurious.csv",
-    }
-    LIST["main"](
-        LIST["Flags"](**wanted, **{name: folder / place for name, place in places.items()})
-    )
-    return pd.read_csv(folder / "concepts.csv"), pd.read_csv(folder / "spurious.csv")
+def run_list(study, models, confidence=0.95, extremes=4, nearest=10):
+    study.models(dict.fromkeys(models, 4))
+    wanted = {"vocabulary": "v", "extremes": extremes, "nearest": nearest}
+    study.run("list_concepts", models=models, confidence=confidence, **wanted)
+    return study.read("tables/concepts.csv"), study.read("tables/spurious.csv")
 
 
 def test_a_planted_cue_in_the_row_space_is_a_candidate_and_one_in_the_null_space_is_not(study):
@@ -528,10 +476,10 @@ def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
 
 
 def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study):
-    path = run_scan(study)
+    run_scan(study)
     moments = dict.fromkeys(MOMENTS, np.zeros((3, 4)))
     write_parquet(
-        path.with_name("n.parquet"),
+        study.path("concepts", model="n"),
         block_table(["boat", "cow", "fern"], list("pqrs"), np.array([1, 1, 1]), moments),
     )
     table, spurious = run_list(study, ["n", "m"])

@@ -1,7 +1,3 @@
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,13 +17,8 @@ from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.analyses.ranking import excess_rows
 from singflow.analyses.statistics import Sample
-from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import shard_path
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import write_tensors
 from singflow.translators.ridge import Affine
-from tests.data.manifests import whole
-from tests.project import ROOT
+from tests.results import Results
 
 WIDTH, CLASSES, DIM = 24, 15, 7
 
@@ -257,61 +248,26 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
 
 
 def study(folder, basis, features, translator, labels, texts, of_folds=()):
-    """Inputs of measure_controls, in two shards and with a second view that must not count."""
-    n = len(features)
-    label_names = sorted(set(labels))
-    fold = np.arange(n) % max(1, len(of_folds))
-    images = pd.DataFrame(
-        {
-            "image_id": np.arange(n),
-            "label": labels,
-            "fold": fold,
-            "split": np.where(fold, "train", "validation"),
-        }
-    )
-    write_parquet(folder / "manifest.parquet", whole(images))
-    for shard, rows in enumerate(np.array_split(np.arange(n), 2)):
-        both = np.concatenate([features[rows], 100 * features[rows][::-1]]).astype(np.float32)
-        view = np.repeat([0, 1], len(rows)).astype(np.int32)
-        write_tensors(
-            shard_path(folder / "features", shard),
-            {"features": both, "image_id": np.tile(rows, 2), "view": view},
-            {},
-        )
-    write_tensors(folder / "projector.safetensors", {"null_basis": basis}, {})
-    tensors, metadata = {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
-    if of_folds:
-        tensors |= {
-            "fold_weight": np.stack([affine.weight for affine in of_folds]),
-            "fold_bias": np.stack([affine.bias for affine in of_folds]),
-        }
-        metadata["folds"] = str(len(of_folds))
-    write_tensors(folder / "translator.safetensors", tensors, metadata)
-    write_tensors(
-        folder / "prompts.safetensors", {"label_embeddings": texts.astype(np.float32)}, {}
-    )
-    write_json(folder / "names.json", {"labels": label_names})
+    """Inputs of measure_controls, in two shards."""
+    results, fold = Results(folder, shards=2), np.arange(len(features)) % max(1, len(of_folds))
+    results.manifest(label=labels, fold=fold, split=np.where(fold, "train", "validation"))
+    results.rows("features", features.astype(np.float32))
+    results.tensors("projector", null_basis=basis)
+    results.translator(translator, of_folds)
+    results.texts({"labels": sorted(set(labels))}, label_embeddings=texts.astype(np.float32))
+    return results
 
 
-def measure(folder, *, dimensions=(), draws=(12, 12), tolerance=1e-6, seed=0):
-    flags = {
-        "dimensions": list(dimensions), "min_draws": [draws[0]], "max_draws": [draws[1]],
-        "tolerance_deg": [tolerance], "manifest": ["manifest.parquet"], "features": ["features"],
-        "shards": [2], "projector": ["projector.safetensors"],
-        "translator": ["translator.safetensors"], "texts": ["prompts.safetensors"],
-        "names": ["names.json"], "seed": [seed], "threads": [1], "output": ["controls.parquet"],
-        "report": ["controls.json"],
-    }  # fmt: skip
-    words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
-    subprocess.run(
-        [sys.executable, ROOT / "scripts/measure_controls.py", *words],
-        cwd=folder,
-        check=True,
-        capture_output=True,
+def measure(results, *, dimensions=(), draws=(12, 12), tolerance=1e-6):
+    results.run(
+        "measure_controls",
+        dimensions=list(dimensions),
+        min_draws=draws[0],
+        max_draws=draws[1],
+        tolerance_deg=tolerance,
+        seed=0,
     )
-    return pd.read_parquet(folder / "controls.parquet"), json.loads(
-        (folder / "controls.json").read_text()
-    )
+    return results.read("controls"), results.read("controls_report")
 
 
 def planted(strength_null, strength_row, n=200, seed=0):
@@ -387,8 +343,8 @@ def test_meaning_planted_in_one_space_shows_as_excess_with_the_right_sign(null, 
 
 
 def test_drawing_goes_on_until_the_mean_is_stable_and_says_when_it_never_was(tmp_path):
-    study(tmp_path, *planted(1.0, 1.0, n=40))
-    table, report = measure(tmp_path, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
+    results = study(tmp_path, *planted(1.0, 1.0, n=40))
+    table, report = measure(results, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
     by_case = {(case["subspace"], case["dimension"]): case for case in report["cases"]}
     assert set(by_case) == {(kind, d) for kind in ("null", "random", "row") for d in (2, 9)}
     assert all(case["stable"] == (case["is_error_deg"] <= 1.5) for case in report["cases"])
@@ -399,16 +355,16 @@ def test_drawing_goes_on_until_the_mean_is_stable_and_says_when_it_never_was(tmp
         30,
     }
     assert set(table.groupby(["subspace", "dimension"]).size()) == {40}
-    again, _ = measure(tmp_path, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
+    again, _ = measure(results, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
     pd.testing.assert_frame_equal(table, again)
-    _, unstable = measure(tmp_path, draws=(2, 3), tolerance=1e-9)
+    _, unstable = measure(results, draws=(2, 3), tolerance=1e-9)
     assert [case["draws"] for case in unstable["cases"] if not case["stable"]] == [3, 3]
 
 
 def test_the_whole_null_space_gives_the_scores_of_null_removal(tmp_path):
     basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
-    study(tmp_path, basis, features, translator, labels, texts)
-    table, _ = measure(tmp_path, draws=(2, 2))
+    results = study(tmp_path, basis, features, translator, labels, texts)
+    table, _ = measure(results, draws=(2, 2))
     before = features @ translator.weight.T
     after = (features - features @ basis @ basis.T) @ translator.weight.T
     mine = table[(table["subspace"] == "null")].sort_values("image_id")
@@ -429,8 +385,8 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
         Affine(factor * translator.weight, np.full(DIM, number, np.float32))
         for number, factor in enumerate(factors)
     ]
-    study(tmp_path, basis, features, translator, labels, texts, of_folds)
-    table, report = measure(tmp_path, draws=(3, 3))
+    results = study(tmp_path, basis, features, translator, labels, texts, of_folds)
+    table, report = measure(results, draws=(3, 3))
     targets = texts[np.unique(labels, return_inverse=True)[1]]
 
     def translated(rows):
@@ -478,8 +434,7 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
 
 def test_a_head_without_null_space_has_no_controls(tmp_path):
     _, *rest = planted(1.0, 1.0, n=30)
-    study(tmp_path, np.zeros((WIDTH, 0)), *rest)
-    table, report = measure(tmp_path, dimensions=[2])
+    table, report = measure(study(tmp_path, np.zeros((WIDTH, 0)), *rest), dimensions=[2])
     assert len(table) == 0 and report["cases"] == []
     scores = ["is_deg", "as_deg", "as_abs_deg", "matched_is_deg", "matched_as_deg"]
     assert list(table.columns) == ["image_id", "subspace", "dimension", *scores]

@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from singflow.analyses.evidence import Words, own_words
-from singflow.analyses.floor import Head, Rows, answers, floor, image_scores, refit, whole_images
+from singflow.analyses.floor import Head, Refits, Rows, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, GroupSums, split
@@ -64,26 +64,16 @@ class Images:
             )
 
 
-def fitted(images, folder, crossed=True, scored=None):
-    """What measure_evidence makes of images: words, rows, sums' groups, places and fits."""
+def fitted(images, folder, scored=None):
+    """What measure_evidence makes of images: own words, refits, and the rows that are scored."""
     words = Words.fit(lambda: whole_images(images, images.head), images.texts)
-    axes, rank = (
-        np.hstack([images.head.principal, images.head.null]).astype(np.float32),
-        images.head.principal.shape[1],
-    )
-    sums = GroupSums(split(images.manifest, 3 if crossed else 0))
+    axes = np.hstack([images.head.principal, images.head.null]).astype(np.float32)
+    axes = axes, images.head.principal.shape[1]
+    sums = GroupSums(split(images.manifest, 3))
     rows = Rows.read(images, images.head, axes, words, folder, sums)
     others = rows if scored is None else Rows.read(scored, images.head, axes, words, folder, None)
     place = sums.split.place if scored is None else np.full(len(scored.manifest), WHOLE, np.int32)
-    return (
-        words,
-        rows,
-        others,
-        sums.split.groups,
-        place,
-        rank,
-        answers(sums, place, rank, PENALTY, LAMBDAS, None),
-    )
+    return words, Refits.prepare(rows, sums, place, PENALTY, LAMBDAS, None), others
 
 
 def ridge(x, y, penalty):
@@ -114,36 +104,31 @@ def slow(images, words, signs):
 @pytest.mark.parametrize("draw", [None, 0, 1])
 def test_refitted_translators_are_scikit_learns_with_and_without_signs(tmp_path, draw):
     images = Images()
-    words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
+    words, refits, scored = fitted(images, tmp_path)
     signs = None if draw is None else np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60)
-    found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, signs))[0]
+    found = refits.image_scores(scored, refits.translators(signs))[0]
     np.testing.assert_allclose(found, slow(images, words, signs), atol=2e-3)
 
 
 def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path):
     images = Images()
-    words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
-    means, spread = floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=None)
+    words, refits, scored = fitted(images, tmp_path)
+    means, spread = refits.floor(scored, draws=4, seed=0, threads=None)
     wanted = [
         slow(images, words, np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60))
         for draw in range(4)
     ]
     np.testing.assert_allclose(means, np.mean(wanted, axis=0), atol=2e-3)
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
-    side_by_side, _ = floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=2)
-    np.testing.assert_array_equal(
-        side_by_side, floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=1)[0]
-    )
+    side_by_side, _ = refits.floor(scored, draws=4, seed=0, threads=2)
+    np.testing.assert_array_equal(side_by_side, refits.floor(scored, draws=4, seed=0, threads=1)[0])
 
 
 def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predict(tmp_path):
     images = Images(leak=0.3)
-    _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
+    _, refits, scored = fitted(images, tmp_path)
     texts = np.random.default_rng(5).standard_normal((60, 6))
-    predictors = {fold: fit.predictor for fold, fit in fits.items()}
-    found = image_scores(
-        scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, texts
-    )
+    found = refits.image_scores(scored, refits.translators(), texts, conditional=True)
     a, b = (
         images.x.astype(np.float64) @ part for part in (images.head.principal, images.head.null)
     )
@@ -184,16 +169,9 @@ def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tell
         excess = []
         for seed in range(6):
             images = Images(seed=seed, n=300, views=1, leak=leak)
-            _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
-            means, _ = floor(rows, groups, scored, place, rank, fits, draws=6, seed=0, threads=None)
-            excess.append(
-                (
-                    image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[
-                        0
-                    ]
-                    - means
-                ).mean()
-            )
+            _, refits, scored = fitted(images, tmp_path)
+            means, _ = refits.floor(scored, draws=6, seed=0, threads=None)
+            excess.append((refits.image_scores(scored, refits.translators())[0] - means).mean())
         above[leak] = np.array(excess)
     assert abs(above[0.0].mean()) < 2 * above[0.0].std(ddof=1) / np.sqrt(6) + 0.1
     assert (above[0.5] > 1.0).all()
@@ -203,8 +181,8 @@ def test_what_own_words_explain_wholly_is_its_own_floor(tmp_path):
     images = Images()
     logits = images.x @ images.head.weight.T + images.head.bias
     images.z = (own_words(logits, images.texts)[1] + 0.5).astype(np.float32)
-    words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
-    means, spread = floor(rows, groups, scored, place, rank, fits, draws=3, seed=0, threads=None)
+    words, refits, scored = fitted(images, tmp_path)
+    means, spread = refits.floor(scored, draws=3, seed=0, threads=None)
     np.testing.assert_allclose(means, slow(images, words, None), atol=5e-3)
     assert spread < 1e-3
 
@@ -212,8 +190,8 @@ def test_what_own_words_explain_wholly_is_its_own_floor(tmp_path):
 def test_images_beside_a_reference_are_scored_by_the_fit_of_all_its_images(tmp_path):
     images, others = Images(seed=1), Images(seed=2, n=9, views=3)
     others.head, others.x = images.head, others.x @ others.basis @ images.basis.T.astype(np.float32)
-    _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path, scored=others)
-    found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[0]
+    _, refits, scored = fitted(images, tmp_path, scored=others)
+    found = refits.image_scores(scored, refits.translators())[0]
     model, first = ridge(images.x.astype(np.float64), images.z, PENALTY), others.x[others.view == 0]
     whole = model.predict(first)
     np.testing.assert_allclose(
@@ -231,7 +209,7 @@ def test_missing_views_are_refused_by_name(tmp_path):
         InputError,
         match="features of the study: holds 120 rows, not 2 of each of 61 images: remove it",
     ):
-        Rows.read(images, images.head, np.eye(12, dtype=np.float32), words, tmp_path, None)
+        Rows.read(images, images.head, (np.eye(12, dtype=np.float32), 7), words, tmp_path, None)
 
 
 def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_alone():

@@ -1,8 +1,6 @@
-import runpy
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.linalg
 import torch
@@ -19,12 +17,9 @@ from singflow.analyses.geometry import (
     remove_null,
     row_span,
 )
-from singflow.artifacts.files import read_json
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
-from tests.data.manifests import whole
-from tests.project import ROOT
+from tests.results import Results
 
 
 @st.composite
@@ -304,42 +299,28 @@ def test_another_precision_is_refused(weight, stored):
         null_space(weight, stored=stored)
 
 
-def fit_projector(folder, weight, **flags):
+def fit_projector(folder, weight, rule):
     """What scripts/fit_projector.py writes of a head in two shards of features."""
-    generator = np.random.default_rng(0)
-    write_parquet(
-        folder / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(6), "label": "a"}))
+    results, generator = Results(folder, shards=2), np.random.default_rng(0)
+    results.manifest(label=["a"] * 6)
+    results.tensors(
+        "head",
+        {"weights_sha256": "0", "weight_dtype": "float32"},
+        weight=weight,
+        bias=np.zeros(len(weight), np.float32),
     )
-    facts = {"weights_sha256": "0" * 64}
-    write_tensors(
-        folder / "head.safetensors", {"weight": weight}, facts | {"weight_dtype": "float32"}
-    )
-    for shard, image_id in enumerate(np.split(np.arange(6), 2)):
-        tensors = {"image_id": image_id, "view": np.zeros(3, np.int32)}
-        tensors["features"] = generator.standard_normal((3, weight.shape[1])).astype(np.float32)
-        write_tensors(folder / f"shard-{shard:05d}.safetensors", tensors, facts)
-    places = {
-        "head": folder / "head.safetensors",
-        "features": folder,
-        "manifest": folder / "manifest.parquet",
-    }
-    places |= {"projector": folder / "projector.safetensors", "report": folder / "projector.json"}
-    script = runpy.run_path(str(ROOT / "scripts/fit_projector.py"), run_name="x")
-    script["main"](
-        script["Flags"](
-            study="s", model="m", shards=2, threads=1, energy=0.99, rank=None, **places, **flags
-        )
-    )
-    return read_json(places["report"]), read_tensors(
-        places["projector"], ["singular_values", "null_basis"]
-    )[0]
+    rows = generator.standard_normal((6, weight.shape[1])).astype(np.float32)
+    results.rows("features", rows, weights_sha256="0")
+    results.run("fit_projector", rule=rule, energy=0.99, rank=None)
+    tensors, _ = read_tensors(results.path("projector"), ["singular_values", "null_basis"])
+    return results.read("projector_report"), tensors
 
 
 @pytest.mark.parametrize(("rule", "rank"), [("exact", 11), ("exact64", 12)])
 def test_both_ranks_are_recorded_whichever_counts(tmp_path, rule, rank):
     weight = np.random.default_rng(0).standard_normal((12, 20))
     report, tensors = fit_projector(
-        tmp_path, (weight - weight.mean(axis=0)).astype(np.float32), rule=rule
+        tmp_path, (weight - weight.mean(axis=0)).astype(np.float32), rule
     )
     assert (report["rank"], report["rank_stored"], report["rank_float64"]) == (rank, 11, 12)
     assert (report["null_dim"], report["weight_dtype"], report["rule"]) == (

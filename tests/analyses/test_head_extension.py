@@ -1,7 +1,5 @@
 """The head extension against scikit-learn on rows with more columns, and on planted null spaces."""
 
-import runpy
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,14 +9,12 @@ from sklearn.linear_model import Ridge
 from singflow.analyses.evidence import Spread, Words, jackknife, remainders
 from singflow.analyses.floor import Head
 from singflow.analyses.geometry import complement, null_space
-from singflow.analyses.head_extension import enough, gather, head_extension
+from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.readout import OFFSET, TEMPERATURES, Block, read_out
 from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import read_parquet, write_parquet
-from singflow.artifacts.tensors import write_tensors
-from singflow.figures.head_extension import head_extensions
-from tests.data.manifests import whole
-from tests.project import ROOT
+from singflow.artifacts.tables import write_table
+from singflow.figures import plot_head_extensions
+from tests.results import Results, written_by
 
 
 def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, noise=0.3, copies=0):
@@ -229,7 +225,7 @@ def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added
     models = models_of(
         [("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1), ("t", "b", 0, None)]
     )
-    table = gather(
+    table = plot_head_extensions.tabulate(
         {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1), "b": curve(0)}},
         models,
     )
@@ -243,17 +239,9 @@ def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added
     } <= set(table)
 
 
-def run(name, **flags):
-    script = runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="x")
-    script["main"](script["Flags"](**flags))
-
-
 def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_path):
     generator, n, views = np.random.default_rng(0), 24, 2
-    manifest = pd.DataFrame(
-        {"image_id": np.arange(n), "label": "x", "split": "train", "fold": np.arange(n) % 4}
-    )
-    write_parquet(tmp_path / "manifest.parquet", whole(manifest))
+    fold = np.arange(n) % 4
     heads = {
         "timm/wide": generator.standard_normal((5, 12)),
         "tall": generator.standard_normal((20, 12)),
@@ -263,79 +251,43 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
         model: generator.standard_normal((n * views, 12)).astype(np.float32) for model in heads
     }
     embeddings = (features["timm/wide"] @ generator.standard_normal((12, 4))).astype(np.float32)
-    for folder, name, rows in [
-        ("s", "embeddings", embeddings),
-        *((model, "features", rows) for model, rows in features.items()),
-    ]:
-        for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
-            tensors = {name: rows[part], "image_id": image[part], "view": view[part]}
-            write_tensors(tmp_path / folder / f"shard-{shard:05d}.safetensors", tensors, {})
-    models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)]).to_csv(tmp_path / "models.csv")
-    spoken = {
-        "class_embeddings": np.zeros((0, 4), np.float32),
-        "word_weights": np.zeros(5),
-        "offset": embeddings.mean(axis=0).astype(float),
-    }
-    write_tensors(tmp_path / "words.safetensors", spoken, {})
-    first = view == 0
     for attempt in "ab":
+        results = Results(tmp_path / attempt, shards=2)
+        results.manifest(label="x", split="train", fold=fold)
+        models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
+        write_table(results.path("tables/models.csv"), models)
+        for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
+            results.shard("embeddings", shard, embeddings[part], image[part], view[part])
+            for model, rows in features.items():
+                results.of(model).shard("features", shard, rows[part], image[part], view[part])
         for model, weight in heads.items():
-            basis = null_space(weight).basis
-            write_json(
-                tmp_path / model / "evidence.json",
-                {"lambdas": {"without_null": 0.1, "with_null": 0.3} if basis.size else None},
+            own, basis = results.of(model), null_space(weight).basis
+            lambdas = {"without_null": 0.1, "with_null": 0.3} if basis.size else None
+            write_json(own.path("evidence"), {"lambdas": lambdas})
+            own.tensors(
+                "own_words",
+                class_embeddings=np.zeros((0, 4), np.float32),
+                word_weights=np.zeros(5),
+                offset=embeddings.mean(axis=0).astype(float),
             )
-            write_tensors(tmp_path / model / "basis.safetensors", {"null_basis": basis}, {})
-            write_tensors(
-                tmp_path / model / "head.safetensors",
-                {"weight": weight, "bias": np.zeros(len(weight))},
-                {},
-            )
-            paths = {
-                "manifest": tmp_path / "manifest.parquet",
-                "features": tmp_path / model,
-                "embeddings": tmp_path / "s",
-            }
-            paths |= {
-                "projector": tmp_path / model / "basis.safetensors",
-                "head": tmp_path / model / "head.safetensors",
-            }
-            paths |= {
-                "evidence": tmp_path / model / "evidence.json",
-                "words": tmp_path / "words.safetensors",
-            }
-            output = tmp_path / attempt / f"s/{model}.parquet"
-            run(
-                "measure_head_extension",
-                shards=2,
-                reference=None,
-                confidence=0.9,
-                seed=0,
-                threads=1,
-                output=output,
-                **paths,
-            )
-            written = read_parquet(output, "head_extensions")
+            own.tensors("projector", null_basis=basis)
+            own.tensors("head", weight=weight, bias=np.zeros(len(weight)))
+            own.run("measure_head_extension", reference=None, confidence=0.9, seed=0)
+            written = own.read("head_extensions")
             assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
             if basis.size:
                 block = Head(weight, np.zeros(len(weight)), complement(basis), basis).block(
-                    features[model][first], embeddings[first], manifest["fold"].to_numpy()
+                    features[model][view == 0], embeddings[view == 0], fold
                 )
                 pd.testing.assert_frame_equal(written, curve_of(block, (0.1, 0.3)), atol=1e-6)
             else:
-                assert written["directions"].tolist() == [0] and written["unique_r2"].tolist() == [
-                    0
-                ]
-        paths = {"head_extensions": tmp_path / attempt, "table": tmp_path / "models.csv"}
-        paths |= {name: tmp_path / attempt / f"drawn.{name}" for name in ("output", "png", "pdf")}
-        run("plot_head_extensions", models=list(heads), spaces=["s"], **paths)
-    table = pd.read_csv(tmp_path / "a/drawn.output")
-    assert table["model"].tolist() == list(heads) and table["directions_90"].isna().tolist() == [
-        False,
-        True,
-    ]
-    for file in ("s/timm/wide.parquet", "s/tall.parquet", "drawn.output", "drawn.png", "drawn.pdf"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+                assert written["directions"].tolist() == [0]
+                assert written["unique_r2"].tolist() == [0]
+        results.run("plot_head_extensions", models=list(heads))
+    table = results.read("tables/head_extensions.csv")
+    assert table["model"].tolist() == list(heads)
+    assert table["directions_90"].isna().tolist() == [False, True]
+    assert written_by(tmp_path / "a") == written_by(tmp_path / "b")
 
 
 def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_reached():
@@ -359,7 +311,8 @@ def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_re
         -0.01,
         0.01,
     )
-    figure = head_extensions(curves, gather(curves, models), models)
+    rows = plot_head_extensions.tabulate(curves, models)
+    figure = plot_head_extensions.draw(curves, rows, models)
     figure.canvas.draw()
     for part, (space, tables) in zip(figure.subfigs, curves.items(), strict=True):
         drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]

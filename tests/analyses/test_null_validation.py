@@ -1,7 +1,3 @@
-import runpy
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +7,8 @@ from hypothesis import strategies as st
 
 from singflow.analyses.geometry import null_space
 from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb, summarize_validation
-from singflow.artifacts.tables import read_parquet, write_parquet
-from singflow.artifacts.tensors import write_tensors
-from tests.data.manifests import whole
-from tests.project import ROOT
+from singflow.artifacts.tables import read_table
+from tests.results import Results
 
 
 def head_and_features(seed, classes=30, width=80, n=40):
@@ -165,57 +159,19 @@ def test_the_summary_is_the_moments_and_wilsons_interval():
     assert row.drop("perturbation").to_dict() == pytest.approx(expected)
 
 
-def write_model(folder, model, weight, bias, features, shards):
-    """Write a head, its projector, and features with a view that must not count."""
-    write_tensors(
-        folder / f"features/{model}/head.safetensors", {"weight": weight, "bias": bias}, {}
-    )
-    split = null_space(weight)
-    write_tensors(
-        folder / f"projectors/{model}.safetensors",
-        {"null_basis": split.basis, "singular_values": split.singular_values},
-        {},
-    )
-    for shard, image_id in enumerate(np.array_split(np.arange(len(features)), shards)):
-        tensors = {
-            "features": np.concatenate([features[image_id], np.full_like(features[image_id], 9)]),
-            "image_id": np.concatenate([image_id, image_id]),
-            "view": np.repeat([0, 1], len(image_id)).astype(np.int32),
-        }
-        write_tensors(
-            folder / f"features/{model}-{shards}/shard-{shard:05d}.safetensors", tensors, {}
-        )
-
-
-def run(name, *words):
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, words)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stderr
-
-
 def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
-    write_parquet(
-        tmp_path / "manifest.parquet",
-        whole(pd.DataFrame({"image_id": np.arange(11), "label": "a"})),
-    )
     models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
-    script = runpy.run_path(str(ROOT / "scripts/validate_null_space.py"), run_name="x")
     for model, (weight, bias, features) in models.items():
+        tables = []
         for shards in (1, 3):
-            write_model(tmp_path, model, weight, bias, features, shards)
-            paths = {
-                "manifest": tmp_path / "manifest.parquet",
-                "head": tmp_path / f"features/{model}/head.safetensors",
-                "features": tmp_path / f"features/{model}-{shards}",
-                "projector": tmp_path / f"projectors/{model}.safetensors",
-                "output": tmp_path / f"null_validation-{shards}/{model}.parquet",
-            }
-            script["main"](script["Flags"](**paths, shards=shards, seed=3, threads=2))
-        single, three = (
-            read_parquet(tmp_path / f"null_validation-{shards}/{model}.parquet")
-            for shards in (1, 3)
-        )
+            results = Results(tmp_path, model, shards=shards)
+            results.manifest(label=["a"] * 11)
+            results.tensors("head", weight=weight, bias=bias)
+            results.tensors("projector", null_basis=null_space(weight).basis)
+            results.rows("features", features)
+            results.run("validate_null_space", seed=3, threads=2)
+            tables.append(results.read("null_validation"))
+        single, three = tables
         pd.testing.assert_frame_equal(single, three, rtol=1e-6, atol=1e-6)
         assert single["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
         assert single["perturbation"].tolist() == PERTURBATIONS * 11
@@ -238,40 +194,12 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
         expected = effects_of(weight, bias, features, null_space(weight).basis, 3)["principal"]
         pd.testing.assert_frame_equal(mine, expected[mine.columns], rtol=1e-6)
 
-    basis = {
-        "space": "s",
-        "rank_rule": "exact",
-        "validation_r2": 0.5,
-        "translator": "good",
-        "seed": 3,
-        "marks": "",
-    }
-    pd.DataFrame(
-        [{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]
-    ).to_csv(tmp_path / "models.csv")
-    words = [
-        "--models",
-        *models,
-        "--null_validation",
-        tmp_path / "null_validation-3",
-        "--table",
-        tmp_path / "models.csv",
-        "--confidence",
-        "0.9",
-    ]
-    run(
-        "plot_null_validation",
-        *words,
-        "--output",
-        tmp_path / "null_validation.csv",
-        "--png",
-        tmp_path / "a.png",
-        "--pdf",
-        tmp_path / "a.pdf",
-    )
-    table = pd.read_csv(tmp_path / "null_validation.csv", keep_default_na=False)
+    results.models({"wide": 7, "tall": 0})
+    results.run("plot_null_validation", models=list(models), confidence=0.9)
+    table = read_table(results.path("tables/null_validation.csv"))
     assert table["model"].tolist() == ["wide"] * 3 + ["tall"] * 3
     assert table["perturbation"].tolist() == PERTURBATIONS * 2
-    assert table["note"].tolist() == [""] * 3 + ["no null space: every perturbation has norm 0"] * 3
+    note = "no null space: every perturbation has norm 0"
+    assert table["note"].fillna("").tolist() == [""] * 3 + [note] * 3
     assert table["null_dim"].tolist() == [7] * 3 + [0] * 3
-    assert (tmp_path / "a.png").stat().st_size and (tmp_path / "a.pdf").stat().st_size
+    assert all(results.path(f"figures/fig9.{end}").stat().st_size for end in ("png", "pdf"))

@@ -1,5 +1,3 @@
-import runpy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,24 +11,15 @@ from sklearn.preprocessing import StandardScaler
 
 from singflow.analyses import probes
 from singflow.analyses.geometry import null_space, remove_null
-from singflow.analyses.probes import (
-    Probe,
-    assign_roles,
-    correlate,
-    fit_logistic,
-    fit_ridge,
-    gather,
-    probe,
-)
-from singflow.artifacts.files import read_json, write_json
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import write_tensors
+from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, probe
+from singflow.artifacts.files import write_json
 from singflow.errors import InputError
+from singflow.figures import plot_probes
 from singflow.translators.ridge import Affine
-from tests.data.manifests import whole
-from tests.project import ROOT
+from tests.results import Results, written_by
 
 ALPHAS = [1e-4, 1e-2, 1.0]
+PROBE = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95}
 BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 
@@ -439,125 +428,55 @@ def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_wha
 ):
     images = manifest({"a": 8, "b": 7, "d": 3}, {"a": 3, "b": 4, "c": 1})
     folds = np.where(images["split"] == "validation", 0, 1 + np.arange(len(images)) % 2)
-    write_parquet(tmp_path / "manifest.parquet", whole(images.assign(fold=folds)))
     features, basis = planted(images, 8, 0, noise=1.0).astype(np.float32), np.eye(8)[:, 5:]
-    fold = {
-        "fold_weight": np.stack([INVERTIBLE.weight] * 3),
-        "fold_bias": np.stack([INVERTIBLE.bias] * 3),
-    }
-    seeing = {"weight": np.zeros((8, 8)), "bias": INVERTIBLE.bias}  # of all training images
-    files = {
-        "crossed": (fold | seeing, {"folds": 3, "in_sample": "false"}, 0),
-        "in_sample": (
-            {"weight": INVERTIBLE.weight, "bias": INVERTIBLE.bias},
-            {"folds": 0, "in_sample": "true"},
-            1,
-        ),
-    }
-    script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
-    write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
-    for name, (tensors, metadata, seen) in files.items():
-        tensors = {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
-        write_tensors(
-            tmp_path / name / "translator.safetensors",
-            tensors,
-            {"kind": "linear", **{k: str(v) for k, v in metadata.items()}},
-        )
+    translator = INVERTIBLE.astype(np.float32)
+    seeing = Affine(np.zeros((8, 8), np.float32), translator.bias)  # of all training images
+    for whole, of_folds, seen in ((seeing, [translator] * 3, False), (translator, [], True)):
         reports = []
         for shards, threads in ((1, 1), (2, 3)):
+            results = Results(tmp_path, shards=shards)
+            results.manifest(**images, fold=folds)
+            results.tensors("projector", null_basis=basis)
+            results.translator(whole, of_folds, in_sample=str(seen).lower())
             for shard, rows in enumerate(np.array_split(np.arange(len(images)), shards)):
-                shard_tensors = {
-                    "features": features[0, rows],
-                    "image_id": rows,
-                    "view": np.zeros(len(rows), np.int32),
-                }
-                write_tensors(
-                    tmp_path / f"{shards}/shard-{shard:05d}.safetensors", shard_tensors, {}
-                )
-            paths = {
-                "projector": tmp_path / "projector.safetensors",
-                "translator": tmp_path / name / "translator.safetensors",
-            }
-            paths |= {
-                "features": tmp_path / str(shards),
-                "output": tmp_path / name / f"{shards}.json",
-            }
-            given = {
-                "classifier": classifier,
-                "alphas": ALPHAS,
-                "confidence": 0.95,
-                "shards": shards,
-                "threads": threads,
-            }
-            script["main"](
-                script["Flags"](manifest=tmp_path / "manifest.parquet", **given, **paths)
-            )
-            reports.append(paths["output"].read_bytes())
+                view = np.zeros(len(rows), np.int32)
+                results.shard("features", shard, features[0, rows], rows, view)
+            results.run("probe_principal", threads=threads, **PROBE | {"classifier": classifier})
+            reports.append(results.path("probes").read_bytes())
         assert reports[0] == reports[1]
         expected = probed(images, features, basis, INVERTIBLE, classifier)
-        assert read_json(tmp_path / name / "1.json") == expected | {
+        assert results.read("probes") == expected | {
             "n_labels_left_out": 1,
-            "n_test_in_sample": seen,
+            "n_test_in_sample": int(seen),
         }
         assert (expected["n_labels"], expected["n_test"]) == (3, 8)
         assert expected["accuracy_translated"] > expected["chance"]
 
 
 def test_rows_that_a_shard_lacks_are_named(tmp_path):
-    images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
-    write_parquet(tmp_path / "manifest.parquet", whole(images))
-    write_tensors(tmp_path / "projector.safetensors", {"null_basis": np.eye(8)[:, 5:]}, {})
-    tensors = {"weight": np.eye(8, dtype=np.float32), "bias": np.zeros(8, np.float32)}
-    write_tensors(tmp_path / "translator.safetensors", tensors, {"kind": "linear"})
+    results = Results(tmp_path)
+    results.manifest(**manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}))
+    results.tensors("projector", null_basis=np.eye(8)[:, 5:])
+    results.translator(Affine(np.eye(8, dtype=np.float32), np.zeros(8, np.float32)))
     image_id, view = np.array([*range(7), 0]), np.array([0] * 7 + [1], np.int32)
-    shard = {"features": np.ones((8, 8), np.float32), "image_id": image_id, "view": view}
-    write_tensors(tmp_path / "features/shard-00000.safetensors", shard, {})
-    script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
-    paths = {name: tmp_path / f"{name}.safetensors" for name in ("projector", "translator")} | {
-        "manifest": tmp_path / "manifest.parquet"
-    }
-    given = {
-        "classifier": "logistic",
-        "alphas": ALPHAS,
-        "confidence": 0.95,
-        "shards": 1,
-        "threads": 1,
-    }
+    results.shard("features", 0, np.ones((8, 8), np.float32), image_id, view)
     with pytest.raises(InputError, match="holds 8 rows that the probe needs, not 12"):
-        script["main"](
-            script["Flags"](
-                **given, **paths, features=tmp_path / "features", output=tmp_path / "out.json"
-            )
-        )
+        results.run("probe_principal", **PROBE)
 
 
 def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
     images = manifest({"a": 8, "b": 7}, {"a": 3, "b": 4, "c": 1})
     models = [f"timm/model{number}" for number in range(4)]
-    for number, model in enumerate(models):
-        report = probed(images, planted(images, 8, number, noise=2.0 + number), NOTHING, INVERTIBLE)
-        write_json(
-            tmp_path / f"probes/s/{model}.json",
-            report | {"n_labels_left_out": 1, "n_test_in_sample": 0},
-        )
-    rows = [
-        {
-            "space": "s",
-            "model": m,
-            "rank_rule": "exact",
-            "null_dim": 3,
-            "validation_r2": 0.4,
-            "translator": "good",
-        }
-        for m in models
-    ]
-    pd.DataFrame(rows).assign(seed=3, marks="").to_csv(tmp_path / "models.csv")
-    plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
-        paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}
-        paths |= {"probes": tmp_path / "probes", "table": tmp_path / "models.csv"}
-        plot["main"](plot["Flags"](models=models, spaces=["s"], confidence=0.95, **paths))
-    table = pd.read_csv(tmp_path / "a/fig12.output")
+        results = Results(tmp_path / attempt)
+        for number, model in enumerate(models):
+            features = planted(images, 8, number, noise=2.0 + number)
+            report = probed(images, features, NOTHING, INVERTIBLE)
+            counts = {"n_labels_left_out": 1, "n_test_in_sample": 0}
+            write_json(results.path("probes", model=model), report | counts)
+        results.models(dict.fromkeys(models, 3))
+        results.run("plot_probes", models=models, confidence=0.95)
+    table = results.read("tables/probes.csv")
     assert table["model"].tolist() == models
     assert table["n"].tolist() == table["n_test"].tolist() == [7] * 4
     assert table["seed"].tolist() == [3] * 4
@@ -567,10 +486,7 @@ def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
         table["pearson"],
         np.corrcoef(table["accuracy_principal"], table["accuracy_translated"])[0, 1],
     )
-    for name in ("output", "png", "pdf"):
-        assert (tmp_path / f"a/fig12.{name}").read_bytes() == (
-            tmp_path / f"b/fig12.{name}"
-        ).read_bytes()
+    assert written_by(tmp_path / "a") == written_by(tmp_path / "b")
 
 
 def test_the_table_keeps_spaces_apart():
@@ -587,5 +503,6 @@ def test_the_table_keeps_spaces_apart():
         for s in "st"
         for m in probes["s"]
     ]
-    table = gather(probes, pd.DataFrame(rows).assign(translator="good", marks="", seed=0), 0.95)
+    models = pd.DataFrame(rows).assign(translator="good", marks="", seed=0)
+    table = plot_probes.tabulate(probes, models, 0.95)
     np.testing.assert_allclose(table["pearson"], [1] * 4 + [-1] * 4)

@@ -1,5 +1,3 @@
-import runpy
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,15 +9,11 @@ from scipy.special import softmax
 
 from singflow.analyses.geometry import logit_change, null_space, remove_null
 from singflow.analyses.metrics import angle_deg
-from singflow.analyses.rank_curve import CHUNK, CurveStatistics, gather
-from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import read_parquet, write_parquet
-from singflow.artifacts.tensors import write_tensors
-from singflow.figures.rank_curve import rank_curves
+from singflow.analyses.rank_curve import CHUNK, CurveStatistics
+from singflow.figures import plot_rank_curves
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.ridge import Affine
-from tests.data.manifests import whole
-from tests.project import ROOT
+from tests.results import Results, written_by
 
 KEPT = [1.0, 0.6, 0.25]
 RULES = ["exact", "energy", "centered"]
@@ -177,101 +171,37 @@ def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_ze
     assert not blind["logit_change_max"].any()
 
 
-@pytest.fixture
-def study(tmp_path):
-    """Two models, with and without null space, of 11 images in two shards.
-
-    The first model has a translator for each of 3 folds; the second has one for all images. View 1
-    must not count.
-    """
+def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(tmp_path):
+    """Of two models, one has no null space, and one has a translator for each of 3 folds."""
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
-    place = data["timm/wide"][3].place
+    place, texts, labels = data["timm/wide"][3].place, data["tall"][-1][:4], list("abacabadabc")
     assert {*place.tolist()} == {WHOLE, 0, 1, 2}
-    images = {
-        "split": np.where(place > 0, "train", "validation"),
-        "fold": np.where(place == WHOLE, 1, place),
-    }
-    write_parquet(
-        tmp_path / "manifest.parquet",
-        whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc"), **images})),
-    )
-    for model, (weight, bias, features, translators, _) in data.items():
-        write_tensors(
-            tmp_path / model / "head.safetensors",
-            {"weight": weight, "bias": bias},
-            {"weight_dtype": weight.dtype.name},
-        )
-        tensors, metadata = (
-            {"weight": translators.whole.weight, "bias": translators.whole.bias},
-            {"kind": "linear"},
-        )
-        if folds := translators.maps[:WHOLE]:
-            tensors |= {
-                f"fold_{name}": np.stack([getattr(fold, name) for fold in folds])
-                for name in ("weight", "bias")
-            }
-            metadata["folds"] = str(len(folds))
-        write_tensors(tmp_path / model / "translator.safetensors", tensors, metadata)
-        for shard, image_id in enumerate(np.array_split(np.arange(11), 2)):
-            rows = features[image_id]
-            tensors = {
-                "features": np.concatenate([np.full_like(rows, 9), rows]),
-                "image_id": np.concatenate([image_id, image_id]),
-                "view": np.repeat([1, 0], len(image_id)),
-            }
-            write_tensors(tmp_path / model / f"shard-{shard:05d}.safetensors", tensors, {})
-    texts = data["tall"][-1][:4]
-    write_tensors(tmp_path / "prompts.safetensors", {"label_embeddings": texts}, {})
-    write_json(tmp_path / "prompts.json", {"labels": list("dcba")})
-    own = texts[["dcba".index(label) for label in "abacabadabc"]]
-    return tmp_path, {model: (*arguments[:-1], own) for model, arguments in data.items()}
-
-
-def run(name, **flags):
-    script = runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="x")
-    script["main"](script["Flags"](**flags))
-
-
-def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(study):
-    folder, data = study
-    basis = {
-        "space": "s",
-        "rank_rule": "exact",
-        "validation_r2": 0.1,
-        "translator": "weak",
-        "marks": "weak translator",
-        "seed": 3,
-    }
-    models = pd.DataFrame(
-        [{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]
-    )
-    models.to_csv(folder / "models.csv")
+    own = texts[["dcba".index(label) for label in labels]]
     for attempt in "ab":
-        for model, arguments in data.items():
-            paths = {
-                "head": folder / model / "head.safetensors",
-                "translator": folder / model / "translator.safetensors",
-            }
-            paths |= {
-                "manifest": folder / "manifest.parquet",
-                "features": folder / model,
-                "output": folder / attempt / f"s/{model}.parquet",
-            }
-            paths |= {"texts": folder / "prompts.safetensors", "names": folder / "prompts.json"}
-            run("measure_rank_curve", kept=KEPT, energy=0.9, shards=2, threads=2, **paths)
+        results = Results(tmp_path / attempt, shards=2)
+        fold, split = np.where(place == WHOLE, 1, place), np.where(place > 0, "train", "validation")
+        results.manifest(label=labels, fold=fold, split=split)
+        results.texts({"labels": list("dcba")}, label_embeddings=texts)
+        results.models({"timm/wide": 7, "tall": 0})
+        for model, (weight, bias, features, translators, _) in data.items():
+            mine = results.of(model)
+            mine.tensors("head", {"weight_dtype": weight.dtype.name}, weight=weight, bias=bias)
+            mine.translator(translators.whole, translators.maps[:WHOLE])
+            mine.rows("features", features)
+            mine.run("measure_rank_curve", kept=KEPT, energy=0.9)
             pd.testing.assert_frame_equal(
-                read_parquet(paths["output"]), curve(*arguments), rtol=1e-9, atol=1e-9
+                mine.read("rank_curves"),
+                curve(weight, bias, features, translators, own),
+                rtol=1e-9,
+                atol=1e-9,
             )
-        paths = {"rank_curves": folder / attempt, "table": folder / "models.csv"}
-        paths |= {name: folder / attempt / f"curves.{name}" for name in ("output", "png", "pdf")}
-        run("plot_rank_curves", models=list(data), spaces=["s"], **paths)
-    table = pd.read_csv(folder / "a/curves.output")
+        results.run("plot_rank_curves", models=list(data))
+    table = results.read("tables/rank_curves.csv")
     assert table["model"].tolist() == ["timm/wide"] * 6 + ["tall"] * 6
     assert table["removed_dim"].tolist()[3:6] == [7, 12 - table["rank"][4], 8]
     assert set(table.loc[table["model"] == "tall", "null_dim"]) == {0}
-    for file in ("s/tall.parquet", "curves.output", "curves.png", "curves.pdf"):
-        assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
-    pixels = np.asarray(Image.open(folder / "a/curves.png").convert("L"))
+    assert written_by(tmp_path / "a") == written_by(tmp_path / "b")
+    pixels = np.asarray(Image.open(results.path("figures/rank_curves.png")).convert("L"))
     assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
 
 
@@ -283,7 +213,8 @@ def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
         for m in tables
     ]
     models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5, seed=0)
-    figure = rank_curves(gather({"s": tables, "t": tables}, models), models)
+    rows = plot_rank_curves.tabulate({"s": tables, "t": tables}, models)
+    figure = plot_rank_curves.draw(rows, models)
     assert len(figure.axes) == 6
     figure.canvas.draw()
     for axes in figure.axes:

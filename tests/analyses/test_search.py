@@ -10,16 +10,16 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from singflow.analyses.metrics import Removal
 from singflow.analyses.search import nearest_either_way, rank_by_text
-from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import write_tensors
+from singflow.artifacts.files import write_bytes, write_json
 from singflow.config.registry import resolve_spaces
 from singflow.config.study import complete, render
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.ready_texts import ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
+from singflow.translators.ridge import Affine
 from tests import warm
 from tests.project import ROOT
+from tests.results import Results
 
 
 def blocks(original, removed, size):
@@ -90,7 +90,8 @@ def test_memory_holds_two_angles_an_image_and_no_features():
 @pytest.fixture
 def study(tmp_path):
     """A finished study of eight images. The name of its first model, tiny/vit, has a folder."""
-    results, generator = tmp_path / "results/s", np.random.default_rng(0)
+    generator = np.random.default_rng(0)
+    results = Results(tmp_path / "results/s", space="conse_minilm", shards=2)
     (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
     params = complete(
         {
@@ -100,59 +101,38 @@ def study(tmp_path):
             "extraction": {"shards": 2},
         }
     )
-    results.mkdir(parents=True)
-    for path in (results / "params.yaml", tmp_path / "params.yaml"):
-        path.write_text(render(params))
-    frame = {
-        "image_id": range(8),
-        "path": [f"x/{i}.jpg" for i in range(8)],
-        "label": [f"label {i % 2}" for i in range(8)],
-    }
-    numbers = dict.fromkeys(["class_index", "width", "height"], 0) | {"fold": np.arange(8) % 2}
-    words = {
-        "prompt": [f"an image of a label {i % 2}" for i in range(8)],
-        "split": "train",
-        "sha256": [str(i) for i in range(8)],
-    }
-    write_parquet(results / "data/manifest.parquet", pd.DataFrame(frame | numbers | words))
-    write_json(results / "registry/spaces/conse_minilm.json", entry.model_dump())
+    for path in (results.path("params"), tmp_path / "params.yaml"):
+        write_bytes(path, render(params).encode())
+    labels = [f"label {i % 2}" for i in range(8)]
+    results.manifest(path=[f"x/{i}.jpg" for i in range(8)], label=labels, fold=np.arange(8) % 2)
+    write_json(results.path("space_entry"), entry.model_dump())
     tower = load_text_tower(entry)
-    texts = {
-        f"{kind}_embeddings": tower.embed(entries)
-        for kind, entries in (("label", ["label 0", "label 1"]), ("concept", ["a sea", "a dog"]))
-    }
+    names = {"labels": ["label 0", "label 1"], "concepts": ["a sea", "a dog"], "targets": []}
+    write_json(results.path("names"), names)
     templates = {
         "label_templates": '["an image of a {}"]',
         "concept_templates": '["{}"]',
         "weights_sha256": weights_sha256(tower.module),
     }
-    write_tensors(results / "prompts/conse_minilm.safetensors", texts, templates)
-    write_json(
-        results / "prompts/conse_minilm.json",
-        {"labels": ["label 0", "label 1"], "concepts": ["a sea", "a dog"], "targets": []},
-    )
+    texts = {f"{kind}_embeddings": tower.embed(names[f"{kind}s"]) for kind in ("label", "concept")}
+    results.tensors("texts", templates, **texts)
     basis = np.linalg.qr(generator.standard_normal((5, 2)))[0]
-    arrays = {
-        "weight": generator.standard_normal((384, 5)).astype(np.float32),
-        "bias": generator.standard_normal(384).astype(np.float32),
-    }
+    translator = Affine(
+        generator.standard_normal((384, 5)).astype(np.float32),
+        generator.standard_normal(384).astype(np.float32),
+    )
     features = generator.standard_normal((8, 5)).astype(np.float32)
     for model in ("timm/a.b", "c"):
-        write_json(results / f"registry/models/{model}.json", {})
-        write_tensors(results / f"projectors/{model}.safetensors", {"null_basis": basis}, {})
-        write_tensors(
-            results / f"translators/conse_minilm/{model}/linear.safetensors",
-            arrays,
-            {"kind": "linear"},
-        )
-        for shard, rows in enumerate(np.array_split(np.arange(8), 2)):
-            tensors = {"features": features[rows], "image_id": rows, "view": np.zeros(4, np.int32)}
-            write_tensors(results / f"features/{model}/shard-{shard:05d}.safetensors", tensors, {})
-    return tmp_path, features, arrays, basis, tower, entry
+        own = results.of(model)
+        write_json(own.path("model_entry"), {})
+        own.tensors("projector", null_basis=basis)
+        own.translator(translator)
+        own.rows("features", features)
+    return tmp_path, features, translator, basis, tower, entry
 
 
 def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
-    folder, features, arrays, basis, tower, entry = study
+    folder, features, translator, basis, tower, entry = study
     own = np.zeros(384, np.float32)
     own[0] = 1
     path = folder / ready_path("conse_minilm", "mine")
@@ -162,8 +142,7 @@ def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
         "my own text": own,
         "a violin": tower.embed(["a violin"])[0],
     }
-    before = features @ arrays["weight"].T + arrays["bias"]
-    after = (features - features @ basis @ basis.T) @ arrays["weight"].T + arrays["bias"]
+    before, after = translator(features), translator(features - features @ basis @ basis.T)
     for text, embedding in wanted.items():
         done = warm.singflow(ROOT, "search", text, "--json", "--count", 8, cwd=folder)
         assert done.returncode == 0, done.stderr

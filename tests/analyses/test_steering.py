@@ -1,5 +1,3 @@
-import runpy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,14 +14,9 @@ from singflow.analyses.steering import (
     steering_scores,
     summarize_steering,
 )
-from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import read_parquet, write_parquet
-from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
-from tests.analyses.test_null_validation import run, write_model
-from tests.data.manifests import whole
-from tests.project import ROOT
+from tests.results import BASIS, Results
 
 
 def planted(seed, classes=6, width=20, dim=9, n=12):
@@ -286,41 +279,19 @@ PROMPTS = ["an image of a jellyfish", "a $x$ text"]
 
 @pytest.fixture
 def study(tmp_path):
-    """The flags of steer_concepts on a written study of 11 images in 3 shards."""
-    weight, _, translator, features, text = planted(8, n=11)
-    write_model(tmp_path, "m", weight, np.zeros(6, np.float32), features, 3)
-    labels = np.array(LABELS)[np.arange(11) % 2]
-    write_parquet(
-        tmp_path / "manifest.parquet",
-        whole(pd.DataFrame({"image_id": np.arange(11), "label": labels})),
-    )
-    stored = {
-        "weight": translator.weight.astype(np.float32),
-        "bias": translator.bias.astype(np.float32),
-    }
-    write_tensors(tmp_path / "translator.safetensors", stored, {"kind": "linear"})
+    """Inputs of steer_concepts: 11 images in 3 shards."""
+    weight, basis, translator, features, text = planted(8, n=11)
+    results = Results(tmp_path, shards=3)
+    results.manifest(label=np.array(LABELS)[np.arange(11) % 2])
+    results.tensors("head", weight=weight, bias=np.zeros(6, np.float32))
+    results.tensors("projector", null_basis=basis)
+    results.rows("features", features)
+    results.translator(translator.astype(np.float32))
     texts = np.stack([text, *np.random.default_rng(0).standard_normal((3, 9))]).astype(np.float32)
-    write_tensors(
-        tmp_path / "prompts.safetensors",
-        {"target_embeddings": texts[:2], "label_embeddings": texts[2:]},
-        {},
-    )
-    write_json(tmp_path / "prompts.json", {"labels": LABELS, "concepts": [], "targets": PROMPTS})
-    return {
-        "prompts": PROMPTS,
-        "target_is_deg": [30.0, 5.0],
-        "labels": [],
-        "manifest": tmp_path / "manifest.parquet",
-        "head": tmp_path / "features/m/head.safetensors",
-        "features": tmp_path / "features/m-3",
-        "shards": 3,
-        "projector": tmp_path / "projectors/m.safetensors",
-        "translator": tmp_path / "translator.safetensors",
-        "texts": tmp_path / "prompts.safetensors",
-        "names": tmp_path / "prompts.json",
-        "threads": 2,
-        "output": tmp_path / "steering/s/m.parquet",
-    }
+    names = {"labels": LABELS, "concepts": [], "targets": PROMPTS}
+    results.texts(names, target_embeddings=texts[:2], label_embeddings=texts[2:])
+    results.models({"m": 14})
+    return results
 
 
 COLUMNS = {
@@ -335,20 +306,15 @@ COLUMNS = {
 }
 
 
-def steer_concepts(flags):
-    script = runpy.run_path(str(ROOT / "scripts/steer_concepts.py"), run_name="x")
-    script["main"](script["Flags"](**flags))
-    return read_parquet(flags["output"])
+def steer_concepts(study, **flags):
+    wanted = {"prompts": PROMPTS, "target_is_deg": [30.0, 5.0], "labels": []} | flags
+    study.run("steer_concepts", **wanted)
+    return study.read("steering")
 
 
-def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
-    words = [
-        word
-        for name, value in study.items()
-        for word in (f"--{name}", *(value if isinstance(value, list) else [value]))
-    ]
-    logged = run("steer_concepts", *words)
-    table = read_parquet(study["output"])
+def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
+    caplog.set_level("INFO")
+    table = steer_concepts(study)
     assert list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
     assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
     assert (
@@ -356,7 +322,9 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
     )
     assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
     assert table["label"].tolist() == np.repeat(np.array(LABELS)[np.arange(11) % 2], 4).tolist()
-    assert "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +" in logged
+    assert (
+        "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +" in caplog.text
+    )
 
     weight, basis, translator, features, _ = planted(8, n=11)
     texts = np.random.default_rng(0).standard_normal((3, 9))
@@ -374,83 +342,45 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
         rtol=1e-4,
     )
 
-    before = study["output"].read_bytes()
+    before = study.path("steering").read_bytes()
     steer_concepts(study)
-    assert study["output"].read_bytes() == before
+    assert study.path("steering").read_bytes() == before
 
-    basis = {
-        "rank_rule": "exact",
-        "null_dim": 14,
-        "validation_r2": 0.1,
-        "translator": "weak",
-        "marks": "weak translator",
-        "seed": 3,
-    }
-    pd.DataFrame([{"space": "s", "model": "m", **basis}]).to_csv(tmp_path / "models.csv")
-    words = [
-        "--models",
-        "m",
-        "--spaces",
-        "s",
-        "--steering",
-        tmp_path / "steering",
-        "--table",
-        tmp_path / "models.csv",
-    ]
-    run("tabulate_steering", *words, "--output", tmp_path / "steering.csv")
-    rows = pd.read_csv(tmp_path / "steering.csv")
+    study.run("tabulate_steering")
+    rows = study.read("tables/steering.csv")
     assert rows[["space", "model", "prompt", "target_is_deg", "n"]].to_numpy().tolist() == [
         ["s", "m", prompt, target, 11] for prompt in sorted(PROMPTS) for target in (5.0, 30.0)
     ]
+    basis = BASIS | {"null_dim": 14}
     assert (rows[list(basis)] == pd.Series(basis)).all(axis=None)
 
 
 def test_only_images_with_the_wanted_labels_are_steered_and_an_unknown_label_is_refused(study):
-    table = steer_concepts(study | {"labels": ["jeep"]})
+    table = steer_concepts(study, labels=["jeep"])
     assert table["image_id"].tolist() == np.repeat([1, 3, 5, 7, 9], 4).tolist()
     with pytest.raises(
         InputError,
         match=r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
     ):
-        steer_concepts(study | {"labels": ["jeep", "goosse"]})
+        steer_concepts(study, labels=["jeep", "goosse"])
 
 
-def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, study):
-    write_json(study["names"], {"labels": LABELS, "concepts": [], "targets": []})
-    write_tensors(study["texts"], {"label_embeddings": np.ones((2, 9), np.float32)}, {})
-    table = steer_concepts(study | {"prompts": []})
+def test_without_prompts_the_tables_are_empty_and_have_their_columns(study):
+    names = {"labels": LABELS, "concepts": [], "targets": []}
+    study.texts(names, label_embeddings=np.ones((2, 9), np.float32))
+    table = steer_concepts(study, prompts=[])
     assert table.empty and list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
-    pd.DataFrame(
-        [
-            {
-                "space": "s",
-                "model": "m",
-                "rank_rule": "exact",
-                "null_dim": 14,
-                "validation_r2": 0.1,
-                "translator": "weak",
-                "marks": "weak translator",
-                "seed": 3,
-            }
-        ]
-    ).to_csv(tmp_path / "models.csv")
-    script = runpy.run_path(str(ROOT / "scripts/tabulate_steering.py"), run_name="x")
-    paths = {
-        "steering": tmp_path / "steering",
-        "table": tmp_path / "models.csv",
-        "output": tmp_path / "steering.csv",
-    }
-    script["main"](script["Flags"](models=["m"], spaces=["s"], **paths))
-    rows = pd.read_csv(tmp_path / "steering.csv")
+    study.run("tabulate_steering")
+    rows = study.read("tables/steering.csv")
     assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)
 
 
 def test_embeddings_of_other_prompts_are_refused(study):
     with pytest.raises(
         InputError,
-        match=r"prompts\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]",
+        match=r"prompts/s\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]",
     ):
-        steer_concepts(study | {"prompts": ["a jeep"]})
+        steer_concepts(study, prompts=["a jeep"])
 
 
 @given(st.integers(0, 10**6))

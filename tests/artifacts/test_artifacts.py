@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from singflow.artifacts import contracts, files, tables
+from singflow.artifacts import catalog, files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
 from singflow.artifacts.scratch import Scratch
@@ -106,7 +106,7 @@ def test_files_honour_the_umask(tmp_path, mask, kind):
 @settings(max_examples=60)
 @given(
     st.dictionaries(
-        st.text(min_size=1).filter(lambda name: name not in {"__metadata__", *contracts.TENSORS}),
+        st.text(min_size=1).filter(lambda name: name not in {"__metadata__", *catalog.TENSORS}),
         finite_arrays(array_shapes(max_dims=3, min_side=0)),
         min_size=1,
         max_size=4,

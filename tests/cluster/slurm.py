@@ -54,6 +54,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort=17011
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations,qos
 AccountingStoreFlags=job_comment
 GresTypes=gpu
 {{nodes}}

@@ -137,16 +137,16 @@ def test_a_cluster_as_the_profile_expects_it_passes_every_check(slurm, checked):
 
 def test_an_account_or_partition_that_is_not_there_fails_with_those_that_are(slurm, checked):
     found = checked({"slurm_account": "someone", "slurm_partition": "fast"})
-    assert found["account"].status == "fail" and re.search(r": .*\btrial\b", found["account"].mend)
+    assert found["account"].status == "fail" and re.search(r": .*\btrial\b", found["account"].fix)
     assert (
         found["partition"].found == "the cluster has no fast"
-        and "gpu (at most infinite)" in found["partition"].mend
+        and "gpu (at most infinite)" in found["partition"].fix
     )
     assert (
         found["GPU request"].status == "fail"
         and "invalid partition specified: fast" in found["GPU request"].found
     )
-    assert found["GPU request"].mend.startswith("partitions with GPUs: gpu (gpu:fake:2)")
+    assert found["GPU request"].fix.startswith("partitions with GPUs: gpu (gpu:fake:2)")
     assert checked()["account"].status == "warn"
 
 
@@ -184,26 +184,26 @@ def test_qos_reservation_and_an_account_for_one_partition_are_looked_up(slurm, c
             "ok",
             "ok",
         ]
-        found = checked({"slurm_account": "gold"}, slurm_qos="fast", slurm_reservation="exam")
-        assert found["account"].found == "gold in gpu: the account does not hold in this partition"
-        assert (
-            "gold (in paid)" in found["account"].mend
-            and found["QOS"].found == "fast: not a QOS of account gold"
-        )
-        assert found["reservation"].mend.endswith("one of these: course")
-        assert "Requested reservation is invalid" in found["GPU request"].found
+        found = checked({"slurm_account": "gold"})["account"]
+        assert found.found.startswith("gold in the default partition is refused: ")
+        assert "Invalid account" in found.found and "gold (in paid)" in found.fix
+        found = checked({"slurm_account": "trial"}, slurm_qos="slow", slurm_reservation="exam")
+        assert found["QOS"].found.startswith("slow is refused: ")
+        assert "Invalid qos specification" in found["QOS"].found
+        assert found["reservation"].fix.endswith("one of these: course")
+        assert found["GPU request"].status == "fail"
     finally:
         slurm.ask("scontrol", "delete", "reservation=course")
 
 
 def test_a_profile_that_waits_for_ever_is_remarked_on(slurm, checked):
     found = checked(slurm_status_command="sacct")["status command"]
-    assert found.status == "warn" and "squeue" in found.mend
+    assert found.status == "warn" and "squeue" in found.fix
     found = checked(slurm_init_seconds_before_status_checks=200)["status command"]
     assert (
         found.status == "warn"
         and "MinJobAge is 300 s" in found.found
-        and "checks: 100 in the profile" in found.mend
+        and "checks: 100 in the profile" in found.fix
     )
 
 
@@ -231,9 +231,7 @@ def test_accounting_that_hangs_does_not_hang_the_doctor(slurm, checked):
         found["accounting"].status == "warn"
         and "sacct does not answer: " in found["accounting"].found
     )
-    assert (
-        found["status command"].status == "warn" and "make resume" in found["status command"].mend
-    )
+    assert found["status command"].status == "warn" and "make resume" in found["status command"].fix
     wait_for(lambda: checked()["accounting"].status == "ok", "sacct answers again")
 
 
@@ -241,7 +239,7 @@ def test_a_cluster_that_wants_the_other_way_of_asking_says_so(awkward, checked):
     found = checked({"slurm_partition": "gpu"})["GPU request"]
     assert found.status == "fail" and "--gpus=1 is refused" in found.found
     assert "Requested GRES option unsupported by configured SelectType plugin" in found.found
-    assert found.mend.startswith(
+    assert found.fix.startswith(
         'Slurm takes --gres=gpu:1: write {gpu: 0, gres: "gpu:1"} for these rules'
     )
     assert (
@@ -260,12 +258,12 @@ def test_a_cluster_without_accounting_that_forgets_soon_is_remarked_on(awkward, 
         slurm_init_seconds_before_status_checks=20,
     )
     assert [found[name].status for name in CHECKS[:4]] == ["warn", "warn", "ok", "ok"]
-    assert "make resume" in found["status command"].mend
+    assert "make resume" in found["status command"].fix
     found = checked({"slurm_partition": "gpu"})["status command"]
     assert (
         found.status == "fail"
         and "MinJobAge is 60 s" in found.found
-        and "checks: 20 in the profile" in found.mend
+        and "checks: 20 in the profile" in found.fix
     )
 
 
@@ -287,7 +285,7 @@ def test_partitions_that_are_down_without_gpus_or_not_named_fail(awkward, checke
     assert checked({"slurm_partition": "old"}, gres)["partition"].found == "old is down"
     found = checked({"slurm_partition": "cpu"}, gres)
     assert found["partition"].status == "ok" and found["GPU request"].status == "fail"
-    assert found["GPU request"].mend.startswith(
+    assert found["GPU request"].fix.startswith(
         "partitions with GPUs: gpu (gpu:fake:2): write one as slurm_partition for these rules"
     )
     assert (
@@ -298,7 +296,7 @@ def test_partitions_that_are_down_without_gpus_or_not_named_fail(awkward, checke
     assert (
         found.status == "fail"
         and "no default" in found.found
-        and "gpu (at most 1:00:00), cpu (at most infinite)" in found.mend
+        and "gpu (at most 1:00:00), cpu (at most infinite)" in found.fix
     )
 
 
@@ -312,7 +310,7 @@ def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
     assert (
         found.status == "fail"
         and ("DOWN" in found.found or "no answer" in found.found)
-        and "snakemake --cores all" in found.mend
+        and "snakemake --cores all" in found.fix
     )
     wait_for(lambda: check_controller().status == "ok", "the controller answers again")
 

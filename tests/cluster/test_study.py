@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from singflow.engines.code import step_files
 from singflow.planning.calibration import read_reports
 from tests.cluster.conftest import SNAKEMAKE, ClusterProject, targets
 from tests.cluster.slurm import wait_for
@@ -28,9 +29,7 @@ def finished(slurm, tmp_path_factory):
     The first job of each rule is a new process.
     """
     project = ClusterProject(tmp_path_factory.mktemp("cluster"))
-    project.to_come = project.anew(
-        "snakemake", *(path.stem for path in (project.folder / "scripts").glob("*.py"))
-    )
+    project.to_come = project.anew("snakemake", *step_files(project.folder))
     with subprocess.Popen(
         [sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True
     ) as holder:

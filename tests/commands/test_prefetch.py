@@ -363,20 +363,9 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     assert server.requests != [] and server.downloads() == []
 
     server.requests.clear()
-    write_json(
-        Path("entry.json"), resolve_models("config/models.yaml", ["pinned"])["pinned"].model_dump()
-    )
-    step = [
-        "scripts/extract_head.py",
-        "--study",
-        "demo",
-        "--model",
-        "pinned",
-        "--entry",
-        "entry.json",
-        "--output",
-        "head.safetensors",
-    ]
+    entry = resolve_models("config/models.yaml", ["pinned"])["pinned"]
+    write_json(Path("results/demo/registry/models/pinned.json"), entry.model_dump())
+    step = ["scripts/extract_head.py", "--results", "results/demo", "--model", "pinned"]
     loaded = run(sys.executable, "-c", LOAD, " ".join(models), *step)
     assert loaded.returncode == 0, loaded.stderr
     sums = {name: float(value) for name, value in map(str.split, loaded.stdout.splitlines())}
@@ -386,7 +375,9 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     }
     for name, head in (heads | {"dino": dino.classifier}).items():
         assert sums[name] == pytest.approx(float(head.weight.detach().double().sum()), abs=1e-9)
-    tensors, _ = read_tensors(Path("head.safetensors"), ["weight", "bias"])
+    tensors, _ = read_tensors(
+        Path("results/demo/features/pinned/head.safetensors"), ["weight", "bias"]
+    )
     assert (tensors["weight"] == pinned.get_classifier().weight.detach().numpy()).all()
     assert server.requests == []
 

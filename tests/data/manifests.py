@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from singflow.artifacts.contracts import COLUMNS
+from singflow.artifacts.catalog import COLUMNS
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:

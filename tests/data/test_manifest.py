@@ -35,8 +35,9 @@ from singflow.data.manifest import (
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.parallel import map_ahead, map_apart
-from tests import PATIENCE, warm
+from tests import PATIENCE
 from tests.project import ROOT
+from tests.results import Results
 
 CLASSES_FILE = ROOT / "config/vocab" / "imagenet_1k.csv"
 CLASSES = read_classes(CLASSES_FILE)
@@ -1354,10 +1355,10 @@ def test_map_ahead_passes_on_an_error_after_the_results_before_it():
 
 
 def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
-    flags = {
+    known = {
         "source": "packaged",
         "root": ".",
-        "table": ROOT / "config/vocab" / "packaged.csv",
+        "table": ROOT / "config/vocab/packaged.csv",
         "label_column": "label",
         "classes": CLASSES_FILE,
         "per_class": None,
@@ -1366,19 +1367,16 @@ def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
         "max_rejected_fraction": 0.05,
         "seed": 0,
         "threads": 2,
-        "manifest": tmp_path / "out" / "manifest.parquet",
-        "rejected": tmp_path / "out" / "rejected.csv",
-        "log": tmp_path / "logs" / "log.txt",
-    } | flags
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    return warm.run(ROOT / "scripts" / "build_manifest.py", *words, cwd=tmp_path)
+        "log": tmp_path / "logs/log.txt",
+    }
+    return Results(tmp_path / "out").start("build_manifest", tmp_path, **known | flags)
 
 
 @pytest.mark.parametrize("folds, drawn", [(5, 5), (4, 4), (0, 5)])
 def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path, folds, drawn):
     result = run_script(tmp_path, folds=folds)
     assert result.returncode == 0, result.stderr
-    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    manifest = pd.read_parquet(tmp_path / "out/data/manifest.parquet")
     assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
     packaged = pd.read_csv(ROOT / "config/vocab" / "packaged.csv")
     assert (
@@ -1392,8 +1390,8 @@ def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path, folds, 
     assert manifest["sha256"].tolist() == [
         hashlib.sha256((root / path).read_bytes()).hexdigest() for path in packaged["path"]
     ]
-    assert (tmp_path / "out" / "rejected.csv").read_text() == "path,reason\n"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert (tmp_path / "out/data/rejected.csv").read_text() == "path,reason\n"
+    assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == [
         "manifest.parquet",
         "rejected.csv",
     ]
@@ -1407,12 +1405,11 @@ def test_the_script_ends_with_the_list_and_without_output_when_all_files_are_bad
     (tmp_path / "data" / "my cat").mkdir(parents=True)
     for name, content in BAD.items():
         (tmp_path / "data" / "my cat" / f"{name}; $(x).png").write_bytes(content)
-    (tmp_path / "out").mkdir()
     result = run_script(tmp_path, source="folder", root=tmp_path / "data", table=None)
     assert result.returncode == 1
     assert "3 of 3 files are unusable" in result.stderr and "Traceback" not in result.stderr
     for name, reason in (("empty", "empty file"), ("text", "not an image"), ("cut", "")):
         assert f"\n  my cat/{name}; $(x).png: {reason}" in result.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     assert f"all are listed in {tmp_path / 'logs' / 'rejected.csv'}" in result.stderr
     assert len((tmp_path / "logs" / "rejected.csv").read_text().splitlines()) == 4

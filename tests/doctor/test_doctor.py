@@ -1,7 +1,6 @@
 import contextlib
 import http.server
 import importlib.metadata
-import math
 import os
 import re
 import shutil
@@ -17,7 +16,6 @@ import pytest
 import yaml
 from dvc.config import Config
 from dvc.repo import Repo
-from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
@@ -29,8 +27,8 @@ from singflow.doctor.checks import (
     check_gpu,
     check_versions,
     check_weights,
-    estimate,
-    verdict,
+    count_findings,
+    expected_bytes,
     visible_gpus,
 )
 from singflow.doctor.dvc import (
@@ -45,9 +43,7 @@ from singflow.doctor.dvc import (
 )
 from singflow.doctor.findings import Finding
 from singflow.doctor.slurm import (
-    GPU_RULES,
-    Association,
-    Job,
+    JobKind,
     check_account,
     check_accounting,
     check_cores,
@@ -57,7 +53,6 @@ from singflow.doctor.slurm import (
     check_status_command,
     choose_partitions,
     jobs_of,
-    partition_file,
     read_partitions,
     slurm_settings,
 )
@@ -222,7 +217,7 @@ def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
         assert re.search(rf"^fail    study           .*{name}: ", done.stdout, re.M), done.stdout
 
 
-def test_everything_that_fails_is_said_with_its_mend(tree):
+def test_everything_that_fails_is_said_with_its_fix(tree):
     study = changed(
         data={"source": "folder", "root": "photos"},
         models=["lost"],
@@ -270,8 +265,8 @@ def test_a_verdict_fails_only_when_a_check_does():
         Finding("c", "absent", ""),
         Finding("d", "ok", ""),
     ]
-    assert verdict(findings) == (True, "2 checks passed, 1 with a warning, 0 failed")
-    assert verdict([*findings, Finding("e", "fail", "")]) == (
+    assert count_findings(findings) == (True, "2 checks passed, 1 with a warning, 0 failed")
+    assert count_findings([*findings, Finding("e", "fail", "")]) == (
         False,
         "2 checks passed, 1 with a warning, 1 failed",
     )
@@ -318,7 +313,7 @@ def test_a_version_outside_its_range_or_a_missing_distribution_is_named(distribu
         == "ok"
     )
     found = distribution("dvc>=99", "numpy<1", "no-such-distribution", "absent>=1; extra == 'test'")
-    assert found.status == "fail" and "make .venv/demo" in found.mend
+    assert found.status == "fail" and "make .venv/demo" in found.fix
     numpy = importlib.metadata.version("numpy")
     assert found.found == (
         f"dvc is {dvc}, >=99 is needed; numpy is {numpy}, <1 is needed; "
@@ -338,7 +333,7 @@ def test_what_an_extra_names_must_be_there_where_a_run_needs_it_and_fit_where_it
     )
     assert distribution("absent; extra == 'cluster'").status == "ok"
     found = check_versions("tried", ("demo", "cluster"))
-    assert found.found == "absent is not installed" and found.mend.startswith("`make workflow`")
+    assert found.found == "absent is not installed" and found.fix.startswith("`make workflow`")
 
 
 def test_a_package_that_is_not_installed_fails():
@@ -369,7 +364,7 @@ def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
     device, gpus, slurm, status
 ):
     found = check_gpu(device, 2, gpus, slurm)
-    assert found.status == status and bool(found.mend) == (status in ("warn", "fail"))
+    assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
     if device == "auto" and status == "warn" and not slurm:
         assert re.search(r"about \d\d times as long", found.found)
 
@@ -424,7 +419,7 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetche
         "vgg16": {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"},
     }
     found = weights(models, {"conse": conse | {"text": "package:no-such-encoder"}})
-    assert found.status == "fail" and "make prefetch" in found.mend
+    assert found.status == "fail" and "make prefetch" in found.fix
     first, *rest = found.found.split("\n")
     assert first == "4 missing:"
     assert rest[0] == (
@@ -574,7 +569,7 @@ def test_disk_is_enough_scarce_or_too_small(here):
         assert (
             found.status == status
             and "free for" in found.found
-            and bool(found.mend) == (status != "ok")
+            and bool(found.fix) == (status != "ok")
         )
 
 
@@ -583,7 +578,7 @@ def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
 
     def bytes_of(models, **data):
         study = check(changed(models=models, data=data), "params.yaml")
-        return estimate(
+        return expected_bytes(
             study,
             resolve_models("config/models.yaml", models),
             resolve_spaces("config/spaces.yaml", study.spaces),
@@ -654,13 +649,13 @@ def test_a_folder_is_a_remote_that_works_and_is_not_made_by_the_check(here):
     )
     for settings in (at("../store"), at("../store", "verify=false")):
         found = remote(here, *settings)
-        assert found.status == "warn" and found.mend == "`dvc remote modify there verify true`"
+        assert found.status == "warn" and found.fix == "`dvc remote modify there verify true`"
 
 
 def test_a_remote_that_is_not_named_not_known_or_no_folder_fails(here):
     assert remote(here).found == "none is set (core.remote)"
     found = remote(here, "core.remote=absent")
-    assert found.status == "fail" and "absent" in found.found and "dvc remote add" in found.mend
+    assert found.status == "fail" and "absent" in found.found and "dvc remote add" in found.fix
     (here / "file").write_text("x")
     found = remote(here, *at(here / "file/store"))
     assert (
@@ -682,7 +677,7 @@ def test_a_remote_folder_without_permission_fails(here, closed):
 
 def test_a_remote_that_answers_passes_and_is_to_verify_what_it_sends(here, server):
     found = remote(here, *at(f"{server}/data"))
-    assert found.status == "warn" and found.mend == "`dvc remote modify there verify true`"
+    assert found.status == "warn" and found.fix == "`dvc remote modify there verify true`"
     assert remote(here, *at(f"{server}/data", "verify=true")) == Finding(
         "DVC remote", "ok", f"there ({server}/data) answers"
     )
@@ -698,7 +693,7 @@ def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):
         and f"there ({url}) cannot be reached: " in found.found
         and "Connect" in found.found
     )
-    assert "Traceback" not in found.found and "credentials" in found.mend
+    assert "Traceback" not in found.found and "credentials" in found.fix
 
 
 def test_a_remote_that_never_answers_does_not_hang_the_doctor(here):
@@ -717,7 +712,7 @@ def test_a_remote_that_never_answers_does_not_hang_the_doctor(here):
 
 def test_a_remote_whose_client_is_not_installed_fails_with_its_name(here):
     found = remote(here, *at("oss://bucket/data"))
-    assert found.status == "fail" and found.mend == "pip install dvc-oss"
+    assert found.status == "fail" and found.fix == "pip install dvc-oss"
 
 
 def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
@@ -743,7 +738,7 @@ def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
     for content in ("[core\n", "[unknown]\n    key = 1\n", "[cache]\n    type = copies\n"):
         (here / ".dvc/config").write_text(content)
         (found,) = check_dvc(here, 0)
-        assert found.status == "fail" and str(here / ".dvc/config") in found.mend
+        assert found.status == "fail" and str(here / ".dvc/config") in found.fix
 
 
 def test_a_cache_that_links_passes_and_one_that_copies_is_remarked_on(here):
@@ -757,7 +752,7 @@ def test_a_cache_that_links_passes_and_one_that_copies_is_remarked_on(here):
     assert (
         copied.status == "warn"
         and "about 1 GB once more" in copied.found
-        and "symlink,copy" in copied.mend
+        and "symlink,copy" in copied.fix
     )
     assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
 
@@ -788,7 +783,7 @@ def test_a_cache_without_permission_fails(here, closed):
     assert (
         found.status == "fail"
         and "Permission denied" in found.found
-        and "dvc cache dir" in found.mend
+        and "dvc cache dir" in found.fix
     )
 
 
@@ -800,7 +795,7 @@ def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_
         == "absent"
     )
     found = check_shared_cache(here, repository(here, f"cache.dir={elsewhere}")["cache"])
-    assert found.status == "warn" and "`dvc config cache.shared group && mkdir -p" in found.mend
+    assert found.status == "warn" and "`dvc config cache.shared group && mkdir -p" in found.fix
     found = check_shared_cache(here, repository(here, "cache.shared=group")["cache"])
     assert (
         found.status == "fail"
@@ -808,7 +803,7 @@ def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_
     )
 
 
-def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp_path_factory):
+def test_each_mistake_in_a_shared_cache_is_named_and_its_fix_works(here, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     right = ("cache.shared=group", "cache.type=symlink,copy", f"cache.dir={folder}")
     mistakes = {
@@ -827,7 +822,7 @@ def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp
             and said in found.found
             and ";" not in found.found
         )
-        fix = found.mend.strip("`").replace("<group>", folder.group())
+        fix = found.fix.strip("`").replace("<group>", folder.group())
         subprocess.run(
             ["sh", "-euc", fix], cwd=here, check=True, env=os.environ | warm.environment()
         )
@@ -845,7 +840,7 @@ def test_databases_on_a_network_drive_fail_and_on_a_disk_of_this_machine_pass(he
     assert (
         found.status == "fail"
         and "network drive (nfs4)" in found.found
-        and "core.site_cache_dir" in found.mend
+        and "core.site_cache_dir" in found.fix
     )
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/somewhere")
     assert check_state(core, shared).found == "/somewhere (ext4)"
@@ -916,10 +911,10 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
 """
-LISTED = """gpu*|1:00:00|8000+|4|gpu:a100:4(S:0,1)|up|ib,avx
-gpu*|1:00:00|9000|64+|gpu:h100:2,nic:1|up|(null)
-cpu|infinite|8000|128|(null)|up|(null)
-old|1-00:00:00|8000|4|(null)|down|(null)
+LISTED = """gpu*|1:00:00|4|gpu:a100:4(S:0,1)|up
+gpu*|1:00:00|64+|gpu:h100:2,nic:1|up
+cpu|infinite|128|(null)|up
+old|1-00:00:00|4|(null)|down
 """
 
 
@@ -939,9 +934,9 @@ def test_settings_and_partitions_are_read_as_slurm_prints_them():
         (name, partition.up, partition.default, partition.limit, partition.gpus)
         for name, partition in partitions.items()
     ] == [
-        ("gpu", True, True, "1:00:00", ["gpu:a100:4(S:0,1)", "gpu:h100:2"]),
-        ("cpu", True, False, "infinite", []),
-        ("old", False, False, "1-00:00:00", []),
+        ("gpu", True, True, "1:00:00", ("gpu:a100:4(S:0,1)", "gpu:h100:2")),
+        ("cpu", True, False, "infinite", ()),
+        ("old", False, False, "1-00:00:00", ()),
     ]
     assert read_partitions("") == {}
 
@@ -982,7 +977,7 @@ def test_the_status_command_is_judged_by_what_slurm_remembers(
     profile, age, accounting, status, said
 ):
     found = check_status_command(profile, {"MinJobAge": f"{age} sec"}, accounting)
-    assert found.status == status and said in (found.mend or found.found)
+    assert found.status == status and said in (found.fix or found.found)
 
 
 def test_seconds_that_are_no_number_are_refused():
@@ -997,7 +992,7 @@ def test_accounting_that_is_off_or_does_not_answer_is_remarked_on(here, monkeypa
     monkeypatch.setenv("SLURM_CONF", str(here / "slurm.conf"))
     assert check_accounting({"AccountingStorageType": "(null)"}).found.startswith("off")
     found = check_accounting(slurm_settings(SETTINGS))
-    assert found.status == "warn" and "sacct" in found.found and "slurmdbd" in found.mend
+    assert found.status == "warn" and "sacct" in found.found and "slurmdbd" in found.fix
 
 
 def test_a_profile_makes_the_requests_that_the_executor_writes():
@@ -1028,8 +1023,8 @@ def test_a_profile_makes_the_requests_that_the_executor_writes():
         ["--gpus=a100:2"],
         ["--gpus=1"],
     )
-    assert Job(("a",), {"gpu_model": "a100", "gpu": 2}).request == ["--gpus=a100:2"]
-    assert Job(("a",), {"gpu": 0}).request == []
+    assert JobKind(("a",), {"gpu_model": "a100", "gpu": 2}).request == ["--gpus=a100:2"]
+    assert JobKind(("a",), {"gpu": 0}).request == []
 
 
 def test_the_profile_of_the_repository_is_understood():
@@ -1066,8 +1061,8 @@ def test_partitions_must_exist_and_be_up(named, status, said):
         jobs({"slurm_partition": named} if named else None), read_partitions(LISTED)
     )
     assert (found.status, found.found) == (status, said)
-    assert bool(found.mend) == (status == "fail") and (
-        not found.mend or "gpu (at most 1:00:00), cpu (at most infinite)" in found.mend
+    assert bool(found.fix) == (status == "fail") and (
+        not found.fix or "gpu (at most 1:00:00), cpu (at most infinite)" in found.fix
     )
 
 
@@ -1087,7 +1082,7 @@ def test_a_job_of_several_steps_must_fit_on_a_node(cores, named, status, said):
         read_partitions(LISTED),
     )
     assert found.status == status and found.found.startswith(said)
-    assert status != "fail" or found.mend == "write cores: 64 in the profile"
+    assert status != "fail" or found.fix == "write cores: 64 in the profile"
 
 
 def test_a_cluster_without_a_default_needs_a_partition_named():
@@ -1095,33 +1090,11 @@ def test_a_cluster_without_a_default_needs_a_partition_named():
     assert found.status == "fail" and "no default" in found.found
 
 
-def test_a_partition_file_says_what_the_executor_reads_in_it(tmp_path):
-    path = tmp_path / "partitions.yaml"
-    listed = LISTED + "short|30:00|500|2|gpu:2|up|(null)\nlong|2-12:00:00|500|2|(null)|up|(null)\n"
-    path.write_text(partition_file(read_partitions(listed)), encoding="utf-8")
-    limits = {partition.name: partition.limits for partition in read_partition_file(path)}
-    assert list(limits) == ["gpu", "cpu", "short", "long"], "old is down"
-    assert [limit.max_runtime for limit in limits.values()] == [60, math.inf, 30, 3600]
-    gpu = limits["gpu"]
-    assert (gpu.max_mem_mb, gpu.max_threads, gpu.max_gpu, gpu.available_gpu_models) == (
-        9000,
-        64,
-        4,
-        ["a100", "h100"],
-    )
-    assert (
-        gpu.available_constraints == ["avx", "ib"] and limits["cpu"].available_constraints is None
-    )
-    assert (
-        limits["cpu"].max_gpu,
-        limits["short"].max_gpu,
-        limits["short"].available_gpu_models,
-    ) == (0, 2, None)
-
-
 def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
     path = tmp_path / "partitions.yaml"
-    path.write_text(partition_file(read_partitions(LISTED)), encoding="utf-8")
+    path.write_text(
+        "partitions: {gpu: {max_runtime: 60, max_gpu: 4, available_gpu_models: [a100]}, cpu: {}}"
+    )
     sent, found = choose_partitions(
         jobs({"runtime": 10}, train_translator={"gpu": 0, "slurm_partition": "old"}), path
     )
@@ -1133,7 +1106,7 @@ def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
     assert (
         found.status == "fail"
         and "takes extract_features, " in found.found
-        and "available_gpu_models" in found.mend
+        and "available_gpu_models" in found.fix
     )
     for wrong in (
         "partitions: {gpu: {max_gpus: 1}}",
@@ -1162,61 +1135,30 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
     assert (tree / "partitions.yaml").read_text() == "mine"
 
 
-MINE = [
-    Association("lab", "", frozenset({"normal", "fast"})),
-    Association("paid", "gpus", frozenset({"normal"})),
-]
+MINE = {"lab": "lab", "paid": "paid (in gpus)"}
 
 
 @pytest.mark.parametrize(
-    ("named", "associations", "status", "said"),
+    ("named", "known", "status", "said"),
     [
         ("Lab", MINE, "ok", "Lab"),
         ("Lab,paid", MINE, "ok", "Lab, paid"),
         (None, MINE, "warn", "the profile names none: it is guessed for every job"),
         ("mine", MINE, "fail", "mine: not an account of "),
-        ("paid", MINE, "fail", "paid in gpu: the account does not hold in this partition"),
-        ("lab", [], "warn", "lab; Slurm lists none for "),
+        ("lab", {}, "warn", "lab; Slurm lists none for "),
         ("lab", None, "ok", "lab; accounting is off, so none is asked for"),
     ],
 )
-def test_accounts_must_be_the_users_own(named, associations, status, said):
-    found = check_account(jobs({"slurm_account": named} if named else None), associations, "gpu")
+def test_accounts_must_be_the_users_own(named, known, status, said):
+    found = check_account(jobs({"slurm_account": named} if named else None), known, [])
     assert found.status == status and found.found.startswith(said)
-    assert ("lab, paid (in gpus)" in found.mend) == (associations == MINE and status != "ok")
+    assert ("lab, paid (in gpus)" in found.fix) == (known == MINE and status != "ok")
 
 
-def test_an_account_that_holds_in_one_partition_is_used_there_alone():
-    rules = {rule: {"slurm_account": "paid", "slurm_partition": "GPUS"} for rule in GPU_RULES}
-    assert check_account(jobs({"slurm_account": "lab"}, **rules), MINE, "gpu").status == "ok"
-    one = rules | {"embed_images": {"slurm_account": "paid", "slurm_partition": "gpus,cpu"}}
-    assert check_account(jobs({"slurm_account": "lab"}, **one), MINE, "gpu").found.startswith(
-        "paid in cpu: "
-    )
-
-
-@pytest.mark.parametrize(
-    ("common", "for_all", "status", "said"),
-    [
-        ({"qos": "fast"}, {}, "ok", "fast"),
-        ({"slurm_account": "Lab"}, {"slurm-qos": "Fast"}, "ok", "Fast"),
-        (
-            {"slurm_account": "paid", "qos": "normal"},
-            {"slurm-qos": "fast"},
-            "fail",
-            "fast: not a QOS of account paid",
-        ),
-        ({"qos": "slow"}, {}, "fail", "slow: not a QOS of "),
-    ],
-)
-def test_a_qos_must_be_one_of_the_account_and_that_for_all_jobs_wins(common, for_all, status, said):
-    made = jobs_of({"default-resources": common} | for_all, Path("config.yaml"))
-    found = check_qos(made, MINE)
-    assert (found.status, found.found[: len(said)]) == (status, said)
-    assert check_qos(made, None).status == "fail"
-    assert all(
-        f"--qos={for_all.get('slurm-qos', common.get('qos'))}" in job.options() for job in made
-    )
+def test_a_qos_for_all_jobs_wins_and_needs_accounting():
+    made = jobs_of({"default-resources": {"qos": "slow"}, "slurm-qos": "fast"}, Path("c.yaml"))
+    assert all(job.options("qos") == ["--qos=fast"] for job in made)
+    assert check_qos(made, False).status == "fail"
 
 
 def test_a_reservation_must_be_there_and_may_be_to_come():
@@ -1231,8 +1173,8 @@ def test_a_reservation_must_be_there_and_may_be_to_come():
         "fail",
     ]
     assert check_reservation("soon", listed).found.endswith("begins 2026-11-28T08:00:00")
-    assert check_reservation("never", listed).mend.endswith("one of these: now, soon")
-    assert check_reservation("now", "No reservations in the system\n").mend.endswith(
+    assert check_reservation("never", listed).fix.endswith("one of these: now, soon")
+    assert check_reservation("now", "No reservations in the system\n").fix.endswith(
         "one of these: none"
     )
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from singflow.engines.acceptance import render
-from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code
+from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code, step_files
 from singflow.errors import InputError
 from tests import warm
 from tests.project import ROOT
 
-STEPS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+STEPS = list(step_files(ROOT))
 METRICS, STEERING = "src/singflow/analyses/metrics.py", "src/singflow/analyses/steering.py"
 
 
@@ -85,13 +85,17 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
             r"class Study",
             "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
         ),
-        ("src/singflow/artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), '),
+        (
+            "src/singflow/artifacts/catalog.py",
+            r"CATALOG: dict.*? = \{",
+            'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),',
+        ),
         (
             "src/singflow/commands/plan.py",
             r"def plan",
             "def other() -> None:\n    ...\n\n\ndef plan",
         ),
-        ("src/singflow/planning/costs.py", r"COSTS = \{", 'COSTS = {"new": DEFAULT, '),
+        ("src/singflow/planning/costs.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
     ],
 )
 def test_what_changes_no_result_makes_nothing_stale(tree, before, name, pattern, replacement):
@@ -134,7 +138,12 @@ def test_formatting_and_the_order_of_definitions_make_nothing_stale(tree, before
             {step for step in STEPS if step.startswith("plot_")},
         ),
         ("src/singflow/cli.py", r"100_000, 50, 50", "100_000, 50, 51", set(STEPS)),
-        ("scripts/plot_scores.py", r"save\(fig3", "print() or save(fig3", {"plot_scores"}),
+        (
+            "src/singflow/figures/plot_scores.py",
+            r"write_figure\(flags",
+            "print() or write_figure(flags",
+            {"plot_scores"},
+        ),
     ],
 )
 def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(
@@ -299,7 +308,7 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
         code = Code(ROOT)
         code._computed(step)
         known = {name for name, module in code._modules.items() if module}
-        assert loaded - known <= {"singflow.artifacts.contracts", "singflow.config.study"}
+        assert loaded - known <= {"singflow.artifacts.catalog", "singflow.config.study"}
 
 
 def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):

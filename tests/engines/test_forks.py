@@ -273,7 +273,7 @@ def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(
 ):
     project = snakemake_project.copy(tmp_path / "run")
     for step in PLOTS:
-        script = project.folder / f"scripts/{step}.py"
+        script = project.folder / f"src/singflow/figures/{step}.py"
         text, count = re.subn(
             r"^def main.*\n", lambda main: main[0] + WAITS, script.read_text(), flags=re.MULTILINE
         )

@@ -1,6 +1,5 @@
 """The stages of dvc.yaml, out of the rules."""
 
-import shlex
 import subprocess
 
 import pytest
@@ -11,8 +10,9 @@ from hypothesis import strategies as st
 
 from singflow.config.reading import read_yaml
 from singflow.config.study import Study, complete, render
+from singflow.engines.code import step_files
 from singflow.engines.flags import at, spell
-from singflow.engines.stages import main, pipeline, placeholders
+from singflow.engines.stages import WRITTEN, main, pipeline, placeholders, read_rules
 from tests.project import ROOT, Project
 
 STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
@@ -62,7 +62,7 @@ def test_every_study_gives_the_same_stages_which_are_those_in_git(tmp_path, name
         render(complete(read_yaml(ROOT / f"config/studies/{name}.yaml")))
     )
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    assert pipeline(tmp_path / "dvc.yaml") == (ROOT / "dvc.yaml").read_text()
+    assert pipeline(tmp_path / "dvc.yaml", read_rules(tmp_path)) == (ROOT / "dvc.yaml").read_text()
 
 
 def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
@@ -70,6 +70,9 @@ def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
     file, right = tmp_path / "dvc.yaml", (tmp_path / "dvc.yaml").read_text()
     project.edit("dvc.yaml", "  fit_translator:", "  fit_translater:")
     project.edit("dvc.yaml", "title: Models", "title: Mine")
+    others = {name: (tmp_path / name).read_text() for name in WRITTEN if name != "dvc.yaml"}
+    project.edit("slurm/config.yaml", "  scan_concepts: model", "  scan_concepts: data")
+    project.edit("docs/artifacts.md", r"\| `orders\.csv` [^\n]*\n", "")
     refused = project.run("python", "-m", "singflow.engines.stages", "--check", check=False)
     assert (
         refused.returncode == 1
@@ -79,18 +82,19 @@ def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
     assert file.read_text() == right.replace("title: Models", "title: Mine"), (
         "what is written by hand stays"
     )
+    assert {name: (tmp_path / name).read_text() for name in others} == others
 
 
 def test_every_stage_runs_its_script_and_depends_on_its_code():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     first, *others = stages
-    assert stages[first]["always_changed"] and {
-        path.stem for path in (ROOT / "scripts").glob("*.py")
-    } == set(stages)
+    assert stages[first]["always_changed"] and set(step_files(ROOT)) == set(stages)
     needing = ("fit_translator", "train_translator", "measure_evidence", "measure_head_extension")
     for name in others:
         body = stages[name].get("do", stages[name])
-        assert shlex.split(body["cmd"])[:2] == ["python", f"scripts/{name}.py"]
+        figure = f"python -m singflow.figures.{name} "
+        start = figure if name.startswith("plot_") else f"python scripts/{name}.py "
+        assert body["cmd"].startswith(start)
         more = (
             ["reference"] * (name in needing)
             + ["archives"] * (name == "build_manifest")
@@ -103,4 +107,4 @@ def test_every_stage_runs_its_script_and_depends_on_its_code():
 def test_main_writes_nothing_where_nothing_is_to_change(tmp_path, monkeypatch):
     project = Project(tmp_path)
     monkeypatch.chdir(project.folder)
-    main(project.folder / "dvc.yaml", "--check")
+    main(project.folder, "--check")

@@ -115,5 +115,10 @@ if (fault and fault["program"] in command) or "EVENTS" in os.environ:
     sys.addaudithook(on)
 if __name__ == "__main__":
     del sys.argv[0], sys.orig_argv[1]
-    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 (few imports)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path[0] = os.getcwd()  # noqa: PTH109 (few imports)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 (few imports)
+        runpy.run_path(sys.argv[0], run_name="__main__")

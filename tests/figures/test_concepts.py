@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.figures.concepts import choose_labels, fig5, fig15
+from singflow.figures import plot_concept_scans, plot_concepts
+from singflow.figures.scans import choose_labels
 from singflow.figures.style import save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name"]
@@ -66,8 +67,8 @@ def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(
 ):
     scans, table = study(models, spaces, concepts=8)
     for name, draw in {
-        "5": lambda: fig5(scans, table, LABELS[1], 3),
-        "15": lambda: fig15(scans, table, cues(), LABELS, 5),
+        "5": lambda: plot_concepts.draw(scans, table, LABELS[1], 3),
+        "15": lambda: plot_concept_scans.draw(scans, table, cues(), LABELS, 5),
     }.items():
         digests = set()
         for attempt in "ab":
@@ -83,7 +84,7 @@ def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(
 
 def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_models():
     scans, table = study(7)
-    figure = fig5(scans, table, "goose", 4)
+    figure = plot_concepts.draw(scans, table, "goose", 4)
     score = pd.DataFrame(
         {
             m: scan.query("label == 'goose'").set_index("concept")["as_mean"]
@@ -115,19 +116,19 @@ def test_a_model_without_null_space_is_drawn_and_named(models):
     flat = scans["s"]["timm/model_1"].assign(as_mean=0.0, as_std=0.0, as_abs_mean=0.0)
     scans["s"]["timm/model_1"] = flat
     table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
-    figure = fig5(scans, table, "goose", 3)
+    figure = plot_concepts.draw(scans, table, "goose", 3)
     words = [text.get_text() for text in figure.findobj(plt.Text)]
     assert any("model_1 (weak translator) (no null space)" in text for text in words)
     assert not any("model_0 (no null space)" in text for text in words)
     plt.close(figure)
-    alone = fig15({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
+    alone = plot_concept_scans.draw({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
     assert "(no null space)" in titles(alone)[0]
     plt.close(alone)
 
 
 def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_score():
     scans, table = study(2)
-    figure = fig15(scans, table, cues(), LABELS, 6)
+    figure = plot_concept_scans.draw(scans, table, cues(), LABELS, 6)
     assert [title.splitlines()[:2] for title in titles(figure)] == [
         [f"{label}, 4 images", name]
         for label in LABELS
@@ -157,7 +158,7 @@ def test_candidates_are_marked_in_their_own_panel_alone():
         scans["s"]["timm/model_0"].query("label == 'goose'").sort_values("angle_mean")["concept"]
     )
     marked = [("s", "timm/model_0", "goose", nearest.iloc[place]) for place in (1, 3)]
-    figure = fig15(
+    figure = plot_concept_scans.draw(
         scans, table, cues([*marked, ("t", "timm/model_1", "goose", "concept 0")]), ["goose"], 5
     )
     first, second = panels(figure)
@@ -169,7 +170,7 @@ def test_candidates_are_marked_in_their_own_panel_alone():
 
 def test_eight_panels_are_shown_and_the_rest_is_named():
     scans, table = study(5, "st", concepts=6)
-    figure = fig15(scans, table, cues(), LABELS, 4)
+    figure = plot_concept_scans.draw(scans, table, cues(), LABELS, 4)
     assert len(panels(figure)) == 8
     said = " ".join(figure.get_supxlabel().split())
     assert said == (
@@ -178,19 +179,24 @@ def test_eight_panels_are_shown_and_the_rest_is_named():
     )
     plt.close(figure)
     scans, table = study(1, labels=[f"label {number}" for number in range(9)], concepts=3)
-    figure = fig15(scans, table, cues(), [f"label {number}" for number in range(9)], 4)
+    figure = plot_concept_scans.draw(
+        scans, table, cues(), [f"label {number}" for number in range(9)], 4
+    )
     assert len(panels(figure)) == 8 and figure.get_supxlabel().startswith(
         "Not shown: labels label 8."
     )
     plt.close(figure)
-    figure = fig15(scans, table, cues(), ["label 0"], 4)
+    figure = plot_concept_scans.draw(scans, table, cues(), ["label 0"], 4)
     assert figure.get_supxlabel() == ""
     plt.close(figure)
 
 
 def test_one_image_and_three_concepts_can_be_drawn():
     scans, table = study(1, n=1, concepts=3)
-    for figure in (fig15(scans, table, cues(), ["goose"], 40), fig5(scans, table, "goose", 8)):
+    for figure in (
+        plot_concept_scans.draw(scans, table, cues(), ["goose"], 40),
+        plot_concepts.draw(scans, table, "goose", 8),
+    ):
         assert any(
             "goose, 1 image" in text.get_text() and "images" not in text.get_text()
             for text in figure.findobj(plt.Text)

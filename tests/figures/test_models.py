@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.figures.concepts import fig5
-from singflow.figures.models import FLOOR, controls, covariance_ellipse, fig3, fig4
+from singflow.figures import plot_concepts, plot_controls, plot_labels, plot_scores
+from singflow.figures.plot_scores import FLOOR, covariance_ellipse
 from singflow.figures.style import caption, save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
@@ -102,7 +102,7 @@ def control_tables(models, spaces="s", null_dim=280):
 def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
     models = [f"a_classifier_{number}" for number in range(16)]
     excess, table = control_tables(models, "st")
-    figure = controls(["s", "t"], models, excess, table)
+    figure = plot_controls.draw(["s", "t"], models, excess, table)
     figure.canvas.draw()
     for axes in (figure.axes[0], figure.axes[2]):
         assert [tick.get_text().split("\n")[0] for tick in axes.get_yticklabels()] == models
@@ -128,13 +128,13 @@ def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
 def test_a_model_without_null_space_is_named_and_left_out_of_the_controls(tmp_path):
     excess, table = control_tables(["m", "n"])
     table.loc[table["model"] == "n", "null_dim"] = 0
-    figure = controls(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
+    figure = plot_controls.draw(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
     assert (
         "no null space: n" in figure.axes[0].get_xlabel()
         and len(figure.axes[0].get_yticklabels()) == 1
     )
     save(figure, tmp_path / "a.png", tmp_path / "a.pdf")
-    figure = controls(["s"], ["m", "n"], excess[:0], table.assign(null_dim=0))
+    figure = plot_controls.draw(["s"], ["m", "n"], excess[:0], table.assign(null_dim=0))
     assert figure.axes[0].texts[0].get_text() == "no model has a null space"
     plt.close(figure)
 
@@ -143,7 +143,7 @@ def test_a_floor_is_drawn_where_it_is_known(table):
     both = {"s": {"m": scores(0), "n": scores(1)}}
     for floors, drawn in (([5.0, np.nan], [5.0]), ([np.nan, np.nan], [])):
         rows = table[table["space"] == "s"].assign(floor_is_mean=floors)
-        bars = fig3(both, rows).axes[1]
+        bars = plot_scores.draw(both, rows).axes[1]
         assert [
             x for line in bars.lines if line.get_label() == FLOOR for x in line.get_xdata()
         ] == drawn
@@ -168,10 +168,12 @@ def test_the_ellipse_holds_its_share_of_a_normal_cloud():
 def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_path, table, scans):
     both = {s: {m: scores(i) for i, m in enumerate("mn")} for s in "st"}
     for name, draw in {
-        "fig3": lambda: fig3(both, table),
-        "fig4": lambda: fig4(both, table, []),
-        "fig5": lambda: fig5(scans, table, "goose", 8),
-        "controls": lambda: controls(["s"], ["m", "n", "o"], *control_tables(["m", "n", "o"])),
+        "fig3": lambda: plot_scores.draw(both, table),
+        "fig4": lambda: plot_labels.draw(both, table, []),
+        "fig5": lambda: plot_concepts.draw(scans, table, "goose", 8),
+        "controls": lambda: plot_controls.draw(
+            ["s"], ["m", "n", "o"], *control_tables(["m", "n", "o"])
+        ),
     }.items():
         digests = set()
         for attempt in "ab":
@@ -191,7 +193,7 @@ def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_pat
 
 
 def test_the_concepts_shown_are_the_weakest_and_the_strongest(table, scans):
-    figure = fig5(scans, table, "goose", 5)
+    figure = plot_concepts.draw(scans, table, "goose", 5)
     size = scans["s"]["m"]["as_mean"]
     scan = scans["s"]["m"].loc[(size - size.mean()).abs().sort_values().index, "concept"]
     shown = [tick.get_text() for tick in figure.subfigs[0].axes[0].get_yticklabels()]
@@ -203,13 +205,13 @@ def test_a_model_without_null_space_is_drawn_at_zero(table):
     flat = {"s": {"m": scores(0).assign(as_deg=0.0, is_deg=0.0), "n": scores(1)}}
     empty = table[table["space"] == "s"].copy()
     empty.loc[empty["model"] == "m", [c for c in empty if c.startswith("is_per_as")]] = None
-    plt.close(fig3(flat, empty))
-    plt.close(fig4(flat, empty, []))
+    plt.close(plot_scores.draw(flat, empty))
+    plt.close(plot_labels.draw(flat, empty, []))
 
 
 def test_no_image_lies_outside_the_axes(table):
     both = {"s": {"m": scores(0), "n": scores(1).assign(as_deg=lambda f: 5 * f["as_deg"])}}
-    for figure in (fig3(both, table), fig4(both, table, [])):
+    for figure in (plot_scores.draw(both, table), plot_labels.draw(both, table, [])):
         for axes in figure.axes:
             for collection in axes.collections:
                 points = np.ma.getdata(collection.get_offsets())
@@ -220,7 +222,7 @@ def test_no_image_lies_outside_the_axes(table):
 
 def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has(table):
     both = {"s": {"m": scores(0), "n": scores(1)}}
-    figure = fig4(both, table, ["jeep", "goose"])
+    figure = plot_labels.draw(both, table, ["jeep", "goose"])
     assert sorted(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == ["goose", "jeep"]
     assert "2 chosen labels of 3" in figure.get_supxlabel()
     plt.close(figure)
@@ -228,14 +230,16 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has(table):
         InputError,
         match=r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
     ):
-        fig4(both, table, ["jeep", "goosse"])
+        plot_labels.draw(both, table, ["jeep", "goosse"])
 
 
 def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
     names = [f"a_classifier_{number}" for number in range(16)]
     row = table.iloc[0]
     many = pd.DataFrame([row.to_dict() | {"model": name} for name in names])
-    figure = fig3({"s": {name: scores(number) for number, name in enumerate(names)}}, many)
+    figure = plot_scores.draw(
+        {"s": {name: scores(number) for number, name in enumerate(names)}}, many
+    )
     figure.canvas.draw()
     points = [
         collection for collection in figure.axes[0].collections if len(collection.get_offsets()) > 1
@@ -261,7 +265,7 @@ def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_diffe
     )
     assert caption("timm/m", rows.assign(marks="")) == "m"
     assert caption("timm/m", rows.assign(marks=["known zero", "", "", ""])) == "m (known zero in s)"
-    figure = fig3({"s": {"m": scores(0), "n": scores(1)}}, table)
+    figure = plot_scores.draw({"s": {"m": scores(0), "n": scores(1)}}, table)
     assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == [
         "m\n(weak translator)",
         "n\n(weak translator)",

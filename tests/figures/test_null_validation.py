@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.null_validation import PERTURBATIONS, summarize_validation
-from singflow.figures.null_validation import fig9
+from singflow.analyses.null_validation import PERTURBATIONS
+from singflow.figures import plot_null_validation
 from singflow.figures.style import save
 
 SIZES = {"null": 1e-6, "random": 3.0, "principal": 10.0}
@@ -32,25 +32,21 @@ def nothing(frame):
     return frame.assign(norm=0.0, logit_change=0.0, top1_changed=False, softmax_change=0.0)
 
 
-def tabulate(models):
-    rows = [
-        summarize_validation(table, 0.9).assign(model=model, null_dim=int(table["norm"].any()))
-        for model, table in models.items()
-    ]
-    return pd.concat(rows)
-
-
 def draw(models):
-    marks = pd.DataFrame(
+    """The table, and the figure."""
+    named = pd.DataFrame(
         [
-            {"space": s, "model": model, "marks": "known zero" * (model == "n")}
-            for model in models
+            {"space": s, "model": model, "rank_rule": "exact", "null_dim": int(table["norm"].any())}
+            | {"validation_r2": 0.1, "translator": "good", "seed": 0}
+            | {"marks": "known zero" * (model == "n")}
+            for model, table in models.items()
             for s in "st"
         ]
     )
-    figure = fig9(models, tabulate(models), marks, 0.9)
+    table = plot_null_validation.tabulate(models, named, 0.9)
+    figure = plot_null_validation.draw(models, table, named, 0.9)
     figure.canvas.draw()
-    return figure
+    return table, figure
 
 
 @pytest.mark.parametrize(
@@ -65,7 +61,7 @@ def draw(models):
     ids=["one", "one image", "no null space", "both", "sixteen"],
 )
 def test_all_marks_lie_inside_the_axes_and_all_text_inside_the_figure(tmp_path, models):
-    figure = draw(models)
+    _, figure = draw(models)
     for axes in figure.axes:
         (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
         marks = np.concatenate(
@@ -91,7 +87,7 @@ def test_all_marks_lie_inside_the_axes_and_all_text_inside_the_figure(tmp_path, 
 
 def test_medians_and_shares_stand_where_the_table_says():
     models = {"m": effects(0), "n": effects(1)}
-    table, figure = tabulate(models), draw(models)
+    table, figure = draw(models)
     markers = [
         sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1)
         for axes in figure.axes
@@ -106,7 +102,7 @@ def test_medians_and_shares_stand_where_the_table_says():
 
 
 def test_an_exact_zero_has_its_own_mark_left_of_every_other_value():
-    figure = draw({"m": effects(0), "flat": nothing(effects(1))})
+    _, figure = draw({"m": effects(0), "flat": nothing(effects(1))})
     axes = figure.axes[0]
     ticks = dict(
         zip([tick.get_text() for tick in axes.get_xticklabels()], axes.get_xticks(), strict=True)
@@ -114,7 +110,7 @@ def test_an_exact_zero_has_its_own_mark_left_of_every_other_value():
     assert 0 < ticks["0"] < effects(0)["logit_change"].min() / 10
     assert "exactly 0 at the mark 0" in axes.get_xlabel()
     assert axes.get_yticklabels()[1].get_text() == "flat\n(no null space)"
-    figure_without = draw({"m": effects(0)})
+    _, figure_without = draw({"m": effects(0)})
     assert "0" not in [tick.get_text() for tick in figure_without.axes[0].get_xticklabels()]
     plt.close("all")
 
@@ -122,7 +118,7 @@ def test_an_exact_zero_has_its_own_mark_left_of_every_other_value():
 def test_two_drawings_are_the_same_bytes(tmp_path):
     for name in "ab":
         save(
-            draw({"m": effects(0), "n": nothing(effects(1))}),
+            draw({"m": effects(0), "n": nothing(effects(1))})[1],
             tmp_path / f"{name}.png",
             tmp_path / f"{name}.pdf",
         )

@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.figures.pictures import fig1, fig6, fig10, fig11, fig13, ladder_table
+from singflow.figures import plot_angle_ladder
+from singflow.figures.plot_pictures import (
+    draw_equivalents,
+    draw_perturbations,
+    draw_steered,
+    draw_translators,
+)
 from singflow.figures.style import save
 from singflow.pictures.rendering import TYPES, picture_table
 
@@ -20,7 +26,13 @@ def closed():
     plt.close("all")
 
 
-FIGURES = [fig1, fig6, fig10, fig11, fig13]
+FIGURES = [
+    draw_equivalents,
+    draw_steered,
+    plot_angle_ladder.draw,
+    draw_translators,
+    draw_perturbations,
+]
 
 
 def tile(shade):
@@ -120,7 +132,14 @@ def texts(figure):
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(fig1, 6), (fig6, 8), (fig10, 3), (fig11, 5), (fig13, 13)]
+    ("draw", "count"),
+    [
+        (draw_equivalents, 6),
+        (draw_steered, 8),
+        (plot_angle_ladder.draw, 3),
+        (draw_translators, 5),
+        (draw_perturbations, 13),
+    ],
 )
 def test_every_picture_has_its_place_and_its_angles(draw, count):
     sets = {"space": {"timm/a.b": pictures()}}
@@ -138,7 +157,7 @@ def test_every_picture_has_its_place_and_its_angles(draw, count):
 def test_the_pictures_stand_where_the_rows_say():
     frame = pictures()
     sets = {"space": {"m": frame}}
-    grid = shown(fig1(sets, table(sets)))
+    grid = shown(draw_equivalents(sets, table(sets)))
     expected = [
         *frame.loc[frame["figure"] == "photo", "picture"],
         *frame.loc[frame["figure"] == "fig1", "picture"],
@@ -151,21 +170,23 @@ def test_the_pictures_stand_where_the_rows_say():
 
 def test_scores_are_toward_the_prompt_where_there_is_one_and_toward_the_label_elsewhere():
     sets = {"space": {"m": pictures()}}
-    assert "IS 7.6°, AS +1.5°" in texts(fig6(sets, table(sets))) and "AS -0.4°" not in texts(
-        fig6(sets, table(sets))
-    )
-    assert "IS 7.6°, AS -0.4°" in texts(fig1(sets, table(sets)))
+    assert "IS 7.6°, AS +1.5°" in texts(
+        draw_steered(sets, table(sets))
+    ) and "AS -0.4°" not in texts(draw_steered(sets, table(sets)))
+    assert "IS 7.6°, AS -0.4°" in texts(draw_equivalents(sets, table(sets)))
 
 
 def test_a_step_out_of_reach_is_named_and_seeds_of_a_generator_are():
     sets = {"space": {"m": pictures("unclip")}}
     assert "out of reach" in [
-        text.get_text() for axes in fig10(sets, table(sets)).axes for text in axes.texts
+        text.get_text()
+        for axes in plot_angle_ladder.draw(sets, table(sets)).axes
+        for text in axes.texts
     ]
-    words = texts(fig13(sets, table(sets)))
+    words = texts(draw_perturbations(sets, table(sets)))
     assert "seed 0" in words and "UnCLIP generator" in words and "photo at" not in words
     retrieved = {"space": {"m": pictures()}}
-    assert "neighbour 1" in texts(fig13(retrieved, table(retrieved)))
+    assert "neighbour 1" in texts(draw_perturbations(retrieved, table(retrieved)))
 
 
 @pytest.mark.parametrize("draw", FIGURES)
@@ -193,7 +214,7 @@ def test_every_study_can_be_drawn(tmp_path, draw, case):
 def test_the_ladder_has_a_row_a_step():
     sets = {"one": {"other": pictures(closeup=False), "m": pictures()}}
     manifest = pd.DataFrame({"path": [f"{number}.jpg" for number in range(10)]})
-    ladder = ladder_table(sets, manifest)
+    ladder = plot_angle_ladder.tabulate(sets, manifest)
     assert list(ladder["path"]) == ["4.jpg"] * 3 and list(ladder["reachable"]) == [
         True,
         True,

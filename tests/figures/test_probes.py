@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.probes import gather
-from singflow.figures.probes import fig12
+from singflow.figures import plot_probes
 from singflow.figures.style import save
 
 NAMES = [f"timm/a_classifier_with_a_long_name_{number}" for number in range(16)]
@@ -55,8 +54,8 @@ def drawn(probes):
         for m in probes[s]
     ]
     models = pd.DataFrame(rows).assign(translator="weak", marks="weak translator", seed=0)
-    table = gather(probes, models, 0.9)
-    return table, fig12(table, models, 0.9)
+    table = plot_probes.tabulate(probes, models, 0.9)
+    return table, plot_probes.draw(table, models, 0.9)
 
 
 @pytest.mark.parametrize(("spaces", "models"), [(1, 1), (1, 3), (2, 16)])

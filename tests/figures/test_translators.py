@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from singflow.figures.plot_translators import draw_architectures, draw_training
 from singflow.figures.style import COLOURS, save
-from singflow.figures.translators import fig7, fig8
 
 MODELS = [
     "a",
@@ -70,7 +70,7 @@ def table(found, weak=()):
     return pd.DataFrame(rows, columns=["space", "model", "marks"])
 
 
-@pytest.mark.parametrize("draw", [fig7, fig8])
+@pytest.mark.parametrize("draw", [draw_training, draw_architectures])
 @pytest.mark.parametrize("size", [(0, 1, 12), (1, 1, 1), (5, 2, 12)])
 def test_figures_of_any_size_are_written_twice_with_the_same_bytes_and_unclipped(
     draw, size, tmp_path
@@ -88,7 +88,7 @@ def test_figures_of_any_size_are_written_twice_with_the_same_bytes_and_unclipped
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("draw", [fig7, fig8])
+@pytest.mark.parametrize("draw", [draw_training, draw_architectures])
 @pytest.mark.parametrize(
     "untrained", [{"s": {}}, {"s": {"a": {"linear": {"validation_cosine": 0.5}}}}]
 )
@@ -100,7 +100,7 @@ def test_without_nonlinear_translators_the_figure_says_so(draw, untrained):
 
 def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level():
     found = reports(models=2, spaces=1)
-    figure = fig7(found, table(found, {("s", "b")}))
+    figure = draw_training(found, table(found, {("s", "b")}))
     panels = figure.subfigs[0].axes
     for number, kind in enumerate(KINDS):
         for panel, measure in zip(
@@ -135,7 +135,7 @@ def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level(
 
 def test_fig8_shows_every_architecture_beside_the_linear_one_and_the_baseline():
     found = reports(models=3, spaces=2)
-    figure = fig8(found, table(found, {("t", "b")}))
+    figure = draw_architectures(found, table(found, {("t", "b")}))
     for row, (space, models) in enumerate(found.items()):
         cosine, mse = figure.axes[2 * row : 2 * row + 2]
         names = [name.get_text() for name in cosine.get_yticklabels()]

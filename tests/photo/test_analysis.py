@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
@@ -34,12 +35,13 @@ from singflow.photo.analysis import (
     Reach,
     Setting,
     _beyond,
-    stored_texts,
 )
+from singflow.photo.facts import describe
 from singflow.photo.figure import draw_image
-from singflow.photo.words import describe
+from singflow.photo.texts import stored_texts
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.spaces import load_text_tower
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 FIVE = ["ant", "bee", "cat", "dog", "elk"]
@@ -52,20 +54,13 @@ MODELS = f"""space,model,translator,marks,verdict,turn_deg,unique_r2,blind_uniqu
 conse_minilm,{MODEL},weak,weak translator,nothing found,0.0,-0.001,0.0001,0.005,0.03
 other,{MODEL},good,,known zero,0.0,0.0,,0.005,
 """  # noqa: E501
-PARTS = [
-    "features/timm/tiny.net/head.safetensors",
-    "projectors/timm/tiny.net.safetensors",
-    "projectors/timm/tiny.net.json",
-]
-PARTS += [
-    f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")
-]
-PARTS += [
-    "prompts/conse_minilm.safetensors",
-    "prompts/conse_minilm.json",
-    "scores/conse_minilm/timm/tiny.net.parquet",
-]
-PARTS += ["tables/models.csv", "data/manifest.parquet", "params.yaml"]
+PARTS = {
+    name: CATALOG[name].at(Path(), model=MODEL, space="conse_minilm")
+    for name in (
+        *("head", "projector", "projector_report", "translator", "translator_report", "texts"),
+        *("names", "scores", "tables/models.csv", "manifest", "params"),
+    )
+}
 
 
 def unit_rows(count, width, seed):
@@ -96,33 +91,22 @@ def write_prompts(folder, labels=FIVE, templates=("an image of a {}",), tower="n
 
 def write_photos(folder, labels, prompts):
     """A manifest, the photos that it lists, and embeddings of two views in two shards."""
+    photos = folder.parents[1] / "photos"
+    photos.mkdir(exist_ok=True)
     names = [f"{number}.png" for number in range(len(labels))]
     for number, name in enumerate(names):
-        path = folder.parents[1] / "photos" / name
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(path)
-    n = range(len(labels))
-    manifest = pd.DataFrame(
-        {
-            "image_id": np.arange(len(labels)),
-            "path": names,
-            "label": labels,
-            "class_index": np.int32(-1),
-        }
-    )
-    manifest = manifest.assign(
-        prompt=prompts, split="train", fold=np.int32(0), width=np.int32(20), height=np.int32(30)
-    )
-    manifest["sha256"] = [sha256_of(folder.parents[1] / "photos" / name) for name in names]
-    write_parquet(folder / "data/manifest.parquet", manifest)
+        Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(photos / name)
+    columns = {"path": names, "label": labels, "prompt": prompts, "split": "train"}
+    columns["sha256"] = [sha256_of(photos / name) for name in names]
+    write_parquet(folder / PARTS["manifest"], whole(pd.DataFrame(columns)))
     data = {"source": "folder", "root": "photos"}
     (folder / "params.yaml").write_text(yaml.safe_dump({"data": data, "extraction": {"shards": 2}}))
-    for shard, images in enumerate(np.array_split(np.array(n), 2)):
-        ids, view = np.repeat(images, 2), np.tile([0, 1], len(images)).astype(np.int32)
+    embeddings = unit_rows(2 * len(labels), SPACE.dim, 6).reshape(len(labels), 2, -1)
+    for shard, images in enumerate(np.array_split(np.arange(len(labels)), 2)):
         tensors = {
-            "embeddings": unit_rows(2 * len(labels), SPACE.dim, 6)[np.repeat(2 * images, 2) + view],
-            "image_id": ids,
-            "view": view,
+            "embeddings": embeddings[images].reshape(-1, SPACE.dim),
+            "image_id": np.repeat(images, 2),
+            "view": np.tile([0, 1], len(images)).astype(np.int32),
         }
         write_tensors(
             folder / f"embeddings/conse_minilm/shard-0000{shard}.safetensors", tensors, {}
@@ -144,26 +128,28 @@ def made(tmp_path_factory):
         "weights_sha256": weights_sha256(classifier.model),
     }
     weight = classifier.weight.numpy()
-    write_tensors(results / PARTS[0], {"weight": weight, "bias": classifier.bias.numpy()}, facts)
+    write_tensors(
+        results / PARTS["head"], {"weight": weight, "bias": classifier.bias.numpy()}, facts
+    )
     basis = scipy.linalg.null_space(weight.astype(np.float64))
-    write_tensors(results / PARTS[1], {"null_basis": basis}, {})
-    write_json(results / PARTS[2], {"rule": "exact", "null_dim": basis.shape[1]})
+    write_tensors(results / PARTS["projector"], {"null_basis": basis}, {})
+    write_json(results / PARTS["projector_report"], {"rule": "exact", "null_dim": basis.shape[1]})
     translator = {
         "weight": unit_rows(SPACE.dim, weight.shape[1], 3),
         "bias": 0.01 * unit_rows(1, SPACE.dim, 4)[0],
     }
-    write_tensors(results / PARTS[3], translator, {"kind": "linear"})
-    write_json(results / PARTS[4], {"validation_r2": 0.125})
+    write_tensors(results / PARTS["translator"], translator, {"kind": "linear"})
+    write_json(results / PARTS["translator_report"], {"validation_r2": 0.125})
     write_prompts(results)
     generator = np.random.default_rng(5)
     write_parquet(
-        results / PARTS[7],
+        results / PARTS["scores"],
         pd.DataFrame(
             {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
         ),
     )
     (results / "tables").mkdir()
-    (results / PARTS[8]).write_text(MODELS, encoding="utf-8")
+    (results / PARTS["tables/models.csv"]).write_text(MODELS, encoding="utf-8")
     for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
         Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(
             folder / name
@@ -212,8 +198,8 @@ def recompute(folder, image):
             .double()
             .numpy()
         )
-    head = read_tensors(folder / "results/tiny" / PARTS[0], ["weight", "bias"])[0]
-    translator = read_tensors(folder / "results/tiny" / PARTS[3], ["weight", "bias"])[0]
+    head = read_tensors(folder / "results/tiny" / PARTS["head"], ["weight", "bias"])[0]
+    translator = read_tensors(folder / "results/tiny" / PARTS["translator"], ["weight", "bias"])[0]
     basis = scipy.linalg.null_space(head["weight"].astype(np.float64))
     equivalent = feature - basis @ (basis.T @ feature)
     before, after = (
@@ -232,6 +218,11 @@ def movement(text, before, after, embedding):
     return {"text": text, "angle_original_deg": a, "angle_equivalent_deg": b, "as_deg": a - b}
 
 
+def refused(study, words, *images, **flags):
+    with pytest.raises(InputError, match=words):
+        study(*images or ["one.png"], **flags)
+
+
 def assert_movement(ours, theirs):
     assert ours["text"] == theirs["text"]
     keys = sorted(theirs.keys() - {"text"})
@@ -242,7 +233,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
     (record,) = study("two.jpg", text=["concept 3", "an image of a bee", "a moose", TARGET])
     feature, equivalent, logits, before, after = recompute(study.folder, "two.jpg")
     prompts = read_tensors(
-        study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"]
+        study.results / PARTS["texts"],
+        ["label_embeddings", "concept_embeddings", "target_embeddings"],
     )[0]
     order = np.argsort(-logits)
     assert [prediction["index"] for prediction in record["predictions"]] == list(order)
@@ -271,7 +263,7 @@ def test_every_number_is_that_of_a_direct_computation(study):
     }
     for ours, (text, embedding) in zip(record["texts"], embeddings.items(), strict=True):
         assert_movement(ours, movement(text, before, after, embedding))
-    scores = pd.read_parquet(study.results / PARTS[7])
+    scores = pd.read_parquet(study.results / PARTS["scores"])
     assert record["is_percentile"] == pytest.approx(
         scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean")
     )
@@ -387,8 +379,8 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
 
 
 def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
-    head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
-    write_tensors(study.results / PARTS[0], head, facts | {"class_names": "null"})
+    head, facts = read_tensors(study.results / PARTS["head"], ["weight", "bias"])
+    write_tensors(study.results / PARTS["head"], head, facts | {"class_names": "null"})
     params = read_yaml(study.results / "params.yaml")
     params["data"]["classes"] = "mine.csv"
     (study.results / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -399,14 +391,14 @@ def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     (record,) = study("one.png", output="by_params")
     assert record == study("one.png", classes=Path("mine.csv"))[0]
     Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
-    with pytest.raises(
-        InputError,
-        match=(
+    refused(
+        study,
+        (
             r"four.csv: holds 1 classes, but .*head.safetensors has 5: "
             r"name the study's with --classes"
         ),
-    ):
-        study("one.png", classes=Path("four.csv"))
+        classes=Path("four.csv"),
+    )
 
 
 def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
@@ -423,53 +415,35 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
         record["predicted"], movement(f"{name} (2 templates)", before, after, pair.mean(axis=0))
     )
     write_prompts(study.results, labels, templates, "other weights")
-    with pytest.raises(
-        InputError,
-        match=(
+    refused(
+        study,
+        (
             r"prompts/conse_minilm.safetensors: was made with weights other weight of the "
             r"text tower"
         ),
-    ):
-        study("one.png")
+    )
 
 
 def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_text():
-    names = {"labels": ["cat", "elk"], "concepts": ["fur"], "targets": ["fur"]}
+    names = {"labels": ["owl", "elk"], "concepts": ["ear"], "targets": ["ear"]}
     tensors = {
-        f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed)
-        for seed, kind in enumerate(("label", "concept", "target"))
+        f"{kind[:-1]}_embeddings": unit_rows(2, 4, len(kind))[: len(names[kind])] for kind in names
     }
-    prompts = {"cat": "an image of a cat", "elk": "a moose"}
-    texts = stored_texts(names, tensors, ["this {}"], ["some {}"], prompts)
-    assert list(texts) == ["fur", "some fur", "this cat", "a moose"]
-    assert np.array_equal(texts["some fur"], tensors["concept_embeddings"][0]) and np.array_equal(
-        texts["a moose"], tensors["label_embeddings"][1]
-    )
-    assert list(
-        stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)
-    ) == ["fur", "a moose"]
-
-
-def test_a_text_is_found_with_the_article_that_its_template_gave_it():
-    names = {"labels": ["owl", "cat"], "concepts": ["ear"], "targets": []}
-    tensors = {
-        f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed)
-        for seed, kind in enumerate(("label", "concept"))
-    }
-    prompts = {"owl": "an image of a owl", "cat": "an image of a cat"}
-    assert list(stored_texts(names, tensors, ["see a(n) {}"], ["a(n) {}"], prompts)) == [
-        "an ear",
-        "see an owl",
-        "see a cat",
-    ]
+    prompts = {"owl": "an image of a owl", "elk": "a moose"}
+    texts = stored_texts(names, tensors, ["see a(n) {}"], ["some {}"], prompts)
+    assert list(texts) == ["ear", "some ear", "see an owl", "a moose"]
+    assert np.array_equal(texts["some ear"], tensors["concept_embeddings"][0])
+    assert np.array_equal(texts["a moose"], tensors["label_embeddings"][1])
+    averages = stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)
+    assert list(averages) == ["ear", "a moose"]
 
 
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
-    width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
-    (study.results / PARTS[8]).write_text(
+    width = len(read_tensors(study.results / PARTS["projector"], ["null_basis"])[0]["null_basis"])
+    (study.results / PARTS["tables/models.csv"]).write_text(
         MODELS.replace("nothing found", "no null space"), encoding="utf-8"
     )
-    write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
+    write_tensors(study.results / PARTS["projector"], {"null_basis": np.zeros((width, 0))}, {})
     (record,) = study("one.png", text=["concept 1"])
     assert [record["is_deg"], record["null_energy"], record["logit_change"]] == [0.0] * 3
     assert (
@@ -487,7 +461,7 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
 
 
 def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
-    (study.results / PARTS[8]).write_text(
+    (study.results / PARTS["tables/models.csv"]).write_text(
         MODELS.replace("nothing found", "known zero"), encoding="utf-8"
     )
     (record,) = study("one.png")
@@ -509,16 +483,13 @@ def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
     ("old", "new"), [("nothing found", "a verdict of old"), ("-0.001", "x"), ("0.005", "y")]
 )
 def test_a_verdict_that_cannot_be_read_is_refused(study, old, new):
-    (study.results / PARTS[8]).write_text(
+    (study.results / PARTS["tables/models.csv"]).write_text(
         MODELS.replace(old, new).replace("0.0,-0.001", f"5.0,{new}" if old == "x" else "0.0,-0.001")
     )
-    with pytest.raises(
-        InputError, match=r"models.csv: its row of conse_minilm and timm/tiny.net is damaged"
-    ):
-        study("one.png")
+    refused(study, r"models.csv: its row of conse_minilm and timm/tiny.net is damaged")
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", PARTS.values(), ids=str)
 def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part):
     (study.results / part).unlink()
     with pytest.raises(InputError) as refused:
@@ -556,8 +527,7 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
     ],
 )
 def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, message):
-    with pytest.raises(InputError, match=message):
-        study("one.png", **flags)
+    refused(study, message, **flags)
 
 
 @pytest.mark.parametrize(
@@ -570,79 +540,43 @@ def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, 
     ],
 )
 def test_an_unreadable_image_is_refused_before_anything_else_is_read(study, content, reason):
-    (study.results / PARTS[0]).unlink()
+    (study.results / PARTS["head"]).unlink()
     if content is not None:
         (study.folder / "bad.png").write_bytes(
             (study.folder / "one.png").read_bytes()[:5000] if content == "cut" else content
         )
-    with pytest.raises(InputError, match=f"bad.png: {reason}"):
-        study("one.png", "bad.png")
+    refused(study, f"bad.png: {reason}", "bad.png")
     assert not (study.folder / "out").exists()
 
 
 def test_an_image_above_the_limit_and_a_folder_that_is_a_file_are_refused(study):
-    with pytest.raises(InputError, match=r"one.png: absurdly large: 200 x 160 pixels"):
-        study("one.png", max_pixels=100)
-    with pytest.raises(InputError, match=r"--output .*one.png: File exists: name another folder"):
-        study("one.png", output="one.png")
+    refused(study, r"one.png: absurdly large: 200 x 160 pixels", max_pixels=100)
+    refused(study, r"--output .*one.png: File exists: name another folder", output="one.png")
 
 
 def test_other_weights_than_the_heads_are_refused(study):
-    head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
-    write_tensors(study.results / PARTS[0], head, facts | {"weights_sha256": "0" * 64})
-    with pytest.raises(
-        InputError, match=r"head.safetensors: was made with other weights than the model has now"
-    ):
-        study("one.png")
+    head, facts = read_tensors(study.results / PARTS["head"], ["weight", "bias"])
+    write_tensors(study.results / PARTS["head"], head, facts | {"weights_sha256": "0" * 64})
+    refused(study, r"head.safetensors: was made with other weights than the model has now")
 
 
 def test_artifacts_that_do_not_fit_together_are_refused(study):
-    shutil.copy(study.results / PARTS[8], study.folder / "models.csv")
-    (study.results / PARTS[8]).write_text(
+    shutil.copy(study.results / PARTS["tables/models.csv"], study.folder / "models.csv")
+    (study.results / PARTS["tables/models.csv"]).write_text(
         MODELS.replace(f"conse_minilm,{MODEL}", "conse_minilm,tiny"), encoding="utf-8"
     )
-    with pytest.raises(
-        InputError, match=r"models.csv: has no row for conse_minilm and timm/tiny.net"
-    ):
-        study("one.png")
-    shutil.copy(study.folder / "models.csv", study.results / PARTS[8])
-    write_tensors(study.results / PARTS[1], {"null_basis": np.eye(7)}, {})
-    with pytest.raises(InputError, match="differ in width: run the study again"):
-        study("one.png")
+    refused(study, r"models.csv: has no row for conse_minilm and timm/tiny.net")
+    shutil.copy(study.folder / "models.csv", study.results / PARTS["tables/models.csv"])
+    write_tensors(study.results / PARTS["projector"], {"null_basis": np.eye(7)}, {})
+    refused(study, "differ in width: run the study again")
     write_photos(study.results, ["ant"], ["an image of a ant"])
-    with pytest.raises(
-        InputError,
-        match=(
+    refused(
+        study,
+        (
             r"prompts/conse_minilm.safetensors: holds other texts than its names and the "
             r"manifest"
         ),
-    ):
-        study("one.png")
-
-
-def analysis_of(text, gained, lost):
-    def toward(text, score):
-        return Movement(text, 60.0 + score, 60.0, score, score + 0.5)
-
-    predictions = [Prediction(index, text, 0.2) for index in range(5)]
-    near, far = (
-        [toward(text, 8.0 - row) for row in range(gained)],
-        [toward(text, row - 8.0) for row in range(lost)],
     )
-    return Analysis(
-        predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1,
-        null_energy_percentile=30.0, logit_change=1e-6, unlike="",
-        predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
-        texts=[toward(text, -2.0), toward("a rug", 0.0)],
-        reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
-        classes_lost=far, gained=far, lost=near,
-        nearest=[Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)], note="",
-    )  # fmt: skip
-
-
-def inside(axis, place):
-    low, high = sorted(axis.get_view_interval())
-    return low <= place <= high
 
 
 SETTING = Setting(
@@ -660,15 +594,39 @@ SETTING = Setting(
 )
 
 
+def analysis_of(text, gained, lost, setting=SETTING):
+    def toward(text, score):
+        return Movement(text, 60.0 + score, 60.0, score, score + 0.5)
+
+    predictions = [Prediction(index, text, 0.2) for index in range(5)]
+    near, far = (
+        [toward(text, 8.0 - row) for row in range(gained)],
+        [toward(text, row - 8.0) for row in range(lost)],
+    )
+    return Analysis(
+        predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1,
+        null_energy_percentile=30.0, logit_change=1e-6, unlike="",
+        predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
+        texts=[toward(text, -2.0), toward("a rug", 0.0)],
+        reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
+        classes_lost=far, gained=far, lost=near,
+        nearest=[Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)], note="",
+        setting=setting,
+    )  # fmt: skip
+
+
+def inside(axis, place):
+    low, high = sorted(axis.get_view_interval())
+    return low <= place <= high
+
+
 @pytest.mark.parametrize(
     "text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90]
 )
 @pytest.mark.parametrize("size", [(40, 160), (160, 30)])
 def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     near = [Image.new("RGB", size, "navy"), None]
-    figure = draw_image(
-        Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING, near
-    )
+    figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), near)
     figure.canvas.draw()
     assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= {
         panel.get_title() for panel in figure.axes
@@ -706,7 +664,7 @@ def test_the_picture_has_white_edges_and_nothing_stays_open(study):
 
 
 def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
-    weak = describe("photo.jpg", analysis_of("cat", 5, 0), SETTING)
+    weak = describe("photo.jpg", analysis_of("cat", 5, 0))
     assert weak.startswith("photo.jpg: cat (20.0 %)\n")
     assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
     lines = [
@@ -730,19 +688,16 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
         "  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); "
         "after null removal: 4.jpg (41.5 degrees)"
     )
-    assert "WEAK" not in describe(
-        "photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"}))
-    )
+    good = analysis_of("cat", 0, 0, replace(SETTING, translator="good"))
+    assert "WEAK" not in describe("photo.jpg", good)
     none = analysis_of("cat", 0, 0)
-    assert "no word is gained or lost beyond chance" in describe("photo.jpg", none, SETTING)
-    beyond = describe(
-        "photo.jpg", replace(none, judged=False, unlike="its null energy is high"), SETTING
-    )
+    assert "no word is gained or lost beyond chance" in describe("photo.jpg", none)
+    beyond = describe("photo.jpg", replace(none, judged=False, unlike="its null energy is high"))
     assert (
         "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high"
         in beyond
         and "gained" not in beyond
     )
     assert "no verdict on the model: the images" in describe(
-        "photo.jpg", none, replace(SETTING, verdict="", said="")
+        "photo.jpg", replace(none, setting=replace(SETTING, verdict="", said=""))
     )

@@ -21,7 +21,8 @@ from singflow.commands.analyze import analyze as command
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.photo import fits
-from singflow.photo.analyzer import IN_SAMPLE, Analyzer, check_pair
+from singflow.photo.analyzer import IN_SAMPLE, Analyzer
+from singflow.photo.sources import check_pair
 from singflow.translators.linear import Translator
 from tests.photo.conftest import MODEL, SCORES, SPACE
 
@@ -77,7 +78,7 @@ def test_the_floor_of_is_is_that_of_the_study_and_no_model_of_the_reference_tell
         "floor_is_deg"
     ]  # of a study whose own images enter own words, beside the reference's
     assert np.abs([result.chance_is_deg for result in results] - floors).max() < 0.3
-    setting = analyzer.artifacts.setting
+    setting = analyzer.loaded.setting
     assert setting.verdict == "nothing found"
     assert re.fullmatch(
         (
@@ -128,7 +129,7 @@ def test_a_finished_study_on_the_same_reference_gives_the_same(analyzer, photos,
 
 def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, results, photos):
     photo = analyzer.analyze(photos[3], TEXTS)
-    embedding = analyzer.known.texts.embed(["a rug"])[0]
+    embedding = analyzer.loaded.texts.embed(["a rug"])[0]
     (way, other) = photo.reach
     steered = [
         analyzer.steer(photo, "a rug", angle) for angle in np.linspace(0.5, way.limit_deg - 0.5, 60)
@@ -151,7 +152,7 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, re
         angle_deg(there.embedding, embedding) == pytest.approx(there.angle_deg)
         and there.angle_original_deg == way.angle_deg
     )
-    weight = analyzer.known.classifier.weight.astype(np.float64)
+    weight = analyzer.loaded.classifier.weight.astype(np.float64)
     assert np.abs(
         weight @ (there.feature.astype(np.float64) - photo.features[0])
     ).max() == pytest.approx(there.logit_change)
@@ -161,7 +162,7 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, re
 
 
 def test_a_photo_that_the_translator_was_fitted_on_is_named(analyzer, photos):
-    seen = Analyzer(replace(analyzer.known, seen=frozenset({sha256_of(photos[0])})))
+    seen = Analyzer(replace(analyzer.loaded, training=frozenset({sha256_of(photos[0])})))
     assert IN_SAMPLE in repr(seen.analyze(photos[0])) and IN_SAMPLE not in repr(
         seen.analyze(photos[1])
     )
@@ -170,10 +171,10 @@ def test_a_photo_that_the_translator_was_fitted_on_is_named(analyzer, photos):
 def test_class_texts_come_with_the_reference_and_the_tower_is_loaded_for_other_texts_alone(
     analyzer, home
 ):
-    texts, names = replace(analyzer.known.texts), analyzer.artifacts.class_names
+    texts, names = replace(analyzer.loaded.texts), analyzer.loaded.classifier.class_names
     chosen, found = texts.of_classes(names)
     assert chosen[0] == "an image of a tench" and np.array_equal(
-        found, analyzer.artifacts.class_embeddings
+        found, analyzer.loaded.class_embeddings
     )
     assert np.array_equal(
         texts.embed(["an image of a tench"])[0], found[0]
@@ -224,8 +225,8 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     assert zero.chance_is_deg == pytest.approx(zero.is_deg, abs=0.01)
     animals = Analyzer.load("animals_lite0")
     assert (
-        animals.artifacts.setting.verdict == "known leak: found"
-        and len(animals.artifacts.class_names) == 398
+        animals.loaded.setting.verdict == "known leak: found"
+        and len(animals.loaded.classifier.class_names) == 398
     )
     assert animals.analyze(photos[0]).predictions[0].name == "bull mastiff"
 
@@ -285,7 +286,7 @@ def write_translator(path, **made):
 def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(
     analyzer, photos, home, tmp_path
 ):
-    classifier, space = analyzer.known.classifier, singflow.Space.load()
+    classifier, space = analyzer.loaded.classifier, singflow.Space.load()
     study = Path(f"results/demo/translators/{SPACE}/{MODEL}/linear.safetensors")
     renamed = replace(classifier, name="mine")
     identity = f"timm/{classifier.entry.id}"
@@ -370,7 +371,7 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged(
     assert first == analyzer.analyze(photos[0]).to_dict()
     (file,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(fits, "train", lambda *_: pytest.fail("fitted again"))
+        patch.setattr(fits, "fit", lambda *_: pytest.fail("fitted again"))
         assert Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict() == first
     file.write_bytes(file.read_bytes()[:5000])
     assert Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict() == first

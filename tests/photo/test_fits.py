@@ -1,4 +1,4 @@
-"""What training images say of photos: the floor of words, unusual photos, and no null space."""
+"""Fits to training images: translators of chance, unusual photos, and no null space."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ import pytest
 
 from singflow.analyses.evidence import Words
 from singflow.analyses.floor import Head
-from singflow.analyses.geometry import complement
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
-from singflow.photo.fits import Settings, attribute_scores, train
+from singflow.photo.analysis import angles_to_texts
+from singflow.photo.fits import Settings, fit
 from singflow.translators.reference import Paired
 from tests.project import ROOT
 
@@ -24,17 +24,14 @@ IMAGES = Paired(
 WEIGHT = np.random.default_rng(0).standard_normal((7, 1280)).astype(np.float32)
 
 
-def trained(folds, null_dim, folder):
+def fitted(folds, null_dim, folder):
     """A fit for seven classes without names, so that own words are the mean embedding."""
     basis = np.eye(1280)[:, :null_dim]
-    head = Head(
-        WEIGHT - WEIGHT @ basis.astype(np.float32) @ basis.T.astype(np.float32),
-        np.zeros(7, np.float32),
-        complement(basis),
-        basis,
-    )
+    part = basis.astype(np.float32)
+    weight = WEIGHT - WEIGHT @ part @ part.T
+    head = Head.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
     settings = Settings(folds, (1.0,), None, 3, 0)
-    return train(
+    return fit(
         IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1
     )
 
@@ -47,7 +44,7 @@ def read(tensor):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return trained(5, 40, tmp_path_factory.mktemp("scratch"))
+    return fitted(5, 40, tmp_path_factory.mktemp("scratch"))
 
 
 def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_has_random_signs(
@@ -58,10 +55,10 @@ def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_ha
     scatter = x.T @ x
     penalized = scatter + np.trace(scatter) / len(x) * np.eye(1280)
     photo = features[:1].astype(np.float32)
-    drawn = made.floor.removal(photo)
+    drawn = made.chance_removal(photo)
     texts = np.random.default_rng(1).standard_normal((5, 384))
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    ours = attribute_scores(drawn, texts)
+    ours = np.subtract(*angles_to_texts(drawn, texts))
     for draw in range(3):
         signs = np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], len(x))
         z = mean + (embeddings - mean) * signs[:, None]
@@ -90,26 +87,26 @@ def test_a_photo_whose_null_component_is_beyond_those_of_the_images_is_named(mad
     turned = photo.copy()
     turned[:, :40] *= -1
     assert "points away from theirs" in made.unlike(turned)
-    assert "points away from theirs" not in replace(made, facing=np.array([-1.0, 1.0])).unlike(
+    assert "points away from theirs" not in replace(made, alignment=np.array([-1.0, 1.0])).unlike(
         turned
     )
 
 
 def test_one_translator_for_all_images_is_fitted_where_there_are_no_folds(tmp_path):
-    made = trained(0, 40, tmp_path)
+    made = fitted(0, 40, tmp_path)
     assert (
         (made.is_deg > 0).any()
         and made.null_energy.shape == (507,)
-        and made.floor.weight.shape[0] == 3
+        and made.chance_weight.shape[0] == 3
     )
 
 
 def test_without_a_null_space_every_score_is_zero(tmp_path):
-    made = trained(5, 0, tmp_path)
+    made = fitted(5, 0, tmp_path)
     assert (
         made.is_deg.max()
         == made.null_energy.max()
-        == made.floor.removal(np.ones((1, 1280), np.float32)).image_score().max()
+        == made.chance_removal(np.ones((1, 1280), np.float32)).image_score().max()
         == 0.0
     )
     assert 0.1 < made.r2 < 0.5

@@ -19,9 +19,9 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.commands.app import app as command
 from singflow.errors import InputError
-from singflow.photo.analysis import Movement
-from singflow.photo.page import Desk, application, is_own, look, steer, texts_of
-from singflow.photo.shown import analysis_html
+from singflow.photo.analysis import Movement, steering_path
+from singflow.photo.app import PageState, analyze_upload, application, is_loopback, steer, texts_of
+from singflow.photo.page import analysis_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 
@@ -35,8 +35,13 @@ BEE = "an image of a bee"
 
 
 @pytest.fixture
-def desk(study):  # noqa: F811
-    return Desk.open("packaged", study.results, [], [], **PARTS)
+def state(study):  # noqa: F811
+    return PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
+
+
+def upload(state, words="", photo="one.png"):
+    path = str(state.results.parents[1] / photo)
+    return analyze_upload(state, MODEL, "conse_minilm", path, words)
 
 
 def pictures(said):
@@ -50,30 +55,23 @@ def pictures(said):
     return found
 
 
-def test_the_study_s_photos_that_are_nearest_are_shown(study, desk):  # noqa: F811
-    assert desk.models == [MODEL] and desk.spaces == ["conse_minilm", "other"]
-    seen, said, moved = look(
-        desk,
-        MODEL,
-        "conse_minilm",
-        str(study.folder / "one.png"),
-        f"{BEE}\n\n {BEE} \nconcept 3",
-        10**6,
-    )
+def test_the_study_s_photos_that_are_nearest_are_shown(study, state):  # noqa: F811
+    assert state.models == [MODEL] and state.spaces == ["conse_minilm", "other"]
+    session, said, moved = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
     shown = pictures(said)
     assert len(shown) == 2
     for (caption, colour), near, side in zip(
-        shown.items(), seen.result.nearest, ("before", "after null removal"), strict=True
+        shown.items(), session.result.nearest, ("before", "after null removal"), strict=True
     ):
         assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
         assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
-    assert [reach.text for reach in seen.result.reach] == [BEE, "concept 3"]
+    assert [reach.text for reach in session.result.reach] == [BEE, "concept 3"]
     assert moved.count("<li>") == 3 and "concept 3" in moved
-    (caption,) = pictures(steer(seen, BEE, 5.0, 10**6))
+    (caption,) = pictures(steer(session, BEE, 5.0))
     assert caption.startswith("nearest photo now: ")
 
 
-def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, desk):  # noqa: F811
+def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, state):  # noqa: F811
     colours = {"original": (250, 10, 10), "null removed": (10, 250, 10)}
     rows = []
     for change, colour in colours.items():
@@ -89,40 +87,43 @@ def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, desk):
             }
         ]
     write_parquet(study.results / f"pictures/conse_minilm/{MODEL}.parquet", pd.DataFrame(rows))
-    shown = pictures(
-        look(desk, MODEL, "conse_minilm", str(study.folder / "photos/2.png"), "", 10**6)[1]
-    )
+    shown = pictures(upload(state, photo="photos/2.png")[1])
     assert list(shown) == ["drawn by Karlo, before", "drawn by Karlo, after null removal"]
     assert all(
         np.abs(np.subtract(*pair)).max() <= 12
         for pair in zip(shown.values(), colours.values(), strict=True)
     )
-    shown = pictures(
-        look(desk, MODEL, "conse_minilm", str(study.folder / "photos/3.png"), "", 10**6)[1]
-    )
+    shown = pictures(upload(state, photo="photos/3.png")[1])
     assert len(shown) == 2 and all(caption.startswith("nearest photo") for caption in shown)
 
 
-def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(study, desk):  # noqa: F811
-    seen, *_ = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), BEE, 10**6)
-    reach, most = seen.way(BEE)
+def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(study, state):  # noqa: F811
+    session, *_ = upload(state, BEE)
+    reach, most = session.reach(BEE)
     assert 0 < most <= reach.is_deg
     for turned, shown in ((0.0, 0.0), (most / 2, most / 2), (90.0, most)):
-        said = steer(seen, BEE, turned, 10**6)
+        said = steer(session, BEE, turned)
         assert f"Turned by {shown:.1f}°" in said
         assert float(re.search(r'class="logits">([^<]*)<', said)[1]) < 1e-4
-    angles = [angle for _, angle in seen.ways[BEE]]
-    assert angles == sorted(angles, reverse=True) and angles[0] == pytest.approx(
+    loaded = state.load(MODEL, "conse_minilm").loaded
+    embedding, targets = loaded.texts.embed([BEE])[0], np.linspace(0, most, 9)
+    turned, angles = zip(
+        *steering_path(session.result.features, loaded, embedding, targets), strict=True
+    )
+    assert turned == pytest.approx(targets, abs=1e-6)
+    now = session.analyzer.steer(session.result, BEE, most)
+    assert angles[-1] == pytest.approx(now.angle_deg, abs=1e-4)
+    assert list(angles) == sorted(angles, reverse=True) and angles[0] == pytest.approx(
         reach.angle_deg, abs=1e-4
     )
 
 
-def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, desk):  # noqa: F811
+def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, state):  # noqa: F811
     for model, space in (("efficientnet_lite0", "conse_minilm"), (MODEL, "clip")):
         with pytest.raises(InputError, match="is not offered here"):
-            look(desk, model, space, str(study.folder / "one.png"), "", 10**6)
+            analyze_upload(state, model, space, str(study.folder / "one.png"), "")
     with pytest.raises(InputError, match="absurdly large: 200 x 160 pixels"):
-        look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 1000)
+        upload(replace(state, max_pixels=1000))
     assert texts_of("a\n\n b \na") == ["a", "b"]
     with pytest.raises(InputError, match="21 texts are more than the 20"):
         texts_of("\n".join(map(str, range(21))))
@@ -131,7 +132,7 @@ def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, desk
 def test_a_study_without_models_is_refused(study, tmp_path):  # noqa: F811
     (study.results / "tables/models.csv").write_text("space,model\n")
     with pytest.raises(InputError, match="holds no model or space that could be offered"):
-        Desk.open("packaged", study.results, [], [], **PARTS)
+        PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
 
 
 def test_results_that_are_not_there_are_refused(tmp_path):
@@ -156,19 +157,17 @@ def test_without_gradio_it_is_said_how_to_install_it(monkeypatch):
 
 
 def test_own_addresses():
-    assert all(map(is_own, ("127.0.0.1", "127.0.0.2", "::1", "localhost")))
-    assert not any(map(is_own, ("0.0.0.0", "::", "192.0.2.1", "elsewhere.example.org")))  # noqa: S104
+    assert all(map(is_loopback, ("127.0.0.1", "127.0.0.2", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.1", "elsewhere.example.org")))  # noqa: S104
 
 
 def test_text_of_the_data_stays_text(study):  # noqa: F811
     hostile = "<script>alert(1)</script> \\d \\1 \u200b"
     names = study.results / "prompts/conse_minilm.json"
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
-    desk = Desk.open("packaged", study.results, [], [], **PARTS)
-    seen, said, moved = look(
-        desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6
-    )
-    told = said + moved + steer(seen, hostile, 3.0, 10**6)
+    state = PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
+    session, said, moved = upload(state, hostile)
+    told = said + moved + steer(session, hostile, 3.0)
     assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
 
@@ -183,10 +182,10 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
     ],
 )
 def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(
-    desk, host, name, status, monkeypatch
+    state, host, name, status, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
-    with TestClient(application(desk, host, 1, 10**6)) as client:
+    with TestClient(application(state, host, 1)) as client:
         assert client.get("/", headers={"host": name}).status_code == status
 
 
@@ -204,14 +203,14 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
         InputError,
         match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand",
     ):
-        Desk.open(str(folder), None, [], [], **PARTS)  # the first that is offered
+        PageState.open(str(folder), None, [], [], 10**6, **PARTS)  # the first that is offered
 
 
 def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
     study,  # noqa: F811
-    desk,
+    state,
 ):
-    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
+    session, said, moved = upload(state)
     assert (
         '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.' in said
         and said.count("<figure>") == 4
@@ -226,15 +225,14 @@ def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyon
         ),
         ({"judged": True, "gained": [word]}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
     ):
-        moved = analysis_html(replace(seen.result, **changes), seen.result.setting, None, [])[1]
+        moved = analysis_html(replace(session.result, **changes), None, [])[1]
         assert all(phrase in moved for phrase in words)
-    beyond = replace(seen.result, unlike="its null energy is high")
+    beyond = replace(session.result, unlike="its null energy is high")
     assert (
-        '<p class="said">NOTHING CAN BE SAID about this photo'
-        in analysis_html(beyond, beyond.setting, None, [])[0]
+        '<p class="said">NOTHING CAN BE SAID about this photo' in analysis_html(beyond, None, [])[0]
     )
-    zero = replace(seen.result.setting, verdict="known zero", said="tiny: known zero.")
-    page = analysis_html(seen.result, zero, None, [])[0]
+    zero = replace(session.result.setting, verdict="known zero", said="tiny: known zero.")
+    page = analysis_html(replace(session.result, setting=zero), None, [])[0]
     assert (
         page.index("tiny: known zero.") < page.index("It sees:") and page.count("known zero") == 1
     )

@@ -10,16 +10,14 @@ from PIL import Image
 
 from singflow.analyses.geometry import null_space
 from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import write_tensors
 from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
 from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
 from singflow.pictures.selection import ORIGINAL, Picture
-from tests import warm
-from tests.data.manifests import whole
+from singflow.translators.ridge import Affine
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
+from tests.results import Results
 
 
 def picture(figure, embedding, image_id=0):
@@ -134,72 +132,65 @@ def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
 def study(tmp_path_factory, packaged):
     """Artifacts in CLIP ViT-L/14's space, with a generator, real photos and random features."""
     folder = tmp_path_factory.mktemp("study")
+    results = Results(folder / "results/s", space="clip_vit_l14")
     _, manifest = packaged
     random, n = np.random.default_rng(0), len(manifest)
+
+    def normal(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
     build_generator(folder / "checkpoints/karlo")
-    write_parquet(folder / "manifest.parquet", whole(manifest))
+    results.manifest(**manifest)
     for space, entry in resolve_spaces(
         ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14"]
     ).items():
-        write_json(folder / f"{space}.json", entry.model_dump())
-    rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
-    weight = random.standard_normal((6, 12)).astype(np.float32)
-    tensors = {
-        "features/head": {"weight": weight, "bias": np.zeros(6, dtype=np.float32)},
-        "features/shard-00000": {
-            "features": random.standard_normal((n, 12)).astype(np.float32),
-            **rows,
-        },
-        "embeddings/shard-00000": {
-            "embeddings": random.standard_normal((n, 768)).astype(np.float32),
-            **rows,
-        },
-        "projector": {"null_basis": null_space(weight).basis},
-        "translators/linear": {
-            "weight": random.standard_normal((768, 12)).astype(np.float32),
-            "bias": random.standard_normal(768).astype(np.float32),
-        },
-    }
+        write_json(results.path("space_entry", space=space), entry.model_dump())
+    weight = normal(6, 12)
+    results.tensors("head", weight=weight, bias=np.zeros(6, dtype=np.float32))
+    results.rows("features", normal(n, 12))
+    results.rows("embeddings", normal(n, 768))
+    results.tensors("projector", null_basis=null_space(weight).basis)
+    results.translator(Affine(normal(768, 12), normal(768)))
     labels = sorted(manifest["label"].unique())
-    texts = random.standard_normal((len(labels) + 1, 768)).astype(np.float32)
-    tensors["texts"] = {"label_embeddings": texts[1:], "target_embeddings": texts[:1]}
-    for name, arrays in tensors.items():
-        write_tensors(
-            folder / f"{name}.safetensors",
-            arrays,
-            {"kind": "linear"} if name == "translators/linear" else {},
-        )
-    write_json(
-        folder / "names.json",
+    results.texts(
         {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []},
+        label_embeddings=normal(len(labels), 768),
+        target_embeddings=normal(1, 768),
     )
-    return folder
+    return results
 
 
-def draw(folder, output, *changes):
-    flags = {
-        "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"],
-        "entry": ["clip_vit_l14.json"], "manifest": ["manifest.parquet"], "source": ["packaged"],
-        "root": ["."], "max_pixels": ["100000000"], "features": ["features"],
-        "embeddings": ["embeddings"], "shards": ["1"], "projector": ["projector.safetensors"],
-        "translators": ["translators"], "linear": ["linear"], "texts": ["texts.safetensors"],
-        "names": ["names.json"], "device": ["cpu"], "seed": ["0"], "threads": ["1"],
-        "renderer": ["unclip"], "generator": ["checkpoints/karlo"], "revision": ["main"],
-        "dtype": ["float32"], "decoder_steps": ["3"], "super_res_steps": ["2"], "guidance": ["4.0"],
-        "seeds": ["0", "1"], "images": [], "count": ["2"], "closeup": ["m"],
-        "ladder_is_deg": ["4.0", "20.0"], "exact_up_to": ["1000"],
-        "prompts": [prompt_of("jellyfish")], "target_is_deg": ["5.0", "10.0"], "labels": [],
-        "output": [output],
-    } | dict(changes)  # fmt: skip
-    words = [word for name, values in flags.items() if values for word in (f"--{name}", *values)]
-    return warm.run(ROOT / "scripts/render_pictures.py", *words, cwd=folder)
+FLAGS = {
+    "models": [], "kinds": ["mlp3"], "source": "packaged", "root": ".", "max_pixels": 100_000_000,
+    "device": "cpu", "seed": 0, "renderer": "unclip", "generator": "checkpoints/karlo",
+    "revision": "main", "dtype": "float32", "decoder_steps": 3, "super_res_steps": 2,
+    "guidance": 4.0, "seeds": [0, 1], "images": [], "count": 2, "closeup": "m",
+    "ladder_is_deg": [4.0, 20.0], "exact_up_to": 1000, "prompts": [prompt_of("jellyfish")],
+    "target_is_deg": [5.0, 10.0], "labels": [],
+}  # fmt: skip
+
+
+def draw(results, **changes):
+    """The outcome of the step, and the table that it wrote."""
+    results.path("pictures").unlink(missing_ok=True)
+    done = results.start("render_pictures", results.folder.parents[1], **FLAGS | changes)
+    return done, results.path("pictures").read_bytes() if done.returncode == 0 else None
+
+
+def read(content):
+    return pd.read_parquet(io.BytesIO(content))
 
 
 @pytest.fixture(scope="module")
-def drawn(study):
-    done = draw(study, "drawn.parquet")
+def written(study):
+    done, content = draw(study)
     assert done.returncode == 0, done.stderr
-    return pd.read_parquet(study / "drawn.parquet")
+    return content
+
+
+@pytest.fixture
+def drawn(written):
+    return read(written)
 
 
 def test_the_generator_draws_every_figure(drawn):
@@ -222,13 +213,11 @@ def test_the_generator_draws_every_figure(drawn):
     ]
 
 
-def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, drawn):
+def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, written, drawn):
     first = drawn.loc[drawn["figure"] == "photo", "image_id"].iloc[0]
-    path = pd.read_parquet(study / "manifest.parquet")["path"][first]
-    assert draw(study, "again.parquet").returncode == 0
-    assert (study / "again.parquet").read_bytes() == (study / "drawn.parquet").read_bytes()
-    assert draw(study, "alone.parquet", ("images", [path]), ("closeup", ["other"])).returncode == 0
-    alone = pd.read_parquet(study / "alone.parquet")
+    path = study.read("manifest")["path"][first]
+    assert draw(study)[1] == written
+    alone = read(draw(study, images=[path], closeup="other")[1])
     same = drawn[
         drawn["figure"].isin(["photo", "fig1"]) & (drawn["image_id"] == first)
     ].reset_index(drop=True)
@@ -236,9 +225,9 @@ def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, dr
 
 
 def test_the_nearest_photos_take_the_generators_place(study):
-    done = draw(study, "photos.parquet", ("renderer", ["auto"]))
+    done, content = draw(study, renderer="auto")
     assert done.returncode == 0 and "PyTorch sees no GPU" in done.stderr, done.stderr
-    shown = pd.read_parquet(study / "photos.parquet").query("figure != 'photo'")
+    shown = read(content).query("figure != 'photo'")
     assert (
         set(shown["renderer"]) == {"retrieval"}
         and (shown["neighbour_id"] != shown["image_id"]).all()
@@ -247,17 +236,17 @@ def test_the_nearest_photos_take_the_generators_place(study):
 
 
 def test_a_space_that_the_generator_does_not_draw_from_is_refused(study):
-    done = draw(study, "no.parquet", ("space", ["eva02_l14"]), ("entry", ["eva02_l14.json"]))
+    done, _ = draw(study, space="eva02_l14")
     assert (
         done.returncode == 1
         and "space eva02_l14 cannot be rendered" in done.stderr
         and "Traceback" not in done.stderr
     )
-    assert not (study / "no.parquet").exists()
+    assert not study.path("pictures", space="eva02_l14").exists()
 
 
 def test_other_targets_than_the_studys_are_refused(study):
-    done = draw(study, "no.parquet", ("prompts", ["an image of a dog"]))
+    done, _ = draw(study, prompts=["an image of a dog"])
     assert (
         done.returncode == 1
         and json.dumps([prompt_of("jellyfish")]).strip('["]') in done.stderr

@@ -6,7 +6,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
-from singflow.planning.costs import cost_of, peak_mb, seconds, size_of
+from singflow.planning.costs import peak_mb, seconds, size_of, start
 from singflow.planning.plan import Job, Planner
 from tests.planning.test_plan import TSV, finish
 from tests.project import ROOT
@@ -71,7 +71,7 @@ def test_what_start_and_libraries_take_does_not_tell_and_forks_do_not_tell_of_me
     took(pilot, "resolve_study", 9, 900)
     expected = size(study, "")
     step, place = "measure_controls", f"measure_controls/conse_minilm/{MODEL}"
-    took(pilot, place, 2 * (seconds(step, expected) - cost_of(step).start), 9000, FORK)
+    took(pilot, place, 2 * (seconds(step, expected) - start(step).seconds), 9000, FORK)
     found = calibrate(pilot, REGISTRIES, False, {})
     assert found["resolve_study"] == Calibration(1, None, None)
     assert found[step] == Calibration(1, pytest.approx(2), None)

@@ -10,7 +10,7 @@ from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.benchmarks import read_benchmark
 from singflow.planning.costs import peak_mb, seconds, size_of
-from singflow.planning.plan import Job, Planner, local_rules, made_of, parse_jobs, tabulate
+from singflow.planning.plan import Job, Planner, made_of, parse_jobs, tabulate
 from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
@@ -44,7 +44,7 @@ STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
 
 
 def test_jobs_are_read_from_a_dry_run():
-    first, second = parse_jobs(LISTING, {"summarize"})
+    first, second = parse_jobs(LISTING)
     file = Path("results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv")
     wildcards = {"model": "timm/resnet18.a1_in1k", "shard": "00000"}
     assert first == Job("extract_features", False, True, 2, 11040.0, wildcards, file)
@@ -56,26 +56,13 @@ def test_jobs_are_read_from_a_dry_run():
 def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
     assert (
         parse_jobs(
-            (
-                "Building DAG of jobs...\nNothing to be done (all requested files are present "
-                "and up to date).\n"
-            ),
-            set(),
+            "Building DAG of jobs...\nNothing to be done (all requested files are present "
+            "and up to date).\n"
         )
         == []
     )
     with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
-        parse_jobs("WorkflowError: the study is not valid\n", set())
-
-
-def test_rules_beside_snakemake_are_those_that_the_workflow_names():
-    assert local_rules(ROOT / "rules/summary.smk") == {
-        "summarize",
-        "compare_models",
-        "list_concepts",
-        "tabulate_steering",
-        "compare_translators",
-    }
+        parse_jobs("WorkflowError: the study is not valid\n")
 
 
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):

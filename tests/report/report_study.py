@@ -28,7 +28,7 @@ HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
 FIGURES = [
     "controls",
-    *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)),
+    *(f"fig{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)),
     "rank_curves",
     "head_extensions",
 ]
@@ -361,19 +361,14 @@ def write_page(
         .read_text(encoding="utf-8")
         .replace("  root: . ", f"  root: {folder} ")
     )
-    (folder / "params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
+    (folder / "results/params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
-        "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images],
-        "results": [folder / "results"], "captions": [ROOT / "report/captions"],
-        "tables": sorted((folder / "results/tables").glob("*.csv")),
-        "figures": sorted((folder / "results/figures").glob("*.png")),
-        "accepted": [ROOT / "config/accepted.yaml"], "template": [ROOT / "report/page.html"],
-        "paper": [ROOT / "report/paper.yaml"], "params": [folder / "params.yaml"],
-        "classes": [ROOT / "config/vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
-        "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
-        "output": [folder / "results/report.html"], "log": [folder / "report.log"],
+        "results": [folder / "results"], "models": models, "spaces": spaces,
+        "max_images": [max_images], "classes": ["config/vocab/imagenet_1k.csv"],
+        "source": ["table"], "root": [folder], "max_pixels": [10**8], "confidence": [0.95],
+        "min_r2": [0.2], "seed": [0], "threads": [2], "log": [folder / "report.log"],
     }  # fmt: skip
     words = [word for name, values in flags.items() for word in [f"--{name}", *values]]
-    done = warm.run(ROOT / "scripts/write_report.py", *words)
+    done = warm.run(ROOT / "scripts/write_report.py", *words, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     return (folder / "results/report.html").read_text(encoding="utf-8")

@@ -648,9 +648,3 @@ def test_a_page_of_a_sample_says_so_and_names_the_other_photos(own):
     assert "5 of the 24 images are shown here one by one" in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["images"]["path"]) == 5 and data["outside"]
-
-
-def test_a_missing_figure_is_left_out(written, own):
-    assert 'id="fig13"' in (written / "results/report.html").read_text()
-    (own / "results/figures/fig13.png").unlink()
-    assert 'id="fig13"' not in write_page(own)

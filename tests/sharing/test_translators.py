@@ -18,6 +18,7 @@ from singflow.translators.reference import PACKAGED
 from singflow.translators.released import read_exported
 from tests import warm
 from tests.project import ROOT
+from tests.results import Results
 
 LITE0, SPACE = "efficientnet_lite0", "conse_minilm"
 HASH = read_tensors(ROOT / PACKAGED / f"features/{LITE0}/shard-00000.safetensors", [])[1][
@@ -30,8 +31,16 @@ def checkout(tmp_path, monkeypatch):
     """A folder with the registries and the packaged reference, without results."""
     for name in ("config", "reference"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "own").mkdir()
+    for name in ("data", "features", "embeddings"):
+        (tmp_path / "own" / name).symlink_to(ROOT / PACKAGED / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def own_results(checkout):
+    """The packaged reference as the results of a study."""
+    return Results(checkout / "own", LITE0, SPACE)
 
 
 def study(folder, n_train=40, reference=None, model=LITE0):
@@ -76,21 +85,16 @@ def study(folder, n_train=40, reference=None, model=LITE0):
 
 def fit(checkout, *imported):
     """The step on the packaged reference as if it were a study."""
-    return warm.run(
-        ROOT / "scripts/fit_translator.py", "--study", "s", "--model", LITE0, "--space", SPACE,
-        "--kind", "linear", "--folds", 5, "--lambdas", *Translator().lambdas, "--reference", "None",
-        "--imported", *imported, "--manifest", PACKAGED / "data/manifest.parquet",
-        "--features", PACKAGED / "features" / LITE0,
-        "--embeddings", PACKAGED / "embeddings" / SPACE, "--shards", 1, "--threads", 1,
-        "--translator", "t.safetensors", "--report", "t.json", cwd=checkout,
-    )  # fmt: skip
+    flags = {"kind": "linear", "folds": 5, "lambdas": list(Translator().lambdas), "reference": None}
+    own = own_results(checkout)
+    return own.start("fit_translator", checkout, imported=list(imported), **flags)
 
 
 def test_the_packaged_reference_is_fitted_as_the_step_fits_it(checkout):
     done = fit(checkout)
     assert done.returncode == 0, done.stderr
-    fitted, report = fit_packaged(SPACE, LITE0), json.loads((checkout / "t.json").read_text())
-    tensors = load_file(checkout / "t.safetensors")
+    own, fitted = own_results(checkout), fit_packaged(SPACE, LITE0)
+    report, tensors = own.read("translator_report"), load_file(own.path("translator"))
     np.testing.assert_allclose(fitted.translator.weight, tensors["weight"], rtol=0, atol=1e-7)
     np.testing.assert_allclose(fitted.translator.bias, tensors["bias"], rtol=0, atol=1e-7)
     assert (fitted.rows, fitted.images, fitted.penalty) == (
@@ -205,6 +209,7 @@ def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted
         == 0
     )
     path = checkout / f"checkpoints/translators/{SPACE}/{LITE0}.safetensors"
+    own = own_results(checkout)
     done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
     assert done.returncode == 0 and "imported" in done.stderr, done.stderr
     tensors, made = read_tensors(path, ["weight", "bias"])
@@ -214,15 +219,14 @@ def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted
         ("space_sha256", SPACE, "embeddings"),
     ):
         write_tensors(path, tensors, {**made, key: "0" * 64})
-        (checkout / "t.safetensors").unlink(missing_ok=True)
+        own.path("translator").unlink(missing_ok=True)
         done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
         assert (
             done.returncode == 1
             and f"{LITE0}.safetensors: was fitted for weights 000000000000 of {name}" in done.stderr
         ), done.stderr
         assert (
-            f"{shards}/{name} was made with" in done.stderr
-            and not (checkout / "t.safetensors").exists()
+            f"{shards}/{name} was made with" in done.stderr and not own.path("translator").exists()
         )
     write_tensors(
         path, tensors, {key: value for key, value in made.items() if not key.endswith("sha256")}

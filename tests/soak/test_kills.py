@@ -1,5 +1,6 @@
 """Kills at random moments, besides those of workflow/test_chaos.py and test_publish.py."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -39,7 +40,7 @@ def killed(project, *command, seconds=None, orphans=False):
         steps = [
             member
             for member in family
-            if orphans and any("scripts/" in word for word in member.cmdline())
+            if orphans and re.search(r"scripts/|singflow\.figures\.", " ".join(member.cmdline()))
         ]
         for member in family:
             if member not in steps and member.is_running():

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torchvision import transforms
 
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
 from singflow.data.manifest import read_classes
@@ -40,8 +41,8 @@ from singflow.towers.spaces import (
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Views
 from singflow.towers.weights import open_clip_tag
-from tests import warm
 from tests.project import ROOT
+from tests.results import Results
 
 SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
 TAGGED, TAGGED_WIDTH = "PE-Core-T-16-384/meta", 512
@@ -793,52 +794,16 @@ def test_a_space_of_sentences_knows_imagenets_classes_in_its_order_and_no_other_
 @pytest.fixture(scope="module")
 def spelled(entry, tmp_path_factory):
     """Texts of classes as embed_classes writes them, for a number of rows and class names."""
-    folder = tmp_path_factory.mktemp("classes")
-    (folder / "space.json").write_text(entry.model_dump_json())
+    results = Results(tmp_path_factory.mktemp("classes") / "s", space="conse_minilm")
+    write_json(results.path("space_entry"), entry.model_dump())
 
     def embed(rows, names=None, template=TEMPLATE):
-        write_tensors(
-            folder / "head.safetensors",
-            {"weight": np.ones((rows, 2))},
-            {"class_names": json.dumps(names)},
-        )
-        words = [
-            "--study",
-            "s",
-            "--space",
-            "conse_minilm",
-            "--model",
-            "m",
-            "--entry",
-            "space.json",
-            "--head",
-            "head.safetensors",
-        ]
-        words += [
-            "--classes",
-            str(CLASSES),
-            "--device",
-            "cpu",
-            "--threads",
-            "2",
-            "--batch_size",
-            "64",
-            "--cache",
-            "cache",
-        ]
-        words += [
-            "--label_templates",
-            template,
-            "--concept_templates",
-            "{}",
-            "--output",
-            "classes.safetensors",
-        ]
-        done = warm.run(ROOT / "scripts/embed_classes.py", *words, cwd=folder)
+        results.tensors("head", {"class_names": json.dumps(names)}, weight=np.ones((rows, 2)))
+        flags = {"label_templates": [template], "concept_templates": ["{}"], "batch_size": 64}
+        flags |= {"classes": CLASSES, "device": "cpu", "threads": 2, "cache": "cache"}
+        done = results.start("embed_classes", results.folder, **flags)
         assert done.returncode == 0, done.stderr
-        return read_tensors(
-            folder / "classes.safetensors", ["class_embeddings", "other_embeddings"]
-        )
+        return read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
 
     return embed
 

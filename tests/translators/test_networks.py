@@ -1,5 +1,4 @@
 import copy
-import importlib.util
 import json
 import re
 import sys
@@ -15,7 +14,7 @@ from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from singflow.artifacts.files import read_json
+from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.study import settle
@@ -24,19 +23,12 @@ from singflow.extras import MissingExtra
 from singflow.translators import networks
 from singflow.translators.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
 from singflow.translators.parameters import Training
-from singflow.translators.ridge import RidgeStatistics
-from tests.data.manifests import whole
+from singflow.translators.ridge import Affine, RidgeStatistics
 from tests.project import ROOT, Project
+from tests.results import Results
 
 KINDS = ["mlp3", "mlp4", "residual"]
 D, M = 16, 6
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +45,8 @@ class Study:
 
     def __init__(self, folder, planted, noise=0.05):
         generator = np.random.default_rng(0)
-        self.folder = folder
+        self.folder, self.results = folder, Results(folder, space="v", shards=2)
+        self.log = folder / "logs/train_translator.log"
         self.image_id, self.view = (
             np.repeat(np.arange(200), 2),
             np.tile(np.arange(2, dtype=np.int32), 200),
@@ -76,26 +69,16 @@ class Study:
         self.write()
 
     def write(self):
-        self.folder.mkdir(exist_ok=True)
-        whole(self.manifest).to_parquet(self.folder / "manifest.parquet", index=False)
+        self.results.manifest(**self.manifest)
         for name, array in (("features", self.features), ("embeddings", self.embeddings)):
             for shard, rows in enumerate((slice(0, 258), slice(258, None))):
-                tensors = {
-                    name: array[rows],
-                    "image_id": self.image_id[rows],
-                    "view": self.view[rows],
-                }
-                write_tensors(self.folder / name / f"shard-{shard:05d}.safetensors", tensors, {})
+                where = self.image_id[rows], self.view[rows]
+                self.results.shard(name, shard, array[rows], *where)
         return self
 
-    def pairs(self):
-        return Pairs(
-            self.folder / "features",
-            self.folder / "embeddings",
-            2,
-            self.manifest,
-            torch.device("cpu"),
-        )
+    def pairs(self, **columns):
+        folders = (self.results.path(name).parent for name in ("features", "embeddings"))
+        return Pairs(*folders, 2, self.manifest.assign(**columns), torch.device("cpu"))
 
     def train(self, kind="mlp3", seed=0, checkpoint=None, **changes):
         return train(
@@ -111,15 +94,17 @@ class Study:
         with torch.inference_mode():
             return network(torch.from_numpy(self.features[rows])).double().numpy()
 
-    def flags(self, out, **changes):
-        flags = settings(**changes).model_dump() | {
-            "study": "s", "model": "m", "space": "v", "kind": "mlp3", "reference": None,
-            "manifest": self.folder / "manifest.parquet", "features": self.folder / "features",
-            "embeddings": self.folder / "embeddings", "shards": 2, "device": "cpu", "seed": 0,
-            "threads": 1, "translator": out / "mlp3.safetensors", "report": out / "mlp3.json",
-            "log": out / "logs/mlp3.log",
-        }  # fmt: skip
-        return flags | {name: value for name, value in changes.items() if name in flags}
+    def flags(self, seed=0, kind="mlp3", **changes):
+        chosen = {"kind": kind, "reference": None, "device": "cpu", "seed": seed}
+        chosen["log"] = self.log
+        return settings(**changes).model_dump() | chosen
+
+    def step(self, **changes):
+        """Run the step; the bytes of its outputs."""
+        kind = changes.get("kind", "mlp3")
+        self.results.run("train_translator", **self.flags(**changes))
+        outputs = ("network", "network_report")
+        return [self.results.path(name, kind=kind).read_bytes() for name in outputs]
 
 
 def settings(**changes):
@@ -337,13 +322,7 @@ def test_a_training_that_runs_away_is_refused_with_its_mend(study):
 
 
 def test_a_study_without_held_out_images_is_refused(study):
-    pairs = Pairs(
-        study.folder / "features",
-        study.folder / "embeddings",
-        2,
-        study.manifest.assign(split="train"),
-        torch.device("cpu"),
-    )
+    pairs = study.pairs(split="train")
     with pytest.raises(
         InputError, match="at least one training row and one held-out image, not 400 and 0"
     ):
@@ -425,13 +404,12 @@ def gelu(x):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_written_translator_predicts_what_its_tensors_say(kind, study, tmp_path):
-    script = load_script("train_translator")
-    flags = study.flags(tmp_path, kind=kind, epochs=6)
-    script.main(script.Flags(**flags))
-    network = load_network(flags["translator"])
+def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
+    study.step(kind=kind, epochs=6)
+    path = study.results.path("network", kind=kind)
+    network = load_network(path)
     assert not network.training
-    tensors, metadata = read_tensors(flags["translator"], list(network.state_dict()))
+    tensors, metadata = read_tensors(path, list(network.state_dict()))
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
     assert {
         name: metadata[name] for name in ("kind", "loss", "width", "dropout", "model", "space")
@@ -450,7 +428,7 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study, tmp_p
         x @ t["projection.weight"].T + t["projection.bias"]
     )
     np.testing.assert_allclose(study.predict(network, study.held_out), expected, atol=2e-5)
-    report = read_json(flags["report"])
+    report = study.results.read("network_report", kind=kind)
     target = study.embeddings[study.held_out]
     assert report["validation_mse"] == pytest.approx(mean_squared_error(target, expected), rel=1e-4)
     assert report["validation_r2"] == pytest.approx(
@@ -473,40 +451,22 @@ def test_only_a_nonlinear_translator_is_loaded(tmp_path):
         load_network(tmp_path / "linear.safetensors")
 
 
-def test_one_seed_gives_the_same_bytes_and_another_seed_others(study, tmp_path):
-    script = load_script("train_translator")
-    written = []
-    for number, seed in enumerate((0, 0, 1)):
-        script.main(
-            script.Flags(**study.flags(tmp_path / str(number), seed=seed, losses=["mse", "both"]))
-        )
-        written.append(
-            [
-                (tmp_path / str(number) / name).read_bytes()
-                for name in ("mlp3.safetensors", "mlp3.json")
-            ]
-        )
-    assert written[0] == written[1]
-    assert all(left != right for left, right in zip(written[1], written[2], strict=True))
+def test_one_seed_gives_the_same_bytes_and_another_seed_others(study):
+    first, again, other = (study.step(seed=seed, losses=["mse", "both"]) for seed in (0, 0, 1))
+    assert first == again
+    assert all(left != right for left, right in zip(again, other, strict=True))
 
 
-def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
-    study, tmp_path, monkeypatch
-):
+def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path, monkeypatch):
     wanted = {"losses": ["mse", "cosine"], "epochs": 5, "patience": 5}
-    script = load_script("train_translator")
-    script.main(script.Flags(**study.flags(tmp_path / "whole", **wanted)))
-    flags = study.flags(tmp_path / "killed", history="tensorboard", **wanted)
-    words = [
-        ["--" + name, *map(str, value if isinstance(value, list) else [value])]
-        for name, value in flags.items()
-    ]
-    command = [
-        "python",
-        str(ROOT / "scripts/train_translator.py"),
-        *(word for group in words for word in group),
-    ]
-    state = tmp_path / "killed/mlp3.safetensors.partial"
+    whole = Study(tmp_path / "whole/s", bent_map)
+    expected = whole.step(**wanted)
+    study = Study(tmp_path / "killed/s", bent_map)
+    flags = study.flags(history="tensorboard", **wanted)
+    words = study.results.words("train_translator", **flags)
+    command = ["python", str(ROOT / "scripts/train_translator.py"), *words]
+    output = study.results.path("network", kind="mlp3")
+    state = output.with_name("mlp3.safetensors.partial")
     fault = {
         "program": "train_translator",
         "event": "os.rename",
@@ -517,7 +477,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
     with safe_open(state, framework="numpy") as file:
         left = json.loads(file.metadata()["state"])
     assert (left["loss"], len(left["history"])) == ("cosine", 2)
-    assert not flags["translator"].exists()
+    assert not output.exists()
     seen = []
     written = networks._write_checkpoint
 
@@ -526,19 +486,14 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
         written(path, key, state, tensors)
 
     monkeypatch.setattr(networks, "_write_checkpoint", note)
-    script.main(script.Flags(**flags))
+    study.results.run("train_translator", **flags)
     assert seen == [("cosine", 3), ("cosine", 4), ("cosine", 5)]
-    for name in ("mlp3.safetensors", "mlp3.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert (
-        not list((tmp_path / "whole").glob("*.partial"))
-        and not (tmp_path / "whole/logs/mlp3").exists()
-    )
+    report = study.results.path("network_report", kind="mlp3")
+    assert [output.read_bytes(), report.read_bytes()] == expected
+    assert not list(whole.folder.rglob("*.partial")) and not whole.log.with_suffix("").exists()
     assert not state.exists()
-    told = {
-        loss: figures["history"] for loss, figures in read_json(flags["report"])["losses"].items()
-    }
-    assert {loss: drawn(tmp_path / "killed/logs/mlp3" / loss) for loss in told} == told
+    told = {loss: figures["history"] for loss, figures in read_json(report)["losses"].items()}
+    assert {loss: drawn(study.log.with_suffix("") / loss) for loss in told} == told
 
 
 def drawn(folder):
@@ -569,12 +524,10 @@ def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
         settle(content, "params.yaml")
 
 
-def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study, tmp_path):
-    folder = tmp_path / "translators/v/m"
-    script = load_script("train_translator")
-    script.main(script.Flags(**study.flags(folder, losses=["mse", "cosine"], epochs=30)))
-    tensors = {"weight": np.zeros((M, D), np.float32), "bias": np.zeros(M, np.float32)}
-    write_tensors(folder / "linear.safetensors", tensors, {"kind": "linear"})
+def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study):
+    study.step(losses=["mse", "cosine"], epochs=30)
+    results = study.results
+    results.translator(Affine(np.zeros((M, D), np.float32), np.zeros(M, np.float32)))
     of_all_folds = {
         "validation_cosine": 0.6,
         "validation_mse": 0.2,
@@ -584,25 +537,13 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     }
     held_out = {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
     linear = of_all_folds | held_out | {"alpha": 1.0, "alpha_curve": [], "n_train": 300}
-    (folder / "linear.json").write_text(json.dumps(linear), encoding="utf-8")
-    script = load_script("compare_translators")
-    flags = {
-        "spaces": ["v"],
-        "kinds": ["mlp3"],
-        "translators": tmp_path / "translators",
-        "min_r2": 0.2,
-        "seed": 7,
-    }
-    script.main(
-        script.Flags(
-            models=["m"],
-            output=tmp_path / "translators.csv",
-            metrics=tmp_path / "translators.json",
-            **flags,
-        )
+    write_json(results.path("translator_report"), linear)
+    flags = {"kinds": ["mlp3"], "min_r2": 0.2, "seed": 7}
+    results.run("compare_translators", **flags)
+    table, report = (
+        results.read("tables/translators.csv"),
+        results.read("network_report", kind="mlp3"),
     )
-    table = pd.read_csv(tmp_path / "translators.csv")
-    report = read_json(folder / "mlp3.json")
     assert list(zip(table["kind"], table["loss"], table["kept"], strict=True)) == [
         ("linear", "ridge", True),
         ("mlp3", "cosine", report["loss"] == "cosine"),
@@ -619,7 +560,7 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     assert {"weak", "good"} == set(table["translator"])
     assert (table["n"] == 50).all()
     assert (table["seed"] == 7).all()
-    metrics = read_json(tmp_path / "translators.json")["v"]["m"]
+    metrics = results.read("tables/translators.json")["v"]["m"]
     rows = {
         (kind, loss): figures
         for kind, losses in metrics.items()
@@ -633,12 +574,7 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     assert rows == {
         (row["kind"], row["loss"]): row[figures].to_dict() for _, row in table.iterrows()
     }
-    script.main(
-        script.Flags(
-            models=[], output=tmp_path / "none.csv", metrics=tmp_path / "none.json", **flags
-        )
-    )
-    assert read_json(tmp_path / "none.json") == {}
-    assert (tmp_path / "none.csv").read_text() == (
-        tmp_path / "translators.csv"
-    ).read_text().splitlines(keepends=True)[0]
+    header = results.path("tables/translators.csv").read_text().splitlines(keepends=True)[0]
+    results.run("compare_translators", models=[], **flags)
+    assert results.read("tables/translators.json") == {}
+    assert results.path("tables/translators.csv").read_text() == header

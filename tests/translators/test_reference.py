@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.artifacts.files import read_json
 from singflow.artifacts.shards import iterate_shards
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
@@ -26,8 +25,8 @@ from singflow.translators.reference import (
     reference_folder,
     training_images,
 )
-from tests import warm
 from tests.project import ROOT
+from tests.results import Results
 
 MODELS = resolve_models(
     ROOT / "config/models.yaml",
@@ -41,15 +40,10 @@ def results_in(
 ):
     """Results of a study that has got as far as features and embeddings."""
     generator, ids = np.random.default_rng(images), np.array_split(np.arange(images), shards)
-    kinds = {
-        "i": (["image_id", "class_index", "fold", "width", "height"], np.arange(images)),
-        "O": (["label", "prompt", "sha256"], "x"),
-    }
-    table = {name: value for names, value in kinds.values() for name in names}
+    columns = dict.fromkeys(["class_index", "fold", "width", "height"], np.arange(images))
+    texts = dict.fromkeys(["label", "prompt", "sha256"], "x") | {"split": "train"}
     paths = [f"{image}.jpg" for image in range(images)]
-    write_parquet(
-        folder / "data/manifest.parquet", pd.DataFrame(table | {"path": paths, "split": "train"})
-    )
+    Results(folder).manifest(path=paths, **columns, **texts)
     for kind, entries in (
         ("features", {name: MODELS[name] for name in models}),
         ("embeddings", {name: SPACES[name] for name in spaces}),
@@ -91,29 +85,12 @@ def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
 
 def fitted(folder, reference, folds):
     """The report of fit_translator for the study in folder/own, and its translators."""
-    own, names = folder / "own", {"features": "efficientnet_lite0", "embeddings": "conse_minilm"}
-    flags = {"kind": "linear", "folds": folds, "reference": reference, "study": "own"}
-    flags |= (
-        {"model": "efficientnet_lite0", "space": "conse_minilm"}
-        | {kind: own / kind / name for kind, name in names.items()}
-        | {"manifest": own / "data/manifest.parquet", "shards": 1}
-    )
-    flags |= {"threads": 1, "translator": own / "linear.safetensors", "report": own / "linear.json"}
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    done = warm.run(
-        ROOT / "scripts/fit_translator.py",
-        *words,
-        "--imported",
-        "--lambdas",
-        "0.1",
-        "1.0",
-        "10.0",
-        cwd=folder,
-    )
+    own = Results(folder / "own", "efficientnet_lite0", "conse_minilm")
+    flags = {"kind": "linear", "folds": folds, "reference": reference, "imported": []}
+    done = own.start("fit_translator", folder, lambdas=[0.1, 1.0, 10.0], **flags)
     assert done.returncode == 0, done.stderr
-    return read_json(own / "linear.json"), read_crossfitted(
-        own / "linear.safetensors", pd.read_parquet(own / "data/manifest.parquet")
-    )
+    translators = read_crossfitted(own.path("translator"), own.read("manifest"))
+    return own.read("translator_report"), translators
 
 
 def with_splits(folder, folds, images):

@@ -37,7 +37,7 @@ def announce() -> None:
 
 
 def environment(**loading: str) -> dict[str, str]:
-    """Variables that make a server start `python scripts/...`, `snakemake` and `dvc`.
+    """Variables that make a server start the programs of steps, `snakemake` and `dvc`.
 
     The server is started if need be. `loading`: variables that libraries read while they are
     loaded; every choice of them has its own server.
@@ -79,13 +79,16 @@ def environment(**loading: str) -> dict[str, str]:
 
 
 def run(
-    script: Path, *words: object, cwd: Path | None = None, **variables: str
+    file: Path, *words: object, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's scripts by the server; stdout and stderr stay apart.
+    """Run a script, or the module of a figure, by the server; stdout and stderr stay apart.
 
     `variables`: of its environment.
     """
-    return _run(script, words, script.parents[1] / "src", cwd, variables)
+    if file.parent.name == "figures":
+        words = f"singflow.figures.{file.stem}", *words
+        return _run("-m", words, file.parents[2], cwd, variables)
+    return _run(file, words, file.parents[1] / "src", cwd, variables)
 
 
 def singflow(
@@ -96,7 +99,7 @@ def singflow(
 
 
 def _run(
-    program: Path,
+    program: Path | str,
     words: Iterable[object],
     source: Path,
     cwd: Path | None,

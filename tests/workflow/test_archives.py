@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from singflow.report.content import read_caption
-from singflow.sharing.crate import final_files
+from singflow.sharing.crate import FINAL
 from tests.sharing.rocrate_profile import issues
 
 CLOSED = "http://127.0.0.1:9"
@@ -32,11 +32,11 @@ def test_the_study_is_finished_by_exactly_the_files_that_the_archive_asks_for(sn
     results = snakemake_project.folder / "results/demo"
     there = {
         str(path.relative_to(results))
-        for folder in (".", "tables", "figures")
+        for folder in (".", "data", "tables", "figures")
         for path in (results / folder).iterdir()
         if path.is_file()
     }
-    assert set(final_files((snakemake_project.folder / "dvc.yaml").read_text())) == there
+    assert set(FINAL) == there
 
 
 def test_the_archive_satisfies_the_profile_and_holds_a_workflow_that_resolves(

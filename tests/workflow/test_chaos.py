@@ -104,7 +104,7 @@ def at_work(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit(
-        "scripts/plot_concepts.py",
+        "src/singflow/figures/plot_concepts.py",
         "def main",
         "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main",
     )

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.project import Project
+from tests.project import COMMAND, Project
 
 PROBE = r"""
 import locale, os, time, matplotlib, threadpoolctl, torch
@@ -57,5 +57,5 @@ def test_the_number_of_cores_changes_no_command(tmp_path):
         for cores in ("1", "64")
     )
     assert re.search(r"threads: 4\n", many) and not re.search(r"threads: 4\n", few)
-    commands = [sorted(re.findall(r"python scripts/.*", output)) for output in (few, many)]
+    commands = [sorted(re.findall(COMMAND, output)) for output in (few, many)]
     assert commands[0] == commands[1] and len(commands[0]) == 65

@@ -57,17 +57,24 @@ def test_a_module_of_it_is_refused_with_what_to_do(tmp_path):
     ), done.stdout
 
 
-def test_a_snakemake_without_the_package_says_so(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['singflow'] = None\n")
-    anew = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
-    done = snakemake(
-        tmp_path, "--dry-run", "-s", f"{ROOT}/Snakefile", "--directory", str(ROOT), **anew
+BARE = """
+import sys
+from pathlib import Path
+
+sys.path[:] = [path for path in sys.path if not Path(path, "singflow").is_dir()]
+"""
+
+
+def test_a_snakemake_without_the_package_lints_and_says_so_before_a_run(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    linted, refused = (
+        snakemake(tmp_path, option, "-s", f"{ROOT}/Snakefile", "--directory", str(ROOT), **bare)
+        for option in ("--lint", "--dry-run")
     )
-    assert (
-        done.returncode == 1
-        and f"singflow is not installed beside this snakemake: run `make workflow` in {ROOT}"
-        in done.stdout
-    )
+    assert linted.returncode == 0 and "in a good condition" in linted.stdout, linted.stdout
+    said = f"singflow is not installed beside this snakemake: run `make workflow` in {ROOT}"
+    assert refused.returncode == 1 and said in refused.stdout and "Traceback" not in refused.stdout
 
 
 def test_the_page_s_rule_of_another_workflow_runs_a_study_here(snakemake_project, tmp_path):

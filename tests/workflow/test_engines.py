@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from singflow.artifacts.tensors import read_tensors
+from singflow.engines.code import step_files
 from singflow.engines.stages import FIRST
 from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
@@ -91,7 +92,7 @@ def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_
             re.findall(r"\$\{([\w.]+)\}", str(stage.get("foreach", stage.get("matrix"))))
         ) - {"extraction.shard_ids"}
         declared = {key for key in body.get("params", []) if isinstance(key, str)}
-        in_paths = {"translator.kind", "models", "spaces", "comparison.models", "comparison.kinds"}
+        in_paths = {"models", "spaces", "comparison.models", "comparison.kinds"}
         missing = {
             key
             for key in used - in_paths
@@ -105,10 +106,10 @@ def test_rule_script_and_stage_have_one_name(snakemake_project):
     rules = {
         name
         for path in (folder / "rules").glob("*.smk")
-        for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.M)
+        for name in re.findall(r'^step\(\s*"(\w+)"', path.read_text(), flags=re.M)
     }
     stages = set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
-    assert rules | {FIRST} == stages == {path.stem for path in (folder / "scripts").glob("*.py")}
+    assert rules | {FIRST} == stages == set(step_files(folder))
 
 
 def test_the_artifacts_fulfil_the_contract(snakemake_project):
@@ -465,7 +466,7 @@ def projects(snakemake_project, dvc_project):
             "config/models.yaml",
             *(
                 f"src/singflow/{name}.py"
-                for name in ("analyses/metrics", "config/study", "artifacts/contracts")
+                for name in ("analyses/metrics", "config/study", "artifacts/catalog")
             ),
         )
     }
@@ -505,7 +506,12 @@ def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp
             "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
             set(),
         ),
-        ("artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), ', set()),
+        (
+            "artifacts/catalog.py",
+            r"CATALOG: dict.*? = \{",
+            'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),',
+            set(),
+        ),
         (
             "analyses/metrics.py",
             r"def rescale\(.*?\n\n\n",

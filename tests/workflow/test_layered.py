@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from singflow.artifacts.tensors import read_tensors
-from tests.project import Project
+from tests.project import COMMAND, Project
 from tests.workflow.test_engines import dvc_graph
 
 OVERLAY = """\
@@ -134,6 +134,6 @@ def test_every_text_reaches_the_commands_of_both_engines_as_it_is(tmp_path):
         pictures={"images": texts},
     )
     said = project.snakemake("--dry-run", "--printshellcmds", "--forceall")
-    ours = {line.strip() for line in re.findall(r"python scripts/.*", said)}
+    ours = {line.strip() for line in re.findall(COMMAND, said)}
     theirs = dvc_graph(project)
     assert ours == set(theirs) and len(ours) > 50

@@ -20,6 +20,12 @@ PAGE = {
 }  # the page, and the record of the study's parameters that it shows
 
 
+BEFORE = {  # where the paragraphs of a file go into the file that is there
+    "study.py": (r"from singflow\.analyses", r"    report: Report\n"),
+    "catalog.py": (r"\}\nTABLES = ", r"\}  # name: what a row is", '"controls", "rank_curves"'),
+}
+
+
 def lay_over(project):
     """Copy the files; what one adds to a file that is there goes to its place."""
     laid = [
@@ -29,12 +35,11 @@ def lay_over(project):
     ]
     for name in laid:
         text, target = (FILES / name).read_text(), project.folder / name
-        if name.name == "study.py":
-            imported, line = text.splitlines()
-            project.edit(
-                str(name), r"from singflow\.analyses", f"{imported}\nfrom singflow.analyses"
-            )
-            project.edit(str(name), r"    report: Report\n", f"{line}\n    report: Report\n")
+        if name.name in BEFORE:
+            for place, paragraph in zip(BEFORE[name.name], text.split("\n\n"), strict=True):
+                file = target.read_text()
+                at = re.search(place, file).start()
+                target.write_text(f"{file[:at]}{paragraph.rstrip()}\n{file[at:]}")
         else:
             target.write_text((target.read_text() if target.exists() else "") + text)
     project.run("python", "-m", "singflow.engines.stages")
@@ -90,7 +95,7 @@ def test_dvc_runs_the_same_and_an_edit_or_a_parameter_of_it_re_runs_its_own_step
     assert re.findall(r"Running stage '(measure_feature_norms|plot_feature_norms)", said)
     assert extended.artifacts() == by_snakemake
     extended.edit(
-        "src/singflow/figures/feature_norms.py", "mean norm of a label's features", "mean norm"
+        "src/singflow/figures/plot_feature_norms.py", "mean norm of a label's features", "mean norm"
     )
     assert extended.ran_by_dvc(extended.dvc("repro")) == [
         "plot_feature_norms@study",

@@ -444,10 +444,10 @@ def test_other_values_are_laid_over_the_study_for_one_run(reader):
 
 
 def test_finished_results_are_accepted_under_changed_code(reader):
-    names = ("scripts/plot_scores.py", "config/accepted.yaml")
+    names = ("src/singflow/figures/plot_scores.py", "config/accepted.yaml")
     before = {name: (reader.folder / name).read_bytes() for name in names}
     assert reader.planned() == set()
-    reader.edit(names[0], r"save\(fig3", "print() or save(fig3")
+    reader.edit(names[0], r"write_figure\(flags", "print() or write_figure(flags")
     assert reader.planned() == {"plot_scores"}
     assert "plot_scores: accepted" in shell(reader, ACCEPT)
     assert reader.planned() == {"write_report"}, "the page lists what was accepted"

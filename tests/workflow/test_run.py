@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 RUN = ("singflow", "run", "--cores", "2")
-STEP = "scripts/plot_concepts.py"
+STEP = "src/singflow/figures/plot_concepts.py"
 WAIT = (
     "    import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')\n"
-    "    paths = "
+    "    wanted = "
 )
 PROGRESS = re.compile(r"^(\d+) of (\d+) steps", flags=re.MULTILINE)
 
@@ -131,7 +131,7 @@ def test_further_options_reach_snakemake(project):  # test_layered runs a study 
 
 @pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
-    project.edit(STEP, "    paths = ", WAIT)
+    project.edit(STEP, "    wanted = ", WAIT)
     with (tmp_path / "said").open("w+") as said:
         environment = project.environment(warm_start=False)
         process = subprocess.Popen(
@@ -166,7 +166,7 @@ PROBE = """
 import atexit, json, sys
 
 def tell():
-    if any("scripts/" in word for word in sys.argv[:1]):
+    if any("scripts/" in word or "figures" in word for word in sys.argv[:1]):
         from threadpoolctl import threadpool_info
         counts = [each["num_threads"] for each in threadpool_info()]
         counts += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
@@ -199,5 +199,5 @@ def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(p
     )
     project.run(*command, warm_start=False, PYTHONPATH=path, **several)
     told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
-    assert {script for script, _ in told} >= {f"scripts/{step}.py" for step in steps}
+    assert {re.search(r"(\w+)(\.py)?$", program)[1] for program, _ in told} >= set(steps)
     assert all(set(counts) == {1} for _, counts in told), told

@@ -20,7 +20,8 @@ class Removals(Section):
 
     dimensions: list[Annotated[int, Field(ge=1, le=WIDEST)]] = Field(
         [8, 24, 64, 128, 280, 536, 1048, 3096],
-        description="compare models at these dimensions too, as far as each null space has them",
+        description="numbers of removed dimensions at which models are also compared, up to the "
+        "size of each null space",
     )
     min_draws: int = Field(
         5, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at least"

@@ -13,7 +13,6 @@ import pandas as pd
 
 from singflow.analyses.evidence import Spread, jackknife
 from singflow.analyses.readout import PLAIN, Kernels, Sums
-from singflow.analyses.tables import qualify
 
 ENOUGH = 0.9  # share of D
 
@@ -98,21 +97,3 @@ def enough(curve: pd.DataFrame) -> int | None:
         if gain[-1] > 0
         else None
     )
-
-
-def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
-    """One row per model: D with its interval, and the directions that give 90 % of it.
-
-    curves: space -> model -> table of head_extension(). models: tables/models.csv. directions_90 is
-    missing where all directions add nothing.
-    """
-    rows = [
-        (space, model, enough(curve))
-        for space, tables in curves.items()
-        for model, curve in tables.items()
-    ]
-    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"]).astype(
-        {"directions_90": "Int64"}
-    )
-    facts = models[["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]]
-    return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)

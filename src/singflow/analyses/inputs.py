@@ -92,7 +92,7 @@ class Inputs:
     @cached_property
     def label_of(self) -> np.ndarray:
         """For each image the position of its label among the labels."""
-        return label_rows(self.manifest, self.labels, self.path("names"))
+        return label_rows(self.manifest, self.names["labels"], self.path("names"))
 
     @cached_property
     def label_texts(self) -> np.ndarray:

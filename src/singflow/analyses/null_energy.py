@@ -16,17 +16,17 @@ from singflow.errors import InputError
 
 
 class NullEnergy(Section):
-    """Which images null energy is to tell from which."""
+    """Which images null energy should tell apart."""
 
     usual_labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [],
-        description="labels of usual images; none: all others, "
-        "but without both lists those that are classes of the head",
+        description="labels of usual images; empty: all other labels, or the classes of the head "
+        "if both lists are empty",
     )
     unusual_labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [],
-        description="labels of unusual images; none: all others, "
-        "but without both lists those that are no class of the head",
+        description="labels of unusual images; empty: all other labels, or labels outside the "
+        "head's classes if both lists are empty",
     )
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.tables import qualify
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import PENALTY, Section
@@ -35,7 +34,7 @@ class Probe(Section):
     alphas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0],
         min_length=1,
-        description="penalties tried, times the total variance of what is fitted",
+        description="penalties tried, as multiples of the total variance of the inputs",
     )
 
 
@@ -480,24 +479,3 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
         return row | {"pearson_note": "an interval needs four models"}
     interval = result.confidence_interval(confidence)
     return row | {"pearson_low": float(interval.low), "pearson_high": float(interval.high)}
-
-
-def gather(
-    probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float
-) -> pd.DataFrame:
-    """tables/probes.csv: one row per space and model, with the correlation over the space's models.
-
-    `probes` holds the reports probes/<space>/<model>.json by space and model; column n counts test
-    images.
-    """
-    parts = []
-    for space, reports in probes.items():
-        part = pd.DataFrame(
-            [
-                {"space": space, "model": model, "n": report["n_test"], **report}
-                for model, report in reports.items()
-            ]
-        )
-        before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
-        parts.append(part.assign(**correlate(before, after, confidence)))
-    return qualify(pd.concat(parts, ignore_index=True), models)

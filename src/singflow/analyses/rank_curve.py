@@ -13,7 +13,6 @@ from pydantic import Field
 
 from singflow.analyses.geometry import energy_rank, null_space
 from singflow.analyses.metrics import Removal, translate
-from singflow.analyses.tables import qualify
 from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import Section
 from singflow.translators.crossfit import CrossFitted
@@ -191,19 +190,3 @@ class CurveStatistics:
                 }
             )
         return pd.DataFrame(rows)
-
-
-def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
-    """Rows of all curves, by space and model, with the columns that `qualify` adds.
-
-    The null dimension of a row becomes removed_dim, because null_dim is that of the study's
-    projector.
-    """
-    rows = [
-        table.assign(space=space, model=model)[["space", "model", *table]]
-        for space, tables in curves.items()
-        for model, table in tables.items()
-    ]
-    return qualify(
-        pd.concat(rows, ignore_index=True).rename(columns={"null_dim": "removed_dim"}), models
-    )

@@ -20,8 +20,8 @@ class Summary(Section):
 
     resample: Literal["images", "classes"] = Field(
         "images",
-        description="what the images are a sample of: images of these labels, "
-        "or labels, which are then drawn whole (10 or more)",
+        description="what the bootstrap draws: images (within labels) | classes (whole labels, 10 "
+        "or more)",
     )
     resamples: int = Field(
         2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval"

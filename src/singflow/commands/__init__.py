@@ -1,4 +1,4 @@
-"""The console command `singflow <verb>`: what people do before, beside and after a run."""
+"""The console command `singflow <verb>`."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from singflow.commands.translators import translators
 from singflow.commands.verify import verify
 
 program = typer.Typer(
-    help="What classifiers do not see: before, beside and after a run of the workflow.",
+    help="What image classifiers do not see: prepare, run, read and share studies.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

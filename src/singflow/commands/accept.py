@@ -15,14 +15,15 @@ def accept(
     reason: Annotated[
         str,
         typer.Option(
-            help="Why the change of code does not change them; the page of the study shows it."
+            help="Why the change of code changes no artifact; the page of the study shows it."
         ),
     ],
 ) -> None:
-    """Declare finished artifacts valid under changed code, for both engines and for whoever fetches them.
+    """Keep finished artifacts valid after a change of the code that does not change them.
 
-    Written into config/accepted.yaml, which belongs into git. Without it, both engines run again what an edited function can change.
-    """  # noqa: E501
+    Writes config/accepted.yaml, for both engines and for everybody who fetches the study.
+    Commit this file.
+    """
     from singflow.engines.acceptance import accept as declare
     from singflow.engines.code import ACCEPTED
     from singflow.sharing.remotes import repository

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,17 +37,16 @@ def analyze(
     ] = "packaged",
     results: Annotated[
         Path | None,
-        typer.Option(help="Results folder of a finished study, whose translator is taken."),
+        typer.Option(help="Results folder of a finished study whose translator is used."),
     ] = None,
     translator: Annotated[
-        Path | None,
-        typer.Option(help="File of an imported or fitted linear translator, which is taken."),
+        Path | None, typer.Option(help="File of an imported or fitted linear translator to use.")
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder that receives a picture and a JSON file of each image."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of words.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     extremes: Annotated[
         int,
         typer.Option(min=1, max=1000, help="Classes and concepts listed as gained, and as lost."),
@@ -72,8 +71,9 @@ def analyze(
 ) -> None:
     """Say what a model's head ignores in single photos.
 
-    The translator is fitted on the packaged reference, or is that of a finished study (--results) or of a file (--translator).
-    """  # noqa: E501
+    By default the translator is fitted on the packaged reference.
+    --results uses that of a finished study, --translator that of a file.
+    """
     import torch
     from tqdm import tqdm
 
@@ -92,20 +92,19 @@ def analyze(
     limit_threads(1)  # the matrices of a photo are too small for threads to be of use
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    parts: dict[str, Any] = {
-        "models": models,
-        "spaces": spaces,
-        "classes": classes,
-        "device": device,
-        "threads": threads,
-    }
-    parts |= {
-        "reference": reference,
-        "results": results,
-        "translator": translator,
-        "texts": text or [],
-    }
-    analyzer = Analyzer.load(model, space, **parts)
+    analyzer = Analyzer.load(
+        model,
+        space,
+        reference=reference,
+        results=results,
+        translator=translator,
+        models=models,
+        spaces=spaces,
+        classes=classes,
+        device=device,
+        threads=threads,
+        texts=text or [],
+    )
     log.info("model and translator loaded in %.1f s", time.perf_counter() - started)
 
     started = time.perf_counter()
@@ -123,13 +122,8 @@ def analyze(
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
     seconds = (time.perf_counter() - started) / len(images)
-    log.info(
-        "%d image%s, %.2f s each%s",
-        len(images),
-        "s"[: len(images) > 1],
-        seconds,
-        f", into {output}" if output else "",
-    )
+    counted, place = f"{len(images)} image{'s'[: len(images) > 1]}", f", into {output}"
+    log.info("%s, %.2f s each%s", counted, seconds, place if output else "")
 
 
 def stems(images: list[Path]) -> list[str]:

@@ -39,7 +39,7 @@ def app(
     spaces: Spaces = Path("config/spaces.yaml"),
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on. Others than 127.0.0.1 let in whoever reaches it."),
+        typer.Option(help="Address to listen on. Other machines can reach others than 127.0.0.1."),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
@@ -58,23 +58,24 @@ def app(
 ) -> None:
     """Open a local page: drop a photo, and see what a model's head ignores in it.
 
-    Ctrl-C ends it. Nothing that is dropped leaves this machine, and it is removed in the end.
+    Ctrl-C ends it. The photos stay on this machine, and are removed at the end.
     """
     check_installed("gradio")
     import torch
 
-    from singflow.photo.page import Desk, serve
+    from singflow.photo.app import PageState, serve
 
     limit_threads(1)  # as in analyze
     torch.set_num_threads(threads)
-    desk = Desk.open(
+    state = PageState.open(
         reference,
         results,
         model or [],
         space or [],
+        max_pixels,
         models=models,
         spaces=spaces,
         device=device,
         threads=threads,
     )
-    serve(desk, host, port, max_mb=max_mb, max_pixels=max_pixels)
+    serve(state, host, port, max_mb)

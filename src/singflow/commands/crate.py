@@ -29,10 +29,10 @@ def crate(
     ] = None,
     with_tensors: Annotated[
         bool,
-        typer.Option(help="Features, embeddings, projectors and translators too, which are large."),
+        typer.Option(help="Also pack features, embeddings, projectors and translators (large)."),
     ] = False,
 ) -> None:
-    """Pack a finished study and the workflow that made it into one archive, a Workflow Run RO-Crate."""  # noqa: E501
+    """Pack a finished study and its workflow into one archive, a Workflow Run RO-Crate."""
     from singflow.config.study import check, read_layers
     from singflow.sharing.crate import check_license, collect, describe, write_crate
     from singflow.sharing.remotes import check_finished

@@ -23,8 +23,11 @@ def doctor(
         ),
     ] = None,
 ) -> None:
-    """Say what of a run will work here and how to fix what will not; exit status 1 when a check fails."""  # noqa: E501
-    from singflow.doctor.checks import examine, verdict
+    """Check what will work on this machine, and say how to fix the rest.
+
+    The exit status is 1 if a check fails.
+    """
+    from singflow.doctor.checks import count_findings, examine
     from singflow.doctor.slurm import write_partition_file
 
     if write_partitions:
@@ -38,6 +41,6 @@ def doctor(
     for finding in examine(params, models, spaces, profile):
         print(finding, flush=True)
         findings.append(finding)
-    passed, counted = verdict(findings)
+    passed, counted = count_findings(findings)
     print(counted)
     raise typer.Exit(0 if passed else 1)

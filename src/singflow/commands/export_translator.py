@@ -15,12 +15,10 @@ def export_translator(
     space: Annotated[str, typer.Option(help="Space that it translates into.")] = "conse_minilm",
     results: Annotated[
         Path | None,
-        typer.Option(
-            help="Results folder of a finished study; without, the packaged reference's is written."
-        ),
+        typer.Option(help="Results folder of a finished study; by default the packaged reference."),
     ] = None,
 ) -> None:
-    """Write a translator of a finished study, or of the packaged reference, as a folder that a model hub takes."""  # noqa: E501
+    """Write a translator of a study or of the packaged reference as a folder for a model hub."""
     from singflow.cli import limit_threads
     from singflow.sharing.translators import export, fit_packaged, of_study
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from singflow.artifacts.catalog import Tier
 from singflow.cli import log
 from singflow.commands.options import PARAMS, Remote
 from singflow.errors import InputError
-from singflow.sharing.remotes import Tier
 
 
 def fetch(
@@ -21,7 +21,7 @@ def fetch(
         ),
     ] = "features",
 ) -> None:
-    """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""  # noqa: E501
+    """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
     from singflow.engines.code import write_digests

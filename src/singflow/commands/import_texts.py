@@ -21,7 +21,7 @@ def import_texts(
     space: Annotated[str, typer.Option(help="Space that the embeddings are of.")] = "clip_vit_l14",
     spaces: Spaces = Path("config/spaces.yaml"),
 ) -> None:
-    """Keep embedded texts of others as ready texts of a space, for which its text tower need not be here."""  # noqa: E501
+    """Import embedded texts of others into a space. They then need no text tower."""
     from singflow.config.registry import resolve_spaces
     from singflow.towers.ready_texts import check_texts, read_npz, ready_path, write_ready
     from singflow.towers.spaces import load_text_tower

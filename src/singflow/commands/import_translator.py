@@ -28,7 +28,7 @@ def import_translator(
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
 ) -> None:
-    """Turn a translator of others into an artifact that a study can name, once it is found to be one for this model and space."""  # noqa: E501
+    """Check a translator of others for its model and space, and import it for a study."""
     from singflow.artifacts.files import sha256_of
     from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
     from singflow.config.reading import read_yaml

@@ -1,6 +1,4 @@
-"""A reference that others can take: what translators are fitted on, without pictures, and half as
-large.
-"""
+"""A packed reference: what translators are fitted on, without pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +12,10 @@ def pack_reference(
         Path, typer.Argument(help="Folder to write, to be named as translator.reference.")
     ],
 ) -> None:
-    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts."""  # noqa: E501
+    """Pack the results of a study as a reference for other studies.
+
+    A reference holds the manifest, features as float16, and embeddings of images and texts.
+    """
     from singflow.translators.reference import pack
 
     size = pack(results, output)

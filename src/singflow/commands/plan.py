@@ -25,7 +25,7 @@ def plan(
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
-            help="What steps that can use a GPU are reckoned with; by default extraction.device; "
+            help="Device of the steps that can use a GPU; by default extraction.device; "
             "auto: a GPU when there is one here."
         ),
     ] = None,
@@ -34,11 +34,11 @@ def plan(
         typer.Option(
             "--from",
             help="results/<study> of a study that ran on these machines: "
-            "times and memory are corrected by what it took.",
+            "its measurements correct times and memory.",
         ),
     ] = None,
 ) -> None:
-    """Print what the study in force will cost, before it runs."""
+    """Print the cost of a study before it runs: jobs, hours, memory and disk."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.config.study import check, read_layers
@@ -94,10 +94,8 @@ def plan(
         for step, calibration in calibrations.items():
             if calibration.seconds or calibration.megabytes:
                 known = {"time": calibration.seconds, "memory": calibration.megabytes}
-                print(
-                    f"{step} ({calibration.jobs} jobs): "
-                    f"{', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}"  # noqa: E501
-                )
+                ratios = [f"{what} x {ratio:.2f}" for what, ratio in known.items() if ratio]
+                print(f"{step} ({calibration.jobs} jobs): {', '.join(ratios)}")
         short = [
             step
             for step, calibration in calibrations.items()

@@ -14,10 +14,11 @@ def publish(
     remote: Remote = None,
     repair: Annotated[
         bool,
-        typer.Option(help="Read back what the remote has already, and replace what is damaged."),
+        typer.Option(help="Also read the objects that the remote has, and replace damaged ones."),
     ] = False,
 ) -> None:
-    """Record a finished study with DVC and push it to a remote, unless something of it is not as it should be."""  # noqa: E501
+    """Check a finished study, record it with DVC, and push it to a remote."""
+    from singflow.artifacts.catalog import CATALOG
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
     from singflow.config.study import own_files, settle
@@ -47,7 +48,7 @@ def publish(
         remote = working_remote(repo.config, remote, write=True)
         check_given(repo, own_files(study, entries))
         check_unchanged(repo)
-        manifest = read_manifest(Path("results", study.study, "data/manifest.parquet"))
+        manifest = read_manifest(CATALOG["manifest"].at(Path("results", study.study)))
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")
         check_images(
             data_root(study.data.source, study.data.root),

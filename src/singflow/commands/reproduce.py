@@ -20,7 +20,10 @@ def reproduce(
         typer.Option(help="Where the clone is made, and stays; by default a temporary folder."),
     ] = None,
 ) -> None:
-    """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""  # noqa: E501
+    """Compute the published study again in a fresh clone, and compare the results.
+
+    The clone has only the files of git and DVC.
+    """
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
     from singflow.sharing.fetching import inputs

@@ -16,11 +16,10 @@ def resume(
     params: Params = PARAMS,
     profile: Annotated[str, typer.Option(help="Profile of Snakemake.")] = "slurm",
     wait: Annotated[
-        bool,
-        typer.Option(help="Let jobs that are queued or running end, instead of cancelling them."),
+        bool, typer.Option(help="Let queued and running jobs finish, instead of cancelling them.")
     ] = False,
 ) -> None:
-    """Go on with a study on Slurm after its Snakemake was killed: no job of it runs twice."""
+    """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
     from singflow.config.study import check, read_layers
     from singflow.planning.slurm import cancel, own_jobs, running_snakemake
     from singflow.planning.slurm import wait as wait_for

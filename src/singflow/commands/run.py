@@ -26,8 +26,7 @@ def run(
         str, typer.Option(help="Cores that steps use at a time, a number or all.")
     ] = "all",
     configfile: Annotated[
-        Path,
-        typer.Option(help="The study: a complete params.yaml, or what is laid over params.yaml."),
+        Path, typer.Option(help="The study: a complete params.yaml, or changes to params.yaml.")
     ] = PARAMS,
     cold: Annotated[
         bool,
@@ -38,7 +37,10 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""  # noqa: E501
+    """Run a study, show its progress, and print its results.
+
+    After an interruption, the same command continues where the run stopped.
+    """
     from singflow.commands.show_summary import print_summary
     from singflow.config.study import read_layers, settle
     from singflow.engines.running import Run, follow

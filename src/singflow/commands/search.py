@@ -11,7 +11,7 @@ from singflow.commands.options import PARAMS
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="Text that images are to be near to, word for word.")],
+    text: Annotated[str, typer.Argument(help="Text to compare the images with, word for word.")],
     model: Annotated[
         str | None, typer.Option(help="Model of the study; by default its first.")
     ] = None,
@@ -25,51 +25,45 @@ def search(
     count: Annotated[
         int, typer.Option(min=1, max=100_000, help="Images listed, before removal and after it.")
     ] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     threads: Annotated[
         int, typer.Option(min=1, max=1024, help="Threads of every numerical step.")
     ] = 2,
 ) -> None:
-    """Rank a study's images by a text, as the model knows them, and say what removing the null component changes.
+    """Rank a study's images by a text, before and after removal of the null component.
 
-    An image counts by the angle between the text and its translated feature, before and after.
-    """  # noqa: E501
+    The rank follows from the angle between the text and the translated feature of the image.
+    """
     import numpy as np
     import torch
 
-    from singflow.analyses.metrics import Removal, share
+    from singflow.analyses.inputs import Inputs
+    from singflow.analyses.metrics import Removal
     from singflow.analyses.search import nearest_either_way, rank_by_text
-    from singflow.artifacts.shards import iterate_whole, read_manifest
-    from singflow.artifacts.tensors import read_null_basis
+    from singflow.artifacts.catalog import CATALOG
     from singflow.cli import limit_threads
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.config.study import check
-    from singflow.photo.study import existing, read_texts, registry_entry
-    from singflow.translators.linear import read_crossfitted
+    from singflow.photo.study import read_texts, registry_entry, require_file
 
     results = results or Path("results") / check(read_yaml(PARAMS), str(PARAMS)).study
-    study = read_yaml(existing(results / "params.yaml"))
+    study = read_yaml(require_file(CATALOG["params"].at(results)))
     model, space = model or study["models"][0], space or study["spaces"][0]
     registry_entry(results, "model", model)
     entry = read_space(registry_entry(results, "space", space))
     limit_threads(threads)
-    manifest = read_manifest(existing(results / "data/manifest.parquet"))
-    basis = read_null_basis(existing(results / f"projectors/{model}.safetensors"))
-    translators = read_crossfitted(
-        existing(results / f"translators/{space}/{model}/linear.safetensors"), manifest
-    )
-    existing(results / f"features/{model}/shard-00000.safetensors")
+    inputs = Inputs(results, model, study["extraction"]["shards"], space, ("path",))
+    for artifact in ("manifest", "projector", "translator", "features"):
+        require_file(inputs.path(artifact))
+    manifest = inputs.manifest
     texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
     wanted = texts.embed([text])[0]
-    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
 
     def removals() -> Iterator[tuple[np.ndarray, Removal]]:
-        shards = study["extraction"]["shards"]
-        for image_id, features in iterate_whole(
-            results / f"features/{model}", "features", shards, manifest, size=4096
-        ):
-            yield image_id, Removal(translators(features, image_id), removed(features, image_id))
+        for image_id, features in inputs.features(size=4096):
+            translated = inputs.translators(features, image_id)
+            yield image_id, Removal(translated, inputs.null_translators(features, image_id))
 
     found = nearest_either_way(rank_by_text(removals(), wanted, len(manifest)), count)
     found = found.assign(

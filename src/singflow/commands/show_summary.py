@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.commands.options import PARAMS, Params
 from singflow.errors import InputError
 
 
 def show_summary(params: Params = PARAMS) -> None:
-    """Print the table of a finished study, the order of its models, and the paths of its figures and of its report."""  # noqa: E501
+    """Print the summary of a finished study, and the paths of its figures and its report."""
     from singflow.config.study import check, read_layers
 
     print_summary(Path("results") / check(read_layers(params), str(params)).study)
@@ -16,8 +17,8 @@ def show_summary(params: Params = PARAMS) -> None:
 def print_summary(results: Path) -> None:
     """Print the summary and the paths of a finished study; InputError if it is not finished."""
     try:
-        for name in ("summary", "orders"):
-            print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))
+        for name in ("tables/summary.txt", "tables/orders.txt"):
+            print(CATALOG[name].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
     print(

@@ -26,10 +26,10 @@ def study(
     ],
     output: Annotated[Path, typer.Option(help="The file that is written.")] = PARAMS,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: exit status 1 when the file is another.")
+        bool, typer.Option("--check", help="Write nothing; exit status 1 if the file differs.")
     ] = False,
 ) -> None:
-    """Write a study into params.yaml, complete, with what every key means."""
+    """Write a complete study into params.yaml, with an explanation of every key."""
     from singflow.artifacts.files import write_bytes
     from singflow.cli import log
     from singflow.config.reading import read_yaml

@@ -8,9 +8,9 @@ import typer
 
 
 def translators(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """List the translators of the packaged reference, imported ones, and those of the studies under results/."""  # noqa: E501
+    """List the translators of the packaged reference, imported ones, and those under results/."""
     from singflow.cli import limit_threads
     from singflow.sharing.translators import at_hand
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from singflow.artifacts.catalog import TIERS, Tier
 from singflow.commands.options import PARAMS
-from singflow.sharing.remotes import Tier
 
 
 def verify(
@@ -27,10 +27,10 @@ def verify(
         Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")
     ] = "features",
 ) -> None:
-    """Say whether a result tree is the same as another, or as the published one."""
+    """Compare a tree of results with the published study, or with another tree."""
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
-    from singflow.sharing.remotes import TIERS, tier_of
+    from singflow.sharing.remotes import tier_of
     from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
 
     study = check(read_yaml(PARAMS), str(PARAMS)).study

@@ -52,16 +52,13 @@ from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import PACKAGED, check_reference, lacking
 
-TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
-COLUMN = 27  # of the explanations in params.yaml
-FLOW = 60  # characters of a list that stands on one line
-PARAMS = Path("params.yaml")
-RUNNING = (
-    "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+TITLE = (
+    "The study in force, as `singflow study <name>` writes it. "
+    "Every key is written out; an unknown or missing key is refused.\n"
 )
 COLUMN = 27  # where explanations in params.yaml begin
 FLOW = 60  # shorter lists (in characters) are written on one line
-PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
+PARAMS = Path("params.yaml")
 RUNNING = "SINGFLOW_STUDY"  # environment variable: digest of the study that a run began with
 RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
 
@@ -77,7 +74,8 @@ class Study(Section):
         1,
         ge=1,
         le=MOST_THREADS,
-        description="threads of every numerical step; sums, so the last digits, depend on them",
+        description="threads of every numerical step; the last digits of results depend on this "
+        "number",
     )
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
         description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; "

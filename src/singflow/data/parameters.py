@@ -55,8 +55,8 @@ class Data(Section):
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",
         description=(
-            "one image a row: path, a label, perhaps class_index, prompt, split (folder: not "
-            "read, but a file for DVC)"
+            "one row per image: path, label, and optionally class_index, prompt, split "
+            "(folder: not read, but must exist)"
         ),
     )
     archives: Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)] = (
@@ -83,5 +83,5 @@ class Data(Section):
         100000000, ge=1, le=10**9, description="pixels; larger images are rejected unread"
     )
     max_rejected_fraction: float = Field(
-        0.05, ge=0, le=1, description="share of unusable files that stops the run"
+        0.05, ge=0, le=1, description="the run stops above this share of unusable files"
     )

@@ -74,7 +74,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         data = check_data(study.data)
         yield data
         if data.status == "ok":
-            estimated = estimate(study, *entries)
+            estimated = expected_bytes(study, *entries)
             yield check_disk(Path("results", study.study), estimated)
     yield from check_dvc(Path(), estimated)
     yield controller
@@ -162,9 +162,7 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"
         return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
-    slower = (
-        f"about {costs.GPU / (costs.TOWER * threads):.0f} times as long as on a data centre's GPU"
-    )
+    slower = f"about {costs.slowdown(threads):.0f} times as long as on a data centre's GPU"
     return Finding(
         "GPU",
         "warn",
@@ -284,7 +282,9 @@ def _first_row(table: Path, label_column: str) -> str:
     return first[1]["path"]
 
 
-def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:
+def expected_bytes(
+    study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
+) -> int:
     """Expected bytes that the study, whose data can be read, writes under results/."""
     content = study.model_dump()
     results = Path("results", study.study)
@@ -311,7 +311,7 @@ def check_disk(folder: Path, estimated: int) -> Finding:
     )
 
 
-def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
+def count_findings(findings: Iterable[Finding]) -> tuple[bool, str]:
     """Whether no check failed, and a line with the numbers of findings."""
     counts = {
         status: len(list(group))

@@ -15,7 +15,7 @@ class Finding:
     name: str
     status: Literal["ok", "warn", "fail", "absent"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         """An aligned line, with the fix below it."""
@@ -23,5 +23,5 @@ class Finding:
         return (
             f"{self.status:<8}{self.name:<16}"
             + self.found.replace("\n", indent)
-            + (f"{indent}-> {self.mend}" if self.mend else "")
+            + (f"{indent}-> {self.fix}" if self.fix else "")
         )

@@ -1,6 +1,7 @@
 """Checks of a Slurm cluster and of the workflow's profile for it."""
 
 import getpass
+import logging
 import os
 import re
 import shutil
@@ -25,11 +26,14 @@ OPTIONS = {
     "constraint": "constraint",
     "qos": "qos",
     "reservation": "reservation",
+    "runtime": "time",
+    "mem_mb": "mem",
+    "cpus_per_task": "cpus-per-task",
 }
 # Settings of the profile that apply to every job, whatever its resources.
 FOR_ALL = {"slurm-qos": "qos", "slurm-reservation": "reservation"}
-SINFO = ("sinfo", "--noheader", "-o", "%P|%l|%m|%c|%G|%a|%f")
-NUMBERS = {"runtime": "time", "mem_mb": "mem", "cpus_per_task": "cpus-per-task"}
+SINFO = ("sinfo", "--noheader", "-o", "%P|%l|%c|%G|%a")
+NUMBERS = ("runtime", "mem_mb", "cpus_per_task")
 LOCALLY = "without Slurm `snakemake --cores all` runs everything on this machine"
 
 
@@ -75,12 +79,13 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
     ):
         jobs, finding = choose_partitions(jobs, Path(chosen_by))
         yield finding
-    yield check_partition(jobs, partitions)
+    partition = check_partition(jobs, partitions)
+    yield partition
     yield check_cores(content, jobs, partitions)
-    associations = _associations() if accounting.status == "ok" else None
-    yield check_account(jobs, associations, _default(partitions))
-    if any(job.resources.get("qos") for job in jobs):
-        yield check_qos(jobs, associations)
+    in_use = jobs if partition.status == "ok" else []
+    yield check_account(jobs, _accounts() if accounting.status == "ok" else None, in_use)
+    if any(job.resources.get("qos") for job in in_use):
+        yield check_qos(in_use, accounting.status == "ok")
     if wanted := content.get("slurm-reservation"):
         yield check_reservation(
             _plain(wanted), ask("scontrol", "--oneliner", "show", "reservation").out
@@ -141,7 +146,7 @@ def check_status_command(
 
 
 @dataclass(frozen=True)
-class Job:
+class JobKind:
     """A kind of job that the profile makes.
 
     rules: the GPU rules whose jobs are of this kind; empty: all other rules.
@@ -159,18 +164,24 @@ class Job:
             return [f"--gres={_plain(self.resources['gres'])}"]
         return [f"--gpus={_plain(model)}:{gpus}" if model else f"--gpus={gpus}"] if gpus else []
 
-    def options(self) -> list[str]:
-        """All other options of sbatch that the profile fixes, as in `--partition=gpu`."""
-        fixed = [
-            f"--{option}={_plain(self.resources[key])}"
+    def options(self, *keys: str) -> list[str]:
+        """Other options of sbatch that the profile fixes, as in `--partition=gpu`.
+
+        keys: resources; all, if none is named.
+        """
+        return [
+            f"--{option}={value}"
             for key, option in OPTIONS.items()
-            if self.resources.get(key) is not None
+            if key in (keys or OPTIONS) and (value := self._value(key))
         ]
-        return fixed + [
-            f"--{option}={self.resources[key]}"
-            for key, option in NUMBERS.items()
-            if isinstance(self.resources.get(key), int)
-        ]
+
+    def _value(self, key: str) -> str | int | None:
+        """A resource that does not depend on the job; the executor uses the first account."""
+        value = self.resources.get(key)
+        if key in NUMBERS:
+            return value if isinstance(value, int) else None
+        plain = _plain(value or "")
+        return re.split(r"[,\s]+", plain)[0] if key == "slurm_account" else plain
 
 
 def _plain(value: object) -> str:
@@ -178,65 +189,54 @@ def _plain(value: object) -> str:
     return str(value).strip("'\"")
 
 
-def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
+def jobs_of(profile: dict[str, Any], origin: Path) -> list[JobKind]:
     """The kinds of jobs that a profile makes: without a GPU, then with one, by resources."""
     for key in ("default-resources", "set-resources"):
         if not isinstance(profile.get(key) or {}, dict):
             raise InputError(f"{origin}: {key} must be a mapping, one `name: value` a line")
     common, own = profile.get("default-resources") or {}, profile.get("set-resources") or {}
     for_all = {option: profile[key] for key, option in FOR_ALL.items() if profile.get(key)}
-    kinds: dict[str, Job] = {}
+    kinds: dict[str, JobKind] = {}
     for rule in GPU_RULES:
         if not isinstance(own.get(rule, {}), dict):
             raise InputError(f"{origin}: set-resources: {rule} must be a mapping, as in {{gpu: 1}}")
         resources = common | {"gpu": 1} | own.get(rule, {}) | for_all
-        known = kinds.get(str(resources), Job((), resources))
-        kinds[str(resources)] = Job((*known.rules, rule), resources)
-    return [Job((), common | for_all), *kinds.values()]
+        known = kinds.get(str(resources), JobKind((), resources))
+        kinds[str(resources)] = JobKind((*known.rules, rule), resources)
+    return [JobKind((), common | for_all), *kinds.values()]
 
 
 @dataclass(frozen=True)
 class Partition:
     """A partition of the cluster.
 
-    limit: the longest run time. cpus, megabytes: of the largest node. gres: generic resources, as
-    in gpu:a100:4.
+    limit: the longest run time. cpus: of the largest node. gpus: generic resources, as in
+    gpu:a100:4.
     """
 
     up: bool
     default: bool
     limit: str
     cpus: int
-    megabytes: int
-    gres: frozenset[str]
-    features: frozenset[str]
-
-    @property
-    def gpus(self) -> list[str]:
-        """The generic resources that are GPUs."""
-        return sorted(resource for resource in self.gres if resource.startswith("gpu"))
+    gpus: tuple[str, ...]
 
 
 def read_partitions(listed: str) -> dict[str, Partition]:
     """Partitions by name, from the output of SINFO (one line per group of equal nodes)."""
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
-        name, limit, megabytes, cpus, gres, state, features = line.split("|")
-        plain = name.rstrip("*")
-        before = found.get(plain, Partition(False, False, "", 0, 0, frozenset(), frozenset()))
+        name, limit, cpus, gres, state = line.split("|")
+        plain, count = name.rstrip("*"), int(cpus.rstrip("+"))
+        gpus = {part for part in re.split(r",(?![^(]*\))", gres) if part.startswith("gpu")}
+        if plain in found:
+            count, gpus = max(count, found[plain].cpus), gpus | set(found[plain].gpus)
         found[plain] = Partition(
-            up=state == "up",
-            default=name.endswith("*"),
-            limit=limit,
-            cpus=max(before.cpus, int(cpus.rstrip("+"))),
-            megabytes=max(before.megabytes, int(megabytes.rstrip("+"))),
-            gres=before.gres | set(re.split(r",(?![^(]*\))", gres)),
-            features=before.features | set(features.split(",")) - {"(null)"},
+            state == "up", name.endswith("*"), limit, count, tuple(sorted(gpus))
         )
     return found
 
 
-def _partitions_of(jobs: Iterable[Job]) -> set[str]:
+def _partitions_of(jobs: Iterable[JobKind]) -> set[str]:
     """Partitions to which jobs are sent; "" is the default partition."""
     return {
         part
@@ -249,7 +249,7 @@ def _default(partitions: dict[str, Partition]) -> str:
     return next((name for name, partition in partitions.items() if partition.default), "")
 
 
-def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
+def check_partition(jobs: Iterable[JobKind], partitions: dict[str, Partition]) -> Finding:
     """Whether the partitions of the jobs exist and are up; unnamed, whether there is a default."""
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
@@ -282,49 +282,14 @@ def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Fi
 
 
 PARTITION_FILE = (
-    "# What the partitions of this cluster take: `singflow doctor --write-partitions` wrote it "
-    "from sinfo, by the largest node of each.\n"
+    "# What the partitions of this cluster take: `singflow doctor --write-partitions` asked the "
+    "generator of Snakemake's executor.\n"
     "# The executor sends every job without a slurm_partition to the one that it fits best: "
     "slurm-partition-config in slurm/config.yaml\n"
     "# names this file. Take out partitions that you may not use or do not want, and lower limits "
-    "that sinfo does not know, as those of\n"
-    "# an account or a QOS.\n"
+    "that Slurm does not tell, as those of\n"
+    "# an account or a QOS. max_gpu may count the GPUs of all nodes of a partition.\n"
 )
-
-
-def partition_file(partitions: dict[str, Partition]) -> str:
-    """A first partition file for the executor (YAML), without partitions that are down."""
-    return PARTITION_FILE + yaml.safe_dump(
-        {
-            "partitions": {
-                name: _limits(partition) for name, partition in partitions.items() if partition.up
-            }
-        },
-        sort_keys=False,
-    )
-
-
-def _limits(partition: Partition) -> dict[str, Any]:
-    """Limits of a partition under the executor's names.
-
-    The run time is in minutes, because the executor would read 30:00 as thirty hours.
-    """
-    gpus = [
-        (model, int(count))
-        for resource in partition.gpus
-        for model, count in re.findall(r"^gpu:(?:([^:,()]+):)?(\d+)", resource)
-    ]
-    found: dict[str, Any] = {"max_mem_mb": partition.megabytes, "max_threads": partition.cpus}
-    if time := re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", partition.limit):
-        days, hours, minutes, _ = (int(digits or 0) for digits in time.groups())
-        found = {"max_runtime": 24 * 60 * days + 60 * hours + minutes} | found
-    if gpus:
-        found["max_gpu"] = max(count for _, count in gpus)
-        if all(model for model, _ in gpus):
-            found["available_gpu_models"] = sorted({model for model, _ in gpus})
-    if partition.features:
-        found["available_constraints"] = sorted(partition.features)
-    return found
 
 
 def write_partition_file(path: Path) -> None:
@@ -336,53 +301,50 @@ def write_partition_file(path: Path) -> None:
         raise InputError(
             f"{' '.join(SINFO)}: {answer.words}: run this on a machine of a Slurm cluster"
         )
+    from snakemake_executor_plugin_slurm.partitions import generate_partitions_from_slurm_query  # type: ignore[import-untyped]
+
+    known = read_partitions(answer.out)
+    limits = generate_partitions_from_slurm_query(None)["partitions"]
+    up = {name: limit for name, limit in limits.items() if _up(name, known)}
+    for name, limit in up.items():  # the generator sees GPUs only where Slurm accounts for them
+        if counts := re.findall(r"gpu:(?:[^:,()]+:)?(\d+)", ",".join(known[name].gpus)):
+            limit.setdefault("max_gpu", max(map(int, counts)))
     with atomic(path) as temporary:
-        temporary.write_text(partition_file(read_partitions(answer.out)), encoding="utf-8")
+        written = yaml.safe_dump({"partitions": up}, sort_keys=False)
+        temporary.write_text(PARTITION_FILE + written, encoding="utf-8")
 
 
-def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
-    """The jobs with the partitions that the executor would choose by a partition file.
+def choose_partitions(jobs: list[JobKind], path: Path) -> tuple[list[JobKind], Finding]:
+    """The jobs with the partitions that the executor chooses by a partition file.
 
     Only the profile is considered: memory and run time of a job depend on the study.
     """
-    from snakemake_executor_plugin_slurm.partitions import read_partition_file  # type: ignore[import-untyped]
+    from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
     from snakemake_interface_common.exceptions import WorkflowError
 
-    name = "partition file"
+    name, sent, words = "partition file", [], []
     try:
         choices = read_partition_file(path)
     except (WorkflowError, TypeError, ValueError, AttributeError, KeyError) as error:
-        return jobs, Finding(
-            name,
-            "fail",
-            f"{path}: {error}",
-            "correct it, or write it anew: `singflow doctor --write-partitions FILE`",
-        )
-    sent, words = [], []
+        fix = "correct it, or write it anew: `singflow doctor --write-partitions FILE`"
+        return jobs, Finding(name, "fail", f"{path}: {error}", fix)
+    silent = logging.Logger("executor", logging.CRITICAL)
     for job in jobs:
         if not job.resources.get("slurm_partition"):
+            kind = ", ".join(job.rules) or "jobs without a GPU"
             asked = {
                 key: _plain(value) if isinstance(value, str) else value
                 for key, value in job.resources.items()
             }
-            scores = {
-                choice.name: choice.score_job_fit(SimpleNamespace(resources=asked, threads=1))
-                for choice in choices
-            }
-            fitting = {partition: score for partition, score in scores.items() if score is not None}
-            kind = ", ".join(job.rules) or "jobs without a GPU"
-            if not fitting:
+            request = SimpleNamespace(name=kind, resources=asked, threads=1)
+            best = get_best_partition(choices, request, silent)
+            if not best:
                 fix = (
                     "correct its max_gpu, available_gpu_models, available_constraints or "
                     "max_runtime, or write slurm_partition"
                 )
-                return jobs, Finding(
-                    name,
-                    "fail",
-                    f"no partition of {path} takes {kind}: they go to the default one",
-                    fix,
-                )
-            best = max(fitting, key=lambda partition: fitting[partition])
+                found = f"no partition of {path} takes {kind}: they go to the default one"
+                return jobs, Finding(name, "fail", found, fix)
             words.append(f"{kind}: {best}")
             job = replace(job, resources=job.resources | {"slurm_partition": best})
         sent.append(job)
@@ -391,7 +353,7 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
 
 
 def check_cores(
-    profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]
+    profile: dict[str, Any], jobs: Iterable[JobKind], partitions: dict[str, Partition]
 ) -> Finding:
     """Whether some node has the CPUs that a job with several steps may ask for (`cores`)."""
     default = _default(partitions)
@@ -425,133 +387,67 @@ def _up(name: str, partitions: dict[str, Partition]) -> bool:
     return name in partitions and partitions[name].up
 
 
-@dataclass(frozen=True)
-class Association:
-    """What Slurm allows a user: an account with these QOS in a partition ("": in any)."""
-
-    account: str
-    partition: str
-    qos: frozenset[str]
-
-
-def _associations() -> list[Association]:
-    user = ("assoc", f"user={getpass.getuser()}", "format=account,partition,qos")
-    listed = [
-        line.split("|")
-        for line in ask("sacctmgr", "--noheader", "--parsable2", "show", *user)
-        .out.lower()
-        .splitlines()
-    ]
-    return [
-        Association(account, partition, frozenset(qos.split(",")))
-        for account, partition, qos in listed
-    ]
+def _accounts() -> dict[str, str]:
+    """The user's accounts in lower case, with the words for where each holds."""
+    user = ("assoc", f"user={getpass.getuser()}", "format=account,partition")
+    listed = ask("sacctmgr", "--noheader", "--parsable2", "show", *user).out.lower().splitlines()
+    return {
+        account: f"{account} (in {partition})" if partition else account
+        for account, partition in (line.split("|") for line in listed)
+    }
 
 
-def _accounts_of(job: Job) -> list[str]:
+def _accounts_of(job: JobKind) -> list[str]:
     """The accounts of a kind of job, as the executor reads them; it uses the first."""
-    return (
-        re.split(r"[,\s]+", _plain(job.resources["slurm_account"]))
-        if job.resources.get("slurm_account")
-        else []
-    )
+    return re.split(r"[,\s]+", _plain(job.resources.get("slurm_account") or ""))
 
 
 def check_account(
-    jobs: Iterable[Job], associations: list[Association] | None, default: str
+    jobs: list[JobKind], known: dict[str, str] | None, asked_for: Iterable[JobKind]
 ) -> Finding:
-    """Whether the accounts of the jobs are the user's, and hold in the partitions of the jobs.
+    """Whether the accounts of the jobs are the user's, and Slurm takes them.
 
-    associations: of the user, in lower case; None if accounting is off. default: the default
-    partition.
+    known: the user's accounts; None if accounting is off. asked_for: the jobs that Slurm is asked
+    about: those with a partition that is up.
     """
-    jobs = list(jobs)
-    wanted = sorted({account for job in jobs for account in _accounts_of(job)})
+    wanted = sorted({account for job in jobs for account in _accounts_of(job) if account})
     named = ", ".join(wanted) or "the profile names none"
-    if associations is None:
+    if known is None:
         return Finding("account", "ok", f"{named}; accounting is off, so none is asked for")
-    if not associations:
+    if not known:
         fix = "ask who runs the cluster for an account, if jobs are refused"
         return Finding("account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", fix)
-    known = sorted(
-        {
-            f"{association.account} (in {association.partition})"
-            if association.partition
-            else association.account
-            for association in associations
-        }
-    )
     fix = (
         "write slurm_account in the profile, for all jobs or beside a slurm_partition: "
-        f"{', '.join(known)}"
+        f"{', '.join(sorted(known.values()))}"
     )
-    wrong = [
-        account
-        for account in wanted
-        if account.lower() not in {association.account for association in associations}
-    ]
+    wrong = ", ".join(account for account in wanted if account.lower() not in known)
     if wrong:
-        return Finding(
-            "account", "fail", f"{', '.join(wrong)}: not an account of {getpass.getuser()}", fix
-        )
+        return Finding("account", "fail", f"{wrong}: not an account of {getpass.getuser()}", fix)
     if not wanted:
-        return Finding(
-            "account", "warn", "the profile names none: it is guessed for every job", fix
-        )
-    allowed = {(association.account, association.partition) for association in associations}
-    pairs = {
-        (_accounts_of(job)[0], name or default)
-        for job in jobs
-        if _accounts_of(job)
-        for name in _partitions_of([job])
-    }
-    astray = [
-        f"{account} in {name}"
-        for account, name in sorted(pairs)
-        if not allowed & {(account.lower(), ""), (account.lower(), name.lower())}
-    ]
-    if astray:
-        return Finding(
-            "account",
-            "fail",
-            f"{', '.join(astray)}: the account does not hold in this partition",
-            fix,
-        )
+        found = "the profile names none: it is guessed for every job"
+        return Finding("account", "warn", found, fix)
+    for job in asked_for:
+        answer = _accepted(job.options("slurm_account", "slurm_partition"))
+        if not answer.ok:
+            where = _plain(job.resources.get("slurm_partition") or "the default partition")
+            found = f"{_accounts_of(job)[0]} in {where} is refused: {answer.words}"
+            return Finding("account", "fail", found, fix)
     return Finding("account", "ok", named)
 
 
-def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Finding:
-    """Whether the account of every job has the QOS that the job asks for.
-
-    associations: as in check_account().
-    """
+def check_qos(jobs: Iterable[JobKind], accounting: bool) -> Finding:
+    """Whether Slurm takes the QOS of every job."""
     fix = "take it out of the profile (slurm-qos, or qos of a rule)"
-    pairs = {
-        (_plain(job.resources["qos"]), *_accounts_of(job)[:1])
-        for job in jobs
-        if job.resources.get("qos")
-    }
-    named = ", ".join(sorted({qos for qos, *_ in pairs}))
-    if associations is None:
+    wanted = [job for job in jobs if job.resources.get("qos")]
+    named = ", ".join(sorted({_plain(job.resources["qos"]) for job in wanted}))
+    if not accounting:
         return Finding("QOS", "fail", f"{named}, but accounting is off: Slurm has none", fix)
-    for qos, *account in sorted(pairs):
-        has = sorted(
-            {
-                name
-                for known in associations
-                if not account or known.account == account[0].lower()
-                for name in known.qos
-            }
-            - {""}
-        )
-        if qos.lower() not in has:
-            whose = f"of account {account[0]}" if account else f"of {getpass.getuser()}"
-            return Finding(
-                "QOS",
-                "fail",
-                f"{qos}: not a QOS {whose}",
-                f"{fix}, or write one of these: {', '.join(has) or 'none'}",
-            )
+    for job in wanted:
+        answer = _accepted(job.options("slurm_account", "slurm_partition", "qos"))
+        if not answer.ok:
+            found = f"{_plain(job.resources['qos'])} is refused: {answer.words}"
+            return Finding("QOS", "fail", found, fix)
     return Finding("QOS", "ok", named)
 
 
@@ -579,7 +475,7 @@ def check_reservation(name: str, listed: str) -> Finding:
     )
 
 
-def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
+def check_gpu_request(job: JobKind, partitions: dict[str, Partition]) -> Finding:
     """Whether Slurm accepts the job's GPU request; if not, whether it accepts the other form."""
     name = "GPU request"
     rules = ", ".join(job.rules)
@@ -590,7 +486,7 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
             f"the profile asks for none: {rules} run on CPUs",
             "write gpu: 1 for them under set-resources",
         )
-    answer = _accepted(job, job.request)
+    answer = _accepted([*job.options(), *job.request])
     if answer.ok:
         return Finding(name, "ok", f"{' '.join(job.request)} is accepted ({rules})")
     found = f"{' '.join([*job.options(), *job.request])} is refused ({rules}): {answer.words}"
@@ -601,7 +497,7 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
         if by_count
         else ("--gpus=1", "{gpu: 1}")
     )
-    if _accepted(job, [alternative]).ok:
+    if _accepted([*job.options(), alternative]).ok:
         return Finding(
             name,
             "fail",
@@ -622,5 +518,6 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
     return Finding(name, "fail", found, with_gpus if where else none)
 
 
-def _accepted(job: Job, request: list[str]) -> Answer:
-    return ask("sbatch", "--test-only", *job.options(), *request, "--wrap=true", seconds=30)
+def _accepted(options: Iterable[str]) -> Answer:
+    """What Slurm says of a job with these options, which is not submitted."""
+    return ask("sbatch", "--test-only", *options, "--wrap=true", seconds=30)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section, outside
@@ -64,8 +65,15 @@ def read_accepted(file: Path) -> dict[str, Acceptance]:
         raise InputError(explain(error, Acceptance, str(file))) from None
 
 
+def step_files(root: Path = Path()) -> dict[str, Path]:
+    """The program of every step of a checkout: a script, or the module of a figure."""
+    figures = (root / "src" / PACKAGE / "figures").glob("plot_*.py")
+    files = [*(root / "scripts").glob("*.py"), *figures]
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
+
+
 class Code:
-    """The code of a checkout: its package in src/, its steps in scripts/."""
+    """The code of a checkout: its package in src/, and the programs of its steps."""
 
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
@@ -79,7 +87,7 @@ class Code:
 
     def computed(self) -> dict[str, str]:
         """The digest of the present code of every step."""
-        return self._kept or {path.stem: self._computed(path.stem) for path in self._scripts()}
+        return self._kept or {step: self._computed(step) for step in step_files(self._root)}
 
     def digests(self) -> dict[str, str]:
         """The result of digest() for every step."""
@@ -93,16 +101,14 @@ class Code:
         """
         return self._made_with(step, self._kept.get(step) or self._computed(step))
 
-    def _scripts(self) -> list[Path]:
-        return sorted((self._root / "scripts").glob("*.py"))
-
     @cached_property
     def _kept(self) -> dict[str, str]:
         """The result of computed(), cached in a file until a source file changes.
 
         Empty if a source file cannot be parsed.
         """
-        files = [*self._scripts(), *sorted((self._root / "src" / PACKAGE).rglob("*.py"))]
+        folders = self._root / "scripts", self._root / "src" / PACKAGE
+        files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
         code = [f"{path.relative_to(self._root)} {sha256_of(path)}\n" for path in files]
         of = hashlib.sha256("".join([*code, sha256_of(Path(__file__))]).encode()).hexdigest()
         file = self._root / outside(str(KEPT))
@@ -111,7 +117,7 @@ class Code:
             if known["of"] == of:
                 return dict(known["digests"])
         with suppress(SyntaxError):
-            digests = {path.stem: self._computed(path.stem) for path in self._scripts()}
+            digests = {step: self._computed(step) for step in step_files(self._root)}
             with suppress(OSError):
                 write_json(file, {"of": of, "digests": digests})
             return digests
@@ -124,13 +130,13 @@ class Code:
     def _computed(self, step: str) -> str:
         """SHA-256 (hexadecimal) of the code that a step reaches, the same for every Python version.
 
-        A step reaches its script, the functions, classes and constants of the package that the
-        script names, those that they name in turn, and the statements that run when one of their
+        A step reaches its program, the functions, classes and constants of the package that the
+        program names, those that they name in turn, and the statements that run when one of their
         modules is loaded. These do not count: comments, docstrings, formatting, annotations outside
         classes, defaults and descriptions of fields, the position of a definition, and the modules
         in CHECKS.
         """
-        waiting = list(_Module.read(self._root / f"scripts/{step}.py").parts)
+        waiting = list(_Module.read(step_files(self._root)[step]).parts)
         seen: set[int] = set()
         lines: set[str] = set()
         while waiting:
@@ -255,7 +261,7 @@ def archives_of(study: Mapping[str, Any]) -> str | None:
     return archives.state(
         outside(data["root"]),
         data["archives"],
-        Path("results", study["study"], "data/manifest.parquet"),
+        CATALOG["manifest"].at(Path("results", study["study"])),
     )
 
 

@@ -31,12 +31,15 @@ def spell(values: Mapping[str, Any]) -> str:
 
 
 def named(keys: list[str]) -> dict[str, str]:
-    """Keys by the flags under which a step gets them: the last part of the key, or the name before `=`."""
+    """Keys by their flags: the last part of the key, or the name before `=`."""
     return {key.partition("=")[0].rpartition(".")[2]: key.rpartition("=")[2] for key in keys}
 
 
 def flags_of(study: Mapping[str, Any], keys: list[str]) -> str:
-    """Flags of a command: sections, then lists, then single values, as DVC can tell them apart."""
+    """Flags of a command: sections, then lists, then single values, as DVC can tell them apart.
+
+    An empty section leaves two spaces, as in DVC.
+    """
     values = {name: at(study, key) for name, key in named(keys).items()}
     sections = [spell(value) for value in values.values() if isinstance(value, dict)]
     lists = {name: value for name, value in values.items() if isinstance(value, list)}
@@ -45,4 +48,4 @@ def flags_of(study: Mapping[str, Any], keys: list[str]) -> str:
         for name, key in named(keys).items()
         if not isinstance(values[name], dict | list)
     ]
-    return " ".join(filter(None, [*sections, spell(lists), *single]))
+    return " ".join([*sections, *([spell(lists)] if lists else []), *single])

@@ -125,21 +125,26 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     os.environ.clear()
     os.environ.update(asked["environment"])
     words = asked["words"]
-    sys.argv[:], sys.orig_argv[:] = words, [sys.executable, *words]
+    is_module = words[0] == "-m"
+    sys.argv[:], sys.orig_argv[:] = words[is_module:], [sys.executable, *words]
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [str(Path(words[0]).absolute().parent), *filter(None, paths)]
+    folder = Path.cwd() if is_module else Path(words[0]).absolute().parent
+    sys.path[:0] = [str(folder), *filter(None, paths)]
     return words
 
 
-def _leave(program: str) -> NoReturn:
-    """Run a program and end as Python does, but without unloading the modules.
+def _leave(words: list[str]) -> NoReturn:
+    """Run a file, or a module after `-m`, and end as Python does, but without unloading modules.
 
     Functions that libraries registered with atexit still run: they flush logs and join child
     processes.
     """
     status = 0
     try:
-        runpy.run_path(program, run_name="__main__")
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         if status and not isinstance(end.code, int):
@@ -167,5 +172,5 @@ if __name__ == "__main__":
             runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
     # Otherwise the garbage collector of every fork would write to this memory, and so copy it.
     gc.freeze()
-    if program := _serve(listening, 0, int(group)):
-        _leave(program[0])
+    if words := _serve(listening, 0, int(group)):
+        _leave(words)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from singflow.engines.code import step_files
+
 FOLDER = Path(__file__).parent
 SERVER, CLIENT = FOLDER / "fork_server.py", FOLDER / "fork_client.py"
 FEWEST = 12  # steps: for shorter runs, loading the libraries is not worth it
@@ -48,8 +50,8 @@ LIBRARIES = [
 # A process with threads must not fork.
 ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SHIM = """#!/bin/sh
-case "$1" in
-  scripts/*.py) exec {python} -IS {client} {socket} "$@" ;;
+case "$1 $2" in
+  scripts/*.py\\ * | "-m singflow.figures."*) exec {python} -IS {client} {socket} "$@" ;;
   *) exec {python} "$@" ;;
 esac
 """
@@ -85,7 +87,7 @@ class Forks:
         Only steps in Snakemake's process group `group` are forks. events: file that gets a line of
         JSON for every step that ended.
         """
-        steps = sorted(Path("scripts").resolve().glob("*.py"))
+        steps = [path.resolve() for path in step_files().values()]
         with events.open("ab") as told, self.log.open("wb") as log:
             self.server = subprocess.Popen(
                 [sys.executable, "-Ps", SERVER, self.socket, str(group), *LIBRARIES, *steps],

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from singflow.artifacts.files import write_bytes
+from singflow.engines.code import step_files
 from singflow.engines.forks import FEWEST, Forks, possible
 
 POLL = 0.2  # seconds between two readings of the events
@@ -145,7 +146,7 @@ class Run:
 
 
 def _is_step(rule: str) -> bool:
-    return Path("scripts", f"{rule}.py").is_file()
+    return rule in step_files()
 
 
 def _name(job: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The stages of dvc.yaml, made from the rules of the Snakefile.
+"""What git keeps of the rules and the catalog: stages, groups of jobs on Slurm, tables in the docs.
 
-`python -m singflow.engines.stages` writes them.
+`python -m singflow.engines.stages` writes dvc.yaml, slurm/config.yaml and docs/artifacts.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.engines.code import FILE
 from singflow.engines.flags import QUOTED, named
 
@@ -58,7 +59,7 @@ def placeholders(section: type[Any], key: str = "") -> Any:
 
 
 def flags_placeholder(keys: list[str]) -> str:
-    """What stands for flags_of(): sections and single values as placeholders, lists as `$(item.flags name=key)`."""
+    """What stands for flags_of(): placeholders, for lists as in `$(item.flags name=key)`."""
     from singflow.config.study import Study
 
     kinds: dict[str, list[str]] = {"section": [], "list": [], "single": []}
@@ -77,8 +78,8 @@ def flags_placeholder(keys: list[str]) -> str:
     return " ".join([*kinds["section"], *lists, *kinds["single"]])
 
 
-def read_stages(root: Path) -> dict[str, Any]:
-    """The stages of a checkout by name, as dvc.yaml holds them, in the order of the rules."""
+def read_rules(root: Path) -> list[Rule]:
+    """The rules of the steps of a checkout, with placeholders for the values of the study."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
@@ -93,7 +94,12 @@ def read_stages(root: Path) -> dict[str, Any]:
             snakefile=root / "Snakefile",
             workdir=root,
         )._workflow
-        steps = {rule.name: _stage(rule) for rule in workflow.rules if rule.shellcmd}
+        return [rule for rule in workflow.rules if rule.shellcmd]
+
+
+def stages_of(rules: list[Rule]) -> dict[str, Any]:
+    """The stages by name, as dvc.yaml holds them, in the order of the rules."""
+    steps = {rule.name: _stage(rule) for rule in rules}
     first = {
         "cmd": f"python scripts/{FIRST}.py --params params.yaml --output {FILE}",
         "always_changed": True,
@@ -187,7 +193,7 @@ def _is_metrics(path: str) -> bool:
     return path.endswith((IN_GIT, "/tables/translators.json"))
 
 
-def pipeline(file: Path) -> str:
+def pipeline(file: Path, rules: list[Rule]) -> str:
     """The text for dvc.yaml: stages from the rules, every figure as a plot, the rest unchanged."""
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import FoldedScalarString
@@ -198,7 +204,7 @@ def pipeline(file: Path) -> str:
         text.fold_pos = [space.start() for space in re.finditer(" (?=--)", command)]
         return text
 
-    stages = read_stages(file.parent)
+    stages = stages_of(rules)
     for stage in stages.values():
         body = stage.get("do", stage)
         body["cmd"] = folded(body["cmd"])
@@ -219,14 +225,53 @@ def pipeline(file: Path) -> str:
     return text.getvalue()
 
 
-def main(file: Path, *options: str) -> None:
-    """Write dvc.yaml; with --check, only end with a message if it is out of date."""
-    text = pipeline(file)
-    if "--check" not in options:
-        file.write_text(text, encoding="utf-8")
-    elif text != file.read_text(encoding="utf-8"):
-        sys.exit(f"{file}: is not what the rules say: `make dvc.yaml` writes it")
+def profile(file: Path, rules: list[Rule]) -> str:
+    """The text for slurm/config.yaml: groups of jobs from the catalog, the rest unchanged."""
+    from snakemake.io import strip_wildcard_constraints
+
+    groups = {artifact.path: artifact.group for artifact in CATALOG.values()}
+    lines = ["groups:\n"]
+    for rule in rules:
+        group = groups[strip_wildcard_constraints(rule.output[0]).split("/", 2)[2]]
+        lines += [f"  {rule.name}: {group}\n"] if group not in ("local", "") else []
+    text = file.read_text(encoding="utf-8")
+    return re.sub(r"^groups:\n(?:  .*\n)*", "".join(lines), text, flags=re.MULTILINE)
+
+
+def page(file: Path, rules: list[Rule]) -> str:
+    """The text for docs/artifacts.md: both tables from the catalog, the rest unchanged."""
+    text, tables, others = file.read_text(encoding="utf-8"), [], []
+    for artifact in CATALOG.values():
+        path, about = Path(artifact.path), artifact.about.replace("|", r"\|")
+        if path.match("tables/*.csv"):
+            tables.append(f"| `{path.name}` | {about} |\n")
+        elif about:
+            place = artifact.path.replace("{", "<").replace("}", ">")
+            others.append(f"| `{place}` | {about} |\n")
+    text = _with_rows(text, "| path | content |", others)
+    return _with_rows(text, "| table | one row is |", tables)
+
+
+def _with_rows(text: str, header: str, rows: list[str]) -> str:
+    """A text in which the table of two columns with this header has these rows."""
+    start = f"{header}\n| --- | --- |\n"
+    return re.sub(re.escape(start) + r"(?:\|.*\n)*", lambda _: start + "".join(rows), text)
+
+
+WRITTEN = {"dvc.yaml": pipeline, "slurm/config.yaml": profile, "docs/artifacts.md": page}
+
+
+def main(root: Path, *options: str) -> None:
+    """Write the files; with --check, only end with a message if one is out of date."""
+    rules = read_rules(root)
+    for name, text_for in WRITTEN.items():
+        file = root / name
+        text = text_for(file, rules)
+        if "--check" not in options:
+            file.write_text(text, encoding="utf-8")
+        elif text != file.read_text(encoding="utf-8"):
+            sys.exit(f"{file}: is not what the rules say: `make dvc.yaml` writes it")
 
 
 if __name__ == "__main__":
-    main(Path("dvc.yaml"), *sys.argv[1:])
+    main(Path(), *sys.argv[1:])

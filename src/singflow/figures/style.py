@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from singflow.artifacts.files import write_bytes
+from singflow.cli import Step
 
 plt.rcdefaults()  # ignore the user's matplotlibrc
 # Palette of Okabe and Ito, safe for colour-blind readers; black last.
@@ -55,6 +56,16 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
         figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=edges)
         write_bytes(path, buffer.getvalue())
     plt.close(figure)
+
+
+def write_figure(flags: Step, name: str, figure: Figure) -> None:
+    """Write a figure of the study in both formats."""
+    save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in ("png", "pdf")))
+
+
+def of_space(table: pd.DataFrame, space: str) -> pd.DataFrame:
+    """The rows of a space in a table of the study, by model."""
+    return table[table["space"] == space].set_index("model")
 
 
 def bare(model: str) -> str:

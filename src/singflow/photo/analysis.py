@@ -3,19 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.metrics import Removal, angle_deg, remove
+from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, share, unit
 from singflow.analyses.steering import NullDirections, null_directions, steer
 from singflow.analyses.tables import ZERO
 from singflow.artifacts.tensors import Tensors
-from singflow.data.manifest import fill, prompt_of
-from singflow.photo.fits import Trained, attribute_scores
+from singflow.photo.fits import Fits
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    from singflow.photo.study import Photos
+    from singflow.photo.texts import Texts
+    from singflow.photo.towers import Classifier
 
 LIKELIEST = 5
 CHUNK = 4096  # number of texts whose angles are computed at once
@@ -46,7 +50,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Usual:
+class KnownScores:
     """Scores, of shape (n,), of the known images that a photo is compared with."""
 
     is_deg: np.ndarray
@@ -54,27 +58,33 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class Artifacts:
+class Loaded:
     """A model and a space, with all that the analysis of a photo needs.
 
-    head: weight (C, d) and bias (C,). class_texts and class_embeddings (C, m): one text per class.
-    basis: V_0 (d, k). removed: the map T V_0 V_0^T. concepts: P phrases of a study, with embeddings
-    (P, m). usual: None if there are no known images. fits: None if the images that the translator
-    was fitted on are not available.
+    class_texts and class_embeddings (C, m): one text per class. basis: V_0 (d, k). concepts: P
+    phrases of a study, with embeddings (P, m). known: None if there are no known images. fits: None
+    if the images that the translator was fitted on are not available. photos: searched for the
+    nearest photos. training: hashes of the images that the translator was fitted on.
     """
 
+    classifier: "Classifier"
+    texts: "Texts"
     setting: Setting
-    head: Tensors
-    class_names: list[str]
     class_texts: list[str]
     class_embeddings: np.ndarray
     basis: np.ndarray
     translator: Affine
-    removed: Affine
     concepts: list[str]
     concept_embeddings: np.ndarray
-    usual: Usual | None
-    fits: Trained | None
+    known: KnownScores | None = None
+    fits: Fits | None = None
+    photos: "Photos | None" = None
+    training: frozenset[str] = frozenset()
+
+    @cached_property
+    def removed(self) -> Affine:
+        """The map T V_0 V_0^T."""
+        return share(self.translator, self.basis)
 
     @cached_property
     def steering(self) -> tuple[Affine, np.ndarray]:
@@ -210,30 +220,7 @@ class Analysis:
     lost: list[Movement]
     nearest: list[Neighbour]
     note: str
-
-
-def stored_texts(
-    names: dict[str, list[str]],
-    tensors: Tensors,
-    label_templates: list[str],
-    concept_templates: list[str],
-    prompts: dict[str, str],
-) -> dict[str, np.ndarray]:
-    """Stored embeddings of a study by text, for the texts that it embedded word for word.
-
-    A mean over several templates is left out, because it is not the embedding of any text.
-    `prompts` has the text of every label, as in the manifest.
-    """
-    stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
-    if len(concept_templates) == 1:
-        filled = [fill(concept_templates[0], concept) for concept in names["concepts"]]
-        stored |= dict(zip(filled, tensors["concept_embeddings"], strict=True))
-    for label, embedding in zip(names["labels"], tensors["label_embeddings"], strict=True):
-        if prompts[label] != prompt_of(label):
-            stored[prompts[label]] = embedding
-        elif len(label_templates) == 1:
-            stored[fill(label_templates[0], label)] = embedding
-    return stored
+    setting: Setting
 
 
 def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> list[Prediction]:
@@ -246,7 +233,7 @@ def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> 
 
 def analyze_feature(
     features: np.ndarray,
-    artifacts: Artifacts,
+    loaded: Loaded,
     texts: dict[str, np.ndarray],
     extremes: int,
     nearest: Callable[[np.ndarray], list[Neighbour]],
@@ -257,58 +244,71 @@ def analyze_feature(
     `extremes` limits the length of every list of classes or concepts. `nearest` finds the photos
     nearest to the two translated features (2, m).
     """
-    removal = remove(features, artifacts.translator, artifacts.removed)
-    predictions = predict(features, artifacts.head, artifacts.class_names)
-    ranked, usual, fits = artifacts.basis.shape[1] > 0, artifacts.usual, artifacts.fits
-    unlike = fits.unlike(features) if fits and ranked else ""
-    drawn = fits.floor.removal(features) if fits and ranked and not unlike else None
-    judged = drawn is not None and artifacts.setting.verdict != ZERO
-    wanted = np.stack(list(texts.values())) if texts else artifacts.class_embeddings[:0]
-    embeddings = [artifacts.class_embeddings, artifacts.concept_embeddings, wanted]
-    of_classes, *scores = [_scores(removal, vectors) for vectors in embeddings]
-    chance, *chances = [
-        attribute_scores(drawn, vectors) if drawn and judged else np.empty((0, len(vectors)))
-        for vectors in embeddings
-    ]
-    contrast, mean = _contrast(of_classes[2:])[0], of_classes[2].mean()
-    classes = _movements(artifacts.class_names, of_classes, contrast, chance)
-    concepts, asked = (
-        _movements(names, angles, angles[2] - mean, drawn_as)
-        for names, angles, drawn_as in zip(
-            (artifacts.concepts, list(texts)), scores, chances, strict=True
-        )
-    )
-    gained, lost = _beyond(classes, contrast, _contrast(chance), extremes)
-    concepts_gained, concepts_lost = _beyond(concepts, scores[0][2], chances[0], extremes)
-    is_deg, energy = (
-        float(removal.image_score()[0]),
-        float(null_energy(features, artifacts.basis)[0]),
-    )
+    classifier, fits, known = loaded.classifier, loaded.fits, loaded.known
+    removal = remove(features, loaded.translator, loaded.removed)
+    predictions = predict(features, classifier.head, classifier.class_names)
+    has_null = loaded.basis.shape[1] > 0
+    unlike = fits.unlike(features) if fits and has_null else ""
+    drawn = fits.chance_removal(features) if fits and has_null and not unlike else None
+    judged = drawn is not None and loaded.setting.verdict != ZERO
+    wanted = np.stack(list(texts.values())) if texts else loaded.class_embeddings[:0]
+    scores, chances = [], []
+    for embeddings in (loaded.class_embeddings, loaded.concept_embeddings, wanted):
+        before, after = angles_to_texts(removal, embeddings)[:, 0]
+        scores.append(np.stack([before, after, before - after]))
+        chance = np.empty((0, len(embeddings)))
+        if drawn and judged:
+            chance = np.subtract(*angles_to_texts(drawn, embeddings))
+        chances.append(chance)
+    class_as, mean = scores[0][2], scores[0][2].mean()
+    contrast = _contrast(class_as[None])[0]
+    classes = _movements(classifier.class_names, scores[0], contrast, chances[0])
+    concepts = _movements(loaded.concepts, scores[1], scores[1][2] - mean, chances[1])
+    asked = _movements(list(texts), scores[2], scores[2][2] - mean, chances[2])
+    classes_gained, classes_lost = _beyond(classes, contrast, _contrast(chances[0]), extremes)
+    gained, lost = _beyond(concepts, scores[1][2], chances[1], extremes)
+    is_deg = float(removal.image_score()[0])
+    energy = float(null_energy(features, loaded.basis)[0])
+    equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
     return Analysis(
         predictions=predictions,
         is_deg=is_deg,
-        is_percentile=percentile(usual.is_deg, is_deg) if usual and ranked else None,
+        is_percentile=percentile(known.is_deg, is_deg) if known and has_null else None,
         chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
         null_energy=energy,
-        null_energy_percentile=percentile(usual.null_energy, energy) if usual and ranked else None,
-        logit_change=float(
-            logit_change(
-                artifacts.head["weight"], features, remove_null(features, artifacts.basis)
-            )[0]
+        null_energy_percentile=(
+            percentile(known.null_energy, energy) if known and has_null else None
         ),
+        logit_change=float(logit_change(classifier.weight, features, equivalent)[0]),
         unlike=unlike,
-        predicted=replace(classes[best], text=artifacts.class_texts[best]),
+        predicted=replace(classes[best], text=loaded.class_texts[best]),
         texts=asked,
-        reach=[reach(features, artifacts, text, embedding) for text, embedding in texts.items()],
+        reach=[reach(features, loaded, text, embedding) for text, embedding in texts.items()],
         judged=judged,
-        classes_gained=gained,
-        classes_lost=lost,
-        gained=concepts_gained,
-        lost=concepts_lost,
+        classes_gained=classes_gained,
+        classes_lost=classes_lost,
+        gained=gained,
+        lost=lost,
         nearest=nearest(np.concatenate([removal.original, removal.equivalent])),
         note=note,
+        setting=loaded.setting,
     )
+
+
+def percentile(scores: np.ndarray, score: float) -> float:
+    """Percentage of scores below a score; equal scores count half."""
+    return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
+
+
+def angles_to_texts(removal: Removal, texts: np.ndarray) -> np.ndarray:
+    """Angles of n rows to p texts before and after null removal: (2, n, p), in degrees."""
+    sides = [unit(removal.original), unit(removal.equivalent)]
+    angles = [np.empty((2, len(sides[0]), 0))]
+    for start in range(0, len(texts), CHUNK):
+        part = unit(texts[start : start + CHUNK])
+        angles.append(np.stack([angles_to_all_deg(side, part) for side in sides]))
+    return np.concatenate(angles, axis=2)
 
 
 def _contrast(scores: np.ndarray) -> np.ndarray:
@@ -321,8 +321,8 @@ def _movements(
 ) -> list[Movement]:
     """Movements toward p texts.
 
-    scores: (3, p), as of _scores(). contrast: (p,). chance: (draws, p), AS of null components that
-    carry no information; no draws if chance is unknown.
+    scores: (3, p), angles before and after null removal, and AS. contrast: (p,). chance: (draws,
+    p), AS of null components that carry no information; no draws if chance is unknown.
     """
     low, high = (
         np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
@@ -351,85 +351,70 @@ def _beyond(
     return tuple(found)
 
 
-def _directions(
-    features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray
-) -> NullDirections:
-    translator, of_null = artifacts.steering
-    return null_directions(features, translator, artifacts.basis, of_null, embedding)
+def _directions(features: np.ndarray, loaded: Loaded, embedding: np.ndarray) -> NullDirections:
+    translator, of_null = loaded.steering
+    return null_directions(features, translator, loaded.basis, of_null, embedding)
 
 
-def _null_norm(features: np.ndarray, artifacts: Artifacts) -> float:
-    return float(np.linalg.norm(features.astype(np.float64) @ artifacts.basis))
+def _null_norms(step: float, features: np.ndarray, loaded: Loaded) -> float | None:
+    """A step in norms of the photo's null component; None if the component or the step is none."""
+    norm = float(np.linalg.norm(features.astype(np.float64) @ loaded.basis))
+    return None if np.isnan(step) or not norm else float(step) / norm
 
 
-def reach(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray) -> Reach:
+def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = _directions(features, artifacts, embedding)
+    directions = _directions(features, loaded, embedding)
     (turn,), (near,) = directions.nearest(embedding)
-    (limit,) = directions.limit_deg()
-    (step,) = directions.step(float(turn))
-    norm = _null_norm(features, artifacts)
-    length = None if np.isnan(step) or not norm else float(step) / norm
     return Reach(
-        text,
-        float(angle_deg(directions.embeddings, embedding)[0]),
-        float(near),
-        float(turn),
-        float(limit),
-        length,
+        text=text,
+        angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),
+        nearest_deg=float(near),
+        is_deg=float(turn),
+        limit_deg=float(directions.limit_deg()[0]),
+        step=_null_norms(directions.step(float(turn))[0], features, loaded),
     )
 
 
+def steering_path(
+    features: np.ndarray, loaded: Loaded, embedding: np.ndarray, targets: np.ndarray
+) -> list[tuple[float, float]]:
+    """Pairs of IS and angle to a text, in degrees, at targets of IS below the limit."""
+    directions = _directions(features, loaded, embedding)
+    steps = np.nan_to_num([directions.step(target)[0] for target in targets])
+    points = directions.embeddings + steps[:, None] * directions.translated
+    turned, angles = angle_deg(points, directions.embeddings[0]), angle_deg(points, embedding)
+    return list(zip(turned.tolist(), angles.tolist(), strict=True))
+
+
 def steer_feature(
-    features: np.ndarray,
-    artifacts: Artifacts,
-    text: str,
-    embedding: np.ndarray,
-    target_is_deg: float,
+    features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray, target_is_deg: float
 ) -> Steered:
     """Steer a photo's feature (1, d) toward a text inside the null space.
 
     All changes are measured on the steered feature in float32.
     """
-    directions = _directions(features, artifacts, embedding)
-    (limit,), step = directions.limit_deg(), directions.step(target_is_deg)
+    directions, head = _directions(features, loaded, embedding), loaded.classifier.head
+    step = directions.step(target_is_deg)
     reachable = not np.isnan(step[0])
     step = np.where(np.isnan(step), 0.0, step)
     moved = steer(features, directions.vectors, step)
-    before, after = directions.embeddings, artifacts.steering[0](moved.astype(np.float64))
-    angles = [float(angle_deg(point, embedding)[0]) for point in (before, after)]
-    weight, bias = (artifacts.head[name].astype(np.float64) for name in ("weight", "bias"))
+    before, after = directions.embeddings, loaded.steering[0](moved.astype(np.float64))
+    first, last = (float(angle_deg(point, embedding)[0]) for point in (before, after))
+    weight, bias = (head[name].astype(np.float64) for name in ("weight", "bias"))
     logits = [(point.astype(np.float64) @ weight.T + bias)[0] for point in (features, moved)]
-    norm = _null_norm(features, artifacts)
     return Steered(
         text=text,
         target_is_deg=target_is_deg,
         reachable=reachable,
-        limit_deg=float(limit),
+        limit_deg=float(directions.limit_deg()[0]),
         is_deg=float(angle_deg(before, after)[0]),
-        angle_original_deg=angles[0],
-        angle_deg=angles[1],
-        as_deg=angles[0] - angles[1],
-        step=float(step[0]) / norm if norm else 0.0,
+        angle_original_deg=first,
+        angle_deg=last,
+        as_deg=first - last,
+        step=_null_norms(step[0], features, loaded) or 0.0,
         logit_change=float(np.abs(logits[1] - logits[0]).max()),
         top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
         feature=moved[0],
         embedding=after[0],
     )
-
-
-def percentile(scores: np.ndarray, score: float) -> float:
-    """Percentage of scores below a score; equal scores count half."""
-    return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
-
-
-def _scores(removal: Removal, embeddings: np.ndarray) -> np.ndarray:
-    """Angles of one image to p texts before and after null removal, and AS: (3, p), in degrees."""
-    blocks = range(0, len(embeddings), CHUNK)
-    before, after = (
-        np.concatenate(
-            [np.empty(0), *(angle_deg(side, embeddings[start : start + CHUNK]) for start in blocks)]
-        )
-        for side in (removal.original, removal.equivalent)
-    )
-    return np.stack([before, after, before - after])

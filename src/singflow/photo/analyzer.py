@@ -1,52 +1,31 @@
-"""Analysis of single photos by a model and a space that are loaded once.
-
-The translator comes from a reference, a finished study or a file.
-"""
+"""Analysis of single photos by a model and a space that are loaded once."""
 
 import hashlib
 import html
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.analyses.evidence import Evidence, Words, measure
-from singflow.analyses.floor import Head
-from singflow.analyses.geometry import complement, null_space
-from singflow.analyses.metrics import share
-from singflow.analyses.readout import Blocks
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, judge, said
-from singflow.artifacts.files import Facts, sha256_of
-from singflow.artifacts.shards import read_manifest, shard_path
-from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import OpenCLIPEntry, resolve_models
-from singflow.config.sections import Section
-from singflow.data.manifest import read_classes
+from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError
 from singflow.photo.analysis import (
     Analysis,
-    Artifacts,
+    Loaded,
     Neighbour,
-    Setting,
     Steered,
-    Usual,
     analyze_feature,
     steer_feature,
 )
-from singflow.photo.fits import Settings, Trained, trained
-from singflow.photo.study import Known, Photos, read_study, read_texts
-from singflow.photo.texts import Texts, worded
-from singflow.photo.towers import CLASSES, MAX_PIXELS, MODELS, SPACES, Classifier, Space, open_image
-from singflow.photo.words import describe
-from singflow.translators.linear import Translator
-from singflow.translators.parameters import Translator as TranslatorParameters
-from singflow.translators.reference import Paired, made_by, reference_folder
-from singflow.translators.released import MODELS as RELEASED
-from singflow.translators.ridge import Affine
+from singflow.photo.facts import describe
+from singflow.photo.sources import read_reference, read_translator, reference_shards
+from singflow.photo.study import Photos, read_study
+from singflow.photo.texts import checked_texts
+from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
+from singflow.translators.reference import reference_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +45,6 @@ class Result(Analysis):
     """
 
     name: str
-    setting: Setting
     image: "Image.Image" = field(compare=False)
     features: np.ndarray = field(compare=False)
     photos: Photos | None = field(compare=False)
@@ -77,10 +55,10 @@ class Result(Analysis):
         Returns
         -------
         dict
-            `image`, the fields of Analysis, and `setting`.
+            `image`, and the fields of Analysis, `setting` among them.
         """
         scores = Analysis(**{item.name: getattr(self, item.name) for item in fields(Analysis)})
-        return {"image": self.name, **asdict(scores), "setting": asdict(self.setting)}
+        return {"image": self.name, **asdict(scores)}
 
     def figure(self) -> "Figure":
         """The photo, its scores in words, and the texts and classes that null removal moves.
@@ -94,17 +72,15 @@ class Result(Analysis):
 
         from singflow.photo.figure import draw_image
 
-        near = (
-            [self.photos.picture(photo, MAX_PIXELS) for photo in self.nearest]
-            if self.photos and self.photos.root
-            else []
-        )
-        figure = draw_image(self.image, Path(self.name).name, self, self.setting, near)
+        near = []
+        if self.photos and self.photos.root:
+            near = [self.photos.picture(photo, MAX_PIXELS) for photo in self.nearest]
+        figure = draw_image(self.image, Path(self.name).name, self, near)
         plt.close(figure)  # otherwise a notebook shows the figure twice
         return figure
 
     def __repr__(self) -> str:
-        return describe(self.name, self, self.setting)
+        return describe(self.name, self)
 
     def _repr_html_(self) -> str:
         first, *lines = (html.escape(line.strip()) for line in repr(self).splitlines())
@@ -115,7 +91,7 @@ class Result(Analysis):
 class Analyzer:
     """A model and a space, loaded once for many photos; safe to call from several threads."""
 
-    known: Known
+    loaded: Loaded
 
     @classmethod
     def load(
@@ -173,30 +149,21 @@ class Analyzer:
             When files are missing or do not fit together, or when there is no translator for the
             model.
         """
-        asked = worded(texts)
+        asked = checked_texts(texts)
         if results is not None and translator is not None:
             raise InputError(
                 f"--results {results} and --translator {translator}: name one of them, whose "
                 "translator is taken"
             )
         if results is not None:
+            listed = None if classes is None else Path(classes)
             return cls(
-                read_study(
-                    Path(results),
-                    model,
-                    space,
-                    None if classes is None else Path(classes),
-                    device,
-                    threads,
-                    Path(cache),
-                )
+                read_study(Path(results), model, space, listed, device, threads, Path(cache))
             )
-        into, entry = (
-            Space.load(space, spaces=spaces, device=device),
-            resolve_models(models, [model])[model],
-        )
+        into = Space.load(space, spaces=spaces, device=device)
+        entry, folder = resolve_models(models, [model])[model], reference_folder(reference)
         if translator is None:
-            _paired(reference_folder(reference), model, entry.identity, into)
+            reference_shards(folder, model, entry.identity, into)
         elif not Path(translator).is_file():
             raise InputError(
                 f"--translator {translator}: no such file: name an imported translator, or one of "
@@ -206,13 +173,8 @@ class Analyzer:
             model, models=models, classes=classes or CLASSES, device=device
         )
         if translator is not None:
-            return cls(_by_file(Path(translator), classifier, into))
-        return cls(_by_reference(reference, classifier, into, threads, Path(cache), asked))
-
-    @property
-    def artifacts(self) -> Artifacts:
-        """Head, null space, translator, and scores of the known images."""
-        return self.known.artifacts
+            return cls(read_translator(Path(translator), classifier, into))
+        return cls(read_reference(folder, classifier, into, threads, Path(cache), asked))
 
     def analyze(
         self,
@@ -248,31 +210,26 @@ class Analyzer:
         InputError
             When the image cannot be used.
         """
-        known = self.known
-        photo = open_image(image, max_pixels)
-        content = (
-            image
-            if isinstance(image, bytes)
-            else Path(image).read_bytes()
-            if isinstance(image, str | Path)
-            else b""
-        )
+        loaded = self.loaded
+        photo, content = open_image(image, max_pixels), b""
+        if isinstance(image, bytes):
+            content = image
+        elif isinstance(image, str | Path):
+            content = Path(image).read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        features = known.classifier.features(photo, max_pixels)
-        asked = worded(texts)
-        wanted = dict(zip(asked, known.texts.embed(asked), strict=True)) if asked else {}
-        note = IN_SAMPLE if sha256 in known.seen else ""
+        features = loaded.classifier.features(photo, max_pixels)
+        asked = checked_texts(texts)
         analysis = analyze_feature(
-            features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note
+            features,
+            loaded,
+            dict(zip(asked, loaded.texts.embed(asked), strict=True)),
+            extremes,
+            partial(self.nearest, sha256=sha256),
+            IN_SAMPLE if sha256 in loaded.training else "",
         )
         called = name or (str(image) if isinstance(image, str | Path) else "image")
         return Result(
-            **vars(analysis),
-            name=called,
-            setting=known.artifacts.setting,
-            image=photo,
-            features=features,
-            photos=known.photos,
+            **vars(analysis), name=called, image=photo, features=features, photos=loaded.photos
         )
 
     def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
@@ -290,7 +247,7 @@ class Analyzer:
         list of Neighbour
             One photo per point; empty if the embeddings are not available.
         """
-        return self.known.photos.nearest(sha256, points) if self.known.photos else []
+        return self.loaded.photos.nearest(sha256, points) if self.loaded.photos else []
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
         """Steer a photo's feature toward a text inside the null space; the logits do not change.
@@ -310,269 +267,8 @@ class Analyzer:
             Feature and embedding after steering, and what changed.
         """
         return steer_feature(
-            photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg
+            photo.features, self.loaded, text, self.loaded.texts.embed([text])[0], is_deg
         )
-
-
-def _default(section: type[Section], key: str) -> Any:
-    """The default of a parameter of a study."""
-    return section.model_fields[key].default
-
-
-def _setting(
-    classifier: Classifier,
-    space: Space,
-    source: str,
-    basis: np.ndarray,
-    r2: float | None,
-    images: int,
-    verdict: tuple[str, str],
-) -> Setting:
-    quality = "unknown" if r2 is None else "good" if r2 >= _default(Summary, "min_r2") else "weak"
-    named = f"reference's {images} images"
-    return Setting(
-        classifier.name,
-        space.name,
-        source,
-        "exact",
-        basis.shape[1],
-        r2,
-        quality,
-        named,
-        images,
-        *verdict,
-    )
-
-
-def _by_reference(
-    reference: str,
-    classifier: Classifier,
-    space: Space,
-    threads: int,
-    cache: Path,
-    asked: list[str],
-) -> Known:
-    """A model and a space, with fits to the images of a reference."""
-    folder = reference_folder(reference)
-    features, embeddings = _paired(
-        folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256
-    )
-    manifest = read_manifest(folder / "data/manifest.parquet")
-    images = Paired(
-        manifest,
-        features,
-        embeddings,
-        len(list(features.glob("shard-*.safetensors"))),
-        reference=True,
-    )
-    folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
-    margin, draws, confidence = (
-        _default(Evidence, "margin"),
-        _default(Evidence, "draws"),
-        _default(Summary, "confidence"),
-    )
-    settings, names = Settings(folds, tuple(lambdas), None, draws, 0), classifier.class_names
-    texts = _texts(
-        folder, embeddings.relative_to(folder / "embeddings").as_posix(), classifier, space
-    )
-    made_of = {
-        "head": hashlib.sha256(
-            classifier.weight.tobytes()
-            + classifier.bias.tobytes()
-            + classifier.weight_dtype.encode()
-        ).hexdigest(),
-        "words": [names, texts.templates, space.entry.identity, sha256_of(CLASSES)],
-        "test": [margin, confidence],
-    }
-
-    def head() -> Head:
-        basis = _null_basis(classifier)
-        return Head(classifier.weight, classifier.bias, complement(basis), basis)
-
-    with ThreadPoolExecutor(1) as pool:  # embeds texts while the translators are fitted
-
-        def find(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
-            spelled = pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result()
-            found = measure(
-                blocks,
-                *spelled,
-                lambdas=lambdas,
-                margin=margin,
-                draws=draws,
-                confidence=confidence,
-                seed=settings.seed,
-            )
-            return found.words, found.facts
-
-        of_classes = pool.submit(texts.of_classes, names)
-        embedded = pool.submit(texts.embed, asked) if asked else None
-        fits = trained(folder, images, made_of, head, find, settings, cache, threads)
-    if embedded:
-        embedded.result()
-    verdict = _verdict(fits, classifier, embeddings, confidence)
-    setting = _setting(
-        classifier,
-        space,
-        f"fitted on the {len(manifest)} images of {folder}",
-        fits.basis,
-        fits.r2,
-        len(manifest),
-        verdict,
-    )
-    usual = Usual(fits.is_deg, fits.null_energy)
-    artifacts = _artifacts(
-        setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits
-    )
-    photos = Photos(manifest, embeddings, images.shards, None)
-    return Known(classifier, texts, artifacts, photos, frozenset(manifest["sha256"]))
-
-
-def _verdict(
-    fits: Trained, classifier: Classifier, embeddings: Path, confidence: float
-) -> tuple[str, str]:
-    """The verdict on a model by a reference, as in a study, and the verdict as a sentence."""
-    leak, made = classifier.entry.kept is not None, read_tensors(shard_path(embeddings, 0), [])[1]
-    row = fits.facts | {
-        "model": classifier.name,
-        "marks": "",
-        "null_dim": fits.basis.shape[1],
-        "validation_r2": fits.r2,
-        "in_sample": False,
-        "known_zero": not leak and made.get("classifier_sha256") == classifier.weights_sha256,
-        "known_leak": leak,
-    }
-    judge([row], confidence)
-    return row["verdict"], said(row)
-
-
-def _texts(folder: Path, name: str, classifier: Classifier, space: Space) -> Texts:
-    """The texts of a space, with the embeddings that a reference has stored, if any."""
-    if not (folder / f"prompts/{name}.safetensors").is_file():
-        return space.texts
-    theirs, *_ = read_texts(folder, name, space.entry, space.device, classifier.class_names)
-    return replace(space.texts, stored=theirs.stored, made=theirs.made)
-
-
-def _null_basis(classifier: Classifier) -> np.ndarray:
-    return null_space(classifier.weight, stored=classifier.weight_dtype).basis
-
-
-def _artifacts(
-    setting: Setting,
-    classifier: Classifier,
-    texts: tuple[list[str], np.ndarray],
-    basis: np.ndarray,
-    translator: Affine,
-    usual: Usual | None,
-    fits: Trained | None,
-) -> Artifacts:
-    return Artifacts(
-        setting,
-        classifier.head,
-        classifier.class_names,
-        *texts,
-        basis,
-        translator,
-        share(translator, basis),
-        [],
-        texts[1][:0],
-        usual,
-        fits,
-    )
-
-
-def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
-    """A model and a space, with the translator of a file and without known images."""
-    translator = Translator.load(path)
-    check_pair(path, translator, classifier, space)
-    basis = _null_basis(classifier)
-    r2 = read_tensors(path, [])[1].get("validation_r2")
-    verdict = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    setting = _setting(
-        classifier, space, str(path), basis, None if r2 is None else float(r2), 0, verdict
-    )
-    texts = space.texts.of_classes(classifier.class_names)
-    return Known(
-        classifier,
-        space.texts,
-        _artifacts(setting, classifier, texts, basis, translator, None, None),
-        None,
-        frozenset(),
-    )
-
-
-def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
-    """Raise InputError for a translator of another model, space or shape.
-
-    Models are compared by the hash of their weights or, for a released translator, by model id.
-    """
-    made = read_tensors(path, [])[1]
-    mine = f"{classifier.entry.source}/{classifier.entry.id}"
-    shape = (space.entry.dim, classifier.weight.shape[1])
-    if translator.weight.shape != shape:
-        raise InputError(
-            f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
-            f"needs {shape}: name its own"
-        )
-    into = made.get("space_id", made.get("space", space.name))
-    if into not in (
-        space.name,
-        space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity,
-    ):
-        raise InputError(
-            f"{path}: translates into {into}, not {space.name}: write --space with the name of its "
-            "space"
-        )
-    weights = made.get("weights_sha256") or _study_weights(path, made)
-    if weights is not None:
-        if weights != classifier.weights_sha256:
-            raise InputError(
-                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has "
-                f"({classifier.weights_sha256[:12]}): name the model that it was fitted for with "
-                "--model"
-            )
-        return
-    released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
-    wanted = RELEASED.get(released, released)
-    if wanted not in (mine, classifier.name):
-        raise InputError(
-            f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model "
-            f"{wanted}"
-        )
-
-
-def _study_weights(path: Path, made: Facts) -> str | None:
-    """Hash of the model's weights, read from the study that the translator's file belongs to."""
-    study = next((folder.parent for folder in path.parents if folder.name == "translators"), None)
-    head = study / f"features/{made.get('model')}/head.safetensors" if study else None
-    return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
-
-
-def _paired(
-    folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None
-) -> tuple[Path, Path]:
-    """Folders of a reference's features by a model and of its embeddings in a space.
-
-    Without `weights_sha256`, features by any weights of the model will do.
-    """
-    if not (folder / "data/manifest.parquet").is_file():
-        raise InputError(
-            f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a "
-            "finished study, or packaged"
-        )
-    features, embeddings = (
-        made_by(folder / "features", identity, weights_sha256),
-        made_by(folder / "embeddings", space.entry.identity),
-    )
-    if features is None or embeddings is None:
-        raise InputError(
-            f"no translator of {model} into {space.name} is at hand: {folder} has no images of "
-            f"both with these weights. Two ways to get one: run a study with models: [{model}] and "
-            f"spaces: [{space.name}] (`singflow study`, `singflow run`) and name its results with "
-            "--results; or take one that was released for it (`singflow import_translator`) and "
-            "name its file with --translator"
-        )
-    return features, embeddings
 
 
 def analyze(

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image, ImageOps
 
-from singflow.figures.style import COLOURS, STYLE, bare
-from singflow.photo.analysis import Analysis, Movement, Setting
-from singflow.photo.words import prediction_lines, reach_line, score_lines, word_lines, zero_lines
+from singflow.figures.style import COLOURS, STYLE
+from singflow.photo.analysis import Analysis, Movement
+from singflow.photo.facts import SCORES, facts_of, select
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
@@ -28,11 +28,7 @@ WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 
 
 def draw_image(
-    photo: Image.Image,
-    name: str,
-    analysis: Analysis,
-    setting: Setting,
-    near: Sequence[Image.Image | None] = (),
+    photo: Image.Image, name: str, analysis: Analysis, near: Sequence[Image.Image | None] = ()
 ) -> Figure:
     """Draw a photo, the nearest photos, scores in words, angles to texts, and texts beyond chance.
 
@@ -40,37 +36,28 @@ def draw_image(
     the photos of `analysis.nearest`, with None for a photo whose file is missing.
     """
     texts = [analysis.predicted, *analysis.texts]
+    contrast = "AS less its mean over classes (degrees)"
     panels = [
-        (
-            "class",
-            "as_contrast_deg",
-            "AS less its mean over classes (degrees)",
-            [analysis.classes_gained, analysis.classes_lost],
-        )
+        ("class", "as_contrast_deg", contrast, [analysis.classes_gained, analysis.classes_lost]),
+        ("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost]),
     ]
-    panels += [("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost])]
     panels = [panel for panel in panels if any(panel[-1])]
     nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
-        title, words = _words(name, analysis, setting, WIDTH - MARGIN - left)
+        title, words = _words(name, analysis, WIDTH - MARGIN - left)
         names, lines = _broken(
-            [f"class: {analysis.predicted.text}", *(movement.text for movement in analysis.texts)]
+            [f"class: {analysis.predicted.text}", *(text.text for text in analysis.texts)]
         )
-        broken = [
-            [_broken([movement.text for movement in side]) for side in sides]
-            for *_, sides in panels
-        ]
+        broken = [[_broken([text.text for text in side]) for side in sides] for *_, sides in panels]
         most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
-        words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
-        plot_height, bars_heights = (
-            1.5 * LINE * (lines.sum() + 0.4),
-            [1.3 * LINE * (rows + 0.4) for rows in most],
-        )
+        title_height = 1.3 * LINE * (title.count("\n") + 1)
+        words_height = title_height + LINE * (words.count("\n") + 1) + GAP
+        plot_height = 1.5 * LINE * (lines.sum() + 0.4)
+        bars_heights = [1.3 * LINE * (rows + 0.4) for rows in most]
         photo_height = PHOTO * min(1.0, photo.height / photo.width)
-        paths = [
-            _lines(neighbour.path, TILE, FontProperties(size=NAMES_PT)) for neighbour in nearest
-        ]
+        font = FontProperties(size=NAMES_PT)
+        paths = [_lines(neighbour.path, TILE, font) for neighbour in nearest]
         near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
         top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
         height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
@@ -82,43 +69,31 @@ def draw_image(
                 (x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height)
             )
 
+        def text_at(y: float, text: str, **font: Any) -> None:
+            place = left / WIDTH, 1 - y / height
+            figure.text(*place, text, va="top", linespacing=1.3, **font)
+
         _photo(axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP), photo)
+        below = MARGIN + photo_height + GAP + TITLE
         for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
-            axes = axes_at(
-                MARGIN + place * (PHOTO - TILE), MARGIN + photo_height + GAP + TITLE, TILE, TILE
-            )
-            axes.set_title(
-                f"nearest {('before', 'after')[place]} ({found.angle_deg:.1f}\N{DEGREE SIGN})",
-                fontsize=NAMES_PT,
-            )
+            axes = axes_at(MARGIN + place * (PHOTO - TILE), below, TILE, TILE)
+            when = ("before", "after")[place]
+            axes.set_title(f"nearest {when} ({found.angle_deg:.1f}°)", fontsize=NAMES_PT)
             _near(axes, picture, path)
-        heading: dict[str, Any] = {"va": "top", "transform": figure.transFigure, "linespacing": 1.3}
-        figure.text(
-            left / WIDTH,
-            1 - MARGIN / height,
-            title,
-            fontsize=TITLE_PT,
-            fontweight="bold",
-            **heading,
-        )
-        below = MARGIN + 1.3 * LINE * (title.count("\n") + 1)
-        figure.text(left / WIDTH, 1 - below / height, words, fontsize=WORDS_PT, **heading)
-        axes = axes_at(
-            left + NAMES, MARGIN + words_height + TITLE, WIDTH - MARGIN - left - NAMES, plot_height
-        )
+        text_at(MARGIN, title, fontsize=TITLE_PT, fontweight="bold")
+        text_at(MARGIN + title_height, words, fontsize=WORDS_PT)
+        width = WIDTH - MARGIN - left - NAMES
+        axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, width, plot_height)
         _dumbbell(axes, texts, names, lines)
         half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
         for (kind, score, unit, sides), labels_of, deep, rows_shown in zip(
             panels, broken, bars_heights, most, strict=True
         ):
-            longest = max(
-                (abs(getattr(movement, score)) for side in sides for movement in side), default=1.0
-            )
+            longest = max(abs(getattr(text, score)) for side in sides for text in side)
             for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
                 axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
-                axes.set_title(
-                    f"{kind} {('gained: nearer', 'lost: farther')[place]} after null removal"
-                )
+                change = ("gained: nearer", "lost: farther")[place]
+                axes.set_title(f"{kind} {change} after null removal")
                 _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
                 axes.set_xlabel(unit if side else "")
                 axes.set_ylim(rows_shown + 0.2, -0.2)
@@ -126,28 +101,19 @@ def draw_image(
         return figure
 
 
-def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tuple[str, str]:
+def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     """Title and text, in lines of at most `width` inches."""
-    known = "" if setting.validation_r2 is None else f", held-out R2 {setting.validation_r2:.2f}"
-    basis = (
-        f"{bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension "
-        f"{setting.null_dim}; {setting.translator} translator, {setting.source}{known}"
-    )
-    likeliest, others = prediction_lines(analysis)
-    ways = [f"steered toward {way.text!r}: {reach_line(way)}" for way in analysis.reach]
+    facts = facts_of(analysis)
+    title = _lines(select(facts, "class")[0], width, FontProperties(size=TITLE_PT, weight="bold"))
     lines = [
-        *zero_lines(setting),
+        *select(facts, "known zero"),
         name,
-        others,
-        *score_lines(analysis, setting),
-        *word_lines(analysis),
-        *ways,
-        basis,
+        *select(facts, "other classes", *SCORES, "words"),
+        *(f"steered toward {f.about!r}: {f.sentence}" for f in facts if f.name == "steered"),
+        *select(facts, "setting"),
     ]
-    title = _lines(likeliest, width, FontProperties(size=TITLE_PT, weight="bold"))
-    return "\n".join(title), "\n".join(
-        part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT))
-    )
+    font = FontProperties(size=WORDS_PT)
+    return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, font))
 
 
 def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -175,11 +141,6 @@ def _lines(text: str, width: float, font: FontProperties) -> list[str]:
     return lines
 
 
-def _places(lines: np.ndarray) -> np.ndarray:
-    """Centres of rows from 0 downwards, so that every row has room for its lines."""
-    return np.cumsum(lines) - lines / 2
-
-
 def _photo(axes: Axes, photo: Image.Image) -> None:
     small = photo.copy()
     small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
@@ -191,9 +152,7 @@ def _photo(axes: Axes, photo: Image.Image) -> None:
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     """Draw a photo of the study above its path."""
     if photo is None:
-        axes.text(
-            0.5, 0.5, "not here", ha="center", va="center", transform=axes.transAxes, color="0.4"
-        )
+        _placeholder(axes, "not here")
     else:
         axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
     axes.set_xticks([])
@@ -202,8 +161,13 @@ def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
 
+def _placeholder(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="0.4")
+
+
 def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
-    places = _places(lines)
+    """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
+    places = np.cumsum(lines) - lines / 2
     axes.set_yticks(places, names, fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.92", lw=0.6)
@@ -214,42 +178,28 @@ def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
 def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.ndarray) -> None:
     places = _rows(axes, names, lines)
     axes.set_ylim(lines.sum() + 0.2, -0.2)
-    before, after = (
-        np.array(angles)
-        for angles in zip(
-            *((t.angle_original_deg, t.angle_equivalent_deg) for t in texts), strict=True
-        )
-    )
+    before = np.array([text.angle_original_deg for text in texts])
+    after = np.array([text.angle_equivalent_deg for text in texts])
     axes.hlines(places, before, after, color="0.55", lw=1.5, zorder=1)
     axes.scatter(after, places, s=24, color=AFTER, zorder=2)
-    axes.scatter(
-        before, places, s=60, facecolors="none", edgecolors=BEFORE, linewidths=1.3, zorder=3
-    )
+    rings: dict[str, Any] = {"facecolors": "none", "edgecolors": BEFORE, "linewidths": 1.3}
+    axes.scatter(before, places, s=60, zorder=3, **rings)
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     room = max(high - low, 1.0)
     axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
     for place, end, text in zip(places, np.maximum(before, after), texts, strict=True):
-        axes.annotate(
-            f"AS {text.as_deg:+.2f}",
-            (end, place),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        _note(axes, f"AS {text.as_deg:+.2f}", (end, place), 8, 8)
     axes.set_xlabel("angle of image and text (degrees)")
     marks = [
         Line2D([], [], ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5, label="before"),
         Line2D([], [], ls="", marker="o", color=AFTER, ms=5, label="after null removal"),
     ]
-    axes.legend(
-        handles=marks,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        fontsize=8,
-        borderaxespad=0.2,
-    )
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(handles=marks, ncols=2, fontsize=8, **where)
+
+
+def _note(axes: Axes, text: str, at: tuple[float, float], gap: float, size: float) -> None:
+    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center", fontsize=size)
 
 
 def _bars(
@@ -262,7 +212,7 @@ def _bars(
     colour: str,
 ) -> None:
     if not texts:
-        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        _placeholder(axes, "none")
         axes.set_xticks([])
         axes.set_yticks([])
         return
@@ -275,9 +225,5 @@ def _bars(
     if side < 0:
         axes.invert_xaxis()
     for place, value, text in zip(places, values, texts, strict=True):
-        numbers = (
-            f"{value:+.2f}  ({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
-        )
-        axes.annotate(
-            numbers, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
-        )
+        angles = f"({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
+        _note(axes, f"{value:+.2f}  {angles}", (value, place), 4, 7.5)

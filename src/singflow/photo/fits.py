@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,21 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.evidence import Words, turn_deg
 from singflow.analyses.fitting import fit_translators
-from singflow.analyses.floor import Head, Rows, answers, refit, whole_images
+from singflow.analyses.floor import Head, Refits, Refitted, Rows, whole_images
 from singflow.analyses.geometry import coordinate_axes, null_energy
-from singflow.analyses.metrics import Removal, angles_to_all_deg, share, unit
+from singflow.analyses.metrics import Removal, share
 from singflow.analyses.readout import Blocks
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
-from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums
 from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 # Finds the model's own words for images, and the results of the test (empty if a study has them).
-Find = Callable[[Blocks], tuple[Words, dict[str, Any]]]
+FindWords = Callable[[Blocks], tuple[Words, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -48,244 +47,180 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Translators for which the null component carries no information: what chance gives.
-
-    They are refitted to embeddings whose remainder beyond the own words has random signs. axes:
-    (d, q) float32, principal directions first and, from `rank` on, null directions. weight
-    (draws, q, m) and constant (draws, m) translate coordinates along the axes.
-    """
-
-    axes: np.ndarray
-    rank: int
-    weight: np.ndarray
-    constant: np.ndarray
-
-    def removal(self, features: np.ndarray) -> Removal:
-        """Null removal of one feature (1, d), with one row per draw."""
-        (x,) = features @ self.axes
-        return Removal(
-            x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :]
-        )
-
-
-def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
-    """AS (n, p), in degrees, of every row toward every text (unit vectors)."""
-    before, after = (
-        angles_to_all_deg(unit(points).astype(np.float32), texts)
-        for points in (removal.original, removal.equivalent)
-    )
-    return before - after
-
-
-@dataclass(frozen=True)
-class Trained:
+class Fits:
     """Fits to training images, and scores of these images.
 
-    basis: (d, k), of the null space. translator: fitted on all images. r2: cross-validated. is_deg,
-    null_energy: (n,), of view 0; with folds, by translators that were not fitted on the image.
-    middle: (d,), mean null component. facing: (n,), cosine of every null component to `middle`.
-    facts: results of the test; empty if a study has them.
+    null_basis: (d, k). weight (m, d), bias (m,): the translator fitted on all images. r2:
+    cross-validated. is_deg, null_energy: (n,), of view 0; with folds, by translators that were not
+    fitted on the image. mean_null: (d,), mean null component. alignment: (n,), cosine of every null
+    component to `mean_null`. facts: results of the test; empty if a study has them.
+
+    chance_weight (draws, q, m), chance_constant (draws, m): translators for which the null
+    component carries no information. They translate coordinates along axes (d, q): `rank` principal
+    directions, then null directions.
     """
 
-    basis: np.ndarray
-    translator: Affine
-    r2: float
+    null_basis: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
     is_deg: np.ndarray
     null_energy: np.ndarray
-    middle: np.ndarray
-    facing: np.ndarray
-    floor: Floor
+    mean_null: np.ndarray
+    alignment: np.ndarray
+    axes: np.ndarray
+    chance_weight: np.ndarray
+    chance_constant: np.ndarray
+    rank: int
+    r2: float
     facts: dict[str, Any]
+
+    @property
+    def translator(self) -> Affine:
+        """The translator that was fitted on all images."""
+        return Affine(self.weight, self.bias)
+
+    def chance_removal(self, features: np.ndarray) -> Removal:
+        """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
+        (x,) = features @ self.axes
+        return Removal(
+            x @ self.chance_weight + self.chance_constant,
+            x[self.rank :] @ self.chance_weight[:, self.rank :],
+        )
 
     def unlike(self, features: np.ndarray) -> str:
         """Why the null component of a photo is unlike those of the images; empty if it is not."""
-        (energy,), (faces,) = (
-            null_energy(features, self.basis),
-            facing(features, self.basis, self.middle),
-        )
+        energy = float(null_energy(features, self.null_basis)[0])
+        cosine = float(alignment(features, self.null_basis, self.mean_null)[0])
         low, high = np.percentile(self.null_energy, RANGE).tolist()
+        least = float(np.percentile(self.alignment, RANGE[0]))
         if not low <= energy <= high:
             return (
                 f"its null energy, {100 * energy:.1f} %, is outside their range, {100 * low:.1f} "
                 f"to {100 * high:.1f} %"
             )
-        least = float(np.percentile(self.facing, RANGE[0]))
-        away = (
-            f"its null component points away from theirs (cosine to their mean {faces:.2f}, theirs "
-            f"from {least:.2f})"
-        )
-        return "" if faces >= least else away
+        if cosine < least:
+            return (
+                f"its null component points away from theirs (cosine to their mean {cosine:.2f}, "
+                f"theirs from {least:.2f})"
+            )
+        return ""
 
 
-def facing(features: np.ndarray, basis: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Cosine of the null components of features to `middle`, a null component; 0 if one is zero."""
-    hidden = features.astype(np.float64) @ basis
-    length = np.linalg.norm(hidden, axis=1) * np.linalg.norm(middle)
-    return hidden @ (basis.T @ middle) / np.where(length > 0, length, 1.0)
+ARRAYS = [field.name for field in fields(Fits) if field.type is np.ndarray]
+NUMBERS = {"rank": int, "r2": float, "facts": dict}
 
 
-def train(
+def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) -> np.ndarray:
+    """Cosine of the null components of features to their mean; 0 if one is zero."""
+    components = features.astype(np.float64) @ basis
+    length = np.linalg.norm(components, axis=1) * np.linalg.norm(mean_null)
+    return components @ (basis.T @ mean_null) / np.where(length > 0, length, 1.0)
+
+
+def fit(
     images: Paired,
     head: Callable[[], Head],
-    find: Find,
+    find_words: FindWords,
     settings: Settings,
     scratch: Path,
     threads: int,
-) -> Trained:
-    """Fit translators and the floor to training images, and find the model's own words.
+) -> Fits:
+    """Fit translators to training images, with and without information in the null component.
 
     `scratch` is a folder for arrays that do not fit into memory.
     """
     with ThreadPoolExecutor(1) as pool:
         fitting = pool.submit(fit_translators, images, settings.folds, list(settings.lambdas))
         split = head()
-        words, facts = find(lambda: whole_images(images, split))
+        words, facts = find_words(lambda: whole_images(images, split))
         crossed, _, chosen = fitting.result()
-        crossed = crossed.each(lambda affine: affine.astype(np.float32))
-        scoring = pool.submit(_scores, images, crossed, split.null)
-        penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
-        floor = _floor(images, split, words, settings, penalty, scratch, threads)
-        is_deg, energy, middle, faces = scoring.result()
-    r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
-    facts |= {"turn_deg": turn_deg(facts["unique_r2"], words, r2)} if facts else {}
-    return Trained(split.null, crossed.whole, r2, is_deg, energy, middle, faces, floor, facts)
-
-
-def _floor(
-    images: Paired,
-    head: Head,
-    words: Words,
-    settings: Settings,
-    penalty: float,
-    scratch: Path,
-    threads: int,
-) -> Floor:
-    axes, rank = coordinate_axes(head.null, images.features_alone)
+    crossed = crossed.each(lambda affine: affine.astype(np.float32))
+    penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
+    axes = coordinate_axes(split.null, images.features_alone)
     sums = GroupSums(images.split(settings.folds))
-    rows = Rows.read(images, head, axes, words, scratch, sums)
-    n, groups = len(images.manifest), sums.split.groups
-    fits = answers(sums, np.full(n, WHOLE, np.int32), rank, penalty, [penalty], threads)
+    rows = Rows.read(images, split, axes, words, scratch, sums)
+    place = np.full(len(images.manifest), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, place, penalty, [penalty], threads)
 
-    def one(draw: int) -> tuple[np.ndarray, np.ndarray]:
-        signs = np.random.default_rng([settings.seed, 3, draw]).choice([-1.0, 1.0], n)
-        made = refit(rows, groups, fits, signs)[WHOLE]
-        return made.weight, made.constant - rows.origin.astype(np.float32) @ made.weight
+    def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
+        """The translator of coordinates, whose origin goes into the constant."""
+        weight = made[WHOLE].weight
+        return weight, made[WHOLE].constant - rows.origin.astype(np.float32) @ weight
 
-    drawn = map_apart(one, range(settings.draws), threads)
-    return Floor(
-        axes, rank, *(np.stack(parts).astype(np.float32) for parts in zip(*drawn, strict=True))
+    drawn = refits.over_signs(of_coordinates, settings.draws, settings.seed, threads)
+    weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
+    r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
+    return Fits(
+        null_basis=split.null,
+        weight=crossed.whole.weight,
+        bias=crossed.whole.bias,
+        **_image_scores(images, crossed, split.null),
+        axes=axes[0],
+        chance_weight=weight,
+        chance_constant=constant,
+        rank=axes[1],
+        r2=r2,
+        facts=facts | ({"turn_deg": turn_deg(facts["unique_r2"], words, r2)} if facts else {}),
     )
 
 
-def _scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, ...]:
+def _image_scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> dict[str, np.ndarray]:
     """IS and null energy of view 0, the mean null component, and the cosines to this mean."""
     removed = crossed.each(lambda affine: share(affine, basis).astype(np.float32))
-    is_deg, energy, faces = np.empty((3, len(images.manifest)))
+    is_deg, energy, cosine = np.empty((3, len(images.manifest)))
     total = np.zeros(len(basis))
 
     def shards() -> Any:
         return iterate_whole(images.features, "features", images.shards, images.manifest)
 
     for image_id, features in shards():
-        is_deg[image_id] = Removal(
-            crossed(features, image_id), removed(features, image_id)
-        ).image_score()
+        removal = Removal(crossed(features, image_id), removed(features, image_id))
+        is_deg[image_id] = removal.image_score()
         energy[image_id] = null_energy(features, basis)
         total += features.sum(axis=0, dtype=np.float64)
-    middle = basis @ (basis.T @ total) / len(is_deg)
+    mean_null = basis @ (basis.T @ total) / len(is_deg)
     for image_id, features in shards():
-        faces[image_id] = facing(features, basis, middle)
-    return is_deg, energy, middle, faces
+        cosine[image_id] = alignment(features, basis, mean_null)
+    arrays = is_deg, energy, mean_null, cosine
+    return dict(zip(("is_deg", "null_energy", "mean_null", "alignment"), arrays, strict=True))
 
 
-def trained(
+def cached_fit(
     folder: Path,
     images: Paired,
     made_of: dict[str, Any],
     head: Callable[[], Head],
-    find: Find,
+    find_words: FindWords,
     settings: Settings,
     cache: Path,
     threads: int,
-) -> Trained:
-    """The result of train(), cached in a file whose name is a hash of all inputs.
+) -> Fits:
+    """The result of fit(), cached in a file whose name is a hash of all inputs.
 
-    `made_of` stands for `head` and `find` in this hash.
+    `made_of` stands for `head` and `find_words` in this hash.
     """
-    decides = {
-        "images": [
-            fingerprint(str(folder)),
-            images.features.as_posix(),
-            images.embeddings.as_posix(),
-        ],
+    inputs = {
+        "images": [fingerprint(str(folder)), str(images.features), str(images.embeddings)],
         "made_of": made_of,
         "settings": asdict(settings),
         "code": code_digest("analyses", "translators", "photo"),
         "software": provenance(["scipy"])["software"],
     }
-    path = (
-        cache
-        / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()}.safetensors"
-    )
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    path = cache / f"{digest}.safetensors"
     if path.is_file():
         try:
-            return _read(path)
+            tensors, made = read_tensors(path, ARRAYS)
+            numbers = {name: made.parsed(name, kind) for name, kind in NUMBERS.items()}
+            return Fits(**numbers | tensors)
         except InputError as error:
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
     # The matrices are small: on shared cores, several BLAS threads are slower than one.
     with threadpool_limits(1):
-        made = train(images, head, find, settings, cache, threads)
-    _write(path, made)
-    cli.log.info(
-        "fitted to %d images in %.1f s, and kept in %s",
-        len(made.is_deg),
-        time.perf_counter() - started,
-        cache,
-    )
-    return made
-
-
-NUMBERS = ("is_deg", "null_energy", "middle", "facing")
-PARTS = ("null_basis", "weight", "bias", "axes", "floor_weight", "floor_constant", *NUMBERS)
-
-
-def _write(path: Path, made: Trained) -> None:
-    floor = made.floor
-    arrays = [
-        made.basis,
-        made.translator.weight,
-        made.translator.bias,
-        floor.axes,
-        floor.weight,
-        floor.constant,
-    ]
-    arrays += [getattr(made, name) for name in NUMBERS]
-    write_tensors(
-        path,
-        dict(zip(PARTS, arrays, strict=True)),
-        provenance(["scipy"], r2=made.r2, rank=floor.rank, facts=made.facts),
-    )
-
-
-def _read(path: Path) -> Trained:
-    tensors, made = read_tensors(path, PARTS)
-    floor = Floor(
-        tensors["axes"],
-        made.parsed("rank", int),
-        tensors["floor_weight"],
-        tensors["floor_constant"],
-    )
-    translator, numbers = (
-        Affine(tensors["weight"], tensors["bias"]),
-        {name: tensors[name] for name in NUMBERS},
-    )
-    return Trained(
-        tensors["null_basis"],
-        translator,
-        made.parsed("r2", float),
-        floor=floor,
-        facts=made.parsed("facts", dict),
-        **numbers,
-    )
+        fits = fit(images, head, find_words, settings, cache, threads)
+    arrays, numbers = ({n: getattr(fits, n) for n in names} for names in (ARRAYS, NUMBERS))
+    write_tensors(path, arrays, provenance(["scipy"], **numbers))
+    seconds = time.perf_counter() - started
+    cli.log.info("fitted to %d images in %.1f s, and kept in %s", len(fits.is_deg), seconds, cache)
+    return fits

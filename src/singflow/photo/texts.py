@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
+from singflow.artifacts.tensors import Tensors
 from singflow.config.registry import SpaceEntry
-from singflow.data.manifest import Classes, fill
+from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.towers.text_cache import CACHE, TextCache
 
@@ -30,13 +31,37 @@ def text_of(name: str, templates: list[str]) -> str:
     )
 
 
-def worded(texts: Sequence[str]) -> list[str]:
+def checked_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list; InputError if one of them is blank."""
     if not all(text.strip() for text in texts):
         raise InputError(
             "a text that photos are compared with (--text) is blank: write words, or leave it out"
         )
     return list(texts)
+
+
+def stored_texts(
+    names: dict[str, list[str]],
+    tensors: Tensors,
+    label_templates: list[str],
+    concept_templates: list[str],
+    prompts: dict[str, str],
+) -> dict[str, np.ndarray]:
+    """Stored embeddings of a study by text, for the texts that it embedded word for word.
+
+    A mean over several templates is left out, because it is not the embedding of any text.
+    `prompts` has the text of every label, as in the manifest.
+    """
+    stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
+    if len(concept_templates) == 1:
+        filled = [fill(concept_templates[0], concept) for concept in names["concepts"]]
+        stored |= dict(zip(filled, tensors["concept_embeddings"], strict=True))
+    for label, embedding in zip(names["labels"], tensors["label_embeddings"], strict=True):
+        if prompts[label] != prompt_of(label):
+            stored[prompts[label]] = embedding
+        elif len(label_templates) == 1:
+            stored[fill(label_templates[0], label)] = embedding
+    return stored
 
 
 @dataclass
@@ -74,7 +99,7 @@ class Texts:
         return tower, weights
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings (n, m).
+        """Unit embeddings (n, m) of texts.
 
         Every new text is embedded alone, so that its embedding does not depend on other texts.
         Raises InputError if the weights of the tower have changed since the study.
@@ -83,7 +108,7 @@ class Texts:
         for text in texts:
             if text not in known:
                 known[text] = self.stored[text] = self._loaded[0].embed([text])[0]
-        return np.stack([known[text] for text in texts])
+        return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
         """Texts of the classes of a head, and their embeddings (C, m).
@@ -96,9 +121,8 @@ class Texts:
         others = [row for row in range(len(names)) if row not in self.labels]
         embeddings = np.empty((len(names), self.entry.dim), np.float32)
         if others:
-            embeddings[others] = embed_templates(
-                self._of_tower, [names[row] for row in others], self.templates, {}
-            )
+            chosen = [names[row] for row in others]
+            embeddings[others] = embed_templates(self._of_tower, chosen, self.templates, {})
         for row, (text, embedding) in self.labels.items():
             texts[row], embeddings[row] = text, embedding
         return texts, embeddings
@@ -114,19 +138,15 @@ class Texts:
         return texts.astype(np.float64), others.astype(np.float64)
 
     def _of_tower(self, texts: list[str]) -> np.ndarray:
-        """Stored embeddings; the text tower embeds the texts that have none."""
-        lacking = [text for text in texts if text not in self.stored]
-        known = self.stored | (
-            dict(zip(lacking, self._kept()(lacking), strict=True)) if lacking else {}
-        )
+        """Stored embeddings; the text tower embeds the texts that have none, as embed_prompts."""
+        known = dict(self.stored)
+        lacking = [text for text in texts if text not in known]
+        if lacking:
+            from singflow.towers.spaces import text_facts
+
+            tower, weights = self._loaded
+            facts = text_facts(self.entry, weights, self.device, BATCH)
+            embed = partial(tower.embed, batch_size=BATCH)
+            cached = TextCache(CACHE, facts, embed, lambda chunks, _: chunks, BATCH)
+            known |= dict(zip(lacking, cached(lacking), strict=True))
         return np.stack([known[text] for text in texts])
-
-    def _kept(self) -> TextCache:
-        """The text tower with a cache on disk, the same as in the step embed_prompts."""
-        from singflow.towers.spaces import text_facts
-
-        tower, weights = self._loaded
-        facts = text_facts(self.entry, weights, self.device, BATCH)
-        return TextCache(
-            CACHE, facts, partial(tower.embed, batch_size=BATCH), lambda chunks, _: chunks, BATCH
-        )

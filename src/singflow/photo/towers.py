@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.config.registry import (
+    MODELS,
+    SPACES,
+    ModelEntry,
+    SpaceEntry,
+    resolve_models,
+    resolve_spaces,
+)
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import complete, read_class_list
 from singflow.errors import InputError
@@ -27,11 +34,7 @@ if TYPE_CHECKING:
 
     Photo = str | Path | bytes | Image.Image
 
-MODELS, SPACES, CLASSES = (
-    Path("config/models.yaml"),
-    Path("config/spaces.yaml"),
-    Path("config/vocab/imagenet_1k.csv"),
-)
+CLASSES = Path("config/vocab/imagenet_1k.csv")
 MAX_PIXELS = 10**8
 
 
@@ -91,7 +94,7 @@ class Classifier:
         models: str | Path = MODELS,
         classes: str | Path = CLASSES,
         device: str = "auto",
-    ) -> Self:
+    ) -> Classifier:
         """Load a classifier whose weights are on this machine.
 
         Parameters
@@ -117,47 +120,7 @@ class Classifier:
             entry.
         """
         entry = complete(resolve_models(models, [name])[name], Path(models), name, Path(classes))
-        return cls.of(entry, name, Path(classes), device)
-
-    @classmethod
-    def of(cls, entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Self:
-        """Load the classifier of a resolved entry.
-
-        Parameters
-        ----------
-        entry : ModelEntry
-            Entry as the step resolve_model writes it.
-        name : str
-            Name of the classifier.
-        classes : Path
-            Class list for a head whose entry names none.
-        device : str
-            auto, cpu, cuda or mps.
-
-        Returns
-        -------
-        Classifier
-            In evaluation mode.
-
-        Raises
-        ------
-        InputError
-            When the weights are missing, are damaged, or do not fit the entry.
-        """
-        import torch
-
-        from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
-
-        tower, on = load_classifier(entry), pick(device)
-        names = entry.class_names or read_class_list(classes)
-        facts = (
-            tower.weight.numpy(),
-            tower.bias.numpy(),
-            names,
-            weights_sha256(tower.model),
-            stored_precision(tower.weight),
-        )
-        return cls(name, entry, *facts, tower.to(on).to(memory_format=torch.channels_last), on)  # type: ignore[call-overload]
+        return load_entry(entry, name, Path(classes), device)
 
     @property
     def head(self) -> Tensors:
@@ -197,6 +160,20 @@ class Classifier:
         return [predict(row[None], self.head, self.class_names) for row in features]
 
 
+def load_entry(entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Classifier:
+    """Load the classifier of a resolved entry; `classes` is for a head whose entry names none."""
+    import torch
+
+    from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
+
+    tower, on = load_classifier(entry), pick(device)
+    head = (tower.weight.numpy(), tower.bias.numpy())
+    names = entry.class_names or read_class_list(classes)
+    made = weights_sha256(tower.model), stored_precision(tower.weight)
+    placed = tower.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Classifier(name, entry, *head, names, *made, placed, on)
+
+
 @dataclass
 class Space:
     """A vision-language space: images and texts as vectors of the same width m."""
@@ -234,12 +211,9 @@ class Space:
         from singflow.towers.device import pick_device
 
         entry, on = resolve_spaces(spaces, [name])[name], pick(device)
-        return cls(
-            name,
-            entry,
-            Texts(entry, pick_device(device), ["an image of a {}"], ready=read_ready(name, entry)),
-            on,
-        )
+        ready = read_ready(name, entry)
+        texts = Texts(entry, pick_device(device), ["an image of a {}"], ready=ready)
+        return cls(name, entry, texts, on)
 
     @cached_property
     def tower(self) -> spaces.ImageTower:

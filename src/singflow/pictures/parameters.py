@@ -23,8 +23,8 @@ class Pictures(Section):
 
     renderer: Literal["auto", "unclip", "retrieval"] = Field(
         "auto",
-        description="auto (unclip where the generator draws from the space, its weights and a GPU "
-        "are here) | unclip | retrieval",
+        description="auto (unclip if the generator fits the space, and its weights and a GPU are "
+        "there) | unclip | retrieval",
     )
     generator: Annotated[Text, AfterValidator(hub_name)] = Field(
         "kakaobrain/karlo-v1-alpha-image-variations",
@@ -45,16 +45,14 @@ class Pictures(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(unique)] = Field(
         [0, 1, 2],
         min_length=1,
-        description="noise that pictures start from: all in figure 13, the first elsewhere; "
-        "retrieval: as many neighbours",
+        description="seeds of the noise that pictures start from: all in figure 13, the first "
+        "elsewhere; retrieval: their number is the number of neighbours",
     )
     images: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
     )
     count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
-    closeup: ModelName = Field(
-        description="model that figures 6, 10, 11 and 13 look at (paper: ResNet50)"
-    )
+    closeup: ModelName = Field(description="model of figures 6, 10, 11 and 13 (paper: ResNet50)")
     ladder_is_deg: Annotated[
         list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)
     ] = Field(

@@ -134,16 +134,16 @@ class _Job:
 
 def _job(step: str, size: costs.Size, path: Path) -> _Job:
     took = read_benchmark(path)
-    cost, expected = costs.cost_of(step), costs.seconds(step, size)
+    start, expected = costs.start(step), costs.seconds(step, size)
     # A fork holds the libraries of all steps, so its memory tells nothing. It has no start-up time.
     megabytes = 0.0 if took.fork else took.peak_mb
     return _Job(
         took.seconds,
-        expected - cost.start * took.fork,
-        cost.start,
+        expected - start.seconds * took.fork,
+        start.seconds,
         megabytes,
         costs.peak_mb(step, size),
-        cost.base,
+        start.megabytes,
     )
 
 
@@ -173,8 +173,7 @@ def _subject(
 
     The path is [space/][model/][kind or shard].
     """
-    of_a_model = step in costs.PER_MODEL or step == "extract_features"
-    space = None if of_a_model else _leading(place, spaces)
+    space = _leading(place, spaces) if "space" in costs.wildcards(step) else None
     model = _leading(place[len(space) + 1 :] if space else place, models)
     return models.get(model or ""), spaces.get(space or "")
 

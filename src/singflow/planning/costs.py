@@ -1,19 +1,22 @@
 """Expected time, memory and disk space of every step's jobs.
 
-The figures have no margins and are for one job on a server CPU of 2 to 3 GHz. Work is counted from
-the code (multiply-adds of matrix products, elements touched) and converted to seconds by the rates
-below. Rates, start times and base memory were measured on two cores: linear steps and tables by
-benchmarks/growth.py, all others by benchmarks/memory.py. No GPU was available: its rate is 40 % of
-the published FP32 peak of an A100 (19.5 TFLOPS). A tower of unknown size counts as a ViT-L/16.
+costs.csv has a row for each step and driver of its cost: seconds and megabytes for a million of
+the driver, which is a product of quantities of Size (`a*b/c`), or for each job. The figures have no
+margins and are for one job on a server CPU of 2 to 3 GHz; `python benchmarks/growth.py --write`
+measures what a small machine can. No GPU was available: its rate is 40 % of the published FP32 peak
+of an A100. disk.csv has the bytes of the large artifacts, which follow from their shapes.
 """
 
-from collections.abc import Callable, Mapping
+import csv
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
 from singflow.data.reading import class_folders
@@ -22,36 +25,17 @@ from singflow.pictures.parameters import CELL, PROBES
 from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
-F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
-TOWER = 25.0  # the same for a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
-ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, with any number of threads
-GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
-STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
-# Seconds on one thread: decode a photo of 500 x 400 pixels, make its view 0, make a further view.
-DECODE, PREPARE, CROP = (0.002, 0.0025, 0.0012)
-# Cost of embedding a text, in forward passes of the space's image tower; the same for ViT-L/14 and
-# for the packaged space.
-TEXT = 0.08
-LOADED = 0.015  # seconds to build, load and hash a million parameters
-ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
+TABLE, DISK = (Path(__file__).with_name(name) for name in ("costs.csv", "disk.csv"))
+Entry = TypeVar("Entry")
+JOB = "job"  # the driver of the costs that every job has once
 VIEW = 4 * 3 * 224**2  # bytes of a view
-# MB of a view of 224 x 224 pixels that waits for the tower, with memory that making the view leaves
-# in use: measured.
-PIXELS = 1.2
-# A ViT-L/16 (10^6 parameters, 10^9 multiply-adds per view), and the width of a wide feature.
+# A ViT-L/16 (10^6 parameters, 10^9 multiply-adds per view), and the width of a wide feature: what a
+# tower of unknown size counts as.
 ASSUMED = (304.3, 61.6, 2048)
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
-BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
-# Most concepts, and most labels x concepts, that a thread scans at once (concepts.BLOCK and CELLS).
-SCANNED = (500, 500_000)
-FEATURES, FLEXIBLE, CLASSES = (3072, 1024, 1365)  # of read-outs in sum form (analyses/readout.py)
-# Most columns of one planted leak, and of all planted leaks in sum form (evidence.MOST_NOISE and
-# MOST_COLUMNS).
-NOISE, PLANTED = (64, 480)
-# Penalties that a read-out in sum form tries, and those that some target chooses: measured.
-SEARCHED, USED = (5, 3)
-EIGEN = 6.0  # multiply-adds / n^3 of decomposing an n x n matrix and using the result: measured
+SCANNED = 500_000  # most labels x concepts that a thread scans at once (concepts.CELLS)
+FEATURES, FLEXIBLE = (3072, 1024)  # of read-outs in sum form (analyses/readout.py)
 # Class folders or archives that are inspected, and entries that are counted in a folder, at most.
 LOOKED_AT, COUNTED = (10, 20_000)
 
@@ -61,7 +45,7 @@ class Size:
     """The quantities that determine the cost of a job.
 
     parameters_m (10^6) and gmacs (10^9 multiply-adds per view) describe the tower of the job,
-    of_space the tower of the space; 0: no tower.
+    space_parameters_m and space_gmacs the tower of the space; 0: no tower.
     """
 
     images: int
@@ -74,7 +58,8 @@ class Size:
     space_dim: int = 768
     parameters_m: float = 0.0
     gmacs: float = 0.0
-    of_space: tuple[float, float] = (0.0, 0.0)
+    space_parameters_m: float = 0.0
+    space_gmacs: float = 0.0
     assumed: bool = False  # the tower's size, or the feature's, is not known
     threads: int = 2
     decoders: int = 2  # threads that decode images for a tower
@@ -86,7 +71,6 @@ class Size:
     draws: int = 5  # random subspaces per case
     folds: int = 5
     planted: int = 20  # draws of planted leaks per size, and of random signs for a floor
-    lambdas: int = 13  # penalties tried
     logistic: bool = True  # probes are logistic regressions, not ridge
     alphas: int = 6  # penalties of a probe
     points: int = 10  # of a rank curve
@@ -99,6 +83,17 @@ class Size:
     resamples: int = 2000
     permutations: int = 10_000
     reference: tuple[int, int] = (0, 0)  # images and shards on which translators are fitted instead
+    job: int = 1
+
+    @property
+    def cpu(self) -> bool:
+        """Whether the job has no GPU."""
+        return not self.gpu
+
+    @property
+    def ridge(self) -> bool:
+        """Whether probes are ridge regressions."""
+        return not self.logistic
 
     @property
     def rows(self) -> int:
@@ -109,6 +104,22 @@ class Size:
     def shard_rows(self) -> int:
         """Rows of the largest shard."""
         return -(-self.images // self.shards) * self.views
+
+    @property
+    def fitted(self) -> int:
+        """Images on which translators are fitted."""
+        return max(self.images, self.reference[0])
+
+    @property
+    def tested(self) -> int:
+        """Images of the study and of the reference."""
+        return self.images + self.reference[0]
+
+    @property
+    def largest_shard(self) -> int:
+        """Rows of the largest shard of the study and of the reference."""
+        images, shards = self.reference
+        return max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
 
     @property
     def null_dim(self) -> int:
@@ -134,14 +145,67 @@ class Size:
         return self.folds + 1
 
     @property
-    def visible_dim(self) -> int:
-        """Dimensions of a feature outside the null space."""
-        return self.feature_dim - self.null_dim
+    def left_out(self) -> int:
+        """Folds and pairs of folds that read-outs leave out in turn; without folds they take 5."""
+        folds = self.folds or 5
+        return folds + (folds * (folds - 1) // 2 if folds > 2 else 0)
+
+    @property
+    def kernel(self) -> int:
+        """Rows of the kernel of a read-out; 0 if the read-out has sum form."""
+        return self.tested if self.tested < max(FEATURES, self.feature_dim) else 0
+
+    @property
+    def summed(self) -> int:
+        """Features of a read-out in sum form, null coordinates included; 0 if it has a kernel."""
+        return 0 if self.kernel else max(FEATURES, self.feature_dim + FLEXIBLE)
+
+    @property
+    def network(self) -> int:
+        """Number of weights of the largest nonlinear translator."""
+        return self.width * (2 * self.feature_dim + self.width + self.space_dim)
 
     @property
     def results(self) -> int:
         """Per-image results that a step gathers: images times models times spaces."""
-        return self.images * self.models * self.spaces
+        return self.tested * self.models * self.spaces
+
+    @property
+    def scanned(self) -> int:
+        """Labels times concepts that a thread scans at once."""
+        return min(self.labels * self.concepts, SCANNED)
+
+    @property
+    def probed(self) -> int:
+        """Numbers that the logistic regressions on features and on embeddings hold."""
+        widths = (self.feature_dim, self.space_dim)
+        return sum(min(self.rows * (width + self.labels), PROBED) for width in widths)
+
+    @property
+    def cells(self) -> float:
+        """Cells of the index of neighbours; 0 if the search is exact."""
+        return 0.0 if self.images <= self.exact_up_to else self.images / CELL
+
+    @property
+    def candidates(self) -> int:
+        """Images that the search for neighbours compares with a point."""
+        return min(self.images, CELL * PROBES) if self.cells else self.images
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a generator draws pictures."""
+        return self.pictures > 0
+
+    @property
+    def at_once(self) -> int:
+        """Views in a forward pass."""
+        return min(self.batch, CPU_BATCH)
+
+    @property
+    def waiting(self) -> int:
+        """Decoded views in memory: those that wait for the tower, and an image for each decoder."""
+        most = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
+        return self.views * (min(AHEAD * self.decoders, most) + self.decoders)
 
 
 def size_of(
@@ -178,8 +242,8 @@ def size_of(
         images=images,
         views=extraction["views"],
         shards=extraction["shards"],
-        parameters_m=sizes[0] or 0.0,
-        gmacs=sizes[1] or 0.0,
+        parameters_m=parameters if None in sizes else sizes[0] or 0.0,
+        gmacs=gmacs if None in sizes else sizes[1] or 0.0,
         labels=labels,
         concepts=_lines(study["concepts"]["vocabulary"]),
         assumed=any(number is None for number in (*sizes, model.feature_dim if model else 0)),
@@ -193,7 +257,6 @@ def size_of(
         draws=controls["min_draws"],
         folds=study["translator"]["folds"],
         planted=study["evidence"]["draws"],
-        lambdas=len(study["translator"]["lambdas"]),
         logistic=study["probe"]["classifier"] == "logistic",
         alphas=len(study["probe"]["alphas"]),
         points=len(study["rank_curve"]["kept"]) + 3,
@@ -207,15 +270,14 @@ def size_of(
         permutations=study["summary"]["permutations"],
         reference=_reference(study["translator"]["reference"]),
     )
-    if None in sizes:
-        size = replace(size, parameters_m=parameters, gmacs=gmacs)
     if model is not None:
         size = replace(size, feature_dim=model.feature_dim or wide, classes=model.head_classes)
     if space is not None:
         size = replace(
             size,
             space_dim=space.dim,
-            of_space=(space.parameters_m or parameters, space.gmacs or gmacs),
+            space_parameters_m=space.parameters_m or parameters,
+            space_gmacs=space.gmacs or gmacs,
         )
     return size
 
@@ -227,7 +289,7 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     images.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
-    if known := _rows(manifest):
+    if known := _parquet_rows(manifest):
         return known
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
     if data["source"] == "folder":
@@ -240,14 +302,14 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
         if not table.is_file():
             found = 0
         elif table.suffix.lower() in (".parquet", ".pq"):
-            found = _rows(table)
+            found = _parquet_rows(table)
         else:
             found = _lines(data["table"]) - 1
         found = min(found, (per_class or found) * classes)
     return found or (per_class * classes if per_class else IMAGENET)
 
 
-def _rows(path: Path) -> int:
+def _parquet_rows(path: Path) -> int:
     """Rows of a Parquet file; 0 if it is missing or damaged (reported where it is used)."""
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
@@ -264,7 +326,7 @@ def _reference(reference: str | None) -> tuple[int, int]:
         return 0, 0
     folder = reference_folder(reference)
     shards = [len(list(space.glob("shard-*"))) for space in folder.glob("embeddings/*")]
-    return _rows(folder / "data/manifest.parquet"), max(shards, default=0)
+    return _parquet_rows(folder / "data/manifest.parquet"), max(shards, default=0)
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:
@@ -289,571 +351,73 @@ def _lines(path: str) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-Work = Callable[[Size], float]
-
-
 @dataclass(frozen=True)
-class Cost:
-    """Coefficients of a step; work is that of one job.
+class Term:
+    """A part of the cost of a step's job, for a million of a driver or for each job."""
 
-    start: seconds before work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the
-    process; shard, block: bytes per row of a shard and of a block of BLOCK rows, as multiples of
-    feature_dim, space_dim and classes; square: number of float64 matrices of feature_dim^2; held:
-    bytes of tables of images; disk: bytes written.
-    """
+    driver: str
+    seconds: float
+    megabytes: float
 
-    start: float
-    base: float
-    f64: Work = lambda s: 0.0
-    f32: Work = lambda s: 0.0
-    elements: Work = lambda s: 0.0
-    shard: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    block: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    square: float = 0.0
-    held: Work = lambda s: 0.0
-    disk: Work = lambda s: 0.0
+    def times(self, size: Size) -> float:
+        """Millions of the driver in a job."""
+        return _product(self.driver, size) * (1.0 if self.driver == JOB else 1e-6)
 
 
-def _candidates(s: Size) -> float:
-    """Images that the search for neighbours compares with a point."""
-    return s.images if s.images <= s.exact_up_to else min(s.images, CELL * PROBES)
-
-
-def _cells(s: Size) -> float:
-    """Cells of the index of neighbours; 0 if the search is exact."""
-    return 0.0 if s.images <= s.exact_up_to else s.images / CELL
-
-
-def _passes(s: Size) -> int:
-    """How often scan_concepts visits every concept.
-
-    Twice if the concepts need more than one block, because it needs their overall mean first.
-    """
-    return 1 + (s.concepts > min(SCANNED[0], SCANNED[1] // max(s.labels, 1)))
-
-
-def _network(s: Size) -> float:
-    """Number of weights of the largest nonlinear translator."""
-    return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
-
-
-def _sums(s: Size, count: int) -> float:
-    """Bytes of the sums over `count` groups of images from which translators are fitted."""
-    return 8.0 * count * s.feature_dim * (s.feature_dim + s.space_dim)
-
-
-def _kernels(s: Size) -> bool:
-    """Whether read-outs have kernel form."""
-    return s.images < max(FEATURES, s.feature_dim)
-
-
-def _features(s: Size) -> int:
-    """Features of a read-out in sum form, null coordinates included."""
-    return max(FEATURES, s.feature_dim + FLEXIBLE)
-
-
-def _columns(s: Size) -> float:
-    """Columns that measure_evidence predicts: remainder, blind check, planted leaks."""
-    width = NOISE if _kernels(s) else min(NOISE, max(1, PLANTED // (3 * s.planted)))
-    return 2.0 * s.space_dim + 3 * s.planted * min(width, s.space_dim)
-
-
-def _judged(s: Size) -> tuple[int, int]:
-    """Numbers of folds, and of pairs of folds, that fits leave out in turn.
-
-    Without cross-fitting, the manifest has 5 folds.
-    """
-    folds = s.folds or 5
-    return folds, folds * (folds - 1) // 2 if folds > 2 else 0
-
-
-def _summed(s: Size, columns: float) -> float:
-    """Multiply-adds to prepare read-outs of `columns` columns: kernels, or sums over features."""
-    if _kernels(s):
-        return float(s.images**2 * (2 * s.visible_dim + 3 * s.classes + s.null_dim))
-    roots = 3 * min(s.classes, CLASSES)
-    return s.images * (_features(s) * (_features(s) + columns) + roots**2) + EIGEN * roots**3
-
-
-def _fitted(s: Size, columns: float) -> float:
-    """Multiply-adds to fit both read-outs of `columns` columns.
-
-    They are fitted without each fold, with several penalties, and without each pair of folds.
-    """
-    folds, pairs = _judged(s)
-    if _kernels(s):
-        fits, judges = s.images * (folds - 1) / folds, s.images / folds
-        once = EIGEN * fits**3 + fits**2 * columns
-        return 2 * (
-            folds * (once + s.lambdas * judges * fits * columns)
-            + pairs * (once + 2 * USED * judges * fits * columns)
-        )
-    work = 0.0
-    for width in (_features(s) - s.null_dim, _features(s)):
-        solved, judged = width**2 * columns, width**2 * columns / 2  # errors are judged in float32
-        work += folds * SEARCHED * (width**3 / 6 + solved + judged) + pairs * (
-            USED * width**3 / 6 + solved + 2 * judged
-        )
-    return work
-
-
-def _nested(s: Size) -> float:
-    """Multiply-adds of read-outs of the remainder with a growing number of null directions.
-
-    They are fitted without each fold and without each pair of folds.
-    """
-    folds, pairs = _judged(s)
-    if _kernels(s):
-        fits = s.images * (folds - 1) / folds
-        return (folds + pairs) * (
-            EIGEN * fits**3
-            + 3 * fits**3
-            + fits**2 * (3 * s.space_dim + 2 * s.null_dim)
-            + EIGEN * s.null_dim**3
-        )
-    width, narrow = _features(s), _features(s) - s.null_dim + min(s.null_dim, s.space_dim)
-    plain = (width - s.null_dim) ** 2 * (width / 3 + 3 * s.space_dim)
-    once = (
-        width**2 * (width / 6 + s.space_dim)
-        + s.null_dim**2 * s.space_dim
-        + EIGEN * s.space_dim**3
-        + narrow**3 / 6
+def _product(driver: str, size: Size) -> float:
+    """A product of quantities of a size, `a*b/c`."""
+    above, *below = driver.split("/")
+    return float(
+        math.prod(getattr(size, name) for name in above.split("*"))
+        / math.prod(getattr(size, name) for name in below)
     )
-    return (folds + pairs) * (plain + once) + (folds + 2 * pairs) * narrow**3
 
 
-def _read_out(s: Size, columns: float) -> float:
-    """Bytes that read-outs of `columns` columns hold while they are fitted."""
-    if _kernels(s):
-        return 8.0 * s.images * (6 * s.images + 4 * columns + 2 * s.feature_dim)
-    width = _features(s)
-    return 8.0 * width * (_judged(s)[0] * (width + columns) + 2.5 * width + 5 * columns)
+def _rows(path: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of a table by step."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row.pop("step"), []).append(row)
+    return found
 
 
-def _blocks(s: Size, times: int) -> float:
-    """Multiply-adds to compute coordinates and logits of all images `times` times."""
-    return times * s.images * s.feature_dim * (s.feature_dim + 2.0 * s.classes)
-
-
-def _probed(s: Size) -> float:
-    """Bytes of the logistic regressions on features and on embeddings.
-
-    They hold their rows three times, and 25 float64 per weight.
-    """
-    rows = sum(min(s.rows * (width + s.labels), PROBED) for width in (s.feature_dim, s.space_dim))
-    return 12.0 * rows + 200.0 * s.labels * (s.feature_dim + s.space_dim)
-
-
-def _each(size: float) -> Work:
-    """`size` bytes per image."""
-    return lambda s: size * s.images
-
-
-LINEAR = Cost(start=1.5, base=220)
-GATHERED = Cost(start=1.5, base=250)
-FIGURE = Cost(start=2.5, base=250, disk=lambda s: 3e5)
-TOWER_STEP = Cost(start=5.0, base=400)
-IMAGE_FIGURE = replace(FIGURE, held=lambda s: 250 * s.results, elements=lambda s: 3e-6 * s.results)
-DEFAULT = Cost(start=2.5, base=600, shard=(16, 16, 0), square=4, held=_each(420), disk=_each(100))
-COSTS = {  # of steps that cost neither DEFAULT nor FIGURE
-    "resolve_study": Cost(start=2.5, base=350, disk=lambda s: 1e4),
-    "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
-    "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
-    "build_manifest": Cost(start=2.0, base=200, held=_each(1050), disk=lambda s: 180.0 * s.images),
-    "extract_head": replace(TOWER_STEP, disk=lambda s: 4.0 * s.classes * (s.feature_dim + 1)),
-    "extract_features": replace(
-        TOWER_STEP,
-        shard=(8, 0, 0),
-        held=_each(300),
-        disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12),
-    ),
-    "embed_images": replace(
-        TOWER_STEP,
-        shard=(0, 8, 0),
-        held=_each(300),
-        disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12),
-    ),
-    "embed_prompts": replace(
-        TOWER_STEP, start=10.0, base=800, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim
-    ),
-    "embed_classes": replace(
-        TOWER_STEP, start=10.0, base=800, disk=lambda s: 8.0 * s.classes * s.space_dim
-    ),
-    "fit_projector": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9
-            * (
-                s.rows * s.feature_dim * (2 * s.null_dim + s.classes)
-                + 10 * s.classes * s.feature_dim**2
-            )
-        ),
-        elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
-        shard=(8, 0, 0),
-        block=(16, 0, 8),
-        square=3,
-        held=_each(420),
-        disk=lambda s: 8.0 * s.feature_dim * (s.null_dim + 1),
-    ),
-    "fit_translator": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9 * s.feature_dim * (s.rows * (s.feature_dim + s.space_dim) + s.images * s.space_dim)
-            + 1e-9 * s.fits * s.feature_dim**2 * (13 * s.feature_dim + 4 * s.space_dim)
-        ),
-        elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim),
-        shard=(16, 20, 0),
-        square=4,
-        held=lambda s: 380 * s.images + _sums(s, s.fits + 2),
-        disk=lambda s: 4.0 * s.fits * s.space_dim * (s.feature_dim + 1),
-    ),
-    "train_translator": replace(
-        LINEAR,
-        start=5.0,
-        base=600,
-        f32=lambda s: 3e-9 * s.passes * s.rows * _network(s),
-        elements=lambda s: 1e-9 * s.passes * s.rows * (20 * s.width + _network(s) / 100),
-        shard=(8, 8, 0),
-        square=1,
-        held=lambda s: 300 * s.images + 28 * _network(s),
-        disk=lambda s: 4.0 * _network(s),
-    ),
-    "measure_controls": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.fits * s.space_dim)
-        ),
-        f32=lambda s: (
-            1e-9 * s.draws * s.images * s.feature_dim * (s.cases * s.space_dim + 2 * s.null_dim)
-        ),
-        elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
-        shard=(8, 0, 0),
-        block=(0, 64, 0),
-        square=3,
-        held=lambda s: s.images * (420 + 46 * s.cases) + 4e8,
-        disk=lambda s: 46.0 * s.cases * s.images,
-    ),
-    "measure_evidence": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9
-            * (
-                _summed(s, _columns(s))
-                + _fitted(s, _columns(s))
-                + (28 * s.images + 4 * s.rows) * s.classes * s.space_dim
-            )
-            + 1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9
-            * s.fits
-            * (
-                EIGEN * (s.feature_dim**3 + s.visible_dim**3)
-                + s.feature_dim**2 * (s.feature_dim + 4 * s.space_dim)
-            )
-        ),
-        f32=lambda s: (
-            1e-9 * (_blocks(s, 8) + 2 * s.rows * s.feature_dim**2)
-            + 1e-9
-            * s.planted
-            * s.feature_dim
-            * s.space_dim
-            * (s.rows + s.images + s.fits * s.feature_dim)
-        ),
-        elements=lambda s: (
-            1e-9
-            * ((7 * s.images + s.rows) * 60 * s.classes + s.planted * s.images * 40 * s.space_dim)
-        ),
-        shard=(8, 8, 0),
-        block=(8, 24, 40),
-        square=2,
-        held=lambda s: (
-            350 * s.images
-            + max(
-                _read_out(s, _columns(s)),
-                _sums(s, 3 * s.fits)
-                + 4 * s.threads * s.fits * s.feature_dim * (s.feature_dim + s.space_dim),
-            )
-        ),
-        disk=lambda s: 32.0 * s.images + 4.0 * s.classes * s.space_dim + 4e4,
-    ),
-    "measure_head_extension": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9 * (_summed(s, s.space_dim) + _nested(s) + 4 * s.images * s.classes * s.space_dim)
-        ),
-        f32=lambda s: 1e-9 * _blocks(s, 4),
-        elements=lambda s: 60e-9 * s.images * s.classes,
-        shard=(8, 8, 0),
-        block=(8, 24, 40),
-        square=2,
-        held=lambda s: 350 * s.images + _read_out(s, s.space_dim),
-        disk=lambda s: 1e4 + 32.0 * min(s.null_dim, s.space_dim),
-    ),
-    "measure_null_removal": replace(
-        LINEAR,
-        f64=lambda s: 1e-9 * s.images * s.feature_dim * (5 * s.null_dim + s.classes),
-        f32=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.space_dim + s.classes),
-        elements=lambda s: 1e-9 * s.images * (40 * s.space_dim + 8 * s.feature_dim + 4 * s.classes),
-        shard=(8, 0, 0),
-        block=(20, 40, 8),
-        square=2,
-        held=_each(600),
-        disk=lambda s: 150.0 * s.images,
-    ),
-    "measure_zero_shot": replace(
-        LINEAR,
-        f32=lambda s: 1e-9 * s.images * s.space_dim * (2 * s.feature_dim + 3 * s.labels),
-        elements=lambda s: 1e-9 * s.images * (8 * s.space_dim + 4 * s.labels),
-        shard=(8, 8, 0),
-        square=2,
-        held=_each(600),
-        disk=lambda s: 20.0 * s.images,
-    ),
-    "measure_rank_curve": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9
-            * s.feature_dim
-            * (
-                s.images * (2 * s.feature_dim + 2 * s.classes + 2 * s.space_dim)
-                + 20 * s.classes * s.feature_dim
-            )
-        ),
-        elements=lambda s: 1e-9 * s.images * s.points * (36 * s.space_dim + 12 * s.classes),
-        shard=(8, 8, 0),
-        square=6,
-        held=_each(390),
-        disk=lambda s: 2e4,
-    ),
-    "validate_null_space": replace(
-        LINEAR,
-        f64=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.null_dim + 7 * s.classes),
-        elements=lambda s: 1e-9 * s.images * (20 * s.classes + 20 * s.feature_dim + 20_000),
-        shard=(8, 0, 0),
-        square=2,
-        held=_each(670),
-        disk=lambda s: 75.0 * s.images,
-    ),
-    "scan_concepts": replace(
-        LINEAR,
-        f32=lambda s: 2e-9 * s.images * s.space_dim * (s.feature_dim + _passes(s) * s.concepts),
-        elements=lambda s: 1e-9 * s.images * (14 * _passes(s) * s.concepts + 24 * s.space_dim),
-        shard=(8, 0, 0),
-        square=1,
-        held=lambda s: (
-            470 * s.images
-            + 4 * s.concepts * s.space_dim
-            + 340 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
-        ),
-        disk=lambda s: 53.0 * s.labels * s.concepts,
-    ),
-    "steer_concepts": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9
-            * s.steered
-            * (
-                s.feature_dim * (2 * s.space_dim + s.null_dim + s.classes)
-                + 2 * s.space_dim * s.null_dim
-            )
-        ),
-        elements=lambda s: 1e-9 * s.steered * (50 * s.space_dim + 10 * s.feature_dim),
-        shard=(8, 0, 0),
-        square=2,
-        held=lambda s: 380 * s.images + 240 * s.steered,
-        disk=lambda s: 70.0 * s.steered,
-    ),
-    "probe_principal": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9 * s.rows * s.feature_dim * (2 * s.null_dim + s.space_dim)
-            + (
-                0.0
-                if s.logistic
-                else 1e-9
-                * (2 * s.rows * (s.feature_dim**2 + s.space_dim**2) + 25 * s.feature_dim**3)
-            )
-            + 1e-9 * (0.16 * s.alphas + 0.2) * s.images * s.labels * (s.feature_dim + s.space_dim)
-        ),
-        f32=lambda s: (
-            s.logistic
-            * 1e-9
-            * (15 * s.alphas + 10)
-            * 1.6
-            * s.rows
-            * s.labels
-            * (s.feature_dim + s.space_dim)
-        ),
-        elements=lambda s: 1e-9 * s.rows * (10 * s.feature_dim + 4 * s.labels * s.alphas),
-        shard=(8, 0, 0),
-        square=10,
-        held=lambda s: 400 * s.images + s.logistic * _probed(s),
-        disk=lambda s: 2e3,
-    ),
-    "find_neighbours": replace(
-        LINEAR,
-        f32=lambda s: (
-            1e-9
-            * s.space_dim
-            * (s.images * (2 * _candidates(s) + 3 * _cells(s)) + 200 * s.threads * _cells(s) ** 2)
-        ),
-        elements=lambda s: (
-            1e-9 * s.images * (2.5 * _candidates(s) + 2 * _cells(s) + 100 * s.space_dim)
-        ),
-        shard=(8, 90, 0),
-        square=1,
-        held=lambda s: s.images * (460 + 0.3 * s.space_dim),
-        disk=lambda s: 40.0 * s.images,
-    ),
-    "render_pictures": replace(
-        LINEAR,
-        start=5.0,
-        base=600,
-        shard=(8, 8, 0),
-        held=_each(810),
-        disk=lambda s: 1.5e5 * (s.pictures or 30),
-    ),
-    "summarize": replace(
-        GATHERED,
-        base=400,
-        elements=lambda s: 1e-9 * s.results * (12 * s.resamples + 1500),
-        held=lambda s: 480 * s.images + 8 * s.permutations * s.models**2,
-        disk=lambda s: 300.0 * s.labels * s.models * s.spaces,
-    ),
-    "compare_models": replace(
-        GATHERED,
-        base=400,
-        elements=lambda s: 1e-9 * s.results * (36 * s.resamples + 10 * s.permutations),
-        held=lambda s: s.images * (300 + 120 * s.cases + 230 * s.models),
-        disk=lambda s: 2e4 * s.models * s.spaces,
-    ),
-    "list_concepts": replace(
-        GATHERED,
-        elements=lambda s: 50e-9 * s.labels * s.concepts * s.models * s.spaces,
-        disk=lambda s: 1500.0 * s.labels * s.models * s.spaces,
-    ),
-    "tabulate_steering": replace(
-        GATHERED,
-        held=lambda s: 340 * s.steered,
-        elements=lambda s: 1e-6 * s.steered * s.models * s.spaces,
-        disk=lambda s: 1e4,
-    ),
-    "compare_translators": replace(GATHERED, disk=lambda s: 1e4),
-    "plot_scores": IMAGE_FIGURE,
-    "plot_labels": IMAGE_FIGURE,
-    "plot_null_validation": IMAGE_FIGURE,
-    "plot_pictures": replace(FIGURE, start=4.0, disk=lambda s: 1.2e6),
-    "plot_angle_ladder": replace(FIGURE, held=_each(390)),
-    "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
+COSTS = {
+    step: [Term(row["driver"], float(row["seconds"]), float(row["megabytes"])) for row in rows]
+    for step, rows in _rows(TABLE).items()
 }
-FITTED = ("fit_translator", "train_translator")
-BOTH = ("measure_evidence", "measure_head_extension", "summarize", "compare_models")
-TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts", "embed_classes")
+WRITTEN = _rows(DISK)
 
 
-def cost_of(step: str) -> Cost:
-    """The cost of a step; without an entry in COSTS, that of a figure or an analysis."""
-    return COSTS.get(step, FIGURE if step.startswith("plot_") else DEFAULT)
+def _of(table: dict[str, list[Entry]], step: str) -> list[Entry]:
+    """The entries of a step; those of figures or of analyses if the table lacks it."""
+    return table.get(step, table["plot_*" if step.startswith("plot_") else "*"])
+
+
+def start(step: str) -> Term:
+    """The part of a step's cost that does not depend on the size of a job."""
+    return next(term for term in _of(COSTS, step) if term.driver == JOB)
 
 
 def seconds(step: str, size: Size) -> float:
     """Expected seconds of one job, from start to end."""
-    cost, size = cost_of(step), _read_by(step, size)
-    work = (
-        cost.f64(size) / (F64 * size.threads)
-        + cost.f32(size) / (F32 * size.threads)
-        + cost.elements(size) / ELEMENTS
-    )
-    if step == "train_translator" and size.gpu:
-        work = cost.f32(size) / GPU + STEP * size.passes * size.rows / size.step_rows
-    loading = LOADED * size.parameters_m if step in TOWERS else 0.0
-    return cost.start + work + loading + _tower_seconds(step, size)
-
-
-def _read_by(step: str, size: Size) -> Size:
-    """The size with the tower and the images that a step uses.
-
-    With a reference, the steps in FITTED use the larger of the reference and the study, and the
-    steps in BOTH use both.
-    """
-    if step == "embed_classes":
-        return replace(size, parameters_m=size.of_space[0], gmacs=size.of_space[1])
-    images, shards = max(size.reference, (size.images, size.shards))
-    if step in BOTH:
-        return replace(size, images=size.images + size.reference[0], shards=shards)
-    return replace(size, images=images, shards=shards) if step in FITTED else size
-
-
-def _tower_seconds(step: str, s: Size) -> float:
-    """Seconds to decode photos, to run a tower over photos or texts, and to draw pictures."""
-    forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
-    if step in ("extract_features", "embed_images"):
-        return s.shard_rows * (
-            forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.decoders)
-        )
-    return {
-        "build_manifest": s.images * DECODE / s.threads,
-        "embed_prompts": TEXT * forward * (s.labels + s.concepts),
-        "embed_classes": TEXT * forward * 2 * s.classes,
-        "render_pictures": s.pictures * (3.0 if s.gpu else 300.0),
-        "write_report": min(s.images, 10_000) * DECODE / s.threads,
-    }.get(step, 0.0)
+    return sum(term.seconds * term.times(size) for term in _of(COSTS, step))
 
 
 def peak_mb(step: str, size: Size) -> float:
     """Expected peak of the resident memory of one job, in 10^6 bytes."""
-    cost, size = cost_of(step), _read_by(step, size)
-    widths = (size.feature_dim, size.space_dim, size.classes)
-    rows = (
-        sum(times * width for times, width in zip(cost.shard, widths, strict=True))
-        * size.shard_rows
-    )
-    rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(
-        BLOCK, size.shard_rows
-    )
-    tower = _tower_bytes(step, size) if step in TOWERS else 0.0
-    generator = 9e9 if step == "render_pictures" and size.pictures else 0.0
-    return cost.base + 1e-6 * (
-        rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator
-    )
-
-
-def _tower_bytes(step: str, s: Size) -> float:
-    """Bytes of a tower: a forward pass, views that wait, and its weights twice during loading.
-
-    For a space, the weights of both towers count.
-    """
-    at_once = s.threads * min(s.batch, CPU_BATCH)
-    images = step in ("extract_features", "embed_images")
-    activations = ACTIVATIONS * at_once if images and not s.gpu else 0.0
-    waiting = min(AHEAD * s.decoders, max(s.decoders, WAITING_BYTES // (s.views * VIEW)))
-    decoded = PIXELS * s.views * (waiting + s.decoders) if images else 0.0
-    return 1e6 * (
-        8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations + decoded
-    )
+    return sum(term.megabytes * term.times(size) for term in _of(COSTS, step))
 
 
 def disk_bytes(step: str, size: Size) -> int:
     """Expected bytes of the outputs of one job."""
-    return round(cost_of(step).disk(size))
+    rows = _of(WRITTEN, step)
+    return round(sum(float(row["bytes"]) * _product(row["driver"], size) for row in rows))
 
 
-PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
-PER_SPACE = ("resolve_space", "embed_prompts")
-PER_PAIR = (
-    "embed_classes",
-    "fit_translator",
-    "measure_controls",
-    "measure_evidence",
-    "measure_head_extension",
-    "measure_null_removal",
-    "measure_zero_shot",
-    "measure_rank_curve",
-    "scan_concepts",
-    "steer_concepts",
-    "probe_principal",
-    "find_neighbours",
-    "render_pictures",
-)
+def wildcards(step: str) -> list[str]:
+    """What tells the jobs of a step apart: model, space, kind, shard."""
+    return CATALOG[_of(WRITTEN, step)[0]["artifact"]].wildcards
 
 
 def study_bytes(
@@ -863,23 +427,23 @@ def study_bytes(
     spaces: Mapping[str, SpaceEntry],
 ) -> int:
     """Expected bytes of results/<study> once the study is finished, without logs."""
-    shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
-    whole = size_of(study, images, None, None)
-    jobs = {step: [whole] for step in COSTS}
-    jobs |= {
-        key: [size_of(study, images, model, None) for model in models.values()] for key in PER_MODEL
-    }
-    jobs |= {
-        key: [size_of(study, images, None, space) for space in spaces.values()] for key in PER_SPACE
-    }
-    pairs = {
-        name: [size_of(study, images, model, space) for space in spaces.values()]
-        for name, model in models.items()
-    }
-    jobs |= {key: [size for sizes in pairs.values() for size in sizes] for key in PER_PAIR}
-    jobs["extract_features"] = jobs["extract_head"] * shards
-    jobs["embed_images"] = jobs["embed_prompts"] * shards
-    jobs["train_translator"] = [
-        size for name in study["comparison"]["models"] for size in pairs[name]
-    ] * kinds
-    return sum(disk_bytes(step, size) for step, sizes in jobs.items() for size in sizes)
+    total = 0
+    for step in WRITTEN:
+        names = wildcards(step)
+        compared = study["comparison"]["models"] if "kind" in names else models
+        sizes = [
+            size_of(study, images, model, space)
+            for model in ([models[name] for name in compared] if "model" in names else [None])
+            for space in (spaces.values() if "space" in names else [None])
+        ]
+        jobs = study["extraction"]["shards"] if "shard" in names else 1
+        jobs *= len(study["comparison"]["kinds"]) if "kind" in names else 1
+        total += jobs * sum(disk_bytes(step, size) for size in sizes)
+    return total
+
+
+def slowdown(threads: int) -> float:
+    """How many times as long as on a GPU a tower takes on a CPU."""
+    rates = {term.driver: term.seconds for term in COSTS["extract_features"]}
+    on_cpu, on_gpu = rates["shard_rows*gmacs*cpu/threads"], rates["shard_rows*gmacs*gpu"]
+    return on_cpu / threads / on_gpu

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.tables import parquet_errors
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, SpaceEntry
@@ -60,22 +61,15 @@ class Estimate:
     source: str
 
 
-def local_rules(*files: Path) -> set[str]:
-    """The rules under localrules in the files of a workflow; a dry run does not show them."""
-    blocks = [
-        re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-        for file in files
-    ]
-    return {
-        name
-        for blocks_of_file in blocks
-        for block in blocks_of_file
-        for name in re.findall(r"\w+", block)
-    }
+def runs_here(outputs: str) -> bool:
+    """Whether a step runs beside Snakemake, by the outputs that a dry run lists."""
+    _, _, *place = outputs.split(", ")[0].split("/")
+    artifact = artifact_of("/".join(place))
+    return artifact is not None and CATALOG[artifact].group == "local"
 
 
-def parse_jobs(listing: str, local: set[str]) -> list[Job]:
-    """The jobs that `snakemake --dry-run` lists. local: rules that run beside Snakemake."""
+def parse_jobs(listing: str) -> list[Job]:
+    """The jobs that `snakemake --dry-run` lists."""
     jobs = []
     parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
     for step, block in zip(parts[1::2], parts[2::2], strict=True):
@@ -93,9 +87,8 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
             float(resources.get("gpu", 0)) > 0,
             float(resources.get("mem_mb", 0)),
         )
-        jobs.append(
-            Job(step, step in local, gpu, threads, asked, wildcards, Path(fields["benchmark"]))
-        )
+        local, benchmark = runs_here(fields["output"]), Path(fields["benchmark"])
+        jobs.append(Job(step, local, gpu, threads, asked, wildcards, benchmark))
     if not jobs and "Nothing to be done" not in listing:
         raise InputError(f"snakemake lists no jobs; it says\n{listing.strip()[-2000:]}")
     return jobs
@@ -108,10 +101,8 @@ def made_of(folder: Path) -> tuple[int, int, int] | None:
     """
     from pyarrow import parquet  # type: ignore[import-untyped]
 
-    manifest, shards = (
-        folder / "data/manifest.parquet",
-        sorted(folder.glob("features/**/shard-*.safetensors")),
-    )
+    manifest = CATALOG["manifest"].at(folder)
+    shards = [path for path, _ in CATALOG["features"].among(folder)]
     if not manifest.is_file() or not shards:
         return None
     rows = len(read_tensors(shards[0], ["image_id"])[0]["image_id"])
@@ -270,4 +261,4 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
         text=True,
         check=False,
     )
-    return parse_jobs(done.stdout, local_rules(Path("Snakefile"), *Path("rules").glob("*.smk")))
+    return parse_jobs(done.stdout)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from singflow.errors import InputError
-from singflow.system import ask as try_to_ask
+from singflow.system import ask
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
 DEFAULT = Path("params.yaml")
@@ -19,11 +19,11 @@ PATIENCE = 60  # seconds in which Slurm has to answer
 POLL = 2.0  # seconds between two looks at the queue
 
 
-def ask(*command: str) -> str:
+def ask_slurm(*command: str) -> str:
     """The output of a Slurm command; InputError if Slurm is missing, refuses or does not answer."""
     if not shutil.which(command[0]):
         raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
-    answer = try_to_ask(*command, seconds=PATIENCE)
+    answer = ask(*command, seconds=PATIENCE)
     if not answer.ok:
         raise InputError(f"{' '.join(command)}: {answer.words}: try again when the cluster answers")
     return answer.out
@@ -50,7 +50,9 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     _, foreign = runs(folder / ".snakemake/log", study)
     listed = [
         line.split("|")
-        for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()
+        for line in ask_slurm(
+            "squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z"
+        ).splitlines()
     ]
     return {
         number: comment
@@ -83,7 +85,7 @@ def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
 def cancel(jobs: Sequence[str]) -> None:
     """Cancel jobs; it is no error if some have ended meanwhile."""
     if jobs:
-        ask("scancel", "--quiet", *jobs)
+        ask_slurm("scancel", "--quiet", *jobs)
 
 
 def wait(folder: Path, study: str) -> None:

@@ -12,5 +12,5 @@ class Report(Section):
         10000,
         ge=1,
         le=100000,
-        description="images shown one by one; of more, a sample drawn by the seed",
+        description="images shown one by one; if there are more, the seed draws a sample",
     )

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import atomic, sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
@@ -63,6 +64,7 @@ FORMATS = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
+FINAL = [artifact.path for artifact in CATALOG.values() if not artifact.wildcards]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DESCRIPTION = """\
 What the null space of {models} classifiers holds, translated into {spaces}: study {study} of \
@@ -82,20 +84,10 @@ def check_license(name: str | None) -> None:
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
-def final_files(pipeline: str) -> list[str]:
-    """Final files of a study that the text of dvc.yaml lists, relative to the study's results."""
-    listed = (
-        r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
-    )
-    return list(dict.fromkeys(re.findall(listed, pipeline, re.MULTILINE)))
-
-
 def finished(study: Study) -> Path:
     """The results folder of a study; raises InputError if a final file is missing."""
     results = Path("results") / study.study
-    missing = [
-        name for name in final_files(_text(Path("dvc.yaml"))) if not (results / name).is_file()
-    ]
+    missing = [name for name in FINAL if not (results / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
@@ -133,7 +125,7 @@ def collect(
 
     study = check(read_layers(params), str(params))
     found = artifacts(results := finished(study))
-    text, cut = public_params(results / "params.yaml")
+    text, cut = public_params(own_params := CATALOG["params"].at(results))
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
         paths = [
@@ -156,7 +148,7 @@ def collect(
         )
         included = not picture and (with_tensors or path.suffix != ".safetensors")
         if included:
-            files[path.as_posix()] = text if path == results / "params.yaml" else path
+            files[path.as_posix()] = text if path == own_params else path
         try:
             rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
         except OSError as error:
@@ -352,9 +344,8 @@ def _add_files(
         kind = path.removeprefix(f"{results}/").split("/")[0]
         caption = Path("report/captions", f"{place.stem}.rst")
         if path.startswith(f"{results}/") and kind in ("tables", "figures") and caption.is_file():
-            properties["description"] = re.sub(
-                r"^\.\. .*\n", "", _text(caption), flags=re.MULTILINE
-            ).strip()
+            text = caption.read_text(encoding="utf-8")
+            properties["description"] = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
         entities[path] = crate.add_file(dest_path=path, properties=properties)
         depth = 3 if path.startswith(f"{results}/") else 1
         if len(place.parts) > depth:
@@ -384,12 +375,3 @@ def _hidden(path: Path) -> bool:
     return any(
         part.startswith((".", "__pycache__")) or part.endswith(".egg-info") for part in path.parts
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path}: not readable ({error.strerror}): run this in a checkout of the workflow"
-        ) from None

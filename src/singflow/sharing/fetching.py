@@ -4,19 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from singflow.artifacts.catalog import TIERS, Tier
 from singflow.artifacts.files import md5_of, read_json
 from singflow.engines.code import FILE
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
-from singflow.sharing.remotes import (
-    MOST_NAMES,
-    TIERS,
-    Artifact,
-    Tier,
-    is_damaged,
-    listed,
-    remove_damaged,
-)
+from singflow.sharing.remotes import MOST_NAMES, Artifact, is_damaged, listed, remove_damaged
 
 HEAL = (
     'To heal the remote, where the results still are: make publish PUBLISH="--repair"; '

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
 from singflow.config.study import PARAMS
 from singflow.doctor.dvc import check_lock, check_remote
@@ -19,10 +20,6 @@ from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.system import ask, in_bytes
 
-Tier = Literal["metrics", "translators", "features"]
-TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
-READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
-SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # names that a message lists at most
 # protocols whose servers keep a partial file when the process that sends it is killed
 HALVES = ("ssh", "webdav", "webdavs")
@@ -36,10 +33,10 @@ LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")
 def tier_of(path: str) -> Tier:
     """The smallest tier that holds an artifact, by its path relative to the study's results.
 
-    metrics: what people read; translators: everything except the shards of features and embeddings;
-    features: everything.
+    A file that the catalog does not know is in every tier.
     """
-    return "metrics" if READ.match(path) else "features" if SHARD.match(path) else "translators"
+    artifact = artifact_of(path)
+    return CATALOG[artifact].tier if artifact else TIERS[0]
 
 
 def listed(names: Collection[str]) -> str:
@@ -225,7 +222,7 @@ def check_idle() -> None:
         )
     lock = check_lock(Path(".dvc/tmp/lock"))
     if lock.status != "ok":
-        raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.mend}")
+        raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.fix}")
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
@@ -239,7 +236,7 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
     config["core"]["remote"] = chosen
     finding = check_remote(Path(), config)
     if finding.status != "ok":
-        raise InputError(f"{finding.found}: {finding.mend}")
+        raise InputError(f"{finding.found}: {finding.fix}")
     settings = config["remote"][chosen]
     if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
         raise InputError(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow.analyses.fitting import fit_translators, judge
+from singflow.analyses.inputs import Inputs
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_json, sha256_of, write_bytes
-from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
@@ -19,7 +20,7 @@ from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translator as Settings
-from singflow.translators.reference import PACKAGED, Paired, towers_in
+from singflow.translators.reference import PACKAGED, towers_in
 from singflow.translators.released import EXPORTED, FIGURES, space_id
 from singflow.translators.ridge import Affine
 
@@ -75,19 +76,16 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
             weights,
             sha256_of(path),
         )
-    for report in sorted(results.glob("*/translators/*/**/linear.json")):
-        study, tensors = (
-            results / report.relative_to(results).parts[0],
-            report.with_suffix(".safetensors"),
-        )
-        if not tensors.is_file():
-            continue
-        space, *model_parts = report.parent.relative_to(study / "translators").parts
-        model, facts = "/".join(model_parts), read_json(report)
-        shard = shard_path(study / "features" / model, 0)
-        weights = read_tensors(shard, [])[1].get("weights_sha256") if shard.is_file() else None
-        r2, rows = facts.of_kind("validation_r2", float), facts.of_kind("n_train", int)
-        yield AtHand(str(study), space, model, r2, rows, weights, sha256_of(tensors))
+    for study in sorted(results.glob("*/")):
+        for report, names in CATALOG["translator_report"].among(study):
+            at = Inputs(study, names["model"], 1, names["space"]).path
+            tensors, shard, facts = at("translator"), at("features"), read_json(report)
+            if not tensors.is_file():
+                continue
+            weights = read_tensors(shard, [])[1].get("weights_sha256") if shard.is_file() else None
+            r2, rows = facts.of_kind("validation_r2", float), facts.of_kind("n_train", int)
+            of = str(study), names["space"], names["model"]
+            yield AtHand(*of, r2, rows, weights, sha256_of(tensors))
 
 
 def packaged() -> list[tuple[str, str]]:
@@ -152,17 +150,14 @@ def fit_packaged(space: str, model: str) -> Exported:
             f"the packaged reference has no {model} for {space}; it has {known}: "
             "name a study's results with --results, or one of these"
         )
-    folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
-    images = Paired(
-        read_manifest(PACKAGED / "data/manifest.parquet"),
-        *folders,
-        len(list(folders[0].glob("shard-*.safetensors"))),
-    )
+    shards = [names["model"] for _, names in CATALOG["features"].among(PACKAGED)].count(model)
+    inputs = Inputs(PACKAGED, model, shards, space)
+    images = inputs.pairs
     settings = Settings.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
     (found,) = judge(images, translators, means, translators.place != WHOLE)
     models, spaces = resolve_models(MODELS, [model]), resolve_spaces(SPACES, [space])
-    made = tuple(read_tensors(shard_path(folder, 0), [])[1] for folder in folders)
+    made = tuple(read_tensors(inputs.path(kind), [])[1] for kind in ("features", "embeddings"))
     figures = Facts(
         PACKAGED,
         {
@@ -185,35 +180,31 @@ def fit_packaged(space: str, model: str) -> Exported:
 
 def of_study(results: Path, space: str, model: str) -> Exported:
     """A finished study's translator that was fitted on all training images."""
-    path = results / f"translators/{space}/{model}/linear.safetensors"
+
+    at = Inputs(results, model, 1, space).path
+    path = at("translator")
     if not path.is_file():
-        known = sorted(
-            report.parent.relative_to(results / "translators").as_posix()
-            for report in results.glob("translators/**/linear.json")
-        )
+        known = [
+            f"{names['space']}/{names['model']}"
+            for _, names in CATALOG["translator_report"].among(results)
+        ]
         fix = (
             f"it has {', '.join(known)}: name one of them with --space and --model"
             if known
             else "name a finished study's with --results"
         )
         raise InputError(f"{path}: no such file, so {results} has no such translator: {fix}")
-    shards = [
-        shard_path(results / kind / name, 0)
-        for kind, name in (("features", model), ("embeddings", space))
-    ]
+    shards = [at("features"), at("embeddings")]
     if absent := [shard for shard in shards if not shard.is_file()]:
         raise InputError(
             f"{absent[0]}: not here, and it says with which weights the translator was fitted: "
             "`make fetch` brings it"
         )
     facts, made = (
-        read_json(path.with_suffix(".json")),
+        read_json(at("translator_report")),
         tuple(read_tensors(shard, [])[1] for shard in shards),
     )
-    entries = (
-        read_space(results / f"registry/spaces/{space}.json"),
-        read_model(results / f"registry/models/{model}.json"),
-    )
+    entries = read_space(at("space_entry")), read_model(at("model_entry"))
     reference = facts["reference"]
     if not facts["n_train"]:
         learned = "images that its makers chose: it was imported"

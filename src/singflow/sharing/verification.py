@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,55 +19,20 @@ import scipy
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import md5_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS
 from singflow.errors import InputError
 from singflow.sharing.remotes import MOST_NAMES, listed, working_remote
 
-ORDER = (
-    *(
-        "params.yaml",
-        "registry",
-        "data",
-        "features",
-        "embeddings",
-        "prompts",
-        "classes",
-        "projectors",
-        "translators",
-        "controls",
-    ),
-    *("evidence", "evidence_images", "head_extensions", "scores", "zero_shot", "rank_curves"),
-    *(
-        "null_validation",
-        "concepts",
-        "steering",
-        "probes",
-        "neighbours",
-        "pictures",
-        "tables",
-        "metrics.json",
-        "orders.txt",
-        "summary.txt",
-    ),
-    *("figures", "report.html"),
-)
 NO_ARTIFACTS = ("logs", "benchmarks")
 BLOCK = 4096  # rows that are compared at once
 LEVELS = 16  # of 255, by which any pixel may differ
 PIXELS = 0.02  # share of a picture's pixels that may differ by more, where an edge moves a little
 CHOICES = (
-    *("translated", "equivalent", "embedding"),
-    *(
-        "predicted_index",
-        "top1_changed",
-        "reachable",
-        "original_id",
-        "equivalent_id",
-        "neighbour_id",
-    ),
-    *("place", "concept", "differ"),
+    *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
+    *("original_id", "equivalent_id", "neighbour_id", "place", "concept", "differ"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
@@ -79,113 +44,56 @@ ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how fa
 UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)
 SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": np.abs,
-    "its row's norm": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
-    "its tensor's root mean square": lambda block: np.sqrt(np.mean(np.square(block))),
+    "row": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
+    "tensor": lambda block: np.sqrt(np.mean(np.square(block))),
 }
+PRINTED = "a printed number"
 
 
 class Tolerance(NamedTuple):
-    """How much the numbers of an artifact may differ: by absolute + relative * scale.
+    """How much numbers may differ: by absolute + relative * scale.
 
-    files, fields: regular expressions; scale: a key of SCALES.
+    fields: regular expression for their tensor, column or key; scale: a key of SCALES.
     """
 
-    files: str
     fields: str
     absolute: float
     relative: float
-    scale: str
     why: str
+    scale: str = "itself"
 
 
-TOLERANCES = (
-    Tolerance("registry/|data/", ".*", 0, 0, "itself", "copied, not computed"),
+TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance(
-        "features/.*/head",
-        ".*",
-        0,
-        1e-6,
-        "its row's norm",
-        "copied; random weights are drawn by the processor's kernels",
-    ),
-    Tolerance(
-        "features/|embeddings/|prompts/|classes/|evidence/",
-        "features|.*embeddings",
-        0,
-        1e-4,
-        "its row's norm",
-        "a network's float32 sums",
-    ),
-    Tolerance(
-        "projectors/",
         "null_basis",
         1e-6,
         0,
-        "itself",
         "sine of the largest angle between the spans: a basis is free to rotate",
     ),
-    Tolerance("projectors/", "singular_values|tolerance", 0, 1e-6, "itself", "float64 sums"),
+    Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
+    Tolerance(PRINTED, 1e-1, 1e-3, "rounded for print"),
     Tolerance(
-        "translators/.*/linear.safetensors",
-        ".*",
-        0,
-        1e-2,
-        "its tensor's root mean square",
-        "a linear system of such features",
+        ".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, "logits; for null parts rounding alone"
     ),
     Tolerance(
-        "evidence/.*.safetensors",
-        ".*",
-        0,
-        1e-2,
-        "its tensor's root mean square",
-        "least squares on such embeddings",
-    ),
-    Tolerance(
-        "translators/.*.safetensors",
-        ".*",
-        0,
-        1e-1,
-        "its tensor's root mean square",
-        "rounding that training makes larger",
-    ),
-    Tolerance(r".*\.txt", ".*", 1e-1, 1e-3, "itself", "rounded for print"),
-    Tolerance(
-        r".*",
-        ".*(logit|max_error|orthonormality).*",
-        1e-3,
-        1e-3,
-        "itself",
-        "logits; for null parts rounding alone",
-    ),
-    Tolerance(
-        r".*",
         "p|.*_p|p_holm|.*(spearman|kendall|pearson).*",
         2e-2,
         0,
-        "itself",
         "p-values, some by permutations with ties",
     ),
-    Tolerance(r".*", ".*(mse|loss).*", 0, 1e-2, "itself", "mean squares of small numbers"),
-    Tolerance(
-        r".*",
-        ".*(r2|cosine|energy|share|accuracy|gain|top1).*",
-        1e-3,
-        0,
-        "itself",
-        "shares and cosines",
-    ),
-    Tolerance(r".*", ".*", 1e-2, 1e-3, "itself", "degrees, and what follows from them"),
+    Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers"),
+    Tolerance(".*(r2|cosine|energy|share|accuracy|gain|top1).*", 1e-3, 0, "shares and cosines"),
+    Tolerance(".*", 1e-2, 1e-3, "degrees, and what follows from them"),
 )
 
 
 def tolerance_of(name: str, field: str) -> Tolerance:
-    """The first tolerance for a path below results/<study>/ and its tensor, column or key."""
-    return next(
-        tolerance
-        for tolerance in TOLERANCES
-        if re.match(tolerance.files, name) and re.fullmatch(tolerance.fields, field)
-    )
+    """The tolerance of the artifact at a path below results/<study>/, or the first general one."""
+    artifact = artifact_of(name)
+    if artifact and (within := CATALOG[artifact].within):
+        scale, relative = within
+        return Tolerance(".*", 0, relative, "", scale)
+    return next(tolerance for tolerance in TOLERANCES if re.fullmatch(tolerance.fields, field))
 
 
 class Verdict(StrEnum):
@@ -268,8 +176,8 @@ def hashes_of(tree: Path) -> dict[str, str]:
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
     """Sort key: artifacts come before those that are computed from them; unknown ones come last."""
-    top = name.split("/")[0]
-    return ORDER.index(top) if top in ORDER else len(ORDER), name
+    artifact = artifact_of(name)
+    return list(CATALOG).index(artifact) if artifact else len(CATALOG), name
 
 
 def compare(
@@ -400,7 +308,7 @@ def _parsed(text: str) -> Any:
 def _tensors(name: str, here: Any, there: Any) -> Differences:
     (left, facts), (right, others) = here, there
     yield from _exact("tensors", sorted(left), sorted(right))
-    yield from _facts(name, facts, others)
+    yield from _facts("", facts, others)  # metadata have the general tolerances
     for field in sorted(left):
         tensor_here, tensor_there = left[field], right[field]
         yield from _exact(
@@ -530,7 +438,7 @@ def _text(name: str, here: str, there: str) -> Differences:
         )
         left, right = (np.array(DECIMAL.findall(line), dtype=np.float64) for line in pair)
         yield from _numbers(
-            name, "", left, right, lambda at, row=row: f"line {row}, number {at + 1}"
+            name, PRINTED, left, right, lambda at, row=row: f"line {row}, number {at + 1}"
         )
 
 
@@ -609,8 +517,8 @@ def compare_with_published(
 def summary(findings: list[Finding]) -> list[str]:
     """Lines for the folders, other software versions and what differs; the last is the verdict."""
     lines = []
-    for top, group in groupby(findings, key=lambda finding: finding.name.split("/")[0]):
-        members = list(group)
+    for top in dict.fromkeys(finding.name.split("/")[0] for finding in findings):
+        members = [finding for finding in findings if finding.name.split("/")[0] == top]
         lines.append(f"{top}: {_counts(members)}")
         near = [
             (finding.worst.used, f"{finding.name}: {finding.worst}")

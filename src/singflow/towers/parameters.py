@@ -33,7 +33,7 @@ class Extraction(Section):
         1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into"
     )
     shard_ids: list[str] = Field(
-        ["00000"], description="the shards' names, 00000 up (DVC cannot count)"
+        ["00000"], description="names of the shards, from 00000 on (DVC needs the list)"
     )
     batch_size: int = Field(
         8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread"
@@ -43,8 +43,8 @@ class Extraction(Section):
         ge=1,
         le=MOST_THREADS,
         description=(
-            "threads that decode images, for a GPU's sake; null: as many as threads (changes no "
-            "digit)"
+            "threads that decode images for a GPU; null: as many as threads (results do not "
+            "depend on it)"
         ),
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -56,8 +56,7 @@ class Extraction(Section):
     decode: Literal["full", "reduced"] = Field(
         "full",
         description=(
-            "full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: "
-            "full)"
+            "full | reduced (JPEGs at 1/2, 1/4 or 1/8, if all views are smaller still; paper: full)"
         ),
     )
     precision: Literal["float32", "bfloat16"] = Field(
@@ -99,7 +98,4 @@ class Prompts(Section):
         ["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it"
     )
     batch_size: int = Field(64, ge=1, le=MOST_AT_ONCE, description="texts per forward pass")
-    cache: SafePath = Field(
-        ".cache/prompts",
-        description="folder that keeps embedded texts, found again by their content",
-    )
+    cache: SafePath = Field(".cache/prompts", description="cache of embedded texts")

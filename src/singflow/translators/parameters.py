@@ -53,8 +53,8 @@ class Translator(Section):
         5,
         ge=0,
         le=1000,
-        description="an image is scored by a translator of the other folds; 0: one for all, in "
-        "sample without a reference (paper: 0)",
+        description="an image is scored by a translator fitted on the other folds; 0: one "
+        "translator for all, in sample without a reference (paper: 0)",
     )
     lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
@@ -69,8 +69,8 @@ class Translator(Section):
     )
     imported: list[Imported] = Field(
         [],
-        description="released translators in place of fitted ones, as `singflow import_translator` "
-        "prints them",
+        description="released translators that replace fitted ones, as `singflow "
+        "import_translator` prints them",
     )
 
 
@@ -107,7 +107,7 @@ class Comparison(Section):
     """Which nonlinear translators are compared with the linear one."""
 
     models: Annotated[list[ModelName], AfterValidator(unique)] = Field(
-        description="models to train them for; none: none"
+        description="models for which they are trained; may be empty"
     )
     kinds: Annotated[list[Literal["mlp3", "mlp4", "residual"]], AfterValidator(unique)] = Field(
         ["mlp3", "mlp4", "residual"], description="architectures (paper: all three)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.config.sections import outside
 from singflow.errors import InputError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from singflow.translators.crossfit import Split
 
 PACKAGED = Path("reference/imagenet507")
+SHARDS = ("embeddings", "features")
 TOWER = {
     "tower": "architecture and transform",
     "weights_sha256": "weights",
@@ -147,7 +149,7 @@ def check_reference(
     Weights are not compared here; training_images() compares them.
     """
     folder = reference_folder(reference)
-    if not (folder / "data/manifest.parquet").is_file():
+    if not CATALOG["manifest"].at(folder).is_file():
         raise InputError(
             f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the "
             "results folder of a finished study"
@@ -172,38 +174,14 @@ def fingerprint(reference: str | None) -> str | None:
     The headers hold hashes of the data. None if the study has no reference, or if the reference is
     missing.
     """
-    manifest = reference_folder(reference or "packaged") / "data/manifest.parquet"
+    manifest = CATALOG["manifest"].at(reference_folder(reference or "packaged"))
     if reference is None or not manifest.is_file():
         return None
     folder, digest = reference_folder(reference), hashlib.sha256(manifest.read_bytes())
-    for path in sorted(
-        [
-            *folder.glob("features/**/shard-*.safetensors"),
-            *folder.glob("embeddings/**/shard-*.safetensors"),
-        ]
-    ):
+    for path in [path for kind in SHARDS for path, _ in CATALOG[kind].among(folder)]:
         header = hashlib.sha256(_header(path)).hexdigest()
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {header}\n".encode())
     return digest.hexdigest()
-
-
-def study_and_training(
-    manifest: Path, features: Path, embeddings: Path, shards: int, reference: str | None
-) -> tuple[Paired, Paired]:
-    """The images of a study, and those that its translators are fitted on.
-
-    Without a reference both are the same object. Raises InputError as read_index() and
-    training_images() do.
-    """
-    from singflow.artifacts.shards import read_index
-
-    own = Paired(
-        read_index(manifest, *([] if reference is None else ["sha256"])),
-        features,
-        embeddings,
-        shards,
-    )
-    return own, training_images(reference, own)
 
 
 def training_images(reference: str | None, own: Paired) -> Paired:
@@ -221,7 +199,7 @@ def training_images(reference: str | None, own: Paired) -> Paired:
         _same(folder / kind, mine)
         for kind, mine in (("features", own.features), ("embeddings", own.embeddings))
     )
-    path = folder / "data/manifest.parquet"
+    path = CATALOG["manifest"].at(folder)
     manifest = read_index(path, "sha256")
     shared = own.manifest["sha256"].isin(manifest["sha256"])
     if shared.any():
@@ -279,23 +257,15 @@ def pack(results: Path, output: Path) -> int:
     from singflow.artifacts.shards import read_manifest
     from singflow.artifacts.tensors import read_tensors, write_tensors
 
-    manifest = results / "data/manifest.parquet"
+    manifest = CATALOG["manifest"].at(results)
     read_manifest(manifest)
-    shards = [
-        path
-        for kind in ("features", "embeddings")
-        for path in sorted(results.glob(f"{kind}/**/shard-*.safetensors"))
-    ]
+    shards = [path for kind in SHARDS for path, _ in CATALOG[kind].among(results)]
     if len({path.relative_to(results).parts[0] for path in shards}) < 2:
         raise InputError(f"{results}: holds no features and embeddings: run its study first")
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output}: holds files: remove it, or name another folder")
     written = []
-    texts = [
-        path
-        for kind in ("json", "safetensors")
-        for path in sorted(results.glob(f"prompts/**/[!.]*.{kind}"))
-    ]
+    texts = [path for kind in ("names", "texts") for path, _ in CATALOG[kind].among(results)]
     for path in [manifest, *texts, *shards]:
         written.append(output / path.relative_to(results))
         if not path.is_relative_to(results / "features"):

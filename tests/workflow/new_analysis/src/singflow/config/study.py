@@ -1,2 +1,3 @@
 from singflow.analyses.feature_norms import FeatureNorms
+
     feature_norms: FeatureNorms

@@ -1,4 +1,4 @@
-"""Figure of the rank curves: invariance and meaning lost against the rank that is kept."""
+"""Draw the rank curves of all models and write them as one table."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -7,7 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from singflow.figures.style import COLOURS, STYLE, caption, colour
+from singflow import cli
+from singflow.analyses.tables import qualify
+from singflow.artifacts.tables import read_models, read_parquet, write_table
+from singflow.figures.style import COLOURS, STYLE, caption, colour, of_space, write_figure
 
 FLOOR = 1e-6
 SCALE = {"linthresh": 1e-3, "linscale": 0.4}
@@ -24,7 +27,23 @@ PANELS = {
 }
 
 
-def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def tabulate(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
+    """Rows of all curves, by space and model, with the columns that `qualify` adds.
+
+    The null dimension of a row becomes removed_dim, because null_dim is that of the study's
+    projector.
+    """
+    rows = [
+        table.assign(space=space, model=model)[["space", "model", *table]]
+        for space, tables in curves.items()
+        for model, table in tables.items()
+    ]
+    return qualify(
+        pd.concat(rows, ignore_index=True).rename(columns={"null_dim": "removed_dim"}), models
+    )
+
+
+def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Relative logit change, top-1 flips and IS against the share of the head's rank that is kept.
 
     There is one row of panels per space. Colours and line styles are models, symbols rank rules.
@@ -38,14 +57,11 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
         for subfigure, space in zip(
             figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True
         ):
-            mine, rows = (
-                curves[curves["space"] == space],
-                table[table["space"] == space].set_index("model"),
-            )
+            mine, rows = curves[curves["space"] == space], of_space(table, space)
             grid = subfigure.subplots(1, len(PANELS))
             for axes, (column, title) in zip(grid, PANELS.items(), strict=True):
                 for number, (_, curve) in enumerate(mine.groupby("model", sort=False)):
-                    _draw(axes, curve.sort_values("kept", ascending=False), column, number)
+                    _draw_curve(axes, curve.sort_values("kept", ascending=False), column, number)
                 _ticks(axes, mine["kept"])
                 axes.set_title(title, loc="left")
             grid[0].set_yscale("log")
@@ -82,7 +98,7 @@ def _line(number: int) -> str:
     return LINES[number // len(COLOURS) % len(LINES)]
 
 
-def _draw(axes: Axes, curve: pd.DataFrame, column: str, number: int) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str, number: int) -> None:
     floor, scale = (
         (FLOOR, 1)
         if column == "logit_relative_mean"
@@ -124,3 +140,19 @@ def _ticks(axes: Axes, kept: pd.Series) -> None:
     axes.set_xlim(-2e-4, max(most, 1e-3) * 1.25)
     axes.set_xlabel("share of the head's rank kept (%)")
     axes.grid(axis="y", color="0.92", lw=0.6)
+
+
+class Flags(cli.Selection):
+    pass
+
+
+def main(flags: Flags) -> None:
+    models = read_models(flags.path("tables/models.csv"))
+    curves = flags.gather("rank_curves", lambda path: read_parquet(path, "rank_curves"))
+    rows = tabulate(curves, models)
+    write_table(flags.path("tables/rank_curves.csv"), rows)
+    write_figure(flags, "rank_curves", draw(rows, models))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

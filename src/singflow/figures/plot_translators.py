@@ -1,4 +1,6 @@
-"""Figures 7 and 8, which compare translators."""
+"""Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by
+architecture.
+"""
 
 from typing import Any
 
@@ -10,7 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from singflow.figures.style import COLOURS, STYLE, caption, colour, marker
+from singflow import cli
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_models
+from singflow.figures.style import COLOURS, STYLE, caption, colour, marker, of_space, write_figure
+from singflow.translators.linear import judged_as_networks_are
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]  # space -> model -> kind -> report
 KINDS = {
@@ -28,7 +34,7 @@ MEASURES = {
 }
 
 
-def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
+def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE by epoch: one row per space and architecture.
 
     Colours are losses, markers are models. A marker is at the best epoch or, for the linear
@@ -120,7 +126,7 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
     figure.legend(handles=models, loc="outside lower right", fontsize=8)
 
 
-def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
+def draw_architectures(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE of every architecture with its kept loss: one row per space."""
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
@@ -136,7 +142,7 @@ def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
             layout="constrained",
         )
         for axes, (space, models) in zip(grid, reports.items(), strict=True):
-            weak = table[table["space"] == space].set_index("model")
+            weak = of_space(table, space)
             for panel, measure in zip(axes, MEASURES, strict=True):
                 _points(panel, models, kinds, measure, weak)
                 panel.set_title(f"space {space}", loc="left")
@@ -234,3 +240,27 @@ def _untrained(reports: Reports) -> Figure | None:
         va="center",
     )
     return figure
+
+
+class Flags(cli.Selection):
+    kinds: list[str]
+
+
+def main(flags: Flags) -> None:
+    def reports_of(space: str, model: str) -> dict[str, dict[str, Any]]:
+        linear = read_json(flags.path("translator_report", space=space, model=model))
+        return {"linear": judged_as_networks_are(linear)} | {
+            kind: read_json(flags.path("network_report", space=space, model=model, kind=kind))
+            for kind in flags.kinds
+        }
+
+    reports = {
+        space: {model: reports_of(space, model) for model in flags.models} for space in flags.spaces
+    }
+    models = read_models(flags.path("tables/models.csv"))
+    write_figure(flags, "fig7", draw_training(reports, models))
+    write_figure(flags, "fig8", draw_architectures(reports, models))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

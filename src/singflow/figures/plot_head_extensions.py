@@ -1,4 +1,6 @@
-"""Figure of the head extension: D against the number of null directions made visible."""
+"""Draw the head extension curves of all models, and write how many directions each model needs as a
+table.
+"""
 
 from typing import Any
 
@@ -9,12 +11,35 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from singflow import cli
 from singflow.analyses.evidence import RESOLUTION
-from singflow.analyses.head_extension import ENOUGH
-from singflow.figures.style import STYLE, caption, colour, marker
+from singflow.analyses.head_extension import ENOUGH, enough
+from singflow.analyses.tables import qualify
+from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
+from singflow.figures.style import STYLE, caption, colour, marker, of_space, write_figure
+
+D = ["n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]  # columns of tables/models.csv
 
 
-def head_extensions(
+def tabulate(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
+    """One row per model: D with its interval, and the directions that give 90 % of it.
+
+    curves: space -> model -> table of head_extension(). models: tables/models.csv. directions_90 is
+    missing where all directions add nothing.
+    """
+    rows = [
+        (space, model, enough(curve))
+        for space, tables in curves.items()
+        for model, curve in tables.items()
+    ]
+    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"]).astype(
+        {"directions_90": "Int64"}
+    )
+    facts = models[["space", "model", *D]]
+    return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)
+
+
+def draw(
     curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame
 ) -> Figure:
     """D with its interval against the number of visible null directions, one panel per space.
@@ -28,10 +53,8 @@ def head_extensions(
         for subfigure, (space, tables) in zip(
             figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True
         ):
-            found: dict[str, dict[str, Any]] = (
-                rows[rows["space"] == space].set_index("model").to_dict("index")  # type: ignore[assignment]
-            )
-            named = models[models["space"] == space].set_index("model")
+            found: dict[str, dict[str, Any]] = of_space(rows, space).to_dict("index")  # type: ignore[assignment]
+            named = of_space(models, space)
             axes = subfigure.subplots()
             handles = []
             for number, (model, curve) in enumerate(tables.items()):
@@ -86,3 +109,19 @@ def _ticks(axes: Axes, most: int) -> None:
     axes.set_xlim(-0.15, max(most, 1) * 1.1)
     axes.set_xlabel("null directions visible")
     axes.grid(axis="y", color="0.92", lw=0.6)
+
+
+class Flags(cli.Selection):
+    pass
+
+
+def main(flags: Flags) -> None:
+    models = read_models(flags.path("tables/models.csv"), [*BASIS, *D, "known_zero"])
+    curves = flags.gather("head_extensions", lambda path: read_parquet(path, "head_extensions"))
+    rows = tabulate(curves, models)
+    write_table(flags.path("tables/head_extensions.csv"), rows)
+    write_figure(flags, "head_extensions", draw(curves, rows, models))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

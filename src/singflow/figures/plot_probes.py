@@ -1,19 +1,46 @@
-"""Figure 12: accuracy of linear classifiers on principal features before and after translation."""
+"""Draw figure 12: accuracy before and after translation over models, and write it as a table."""
 
 import textwrap
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from singflow.figures.style import STYLE, caption, colour, marker
+from singflow import cli
+from singflow.analyses.probes import KINDS, correlate
+from singflow.analyses.tables import qualify
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_models, write_table
+from singflow.figures.style import STYLE, caption, colour, marker, of_space, write_figure
 
-ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")]
+ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
 
 
-def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
+def tabulate(
+    probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float
+) -> pd.DataFrame:
+    """tables/probes.csv: one row per space and model, with the correlation over the space's models.
+
+    `probes` holds the reports probes/<space>/<model>.json by space and model; column n counts test
+    images.
+    """
+    parts = []
+    for space, reports in probes.items():
+        part = pd.DataFrame(
+            [
+                {"space": space, "model": model, "n": report["n_test"], **report}
+                for model, report in reports.items()
+            ]
+        )
+        before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
+        parts.append(part.assign(**correlate(before, after, confidence)))
+    return qualify(pd.concat(parts, ignore_index=True), models)
+
+
+def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
     """Accuracy after translation against accuracy before: one panel per space, one point per model.
 
     A panel in which nothing can be probed gives the reason.
@@ -42,7 +69,7 @@ def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figur
                     transform=axes.transAxes,
                 )
                 continue
-            _points(axes, mine, table[table["space"] == space].set_index("model"))
+            _points(axes, mine, of_space(table, space))
             _lines(axes, mine)
             note = f"bars: {100 * confidence:g} % intervals over test images"
             place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
@@ -137,3 +164,18 @@ def _lines(axes: Axes, rows: pd.DataFrame) -> None:
         zorder=1,
     )
     axes.axvline(chance, color="0.6", lw=1, ls=":", zorder=1)
+
+
+class Flags(cli.Selection):
+    confidence: float
+
+
+def main(flags: Flags) -> None:
+    models = read_models(flags.path("tables/models.csv"))
+    rows = tabulate(flags.gather("probes", read_json), models, flags.confidence)
+    write_table(flags.path("tables/probes.csv"), rows)
+    write_figure(flags, "fig12", draw(rows, models, flags.confidence))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

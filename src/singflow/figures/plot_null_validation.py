@@ -1,4 +1,4 @@
-"""Figure 9: effects of null, random and principal perturbations."""
+"""Tabulate and draw figure 9: what null, random and principal perturbations of equal norm do."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,13 +7,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from singflow.figures.style import COLOURS, STYLE, caption
+from singflow import cli
+from singflow.analyses.null_validation import summarize_validation
+from singflow.analyses.tables import qualify
+from singflow.artifacts.tables import read_models, read_parquet, write_table
+from singflow.figures.style import COLOURS, STYLE, caption, write_figure
 
+NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 # perturbation -> colour (different from the colours of the first models) and marker
 LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (COLOURS[5], "^")}
 
 
-def fig9(
+def tabulate(
+    effects: dict[str, pd.DataFrame], models: pd.DataFrame, confidence: float
+) -> pd.DataFrame:
+    """tables/null_validation.csv: one row per model and perturbation."""
+    rows = pd.concat(
+        [
+            summarize_validation(effect, confidence).assign(model=model)
+            for model, effect in effects.items()
+        ]
+    )
+    table = qualify(rows[["model", *rows.columns.drop("model")]], models)
+    return table.assign(note=np.where(table["null_dim"] == 0, NO_NULL_SPACE, ""))
+
+
+def draw(
     effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float
 ) -> Figure:
     """Effects of perturbations of equal norm on (a) logits, (b) softmax and (c) the prediction.
@@ -112,3 +131,23 @@ def _logarithmic(axes: Axes, floor: float, largest: float, zeros: bool) -> None:
     axes.set_xlabel(
         "change of the logits\n(Euclidean norm" + ("; exactly 0 at the mark 0)" if zeros else ")")
     )
+
+
+class Flags(cli.Step):
+    models: list[str]
+    confidence: float
+
+
+def main(flags: Flags) -> None:
+    effects = {
+        model: read_parquet(flags.path("null_validation", model=model), "null_validation")
+        for model in flags.models
+    }
+    models = read_models(flags.path("tables/models.csv"))
+    table = tabulate(effects, models, flags.confidence)
+    write_table(flags.path("tables/null_validation.csv"), table)
+    write_figure(flags, "fig9", draw(effects, table, models, flags.confidence))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

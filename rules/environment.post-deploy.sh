@@ -1,0 +1,1 @@
+pip install --constraint constraints.txt --editable '.[workflow,tensorboard]'

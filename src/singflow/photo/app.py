@@ -1,0 +1,419 @@
+"""The local web page that analyzes photos, and its server."""
+
+import asyncio
+import hashlib
+import html
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tables import read_models, read_parquet
+from singflow.cli import log, scratch
+from singflow.config.reading import read_yaml
+from singflow.data.images import Unusable, read
+from singflow.data.manifest import data_root
+from singflow.errors import InputError
+from singflow.photo.analysis import Neighbour, Reach, steering_path
+from singflow.photo.analyzer import Analyzer, Result
+from singflow.photo.page import Picture, analysis_html, steering_html
+from singflow.photo.study import require_file
+from singflow.photo.towers import open_image
+from singflow.translators.reference import reference_folder, towers_in
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+
+MOST_TEXTS, MOST_LETTERS = 20, 200  # texts in one request, letters in one text
+POINTS = 24  # of the curve that shows the way toward a text
+WAITING = 100  # limit on the requests in the queue
+KEPT = 4  # models that stay loaded
+HOUR = 3600  # seconds after which photos and their results are deleted
+EXAMPLES = 6
+PACKAGED = Path("config/vocab/packaged.csv")
+WORDS = "a beach\na dog"
+TITLE = "SING: what a classifier does not see"
+HEADER = (
+    '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier '
+    "ends in a matrix. What that maps to zero, its null space, changes no logit. Here that part of "
+    "a photo is removed, and turned toward your words.</p></header>"
+)
+HINT = '<p class="sing hint">{}</p>'
+FORMATS = "JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF"
+EMPTY = "Drop a photo, and what the classifier ignores in it is said here."
+STEERING = "Steer it where the classifier does not look"
+# With this policy, the browser sends no request to any other host.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+
+
+@dataclass
+class PageState:
+    """The models and spaces that the page offers.
+
+    load: returns the analyzer of a model and a space. results: folder of a study, or None.
+    max_pixels: limit on the size of a photo.
+    """
+
+    models: list[str]
+    spaces: list[str]
+    load: Callable[[str, str], Analyzer]
+    results: Path | None
+    max_pixels: int
+
+    @classmethod
+    def open(
+        cls,
+        reference: str,
+        results: Path | None,
+        names: Sequence[str],
+        into: Sequence[str],
+        max_pixels: int,
+        **parts: Any,
+    ) -> Self:
+        """Offer the named models and spaces, or all that exist, and load the first of both.
+
+        Raises InputError if there is nothing to offer. `parts` are options of Analyzer.load().
+        """
+        if results is None:
+            folder, known = reference_folder(reference), read_yaml(Path(parts["models"]))
+            models, spaces = towers_in(folder)
+            models = [name for name in models if name in known or "/" in name]
+        else:
+            folder = results
+            table = read_models(require_file(CATALOG["tables/models.csv"].at(results)), [])
+            models, spaces = (list(table[column].unique()) for column in ("model", "space"))
+        models, spaces = list(names) or models, list(into) or spaces
+        if not models or not spaces:
+            raise InputError(
+                f"{folder}: holds no model or space that could be offered: name the results folder "
+                "of a finished study"
+            )
+        load = lru_cache(KEPT)(
+            partial(Analyzer.load, reference=reference, results=results, **parts)
+        )
+        load(models[0], spaces[0])
+        return cls(models, spaces, load, results, max_pixels)
+
+
+@dataclass
+class PhotoSession:
+    """A photo that one user looks at; its pixels are not kept."""
+
+    analyzer: Analyzer
+    result: Result
+    sha256: str
+    max_pixels: int
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts that the photo can be steered toward."""
+        return [reach.text for reach in self.result.reach]
+
+    def reach(self, text: str) -> tuple[Reach, float]:
+        """How far the photo can be steered toward a text, and the largest IS of the slider."""
+        reach = self.result.reach[self.texts.index(text)]
+        return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
+
+    def pictures(self, neighbours: Sequence[Neighbour], *names: str) -> list[Picture]:
+        """Photos of the study, with captions; none if a reference holds no photos."""
+        photos = self.result.photos
+        if photos is None or photos.root is None:
+            return []
+        return [
+            (f"{name}: {near.path}, {near.angle_deg:.1f}°", photos.picture(near, self.max_pixels))
+            for name, near in zip(names, neighbours, strict=False)
+        ]
+
+
+def texts_of(words: str) -> list[str]:
+    """Distinct texts from the lines of a user's input."""
+    texts = list(dict.fromkeys(filter(None, (line.strip() for line in words.splitlines()))))
+    if len(texts) > MOST_TEXTS:
+        raise InputError(
+            f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave "
+            "some out"
+        )
+    for text in texts:
+        if len(text) > MOST_LETTERS:
+            raise InputError(
+                f"{text[:30]}…: has {len(text)} letters, more than {MOST_LETTERS}: shorten it"
+            )
+    return texts
+
+
+def analyze_upload(
+    state: PageState, model: str, space: str, photo: str | None, words: str
+) -> tuple[PhotoSession, str, str]:
+    """Analyze a user's photo; returns the two pieces of HTML of analysis_html(), too."""
+    if photo is None:
+        raise InputError("no photo so far: drop or choose one")
+    if model not in state.models or space not in state.spaces:
+        raise InputError(f"{model} in {space}: is not offered here")
+    texts = texts_of(words)
+    try:
+        content = read(Path(photo), state.max_pixels)
+    except (OSError, Unusable) as error:
+        reason = error if isinstance(error, Unusable) else error.strerror
+        raise InputError(f"this photo: {reason}") from None
+    analyzer = state.load(model, space)
+    result = analyzer.analyze(content, texts, name="this photo", max_pixels=state.max_pixels)
+    result = replace(result, image=Image.new("RGB", (1, 1)))
+    digest = hashlib.sha256(content).hexdigest()
+    session = PhotoSession(analyzer, result, digest, state.max_pixels)
+    pictures = drawn_pictures(state, session) or session.pictures(
+        result.nearest, "nearest photo before", "nearest photo after null removal"
+    )
+    return session, *analysis_html(result, analyzer.loaded.known, pictures)
+
+
+def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
+    """Karlo's pictures before and after null removal, if the study has some of this photo."""
+    photos, setting = session.result.photos, session.result.setting
+    if state.results is None or photos is None:
+        return []
+    path = CATALOG["pictures"].at(state.results, model=setting.model, space=setting.space)
+    ids = np.flatnonzero(photos.manifest["sha256"] == session.sha256)
+    if not len(ids) or not path.is_file():
+        return []
+    drawn = read_parquet(path)
+    drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip")]
+    drawn = drawn[drawn["image_id"].isin(ids)].drop_duplicates("change")
+    by_change = dict(zip(drawn["change"], drawn["picture"], strict=True))
+    captions = {
+        "original": "drawn by Karlo, before",
+        "null removed": "drawn by Karlo, after null removal",
+    }
+    if not captions.keys() <= by_change.keys():
+        return []
+    return [(caption, open_image(by_change[change])) for change, caption in captions.items()]
+
+
+def steer(session: PhotoSession, text: str, is_deg: float) -> str:
+    """HTML that shows the photo steered toward a text to an IS of at most the slider's maximum."""
+    analyzer, features = session.analyzer, session.result.features
+    reach, most = session.reach(text)
+    now = analyzer.steer(session.result, text, min(is_deg, most))
+    path = steering_path(
+        features,
+        analyzer.loaded,
+        analyzer.loaded.texts.embed([text])[0],
+        np.linspace(0, most, POINTS),
+    )
+    before, after = analyzer.loaded.classifier.predict(np.stack([features[0], now.feature]))
+    steered = {prediction.index: prediction for prediction in after}
+    found = analyzer.nearest(now.embedding[None], session.sha256)
+    nearest = [
+        (caption, picture)
+        for caption, picture in session.pictures(found, "nearest photo now")
+        if picture
+    ]
+    return steering_html(
+        reach,
+        path,
+        now,
+        before,
+        [steered.get(prediction.index, prediction) for prediction in before],
+        nearest[0] if nearest else None,
+    )
+
+
+def example_photos() -> list[tuple[str, Path]]:
+    """Labels and files of some photos of the foolbox package, for users without a photo."""
+    listed = pd.read_csv(PACKAGED)
+    folder = data_root("packaged", "")
+    return [
+        (str(label), folder / str(path))
+        for label, path in zip(listed["label"], listed["path"], strict=True)
+    ][::3][:EXAMPLES]
+
+
+def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
+    """The page; its queue analyzes one photo at a time."""
+    import gradio as gr
+
+    def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False), gr.update(), gr.update(), ""
+        try:
+            session, scores, movements = analyze_upload(state, model, space, photo, words)
+        except InputError as error:
+            refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
+            return refused, "", None, *hidden
+        texts = session.texts
+        if not texts:
+            return scores, movements, session, *hidden
+        choices = gr.update(choices=texts, value=texts[0])
+        shown = gr.update(visible=True), choices, *turn(session, texts[0])
+        return scores, movements, session, *shown
+
+    def turn(session: PhotoSession | None, text: str) -> tuple[Any, str]:
+        """The slider at 0 for a new text, and the HTML below it."""
+        if session is None or text not in session.texts:
+            return gr.update(), ""
+        most = session.reach(text)[1]
+        slider = gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0)
+        return slider, steer(session, text, 0)
+
+    def move(session: PhotoSession | None, text: str, is_deg: float) -> str:
+        return steer(session, text, is_deg) if session and text in session.texts else ""
+
+    def dropdown(names: list[str], label: str) -> Any:
+        return gr.Dropdown(
+            names, value=names[0], label=label, elem_id=label.lower(), filterable=False
+        )
+
+    life = (HOUR // 6, HOUR)
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=life
+    ) as page:
+        gr.HTML(HEADER)
+        session = gr.State(time_to_live=HOUR)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                sources: Any = ["upload", "clipboard"]
+                photo: Any = gr.Image(
+                    label="Photo", sources=sources, height=300, buttons=[], elem_id="photo"
+                )
+                # Gradio must not decode the file: read() does so, with its own limits.
+                photo.preprocess = lambda file: file and file.path
+                gr.HTML(HINT.format(f"{FORMATS}, up to {max_mb} MB."))
+                words = gr.Textbox(
+                    WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words"
+                )
+                model, space = dropdown(state.models, "Model"), dropdown(state.spaces, "Space")
+                button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
+                gr.HTML(HINT.format("Or take one of these:"))
+                with gr.Row(elem_id="examples"):
+                    examples = [
+                        (gr.Button(label, icon=path, size="sm", min_width=80), path)
+                        for label, path in example_photos()
+                    ]
+            with gr.Column(scale=5, min_width=320):
+                scores = gr.HTML(HINT.format(EMPTY), elem_id="said")
+                with gr.Column(visible=False, elem_id="steering") as steering:
+                    gr.HTML(f'<div class="sing"><h2>{STEERING}</h2></div>')
+                    toward = gr.Radio([], label="Toward", elem_id="toward")
+                    label = "Turn its meaning by (degrees)"
+                    slider = gr.Slider(0, 1, 0, step=0.1, label=label, elem_id="turn", buttons=[])
+                    way = gr.HTML(elem_id="way")
+                movements = gr.HTML(elem_id="moved")
+        private: dict[str, Any] = {"api_visibility": "private"}
+        queued = private | {"concurrency_id": "photos", "concurrency_limit": 1}
+        hidden = {"show_progress": "hidden"}
+        for example, path in examples:
+            example.click(partial(str, path), outputs=photo, queue=False, **private | hidden)
+        triggers = [photo.change, button.click, words.submit, model.input, space.input]
+        inputs = [photo, model, space, words]
+        outputs = [scores, movements, session, steering, toward, slider, way]
+        gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, **queued)
+        toward.input(turn, [session, toward], [slider, way], **queued | hidden)
+        latest = queued | hidden | {"trigger_mode": "always_last"}
+        slider.input(move, [session, toward, slider], [way], **latest)
+    return page.queue(max_size=WAITING, api_open=False)
+
+
+class Guarded:
+    """Adds the content security policy to every response of an application."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message["headers"], policy]
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+
+def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
+    """The page as a web application that lets the browser contact no other host.
+
+    If `host` is an address of this machine alone, requests under other host names are refused.
+    """
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    around.add_middleware(Guarded)
+    allowed = ["localhost", in_url(host)] if is_loopback(host) else ["*"]
+    around.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    theme = gr.themes.Default(primary_hue="blue", **fonts)
+    fill = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+    }
+    theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
+    off = dict.fromkeys(
+        ("run_history", "ssr_mode", "show_error", "enable_monitoring", "pwa", "mcp_server"), False
+    )
+    return gr.mount_gradio_app(
+        around,
+        blocks(state, max_mb),
+        "/",
+        server_name=host,
+        footer_links=[],
+        max_file_size=max_mb * 2**20,
+        theme=theme,
+        css_paths=[Path(__file__).with_name("page.css")],
+        **off,
+    )
+
+
+def in_url(host: str) -> str:
+    """An address as written in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
+    """Serve the page until Ctrl-C; port 0 takes a free port."""
+    import uvicorn
+
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}: name another") from None
+    with listening, scratch("singflow-app-") as folder:
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        app = application(state, host, max_mb)
+        if not is_loopback(host):
+            log.warning("whoever reaches %s can use the page: it asks for no password", host)
+        logging.getLogger("uvicorn.error").addFilter(_is_expected)
+        log.info(
+            "the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1]
+        )
+        uvicorn.Server(
+            uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)
+        ).run([listening])
+
+
+def _is_expected(record: logging.LogRecord) -> bool:
+    """Whether to keep a record of the server's log; records of its shutdown are dropped."""
+    ended = record.exc_info and record.exc_info[0] is asyncio.CancelledError
+    return not ended and "graceful shutdown" not in str(record.msg)
