@@ -3,7 +3,8 @@ step(
     reads="manifest model_entry projector_report translator_report scores zero_shot evidence",
     writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
     " tables/summary.txt metrics.json",
-    flags="models spaces summary null_energy.unusual_labels extraction.top1_margin seed",
+    flags="models spaces null_energy.usual_labels null_energy.unusual_labels summary"
+    " extraction.top1_margin seed",
 )
 step(
     "compare_models",

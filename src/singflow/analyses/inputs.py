@@ -1,4 +1,4 @@
-"""The one reader of a step: what was computed of a model, and of a model in a space, found by its place among the results."""
+"""The one reader of a step: what was computed of a model, alone and in a space."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ class Inputs:
     def features(
         self, *, size: int | None = None, images: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """image_id and features of whole images (view 0), in blocks; images: which ones, as truth values."""
+        """image_id and features of whole images (view 0), in blocks.
+
+        images: which images, as truth values; all by default.
+        """
         return self._whole("features", size, images)
 
     def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -126,5 +129,5 @@ class Inputs:
         return Paired(self.manifest, features, embeddings, self.shards)
 
     def training(self, reference: str | None) -> Paired:
-        """The images that translators are fitted on: of the reference, or without one of the study."""
+        """The images that translators are fitted on: the reference, or else the study itself."""
         return training_images(reference, self.pairs)
