@@ -79,7 +79,7 @@ $(BEFORE) $(COMMANDS):
 
 dvc.yaml: .venv/demo
 	python -m singflow.engines.stages
-	python -m singflow.config.study
+	python -m singflow.study
 
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'

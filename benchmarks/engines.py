@@ -22,9 +22,9 @@ from pydantic import Field
 from singflow import cli
 from singflow.artifacts.tables import write_parquet
 from singflow.config.reading import read_yaml
-from singflow.config.study import complete, render
 from singflow.engines.code import FILE, write_digests
 from singflow.errors import InputError
+from singflow.study import render_params, with_derived_keys
 
 BIN = Path(sys.executable).parent
 COMMANDS = {
@@ -76,7 +76,7 @@ def prepare(study: Path) -> int:
     for name in filter(None, listed.split("\0")):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
-    Path("params.yaml").write_text(render(complete(read_yaml(ROOT / study))))
+    Path("params.yaml").write_text(render_params(with_derived_keys(read_yaml(ROOT / study))))
     subprocess.run(["git", "init", "--quiet"], check=True)
     generator = np.random.default_rng(0)
     with Repo() as repo:
@@ -129,4 +129,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

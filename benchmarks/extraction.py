@@ -23,12 +23,12 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import remove, share
+from singflow.analyses.metrics import remove, subspace_translator
 from singflow.config.registry import ModelEntry
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.classifiers import Classifier, load_classifier
+from singflow.towers.classifiers import LoadedClassifier, load_classifier
 from singflow.translators.ridge import Affine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
 
 
 @lru_cache
-def classifier(product: bool) -> Classifier:
+def classifier(product: bool) -> LoadedClassifier:
     """efficientnet_lite0 as timm builds it, or as the product runs it."""
     import torch
 
@@ -186,7 +186,7 @@ def scorer(head: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What gives IS (n) of features (n, d) under a random linear map. head: its weight (C, d)."""
     random = np.random.default_rng(0).standard_normal((DIM, head.shape[1]))
     translator = Affine(random, np.zeros(DIM))
-    removed = share(translator, null_space(head).basis)
+    removed = subspace_translator(translator, null_space(head).basis)
     return lambda features: remove(features.astype(np.float64), translator, removed).image_score()
 
 
@@ -255,4 +255,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -21,7 +21,7 @@ from pydantic import Field
 from singflow import cli
 from singflow.analyses.concepts import scan_block
 from singflow.analyses.geometry import random_basis
-from singflow.analyses.metrics import remove, share, unit
+from singflow.analyses.metrics import remove, subspace_translator, unit
 from singflow.analyses.statistics import bootstrap_means
 from singflow.artifacts.files import read_json, write_json
 from singflow.errors import InputError
@@ -88,7 +88,7 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
     def scoring() -> Callable[[], object]:
         features, texts = Shards(n, WIDTH, 0), units(n, 1)
         translator = Affine(Shards(DIM, WIDTH, 2)[:DIM], np.ones(DIM, dtype=np.float32))
-        removed = share(translator, random_basis(WIDTH, WIDTH // 2, 0, 0))
+        removed = subspace_translator(translator, random_basis(WIDTH, WIDTH // 2, 0, 0))
 
         def run() -> None:
             for shard, targets in zip(features, texts, strict=True):
@@ -219,4 +219,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -31,9 +31,9 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
-from singflow.config.study import complete
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
+from singflow.study import with_derived_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = [f"model{number:02d}" for number in range(14)]
@@ -135,7 +135,10 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
     Path(".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", ".dvc/config")
     Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    study = complete(read_yaml("config/studies/sweep.yaml")) | {"models": models, "spaces": [SPACE]}
+    study = with_derived_keys(read_yaml("config/studies/sweep.yaml")) | {
+        "models": models,
+        "spaces": [SPACE],
+    }
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
@@ -269,4 +272,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

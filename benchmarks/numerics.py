@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.concepts import block_size, scan_block, summed_scores
 from singflow.analyses.geometry import random_basis
-from singflow.analyses.metrics import remove, share, unit
+from singflow.analyses.metrics import remove, subspace_translator, unit
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tables import write_parquet
@@ -117,7 +117,7 @@ def scoring(flags: Flags) -> list[float]:
     )
     basis = random_basis(flags.features, flags.null, 0, 0)
     removed, narrow, square = (
-        share(translator, basis),
+        subspace_translator(translator, basis),
         basis.astype(np.float32),
         normal(flags.square, flags.square),
     )
@@ -463,4 +463,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

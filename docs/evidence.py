@@ -22,17 +22,17 @@ from singflow import cli
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.evidence import (
     RESOLUTION,
-    Estimate,
     Evidence,
+    FoldVariance,
+    JackknifeEstimate,
     Planted,
-    Spread,
     Words,
     detectable,
     own_words,
     unique_r2,
 )
 from singflow.analyses.geometry import null_space, random_basis
-from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
+from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
 from singflow.analyses.readout import (
     Block,
     Blocks,
@@ -49,12 +49,12 @@ from singflow.config.registry import resolve_models
 from singflow.figures.style import STYLE, colour, marker, save
 from singflow.planning.power import TABLE
 from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
-from singflow.translators.parameters import Translator
+from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.ridge import Affine
 
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 64  # DIM: dimensions of planted embeddings
-LAMBDAS, MARGIN = Translator().lambdas, Evidence().margin
+LAMBDAS, MARGIN = Translation().lambdas, Evidence().margin
 
 
 class Flags(cli.Command):
@@ -230,7 +230,9 @@ def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -
     return list((centred - weights.T @ flat).reshape(len(embeddings), *embeddings[0].shape))
 
 
-def judge(images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]) -> list[Estimate]:
+def judge(
+    images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]
+) -> list[JackknifeEstimate]:
     """D of planted embeddings, by their texts: all of them are targets of the same read-outs."""
     columns = np.hstack(
         [rest for texts, embeddings in planted for rest in remainder(images, texts, embeddings)]
@@ -243,7 +245,7 @@ def judge(images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]) ->
     )
     blocks = images.blocks(planted[0][1][0])
     return unique_r2(
-        read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+        read_out(blocks, targets, 0), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
     )[0]
 
 
@@ -290,7 +292,7 @@ def smallest_leak(per_dimension: float, draws: int) -> float | None:
     )
     targets = Targets(planted.columns, planted.groups, np.tile(1 / (1 - SHARES), draws))
     estimates = unique_r2(
-        read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+        read_out(blocks, targets, 0), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
     )[0]
     return detectable(
         pd.DataFrame(
@@ -464,7 +466,7 @@ def removals(photos: Photos, folds: int) -> tuple[np.ndarray, Removal]:
     for groups, judged in sums.split.fits if folds else [([0], 0)]:
         made, rows = sums.of(groups), np.flatnonzero(sums.split.groups == judged)
         translator = made.solve(*penalties(made, [best]))
-        removal = remove(features[rows], translator, share(translator, basis))
+        removal = remove(features[rows], translator, subspace_translator(translator, basis))
         parts.append((photos.codes[rows], removal.original, removal.removed))
     codes, original, removed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return codes, Removal(original, removed)
@@ -501,10 +503,10 @@ def density(seed: int, first: int) -> list[float]:
     null, random, same = Subspace(axes[:, first : first + null_dim]), [], []
     for draw in range(5):
         drawn = draw_subspace(null.basis, Case("random", null_dim, False), seed, draw)
-        removal = remove(features, translator, drawn.share(translator))
+        removal = remove(features, translator, drawn.project(translator))
         random.append(removal.image_score())
         same.append(matched(removal, null.length(features), drawn.length(features)).image_score())
-    found = remove(features, translator, null.share(translator)).image_score().mean()
+    found = remove(features, translator, null.project(translator)).image_score().mean()
     return [found / np.mean(random), found / np.mean(same)]
 
 
@@ -536,7 +538,7 @@ def linear_or_flexible() -> list[int]:
         np.empty((images.block.principal.shape[1] + 1, 0)),
     )
     linear = unique_r2(
-        Sums(blocks, targets, plain), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+        Sums(blocks, targets, plain), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
     )[0]
     return [
         sum(estimate.low > RESOLUTION for estimate in estimates)
@@ -634,4 +636,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

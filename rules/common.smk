@@ -20,7 +20,7 @@ ACCEPTED = "config/accepted.yaml"
 FOR_DVC = str(config["study"]).startswith("$(")  # the rules are read to write dvc.yaml
 
 if INSTALLED:
-    from singflow.config.study import expand_home, layered, settle, typed
+    from singflow.study import expand_home, layered, settle, parse_texts
     from singflow.engines.code import Code, archives_of
     from singflow.engines.flags import flags_of
     from singflow.engines.stages import flags_placeholder
@@ -32,7 +32,7 @@ if INSTALLED:
     CODE = Code(Path(workflow.basedir))
 
 if INSTALLED and not FOR_DVC:
-    typed(config, workflow.config_settings.config)
+    parse_texts(config, workflow.config_settings.config)
     expand_home(config)
     try:
         CODE.accepted  # a mistake in this file is reported here

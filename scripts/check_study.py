@@ -7,9 +7,9 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import expand_home, settle
 from singflow.engines.code import write_digests
 from singflow.errors import InputError
+from singflow.study import expand_home, settle
 
 
 class Flags(cli.Command):
@@ -32,4 +32,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -14,7 +14,7 @@ from singflow.analyses.ranking import (
 )
 from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import Summary
-from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
+from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, union_of_marks
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
@@ -89,7 +89,10 @@ def main(flags: Flags) -> None:
         for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)
     ]
     basis = [
-        {**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])}
+        {
+            **rows.loc[rows["validation_r2"].idxmin(), LEANS_ON],
+            "marks": union_of_marks(*rows["marks"]),
+        }
         for rows in ordered
     ]
     write_table(
@@ -100,4 +103,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.tables import EDGE, WEAK, mark
+from singflow.analyses.tables import EDGE, WEAK, join_marks
 from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_table
 from singflow.artifacts.tensors import read_tensors
-from singflow.translators.linear import judged_as_networks_are
+from singflow.translators.linear import with_held_out_figures
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
@@ -45,7 +45,7 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         for model in flags.models:
             of_pair = partial(flags.path, space=space, model=model)
-            linear = judged_as_networks_are(read_json(of_pair("translator_report")))
+            linear = with_held_out_figures(read_json(of_pair("translator_report")))
             weights, _ = read_tensors(of_pair("translator"), ["weight", "bias"])
             reports = [
                 linear
@@ -97,9 +97,9 @@ def _row(
         "n_train": report["n_train"],
         "n": report["n_validation"],
         "translator": "weak" if weak else "good",
-        "marks": mark({WEAK: weak, EDGE: report.get("lambda_at_edge", False)}),
+        "marks": join_marks({WEAK: weak, EDGE: report.get("lambda_at_edge", False)}),
     }
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -8,9 +8,9 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
-from singflow.artifacts.shards import together
+from singflow.artifacts.shards import join_blocks
 from singflow.artifacts.tables import write_parquet
-from singflow.pictures.neighbours import Index, contents, nearest
+from singflow.pictures.neighbours import Index, first_copies, nearest
 
 AT_ONCE = 25_000  # images per search; every search reads each cell of the index once
 
@@ -22,7 +22,7 @@ class Flags(cli.PairStep):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs, output = Inputs.of(flags, "sha256"), flags.path("neighbours")
-    content, gallery = contents(inputs.manifest["sha256"]), inputs.embeddings
+    content, gallery = first_copies(inputs.manifest["sha256"]), inputs.embeddings
     translators, removed = inputs.translators, inputs.null_translators
     large = len(inputs.manifest) > flags.exact_up_to
     index = Index(gallery, content, output.parent) if large else None
@@ -33,7 +33,7 @@ def main(flags: Flags) -> None:
             yield image_id, removal.original, removal.equivalent
 
     blocks = []
-    for image_id, *both in together(translated(), AT_ONCE):
+    for image_id, *both in join_blocks(translated(), AT_ONCE):
         points, own = np.concatenate(both), np.tile(image_id, 2)
         found = (
             index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
@@ -59,4 +59,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -5,26 +5,26 @@ and one on all training images.
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.fitting import fit_translators, judge
+from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
-from singflow.translators.linear import check_weights, read_imported
-from singflow.translators.parameters import Translator
+from singflow.translators.linear import check_imported_weights, read_imported
+from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
 
-class Flags(Translator, cli.PairStep):
+class Flags(Translation, cli.PairStep):
     pass
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:
     """The cross-fitted form of a single translator that translates all images."""
-    place = np.full(len(images.manifest), WHOLE, np.int32)
-    return CrossFitted((translator,), place, place)
+    map_index = np.full(len(images.manifest), WHOLE, np.int32)
+    return CrossFitted((translator,), map_index, map_index)
 
 
 def imported(
@@ -58,7 +58,7 @@ def main(flags: Flags) -> None:
     own, images = inputs.pairs, inputs.training(flags.reference)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
-        check_weights(flags.space, flags.model, own.features, own.embeddings)
+        check_imported_weights(flags.space, flags.model, own.features, own.embeddings)
     translators, means, facts = (
         imported(flags, images, released)
         if released
@@ -68,12 +68,16 @@ def main(flags: Flags) -> None:
     held_out = (images.manifest["split"] == "validation").to_numpy()
     if flags.reference is None:
         folds = translators.maps[:WHOLE]
-        split_off, validation = judge(
-            images, translators, means, held_out, translators.place != WHOLE if folds else held_out
+        split_off, validation = fit_quality(
+            images,
+            translators,
+            means,
+            held_out,
+            translators.map_index != WHOLE if folds else held_out,
         )
     else:
-        folds, (split_off,) = (), judge(images, translators, means, held_out)
-        (validation,) = judge(
+        folds, (split_off,) = (), fit_quality(images, translators, means, held_out)
+        (validation,) = fit_quality(
             own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool)
         )
     in_sample = not folds and released is None and flags.reference is None
@@ -129,4 +133,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -42,8 +42,8 @@ def main(flags: Flags) -> None:
 
     def score(drawn: dict[Case, Subspace]) -> None:
         shares = {
-            case: translators.each(
-                lambda translator, s=subspace: s.share(translator).astype(np.float32)
+            case: translators.map(
+                lambda translator, s=subspace: s.project(translator).astype(np.float32)
             )
             for case, subspace in drawn.items()
         }
@@ -101,4 +101,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.evidence import Evidence, measure, turn_deg
-from singflow.analyses.floor import Head, Refits, Rows, whole_images
+from singflow.analyses.floor import Refits, Rows, SplitHead, whole_images
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import Block
@@ -65,7 +65,7 @@ def main(flags: Flags) -> None:
     own, training = inputs.pairs, inputs.training(flags.reference)
     pool = [training] if training is own else [training, own]
     basis = inputs.null_basis
-    head = Head.split(inputs.head, basis)
+    head = SplitHead.split(inputs.head, basis)
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
@@ -95,9 +95,9 @@ def main(flags: Flags) -> None:
         sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
-        place = sums.split.place if training is own else np.full(n, WHOLE, np.int32)
+        map_index = sums.split.map_index if training is own else np.full(n, WHOLE, np.int32)
         penalty, r2 = validated(sums, flags)
-        refits = Refits.prepare(rows, sums, place, penalty, flags.lambdas, flags.threads)
+        refits = Refits.prepare(rows, sums, map_index, penalty, flags.lambdas, flags.threads)
         del sums
         conditional = refits.image_scores(
             scored, refits.translators(), label_texts, conditional=True
@@ -139,4 +139,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

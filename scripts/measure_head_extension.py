@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.evidence import Spread, Words, remainders
-from singflow.analyses.floor import Head, whole_images
+from singflow.analyses.evidence import FoldVariance, Words, remainders
+from singflow.analyses.floor import SplitHead, whole_images
 from singflow.analyses.geometry import complement
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.inputs import Inputs
@@ -30,7 +30,7 @@ def main(flags: Flags) -> None:
     inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
     own, training = inputs.pairs, inputs.training(flags.reference)
     basis = inputs.null_basis
-    head = Head(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
+    head = SplitHead(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
     spoken, _ = read_tensors(
         inputs.path("own_words"), ["class_embeddings", "word_weights", "offset"]
     )
@@ -56,7 +56,7 @@ def main(flags: Flags) -> None:
         penalties = lambdas["without_null"], lambdas["with_null"]
         curve = head_extension(
             readouts,
-            Spread(blocks),
+            FoldVariance(blocks),
             penalties,
             min(basis.shape[1], len(words.offset)),
             flags.confidence,
@@ -72,4 +72,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -16,7 +16,7 @@ class Flags(Probe, cli.PairStep):
     confidence: float
 
 
-def read_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], int]:
+def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], int]:
     """Rows before and after translation, in the order of images and views, and the number of views.
 
     An image is translated by a map that has not seen it, if there is such a map.
@@ -62,11 +62,13 @@ def main(flags: Flags) -> None:
     inputs = Inputs.of(flags, "sha256")
     manifest, translators = inputs.manifest, inputs.translators
     roles = assign_roles(manifest)
-    rows, views = read_rows(inputs, roles)
+    rows, views = read_probe_rows(inputs, roles)
     dimension, null_dim = inputs.null_basis.shape
     report = probe(rows, roles, views, dimension - null_dim, flags, flags.confidence, flags.threads)
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
-    report["n_test_in_sample"] = int((roles.test & (translators.place != translators.fold)).sum())
+    report["n_test_in_sample"] = int(
+        (roles.test & (translators.map_index != translators.fold)).sum()
+    )
     write_json(flags.path("probes"), report)
     if report["note"]:
         cli.log.warning("%s", report["note"])
@@ -87,4 +89,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

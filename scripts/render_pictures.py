@@ -19,12 +19,12 @@ from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.pictures.generator import choose_renderer, load_generator
-from singflow.pictures.neighbours import contents
+from singflow.pictures.neighbours import first_copies
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.rendering import encode, generate, photos, picture_table, retrieve
 from singflow.pictures.selection import (
-    Head,
     Picture,
+    SteeredHead,
     Subject,
     choose_images,
     perturbation_pictures,
@@ -45,7 +45,7 @@ class Flags(Pictures, Steering, cli.PairStep):
     seed: int
 
 
-def plan(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
+def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
     names = inputs.names
     if names["targets"] != flags.prompts:
@@ -69,10 +69,10 @@ def plan(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
         )
     ]
     weight, bias = (inputs.head[name].astype(np.float64) for name in ("weight", "bias"))
-    head = Head(weight, bias, inputs.null_basis)
-    translators = inputs.translators.each(lambda translator: translator.astype(np.float64))
+    head = SteeredHead(weight, bias, inputs.null_basis)
+    translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
     own = {
-        subject.image_id: translators.maps[translators.place[subject.image_id]]
+        subject.image_id: translators.maps[translators.map_index[subject.image_id]]
         for subject in subjects
     }
     pictures = [
@@ -130,7 +130,7 @@ def main(flags: Flags) -> None:
     )
     inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
-    pictures = plan(flags, inputs, chosen)
+    pictures = all_pictures(flags, inputs, chosen)
     root = data_root(flags.source, flags.root)
 
     @cache
@@ -151,7 +151,7 @@ def main(flags: Flags) -> None:
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:
         rows += retrieve(
-            pictures, flags.seeds, inputs.embeddings, contents(manifest["sha256"]), photo
+            pictures, flags.seeds, inputs.embeddings, first_copies(manifest["sha256"]), photo
         )
     write_parquet(flags.path("pictures"), picture_table(rows))
     cli.log.info(
@@ -165,4 +165,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

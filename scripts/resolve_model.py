@@ -6,7 +6,7 @@ from typing import Literal
 from singflow import cli
 from singflow.artifacts.files import write_json
 from singflow.config.registry import MODELS, resolve_models
-from singflow.data.vocabulary import complete
+from singflow.data.vocabulary import with_classes_and_hashes
 from singflow.towers.weights import locate
 
 
@@ -18,10 +18,10 @@ class Flags(cli.Step):
 
 def main(flags: Flags) -> None:
     entry = resolve_models(MODELS, [flags.model], flags.weights)[flags.model]
-    entry = complete(entry, MODELS, flags.model, flags.classes)
+    entry = with_classes_and_hashes(entry, MODELS, flags.model, flags.classes)
     locate(entry)
     write_json(flags.path("model_entry"), entry.model_dump())
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -5,7 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.artifacts.files import write_bytes
 from singflow.config.reading import read_yaml
-from singflow.config.study import check, render
+from singflow.study import check, render_params
 
 
 class Flags(cli.Step):
@@ -15,8 +15,8 @@ class Flags(cli.Step):
 def main(flags: Flags) -> None:
     content = read_yaml(flags.params)
     check(content, str(flags.params))
-    write_bytes(flags.path("params"), render(content).encode())
+    write_bytes(flags.path("params"), render_params(content).encode())
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

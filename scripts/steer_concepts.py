@@ -45,7 +45,7 @@ def main(flags: Flags) -> None:
     labels, text_of, basis = inputs.labels, inputs.label_of, inputs.null_basis
     targets = inputs.texts("target_embeddings") if flags.prompts else []
     head = inputs.head["weight"]
-    translators = inputs.translators.each(lambda translator: translator.astype(np.float64))
+    translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
     translated = [translator.weight @ basis for translator in translators.maps]
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
@@ -85,4 +85,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -11,8 +11,8 @@ from singflow.analyses.null_energy import NullEnergy, summarize_null_energy
 from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import (
     Summary,
+    add_verdicts,
     correlate_labels,
-    judge,
     render_text,
     summarize_labels,
     summarize_model,
@@ -63,7 +63,7 @@ def main(flags: Flags) -> None:
             reliability[space, model] = split_half_reliability(
                 scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed
             )
-        judge(rows, flags.confidence)
+        add_verdicts(rows, flags.confidence)
         models += rows
     table = pd.DataFrame(models)
     text = render_text(
@@ -83,4 +83,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -231,4 +231,4 @@ def thumbnails(flags: Flags, images: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

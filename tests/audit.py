@@ -37,7 +37,7 @@ def main(options: list[str]) -> str | None:
         for fault in package.get("vulns", [])
     ]
     faults = [
-        f"{name} {version}: {fault['id']}, mended in {fault['fix_versions']}"
+        f"{name} {version}: {fault['id']}, fixed in {fault['fix_versions']}"
         for name, version, fault in known
     ]
     print(

@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import pytest
 
 from singflow.config.reading import read_yaml
-from singflow.config.study import complete, render
-from singflow.engines.acceptance import render as render_accepted
+from singflow.engines.acceptance import render_params as render_accepted
 from singflow.engines.code import ACCEPTED, FILE, KEPT, Code
 from singflow.engines.stages import FIRST
+from singflow.study import render_params, with_derived_keys
 from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
@@ -106,9 +106,11 @@ def _pristine() -> Path:
     (around / "files").write_text("\n".join(names))
     _copy(CHECKOUT, names, folder)
     (folder / "params.yaml").write_text(
-        render(complete(read_yaml(folder / "config/studies/demo.yaml")))
+        render_params(with_derived_keys(read_yaml(folder / "config/studies/demo.yaml")))
     )
-    studies = [complete(read_yaml(path)) for path in (folder / "config/studies").glob("*.yaml")]
+    studies = [
+        with_derived_keys(read_yaml(path)) for path in (folder / "config/studies").glob("*.yaml")
+    ]
     for kind in (
         "models",
         "spaces",
@@ -179,7 +181,7 @@ class Project:
     def study(self, study: str = "demo", **differences: Any) -> None:
         """Write params.yaml from differences to the defaults; sections replace those of SMALL."""
         (self.folder / "params.yaml").write_text(
-            render(complete({"study": study} | SMALL | differences))
+            render_params(with_derived_keys({"study": study} | SMALL | differences))
         )
 
     @classmethod

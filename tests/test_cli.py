@@ -15,9 +15,9 @@ from singflow import cli
 from singflow.commands import program
 from singflow.config.reading import read_yaml
 from singflow.config.sections import Section
-from singflow.config.study import Study, check
 from singflow.engines.code import step_files
 from singflow.errors import InputError
+from singflow.study import Params, check
 from tests import PATIENCE, warm
 from tests.project import ROOT
 
@@ -282,7 +282,7 @@ with cli.prepared():
 def arrived(section, values):
     """A section as a script gets it from the words that both engines make of it."""
 
-    class Flags(Study.model_fields[section].annotation, cli.Command):
+    class Flags(Params.model_fields[section].annotation, cli.Command):
         """The flags of a section."""
 
     words = [
@@ -297,7 +297,7 @@ def arrived(section, values):
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_of_params_yaml_arrives_unchanged(section):
-    assert issubclass(Study.model_fields[section].annotation, Section)
+    assert issubclass(Params.model_fields[section].annotation, Section)
     assert arrived(section, PARAMS[section]) == PARAMS[section]
 
 

@@ -32,13 +32,13 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
-from singflow.config.study import check
 from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
 from singflow.photo.study import read_stored
 from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
+from singflow.study import check
 from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
@@ -672,7 +672,7 @@ def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data
         lambda path: tables.read_rows(path, "label", ["a"]),
     )
     for read in (sharding.read_manifest, sharding.read_index, by_group, by_label):
-        judge(path, read, files.MEND)
+        judge(path, read, files.FIX)
 
 
 @bounded
@@ -694,7 +694,7 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_
         ),
     )
     with pytest.raises(
-        InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.MEND}"
+        InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.FIX}"
     ):
         tables.read_parquet(path, kind)
 
@@ -707,7 +707,7 @@ def test_an_index_holds_what_is_asked_for_of_the_manifest_and_is_checked_alike(t
     assert {*sharding.read_index(path)} == {*sharding.INDEX} < {*MANIFEST}
     tables.write_parquet(path, MANIFEST.drop(columns="sha256"))
     with pytest.raises(
-        InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.MEND}"
+        InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.FIX}"
     ):
         sharding.read_index(path, "sha256")
     tables.write_parquet(path, MANIFEST.assign(image_id=MANIFEST["image_id"] + 1))
@@ -881,7 +881,7 @@ def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, vic
     assert (
         done.returncode == 1
         and done.stderr.startswith(f"error: {paths[victim]}: ")
-        and files.MEND in done.stderr
+        and files.FIX in done.stderr
     ), done.stderr
     assert done.stderr.count("\n") == 1
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(paths.values())

@@ -21,7 +21,6 @@ from PIL import Image
 
 from singflow.artifacts import files
 from singflow.config.reading import read_yaml
-from singflow.config.study import Study, check, settle
 from singflow.data.images import FORMATS, read_unchanged
 from singflow.data.manifest import (
     Candidate,
@@ -34,6 +33,7 @@ from singflow.data.manifest import (
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.photo.towers import open_image
+from singflow.study import Params, check, settle
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.text_cache import TextCache
 from tests.project import ROOT
@@ -349,7 +349,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 def kind_of(place):
     """The type of a key of params.yaml."""
-    model = Study
+    model = Params
     for part in place.split("."):
         model = model.model_fields[part].annotation
         model = get_args(model)[0] if get_origin(model) is Annotated else model
@@ -365,7 +365,7 @@ def test_what_stands_in_a_command_unquoted_is_a_name_a_number_or_a_choice():
             seen.add(place)
             if place.startswith(("item", "key")) or place in ("study", "weights"):
                 continue
-            if place not in Study.model_fields and "." not in place:
+            if place not in Params.model_fields and "." not in place:
                 raise AssertionError(place)
             kind = kind_of(place)
             plain = (

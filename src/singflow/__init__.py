@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from singflow.analyses.geometry import NullSpace, null_energy, null_space, remove_null
-    from singflow.analyses.metrics import Removal, angle_deg, contrast_deg, remove, share
+    from singflow.analyses.metrics import (
+        Removal,
+        angle_deg,
+        contrast_deg,
+        remove,
+        subspace_translator,
+    )
     from singflow.errors import InputError
     from singflow.photo.analysis import Steered
     from singflow.photo.analyzer import Analyzer, Result, analyze
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "analyses.geometry": ("NullSpace", "null_energy", "null_space", "remove_null"),
-    "analyses.metrics": ("Removal", "angle_deg", "contrast_deg", "remove", "share"),
+    "analyses.metrics": ("Removal", "angle_deg", "contrast_deg", "remove", "subspace_translator"),
     "errors": ("InputError",),
     "photo.analysis": ("Steered",),
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
@@ -46,7 +52,7 @@ __all__ = [
     "null_space",
     "remove",
     "remove_null",
-    "share",
+    "subspace_translator",
 ]
 
 

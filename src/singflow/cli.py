@@ -95,7 +95,7 @@ class Selection(Step):
 Flags = TypeVar("Flags", bound=Command)
 
 
-def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
+def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
     """Parse the flags of a step, open its log and call main.
 
     Bad input ends the process with one message and exit status 1.

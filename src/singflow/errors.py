@@ -33,9 +33,9 @@ def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
         if label not in labels
     }
     if near:
-        mends = {
+        fixes = {
             label: f"did you mean {matches[0]!r}?" if matches else "tables/labels.csv lists them"
             for label, matches in near.items()
         }
-        named = ", ".join(f"{label!r} ({fix})" for label, fix in mends.items())
+        named = ", ".join(f"{label!r} ({fix})" for label, fix in fixes.items())
         raise InputError(f"{key}: no image has the label {named}")

@@ -31,7 +31,7 @@ def head():
 
 def projector_of(subspace, translator):
     """The projector P of a subspace, from the share T P of a translator with invertible T."""
-    share = subspace.share(translator)
+    share = subspace.project(translator)
     assert share.weight.dtype == share.bias.dtype == np.float64 and not share.bias.any()
     return np.linalg.solve(translator.weight, share.weight)
 
@@ -66,9 +66,9 @@ def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space
     whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
     again, next_draw = (
-        draw_subspace(basis, case, seed=0, draw=draw).share(translator).weight for draw in (3, 4)
+        draw_subspace(basis, case, seed=0, draw=draw).project(translator).weight for draw in (3, 4)
     )
-    assert np.array_equal(again, drawn.share(translator).weight)
+    assert np.array_equal(again, drawn.project(translator).weight)
     assert np.allclose(again, next_draw) == case.single
     features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
     expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
@@ -85,7 +85,7 @@ def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimens
         draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw)
         for draw in range(600)
     )
-    projectors = [subspace.share(identity).weight for subspace in drawn]
+    projectors = [subspace.project(identity).weight for subspace in drawn]
     np.testing.assert_allclose(
         np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06
     )
@@ -178,7 +178,7 @@ def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in
     )
     translator = Affine(np.eye(width), generator.standard_normal(width))
     drawn = draw_subspace(basis, case, 0, 0)
-    removal = remove(features, translator, drawn.share(translator))
+    removal = remove(features, translator, drawn.project(translator))
     same = matched(removal, Subspace(basis).length(features), drawn.length(features))
     wide = features.astype(np.float64)
     taken, norms = (
@@ -201,7 +201,7 @@ def test_matched_removal_is_nothing_where_the_drawn_part_is_zero_and_where_the_n
     features = generator.standard_normal((3, WIDTH))
     features[0, 5:10], features[1, :5] = 0, 0
     translator = Affine(generator.standard_normal((DIM, WIDTH)), np.ones(DIM))
-    removal = remove(features, translator, drawn.share(translator))
+    removal = remove(features, translator, drawn.project(translator))
     same = matched(removal, Subspace(basis).length(features), drawn.length(features))
     assert not same.removed[:2].any() and same.removed[2].all()
     assert (same.image_score() == 0).tolist() == [True, True, False]
@@ -235,14 +235,14 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
     scores = ControlScores(n)
     for draw in range(5):
         drawn = draw_subspace(null.basis, case, 0, draw)
-        removal = remove(features, translator, drawn.share(translator))
+        removal = remove(features, translator, drawn.project(translator))
         scores.update(images, removal, texts)
         scores.update_matched(
             images, matched(removal, null.length(features), drawn.length(features)), texts
         )
         scores.end_draw()
     control = scores.table(images, case).mean(numeric_only=True)
-    found = remove(features, translator, null.share(translator)).image_score().mean()
+    found = remove(features, translator, null.project(translator)).image_score().mean()
     assert found / control["matched_is_deg"] == pytest.approx(1, abs=0.1)
     assert unmatched[0] < found / control["is_deg"] < unmatched[1]
 
@@ -297,7 +297,7 @@ def excess(basis, features, translator, labels, texts):
     for case in cases(WIDTH, basis.shape[1], []):
         scores = ControlScores(len(features))
         for draw in range(1 if case.single else 12):
-            removed = draw_subspace(basis, case, 0, draw).share(translator)(features)
+            removed = draw_subspace(basis, case, 0, draw).project(translator)(features)
             scores.update(np.arange(len(features)), Removal(original, removed), targets)
             scores.end_draw()
         tables.append(scores.table(np.arange(len(features)), case))
@@ -410,7 +410,7 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
             for draw in range(1 if kind == "null" else 3)
         ]
         taken = [
-            subspace.share(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for subspace in drawn
+            subspace.project(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for subspace in drawn
         ]
         same = [
             null_norm / np.linalg.norm(component, axis=1, keepdims=True) * component

@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from singflow.analyses.evidence import Words, own_words
-from singflow.analyses.floor import Head, Refits, Rows, whole_images
+from singflow.analyses.floor import Refits, Rows, SplitHead, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, GroupSums, split
@@ -23,7 +23,7 @@ class Images:
     ):
         rng = np.random.default_rng(seed)
         self.basis = np.linalg.qr(rng.standard_normal((rank + null_dim, rank + null_dim)))[0]
-        self.head = Head(
+        self.head = SplitHead(
             (rng.standard_normal((classes, rank)) @ self.basis[:, :rank].T).astype(np.float32),
             rng.standard_normal(classes).astype(np.float32),
             self.basis[:, :rank],
@@ -72,7 +72,9 @@ def fitted(images, folder, scored=None):
     sums = GroupSums(split(images.manifest, 3))
     rows = Rows.read(images, images.head, axes, words, folder, sums)
     others = rows if scored is None else Rows.read(scored, images.head, axes, words, folder, None)
-    place = sums.split.place if scored is None else np.full(len(scored.manifest), WHOLE, np.int32)
+    place = (
+        sums.split.map_index if scored is None else np.full(len(scored.manifest), WHOLE, np.int32)
+    )
     return words, Refits.prepare(rows, sums, place, PENALTY, LAMBDAS, None), others
 
 
@@ -214,7 +216,7 @@ def test_missing_views_are_refused_by_name(tmp_path):
 
 def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_alone():
     images = Images()
-    head = Head(images.head.weight, images.head.bias, images.basis[:, :4], images.basis[:, 4:])
+    head = SplitHead(images.head.weight, images.head.bias, images.basis[:, :4], images.basis[:, 4:])
     block = head.block(images.x, images.z, np.zeros(len(images.x)))
     visible = images.x @ images.basis[:, :4] @ images.basis[:, :4].T
     np.testing.assert_allclose(

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.evidence import Spread, Words, jackknife, remainders
-from singflow.analyses.floor import Head
+from singflow.analyses.evidence import FoldVariance, Words, jackknife, remainders
+from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.readout import OFFSET, TEMPERATURES, Block, read_out
@@ -42,7 +42,7 @@ def curve_of(images, penalties=(0.01, 0.01), kernels=True):
     readouts = read_out(blocks, remainders(Words.fit(blocks, None)), 0, kernels)
     return head_extension(
         readouts,
-        Spread(blocks),
+        FoldVariance(blocks),
         penalties,
         min(images.null.shape[1], images.embeddings.shape[1]),
         0.9,
@@ -276,7 +276,7 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
             written = own.read("head_extensions")
             assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
             if basis.size:
-                block = Head(weight, np.zeros(len(weight)), complement(basis), basis).block(
+                block = SplitHead(weight, np.zeros(len(weight)), complement(basis), basis).block(
                     features[model][view == 0], embeddings[view == 0], fold
                 )
                 pd.testing.assert_frame_equal(written, curve_of(block, (0.1, 0.3)), atol=1e-6)

@@ -15,7 +15,7 @@ from singflow.analyses.metrics import (
     contrast_deg,
     remove,
     rescale,
-    share,
+    subspace_translator,
     unit,
 )
 from singflow.errors import InputError
@@ -68,7 +68,7 @@ def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, wi
     basis = null_space(generator.standard_normal((classes, width))).basis
     translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
     features, texts = generator.standard_normal((6, width)), generator.standard_normal((6, dim))
-    removal = remove(features, translator, share(translator, basis))
+    removal = remove(features, translator, subspace_translator(translator, basis))
     equivalent = translator(remove_null(features, basis))
     np.testing.assert_allclose(removal.equivalent, equivalent, atol=1e-10)
     np.testing.assert_allclose(
@@ -88,7 +88,7 @@ def test_scores_in_single_precision_are_mpmaths():
     )
     features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
-    removal = remove(features, translator, share(translator, basis))
+    removal = remove(features, translator, subspace_translator(translator, basis))
     wide = Affine(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
     original, equivalent = (
         wide(features.astype(np.float64)),
@@ -131,7 +131,7 @@ def test_features_are_translated_in_their_own_precision(dtype):
     removal = remove(
         generator.standard_normal((3, 8)).astype(dtype),
         translator,
-        share(translator, random_basis(8, 2, 0, 0)),
+        subspace_translator(translator, random_basis(8, 2, 0, 0)),
     )
     assert removal.original.dtype == removal.removed.dtype == dtype
 
@@ -181,7 +181,9 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        removal = remove(features, translator, share(translator, null_space(weight).basis))
+        removal = remove(
+            features, translator, subspace_translator(translator, null_space(weight).basis)
+        )
         assert not removal.image_score().any()
         assert not removal.attribute_score(texts).any()
 
@@ -194,7 +196,7 @@ def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
         generator.standard_normal((64, 160)).astype(np.float32),
         generator.standard_normal(64).astype(np.float32),
     )
-    removed = share(translator, random_basis(160, 40, seed=0, draw=0))
+    removed = subspace_translator(translator, random_basis(160, 40, seed=0, draw=0))
     features, texts = (
         generator.standard_normal((71, 160)).astype(np.float32),
         generator.standard_normal((71, 64)),

@@ -56,7 +56,7 @@ def directly(weight, bias, features, translators, texts, point, rank, energy):
         return np.stack(
             [
                 translators.maps[place](row[None])[0]
-                for place, row in zip(translators.place, rows, strict=True)
+                for place, row in zip(translators.map_index, rows, strict=True)
             ]
         )
 
@@ -118,7 +118,7 @@ def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts_the_fold
 
 def test_more_images_than_fit_in_a_chunk_are_all_counted():
     data = case(0, 6, 9, n=6 * CHUNK + 3)
-    assert np.bincount(data[3].place + 1).min() > CHUNK
+    assert np.bincount(data[3].map_index + 1).min() > CHUNK
     table = curve(*data)
     for row in table.to_dict("records"):
         point, _ = row.pop("point"), row.pop("kept")
@@ -174,7 +174,7 @@ def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_ze
 def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(tmp_path):
     """Of two models, one has no null space, and one has a translator for each of 3 folds."""
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
-    place, texts, labels = data["timm/wide"][3].place, data["tall"][-1][:4], list("abacabadabc")
+    place, texts, labels = data["timm/wide"][3].map_index, data["tall"][-1][:4], list("abacabadabc")
     assert {*place.tolist()} == {WHOLE, 0, 1, 2}
     own = texts[["dcba".index(label) for label in labels]]
     for attempt in "ab":

@@ -21,7 +21,7 @@ from singflow.analyses.readout import (
     Targets,
     _arccosine,
     few_images,
-    null_directions,
+    ranked_null_directions,
     read_out,
 )
 
@@ -248,7 +248,7 @@ def test_null_directions_lower_the_penalized_error_most():
     b, z = rng.standard_normal((60, 6)), rng.standard_normal((60, 3))
     alpha, gram = 2.0, b.T @ b + 2.0 * np.eye(6)
     factor = np.linalg.cholesky(gram)
-    basis = null_directions(factor, np.linalg.solve(factor, b.T @ z))
+    basis = ranked_null_directions(factor, np.linalg.solve(factor, b.T @ z))
 
     def gain(directions):
         part = b @ directions

@@ -12,7 +12,7 @@ from singflow.analyses.metrics import Removal
 from singflow.analyses.search import nearest_either_way, rank_by_text
 from singflow.artifacts.files import write_bytes, write_json
 from singflow.config.registry import resolve_spaces
-from singflow.config.study import complete, render
+from singflow.study import render_params, with_derived_keys
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.ready_texts import ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
@@ -93,7 +93,7 @@ def study(tmp_path):
     generator = np.random.default_rng(0)
     results = Results(tmp_path / "results/s", space="conse_minilm", shards=2)
     (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
-    params = complete(
+    params = with_derived_keys(
         {
             "study": "s",
             "models": ["timm/a.b", "c"],
@@ -102,7 +102,7 @@ def study(tmp_path):
         }
     )
     for path in (results.path("params"), tmp_path / "params.yaml"):
-        write_bytes(path, render(params).encode())
+        write_bytes(path, render_params(params).encode())
     labels = [f"label {i % 2}" for i in range(8)]
     results.manifest(path=[f"x/{i}.jpg" for i in range(8)], label=labels, fold=np.arange(8) % 2)
     write_json(results.path("space_entry"), entry.model_dump())

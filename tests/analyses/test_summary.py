@@ -17,13 +17,13 @@ from singflow.analyses.summary import (
     UNJUDGED,
     UNTOLD,
     ZERO,
+    add_verdicts,
     correlate_labels,
-    judge,
     render_text,
-    said,
     summarize_labels,
     summarize_model,
     verdict,
+    verdict_sentence,
 )
 from singflow.config.registry import ModelEntry
 
@@ -101,7 +101,7 @@ def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY, **
 def text_of(scores, **rows):
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
-    judge(models, 0.95)
+    add_verdicts(models, 0.95)
     return render_text("mine", pd.DataFrame(models), scores.assign(split="train"), 0.95, 0.2)
 
 
@@ -314,7 +314,7 @@ def judged(**p):
         }
         for name, p_value in p.items()
     ]
-    judge(rows, 0.95)
+    add_verdicts(rows, 0.95)
     return {
         row["model"]: (
             row["p_holm"] if row["p_holm"] is None else pytest.approx(row["p_holm"]),
@@ -343,7 +343,7 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
         CLEAR | {"p": None, "unique_r2_low": None},
         CLEAR | {"p": None, "null_dim": 0, "unique_r2_low": None},
     ]
-    judge(rows, 0.95)
+    add_verdicts(rows, 0.95)
     assert [row["verdict"] for row in rows] == [MEANING, UNTOLD, EMPTY]
     assert [row["p_holm"] for row in rows] == [0.03, None, None]
 
@@ -428,19 +428,22 @@ def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(
         row |= dict.fromkeys(
             UNMEASURED, missing
         )  # a table of several models has NaN where a row alone has None
-    assert said(row) == words
-    assert said(row | {"marks": "weak translator, known leak"}) == "m*+" + said(row)[1:]
+    assert verdict_sentence(row) == words
+    assert (
+        verdict_sentence(row | {"marks": "weak translator, known leak"})
+        == "m*+" + verdict_sentence(row)[1:]
+    )
 
 
 @pytest.mark.parametrize("expected", [MEANING, TRACE, NOTHING, FOUND])
 def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected):
     doubt = " The blind check exceeds the margin, so imperfect words may explain this."
     row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
-    assert said(row | {"blind_unique_r2": 0.006}) == said(row) + doubt * (
+    assert verdict_sentence(row | {"blind_unique_r2": 0.006}) == verdict_sentence(row) + doubt * (
         expected in (MEANING, TRACE)
     )
     for silent in (0.005, -0.1, None, np.nan):
-        assert said(row | {"blind_unique_r2": silent}) == said(row)
+        assert verdict_sentence(row | {"blind_unique_r2": silent}) == verdict_sentence(row)
 
 
 # Labels
@@ -683,7 +686,7 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
         {"space": "s", "model": "m", **summarized(scores, {}, {"reference": given})}
         for given in (None, "packaged")
     ]
-    judge(rows, 0.95)
+    add_verdicts(rows, 0.95)
     own, reference = (
         render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2).partition("\n")[0]
         for row in rows

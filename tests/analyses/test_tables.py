@@ -7,12 +7,12 @@ from singflow.analyses.tables import (
     WEAK,
     ZERO,
     as_in_paper,
+    join_marks,
     legend,
-    mark,
     marked,
     qualify,
     qualify_pairs,
-    together,
+    union_of_marks,
 )
 from singflow.artifacts.tables import read_table, write_table
 from singflow.config.reading import read_yaml
@@ -97,11 +97,13 @@ def test_a_table_is_written_whole_with_unix_line_ends(tmp_path):
 
 def test_a_model_carries_its_marks_in_words_in_tables_and_as_signs_in_text(tmp_path):
     assert (
-        mark({WEAK: True, ZERO: False, EDGE: True}) == f"{WEAK}, {EDGE}"
-        and mark(dict.fromkeys(MARKS, False)) == ""
+        join_marks({WEAK: True, ZERO: False, EDGE: True}) == f"{WEAK}, {EDGE}"
+        and join_marks(dict.fromkeys(MARKS, False)) == ""
     )
     assert marked("a", f"{WEAK}, {EDGE}") == "a*^" and marked("a", "") == "a"
-    assert together(EDGE, "", f"{WEAK}, {EDGE}") == f"{WEAK}, {EDGE}" and together() == ""
+    assert (
+        union_of_marks(EDGE, "", f"{WEAK}, {EDGE}") == f"{WEAK}, {EDGE}" and union_of_marks() == ""
+    )
     assert legend(["", ZERO, WEAK]) == "*: weak translator; ~: known zero" and legend([""]) == ""
     write_table(tmp_path / "t.csv", pd.DataFrame({"model": ["a", "b"], "marks": ["", ZERO]}))
     assert list(read_table(tmp_path / "t.csv")["marks"]) == ["", ZERO]

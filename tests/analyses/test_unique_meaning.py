@@ -11,8 +11,8 @@ from sklearn.kernel_ridge import KernelRidge
 
 from singflow.analyses.evidence import (
     SHARES,
+    FoldVariance,
     Planted,
-    Spread,
     Words,
     detectable,
     jackknife,
@@ -174,7 +174,7 @@ def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
 
 def test_both_forms_of_the_test_agree():
     texts, block = texts_of(), planted(leak=0.3)
-    targets, spread = remainders(Words.fit(parts(block), texts)), Spread(parts(block))
+    targets, spread = remainders(Words.fit(parts(block), texts)), FoldVariance(parts(block))
     forms = (
         Kernels(parts(block), targets),
         Sums(parts(block), targets, Features.draw(parts(block), 0, 1)),
@@ -283,4 +283,4 @@ def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
     wanted = [
         ((z[fold == judged] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for judged in (1, 3)
     ]
-    np.testing.assert_allclose(Spread(parts(block)).of((1, 3)), wanted)
+    np.testing.assert_allclose(FoldVariance(parts(block)).of((1, 3)), wanted)

@@ -685,7 +685,7 @@ KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
 LITE = {"source": "timm", "id": "tf_efficientnet_lite0.in1k", "weights": f"package:{LITE0}"}
 FIND = """
 import torch
-from singflow.config.study import check
+from singflow.study import check
 from singflow.config.reading import read_yaml
 from singflow.pictures.generator import load_generator
 print(load_generator(check(read_yaml("params.yaml"), "params.yaml").pictures, torch.device("cpu")).dim)

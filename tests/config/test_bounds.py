@@ -12,8 +12,8 @@ from singflow import cli
 from singflow.config.reading import read_yaml
 from singflow.config.registry import MOST_CLASSES, ModelEntry
 from singflow.config.sections import MOST_LETTERS, Section
-from singflow.config.study import Study, check, complete
 from singflow.errors import InputError
+from singflow.study import Params, check, with_derived_keys
 from tests.project import ROOT
 
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -57,7 +57,7 @@ def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides()
         for section in classes
         for number in numbers(section.model_json_schema(), section.__qualname__)
     ]
-    assert {Study, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
+    assert {Params, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
     for place, schema in found:
         lower = schema.get("minimum", schema.get("exclusiveMinimum"))
         upper = schema.get("maximum", schema.get("exclusiveMaximum"))
@@ -127,7 +127,7 @@ def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
     with pytest.raises(
         InputError, match=r"extraction\.shards: 1000000000000 .*less than or equal to 99999"
     ):
-        check(complete(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
+        check(with_derived_keys(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
 
 
 @pytest.mark.parametrize(

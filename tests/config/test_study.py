@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import (
-    Study,
+from singflow.errors import InputError
+from singflow.study import (
+    Params,
     check,
-    complete,
     expand_home,
     json_schema,
+    parse_texts,
     read_layers,
-    render,
-    typed,
+    render_params,
+    with_derived_keys,
 )
-from singflow.errors import InputError
 from tests.project import ROOT, Project
 
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -69,8 +69,8 @@ def refusal_of_text(folder, old, new):
 )
 def test_every_study_in_the_repository_is_valid(path):
     differences = read_yaml(path)
-    assert isinstance(check(complete(differences), str(path)), Study)
-    assert complete(complete(differences)) == complete(differences)
+    assert isinstance(check(with_derived_keys(differences), str(path)), Params)
+    assert with_derived_keys(with_derived_keys(differences)) == with_derived_keys(differences)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_every_study_in_the_repository_is_valid(path):
 )
 def test_a_study_holds_differences_from_the_defaults_alone(path):
     differences = read_yaml(path)
-    defaults = complete({key: differences[key] for key in ("study", "models")})
+    defaults = with_derived_keys({key: differences[key] for key in ("study", "models")})
     for name, value in differences.items():
         for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
             derived = ("comparison", "models"), ("pictures", "closeup"), ("translator", "reference")
@@ -95,8 +95,8 @@ def test_a_study_holds_differences_from_the_defaults_alone(path):
 def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_line_of_it(
     tmp_path, path
 ):
-    study = complete(read_yaml(path))
-    (tmp_path / "params.yaml").write_text(render(study))
+    study = with_derived_keys(read_yaml(path))
+    (tmp_path / "params.yaml").write_text(render_params(study))
     assert read_yaml(tmp_path / "params.yaml") == study
     check_same_in_both(study, tmp_path / "params.yaml")
     for section, key, value in (
@@ -108,7 +108,7 @@ def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_lin
         with modify_yaml(tmp_path / "params.yaml") as content:  # as `dvc exp run --set-param` does
             (content[section] if section else content)[key] = value
         before, after = (
-            render(study).splitlines(),
+            render_params(study).splitlines(),
             (tmp_path / "params.yaml").read_text().splitlines(),
         )
         different = [line for line in after if line not in before]
@@ -117,11 +117,11 @@ def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_lin
             and len(different) == 1
             and different[0].strip().startswith(f"{key}: ")
         )
-        (tmp_path / "params.yaml").write_text(render(study))
+        (tmp_path / "params.yaml").write_text(render_params(study))
 
 
 def test_what_follows_from_another_key_follows_it_unless_it_is_given():
-    study = complete({"study": "mine", "models": ["b", "a"], "extraction": {"shards": 3}})
+    study = with_derived_keys({"study": "mine", "models": ["b", "a"], "extraction": {"shards": 3}})
     assert (
         study["extraction"]["shard_ids"],
         study["comparison"]["models"],
@@ -134,13 +134,13 @@ def test_what_follows_from_another_key_follows_it_unless_it_is_given():
         "pictures": {"closeup": "a"},
         "extraction": {"shard_ids": ["1"]},
     }
-    study = complete(given | {"unheard_of": 1})
+    study = with_derived_keys(given | {"unheard_of": 1})
     assert (
         study["extraction"]["shard_ids"],
         study["comparison"]["models"],
         study["pictures"]["closeup"],
     ) == (["1"], [], "a")
-    assert list(study) == [*Study.model_fields, "unheard_of"]
+    assert list(study) == [*Params.model_fields, "unheard_of"]
 
 
 LITE0, LITE1, LITE2, ANIMALS = (
@@ -182,7 +182,7 @@ def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_co
     monkeypatch, models, sections, reference, joined
 ):
     monkeypatch.chdir(ROOT)
-    study = complete({"study": "mine", "models": models} | sections)
+    study = with_derived_keys({"study": "mine", "models": models} | sections)
     assert study["translator"]["reference"] == reference
     assert study["models"] == [*models, *joined] and study["pictures"]["closeup"] == models[0]
 
@@ -195,13 +195,17 @@ def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, mon
     path.write_text(
         path.read_text().replace(f"{LITE2}:", "words:").replace(f"{ANIMALS}:", "beasts:")
     )
-    assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words", "beasts"]
+    assert with_derived_keys({"study": "mine", "models": [LITE0]})["models"] == [
+        LITE0,
+        "words",
+        "beasts",
+    ]
     path.write_text(path.read_text().replace("keep_classes: 0-397", "classes: 1000"))
-    assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words"]
+    assert with_derived_keys({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words"]
 
 
 def test_the_demo_has_two_models_and_two_controls():
-    demo = complete(read_yaml(ROOT / "config/studies/demo.yaml"))
+    demo = with_derived_keys(read_yaml(ROOT / "config/studies/demo.yaml"))
     assert (demo["models"], demo["translator"]["reference"]) == (
         [LITE0, LITE1, LITE2, ANIMALS],
         "packaged",
@@ -258,7 +262,7 @@ def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(writte
         f"{LITE2} and {ANIMALS} join the models as known controls (without: controls.known: none)"
         in line
     )
-    assert written(text, check=True)[1] == [] == written(render(study))[1]
+    assert written(text, check=True)[1] == [] == written(render_params(study))[1]
     assert written(f"{text}translator: {{reference: null}}\ncontrols: {{known: none}}\n")[1] == []
     assert (
         f": {ANIMALS} joins the models"
@@ -347,7 +351,7 @@ def test_texts_of_the_command_line_become_what_their_key_wants(words, found):
     study = copy.deepcopy(PARAMS)
     ((section, inner),) = words.items()
     study[section] |= inner
-    typed(study, words)
+    parse_texts(study, words)
     assert study[section][next(iter(inner))] == found
 
 
@@ -662,7 +666,7 @@ def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
     assert sorted(changes) == sorted(HOMES) and expand_home(study) == []
     sections = {
         name: getattr(field.annotation, "model_fields", {})
-        for name, field in Study.model_fields.items()
+        for name, field in Params.model_fields.items()
     }
     fields = {
         f"{name}.{key}": f"{field.annotation} {field.metadata}"

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from singflow.data import archives
-from singflow.data.archives import find_archives, fingerprint, state
+from singflow.data.archives import archive_fingerprint, find_archives, state
 from singflow.data.images import read_image
 from singflow.data.manifest import build_manifest, inspect, list_archives, list_folder, read_classes
 from singflow.data.parameters import Data
@@ -576,7 +576,7 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_where_archives
     assert (
         state(tmp_path / "data", ["a.*"], tmp_path / "manifest.parquet")
         == first
-        == fingerprint(tmp_path / "data", ["a.tar"])
+        == archive_fingerprint(tmp_path / "data", ["a.tar"])
     )
     frame = pd.DataFrame({"path": ["a"]})
     frame.attrs[archives.ATTRIBUTE] = first
@@ -591,10 +591,10 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_where_archives
 def test_a_large_archive_is_told_by_its_size_and_samples(tmp_path, place):
     content = bytearray(os.urandom(3 * 2**20))
     (tmp_path / "a.tar").write_bytes(content)
-    first = fingerprint(tmp_path, ["a.tar"])
+    first = archive_fingerprint(tmp_path, ["a.tar"])
     if place == "length":
         content.append(0)
     else:
         content[place] ^= 1
     (tmp_path / "a.tar").write_bytes(content)
-    assert fingerprint(tmp_path, ["a.tar"]) != first
+    assert archive_fingerprint(tmp_path, ["a.tar"]) != first

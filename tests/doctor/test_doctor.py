@@ -19,7 +19,6 @@ from dvc.repo import Repo
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.config.study import check
 from singflow.data.parameters import Data
 from singflow.doctor.checks import (
     check_data,
@@ -57,6 +56,7 @@ from singflow.doctor.slurm import (
     slurm_settings,
 )
 from singflow.errors import InputError
+from singflow.study import check
 from singflow.system import ask, existing, in_bytes
 from tests import warm
 from tests.data.archives import pack, write_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from singflow.engines.acceptance import render
+from singflow.engines.acceptance import render_accepted
 from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code, step_files
 from singflow.errors import InputError
 from tests import warm
@@ -81,7 +81,7 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
             '999, ge=100, le=MOST_DRAWS, description="other words"',
         ),
         (
-            "src/singflow/config/study.py",
+            "src/singflow/study.py",
             r"class Study",
             "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
         ),
@@ -308,7 +308,7 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
         code = Code(ROOT)
         code._computed(step)
         known = {name for name, module in code._modules.items() if module}
-        assert loaded - known <= {"singflow.artifacts.catalog", "singflow.config.study"}
+        assert loaded - known <= {"singflow.artifacts.catalog", "singflow.study"}
 
 
 def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
@@ -321,7 +321,7 @@ def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
     made, now = before["tabulate_steering"], Code(tree).digest("tabulate_steering")
     (tree / ACCEPTED).parent.mkdir()
     (tree / ACCEPTED).write_text(
-        render(
+        render_accepted(
             {
                 "tabulate_steering": Acceptance(
                     made_with=made, accepted_for=now, reason="only: 'renamed' é\n#"

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.config.reading import read_yaml
-from singflow.config.study import Study, complete, render
 from singflow.engines.code import step_files
 from singflow.engines.flags import at, spell
 from singflow.engines.stages import WRITTEN, main, pipeline, placeholders, read_rules
+from singflow.study import Params, render_params, with_derived_keys
 from tests.project import ROOT, Project
 
 STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
@@ -38,7 +38,7 @@ def test_texts_reach_a_step_through_the_shell_as_they_are(texts):
 
 
 def test_placeholders_are_their_keys():
-    study = placeholders(Study)
+    study = placeholders(Params)
     assert at(study, "data.root") == "$(data.root)" and at(study, "study") == "$(study)"
     assert at(study, "models") == at(study, "comparison.models") == ["$(item.model)"] and at(
         study, "extraction.shard_ids"
@@ -59,7 +59,7 @@ def test_every_study_gives_the_same_stages_which_are_those_in_git(tmp_path, name
     ):
         (tmp_path / part).symlink_to(ROOT / part)
     (tmp_path / "params.yaml").write_text(
-        render(complete(read_yaml(ROOT / f"config/studies/{name}.yaml")))
+        render_params(with_derived_keys(read_yaml(ROOT / f"config/studies/{name}.yaml")))
     )
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     assert pipeline(tmp_path / "dvc.yaml", read_rules(tmp_path)) == (ROOT / "dvc.yaml").read_text()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from singflow.analyses.evidence import Words
-from singflow.analyses.floor import Head
+from singflow.analyses.floor import SplitHead
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.photo.analysis import angles_to_texts
@@ -29,7 +29,7 @@ def fitted(folds, null_dim, folder):
     basis = np.eye(1280)[:, :null_dim]
     part = basis.astype(np.float32)
     weight = WEIGHT - WEIGHT @ part @ part.T
-    head = Head.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
+    head = SplitHead.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
     settings = Settings(folds, (1.0,), None, 3, 0)
     return fit(
         IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1

@@ -20,7 +20,14 @@ from singflow.artifacts.tensors import write_tensors
 from singflow.commands.app import app as command
 from singflow.errors import InputError
 from singflow.photo.analysis import Movement, steering_path
-from singflow.photo.app import PageState, analyze_upload, application, is_loopback, steer, texts_of
+from singflow.photo.app import (
+    PageState,
+    analyze_upload,
+    application,
+    is_loopback,
+    steer_photo,
+    texts_of,
+)
 from singflow.photo.page import analysis_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
@@ -67,7 +74,7 @@ def test_the_study_s_photos_that_are_nearest_are_shown(study, state):  # noqa: F
         assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
     assert [reach.text for reach in session.result.reach] == [BEE, "concept 3"]
     assert moved.count("<li>") == 3 and "concept 3" in moved
-    (caption,) = pictures(steer(session, BEE, 5.0))
+    (caption,) = pictures(steer_photo(session, BEE, 5.0))
     assert caption.startswith("nearest photo now: ")
 
 
@@ -102,7 +109,7 @@ def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(s
     reach, most = session.reach(BEE)
     assert 0 < most <= reach.is_deg
     for turned, shown in ((0.0, 0.0), (most / 2, most / 2), (90.0, most)):
-        said = steer(session, BEE, turned)
+        said = steer_photo(session, BEE, turned)
         assert f"Turned by {shown:.1f}°" in said
         assert float(re.search(r'class="logits">([^<]*)<', said)[1]) < 1e-4
     loaded = state.load(MODEL, "conse_minilm").loaded
@@ -167,7 +174,7 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
     state = PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
     session, said, moved = upload(state, hostile)
-    told = said + moved + steer(session, hostile, 3.0)
+    told = said + moved + steer_photo(session, hostile, 3.0)
     assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
 

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
-from singflow.config.study import check
 from singflow.errors import InputError
 from singflow.pictures.generator import (
     PIPELINE,
@@ -29,6 +28,7 @@ from singflow.pictures.generator import (
     load_pipeline,
 )
 from singflow.pictures.weights import refuse_space
+from singflow.study import check
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
 
@@ -481,7 +481,7 @@ def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypat
 
 LIGHT = """
 import sys
-from singflow.config.study import check
+from singflow.study import check
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_spaces
 from singflow.pictures.generator import choose_renderer

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import unit
 from singflow.pictures import neighbours
-from singflow.pictures.neighbours import Index, contents, nearest
+from singflow.pictures.neighbours import Index, first_copies, nearest
 
 
 def gallery_of(embeddings, blocks=3):
@@ -66,7 +66,7 @@ def test_an_image_is_never_its_own_neighbour_nor_is_a_copy_of_it():
 
 
 def test_contents_are_the_first_image_of_each_hash():
-    assert list(contents(pd.Series(["a", "b", "a", "c", "b"]))) == [0, 1, 0, 3, 1]
+    assert list(first_copies(pd.Series(["a", "b", "a", "c", "b"]))) == [0, 1, 0, 3, 1]
 
 
 @pytest.mark.parametrize("blocks", [1, 4, 50])

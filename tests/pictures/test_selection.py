@@ -10,7 +10,7 @@ from singflow.pictures.selection import (
     ORIGINAL,
     REMOVED,
     STEERED,
-    Head,
+    SteeredHead,
     Subject,
     choose_images,
     perturbation_pictures,
@@ -21,8 +21,8 @@ from singflow.translators.ridge import Affine
 
 RANDOM = np.random.default_rng(0)
 WEIGHT, BIAS = RANDOM.standard_normal((6, 10)), RANDOM.standard_normal(6)
-HEAD = Head(WEIGHT, BIAS, null_space(WEIGHT).basis)
-FULL = Head(RANDOM.standard_normal((12, 10)), RANDOM.standard_normal(12), np.empty((10, 0)))
+HEAD = SteeredHead(WEIGHT, BIAS, null_space(WEIGHT).basis)
+FULL = SteeredHead(RANDOM.standard_normal((12, 10)), RANDOM.standard_normal(12), np.empty((10, 0)))
 TRANSLATOR = Affine(RANDOM.standard_normal((5, 10)), RANDOM.standard_normal(5))
 TEXTS = {
     "an image of a jellyfish": RANDOM.standard_normal(5),

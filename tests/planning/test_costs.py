@@ -10,7 +10,6 @@ import yaml
 from singflow.analyses import concepts, probes, readout
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
-from singflow.config.study import check
 from singflow.parallel import AHEAD
 from singflow.planning import costs
 from singflow.planning.costs import (
@@ -26,6 +25,7 @@ from singflow.planning.costs import (
     study_bytes,
     wildcards,
 )
+from singflow.study import check
 from tests.data.archives import pack, write_rows
 from tests.project import ROOT
 

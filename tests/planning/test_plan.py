@@ -10,7 +10,7 @@ from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.benchmarks import read_benchmark
 from singflow.planning.costs import peak_mb, seconds, size_of
-from singflow.planning.plan import Job, Planner, made_of, parse_jobs, tabulate
+from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
 from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
@@ -192,7 +192,7 @@ def test_the_table_adds_up(study, tmp_path):
     ] + [job(tmp_path, step, step) for step in ("plot_scores", "plot_labels")]
     for gpu in (False, True):
         plan = planner(study, tmp_path, gpu)
-        table = tabulate(jobs[1:], jobs, plan, STEPS).set_index("step")
+        table = cost_table(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
         assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
         hours = sum(plan.estimate(extract).seconds for extract in jobs[1:4]) / 3600
@@ -200,7 +200,7 @@ def test_the_table_adds_up(study, tmp_path):
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
         assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
-    done = tabulate([], jobs, plan, STEPS)
+    done = cost_table([], jobs, plan, STEPS)
     assert (
         list(done["time and memory"]) == ["done", "done"]
         and done[["core hours", "disk GB"]].sum().sum() == 0

@@ -4,7 +4,7 @@ import re
 import pandas as pd
 import pytest
 
-from singflow.planning.power import ADVISED, TABLE, told
+from singflow.planning.power import ADVISED, TABLE, smallest_leak
 from tests.project import ROOT
 
 
@@ -37,7 +37,7 @@ def test_the_page_shows_the_table_that_plan_reads(leaks):
     ("images", "row"), [(507, 0.25), (1_280, 1), (5_119, 2), (5_120, 4), (1_281_167, 16)]
 )
 def test_what_images_can_show_is_told_by_the_row_that_they_reach(images, row, leaks):
-    said = told(images, 1280)
+    said = smallest_leak(images, 1280)
     shown = (
         "not even a large leak would be found"
         if leaks[row] != leaks[row]
@@ -48,4 +48,6 @@ def test_what_images_can_show_is_told_by_the_row_that_they_reach(images, row, le
 
 
 def test_fewer_images_than_the_table_has_show_nothing():
-    assert "0.0 per feature dimension: not even a large leak would be found" in told(20, 1280)
+    assert "0.0 per feature dimension: not even a large leak would be found" in smallest_leak(
+        20, 1280
+    )

@@ -13,7 +13,12 @@ from PIL import Image
 from singflow.analyses.null_energy import summarize_null_energy
 from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows
 from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
-from singflow.analyses.summary import correlate_labels, judge, summarize_labels, summarize_model
+from singflow.analyses.summary import (
+    add_verdicts,
+    correlate_labels,
+    summarize_labels,
+    summarize_model,
+)
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import write_bytes, write_json
@@ -226,7 +231,7 @@ def write_study(
                     removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS
                 )
                 excess += [{"space": space, "model": model, **result} for result in beyond]
-        judge(mine, SETTINGS["confidence"])
+        add_verdicts(mine, SETTINGS["confidence"])
         rows += mine
         tested = {
             model: report

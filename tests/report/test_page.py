@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from singflow.analyses.ranking import CHART
-from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, said
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_sentence
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
@@ -68,7 +68,7 @@ FOUR = models(
 
 def test_the_page_opens_with_the_verdict_of_every_model_and_controls_come_last():
     rows = {row["model"]: row for row in FOUR.to_dict("records")}
-    assert verdicts(FOUR) == [said(rows[name]) for name in ("a", "b", "leak", "zero")]
+    assert verdicts(FOUR) == [verdict_sentence(rows[name]) for name in ("a", "b", "leak", "zero")]
     assert (
         verdicts(FOUR)[1] == "b: nothing found. A leak of 3 % of the meaning would have been seen."
     )

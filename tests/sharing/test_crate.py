@@ -18,7 +18,7 @@ from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.public import archived, public_params
 from singflow.errors import InputError
-from singflow.sharing.crate import FINAL, WORKFLOW, collect, describe, software, write_crate
+from singflow.sharing.crate import FINAL, WORKFLOW, collect, crate_metadata, software, write_crate
 from tests import warm
 from tests.project import CHECKOUT, ROOT
 from tests.sharing.rocrate_profile import issues
@@ -69,7 +69,7 @@ def checkout(tmp_path, monkeypatch):
 def export(output, *, license=None, with_tensors=False):
     study, files, _, made = collect(Path("params.yaml"), with_tensors=with_tensors)
     write_crate(
-        describe(study, files, made, license, DAY, "Something was left out. "), files, output
+        crate_metadata(study, files, made, license, DAY, "Something was left out. "), files, output
     )
     return zipfile.ZipFile(output).namelist()
 
@@ -91,7 +91,7 @@ def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(
     export(tmp_path / "study.zip")
     assert issues(tmp_path / "study.zip", monkeypatch, tmp_path / "cache") == []
     study, files, _, made = collect(Path("params.yaml"))
-    crate = describe(study, files, made, None, DAY, "")
+    crate = crate_metadata(study, files, made, None, DAY, "")
     del crate.root_dataset["license"]
     write_crate(crate, files, tmp_path / "worse.zip")
     assert any(

@@ -13,7 +13,7 @@ from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.sharing.translators import at_hand, card, export, fit_packaged, of_study
-from singflow.translators.parameters import Translator
+from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.released import read_exported
 from tests import warm
@@ -85,7 +85,12 @@ def study(folder, n_train=40, reference=None, model=LITE0):
 
 def fit(checkout, *imported):
     """The step on the packaged reference as if it were a study."""
-    flags = {"kind": "linear", "folds": 5, "lambdas": list(Translator().lambdas), "reference": None}
+    flags = {
+        "kind": "linear",
+        "folds": 5,
+        "lambdas": list(Translation().lambdas),
+        "reference": None,
+    }
     own = own_results(checkout)
     return own.start("fit_translator", checkout, imported=list(imported), **flags)
 

@@ -29,7 +29,7 @@ from singflow.config.registry import ModelEntry, resolve_models
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.towers.classifiers import (
-    Classifier,
+    LoadedClassifier,
     feature_width,
     load_classifier,
     stored_precision,
@@ -54,7 +54,7 @@ def entry_of(identifier, weights="random", **fields):
 
 
 def classifier_of(model, heads, entry):
-    return Classifier(model, heads, entry, from_timm(timm.create_model(RESNET), None))
+    return LoadedClassifier(model, heads, entry, from_timm(timm.create_model(RESNET), None))
 
 
 def pictures(count, side=160):
@@ -84,7 +84,7 @@ def stir(model, side=160):
 
 def stirred(entry, *paths, side=160):
     built = load_classifier(entry)
-    return Classifier(stir(built.model, side), list(paths), entry, built.preprocess)
+    return LoadedClassifier(stir(built.model, side), list(paths), entry, built.preprocess)
 
 
 def assert_same(ours, theirs):

@@ -8,7 +8,7 @@ import torchvision
 from PIL import Image
 
 from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import remove, share
+from singflow.analyses.metrics import remove, subspace_translator
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers import extraction
@@ -88,7 +88,7 @@ def scores(features, basis, embeddings):
     ridge = RidgeStatistics(features.shape[1], embeddings.shape[1])
     ridge.update(features, embeddings)
     (translator,) = ridge.path([100.0])
-    removal = remove(features, translator, share(translator, basis))
+    removal = remove(features, translator, subspace_translator(translator, basis))
     return removal.image_score(), removal.attribute_score(embeddings)
 
 

@@ -17,9 +17,9 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
-from singflow.config.study import check
 from singflow.errors import InputError
 from singflow.pictures.weights import generator_files
+from singflow.study import check
 from singflow.towers.weights import (
     HubFile,
     LocalFile,

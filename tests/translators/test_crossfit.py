@@ -323,7 +323,7 @@ def test_with_folds_an_image_is_in_the_group_of_its_fold_and_those_that_the_data
     assert made.groups.tolist() == [0, 2, 1, WHOLE, 1, WHOLE] and made.groups.dtype == np.int32
     assert made.fits == [([1, 2], 0), ([0, 2], 1), ([0, 1], 2)]
     assert made.whole == [0, 1, 2] and made.crossed
-    assert made.place.tolist() == [0, 2, 1, WHOLE, 1, WHOLE]
+    assert made.map_index.tolist() == [0, 2, 1, WHOLE, 1, WHOLE]
 
 
 def test_where_the_data_hold_images_out_fold_0_is_one_of_training_images():
@@ -339,7 +339,7 @@ def test_without_folds_one_translator_of_the_training_images_is_judged_on_all_ot
     made = split(manifest_of(("validation", 0), ("train", 2), ("train", 0), ("validation", 2)), 0)
     assert made.groups.tolist() == [1, 0, 0, 1]
     assert (made.fits, made.whole, made.crossed) == ([([0], 1)], [0], False)
-    assert made.place.tolist() == [WHOLE] * 4 and made.place.dtype == np.int32
+    assert made.map_index.tolist() == [WHOLE] * 4 and made.map_index.dtype == np.int32
 
 
 def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
@@ -410,7 +410,7 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
     found = translators(features, image_id)
     assert (found.dtype, found.shape) == (dtype, (n, 3))
     expected = [
-        translators.maps[translators.place[image]](row[None].astype(np.float64))[0]
+        translators.maps[translators.map_index[image]](row[None].astype(np.float64))[0]
         for image, row in zip(image_id, features, strict=True)
     ]
     digits = {np.float16: 3e-2, np.float32: 1e-5, np.float64: 1e-12}[dtype]
@@ -418,7 +418,7 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
     parts = dict(translators.parts(image_id))
     assert sorted(np.concatenate([np.zeros(0, int), *parts.values()])) == list(range(n))
     assert all(
-        (translators.place[image_id[rows]] == place).all() and len(rows)
+        (translators.map_index[image_id[rows]] == place).all() and len(rows)
         for place, rows in parts.items()
     )
 
@@ -427,14 +427,14 @@ def test_what_is_made_of_each_map_keeps_the_places():
     generator = np.random.default_rng(0)
     translators = cross_fitted(generator, 3, 12)
     numbers = iter(range(1, 5))
-    doubled = translators.each(
+    doubled = translators.map(
         lambda translator: Affine(
             (number := next(numbers)) * translator.weight, number * translator.bias
         )
     )
     features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
-    factors = np.array([1, 2, 3, 4])[translators.place[image_id]]
+    factors = np.array([1, 2, 3, 4])[translators.map_index[image_id]]
     np.testing.assert_allclose(
         doubled(features, image_id), factors[:, None] * translators(features, image_id)
     )
-    assert doubled.place is translators.place and doubled.fold is translators.fold
+    assert doubled.map_index is translators.map_index and doubled.fold is translators.fold

@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
-from singflow.config.study import settle
 from singflow.errors import InputError
 from singflow.extras import MissingExtra
+from singflow.study import settle
 from singflow.translators import networks
 from singflow.translators.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
 from singflow.translators.parameters import Training

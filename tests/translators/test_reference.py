@@ -112,7 +112,7 @@ def test_with_a_reference_no_image_is_in_sample_and_all_of_the_reference_train_w
     facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": own, "n_held_out": 3}
     assert none == five and facts.items() <= none.items()
     np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
-    assert (first.place == WHOLE).all() and (first.fold == WHOLE).all()
+    assert (first.map_index == WHOLE).all() and (first.fold == WHOLE).all()
     alone, translators = fitted(tmp_path, None, 0) if own > 1 else (None, None)
     assert alone is None or (
         alone["in_sample"] and alone["n_train"] == 4 and (translators.fold >= 0).sum() == 4

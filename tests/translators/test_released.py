@@ -11,8 +11,8 @@ from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
-from singflow.config.study import complete, settle
 from singflow.errors import InputError
+from singflow.study import settle, with_derived_keys
 from singflow.towers.weights import required
 from singflow.translators.linear import read_imported
 from singflow.translators.released import ALIGNERS, MODELS, read_aligner, read_offered, read_release
@@ -417,7 +417,9 @@ def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_
         "pictures": {"renderer": "retrieval"},
     }
     for model in models:
-        content = complete(study | {"translator": {"imported": [f"clip_vit_l14/{model}:{pin}"]}})
+        content = with_derived_keys(
+            study | {"translator": {"imported": [f"clip_vit_l14/{model}:{pin}"]}}
+        )
         if model == "efficientnet_lite0":
             assert settle(content, "params.yaml")[0].translator.imported
             continue

@@ -501,7 +501,7 @@ def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp
         ("analyses/metrics.py", "def unit", "# a comment\n\n\n\ndef unit", set()),
         ("analyses/metrics.py", r'""".*?"""', '"""Other words."""', set()),
         (
-            "config/study.py",
+            "study.py",
             "class Study",
             "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
             set(),

@@ -18,8 +18,8 @@ from torch import nn
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model
-from singflow.config.study import check, complete
 from singflow.data.manifest import data_root, read_classes
+from singflow.study import check, with_derived_keys
 from singflow.towers import classifiers
 from tests import PATIENCE
 from tests.project import ROOT, Project
@@ -47,7 +47,7 @@ LARGE = 10  # 10^9 multiply-adds for a view, of which every one is spared
 
 def read_study(name):
     """A study of config/studies, complete."""
-    return complete(read_yaml(ROOT / f"config/studies/{name}.yaml"))
+    return with_derived_keys(read_yaml(ROOT / f"config/studies/{name}.yaml"))
 
 
 @pytest.mark.parametrize(

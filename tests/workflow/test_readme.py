@@ -24,8 +24,8 @@ from singflow.artifacts.shards import read_whole
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.config.study import check
 from singflow.data.manifest import data_root, fill
+from singflow.study import check
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.weights import required
 from singflow.translators.linear import Translator

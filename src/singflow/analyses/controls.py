@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from singflow.analyses.geometry import orthonormal, random_basis
-from singflow.analyses.metrics import Removal, share
+from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.config.sections import WIDEST, Section
 from singflow.translators.ridge import Affine
 
@@ -93,9 +93,9 @@ class Subspace:
     basis: np.ndarray
     complement: bool = False
 
-    def share(self, translator: Affine) -> Affine:
+    def project(self, translator: Affine) -> Affine:
         """The translator's share of the subspace: T P with its projector P, bias 0, float64."""
-        within = share(translator, self.basis)
+        within = subspace_translator(translator, self.basis)
         return (
             Affine(translator.weight.astype(np.float64) - within.weight, within.bias)
             if self.complement

@@ -176,7 +176,7 @@ def remainders(words: Words) -> Targets:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class JackknifeEstimate:
     """D of one target, or a difference of two values of D, with an interval.
 
     without: estimates without fold 0, without fold 1 and so on. low, high: ends of the interval.
@@ -200,7 +200,7 @@ class Estimate:
         return float(scipy.special.stdtr(self.freedom, -(self.unique_r2 - margin) / self.error))
 
 
-def jackknife(estimate: float, without: Sequence[float], confidence: float) -> Estimate:
+def jackknife(estimate: float, without: Sequence[float], confidence: float) -> JackknifeEstimate:
     """Interval of an estimate by the delete-a-group jackknife and Student's t.
 
     It covers the sampling of images and the refit of the read-outs. `without` holds the estimates
@@ -208,10 +208,10 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> E
     """
     groups = len(without)
     if groups < 3:
-        return Estimate(float(estimate), (), None, None, None, 0)
+        return JackknifeEstimate(float(estimate), (), None, None, None, 0)
     error = float(np.sqrt((groups - 1) ** 2 / groups * np.var(without, ddof=1)))
     reach = float(scipy.special.stdtrit(groups - 1, (1 + confidence) / 2)) * error
-    return Estimate(
+    return JackknifeEstimate(
         float(estimate),
         tuple(without),
         float(estimate - reach),
@@ -221,7 +221,7 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> E
     )
 
 
-class Spread:
+class FoldVariance:
     """Squared distances of embeddings from a mean, by fold: the denominators of D."""
 
     def __init__(self, blocks: Blocks) -> None:
@@ -256,11 +256,11 @@ class Spread:
 def unique_r2(
     readouts: ReadOuts,
     variance: np.ndarray,
-    spread: Spread,
+    spread: FoldVariance,
     lambdas: Sequence[float],
     confidence: float,
     intervals: np.ndarray | None = None,
-) -> tuple[list[Estimate], np.ndarray]:
+) -> tuple[list[JackknifeEstimate], np.ndarray]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
 
     Parameters
@@ -414,7 +414,7 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
 
     The files are in evidence/<space>.
@@ -436,7 +436,7 @@ def measure(
     confidence: float,
     seed: int,
     kernels: bool | None = None,
-) -> Found:
+) -> Measurement:
     """Test a model in a space.
 
     Parameters
@@ -467,7 +467,7 @@ def measure(
         with fewer than three folds, or where leaving out two folds leaves fewer than two images.
     """
     words, scale, first = Words.fit(blocks, texts), Scale.of(blocks), next(iter(blocks()))
-    spread, rank, k = Spread(blocks), first.principal.shape[1], first.null.shape[1]
+    spread, rank, k = FoldVariance(blocks), first.principal.shape[1], first.null.shape[1]
     facts: dict[str, Any] = {
         "n": words.n,
         "r2_words": words.r2 if texts is not None else None,
@@ -486,7 +486,7 @@ def measure(
         ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"]
     )
     if not k or not spread.can_leave(1) or not words.variance > 0:
-        return Found(facts | unknown | {"lambdas": None}, table, words)
+        return Measurement(facts | unknown | {"lambdas": None}, table, words)
     kernels = few_images(words.n, rank + k) if kernels is None else kernels
     planted = Planted.draw(
         blocks,
@@ -556,7 +556,7 @@ def measure(
             )
         ),
     }
-    return Found(facts, table, words)
+    return Measurement(facts, table, words)
 
 
 def _blind(

@@ -87,16 +87,16 @@ def fit_translators(
             for point in curve
         ],
     }
-    place = sums.split.place
+    map_index = sums.split.map_index
     return (
-        CrossFitted(maps, place, place),
+        CrossFitted(maps, map_index, map_index),
         [statistics.embedding_mean for statistics in made],
         facts,
     )
 
 
 @dataclass
-class Judgement:
+class FitQuality:
     """Agreement of predictions, and of the baseline's mean embedding, with the embeddings."""
 
     agreement: Agreement = field(default_factory=Agreement)
@@ -112,22 +112,22 @@ class Judgement:
         return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
-def judge(
+def fit_quality(
     images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
-) -> list[Judgement]:
+) -> list[FitQuality]:
     """Agreement of translators with view 0 of images, for each choice of images.
 
     A choice is a bool array by image id. `means` holds the baseline of each translator.
     """
-    judgements = [Judgement() for _ in chosen]
+    judgements = [FitQuality() for _ in chosen]
     for shard, embeddings in images:
         for judgement, wanted in zip(judgements, chosen, strict=True):
             rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
-            for place, mine in translators.parts(shard["image_id"][rows]):
+            for map_index, mine in translators.parts(shard["image_id"][rows]):
                 features, target = (
                     shard["features"][rows[mine]].astype(np.float64),
                     embeddings[rows[mine]],
                 )
-                judgement.agreement.update(translators.maps[place](features), target)
-                judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
+                judgement.agreement.update(translators.maps[map_index](features), target)
+                judgement.baseline.update(np.broadcast_to(means[map_index], target.shape), target)
     return judgements

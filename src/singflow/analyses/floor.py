@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Head:
+class SplitHead:
     """A head and its null space.
 
     weight (C, d), bias (C,); principal (d, r) and null (d, k) have orthonormal columns.
@@ -43,7 +43,7 @@ class Head:
     null: np.ndarray
 
     @classmethod
-    def split(cls, head: Tensors, basis: np.ndarray) -> "Head":
+    def split(cls, head: Tensors, basis: np.ndarray) -> "SplitHead":
         """A head (weight, bias), with the basis (d, k) of its null space."""
         return cls(head["weight"], head["bias"], complement(basis), basis)
 
@@ -67,7 +67,7 @@ class Head:
         return (self.weight @ self.null).astype(np.float32).T
 
 
-def whole_images(images: Paired, head: Head) -> Iterator[Block]:
+def whole_images(images: Paired, head: SplitHead) -> Iterator[Block]:
     """View 0 of images, in blocks and in the order of the shards."""
     fold = images.manifest["fold"].to_numpy()
     for shard, embeddings in images:
@@ -99,7 +99,7 @@ class Rows:
     def read(
         cls,
         images: Paired,
-        head: Head,
+        head: SplitHead,
         axes: tuple[np.ndarray, int],
         words: Words,
         folder: Path,
@@ -165,13 +165,14 @@ class Refitted:
 class Refits:
     """Translators that are refitted to other embeddings of the same training rows.
 
-    groups: the group of each training image, or WHOLE for an image that no fit uses. place: for
-    each scored image the fit that scores it, WHOLE being that of all training rows. fits: by place.
+    groups: the group of each training image, or WHOLE for an image that no fit uses. map_index: for
+    each scored image the fit that scores it, WHOLE being that of all training rows.
+    fits: by the index of their map.
     """
 
     rows: Rows
     groups: np.ndarray
-    place: np.ndarray
+    map_index: np.ndarray
     fits: dict[int, Fit]
 
     @classmethod
@@ -179,7 +180,7 @@ class Refits:
         cls,
         rows: Rows,
         sums: GroupSums,
-        place: np.ndarray,
+        map_index: np.ndarray,
         penalty: float,
         lambdas: list[float],
         threads: int | None,
@@ -192,7 +193,7 @@ class Refits:
             The training rows.
         sums : GroupSums
             Over coordinates and embeddings of these rows.
-        place : ndarray of int (n,)
+        map_index : ndarray of int (n,)
             As in Refits.
         penalty : float
             Of the translator.
@@ -213,7 +214,7 @@ class Refits:
         used = {
             number: groups
             for number, groups in (crossed | {WHOLE: sums.split.whole}).items()
-            if (place == number).any()
+            if (map_index == number).any()
         }
 
         def fit(groups: list[int]) -> Fit:
@@ -222,7 +223,7 @@ class Refits:
             return Fit(groups, inverse, made.feature_mean, made.n, ridge(predicting, best))
 
         fits = dict(zip(used, map_apart(fit, used.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, place, fits)
+        return cls(rows, sums.split.groups, map_index, fits)
 
     def translators(self, signs: np.ndarray | None = None) -> dict[int, Refitted]:
         """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
@@ -235,7 +236,7 @@ class Refits:
         Returns
         -------
         dict of Refitted
-            By place.
+            By the index of its map.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -251,12 +252,12 @@ class Refits:
                     cross[group] += x[mine].T @ z[mine]
                     totals[group] += z[mine].sum(axis=0, dtype=np.float64)
         made = {}
-        for place, fit in self.fits.items():
+        for map_index, fit in self.fits.items():
             mean = np.sum([totals[group] for group in fit.groups], axis=0) / fit.n
             middle = (fit.mean - rows.origin).astype(np.float32)
             products = np.sum([cross[group] for group in fit.groups], axis=0)
             weight = fit.inverse @ (products - fit.n * np.outer(middle, mean.astype(np.float32)))
-            made[place] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
+            made[map_index] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
         return made
 
     def over_signs(
@@ -271,7 +272,7 @@ class Refits:
         Parameters
         ----------
         use : callable
-            Takes the translators of one draw, by place.
+            Takes the translators of one draw, by the index of its map.
         draws, seed : int
             Number and seed of the draws of random signs.
         threads : int or None
@@ -304,7 +305,7 @@ class Refits:
         scored : Rows
             Images that are scored.
         translators : dict of Refitted
-            By place.
+            By the index of its map.
         texts : ndarray (n, m), optional
             Text embedding of the label of every image.
         conditional : bool
@@ -315,17 +316,17 @@ class Refits:
         tuple of ndarray (n,)
             Degrees, by image id: IS, and with texts AS.
         """
-        found = np.empty((1 if texts is None else 2, len(self.place)))
+        found = np.empty((1 if texts is None else 2, len(self.map_index)))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
         for part in in_blocks(np.flatnonzero(scored.view == 0), ROWS):
             image_id = scored.image_id[part]
             x = scored.coordinates[part] + scored.origin.astype(np.float32)
-            for place in np.unique(self.place[image_id]).tolist():
-                mine = self.place[image_id] == place
-                translator, ids, own = translators[place], image_id[mine], x[mine]
+            for map_index in np.unique(self.map_index[image_id]).tolist():
+                mine = self.map_index[image_id] == map_index
+                translator, ids, own = translators[map_index], image_id[mine], x[mine]
                 removed = own[:, rank:]
                 if conditional:
-                    predictor = self.fits[place].predictor
+                    predictor = self.fits[map_index].predictor
                     removed = removed - predictor(own[:, :rank].astype(np.float64))
                 removal = Removal(
                     (own - origin) @ translator.weight + translator.constant,
@@ -343,7 +344,7 @@ class Refits:
 
         The second value is the standard deviation over draws of the mean over images.
         """
-        total, means = np.zeros(len(self.place)), []
+        total, means = np.zeros(len(self.map_index)), []
         for (scores,) in self.over_signs(
             lambda translators: self.image_scores(scored, translators), draws, seed, threads
         ):

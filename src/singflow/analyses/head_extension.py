@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.evidence import Spread, jackknife
+from singflow.analyses.evidence import FoldVariance, jackknife
 from singflow.analyses.readout import PLAIN, Kernels, Sums
 
 ENOUGH = 0.9  # share of D
@@ -19,7 +19,7 @@ ENOUGH = 0.9  # share of D
 
 def head_extension(
     readouts: Kernels | Sums,
-    spread: Spread,
+    spread: FoldVariance,
     lambdas: tuple[float, float],
     most: int,
     confidence: float,

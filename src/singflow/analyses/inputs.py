@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.metrics import share
+from singflow.analyses.metrics import subspace_translator
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index
@@ -75,8 +75,8 @@ class Inputs:
     @cached_property
     def null_translators(self) -> CrossFitted:
         """The translators of the null component alone (equation 9), float32."""
-        return self.translators.each(
-            lambda translator: share(translator, self.null_basis).astype(np.float32)
+        return self.translators.map(
+            lambda translator: subspace_translator(translator, self.null_basis).astype(np.float32)
         )
 
     @cached_property

@@ -84,7 +84,7 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
     return moved * (norms["original"] / norms["equivalent"])[:, None]
 
 
-def share(translator: Affine, basis: np.ndarray) -> Affine:
+def subspace_translator(translator: Affine, basis: np.ndarray) -> Affine:
     """The translator's share of a subspace, T V V^T.
 
     T minus its share translates equivalent features, so that no feature has to be projected.

@@ -215,7 +215,7 @@ class Kernels:
         # The penalized scatter of b after regression on the flexible features.
         scatter = alpha * null.T @ hidden + alpha * np.eye(null.shape[1])
         half = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        basis = null_directions(
+        basis = ranked_null_directions(
             half,
             scipy.linalg.solve_triangular(
                 half, alpha * null.T @ seen, lower=True, check_finite=False
@@ -241,7 +241,7 @@ class Kernels:
         return np.array(found)
 
 
-def null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
+def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
     """Orthonormal null directions, ordered by how much they improve the read-out.
 
     The first q of them give the least penalized squared error that any q directions can give.
@@ -530,7 +530,7 @@ class Sums:
         scatter.flat[:: width + 1] += alpha
         factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
         white = scipy.linalg.solve_triangular(factor, cross, lower=True, check_finite=False)
-        basis = null_directions(factor[rank:, rank:], white[rank:])
+        basis = ranked_null_directions(factor[rank:, rank:], white[rank:])
 
         def narrow(rows: np.ndarray) -> np.ndarray:
             return np.concatenate([rows[:rank], basis.T @ rows[rank:]])

@@ -10,7 +10,17 @@ from pydantic import Field
 
 from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
-from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, is_control, mark, marked
+from singflow.analyses.tables import (
+    EDGE,
+    LEAK,
+    MARKS,
+    SEEN,
+    WEAK,
+    ZERO,
+    is_control,
+    join_marks,
+    marked,
+)
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import MOST_DRAWS, Section
 
@@ -106,7 +116,7 @@ def summarize_model(
         "n_train": translator["n_train"],
         "n_validation": translator["n_validation"],
         "translator": "weak" if weak else "good",
-        "marks": mark(
+        "marks": join_marks(
             {
                 WEAK: weak,
                 ZERO: evidence["known_zero"],
@@ -184,7 +194,7 @@ EVIDENCE = [
 ]
 
 
-def judge(rows: list[dict[str, Any]], confidence: float) -> None:
+def add_verdicts(rows: list[dict[str, Any]], confidence: float) -> None:
     """Add p_holm and verdict to the rows of one space, in place.
 
     Holm's correction counts the models of the space that are not controls; a control keeps its own
@@ -227,7 +237,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
     return UNTOLD if row["detectable"] is None else NOTHING
 
 
-def said(row: Mapping[Any, Any]) -> str:
+def verdict_sentence(row: Mapping[Any, Any]) -> str:
     """The verdict on a model as a sentence for a reader who does not know the terms."""
     name = marked(row["model"], row["marks"])
     size = (
@@ -437,7 +447,9 @@ def render_text(
         )
         lines += [paper_scores(group), ""]
         lines += [
-            line for row in rows for line in textwrap.wrap(said(row), 130, subsequent_indent="  ")
+            line
+            for row in rows
+            for line in textwrap.wrap(verdict_sentence(row), 130, subsequent_indent="  ")
         ]
         lines.append("")
     lines += [

@@ -29,14 +29,14 @@ def is_control(models: pd.DataFrame) -> pd.Series:
     return models["known_zero"].astype(bool) | models["known_leak"].astype(bool)
 
 
-def mark(holds: dict[str, bool]) -> str:
+def join_marks(holds: dict[str, bool]) -> str:
     """Text of the column marks: the marks that hold, in the order of MARKS, joined by commas."""
     return ", ".join(name for name in MARKS if holds.get(name))
 
 
-def together(*marks: str) -> str:
+def union_of_marks(*marks: str) -> str:
     """Union of several texts of the column marks."""
-    return mark({name: True for mine in marks for name in mine.split(", ")})
+    return join_marks({name: True for mine in marks for name in mine.split(", ")})
 
 
 def marked(model: str, marks: str) -> str:
@@ -46,7 +46,7 @@ def marked(model: str, marks: str) -> str:
 
 def legend(marks: Iterable[str]) -> str:
     """Meaning of the signs of these marks, as in `*: weak translator`; empty without marks."""
-    found = together(*marks)
+    found = union_of_marks(*marks)
     return "; ".join(f"{MARKS[name]}: {name}" for name in found.split(", ") if name)
 
 
@@ -99,5 +99,5 @@ def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         for name in ("model_a", "model_b")
     )
     weaker = a.where(a["validation_r2"] <= b["validation_r2"], b)
-    weaker["marks"] = [together(*both) for both in zip(a["marks"], b["marks"], strict=True)]
+    weaker["marks"] = [union_of_marks(*both) for both in zip(a["marks"], b["marks"], strict=True)]
     return pd.concat([table.reset_index(drop=True), weaker.drop(columns="null_dim")], axis=1)

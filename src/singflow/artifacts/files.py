@@ -17,7 +17,7 @@ from typing import Any
 
 from singflow.errors import InputError
 
-MEND = "remove it and run the workflow again"
+FIX = "remove it and run the workflow again"
 
 
 @contextmanager
@@ -88,7 +88,7 @@ class Facts(dict[str, Any]):
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        raise InputError(f"{self.path}: says nothing of {key!r}: {MEND}")
+        raise InputError(f"{self.path}: says nothing of {key!r}: {FIX}")
 
     def of_kind(self, key: str, kind: Any) -> Any:
         """The fact, which must be of type `kind`. A list must hold texts only."""
@@ -99,13 +99,13 @@ class Facts(dict[str, Any]):
         try:
             return self._checked(key, json.loads(self[key]), kind)
         except (TypeError, ValueError, RecursionError):
-            raise InputError(f"{self.path}: {key} is {self[key]!r}, not JSON: {MEND}") from None
+            raise InputError(f"{self.path}: {key} is {self[key]!r}, not JSON: {FIX}") from None
 
     def _checked(self, key: str, fact: Any, kind: Any) -> Any:
         if not isinstance(fact, kind) or (
             isinstance(fact, list) and not all(isinstance(item, str) for item in fact)
         ):
-            raise InputError(f"{self.path}: {key} is {fact!r}: {MEND}")
+            raise InputError(f"{self.path}: {key} is {fact!r}: {FIX}")
         return fact
 
 
@@ -131,9 +131,9 @@ def read_json(path: Path) -> Facts:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}): {MEND}") from None
+        raise InputError(f"{path}: not readable as JSON ({error}): {FIX}") from None
     if not isinstance(content, Facts):
-        raise InputError(f"{path}: holds no JSON object: {MEND}")
+        raise InputError(f"{path}: holds no JSON object: {FIX}")
     return content
 
 

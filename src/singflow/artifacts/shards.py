@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from singflow.artifacts.files import MEND
+from singflow.artifacts.files import FIX
 from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.errors import InputError
@@ -34,15 +34,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
         for place in manifest[column][
             manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)
         ]:
-            raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
+            raise InputError(f"{path}: {place!r} leads out of the data root: {FIX}")
     if "archive" in manifest and (manifest[["offset", "bytes"]] < 0).to_numpy().any():
-        raise InputError(f"{path}: has a place in an archive below 0: {MEND}")
+        raise InputError(f"{path}: has a place in an archive below 0: {FIX}")
     return manifest
 
 
 def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     if not np.array_equal(manifest["image_id"], np.arange(len(manifest))):
-        raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {MEND}")
+        raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {FIX}")
     return manifest
 
 
@@ -82,9 +82,9 @@ def iterate_shards(
             )
         identifiers = tensors["image_id"]
         if len({len(array) for array in tensors.values()}) > 1:
-            raise InputError(f"{path}: its tensors differ in length: {MEND}")
+            raise InputError(f"{path}: its tensors differ in length: {FIX}")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
-            raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
+            raise InputError(f"{path}: holds images that the manifest does not: {FIX}")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
         yield tensors | {
             tensor: tensors[tensor].astype(
@@ -129,7 +129,7 @@ def rows_of(images: np.ndarray, views: int) -> np.ndarray:
     return (images[:, None] * views + np.arange(views)).ravel()
 
 
-def together(
+def join_blocks(
     blocks: Iterable[tuple[np.ndarray, ...]], rows: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Join consecutive blocks to blocks of at least `rows` rows. The last block may be smaller."""
@@ -181,7 +181,7 @@ def read_whole(
                 ):
                     found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
         except (SafetensorError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {MEND}") from None
+            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {FIX}") from None
     if missing := set(image_id) - set(found):
         raise InputError(
             f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow "

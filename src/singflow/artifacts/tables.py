@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.catalog import COLUMNS, KINDS
-from singflow.artifacts.files import MEND, atomic, write_bytes
+from singflow.artifacts.files import FIX, atomic, write_bytes
 from singflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
             path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str)
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
+        raise InputError(f"{path}: not readable as CSV ({error}): {FIX}") from None
     if missing := [column for column in columns if column not in table]:
-        raise InputError(f"{path}: has no column {', '.join(missing)}: {MEND}")
+        raise InputError(f"{path}: has no column {', '.join(missing)}: {FIX}")
     return table.fillna({"marks": ""})
 
 
@@ -105,7 +105,7 @@ def check_columns(
         if columns is not None and column not in columns:
             continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
-            raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
+            raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {FIX}")
 
 
 def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
@@ -143,7 +143,7 @@ def iterate_row_groups(
     with parquet_errors(path):
         file = parquet.ParquetFile(path, read_dictionary=list(categories))
     if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
-        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {MEND}")
+        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {FIX}")
     for group in range(file.num_row_groups):
         with parquet_errors(path):
             frame = file.read_row_group(group, columns).to_pandas()
@@ -164,4 +164,4 @@ def parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
-        raise InputError(f"{path}: not readable as Parquet ({error}): {MEND}") from None
+        raise InputError(f"{path}: not readable as Parquet ({error}): {FIX}") from None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from singflow.artifacts.catalog import KINDS, TENSORS
-from singflow.artifacts.files import MEND, Facts, atomic
+from singflow.artifacts.files import FIX, Facts, atomic
 from singflow.errors import InputError
 
 SCHEMA_VERSION = "1"
@@ -67,24 +67,24 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
         with safe_open(path, framework="numpy") as file:
             missing = sorted(set(names) - set(file.keys()))
             if missing:
-                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {MEND}")
+                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {FIX}")
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = Facts(path, file.metadata() or {})
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 (types that NumPy lacks raise various exceptions)
-        raise InputError(f"{path}: not readable as safetensors ({error}): {MEND}") from None
+        raise InputError(f"{path}: not readable as safetensors ({error}): {FIX}") from None
     for name, tensor in tensors.items():
         kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
         if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
             raise InputError(
                 f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of "
-                f"{dimensions} dimensions: {MEND}"
+                f"{dimensions} dimensions: {FIX}"
             )
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             row = int(np.argwhere(~np.isfinite(tensor))[0][0])
             raise InputError(
-                f"{path}: {name} holds NaN or infinite values, first in row {row}: {MEND}"
+                f"{path}: {name} holds NaN or infinite values, first in row {row}: {FIX}"
             )
     return tensors, metadata
 

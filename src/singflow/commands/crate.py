@@ -33,9 +33,9 @@ def crate(
     ] = False,
 ) -> None:
     """Pack a finished study and its workflow into one archive, a Workflow Run RO-Crate."""
-    from singflow.config.study import check, read_layers
-    from singflow.sharing.crate import check_license, collect, describe, write_crate
+    from singflow.sharing.crate import check_license, collect, crate_metadata, write_crate
     from singflow.sharing.remotes import check_finished
+    from singflow.study import check, read_layers
 
     check_license(license)
     output = output or Path(f"{check(read_layers(params), str(params)).study}.crate.zip")
@@ -51,7 +51,7 @@ def crate(
         else ""
     )
     published = date.date() if date else datetime.date.today()
-    write_crate(describe(study, files, found, license, published, left_out), files, output)
+    write_crate(crate_metadata(study, files, found, license, published, left_out), files, output)
     if cut:
         log.warning(
             "%s: %s lie outside this checkout: the archive holds the last part of these paths "

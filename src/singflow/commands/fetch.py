@@ -23,7 +23,6 @@ def fetch(
 ) -> None:
     """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
     from singflow.config.reading import read_yaml
-    from singflow.config.study import check
     from singflow.engines.code import write_digests
     from singflow.engines.stages import FIRST
     from singflow.sharing.fetching import (
@@ -44,6 +43,7 @@ def fetch(
         snakemake,
         working_remote,
     )
+    from singflow.study import check
 
     study = check(read_yaml(PARAMS), str(PARAMS))
     results = Path("results", study.study)

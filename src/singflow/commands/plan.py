@@ -41,10 +41,10 @@ def plan(
     """Print the cost of a study before it runs: jobs, hours, memory and disk."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
-    from singflow.config.study import check, read_layers
     from singflow.planning.calibration import calibrate, read_reports
-    from singflow.planning.plan import Planner, list_jobs, tabulate
+    from singflow.planning.plan import Planner, cost_table, list_jobs
     from singflow.planning.slurm import runs
+    from singflow.study import check, read_layers
 
     content = read_layers(params)
     study = check(content, str(params))
@@ -69,7 +69,7 @@ def plan(
         calibrations,
     )
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
-    table = tabulate(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
+    table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
     print(
         f"Study {study.study}: {planner.images} images, {len(entries)} models, "
         f"{len(study.spaces)} spaces\n"

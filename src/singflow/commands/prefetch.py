@@ -16,8 +16,8 @@ def prefetch(
     """Download the weights that a study needs into the caches, verify them and list them."""
     from singflow.artifacts.files import sha256_of
     from singflow.config.registry import resolve_models, resolve_spaces
-    from singflow.config.study import check, read_layers
     from singflow.pictures.weights import generates, generator_files
+    from singflow.study import check, read_layers
     from singflow.towers.weights import WeightFile, required
 
     study = check(read_layers(params), str(params))

@@ -21,7 +21,6 @@ def publish(
     from singflow.artifacts.catalog import CATALOG
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
-    from singflow.config.study import own_files, settle
     from singflow.data.manifest import data_root
     from singflow.sharing.publishing import (
         check_committed,
@@ -39,6 +38,7 @@ def publish(
         sizes,
         working_remote,
     )
+    from singflow.study import own_files, settle
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     check_idle()

@@ -25,10 +25,10 @@ def reproduce(
     The clone has only the files of git and DVC.
     """
     from singflow.config.reading import read_yaml
-    from singflow.config.study import check
     from singflow.sharing.fetching import inputs
     from singflow.sharing.publishing import check_committed
     from singflow.sharing.remotes import repository
+    from singflow.study import check
 
     study = check(read_yaml(PARAMS), str(PARAMS))
     check_committed(study.study)

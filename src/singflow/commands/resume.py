@@ -20,9 +20,9 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
-    from singflow.config.study import check, read_layers
     from singflow.planning.slurm import cancel, own_jobs, running_snakemake
     from singflow.planning.slurm import wait as wait_for
+    from singflow.study import check, read_layers
 
     study = check(read_layers(params), str(params)).study
     folder = Path.cwd()

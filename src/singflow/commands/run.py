@@ -42,9 +42,9 @@ def run(
     After an interruption, the same command continues where the run stopped.
     """
     from singflow.commands.show_summary import print_summary
-    from singflow.config.study import read_layers, settle
     from singflow.engines.running import Run, follow
     from singflow.planning.plan import Planner
+    from singflow.study import read_layers, settle
 
     study, entries = settle(content := read_layers(configfile), str(configfile))
     planner = Planner(

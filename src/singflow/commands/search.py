@@ -44,8 +44,8 @@ def search(
     from singflow.cli import limit_threads
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
-    from singflow.config.study import check
     from singflow.photo.study import read_texts, registry_entry, require_file
+    from singflow.study import check
 
     results = results or Path("results") / check(read_yaml(PARAMS), str(PARAMS)).study
     study = read_yaml(require_file(CATALOG["params"].at(results)))

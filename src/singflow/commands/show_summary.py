@@ -9,7 +9,7 @@ from singflow.errors import InputError
 
 def show_summary(params: Params = PARAMS) -> None:
     """Print the summary of a finished study, and the paths of its figures and its report."""
-    from singflow.config.study import check, read_layers
+    from singflow.study import check, read_layers
 
     print_summary(Path("results") / check(read_layers(params), str(params)).study)
 

@@ -34,8 +34,15 @@ def study(
     from singflow.cli import log
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
-    from singflow.config.study import MODELS, SPACES, complete, expand_home, render, told
-    from singflow.config.study import check as check_study
+    from singflow.study import (
+        MODELS,
+        SPACES,
+        choices_made,
+        expand_home,
+        render_params,
+        with_derived_keys,
+    )
+    from singflow.study import check as check_study
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
@@ -50,15 +57,15 @@ def study(
         if not given.get(key)
     ]:
         raise InputError("\n".join(lines))
-    content = complete(given)
+    content = with_derived_keys(given)
     expand_home(content)
     checked = check_study(content, str(path))
     resolve_models(MODELS, checked.models, checked.weights, files=False)
     resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
-    text = render(content).encode()
+    text = render_params(content).encode()
     if not check:
         write_bytes(output, text)
-        if line := told(given, content):
+        if line := choices_made(given, content):
             log.info("%s: %s", path, line)
     elif not output.is_file() or output.read_bytes() != text:
         raise InputError(f"{output}: is not the study {name}: `singflow study {name}` writes it")

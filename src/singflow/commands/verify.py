@@ -29,9 +29,9 @@ def verify(
 ) -> None:
     """Compare a tree of results with the published study, or with another tree."""
     from singflow.config.reading import read_yaml
-    from singflow.config.study import check
     from singflow.sharing.remotes import tier_of
     from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
+    from singflow.study import check
 
     study = check(read_yaml(PARAMS), str(PARAMS)).study
     tree = results or Path("results", study)

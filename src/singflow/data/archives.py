@@ -175,7 +175,7 @@ def _expected_of(path: Path) -> float:
     return float(images)
 
 
-def fingerprint(root: Path, archives: Sequence[str]) -> str:
+def archive_fingerprint(root: Path, archives: Sequence[str]) -> str:
     """SHA-256 of the archives' names, sizes and contents, whatever their folder and times.
 
     Of an archive larger than WHOLE only SAMPLES parts are read. A change between these parts is
@@ -207,7 +207,7 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
 
     try:
         if archives := _fitting(root, patterns):
-            return fingerprint(root, archives)
+            return archive_fingerprint(root, archives)
         made_of = (
             (parquet.read_schema(manifest).pandas_metadata or {}).get("attributes", {})
             if patterns

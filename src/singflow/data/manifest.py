@@ -28,8 +28,8 @@ from singflow.data.archives import (
     TAR,
     Damaged,
     Member,
+    archive_fingerprint,
     find_archives,
-    fingerprint,
     is_image,
     is_parquet,
     parquet_rows,
@@ -431,7 +431,7 @@ def list_archives(
             f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name "
             "archives of images"
         )
-    return candidates, rejected, fingerprint(root, archives)
+    return candidates, rejected, archive_fingerprint(root, archives)
 
 
 def _images(

@@ -60,7 +60,7 @@ def class_folders(root: Path) -> list[Path]:
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
-def refuse_workbook(path: Path) -> None:
+def refuse_binary(path: Path) -> None:
     """Raise InputError unless the file can be read and is neither a workbook nor Parquet."""
     try:
         with regular(path).open("rb") as file:
@@ -138,7 +138,7 @@ def _plain(title: str) -> str:
 
 
 def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list[str]]]:
-    refuse_workbook(path)
+    refuse_binary(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next((line for line in file if line.strip(BLANK)), None)

@@ -6,13 +6,13 @@ from singflow.artifacts.files import sha256_of
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import phrases
 from singflow.data.manifest import read_classes
-from singflow.data.reading import refuse_workbook
+from singflow.data.reading import refuse_binary
 from singflow.errors import InputError
 
 
 def read_vocabulary(path: Path) -> list[str]:
     """Read the phrases of a text file. Blank lines at its end are ignored."""
-    refuse_workbook(path)
+    refuse_binary(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -34,7 +34,9 @@ def read_class_list(path: Path) -> list[str]:
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
 
 
-def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
+def with_classes_and_hashes(
+    entry: ModelEntry, registry: Path, name: str, study_classes: Path
+) -> ModelEntry:
     """A copy of a model's entry with class names, number of classes and hashes of its local files.
 
     `classes` is the number of classes before keep_classes. `study_classes` is for a head without a

@@ -20,7 +20,6 @@ from singflow.config.registry import (
     resolve_spaces,
 )
 from singflow.config.sections import LOCAL
-from singflow.config.study import Study, check, read_layers
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
 from singflow.data.manifest import data_root
 from singflow.data.parameters import Data
@@ -32,6 +31,7 @@ from singflow.errors import InputError
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
+from singflow.study import Params, check, read_layers
 from singflow.system import existing, in_bytes, regular
 from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
 
@@ -283,7 +283,7 @@ def _first_row(table: Path, label_column: str) -> str:
 
 
 def expected_bytes(
-    study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
+    study: Params, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
 ) -> int:
     """Expected bytes that the study, whose data can be read, writes under results/."""
     content = study.model_dump()

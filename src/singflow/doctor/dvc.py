@@ -81,7 +81,7 @@ def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
     answer = ask(
         sys.executable,
         "-c",
-        "from singflow.doctor.dvc import probe; probe()",
+        "from singflow.doctor.dvc import remote_answers; remote_answers()",
         str(root),
         name,
         seconds=seconds,
@@ -113,7 +113,7 @@ def _local_remote(name: str, folder: Path) -> Finding:
     )
 
 
-def probe() -> None:
+def remote_answers() -> None:
     """Look for a path in a DVC remote; the process ends with status 0 if the remote answers.
 
     Arguments of the process: the repository and the name of the remote.

@@ -67,11 +67,11 @@ def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str
         (digest,) = before
         if digest != code.digest(step):
             declared[step] = Acceptance(made_with=digest, accepted_for=now[step], reason=reason)
-    write_bytes(file, render(known | declared).encode())
+    write_bytes(file, render_accepted(known | declared).encode())
     return declared
 
 
-def render(accepted: dict[str, Acceptance]) -> str:
+def render_accepted(accepted: dict[str, Acceptance]) -> str:
     """The text of config/accepted.yaml."""
     import yaml
 

@@ -21,9 +21,9 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section, outside
-from singflow.config.study import own_files, settle
 from singflow.data import archives
 from singflow.errors import InputError
+from singflow.study import own_files, settle
 from singflow.translators.reference import fingerprint
 
 FILE = Path("results/code.json")
@@ -33,7 +33,7 @@ KEPT = Path(".cache/code.json")
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
 CHECKS = {
-    f"{PACKAGE}.config.study",
+    f"{PACKAGE}.study",
     f"{PACKAGE}.artifacts.catalog",
 }  # modules that can stop a step, and not change what it writes
 

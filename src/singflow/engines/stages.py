@@ -60,11 +60,11 @@ def placeholders(section: type[Any], key: str = "") -> Any:
 
 def flags_placeholder(keys: list[str]) -> str:
     """What stands for flags_of(): placeholders, for lists as in `$(item.flags name=key)`."""
-    from singflow.config.study import Study
+    from singflow.study import Params
 
     kinds: dict[str, list[str]] = {"section": [], "list": [], "single": []}
     for name, key in named(keys).items():
-        annotation: Any = Study
+        annotation: Any = Params
         for part in key.split("."):
             annotation = annotation.model_fields[part].annotation
         if hasattr(annotation, "model_fields"):
@@ -83,13 +83,13 @@ def read_rules(root: Path) -> list[Rule]:
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
-    from singflow.config.study import Study
+    from singflow.study import Params
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
             config_settings=ConfigSettings(
-                config=placeholders(Study), replace_workflow_config=True
+                config=placeholders(Params), replace_workflow_config=True
             ),
             snakefile=root / "Snakefile",
             workdir=root,

@@ -16,7 +16,7 @@ from singflow import cli
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models
 from singflow.figures.style import COLOURS, STYLE, caption, colour, marker, of_space, write_figure
-from singflow.translators.linear import judged_as_networks_are
+from singflow.translators.linear import with_held_out_figures
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]  # space -> model -> kind -> report
 KINDS = {
@@ -249,7 +249,7 @@ class Flags(cli.Selection):
 def main(flags: Flags) -> None:
     def reports_of(space: str, model: str) -> dict[str, dict[str, Any]]:
         linear = read_json(flags.path("translator_report", space=space, model=model))
-        return {"linear": judged_as_networks_are(linear)} | {
+        return {"linear": with_held_out_figures(linear)} | {
             kind: read_json(flags.path("network_report", space=space, model=model, kind=kind))
             for kind in flags.kinds
         }
@@ -263,4 +263,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)

@@ -9,7 +9,14 @@ import numpy as np
 import scipy
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, share, unit
+from singflow.analyses.metrics import (
+    Removal,
+    angle_deg,
+    angles_to_all_deg,
+    remove,
+    subspace_translator,
+    unit,
+)
 from singflow.analyses.steering import NullDirections, null_directions, steer
 from singflow.analyses.tables import ZERO
 from singflow.artifacts.tensors import Tensors
@@ -84,7 +91,7 @@ class Loaded:
     @cached_property
     def removed(self) -> Affine:
         """The map T V_0 V_0^T."""
-        return share(self.translator, self.basis)
+        return subspace_translator(self.translator, self.basis)
 
     @cached_property
     def steering(self) -> tuple[Affine, np.ndarray]:

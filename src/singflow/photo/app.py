@@ -202,7 +202,7 @@ def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
     return [(caption, open_image(by_change[change])) for change, caption in captions.items()]
 
 
-def steer(session: PhotoSession, text: str, is_deg: float) -> str:
+def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     """HTML that shows the photo steered toward a text to an IS of at most the slider's maximum."""
     analyzer, features = session.analyzer, session.result.features
     reach, most = session.reach(text)
@@ -265,10 +265,10 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             return gr.update(), ""
         most = session.reach(text)[1]
         slider = gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0)
-        return slider, steer(session, text, 0)
+        return slider, steer_photo(session, text, 0)
 
     def move(session: PhotoSession | None, text: str, is_deg: float) -> str:
-        return steer(session, text, is_deg) if session and text in session.texts else ""
+        return steer_photo(session, text, is_deg) if session and text in session.texts else ""
 
     def dropdown(names: list[str], label: str) -> Any:
         return gr.Dropdown(

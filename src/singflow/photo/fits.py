@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.evidence import Words, turn_deg
 from singflow.analyses.fitting import fit_translators
-from singflow.analyses.floor import Head, Refits, Refitted, Rows, whole_images
+from singflow.analyses.floor import Refits, Refitted, Rows, SplitHead, whole_images
 from singflow.analyses.geometry import coordinate_axes, null_energy
-from singflow.analyses.metrics import Removal, share
+from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.analyses.readout import Blocks
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
@@ -119,7 +119,7 @@ def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) ->
 
 def fit(
     images: Paired,
-    head: Callable[[], Head],
+    head: Callable[[], SplitHead],
     find_words: FindWords,
     settings: Settings,
     scratch: Path,
@@ -134,13 +134,13 @@ def fit(
         split = head()
         words, facts = find_words(lambda: whole_images(images, split))
         crossed, _, chosen = fitting.result()
-    crossed = crossed.each(lambda affine: affine.astype(np.float32))
+    crossed = crossed.map(lambda affine: affine.astype(np.float32))
     penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
     axes = coordinate_axes(split.null, images.features_alone)
     sums = GroupSums(images.split(settings.folds))
     rows = Rows.read(images, split, axes, words, scratch, sums)
-    place = np.full(len(images.manifest), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, place, penalty, [penalty], threads)
+    map_index = np.full(len(images.manifest), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
         """The translator of coordinates, whose origin goes into the constant."""
@@ -166,7 +166,7 @@ def fit(
 
 def _image_scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> dict[str, np.ndarray]:
     """IS and null energy of view 0, the mean null component, and the cosines to this mean."""
-    removed = crossed.each(lambda affine: share(affine, basis).astype(np.float32))
+    removed = crossed.map(lambda affine: subspace_translator(affine, basis).astype(np.float32))
     is_deg, energy, cosine = np.empty((3, len(images.manifest)))
     total = np.zeros(len(basis))
 
@@ -189,7 +189,7 @@ def cached_fit(
     folder: Path,
     images: Paired,
     made_of: dict[str, Any],
-    head: Callable[[], Head],
+    head: Callable[[], SplitHead],
     find_words: FindWords,
     settings: Settings,
     cache: Path,

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from singflow.analyses.evidence import Evidence, Words, measure
-from singflow.analyses.floor import Head
+from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import null_space
 from singflow.analyses.readout import Blocks
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, judge
-from singflow.analyses.summary import said as sentence
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, add_verdicts
+from singflow.analyses.summary import verdict_sentence as sentence
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import read_manifest, shard_path
@@ -27,8 +27,8 @@ from singflow.photo.study import Photos, read_texts
 from singflow.photo.texts import Texts
 from singflow.photo.towers import CLASSES, Classifier, Space
 from singflow.translators.linear import Translator
-from singflow.translators.parameters import Translator as TranslatorParameters
-from singflow.translators.reference import Paired, made_by
+from singflow.translators.parameters import Translation as TranslatorParameters
+from singflow.translators.reference import Paired, find_shards
 from singflow.translators.released import MODELS as RELEASED
 
 # The defaults of a study.
@@ -105,7 +105,7 @@ def read_reference(
             folder,
             images,
             made_of,
-            lambda: Head.split(classifier.head, _null_basis(classifier)),
+            lambda: SplitHead.split(classifier.head, _null_basis(classifier)),
             find_words,
             settings,
             cache,
@@ -144,7 +144,7 @@ def _verdict(fits: Fits, classifier: Classifier, embeddings: Path) -> tuple[str,
         "known_zero": not leak and made.get("classifier_sha256") == classifier.weights_sha256,
         "known_leak": leak,
     }
-    judge([row], SUMMARY.confidence)
+    add_verdicts([row], SUMMARY.confidence)
     return row["verdict"], sentence(row)
 
 
@@ -240,8 +240,8 @@ def reference_shards(
             "finished study, or packaged"
         )
     features, embeddings = (
-        made_by(folder / "features", identity, weights_sha256),
-        made_by(folder / "embeddings", space.entry.identity),
+        find_shards(folder / "features", identity, weights_sha256),
+        find_shards(folder / "embeddings", space.entry.identity),
     )
     if features is None or embeddings is None:
         raise InputError(

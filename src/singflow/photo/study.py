@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import Words
-from singflow.analyses.floor import Head
+from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.summary import said as sentence
+from singflow.analyses.summary import verdict_sentence as sentence
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import MEND, read_json, read_names, sha256_of
+from singflow.artifacts.files import FIX, read_json, read_names, sha256_of
 from singflow.artifacts.shards import iterate_whole, read_manifest, shard_path
 from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
@@ -30,7 +30,7 @@ from singflow.photo.analysis import KnownScores, Loaded, Neighbour, Setting
 from singflow.photo.fits import Settings, cached_fit
 from singflow.photo.texts import Texts, stored_texts, text_of
 from singflow.photo.towers import CLASSES, load_entry
-from singflow.pictures.neighbours import contents, nearest
+from singflow.pictures.neighbours import first_copies, nearest
 from singflow.towers.ready_texts import read_ready
 from singflow.translators.linear import Translator
 from singflow.translators.reference import Paired, reference_folder, training_images
@@ -93,7 +93,7 @@ class Photos:
         same = np.flatnonzero(self.manifest["sha256"] == sha256)
         own = np.full(len(points), same[0] if len(same) else -1)
         gallery = partial(iterate_whole, self.folder, "embeddings", self.shards, self.manifest)
-        found = nearest(points, own, gallery, contents(self.manifest["sha256"]), 1)
+        found = nearest(points, own, gallery, first_copies(self.manifest["sha256"]), 1)
         pairs = zip(found.image_id[:, 0].tolist(), found.angle_deg[:, 0].tolist(), strict=True)
         paths = self.manifest["path"]
         return [Neighbour(number, paths[number], angle) for number, angle in pairs if number >= 0]
@@ -243,13 +243,13 @@ def _verdict(table: Path, model: str, space: str) -> tuple[str, str, str]:
     models = read_models(table, ["translator", "verdict", *VERDICT])
     rows = models[(models["space"] == space) & (models["model"] == model)]
     if rows.empty:
-        raise InputError(f"{table}: has no row for {space} and {model}: {MEND}")
+        raise InputError(f"{table}: has no row for {space} and {model}: {FIX}")
     row = rows.iloc[0].to_dict()
     try:
         return str(row["translator"]), str(row["verdict"]), sentence(row | {"marks": ""})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{table}: its row of {space} and {model} is damaged ({error}): {MEND}"
+            f"{table}: its row of {space} and {model} is damaged ({error}): {FIX}"
         ) from None
 
 
@@ -291,7 +291,7 @@ def read_study(
     if found:
         path = _required(inputs, "own_words")
         words = Words.read(read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0])
-        head = Head.split(stored.head, stored.basis)
+        head = SplitHead.split(stored.head, stored.basis)
         basis = hashlib.sha256(stored.basis.tobytes()).hexdigest()
         made_of = {"basis": basis, "words": sha256_of(path)}
         fits = cached_fit(

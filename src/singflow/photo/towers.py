@@ -19,7 +19,7 @@ from singflow.config.registry import (
     resolve_spaces,
 )
 from singflow.data.images import Unusable, decode, read, upright
-from singflow.data.vocabulary import complete, read_class_list
+from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
 from singflow.photo.analysis import Prediction, predict
 from singflow.photo.texts import Texts
@@ -83,7 +83,7 @@ class Classifier:
     class_names: list[str]
     weights_sha256: str
     weight_dtype: str
-    tower: classifiers.Classifier
+    tower: classifiers.LoadedClassifier
     device: torch.device
 
     @classmethod
@@ -119,7 +119,9 @@ class Classifier:
             For an unknown name, and for weights that are missing, are damaged, or do not fit the
             entry.
         """
-        entry = complete(resolve_models(models, [name])[name], Path(models), name, Path(classes))
+        entry = with_classes_and_hashes(
+            resolve_models(models, [name])[name], Path(models), name, Path(classes)
+        )
         return load_entry(entry, name, Path(classes), device)
 
     @property
@@ -258,7 +260,7 @@ class Space:
 
 
 def _embedded(
-    tower: classifiers.Classifier | spaces.ImageTower,
+    tower: classifiers.LoadedClassifier | spaces.ImageTower,
     images: Photo | Sequence[Photo],
     device: torch.device,
     max_pixels: int,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 PIPELINE = "UnCLIPImageVariationPipeline"
-MEND = "fetch or copy the generator again"
+FIX = "fetch or copy the generator again"
 
 
 def choose_renderer(
@@ -105,7 +105,7 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
     if found != needed:
         raise InputError(
             f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text "
-            f"encoder's {needed}: {MEND}"
+            f"encoder's {needed}: {FIX}"
         )
     # Given embeddings, the pipeline reads nothing but the dtype of its image encoder.
     pipeline: Any = UnCLIPImageVariationPipeline(
@@ -121,7 +121,7 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
     from singflow.towers.checkpoints import brief
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of the generator: {MEND}")
+        raise InputError(f"{folder}: no such folder of the generator: {FIX}")
     try:
         if not issubclass(kind, torch.nn.Module):
             return kind.from_pretrained(folder, local_files_only=True)
@@ -131,11 +131,11 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
         )
     except Exception as error:  # noqa: BLE001 (every library raises its own kinds of errors)
         raise InputError(
-            f"{folder}: not readable as {kind.__name__} ({brief(error)}): {MEND}"
+            f"{folder}: not readable as {kind.__name__} ({brief(error)}): {FIX}"
         ) from None
     if keys["missing_keys"]:
         raise InputError(
-            f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}"
+            f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {FIX}"
         )
     model.to(device, dtype).eval()
     # Copy into memory of PyTorch: the alignment in the file changes the last digits of sums.

@@ -31,7 +31,7 @@ class Neighbours:
     angle_deg: np.ndarray
 
 
-def contents(sha256: pd.Series) -> np.ndarray:
+def first_copies(sha256: pd.Series) -> np.ndarray:
     """For each image, the first image_id with the same hash: copies of a file are one image."""
     first: dict[str, int] = {}
     return np.array(

@@ -54,7 +54,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Head:
+class SteeredHead:
     """A classifier's head: weight (C, d), bias (C,), and basis V_0 (d, k) of its null space."""
 
     weight: np.ndarray
@@ -87,7 +87,7 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
 
 
 def removal_pictures(
-    figure: str, subject: Subject, head: Head, translate: Translate, kind: str
+    figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str
 ) -> list[Picture]:
     """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
     feature = subject.feature[None]
@@ -99,7 +99,7 @@ def removal_pictures(
 
 
 def perturbation_pictures(
-    figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int
+    figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str, seed: int
 ) -> list[Picture]:
     """The image, and its null, random and principal perturbations of equal norm; figure 13.
 
@@ -120,7 +120,7 @@ def perturbation_pictures(
 def steering_pictures(
     figure: str,
     subject: Subject,
-    head: Head,
+    head: SteeredHead,
     translator: Affine,
     kind: str,
     texts: dict[str, np.ndarray],

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
-from singflow.config.study import filled
 from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.benchmarks import read_benchmark
+from singflow.study import with_defaults
 
 JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job: measured
 ON_GPU = ("extract_features", "embed_images", "train_translator", "render_pictures")
@@ -95,7 +95,7 @@ def calibrate(
     lack. Jobs with towers of unknown size are left out, and so are steps for the GPU if the study
     kept to the CPU.
     """
-    study = filled(read_yaml(folder / "params.yaml"))  # an older version may lack keys
+    study = with_defaults(read_yaml(folder / "params.yaml"))  # an older version may lack keys
     files = sorted((folder / "benchmarks").rglob("*.tsv"))
     if not files:
         raise InputError(

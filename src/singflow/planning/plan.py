@@ -49,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class JobEstimate:
     """Seconds, peak memory (MB) and output (bytes) of a job.
 
     source: where time and memory come from, one of SOURCES.
@@ -155,7 +155,7 @@ class Planner:
         found: dict[str, list[str]] = {}
         for model in self._models:
             size = self._size({"model": model})
-            told = power.told(size.images + size.reference[0], size.feature_dim)
+            told = power.smallest_leak(size.images + size.reference[0], size.feature_dim)
             found.setdefault(told, []).append(model)
         return found
 
@@ -167,7 +167,7 @@ class Planner:
             for space in self._spaces
         )
 
-    def estimate(self, job: Job) -> Estimate:
+    def estimate(self, job: Job) -> JobEstimate:
         """Measured costs if the job has run on as many images and views, otherwise expected costs.
 
         Measurements from another study count for jobs of one model or space, not for jobs that
@@ -180,7 +180,7 @@ class Planner:
             file = folder / job.benchmark.relative_to(self._own)
             if file.is_file() and (job.wildcards or folder == self._own):
                 took = read_benchmark(file)
-                return Estimate(took.seconds, took.peak_mb, disk, "measured")
+                return JobEstimate(took.seconds, took.peak_mb, disk, "measured")
         source = "assumed" if size.assumed else "estimated"
         known = self._calibrations.get(job.step, Calibration(0, None, None))
         if known.seconds and source == "estimated":
@@ -189,14 +189,14 @@ class Planner:
             costs.seconds(job.step, size) * (known.seconds or 1),
             costs.peak_mb(job.step, size) * (known.megabytes or 1),
         )
-        return Estimate(seconds, peak_mb, disk, source)
+        return JobEstimate(seconds, peak_mb, disk, source)
 
 
 def _group(step: str) -> str:
     return "plot_*" if step.startswith("plot_") else step
 
 
-def tabulate(
+def cost_table(
     waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]
 ) -> pd.DataFrame:
     """One row per step (all figures share a row): waiting jobs, all jobs, place and costs.
@@ -209,7 +209,7 @@ def tabulate(
 
     known = Counter(_group(job.step) for job in every)
     rows = []
-    estimates: dict[str, list[tuple[Job, Estimate]]] = {
+    estimates: dict[str, list[tuple[Job, JobEstimate]]] = {
         _group(step): [] for step in steps if known[_group(step)]
     }
     for job in waiting:

@@ -9,7 +9,7 @@ from pathlib import Path
 TABLE, ADVISED = Path(__file__).with_name("power.csv"), 4.0  # ADVISED: images per dimension
 
 
-def told(images: int, width: int) -> str:
+def smallest_leak(images: int, width: int) -> str:
     """The smallest leak that the test finds with so many images, in words.
 
     images: those of a reference included. width: dimensions of the features.

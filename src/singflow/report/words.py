@@ -7,7 +7,12 @@ import pandas as pd
 import scipy
 
 from singflow.analyses.ranking import render_orders
-from singflow.analyses.summary import controls_last, paper_scores, rank_differences, said
+from singflow.analyses.summary import (
+    controls_last,
+    paper_scores,
+    rank_differences,
+    verdict_sentence,
+)
 from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK
 
 MOST = 3  # limit on the pairs of models that a sentence names
@@ -21,7 +26,7 @@ def _joined(names: Iterable[str]) -> str:
 def verdicts(models: pd.DataFrame) -> list[str]:
     """One sentence for the verdict on every model of a space, controls last."""
     rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
-    return [said(row) for row in rows]
+    return [verdict_sentence(row) for row in rows]
 
 
 def below_the_table(

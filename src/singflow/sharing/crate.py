@@ -21,8 +21,8 @@ from singflow.artifacts.files import atomic, sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
 from singflow.config.reading import read_yaml
-from singflow.config.study import Study, check, read_layers
 from singflow.errors import InputError
+from singflow.study import Params, check, read_layers
 
 if TYPE_CHECKING:
     from rocrate.model import ComputationalWorkflow, DataEntity  # type: ignore[import-untyped]
@@ -84,7 +84,7 @@ def check_license(name: str | None) -> None:
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
-def finished(study: Study) -> Path:
+def finished(study: Params) -> Path:
     """The results folder of a study; raises InputError if a final file is missing."""
     results = Path("results") / study.study
     missing = [name for name in FINAL if not (results / name).is_file()]
@@ -97,7 +97,7 @@ def finished(study: Study) -> Path:
     return results
 
 
-def artifacts(results: Path) -> list[Path]:
+def result_files(results: Path) -> list[Path]:
     """All result files of a study, with benchmarks, without logs and hidden (unfinished) files."""
     files = [
         path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")
@@ -115,7 +115,7 @@ def software(files: list[Path]) -> list[tuple[str, str]]:
 
 def collect(
     params: Path, *, with_tensors: bool = False
-) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
+) -> tuple[Params, dict[str, Content], list[str], list[Path]]:
     """Collect the archive's content: no pictures outside figures/, and tensors only on request.
 
     Returns the study, the content by path in the archive, the keys of params.yaml that
@@ -124,7 +124,7 @@ def collect(
     import pandas as pd
 
     study = check(read_layers(params), str(params))
-    found = artifacts(results := finished(study))
+    found = result_files(results := finished(study))
     text, cut = public_params(own_params := CATALOG["params"].at(results))
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
@@ -161,8 +161,8 @@ def collect(
     return study, files, cut, found
 
 
-def describe(
-    study: Study,
+def crate_metadata(
+    study: Params,
     files: Mapping[str, Content],
     made: list[Path],
     license: str | None,

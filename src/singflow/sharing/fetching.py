@@ -9,7 +9,13 @@ from singflow.artifacts.files import md5_of, read_json
 from singflow.engines.code import FILE
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
-from singflow.sharing.remotes import MOST_NAMES, Artifact, is_damaged, listed, remove_damaged
+from singflow.sharing.remotes import (
+    MOST_NAMES,
+    PublishedArtifact,
+    is_damaged,
+    listed,
+    remove_damaged,
+)
 
 HEAL = (
     'To heal the remote, where the results still are: make publish PUBLISH="--repair"; '
@@ -61,12 +67,12 @@ def check_same_study(repo: Any) -> None:
         )
 
 
-def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
+def wanted(kept: Iterable[PublishedArtifact], tier: Tier) -> list[PublishedArtifact]:
     """The artifacts of a tier and of the smaller tiers."""
     return [artifact for artifact in kept if TIERS.index(artifact.tier) <= TIERS.index(tier)]
 
 
-def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> None:
+def check_nothing_lost(repo: Any, kept: Iterable[PublishedArtifact], results: Path) -> None:
     """Check that fetching replaces no result that exists only in `results`.
 
     Results of other versions may be replaced if DVC's cache holds them.
@@ -86,7 +92,7 @@ def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> No
         )
 
 
-def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
+def check_there(repo: Any, kept: Iterable[PublishedArtifact], remote: str) -> None:
     """Check that the remote has any of the objects that the cache lacks, unless it lacks none."""
     source, cache = repo.cloud.get_remote_odb(remote), repo.cache.local
     lacking = [artifact.md5 for artifact in kept if not cache.exists(artifact.md5)]
@@ -99,7 +105,7 @@ def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
         )
 
 
-def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
+def download(repo: Any, kept: list[PublishedArtifact], remote: str) -> list[PublishedArtifact]:
     """Bring objects into the cache and check their hashes; returns the artifacts whose objects in
     the cache were damaged and were replaced.
 
@@ -150,7 +156,7 @@ def _fault(source: Any, md5: str, was_there: bool) -> str:
         return "damaged" if was_there else "missing"
 
 
-def place(kept: Iterable[Artifact]) -> None:
+def place(kept: Iterable[PublishedArtifact]) -> None:
     """Copy artifacts from the cache to their paths; existing files are replaced."""
     for artifact in kept:
         artifact.out.checkout(force=True)

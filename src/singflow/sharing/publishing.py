@@ -16,7 +16,14 @@ from singflow.data.images import Unusable, read_image
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.sharing.remotes import LOCK, LOCK_BEFORE, Artifact, artifacts, listed, remove_damaged
+from singflow.sharing.remotes import (
+    LOCK,
+    LOCK_BEFORE,
+    PublishedArtifact,
+    artifacts,
+    listed,
+    remove_damaged,
+)
 from singflow.system import ask
 
 if TYPE_CHECKING:
@@ -164,7 +171,7 @@ def check_unchanged(repo: Any) -> None:
         )
 
 
-def commit(repo: Any, study: str) -> list[Artifact]:
+def commit(repo: Any, study: str) -> list[PublishedArtifact]:
     """Record all results in dvc.lock and copy them into DVC's cache; replace damaged objects there.
 
     This does what `dvc commit --force` does, without recording again what is recorded already,

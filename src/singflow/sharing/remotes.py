@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
-from singflow.config.study import PARAMS
 from singflow.doctor.dvc import check_lock, check_remote
 from singflow.engines.code import write_digests
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
+from singflow.study import PARAMS
 from singflow.system import ask, in_bytes
 
 MOST_NAMES = 5  # names that a message lists at most
@@ -47,7 +47,7 @@ def listed(names: Collection[str]) -> str:
     )
 
 
-class Artifact(NamedTuple):
+class PublishedArtifact(NamedTuple):
     """A result that DVC keeps.
 
     path: relative to the repository; md5, size (bytes): as in dvc.lock; out: DVC's record of it.
@@ -112,7 +112,7 @@ def _remove_torn(path: Path) -> None:
         path.unlink()
 
 
-def artifacts(repo: Any, study: str) -> list[Artifact]:
+def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     """The results of the study that DVC keeps; InputError if dvc.lock does not have this study."""
     results = Path(repo.root_dir, "results", study)
     outs = [
@@ -140,7 +140,7 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
             "this commit"
         )
     return [
-        Artifact(
+        PublishedArtifact(
             str(out),
             tier_of(str(Path(out.fs_path).relative_to(results))),
             out.hash_info.value,
@@ -151,7 +151,7 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
     ]
 
 
-def sizes(kept: Iterable[Artifact]) -> str:
+def sizes(kept: Iterable[PublishedArtifact]) -> str:
     """The sizes of the tiers as text; the size of a tier includes the smaller tiers."""
     total, parts = 0, []
     for tier in TIERS:
@@ -171,7 +171,7 @@ def is_damaged(odb: Any, md5: str) -> bool:
     return digest.hexdigest() != md5
 
 
-def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
+def remove_damaged(odb: Any, kept: Iterable[PublishedArtifact]) -> list[PublishedArtifact]:
     """Remove damaged objects from a cache or remote and return their artifacts."""
     damaged = [
         artifact for artifact in kept if odb.exists(artifact.md5) and is_damaged(odb, artifact.md5)

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singflow.analyses.fitting import fit_translators, judge
+from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_json, sha256_of, write_bytes
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
-from singflow.config.study import MODELS, SPACES
 from singflow.errors import InputError
+from singflow.study import MODELS, SPACES
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
-from singflow.translators.parameters import Translator as Settings
+from singflow.translators.parameters import Translation as Settings
 from singflow.translators.reference import PACKAGED, towers_in
 from singflow.translators.released import EXPORTED, FIGURES, space_id
 from singflow.translators.ridge import Affine
@@ -155,7 +155,7 @@ def fit_packaged(space: str, model: str) -> Exported:
     images = inputs.pairs
     settings = Settings.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
-    (found,) = judge(images, translators, means, translators.place != WHOLE)
+    (found,) = fit_quality(images, translators, means, translators.map_index != WHOLE)
     models, spaces = resolve_models(MODELS, [model]), resolve_spaces(SPACES, [space])
     made = tuple(read_tensors(inputs.path(kind), [])[1] for kind in ("features", "embeddings"))
     figures = Facts(

@@ -129,7 +129,7 @@ class Difference(NamedTuple):
         return f"{self.where}: {self.here} here, {self.there} there{off}"
 
 
-class Finding(NamedTuple):
+class ArtifactComparison(NamedTuple):
     """The verdict on an artifact, and its differences up to the first one that is too large."""
 
     name: str
@@ -182,36 +182,36 @@ def place_in_pipeline(name: str) -> tuple[int, str]:
 
 def compare(
     here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]
-) -> list[Finding]:
+) -> list[ArtifactComparison]:
     """Verdicts on all artifacts of two trees, in the order of the pipeline.
 
     known: MD5s of the other tree, by path below it; original: returns the other tree's file for a
     path and its MD5, or None if only the hash is known.
     """
     present = hashes_of(here)
-    findings: list[Finding] = []
+    findings: list[ArtifactComparison] = []
     for name in sorted(present.keys() | known.keys(), key=place_in_pipeline):
         if name not in present:
-            finding = Finding(name, Verdict.MISSING)
+            finding = ArtifactComparison(name, Verdict.MISSING)
         elif name not in known:
-            finding = Finding(name, Verdict.EXTRA)
+            finding = ArtifactComparison(name, Verdict.EXTRA)
         elif present[name] == known[name]:
-            finding = Finding(name, Verdict.IDENTICAL)
+            finding = ArtifactComparison(name, Verdict.IDENTICAL)
         elif Path(name).suffix in (".pdf", ".html") and any(
             earlier.verdict == Verdict.WITHIN for earlier in findings
         ):
-            finding = Finding(name, Verdict.WITHIN)
+            finding = ArtifactComparison(name, Verdict.WITHIN)
         elif there := original(name, known[name]):
             finding = compare_files(name, here / name, there)
         else:
-            finding = Finding(
+            finding = ArtifactComparison(
                 name, Verdict.DIFFERS, (Difference("MD5", present[name], known[name]),), ONLY_HASH
             )
         findings.append(finding)
     return findings
 
 
-def compare_files(name: str, here: Path, there: Path) -> Finding:
+def compare_files(name: str, here: Path, there: Path) -> ArtifactComparison:
     """The verdict on an artifact whose bytes differ; an unreadable file counts as different."""
     read, differences_of = KINDS.get(Path(name).suffix, (Path.read_bytes, _bytes))
     contents, differences = [], []
@@ -219,7 +219,7 @@ def compare_files(name: str, here: Path, there: Path) -> Finding:
         try:
             contents.append(read(path))
         except UNREADABLE as error:
-            return Finding(
+            return ArtifactComparison(
                 name,
                 Verdict.DIFFERS,
                 note=f"{path}: not readable ({error}): remove it and run the workflow again",
@@ -227,8 +227,8 @@ def compare_files(name: str, here: Path, there: Path) -> Finding:
     for difference in differences_of(name, *contents):
         differences.append(difference)
         if difference.used > 1:
-            return Finding(name, Verdict.DIFFERS, tuple(differences))
-    return Finding(name, Verdict.WITHIN, tuple(differences))
+            return ArtifactComparison(name, Verdict.DIFFERS, tuple(differences))
+    return ArtifactComparison(name, Verdict.WITHIN, tuple(differences))
 
 
 def _exact(where: str, here: Any, there: Any) -> Differences:
@@ -461,7 +461,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
 }
 
 
-MENDS = {
+FIXES = {
     Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, "
     "`--tier <tier>` looks at that alone",
     Verdict.EXTRA: "remove it if it is left from another study",
@@ -470,7 +470,7 @@ MENDS = {
 
 def compare_with_published(
     results: Path, study: str, lock: Path, remote: str | None
-) -> list[Finding]:
+) -> list[ArtifactComparison]:
     """Verdicts against the hashes in dvc.lock; takes none of DVC's locks.
 
     Published files come from the remote, from DVC's local cache without one, or from git.
@@ -514,7 +514,7 @@ def compare_with_published(
         raise InputError(f"DVC: {error}") from None
 
 
-def summary(findings: list[Finding]) -> list[str]:
+def summary(findings: list[ArtifactComparison]) -> list[str]:
     """Lines for the folders, other software versions and what differs; the last is the verdict."""
     lines = []
     for top in dict.fromkeys(finding.name.split("/")[0] for finding in findings):
@@ -531,7 +531,7 @@ def summary(findings: list[Finding]) -> list[str]:
         {str(difference) for difference in differences if difference.where.startswith(EXPLAINS)}
     )
     differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
-    for verdict, fix in MENDS.items():
+    for verdict, fix in FIXES.items():
         if names := [finding.name for finding in findings if finding.verdict == verdict]:
             lines.append(f"{verdict}: {listed(names)}: {fix}")
     lines += [
@@ -542,6 +542,6 @@ def summary(findings: list[Finding]) -> list[str]:
     return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
 
 
-def _counts(findings: list[Finding]) -> str:
+def _counts(findings: list[ArtifactComparison]) -> str:
     counts = Counter(finding.verdict for finding in findings)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])

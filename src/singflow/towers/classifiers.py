@@ -18,7 +18,7 @@ HEAD_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
 
 
-class Classifier(nn.Module):
+class LoadedClassifier(nn.Module):
     """A model whose head's exact input is caught by a pre-hook, whatever the architecture.
 
     forward: images (n, 3, h, w) -> features (n, d), float32. Every batch is checked: W f + b must
@@ -150,7 +150,7 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
         )
 
 
-def load_classifier(entry: ModelEntry) -> Classifier:
+def load_classifier(entry: ModelEntry) -> LoadedClassifier:
     """Build a classifier and load its weights, never from the network.
 
     Random weights are those of the library's initialization with seed 0. The weights of the head
@@ -162,7 +162,7 @@ def load_classifier(entry: ModelEntry) -> Classifier:
     if entry.weights == "random":
         for path in heads:
             _draw(_module_at(model, path))
-    return Classifier(model, heads, entry, preprocess)
+    return LoadedClassifier(model, heads, entry, preprocess)
 
 
 def feature_width(entry: ModelEntry) -> int:

@@ -16,7 +16,7 @@ from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import brief, read_checkpoint
-from singflow.towers.classifiers import Classifier, check_finite, load_classifier
+from singflow.towers.classifiers import LoadedClassifier, check_finite, load_classifier
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, open_clip_tag
 
@@ -44,7 +44,7 @@ class ConSE(ImageTower):
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: LoadedClassifier,
         text: "TextTower",
         sentences: list[str],
         temperature: float,

@@ -22,7 +22,7 @@ ALIKE = (
 ALL_ALIKE = (
     "the features of the training images are all alike: look at the images and at the classifier"
 )
-# As a place: the map that was fitted on all training images. As a group: the image is in no group.
+# As an index: the map that was fitted on all training images. As a group: the image is in no group.
 WHOLE = -1
 
 
@@ -42,7 +42,7 @@ class Split:
     crossed: bool
 
     @property
-    def place(self) -> np.ndarray:
+    def map_index(self) -> np.ndarray:
         """The fit that translates each image, (n,) int32; WHOLE: that of all training images."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
 
@@ -294,13 +294,13 @@ def _path(statistics: RidgeStatistics) -> RidgePath:
 class CrossFitted:
     """Affine maps, and for each image the map that was not fitted on it.
 
-    maps: the maps of the folds, then the map of all training images. place: (n,), the position in
-    maps for each image; WHOLE is the last one. fold: (n,), the same as place, but in sample, as in
-    the paper, the manifest's fold for each image that its map was fitted on.
+    maps: the maps of the folds, then the map of all training images. map_index: (n,), the position
+    in maps for each image; WHOLE is the last one. fold: (n,), the same as map_index, but in sample,
+    as in the paper, the manifest's fold for each image that its map was fitted on.
     """
 
     maps: tuple[Affine, ...]
-    place: np.ndarray
+    map_index: np.ndarray
     fold: np.ndarray
 
     @property
@@ -308,24 +308,24 @@ class CrossFitted:
         """The map that was fitted on all training images."""
         return self.maps[WHOLE]
 
-    def each(self, function: Callable[[Affine], Affine]) -> CrossFitted:
-        """Apply a function to every map; place and fold stay the same."""
-        return CrossFitted(tuple(map(function, self.maps)), self.place, self.fold)
+    def map(self, function: Callable[[Affine], Affine]) -> CrossFitted:
+        """Apply a function to every map; map_index and fold stay the same."""
+        return CrossFitted(tuple(map(function, self.maps)), self.map_index, self.fold)
 
     def parts(self, image_id: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """For each map that is needed, its position in maps and the positions of its rows.
 
         image_id: (n,), the image of each row.
         """
-        places = self.place[image_id]
-        for place in np.unique(places):
-            yield int(place), np.flatnonzero(places == place)
+        indices = self.map_index[image_id]
+        for map_index in np.unique(indices):
+            yield int(map_index), np.flatnonzero(indices == map_index)
 
     def __call__(self, features: np.ndarray, image_id: np.ndarray) -> np.ndarray:
         """T f + c (n, m) of features f (n, d) with the map of each row's image, in f's type."""
         out = np.empty((len(features), len(self.whole.bias)), features.dtype)
-        for place, rows in self.parts(image_id):
-            mine = self.maps[place].astype(features.dtype)
+        for map_index, rows in self.parts(image_id):
+            mine = self.maps[map_index].astype(features.dtype)
             if len(rows) == len(features):
                 return mine(features)
             out[rows] = mine(features[rows])

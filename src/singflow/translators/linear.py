@@ -88,7 +88,7 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
     return Translator.load(path)
 
 
-def check_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
+def check_imported_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
     """Refuse an imported translator that was fitted for other weights.
 
     features, embeddings: folders of the study's shards, which have the hashes of the weights. A
@@ -121,8 +121,8 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     whole = Translator.load(path)
     made = read_tensors(path, [])[1]
     folds = made.parsed("folds", int) if "folds" in made else 0
-    place = fold = (
-        split(manifest, folds).place if folds else np.full(len(manifest), WHOLE, np.int32)
+    map_index = fold = (
+        split(manifest, folds).map_index if folds else np.full(len(manifest), WHOLE, np.int32)
     )
     if made.get("in_sample") == "true":
         fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
@@ -136,15 +136,15 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
             f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it "
             "and run the workflow again"
         )
-    if len(maps) <= place.max(initial=WHOLE):
+    if len(maps) <= map_index.max(initial=WHOLE):
         raise InputError(
             f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it "
             "and run the workflow again"
         )
-    return CrossFitted((*maps, whole), place, fold)
+    return CrossFitted((*maps, whole), map_index, fold)
 
 
-def judged_as_networks_are(report: Mapping[str, Any]) -> dict[str, Any]:
+def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report linear.json with the figures of the held-out images instead of those of all folds.
 
     These are validation_cosine, validation_mse, validation_r2 and n_validation on the split

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
-from singflow.artifacts.files import MEND
+from singflow.artifacts.files import FIX
 from singflow.artifacts.shards import iterate_pairs, shard_path
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.cli import log
@@ -143,13 +143,13 @@ def load_network(path: Path) -> Network:
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} "
-            f"({error}): {MEND}"
+            f"({error}): {FIX}"
         ) from None
     return network.eval()
 
 
 @dataclass(frozen=True)
-class Moments:
+class TrainingMoments:
     """Statistics of the n training rows (all views of the training images), in float64.
 
     feature_scale, embedding_scale: standard deviations; 1 where a column is constant. sha256: hash
@@ -213,7 +213,7 @@ class Pairs:
         self._training = (manifest["split"] == "train").to_numpy()
         self._cached: tuple[int, Rows] | None = None
 
-    def moments(self) -> Moments:
+    def moments(self) -> TrainingMoments:
         """Read all shards once for the statistics of the training rows and a hash of the data.
 
         Raises InputError if there is no training row or no held-out image, or if shards do not fit
@@ -236,7 +236,7 @@ class Pairs:
                 "a translator needs at least one training row and one held-out image, not "
                 f"{features.n} and {(~self._training).sum()}: add images"
             )
-        return Moments(
+        return TrainingMoments(
             features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest()
         )
 
@@ -440,7 +440,12 @@ class _Run:
 
 
 def _start(
-    moments: Moments, kind: str, loss: str, settings: Training, seed: int, device: torch.device
+    moments: TrainingMoments,
+    kind: str,
+    loss: str,
+    settings: Training,
+    seed: int,
+    device: torch.device,
 ) -> _Run:
     torch.manual_seed(_seed(seed, 0))
     network = Network(
@@ -512,7 +517,9 @@ def _seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
+def _key(
+    moments: TrainingMoments, kind: str, settings: Training, seed: int, device: torch.device
+) -> str:
     """Hash of everything that decides the result of a training."""
     decides = {
         "settings": {

@@ -43,7 +43,7 @@ def _crossed(folds: int) -> int:
     return folds
 
 
-class Translator(Section):
+class Translation(Section):
     """How features are translated into the space (equation 4)."""
 
     kind: Literal["linear"] = Field(

@@ -104,7 +104,7 @@ def towers_in(folder: Path) -> tuple[list[str], list[str]]:
     return models, spaces
 
 
-def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
+def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
     """The folder of the shards that a tower made; None if there is none.
 
     folder: the features or the embeddings of a results folder. tower: identity of the tower's
@@ -118,7 +118,7 @@ def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path
     )
 
 
-def lacking(
+def missing_towers(
     folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
 ) -> dict[str, list[str]]:
     """Names of the models and spaces of which a results folder has no shards.
@@ -155,7 +155,7 @@ def check_reference(
             "results folder of a finished study"
         )
     wrong = []
-    for kind, names in lacking(folder, models, spaces).items():
+    for kind, names in missing_towers(folder, models, spaces).items():
         known = [str(path.relative_to(folder / kind)) for path in _towers(folder / kind)]
         wrong.append(
             f"no {kind} of {', '.join(names)}; it has those of {', '.join(known) or 'none'}"

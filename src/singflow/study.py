@@ -49,8 +49,8 @@ from singflow.report.parameters import Report
 from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
-from singflow.translators.parameters import Comparison, Projector, Training, Translator
-from singflow.translators.reference import PACKAGED, check_reference, lacking
+from singflow.translators.parameters import Comparison, Projector, Training, Translation
+from singflow.translators.reference import PACKAGED, check_reference, missing_towers
 
 TITLE = (
     "The study in force, as `singflow study <name>` writes it. "
@@ -63,7 +63,7 @@ RUNNING = "SINGFLOW_STUDY"  # environment variable: digest of the study that a r
 RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
 
 
-class Study(Section):
+class Params(Section):
     """A complete params.yaml."""
 
     study: Name = Field(description="name of the folder under results/")
@@ -93,7 +93,7 @@ class Study(Section):
     extraction: Extraction
     prompts: Prompts
     projector: Projector
-    translator: Translator
+    translator: Translation
     controls: Controls
     evidence: Evidence
     rank_curve: RankCurve
@@ -111,7 +111,7 @@ class Study(Section):
     report: Report
 
     @model_validator(mode="after")
-    def _images_are_named(self) -> "Study":
+    def _images_are_named(self) -> "Params":
         if self.data.source == "packaged" and self.data.root != ".":
             fix = "write data.source: folder (one folder a class), table or archive"
             raise ValueError(
@@ -130,7 +130,7 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _named_models_are_studied(self) -> "Study":
+    def _named_models_are_studied(self) -> "Params":
         wrong = []
         if unknown := [model for model in self.comparison.models if model not in self.models]:
             fix = (
@@ -150,7 +150,7 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _reference_is_another_study(self) -> "Study":
+    def _reference_is_another_study(self) -> "Params":
         if self.translator.reference is not None and Path(self.translator.reference) == Path(
             "results", self.study
         ):
@@ -161,7 +161,7 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _imported_translators_are_used(self) -> "Study":
+    def _imported_translators_are_used(self) -> "Params":
         for imported in self.translator.imported:
             space, _, model = imported.rpartition(":")[0].partition("/")
             if space not in self.spaces or model not in self.models:
@@ -172,7 +172,7 @@ class Study(Section):
         return self
 
 
-def check(content: dict[str, Any], origin: str) -> Study:
+def check(content: dict[str, Any], origin: str) -> Params:
     """Validate a study, in which every key must be written out; one InputError has all mistakes."""
     absent = [
         f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study "
@@ -182,14 +182,14 @@ def check(content: dict[str, Any], origin: str) -> Study:
     absent += [
         f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does "
         "it"
-        for key in _absent(content, Study)
+        for key in _absent(content, Params)
     ]
     try:
-        study = Study.model_validate(
+        study = Params.model_validate(
             {key: value for key, value in content.items() if key not in RETIRED}, strict=True
         )
     except ValidationError as error:
-        raise InputError("\n".join([explain(error, Study, origin), *absent])) from None
+        raise InputError("\n".join([explain(error, Params, origin), *absent])) from None
     if absent:
         raise InputError("\n".join(absent))
     return study
@@ -211,7 +211,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     )
 
 
-def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
+def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     """Add the defaults to the given keys of a study, in the order of the classes, unchecked.
 
     Unknown keys stay, at the end; RETIRED sections are dropped. Some defaults depend on given keys:
@@ -220,7 +220,7 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     known zero and the known leak join the models unless controls.known is none.
     """
     differences = {key: value for key, value in differences.items() if key not in RETIRED}
-    study = filled(differences)
+    study = with_defaults(differences)
     shards = study["extraction"].get("shards")
     if (
         "shard_ids" not in (differences.get("extraction") or {})
@@ -237,10 +237,10 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
             study["translator"]["reference"] = "packaged"
         if study["controls"]["known"] == "auto":
             study["models"] = [*study["models"], *_known_controls(*towers)]
-    return filled(study)
+    return with_defaults(study)
 
 
-def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """One line on what complete() chose for packaged models and how to change it; or empty."""
     words = []
     if (
@@ -288,7 +288,7 @@ def _packaged(
         for entry in found[1].values()
     ]
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    absent = lacking(PACKAGED, *found, decode=decode, precision=precision)
+    absent = missing_towers(PACKAGED, *found, decode=decode, precision=precision)
     return (
         found if all(source.startswith("package:") for source in weights) and not absent else None
     )
@@ -307,7 +307,7 @@ def _known_controls(
     known = {
         name: entry
         for name, entry in resolve_models(MODELS, packaged).items()
-        if not lacking(PACKAGED, {name: entry}, {})
+        if not missing_towers(PACKAGED, {name: entry}, {})
     }
     joined: list[str] = []
     for kind in (
@@ -334,12 +334,12 @@ def expand_home(content: dict[str, Any]) -> list[str]:
     return changed
 
 
-def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[str, Any]:
+def with_defaults(given: Mapping[str, Any], section: type[BaseModel] = Params) -> dict[str, Any]:
     """The content of a section with the defaults of missing keys; unknown keys stay, at the end."""
     made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         if inner := _section(field.annotation):
-            made[name] = filled(given.get(name) or {}, inner)
+            made[name] = with_defaults(given.get(name) or {}, inner)
         elif name in given:
             made[name] = given[name]
         elif not field.is_required():
@@ -347,8 +347,8 @@ def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[s
     return made | {name: value for name, value in given.items() if name not in made}
 
 
-def typed(
-    content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study
+def parse_texts(
+    content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Params
 ) -> None:
     """Parse texts from --config as YAML where the key of a section has another type (in place).
 
@@ -359,7 +359,7 @@ def typed(
         if field is None or name not in content:
             continue
         if (inner := _section(field.annotation)) and isinstance(value, Mapping):
-            typed(content[name], value, inner)
+            parse_texts(content[name], value, inner)
         elif isinstance(value, str):
             wanted: TypeAdapter[Any] = TypeAdapter(
                 Annotated[field.annotation, field, *field.metadata]  # type: ignore[arg-type]
@@ -371,7 +371,7 @@ def typed(
                     content[name] = yaml.safe_load(value)
 
 
-def render(study: Mapping[str, Any]) -> str:
+def render_params(study: Mapping[str, Any]) -> str:
     """The text of a complete params.yaml with an explanation of every key.
 
     The style is the one in which `dvc exp run --set-param` writes the file back.
@@ -406,7 +406,7 @@ def render(study: Mapping[str, Any]) -> str:
 
     yaml = YAML()
     text = io.StringIO()
-    document = described(study, Study, 0)
+    document = described(study, Params, 0)
     document.yaml_set_start_comment(TITLE)
     yaml.dump(document, text)
     return text.getvalue()
@@ -418,7 +418,7 @@ def read_layers(path: Path) -> dict[str, Any]:
     A file without all keys is laid over params.yaml, as `snakemake --configfile` does.
     """
     content = read_yaml(path)
-    if not (content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
+    if not (content.keys() >= Params.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
         content = _laid_over(content, read_yaml(PARAMS))
     expand_home(content)
     return content
@@ -433,7 +433,7 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
     return {**lower, **upper, **both}
 
 
-def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[str, Any]]]:
+def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
     """Check a study and everything that it refers to, as both engines do before the first step.
 
     The entries are those of its models under `model`, and of its spaces under `space`.
@@ -464,7 +464,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     return study, {"model": models, "space": spaces}
 
 
-def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sorted paths of the user's own files, in checkpoints/, that a study uses.
 
     entries: as settle() returns them.
@@ -503,7 +503,7 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     if content == read_yaml(origin):
         return origin
     path = Path(".snakemake/studies", f"{content['study']}.yaml")
-    text = render(content).encode()
+    text = render_params(content).encode()
     if main and not (path.is_file() and path.read_bytes() == text):
         write_bytes(path, text)
     return str(path)
@@ -512,7 +512,7 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
 def json_schema() -> str:
     """The JSON schema of params.yaml, for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return json.dumps(dialect | Study.model_json_schema(mode="serialization"), indent=2) + "\n"
+    return json.dumps(dialect | Params.model_json_schema(mode="serialization"), indent=2) + "\n"
 
 
 if __name__ == "__main__":
