@@ -25,7 +25,7 @@ PROGRAMS = {
     if path.parent.name == "scripts"
     else ["-m", f"singflow.figures.{step}"]
     for step, path in step_files(ROOT).items()
-    if "cli.run(" in path.read_text(encoding="utf-8")
+    if "cli.run_step(" in path.read_text(encoding="utf-8")
 }
 BASELINES = {"python -c pass": ["-c", "pass"], "import pandas": ["-c", "import pandas"]}
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from singflow.config.reading import read_yaml
-from singflow.engines.acceptance import render_params as render_accepted
+from singflow.engines.acceptance import render_accepted
 from singflow.engines.code import ACCEPTED, FILE, KEPT, Code
 from singflow.engines.stages import FIRST
 from singflow.study import render_params, with_derived_keys

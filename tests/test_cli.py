@@ -62,7 +62,7 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    cli.run(main, Flags)
+    cli.run_step(main, Flags)
 '''
 GOOD = {"names": "a b", "sizes": "1 2.5 1e-3", "count": "3", "rank": "None", "share": "0.5"}
 
@@ -208,7 +208,7 @@ def main(flags):
         cli.log.info("at work")
         KINDS[flags.kind]()
 
-cli.run(main, Flags)
+cli.run_step(main, Flags)
 """
 
 

@@ -69,7 +69,7 @@ def main(flags):
     cli.log.info("at work")
     write_bytes(flags.output, b"x" * 100_000)
 
-cli.run(main, Flags)
+cli.run_step(main, Flags)
 """
 FULL = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

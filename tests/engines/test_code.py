@@ -82,8 +82,8 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
         ),
         (
             "src/singflow/study.py",
-            r"class Study",
-            "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
+            r"class Params",
+            "class Unused(Section):\n    key: int = 1\n\n\nclass Params",
         ),
         (
             "src/singflow/artifacts/catalog.py",

@@ -221,7 +221,7 @@ def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
             name for name in archive.namelist() if str(tmp_path).encode() in archive.read(name)
         ]
     assert re.search(r"root: secret +# folder", text) and re.search(
-        r"table: photos\.csv +# one image", text
+        r"table: photos\.csv +# one row per image", text
     )
     assert len(text.splitlines()) == len(Path("params.yaml").read_text().splitlines())
 

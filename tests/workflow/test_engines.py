@@ -466,7 +466,7 @@ def projects(snakemake_project, dvc_project):
             "config/models.yaml",
             *(
                 f"src/singflow/{name}.py"
-                for name in ("analyses/metrics", "config/study", "artifacts/catalog")
+                for name in ("analyses/metrics", "study", "artifacts/catalog")
             ),
         )
     }
@@ -502,8 +502,8 @@ def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp
         ("analyses/metrics.py", r'""".*?"""', '"""Other words."""', set()),
         (
             "study.py",
-            "class Study",
-            "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
+            "class Params",
+            "class Unused(Section):\n    key: int = 1\n\n\nclass Params",
             set(),
         ),
         (

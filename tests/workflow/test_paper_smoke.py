@@ -23,6 +23,7 @@ from singflow.study import check, with_derived_keys
 from singflow.towers import classifiers
 from tests import PATIENCE
 from tests.project import ROOT, Project
+from tests.results import script
 from tests.towers.test_classifiers import (
     assert_same,
     own_transform,
@@ -31,7 +32,6 @@ from tests.towers.test_classifiers import (
     tokens_and_mean,
     vgg_feature,
 )
-from tests.translators.test_networks import load_script
 from tests.workflow.test_readme import COMMANDS
 
 NULL_DIM = {
@@ -278,6 +278,7 @@ def built():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         patch.setattr(classifiers, "load_classifier", load)
+        patch.chdir(ROOT)
         yield load
     torch.set_num_threads(threads)
 
@@ -292,16 +293,10 @@ class Steps:
         }
         self.study["extraction"]["device"] = "cpu"
         self.results = folder
-        self.manifest = folder / "data/manifest.parquet"
-        outputs = {"manifest": self.manifest, "rejected": folder / "data/rejected.csv"}
         self.run(
-            "build_manifest",
-            "data",
-            "seed",
-            "threads",
-            folds=self.study["translator"]["folds"],
-            **outputs,
+            "build_manifest", "data", "seed", "threads", folds=self.study["translator"]["folds"]
         )
+        self.images = pd.read_parquet(folder / "data/manifest.parquet")
 
     def run(self, name, *keys, **flags):
         """A step with these keys of the study, and other flags."""
@@ -309,50 +304,21 @@ class Steps:
             flags |= (
                 self.study[key] if isinstance(self.study[key], dict) else {key: self.study[key]}
             )
-        script = load_script(name)
-        script.main(script.Flags(**flags))
+        step = script(name)
+        step["main"](step["Flags"](results=self.results, **flags))
 
     def resolve(self, model):
         """Where the model's entry is then."""
-        path = self.results / f"registry/models/{model}.json"
-        places = {
-            "registry": ROOT / "config/models.yaml",
-            "classes": self.study["data"]["classes"],
-            "output": path,
-        }
-        self.run("resolve_model", "weights", model=model, **places)
-        return path
+        self.run("resolve_model", "weights", model=model, classes=self.study["data"]["classes"])
+        return self.results / f"registry/models/{model}.json"
 
-    def extract(self, model, entry, images):
+    def extract(self, model, images):
         """Head, features of the first images, and projector."""
-        manifest = self.results / f"data/first-{images}.parquet"
-        pd.read_parquet(self.manifest).head(images).to_parquet(manifest, index=False)
-        features, projectors = self.results / f"features/{model}", self.results / "projectors"
-        common = {"study": self.study["study"], "model": model}
+        self.images.head(images).to_parquet(self.results / "data/manifest.parquet", index=False)
         data = {name: self.study["data"][name] for name in ("source", "root", "max_pixels")}
-        self.run("extract_head", **common, entry=entry, output=features / "head.safetensors")
-        shard = {"shard": 0, "manifest": manifest, "output": features / "shard-00000.safetensors"}
-        self.run(
-            "extract_features",
-            "extraction",
-            "seed",
-            "threads",
-            **common,
-            **data,
-            **shard,
-            entry=entry,
-        )
-        inputs = {
-            "manifest": manifest,
-            "head": features / "head.safetensors",
-            "features": features,
-            "shards": 1,
-        }
-        outputs = {
-            "projector": projectors / f"{model}.safetensors",
-            "report": projectors / f"{model}.json",
-        }
-        self.run("fit_projector", "projector", "threads", **common, **inputs, **outputs)
+        self.run("extract_head", model=model)
+        self.run("extract_features", "extraction", "seed", "threads", model=model, shard=0, **data)
+        self.run("fit_projector", "projector", "threads", model=model, shards=1)
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +337,7 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
     pixels = torch.stack([classifier.preprocess.whole(image) for image in photographs])
     assert torch.equal(pixels, torch.stack([transform(image) for image in photographs]))
     assert classifier.preprocess.size == (pixels.shape[3], pixels.shape[2])
-    files = [data_root("packaged", ".") / file for file in pd.read_parquet(steps.manifest)["path"]]
+    files = [data_root("packaged", ".") / file for file in steps.images["path"]]
     count = (
         3 if read_yaml(ROOT / "config/models.yaml")[model]["gmacs"] < LARGE else 2
     )  # three make two batches, of which one is not full
@@ -383,7 +349,7 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
         feature, logits = own_parts(
             model, classifier.model.to(**channels_last), last.to(**channels_last)
         )
-    steps.extract(model, path, count)
+    steps.extract(model, count)
     assert_model(steps.results, model, count)
     folder = steps.results / f"features/{model}"
     features = torch.from_numpy(

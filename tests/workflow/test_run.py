@@ -82,8 +82,8 @@ def test_a_run_on_a_terminal_has_one_line_that_lives(project):
 def test_the_message_of_a_step_that_failed_comes_last(project, fault, message):
     project.edit(
         STEP,
-        "    paths = ",
-        f"    import os\n    from singflow.errors import InputError\n    {fault}\n    paths = ",
+        "    wanted = ",
+        f"    import os\n    from singflow.errors import InputError\n    {fault}\n    wanted = ",
     )
     for command in (RUN, ("make", "-o", ".venv/demo", "demo")):
         failed = project.run(*command, check=False)

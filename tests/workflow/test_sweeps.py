@@ -70,7 +70,7 @@ def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_fi
 def test_what_only_translators_need_is_all_that_a_setting_computes_again(sweep):
     said = sweep.run(*shlex.split(blocks("Sweeps")[1])).stdout
     assert sweep.ran_by_dvc(said) == [
-        "train_translator@conse_minilm-efficientnet_lite0-mlp3-translator0",
+        "train_translator@conse_minilm-efficientnet_lite0-mlp3",
         "compare_translators@study",
     ]
     shown = json.loads(sweep.dvc("metrics", "show", "--json", TABLE))[""]["data"][TABLE]["data"]

@@ -21,10 +21,10 @@ from singflow.analyses.steering import NullDirections, null_directions, steer
 from singflow.analyses.tables import ZERO
 from singflow.artifacts.tensors import Tensors
 from singflow.photo.fits import Fits
+from singflow.photo.photos import Neighbour, Photos
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
-    from singflow.photo.study import Photos
     from singflow.photo.texts import Texts
     from singflow.photo.towers import Classifier
 
@@ -85,7 +85,7 @@ class Loaded:
     concept_embeddings: np.ndarray
     known: KnownScores | None = None
     fits: Fits | None = None
-    photos: "Photos | None" = None
+    photos: Photos | None = None
     training: frozenset[str] = frozenset()
 
     @cached_property
@@ -181,15 +181,6 @@ class Steered:
         return {
             name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)
         }
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A photo of the study or reference, and its embedding's angle to a translated feature."""
-
-    image_id: int
-    path: str
-    angle_deg: float
 
 
 @dataclass(frozen=True)

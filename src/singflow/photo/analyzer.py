@@ -12,17 +12,11 @@ import numpy as np
 
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError
-from singflow.photo.analysis import (
-    Analysis,
-    Loaded,
-    Neighbour,
-    Steered,
-    analyze_feature,
-    steer_feature,
-)
+from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature, steer_feature
 from singflow.photo.facts import describe
+from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
-from singflow.photo.study import Photos, read_study
+from singflow.photo.study import read_study
 from singflow.photo.texts import checked_texts
 from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.translators.reference import reference_folder

@@ -24,9 +24,10 @@ from singflow.config.reading import read_yaml
 from singflow.data.images import Unusable, read
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.photo.analysis import Neighbour, Reach, steering_path
+from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import Analyzer, Result
 from singflow.photo.page import Picture, analysis_html, steering_html
+from singflow.photo.photos import Neighbour
 from singflow.photo.study import require_file
 from singflow.photo.towers import open_image
 from singflow.translators.reference import reference_folder, towers_in

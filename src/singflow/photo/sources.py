@@ -23,7 +23,8 @@ from singflow.data.manifest import read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import KnownScores, Loaded, Setting
 from singflow.photo.fits import Fits, Settings, cached_fit
-from singflow.photo.study import Photos, read_texts
+from singflow.photo.photos import Photos
+from singflow.photo.study import read_texts
 from singflow.photo.texts import Texts
 from singflow.photo.towers import CLASSES, Classifier, Space
 from singflow.translators.linear import Translator

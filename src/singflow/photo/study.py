@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,28 +15,26 @@ from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence as sentence
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX, read_json, read_names, sha256_of
-from singflow.artifacts.shards import iterate_whole, read_manifest, shard_path
+from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_yaml
 from singflow.config.registry import SpaceEntry, read_model, read_space
-from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, head_classes, prompt_of
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.photo.analysis import KnownScores, Loaded, Neighbour, Setting
+from singflow.photo.analysis import KnownScores, Loaded, Setting
 from singflow.photo.fits import Settings, cached_fit
+from singflow.photo.photos import Photos
 from singflow.photo.texts import Texts, stored_texts, text_of
 from singflow.photo.towers import CLASSES, load_entry
-from singflow.pictures.neighbours import first_copies, nearest
 from singflow.towers.ready_texts import read_ready
 from singflow.translators.linear import Translator
 from singflow.translators.reference import Paired, reference_folder, training_images
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
 # Columns of tables/models.csv that the sentence of the verdict needs.
 VERDICT = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]
@@ -71,41 +68,6 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"--{kind} {name!r}: the study in {results} has {', '.join(known)}{guess}")
     return pattern.at(results, **{kind: name})
-
-
-@dataclass
-class Photos:
-    """The photos of a study, with their embeddings in a space; embeddings and files may be missing.
-
-    folder: holds the embeddings, in `shards` files. root: folder that the paths in the manifest are
-    relative to; None if the files are not available.
-    """
-
-    manifest: pd.DataFrame
-    folder: Path
-    shards: int
-    root: Path | None
-
-    def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
-        """The photo nearest to each of the points (n, m), without photos of the given hash."""
-        if not self.folder.is_dir():
-            return []
-        same = np.flatnonzero(self.manifest["sha256"] == sha256)
-        own = np.full(len(points), same[0] if len(same) else -1)
-        gallery = partial(iterate_whole, self.folder, "embeddings", self.shards, self.manifest)
-        found = nearest(points, own, gallery, first_copies(self.manifest["sha256"]), 1)
-        pairs = zip(found.image_id[:, 0].tolist(), found.angle_deg[:, 0].tolist(), strict=True)
-        paths = self.manifest["path"]
-        return [Neighbour(number, paths[number], angle) for number, angle in pairs if number >= 0]
-
-    def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
-        """The image, or None if its file is missing, has changed, or exceeds `max_pixels`."""
-        if self.root is None:
-            return None
-        try:
-            return read_unchanged(self.root, self.manifest.iloc[photo.image_id], max_pixels)
-        except InputError:
-            return None
 
 
 def read_photos(results: Path, space: str) -> Photos:
