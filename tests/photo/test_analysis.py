@@ -27,11 +27,12 @@ from singflow.commands.analyze import stems
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Prediction, Reach, Setting, _beyond
+from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond
 from singflow.photo.facts import describe
 from singflow.photo.figure import draw_image
 from singflow.photo.photos import Neighbour
 from singflow.photo.texts import stored_texts
+from singflow.photo.towers import Prediction
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.spaces import load_text_tower
 from tests.data.manifests import whole

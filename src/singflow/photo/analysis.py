@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.metrics import (
@@ -19,16 +18,14 @@ from singflow.analyses.metrics import (
 )
 from singflow.analyses.steering import NullDirections, null_directions, steer
 from singflow.analyses.tables import ZERO
-from singflow.artifacts.tensors import Tensors
 from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
+from singflow.photo.towers import Classifier, Prediction
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from singflow.photo.texts import Texts
-    from singflow.photo.towers import Classifier
 
-LIKELIEST = 5
 CHUNK = 4096  # number of texts whose angles are computed at once
 CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
 
@@ -74,7 +71,7 @@ class Loaded:
     nearest photos. training: hashes of the images that the translator was fitted on.
     """
 
-    classifier: "Classifier"
+    classifier: Classifier
     texts: "Texts"
     setting: Setting
     class_texts: list[str]
@@ -98,15 +95,6 @@ class Loaded:
         """The translator T in float64, and T V_0 of shape (m, k)."""
         wide = self.translator.astype(np.float64)
         return wide, wide.weight @ self.basis
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class of the head; its probability is the softmax, from 0 to 1."""
-
-    index: int
-    name: str
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -221,14 +209,6 @@ class Analysis:
     setting: Setting
 
 
-def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> list[Prediction]:
-    """The at most five likeliest classes of one image with features (1, d), likeliest first."""
-    logits = features @ head["weight"].T + head["bias"]
-    probabilities = scipy.special.softmax(logits[0].astype(np.float64))
-    order = np.argsort(-logits[0], kind="stable")[:LIKELIEST]
-    return [Prediction(int(i), class_names[i], float(probabilities[i])) for i in order]
-
-
 def analyze_feature(
     features: np.ndarray,
     loaded: Loaded,
@@ -244,7 +224,7 @@ def analyze_feature(
     """
     classifier, fits, known = loaded.classifier, loaded.fits, loaded.known
     removal = remove(features, loaded.translator, loaded.removed)
-    predictions = predict(features, classifier.head, classifier.class_names)
+    (predictions,) = classifier.predict(features)
     has_null = loaded.basis.shape[1] > 0
     unlike = fits.unlike(features) if fits and has_null else ""
     drawn = fits.chance_removal(features) if fits and has_null and not unlike else None

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from singflow.figures.style import COLOURS, STYLE
-from singflow.photo.analysis import Analysis, KnownScores, Prediction, Reach, Steered
+from singflow.photo.analysis import Analysis, KnownScores, Reach, Steered
 from singflow.photo.facts import SCORES, Fact, facts_of, select
+from singflow.photo.towers import Prediction
 
 Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
 THUMBNAIL = 320  # pixels of the longest side

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import scipy
 
 from singflow.config.registry import (
     MODELS,
@@ -21,7 +22,6 @@ from singflow.config.registry import (
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
-from singflow.photo.analysis import Prediction, predict
 from singflow.photo.texts import Texts
 from singflow.towers.ready_texts import read_ready
 
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 
 CLASSES = Path("config/vocab/imagenet_1k.csv")
 MAX_PIXELS = 10**8
+LIKELIEST = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class of the head; its probability is the softmax, from 0 to 1."""
+
+    index: int
+    name: str
+    probability: float
 
 
 def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -159,7 +169,14 @@ class Classifier:
         list of list of Prediction
             At most five classes for every feature, likeliest first.
         """
-        return [predict(row[None], self.head, self.class_names) for row in features]
+        return [self._likeliest(row[None]) for row in features]
+
+    def _likeliest(self, features: np.ndarray) -> list[Prediction]:
+        """The likeliest classes of one image with features (1, d), likeliest first."""
+        logits = (features @ self.head["weight"].T + self.head["bias"])[0]
+        probabilities = scipy.special.softmax(logits.astype(np.float64))
+        order = np.argsort(-logits, kind="stable")[:LIKELIEST]
+        return [Prediction(int(i), self.class_names[i], float(probabilities[i])) for i in order]
 
 
 def load_entry(entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Classifier:
