@@ -91,9 +91,9 @@ def start(tmp_path):
 def client(tmp_path):
     """Asks for a program of the text given."""
 
-    def ask(text, *words, **options):
+    def ask(text, *words, program=CLIENT, **options):
         (tmp_path / "program.py").write_text(text)
-        command = [sys.executable, "-IS", CLIENT, tmp_path / "socket", "program.py", *words]
+        command = [sys.executable, "-IS", program, tmp_path / "socket", "program.py", *words]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             command, cwd=tmp_path, text=True, env=os.environ | {"WORD": "a b"}, **pipes, **options
@@ -206,9 +206,18 @@ def test_a_server_that_is_ended_while_it_loads_ends_and_programs_run_alone(
     assert json.loads(waiting.communicate("", timeout=PATIENCE)[0])[0] == waiting.pid
 
 
-def test_a_signal_reaches_the_program(start, client, tmp_path):
+@pytest.mark.parametrize("seconds", [0, 0.5])
+def test_a_signal_reaches_the_program_however_late_the_client_can_pass_it_on(
+    start, client, tmp_path, seconds
+):
     start()
-    process = client(WAIT)
+    ready = "        for signum in PASSED_ON:\n"
+    slow = tmp_path / "client.py"
+    slow.write_text(
+        CLIENT.read_text().replace(ready, f"        import time; time.sleep({seconds})\n{ready}", 1)
+    )
+    assert ready in slow.read_text()
+    process = client(WAIT, program=slow)
     until((tmp_path / "began").exists)
     process.terminate()
     assert process.wait(PATIENCE) == 143 and (tmp_path / "told").read_text() == "SIGTERM"

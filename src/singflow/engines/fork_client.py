@@ -17,6 +17,7 @@ def _ask(address: str, words: list[str]) -> bytes:
     """The exit status of the program, as the server sends it; empty if the server ended."""
     mask = os.umask(0)
     os.umask(mask)
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until they can be passed on
     asked = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ), "umask": mask}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         try:
@@ -24,10 +25,12 @@ def _ask(address: str, words: list[str]) -> bytes:
             socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
             number = int(server.recv(64))
         except (OSError, ValueError):  # there is no server, or it refuses this client
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (the words are the caller's own)
         for signum in PASSED_ON:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, lambda received, _: os.kill(number, received))
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return server.recv(64)
 
 
