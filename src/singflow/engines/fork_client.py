@@ -6,6 +6,7 @@ cannot be reached, or refuses this client, this process becomes the program itse
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -23,6 +24,9 @@ def _ask(address: str, words: list[str]) -> bytes:
         try:
             server.connect(address)
             socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
+            while not select.select([server], [], [], 1)[0]:
+                if signal.sigpending() & set(PASSED_ON):  # there is no program yet to pass it to
+                    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             number = int(server.recv(64))
         except (OSError, ValueError):  # there is no server, or it refuses this client
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
