@@ -54,7 +54,7 @@ def imported(
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    inputs = Inputs.of(flags)
     own, images = inputs.pairs, inputs.training(flags.reference)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:

@@ -61,7 +61,7 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    inputs = Inputs.of(flags)
     own, training = inputs.pairs, inputs.training(flags.reference)
     pool = [training] if training is own else [training, own]
     basis = inputs.null_basis

@@ -10,7 +10,6 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.evidence import FoldVariance, Words, remainders
 from singflow.analyses.floor import SplitHead, whole_images
-from singflow.analyses.geometry import complement
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import read_out
@@ -27,10 +26,10 @@ class Flags(cli.PairStep):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    inputs = Inputs.of(flags)
     own, training = inputs.pairs, inputs.training(flags.reference)
     basis = inputs.null_basis
-    head = SplitHead(inputs.head["weight"], inputs.head["bias"], complement(basis), basis)
+    head = SplitHead.split(inputs.head, basis)
     spoken, _ = read_tensors(
         inputs.path("own_words"), ["class_embeddings", "word_weights", "offset"]
     )

@@ -24,7 +24,7 @@ def main(flags: Flags) -> None:
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    inputs = Inputs.of(flags, *([] if flags.reference is None else ["sha256"]))
+    inputs = Inputs.of(flags)
     images, output = inputs.training(flags.reference), flags.path("network")
     pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
     checkpoint = output.with_name(f"{output.name}.partial")

@@ -39,8 +39,10 @@ class Inputs:
 
     @classmethod
     def of(cls, flags: cli.ModelStep, *columns: str) -> Inputs:
-        """The inputs of a step."""
+        """The inputs of a step; with a reference, images are told apart by their hashes."""
         space = flags.space if isinstance(flags, cli.PairStep) else ""
+        if getattr(flags, "reference", None) is not None:
+            columns = (*columns, "sha256")
         return cls(flags.results, flags.model, flags.shards, space, columns)
 
     def path(self, artifact: str) -> Path:

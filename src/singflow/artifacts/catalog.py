@@ -3,7 +3,7 @@
 It says where each file of results/<study>/ lies, what it holds, and how it is compared, fetched and
 made.
 
-No step depends on this module, so a new entry makes no finished step stale.
+The digests of the steps' code leave this module out, so a new entry makes no finished step stale.
 """
 
 import re
