@@ -6,7 +6,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
-from singflow.planning.costs import peak_mb, seconds, size_of, start
+from singflow.planning.costs import peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner
 from tests.planning.test_plan import TSV, finish
 from tests.project import ROOT
@@ -14,7 +14,6 @@ from tests.project import ROOT
 IMAGES = 40_000
 REGISTRIES = Path("config/models.yaml"), Path("config/spaces.yaml")
 MODEL = "efficientnet_lite0"
-FORK = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\tNA\n"
 REPORT = """,JobID,RuleName,NCPUS,Elapsed_sec,TotalCPU_sec,MaxRSS_MB,RequestedMem_MB
 0,7.0,rule_extract_features_wildcards_tiny_00000,2,100,150,1000,4000
 1,8_2.0,rule_extract_features,2,100.0,50.0,2000.0,4000.0
@@ -44,12 +43,10 @@ def size(study, step, gpu=False):
     return size_of(study, IMAGES, model, None if step.startswith("extract") else space, gpu)
 
 
-def took(pilot, place, seconds, megabytes, form=TSV):
+def took(pilot, place, seconds, megabytes):
     path = pilot / f"benchmarks/{place}.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        form.format(seconds, megabytes if megabytes == "-" else megabytes * 1e6 / 2**20)
-    )
+    path.write_text(TSV.format(seconds, megabytes if megabytes == "-" else megabytes * 1e6 / 2**20))
 
 
 def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot):
@@ -67,18 +64,16 @@ def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot
     assert found["fit_translator"] == Calibration(1, pytest.approx(2), None)
 
 
-def test_what_start_and_libraries_take_does_not_tell_and_forks_do_not_tell_of_memory(study, pilot):
+def test_a_job_that_only_starts_tells_nothing_and_slurm_tells_what_was_not_measured(study, pilot):
     took(pilot, "resolve_study", 9, 900)
     expected = size(study, "")
     step, place = "measure_controls", f"measure_controls/conse_minilm/{MODEL}"
-    took(pilot, place, 2 * (seconds(step, expected) - start(step).seconds), 9000, FORK)
+    took(pilot, place, 2 * seconds(step, expected), "-")
     found = calibrate(pilot, REGISTRIES, False, {})
     assert found["resolve_study"] == Calibration(1, None, None)
     assert found[step] == Calibration(1, pytest.approx(2), None)
     used = {step: Used(1, 0.0, 1.5 * peak_mb(step, expected) + JOB_MB, 0.0)}
-    assert calibrate(pilot, REGISTRIES, False, used)[step].megabytes == pytest.approx(1.5), (
-        "as Slurm counted it"
-    )
+    assert calibrate(pilot, REGISTRIES, False, used)[step].megabytes == pytest.approx(1.5)
 
 
 def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):

@@ -68,13 +68,9 @@ def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
     path = tmp_path / "b.tsv"
     path.write_text("s\tmax_rss\n10\t100\n20\t-\n30\t300\n")
-    assert read_benchmark(path) == (20.0, pytest.approx(314.5728), False)
+    assert read_benchmark(path) == (20.0, pytest.approx(314.5728))
     path.write_text("s\tmax_rss\n1\tNA\n")
-    assert read_benchmark(path) == (1.0, 0.0, False)
-    path.write_text("s\tmax_rss\tmax_vms\n1\tNA\tNA\n")
-    assert read_benchmark(path) == (1.0, 0.0, False)
-    path.write_text("s\tmax_rss\tmax_vms\n1\t500\tNA\n")
-    assert read_benchmark(path).fork
+    assert read_benchmark(path) == (1.0, 0.0)
     for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
         path.write_text(content)
         with pytest.raises(InputError, match=r"b\.tsv: not a benchmark file"):

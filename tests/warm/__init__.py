@@ -1,7 +1,4 @@
-"""Programs that tests start as forks of one process that has loaded their libraries.
-
-`singflow run` starts steps in the same way (engines/forks).
-"""
+"""Programs that tests start as forks of one process that has loaded their libraries."""
 
 import atexit
 import hashlib
@@ -16,11 +13,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from singflow.engines.forks import CLIENT, LIBRARIES, SERVER
 from tests import PATIENCE
 
 FOLDER = Path(__file__).parent
-ENGINES = [
+SERVER, CLIENT = FOLDER / "server.py", FOLDER / "client.py"
+LIBRARIES = [
+    "numpy", "pandas", "pyarrow.parquet", "scipy.linalg", "scipy.stats", "scipy.spatial",
+    "scipy.special", "yaml", "ruamel.yaml", "pydantic", "safetensors.numpy", "tqdm", "psutil",
+    "threadpoolctl", "torch", "torch.nn.utils.fusion", "torchvision", "PIL.Image", "timm",
+    "timm.data", "open_clip", "sentence_transformers", "transformers.models.bert.modeling_bert",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot",
+    "jinja2", "plotly.graph_objects", "itables", "faiss",
+    # the engines and what they load
     "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
     "snakemake.cli", "snakemake.workflow", "snakemake.report", "snakemake_executor_plugin_slurm",
     "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs", "s3fs", "dvc_http",
@@ -57,7 +61,7 @@ def environment(**loading: str) -> dict[str, str]:
                     if not name.startswith("PYTHON")
                 }
                 variables = known | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
-                command = [sys.executable, "-Ps", SERVER, address, "0", *LIBRARIES, *ENGINES]
+                command = [sys.executable, "-Ps", SERVER, address, *LIBRARIES]
                 server = subprocess.Popen(
                     command,
                     stdin=alive,
@@ -71,7 +75,6 @@ def environment(**loading: str) -> dict[str, str]:
                 time.sleep(0.1)
     return {
         "PATH": f"{FOLDER / 'bin'}:{path}",
-        "SINGFLOW_COLD": "1",  # in which `singflow run` has no such process of its own
         "SINGFLOW_WARM_ASK": str(CLIENT),
         "SINGFLOW_WARM_PYTHON": sys.executable,
         "SINGFLOW_WARM_SOCKET": str(address),

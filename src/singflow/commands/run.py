@@ -28,14 +28,6 @@ def run(
     configfile: Annotated[
         Path, typer.Option(help="The study: a complete params.yaml, or changes to params.yaml.")
     ] = PARAMS,
-    cold: Annotated[
-        bool,
-        typer.Option(
-            "--cold",
-            envvar="SINGFLOW_COLD",
-            help="Start Python anew for every step, which takes longer.",
-        ),
-    ] = False,
 ) -> None:
     """Run a study, show its progress, and print its results.
 
@@ -70,7 +62,6 @@ def run(
         status, printed = follow(
             ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])],
             progress,
-            cold=cold,
         )
     except KeyboardInterrupt:
         log.info(

@@ -1,6 +1,5 @@
 """A run of Snakemake: its progress, the time left, and the messages of failed steps."""
 
-import csv
 import json
 import os
 import re
@@ -17,9 +16,7 @@ from typing import Any
 
 import psutil
 
-from singflow.artifacts.files import write_bytes
 from singflow.engines.code import step_files
-from singflow.engines.forks import FEWEST, Forks, possible
 
 POLL = 0.2  # seconds between two readings of the events
 SILENCE = 30.0  # seconds without a line, if the output is no terminal
@@ -46,14 +43,12 @@ class Run:
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
-    # Resources that forks used, by their log.
-    used: dict[str, dict[str, Any]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     whole: bool = True  # whether the study is complete if this run succeeds
     results: Path | None = None  # folder of the study, once a step has begun
 
     def take(self, event: dict[str, Any]) -> None:
-        """Update the state with an event of the logger or of the fork server."""
+        """Update the state with an event of the logger."""
         kind = event["event"]
         if event["text"] and event["level"] == "INFO":  # a dry run
             self.said.append(event["text"])
@@ -70,37 +65,15 @@ class Run:
             self.results = Path(*Path(event["log"][0]).parts[:2])
             self.running[event["jobid"]] = _name(event)
             self.failed.pop(event["jobid"], None)
-        elif kind == "used":
-            self.used[event["words"][event["words"].index("--log") + 1]] = event
         elif kind == "job_error":
             self.failed[event["jobid"]] = event
             self.running.pop(event["jobid"], None)
         elif kind == "job_finished" and event["job_id"] in self.jobs:
             self.running.pop(event["job_id"], None)
             self.done += 1
-            self._measured(self.jobs[event["job_id"]]["log"][0])
             self.worked += self.expected(self.jobs[event["job_id"]]["rule_name"])
         elif event["text"]:
             self.said.append(event["text"])
-
-    def _measured(self, log: str) -> None:
-        """Put a fork's resources into its benchmark file, which has those of the client."""
-        used = self.used.pop(log, None)
-        path = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
-        if used and path.is_file():
-            (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
-            known = {name: row[name] for name in ("s", "h:m:s")} | {
-                "max_rss": f"{used['rss_mb']:.2f}",
-                "cpu_time": f"{used['cpu_s']:.2f}",
-            }
-            row = (
-                dict.fromkeys(row, "NA")
-                | known
-                | {"mean_load": f"{100 * used['cpu_s'] / max(float(row['s']), 0.01):.2f}"}
-            )
-            write_bytes(
-                path, "".join("\t".join(line) + "\n" for line in (row, row.values())).encode()
-            )
 
     def line(self) -> str:
         """The progress line: the steps done, the time left and the running steps."""
@@ -169,29 +142,21 @@ def _last_words(log: Path) -> str:
     return f"{defects[-1]} {lines[-1]}" if defects else "\n".join(lines[-MOST_LINES:])
 
 
-def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int, str]:
+def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
     """Run Snakemake with a progress line; returns its exit status and standard error.
 
     The line is live on a terminal; otherwise a line is printed for every tenth of the steps and
     after 30 s of silence. If this function is interrupted, it ends Snakemake and its steps, which
-    leave no partial files. cold: start a new Python for every step, and no forks.
+    leave no partial files.
     """
     with tempfile.TemporaryDirectory(prefix="singflow-run-") as folder, _display() as show:
         events, errors = Path(folder, "events"), Path(folder, "errors")
         events.touch()
         program, *options = command
         words = [program, "--logger", "singflow", "--logger-singflow-events", str(events), *options]
-        forks = None if cold or not possible() else Forks(Path(folder))
-        path = os.environ["PATH"] if forks is None else f"{forks.bin}:{os.environ['PATH']}"
-        lives = [] if forks is None else [forks.held]
         with events.open(encoding="utf-8") as told, errors.open("wb") as printed:
             process = subprocess.Popen(
-                words,
-                stderr=printed,
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-                env=os.environ | {"PATH": path},
-                pass_fds=lives,
+                words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0
             )
             try:
                 ended, part = False, ""
@@ -200,14 +165,10 @@ def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int
                     *lines, part = (part + told.read()).split("\n")
                     for line in lines:
                         run.take(json.loads(line))
-                    if forks and not forks.server and run.total >= FEWEST:
-                        forks.start(process.pid, events)
                     show(run)
                     time.sleep(0 if ended else POLL)
             finally:
                 _stop(process)
-                if forks:
-                    forks.end()
         return process.returncode, errors.read_text(encoding="utf-8", errors="replace")
 
 

@@ -10,13 +10,11 @@ from singflow.errors import InputError
 class Benchmark(NamedTuple):
     """The time and memory of a job.
 
-    peak_mb: in 10^6 bytes, 0 if the job was too short to be measured. fork: whether the job was a
-    fork of `singflow run`.
+    peak_mb: in 10^6 bytes, 0 if the job was too short to be measured.
     """
 
     seconds: float
     peak_mb: float
-    fork: bool
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -28,8 +26,7 @@ def read_benchmark(path: Path) -> Benchmark:
         peaks = [
             float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")
         ]
-        forks = [row.get("max_vms") == "NA" and row["max_rss"] != "NA" for row in rows]
-        return Benchmark(sum(seconds) / len(seconds), max(peaks, default=0.0), any(forks))
+        return Benchmark(sum(seconds) / len(seconds), max(peaks, default=0.0))
     except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"{path}: not a benchmark file of Snakemake ({error!r}): remove it"

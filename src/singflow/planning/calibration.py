@@ -135,13 +135,11 @@ class _Job:
 def _job(step: str, size: costs.Size, path: Path) -> _Job:
     took = read_benchmark(path)
     start, expected = costs.start(step), costs.seconds(step, size)
-    # A fork holds the libraries of all steps, so its memory tells nothing. It has no start-up time.
-    megabytes = 0.0 if took.fork else took.peak_mb
     return _Job(
         took.seconds,
-        expected - start.seconds * took.fork,
+        expected,
         start.seconds,
-        megabytes,
+        took.peak_mb,
         costs.peak_mb(step, size),
         start.megabytes,
     )

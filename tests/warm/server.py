@@ -1,14 +1,11 @@
 """Runs programs as forks of one process that has loaded their libraries: Python starts only once.
 
-`python -Ps fork_server.py <socket> <group> <module> ...` loads the modules; a path that ends in .py
-stands for the modules that this program imports. Modules that are not installed are skipped. Then
-it serves clients (fork_client.py) until its standard input is closed and the last program has
-ended.
+`python -Ps server.py <socket> <module> ...` loads the modules; those that are not installed are
+skipped. Then it serves clients (client.py) until its standard input is closed and the last program
+has ended.
 
 A program gets the working folder, the environment, the umask and the standard streams of its
-client. The client ends as the program ends; if the client is killed, so is the program. The server
-refuses clients of another process group than `group` (0: accepts all). For every program that
-ended, it prints a line of JSON: the words, the CPU seconds and the peak memory in MiB.
+client. The client ends as the program ends; if the client is killed, so is the program.
 """
 
 import atexit
@@ -29,12 +26,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 
-def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
+def _serve(listener: socket.socket, parent: int) -> list[str] | None:
     """Run programs until `parent` is closed and all programs have ended.
 
     Returns the words of a program in the fork that has to run it, and None in the server.
     """
-    callers: dict[int, tuple[int, socket.socket, list[str]]] = {}  # by the program's pidfd
+    callers: dict[int, tuple[int, socket.socket]] = {}  # by the program's pidfd
     open_for_more = True
     with selectors.DefaultSelector() as ready:
         ready.register(listener, selectors.EVENT_READ, "new")
@@ -50,19 +47,19 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
                 elif key.data != "new":
                     process = key.fd if key.data == "ended" else key.data
                     if process in callers:
-                        number, caller, words = callers.pop(process)
+                        number, caller = callers.pop(process)
                         ready.unregister(process)
                         ready.unregister(caller)
-                        _finish(number, caller, words, lost=key.data != "ended")
+                        _finish(number, caller, lost=key.data != "ended")
                         os.close(process)
                 elif open_for_more:
                     caller, _ = listener.accept()
                     said, files, _, _ = socket.recv_fds(caller, 2**20, 3)
-                    if not said or (group and _group_of(caller) != group):
+                    if not said:
                         caller.close()
                     elif number := os.fork():
                         process = os.pidfd_open(number)
-                        callers[process] = number, caller, json.loads(said)["words"]
+                        callers[process] = number, caller
                         ready.register(process, selectors.EVENT_READ, "ended")
                         ready.register(caller, selectors.EVENT_READ, process)
                         with suppress(OSError):  # the client ended while it waited
@@ -70,7 +67,7 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
                     else:
                         listener.close()
                         caller.close()
-                        for pidfd, (_, socket_of_other, _) in callers.items():
+                        for pidfd, (_, socket_of_other) in callers.items():
                             os.close(pidfd)
                             socket_of_other.close()
                         return _become(json.loads(said), files)
@@ -79,34 +76,13 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
     return None
 
 
-def _group_of(caller: socket.socket) -> int:
-    """The process group of a client; 0 if the client has ended."""
-    with suppress(ProcessLookupError):
-        return os.getpgid(
-            int.from_bytes(
-                caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder
-            )
-        )
-    return 0
-
-
-def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
-    """Tell a client how its program ended, and print the resources that the program used.
-
-    If the client is lost, the program is killed first.
-    """
+def _finish(number: int, caller: socket.socket, *, lost: bool) -> None:
+    """Tell a client how its program ended. If the client is lost, the program is killed first."""
     if lost:
         for kill in (os.killpg, os.kill):  # the program may not have its own group yet
             with suppress(ProcessLookupError):
                 kill(number, signal.SIGKILL)
-    _, status, usage = os.wait4(number, 0)
-    used = {
-        "words": words,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "rss_mb": usage.ru_maxrss / 1024,
-    }
-    line = json.dumps({"event": "used", "level": "", "text": ""} | used) + "\n"
-    os.write(1, line.encode())  # one write: other processes append to the same file
+    _, status = os.waitpid(number, 0)
     with suppress(OSError):
         caller.send(str(os.waitstatus_to_exitcode(status)).encode())
     caller.close()
@@ -161,7 +137,7 @@ def _leave(words: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    address, group, *modules = sys.argv[1:]
+    address, *modules = sys.argv[1:]
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(address)
     listening.listen(64)
@@ -169,8 +145,8 @@ if __name__ == "__main__":
         if select.select([0], [], [], 0)[0]:
             sys.exit()
         with suppress(ImportError):
-            runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
+            importlib.import_module(name)
     # Otherwise the garbage collector of every fork would write to this memory, and so copy it.
     gc.freeze()
-    if words := _serve(listening, 0, int(group)):
+    if words := _serve(listening, 0):
         _leave(words)

@@ -1,4 +1,4 @@
-"""`python -IS fork_client.py <socket> <program> <word> ...`: has the fork server run a program.
+"""`python -IS client.py <socket> <program> <word> ...`: has the server run a program.
 
 This process ends as the program ends, and passes on signals that tell it to end. If the server
 cannot be reached, or refuses this client, this process becomes the program itself.
