@@ -1,7 +1,6 @@
 """A run of Snakemake: its progress, the time left, and the messages of failed steps."""
 
 import json
-import os
 import re
 import signal
 import subprocess
