@@ -6,12 +6,12 @@ Prints a table of seconds (medians over repeats). Ends with exit status 1 when a
 first study takes longer than the limit.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -108,16 +108,9 @@ def measure(repeats: int) -> dict[str, float]:
 def main(flags: Flags) -> None:
     rows = []
     for study in flags.studies:
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            rows.append(
-                {
-                    "study": study,
-                    "artifacts": prepare(Path("config/studies", f"{study}.yaml")),
-                    **measure(flags.repeats),
-                }
-            )
-            os.chdir(ROOT)
+        with tempfile.TemporaryDirectory() as folder, chdir(folder):
+            artifacts = prepare(Path("config/studies", f"{study}.yaml"))
+            rows.append({"study": study, "artifacts": artifacts, **measure(flags.repeats)})
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="%.1f"))
     slowest = table[list(COMMANDS)].iloc[0].astype(float)

@@ -60,20 +60,12 @@ class Flags(cli.Command):
 
 def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
     """Data root, and rows of a manifest: path, sha256, image_id."""
+    root = flags.images or data_root("packaged", ".")
     if flags.images:
-        root, names = (
-            flags.images,
-            sorted(
-                str(path.relative_to(flags.images))
-                for path in flags.images.rglob("*")
-                if path.is_file()
-            ),
-        )
+        files = [path for path in root.rglob("*") if path.is_file()]
+        names = sorted(str(path.relative_to(root)) for path in files)
     else:
-        root, names = (
-            data_root("packaged", "."),
-            list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"]),
-        )
+        names = list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"])
     paths = [names[number % len(names)] for number in range(flags.count)]
     hashes = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
     return root, pd.DataFrame({"path": paths, "sha256": hashes, "image_id": range(len(paths))})
@@ -115,12 +107,8 @@ def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
         batches = DataLoader(
             Images(), flags.batch_size, num_workers=2, multiprocessing_context="fork"
         )
-        return np.concatenate(
-            [
-                model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
-                for batch in batches
-            ]
-        )
+        features = map(model.forward_features, batches)
+        return np.concatenate([model.forward_head(f, pre_logits=True).numpy() for f in features])
 
 
 def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
@@ -131,9 +119,8 @@ def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
     width, height = model.preprocess.size
     batch = torch.zeros(flags.batch_size, 3, height, width).to(memory_format=torch.channels_last)
     run = torch.inference_mode()(lambda _: model(batch).numpy())
-    return np.concatenate(
-        list(map_ahead(run, range(0, len(rows), flags.batch_size), flags.threads))
-    )
+    passes = range(0, len(rows), flags.batch_size)
+    return np.concatenate(list(map_ahead(run, passes, flags.threads)))
 
 
 def product(
@@ -236,20 +223,16 @@ def main(flags: Flags) -> None:
         for _ in range(1 + flags.repeats):
             for name in seconds:
                 pool, path = (theirs, stock) if name == "stock" else (ours, product)
-                took, features[name] = pool.submit(
-                    timed, path, flags, root, rows, **paths.get(name, {})
-                ).result()
+                job = pool.submit(timed, path, flags, root, rows, **paths.get(name, {}))
+                took, features[name] = job.result()
                 seconds[name].append(took)
-    table = pd.DataFrame(
-        {
-            "path": name,
-            "first s": first,
-            "s": np.median(others),
-            "ms/image": 1000 * np.median(others) / len(rows),
-        }
-        | (compare(features[name], features["stock"], score) if "alone" not in name else {})
-        for name, (first, *others) in seconds.items()
-    )
+    lines = []
+    for name, (first, *others) in seconds.items():
+        s = float(np.median(others))
+        line = {"path": name, "first s": first, "s": s, "ms/image": 1000 * s / len(rows)}
+        far = compare(features[name], features["stock"], score) if "alone" not in name else {}
+        lines.append(line | far)
+    table = pd.DataFrame(lines)
     print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
     judge(table.set_index("path"), flags.speedup, flags.share)
 

@@ -9,20 +9,19 @@ grows by more than the tables that it reads and writes. `--write FILE` writes th
 (src/singflow/planning/costs.csv), scaled to what was measured here.
 """
 
-import csv
 import io
 import json
 import math
-import os
 import resource
 import tarfile
 import tempfile
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import MODELS, PER_MODEL, PICTURED, ROOT, SPACE, jobs, measure, multiply, path, project
+from memory import MODELS, PER_MODEL, PICTURED, SPACE, jobs, measure, multiply, path, project
 from PIL import Image
 from pydantic import Field
 
@@ -30,7 +29,7 @@ from singflow import cli
 from singflow.analyses.metrics import unit
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import shard_path, shard_rows
-from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tables import read_parquet, write_csv
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
@@ -98,11 +97,11 @@ def prepare(images: int, flags: Flags) -> None:
         classes=len(labels),
         class_names=labels,
     ).model_dump()
+    archives = {"source": "archive", "archives": ["*.tar"]} if flags.archives else {}
     project(
         TWO,
         dict.fromkeys(TWO, entry),
-        data={"per_class": None}
-        | ({"source": "archive", "archives": ["*.tar"]} if flags.archives else {}),
+        data={"per_class": None} | archives,
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
         controls={"dimensions": []},
         rank_curve={"kept": [1.0, 0.5]},
@@ -141,64 +140,46 @@ def make_up(flags: Flags) -> None:
     """Write made-up tower results: features around a mean per label, embeddings T f + noise."""
     generator = np.random.default_rng(1)
     study, manifest = read_yaml("params.yaml"), read_parquet(path("manifest"))
-    labels, codes = (
-        sorted(manifest["label"].unique()),
-        pd.factorize(manifest["label"], sort=True)[0],
+    codes, labels = pd.factorize(manifest["label"], sort=True)
+    labels = labels.tolist()
+    facts = provenance(
+        ["torch"],
+        weights_sha256="0",
+        weight_dtype="float32",
+        class_names=labels,
+        head_max_error=0.0,
+        top1=None,
+        top1_images=0,
     )
 
     def normal(*shape: int) -> np.ndarray:
         return generator.standard_normal(shape, dtype=np.float32)
 
-    def facts(**more: object) -> dict[str, str]:
-        return provenance(
-            ["torch"],
-            weights_sha256="0",
-            class_names=labels,
-            head_max_error=0.0,
-            top1=None,
-            top1_images=0,
-            **more,
-        )
+    def texts(embeddings: np.ndarray) -> np.ndarray:
+        return unit(embeddings).astype(np.float32)
 
-    centres, relation = (
-        normal(len(labels), flags.features),
-        normal(flags.features, flags.dims) / np.float32(flags.features**0.5),
-    )
+    centres = normal(len(labels), flags.features)
+    relation = normal(flags.features, flags.dims) / np.float32(flags.features**0.5)
     shards = study["extraction"]["shards"]
-    write_tensors(
-        path("head"),
-        {"weight": centres, "bias": normal(len(labels))},
-        facts(weight_dtype="float32"),
-    )
+    write_tensors(path("head"), {"weight": centres, "bias": normal(len(labels))}, facts)
     for shard in range(shards):
         ids = np.asarray(shard_rows(len(manifest), shard, shards), dtype=np.int64)
         places = {"image_id": ids, "view": np.zeros(len(ids), dtype=np.int32)}
         features = centres[codes[ids]] + normal(len(ids), flags.features)
         embeddings = features @ relation + np.float32(0.3) * normal(len(ids), flags.dims)
-        write_tensors(
-            shard_path(path("features").parent, shard), {"features": features, **places}, facts()
-        )
-        write_tensors(
-            shard_path(path("embeddings").parent, shard),
-            {"embeddings": embeddings, **places},
-            facts(),
-        )
+        for name, rows in (("features", features), ("embeddings", embeddings)):
+            write_tensors(shard_path(path(name).parent, shard), {name: rows, **places}, facts)
     concepts = Path(study["concepts"]["vocabulary"]).read_text(encoding="utf-8").split("\n")[:-1]
-    targets = study["steering"]["prompts"]
-    texts = {
-        "label_embeddings": unit(centres @ relation),
-        "concept_embeddings": unit(normal(len(concepts), flags.dims)),
-        "target_embeddings": unit(normal(len(targets), flags.dims)),
+    targets, means = study["steering"]["prompts"], centres @ relation
+    embedded = {
+        "label_embeddings": texts(means),
+        "concept_embeddings": texts(normal(len(concepts), flags.dims)),
+        "target_embeddings": texts(normal(len(targets), flags.dims)),
     }
-    write_tensors(
-        path("texts"), {name: rows.astype(np.float32) for name, rows in texts.items()}, facts()
-    )
-    classes = {
-        "class_embeddings": centres @ relation,
-        "other_embeddings": centres @ relation + normal(len(labels), flags.dims),
-    }
-    classes = {name: unit(rows).astype(np.float32) for name, rows in classes.items()}
-    write_tensors(path("classes"), classes, facts())
+    write_tensors(path("texts"), embedded, facts)
+    others = texts(means + normal(len(labels), flags.dims))
+    classes = {"class_embeddings": texts(means), "other_embeddings": others}
+    write_tensors(path("classes"), classes, facts)
     write_json(path("names"), {"labels": labels, "concepts": concepts, "targets": targets})
     write_json(path("model_entry"), read_yaml("config/models.yaml")[TWO[0]])
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
@@ -219,10 +200,8 @@ def table_bytes(files: list[str], images: int) -> float:
         for file in [place, *place.rglob("*")]
         if file.suffix == ".parquet" and "concepts" not in file.parts
     }
-    sizes = [
-        int(pd.read_parquet(file).memory_usage(deep=True, index=False).sum()) for file in tables
-    ]
-    return sum(sizes) / images
+    sizes = (pd.read_parquet(file).memory_usage(deep=True, index=False).sum() for file in tables)
+    return int(sum(sizes)) / images
 
 
 def run_steps(images: int, flags: Flags) -> pd.DataFrame:
@@ -237,7 +216,7 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
         multiply(gathered.get(step, []), TWO)
         started = busy()
         peak, _ = measure(command)
-        rows.append((step, busy() - started, peak * 2**30 / 1e6, table_bytes(files, images)))
+        rows.append((step, busy() - started, peak / 1e6, table_bytes(files, images)))
         cli.log.info("-- %s of %d images: %.1f s, %.0f MB", step, images, *rows[-1][1:3])
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
@@ -254,17 +233,21 @@ def judge(
     first, middle, last = sizes[-3:]
     steps, ratio = np.diff(seconds), (last - middle) / (middle - first)
     line = seconds[1] + max(steps[0], 0.0) * ratio
-    grown = (peaks[-1] - peaks[0]) * 1e6 / (last - first)
+    grown = peaks[-1] - peaks[0]
+    allowed = SLACK_MB + (COPIES * tables + listed) * (last - first) / 1e6
     known = steps.min() > 0.1 and steps[1] > 1.0
     return {
         "exponent": math.log(steps[1] / steps[0]) / math.log(ratio) if known else math.nan,
-        "B/image": max(grown, 0.0),
+        "B/image": max(grown * 1e6 / (last - first), 0.0),
         "tables B/image": tables,
         "linear": bool(seconds[-1] <= STEEP * line + SLACK_S),
-        "flat": bool(
-            peaks[-1] - peaks[0] <= SLACK_MB + (COPIES * tables + listed) * (last - first) / 1e6
-        ),
+        "flat": bool(grown <= allowed),
     }
+
+
+def series(runs: dict[int, pd.DataFrame], step: str) -> list[np.ndarray]:
+    """Seconds and peaks (MB) of a step at every size."""
+    return [np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB")]
 
 
 def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
@@ -276,20 +259,12 @@ def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
     sizes, last = list(runs), runs[max(runs)]
     rows = []
     for step in last.index:
-        seconds, peaks = (
-            np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB")
-        )
+        seconds, peaks = series(runs, step)
         numbers = {f"s {size}": value for size, value in zip(sizes, seconds, strict=True)}
         numbers |= {f"MB {size}": value for size, value in zip(sizes, peaks, strict=True)}
-        rows.append(
-            {
-                "step": step,
-                **numbers,
-                **judge(
-                    sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"], listed.get(step, 0.0)
-                ),
-            }
-        )
+        tables = last.at[step, "tables"]
+        verdict = judge(sizes, seconds[-3:], peaks[-3:], tables, listed.get(step, 0.0))
+        rows.append({"step": step, **numbers, **verdict})
     return pd.DataFrame(rows)
 
 
@@ -331,25 +306,22 @@ def write_costs(path: Path, runs: dict[int, pd.DataFrame], sizes: list[costs.Siz
     table = dict(costs.COSTS)
     measured_steps = set(next(iter(runs.values())).index) & set(table)
     for step in measured_steps - {"build_manifest"}:  # it decodes images that are tiny here
-        measured = (np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB"))
-        table[step] = scaled(step, sizes, *measured)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", "driver", "seconds", "megabytes"])
-        for step, terms in table.items():
-            for term in terms:
-                rows.writerow([step, term.driver, f"{term.seconds:.3g}", f"{term.megabytes:.3g}"])
+        table[step] = scaled(step, sizes, *series(runs, step))
+    rows = [
+        (step, term.driver, f"{term.seconds:.3g}", f"{term.megabytes:.3g}")
+        for step, terms in table.items()
+        for term in terms
+    ]
+    write_csv(path, ["step", "driver", "seconds", "megabytes"], rows)
 
 
 def main(flags: Flags) -> None:
     runs, sizes = {}, []
     for images in sorted(flags.rows):
-        with tempfile.TemporaryDirectory(dir=flags.folder) as temporary:
-            os.chdir(temporary)
+        with tempfile.TemporaryDirectory(dir=flags.folder) as temporary, chdir(temporary):
             prepare(images, flags)
             runs[images] = run_steps(images, flags)
             sizes.append(size_here(images, flags))
-            os.chdir(ROOT)
     table = growth(runs, INDEXED if flags.archives else 0.0)
     print(table.to_string(index=False, float_format="{:.1f}".format))
     if flags.write:

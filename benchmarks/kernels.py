@@ -56,13 +56,10 @@ class Flags(cli.Command):
 
 
 class Shards:
-    """The same made-up rows repeated, (n, width) float32; a slice lies within a shard."""
+    """The same rows repeated, (n, width) float32; a slice lies within a shard."""
 
-    def __init__(self, n: int, width: int, seed: int) -> None:
-        self._n, self._shard = (
-            n,
-            np.random.default_rng(seed).standard_normal((SHARD, width), dtype=np.float32),
-        )
+    def __init__(self, n: int, shard: np.ndarray) -> None:
+        self._n, self._shard = n, shard
 
     def __len__(self) -> int:
         return self._n
@@ -75,19 +72,23 @@ class Shards:
         return (self[slice(start, start + SHARD)] for start in range(0, self._n, SHARD))
 
 
+def normal(n: int, width: int, seed: int) -> Shards:
+    """Shards of made-up rows."""
+    generator = np.random.default_rng(seed)
+    return Shards(n, generator.standard_normal((SHARD, width), dtype=np.float32))
+
+
 def units(n: int, seed: int) -> Shards:
     """Shards of unit embeddings."""
-    made = Shards(n, DIM, seed)
-    made._shard = unit(made._shard).astype(np.float32)
-    return made
+    return Shards(n, unit(normal(SHARD, DIM, seed)[:]).astype(np.float32))
 
 
 def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
     """What makes a kernel's inputs of n rows, and gives what is measured."""
 
     def scoring() -> Callable[[], object]:
-        features, texts = Shards(n, WIDTH, 0), units(n, 1)
-        translator = Affine(Shards(DIM, WIDTH, 2)[:DIM], np.ones(DIM, dtype=np.float32))
+        features, texts = normal(n, WIDTH, 0), units(n, 1)
+        translator = Affine(normal(DIM, WIDTH, 2)[:], np.ones(DIM, dtype=np.float32))
         removed = subspace_translator(translator, random_basis(WIDTH, WIDTH // 2, 0, 0))
 
         def run() -> None:
@@ -99,7 +100,7 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
         return run
 
     def ridge() -> Callable[[], object]:
-        features, embeddings = Shards(n, WIDTH, 0), Shards(n, DIM, 1)
+        features, embeddings = normal(n, WIDTH, 0), normal(n, DIM, 1)
 
         def run() -> list[Affine]:
             statistics = RidgeStatistics(WIDTH, DIM)
@@ -115,10 +116,8 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
         return lambda: scan_block(original, equivalent, counts, texts)
 
     def bootstrap() -> Callable[[], object]:
-        scores, strata = (
-            np.random.default_rng(0).standard_normal((n, SCORES)),
-            np.arange(n) % LABELS,
-        )
+        scores = np.random.default_rng(0).standard_normal((n, SCORES))
+        strata = np.arange(n) % LABELS
         return lambda: bootstrap_means(scores, strata, RESAMPLES, 0)
 
     return {"scoring": scoring, "ridge": ridge, "scan": scan, "bootstrap": bootstrap}
@@ -141,18 +140,10 @@ def grow(flags: Flags, folder: Path) -> pd.DataFrame:
     for kernel in kernels(1):
         for n in flags.rows:
             output = folder / "seconds.json"
-            command = [
-                sys.executable,
-                str(Path(__file__).resolve()),
-                "--repeats",
-                str(flags.repeats),
-                "--alone",
-                kernel,
-            ]
-            peak, _ = measure([*command, "--rows", str(n), str(n), "--output", str(output)])
-            rows.append(
-                (kernel, n, float(np.median(read_json(output)["seconds"])), peak * 2**30 / 1e6)
-            )
+            command = [sys.executable, __file__, "--alone", kernel, "--rows", str(n), str(n)]
+            command += ["--repeats", str(flags.repeats), "--output", str(output)]
+            peak, _ = measure(command)
+            rows.append((kernel, n, float(np.median(read_json(output)["seconds"])), peak / 1e6))
     return pd.DataFrame(rows, columns=["kernel", "rows", "s", "MB"])
 
 
@@ -160,15 +151,11 @@ def judge(table: pd.DataFrame, tolerance: float) -> list[str]:
     """Complaints: kernels whose rows get slower, or whose memory grows beyond the scores."""
     wrong = []
     for kernel, mine in table.groupby("kernel", sort=False):
-        per_row, grown = (
-            (mine["s"] / mine["rows"]).to_numpy(),
-            mine["MB"].iloc[-1] - mine["MB"].iloc[0],
-        )
-        if per_row[-1] > (1 + tolerance) * per_row[:-1].min():
-            wrong.append(
-                f"{kernel} takes {100 * (per_row[-1] / per_row[:-1].min() - 1):.0f} % longer "
-                "a row at the largest size"
-            )
+        per_row = (mine["s"] / mine["rows"]).to_numpy()
+        longer = per_row[-1] / per_row[:-1].min() - 1
+        if longer > tolerance:
+            wrong.append(f"{kernel} takes {100 * longer:.0f} % longer a row at the largest size")
+        grown = mine["MB"].iloc[-1] - mine["MB"].iloc[0]
         held = COPIES * 8 * SCORES * mine["rows"].iloc[-1] / 1e6 if kernel == "bootstrap" else 0.0
         if grown > SLACK_MB + held:
             wrong.append(f"{kernel} needs {grown:.0f} MB more at the largest size")
@@ -183,17 +170,11 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.4), layout="constrained")
-        for number, (kernel, mine) in enumerate(table.groupby("kernel", sort=False)):
-            for axis, column in zip(axes, ("s", "MB"), strict=True):
-                axis.plot(
-                    mine["rows"],
-                    mine[column],
-                    color=colour(number),
-                    marker=marker(number),
-                    markersize=4,
-                    label=kernel,
-                )
-        for axis, name in zip(axes, ("processor time [s]", "peak memory [MB]"), strict=True):
+        drawn = {"s": "processor time [s]", "MB": "peak memory [MB]"}
+        for axis, (column, name) in zip(axes, drawn.items(), strict=True):
+            for number, (kernel, mine) in enumerate(table.groupby("kernel", sort=False)):
+                style = {"color": colour(number), "marker": marker(number), "markersize": 4}
+                axis.plot(mine["rows"], mine[column], label=kernel, **style)
             axis.set(xscale="log", xlabel="rows", ylabel=name)
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_yscale("log")

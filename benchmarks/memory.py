@@ -17,9 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
@@ -49,14 +51,6 @@ status = subprocess.call(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
-JOBS = """
-import json
-from dvc.repo import Repo
-print(json.dumps({
-    stage.name: (stage.cmd, [item.def_path for item in (*stage.deps, *stage.outs)])
-    for stage in Repo('.').index.stages
-}))
-"""
 TOWER = """
 import sys
 from pathlib import Path
@@ -64,12 +58,14 @@ from singflow.config import registry
 from singflow.towers import {0}
 {0}.{1}(registry.{2}(Path(sys.argv[1])))
 """
+CLASSIFIER = TOWER.format("classifiers", "load_classifier", "read_model")
+TEXTS = TOWER.format("spaces", "load_text_tower", "read_space")
 TOWERS = {
-    "extract_head": TOWER.format("classifiers", "load_classifier", "read_model"),
-    "extract_features": TOWER.format("classifiers", "load_classifier", "read_model"),
+    "extract_head": CLASSIFIER,
+    "extract_features": CLASSIFIER,
     "embed_images": TOWER.format("spaces", "load_image_tower", "read_space"),
-    "embed_prompts": TOWER.format("spaces", "load_text_tower", "read_space"),
-    "embed_classes": TOWER.format("spaces", "load_text_tower", "read_space"),
+    "embed_prompts": TEXTS,
+    "embed_classes": TEXTS,
 }
 WIDENED = {
     "embeddings": ["embeddings", "image_id", "view"],
@@ -82,13 +78,6 @@ PER_MODEL = [
     *("concepts", "steering", "probes"),
 ]
 PICTURED = ["neighbours", "pictures", "head"]
-
-
-class Job(NamedTuple):
-    """A job of dvc.yaml: its command, and the files and folders that it reads and writes."""
-
-    command: list[str]
-    files: list[str]
 
 
 class Flags(cli.Command):
@@ -135,10 +124,8 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
     Path(".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", ".dvc/config")
     Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    study = with_derived_keys(read_yaml("config/studies/sweep.yaml")) | {
-        "models": models,
-        "spaces": [SPACE],
-    }
+    study = with_derived_keys(read_yaml("config/studies/sweep.yaml"))
+    study |= {"models": models, "spaces": [SPACE]}
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
@@ -150,9 +137,8 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
         study[section]["labels"] = []
     for section, keys in changes.items():
         study[section] |= keys
-    Path("params.yaml").write_text(
-        json.dumps(study)
-    )  # YAML too, and to every reader the same: PyYAML leaves 00008 bare
+    # YAML too, and to every reader the same: PyYAML leaves 00008 bare.
+    Path("params.yaml").write_text(json.dumps(study))
     Path("config/models.yaml").write_text(yaml.safe_dump(entries))
 
 
@@ -173,19 +159,20 @@ def path(artifact: str, model: str = MODELS[0]) -> Path:
     return CATALOG[artifact].at(RESULTS, model=model, space=SPACE, shard="00000")
 
 
-def jobs(steps: Sequence[str] = ()) -> dict[str, Job]:
-    """The job of each step of dvc.yaml, or of the named steps, in the order of dvc.yaml.
+def jobs(steps: Sequence[str] = ()) -> dict[str, tuple[list[str], list[str]]]:
+    """The command of each step of dvc.yaml, or of the named steps, and the files of the command.
 
     It is the job of the first model, shard and space. Raises InputError for a step that dvc.yaml
     does not have.
     """
-    listed = subprocess.run(
-        [sys.executable, "-c", JOBS], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-    first: dict[str, Job] = {}
-    for name, (command, files) in json.loads(listed).items():
-        words = [sys.executable, *shlex.split(command)[1:]]
-        first.setdefault(name.partition("@")[0], Job(words, files))
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    first: dict[str, tuple[list[str], list[str]]] = {}
+    with Repo() as repo:
+        for stage in repo.index.stages:
+            words = [sys.executable, *shlex.split(stage.cmd)[1:]]
+            files = [item.def_path for item in (*stage.deps, *stage.outs)]
+            first.setdefault(stage.name.partition("@")[0], (words, files))
     if unknown := set(steps) - set(first):
         raise InputError(
             f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: "
@@ -195,15 +182,34 @@ def jobs(steps: Sequence[str] = ()) -> dict[str, Job]:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Peak resident memory (GiB) and seconds of a command."""
+    """Peak resident memory (bytes) and seconds of a command."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", LAUNCHER, *command], stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
         raise InputError(f"this command failed: {shlex.join(command)}")
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return int(done.stdout.split()[-1]) / unit, time.perf_counter() - started
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return int(done.stdout.split()[-1]) * unit, time.perf_counter() - started
+
+
+def made_up(images: int, labels: int) -> list[str]:
+    """Write a manifest of images whose labels take turns; the labels."""
+    names, image_id = [f"label {number:04d}" for number in range(labels)], np.arange(images)
+    columns = {"image_id": image_id, "label": np.resize(names, images), "fold": image_id % 5}
+    columns["split"] = np.where(columns["fold"] == 0, "validation", "train")
+    others = dict.fromkeys(("path", "prompt", "sha256"), "-")
+    numbers = dict.fromkeys(("class_index", "width", "height"), 1)
+    write_parquet(path("manifest"), pd.DataFrame(columns).assign(**others, **numbers))
+    return names
+
+
+def program(step: str, **flags: object) -> list[str]:
+    """The command of a step for the first model. The value of a flag may be a list."""
+    given = {"results": RESULTS, "model": MODELS[0], "space": SPACE, "shards": 1} | flags
+    values = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    words = [str(word) for name, own in values.items() for word in (f"--{name}", *own)]
+    return [sys.executable, str(ROOT / f"scripts/{step}.py"), *words]
 
 
 def widen() -> None:
@@ -241,7 +247,8 @@ def benchmark(steps: Sequence[str]) -> pd.DataFrame:
         if step in TOWERS:
             entry = path("model_entry" if step.startswith("extract_") else "space_entry")
             model, _ = measure([sys.executable, "-c", TOWERS[step], str(entry)])
-        rows.append((step, peak, model, max(peak - model, 0.0), seconds))
+        gib = [each / 2**30 for each in (peak, model, max(peak - model, 0.0))]
+        rows.append((step, *gib, seconds))
     return pd.DataFrame(
         rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"]
     )
@@ -263,10 +270,9 @@ def main(flags: Flags) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(f"--folder {folder}: is not empty: name another")
-        os.chdir(folder)
-        prepare(flags.images, flags.classifier)
-        table = benchmark(flags.steps)
-        os.chdir(ROOT)
+        with chdir(folder):
+            prepare(flags.images, flags.classifier)
+            table = benchmark(flags.steps)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     judge(table, flags.limit_gb)
 

@@ -13,13 +13,13 @@ is missed.
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from memory import MODELS, RESULTS, ROOT, SPACE, measure, path
+from memory import made_up, measure, path, program
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -29,8 +29,7 @@ from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import remove, subspace_translator, unit
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import in_blocks
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.translators.ridge import Affine, RidgeStatistics
@@ -108,19 +107,13 @@ def race(contestants: dict[str, Callable[[], object]], flags: Flags) -> dict[str
 
 def scoring(flags: Flags) -> list[float]:
     """Share of the machine's rate; speed-up over the batched version and the loop over images."""
-    features, texts = (
-        normal(flags.images, flags.features),
-        unit(normal(flags.images, flags.dims)).astype(np.float32),
-    )
-    translator = Affine(
-        normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims)
-    )
+    features = normal(flags.images, flags.features)
+    texts = unit(normal(flags.images, flags.dims)).astype(np.float32)
+    weight = normal(flags.dims, flags.features) / np.float32(flags.features**0.5)
+    translator = Affine(weight, normal(flags.dims))
     basis = random_basis(flags.features, flags.null, 0, 0)
-    removed, narrow, square = (
-        subspace_translator(translator, basis),
-        basis.astype(np.float32),
-        normal(flags.square, flags.square),
-    )
+    removed, narrow = subspace_translator(translator, basis), basis.astype(np.float32)
+    square = normal(flags.square, flags.square)
     blocks = [slice(rows[0], rows[-1] + 1) for rows in in_blocks(np.arange(flags.images))]
     few, product_of_squares = min(flags.images, 300), np.empty_like(square)
 
@@ -143,24 +136,19 @@ def scoring(flags: Flags) -> list[float]:
         )
         return image, before - after
 
-    difference = np.abs(
-        ours()[:, :few] - plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))
-    ).max()
+    exact = plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))
+    difference = np.abs(ours()[:, :few] - exact).max()
     if not difference < 1e-3:
         raise InputError(
             f"scores are off by {difference} degrees from those of the plain version in float64"
         )
-    seconds = race(
-        {
-            "scoring": ours,
-            "scoring, batched": lambda: plain(features, texts),
-            "scoring, one image at a time": lambda: [
-                plain(f, t) for f, t in zip(features[:few], texts[:few], strict=True)
-            ],
-            "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
-        },
-        flags,
-    )
+    contestants = {
+        "scoring": ours,
+        "scoring, batched": lambda: plain(features, texts),
+        "scoring, one image at a time": lambda: list(map(plain, features[:few], texts[:few])),
+        "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
+    }
+    seconds = race(contestants, flags)
     own, batched, loop, product = seconds.values()
     rate = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
     return [rate, batched / own, loop / few / (own / flags.images)]
@@ -172,12 +160,8 @@ def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     equivalent = original + np.float32(0.3) * original[::-1]
     for vectors in (original, equivalent, texts):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (
-        original,
-        equivalent,
-        np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels),
-        texts,
-    )
+    n = np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels)
+    return original, equivalent, n, texts
 
 
 def scan_all(
@@ -186,17 +170,17 @@ def scan_all(
     """The blocks of concepts as scan_concepts shares them out among threads."""
     size = block_size(len(n))
     blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
+
+    def sums(block: np.ndarray) -> np.ndarray:
+        return summed_scores(original, equivalent, block)
+
+    def moments(block: np.ndarray) -> dict[str, np.ndarray]:
+        return scan_block(original, equivalent, n, block, common)
+
     with threadpool_limits(1):
-        common = None
-        if len(blocks) > 1:
-            common = sum(
-                map_ahead(
-                    lambda block: summed_scores(original, equivalent, block), blocks, flags.threads
-                )
-            ) / len(texts)
-        for _ in map_ahead(
-            lambda block: scan_block(original, equivalent, n, block, common), blocks, flags.threads
-        ):
+        several = len(blocks) > 1
+        common = sum(map_ahead(sums, blocks, flags.threads)) / len(texts) if several else None
+        for _ in map_ahead(moments, blocks, flags.threads):
             pass
 
 
@@ -232,49 +216,49 @@ def scan(flags: Flags) -> list[float]:
 
     torch.set_num_threads(flags.threads)
     inputs = scan_inputs(flags)
-    difference = max(
-        np.abs(a - b).max()
-        for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True)
-    )
+    both = zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True)
+    difference = max(np.abs(ours - theirs).max() for ours, theirs in both)
     if not difference < 0.05:
         raise InputError(f"moments are off by {difference} degrees from PyTorch's")
     seconds = race(
         {"scan": lambda: scan_all(flags, *inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)},
         flags,
     )
-    peaks = {
-        name: peak(flags, name)
-        for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")
-    }
     own, torchs = (
-        max(peaks["scan"] - peaks["scan, nothing"], 0.0),
-        peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"],
+        peak(flags, name) - peak(flags, f"{name}, nothing") for name in ("scan", "scan, PyTorch")
     )
-    print(f"memory of the scan: {own:.3f} GB; in PyTorch: {torchs:.3f} GB")
-    return [seconds["scan, PyTorch"] / seconds["scan"], own / torchs]
+    print(f"memory of the scan: {max(own, 0.0):.3f} GB; in PyTorch: {torchs:.3f} GB")
+    return [seconds["scan, PyTorch"] / seconds["scan"], max(own, 0.0) / torchs]
+
+
+def summed(parts: Iterable[tuple[np.ndarray, np.ndarray]], flags: Flags) -> RidgeStatistics:
+    """The sums of a ridge over parts of features and embeddings."""
+    statistics = RidgeStatistics(flags.features, flags.dims)
+    for features, embeddings in parts:
+        statistics.update(features, embeddings)
+    return statistics
+
+
+def batches(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The rows of arrays in the blocks of the workflow."""
+    for rows in in_blocks(np.arange(len(arrays[0]))):
+        yield tuple(array[rows] for array in arrays)
 
 
 def ridge(flags: Flags) -> list[float]:
     """Time relative to one Ridge fit, speed-up over a loop over alphas, peak GB of many rows."""
     from sklearn.linear_model import Ridge
 
-    features, embeddings, alphas = (
-        normal(flags.images, flags.features),
-        normal(flags.images, flags.dims),
-        np.logspace(-2, 6, flags.alphas),
-    )
+    features, embeddings = normal(flags.images, flags.features), normal(flags.images, flags.dims)
+    alphas = np.logspace(-2, 6, flags.alphas)
 
     def ours() -> list[Affine]:
-        statistics = RidgeStatistics(flags.features, flags.dims)
-        for rows in in_blocks(np.arange(flags.images)):
-            statistics.update(features[rows], embeddings[rows])
-        return list(statistics.path(alphas))
+        return list(summed(batches(features, embeddings), flags).path(alphas))
 
     def theirs(alpha: float) -> np.ndarray:
-        model = Ridge(alpha=alpha, solver="cholesky").fit(
-            features.astype(np.float64), embeddings.astype(np.float64)
-        )
-        return np.asarray(model.coef_)
+        model = Ridge(alpha=alpha, solver="cholesky")
+        fitted = model.fit(features.astype(np.float64), embeddings.astype(np.float64))
+        return np.asarray(fitted.coef_)
 
     path, reference = ours(), theirs(alphas[-1])
     if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
@@ -294,108 +278,62 @@ def ridge(flags: Flags) -> list[float]:
 
 def stream(flags: Flags) -> list[Affine]:
     """The ridge path of flags.rows rows that come in shards."""
-    statistics = RidgeStatistics(flags.features, flags.dims)
     features, embeddings = normal(4096, flags.features), normal(4096, flags.dims)
-    for start in range(0, flags.rows, 4096):
-        rows = slice(0, min(4096, flags.rows - start))
-        statistics.update(features[rows], embeddings[rows])
-    return list(statistics.path(np.logspace(-2, 6, flags.alphas)))
+    sizes = [min(4096, flags.rows - start) for start in range(0, flags.rows, 4096)]
+    shards = ((features[:size], embeddings[:size]) for size in sizes)
+    return list(summed(shards, flags).path(np.logspace(-2, 6, flags.alphas)))
 
 
-def write_study(flags: Flags, folder: Path) -> list[str]:
-    """Artifacts of a made-up study on which measure_evidence runs, and its command."""
+def write_study(flags: Flags) -> tuple[np.ndarray, np.ndarray]:
+    """Write what measure_evidence reads into the working folder; features and embeddings."""
     n, rank = flags.evidence_images, flags.features - flags.null
     axes = np.linalg.qr(normal(flags.features, flags.features).astype(np.float64))[0]
     spread = np.arange(1, flags.features + 1, dtype=np.float32) ** -0.5
     features = (normal(n, flags.features) * spread) @ axes.T.astype(np.float32)
     embeddings = features[:, : flags.dims] + normal(n, flags.dims) * np.float32(0.1)
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
-    labels = [f"label {number}" for number in range(min(flags.labels, n))]
+    labels = made_up(n, min(flags.labels, n))
+    classes = unit(normal(2, rank, flags.dims))
     tensors = {
         "features": rows | {"features": features},
         "embeddings": rows | {"embeddings": embeddings},
         "head": {"weight": axes[:, :rank].T.astype(np.float32), "bias": normal(rank)},
         "projector": {"null_basis": axes[:, rank:]},
         "texts": {"label_embeddings": unit(normal(len(labels), flags.dims))},
-        "classes": dict(
-            zip(
-                ("class_embeddings", "other_embeddings"),
-                unit(normal(2, rank, flags.dims)),
-                strict=True,
-            )
-        ),
+        "classes": {"class_embeddings": classes[0], "other_embeddings": classes[1]},
     }
     for name, tensor in tensors.items():
-        made = {"weights_sha256": "0", "keep_classes": "null"}
-        write_tensors(folder / path(name), tensor, made)
-    names = {"labels": labels, "concepts": [], "targets": []}
-    write_json(folder / path("names"), names)
-    write_json(
-        folder / path("translator_report"),
-        {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.5}]},
-    )
-    columns = {
-        "image_id": np.arange(n),
-        "path": "",
-        "label": [labels[row % len(labels)] for row in range(n)],
-        "fold": np.arange(n) % 5,
-    }
-    texts = {
-        "prompt": "",
-        "split": np.where(np.arange(n) % 5 == 0, "validation", "train"),
-        "sha256": "",
-    }
-    write_parquet(
-        folder / path("manifest"),
-        pd.DataFrame(columns | texts | dict.fromkeys(["class_index", "width", "height"], 1)),
-    )
-    given = {
-        "results": folder / RESULTS,
-        "model": MODELS[0],
-        "space": SPACE,
-        "shards": 1,
-        "margin": 0.005,
-        "draws": flags.draws,
-        "folds": 5,
-        "confidence": 0.95,
-        "reference": None,
-        "seed": 0,
-        "threads": flags.threads,
-    }
-    return [
-        sys.executable,
-        str(ROOT / "scripts/measure_evidence.py"),
-        "--lambdas",
-        *map(str, LAMBDAS),
-        *(w for k, v in given.items() for w in (f"--{k}", str(v))),
-    ]
+        write_tensors(path(name), tensor, {"weights_sha256": "0", "keep_classes": "null"})
+    write_json(path("names"), {"labels": labels, "concepts": [], "targets": []})
+    curve = [{"lambda": 0.1, "validation_r2": 0.5}]
+    write_json(path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
+    return features, embeddings
 
 
 def evidence(flags: Flags) -> list[float]:
     """Times as long as one ridge path of the same data, and the peak memory (GB)."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        command = write_study(flags, folder)
-        tensors = [
-            read_tensors(folder / path(name), [name])[0][name]
-            for name in ("features", "embeddings")
-        ]
-
-        def fit() -> list[Affine]:
-            statistics = RidgeStatistics(flags.features, flags.dims)
-            for rows in in_blocks(np.arange(flags.evidence_images)):
-                statistics.update(*(tensor[rows] for tensor in tensors))
-            return list(statistics.path(LAMBDAS))
-
-        once = race({"ridge path of the same images": fit}, flags)["ridge path of the same images"]
-        memory, seconds = measure(command)
-        print(f"evidence: {seconds:.3g} s")
-        return [seconds / once, memory * 2**30 / 1e9]
+    command = program(
+        "measure_evidence",
+        margin=0.005,
+        draws=flags.draws,
+        folds=5,
+        confidence=0.95,
+        reference=None,
+        seed=0,
+        threads=flags.threads,
+        lambdas=LAMBDAS,
+    )
+    name = "ridge path of the same images"
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        arrays = write_study(flags)
+        seconds = race({name: lambda: list(summed(batches(*arrays), flags).path(LAMBDAS))}, flags)
+        memory, took = measure(command)
+    print(f"evidence: {took:.3g} s")
+    return [took / seconds[name], memory / 1e9]
 
 
 def run_alone(flags: Flags) -> None:
     """Run the contestant of flags.alone once."""
-    cli.limit_threads(flags.threads)
     if flags.alone == "ridge path":
         stream(flags)
         return
@@ -414,11 +352,7 @@ def peak(flags: Flags, contestant: str) -> float:
     """Peak memory (GB) of a process that runs one contestant."""
     sizes = ("images", "features", "dims", "labels", "concepts", "alphas", "rows", "threads")
     given = [word for name in sizes for word in (f"--{name}", str(getattr(flags, name)))]
-    return (
-        measure([sys.executable, str(Path(__file__).resolve()), *given, "--alone", contestant])[0]
-        * 2**30
-        / 1e9
-    )
+    return measure([sys.executable, __file__, *given, "--alone", contestant])[0] / 1e9
 
 
 def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
@@ -427,9 +361,8 @@ def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
     for name, value in values.items():
         sense, mark = MARKS[name]
         eased = mark / ease if sense == ">=" else mark * ease
-        rows.append(
-            (name, value, f"{sense} {eased:g}", value >= eased if sense == ">=" else value <= eased)
-        )
+        reached = value >= eased if sense == ">=" else value <= eased
+        rows.append((name, value, f"{sense} {eased:g}", reached))
     return pd.DataFrame(rows, columns=["figure", "value", "mark", "reached"])
 
 
@@ -442,21 +375,15 @@ def conclude(table: pd.DataFrame) -> None:
 
 
 def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
     if flags.alone:
         run_alone(flags)
         return
-    cli.limit_threads(flags.threads)
     values: dict[str, float] = {}
-    for part, run in (
-        ("scoring", scoring),
-        ("scan", scan),
-        ("ridge", ridge),
-        ("evidence", evidence),
-    ):
-        if part in flags.parts:
-            values |= zip(
-                [name for name in MARKS if name.startswith(part)], run(flags), strict=True
-            )
+    for run in (scoring, scan, ridge, evidence):
+        if (part := run.__name__) in flags.parts:
+            names = [name for name in MARKS if name.startswith(part)]
+            values |= zip(names, run(flags), strict=True)
     table = judge(values, flags.ease)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     conclude(table)

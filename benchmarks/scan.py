@@ -5,20 +5,17 @@ temporary folder, which needs 5 GB of disk. Prints the peak memory beyond the co
 embeddings. Ends with exit status 1 when it is above the limit.
 """
 
-import os
-import sys
 import tempfile
+from contextlib import chdir
 
 import numpy as np
-import pandas as pd
-from memory import MODELS, RESULTS, ROOT, SPACE, measure, path
+from memory import made_up, measure, path, program
 from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import unit
 from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 
@@ -45,28 +42,21 @@ def prepare(flags: Flags) -> None:
     def normal(*shape: int) -> np.ndarray:
         return generator.standard_normal(shape, dtype=np.float32)
 
-    labels = [f"label {number:04d}" for number in range(flags.labels)]
-    manifest = pd.DataFrame(
-        {"image_id": np.arange(flags.images), "label": np.resize(labels, flags.images)}
-    )
-    texts, numbers = (
-        dict.fromkeys(("path", "prompt", "split", "sha256"), "-"),
-        dict.fromkeys(("class_index", "fold", "width", "height"), 1),
-    )
-    write_parquet(path("manifest"), manifest.assign(**texts, **numbers))
-    places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
-    write_tensors(path("features"), {"features": normal(flags.images, WIDTH), **places}, {})
-    write_tensors(path("projector"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
-    write_tensors(
-        path("translator"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {"kind": "linear"}
-    )
-    write_tensors(
-        path("texts"),
-        {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)},
-        {},
-    )
+    labels, ids = made_up(flags.images, flags.labels), np.arange(flags.images)
     concepts = [f"concept {number:06d}" for number in range(flags.concepts)]
     write_json(path("names"), {"labels": labels, "concepts": concepts})
+    tensors = {
+        "features": {
+            "features": normal(flags.images, WIDTH),
+            "image_id": ids,
+            "view": np.zeros_like(ids, np.int32),
+        },
+        "projector": {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)},
+        "translator": {"weight": normal(DIM, WIDTH), "bias": normal(DIM)},
+        "texts": {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)},
+    }
+    for name, made in tensors.items():
+        write_tensors(path(name), made, {"kind": "linear"})
 
 
 def judge(beyond: float, limit_gb: float) -> None:
@@ -79,17 +69,12 @@ def judge(beyond: float, limit_gb: float) -> None:
 
 
 def main(flags: Flags) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         prepare(flags)
-        command = [sys.executable, str(ROOT / "scripts/scan_concepts.py")]
-        command += ["--results", str(RESULTS), "--model", MODELS[0], "--space", SPACE]
-        command += ["--shards", "1", "--threads", str(flags.threads)]
-        peak, seconds = measure(command)
+        peak, seconds = measure(program("scan_concepts", threads=flags.threads))
         size = path("concepts").stat().st_size / 1e9
-        os.chdir(ROOT)
     texts = flags.concepts * DIM * 4 / 1e9
-    beyond = peak * 2**30 / 1e9 - texts
+    beyond = peak / 1e9 - texts
     print(
         f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, "
         f"{size:.2f} GB written"

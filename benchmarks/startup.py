@@ -60,20 +60,16 @@ def judge(times: pd.Series, limit_s: float) -> None:
 
 def main(flags: Flags) -> None:
     commands = BASELINES | {script: [*PROGRAMS[script], "--help"] for script in flags.scripts}
-    runs = pd.DataFrame(
-        [
-            {name: seconds(command) for name, command in commands.items()}
-            for _ in range(flags.repeats)
-        ]
-    )
+    rounds = [
+        {name: seconds(words) for name, words in commands.items()} for _ in range(flags.repeats)
+    ]
+    runs = pd.DataFrame(rounds)
     table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})
     table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
     print(table.to_string(float_format="%.2f"))
     figures = [script for script in flags.scripts if PROGRAMS[script][0] == "-m"]
-    for names, limit_s in (
-        ([script for script in flags.scripts if script not in figures], flags.limit_s),
-        (figures, flags.figure_limit_s),
-    ):
+    others = [script for script in flags.scripts if script not in figures]
+    for names, limit_s in ((others, flags.limit_s), (figures, flags.figure_limit_s)):
         if names:
             judge(table.loc[names, "minimum s"], limit_s)
 

@@ -20,13 +20,12 @@ STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"]
 
 
-def run(name, *flags, root=ROOT):
-    """A benchmark in a process of its own."""
-    return subprocess.run(
-        [sys.executable, root / f"benchmarks/{name}.py", *map(str, flags)],
-        capture_output=True,
-        text=True,
-    )
+def run(name, *flags, root=ROOT, status=0):
+    """A benchmark in a process of its own: its output and its log."""
+    command = [sys.executable, root / f"benchmarks/{name}.py", *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr[-3000:]
+    return done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -43,22 +42,22 @@ def step_of(command):
     return re.split(r"[./]", program)[-1]
 
 
-def measured(finished, steps):
+def measured(steps, *flags):
     """Check the table of benchmarks/memory.py, run with a limit that no process can keep."""
-    header, *rows = [line.split() for line in finished.stdout.splitlines()]
-    assert header[0] == "step" and [row[0] for row in rows] == steps, finished.stderr[-3000:]
+    said, log = run("memory", *SMALL, "--limit_gb", 0.01, *flags, status=1)
+    header, *rows = map(str.split, said.splitlines())
+    assert header[0] == "step" and [row[0] for row in rows] == steps
     for step, *figures in rows:
         peak, model, besides, seconds = map(float, figures)
         assert peak > 0 and model >= 0 and besides >= 0 and seconds > 0, step
         assert (model > 0) == step.startswith(("extract_", "embed_")), step
         assert abs(model + besides - peak) <= 0.02, step
-    assert finished.returncode == 1
-    assert "above the limit of 0.01 GB" in finished.stderr
+    assert "above the limit of 0.01 GB" in log
 
 
 def test_steps_are_measured_and_a_limit_that_is_too_small_fails():
-    steps = ["resolve_model", "build_manifest", "extract_head", "extract_features"]
-    measured(run("memory", *SMALL, "--limit_gb", "0.01", "--steps", *reversed(steps)), steps)
+    steps = ["resolve_model", "build_manifest", "extract_head"]
+    measured(steps, "--steps", *reversed(steps))
 
 
 def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeypatch, capsys):
@@ -92,12 +91,8 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
 def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(load):
     memory, generator, plain = load("memory"), np.random.default_rng(0), {}
     for name, tensors in memory.WIDENED.items():
-        plain[name] = {
-            tensor: generator.standard_normal((3, 4)).astype(np.float32)
-            if "emb" in tensor
-            else np.arange(3)
-            for tensor in tensors
-        }
+        made = {"emb": generator.standard_normal((3, 4)).astype(np.float32), "other": np.arange(3)}
+        plain[name] = {tensor: made["emb" if "emb" in tensor else "other"] for tensor in tensors}
         write_tensors(memory.path(name), plain[name], {"kind": "some"})
     memory.widen()
     for name, tensors in memory.WIDENED.items():
@@ -122,25 +117,10 @@ def test_the_verdict_names_the_step_that_needs_most(load, capsys):
 
 
 def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(load):
-    finished = run(
-        "scan",
-        "--images",
-        60,
-        "--labels",
-        4,
-        "--concepts",
-        1100,
-        "--threads",
-        1,
-        "--limit_gb",
-        0.01,
-    )
-    assert finished.returncode == 1, finished.stderr[-3000:]
-    assert (
-        finished.stdout.startswith("peak 0.")
-        and "beyond the text embeddings (0.00 GB)" in finished.stdout
-    )
-    assert "above the limit of 0.01 GB" in finished.stderr
+    sizes = ["--images", 60, "--labels", 4, "--concepts", 1100, "--threads", 1]
+    said, log = run("scan", *sizes, "--limit_gb", 0.01, status=1)
+    assert said.startswith("peak 0.") and "beyond the text embeddings (0.00 GB)" in said
+    assert "above the limit of 0.01 GB" in log
     judge = load("scan").judge
     judge(0.99, 1.0)
     with pytest.raises(
@@ -150,13 +130,11 @@ def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(load):
 
 
 def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
-    finished = run(
-        "startup", "--scripts", "summarize", "extract_features", "--repeats", 2, "--limit_s", 1200
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    _, *rows, verdict = finished.stdout.splitlines()
+    scripts = ["summarize", "extract_features"]
+    said, _ = run("startup", "--scripts", *scripts, "--repeats", 2, "--limit_s", 1200)
+    _, *rows, verdict = said.splitlines()
     table = {row[:18].strip(): row[18:].split() for row in rows}
-    assert list(table) == ["python -c pass", "import pandas", "summarize", "extract_features"]
+    assert list(table) == ["python -c pass", "import pandas", *scripts]
     for minimum, median, relative, *_ in table.values():
         assert 0 < float(minimum) <= float(median) and float(relative) >= 0
     assert verdict == "2 of 2 scripts start within 1200 s"
@@ -166,36 +144,13 @@ def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
 
 
 def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors():
-    finished = run(
-        "extraction",
-        "--count",
-        4,
-        "--batch_size",
-        2,
-        "--threads",
-        1,
-        "--repeats",
-        1,
-        "--speedup",
-        1000,
-        "--share",
-        0,
-    )
-    assert finished.returncode == 1 and "a mark is missed: 1000 times" in finished.stderr, (
-        finished.stderr[-3000:]
-    )
-    rows = [
-        re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in finished.stdout.splitlines()[1:7]
-    ]
+    sizes = ["--count", 4, "--batch_size", 2, "--threads", 1, "--repeats", 1]
+    said, log = run("extraction", *sizes, "--speedup", 1000, "--share", 0, status=1)
+    assert "a mark is missed: 1000 times" in log
+    rows = [re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in said.splitlines()[1:7]]
     figures = {name: [float(figure) for figure in row if figure != "-"] for name, *row in rows}
-    assert list(figures) == [
-        "stock",
-        "product",
-        "decoding alone",
-        "forward alone",
-        "reduced decoding",
-        "bfloat16",
-    ]
+    alone = ["decoding alone", "forward alone"]
+    assert list(figures) == ["stock", "product", *alone, "reduced decoding", "bfloat16"]
     assert all(seconds > 0 for row in figures.values() for seconds in row[:3])
     assert figures["stock"][3:] == [0, 0, 0] and len(figures["decoding alone"]) == 3
     assert 0 < figures["product"][3] < 1e-4 < figures["bfloat16"][4] < 0.1
@@ -211,20 +166,10 @@ def test_the_product_is_held_to_its_speed_its_share_and_its_features(load, capsy
         "3.00 times the stock path's speed; features within 1e-05 of its\n"
         "0.95 of what the processor allows for both halves; 0.60 of the slower half alone\n"
     )
-    for off, speedup, share in (
-        (1e-5, 3.1, 0.0),
-        (1e-5, 0.0, 0.96),
-        (2e-4, 0.0, 0.0),
-        (np.nan, 0.0, 0.0),
-    ):
-        with pytest.raises(
-            InputError,
-            match=(
-                f"a mark is missed: {speedup:g} times the stock path, "
-                f"{share:g} of both halves, within 0.0001"
-            ),
-        ):
-            judge(table.assign(largest=off), speedup, share)
+    for off, *marks in ((1e-5, 3.1, 0.0), (1e-5, 0.0, 0.96), (2e-4, 0.0, 0.0), (np.nan, 0.0, 0.0)):
+        missed = "a mark is missed: {:g} times the stock path, {:g} of both halves, within 0.0001"
+        with pytest.raises(InputError, match=missed.format(*marks)):
+            judge(table.assign(largest=off), *marks)
 
 
 @pytest.fixture
@@ -236,8 +181,7 @@ def judge(load):
 def test_the_exponent_of_growth_is_found_beneath_a_start(judge, power):
     seconds = 3 + np.array([1.0, 10**power, 100**power])
     verdict = judge(seconds, np.full(3, 300.0), 100.0)
-    assert verdict["exponent"] == pytest.approx(power)
-    assert verdict["linear"] == (power <= 1)
+    assert verdict["exponent"] == pytest.approx(power) and verdict["linear"] == (power <= 1)
     assert verdict["flat"] and verdict["B/image"] == 0
 
 
@@ -283,29 +227,21 @@ def test_costs_are_scaled_to_what_was_measured_and_memory_is_never_lowered(load,
 GROWTH = ["--rows", 200, 400, 800, "--shard", 200, "--features", 16, "--dims", 8, "--labels", 4]
 
 
-def growing(finished, steps):
+def growing(steps, *flags):
     """Check the table of benchmarks/growth.py, whose sizes are too small for any growth."""
-    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
-    rows = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines()[1:-1]}
+    said, _ = run("growth", *GROWTH, *flags, "--steps", *steps)
+    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines()[1:-1]}
     assert list(rows) == steps
     for row in rows.values():
         assert all(float(figure) > 0 for figure in row[:6]) and row[-2:] == ["True", "True"]
-    assert finished.stdout.endswith(
+    assert said.endswith(
         "time grows no faster than the images, memory by no more than the tables\n"
     )
 
 
 def test_the_growth_of_real_steps_is_measured():
-    steps = ["check_study", "build_manifest", "fit_translator"]
-    growing(
-        run("growth", *GROWTH, "--shard", 80, "--steps", *steps), steps
-    )  # ten shards: 00008 is a name to every reader of params.yaml
-
-
-def test_the_growth_of_a_manifest_of_archives_is_measured():
-    growing(
-        run("growth", *GROWTH, "--archives", 3, "--steps", "build_manifest"), ["build_manifest"]
-    )
+    # Ten shards: 00008 is a name to every reader of params.yaml.
+    growing(["check_study", "build_manifest", "fit_translator"], "--shard", 80, "--archives", 3)
 
 
 NUMERICS = [
@@ -323,33 +259,15 @@ NUMERICS = [
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(load, capsys):
-    sizes = {
-        "images": 200,
-        "features": 32,
-        "null": 8,
-        "dims": 16,
-        "labels": 5,
-        "concepts": 20,
-        "alphas": 3,
-        "rows": 5000,
-        "square": 64,
-    }
-    sizes |= {"evidence_images": 60, "draws": 3}
-    finished = run(
-        "numerics",
-        *(
-            f"--{name}={size}"
-            for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()
-        ),
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
+    sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20}
+    sizes |= {"alphas": 3, "rows": 5000, "square": 64, "evidence_images": 60, "draws": 3}
+    sizes |= {"repeats": 1, "threads": 1, "ease": 1e6}
+    said, _ = run("numerics", *(f"--{name}={size}" for name, size in sizes.items()))
     for name in NUMERICS:
-        (line,) = [
-            line.strip() for line in finished.stdout.splitlines() if line.strip().startswith(name)
-        ]
+        (line,) = [line.strip() for line in said.splitlines() if line.strip().startswith(name)]
         value, _, _, reached = line.removeprefix(name).split()
         assert np.isfinite(float(value)) and reached == "True"
-    assert finished.stdout.endswith("every mark is reached\n")
+    assert said.endswith("every mark is reached\n")
     numerics = load("numerics")
     values = {name: mark for name, (_, mark) in numerics.MARKS.items()}
     assert list(values) == NUMERICS and numerics.judge(values, 1.0)["reached"].all()
@@ -364,31 +282,24 @@ def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(loa
 def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold_its_table(load):
     judge, rows = load("kernels").judge, [10_000, 100_000, 1_000_000]
 
-    def wrong(kernel, seconds, peaks):
+    def wrong(kernel, seconds, *peaks):
         return judge(pd.DataFrame({"kernel": kernel, "rows": rows, "s": seconds, "MB": peaks}), 0.1)
 
-    assert wrong("scan", [0.02, 0.1, 1.09], [200.0, 210.0, 220.0]) == []
-    assert wrong("scan", [0.02, 0.1, 1.2], [200.0] * 3) == [
-        "scan takes 20 % longer a row at the largest size"
-    ]
-    assert wrong("scan", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == [
-        "scan needs 100 MB more at the largest size"
-    ]
-    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == []
-    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 600.0]) == [
-        "bootstrap needs 400 MB more at the largest size"
-    ]
+    level, more = [0.02, 0.1, 1.0], "needs {} MB more at the largest size"
+    assert wrong("scan", [0.02, 0.1, 1.09], 200.0, 210.0, 220.0) == []
+    slower = wrong("scan", [0.02, 0.1, 1.2], 200.0, 200.0, 200.0)
+    assert slower == ["scan takes 20 % longer a row at the largest size"]
+    assert wrong("scan", level, 200.0, 210.0, 300.0) == [f"scan {more.format(100)}"]
+    assert wrong("bootstrap", level, 200.0, 210.0, 300.0) == []
+    assert wrong("bootstrap", level, 200.0, 210.0, 600.0) == [f"bootstrap {more.format(400)}"]
 
 
 def test_the_growth_of_the_kernels_is_measured_and_drawn(tmp_path):
     plot = tmp_path / "growth.png"
-    finished = run(
-        "kernels", "--rows", 9000, 10000, "--repeats", 1, "--tolerance", 100, "--plot", plot
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
-    rows = [line.split() for line in finished.stdout.splitlines()[1:9]]
-    assert [(row[0], row[1]) for row in rows] == [
-        (k, n) for k in ("scoring", "ridge", "scan", "bootstrap") for n in ("9000", "10000")
-    ]
+    sizes = ["--rows", 9000, 10000, "--repeats", 1, "--tolerance", 100]
+    said, _ = run("kernels", *sizes, "--plot", plot)
+    rows = [line.split() for line in said.splitlines()[1:9]]
+    kernels = ("scoring", "ridge", "scan", "bootstrap")
+    assert [row[:2] for row in rows] == [[name, n] for name in kernels for n in ("9000", "10000")]
     assert all(float(figure) > 0 for row in rows for figure in row[2:])
     assert plot.read_bytes().startswith(b"\x89PNG")
