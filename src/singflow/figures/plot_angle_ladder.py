@@ -6,76 +6,60 @@ from matplotlib.figure import Figure
 from singflow import cli
 from singflow.analyses.tables import qualify
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import read_models, read_parquet, write_table
+from singflow.artifacts.tables import write_table
 from singflow.figures.picture_grid import (
     ORIGINAL,
     Cell,
-    Sets,
+    Rows,
     cell_of,
     closeups,
     draw_grid,
     name_row,
-    of_figure,
     prompts_of,
 )
-from singflow.figures.style import write_figure
+from singflow.figures.style import Frames, read_study, write_figure
+
+COLUMNS = (
+    "space model n path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"
+    " reachable"
+)
 
 
-def tabulate(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
+def tabulate(sets: Frames, manifest: pd.DataFrame) -> pd.DataFrame:
     """The numbers of figure 10: one row per space and step; NaN for a step out of reach."""
-    blocks = []
-    for space, model, frame in closeups(sets):
-        steps = of_figure(frame, "fig10").assign(space=space, model=model)
-        steps["path"] = manifest["path"].iloc[steps["image_id"]].to_numpy()
-        steps["n"], steps["reachable"] = 1, steps["is_deg"].notna()
-        blocks.append(steps)
-    columns = [
-        "space",
-        "model",
-        "n",
-        "path",
-        "label",
-        "text",
-        "target_is_deg",
-        "is_deg",
-        "as_text_deg",
-        "as_label_deg",
-        "logit_change",
-        "reachable",
-    ]
-    return pd.concat(blocks)[columns]
+    steps = pd.concat(
+        found.assign(space=space, model=model) for space, model, _, found in closeups(sets, "fig10")
+    )
+    path = manifest["path"].iloc[steps["image_id"]].to_numpy()
+    steps = steps.assign(n=1, path=path, reachable=steps["is_deg"].notna())
+    return steps[COLUMNS.split()]
 
 
-def draw(sets: Sets, table: pd.DataFrame) -> Figure:
+def draw(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image steered by growing angles, to show what a degree means: one row per space."""
-    rows = []
-    frames = pd.concat(of_figure(frame, "fig10") for _, _, frame in closeups(sets))
-    wanted = sorted(frames["target_is_deg"].dropna().unique())
-    for space, model, frame in closeups(sets):
-        mine = of_figure(frame, "fig10")
-        cells = [Cell(of_figure(frame, "photo").iloc[0]), cell_of(mine[mine["change"] == ORIGINAL])]
-        cells += [
-            cell_of(mine[mine["target_is_deg"] == target], "out of reach") for target in wanted
-        ]
+    shown = closeups(sets, "fig10")
+    everything = pd.concat(steps for *_, steps in shown)
+    wanted = sorted(everything["target_is_deg"].dropna().unique())
+    rows: Rows = []
+    for space, model, photos, steps in shown:
+        cells = [Cell(photos.iloc[0]), cell_of(steps[steps["change"] == ORIGINAL])]
+        cells += [cell_of(steps[steps["target_is_deg"] == deg], "out of reach") for deg in wanted]
         rows.append((name_row(model, space, table, sets), cells))
-    prompts = prompts_of(sets, "fig10")
+    prompts = prompts_of(everything)
     title = (
         f"What a degree means: steered toward {prompts[0]!r}"
         if prompts
         else "No prompt to steer toward"
     )
-    return draw_grid(
-        title, rows, ["photo", "0 degrees", *(f"{target:g} degrees" for target in wanted)], sets
-    )
+    columns = ["photo", "0 degrees", *(f"{target:g} degrees" for target in wanted)]
+    return draw_grid(title, rows, columns, sets)
 
 
-class Flags(cli.Selection):
-    pass
+class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    sets = flags.gather("pictures", lambda path: read_parquet(path, "pictures"))
-    models = read_models(flags.path("tables/models.csv"))
+    sets, models = read_study(flags, "pictures")
     rows = tabulate(sets, read_manifest(flags.path("manifest")))
     write_table(flags.path("tables/angle_ladder.csv"), qualify(rows, models))
     write_figure(flags, "fig10", draw(sets, models))

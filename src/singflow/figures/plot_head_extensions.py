@@ -4,11 +4,9 @@ table.
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from singflow import cli
@@ -16,73 +14,66 @@ from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.head_extension import ENOUGH, enough
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
-from singflow.figures.style import STYLE, caption, colour, marker, of_space, write_figure
+from singflow.figures.style import (
+    Frames,
+    Look,
+    blocks,
+    caption,
+    colour,
+    key,
+    marker,
+    of_space,
+    pairs_of,
+    styled,
+    write_figure,
+)
 
 D = ["n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]  # columns of tables/models.csv
 
 
-def tabulate(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
+def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
     """One row per model: D with its interval, and the directions that give 90 % of it.
 
-    curves: space -> model -> table of head_extension(). models: tables/models.csv. directions_90 is
-    missing where all directions add nothing.
+    curves: tables of head_extension(). models: tables/models.csv. directions_90 is missing where
+    all directions add nothing.
     """
-    rows = [
-        (space, model, enough(curve))
-        for space, tables in curves.items()
-        for model, curve in tables.items()
-    ]
-    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"]).astype(
-        {"directions_90": "Int64"}
-    )
+    rows = [(space, model, enough(curve)) for space, model, curve in pairs_of(curves)]
+    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"])
+    table = table.astype({"directions_90": "Int64"})
     facts = models[["space", "model", *D]]
     return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)
 
 
-def draw(
-    curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame
-) -> Figure:
+@styled
+def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D with its interval against the number of visible null directions, one panel per space.
 
     The marker of a model is where 90 % of D is reached. It is hollow and at the end of the curve if
     the interval of D is not above 0.
     """
-    with plt.rc_context(STYLE):
-        height = 3.2 + 0.17 * max(map(len, curves.values()))
-        figure = plt.figure(figsize=(6.5, len(curves) * height), layout="constrained")
-        for subfigure, (space, tables) in zip(
-            figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True
-        ):
-            found: dict[str, dict[str, Any]] = of_space(rows, space).to_dict("index")  # type: ignore[assignment]
-            named = of_space(models, space)
-            axes = subfigure.subplots()
-            handles = []
-            for number, (model, curve) in enumerate(tables.items()):
-                above = found[model]["unique_r2_low"] > RESOLUTION
-                look: dict[str, Any] = {
-                    "color": colour(number),
-                    "lw": 1.4,
-                    "marker": marker(number),
-                    "ms": 6,
-                }
-                look["mfc"] = colour(number) if above else "white"
-                at = [int(found[model]["directions_90"]) if above else len(curve) - 1]
-                low, middle, high = (
-                    100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high")
-                )
-                axes.fill_between(
-                    curve["directions"], low, high, color=colour(number), alpha=0.12, lw=0
-                )
-                axes.plot(curve["directions"], middle, markevery=at, **look)
-                handles.append(
-                    Line2D([], [], **look, label=f"{caption(model, named)}: {_said(found[model])}")
-                )
-            axes.axhline(0, color="0.6", lw=0.8, zorder=0)
-            axes.set_ylabel("D (%)")
-            _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
-            subfigure.suptitle(f"What visible null directions add, space {space}", fontsize=11)
-            subfigure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=8)
-        return figure
+    height = 3.2 + 0.17 * max(map(len, curves.values()))
+    figure, subfigures = blocks(len(curves), 6.5, len(curves) * height)
+    for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
+        found: dict[str, dict[str, Any]] = of_space(rows, space).to_dict("index")  # type: ignore[assignment]
+        named = of_space(models, space)
+        axes = subfigure.subplots()
+        handles = []
+        for number, (model, curve) in enumerate(tables.items()):
+            row, x = found[model], curve["directions"]
+            above = row["unique_r2_low"] > RESOLUTION
+            look: Look = {"color": colour(number), "marker": marker(number), "lw": 1.4, "ms": 6}
+            look["mfc"] = colour(number) if above else "white"
+            at = [int(row["directions_90"]) if above else len(curve) - 1]
+            low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
+            axes.fill_between(x, low, high, color=colour(number), alpha=0.12, lw=0)
+            axes.plot(x, middle, markevery=at, **look)
+            handles.append(key(f"{caption(model, named)}: {_said(row)}", **look))
+        axes.axhline(0, color="0.6", lw=0.8, zorder=0)
+        axes.set_ylabel("D (%)")
+        _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
+        subfigure.suptitle(f"What visible null directions add, space {space}", fontsize=11)
+        subfigure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=8)
+    return figure
 
 
 def _said(row: dict[str, Any]) -> str:
@@ -95,10 +86,8 @@ def _said(row: dict[str, Any]) -> str:
     size = f"D {d:z.2f} % " + ("(no interval)" if pd.isna(low) else f"[{low:z.2f}, {high:z.2f}]")
     if not row["unique_r2_low"] > RESOLUTION:
         return f"{size}, not beyond chance"
-    return (
-        f"{size}, {100 * ENOUGH:g} % of it with {row['directions_90']} of {row['null_dim']} "
-        "directions"
-    )
+    few = f"{row['directions_90']} of {row['null_dim']} directions"
+    return f"{size}, {100 * ENOUGH:g} % of it with {few}"
 
 
 def _ticks(axes: Axes, most: int) -> None:
@@ -106,13 +95,11 @@ def _ticks(axes: Axes, most: int) -> None:
     ticks = [0, *(2**power for power in range(max(most, 1).bit_length()))]
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(-0.15, max(most, 1) * 1.1)
-    axes.set_xlabel("null directions visible")
-    axes.grid(axis="y", color="0.92", lw=0.6)
+    axes.set(xlim=(-0.15, max(most, 1) * 1.1), xlabel="null directions visible")
+    axes.grid(axis="y", color="0.92", lw=0.6)  # above the intervals
 
 
-class Flags(cli.Selection):
-    pass
+class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:

@@ -3,7 +3,6 @@
 import textwrap
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +13,17 @@ from singflow.analyses.probes import KINDS, correlate
 from singflow.analyses.tables import qualify
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
-from singflow.figures.style import STYLE, caption, colour, marker, of_space, write_figure
+from singflow.figures.style import (
+    Look,
+    blocks,
+    caption,
+    colour,
+    marker,
+    of_space,
+    say,
+    styled,
+    write_figure,
+)
 
 ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
 
@@ -30,140 +39,88 @@ def tabulate(
     parts = []
     for space, reports in probes.items():
         part = pd.DataFrame(
-            [
-                {"space": space, "model": model, "n": report["n_test"], **report}
-                for model, report in reports.items()
-            ]
+            {"space": space, "model": model, "n": report["n_test"], **report}
+            for model, report in reports.items()
         )
         before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
         parts.append(part.assign(**correlate(before, after, confidence)))
     return qualify(pd.concat(parts, ignore_index=True), models)
 
 
+@styled
 def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
     """Accuracy after translation against accuracy before: one panel per space, one point per model.
 
     A panel in which nothing can be probed gives the reason.
     """
     spaces = probes["space"].unique()
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(7.8, 4.6 * len(spaces)), layout="constrained")
-        for subfigure, space in zip(
-            figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True
-        ):
-            axes = subfigure.subplots()
-            mine = probes[probes["space"] == space]
-            axes.set_title(_title(mine), loc="left", fontsize=9)
-            axes.set_xlabel("accuracy on principal features")
-            axes.set_ylabel("accuracy on translated principal features")
-            axes.set_aspect("equal")
-            if mine["accuracy_principal"].isna().all():
-                axes.set(xticks=[], yticks=[])
-                reason = "nothing can be probed: " + "; ".join(mine["note"].unique())
-                axes.text(
-                    0.5,
-                    0.5,
-                    textwrap.fill(reason, 44),
-                    ha="center",
-                    va="center",
-                    transform=axes.transAxes,
-                )
-                continue
-            _points(axes, mine, of_space(table, space))
-            _lines(axes, mine)
-            note = f"bars: {100 * confidence:g} % intervals over test images"
-            place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
-            axes.legend(**place, fontsize=8, title=note, title_fontsize=8, alignment="left")
-        return figure
+    figure, subfigures = blocks(len(spaces), 7.8, 4.6 * len(spaces))
+    for subfigure, space in zip(subfigures, spaces, strict=True):
+        axes = subfigure.subplots()
+        mine = probes[probes["space"] == space]
+        axes.set_title(_title(mine), loc="left", fontsize=9)
+        axes.set_xlabel("accuracy on principal features")
+        axes.set_ylabel("accuracy on translated principal features")
+        axes.set_aspect("equal")
+        if mine["accuracy_principal"].isna().all():
+            axes.set(xticks=[], yticks=[])
+            reason = f"nothing can be probed: {'; '.join(mine['note'].unique())}"
+            say(axes, textwrap.fill(reason, 44), va="center")
+            continue
+        _points(axes, mine, of_space(table, space))
+        _lines(axes, mine)
+        note = f"bars: {100 * confidence:g} % intervals over test images"
+        place: Look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
+        axes.legend(**place, fontsize=8, title=note, title_fontsize=8, alignment="left")
+    return figure
 
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    lines = [
-        f"space {first['space']}: "
-        + (
-            first["pearson_note"]
-            if pd.isna(first["pearson"])
-            else f"Pearson {first['pearson']:.3f}"
-        )
-    ]
+    found = first["pearson_note"]
     if pd.notna(first["pearson"]):
-        interval = (
-            f" [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]"
-            if pd.notna(first["pearson_low"])
-            else ", no interval"
-        )
-        lines[0] += f"{interval}, {first['pearson_n']} models"
-    left_out = (
-        f" ({first['n_labels_left_out']} of one image left out)"
-        if first["n_labels_left_out"]
-        else ""
-    )
-    seen = (
-        f" ({first['n_test_in_sample']} in the translator's sample)"
-        if first["n_test_in_sample"]
-        else ""
-    )
-    return "\n".join(
-        [
-            *lines,
-            f"{first['classifier']}; test images: {first['n']}{seen}, labels: "
-            f"{first['n_labels']}{left_out}",
-        ]
+        low, high = first["pearson_low"], first["pearson_high"]
+        interval = f" [{low:.3f}, {high:.3f}]" if pd.notna(low) else ", no interval"
+        found = f"Pearson {first['pearson']:.3f}{interval}, {first['pearson_n']} models"
+    n_out, n_seen = first["n_labels_left_out"], first["n_test_in_sample"]
+    left_out = f" ({n_out} of one image left out)" if n_out else ""
+    seen = f" ({n_seen} in the translator's sample)" if n_seen else ""
+    return (
+        f"space {first['space']}: {found}\n{first['classifier']}; test images: {first['n']}{seen}, "
+        f"labels: {first['n_labels']}{left_out}"
     )
 
 
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
+    edge: Look = {"ms": 7, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3}
     for number, row in enumerate(rows.to_dict("records")):
         name = caption(row["model"], models)
+        look: Look = {"ls": "", "marker": marker(number), "color": colour(number)}
         if pd.isna(row["accuracy_principal"]):
-            axes.plot(
-                [],
-                [],
-                ls="",
-                marker=marker(number),
-                color=colour(number),
-                label=f"{name}: {row['note']}",
-            )
+            axes.plot([], [], label=f"{name}: {row['note']}", **look)
             continue
-        x, y = row["accuracy_principal"], row["accuracy_translated"]
-        axes.errorbar(
-            x,
-            y,
-            fmt=marker(number),
-            color=colour(number),
-            xerr=[[x - row["accuracy_principal_low"]], [row["accuracy_principal_high"] - x]],
-            yerr=[[y - row["accuracy_translated_low"]], [row["accuracy_translated_high"] - y]],
-            ms=7,
-            mec="black",
-            mew=0.5,
-            elinewidth=0.7,
-            zorder=3,
-            label=name,
+        x, y = (row[f"accuracy_{kind}"] for kind in KINDS)
+        across, up = (
+            [[middle - row[f"accuracy_{kind}_low"]], [row[f"accuracy_{kind}_high"] - middle]]
+            for kind, middle in zip(KINDS, (x, y), strict=True)
         )
+        axes.errorbar(x, y, xerr=across, yerr=up, label=name, **look, **edge)
 
 
 def _lines(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw the diagonal and chance; chance is outside the view if it is far below the points."""
-    low, high, chance = (
-        float(rows[ENDS].min().min()),
-        float(rows[ENDS].max().max()),
-        float(rows["chance"].dropna().iloc[0]),
-    )
+    ends = rows[ENDS].to_numpy(np.float64)
+    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+    chance = float(rows["chance"].dropna().iloc[0])
     near = low - chance <= 2 * (high - low)
     start, end = (min(low, chance) if near else low), max(high, chance)
     margin = 0.05 * (end - start)
     axes.set(xlim=(start - margin, end + margin), ylim=(start - margin, end + margin))
-    axes.axline((0, 0), slope=1, color="0.6", lw=1, label="equal accuracy", zorder=1)
-    axes.axhline(
-        chance,
-        color="0.6",
-        lw=1,
-        ls=":",
-        label=f"chance: {chance:.3f}" + ("" if near else ", outside"),
-        zorder=1,
-    )
-    axes.axvline(chance, color="0.6", lw=1, ls=":", zorder=1)
+    look: Look = {"color": "0.6", "lw": 1, "zorder": 1}
+    axes.axline((0, 0), slope=1, label="equal accuracy", **look)
+    said = f"chance: {chance:.3f}" + ("" if near else ", outside")
+    axes.axhline(chance, ls=":", label=said, **look)
+    axes.axvline(chance, ls=":", **look)
 
 
 class Flags(cli.Selection):

@@ -1,6 +1,5 @@
 """Draw figure 3: IS against AS of every image, and their means."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,10 +7,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
 from singflow import cli
-from singflow.artifacts.tables import read_models, read_parquet
-from singflow.figures.style import STYLE, caption, colour, marker, of_space, write_figure
+from singflow.figures.style import (
+    Frames,
+    Look,
+    caption,
+    colour,
+    marker,
+    of_space,
+    panels,
+    read_study,
+    styled,
+    write_figure,
+)
 
 FLOOR = "floor: null components that tell nothing"
+HATCHES = {"plain": None, "hatched": "///"}
+LEGEND: Look = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5}
 
 
 def covariance_ellipse(
@@ -29,139 +40,89 @@ def covariance_ellipse(
     return points.mean(axis=0), float(width), float(height), float(angle)
 
 
-def draw(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
+@styled
+def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     """One row per space: (a) AS and IS of images, (b) means of IS and |AS|, (c) their ratio."""
-    with plt.rc_context(STYLE):
-        most = max(map(len, scores.values()))
-        figure, grid = plt.subplots(
-            len(scores),
-            3,
-            figsize=(11.5, max(3.6, 1.6 + 0.38 * most) * len(scores)),
-            squeeze=False,
-            width_ratios=[1.5, 1.1, 0.8],
-            layout="constrained",
-        )
-        for axes, (space, models) in zip(grid, scores.items(), strict=True):
-            rows = of_space(table, space)
-            _scatter(axes[0], models, rows, space)
-            _bars(axes[1], rows, ["is", "as_abs"], ["IS", "|AS|"], "degrees")
-            _bars(axes[2], rows, ["is_per_as"], ["IS / |AS|"], "ratio")
-            axes[2].set_yticklabels([])
-            axes[0].set_title(f"(a) every image, space {space}", loc="left")
-            axes[1].set_title("(b) means with 95 % intervals", loc="left")
-            axes[2].set_title("(c) ratio of means", loc="left")
-        return figure
+    most = max(map(len, scores.values()))
+    size = (11.5, max(3.6, 1.6 + 0.38 * most) * len(scores))
+    figure, grid = panels(len(scores), 3, size, width_ratios=[1.5, 1.1, 0.8])
+    for (images, means, ratios), (space, models) in zip(grid, scores.items(), strict=True):
+        rows = of_space(table, space)
+        _scatter(images, models, rows)
+        _bars(means, rows, {"is": "IS", "as_abs": "|AS|"})
+        _bars(ratios, rows, {"is_per_as": "IS / |AS|"})
+        ratios.set_yticklabels([])
+        images.set_title(f"(a) every image, space {space}", loc="left")
+        means.set_title("(b) means with 95 % intervals", loc="left")
+        ratios.set_title("(c) ratio of means", loc="left")
+    return figure
 
 
-def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, space: str) -> None:
+def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame) -> None:
     axes.axvline(0, color="0.85", lw=0.8, zorder=0)
     for number, (model, scores) in enumerate(models.items()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        axes.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=14,
-            alpha=0.55 if len(points) < 500 else 0.25,
-            color=colour(number),
-            linewidths=0,
-            marker=marker(number),
-            label=caption(model, rows),
-            rasterized=len(points) > 2000,
-        )
+        look: Look = {"color": colour(number), "marker": marker(number), "linewidths": 0, "s": 14}
+        dots = axes.scatter(*points.T, label=caption(model, rows), **look)
+        dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 2000)
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
-            axes.add_patch(
-                Ellipse(
-                    (centre[0], centre[1]),
-                    width,
-                    height,
-                    angle=angle,
-                    fill=False,
-                    color=colour(number),
-                    lw=1.4,
-                )
-            )
+            line: Look = {"fill": False, "color": colour(number), "lw": 1.4}
+            axes.add_patch(Ellipse(tuple(centre), width, height, angle=angle, **line))
     axes.autoscale_view()
-    axes.set_xlabel("AS toward the image's own label (degrees)")
-    axes.set_ylabel("IS (degrees)")
-    legend = axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        borderaxespad=5,
-        ncols=1 if len(models) < 4 else 2,
-        fontsize=8,
-    )
+    axes.set(xlabel="AS toward the image's own label (degrees)", ylabel="IS (degrees)")
+    legend = axes.legend(ncols=1 if len(models) < 4 else 2, fontsize=8, **LEGEND)
     for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
 
 
-def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], unit: str) -> None:
-    positions = np.arange(len(rows))
-    width = 0.8 / len(columns)
+def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
+    """Bars of one or two scores (columns and names); those of the second are hatched."""
+    positions, width = np.arange(len(rows)), 0.8 / len(scores)
     colours = [colour(number) for number in range(len(rows))]
-    for number, (column, name) in enumerate(zip(columns, names, strict=True)):
+    for number, (column, hatch) in enumerate(zip(scores, HATCHES.values(), strict=False)):
         mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
-        mean = mean.astype(float).fillna(0.0)
-        low, high = (rows[f"{column}_{end}"].astype(float).fillna(0.0) for end in ("low", "high"))
-        offset = (number - (len(columns) - 1) / 2) * width
-        bars = axes.barh(
-            positions + offset,
-            mean,
-            width * 0.92,
-            xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
-            color=colours,
-            hatch=None if number == 0 else "///",
-            edgecolor="white" if number else "none",
-            error_kw={"lw": 1, "capsize": 2},
-            label=name,
+        mean, low, high = (
+            values.astype(float).fillna(0.0)
+            for values in (mean, rows[f"{column}_low"], rows[f"{column}_high"])
         )
+        places = positions + (number - (len(scores) - 1) / 2) * width
+        ends = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
+        look: Look = {"color": colours, "hatch": hatch, "edgecolor": "white" if hatch else "none"}
+        whiskers = {"lw": 1, "capsize": 2}
+        bars = axes.barh(places, mean, width * 0.92, xerr=ends, error_kw=whiskers, **look)
         values = [f"{value:.1f}" for value in mean]
         if column != "is":
             axes.bar_label(bars, values, fontsize=7, padding=2)
-        else:
-            axes.bar_label(
-                bars, values, fontsize=7, label_type="center", color="white", fontweight="bold"
-            )
-            known = rows["floor_is_mean"].notna().to_numpy()
-            if known.any():
-                axes.plot(
-                    rows["floor_is_mean"][known],
-                    (positions + offset)[known],
-                    "|",
-                    color="black",
-                    ms=13,
-                    mew=2,
-                    label=FLOOR,
-                )
+            continue
+        inside: Look = {"label_type": "center", "color": "white", "fontweight": "bold"}
+        axes.bar_label(bars, values, fontsize=7, **inside)
+        known = rows["floor_is_mean"].notna().to_numpy()
+        if known.any():
+            floors = rows["floor_is_mean"][known]
+            axes.plot(floors, places[known], "|", color="black", ms=13, mew=2, label=FLOOR)
     axes.set_yticks(positions, [caption(model, rows, "\n") for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
     axes.margins(x=0.15)
-    if len(columns) > 1:
-        handles = [
-            Rectangle(
-                (0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white"
-            )
-            for n in range(len(columns))
-        ]
-        said = [
-            f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)
-        ]
-        floors, texts = axes.get_legend_handles_labels()
-        drawn = [handle for handle, name in zip(floors, texts, strict=True) if name == FLOOR]
-        shown = {"handles": [*handles, *drawn], "labels": [*said, *[FLOOR] * len(drawn)]}
-        axes.legend(
-            **shown, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5
-        )
+    names = " and ".join(scores.values())
+    axes.set_xlabel(names)
+    if len(scores) == 1:
+        return
+    axes.set_xlabel(f"{names} (degrees)")
+    box: Look = {"facecolor": "0.5", "edgecolor": "white"}
+    patches = [
+        Rectangle((0, 0), 1, 1, hatch=hatch, label=f"{name} ({how})", **box)
+        for name, (how, hatch) in zip(scores.values(), HATCHES.items(), strict=True)
+    ]
+    floor, _ = axes.get_legend_handles_labels()
+    axes.legend(handles=[*patches, *floor], fontsize=8, **LEGEND)
 
 
-class Flags(cli.Selection):
-    pass
+class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    scores = flags.gather("scores", lambda path: read_parquet(path, "scores"))
-    write_figure(flags, "fig3", draw(scores, read_models(flags.path("tables/models.csv"))))
+    write_figure(flags, "fig3", draw(*read_study(flags, "scores")))
 
 
 if __name__ == "__main__":

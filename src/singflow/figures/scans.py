@@ -9,15 +9,15 @@ from singflow.analyses.concepts import contrast
 from singflow.artifacts.tables import iterate_row_groups, read_rows
 from singflow.cli import Selection
 from singflow.errors import check_labels
-from singflow.figures.style import caption, of_space
+from singflow.figures.style import Frames, caption, of_space
 
 CONTRAST = "contrast: AS less its mean over concepts (degrees)"
 SHADES = plt.get_cmap("RdBu_r")  # safe for colour-blind readers, white at 0
 
-Scans = dict[str, dict[str, pd.DataFrame]]  # space -> model -> scan
 
-
-def read_scans(flags: Selection, wanted: list[str], most: int, key: str) -> tuple[Scans, list[str]]:
+def read_scans(
+    flags: Selection, wanted: list[str], most: int, key: str
+) -> tuple[Frames, list[str]]:
     """The scans of the labels that choose_labels() returns, and these labels."""
     first = flags.path("concepts", space=flags.spaces[0], model=flags.models[0])
     block = next(iterate_row_groups(first, ["label"], ["label", "n"]))
@@ -49,12 +49,6 @@ def count_images(count: int) -> str:
 def caption_in(space: str, model: str, table: pd.DataFrame) -> str:
     rows = of_space(table, space)
     return caption(model, rows) + ("" if int(rows["null_dim"][model]) else " (no null space)")
-
-
-def panels_of(scans: Scans) -> list[tuple[str, str, pd.DataFrame]]:
-    return [
-        (space, model, scan) for space, models in scans.items() for model, scan in models.items()
-    ]
 
 
 def shades_up_to(largest: float) -> ScalarMappable:

@@ -1,18 +1,23 @@
-"""Colours, style and captions of all figures, and figure files without dates."""
+"""Style, captions and files of all figures, and what their modules do alike."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 
 from singflow.artifacts.files import write_bytes
-from singflow.cli import Step
+from singflow.artifacts.tables import read_models, read_parquet
+from singflow.cli import Selection, Step
 
 plt.rcdefaults()  # ignore the user's matplotlibrc
 # Palette of Okabe and Ito, safe for colour-blind readers; black last.
@@ -29,6 +34,11 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,
 }
+styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw
+
+Item = TypeVar("Item")
+Look = dict[str, Any]  # keyword arguments of Matplotlib
+Frames = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table
 
 
 def colour(number: int) -> str:
@@ -63,6 +73,17 @@ def write_figure(flags: Step, name: str, figure: Figure) -> None:
     save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in ("png", "pdf")))
 
 
+def read_study(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:
+    """The tables of an artifact of all models and spaces, and tables/models.csv."""
+    frames = flags.gather(artifact, lambda path: read_parquet(path, artifact))
+    return frames, read_models(flags.path("tables/models.csv"))
+
+
+def pairs_of(gathered: dict[str, dict[str, Item]]) -> list[tuple[str, str, Item]]:
+    """Space, model, and what was gathered of them."""
+    return [(space, model, item) for space, of in gathered.items() for model, item in of.items()]
+
+
 def of_space(table: pd.DataFrame, space: str) -> pd.DataFrame:
     """The rows of a space in a table of the study, by model."""
     return table[table["space"] == space].set_index("model")
@@ -81,9 +102,35 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     mine = rows.loc[[model]]
     said = list(mine["marks"].unique())
     if len(said) > 1:
-        said = [
-            f"{marks} in {space}"
-            for space, marks in zip(mine["space"], mine["marks"], strict=True)
-            if marks
-        ]
+        spaces_and_marks = zip(mine["space"], mine["marks"], strict=True)
+        said = [f"{marks} in {space}" for space, marks in spaces_and_marks if marks]
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")
+
+
+def panels(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `size` inches with a grid (rows, columns) of axes."""
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+
+
+def blocks(count: int, width: float, height: float) -> tuple[Figure, Iterable[SubFigure]]:
+    """A figure with `count` subfigures, one below the other: one for each space."""
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]
+
+
+def grid_lines(axes: Axes, axis: Any) -> None:
+    """Pale lines behind everything else."""
+    axes.grid(axis=axis, color="0.92", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def key(label: str, **look: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def say(axes: Axes, text: str, **look: Any) -> None:
+    """Write a text in the middle of axes that show nothing else."""
+    axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, **look)
