@@ -2,7 +2,6 @@
 wording of these classes.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +10,16 @@ from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.config.registry import OpenCLIPEntry, read_space
 from singflow.data.manifest import read_classes
-from singflow.towers.parameters import Prompts
-from singflow.towers.text_cache import TextCache
+from singflow.towers.text_cache import TextFlags
 
 
-class Flags(Prompts, cli.Step):
-    space: str
+class Flags(TextFlags):
     model: str
     classes: Path
-    device: str
-    threads: int
 
 
 def main(flags: Flags) -> None:
-    import torch
-
-    from singflow.towers.classifiers import weights_sha256
-    from singflow.towers.device import pick_device
-    from singflow.towers.spaces import LIBRARIES, class_spellings, load_text_tower, text_facts
+    from singflow.towers.spaces import LIBRARIES, class_spellings
 
     head, made = read_tensors(flags.path("head"), ["weight"])
     listed = read_classes(flags.classes)
@@ -39,15 +30,8 @@ def main(flags: Flags) -> None:
     names = names if len(names) == len(head["weight"]) and not untrained else []
     spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
     if names:
-        torch.set_num_threads(1)
-        device = pick_device(flags.device)
-        tower = load_text_tower(entry, device)
-        weights = weights_sha256(tower.module)
-        side_by_side = flags.threads if device.type == "cpu" else 1
-        run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)
-        shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
-        facts = text_facts(entry, weights, device, flags.batch_size)
-        embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
+        embed = flags.text_cache(entry)
+        weights = embed.facts["weights_sha256"]
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     metadata = provenance(

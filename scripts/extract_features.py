@@ -17,46 +17,41 @@ def main(flags: Flags) -> None:
     from singflow.analyses.statistics import top1_shortfall
     from singflow.data.manifest import head_classes
     from singflow.towers.classifiers import load_classifier, weights_sha256
-    from singflow.towers.extraction import statistics
 
     entry = read_model(flags.path("model_entry"))
     classifier = load_classifier(entry)
     sha256 = weights_sha256(classifier.model)
-    rows, tensors = run_shard(flags, classifier, classifier.preprocess, flags.model, "features")
+    rows, tensors, facts = run_shard(flags, flags.model, classifier, "features")
     actual = head_classes(rows, entry.class_names)
-    predicted = (
-        classifier.logits(torch.from_numpy(tensors["features"][tensors["view"] == 0]))
-        .argmax(dim=1)
-        .numpy()
-    )
+    whole_images = torch.from_numpy(tensors["features"][tensors["view"] == 0])
+    predicted = classifier.logits(whole_images).argmax(dim=1).numpy()
     known = actual >= 0
-    top1 = float(np.mean(predicted[known] == actual[known])) if known.any() else None
+    count = int(known.sum())
+    top1 = float(np.mean(predicted[known] == actual[known])) if count else None
     metadata = provenance(
         ["torch", "torchvision", "timm", "pillow", entry.source],
         study=flags.study,
         model=flags.model,
         weights_sha256=sha256,
         tower=entry.identity,
-        decode=flags.decode,
-        precision=flags.precision,
         head_max_error=classifier.head_max_error,
         top1=top1,
-        top1_images=int(known.sum()),
-        features=statistics(tensors["features"]),
+        top1_images=count,
+        **facts,
     )
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
     reported = entry.expected_top1
     if (
         top1 is not None
         and reported is not None
-        and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0
+        and top1_shortfall(top1, count, reported, flags.top1_margin) > 0
     ):
         cli.log.warning(
             "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: "
             "are the weights, the evaluation transform "
             "and the order of the classes right? Every score of this model rests on them.",
             flags.model,
-            known.sum(),
+            count,
             100 * top1,
             entry.reported_by or "its source",
             reported,

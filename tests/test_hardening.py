@@ -166,7 +166,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
         embedded.extend(texts)
         return np.ones((len(texts), 2), np.float32)
 
-    cache = TextCache(tmp_path / "cache", {}, embed, lambda chunks, _: chunks, 1)
+    cache = TextCache({}, embed, 1, tmp_path / "cache")
     cache(["a", "b"])
     litter = tmp_path / ".artifact.killed"
     litter.touch()

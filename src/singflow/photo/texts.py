@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from singflow.artifacts.tensors import Tensors
 from singflow.config.registry import SpaceEntry
 from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
-from singflow.towers.text_cache import CACHE, TextCache
+from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import torch
@@ -83,20 +83,20 @@ class Texts:
     made: tuple[Path, str] | None = None
 
     @cached_property
-    def _loaded(self) -> "tuple[TextTower, str]":
-        from singflow.towers.classifiers import weights_sha256
-        from singflow.towers.spaces import load_text_tower
+    def _loaded(self) -> "tuple[TextTower, TextCache]":
+        from singflow.towers.spaces import load_text_tower, text_cache
 
         started = time.perf_counter()
         tower = load_text_tower(self.entry, self.device)
-        weights = weights_sha256(tower.module)
+        cached = text_cache(self.entry, tower, self.device, BATCH)
+        weights = cached.facts["weights_sha256"]
         if self.made and weights != self.made[1]:
             raise InputError(
                 f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but "
                 f"those here are {weights[:12]}: install the former again, or run the study again"
             )
         cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
-        return tower, weights
+        return tower, cached
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """Unit embeddings (n, m) of texts.
@@ -142,11 +142,5 @@ class Texts:
         known = dict(self.stored)
         lacking = [text for text in texts if text not in known]
         if lacking:
-            from singflow.towers.spaces import text_facts
-
-            tower, weights = self._loaded
-            facts = text_facts(self.entry, weights, self.device, BATCH)
-            embed = partial(tower.embed, batch_size=BATCH)
-            cached = TextCache(CACHE, facts, embed, lambda chunks, _: chunks, BATCH)
-            known |= dict(zip(lacking, cached(lacking), strict=True))
+            known |= dict(zip(lacking, self._loaded[1](lacking), strict=True))
         return np.stack([known[text] for text in texts])

@@ -19,6 +19,7 @@ from singflow.errors import InputError, printable
 log = logging.getLogger("singflow")
 
 State = dict[str, torch.Tensor]
+Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
 
 TENSORS = "torch.save(model.state_dict(), ...) or safetensors keep tensors alone"
 _NUMPY = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
@@ -82,27 +83,28 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"{path}: not readable as tensors: {_in_words(error)}") from None
 
 
+OTHERS = {  # beginnings of files that are no checkpoints
+    (b"version https://git-lfs",): (
+        "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it "
+        "comes from"
+    ),
+    (b"<",): "a web page, not weights: open the address in a browser, and save the file itself",
+    (b"\x89HDF", b"\x1f\x8b", b"7z", b"Rar!"): (
+        "not PyTorch's or safetensors': unpack it, or convert it in the library that wrote "
+        f"it ({TENSORS})"
+    ),
+}
+
+
 def _is_none(start: bytes) -> str:
     """Why a file with this start is no checkpoint. Empty if it may be one."""
     if not start:
         return "not readable as tensors: an empty file: copy or download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return (
-            "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it "
-            "comes from"
-        )
-    if start.lstrip().startswith(b"<"):
-        return "a web page, not weights: open the address in a browser, and save the file itself"
-    if (
-        start.isascii()
-        and start.decode().replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
-    ):
+    for beginnings, reason in OTHERS.items():
+        if start.lstrip().startswith(beginnings):
+            return reason
+    if start.isascii() and b"".join(start.split()).decode().isprintable():
         return f"a text, not weights; it begins {printable(start[:60].decode())!r}"
-    if start.startswith((b"\x89HDF", b"\x1f\x8b", b"7z", b"Rar!")):
-        return (
-            "not PyTorch's or safetensors': unpack it, or convert it in the library that wrote "
-            f"it ({TENSORS})"
-        )
     return ""
 
 
@@ -130,13 +132,10 @@ def state_dicts(content: Any) -> dict[str, State]:
     """
     if not isinstance(content, Mapping):
         return {}
-    inside = {
-        "": content,
-        **{str(key): value for key, value in content.items() if isinstance(value, Mapping)},
-    }
+    inside = {str(key): value for key, value in content.items() if isinstance(value, Mapping)}
     tensors = {
         key: {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-        for key, state in inside.items()
+        for key, state in {"": content, **inside}.items()
     }
     return {key: state for key, state in tensors.items() if state}
 
@@ -146,37 +145,58 @@ class _Part:
     """Tensors that may belong to a model.
 
     place: key and prefix of the tensors, joined by dots; state: tensors, by names without the
-    prefix; beside: names in the same dict that do not have the prefix.
+    prefix; left: names in the same dict that are not among them.
     """
 
     place: str
     state: State
-    beside: list[str]
+    left: list[str]
+
+    def misfit(self, own: State) -> Misfit:
+        """What keeps the part from fitting a model, by name.
+
+        "missing", "more", or, for another shape, the found and the wanted shape.
+        """
+        misfit: Misfit = {
+            name: "missing"
+            for name in own
+            if name not in self.state and not name.endswith("num_batches_tracked")
+        }
+        for name, tensor in self.state.items():
+            if name not in own:
+                misfit[name] = "more"
+            elif tensor.shape != own[name].shape:
+                misfit[name] = tuple(tensor.shape), tuple(own[name].shape)
+        return misfit
 
 
-def _parts(content: Any, own: State) -> list[_Part]:
+def _prefixes(name: str, own: State) -> list[str]:
+    """Prefixes of a name without which it is one of the model's."""
+    ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+    return [name[:end] for end in ends[:DEEPEST] if name[end:] in own]
+
+
+def _parts(content: Any, own: State, replaced: tuple[str, ...]) -> list[_Part]:
     """The parts of a checkpoint that have most names of a model.
 
-    A part is a dict of the checkpoint, as it is or below one prefix.
+    A part is a dict of the checkpoint, as it is or below one prefix, without the heads that are
+    replaced.
     """
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
-        ends = {
-            name: [0, *(dot.end() for dot in re.finditer(r"\.", name))][:DEEPEST] for name in state
-        }
-        for prefix in dict.fromkeys(
-            name[:end] for name in state for end in ends[name] if name[end:] in own
-        ):
+        for prefix in dict.fromkeys(found for name in state for found in _prefixes(name, own)):
             inside = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in state.items()
                 if name.startswith(prefix)
             }
-            beside = [name for name in state if not name.startswith(prefix)]
+            taken = {n: tensor for n, tensor in inside.items() if not n.startswith(replaced)}
+            left = [name for name in state if not name.startswith(prefix)]
+            left += [name for name in inside if name not in taken]
             place = ".".join(words for words in (key, prefix.rstrip(".")) if words)
-            found.append((len(own.keys() & inside.keys()), _Part(place, inside, beside)))
+            found.append((len(own.keys() & taken.keys()), _Part(place, taken, left)))
     most = max((common for common, _ in found), default=0)
-    return [part for common, part in found if common == most > 0]
+    return [part for common, part in found if common == most]
 
 
 def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list[str]) -> None:
@@ -188,13 +208,9 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
     """
     content, of_heads = read_checkpoint(path), tuple(f"{head}." for head in heads)
     replaced = of_heads if entry.head_weights else ()
-    own = {
-        name: tensor for name, tensor in model.state_dict().items() if not name.startswith(replaced)
-    }
-    kept = {
-        name: tensor for name, tensor in model.state_dict().items() if name.startswith(replaced)
-    }
-    parts = _parts(content, own)
+    whole = model.state_dict()
+    own = {name: tensor for name, tensor in whole.items() if not name.startswith(replaced)}
+    parts = _parts(content, own, replaced)
     if entry.checkpoint_key is not None:
         there = ", ".join(repr(part.place) for part in parts)
         parts = [part for part in parts if f"{part.place}.".startswith(f"{entry.checkpoint_key}.")]
@@ -208,7 +224,7 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
         raise InputError(
             f"{path}: holds no tensor of {entry.id}, as {some(own)}; it holds {top}: {ANEW}"
         )
-    misfits = [_misfit(part, own, replaced) for part in parts]
+    misfits = [part.misfit(own) for part in parts]
     least = min(map(len, misfits))
     fitting = [part for part, misfit in zip(parts, misfits, strict=True) if len(misfit) == least]
     plain = [part for part in fitting if not AVERAGED.search(part.place)]
@@ -219,70 +235,38 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
             "entry in config/models.yaml"
         )
     part = plain[0] if len(plain) == 1 else fitting[0]
-    state = {name: tensor for name, tensor in part.state.items() if not name.startswith(replaced)}
+    kept = {name: tensor for name, tensor in whole.items() if name not in own}
     try:
-        model.load_state_dict(kept | state)
+        model.load_state_dict(kept | part.state)
     except RuntimeError as error:
         where = f" (under {part.place!r})" if part.place else ""
-        why = _explained(_misfit(part, own, replaced), of_heads) or brief(error)
+        why = _explained(part.misfit(own), of_heads) or brief(error)
         raise InputError(
             f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}"
         ) from None
-    others = [candidate.place for candidate in fitting if candidate is not part]
-    left = [*part.beside, *(name for name in part.state if name.startswith(replaced)), *others]
+    left = [*part.left, *(other.place for other in fitting if other is not part)]
     if part.place or left:
-        log.info(
-            "%s: took %s; left out: %s",
-            path,
-            repr(part.place) if part.place else "all",
-            some(left) if left else "nothing",
-        )
-
-
-Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-def _misfit(part: _Part, own: State, replaced: tuple[str, ...]) -> Misfit:
-    """What keeps a part from fitting a model, by name.
-
-    "missing", "more", or, for another shape, the found and the wanted shape.
-    """
-    state = {name: tensor for name, tensor in part.state.items() if not name.startswith(replaced)}
-    misfit: Misfit = dict.fromkeys(
-        (name for name in own if name not in state and not name.endswith("num_batches_tracked")),
-        "missing",
-    )
-    misfit |= dict.fromkeys((name for name in state if name not in own), "more")
-    both = {
-        name: (tuple(tensor.shape), tuple(own[name].shape))
-        for name, tensor in state.items()
-        if name in own
-    }
-    return misfit | {
-        name: (found, wanted) for name, (found, wanted) in both.items() if found != wanted
-    }
+        took = repr(part.place) if part.place else "all"
+        log.info("%s: took %s; left out: %s", path, took, some(left) if left else "nothing")
 
 
 def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
     """A misfit in words, with a fix. Empty if there is no misfit."""
+    if not misfit:
+        return ""
+    missing = [name for name, problem in misfit.items() if problem == "missing"]
+    more = [name for name, problem in misfit.items() if problem == "more"]
     shapes = {name: problem for name, problem in misfit.items() if isinstance(problem, tuple)}
-    missing, more = (
-        [name for name, problem in misfit.items() if problem == kind]
-        for kind in ("missing", "more")
-    )
-    if misfit and all(name.startswith(heads) for name in misfit):
-        if len(shapes) == len(misfit) and all(
-            found[1:] == wanted[1:] for found, wanted in shapes.values()
-        ):
+    if all(name.startswith(heads) for name in misfit):
+        if len(missing) == len(misfit):
+            return f"it has no head ({some(missing)}): give one as `head_weights` of its entry"
+        if len(shapes) == len(misfit) and all(a[1:] == b[1:] for a, b in shapes.values()):
             rows = next(iter(shapes.values()))[0][0]
             return (
                 f"its head has {rows} classes: name a file with them, one a line in their order, "
                 "as `class_list` of its entry"
             )
-        if len(missing) == len(misfit):
-            return f"it has no head ({some(missing)}): give one as `head_weights` of its entry"
     others = [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items()]
     said = {"it lacks ": missing, "it has besides ": more, "of another shape: ": others}
-    return "; ".join(f"{words}{some(names)}" for words, names in said.items() if names) + (
-        f": {ANEW}" if misfit else ""
-    )
+    problems = "; ".join(f"{words}{some(names)}" for words, names in said.items() if names)
+    return f"{problems}: {ANEW}"

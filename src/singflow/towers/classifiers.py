@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers.checkpoints import brief, load_checkpoint, read_checkpoint, some, state_dicts
 from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
-from singflow.towers.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
+from singflow.towers.weights import find_all, locate, own_file, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
@@ -36,23 +37,21 @@ class LoadedClassifier(nn.Module):
         self.model = model.eval()
         self.name = entry.id
         self.preprocess = preprocess
-        modules = [_module_at(model, path) for path in heads]
-        layers = [_linear(module, path, entry) for module, path in zip(modules, heads, strict=True)]
-        self.weight = torch.cat([weight for weight, _ in layers], dim=1) / len(layers)
-        self.bias = torch.stack([bias for _, bias in layers]).mean(dim=0)
-        _check_head(self.weight, self.bias, entry)
+        modules = _heads(model, heads, entry)
+        weights = [module.weight.detach().flatten(1).float() for module in modules]
+        biases = [_bias(module) for module in modules]
+        weight, bias = torch.cat(weights, dim=1) / len(heads), torch.stack(biases).mean(dim=0)
+        _check_head(weight, bias, entry)
         self._kept = slice(None) if entry.kept is None else entry.kept
-        self.weight, self.bias = self.weight[self._kept], self.bias[self._kept]
+        self.weight, self.bias = weight[self._kept], bias[self._kept]
         self._gaps = [0.0]
         self._heads = len(heads)
         self._caught: dict[tuple[int, int], torch.Tensor] = {}
         for position, module in enumerate(modules):
-            module.register_forward_pre_hook(
-                lambda _, inputs, position=position: self._catch(position, inputs[0])
-            )
+            module.register_forward_pre_hook(partial(self._catch, position))
 
-    def _catch(self, position: int, feature: torch.Tensor) -> None:
-        self._caught[threading.get_ident(), position] = feature
+    def _catch(self, position: int, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        self._caught[threading.get_ident(), position] = inputs[0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         try:
@@ -65,7 +64,7 @@ class LoadedClassifier(nn.Module):
                 "look at `head`, `head_weights` and `transform` of its entry"
             ) from None
         logits = getattr(output, "logits", output)[:, self._kept]
-        exact, logits = logits.dtype == torch.float32, logits.float()
+        tolerance = HEAD_TOLERANCE if logits.dtype == torch.float32 else HALF_TOLERANCE
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
             raise InputError(
@@ -77,12 +76,10 @@ class LoadedClassifier(nn.Module):
                 f"the head's input has shape {tuple(features.shape)}, not (n, "
                 f"{self.weight.shape[1]}): it is applied before pooling"
             )
+        logits = logits.float()
         gap = float((self.logits(features) - logits).abs().max())
-        tolerance = HEAD_TOLERANCE if exact else HALF_TOLERANCE
-        if (
-            not gap <= tolerance * max(1.0, float(logits.abs().max()))
-            and torch.isfinite(features).all()
-        ):
+        fits = gap <= tolerance * max(1.0, float(logits.abs().max()))
+        if not fits and torch.isfinite(features).all():
             raise InputError(
                 f"W f + b differs from the model's logits by {gap:.2g}: the head in "
                 "config/models.yaml is not the last layer"
@@ -110,22 +107,26 @@ def _module_at(model: nn.Module, path: str) -> nn.Module:
         ) from None
 
 
-def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (C, d) and bias (C,) of a linear layer or 1 x 1 convolution."""
-    weight = getattr(head, "weight", None)
-    if (
-        not isinstance(weight, torch.Tensor)
-        or weight.ndim not in (2, 4)
-        or weight.flatten(1).shape[1] != weight.shape[1]
-    ):
-        raise InputError(
-            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 "
-            "convolution: name the head in config/models.yaml"
-        )
+def _heads(model: nn.Module, paths: list[str], entry: ModelEntry) -> list[Any]:
+    """The modules at these paths, which must be linear layers or 1 x 1 convolutions."""
+    heads = [_module_at(model, path) for path in paths]
+    for head, path in zip(heads, paths, strict=True):
+        weight = getattr(head, "weight", None)
+        if (
+            not isinstance(weight, torch.Tensor)
+            or weight.ndim not in (2, 4)
+            or weight.flatten(1).shape[1] != weight.shape[1]
+        ):
+            raise InputError(
+                f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 "
+                "convolution: name the head in config/models.yaml"
+            )
+    return heads
+
+
+def _bias(head: Any) -> torch.Tensor:
     bias = getattr(head, "bias", None)
-    return weight.detach().flatten(1).float(), torch.zeros(
-        len(weight)
-    ) if bias is None else bias.detach().float()
+    return torch.zeros(len(head.weight)) if bias is None else bias.detach().float()
 
 
 def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> None:
@@ -158,11 +159,13 @@ def load_classifier(entry: ModelEntry) -> LoadedClassifier:
     """
     locate(entry)
     torch.manual_seed(0)
-    model, heads, preprocess = _built(entry)
+    model, paths, preprocess = _built(entry)
     if entry.weights == "random":
-        for path in heads:
-            _draw(_module_at(model, path))
-    return LoadedClassifier(model, heads, entry, preprocess)
+        for head in _heads(model, paths, entry):
+            nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
+            if getattr(head, "bias", None) is not None:
+                nn.init.zeros_(head.bias)
+    return LoadedClassifier(model, paths, entry, preprocess)
 
 
 def feature_width(entry: ModelEntry) -> int:
@@ -172,31 +175,29 @@ def feature_width(entry: ModelEntry) -> int:
             f"{entry.id}: its width is known in the hub alone: write its feature_dim into its "
             "entry in config/models.yaml"
         )
-    empty = entry.model_copy(update={"weights": "random"})
     with torch.device("meta"):
-        model, heads, _ = _built(empty)
-        return sum(_linear(_module_at(model, path), path, empty)[0].shape[1] for path in heads)
+        model, paths, _ = _built(entry.model_copy(update={"weights": "random"}))
+        return sum(head.weight.shape[1] for head in _heads(model, paths, entry))
 
 
 Built = tuple[nn.Module, list[str], Preprocess]
 
 
 def _built(entry: ModelEntry) -> Built:
-    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}[
-        entry.source
-    ]
+    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
     try:
-        model, heads, preprocess = build(entry)
+        model, heads, preprocess = build[entry.source](entry)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 (three libraries raise their own exceptions)
         raise InputError(f"{entry.id}: {entry.source} cannot build it ({brief(error)})") from None
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
-    kind, _, target = entry.weights.partition(":")
-    if kind == "package":
-        _load_in_order(model, PackageFile(target).find(), entry)
-    elif kind == "file":
-        load_checkpoint(model, LocalFile(target, entry.sha256.get(target)).find(), entry, heads)
+    if own := own_file(entry.weights, entry):
+        (path,) = find_all([own])
+        if entry.weights.startswith("package:"):
+            _load_in_order(model, path, entry)
+        else:
+            load_checkpoint(model, path, entry, heads)
     if entry.weights != "random":
         check_finite(model, entry.id)
     if not heads:
@@ -226,21 +227,16 @@ def _timm(entry: ModelEntry) -> Built:
         )
     hub = entry.weights == "hub"
     published: Any = timm.get_pretrained_cfg(entry.id)
-    overlay = (
-        {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"}
-        if entry.revision and published
-        else None
-    )
+    overlay = None
+    if entry.revision and published:
+        overlay = {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"}
     classes = 0 if entry.head_weights else None if hub else entry.head_classes
     model: Any = timm.create_model(
         entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay
     )
     named = model.pretrained_cfg.get("classifier") or ()
-    return (
-        model,
-        [named] if isinstance(named, str) else list(named),
-        from_timm(model, entry.transform),
-    )
+    heads = [named] if isinstance(named, str) else list(named)
+    return model, heads, from_timm(model, entry.transform)
 
 
 def _torchvision(entry: ModelEntry) -> Built:
@@ -249,11 +245,16 @@ def _torchvision(entry: ModelEntry) -> Built:
     weights = torchvision_weights(entry)
     name, hub = entry.id.partition(".")[0], entry.weights == "hub"
     options: dict[str, Any] = {}
-    if not hub:  # get_model would derive these options from weights
-        options |= {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
-        options |= {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
-        options |= {} if entry.head_weights else {"num_classes": entry.head_classes}
-    model = get_model(name, weights=weights if hub else None, **options)
+    if hub:
+        options["weights"] = weights
+    else:  # get_model would derive these options from weights
+        if name.startswith("vit_"):
+            options["image_size"] = weights.meta["min_size"][0]
+        if name in ("googlenet", "inception_v3"):
+            options["transform_input"] = True
+        if not entry.head_weights:
+            options["num_classes"] = entry.head_classes
+    model = get_model(name, **options)
     return model, _last_linear(model), from_torchvision(weights.transforms())
 
 
@@ -284,12 +285,11 @@ def _transformers(entry: ModelEntry) -> Built:
 def _last_linear(model: nn.Module) -> list[str]:
     """Path of the last linear layer or convolution that the model defines, or an empty list.
 
-    Classifier checks with every batch that this layer is the head.
+    LoadedClassifier checks with every batch that this layer is the head.
     """
     kinds = (nn.Linear, nn.Conv2d)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][
-        -1:
-    ]
+    names = [name for name, module in model.named_modules() if isinstance(module, kinds) and name]
+    return names[-1:]
 
 
 class _Head(nn.Linear):
@@ -323,15 +323,15 @@ def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.
             f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace"
         )
     replaced = _module_at(model, heads[0])
-    width = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None)
-    width = width or getattr(model, "head_hidden_size", None) or model.num_features
-    if entry.pooling != "own":
-        width = model.num_features
-        if getattr(model, "cls_token", None) is None:
-            raise InputError(
-                f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token"
-            )
-        width *= 2
+    if entry.pooling == "own":
+        own = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None)
+        width = own or getattr(model, "head_hidden_size", None) or model.num_features
+    elif getattr(model, "cls_token", None) is None:
+        raise InputError(
+            f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token"
+        )
+    else:
+        width = 2 * model.num_features
     head = _Head(width, entry.head_classes)
     if entry.weights != "random":
         _fill(head, entry)
@@ -342,13 +342,10 @@ def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.
 
 
 def _fill(head: nn.Linear, entry: ModelEntry) -> None:
-    kind, _, target = str(entry.head_weights).partition(":")
-    path = (
-        UrlFile(target).find()
-        if kind == "url"
-        else LocalFile(target, entry.sha256.get(target)).find()
-    )
-    found = state_dicts(read_checkpoint(Path(str(path))))
+    """Load the weight and bias of the entry's head_weights."""
+    file = own_file(entry.head_weights, entry)
+    (path,) = find_all([file] if file else [])
+    found = state_dicts(read_checkpoint(path))
     like_heads = [
         tensors
         for tensors in found.values()
@@ -360,38 +357,25 @@ def _fill(head: nn.Linear, entry: ModelEntry) -> None:
             f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: "
             "save the head alone"
         )
-    state = like_heads[0]
-    weights, biases = (
-        [tensor for tensor in state.values() if tensor.ndim == dimensions] for dimensions in (2, 1)
-    )
-    if weights[0].shape != head.weight.shape:
+    weight, *bias = sorted(like_heads[0].values(), key=lambda tensor: -tensor.ndim)
+    if weight.shape != head.weight.shape:
         raise InputError(
-            f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with "
+            f"{path}: the head's weight has shape {tuple(weight.shape)}, but {entry.id} with "
             f"pooling {entry.pooling} has {head.in_features} features, and its class list "
             f"{head.out_features} classes"
         )
-    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+    if not all(torch.isfinite(tensor).all() for tensor in (weight, *bias)):
         raise InputError(
             f"{path}: the head's weights hold NaN or infinite values: the file is damaged"
         )
-    head.weight.data = weights[0].float()
-    head.bias.data = biases[0].float() if biases else torch.zeros(head.out_features)
-
-
-def _draw(head: nn.Module) -> None:
-    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
-    if isinstance(weight, torch.Tensor):
-        nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
-    if isinstance(bias, torch.Tensor):
-        nn.init.zeros_(bias)
+    head.weight.data = weight.float()
+    head.bias.data = bias[0].float() if bias else torch.zeros(head.out_features)
 
 
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     """Load a state dict with other names: the same tensors, in the same order."""
     own, state = model.state_dict(), next(iter(state_dicts(read_checkpoint(path)).values()), {})
-    if [tuple(tensor.shape) for tensor in own.values()] != [
-        tuple(tensor.shape) for tensor in state.values()
-    ]:
+    if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
@@ -400,9 +384,8 @@ def check_finite(model: nn.Module, name: str) -> None:
     """Refuse NaN and infinite parameters, and NaN in buffers. Masks in buffers may be infinite."""
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
-        if not (
-            torch.isfinite(tensor).all() if key in parameters else not torch.isnan(tensor).any()
-        ):
+        damaged = ~torch.isfinite(tensor) if key in parameters else torch.isnan(tensor)
+        if damaged.any():
             raise InputError(
                 f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: "
                 "copy or download them again"
@@ -415,15 +398,10 @@ def stored_precision(weight: torch.Tensor) -> str:
     The type of the tensor does not tell this, because libraries convert weights when they load
     them.
     """
-    halves = (torch.bfloat16, torch.float16)
-    return next(
-        (
-            str(half).removeprefix("torch.")
-            for half in halves
-            if torch.equal(weight.to(half).float(), weight)
-        ),
-        "float32",
-    )
+    for half in (torch.bfloat16, torch.float16):
+        if torch.equal(weight.to(half).float(), weight):
+            return str(half).removeprefix("torch.")
+    return "float32"
 
 
 def weights_sha256(model: nn.Module) -> str:

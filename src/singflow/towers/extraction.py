@@ -4,6 +4,7 @@ import ctypes
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,26 +38,18 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
         return 0
+    names = {module: name for name, module in tower.named_modules()}
     made: dict[int, tuple[str, torch.Tensor]] = {}
     pairs: list[tuple[str, str]] = []
-    hooks = []
-    for name, module in tower.named_modules():
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if isinstance(module, nn.Conv2d):
-            hooks.append(
-                module.register_forward_hook(
-                    lambda _, inputs, output, name=name: made.update({id(output): (name, output)})
-                )
-            )
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            hooks.append(
-                module.register_forward_pre_hook(
-                    lambda _, inputs, name=name: (
-                        pairs.append((made[id(inputs[0])][0], name))
-                        if id(inputs[0]) in made
-                        else None
-                    )
-                )
-            )
+            made[id(output)] = names[module], output
+        elif module.running_mean is not None and id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][0], names[module]))
+
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    hooks = [module.register_forward_hook(note) for module in names if isinstance(module, kinds)]
     image = torch.randn((1, 3, size[1], size[0]), generator=torch.Generator().manual_seed(0))
     expected = tower(image)
     for hook in hooks:
@@ -133,14 +126,10 @@ def run_views(
 
     width, height = views.preprocess.size
     most = WAITING_BYTES // (views.count * 3 * height * width * torch.float32.itemsize)
-    loaded = progress(
-        map_ahead(load, rows.itertuples(index=False), decode_threads or threads, most=most),
-        len(rows),
-    )
-    outputs = list(
-        map_ahead(run, _uploaded(_batches(loaded, batch_size), device), side_by_side, ahead=2)
-    )
-    matrix = np.concatenate(outputs).astype(np.float32, copy=False)
+    images = rows.itertuples(index=False)
+    decoded = map_ahead(load, images, decode_threads or threads, most=most)
+    batches = _uploaded(_batches(progress(decoded, len(rows)), batch_size), device)
+    matrix = np.concatenate(list(map_ahead(run, batches, side_by_side, ahead=2)))
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
@@ -195,15 +184,9 @@ def statistics(matrix: np.ndarray) -> dict[str, float | int]:
 
 def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
     """Cut a stream of tensors into batches of `size` rows; the last may be smaller."""
-    held: list[torch.Tensor] = []
-    for chunk in chunks:
-        for row in chunk:
-            held.append(row)
-            if len(held) == size:
-                yield torch.stack(held)
-                held.clear()
-    if held:
-        yield torch.stack(held)
+    rows = chain.from_iterable(chunks)
+    while batch := list(islice(rows, size)):
+        yield torch.stack(batch)
 
 
 def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:

@@ -3,6 +3,7 @@
 import io
 import json
 import pickletools
+import re
 import zipfile
 from itertools import dropwhile
 from pathlib import Path
@@ -19,33 +20,16 @@ from singflow.towers.spaces import TextTower
 
 SAMPLE = 64  # texts that are embedded again, to check that the file belongs to the space
 MEAN = "mean"  # the name of the mean over prompts in the authors' release
-BESIDE_TEXTS = {  # other instructions in the pickle of an array of texts
-    *(
-        "EMPTY_LIST",
-        "MARK",
-        "APPEND",
-        "APPENDS",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "FRAME",
-        "TUPLE",
-        "BUILD",
-        "STOP",
-    )
-}
+BESIDE_TEXTS = (  # other instructions in the pickle of an array of texts
+    "EMPTY_LIST|MARK|APPENDS?|PUT|BINPUT|LONG_BINPUT|MEMOIZE|FRAME|TUPLE|BUILD|STOP"
+)
 Texts = dict[str, np.ndarray]
 
 
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     stream = io.BytesIO(file.read(f"{name}.npy"))
-    version = np.lib.format.read_magic(stream)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, _, kind = read(stream)
+    major, _ = np.lib.format.read_magic(stream)
+    shape, _, kind = getattr(np.lib.format, f"read_array_header_{major}_0")(stream)
     if kind.kind != "O":
         stream.seek(0)
         return [str(text) for text in np.load(stream, allow_pickle=False)]
@@ -59,12 +43,10 @@ def _listed(stream: io.BytesIO) -> list[str]:
     """The texts of a pickled array, read from the pickle's instructions. No instruction is run."""
     instructions = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(stream))
     found = []
-    for name, argument in dropwhile(
-        lambda instruction: instruction[0] != "EMPTY_LIST", instructions
-    ):
+    for name, argument in dropwhile(lambda each: each[0] != "EMPTY_LIST", instructions):
         if name.endswith("UNICODE"):
             found.append(str(argument))
-        elif name not in BESIDE_TEXTS:
+        elif not re.fullmatch(BESIDE_TEXTS, name):
             raise ValueError("it is no list of texts")
     return found
 
@@ -105,15 +87,11 @@ def read_npz(path: Path) -> Texts:
         )
     embeddings /= lengths[..., None]
     if embeddings.ndim == 3 and all("{}" in prompt for prompt in prompts):
-        texts, embeddings = (
-            [fill(prompt, label) for label in classes for prompt in prompts],
-            embeddings.reshape(-1, embeddings.shape[-1]),
-        )
+        texts = [fill(prompt, label) for label in classes for prompt in prompts]
+        embeddings = embeddings.reshape(-1, embeddings.shape[-1])
     elif embeddings.ndim == 3:
-        embeddings = (
-            embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
-        )
-        embeddings /= np.sqrt(np.einsum("nm,nm->n", embeddings, embeddings))[:, None]
+        mean = embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
+        embeddings = mean / np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
     if len({*texts}) < len(texts):
         raise InputError(f"{path}: repeats a text: remove one of the two")
     return dict(zip(texts, embeddings.astype(np.float32), strict=True))
@@ -135,11 +113,9 @@ def check_texts(
         )
     chosen = list(texts)[:SAMPLE]
     if tower is None or len(chosen) < 2:
-        why = (
-            f"the text tower of {name} is not here to embed some of them again"
-            if tower is None
-            else "one text is too few to tell"
-        )
+        why = "one text is too few to tell"
+        if tower is None:
+            why = f"the text tower of {name} is not here to embed some of them again"
         return (
             f"{path}: that its embeddings are of {name} is your word: {why}, so their width, "
             f"{width}, is all that was compared"
@@ -176,11 +152,8 @@ def read_ready(space: str, entry: SpaceEntry) -> Texts:
     found: Texts = {}
     for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
         tensors, made = read_tensors(path, ["embeddings"])
-        names = made.parsed("texts", list)
-        if made["space_identity"] != entry.identity or tensors["embeddings"].shape != (
-            len(names),
-            entry.dim,
-        ):
+        names, shape = made.parsed("texts", list), tensors["embeddings"].shape
+        if made["space_identity"] != entry.identity or shape != (len(names), entry.dim):
             raise InputError(
                 f"{path}: is of another space than {space} is now: remove it, or import it again "
                 "for its own"

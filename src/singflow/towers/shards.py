@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from singflow import cli
 from singflow.artifacts.shards import read_manifest, shard_rows
@@ -12,9 +12,9 @@ from singflow.towers.parameters import Extraction
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
-    from singflow.towers.views import Preprocess
+    from singflow.towers.classifiers import LoadedClassifier
+    from singflow.towers.spaces import ImageTower
 
 
 class ShardFlags(Extraction, cli.Step):
@@ -34,33 +34,31 @@ class ShardFlags(Extraction, cli.Step):
 
 
 def run_shard(
-    flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str
-) -> tuple[pd.DataFrame, Tensors]:
-    """Run a tower over one shard of the images: the shard's rows of the manifest, and the outputs.
+    flags: ShardFlags, name: str, tower: LoadedClassifier | ImageTower, tensor: str
+) -> tuple[pd.DataFrame, Tensors, dict[str, Any]]:
+    """Run a tower over one shard of the images.
 
-    The tower is changed in place: it is moved to the device, and its batch norms are folded.
+    Returns the shard's rows of the manifest, the outputs, and facts for their metadata. The tower
+    is changed in place: it is moved to the device, and its batch norms are folded.
     """
     import torch
 
     from singflow.data.manifest import data_root
     from singflow.towers.device import pick_tower_device
-    from singflow.towers.extraction import fold_batch_norms, run_views
+    from singflow.towers.extraction import fold_batch_norms, run_views, statistics
     from singflow.towers.views import Views
 
     manifest = read_manifest(flags.path("manifest"))
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_tower_device(flags.device)
-    fold_batch_norms(tower, preprocess.size)
+    fold_batch_norms(tower, tower.preprocess.size)
+    smallest, largest = flags.crop_area
+    reduced = flags.decode == "reduced"
+    shown = f"{name} {flags.shard + 1}/{flags.shards}"
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        Views(
-            preprocess,
-            flags.views,
-            flags.seed,
-            (flags.crop_area[0], flags.crop_area[1]),
-            flags.decode == "reduced",
-        ),
+        Views(tower.preprocess, flags.views, flags.seed, (smallest, largest), reduced),
         tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         device=device,
         batch_size=flags.batch_size,
@@ -68,9 +66,8 @@ def run_shard(
         decode_threads=flags.decode_threads,
         max_pixels=flags.max_pixels,
         precision=flags.precision,
-        progress=partial(
-            cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"
-        ),
+        progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
-    return rows, {tensor: outputs, "image_id": image_id, "view": view}
+    facts = {"decode": flags.decode, "precision": flags.precision, tensor: statistics(outputs)}
+    return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts

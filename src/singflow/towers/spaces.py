@@ -1,7 +1,7 @@
 """Vision-language spaces: an image tower and a text tower that share their embeddings."""
 
-import importlib.metadata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,15 @@ from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import brief, read_checkpoint
-from singflow.towers.classifiers import LoadedClassifier, check_finite, load_classifier
+from singflow.towers.classifiers import (
+    LoadedClassifier,
+    check_finite,
+    load_classifier,
+    weights_sha256,
+)
+from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import locate, open_clip_tag
+from singflow.towers.weights import locate, only_file, open_clip_tag
 
 LIBRARIES = {"conse": ["sentence-transformers", "transformers"], "open_clip": ["open_clip_torch"]}
 
@@ -123,20 +129,15 @@ class TextTower(nn.Module):
         )
         # Only encoding runs in threads, because tokenizers are not thread-safe.
         encoded = map_ahead(self._encode, (self._tokenize(part)[0] for part in parts), threads)
-        sorted_embeddings = (
-            nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
-        )
-        _check_width(sorted_embeddings.shape[1], self.dim)
-        embeddings = np.empty_like(sorted_embeddings)
-        embeddings[order] = sorted_embeddings
+        unit = nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
+        if unit.shape[1] != self.dim:
+            raise InputError(
+                f"config/spaces.yaml: the tower gives {unit.shape[1]} dimensions, not {self.dim}: "
+                "correct `dim`"
+            )
+        embeddings = np.empty_like(unit)
+        embeddings[order] = unit
         return embeddings
-
-
-def _check_width(width: int, dim: int) -> None:
-    if width != dim:
-        raise InputError(
-            f"config/spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`"
-        )
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
@@ -178,11 +179,9 @@ def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
 
     info = ImageNetInfo()
     synsets = [classes.find(info.index_to_label_name(index)) for index in range(info.num_classes())]
-    return (
-        dict(zip(classes.names, _imagenet_sentences(), strict=True))
-        if synsets == list(range(len(classes.names)))
-        else {}
-    )
+    if synsets != list(range(len(classes.names))):
+        return {}
+    return dict(zip(classes.names, _imagenet_sentences(), strict=True))
 
 
 def class_spellings(
@@ -216,20 +215,16 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
     model.to(device)
 
     def numbered(texts: list[str]) -> tuple[torch.Tensor, list[int]]:
-        tokens, longer = (
-            tokenize(texts),
-            tokenize(texts, context_length=tokenize.context_length + 1),
-        )
+        tokens = tokenize(texts)
+        longer = tokenize(texts, context_length=tokenize.context_length + 1)
         cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
         if cut.any():
             raise _too_long(tokens.shape[1], texts[int(cut.int().argmax())])
         return tokens, [tokens.shape[1]] * len(texts)
 
-    def encode(tokens: torch.Tensor) -> torch.Tensor:
-        embeddings: torch.Tensor = model.encode_text(tokens.to(device))
-        return embeddings
-
-    return TextTower(model, numbered, encode, entry.dim)
+    return TextTower(
+        model, numbered, lambda tokens: model.encode_text(tokens.to(device)), entry.dim
+    )
 
 
 def _open_clip(entry: OpenCLIPEntry) -> Any:
@@ -241,10 +236,9 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     model, _, pretrained = entry.id.partition("/")
     kind, _, _ = entry.weights.partition(":")
     weights = {"hub": pretrained, "file": str(paths[0]) if paths else None}.get(kind)
-    changes = {
-        **(tag if kind != "hub" else {}),
-        **(entry.transform.model_dump(exclude_none=True) if entry.transform else {}),
-    }
+    changes = tag if kind != "hub" else {}
+    if entry.transform:
+        changes = changes | entry.transform.model_dump(exclude_none=True)
     torch.manual_seed(0)
     try:
         built = open_clip.create_model(
@@ -267,12 +261,8 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = SentenceTransformer(
-        str(_package_model(entry.text.removeprefix("package:"))),
-        device=str(device),
-        local_files_only=True,
-    )
-
+    folder = package_model(entry.text.removeprefix("package:"))
+    model = SentenceTransformer(str(folder), device=str(device), local_files_only=True)
     # `preprocess` is called `tokenize` before sentence-transformers 6.
     prepare = getattr(model, "preprocess", None) or model.tokenize
 
@@ -280,10 +270,8 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
         batch = prepare(texts)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         for text, length in zip(texts, lengths, strict=True):
-            if (
-                length == model.max_seq_length
-                and len(model.tokenizer(text, verbose=False)["input_ids"]) > length
-            ):
+            full = length == model.max_seq_length
+            if full and len(model.tokenizer(text, verbose=False)["input_ids"]) > length:
                 raise _too_long(length, text)
         return batch, lengths
 
@@ -299,41 +287,40 @@ def _too_long(tokens: int, text: str) -> InputError:
     return InputError(f"the text tower takes {tokens} tokens; shorten the text {text[:60]!r}...")
 
 
-def _package_model(distribution: str) -> Path:
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(
-            f"config/spaces.yaml: package:{distribution} is not installed: pip install "
-            f"{distribution}"
-        ) from None
-    roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
-    if len(roots) != 1:
-        raise InputError(
-            f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, "
-            "not one"
-        )
-    return roots[0]
+def package_model(distribution: str) -> Path:
+    """Folder of the only sentence encoder of an installed distribution."""
+    return only_file(
+        distribution,
+        "config/spaces.yaml:",
+        "sentence encoders",
+        lambda path: path.name == "modules.json",
+    ).parent
 
 
-def text_facts(
-    entry: SpaceEntry, weights: str, device: torch.device, batch_size: int
-) -> dict[str, Any]:
-    """What decides the bytes of embedded texts, besides the texts: the facts of a TextCache."""
+def text_cache(
+    entry: SpaceEntry,
+    tower: TextTower,
+    device: torch.device,
+    batch_size: int,
+    threads: int = 1,
+    **options: Any,
+) -> TextCache:
+    """The tower's embeddings of texts, in a cache. options: folder and progress of a TextCache."""
     named = entry.text if isinstance(entry, ConSEEntry) else entry.id
     package = [named.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
-    return {
+    made = provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])
+    facts = {
         "tower": named,
-        "weights_sha256": weights,
+        "weights_sha256": weights_sha256(tower.module),
         "code": code_digest("towers"),
-        "software": provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])[
-            "software"
-        ],
+        "software": made["software"],
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else torch.backends.cpu.get_cpu_capability(),
         "batch_size": batch_size,
     }
+    run = partial(tower.embed, batch_size=batch_size, threads=threads)
+    return TextCache(facts, run, batch_size * threads, **options)
 
 
 def embed_templates(
@@ -344,12 +331,11 @@ def embed_templates(
     A name in `own` takes the text there instead of the templates.
     """
     texts = [
-        [own[name]] * len(templates)
-        if name in own
-        else [fill(template, name) for template in templates]
+        own[name] if name in own else fill(template, name)
         for name in names
+        for template in templates
     ]
-    embeddings = embed([text for filled in texts for text in filled])
+    embeddings = embed(texts)
     mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
     return mean.astype(np.float32)

@@ -5,13 +5,15 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from singflow import cli
 from singflow.artifacts.tensors import read_tensors, write_tensors
-from singflow.cli import log
+from singflow.config.registry import SpaceEntry
 from singflow.errors import InputError
 from singflow.towers.parameters import Prompts
 
@@ -26,15 +28,15 @@ class TextCache:
 
     A chunk is named by the hash of all that decides its bytes. facts: what decides them besides the
     texts, as JSON values: weights, batch size, versions, device; embed: n texts -> embeddings (n,
-    m); progress: wraps the chunks, and gets their number; at_once: how many texts `embed` needs for
-    its full speed, and with which its time is measured.
+    m); at_once: how many texts `embed` needs for its full speed, and with which its time is
+    measured; progress: wraps the chunks, and gets their number.
     """
 
-    folder: Path
     facts: dict[str, Any]
     embed: Callable[[list[str]], np.ndarray]
-    progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]]
     at_once: int
+    folder: Path = CACHE
+    progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]] = lambda chunks, _: chunks
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Embeddings (n, m) of n texts.
@@ -55,7 +57,7 @@ class TextCache:
         self.embed(sample)
         many = sum(map(len, new))
         minutes = (time.perf_counter() - started) / len(sample) * many / 60
-        log.info(
+        cli.log.info(
             "%d of %d texts are new: embedding them takes about %.1f minutes", many, total, minutes
         )
 
@@ -71,11 +73,11 @@ class TextCache:
             try:
                 tensors, metadata = read_tensors(path, ["embeddings"])
             except InputError as error:
-                log.warning("%s; its %d texts are embedded again", error, len(texts))
+                cli.log.warning("%s; its %d texts are embedded again", error, len(texts))
             else:
                 if metadata.get("sha256") == _digest(tensors["embeddings"]):
                     return tensors["embeddings"]
-                log.warning("%s: is damaged; its %d texts are embedded again", path, len(texts))
+                cli.log.warning("%s: is damaged; its %d texts are embedded again", path, len(texts))
         embeddings = self.embed(texts)
         try:
             write_tensors(path, {"embeddings": embeddings}, {"sha256": _digest(embeddings)})
@@ -91,3 +93,30 @@ def _digest(embeddings: np.ndarray) -> str:
     return hashlib.sha256(
         f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()
     ).hexdigest()
+
+
+class TextFlags(Prompts, cli.Step):
+    """Flags of a step that embeds texts in a space."""
+
+    space: str
+    device: str
+    threads: int
+
+    def text_cache(self, entry: SpaceEntry) -> TextCache:
+        """The text tower of the space, with the study's cache and a progress bar."""
+        import torch
+
+        from singflow.towers.device import pick_device
+        from singflow.towers.spaces import load_text_tower, text_cache
+
+        torch.set_num_threads(1)
+        device = pick_device(self.device)
+        return text_cache(
+            entry,
+            load_text_tower(entry, device),
+            device,
+            self.batch_size,
+            threads=self.threads if device.type == "cpu" else 1,
+            folder=Path(self.cache),
+            progress=partial(cli.progress, unit="chunks of texts", description=self.space),
+        )

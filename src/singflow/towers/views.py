@@ -67,20 +67,39 @@ class Views:
         return torch.stack([self.preprocess.whole(image), *map(self.preprocess.to_tensor, crops)])
 
 
-def _longest(size: Any) -> int:
-    return int(size) if isinstance(size, int) else max(size)
-
-
 def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     """Evaluation transform of a timm model, after `changes` to the model's data configuration."""
     from timm.data import create_transform, resolve_data_config
 
     config = resolve_data_config(dict(changes or {}), model=model)
     whole = create_transform(**config, is_training=False)
-    _, height, width = config["input_size"]
-    resample = Image.Resampling[config["interpolation"].upper()]
+    return _from_steps(whole, config["input_size"], config["interpolation"])
+
+
+def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
+    """Evaluation transform of an open_clip image tower, from its preprocess_cfg."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = PreprocessCfg(**configuration)
+    whole = image_transform_v2(settings, is_train=False)
+    return _from_steps(whole, settings.input_size, settings.interpolation)
+
+
+def _from_steps(whole: Any, input_size: tuple[int, int, int], interpolation: str) -> Preprocess:
+    """The transform whose steps are resizing, ..., to-tensor and normalization."""
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    if not isinstance(whole, Compose) or not isinstance(whole.transforms[-1], Normalize):
+        raise InputError("the evaluation transform does not end in to-tensor and normalize")
+    to_tensor = Compose([ToTensor(), whole.transforms[-1]])
+    _, height, width = input_size
+    resized = whole.transforms[0].size
     return Preprocess(
-        whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size)
+        whole,
+        to_tensor,
+        (width, height),
+        Image.Resampling[interpolation.upper()],
+        resized if isinstance(resized, int) else max(resized),
     )
 
 
@@ -114,24 +133,3 @@ def from_processor(processor: Any) -> Preprocess:
     return Preprocess(
         whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)), resized
     )
-
-
-def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
-    """Evaluation transform of an open_clip image tower, from its preprocess_cfg."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    settings = PreprocessCfg(**configuration)
-    whole = image_transform_v2(settings, is_train=False)
-    _, height, width = settings.input_size
-    resample = Image.Resampling[settings.interpolation.upper()]
-    return Preprocess(
-        whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size)
-    )
-
-
-def _pixels_only(transform: object) -> ToTensor:
-    from torchvision.transforms import Compose, Normalize, ToTensor
-
-    if not isinstance(transform, Compose) or not isinstance(transform.transforms[-1], Normalize):
-        raise InputError("the evaluation transform does not end in to-tensor and normalize")
-    return Compose([ToTensor(), transform.transforms[-1]])

