@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,34 +24,23 @@ from singflow.study import render_params, with_derived_keys
 from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
-ELSEWHERE = (
-    "HOME",
-    "MPLCONFIGDIR",
-    "LC_ALL",
-    "TZ",
-    "PYTHONHASHSEED",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-)
-LOADING = (
-    "HF_HUB_CACHE",
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "OPENBLAS_CORETYPE",
-    *ELSEWHERE,
-)  # read while libraries are loaded
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", *THREADS)
+PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
+LOADING = ("HF_HUB_CACHE", *PROCESSOR, *ELSEWHERE)  # read while libraries are loaded
+MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
 FAULTS = Path(__file__).with_name("faults")
 COMMAND = r"python (?:scripts/|-m singflow\.figures).*"  # of a step, in what an engine prints
-CODE = (
-    "src/",
-    "scripts/",
-    "rules/",
-    "tests/",
-    "benchmarks/",
-    "docs/",
-    "report/",
-)  # where a file that git does not know yet counts
+# Where a file that git does not know yet counts.
+CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")
+AUTHOR = {
+    f"GIT_{role}_{what}": "t@example.org"
+    for role in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
+MADE = [  # options of make: these environments are up to date
+    word for name in ("demo", "workflow", "app", "test") for word in ("-o", f".venv/{name}")
+]
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
@@ -72,20 +62,17 @@ tiny:
 def _files() -> list[str]:
     """The project's own files in this checkout: not what its user made of it."""
 
-    def listed(*which: str) -> list[str]:
-        command = ["git", "ls-files", *which, "--exclude-standard"]
-        return subprocess.run(
-            command, cwd=CHECKOUT, check=True, capture_output=True, text=True
-        ).stdout.splitlines()
+    def listed(which: str) -> list[str]:
+        command = ["git", "ls-files", which, "--exclude-standard"]
+        done = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
+        return done.stdout.splitlines()
 
     if not (CHECKOUT / ".git").exists():  # as where mutants are tried
         return [str(path.relative_to(CHECKOUT)) for path in CHECKOUT.rglob("*")]
-    known = [
-        name
-        for name in listed("-c")
-        if not name.startswith("results/") and name != "dvc.lock" and not name.endswith(".dvc")
-    ]
-    return [*known, *(name for name in listed("-o") if name.startswith(CODE))]
+    made = ("results/", "dvc.lock")
+    known = [name for name in listed("-c") if not name.startswith(made)]
+    own = [name for name in known if not name.endswith(".dvc")]
+    return [*own, *(name for name in listed("-o") if name.startswith(CODE))]
 
 
 def _copy(source: Path, names: list[str], folder: Path) -> None:
@@ -105,52 +92,43 @@ def _pristine() -> Path:
     names = sorted({*filter(lambda name: (CHECKOUT / name).is_file(), _files()), "params.yaml"})
     (around / "files").write_text("\n".join(names))
     _copy(CHECKOUT, names, folder)
-    (folder / "params.yaml").write_text(
-        render_params(with_derived_keys(read_yaml(folder / "config/studies/demo.yaml")))
-    )
-    studies = [
-        with_derived_keys(read_yaml(path)) for path in (folder / "config/studies").glob("*.yaml")
-    ]
-    for kind in (
-        "models",
-        "spaces",
-    ):  # a user's own entries stand beside those of the project's studies
-        named, registry = (
-            {name for study in studies for name in study[kind]},
+    studies = {
+        path.stem: with_derived_keys(read_yaml(path))
+        for path in (folder / "config/studies").glob("*.yaml")
+    }
+    (folder / "params.yaml").write_text(render_params(studies["demo"]))
+    for kind in ("models", "spaces"):  # without a user's own entries
+        named = {name for study in studies.values() for name in study[kind]}
+        _keep(
             folder / f"config/{kind}.yaml",
-        )
-        entries = re.split(r"^(?=[^\s#])", registry.read_text(), flags=re.MULTILINE)
-        registry.write_text(
-            "".join(
-                entry
-                for entry in entries
-                if entry.startswith("#") or entry.partition(":")[0] in named
-            )
+            r"^(?=[^\s#])",
+            lambda part, named=named: part[0] == "#" or part.partition(":")[0] in named,
         )
     (folder / ACCEPTED).write_text(render_accepted({}))
-    remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
-    local = "".join(
-        part
-        for part in remotes
-        if not part.startswith("['remote") or "local" in part.splitlines()[0]
+    remotes = folder / ".dvc/config"
+    _keep(
+        remotes,
+        r"^(?=\[)",
+        lambda part: not part.startswith("['remote") or "local" in part.splitlines()[0],
     )
-    (folder / ".dvc/config").write_text(
-        re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE)
-    )
-    compileall.compile_dir(
-        folder / "src", quiet=1
-    )  # else every program would, where Python is told to write no bytecode
+    set_default = re.sub(r"^(    remote = ).*", r"\g<1>local", remotes.read_text(), flags=re.M)
+    remotes.write_text(set_default)
+    # Else every program would compile, where Python is told to write no bytecode.
+    compileall.compile_dir(folder / "src", quiet=1)
     Code(folder).computed()  # which keeps the digests of all code for every copy
     return folder
 
 
+def _keep(path: Path, between: str, wanted: Callable[[str], bool]) -> None:
+    """Keep the wanted parts of a file, which begin where the pattern is found."""
+    parts = re.split(between, path.read_text(), flags=re.MULTILINE)
+    path.write_text("".join(part for part in parts if not part or wanted(part)))
+
+
 ROOT = _pristine()
-FILES = (
-    (ROOT.parent / "files").read_text().splitlines()
-)  # without what programs that ran there left
-PROMPTS = (
-    ROOT.parent / "prompts"
-)  # embedded texts, which every project finds again by their content
+# Without what programs that ran there left.
+FILES = (ROOT.parent / "files").read_text().splitlines()
+PROMPTS = ROOT.parent / "prompts"  # embedded texts, which projects find again by their content
 PROMPTS.mkdir(exist_ok=True)
 COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc")]
 
@@ -158,6 +136,11 @@ COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc"
 def without(part: str) -> NoReturn:
     """Skip a test for want of a part of the machine; where CI is set, fail."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{part} (.ci/run names the packages)")
+
+
+def blocks(text: str, language: str = "sh") -> list[str]:
+    """The blocks of code in a page, or in a part of one."""
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 class Project:
@@ -171,12 +154,8 @@ class Project:
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         (folder / ".cache/prompts").symlink_to(PROMPTS)
-        for command in (
-            "git init -q",
-            "git add -A",
-            "git -c user.name=t -c user.email=t@example.org commit -qm t",
-        ):
-            subprocess.run(command.split(), cwd=folder, check=True)
+        self.run("git", "init", "-q", warm_start=False)
+        self.commit()
 
     def study(self, study: str = "demo", **differences: Any) -> None:
         """Write params.yaml from differences to the defaults; sections replace those of SMALL."""
@@ -199,21 +178,9 @@ class Project:
         return copy
 
     def equip(self) -> None:
-        """The environment that `make` would make, of programs by the tests' server."""
-        programs = self.folder / ".venv/bin"
-        programs.mkdir(parents=True)
-        ours = self.environment()["PATH"]
-        for path in (Path(sys.prefix) / "bin").iterdir():
-            (programs / path.name).symlink_to(shutil.which(path.name, path=ours) or path)
-        activate = programs / "activate"
-        activate.unlink()
-        activate.write_text(
-            (Path(sys.prefix) / "bin/activate")
-            .read_text()
-            .replace(sys.prefix, str(programs.parent))
-        )
-        for stamp in ("demo", "workflow", "test"):
-            (programs.parent / stamp).touch()
+        """The environment that `make` would make; to activate it changes nothing here."""
+        (self.folder / ".venv/bin").mkdir(parents=True)
+        (self.folder / ".venv/bin/activate").touch()
 
     def clone(self, folder: Path) -> "Project":
         """What a colleague gets from git."""
@@ -222,22 +189,20 @@ class Project:
 
     def commit(self) -> None:
         """Commit everything that git does not ignore."""
-        self.run("git", "add", "-A")
-        self.run(
-            "git",
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@example.org",
-            "commit",
-            "-q",
-            "--allow-empty",
-            "-m",
-            "t",
-        )
+        self.run("git", "add", "-A", warm_start=False)
+        self.run("git", "commit", "-q", "--allow-empty", "-m", "t", warm_start=False)
 
     def command(self, name: str, *options: str, **kwargs) -> str:
         return self.run("singflow", name, *options, **kwargs).stdout
+
+    def make(self, *words: str, **kwargs) -> subprocess.CompletedProcess[str]:
+        """Run `make`, which takes its environments for finished."""
+        return self.run("make", *MADE, *words, **kwargs)
+
+    def shell(self, commands: str, **kwargs) -> str:
+        """Run commands of a page, as a reader types them."""
+        make = f'make() {{ command make {" ".join(MADE)} "$@"; }}\n'
+        return self.run("bash", "-euc", make + commands, **kwargs).stdout
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
@@ -252,20 +217,13 @@ class Project:
 
         `warm_start`: whether the tests' server starts it; None: as the project says.
         """
-        outer = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-        }
-        cold = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        loading = {name: value for name, value in variables.items() if name in LOADING}
-        started = (
-            warm.environment(**loading)
-            if (self.warm if warm_start is None else warm_start)
-            else cold
-        )
+        outer = {name: os.environ[name] for name in os.environ.keys() - MAKES}
         ours = {"PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
-        return outer | started | ours | variables
+        if self.warm if warm_start is None else warm_start:
+            started = warm.environment(**{n: v for n, v in variables.items() if n in LOADING})
+        else:
+            started = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return outer | AUTHOR | started | ours | variables
 
     def run(
         self,
@@ -275,11 +233,10 @@ class Project:
         patience: float | None = PATIENCE,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        variables = self.environment(warm_start, **environment)
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=variables,
+            env=self.environment(warm_start, **environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -298,21 +255,20 @@ class Project:
         once.parent.mkdir(exist_ok=True)
         once.touch()
         order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
-        variables = self.environment(warm_start=not (order["cold"] or order["orphans"]))
-        variables |= {
-            "PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}",
-            "FAULT": json.dumps(order),
-        }
-        variables |= {"SINGFLOW_WARM_FIRST": str(FAULTS / "sitecustomize.py")}
-        with tempfile.TemporaryFile(
-            "w+"
-        ) as said:  # a pipe ends when all have, which some are not to
-            out = said if order["orphans"] else subprocess.PIPE
+        path = f"{self.folder / 'src'}:{FAULTS}"
+        variables = self.environment(
+            warm_start=not (order["cold"] or order["orphans"]),
+            PYTHONPATH=path,
+            FAULT=json.dumps(order),
+            SINGFLOW_WARM_FIRST=str(FAULTS / "sitecustomize.py"),
+        )
+        # A pipe ends when all processes have, which orphans are not to.
+        with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=variables,
-                stdout=out,
+                stdout=said if order["orphans"] else subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
@@ -332,18 +288,23 @@ class Project:
         return self.run("dvc", *options, **kwargs).stdout
 
     def artifacts(self) -> dict[str, bytes]:
-        results = self.folder / "results/demo"
-        skipped = ("logs", "benchmarks")
+        results, skipped = self.folder / "results/demo", ("logs", "benchmarks")
         return {
-            str(p.relative_to(results)): p.read_bytes()
-            for p in results.rglob("*")
-            if p.is_file() and p.relative_to(results).parts[0] not in skipped
+            str(path.relative_to(results)): path.read_bytes()
+            for path in results.rglob("*")
+            if path.is_file() and path.relative_to(results).parts[0] not in skipped
         }
 
-    def planned(self, *, direct: bool = True) -> set[str]:
+    def differs(self, other: "Project | dict[str, bytes]") -> set[str]:
+        """Names of the artifacts of which one side has none, or other bytes."""
+        ours, theirs = self.artifacts(), other if isinstance(other, dict) else other.artifacts()
+        return {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+
+    def planned(self, *targets: str, direct: bool = True) -> set[str]:
         """Jobs that Snakemake would start. `direct`: not those caused by an earlier job."""
         jobs = set()
-        for block in re.split(r"\n(?=(?:local)?rule )", self.snakemake("--dry-run"))[1:]:
+        said = self.snakemake("--dry-run", *targets)
+        for block in re.split(r"\n(?=(?:local)?rule )", said)[1:]:
             name = re.match(r"(?:local)?rule (\w+):", block)[1]
             reasons = re.search(r"reason: (.*)", block)[1].split("; ")
             wildcards = re.search(r"wildcards: (.*)", block)
@@ -362,14 +323,11 @@ class Project:
 
     def changed(self) -> set[str]:
         """Stages that DVC calls changed, except the one that always runs, as in planned()."""
-        self.run(
-            "python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE)
-        )  # as the stage does
+        flags = ("--params", "params.yaml", "--output", str(FILE))
+        self.run("python", f"scripts/{FIRST}.py", *flags)  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = [
-            re.sub(r"@study$|-(?:steering|controls|translator)0(?=-|$)", "", stage).partition("@")
-            for stage in stages
-        ]
+        without_numbers = r"@study$|-(?:steering|controls|translator)0(?=-|$)"
+        names = [re.sub(without_numbers, "", stage).partition("@") for stage in stages]
         return {
             _named(name, values.split("-") if values else [])
             for name, _, values in names

@@ -26,15 +26,8 @@ import sys
 from contextlib import suppress
 
 CHANGES = {
-    "os.rename",
-    "os.remove",
-    "os.link",
-    "os.symlink",
-    "os.mkdir",
-    "os.rmdir",
-    "os.truncate",
-    "shutil.rmtree",
-}
+    f"os.{name}" for name in ("rename", "remove", "link", "symlink", "mkdir", "rmdir", "truncate")
+} | {"shutil.rmtree"}
 command = " ".join(sys.orig_argv)
 
 
@@ -43,11 +36,8 @@ def ancestors():
 
     Above a fork: the process that asked for the fork, and the ancestors of that process.
     """
-    found, process, clients = (
-        [],
-        os.getpid(),
-        list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split())),
-    )
+    found, process = [], os.getpid()
+    clients = list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split()))
     while True:
         with open(f"/proc/{process}/stat") as file:  # noqa: PTH123 (few imports)
             above = int(file.read().rpartition(")")[2].split()[1])
@@ -68,23 +58,12 @@ def on(event, arguments):
             return
     elif event not in CHANGES:
         return
-    path = next(
-        (
-            os.fsdecode(argument)
-            for argument in arguments
-            if isinstance(argument, str | bytes | os.PathLike)
-        ),
-        "",
-    )
-    if "EVENTS" in os.environ:
-        handle = (
-            os.open(os.environ["EVENTS"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-            if path != os.environ["EVENTS"]
-            else None
-        )
-        if handle is not None:
-            os.write(handle, f"{command[:200]}\t{event}\t{path}\n".encode())
-            os.close(handle)
+    named = [each for each in arguments if isinstance(each, str | bytes | os.PathLike)]
+    path = os.fsdecode(named[0]) if named else ""
+    if "EVENTS" in os.environ and path != os.environ["EVENTS"]:
+        handle = os.open(os.environ["EVENTS"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(handle, f"{command[:200]}\t{event}\t{path}\n".encode())
+        os.close(handle)
     if not fault or event != fault["event"] or not re.search(fault["path"], path):
         return
     fault["nth"] -= 1
@@ -93,17 +72,12 @@ def on(event, arguments):
     with suppress(FileNotFoundError):
         os.unlink(fault["once"])  # noqa: PTH108 (few imports)
         if fault["cut"]:
-            newest = max(
-                glob.glob(fault["cut"], recursive=True, include_hidden=True),  # noqa: PTH207
-                key=os.path.getmtime,
-            )
+            found = glob.glob(fault["cut"], recursive=True, include_hidden=True)  # noqa: PTH207
+            newest = max(found, key=os.path.getmtime)
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
         family = [*reversed(ancestors()), os.getpid()]
-        kill, numbers = (
-            (os.kill, family[:-1])
-            if fault["orphans"]
-            else (os.killpg, list(dict.fromkeys(map(os.getpgid, family))))
-        )
+        groups = dict.fromkeys(map(os.getpgid, family))
+        kill, numbers = (os.kill, family[:-1]) if fault["orphans"] else (os.killpg, groups)
         for number in numbers:
             with suppress(ProcessLookupError):  # the server was faster
                 kill(number, signal.SIGKILL)

@@ -2,15 +2,11 @@
 
 import platform
 import subprocess
-
-import pytest
+import time
 
 DEMO = ["make", "-o", ".venv/demo", "demo"]
-FIGURES = "plot_concepts"
-FIGURE = [
-    "figures/fig5.png",
-    "figures/fig5.pdf",
-]  # of a step that writes two files, after which the page is written
+FIGURES = "plot_concepts"  # a step that writes two files, after which the page is written
+FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]
 # Found by listing every change of a file that the engine and these steps make (EVENTS of
 # faults/sitecustomize.py).
 MOMENTS = {
@@ -64,17 +60,14 @@ def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_o
     whole = snakemake_project.artifacts()
     project = snakemake_project.copy(tmp_path / "chaos")
     for moment, fault in MOMENTS.items():
-        if all(
-            (project.folder / "results/demo" / name).exists() for name in [*FIGURE, "report.html"]
-        ):
-            for name in FIGURE:
-                (project.folder / "results/demo" / name).unlink()
+        last = [project.folder / "results/demo" / name for name in (*FIGURE, "report.html")]
+        if all(path.exists() for path in last):
+            for path in last[:2]:
+                path.unlink()
         project.killed(*DEMO, fault=fault)
-        assert [
-            name
-            for name, content in project.artifacts().items()
-            if name in whole and content != whole[name]
-        ] == [], moment
+        held = project.artifacts()
+        half = [name for name in held.keys() & whole.keys() if held[name] != whole[name]]
+        assert half == [], moment
     project.run(*DEMO)
     assert project.artifacts() == whole
     assert temporary_files(project) == []
@@ -98,32 +91,19 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
 
 
-@pytest.fixture
-def at_work(snakemake_project, tmp_path):
-    """A checkout in which a demo is at work, and waits in a step for the file `go`."""
+def test_a_second_demo_is_refused_while_the_first_is_at_work(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
-    project.edit(
-        "src/singflow/figures/plot_concepts.py",
-        "def main",
-        "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main",
-    )
+    project.edit("src/singflow/figures/plot_concepts.py", "def main", f"{WAIT}def main")
+    variables = project.environment(warm_start=False)
     with subprocess.Popen(
-        DEMO,
-        cwd=project.folder,
-        env=project.environment(warm_start=False),
-        stdout=subprocess.DEVNULL,
+        DEMO, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL
     ) as first:
         while not (project.folder / "began").exists():
             assert first.poll() is None
-        yield project
+            time.sleep(0.1)
+        refused = project.run(*DEMO, check=False, warm_start=False)
+        assert (project.folder / ".snakemake/run").is_file()
         (project.folder / "go").touch()
-        assert first.wait() == 0
-
-
-def test_a_second_demo_is_refused_while_the_first_is_at_work(at_work):
-    refused = at_work.run(*DEMO, check=False, warm_start=False)
-    assert (
-        refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
-    )
-    assert (at_work.folder / ".snakemake/run").is_file()
+    assert refused.returncode != 0 and first.returncode == 0
+    assert "Snakemake is at work in this folder already" in refused.stdout

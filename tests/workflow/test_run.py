@@ -12,12 +12,11 @@ import time
 import psutil
 import pytest
 
+from tests.project import THREADS
+
 RUN = ("singflow", "run", "--cores", "2")
 STEP = "src/singflow/figures/plot_concepts.py"
-WAIT = (
-    "    import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')\n"
-    "    wanted = "
-)
+WAIT = "import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')"
 PROGRESS = re.compile(r"^(\d+) of (\d+) steps", flags=re.MULTILINE)
 
 
@@ -27,6 +26,11 @@ def project(snakemake_project, tmp_path):
     copy = snakemake_project.copy(tmp_path / "run")
     copy.edit("params.yaml", "extremes: 8", "extremes: 7")
     return copy
+
+
+def first(project, line):
+    """Let the step do something before all else."""
+    project.edit(STEP, "    wanted = ", f"    {line}\n    wanted = ")
 
 
 def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
@@ -64,84 +68,64 @@ def test_a_run_on_a_terminal_has_one_line_that_lives(project):
     assert re.search(r"\d of \d+ steps", text) and text.strip("\r\n ").count("\n") <= 1, text
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (
-            "raise InputError('words.txt: line 3: a word twice: remove one')",
-            "error: words.txt: line 3: a word twice: remove one",
-        ),
-        (
-            "raise KeyError('absent')",
-            "a defect of this program, not of your input: KeyError: 'absent'",
-        ),
-        ("os.kill(os.getpid(), 9)", "it was killed by SIGKILL: is there memory enough?"),
-    ],
-    ids=["input", "defect", "killed"],
-)
-def test_the_message_of_a_step_that_failed_comes_last(project, fault, message):
-    project.edit(
-        STEP,
-        "    wanted = ",
-        f"    import os\n    from singflow.errors import InputError\n    {fault}\n    wanted = ",
-    )
-    for command in (RUN, ("make", "-o", ".venv/demo", "demo")):
-        failed = project.run(*command, check=False)
-        said = [line for line in failed.stdout.splitlines() if not line.startswith("make: ")]
-        last = said[said.index("error: plot_concepts failed:") + 1 :]
-        assert failed.returncode != 0 and message in last[0] and len(last) <= 2, failed.stdout
-        assert "Traceback" not in failed.stdout and "RuleException" not in failed.stdout
-    assert last[1:] == ([] if "kill" in fault else ["its log: results/demo/logs/plot_concepts.log"])
+INPUT = "words.txt: line 3: a word twice: remove one"
+FAULTS = {
+    "input": (
+        f"from singflow.errors import InputError\n    raise InputError('{INPUT}')",
+        f"error: {INPUT}",
+    ),
+    "defect": (
+        "raise KeyError('absent')",
+        "a defect of this program, not of your input: KeyError: 'absent'",
+    ),
+    "killed": (
+        "import os\n    os.kill(os.getpid(), 9)",
+        "it was killed by SIGKILL: is there memory enough?",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_message_of_a_step_that_failed_comes_last(project, kind):
+    fault, message = FAULTS[kind]
+    first(project, fault)
+    failed = project.run(*RUN, check=False)
+    said = failed.stdout.splitlines()
+    last, *more = said[said.index("error: plot_concepts failed:") + 1 :]
+    assert failed.returncode != 0 and message in last, failed.stdout
+    assert more == ([] if kind == "killed" else ["its log: results/demo/logs/plot_concepts.log"])
+    assert "Traceback" not in failed.stdout and "RuleException" not in failed.stdout
 
 
 def test_what_snakemake_refuses_is_said_in_its_words(project):
-    refused = project.run(*RUN, "--", "results/demo/figures/fig99.png", check=False)
-    assert (
-        refused.returncode == 1
-        and "fig99.png" in refused.stdout
-        and "Traceback" not in refused.stdout
-    )
-    unknown = project.run(*RUN, "--", "--no-such-option", check=False)
-    assert unknown.returncode == 1 and "--no-such-option" in unknown.stdout
+    for option in ("results/demo/figures/fig99.png", "--no-such-option"):
+        refused = project.run(*RUN, "--", option, check=False)
+        assert refused.returncode == 1 and option in refused.stdout
+        assert "Traceback" not in refused.stdout
     project.edit("params.yaml", "extremes: 7", "extremes: many")
     wrong = project.run(*RUN, check=False)
-    assert wrong.returncode == 1 and wrong.stdout.startswith(
-        "error: params.yaml: plot_concepts.extremes: 'many'"
-    )
+    said = "error: params.yaml: plot_concepts.extremes: 'many'"
+    assert wrong.returncode == 1 and wrong.stdout.startswith(said)
 
 
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
-    assert (
-        re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE)
-        and "Study demo" not in listed
-    )
+    assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
     not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
-    assert (
-        "rule plot_concepts:"
-        in project.run(
-            sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active
-        ).stdout
-    )
+    command = (sys.executable, "-m", "singflow", "run", "--", "--dry-run")
+    assert "rule plot_concepts:" in project.run(*command, **not_active).stdout
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
-    assert "1 of 1 steps" in only and "Study demo" not in only, (
-        "the tables may not be those of this study"
-    )
+    assert "1 of 1 steps" in only
+    assert "Study demo" not in only, "the tables may not be those of this study"
 
 
 @pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
-    project.edit(STEP, "    wanted = ", WAIT)
+    first(project, WAIT)
     with (tmp_path / "said").open("w+") as said:
-        environment = project.environment(warm_start=False)
-        process = subprocess.Popen(
-            RUN,
-            cwd=project.folder,
-            env=environment,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
+        variables = project.environment(warm_start=False)
+        streams = {"stdout": said, "stderr": said, "start_new_session": True}
+        process = subprocess.Popen(RUN, cwd=project.folder, env=variables, **streams)
         while not (project.folder / "began").exists():
             assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.1)
@@ -152,11 +136,8 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, te
         text = said.read()
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert "Traceback" not in text and "KeyboardInterrupt" not in text and "failed" not in text
-    assert terminated or re.search(
-        r"^stopped with \d+ of \d+ steps done: run the same again, and it goes on there$",
-        text,
-        re.MULTILINE,
-    )
+    stopped = r"^stopped with \d+ of \d+ steps done: run the same again, and it goes on there$"
+    assert terminated or re.search(stopped, text, re.MULTILINE)
     (project.folder / "go").touch()
     assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
     assert "Nothing to be done" in project.snakemake("--dry-run")
@@ -180,24 +161,15 @@ atexit.register(tell)
 def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
     (tmp_path / "probe").mkdir()
     (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
-    steps = {
+    steps = {  # of NumPy, and of PyTorch
         "fit_projector": "projectors/tiny.safetensors",
-        "embed_prompts": "prompts/conse_minilm.safetensors",
         "extract_head": "features/tiny/head.safetensors",
-        "plot_concepts": "figures/fig5.png",
     }
-    several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
-    path = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
-    command = (
-        "singflow",
-        "run",
-        "--cores",
-        "1",
-        "--",
-        "--force",
-        *(f"results/demo/{output}" for output in steps.values()),
-    )
-    project.run(*command, warm_start=False, PYTHONPATH=path, **several)
+    several = dict.fromkeys(THREADS, "2")
+    several["PYTHONPATH"] = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
+    outputs = [f"results/demo/{output}" for output in steps.values()]
+    command = ("run", "--cores", "1", "--", "--force", *outputs)
+    project.command(*command, warm_start=False, **several)
     told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
     assert {re.search(r"(\w+)(\.py)?$", program)[1] for program, _ in told} >= set(steps)
     assert all(set(counts) == {1} for _, counts in told), told

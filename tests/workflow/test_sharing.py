@@ -15,26 +15,15 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.project import ROOT, Project
+from tests.project import ROOT, Project, blocks
 
 LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
 SECTIONS = dict(
     part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:]
 )
-MAKE = 'make() { command make -o .venv/workflow "$@"; }\n'
-
-
-def blocks(section, language="sh"):
-    return re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], flags=re.DOTALL)
-
-
-def shell(project, block):
-    names = {
-        f"GIT_{role}_{what}": "t@example.org"
-        for role in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
-    }
-    return project.run("bash", "-euc", MAKE + block, **names).stdout
+CHANGE, ANOTHER = blocks(SECTIONS["Change a study"]), blocks(SECTIONS["Another study"])
+ELSEWHERE = SECTIONS["Translators and projectors in another project"]
+GET, CHECK, FOLLOW, ARTIFACT, BY_NAME = blocks(ELSEWHERE)
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +37,21 @@ def study(snakemake_project, tmp_path_factory):
     project.store = folder / "store"
     project.dvc("remote", "modify", "local", "url", str(project.store))
     project.commit()
-    shell(project, blocks("Tag a study")[0])
+    project.shell(blocks(SECTIONS["Tag a study"])[0])
     project.first = project.artifacts()
     project.edit("params.yaml", "confidence: 0.95", "confidence: 0.9")
-    shell(project, blocks("Change a study")[0])
+    project.shell(CHANGE[0])
     project.second = project.artifacts()
-    summary = {"resamples": 200, "confidence": 0.9}
     project.study(
         "narrow",
         models=["tiny"],
         extraction={"views": 1},
         comparison={"models": []},
-        summary=summary,
+        summary={"resamples": 200, "confidence": 0.9},
     )
-    shell(project, blocks("Another study")[0])
-    project.numbers = shell(project, blocks("Another study")[1])
-    shell(project, blocks("Translators and projectors in another project")[3])
+    project.shell(ANOTHER[0])
+    project.numbers = project.shell(ANOTHER[1])
+    project.shell(ARTIFACT)
     project.run("git", "clone", "-q", "--bare", str(project.folder), str(folder / "study.git"))
     return project
 
@@ -80,13 +68,9 @@ def other(study, tmp_path):
 
 
 def test_three_commands_tell_what_a_change_did(study):
-    params, metrics, plots = blocks("Change a study")[1].splitlines()
-    assert study.run(*params.split()).stdout.split()[-4:] == [
-        "params.yaml",
-        "summary.confidence",
-        "0.95",
-        "0.9",
-    ]
+    params, metrics, plots = CHANGE[1].splitlines()
+    changed = ["params.yaml", "summary.confidence", "0.95", "0.9"]
+    assert study.shell(params).split()[-4:] == changed
     before, after = (
         json.loads(artifacts["metrics.json"])["conse_minilm"]
         for artifacts in (study.first, study.second)
@@ -97,33 +81,25 @@ def test_three_commands_tell_what_a_change_did(study):
         for name, value in values.items()
         if value != after[model][name]
     }
-    told = json.loads(study.run(*metrics.split(), "--json").stdout)["results/demo/metrics.json"]
-    assert (
-        changed and {name: (entry["old"], entry["new"]) for name, entry in told.items()} == changed
-    )
-    page = study.run(*plots.split()).stdout.strip().removeprefix("file://")
+    told = json.loads(study.shell(f"{metrics} --json"))["results/demo/metrics.json"]
+    told = {name: (entry["old"], entry["new"]) for name, entry in told.items()}
+    assert changed and told == changed
+    page = study.shell(plots).strip().removeprefix("file://")
     assert "vega" in (study.folder / page).read_text()
-    drawn = json.loads(study.run(*plots.split(), "--json").stdout)["data"]
-    assert {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"} == {
-        "models",
-        "labels",
-        "controls",
-        "rank_curves",
-    }
-    versions = {"study/demo-1": study.first, "study/demo-2": study.second}
-    for version, results in versions.items():
-        rows = [
-            row for row in drawn["models"][0]["content"]["data"]["values"] if row["rev"] == version
-        ]
-        written = pd.read_csv(io.BytesIO(results["tables/models.csv"]))
-        assert [float(row["is_low"]) for row in rows] == list(written["is_low"])
+    drawn = json.loads(study.shell(f"{plots} --json"))["data"]
+    plotted = {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"}
+    assert plotted == {"models", "labels", "controls", "rank_curves"}
+    points = drawn["models"][0]["content"]["data"]["values"]
+    for version, results in {"study/demo-1": study.first, "study/demo-2": study.second}.items():
+        low = [float(row["is_low"]) for row in points if row["rev"] == version]
+        assert low == list(pd.read_csv(io.BytesIO(results["tables/models.csv"]))["is_low"])
         images = {
-            name: kind["url"]
+            name: Path(kind["url"]).read_bytes()
             for name, kinds in drawn.items()
             for kind in kinds
             if kind["revisions"] == [version]
         }
-        assert {name: Path(url).read_bytes() for name, url in images.items()} == {
+        assert images == {
             f"results/demo/{name}": content
             for name, content in results.items()
             if re.fullmatch(r"figures/\w+\.png", name)
@@ -140,53 +116,40 @@ def test_three_commands_tell_what_a_change_did(study):
 
 def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
     reader = study.clone(tmp_path / "reader")
-    for tag, results in (
-        ("study/narrow-1", None),
-        ("study/demo-2", study.second),
-        ("study/demo-1", study.first),
-    ):
+    tags = {"study/narrow-1": None, "study/demo-2": study.second, "study/demo-1": study.first}
+    for tag, results in tags.items():
         reader.run("git", "checkout", "-q", tag)
         assert "nothing is left to do" in reader.command("fetch")
         assert results is None or reader.artifacts() == results
-        assert ("@efficientnet_lite0:" in (reader.folder / "dvc.lock").read_text()) == (
-            results is not None
-        )
+        lock = (reader.folder / "dvc.lock").read_text()
+        assert ("@efficientnet_lite0:" in lock) == (results is not None)
         shutil.rmtree(reader.folder / "results/demo")
         reader.run("git", "checkout", "-q", "--", ".")
     publisher = study.copy(tmp_path / "publisher")
     assert publisher.artifacts() == study.second
-    assert "nothing is left to do" in shell(publisher, blocks("Go back to a version")[0])
+    assert "nothing is left to do" in publisher.shell(blocks(SECTIONS["Go back to a version"])[0])
     assert publisher.artifacts() == study.first
     assert publisher.changed() == set()
 
 
 def test_another_project_translates_features_with_three_lines(study, other):
-    get, check, follow, _, by_name = blocks("Translators and projectors in another project")
-    shell(other, get)
-    snippets = blocks("Translators and projectors in another project", "python")
+    other.shell(GET)
     save = (
         'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, '
         "equivalent=equivalent, again=translator(features))\n"
     )
-    other.run("python", "-c", "".join([*snippets, save]))
-    made = np.load(other.folder / "made.npz")
-    results = study.folder / "results/demo"
-    linear, shard = (
-        load_file(results / LINEAR),
-        load_file(results / "features/efficientnet_lite0/shard-00000.safetensors"),
-    )
-    np.testing.assert_array_equal(
-        made["embeddings"], shard["features"] @ linear["weight"].T + linear["bias"]
-    )
+    other.run("python", "-c", "".join([*blocks(ELSEWHERE, "python"), save]))
+    made, results = np.load(other.folder / "made.npz"), study.folder / "results/demo"
+    linear = load_file(results / LINEAR)
+    shard = load_file(results / "features/efficientnet_lite0/shard-00000.safetensors")
+    expected = shard["features"] @ linear["weight"].T + linear["bias"]
+    np.testing.assert_array_equal(made["embeddings"], expected)
     np.testing.assert_array_equal(made["again"], made["embeddings"])
 
     # The published scores are angles between two such translations by the translator of the fold.
     whole = shard["view"] == 0
-    scores = (
-        pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
-        .set_index("image_id")
-        .loc[shard["image_id"][whole]]
-    )
+    scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
+    scores = scores.set_index("image_id").loc[shard["image_id"][whole]]
     weights, biases = (
         linear[f"fold_{name}"][scores["fold"]].astype(float) for name in ("weight", "bias")
     )
@@ -197,36 +160,32 @@ def test_another_project_translates_features_with_three_lines(study, other):
     cosine = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     np.testing.assert_allclose(np.degrees(np.arccos(cosine)), scores["is_deg"], atol=1e-3)
 
-    url, md5 = shell(other, check).splitlines()[-2:]
-    assert (
-        "".join(url.split("/")[-2:])
-        == md5.split()[0]
-        == hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
-    )
-    shell(other, follow)
+    url, md5 = other.shell(CHECK).splitlines()[-2:]
+    expected = hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
+    assert "".join(url.split("/")[-2:]) == md5.split()[0] == expected
+    other.shell(FOLLOW)
     assert "rev: study/demo-2" in (other.folder / "translators.dvc").read_text()
-    shell(other, by_name)
-    translators = {
-        name: content for name, content in study.first.items() if name.startswith("translators/")
-    }
-    for folder in ("translators", "by_name"):
-        brought = [path for path in (other.folder / folder).rglob("*") if path.is_file()]
-        assert {
-            f"translators/{path.relative_to(other.folder / folder)}": path.read_bytes()
-            for path in brought
-        } == translators
+    other.shell(BY_NAME)
+    for folder in (other.folder / "translators", other.folder / "by_name"):
+        brought = {
+            f"translators/{path.relative_to(folder)}": path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        assert brought == {
+            n: data for n, data in study.first.items() if n.startswith("translators/")
+        }
 
 
 def test_a_damaged_object_is_told_by_its_address(study, other):
-    get, check, *_ = blocks("Translators and projectors in another project")
     md5 = hashlib.md5(study.first[LINEAR], usedforsecurity=False).hexdigest()
     place = study.store / "files/md5" / md5[:2] / md5[2:]
     content = place.read_bytes()
     place.chmod(0o644)
     place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        shell(other, get)
-        url, found = shell(other, check).splitlines()[-2:]
+        other.shell(GET)
+        url, found = other.shell(CHECK).splitlines()[-2:]
     finally:
         place.write_bytes(content)
     assert "".join(url.split("/")[-2:]) == md5 != found.split()[0]

@@ -5,8 +5,8 @@ The commands of docs/versions.md are run as a reader would.
 
 import csv
 import io
+import itertools
 import json
-import shlex
 
 import pytest
 from PIL import Image
@@ -14,9 +14,10 @@ from PIL import Image
 from singflow.data.manifest import data_root
 from singflow.engines.code import KEPT, Code, archives_of
 from singflow.translators.reference import PACKAGED, reference_folder
-from tests.project import Project
-from tests.workflow.test_sharing import blocks, shell
+from tests.project import Project, blocks
+from tests.workflow.test_sharing import SECTIONS
 
+SWEEPS = blocks(SECTIONS["Sweeps"])
 TABLE = "results/demo/tables/translators.json"
 ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 
@@ -33,50 +34,41 @@ def sweep(tmp_path_factory):
         controls={"known": "none"},
     )
     project.commit()
-    shell(project, blocks("Sweeps")[0])
+    project.shell(SWEEPS[0])
     project.baseline = error(project)
-    shell(project, blocks("Sweeps")[2])
+    project.shell(SWEEPS[2])
     return project
 
 
 def error(project):
     """Held-out error of the network that is kept, by its report."""
-    return json.loads(
-        (
-            project.folder / "results/demo/translators/conse_minilm/efficientnet_lite0/mlp3.json"
-        ).read_text()
-    )["validation_mse"]
+    report = "results/demo/translators/conse_minilm/efficientnet_lite0/mlp3.json"
+    return json.loads((project.folder / report).read_text())["validation_mse"]
 
 
 def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_first(sweep):
-    words = shlex.split(blocks("Sweeps")[3])
-    shown = list(csv.DictReader(io.StringIO(sweep.run(*words, "--csv").stdout)))
+    shown = list(csv.DictReader(io.StringIO(sweep.shell(f"{SWEEPS[3].strip()} --csv"))))
     ran = [row for row in shown if row["Experiment"]]
     settings = {(row["training.width"], row["training.learning_rate"]) for row in ran}
-    assert len(ran) == 4 and settings == {
-        (width, rate) for width in ("16", "64") for rate in ("0.001", "0.01")
-    }
+    assert len(ran) == 4 and settings == {*itertools.product(("16", "64"), ("0.001", "0.01"))}
     assert sweep.baseline == error(sweep) == float(shown[0][ERROR])
     errors = [float(row[ERROR]) for row in ran]
     assert errors == sorted(errors) and len(set(errors)) == 4
     for name in ("width", "learning_rate"):
-        sweep.edit(
-            "params.yaml", rf"(?<=\n)  {name}: [\d.]+", f"  {name}: {ran[0][f'training.{name}']}"
-        )
+        kept = f"  {name}: {ran[0][f'training.{name}']}"
+        sweep.edit("params.yaml", rf"(?<=\n)  {name}: [\d.]+", kept)
     said = sweep.dvc("repro", "compare_translators@study")
     assert error(sweep) == errors[0] and sweep.ran_by_dvc(said) == []
 
 
 def test_what_only_translators_need_is_all_that_a_setting_computes_again(sweep):
-    said = sweep.run(*shlex.split(blocks("Sweeps")[1])).stdout
-    assert sweep.ran_by_dvc(said) == [
+    assert sweep.ran_by_dvc(sweep.shell(SWEEPS[1])) == [
         "train_translator@conse_minilm-efficientnet_lite0-mlp3",
         "compare_translators@study",
     ]
     shown = json.loads(sweep.dvc("metrics", "show", "--json", TABLE))[""]["data"][TABLE]["data"]
-    assert shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]["validation_mse"] == error(
-        sweep
-    )
+    kept = shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]
+    assert kept["validation_mse"] == error(sweep)
 
 
 def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
@@ -86,9 +78,7 @@ def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(image)
     project.study(data={"source": "folder", "root": root})
-    project.run(
-        "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "t"
-    )  # without images
+    project.run("git", "commit", "-qam", "t")  # without images
     assert "3 images" in project.dvc("exp", "run", "--temp", "build_manifest")
 
 
@@ -98,24 +88,15 @@ def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_pa
         folder.mkdir(parents=True)
     (tmp_path / "photos/a.tar").write_bytes(b"tar")
     (checkout / "scripts/summarize.py").write_text("")
-    study = {
-        "study": "demo",
-        "data": {"source": "archive", "root": "photos", "archives": ["a.tar"]},
-    }
+    data = {"source": "archive", "root": "photos", "archives": ["a.tar"]}
+    study = {"study": "demo", "data": data}
     monkeypatch.chdir(tmp_path)
     here = archives_of(study)
     monkeypatch.chdir(checkout)
     assert archives_of(study) == here is not None
-    assert (
-        Code().computed().keys() == {"summarize"}
-        and (tmp_path / KEPT).is_file()
-        and not (checkout / KEPT).exists()
-    )
-    assert (
-        data_root("folder", "photos") == tmp_path / "photos"
-        and data_root("folder", str(tmp_path)) == tmp_path
-    )
-    assert (
-        reference_folder("results/other") == tmp_path / "results/other"
-        and reference_folder("packaged") == PACKAGED
-    )
+    assert Code().computed().keys() == {"summarize"}
+    assert (tmp_path / KEPT).is_file() and not (checkout / KEPT).exists()
+    assert data_root("folder", "photos") == tmp_path / "photos"
+    assert data_root("folder", str(tmp_path)) == tmp_path
+    assert reference_folder("results/other") == tmp_path / "results/other"
+    assert reference_folder("packaged") == PACKAGED
