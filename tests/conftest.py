@@ -13,16 +13,15 @@ from xdist.scheduler import LoadFileScheduling
 
 from singflow.data.manifest import build_manifest, data_root, list_table, read_classes
 from tests import warm
-from tests.project import ELSEWHERE, ROOT, Project
+from tests.project import ELSEWHERE, ROOT, THREADS, Project
 
 settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
 settings.load_profile("untimed")
 
 
 def pytest_configure(config):
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # as in the background of a shell: what is tested would ignore it too
+    # In the background of a shell it is ignored, and by what is tested too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         warm.announce()
@@ -53,8 +52,7 @@ def pytest_collection_finish():
 @pytest.hookimpl(trylast=True)  # after the file's own fixtures
 def pytest_runtest_teardown(item, nextitem):
     if (nextitem is None or nextitem.path != item.path) and platform.libc_ver()[0] == "glibc":
-        # Give back the memory that the tests of a file needed; towers/extraction tells processes to
-        # keep it.
+        # Give back memory that a file's tests needed; towers/extraction tells processes to keep it.
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -68,67 +66,64 @@ def packaged():
         read_classes(ROOT / "config/vocab/imagenet_1k.csv"),
     )
     options = {"per_class": None, "folds": 5, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
-    manifest, _ = build_manifest(
-        root,
-        candidates,
-        rejected,
-        **options,
-        seed=0,
-        threads=2,
-        progress=lambda items, total: items,
-    )
+    options |= {"seed": 0, "threads": 2, "progress": lambda items, total: items}
+    manifest, _ = build_manifest(root, candidates, rejected, **options)
     return root, manifest
 
 
 @pytest.fixture(scope="session")
-def snakemake_project(tmp_path_factory, worker_id):
-    """A finished study, by `singflow run`; computed once per test run, copied per process."""
-    folder = tmp_path_factory.mktemp("snakemake")
-    once = folder if worker_id == "master" else folder.parents[1] / "snakemake"
-    with FileLock(once.with_suffix(".lock")):
-        if not (once / "results/demo/report.html").exists():
-            once.mkdir(exist_ok=True)
-            Project(once).run("singflow", "run", "--cores", "2", warm_start=False)
-    return Project.at(
-        once if once == folder else shutil.copytree(once, folder, symlinks=True, dirs_exist_ok=True)
-    )
+def once(tmp_path_factory, worker_id):
+    """A function that makes a checkout once per test run, and gives each process a copy."""
+
+    def once(name, make):
+        own = tmp_path_factory.mktemp(name)
+        made = own if worker_id == "master" else own.parents[1] / name
+        said = made / "said"
+        with FileLock(made.with_suffix(".lock")):
+            if not said.exists():
+                made.mkdir(exist_ok=True)
+                said.write_text(make(made / "checkout"))
+        if made != own:
+            shutil.copytree(made / "checkout", own / "checkout", symlinks=True)
+        project = Project.at(own / "checkout")
+        project.said, project.store = said.read_text(), made / "store"
+        return project
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def published(snakemake_project, tmp_path_factory):
-    """A checkout whose study is published to a folder beside it, and committed. Read-only."""
-    folder = tmp_path_factory.mktemp("published")
-    project = snakemake_project.copy(folder / "checkout")
-    project.store = folder / "store"
-    project.dvc("remote", "modify", "local", "url", str(project.store))
-    project.commit()
-    project.said = project.command("publish")
-    project.commit()
-    return project
+def snakemake_project(once):
+    """A finished study, by `singflow run`."""
+    return once("snakemake", lambda folder: Project(folder).command("run", "--cores", "2"))
+
+
+@pytest.fixture(scope="session")
+def published(snakemake_project, once):
+    """A checkout whose study is published to a folder that all copies share. Read-only."""
+
+    def publish(folder):
+        project = snakemake_project.copy(folder)
+        project.dvc("remote", "modify", "local", "url", str(folder.with_name("store")))
+        project.commit()
+        said = project.command("publish")
+        project.commit()
+        return said
+
+    return once("published", publish)
 
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory):
     """Variables that no artifact may show: other home, clock, language, figure style, threads."""
     home = tmp_path_factory.mktemp("home")
-    style = {
-        "font.family": "serif",
-        "font.size": 14,
-        "axes.grid": True,
-        "savefig.facecolor": "yellow",
-        "lines.linewidth": 4,
-    }
     (home / "matplotlibrc").write_text(
-        "".join(f"{name}: {value}\n" for name, value in style.items())
+        "font.family: serif\nfont.size: 14\naxes.grid: True\nsavefig.facecolor: yellow\n"
+        "lines.linewidth: 4\n"
     )
-    threads = [str(1 + (os.cpu_count() or 1))] * 3
-    return dict(
-        zip(
-            ELSEWHERE,
-            (str(home), str(home), "C", "Pacific/Kiritimati", "12345", *threads),
-            strict=True,
-        )
-    )
+    place = (str(home), str(home), "C", "Pacific/Kiritimati", "12345")
+    threads = [str(1 + (os.cpu_count() or 1))] * len(THREADS)
+    return dict(zip(ELSEWHERE, (*place, *threads), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -137,14 +132,7 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        said = published.run(
-            "make",
-            "-o",
-            ".venv/workflow",
-            "reproduce",
-            f"REPRODUCE=--folder '{folder}'",
-            **elsewhere,
-        ).stdout
+        said = published.make("reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
     finally:
         os.umask(mask)
     project = Project.at(folder)
