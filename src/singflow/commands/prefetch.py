@@ -23,9 +23,8 @@ def prefetch(
     study = check(read_layers(params), str(params))
     towers = resolve_spaces(spaces, study.spaces, study.weights)
     entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
-    wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [
-        (name, partial(required, entry)) for name, entry in entries
-    ]
+    wanted: list[tuple[str, Callable[[], list[WeightFile]]]]
+    wanted = [(name, partial(required, entry)) for name, entry in entries]
     if generates(study.pictures, towers.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     rows, failures = [], []
@@ -42,16 +41,8 @@ def prefetch(
                         "remove the damaged file and fetch again"
                     )
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
-                rows.append(
-                    (
-                        name,
-                        file.label(path),
-                        file.version(path),
-                        found[:16],
-                        size,
-                        "verified" if expected else "hash noted",
-                    )
-                )
+                verdict = "verified" if expected else "hash noted"
+                rows.append((name, file.label(path), file.version(path), found[:16], size, verdict))
         except InputError as error:
             failures.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
@@ -62,13 +53,10 @@ def prefetch(
         columns = ["name", "file", "revision", "sha256", "size", ""]
         print(pd.DataFrame(rows, columns=columns).to_string(index=False))
     if failures:
-        raise InputError(
-            "\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures])
-        )
-    needed = f"{len(entries)} models and spaces" + (
-        " and the generator" if len(wanted) > len(entries) else ""
-    )
+        told = f"{len(failures)} of {len(wanted)} could not be had:"
+        raise InputError("\n".join([told, *failures]))
+    generator = " and the generator" if len(wanted) > len(entries) else ""
     print(
-        f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a "
-        "network."
+        f"Study {study.study}: {len(rows)} files for {len(entries)} models and spaces{generator}; "
+        "every later step runs without a network."
     )
