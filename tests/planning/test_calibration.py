@@ -2,30 +2,21 @@ from pathlib import Path
 
 import pytest
 
-from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
 from singflow.planning.costs import peak_mb, seconds, size_of
-from singflow.planning.plan import Job, Planner
-from tests.planning.test_plan import TSV, finish
+from tests.planning.test_plan import MODEL, TSV, finish, job, planner
 from tests.project import ROOT
 
 IMAGES = 40_000
 REGISTRIES = Path("config/models.yaml"), Path("config/spaces.yaml")
-MODEL = "efficientnet_lite0"
 REPORT = """,JobID,RuleName,NCPUS,Elapsed_sec,TotalCPU_sec,MaxRSS_MB,RequestedMem_MB
 0,7.0,rule_extract_features_wildcards_tiny_00000,2,100,150,1000,4000
 1,8_2.0,rule_extract_features,2,100.0,50.0,2000.0,4000.0
 2,9.0,rule_model,4,50,100,500,8000
 3,10.0,,4,50,100,500,8000
 """
-
-
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    return read_yaml("params.yaml")
 
 
 @pytest.fixture
@@ -53,12 +44,8 @@ def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot
     step = "extract_features"
     expected = size(study, step)
     took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
-    took(
-        pilot,
-        "fit_translator/conse_minilm/" + MODEL,
-        2 * seconds("fit_translator", size(study, "")),
-        "-",
-    )
+    twice = 2 * seconds("fit_translator", size(study, ""))
+    took(pilot, f"fit_translator/conse_minilm/{MODEL}", twice, "-")
     found = calibrate(pilot, REGISTRIES, False, {})
     assert found[step] == Calibration(1, pytest.approx(3), pytest.approx(0.5))
     assert found["fit_translator"] == Calibration(1, pytest.approx(2), None)
@@ -87,27 +74,15 @@ def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):
 
 
 def test_a_plan_multiplies_by_it_and_says_so(study, tmp_path):
-    models, spaces = (
-        resolve_models("config/models.yaml", study["models"]),
-        resolve_spaces("config/spaces.yaml", study["spaces"]),
-    )
-    planners = [
-        Planner(study, models, spaces, tmp_path, False, known)
-        for known in (None, {"fit_projector": Calibration(3, 2.0, None)})
-    ]
+    known = {"fit_projector": Calibration(3, 2.0, None)}
+    planners = [planner(study, tmp_path, known=found) for found in (None, known)]
     for step, times, source in (
         ("fit_projector", 2, "calibrated"),
         ("extract_head", 1, "estimated"),
     ):
-        job = Job(
-            step, False, False, 1, 0.0, {"model": MODEL}, tmp_path / study["study"] / "none.tsv"
-        )
-        before, after = (planner.estimate(job) for planner in planners)
-        assert (after.seconds, after.peak_mb, after.source) == (
-            times * before.seconds,
-            before.peak_mb,
-            source,
-        )
+        before, after = (plan.estimate(job(tmp_path, step, model=MODEL)) for plan in planners)
+        assert (after.seconds, after.source) == (times * before.seconds, source)
+        assert after.peak_mb == before.peak_mb
 
 
 def test_efficiency_reports_are_summed_by_step(tmp_path):

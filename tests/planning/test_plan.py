@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,11 @@ import pandas as pd
 import pytest
 
 from singflow.artifacts.tensors import write_tensors
-from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.planning.benchmarks import read_benchmark
+from singflow.planning.calibration import read_benchmark
 from singflow.planning.costs import peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
-from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
 Job stats:
@@ -40,27 +39,20 @@ rule all:
 """
 TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
 
+MODEL = "efficientnet_lite0"
 STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
 
 
 def test_jobs_are_read_from_a_dry_run():
-    first, second = parse_jobs(LISTING)
-    file = Path("results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv")
-    wildcards = {"model": "timm/resnet18.a1_in1k", "shard": "00000"}
-    assert first == Job("extract_features", False, True, 2, 11040.0, wildcards, file)
-    assert second == Job(
-        "summarize", True, False, 1, 1380.0, {}, Path("results/demo/benchmarks/summarize.tsv")
-    )
-
-
-def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
-    assert (
-        parse_jobs(
-            "Building DAG of jobs...\nNothing to be done (all requested files are present "
-            "and up to date).\n"
-        )
-        == []
-    )
+    results, model = Path("results/demo/benchmarks"), "timm/resnet18.a1_in1k"
+    wildcards = {"model": model, "shard": "00000"}
+    file = results / f"extract_features/{model}-00000.tsv"
+    assert parse_jobs(LISTING) == [
+        Job("extract_features", False, True, 2, 11040.0, wildcards, file),
+        Job("summarize", True, False, 1, 1380.0, {}, results / "summarize.tsv"),
+    ]
+    done = "Nothing to be done (all requested files are present and up to date)."
+    assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
     with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
         parse_jobs("WorkflowError: the study is not valid\n")
 
@@ -79,29 +71,17 @@ def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
         read_benchmark(tmp_path / "absent")
 
 
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    return read_yaml("params.yaml")
-
-
-def planner(study, results, gpu=False):
+def planner(study, results, gpu=False, known=None):
     models = resolve_models("config/models.yaml", study["models"])
-    return Planner(
-        study, models, resolve_spaces("config/spaces.yaml", study["spaces"]), results, gpu
-    )
+    spaces = resolve_spaces("config/spaces.yaml", study["spaces"])
+    return Planner(study, models, spaces, results, gpu, known)
 
 
-def job(results, step, key, **wildcards):
-    return Job(
-        step,
-        False,
-        step.startswith("extract"),
-        2,
-        4000.0,
-        wildcards,
-        results / f"demo/benchmarks/{step}/{key}.tsv",
-    )
+def job(results, step, *place, **wildcards):
+    """A job with two threads; its benchmark file lies at `place`, or where the wildcards say."""
+    file = Path(results, "demo/benchmarks", step, *(place or wildcards.values()))
+    gpu = step == "extract_features"
+    return Job(step, False, gpu, 2, 4000.0, wildcards, file.with_name(f"{file.name}.tsv"))
 
 
 def finish(folder, images, views):
@@ -116,12 +96,6 @@ def finish(folder, images, views):
         )
 
 
-def measure(folder, step, key, seconds, megabytes):
-    path = folder / f"benchmarks/{step}/{key}.tsv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(TSV.format(seconds, megabytes))
-
-
 def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
     assert made_of(tmp_path) is None
     finish(tmp_path / "demo", 4, 3)
@@ -129,94 +103,55 @@ def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
 
 
 def test_nothing_is_measured_before_anything_ran(study, tmp_path):
-    extract = job(
-        tmp_path,
-        "extract_features",
-        "efficientnet_lite0-00000",
-        model="efficientnet_lite0",
-        shard="00000",
-    )
+    extract = job(tmp_path, "extract_features", model=MODEL, shard="00000")
     estimate = planner(study, tmp_path).estimate(extract)
-    model = resolve_models("config/models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
-    size = size_of(study, 20, model, None)
-    assert (estimate.seconds, estimate.peak_mb) == (
-        seconds(extract.step, size),
-        peak_mb(extract.step, size),
-    )
-    assert estimate.source == "estimated"
-
-
-def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
-    pair = {"space": "conse_minilm", "model": "efficientnet_lite0"}
-    fit = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
-    views = study["extraction"]["views"]
-    for name, images, own_views, taken in (
-        ("a", 20, views, 11.0),
-        ("b", 20, 1, 12.0),
-        ("c", 30, views, 13.0),
-    ):
-        finish(tmp_path / name, images, own_views)
-        measure(tmp_path / name, "fit_translator", "conse_minilm/efficientnet_lite0", taken, 1000)
-    estimate = planner(study, tmp_path).estimate(fit)
-    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (
-        11.0,
-        pytest.approx(1048.576),
-        "measured",
-    )
-    finish(tmp_path / "demo", 20, views)
-    measure(tmp_path / "demo", "fit_translator", "conse_minilm/efficientnet_lite0", 5.0, 1000)
-    assert planner(study, tmp_path).estimate(fit).seconds == 5.0
-
-
-def test_a_job_that_gathers_all_models_is_not_measured_by_another_study(study, tmp_path):
-    finish(tmp_path / "a", 20, study["extraction"]["views"])
-    measure(tmp_path / "a", "summarize", "x", 11.0, 1000)
-    assert planner(study, tmp_path).estimate(job(tmp_path, "summarize", "x")).source == "estimated"
-
-
-def test_a_model_that_no_registry_knows_is_assumed(study, tmp_path):
+    size = size_of(study, 20, resolve_models("config/models.yaml", [MODEL])[MODEL], None)
+    expected = (seconds(extract.step, size), peak_mb(extract.step, size))
+    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (*expected, "estimated")
     name = "timm/resnet18.a1_in1k"
     unknown = study | {"models": [name], "comparison": study["comparison"] | {"models": []}}
-    extract = job(tmp_path, "extract_features", f"{name}-00000", model=name, shard="00000")
+    extract = job(tmp_path, "extract_features", model=name, shard="00000")
     assert planner(unknown, tmp_path).estimate(extract).source == "assumed"
 
 
+def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
+    fit = job(tmp_path, "fit_translator", space="conse_minilm", model=MODEL)
+    gather = job(tmp_path, "summarize", "x")
+    views = study["extraction"]["views"]
+    own = {"a": (20, views, 11.0), "b": (20, 1, 12.0), "c": (30, views, 13.0)}
+    for name, (images, own_views, taken) in own.items():
+        finish(tmp_path / name, images, own_views)
+        for each in (fit, gather):
+            path = tmp_path / name / each.benchmark.relative_to(tmp_path / "demo")
+            path.parent.mkdir(parents=True)
+            path.write_text(TSV.format(taken, 1000))
+    estimate = planner(study, tmp_path).estimate(fit)
+    assert (estimate.seconds, estimate.source) == (11.0, "measured")
+    assert estimate.peak_mb == pytest.approx(1048.576)
+    assert planner(study, tmp_path).estimate(gather).source == "estimated"  # it gathers all models
+    shutil.copytree(tmp_path / "a", tmp_path / "demo")
+    fit.benchmark.write_text(TSV.format(5.0, 1000))
+    assert planner(study, tmp_path).estimate(fit).seconds == 5.0
+    assert planner(study, tmp_path).estimate(gather).source == "measured"
+
+
 def test_the_table_adds_up(study, tmp_path):
-    jobs = [
-        job(tmp_path, "extract_features", f"{model}-00000", model=model, shard="00000")
-        for model in study["models"]
-    ] + [job(tmp_path, step, step) for step in ("plot_scores", "plot_labels")]
+    extract = [
+        job(tmp_path, "extract_features", model=model, shard="00000") for model in study["models"]
+    ]
+    jobs = [*extract, *(job(tmp_path, step, step) for step in ("plot_scores", "plot_labels"))]
     for gpu in (False, True):
         plan = planner(study, tmp_path, gpu)
         table = cost_table(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
         assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
-        hours = sum(plan.estimate(extract).seconds for extract in jobs[1:4]) / 3600
+        hours = sum(plan.estimate(one).seconds for one in extract[1:]) / 3600
         assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
         assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
     done = cost_table([], jobs, plan, STEPS)
-    assert (
-        list(done["time and memory"]) == ["done", "done"]
-        and done[["core hours", "disk GB"]].sum().sum() == 0
-    )
-
-
-def test_the_mean_seconds_of_a_step_are_those_of_its_jobs(study, tmp_path):
-    mine = planner(study, tmp_path)
-    jobs = [
-        Job(
-            "extract_features",
-            False,
-            False,
-            1,
-            0.0,
-            {"model": model},
-            tmp_path / study["study"] / "none",
-        )
-        for model in study["models"]
-    ]
-    assert mine.mean_seconds("extract_features") == pytest.approx(
-        np.mean([mine.estimate(job).seconds for job in jobs])
-    )
+    assert list(done["time and memory"]) == ["done", "done"]
+    assert done[["core hours", "disk GB"]].sum().sum() == 0
+    mean = np.mean([plan.estimate(one).seconds for one in extract])
+    assert plan.mean_seconds("extract_features") == pytest.approx(mean)

@@ -18,10 +18,8 @@ rule extract_features:
 
 
 def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
-    for number, (name, study) in enumerate(
-        [("aaa", "demo"), ("bbb", "sweep"), ("ccc", "demo_2"), ("ddd", "demo")]
-    ):
-        (tmp_path / f"{number}.snakemake.log").write_text(LOG.format(name=name, study=study))
+    for name, study in {"aaa": "demo", "bbb": "sweep", "ccc": "demo_2", "ddd": "demo"}.items():
+        (tmp_path / f"{name}.snakemake.log").write_text(LOG.format(name=name, study=study))
     (tmp_path / "4.snakemake.log").write_text("Building DAG of jobs...\n")
     assert cluster.runs(tmp_path, "demo") == ({"aaa", "ddd"}, {"bbb", "ccc"})
     assert cluster.runs(tmp_path, "sweep") == ({"bbb"}, {"aaa", "ccc", "ddd"})
@@ -46,15 +44,8 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
     os.mkfifo(tmp_path / "never")
     (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'echo started; cat never'\n")
     (tmp_path / "mine.yaml").write_text("study: mine\n")
-    command = [
-        Path(sys.executable).parent / "snakemake",
-        "--cores",
-        "1",
-        "--quiet",
-        "all",
-        "--configfile",
-        "mine.yaml",
-    ]
+    command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all"]
+    command += ["--configfile", "mine.yaml"]
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **given) as process:
         try:

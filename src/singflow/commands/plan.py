@@ -8,7 +8,6 @@ import typer
 
 from singflow.commands.options import PARAMS, Models, Params, Spaces
 
-GPU_DEVICE = Path("/dev/nvidia0")
 REPORTS = Path(".snakemake/efficiency")  # slurm-efficiency-report-path of the profile
 
 
@@ -42,14 +41,14 @@ def plan(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.planning.calibration import calibrate, read_reports
+    from singflow.planning.costs import has_gpu
     from singflow.planning.plan import Planner, cost_table, list_jobs
     from singflow.planning.slurm import runs
     from singflow.study import check, read_layers
 
     content = read_layers(params)
     study = check(content, str(params))
-    wanted = device or study.extraction.device
-    gpu = wanted == "cuda" or (wanted == "auto" and GPU_DEVICE.exists())
+    gpu = has_gpu(device or study.extraction.device)
     entries = resolve_models(models, study.models, study.weights)
     used, calibrations = {}, {}
     if pilot:
@@ -60,14 +59,8 @@ def plan(
             if path.stem.rpartition("_")[2] in own
         )
         calibrations = calibrate(pilot, (models, spaces), gpu, used)
-    planner = Planner(
-        content,
-        entries,
-        resolve_spaces(spaces, study.spaces, study.weights),
-        results,
-        gpu,
-        calibrations,
-    )
+    targets = resolve_spaces(spaces, study.spaces, study.weights)
+    planner = Planner(content, entries, targets, results, gpu, calibrations)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
     print(
@@ -76,10 +69,7 @@ def plan(
     )
     print(table.to_string(index=False, float_format=_short))
     total = table[["GPU hours", "core hours", "disk GB"]].sum()
-    free = (
-        shutil.disk_usage(next(folder for folder in [results, Path()] if folder.exists())).free
-        / 1e9
-    )
+    free = shutil.disk_usage(results if results.exists() else Path()).free / 1e9
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(
         f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all "
@@ -91,16 +81,14 @@ def plan(
             f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, "
             "over what was reckoned for it:"
         )
+        short = []
         for step, calibration in calibrations.items():
-            if calibration.seconds or calibration.megabytes:
-                known = {"time": calibration.seconds, "memory": calibration.megabytes}
-                ratios = [f"{what} x {ratio:.2f}" for what, ratio in known.items() if ratio]
+            known = {"time": calibration.seconds, "memory": calibration.megabytes}
+            ratios = [f"{what} x {ratio:.2f}" for what, ratio in known.items() if ratio]
+            if ratios:
                 print(f"{step} ({calibration.jobs} jobs): {', '.join(ratios)}")
-        short = [
-            step
-            for step, calibration in calibrations.items()
-            if not (calibration.seconds or calibration.megabytes)
-        ]
+            else:
+                short.append(step)
         print(f"too small there to tell, so only reckoned here: {', '.join(short) or 'none'}")
         for step, jobs in used.items():
             print(

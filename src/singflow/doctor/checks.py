@@ -1,16 +1,15 @@
 """Checks what will work on this machine or its cluster, and says how to fix the rest."""
 
 import importlib.metadata
-import itertools
 import os
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from singflow.config.registry import (
     ConSEEntry,
@@ -50,26 +49,14 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
             resolve_spaces(spaces, study.spaces, study.weights),
         )
     except InputError as error:
-        yield Finding(
-            "study",
-            "fail",
-            str(error),
-            "correct it; weights, data, GPU and disk are checked once the study is valid",
-        )
+        fix = "correct it; weights, data, GPU and disk are checked once the study is valid"
+        yield Finding("study", "fail", str(error), fix)
     else:
         device = study.extraction.device
-        yield Finding(
-            "study",
-            "ok",
-            f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: "
-            f"{len(study.spaces)}",
-        )
-        yield check_gpu(
-            device,
-            study.threads,
-            visible_gpus(device) if device != "cpu" else [],
-            controller.status == "ok",
-        )
+        counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
+        yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
+        gpus = visible_gpus(device) if device != "cpu" else []
+        yield check_gpu(device, study.threads, gpus, controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -93,20 +80,20 @@ def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("dem
     try:
         described = importlib.metadata.metadata(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(
-            "versions", "fail", f"{distribution} is not installed in this environment", fix
-        )
+        missing = f"{distribution} is not installed in this environment"
+        return Finding("versions", "fail", missing, fix)
     needed = [Requirement(f"python{described['Requires-Python'] or ''}")]
     needed += map(Requirement, described.get_all("Requires-Dist") or [])
     found, wrong = {}, []
     for requirement in needed:
-        wanted = requirement.marker is None or any(
-            requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
-        )
-        version = _version(requirement.name)
-        if wanted or version:
-            found[requirement.name] = version
-            wrong += _complaint(requirement.name, version, requirement.specifier)
+        name, marker, allowed = requirement.name, requirement.marker, requirement.specifier
+        version = _version(name)
+        if version:
+            found[name] = version
+            if not allowed.contains(version, prereleases=True):
+                wrong.append(f"{name} is {version}, {allowed} is needed")
+        elif not marker or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            wrong.append(f"{name} is not installed")
     if wrong:
         return Finding("versions", "fail", "; ".join(wrong), fix)
     named = ", ".join(f"{name} {found[name]}" for name in NAMED if name in found)
@@ -120,16 +107,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[str]:
-    if version is None:
-        return [f"{name} is not installed"]
-    return (
-        []
-        if allowed.contains(version, prereleases=True)
-        else [f"{name} is {version}, {allowed} is needed"]
-    )
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -153,38 +130,31 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
-        return Finding(
-            "GPU",
-            "warn",
-            "PyTorch sees none on this machine",
-            "on a login node that is as it should be: see GPU request",
-        )
+        fix = "on a login node that is as it should be: see GPU request"
+        return Finding("GPU", "warn", "PyTorch sees none on this machine", fix)
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"
         return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
     slower = f"about {costs.slowdown(threads):.0f} times as long as on a data centre's GPU"
-    return Finding(
-        "GPU",
-        "warn",
-        f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}",
-        "see `make plan` for the hours",
-    )
+    found = f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}"
+    return Finding("GPU", "warn", found, "see `make plan` for the hours")
 
 
 def check_weights(
     models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
 ) -> Finding:
     """Whether all weight files are in their cache, package or folder; nothing is downloaded."""
-    entries = [*models.items(), *spaces.items()]
     missing = [
-        f"{name}: {file}" for name, entry in entries for file in _missing(partial(_files, entry))
+        f"{name}: {file}"
+        for name, entry in [*models.items(), *spaces.items()]
+        for file in _missing(_files, entry)
     ]
-    undrawn = (
-        _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
-    )
+    drawn = generates(pictures, spaces.values())
+    undrawn = _missing(_generator, pictures) if drawn else []
     if missing or (undrawn and pictures.renderer == "unclip"):
-        listed = [*missing, *(f"{pictures.generator}: {file}" for file in undrawn)]
-        return Finding("weights", "fail", f"{len(listed)} missing:\n" + "\n".join(listed), FETCH)
+        missing += [f"{pictures.generator}: {file}" for file in undrawn]
+        listed = "\n".join([f"{len(missing)} missing:", *missing])
+        return Finding("weights", "fail", listed, FETCH)
     if undrawn:
         found = (
             f"all but those of the generator {pictures.generator}: the nearest real images are "
@@ -195,25 +165,22 @@ def check_weights(
 
 
 def _files(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    sentences = (
-        [PackageFile(entry.text.removeprefix("package:"))] if isinstance(entry, ConSEEntry) else []
-    )
-    return [*required(entry), *sentences]
+    if not isinstance(entry, ConSEEntry):
+        return required(entry)
+    return [*required(entry), PackageFile(entry.text.removeprefix("package:"))]
 
 
 def _generator(pictures: Pictures) -> list[WeightFile]:
-    if (
-        pictures.generator.startswith(f"{LOCAL}/")
-        and not Path(pictures.generator, "model_index.json").is_file()
-    ):
+    own = pictures.generator.startswith(f"{LOCAL}/")
+    if own and not Path(pictures.generator, "model_index.json").is_file():
         raise InputError("holds no model_index.json")
     return generator_files(pictures)
 
 
-def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
+def _missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
     """The files that are missing, or the reason why the files cannot be listed."""
     try:
-        return [str(file) for file in listed() if file.find() is None and not file.optional]
+        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
     except InputError as error:
         return [str(error)]
 
@@ -270,16 +237,10 @@ def _archives(root: Path, data: Data) -> str:
 
 def _first_row(table: Path, label_column: str) -> str:
     """The path in the first row of a table; InputError if there is no such column or no row."""
-    first = next(
-        iterate_rows(
-            table,
-            {"path": "the image's path relative to data.root", label_column: "data.label_column"},
-        ),
-        None,
-    )
-    if first is None:
-        raise InputError(f"{table}: holds no rows")
-    return first[1]["path"]
+    columns = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
+    for _, row in iterate_rows(table, columns):
+        return row["path"]
+    raise InputError(f"{table}: holds no rows")
 
 
 def expected_bytes(
@@ -287,38 +248,25 @@ def expected_bytes(
 ) -> int:
     """Expected bytes that the study, whose data can be read, writes under results/."""
     content = study.model_dump()
-    results = Path("results", study.study)
-    try:
-        images = costs.expected_images(content, results)
-    except (OSError, ValueError):  # a damaged manifest: the step that reads it reports it
-        images = costs.expected_images(content, Path())
+    images = costs.expected_images(content, Path("results", study.study))
     return costs.study_bytes(content, images, models, spaces)
 
 
 def check_disk(folder: Path, estimated: int) -> Finding:
     """Whether the disk has room for the expected results, and for a copy in DVC's cache."""
     free = shutil.disk_usage(existing(folder)).free
-    found = (
-        f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
-    )
+    writes = f"of which the study writes about {in_bytes(estimated)}"
+    found = f"{in_bytes(free)} free for {folder}, {writes}"
     fix = f"free disk, or link {folder.parent} to a larger one"
     if free < estimated:
         return Finding("disk", "fail", found, fix)
-    return (
-        Finding("disk", "warn", f"{found}: little is left for copies", fix)
-        if free < 2 * estimated
-        else Finding("disk", "ok", found)
-    )
+    if free < 2 * estimated:
+        return Finding("disk", "warn", f"{found}: little is left for copies", fix)
+    return Finding("disk", "ok", found)
 
 
 def count_findings(findings: Iterable[Finding]) -> tuple[bool, str]:
     """Whether no check failed, and a line with the numbers of findings."""
-    counts = {
-        status: len(list(group))
-        for status, group in itertools.groupby(sorted(finding.status for finding in findings))
-    }
-    failed, warned = counts.get("fail", 0), counts.get("warn", 0)
-    return (
-        not failed,
-        f"{counts.get('ok', 0)} checks passed, {warned} with a warning, {failed} failed",
-    )
+    counts = Counter(finding.status for finding in findings)
+    passed, warned, failed = (counts[status] for status in ("ok", "warn", "fail"))
+    return not failed, f"{passed} checks passed, {warned} with a warning, {failed} failed"

@@ -4,10 +4,11 @@ import fcntl
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from singflow.doctor.findings import Finding
+from singflow.doctor.findings import Finding, Status
 from singflow.extras import MissingExtra, check_installed
 from singflow.system import ask, existing, in_bytes, writable
 
@@ -61,56 +62,33 @@ def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
     except ConfigError as error:
         return Finding("DVC remote", "fail", str(error), add)
     except ImportError as error:
-        return Finding(
-            "DVC remote",
-            "fail",
-            f"{name}: {error}",
-            f"pip install {' '.join(re.findall(r'dvc-[a-z0-9]+', str(error)))}",
-        )
+        wanted = " ".join(re.findall(r"dvc-[a-z0-9]+", str(error)))
+        return Finding("DVC remote", "fail", f"{name}: {error}", f"pip install {wanted}")
+    settings = config["remote"][name]
     if kind.protocol == "local":
-        answers = _local_remote(name, Path(path))
+        folder = Path(path)
+        place = existing(folder)
+        if not writable(place):
+            found = f"{name}: {place} is not a folder that can be written to"
+            return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
+        made = "" if place == folder else "; the first push makes it"
+        found = f"{name}: {folder} can be written to{made}"
     else:
-        answers = _far_remote(root, name, config["remote"][name]["url"], seconds)
-    if answers.status != "ok" or config["remote"][name].get("verify"):
-        return answers
-    found = f"{answers.found}, but an object damaged there would be taken for good"
+        program = "from singflow.doctor.dvc import remote_answers; remote_answers()"
+        answer = ask(sys.executable, "-c", program, str(root), name, seconds=seconds)
+        found = f"{name} ({settings['url']}) answers"
+        if not answer.ok:
+            reason = answer.words.split("; ")[-1]
+            fix = (
+                "check its address and credentials, and whether this machine may reach it: `dvc "
+                f"remote modify {name} --help`"
+            )
+            found = f"{name} ({settings['url']}) cannot be reached: {reason}"
+            return Finding("DVC remote", "fail", found, fix)
+    if settings.get("verify"):
+        return Finding("DVC remote", "ok", found)
+    found = f"{found}, but an object damaged there would be taken for good"
     return Finding("DVC remote", "warn", found, f"`dvc remote modify {name} verify true`")
-
-
-def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
-    answer = ask(
-        sys.executable,
-        "-c",
-        "from singflow.doctor.dvc import remote_answers; remote_answers()",
-        str(root),
-        name,
-        seconds=seconds,
-    )
-    if not answer.ok:
-        fix = (
-            "check its address and credentials, and whether this machine may reach it: `dvc "
-            f"remote modify {name} --help`"
-        )
-        return Finding(
-            "DVC remote",
-            "fail",
-            f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}",
-            fix,
-        )
-    return Finding("DVC remote", "ok", f"{name} ({url}) answers")
-
-
-def _local_remote(name: str, folder: Path) -> Finding:
-    place = existing(folder)
-    if not writable(place):
-        found = f"{name}: {place} is not a folder that can be written to"
-        return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
-    return Finding(
-        "DVC remote",
-        "ok",
-        f"{name}: {folder} can be written to"
-        + ("" if place == folder else "; the first push makes it"),
-    )
 
 
 def remote_answers() -> None:
@@ -139,29 +117,20 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
 
     kinds = config.get("type") or ["reflink", "copy"]
     place = existing(Path(config.get("dir") or root / ".dvc/cache"))
+    target = str(root.absolute() / "dvc.yaml")
     try:
-        works = generic.test_links(
-            list(LINKS), localfs, str(place), localfs, str(root.absolute() / "dvc.yaml")
-        )
+        works = generic.test_links(list(LINKS), localfs, str(place), localfs, target)
     except OSError as error:
-        return Finding(
-            "DVC cache",
-            "fail",
-            f"{error.filename or place}: {error.strerror}",
-            "`dvc cache dir <folder>` moves the cache",
-        )
+        found = f"{error.filename or place}: {error.strerror}"
+        return Finding("DVC cache", "fail", found, "`dvc cache dir <folder>` moves the cache")
     first = next((kind for kind in kinds if kind in works or kind == "copy"), None)
-    apart = (
-        ""
-        if place.stat().st_dev == root.absolute().stat().st_dev
-        else ", which is on another file system"
-    )
+    same = place.stat().st_dev == root.absolute().stat().st_dev
+    apart = "" if same else ", which is on another file system"
     tried = f"cache.type is {', '.join(kinds)}"
     fix = f"`dvc config cache.type {'reflink,' if 'reflink' in works else ''}symlink,copy`"
     if first is None:
-        return Finding(
-            "DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", fix
-        )
+        found = f"{tried}, but only {', '.join(works)} reach {place}{apart}"
+        return Finding("DVC cache", "fail", found, fix)
     if first == "copy":
         copied = f"results are copied into {place}{apart}: about {in_bytes(estimated)} once more"
         return Finding("DVC cache", "warn", f"{tried}: {copied}", fix)
@@ -174,35 +143,25 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
     shared = config.get("shared") == "group"
     if not shared and folder.is_relative_to(root.absolute() if folder.is_absolute() else root):
         return Finding("shared cache", "absent", "this checkout has a cache of its own")
-    faults = {}
+    faults, fixes = [], []
     if not shared:
-        faults["what one user puts there others cannot change: cache.shared is not group"] = (
-            "dvc config cache.shared group"
-        )
+        faults.append("what one user puts there others cannot change: cache.shared is not group")
+        fixes.append("dvc config cache.shared group")
     if "hardlink" in (config.get("type") or []):
-        faults["a result edited in place would change the cache: cache.type has hardlink"] = (
-            "dvc config cache.type symlink,copy"
-        )
-    if closed := [
-        path
-        for path in (folder, *folder.glob("files/md5/*"))
-        if not path.is_dir() or path.stat().st_mode & 0o2070 != 0o2070
-    ]:
-        opened = (
-            f"mkdir -p {folder} && chgrp -R <group> {folder} && find {folder} -type d -exec chmod "
-            "g+rwxs {} +"
-        )
-        faults[
-            f"{closed[0]} is not a folder that its group can write to and that hands its group on "
-            "(setgid)"
-        ] = opened
+        faults.append("a result edited in place would change the cache: cache.type has hardlink")
+        fixes.append("dvc config cache.type symlink,copy")
+    for path in (folder, *folder.glob("files/md5/*")):
+        if not path.is_dir() or path.stat().st_mode & 0o2070 != 0o2070:
+            faults.append(
+                f"{path} is not a folder that its group can write to and that hands its group on "
+                "(setgid)"
+            )
+            opened = f"find {folder} -type d -exec chmod g+rwxs {{}} +"
+            fixes.append(f"mkdir -p {folder} && chgrp -R <group> {folder} && {opened}")
+            break
     if faults:
-        return Finding(
-            "shared cache",
-            "fail" if shared else "warn",
-            "; ".join(faults),
-            f"`{' && '.join(faults.values())}`",
-        )
+        status: Status = "fail" if shared else "warn"
+        return Finding("shared cache", status, "; ".join(faults), f"`{' && '.join(fixes)}`")
     return Finding("shared cache", "ok", f"{folder} is shared with its group")
 
 
@@ -210,10 +169,7 @@ def mounts() -> list[tuple[Path, str]]:
     """Mount points and kinds (such as ext4 or nfs) of the mounted file systems."""
     import psutil
 
-    return [
-        (Path(partition.mountpoint), partition.fstype)
-        for partition in psutil.disk_partitions(all=True)
-    ]
+    return [(Path(disk.mountpoint), disk.fstype) for disk in psutil.disk_partitions(all=True)]
 
 
 def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
@@ -234,12 +190,8 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
     kind = file_system(folder, mounted)
     fix = "`dvc config --local core.site_cache_dir <folder on a disk of this machine>`"
     if NETWORK.match(kind):
-        return Finding(
-            "DVC state",
-            "fail",
-            f"{folder} is on a network drive ({kind}): its databases fail or crawl there",
-            fix,
-        )
+        found = f"{folder} is on a network drive ({kind}): its databases fail or crawl there"
+        return Finding("DVC state", "fail", found, fix)
     place = existing(folder)
     if not writable(place):
         return Finding("DVC state", "fail", f"{place} is not a folder that can be written to", fix)
@@ -248,15 +200,11 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
 
 def check_lock(path: Path) -> Finding:
     """Whether another DVC command holds the lock of the repository."""
-    if not path.is_file():
-        return Finding("DVC lock", "ok", "free")
-    with path.open() as file:
+    with suppress(FileNotFoundError), path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            found = (
-                f"held by process {file.read().strip() or 'unknown'}: `dvc repro` and `make "
-                "publish` would stop"
-            )
+            holder = f"held by process {file.read().strip() or 'unknown'}"
+            found = f"{holder}: `dvc repro` and `make publish` would stop"
             return Finding("DVC lock", "warn", found, "wait for it, or stop it")
     return Finding("DVC lock", "ok", "free")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Status = Literal["ok", "warn", "fail", "absent"]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -13,15 +15,11 @@ class Finding:
     """
 
     name: str
-    status: Literal["ok", "warn", "fail", "absent"]
+    status: Status
     found: str
     fix: str = ""
 
     def __str__(self) -> str:
         """An aligned line, with the fix below it."""
-        indent = "\n" + " " * 24
-        return (
-            f"{self.status:<8}{self.name:<16}"
-            + self.found.replace("\n", indent)
-            + (f"{indent}-> {self.fix}" if self.fix else "")
-        )
+        lines = self.found.split("\n") + ([f"-> {self.fix}"] if self.fix else [])
+        return f"{self.status:<8}{self.name:<16}" + ("\n" + " " * 24).join(lines)

@@ -44,12 +44,8 @@ def check_controller() -> Finding:
     answer = ask("scontrol", "ping")
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith("is UP")]
     if not up:
-        return Finding(
-            "Slurm",
-            "fail",
-            f"does not answer: {answer.words}",
-            f"ask who runs the cluster; {LOCALLY}",
-        )
+        fix = f"ask who runs the cluster; {LOCALLY}"
+        return Finding("Slurm", "fail", f"does not answer: {answer.words}", fix)
     return Finding("Slurm", "ok", f"{ask('sinfo', '--version').out.strip()}: {', '.join(up)}")
 
 
@@ -61,35 +57,30 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
+    accounts = accounting.status == "ok"
     try:
         content = read_yaml(profile)
         jobs = jobs_of(content, profile)
-        yield check_status_command(content, settings, accounting.status == "ok")
+        yield check_status_command(content, settings, accounts)
     except InputError as error:
-        yield Finding(
-            "cluster profile",
-            "fail",
-            str(error),
-            f"correct {profile}, or take it from the repository again",
-        )
+        fix = f"correct {profile}, or take it from the repository again"
+        yield Finding("cluster profile", "fail", str(error), fix)
         return
     partitions = read_partitions(ask(*SINFO).out)
-    if chosen_by := content.get("slurm-partition-config") or os.environ.get(
-        "SNAKEMAKE_SLURM_PARTITIONS"
-    ):
+    chosen_by = content.get("slurm-partition-config")
+    if chosen_by := chosen_by or os.environ.get("SNAKEMAKE_SLURM_PARTITIONS"):
         jobs, finding = choose_partitions(jobs, Path(chosen_by))
         yield finding
     partition = check_partition(jobs, partitions)
     yield partition
     yield check_cores(content, jobs, partitions)
     in_use = jobs if partition.status == "ok" else []
-    yield check_account(jobs, _accounts() if accounting.status == "ok" else None, in_use)
+    yield check_account(jobs, _accounts() if accounts else None, in_use)
     if any(job.resources.get("qos") for job in in_use):
-        yield check_qos(in_use, accounting.status == "ok")
+        yield check_qos(in_use, accounts)
     if wanted := content.get("slurm-reservation"):
-        yield check_reservation(
-            _plain(wanted), ask("scontrol", "--oneliner", "show", "reservation").out
-        )
+        listed = ask("scontrol", "--oneliner", "show", "reservation").out
+        yield check_reservation(_plain(wanted), listed)
     if device == "cpu":
         yield Finding("GPU request", "absent", "extraction.device is cpu: no job asks for a GPU")
     else:
@@ -125,24 +116,19 @@ def check_status_command(
     if wanted == "squeue" and age >= 3 * wait:
         if accounting:
             return Finding(name, "ok", "squeue, and sacct while the controller is away")
-        found = (
-            "squeue, without accounting: a run waits for ever when the controller is away while "
-            "it asks"
-        )
-        return Finding(name, "warn", found, "start and restart runs with `make resume`")
+        away = "a run waits for ever when the controller is away while it asks"
+        fix = "start and restart runs with `make resume`"
+        return Finding(name, "warn", f"squeue, without accounting: {away}", fix)
     if wanted == "squeue":
-        chosen = (
-            f"sacct in place of squeue, because MinJobAge is {age} s, less than 3 x {key} "
-            f"({wait} s)"
-        )
+        less = f"MinJobAge is {age} s, less than 3 x {key} ({wait} s)"
+        chosen = f"sacct in place of squeue, because {less}"
         fix = f"write {key}: {max(age // 3, 1)} in the profile"
     else:
         chosen, fix = wanted, "write slurm-status-command: squeue in the profile"
     if not accounting:
         return Finding(name, "fail", f"{chosen}; without accounting it knows no job", fix)
-    return Finding(
-        name, "warn", f"{chosen}; it waits for ever for a job that was cancelled by hand", fix
-    )
+    found = f"{chosen}; it waits for ever for a job that was cancelled by hand"
+    return Finding(name, "warn", found, fix)
 
 
 @dataclass(frozen=True)
@@ -156,32 +142,35 @@ class JobKind:
     resources: dict[str, Any]
 
     @property
-    def request(self) -> list[str]:
-        """The options of sbatch that ask for a GPU, as the executor writes them."""
-        gpus = self.resources.get("gpu", 0)
-        model = self.resources.get("gpu_model")
-        if self.resources.get("gres"):
-            return [f"--gres={_plain(self.resources['gres'])}"]
-        return [f"--gpus={_plain(model)}:{gpus}" if model else f"--gpus={gpus}"] if gpus else []
+    def request(self) -> str:
+        """The option of sbatch that asks for a GPU, as the executor writes it; or ""."""
+        if gres := self.plain("gres"):
+            return f"--gres={gres}"
+        gpus, model = self.resources.get("gpu"), self.plain("gpu_model")
+        return f"--gpus={model}:{gpus}" if gpus and model else f"--gpus={gpus}" if gpus else ""
+
+    @property
+    def accounts(self) -> list[str]:
+        """The accounts, as the executor reads them; it uses the first."""
+        return re.split(r"[,\s]+", self.plain("slurm_account"))
+
+    def plain(self, key: str) -> str:
+        """The text of a resource; "" if the profile does not set it."""
+        return _plain(self.resources.get(key) or "")
 
     def options(self, *keys: str) -> list[str]:
         """Other options of sbatch that the profile fixes, as in `--partition=gpu`.
 
         keys: resources; all, if none is named.
         """
+        values = {key: self.plain(key) for key in OPTIONS} | {"slurm_account": self.accounts[0]}
+        for key in NUMBERS:  # a text may depend on the job
+            values[key] = self.plain(key) if isinstance(self.resources.get(key), int) else ""
         return [
-            f"--{option}={value}"
+            f"--{option}={values[key]}"
             for key, option in OPTIONS.items()
-            if key in (keys or OPTIONS) and (value := self._value(key))
+            if key in (keys or OPTIONS) and values[key]
         ]
-
-    def _value(self, key: str) -> str | int | None:
-        """A resource that does not depend on the job; the executor uses the first account."""
-        value = self.resources.get(key)
-        if key in NUMBERS:
-            return value if isinstance(value, int) else None
-        plain = _plain(value or "")
-        return re.split(r"[,\s]+", plain)[0] if key == "slurm_account" else plain
 
 
 def _plain(value: object) -> str:
@@ -228,21 +217,16 @@ def read_partitions(listed: str) -> dict[str, Partition]:
         name, limit, cpus, gres, state = line.split("|")
         plain, count = name.rstrip("*"), int(cpus.rstrip("+"))
         gpus = {part for part in re.split(r",(?![^(]*\))", gres) if part.startswith("gpu")}
-        if plain in found:
-            count, gpus = max(count, found[plain].cpus), gpus | set(found[plain].gpus)
-        found[plain] = Partition(
-            state == "up", name.endswith("*"), limit, count, tuple(sorted(gpus))
-        )
+        if known := found.get(plain):
+            count, gpus = max(count, known.cpus), gpus | set(known.gpus)
+        default = name.endswith("*")
+        found[plain] = Partition(state == "up", default, limit, count, tuple(sorted(gpus)))
     return found
 
 
 def _partitions_of(jobs: Iterable[JobKind]) -> set[str]:
     """Partitions to which jobs are sent; "" is the default partition."""
-    return {
-        part
-        for job in jobs
-        for part in _plain(job.resources.get("slurm_partition") or "").split(",")
-    }
+    return {part for job in jobs for part in job.plain("slurm_partition").split(",")}
 
 
 def _default(partitions: dict[str, Partition]) -> str:
@@ -253,31 +237,21 @@ def check_partition(jobs: Iterable[JobKind], partitions: dict[str, Partition]) -
     """Whether the partitions of the jobs exist and are up; unnamed, whether there is a default."""
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
-    up = (
-        ", ".join(
-            f"{name} (at most {partition.limit})"
-            for name, partition in partitions.items()
-            if partition.up
-        )
-        or "none"
-    )
-    fix = f"write a partition that is up as slurm_partition in the profile: {up}"
+    up = {name: one.limit for name, one in partitions.items() if one.up}
+    known = ", ".join(f"{name} (at most {limit})" for name, limit in up.items()) or "none"
+    fix = f"write a partition that is up as slurm_partition in the profile: {known}"
     if "" in named:
-        return Finding(
-            "partition", "fail", "the profile names none, and the cluster has no default", fix
-        )
+        found = "the profile names none, and the cluster has no default"
+        return Finding("partition", "fail", found, fix)
     wrong = [
         f"{name} is down" if name in partitions else f"the cluster has no {name}"
         for name in named
-        if not _up(name, partitions)
+        if name not in up
     ]
     if wrong:
         return Finding("partition", "fail", "; ".join(wrong), fix)
-    limits = [
-        f"{name}{', the default' if '' in wanted and name == default else ''} (at most "
-        f"{partitions[name].limit})"
-        for name in named
-    ]
+    unnamed = {default: ", the default"} if "" in wanted else {}
+    limits = [f"{name}{unnamed.get(name, '')} (at most {up[name]})" for name in named]
     return Finding("partition", "ok", "; ".join(limits))
 
 
@@ -298,14 +272,13 @@ def write_partition_file(path: Path) -> None:
         raise InputError(f"{path}: is there already: name another, or remove it")
     answer = ask(*SINFO)
     if not answer.ok:
-        raise InputError(
-            f"{' '.join(SINFO)}: {answer.words}: run this on a machine of a Slurm cluster"
-        )
+        asked = " ".join(SINFO)
+        raise InputError(f"{asked}: {answer.words}: run this on a machine of a Slurm cluster")
     from snakemake_executor_plugin_slurm.partitions import generate_partitions_from_slurm_query  # type: ignore[import-untyped]
 
-    known = read_partitions(answer.out)
+    known = {name: one for name, one in read_partitions(answer.out).items() if one.up}
     limits = generate_partitions_from_slurm_query(None)["partitions"]
-    up = {name: limit for name, limit in limits.items() if _up(name, known)}
+    up = {name: limit for name, limit in limits.items() if name in known}
     for name, limit in up.items():  # the generator sees GPUs only where Slurm accounts for them
         if counts := re.findall(r"gpu:(?:[^:,()]+:)?(\d+)", ",".join(known[name].gpus)):
             limit.setdefault("max_gpu", max(map(int, counts)))
@@ -330,24 +303,20 @@ def choose_partitions(jobs: list[JobKind], path: Path) -> tuple[list[JobKind], F
         return jobs, Finding(name, "fail", f"{path}: {error}", fix)
     silent = logging.Logger("executor", logging.CRITICAL)
     for job in jobs:
-        if not job.resources.get("slurm_partition"):
-            kind = ", ".join(job.rules) or "jobs without a GPU"
-            asked = {
-                key: _plain(value) if isinstance(value, str) else value
-                for key, value in job.resources.items()
-            }
-            request = SimpleNamespace(name=kind, resources=asked, threads=1)
-            best = get_best_partition(choices, request, silent)
-            if not best:
-                fix = (
-                    "correct its max_gpu, available_gpu_models, available_constraints or "
-                    "max_runtime, or write slurm_partition"
-                )
-                found = f"no partition of {path} takes {kind}: they go to the default one"
-                return jobs, Finding(name, "fail", found, fix)
-            words.append(f"{kind}: {best}")
-            job = replace(job, resources=job.resources | {"slurm_partition": best})
-        sent.append(job)
+        if job.resources.get("slurm_partition"):
+            sent.append(job)
+            continue
+        kind = ", ".join(job.rules) or "jobs without a GPU"
+        texts = {k: _plain(value) for k, value in job.resources.items() if isinstance(value, str)}
+        request = SimpleNamespace(name=kind, resources=job.resources | texts, threads=1)
+        best = get_best_partition(choices, request, silent)
+        if not best:
+            limits = "max_gpu, available_gpu_models, available_constraints or max_runtime"
+            fix = f"correct its {limits}, or write slurm_partition"
+            found = f"no partition of {path} takes {kind}: they go to the default one"
+            return jobs, Finding(name, "fail", found, fix)
+        words.append(f"{kind}: {best}")
+        sent.append(replace(job, resources=job.resources | {"slurm_partition": best}))
     found = "; ".join(words) or "every job has a slurm_partition of its own"
     return sent, Finding(name, "ok", f"{found}, where memory and run time allow")
 
@@ -356,35 +325,18 @@ def check_cores(
     profile: dict[str, Any], jobs: Iterable[JobKind], partitions: dict[str, Partition]
 ) -> Finding:
     """Whether some node has the CPUs that a job with several steps may ask for (`cores`)."""
-    default = _default(partitions)
-    found = {
-        partition: partitions[partition].cpus
-        for partition in {name or default for name in _partitions_of(jobs)} & set(partitions)
-    }
-    cores = profile.get("cores")
+    default, cores = _default(partitions), profile.get("cores")
     if not isinstance(cores, int):
-        return Finding(
-            "cores",
-            "warn",
-            "the profile sets none: steps in one job ask for the sum of their threads",
-            "write cores: 8",
-        )
-    small = {name: cpus for name, cpus in found.items() if cpus < cores}
+        found = "the profile sets none: steps in one job ask for the sum of their threads"
+        return Finding("cores", "warn", found, "write cores: 8")
+    used = {name or default for name in _partitions_of(jobs)} & set(partitions)
+    small = {name: partitions[name].cpus for name in used if partitions[name].cpus < cores}
     if small:
-        named = ", ".join(
-            f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items()
-        )
-        return Finding(
-            "cores",
-            "fail",
-            f"{cores} in the profile, but {named}",
-            f"write cores: {min(small.values())} in the profile",
-        )
+        named = [f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items()]
+        found = f"{cores} in the profile, but {', '.join(named)}"
+        fix = f"write cores: {min(small.values())} in the profile"
+        return Finding("cores", "fail", found, fix)
     return Finding("cores", "ok", f"at most {cores} for a job with several steps")
-
-
-def _up(name: str, partitions: dict[str, Partition]) -> bool:
-    return name in partitions and partitions[name].up
 
 
 def _accounts() -> dict[str, str]:
@@ -397,11 +349,6 @@ def _accounts() -> dict[str, str]:
     }
 
 
-def _accounts_of(job: JobKind) -> list[str]:
-    """The accounts of a kind of job, as the executor reads them; it uses the first."""
-    return re.split(r"[,\s]+", _plain(job.resources.get("slurm_account") or ""))
-
-
 def check_account(
     jobs: list[JobKind], known: dict[str, str] | None, asked_for: Iterable[JobKind]
 ) -> Finding:
@@ -410,29 +357,24 @@ def check_account(
     known: the user's accounts; None if accounting is off. asked_for: the jobs that Slurm is asked
     about: those with a partition that is up.
     """
-    wanted = sorted({account for job in jobs for account in _accounts_of(job) if account})
+    wanted = sorted({account for job in jobs for account in job.accounts if account})
     named = ", ".join(wanted) or "the profile names none"
     if known is None:
         return Finding("account", "ok", f"{named}; accounting is off, so none is asked for")
     if not known:
         fix = "ask who runs the cluster for an account, if jobs are refused"
         return Finding("account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", fix)
-    fix = (
-        "write slurm_account in the profile, for all jobs or beside a slurm_partition: "
-        f"{', '.join(sorted(known.values()))}"
-    )
+    yours = ", ".join(sorted(known.values()))
+    fix = f"write slurm_account in the profile, for all jobs or beside a slurm_partition: {yours}"
     wrong = ", ".join(account for account in wanted if account.lower() not in known)
     if wrong:
         return Finding("account", "fail", f"{wrong}: not an account of {getpass.getuser()}", fix)
     if not wanted:
         found = "the profile names none: it is guessed for every job"
         return Finding("account", "warn", found, fix)
-    for job in asked_for:
-        answer = _accepted(job.options("slurm_account", "slurm_partition"))
-        if not answer.ok:
-            where = _plain(job.resources.get("slurm_partition") or "the default partition")
-            found = f"{_accounts_of(job)[0]} in {where} is refused: {answer.words}"
-            return Finding("account", "fail", found, fix)
+    for job, words in _refused(asked_for, "slurm_account", "slurm_partition"):
+        where = job.plain("slurm_partition") or "the default partition"
+        return Finding("account", "fail", f"{job.accounts[0]} in {where} is refused: {words}", fix)
     return Finding("account", "ok", named)
 
 
@@ -440,14 +382,11 @@ def check_qos(jobs: Iterable[JobKind], accounting: bool) -> Finding:
     """Whether Slurm takes the QOS of every job."""
     fix = "take it out of the profile (slurm-qos, or qos of a rule)"
     wanted = [job for job in jobs if job.resources.get("qos")]
-    named = ", ".join(sorted({_plain(job.resources["qos"]) for job in wanted}))
+    named = ", ".join(sorted({job.plain("qos") for job in wanted}))
     if not accounting:
         return Finding("QOS", "fail", f"{named}, but accounting is off: Slurm has none", fix)
-    for job in wanted:
-        answer = _accepted(job.options("slurm_account", "slurm_partition", "qos"))
-        if not answer.ok:
-            found = f"{_plain(job.resources['qos'])} is refused: {answer.words}"
-            return Finding("QOS", "fail", found, fix)
+    for job, words in _refused(wanted, "slurm_account", "slurm_partition", "qos"):
+        return Finding("QOS", "fail", f"{job.plain('qos')} is refused: {words}", fix)
     return Finding("QOS", "ok", named)
 
 
@@ -456,66 +395,56 @@ def check_reservation(name: str, listed: str) -> Finding:
 
     listed: output of `scontrol --oneliner show reservation`.
     """
-    known = {
-        fields["ReservationName"]: fields
-        for fields in (dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed.splitlines())
-        if "ReservationName" in fields
-    }
+    lines = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed.splitlines()]
+    known = {line["ReservationName"]: line for line in lines if "ReservationName" in line}
     if name not in known:
-        fix = (
-            "take slurm-reservation out of the profile, or write one of these: "
-            f"{', '.join(known) or 'none'}"
-        )
+        others = ", ".join(known) or "none"
+        fix = f"take slurm-reservation out of the profile, or write one of these: {others}"
         return Finding("reservation", "fail", f"the cluster has no {name}", fix)
     here = known[name]
     if here["State"] == "ACTIVE":
         return Finding("reservation", "ok", f"{name}, until {here['EndTime']}")
-    return Finding(
-        "reservation", "warn", f"{name} begins {here['StartTime']}", "jobs wait until then"
-    )
+    begins = f"{name} begins {here['StartTime']}"
+    return Finding("reservation", "warn", begins, "jobs wait until then")
 
 
 def check_gpu_request(job: JobKind, partitions: dict[str, Partition]) -> Finding:
     """Whether Slurm accepts the job's GPU request; if not, whether it accepts the other form."""
-    name = "GPU request"
-    rules = ", ".join(job.rules)
+    name, rules = "GPU request", ", ".join(job.rules)
     if not job.request:
-        return Finding(
-            name,
-            "warn",
-            f"the profile asks for none: {rules} run on CPUs",
-            "write gpu: 1 for them under set-resources",
-        )
-    answer = _accepted([*job.options(), *job.request])
+        found = f"the profile asks for none: {rules} run on CPUs"
+        return Finding(name, "warn", found, "write gpu: 1 for them under set-resources")
+    request, options = job.request, job.options()
+    answer = _accepted([*options, request])
     if answer.ok:
-        return Finding(name, "ok", f"{' '.join(job.request)} is accepted ({rules})")
-    found = f"{' '.join([*job.options(), *job.request])} is refused ({rules}): {answer.words}"
-    by_count = job.request[0].startswith("--gpus")
-    count = job.request[0].partition("=")[2]
-    alternative, line = (
-        (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}')
-        if by_count
-        else ("--gpus=1", "{gpu: 1}")
-    )
-    if _accepted([*job.options(), alternative]).ok:
-        return Finding(
-            name,
-            "fail",
-            found,
+        return Finding(name, "ok", f"{request} is accepted ({rules})")
+    found = f"{' '.join([*options, request])} is refused ({rules}): {answer.words}"
+    alternative, line = "--gpus=1", "{gpu: 1}"
+    if request.startswith("--gpus"):
+        count = request.partition("=")[2]
+        alternative, line = f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}'
+    where = [f"{part} ({', '.join(one.gpus)})" for part, one in partitions.items() if one.gpus]
+    if _accepted([*options, alternative]).ok:
+        fix = (
             f"Slurm takes {alternative}: write {line} for these rules under set-resources in the "
-            "profile",
+            "profile"
         )
-    where = [
-        f"{name} ({', '.join(partition.gpus)})"
-        for name, partition in partitions.items()
-        if partition.gpus
-    ]
-    with_gpus = (
-        f"partitions with GPUs: {'; '.join(where)}: write one as slurm_partition for these rules, "
-        "within its limits"
-    )
-    none = "no partition lists GPUs: write extraction.device: cpu in params.yaml"
-    return Finding(name, "fail", found, with_gpus if where else none)
+    elif where:
+        fix = (
+            f"partitions with GPUs: {'; '.join(where)}: write one as slurm_partition for these "
+            "rules, within its limits"
+        )
+    else:
+        fix = "no partition lists GPUs: write extraction.device: cpu in params.yaml"
+    return Finding(name, "fail", found, fix)
+
+
+def _refused(jobs: Iterable[JobKind], *keys: str) -> Iterator[tuple[JobKind, str]]:
+    """The jobs that Slurm does not take with the options of these resources, and its words."""
+    for job in jobs:
+        answer = _accepted(job.options(*keys))
+        if not answer.ok:
+            yield job, answer.words
 
 
 def _accepted(options: Iterable[str]) -> Answer:

@@ -1,24 +1,28 @@
-"""Compares the measured costs of a study's jobs with the estimates.
+"""Measured costs of jobs, and how far they are from the estimates.
 
 The ratios correct the estimates for the machines that ran the jobs.
 """
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning import costs
-from singflow.planning.benchmarks import read_benchmark
 from singflow.study import with_defaults
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job: measured
+# of the time and memory of jobs: measured, estimated, and the part of the estimate that does not
+# depend on the size of a job
+TIMES, MEMORY = ["seconds", "expected", "start"], ["megabytes", "expected_mb", "base_mb"]
 ON_GPU = ("extract_features", "embed_images", "train_translator", "render_pictures")
 
 
@@ -49,40 +53,55 @@ class Used:
     busy: float
 
 
+def read_benchmark(path: Path) -> tuple[float, float]:
+    """Mean seconds and highest memory in a benchmark file of Snakemake.
+
+    Memory is in 10^6 bytes, and 0 if the job was too short to be measured.
+    """
+    import pandas as pd
+
+    kinds = {"s": float, "max_rss": float}
+    try:
+        table = pd.read_csv(path, sep="\t", usecols=[*kinds], dtype=kinds, na_values="-")
+        if table.empty:
+            raise ValueError("no rows")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a benchmark file of Snakemake ({error!r}): remove it"
+        ) from None
+    seconds, peak = table["s"].mean(), table["max_rss"].fillna(0.0).max() * 2**20 / 1e6
+    return float(seconds), float(peak)
+
+
 def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
     """The resources that steps used, from efficiency reports (CSV) of the Slurm executor.
 
     Only jobs of a single step are included.
     """
-    rows: dict[str, list[tuple[float, float, float, float]]] = {}
+    import pandas as pd
+
+    numbers = ["TotalCPU_sec", "Elapsed_sec", "NCPUS", "RequestedMem_MB", "MaxRSS_MB"]
+    kinds = {"RuleName": str} | dict.fromkeys(numbers, float)
+    reports = [pd.DataFrame(columns=[*kinds]).astype(kinds)]
     for path in paths:
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    if named := re.fullmatch(r"rule_(\w+?)(?:_wildcards_.*)?", row["RuleName"]):
-                        busy, cores = (
-                            float(row["TotalCPU_sec"]),
-                            float(row["Elapsed_sec"]) * float(row["NCPUS"]),
-                        )
-                        asked, peak = (
-                            float(row[key]) * 2**20 / 1e6
-                            for key in ("RequestedMem_MB", "MaxRSS_MB")
-                        )
-                        rows.setdefault(named[1], []).append((asked, peak, busy, cores))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            reports.append(pd.read_csv(path, usecols=[*kinds], dtype=kinds))
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: not an efficiency report of the Slurm executor with rule names "
                 f"({error!r}): remove it"
             ) from None
-    found = {}
-    for step, jobs in rows.items():
-        asked_mb, peaks, seconds, core_seconds = (
-            list(column) for column in zip(*jobs, strict=True)
+    jobs = pd.concat(reports)
+    steps = jobs["RuleName"].str.extract(r"^rule_(\w+?)(?:_wildcards_.*)?$", expand=False)
+    return {
+        str(step): Used(
+            len(mine),
+            mine["RequestedMem_MB"].max() * 2**20 / 1e6,
+            mine["MaxRSS_MB"].max() * 2**20 / 1e6,
+            mine["TotalCPU_sec"].sum() / max((mine["Elapsed_sec"] * mine["NCPUS"]).sum(), 1.0),
         )
-        found[step] = Used(
-            len(jobs), max(asked_mb), max(peaks), sum(seconds) / max(sum(core_seconds), 1.0)
-        )
-    return found
+        for step, mine in jobs.groupby(steps, sort=False)
+    }
 
 
 def calibrate(
@@ -95,6 +114,8 @@ def calibrate(
     lack. Jobs with towers of unknown size are left out, and so are steps for the GPU if the study
     kept to the CPU.
     """
+    import pandas as pd
+
     study = with_defaults(read_yaml(folder / "params.yaml"))  # an older version may lack keys
     files = sorted((folder / "benchmarks").rglob("*.tsv"))
     if not files:
@@ -106,61 +127,33 @@ def calibrate(
     spaces = resolve_spaces(registries[1], study["spaces"], study["weights"])
     images = costs.expected_images(study, folder)
     had_gpu = gpu and study["extraction"]["device"] != "cpu"
-    taken: dict[str, list[_Job]] = {}
+    rows = []
     for path in files:
         step, _, place = str(path.relative_to(folder / "benchmarks").with_suffix("")).partition("/")
-        if not (step in ON_GPU and gpu and not had_gpu):
-            size = costs.size_of(study, images, *_subject(step, place, models, spaces), had_gpu)
-            if not size.assumed:
-                taken.setdefault(step, []).append(_job(step, size, path))
-    return {step: _compared(jobs, used.get(step)) for step, jobs in taken.items()}
+        size = costs.size_of(study, images, *_subject(step, place, models, spaces), had_gpu)
+        if size.assumed or (step in ON_GPU and gpu and not had_gpu):
+            continue
+        (seconds, peak_mb), start = read_benchmark(path), costs.start(step)
+        times = seconds, costs.seconds(step, size), start.seconds
+        rows.append((step, *times, peak_mb, costs.peak_mb(step, size), start.megabytes))
+    jobs = pd.DataFrame(rows, columns=["step", *TIMES, *MEMORY])
+    return {
+        str(step): _compared(mine, used.get(str(step)))
+        for step, mine in jobs.groupby("step", sort=False)
+    }
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Measured and estimated costs of a job.
-
-    megabytes: 0 if not measured. start, base_mb: the parts of the estimates that do not depend on
-    the job's size.
-    """
-
-    seconds: float
-    expected: float
-    start: float
-    megabytes: float
-    expected_mb: float
-    base_mb: float
-
-
-def _job(step: str, size: costs.Size, path: Path) -> _Job:
-    took = read_benchmark(path)
-    start, expected = costs.start(step), costs.seconds(step, size)
-    return _Job(
-        took.seconds,
-        expected,
-        start.seconds,
-        took.peak_mb,
-        costs.peak_mb(step, size),
-        start.megabytes,
-    )
-
-
-def _compared(jobs: list[_Job], used: Used | None) -> Calibration:
-    expected, start = sum(job.expected for job in jobs), sum(job.start for job in jobs)
-    seconds = sum(job.seconds for job in jobs) / expected if expected >= 2 * start else None
-    known = [job for job in jobs if job.megabytes]
-    if known:
-        most, reckoned, base = (
-            max(getattr(job, name) for job in known)
-            for name in ("megabytes", "expected_mb", "base_mb")
-        )
-    else:
-        most, reckoned, base = (
-            used.peak_mb - JOB_MB if used else 0.0,
-            *(max(getattr(job, name) for job in jobs) for name in ("expected_mb", "base_mb")),
-        )
+def _compared(jobs: pd.DataFrame, used: Used | None) -> Calibration:
+    """The ratios of jobs of a step; megabytes are 0 where they were not measured."""
+    seconds, expected, start = jobs[TIMES].sum()
+    known = jobs[jobs["megabytes"] > 0]
+    megabytes, reckoned, base = (known if len(known) else jobs)[MEMORY].max()
+    if not len(known) and used:
+        megabytes = used.peak_mb - JOB_MB
     return Calibration(
-        len(jobs), seconds, most / reckoned if most > 0 and reckoned >= 2 * base else None
+        len(jobs),
+        seconds / expected if expected >= 2 * start else None,
+        megabytes / reckoned if megabytes > 0 and reckoned >= 2 * base else None,
     )
 
 

@@ -11,9 +11,10 @@ import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import islice
+from functools import cache, cached_property
+from itertools import islice, product
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 from singflow.artifacts.catalog import CATALOG
@@ -83,17 +84,6 @@ class Size:
     resamples: int = 2000
     permutations: int = 10_000
     reference: tuple[int, int] = (0, 0)  # images and shards on which translators are fitted instead
-    job: int = 1
-
-    @property
-    def cpu(self) -> bool:
-        """Whether the job has no GPU."""
-        return not self.gpu
-
-    @property
-    def ridge(self) -> bool:
-        """Whether probes are ridge regressions."""
-        return not self.logistic
 
     @property
     def rows(self) -> int:
@@ -104,22 +94,6 @@ class Size:
     def shard_rows(self) -> int:
         """Rows of the largest shard."""
         return -(-self.images // self.shards) * self.views
-
-    @property
-    def fitted(self) -> int:
-        """Images on which translators are fitted."""
-        return max(self.images, self.reference[0])
-
-    @property
-    def tested(self) -> int:
-        """Images of the study and of the reference."""
-        return self.images + self.reference[0]
-
-    @property
-    def largest_shard(self) -> int:
-        """Rows of the largest shard of the study and of the reference."""
-        images, shards = self.reference
-        return max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
 
     @property
     def null_dim(self) -> int:
@@ -133,79 +107,56 @@ class Size:
         Every dimension up to that of the null space has a subspace of the null space, one of the
         whole space and, if it fits, one of the row space.
         """
-        wanted = {
-            *(dimension for dimension in self.dimensions if dimension < self.null_dim),
-            *([self.null_dim] if self.null_dim else []),
-        }
+        wanted = {dimension for dimension in self.dimensions if dimension < self.null_dim}
+        wanted |= {self.null_dim} - {0}
         return sum(2 + (dimension <= self.feature_dim - self.null_dim) for dimension in wanted)
 
-    @property
-    def fits(self) -> int:
-        """Number of translators of a model in a space: one per fold, and one for all images."""
-        return self.folds + 1
-
-    @property
-    def left_out(self) -> int:
-        """Folds and pairs of folds that read-outs leave out in turn; without folds they take 5."""
-        folds = self.folds or 5
-        return folds + (folds * (folds - 1) // 2 if folds > 2 else 0)
-
-    @property
-    def kernel(self) -> int:
-        """Rows of the kernel of a read-out; 0 if the read-out has sum form."""
-        return self.tested if self.tested < max(FEATURES, self.feature_dim) else 0
-
-    @property
-    def summed(self) -> int:
-        """Features of a read-out in sum form, null coordinates included; 0 if it has a kernel."""
-        return 0 if self.kernel else max(FEATURES, self.feature_dim + FLEXIBLE)
-
-    @property
-    def network(self) -> int:
-        """Number of weights of the largest nonlinear translator."""
-        return self.width * (2 * self.feature_dim + self.width + self.space_dim)
-
-    @property
-    def results(self) -> int:
-        """Per-image results that a step gathers: images times models times spaces."""
-        return self.tested * self.models * self.spaces
-
-    @property
-    def scanned(self) -> int:
-        """Labels times concepts that a thread scans at once."""
-        return min(self.labels * self.concepts, SCANNED)
-
-    @property
-    def probed(self) -> int:
-        """Numbers that the logistic regressions on features and on embeddings hold."""
+    @cached_property
+    def drivers(self) -> dict[str, float]:
+        """What a cost may grow with: the quantities above, and those that follow from them."""
+        images, shards = self.reference
+        tested = self.images + images
+        largest_shard = max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
+        folds = self.folds or 5  # without folds, read-outs take 5
+        kernel = tested if tested < max(FEATURES, self.feature_dim) else 0
+        cells = 0.0 if self.images <= self.exact_up_to else self.images / CELL
+        waiting = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
         widths = (self.feature_dim, self.space_dim)
-        return sum(min(self.rows * (width + self.labels), PROBED) for width in widths)
+        return vars(self) | {
+            JOB: 1,
+            "cpu": not self.gpu,
+            "ridge": not self.logistic,  # probes
+            "rows": self.rows,
+            "shard_rows": self.shard_rows,
+            "null_dim": self.null_dim,
+            "cases": self.cases,
+            "fitted": max(self.images, images),  # images on which translators are fitted
+            "tested": tested,  # images of the study and of the reference
+            "largest_shard": largest_shard,  # its rows, of the study and of the reference
+            "fits": self.folds + 1,  # translators of a model in a space: of each fold, and of all
+            # folds and pairs of folds that read-outs leave out in turn
+            "left_out": folds + (folds * (folds - 1) // 2 if folds > 2 else 0),
+            "kernel": kernel,  # rows of the kernel of a read-out; 0 if it has sum form
+            # features of a read-out in sum form, null coordinates included; 0 if it has a kernel
+            "summed": 0 if kernel else max(FEATURES, self.feature_dim + FLEXIBLE),
+            # weights of the largest nonlinear translator
+            "network": self.width * (2 * self.feature_dim + self.width + self.space_dim),
+            "results": tested * self.models * self.spaces,  # that a step gathers
+            "scanned": min(self.labels * self.concepts, SCANNED),  # by a thread at once
+            # numbers that the logistic regressions on features and on embeddings hold
+            "probed": sum(min(self.rows * (width + self.labels), PROBED) for width in widths),
+            # images that the search for neighbours compares with a point; all, without an index
+            "candidates": min(self.images, CELL * PROBES) if cells else self.images,
+            "drawn": self.pictures > 0,  # by a generator
+            "at_once": min(self.batch, CPU_BATCH),  # views in a forward pass
+            # decoded views in memory: those that wait for the tower, and an image of each decoder
+            "waiting": self.views * (min(AHEAD * self.decoders, waiting) + self.decoders),
+        }
 
-    @property
-    def cells(self) -> float:
-        """Cells of the index of neighbours; 0 if the search is exact."""
-        return 0.0 if self.images <= self.exact_up_to else self.images / CELL
 
-    @property
-    def candidates(self) -> int:
-        """Images that the search for neighbours compares with a point."""
-        return min(self.images, CELL * PROBES) if self.cells else self.images
-
-    @property
-    def drawn(self) -> bool:
-        """Whether a generator draws pictures."""
-        return self.pictures > 0
-
-    @property
-    def at_once(self) -> int:
-        """Views in a forward pass."""
-        return min(self.batch, CPU_BATCH)
-
-    @property
-    def waiting(self) -> int:
-        """Decoded views in memory: those that wait for the tower, and an image for each decoder."""
-        most = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
-        return self.views * (min(AHEAD * self.decoders, most) + self.decoders)
+def has_gpu(device: str) -> bool:
+    """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
+    return device == "cuda" or (device == "auto" and Path("/dev/nvidia0").exists())
 
 
 def size_of(
@@ -218,26 +169,21 @@ def size_of(
     """The size of a job of one model, of one space, of both, or (None, None) of all of them.
 
     The tower is that of the model; without a model it is the image tower of the space. Labels are
-    at most the classes in data.classes. gpu: whether the job has a GPU; None: if extraction.device
-    asks for one, or is auto and this machine has one.
+    at most the classes in data.classes. gpu: whether the job has a GPU; None: as extraction.device
+    says.
     """
     tower = model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
     parameters, gmacs, wide = ASSUMED
-    extraction, controls, steering = study["extraction"], study["controls"], study["steering"]
+    extraction, steering, pictures = study["extraction"], study["steering"], study["pictures"]
+    training = study["training"]
     labels = min(images, _lines(study["data"]["classes"]) - 1)
     steered = images * min(1.0, len(steering["labels"]) / labels) if steering["labels"] else images
     if gpu is None:
-        gpu = extraction["device"] == "cuda" or (
-            extraction["device"] == "auto" and Path("/dev/nvidia0").exists()
-        )
-    renderer = study["pictures"]["renderer"]
-    drawn = (
-        space is not None
-        and objection(space) is None
-        and (renderer == "unclip" or (renderer == "auto" and gpu))
-    )
-    shown = len(study["pictures"]["images"]) or study["pictures"]["count"]
+        gpu = has_gpu(extraction["device"])
+    wanted = pictures["renderer"] == "unclip" or (pictures["renderer"] == "auto" and gpu)
+    drawn = wanted and space is not None and objection(space) is None
+    shown = len(pictures["images"]) or pictures["count"]
     size = Size(
         images=images,
         views=extraction["views"],
@@ -253,19 +199,19 @@ def size_of(
         batch=extraction["batch_size"],
         models=len(study["models"]),
         spaces=len(study["spaces"]),
-        dimensions=tuple(controls["dimensions"]),
-        draws=controls["min_draws"],
+        dimensions=tuple(study["controls"]["dimensions"]),
+        draws=study["controls"]["min_draws"],
         folds=study["translator"]["folds"],
         planted=study["evidence"]["draws"],
         logistic=study["probe"]["classifier"] == "logistic",
         alphas=len(study["probe"]["alphas"]),
         points=len(study["rank_curve"]["kept"]) + 3,
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
-        passes=len(study["training"]["losses"]) * study["training"]["epochs"],
-        step_rows=study["training"]["batch_size"],
-        width=study["training"]["width"],
-        pictures=shown * 20 * len(study["pictures"]["seeds"]) if drawn else 0,
-        exact_up_to=study["pictures"]["exact_up_to"],
+        passes=len(training["losses"]) * training["epochs"],
+        step_rows=training["batch_size"],
+        width=training["width"],
+        pictures=shown * 20 * len(pictures["seeds"]) if drawn else 0,
+        exact_up_to=pictures["exact_up_to"],
         resamples=study["summary"]["resamples"],
         permutations=study["summary"]["permutations"],
         reference=_reference(study["translator"]["reference"]),
@@ -294,17 +240,14 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
     if data["source"] == "folder":
         found = _in_folders(Path(data["root"]), per_class)
-    elif data["source"] == "archive":
-        found = archives.expected(Path(data["root"]), data["archives"], LOOKED_AT)
-        found = min(found, (per_class or found) * classes)
     else:
-        table = Path(data["table"])
-        if not table.is_file():
-            found = 0
+        table = Path(data["table"] or "")
+        if data["source"] == "archive":
+            found = archives.expected(Path(data["root"]), data["archives"], LOOKED_AT)
         elif table.suffix.lower() in (".parquet", ".pq"):
             found = _parquet_rows(table)
         else:
-            found = _lines(data["table"]) - 1
+            found = _lines(data["table"]) - 1 if table.is_file() else 0
         found = min(found, (per_class or found) * classes)
     return found or (per_class * classes if per_class else IMAGENET)
 
@@ -335,11 +278,11 @@ def _in_folders(root: Path, per_class: int | None) -> int:
     The first entries of some folders are counted.
     """
     folders = class_folders(root) if root.is_dir() else []
-    looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
+    if not folders:
+        return 0
+    looked_at = folders[:: -(-len(folders) // LOOKED_AT)]
     counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
-    return round(
-        len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1)
-    )
+    return round(len(folders) * fmean(min(count, per_class or count) for count in counts))
 
 
 @cache
@@ -367,10 +310,8 @@ class Term:
 def _product(driver: str, size: Size) -> float:
     """A product of quantities of a size, `a*b/c`."""
     above, *below = driver.split("/")
-    return float(
-        math.prod(getattr(size, name) for name in above.split("*"))
-        / math.prod(getattr(size, name) for name in below)
-    )
+    product = math.prod(size.drivers[name] for name in above.split("*"))
+    return float(product / math.prod(size.drivers[name] for name in below))
 
 
 def _rows(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -428,17 +369,15 @@ def study_bytes(
 ) -> int:
     """Expected bytes of results/<study> once the study is finished, without logs."""
     total = 0
+    comparison = study["comparison"]
     for step in WRITTEN:
         names = wildcards(step)
-        compared = study["comparison"]["models"] if "kind" in names else models
-        sizes = [
-            size_of(study, images, model, space)
-            for model in ([models[name] for name in compared] if "model" in names else [None])
-            for space in (spaces.values() if "space" in names else [None])
-        ]
+        compared = comparison["models"] if "kind" in names else models
+        towers = [models[name] for name in compared] if "model" in names else [None]
         jobs = study["extraction"]["shards"] if "shard" in names else 1
-        jobs *= len(study["comparison"]["kinds"]) if "kind" in names else 1
-        total += jobs * sum(disk_bytes(step, size) for size in sizes)
+        jobs *= len(comparison["kinds"]) if "kind" in names else 1
+        for model, space in product(towers, spaces.values() if "space" in names else [None]):
+            total += jobs * disk_bytes(step, size_of(study, images, model, space))
     return total
 
 

@@ -5,6 +5,7 @@ It lists the jobs that Snakemake would start, with measured or expected time, me
 
 from __future__ import annotations
 
+import operator
 import re
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.errors import InputError
 from singflow.planning import costs, power
-from singflow.planning.benchmarks import read_benchmark
-from singflow.planning.calibration import Calibration
+from singflow.planning.calibration import Calibration, read_benchmark
 from singflow.planning.costs import Size
+from singflow.study import PARAMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,18 +78,16 @@ def parse_jobs(listing: str) -> list[Job]:
         if "benchmark" not in fields:  # rule all
             continue
         resources = dict(re.findall(r"(\w+)=([\d.]+)(?:,|$)", fields["resources"]))
-        wildcards = (
-            dict(part.split("=", 1) for part in fields["wildcards"].split(", "))
-            if "wildcards" in fields
-            else {}
+        job = Job(
+            step,
+            local=runs_here(fields["output"]),
+            gpu=float(resources.get("gpu", 0)) > 0,
+            threads=int(fields.get("threads", 1)),
+            asked_mb=float(resources.get("mem_mb", 0)),
+            wildcards=dict(re.findall(r"(\w+)=(.*?)(?:, |$)", fields.get("wildcards", ""))),
+            benchmark=Path(fields["benchmark"]),
         )
-        threads, gpu, asked = (
-            int(fields.get("threads", 1)),
-            float(resources.get("gpu", 0)) > 0,
-            float(resources.get("mem_mb", 0)),
-        )
-        local, benchmark = runs_here(fields["output"]), Path(fields["benchmark"])
-        jobs.append(Job(step, local, gpu, threads, asked, wildcards, benchmark))
+        jobs.append(job)
     if not jobs and "Nothing to be done" not in listing:
         raise InputError(f"snakemake lists no jobs; it says\n{listing.strip()[-2000:]}")
     return jobs
@@ -129,12 +128,8 @@ class Planner:
     ) -> None:
         self.gpu = gpu
         self._calibrations = calibrations or {}
-        self._study, self._models, self._spaces, self._own = (
-            study,
-            models,
-            spaces,
-            results / study["study"],
-        )
+        self._study, self._models, self._spaces = study, models, spaces
+        self._own = results / study["study"]
         self.images = costs.expected_images(study, self._own)
         whole = self._size({})
         likewise = (whole.images, whole.shards, whole.images // whole.shards * whole.views)
@@ -144,10 +139,8 @@ class Planner:
         ]
 
     def _size(self, wildcards: Mapping[str, str]) -> Size:
-        model, space = (
-            self._models.get(wildcards.get("model", "")),
-            self._spaces.get(wildcards.get("space", "")),
-        )
+        model = self._models.get(wildcards.get("model", ""))
+        space = self._spaces.get(wildcards.get("space", ""))
         return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def shows(self) -> dict[str, list[str]]:
@@ -179,16 +172,13 @@ class Planner:
         for folder in self._comparable:
             file = folder / job.benchmark.relative_to(self._own)
             if file.is_file() and (job.wildcards or folder == self._own):
-                took = read_benchmark(file)
-                return JobEstimate(took.seconds, took.peak_mb, disk, "measured")
+                return JobEstimate(*read_benchmark(file), disk, "measured")
         source = "assumed" if size.assumed else "estimated"
         known = self._calibrations.get(job.step, Calibration(0, None, None))
         if known.seconds and source == "estimated":
             source = "calibrated"
-        seconds, peak_mb = (
-            costs.seconds(job.step, size) * (known.seconds or 1),
-            costs.peak_mb(job.step, size) * (known.megabytes or 1),
-        )
+        seconds = costs.seconds(job.step, size) * (known.seconds or 1)
+        peak_mb = costs.peak_mb(job.step, size) * (known.megabytes or 1)
         return JobEstimate(seconds, peak_mb, disk, source)
 
 
@@ -208,40 +198,31 @@ def cost_table(
     import pandas as pd
 
     known = Counter(_group(job.step) for job in every)
-    rows = []
-    estimates: dict[str, list[tuple[Job, JobEstimate]]] = {
-        _group(step): [] for step in steps if known[_group(step)]
-    }
+    of_step: dict[str, list[Job]] = {_group(step): [] for step in steps if known[_group(step)]}
     for job in waiting:
-        estimates[_group(job.step)].append((job, planner.estimate(job)))
-    for step, pairs in estimates.items():
-        sources = Counter(estimate.source for _, estimate in pairs)
-        gpu = planner.gpu and any(job.gpu for job, _ in pairs)
-        hours = [estimate.seconds / 3600 for _, estimate in pairs]
+        of_step[_group(job.step)].append(job)
+    rows = []
+    for step, jobs in of_step.items():
+        estimates = [planner.estimate(job) for job in jobs]
+        sources = Counter(estimate.source for estimate in estimates)
+        counts = [f"{sources[source]} {source}" for source in SOURCES if sources[source]]
+        gpu = planner.gpu and any(job.gpu for job in jobs)
+        place = "here" if all(job.local for job in jobs) else "GPU" if gpu else "CPU"
+        hours = [estimate.seconds / 3600 for estimate in estimates]
+        threads = [job.threads for job in jobs]
         rows.append(
             {
                 "step": step,
-                "jobs": len(pairs),
+                "jobs": len(jobs),
                 "of": known[step],
-                "on": ""
-                if not pairs
-                else "here"
-                if all(job.local for job, _ in pairs)
-                else "GPU"
-                if gpu
-                else "CPU",
+                "on": place if jobs else "",
                 "GPU hours": sum(hours) if gpu else 0.0,
-                "core hours": sum(
-                    duration * job.threads for duration, (job, _) in zip(hours, pairs, strict=True)
-                ),
+                "core hours": sum(map(operator.mul, hours, threads)),
                 "longest h": max(hours, default=0.0),
-                "peak GB": max((estimate.peak_mb for _, estimate in pairs), default=0.0) / 1e3,
-                "asked GB": max((job.asked_mb for job, _ in pairs), default=0.0) / 1e3,
-                "disk GB": sum(estimate.disk for _, estimate in pairs) / 1e9,
-                "time and memory": ", ".join(
-                    f"{sources[source]} {source}" for source in SOURCES if sources[source]
-                )
-                or "done",
+                "peak GB": max((estimate.peak_mb for estimate in estimates), default=0.0) / 1e3,
+                "asked GB": max((job.asked_mb for job in jobs), default=0.0) / 1e3,
+                "disk GB": sum(estimate.disk for estimate in estimates) / 1e9,
+                "time and memory": ", ".join(counts) or "done",
             }
         )
     return pd.DataFrame(rows)
@@ -253,12 +234,7 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
     options: further options of snakemake.
     """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
-    command += [] if params == Path("params.yaml") else ["--configfile", str(params)]
-    done = subprocess.run(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    command += [] if params == PARAMS else ["--configfile", str(params)]
+    out, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run([*command, *options], stdout=out, stderr=both, text=True)
     return parse_jobs(done.stdout)
