@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 import pytest
 from adlfs import AzureBlobFileSystem
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from gcsfs.core import GCSFileSystem
 from s3fs import S3FileSystem
 
@@ -26,6 +26,7 @@ from tests import PATIENCE
 from tests.cluster.slurm import wait_for
 from tests.project import ROOT, without
 
+BUCKET = "studies/store"
 OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)$")
 SSHD_CONFIG = """
 ListenAddress 127.0.0.1:{port}
@@ -62,41 +63,40 @@ http {{
 
 def documented(name: str) -> list[list[str]]:
     """The words of each command by which docs/sharing.md makes and sets up a remote."""
-    lines = re.findall(
-        rf"^dvc (remote (?:add|modify) .*\b{name} .*)$",
-        (ROOT / "docs/sharing.md").read_text(),
-        flags=re.MULTILINE,
-    )
-    return [line.split() for line in lines]
+    guide, command = (ROOT / "docs/sharing.md").read_text(), rf"remote (?:add|modify) .*\b{name} .*"
+    return [line.split() for line in re.findall(rf"^dvc ({command})$", guide, re.MULTILINE)]
 
 
-class Remote(ABC):
+class Remote:
     """A remote: its name, the `dvc` commands that add it, and its objects by MD5.
 
+    filesystem: fsspec's; path: of a bucket and a folder in it, or of a folder on this machine.
     `settings` replace the values of docs/sharing.md.
     """
 
-    def __init__(self, name: str, url: str, **settings: str) -> None:
-        self.name, self.url = name, url
-        values = settings | {name: url}
-        self.commands = [
-            [*words[:-1], values.pop(words[-2], words[-1])] for words in documented(name)
-        ]
+    def __init__(
+        self, filesystem: AbstractFileSystem, path: str, name: str, url: str, **settings: str
+    ) -> None:
+        self.filesystem, self.path, self.name, self.url = filesystem, path, name, url
+        values, known = settings | {name: url}, documented(name)
+        self.commands = [[*words[:-1], values.pop(words[-2], words[-1])] for words in known]
         assert values == {} and [name, "verify", "true"] in [words[-3:] for words in self.commands]
         self.writer: Remote = self
         """The remote that fills this one: another remote if this one is read-only."""
 
-    @abstractmethod
-    def objects(self) -> set[str]: ...
+    def objects(self) -> set[str]:
+        self.filesystem.invalidate_cache()
+        found = map(OBJECT.search, self.filesystem.find(self.path))
+        return {"".join(match.groups()) for match in found if match}
 
-    @abstractmethod
-    def read(self, md5: str) -> bytes: ...
+    def read(self, md5: str) -> bytes:
+        return self.filesystem.cat_file(self.place(md5))
 
-    @abstractmethod
-    def write(self, md5: str, content: bytes) -> None: ...
+    def write(self, md5: str, content: bytes) -> None:
+        self.filesystem.pipe_file(self.place(md5), content)
 
-    @abstractmethod
-    def delete(self, md5: str) -> None: ...
+    def delete(self, md5: str) -> None:
+        self.filesystem.rm_file(self.place(md5))
 
     def flip(self, md5: str) -> None:
         """Change one byte of an object."""
@@ -104,78 +104,40 @@ class Remote(ABC):
         content[len(content) // 2] ^= 1
         self.write(md5, bytes(content))
 
+    def place(self, md5: str) -> str:
+        return f"{self.path}/files/md5/{md5[:2]}/{md5[2:]}"
+
 
 class Folder(Remote):
     """A remote whose objects are files on this machine, whatever serves them."""
 
     def __init__(self, store: Path, name: str, url: str, **settings: str) -> None:
-        super().__init__(name, url, **settings)
-        self.store = store
-
-    def objects(self) -> set[str]:
-        return {
-            "".join(found.groups())
-            for path in self.store.rglob("*")
-            if (found := OBJECT.search(path.as_posix()))
-        }
-
-    def read(self, md5: str) -> bytes:
-        return self._path(md5).read_bytes()
+        super().__init__(LocalFileSystem(), str(store), name, url, **settings)
 
     def write(self, md5: str, content: bytes) -> None:
         """As a failing disk does: neither rights nor time stamps tell of it."""
-        path, before = self._path(md5), self._path(md5).stat()
-        path.chmod(0o644)
-        path.write_bytes(content)
+        path = Path(self.place(md5))
+        before = path.stat()
+        self.tear(md5, content)
         path.chmod(before.st_mode)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    def delete(self, md5: str) -> None:
-        self._path(md5).unlink()
-
-    def tear(self, md5: str) -> None:
-        """As DVC leaves an object when it is killed while it copies it."""
-        content = self.read(md5)
-        self._path(md5).chmod(0o644)
-        self._path(md5).write_bytes(content[: len(content) // 2])
-
-    def _path(self, md5: str) -> Path:
-        return self.store / "files/md5" / md5[:2] / md5[2:]
-
-
-class Bucket(Remote):
-    """A remote in a bucket. filesystem: fsspec's; path: of the bucket, and a folder in it."""
-
-    def __init__(
-        self, filesystem: AbstractFileSystem, scheme: str, path: str, name: str, **settings: str
-    ) -> None:
-        super().__init__(name, f"{scheme}://{path}", **settings)
-        self.filesystem, self.path = filesystem, path
-
-    def objects(self) -> set[str]:
-        self.filesystem.invalidate_cache()
-        return {
-            "".join(found.groups())
-            for key in self.filesystem.find(self.path)
-            if (found := OBJECT.search(key))
-        }
-
-    def read(self, md5: str) -> bytes:
-        return self.filesystem.cat_file(self._path(md5))
-
-    def write(self, md5: str, content: bytes) -> None:
-        self.filesystem.pipe_file(self._path(md5), content)
-
-    def delete(self, md5: str) -> None:
-        self.filesystem.rm_file(self._path(md5))
-
-    def _path(self, md5: str) -> str:
-        return f"{self.path}/files/md5/{md5[:2]}/{md5[2:]}"
+    def tear(self, md5: str, content: bytes | None = None) -> None:
+        """As DVC leaves an object, half written, when it is killed; or with other content."""
+        whole = self.read(md5)
+        path = Path(self.place(md5))
+        path.chmod(0o644)
+        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
 
 
 def program(name: str, package: str) -> str:
     """Absolute path of a server, which sshd insists on."""
     return shutil.which(name) or without(f"no {name} on PATH: install {package}")
+
+
+def installed(name: str) -> str:
+    """Absolute path of a program of this environment."""
+    return str(Path(sys.executable).with_name(name))
 
 
 def free_port() -> int:
@@ -185,9 +147,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(port: int, folder: Path, *command: str) -> Iterator[None]:
+def serving(port: int, folder: Path, server_program: str, options: str) -> Iterator[None]:
     """Run a server that stays in the foreground; it and all that it started are gone afterwards."""
-    log = folder / "server.log"
+    log, command = folder / "server.log", [server_program, *options.split()]
     with log.open("wb") as output:
         server = psutil.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
 
@@ -220,27 +182,16 @@ def ssh(folder: Path) -> Iterator[Remote]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
-        )
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N"]
+        subprocess.run([*words, "", "-f", str(folder / name)], check=True)
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder))
     (folder / ".ssh").mkdir()
-    (folder / ".ssh/known_hosts").write_text(
-        f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}"
-    )
-    with serving(
-        port,
-        folder,
-        program("sshd", "openssh-server"),
-        "-D",
-        "-e",
-        "-f",
-        str(folder / "sshd_config"),
-    ):
-        store = folder / "store"
-        yield Folder(
-            store, "lab", f"ssh://{user}@127.0.0.1:{port}{store}", keyfile=str(folder / "user")
-        )
+    host = (folder / "host.pub").read_text()
+    (folder / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {host}")
+    server, store = program("sshd", "openssh-server"), folder / "store"
+    with serving(port, folder, server, f"-D -e -f {folder}/sshd_config"):
+        url = f"ssh://{user}@127.0.0.1:{port}{store}"
+        yield Folder(store, "lab", url, keyfile=str(folder / "user"))
 
 
 @contextmanager
@@ -249,18 +200,10 @@ def s3(folder: Path) -> Iterator[Remote]:
     port = free_port()
     keys = {"access_key_id": "someone", "secret_access_key": "something"}
     address = f"http://127.0.0.1:{port}"
-    with serving(
-        port,
-        folder,
-        str(Path(sys.executable).with_name("moto_server")),
-        "-H",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ):
+    with serving(port, folder, installed("moto_server"), f"-H 127.0.0.1 -p {port}"):
         filesystem = S3FileSystem(key="someone", secret="something", endpoint_url=address)  # noqa: S106
         filesystem.mkdir("studies")
-        yield Bucket(filesystem, "s3", "studies/store", "cloud", endpointurl=address, **keys)
+        yield Remote(filesystem, BUCKET, "cloud", f"s3://{BUCKET}", endpointurl=address, **keys)
 
 
 @contextmanager
@@ -268,23 +211,12 @@ def http(folder: Path) -> Iterator[Remote]:
     """A web server that hands out the folder of another remote, and takes nothing."""
     port, store = free_port(), folder / "store"
     store.mkdir()
-    user = (
-        f"user {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name};"
-        if os.geteuid() == 0
-        else ""
-    )
-    (folder / "nginx.conf").write_text(
-        NGINX_CONF.format(folder=folder, port=port, store=store, user=user)
-    )
-    with serving(
-        port,
-        folder,
-        program("nginx", "nginx-light"),
-        "-e",
-        "stderr",
-        "-c",
-        str(folder / "nginx.conf"),
-    ):
+    group = grp.getgrgid(os.getegid()).gr_name
+    user = f"user {getpass.getuser()} {group};" if os.geteuid() == 0 else ""
+    conf = NGINX_CONF.format(folder=folder, port=port, store=store, user=user)
+    (folder / "nginx.conf").write_text(conf)
+    server = program("nginx", "nginx-light")
+    with serving(port, folder, server, f"-e stderr -c {folder}/nginx.conf"):
         remote = Folder(store, "public", f"http://127.0.0.1:{port}")
         with directory(folder) as remote.writer:
             yield remote
@@ -302,20 +234,9 @@ def webdav(folder: Path) -> Iterator[Remote]:
         "simple_dc": {"user_mapping": {"*": {"someone": {"password": "something"}}}},
     }
     (folder / "wsgidav.json").write_text(json.dumps(settings))
-    with serving(
-        port,
-        folder,
-        str(Path(sys.executable).with_name("wsgidav")),
-        "--config",
-        str(folder / "wsgidav.json"),
-    ):
-        yield Folder(
-            store,
-            "dav",
-            f"webdav://127.0.0.1:{port}/studies",
-            user="someone",
-            password="something",  # noqa: S106
-        )
+    url, secret = f"webdav://127.0.0.1:{port}/studies", {"user": "someone", "password": "something"}
+    with serving(port, folder, installed("wsgidav"), f"--config {folder}/wsgidav.json"):
+        yield Folder(store, "dav", url, **secret)
 
 
 @contextmanager
@@ -323,28 +244,18 @@ def gs(folder: Path) -> Iterator[Remote]:
     """An emulator of Google Cloud Storage with one bucket, which is open to all."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    options = (
-        "--data-dir",
-        str(folder),
-        "start",
-        "--quiet",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--default-bucket",
-        "studies",
-    )
-    ((variable, value),) = re.findall(
-        r"`(GCSFS_\w+)=(\w+)`", (ROOT / "docs/sharing.md").read_text()
-    )
-    emulator = str(Path(sys.executable).with_name("gcp-storage-emulator"))
-    with serving(port, folder, emulator, *options), pytest.MonkeyPatch.context() as patch:
+    options = f"--data-dir {folder} start --quiet --host 127.0.0.1 --port {port}"
+    guide = (ROOT / "docs/sharing.md").read_text()
+    ((variable, value),) = re.findall(r"`(GCSFS_\w+)=(\w+)`", guide)
+    emulator = installed("gcp-storage-emulator")
+    with (
+        serving(port, folder, emulator, f"{options} --default-bucket studies"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv(variable, value)
         filesystem = GCSFileSystem(token="anon", endpoint_url=address)  # noqa: S106
-        remote = Bucket(
-            filesystem, "gs", "studies/store", "google", endpointurl=address, credentialpath=""
-        )
+        own = {"endpointurl": address, "credentialpath": ""}
+        remote = Remote(filesystem, BUCKET, "google", f"gs://{BUCKET}", **own)
         remote.commands[-1][-2:] = ["allow_anonymous_login", "true"]
         yield remote
 
@@ -353,29 +264,17 @@ def gs(folder: Path) -> Iterator[Remote]:
 def azure(folder: Path) -> Iterator[Remote]:
     """Azurite, Microsoft's emulator of Azure Blob Storage, with one account and one container."""
     port, key = free_port(), base64.b64encode(b"something").decode()
-    options = (
-        "--location",
-        str(folder),
-        "--blobPort",
-        str(port),
-        "--silent",
-        "--disableTelemetry",
-        "--skipApiVersionCheck",
-    )
+    options = f"--location {folder} --blobPort {port} --silent --disableTelemetry"
     connection = (
         f"AccountName=someone;AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/someone"
     )
-    with serving(
-        port,
-        folder,
-        "env",
-        f"AZURITE_ACCOUNTS=someone:{key}",
-        program("azurite-blob", "npm's azurite"),
-        *options,
-    ):
+    server = program("azurite-blob", "npm's azurite")
+    command = f"AZURITE_ACCOUNTS=someone:{key} {server} {options} --skipApiVersionCheck"
+    with serving(port, folder, "env", command):
         filesystem = AzureBlobFileSystem(connection_string=connection)
         filesystem.mkdir("studies")
-        yield Bucket(filesystem, "azure", "studies/store", "blobs", connection_string=connection)
+        own = {"connection_string": connection}
+        yield Remote(filesystem, BUCKET, "blobs", f"azure://{BUCKET}", **own)
 
 
 KINDS: dict[str, Callable] = {

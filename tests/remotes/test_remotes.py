@@ -31,44 +31,31 @@ FAR = pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
 def publish(project, remote, *program):
     """A publication in the background."""
     command = [*program, "publish", "--remote", remote.name]
-    return subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    given = {"cwd": project.folder, "env": project.environment(), "text": True}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **given)
 
 
 def make(project, line, remote, **kwargs):
     """Run a line of the documentation, but with this remote, and the environment that is there."""
-    return project.run(
-        "sh",
-        "-euc",
-        line.replace("make", "make -o .venv/workflow").replace("lab", remote.name),
-        **kwargs,
-    )
+    line = line.replace("make", "make -o .venv/workflow").replace("lab", remote.name)
+    return project.run("sh", "-euc", line, **kwargs)
 
 
 def md5s(project):
     """MD5 of each artifact, as the published dvc.lock has them."""
     stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"].values()
-    return {
-        out["path"]: out["md5"]
-        for stage in stages
-        for out in stage["outs"]
-        if out["path"] not in ("results/demo/metrics.json", "results/code.json")
-    }
+    found = {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+    in_git = ("results/demo/metrics.json", "results/code.json")
+    return {path: md5 for path, md5 in found.items() if path not in in_git}
 
 
 def damaged(remote):
     """Objects of a remote whose content is not what their name says."""
-    return {
-        md5
-        for md5 in remote.objects()
-        if hashlib.md5(remote.read(md5), usedforsecurity=False).hexdigest() != md5
-    }
+    return {md5 for md5 in remote.objects() if md5_of(remote.read(md5)) != md5}
+
+
+def md5_of(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def reader(publisher, remote, folder):
@@ -111,13 +98,8 @@ def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher
     assert 0 < len(publisher.left) < len(remote.objects())
     assert publisher.left_damaged == set() or isinstance(remote, Folder)
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
-    assert re.search(
-        (
-            rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, "
-            r"features .* MB"
-        ),
-        publisher.said,
-    )
+    sizes = "metrics .* MB, translators .* MB, features .* MB"
+    assert re.search(rf"pushed to remote {remote.name}; tiers.*: {sizes}", publisher.said)
 
 
 def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed_and_a_colleague_fetches_the_same_bytes(  # noqa: E501
@@ -131,18 +113,13 @@ def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed_and_a_col
     for done in (pulled, make(colleague, FETCH, remote, check=False)):
         assert done.returncode != 0 and FIGURE in done.stdout and TABLE in done.stdout
         assert not (colleague.folder / FIGURE).exists() and not (colleague.folder / TABLE).exists()
-        cached = {
-            "".join(path.parts[-2:])
-            for path in (colleague.folder / ".dvc/cache/files/md5").glob("*/*")
-        }
-        assert not {figure, table} & cached
-    assert re.search(rf"{FIGURE}: its object \S+ is damaged in remote {remote.name}", done.stdout)
-    assert re.search(rf"{TABLE}: its object \S+ is missing in remote {remote.name}", done.stdout)
+        cache = (colleague.folder / ".dvc/cache/files/md5").glob("*/*")
+        assert not {figure, table} & {"".join(path.parts[-2:]) for path in cache}
+    for path, fault in ((FIGURE, "damaged"), (TABLE, "missing")):
+        assert re.search(rf"{path}: its object \S+ is {fault} in remote {remote.name}", done.stdout)
     said = make(publisher, REPAIR, remote.writer).stdout
-    assert (
-        f"{FIGURE}: its object in remote {remote.writer.name} was damaged, and is replaced" in said
-        and " 2 pushed" in said
-    )
+    replaced = f"its object in remote {remote.writer.name} was damaged, and is replaced"
+    assert f"{FIGURE}: {replaced}" in said and " 2 pushed" in said
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
     assert "nothing is left to do" in colleague.command("fetch", "--remote", remote.name)
     assert colleague.artifacts() == publisher.artifacts()
@@ -178,67 +155,50 @@ def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
     publications = [publish(project, remote, "singflow") for project in checkouts]
     said = [process.communicate(timeout=PATIENCE)[0] for process in publications]
     assert [process.returncode for process in publications] == [0, 0], said
-    own = {
-        hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)
-    }
+    own = {md5_of(bytes([number]) * 10**6) for number in (0, 1)}
     assert remote.objects() == set(md5s(publisher).values()) | own and damaged(remote) == set()
 
 
 @pytest.mark.parametrize("remote", ["http"], indirect=True)
 def test_a_public_remote_takes_nothing(publisher, remote):
     done = publisher.run("singflow", "publish", "--remote", remote.name, check=False)
-    assert (
-        done.returncode != 0
-        and f"remote {remote.name} " in done.stdout
-        and "is for reading only" in done.stdout
-    )
-    assert (
-        requests.put(
-            f"{remote.url}/files/md5/00/{'0' * 30}", data=b"x", timeout=PATIENCE
-        ).status_code
-        == 403
-    )
+    assert done.returncode != 0
+    assert re.search(rf"remote {remote.name} .*is for reading only", done.stdout)
+    url = f"{remote.url}/files/md5/00/{'0' * 30}"
+    assert requests.put(url, data=b"x", timeout=PATIENCE).status_code == 403
+
+
+def shared(project):
+    config = Config(str(project.folder / ".dvc"))
+    return check_shared_cache(project.folder, config["cache"])
 
 
 @pytest.mark.parametrize("remote", ["directory"], indirect=True)
 def test_a_group_shares_one_cache_as_documented(publisher, remote, tmp_path):
-    setup, relink = re.search(
-        r"## One cache.*?```sh\n(.*?)```.*?```sh\n(.*?)```", DOCUMENTATION, re.DOTALL
-    ).groups()
-    for given, ours in {
-        "/shared": str(tmp_path),
-        "chgrp lab": f"chgrp {tmp_path.group()}",
-        "/scratch": str(tmp_path),
-    }.items():
+    commands = r"## One cache.*?```sh\n(.*?)```.*?```sh\n(.*?)```"
+    setup, relink = re.search(commands, DOCUMENTATION, re.DOTALL).groups()
+    here = {"/shared": str(tmp_path), "/scratch": str(tmp_path)}
+    for given, ours in (here | {"chgrp lab": f"chgrp {tmp_path.group()}"}).items():
         assert given in setup
         setup = setup.replace(given, ours)
     project = publisher.copy(tmp_path / "publisher")
     project.run("sh", "-euc", setup)
     project.commit()
-    assert (
-        check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status
-        == "ok"
-    )
+    assert shared(project).status == "ok"
     project.command("publish", "--remote", remote.name)
     project.run("sh", "-euc", relink)
     colleague = project.clone(tmp_path / "colleague")
     colleague.command("fetch", "--remote", remote.name, "--tier", "metrics")
     assert (colleague.folder / FIGURE).resolve() == (project.folder / FIGURE).resolve()
-    assert {
-        (project.folder / path).resolve().is_relative_to(tmp_path / "dvc-cache")
-        for path in md5s(project)
-    } == {True}
+    places = [(project.folder / path).resolve() for path in md5s(project)]
+    assert all(place.is_relative_to(tmp_path / "dvc-cache") for place in places)
     assert project.artifacts() == publisher.artifacts()
     assert "Nothing to be done" in project.snakemake("--dry-run") and project.changed() == set()
-    assert (
-        check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status
-        == "ok"
-    )
+    assert shared(project).status == "ok"
 
 
 def test_the_documentation_installs_extras_that_there_are():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     (named,) = re.findall(r"pip install -c constraints.txt -e '\.\[(.*)\]'", DOCUMENTATION)
     assert named == "ssh,s3,gs,azure,webdav" and set(named.split(",")) <= set(extras)

@@ -38,11 +38,12 @@ def crate(
     from singflow.study import check, read_layers
 
     check_license(license)
-    output = output or Path(f"{check(read_layers(params), str(params)).study}.crate.zip")
+    study = check(read_layers(params), str(params))
+    output = output or Path(f"{study.study}.crate.zip")
     if output.exists():
         raise InputError(f"{output}: is there already: remove it, or give another --output")
     check_finished(params)
-    study, files, cut, found = collect(params, with_tensors=with_tensors)
+    files, cut, found = collect(study, params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20
     left_out = (
@@ -50,7 +51,7 @@ def crate(
         if absent
         else ""
     )
-    published = date.date() if date else datetime.date.today()
+    published = (date or datetime.datetime.now()).date().isoformat()
     write_crate(crate_metadata(study, files, found, license, published, left_out), files, output)
     if cut:
         log.warning(

@@ -24,6 +24,5 @@ def export_translator(
 
     limit_threads(1)
     exported = of_study(results, space, model) if results else fit_packaged(space, model)
-    print(
-        f"{export(exported, output)}: R2 {exported.r2:.3f}; with its card in {output / 'README.md'}"
-    )
+    path, r2 = export(exported, output), exported.figures["validation_r2"]
+    print(f"{path}: R2 {r2:.3f}; with its card in {output / 'README.md'}")

@@ -22,52 +22,32 @@ def publish(
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
     from singflow.data.manifest import data_root
-    from singflow.sharing.publishing import (
-        check_committed,
-        check_given,
-        check_images,
-        check_unchanged,
-        commit,
-    )
-    from singflow.sharing.remotes import (
-        check_finished,
-        check_idle,
-        remove_damaged,
-        remove_torn,
-        repository,
-        sizes,
-        working_remote,
-    )
+    from singflow.sharing import publishing, remotes
     from singflow.study import own_files, settle
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
-    check_idle()
-    check_committed(study.study)
-    check_finished()
-    with repository() as repo:
-        remote = working_remote(repo.config, remote, write=True)
-        check_given(repo, own_files(study, entries))
-        check_unchanged(repo)
+    remotes.check_idle()
+    publishing.check_committed(study.study)
+    remotes.check_finished()
+    with remotes.repository() as repo:
+        remote = remotes.working_remote(repo.config, remote, write=True)
+        publishing.check_given(repo, own_files(study, entries))
+        publishing.check_unchanged(repo)
         manifest = read_manifest(CATALOG["manifest"].at(Path("results", study.study)))
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")
-        check_images(
-            data_root(study.data.source, study.data.root),
-            manifest,
-            study.data.max_pixels,
-            study.threads,
-            bar,
-        )
-        kept = commit(repo, study.study)
+        root = data_root(study.data.source, study.data.root)
+        publishing.check_images(root, manifest, study.data.max_pixels, study.threads, bar)
+        kept = publishing.commit(repo, study.study)
         there = repo.cloud.get_remote_odb(remote)
-        remove_torn(repo, there)
-        for artifact in remove_damaged(there, kept) if repair else []:
+        remotes.remove_torn(repo, there)
+        for artifact in remotes.remove_damaged(there, kept) if repair else []:
             log.warning(
                 "%s: its object in remote %s was damaged, and is replaced", artifact.path, remote
             )
         pushed = repo.push(remote=remote)
     print(
         f"study {study.study}: {len(kept)} artifacts, {pushed} pushed to remote {remote}; tiers, "
-        f"each with those before it: {sizes(kept)}"
+        f"each with those before it: {remotes.sizes(kept)}"
     )
     print(
         f"now: git add dvc.lock results/{study.study}/metrics.json "

@@ -55,28 +55,17 @@ def reproduce(
         # DVC would read and write all of dvc.lock after every step
         (clone / "dvc.lock").unlink(missing_ok=True)
         run(clone, "dvc", "repro", "--force")
+        verify = [sys.executable, "-m", "singflow", "verify"]
         compared = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "singflow",
-                "verify",
-                "--results",
-                str(clone / "results" / study.study),
-            ],
-            check=False,
+            [*verify, "--results", str(clone / "results" / study.study)], check=False
         )
     raise typer.Exit(compared.returncode)
 
 
 def run(folder: Path, *command: str) -> None:
     """Run a command on the code in a folder; raises InputError if it fails."""
-    if subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder.absolute() / "src")},
-        check=False,
-    ).returncode:
+    code = os.environ | {"PYTHONPATH": str(folder.absolute() / "src")}
+    if subprocess.run(command, cwd=folder, env=code, check=False).returncode:
         raise InputError(
             f"{' '.join(command)}: failed in the clone, as said above: "
             'REPRODUCE="--folder <new folder>" keeps the clone'

@@ -38,11 +38,7 @@ def resume(
     if not wait:
         cancel(list(jobs))
     wait_for(folder, study)
-    command = [
-        "snakemake",
-        "--profile",
-        profile,
-        *(["--configfile", str(params)] if params != PARAMS else []),
-    ]
+    command = ["snakemake", "--profile", profile]
+    command += [] if params == PARAMS else ["--configfile", str(params)]
     subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL)
     os.execvp(command[0], command)  # noqa: S606

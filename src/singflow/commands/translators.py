@@ -19,8 +19,8 @@ def translators(
     if as_json:
         print(json.dumps([asdict(translator) for translator in found], indent=2))
         return
-    header = ("from", "space", "model", "R2", "rows", "weights", "file")
-    rows = [
+    rows = [("from", "space", "model", "R2", "rows", "weights", "file")]
+    rows += [
         (
             translator.origin,
             translator.space,
@@ -32,8 +32,6 @@ def translators(
         )
         for translator in found
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for cells in (header, *rows):
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())

@@ -3,7 +3,6 @@
 See https://w3id.org/ro/wfrun/workflow/0.5.
 """
 
-import datetime
 import importlib.metadata
 import io
 import json
@@ -11,7 +10,7 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -22,23 +21,17 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
-from singflow.study import Params, check, read_layers
+from singflow.sharing.remotes import result_files
+from singflow.study import Params
 
 if TYPE_CHECKING:
-    from rocrate.model import ComputationalWorkflow, DataEntity  # type: ignore[import-untyped]
+    from rocrate.model import DataEntity  # type: ignore[import-untyped]
     from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
 
 WORKFLOW = (
     *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml"),
-    *(
-        "constraints.txt",
-        "environment.yml",
-        "pyproject.toml",
-        "checkpoints/README.md",
-        "config/**/*",
-        "docs/**/*",
-        "profiles/**/*",
-    ),
+    *("constraints.txt", "environment.yml", "pyproject.toml", "checkpoints/README.md"),
+    *("config/**/*", "docs/**/*", "profiles/**/*"),
     *("report/**/*", "rules/**/*", "scripts/**/*", "src/**/*"),
 )
 PROFILES = {
@@ -46,7 +39,7 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
-FORMATS = {
+FORMATS = {  # all others: text/plain
     ".cff": "application/yaml",
     ".csv": "text/csv",
     ".html": "text/html",
@@ -60,7 +53,6 @@ FORMATS = {
     ".safetensors": "application/octet-stream",
     ".toml": "application/toml",
     ".tsv": "text/tab-separated-values",
-    ".txt": "text/plain",
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
@@ -84,9 +76,8 @@ def check_license(name: str | None) -> None:
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
-def finished(study: Params) -> Path:
-    """The results folder of a study; raises InputError if a final file is missing."""
-    results = Path("results") / study.study
+def check_whole(results: Path) -> None:
+    """Check that a study has every final file."""
     missing = [name for name in FINAL if not (results / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -94,59 +85,47 @@ def finished(study: Params) -> Path:
             f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: "
             "run `singflow run`"
         )
-    return results
 
 
-def result_files(results: Path) -> list[Path]:
-    """All result files of a study, with benchmarks, without logs and hidden (unfinished) files."""
-    files = [
-        path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")
-    ]
-    return sorted(path for path in files if path.relative_to(results).parts[0] != "logs")
-
-
-def software(files: list[Path]) -> list[tuple[str, str]]:
+def software(files: Iterable[Path]) -> list[tuple[str, str]]:
     """Names and versions of the packages that the metadata of the tensor files record, sorted."""
     recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
-    return sorted(
-        {item for metadata in recorded for item in json.loads(metadata["software"]).items()}
-    )
+    return sorted({item for made in recorded for item in json.loads(made["software"]).items()})
 
 
 def collect(
-    params: Path, *, with_tensors: bool = False
-) -> tuple[Params, dict[str, Content], list[str], list[Path]]:
+    study: Params, params: Path, *, with_tensors: bool = False
+) -> tuple[dict[str, Content], list[str], list[Path]]:
     """Collect the archive's content: no pictures outside figures/, and tensors only on request.
 
-    Returns the study, the content by path in the archive, the keys of params.yaml that
-    public_params() shortened, and all artifacts, whether they are in the archive or not.
+    Returns the content by path in the archive, the keys of params.yaml that public_params()
+    shortened, and all artifacts, whether they are in the archive or not.
     """
     import pandas as pd
 
-    study = check(read_layers(params), str(params))
-    found = result_files(results := finished(study))
-    text, cut = public_params(own_params := CATALOG["params"].at(results))
+    results = Path("results", study.study)
+    check_whole(results)
+    found = result_files(results, "logs")
+    own_params = CATALOG["params"].at(results)
+    text, cut = public_params(own_params)
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
-        paths = [
-            path for path in sorted(Path().glob(pattern)) if path.is_file() and not _hidden(path)
-        ]
+        paths = [path for path in sorted(Path().glob(pattern)) if path.is_file()]
+        paths = [path for path in paths if not any(map(_hidden, path.parts))]
         if not paths:
             raise InputError(f"{pattern}: no such file: run this in a checkout of the workflow")
         files |= {path.as_posix(): path for path in paths}
-    for named in (study.data.classes, study.data.table, study.concepts.vocabulary):
-        if named is not None:
-            if not Path(named).is_file():
-                raise InputError(
-                    f"{params}: {named}: no such file: restore it, the study was made with it"
-                )
-            files[archived(named)] = Path(named)
+    for named in filter(None, (study.data.classes, study.data.table, study.concepts.vocabulary)):
+        if not Path(named).is_file():
+            raise InputError(
+                f"{params}: {named}: no such file: restore it, the study was made with it"
+            )
+        files[archived(named)] = Path(named)
     rows = []
     for path in found:
-        picture = (
-            path.suffix.lower() in PICTURES and path.relative_to(results).parts[0] != "figures"
-        )
-        included = not picture and (with_tensors or path.suffix != ".safetensors")
+        kind, suffix = path.relative_to(results).parts[0], path.suffix
+        picture = suffix.lower() in PICTURES and kind != "figures"
+        included = not picture and (with_tensors or suffix != ".safetensors")
         if included:
             files[path.as_posix()] = text if path == own_params else path
         try:
@@ -158,15 +137,19 @@ def collect(
             ) from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
-    return study, files, cut, found
+    return files, cut, found
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__pycache__")) or name.endswith(".egg-info")
 
 
 def crate_metadata(
     study: Params,
     files: Mapping[str, Content],
-    made: list[Path],
+    made: Iterable[Path],
     license: str | None,
-    published: datetime.date,
+    published: str,
     left_out: str,
 ) -> "ROCrate":
     """The metadata of the crate: the workflow, its files and parameters, the software and the run.
@@ -182,30 +165,31 @@ def crate_metadata(
         return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
 
     def spdx(name: str) -> ContextEntity:
-        return add(
-            f"https://spdx.org/licenses/{name}",
-            "CreativeWork",
-            name=name,
-            url=f"https://spdx.org/licenses/{name}",
-        )
+        address = f"https://spdx.org/licenses/{name}"
+        return add(address, "CreativeWork", name=name, url=address)
 
     def authors(of: dict[str, Any]) -> ContextEntity | list[ContextEntity]:
         found = []
         for author in of["authors"]:
             name = author.get("name") or f"{author['given-names']} {author['family-names']}"
-            found.append(
-                add(
-                    "#" + re.sub(r"\W+", "-", name),
-                    "Organization" if "name" in author else "Person",
-                    name=name,
-                )
-            )
+            kind = "Organization" if "name" in author else "Person"
+            found.append(add("#" + re.sub(r"\W+", "-", name), kind, name=name))
         return found if len(found) > 1 else found[0]
+
+    def parameter(slot: str, name: str, path: str) -> "DataEntity":
+        """Add an input or output of the workflow, whose value is a file or folder."""
+        kind, value = f"#{slot}-{name}", entities[path]
+        added = crate.add_formal_parameter(name, value.type, identifier=kind, valueRequired=True)
+        added["workExample"] = value
+        value.append_to("exampleOfWork", added, compact=True)
+        workflow.append_to(slot, added)
+        return value
 
     citation = read_yaml("CITATION.cff")
     paper = citation["preferred-citation"]
     results = f"results/{study.study}"
     crate = ROCrate(version="1.1")
+    bioschemas = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
     workflow = crate.add_workflow(
         dest_path="Snakefile",
         main=True,
@@ -215,64 +199,41 @@ def crate_metadata(
             "name": citation["title"],
             "version": str(citation["version"]),
             "encodingFormat": "text/plain",
-            "conformsTo": {
-                "@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
-            },
+            "conformsTo": {"@id": bioschemas},
         },
     )
-    entities = _add_files(
-        crate, {name: content for name, content in files.items() if name != "Snakefile"}, results
-    )
+    entities = _add_files(crate, files, results)
     entities["README.md"]["about"] = {"@id": "./"}
     workflow["license"] = spdx(citation["license"])
     workflow["author"] = authors(citation)
-    workflow["softwareRequirements"] = [
-        entities["constraints.txt"],
-        *(
-            add(
-                f"pkg:pypi/{name}@{version}",
-                "SoftwareApplication",
-                name=name,
-                softwareVersion=version,
-            )
-            for name, version in software(made)
-        ),
+    packages = [
+        add(f"pkg:pypi/{name}@{version}", "SoftwareApplication", name=name, softwareVersion=version)
+        for name, version in software(made)
     ]
+    workflow["softwareRequirements"] = [entities["constraints.txt"], *packages]
     inputs = {
         "params": "params.yaml",
         "models": "config/models.yaml",
         "spaces": "config/spaces.yaml",
         "classes": archived(study.data.classes),
+        "table": archived(study.data.table) if study.data.table else None,
+        "vocabulary": archived(study.concepts.vocabulary),
     }
-    inputs |= {"table": archived(study.data.table)} if study.data.table else {}
-    inputs |= {"vocabulary": archived(study.concepts.vocabulary)}
-    outputs = {
-        "metrics": f"{results}/metrics.json",
-        "tables": f"{results}/tables/",
-        "figures": f"{results}/figures/",
-    }
-    used = [
-        _parameter(crate, workflow, "input", name, entities[path]) for name, path in inputs.items()
-    ]
-    for name, path in outputs.items():
-        _parameter(crate, workflow, "output", name, entities[path])
+    used = [parameter("input", name, path) for name, path in inputs.items() if path]
+    for path in ("metrics.json", "tables/", "figures/"):
+        parameter("output", re.split("[./]", path)[0], f"{results}/{path}")
     products = [
         entity
         for path, entity in entities.items()
         if path.startswith(f"{results}/") and path.count("/") == 2 + path.endswith("/")
     ]
-    action = crate.add_action(
-        workflow,
-        "#run",
-        list(dict.fromkeys(used)),
-        products,
-        properties={
-            "name": f"Run of study {study.study}",
-            "actionStatus": "http://schema.org/CompletedActionStatus",
-            "description": "The workflow on the parameters in params.yaml, "
-            "from images to tables and figures.",
-        },
-    )
+    run = {
+        "name": f"Run of study {study.study}",
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+        "description": "The workflow on the parameters in params.yaml, "
+        "from images to tables and figures.",
+    }
+    action = crate.add_action(workflow, "#run", list(dict.fromkeys(used)), products, properties=run)
     root = crate.root_dataset
     root["name"] = f"{citation['title']}: study {study.study}"
     root["description"] = DESCRIPTION.format(
@@ -283,15 +244,10 @@ def crate_metadata(
         version=citation["version"],
         rest=left_out,
     )
-    root["datePublished"] = published.isoformat()
+    root["datePublished"] = published
     root["license"] = spdx(license or citation["license"])
-    root["citation"] = add(
-        paper["url"],
-        "ScholarlyArticle",
-        name=paper["title"],
-        url=paper["url"],
-        author=authors(paper),
-    )
+    named = {"name": paper["title"], "url": paper["url"], "author": authors(paper)}
+    root["citation"] = add(paper["url"], "ScholarlyArticle", **named)
     root["mentions"] = action
     root["conformsTo"] = [
         add(address, "CreativeWork", name=name, version=address.rsplit("/", 1)[1])
@@ -306,21 +262,14 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
     The rocrate library's own writer stamps every file with the present time.
     """
     ((name, metadata),) = crate.metadata.stream()
-    with (
-        atomic(output) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        folders = {
-            unquote(dataset.id): b""
-            for dataset in crate.get_by_type("Dataset")
-            if dataset is not crate.root_dataset
-        }
+    datasets = [unquote(dataset.id) for dataset in crate.get_by_type("Dataset")]
+    folders = dict.fromkeys((folder for folder in datasets if folder != "./"), b"")
+    with atomic(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for path, content in {name: metadata, **folders, **files}.items():
             entry = zipfile.ZipInfo(path)
-            entry.compress_type = zipfile.ZIP_STORED if entry.is_dir() else zipfile.ZIP_DEFLATED
-            entry.external_attr = (
-                (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
-            )
+            folder = entry.is_dir()
+            entry.compress_type = zipfile.ZIP_STORED if folder else zipfile.ZIP_DEFLATED
+            entry.external_attr = (stat.S_IFDIR | 0o755) << 16 | 0x10 if folder else 0o644 << 16
             source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
             with source, archive.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, 2**20)
@@ -329,49 +278,31 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
 def _add_files(
     crate: "ROCrate", files: Mapping[str, Content], results: str
 ) -> dict[str, "DataEntity"]:
-    """Add all files, and the folders of the workflow and of the results; returns them by path,
-    where the path of a folder ends with a slash.
+    """Add all files but the Snakefile, and the folders of the workflow and of the results.
+
+    Returns them by path, where the path of a folder ends with a slash.
     """
     entities: dict[str, DataEntity] = {}
     for path, content in files.items():
-        place = PurePosixPath(path)
+        if path == "Snakefile":
+            continue
+        place, result = PurePosixPath(path), path.startswith(f"{results}/")
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         properties = {
             "name": place.name,
             "contentSize": str(size),
             "encodingFormat": FORMATS.get(place.suffix, "text/plain"),
         }
-        kind = path.removeprefix(f"{results}/").split("/")[0]
         caption = Path("report/captions", f"{place.stem}.rst")
-        if path.startswith(f"{results}/") and kind in ("tables", "figures") and caption.is_file():
+        if result and place.parts[2] in ("tables", "figures") and caption.is_file():
             text = caption.read_text(encoding="utf-8")
             properties["description"] = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
         entities[path] = crate.add_file(dest_path=path, properties=properties)
-        depth = 3 if path.startswith(f"{results}/") else 1
+        depth = 3 if result else 1
         if len(place.parts) > depth:
             folder = "/".join([*place.parts[:depth], ""])
             if folder not in entities:
-                entities[folder] = crate.add_dataset(
-                    dest_path=folder, properties={"name": place.parts[depth - 1]}
-                )
+                name = {"name": place.parts[depth - 1]}
+                entities[folder] = crate.add_dataset(dest_path=folder, properties=name)
             entities[folder].append_to("hasPart", entities[path], compact=True)
     return entities
-
-
-def _parameter(
-    crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, name: str, entity: "DataEntity"
-) -> "DataEntity":
-    """Add an input or output of the workflow, and return its value: the file or folder `entity`."""
-    parameter = crate.add_formal_parameter(
-        name, entity.type, identifier=f"#{slot}-{name}", valueRequired=True
-    )
-    parameter["workExample"] = entity
-    entity.append_to("exampleOfWork", parameter, compact=True)
-    workflow.append_to(slot, parameter)
-    return entity
-
-
-def _hidden(path: Path) -> bool:
-    return any(
-        part.startswith((".", "__pycache__")) or part.endswith(".egg-info") for part in path.parts
-    )

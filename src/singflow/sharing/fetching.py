@@ -27,15 +27,11 @@ def inputs(repo: Any, but: Path | None) -> list[str]:
     """The .dvc files of data added with `dvc add`, such as a user's own weights and images, without
     those below the folder `but`.
     """
-    left_out = Path(repo.root_dir, but) if but else None
-    return sorted(
-        {
-            out.stage.addressing
-            for out in repo.index.outs
-            if out.stage.cmd is None
-            and not (left_out and Path(out.fs_path).is_relative_to(left_out))
-        }
-    )
+    added = [out for out in repo.index.outs if out.stage.cmd is None]
+    if but:
+        folder = Path(repo.root_dir, but)
+        added = [out for out in added if not Path(out.fs_path).is_relative_to(folder)]
+    return sorted({out.stage.addressing for out in added})
 
 
 def check_same_study(repo: Any) -> None:
@@ -48,18 +44,13 @@ def check_same_study(repo: Any) -> None:
         if stage.changed_stage():
             changed.add(stage.addressing)
         for dep in stage.deps:
-            if not any(path == dep.fs_path or path.startswith(f"{dep.fs_path}/") for path in made):
-                status = {
-                    file: [key for key in what if key not in absent]
-                    if isinstance(what, dict)
-                    else True
-                    for file, what in dep.workspace_status().items()
-                }
-                changed |= {
-                    f"{file}: {', '.join(what)}" if isinstance(what, list) else file
-                    for file, what in status.items()
-                    if what
-                }
+            if any(path == dep.fs_path or path.startswith(f"{dep.fs_path}/") for path in made):
+                continue
+            for file, what in dep.workspace_status().items():
+                if not isinstance(what, dict):
+                    changed.add(file)
+                elif keys := [key for key in what if key not in absent]:
+                    changed.add(f"{file}: {', '.join(keys)}")
     if changed:
         raise InputError(
             f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, "
@@ -98,10 +89,9 @@ def check_there(repo: Any, kept: Iterable[PublishedArtifact], remote: str) -> No
     lacking = [artifact.md5 for artifact in kept if not cache.exists(artifact.md5)]
     # not source.oids_exist(), which removes damaged objects
     if lacking and not any(source.fs.exists(source.oid_to_path(md5)) for md5 in lacking):
-        fix = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
         raise InputError(
             f"remote {remote} ({repo.config['remote'][remote]['url']}) has nothing of this study: "
-            f"{fix}"
+            f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
         )
 
 
@@ -113,35 +103,19 @@ def download(repo: Any, kept: list[PublishedArtifact], remote: str) -> list[Publ
     """
     cache, source = repo.cache.local, repo.cloud.get_remote_odb(remote)
     damaged = remove_damaged(cache, kept)
-    in_folder = {
-        artifact.md5
-        for artifact in kept
-        if source.fs.protocol == "local" and source.exists(artifact.md5)
-    }
-    failed = {
-        hash_info.value
-        for hash_info in repo.cloud.pull(
-            [artifact.out.hash_info for artifact in kept], remote=remote
-        ).failed
-    }
-    lost = [
-        artifact for artifact in kept if artifact.md5 in failed or not cache.exists(artifact.md5)
-    ]
+    folder = source.fs.protocol == "local"
+    in_folder = {one.md5 for one in kept if folder and source.exists(one.md5)}
+    pulled = repo.cloud.pull([artifact.out.hash_info for artifact in kept], remote=remote)
+    failed = {hash_info.value for hash_info in pulled.failed}
+    lost = [one for one in kept if one.md5 in failed or not cache.exists(one.md5)]
     if lost:
-        faults = [
-            (
-                artifact.path,
-                source.oid_to_path(artifact.md5),
-                _fault(source, artifact.md5, artifact.md5 in in_folder),
-            )
-            for artifact in lost
+        lines = [
+            f"{one.path}: its object {source.oid_to_path(one.md5)} is "
+            f"{_fault(source, one.md5, one.md5 in in_folder)} in remote {remote}"
+            for one in lost[:MOST_NAMES]
         ]
-        named = [
-            f"{path}: its object {place} is {fault} in remote {remote}"
-            for path, place, fault in faults[:MOST_NAMES]
-        ]
-        more = [f"and {len(lost) - MOST_NAMES} more"] if len(lost) > MOST_NAMES else []
-        raise InputError("\n".join([*named, *more, HEAL]))
+        lines += [f"and {len(lost) - MOST_NAMES} more"] if len(lost) > MOST_NAMES else []
+        raise InputError("\n".join([*lines, HEAL]))
     return damaged
 
 
@@ -154,9 +128,3 @@ def _fault(source: Any, md5: str, was_there: bool) -> str:
         return "damaged" if is_damaged(source, md5) else "there, but could not be fetched"
     except FileNotFoundError:
         return "damaged" if was_there else "missing"
-
-
-def place(kept: Iterable[PublishedArtifact]) -> None:
-    """Copy artifacts from the cache to their paths; existing files are replaced."""
-    for artifact in kept:
-        artifact.out.checkout(force=True)

@@ -40,11 +40,8 @@ def git(*arguments: str) -> list[str]:
 
 def check_committed(study: str) -> None:
     """Check that tracked files are as in the last commit, except those that publishing writes."""
-    own = {"dvc.lock", f"results/{study}/metrics.json"}
-    changed = {
-        line[3:]
-        for line in git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    } - own
+    status = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
+    changed = {line[3:] for line in status} - {"dvc.lock", f"results/{study}/metrics.json"}
     if changed:
         raise InputError(
             f"changed since the last commit: {listed(changed)}: commit it, "
@@ -58,34 +55,22 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
     `own`: the user's own files in checkpoints/ that the study uses.
     """
     root = Path(repo.root_dir)
-    needed = {
-        Path(dep.fs_path)
-        for stage in repo.index.stages
-        for dep in stage.deps
-        if dep.protocol == "local"
-    }
-    needed |= {root / name for name in own}
-    inside = sorted(
-        str(path.relative_to(root))
-        for path in needed
-        if path.is_relative_to(root) and path.exists()
-    )
+    deps = [dep for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"]
+    needed = {*(Path(dep.fs_path) for dep in deps), *(root / name for name in own)}
+    there = [path for path in needed if path.is_relative_to(root) and path.exists()]
+    inside = sorted(str(path.relative_to(root)) for path in there)
     outs = [Path(out.fs_path) for out in repo.index.outs]
-    others = [Path(name) for name in git("ls-files", "--others", "-z", "--", *inside)]
     alone = [
-        str(path)
-        for path in others
-        if path.suffix != ".dvc"
-        and path.name != ".gitignore"
-        and not any((root / path).is_relative_to(out) for out in outs)
+        name
+        for name in git("ls-files", "--others", "-z", "--", *inside)
+        if not name.endswith(".dvc")
+        and Path(name).name != ".gitignore"
+        and not any((root / name).is_relative_to(out) for out in outs)
     ]
     if alone:
-        ignored = Path(alone[0]).parts[0] == LOCAL
-        fix = (
-            f"`dvc add {alone[0]}`"
-            if ignored
-            else f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
-        )
+        fix = f"`dvc add {alone[0]}`"
+        if Path(alone[0]).parts[0] != LOCAL:  # which git ignores
+            fix = f"`git add {alone[0]}`, {fix} where it is large, or move it away"
         raise InputError(
             f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {fix}"
         )
@@ -109,10 +94,8 @@ def check_images(
                 return ""
         return row.path
 
-    wrong = list(
-        filter(None, progress(map_ahead(mistake, manifest.itertuples(index=False), threads)))
-    )
-    if wrong:
+    rows = manifest.itertuples(index=False)
+    if wrong := list(filter(None, progress(map_ahead(mistake, rows, threads)))):
         raise InputError(
             f"{root}: changed or gone since the study listed its images: {listed(wrong)}: "
             "restore them, or run `snakemake --cores all --forcerun build_manifest`"
@@ -130,16 +113,11 @@ def check_unchanged(repo: Any) -> None:
 
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
     stages = [stage for stage in repo.index.stages if stage.cmd is not None and stage.name != FIRST]
-    records = {
-        name: persistence.metadata(IOFile(name))
-        for stage in stages
-        for name in map(str, stage.outs)
-    }
-    found = {
-        name: checksum
-        for record in filter(None, records.values())
-        for name, checksum in (record.input_checksums or {}).items()
-    }
+    outs = [str(out) for stage in stages for out in stage.outs]
+    records = {out: persistence.metadata(IOFile(out)) for out in outs}
+    found: dict[str, str] = {}
+    for record in filter(None, records.values()):
+        found |= record.input_checksums or {}
     hashed = cache(lambda name: f"sha256:{sha256_of(Path(name))}" if Path(name).is_file() else "")
 
     def doubts(out: str) -> Iterator[tuple[str, str]]:
@@ -149,26 +127,19 @@ def check_unchanged(repo: Any) -> None:
         ):
             yield out, "is not as its step left it: remove it, and run `singflow run`"
             return
+        again = f"restore it, or run `snakemake --cores all --forcerun {record.rule}`"
         for name, checksum in (record.input_checksums or {}).items():
             if hashed(name) != checksum:
-                again = f"`snakemake --cores all --forcerun {record.rule}`"
-                yield (
-                    name,
-                    f"has changed since {out} was computed from it: restore it, or run {again}",
-                )
+                yield name, f"has changed since {out} was computed from it: {again}"
 
     reasons: dict[str, str] = {}
     for stage in stages:
         against = dict(doubt for out in stage.outs for doubt in doubts(str(out)))
-        if against and (
-            stage.changed_stage()
-            or any(entry.workspace_status() for entry in (*stage.deps, *stage.outs))
-        ):
+        entries = (*stage.deps, *stage.outs)
+        if against and (stage.changed_stage() or any(one.workspace_status() for one in entries)):
             reasons |= against
     if reasons:
-        raise InputError(
-            "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:3])
-        )
+        raise InputError("; ".join(" ".join(doubt) for doubt in list(reasons.items())[:3]))
 
 
 def commit(repo: Any, study: str) -> list[PublishedArtifact]:
@@ -189,9 +160,8 @@ def commit(repo: Any, study: str) -> list[PublishedArtifact]:
         stage.commit(relink=False)
     for file, stages in groupby(changed, key=lambda stage: stage.dvcfile):
         file.dump_stages(list(stages), update_pipeline=False)
-    if left := load_yaml(LOCK)["stages"].keys() - {
-        stage.name for stage in repo.index.stages if stage.cmd is not None
-    }:
+    steps = {stage.name for stage in repo.index.stages if stage.cmd is not None}
+    if left := load_yaml(LOCK)["stages"].keys() - steps:
         with modify_yaml(LOCK) as recorded:
             for name in left:
                 del recorded["stages"][name]

@@ -5,9 +5,10 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +40,16 @@ def tier_of(path: str) -> Tier:
     return CATALOG[artifact].tier if artifact else TIERS[0]
 
 
+def result_files(results: Path, *without: str) -> list[Path]:
+    """The files of a study, sorted, without hidden (unfinished) files and without some folders."""
+    files = [path for path in results.rglob("*") if path.is_file() and path.name[0] != "."]
+    return sorted(path for path in files if path.relative_to(results).parts[0] not in without)
+
+
 def listed(names: Collection[str]) -> str:
     """The first MOST_NAMES names in alphabetical order, and how many more there are."""
-    first = sorted(names)[:MOST_NAMES]
-    return ", ".join(first) + (
-        f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
-    )
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(sorted(names)[:MOST_NAMES]) + more
 
 
 class PublishedArtifact(NamedTuple):
@@ -81,11 +86,13 @@ def repository() -> Iterator[Any]:
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
-                LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(
-                    missing_ok=True
-                )
-                LOCK_BEFORE.unlink(missing_ok=True)
-            _remove_torn(RWLOCK)
+                if LOCK_BEFORE.stat().st_size:
+                    LOCK_BEFORE.replace(LOCK)
+                else:
+                    LOCK.unlink(missing_ok=True)
+                    LOCK_BEFORE.unlink()
+            with suppress(FileNotFoundError):
+                _remove_torn(RWLOCK)
             _remove_torn_copies(Path("results"))
             if not CACHE.is_symlink():  # a link leads to a cache that others share
                 _remove_torn_copies(CACHE)
@@ -106,8 +113,6 @@ def _remove_torn(path: Path) -> None:
     """Remove a JSON file that a killed process left half-written."""
     try:
         json.loads(path.read_bytes())
-    except FileNotFoundError:
-        pass
     except ValueError:
         path.unlink()
 
@@ -115,20 +120,13 @@ def _remove_torn(path: Path) -> None:
 def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     """The results of the study that DVC keeps; InputError if dvc.lock does not have this study."""
     results = Path(repo.root_dir, "results", study)
-    outs = [
-        out
-        for out in repo.index.outs
-        if out.use_cache and Path(out.fs_path).is_relative_to(results)
-    ]
-    lacking = [str(out) for out in outs if not out.hash_info]
+    kept = [(Path(out.fs_path), out) for out in repo.index.outs if out.use_cache]
+    kept = [(path, out) for path, out in kept if path.is_relative_to(results)]
+    lacking = [str(out) for _, out in kept if not out.hash_info]
     if lacking:
         stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
-        if old := [
-            dep["path"]
-            for stage in stages
-            for dep in stage.get("deps", [])
-            if dep["path"].startswith("src/")
-        ]:
+        deps = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
+        if old := [path for path in deps if path.startswith("src/")]:
             raise InputError(
                 f"{LOCK}: was written when steps depended on files of code, as {old[0]}, "
                 "and had other names: "
@@ -142,40 +140,35 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     return [
         PublishedArtifact(
             str(out),
-            tier_of(str(Path(out.fs_path).relative_to(results))),
+            tier_of(str(path.relative_to(results))),
             out.hash_info.value,
             out.meta.size or 0,
             out,
         )
-        for out in outs
+        for path, out in kept
     ]
 
 
-def sizes(kept: Iterable[PublishedArtifact]) -> str:
+def sizes(kept: Collection[PublishedArtifact]) -> str:
     """The sizes of the tiers as text; the size of a tier includes the smaller tiers."""
-    total, parts = 0, []
-    for tier in TIERS:
-        total += sum(
-            {artifact.md5: artifact.size for artifact in kept if artifact.tier == tier}.values()
-        )
-        parts.append(f"{tier} {in_bytes(total)}")
-    return ", ".join(parts)
+    objects = {tier: {a.md5: a.size for a in kept if a.tier == tier} for tier in TIERS}
+    totals = accumulate(sum(objects[tier].values()) for tier in TIERS)
+    parts = zip(TIERS, totals, strict=True)
+    return ", ".join(f"{tier} {in_bytes(total)}" for tier, total in parts)
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
     """Whether an object's content does not have the MD5 that is the object's name."""
     digest = hashlib.md5(usedforsecurity=False)
     with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
+        while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest() != md5
 
 
 def remove_damaged(odb: Any, kept: Iterable[PublishedArtifact]) -> list[PublishedArtifact]:
     """Remove damaged objects from a cache or remote and return their artifacts."""
-    damaged = [
-        artifact for artifact in kept if odb.exists(artifact.md5) and is_damaged(odb, artifact.md5)
-    ]
+    damaged = [one for one in kept if odb.exists(one.md5) and is_damaged(odb, one.md5)]
     for artifact in damaged:
         odb.fs.remove(odb.oid_to_path(artifact.md5))
     return damaged
@@ -191,18 +184,11 @@ def remove_torn(repo: Any, odb: Any) -> None:
     if odb.fs.protocol not in HALVES:
         return
     cache = repo.cache.local
-    md5s = sorted(
-        {
-            used.value
-            for among in repo.used_objs(push=True).values()
-            for used in among
-            if cache.exists(used.value)
-        }
-    )
+    used = {entry.value for among in repo.used_objs(push=True).values() for entry in among}
+    md5s = sorted(filter(cache.exists, used))
     places = [odb.oid_to_path(md5) for md5 in md5s]
-    for md5, place, there in zip(
-        md5s, places, odb.fs.info(places, return_exceptions=True), strict=True
-    ):
+    found = odb.fs.info(places, return_exceptions=True)
+    for md5, place, there in zip(md5s, places, found, strict=True):
         if isinstance(there, FileNotFoundError):
             continue
         if isinstance(there, Exception):
@@ -249,18 +235,15 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
 def snakemake(*options: str) -> str:
     """What a Snakemake command prints; raises InputError with its messages if it fails."""
     answer = ask("snakemake", *options, seconds=3600)
-    if not answer.ok:
-        raise InputError(
-            f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}"
-        )  # a dry run complains on standard output
+    if not answer.ok:  # a dry run complains on standard output
+        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}")
     return answer.out
 
 
 def nothing_to_do(params: Path = PARAMS) -> bool:
     """Whether a dry run of Snakemake finds nothing to do."""
-    return "Nothing to be done" in snakemake(
-        "--dry-run", *([] if params == PARAMS else ["--configfile", str(params)])
-    )
+    own = [] if params == PARAMS else ["--configfile", str(params)]
+    return "Nothing to be done" in snakemake("--dry-run", *own)
 
 
 def check_finished(params: Path = PARAMS) -> None:

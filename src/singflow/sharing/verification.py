@@ -24,7 +24,7 @@ from singflow.artifacts.files import md5_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS
 from singflow.errors import InputError
-from singflow.sharing.remotes import MOST_NAMES, listed, working_remote
+from singflow.sharing.remotes import MOST_NAMES, listed, result_files, working_remote
 
 NO_ARTIFACTS = ("logs", "benchmarks")
 BLOCK = 4096  # rows that are compared at once
@@ -63,24 +63,15 @@ class Tolerance(NamedTuple):
     scale: str = "itself"
 
 
+SPANS = "sine of the largest angle between the spans: a basis is free to rotate"
+LOGITS = "logits; for null parts rounding alone"
+P_VALUES = "p|.*_p|p_holm|.*(spearman|kendall|pearson).*"
 TOLERANCES = (  # of artifacts for which the catalog states none
-    Tolerance(
-        "null_basis",
-        1e-6,
-        0,
-        "sine of the largest angle between the spans: a basis is free to rotate",
-    ),
+    Tolerance("null_basis", 1e-6, 0, SPANS),
     Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
     Tolerance(PRINTED, 1e-1, 1e-3, "rounded for print"),
-    Tolerance(
-        ".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, "logits; for null parts rounding alone"
-    ),
-    Tolerance(
-        "p|.*_p|p_holm|.*(spearman|kendall|pearson).*",
-        2e-2,
-        0,
-        "p-values, some by permutations with ties",
-    ),
+    Tolerance(".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, LOGITS),
+    Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties"),
     Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers"),
     Tolerance(".*(r2|cosine|energy|share|accuracy|gain|top1).*", 1e-3, 0, "shares and cosines"),
     Tolerance(".*", 1e-2, 1e-3, "degrees, and what follows from them"),
@@ -121,12 +112,10 @@ class Difference(NamedTuple):
         return self.size / self.allowed if self.allowed else math.inf
 
     def __str__(self) -> str:
-        off = (
-            f" (off by {self.size:.2g}, tolerance {self.allowed:.2g})"
-            if math.isfinite(self.size) and self.size
-            else ""
-        )
-        return f"{self.where}: {self.here} here, {self.there} there{off}"
+        said = f"{self.where}: {self.here} here, {self.there} there"
+        if not math.isfinite(self.size) or not self.size:
+            return said
+        return f"{said} (off by {self.size:.2g}, tolerance {self.allowed:.2g})"
 
 
 class ArtifactComparison(NamedTuple):
@@ -148,9 +137,8 @@ class ArtifactComparison(NamedTuple):
         return max(self.differences, key=lambda difference: difference.used, default=None)
 
     def __str__(self) -> str:
-        return "; ".join(
-            str(part) for part in (f"{self.name}: {self.verdict}", self.worst, self.note) if part
-        )
+        parts = (f"{self.name}: {self.verdict}", self.worst, self.note)
+        return "; ".join(str(part) for part in parts if part)
 
 
 Differences = Iterator[Difference]
@@ -162,16 +150,8 @@ def hashes_of(tree: Path) -> dict[str, str]:
         raise InputError(
             f"{tree}: no such folder: run the study, or name its results with --results"
         )
-    files = {
-        path.relative_to(tree): path
-        for path in tree.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    }
-    return {
-        name.as_posix(): md5_of(path)
-        for name, path in files.items()
-        if name.parts[0] not in NO_ARTIFACTS
-    }
+    files = result_files(tree, *NO_ARTIFACTS)
+    return {path.relative_to(tree).as_posix(): md5_of(path) for path in files}
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
@@ -188,25 +168,24 @@ def compare(
     known: MD5s of the other tree, by path below it; original: returns the other tree's file for a
     path and its MD5, or None if only the hash is known.
     """
-    present = hashes_of(here)
-    findings: list[ArtifactComparison] = []
+    present, findings = hashes_of(here), []
+    follows = False  # whether an earlier artifact is within tolerance, and pages may show it
     for name in sorted(present.keys() | known.keys(), key=place_in_pipeline):
-        if name not in present:
+        mine, other = present.get(name), known.get(name)
+        if mine is None:
             finding = ArtifactComparison(name, Verdict.MISSING)
-        elif name not in known:
+        elif other is None:
             finding = ArtifactComparison(name, Verdict.EXTRA)
-        elif present[name] == known[name]:
+        elif mine == other:
             finding = ArtifactComparison(name, Verdict.IDENTICAL)
-        elif Path(name).suffix in (".pdf", ".html") and any(
-            earlier.verdict == Verdict.WITHIN for earlier in findings
-        ):
+        elif follows and Path(name).suffix in (".pdf", ".html"):
             finding = ArtifactComparison(name, Verdict.WITHIN)
-        elif there := original(name, known[name]):
+        elif there := original(name, other):
             finding = compare_files(name, here / name, there)
         else:
-            finding = ArtifactComparison(
-                name, Verdict.DIFFERS, (Difference("MD5", present[name], known[name]),), ONLY_HASH
-            )
+            difference = Difference("MD5", mine, other)
+            finding = ArtifactComparison(name, Verdict.DIFFERS, (difference,), ONLY_HASH)
+        follows |= finding.verdict == Verdict.WITHIN
         findings.append(finding)
     return findings
 
@@ -219,11 +198,8 @@ def compare_files(name: str, here: Path, there: Path) -> ArtifactComparison:
         try:
             contents.append(read(path))
         except UNREADABLE as error:
-            return ArtifactComparison(
-                name,
-                Verdict.DIFFERS,
-                note=f"{path}: not readable ({error}): remove it and run the workflow again",
-            )
+            note = f"{path}: not readable ({error}): remove it and run the workflow again"
+            return ArtifactComparison(name, Verdict.DIFFERS, note=note)
     for difference in differences_of(name, *contents):
         differences.append(difference)
         if difference.used > 1:
@@ -245,25 +221,20 @@ def _numbers(
     Both arrays have the same shape; where: turns indices into words for the place.
     """
     rule, here, there = tolerance_of(name, field), np.atleast_1d(here), np.atleast_1d(there)
+    scale_of = SCALES[rule.scale]
     for start in range(0, len(here), BLOCK):
         left, right = (array[start : start + BLOCK].astype(np.float64) for array in (here, there))
         with np.errstate(invalid="ignore", over="ignore"):
             gap = np.nan_to_num(np.abs(left - right), nan=np.inf)
             size = np.where((left == right) | (np.isnan(left) & np.isnan(right)), 0.0, gap)
-            scale = np.nan_to_num(
-                np.fmax(SCALES[rule.scale](left), SCALES[rule.scale](right)), posinf=0.0
-            )
+            scale = np.nan_to_num(np.fmax(scale_of(left), scale_of(right)), posinf=0.0)
             allowed = np.broadcast_to(rule.absolute + rule.relative * scale, size.shape)
             used = np.divide(size, allowed, out=np.where(size > 0, np.inf, 0.0), where=allowed > 0)
         if used.any():
-            place = np.unravel_index(
-                np.argmax(used > 1) if (used > 1).any() else np.argmax(used), used.shape
-            )
-            first, *rest = map(int, place)
-            yield Difference(
-                where(start + first, *rest),
-                *map(float, (left[place], right[place], size[place], allowed[place])),
-            )
+            first = np.argmax(used > 1) if (used > 1).any() else np.argmax(used)
+            at = np.unravel_index(first, used.shape)
+            numbers = (float(array[at]) for array in (left, right, size, allowed))
+            yield Difference(where(start + int(at[0]), *map(int, at[1:])), *numbers)
 
 
 def _values(
@@ -275,17 +246,15 @@ def _values(
         yield from _numbers(name, field, here, there, where)
         return
     for place in np.argwhere(_differs(here, there)).tolist():
-        value_here, value_there = here[tuple(place)], there[tuple(place)]
-        if not isinstance(value_here, bytes) or not isinstance(value_there, bytes):
-            yield Difference(where(*place), value_here, value_there)
+        pair = here[tuple(place)], there[tuple(place)]
+        if not all(isinstance(value, bytes) for value in pair):
+            yield Difference(where(*place), *pair)
             return
         try:
-            yield from _pictures(
-                where(*place),
-                *(_read_picture(io.BytesIO(value)) for value in (value_here, value_there)),
-            )
+            yield from _pictures(where(*place), *(_read_picture(io.BytesIO(v)) for v in pair))
         except UNREADABLE:  # a picture is damaged
-            yield Difference(where(*place), f"{len(value_here)} bytes", f"{len(value_there)} bytes")
+            left, right = (f"{len(value)} bytes" for value in pair)
+            yield Difference(where(*place), left, right)
 
 
 def _differs(here: Any, there: Any) -> np.ndarray:
@@ -310,22 +279,14 @@ def _tensors(name: str, here: Any, there: Any) -> Differences:
     yield from _exact("tensors", sorted(left), sorted(right))
     yield from _facts("", facts, others)  # metadata have the general tolerances
     for field in sorted(left):
-        tensor_here, tensor_there = left[field], right[field]
-        yield from _exact(
-            f"shape and type of tensor {field}",
-            (tensor_here.shape, str(tensor_here.dtype)),
-            (tensor_there.shape, str(tensor_there.dtype)),
-        )
-        if field == "null_basis" and not np.array_equal(tensor_here, tensor_there):
-            yield from _spans(name, tensor_here, tensor_there)
+        pair = left[field], right[field]
+        kinds = ((tensor.shape, str(tensor.dtype)) for tensor in pair)
+        yield from _exact(f"shape and type of tensor {field}", *kinds)
+        if field == "null_basis" and not np.array_equal(*pair):
+            yield from _spans(name, *pair)
         else:
-            yield from _values(
-                name,
-                field,
-                tensor_here,
-                tensor_there,
-                lambda *place, field=field: f"tensor {field}{list(place)}",
-            )
+            where = partial("tensor {}{}".format, field)
+            yield from _values(name, field, *pair, lambda *place, where=where: where(list(place)))
 
 
 def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
@@ -333,24 +294,13 @@ def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
     finite = [int(np.isfinite(basis).sum()) for basis in (here, there)]
     if min(finite) < here.size:
         yield Difference("finite values of tensor null_basis", *finite)
-    off, off_there = (
-        np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]), 2) for basis in (here, there)
-    )
-    yield from _numbers(
-        name,
-        "null_basis",
-        off,
-        off_there,
-        lambda _: "tensor null_basis, distance of its columns from orthonormal ones",
-    )
+    off, other = (np.linalg.norm(b.T @ b - np.eye(b.shape[1]), 2) for b in (here, there))
     sine = np.sin(scipy.linalg.subspace_angles(here, there).max())
-    yield from _numbers(
-        name,
-        "null_basis",
-        sine,
-        0.0,
-        lambda _: "sine of the largest angle between the spans of null_basis",
-    )
+    for what, mine, theirs in (
+        ("tensor null_basis, distance of its columns from orthonormal ones", off, other),
+        ("sine of the largest angle between the spans of null_basis", sine, 0.0),
+    ):
+        yield from _numbers(name, "null_basis", mine, theirs, lambda _, what=what: what)
 
 
 def _facts(name: str, here: Any, there: Any) -> Differences:
@@ -369,16 +319,10 @@ def _facts(name: str, here: Any, there: Any) -> Differences:
 
 def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """All values of nested JSON, with their keys joined by dots; an empty container is a value."""
-    items = (
-        content.items()
-        if isinstance(content, dict)
-        else enumerate(content)
-        if isinstance(content, list)
-        else ()
-    )
-    if not items or not content:
+    if not isinstance(content, dict | list) or not content:
         yield path, content
-    for key, value in items:
+        return
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
         yield from _flat(value, f"{path}.{key}" if path else str(key))
 
 
@@ -386,22 +330,16 @@ def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
     """Differences of two tables; rows with another choice are counted, and not compared further."""
     yield from _exact("columns", list(here.columns), list(there.columns))
     yield from _exact("rows", len(here), len(there))
-    chosen = [
-        column for column in here.columns if column in CHOICES and here[column].dtype.kind != "f"
-    ]
-    flipped = np.array(
-        [_differs(here[column], there[column]) for column in chosen], dtype=bool
-    ).reshape(len(chosen), len(here))
-    rows, kept = np.flatnonzero(flipped.any(axis=0)), np.flatnonzero(~flipped.any(axis=0))
-    for row in rows[:1]:
-        column = chosen[flipped[:, row].argmax()]
-        where = (
-            f"column {column}, row {row}, one of {len(rows)} rows in {len(here)} "
-            "with another choice"
-        )
-        yield Difference(
-            where, here[column][row], there[column][row], len(rows), math.ceil(CHOSEN * len(here))
-        )
+    chosen = [column for column in here if column in CHOICES and here[column].dtype.kind != "f"]
+    flipped = pd.DataFrame({c: _differs(here[c], there[c]) for c in chosen}, index=here.index)
+    other, most = flipped.any(axis=1), math.ceil(CHOSEN * len(here))
+    if count := int(other.sum()):
+        row = int(other.argmax())
+        column = chosen[int(flipped.iloc[row].argmax())]
+        said = f"one of {count} rows in {len(here)} with another choice"
+        values = here[column][row], there[column][row]
+        yield Difference(f"column {column}, row {row}, {said}", *values, count, most)
+    kept = np.flatnonzero(~other)
     for column in here.columns.drop(chosen):
         left, right = here[column].to_numpy()[kept], there[column].to_numpy()[kept]
         yield from _values(
@@ -419,36 +357,24 @@ def _pictures(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
     off = np.abs(here - there).max(axis=2)
     y, x = map(int, np.unravel_index(off.argmax(), off.shape))
     where = f"{name}, share of pixels more than {LEVELS} levels off, most at x {x}, y {y}"
-    yield Difference(
-        where,
-        tuple(here[y, x].tolist()),
-        tuple(there[y, x].tolist()),
-        float(np.mean(off > LEVELS)),
-        PIXELS,
-    )
+    left, right = (tuple(picture[y, x].tolist()) for picture in (here, there))
+    yield Difference(where, left, right, float(np.mean(off > LEVELS)), PIXELS)
 
 
 def _text(name: str, here: str, there: str) -> Differences:
     """Differences of lines: words exactly, decimal numbers within tolerance."""
-    for row, pair in enumerate(
-        zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing"), 1
-    ):
-        yield from _exact(
-            f"line {row}", *(" ".join(DECIMAL.sub("#", line).split()) for line in pair)
-        )
+    lines = zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing")
+    for row, pair in enumerate(lines, 1):
+        words = (" ".join(DECIMAL.sub("#", line).split()) for line in pair)
+        yield from _exact(f"line {row}", *words)
         left, right = (np.array(DECIMAL.findall(line), dtype=np.float64) for line in pair)
-        yield from _numbers(
-            name, PRINTED, left, right, lambda at, row=row: f"line {row}, number {at + 1}"
-        )
+        where = partial("line {}, number {}".format, row)
+        yield from _numbers(name, PRINTED, left, right, lambda at, where=where: where(at + 1))
 
 
 def _bytes(name: str, here: bytes, there: bytes) -> Differences:
-    pairs = enumerate(zip_longest(here, there, fillvalue="nothing"))
-    yield from (
-        Difference(f"byte {at}", byte_here, byte_there)
-        for at, (byte_here, byte_there) in pairs
-        if byte_here != byte_there
-    )
+    for at, pair in enumerate(zip_longest(here, there, fillvalue="nothing")):
+        yield from _exact(f"byte {at}", *pair)
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
@@ -479,13 +405,10 @@ def compare_with_published(
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     prefix = f"results/{study}/"
-    outs = [
-        out for stage in read_yaml(lock).get("stages", {}).values() for out in stage.get("outs", [])
-    ]
+    stages = read_yaml(lock).get("stages", {}).values()
+    outs = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
     known = {
-        out["path"].removeprefix(prefix): out["md5"]
-        for out in outs
-        if out["path"].startswith(prefix)
+        path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)
     }
     if not known:
         raise InputError(
@@ -494,11 +417,9 @@ def compare_with_published(
         )
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
-            odb = (
-                repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
-                if remote
-                else repo.cache.local
-            )
+            odb = repo.cache.local
+            if remote:
+                odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
             copy, commit = Path(folder, "copy"), repo.scm.get_fs("HEAD")
 
             def original(name: str, md5: str) -> Path | None:
@@ -521,23 +442,20 @@ def summary(findings: list[ArtifactComparison]) -> list[str]:
         members = [finding for finding in findings if finding.name.split("/")[0] == top]
         lines.append(f"{top}: {_counts(members)}")
         near = [
-            (finding.worst.used, f"{finding.name}: {finding.worst}")
+            (worst.used, f"    nearest to its limit: {finding.name}: {worst}")
             for finding in members
-            if finding.good and finding.worst and finding.worst.size
+            if finding.good and (worst := finding.worst) and worst.size
         ]
-        lines += [f"    nearest to its limit: {words}" for _, words in sorted(near)[-1:]]
+        lines += [words for _, words in sorted(near)[-1:]]
     differences = [difference for finding in findings for difference in finding.differences]
-    lines += sorted(
-        {str(difference) for difference in differences if difference.where.startswith(EXPLAINS)}
-    )
-    differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
+    lines += sorted({str(found) for found in differences if found.where.startswith(EXPLAINS)})
     for verdict, fix in FIXES.items():
         if names := [finding.name for finding in findings if finding.verdict == verdict]:
             lines.append(f"{verdict}: {listed(names)}: {fix}")
-    lines += [
-        f"{'also' if i else 'the first that'} differs: {finding}"
-        for i, finding in enumerate(differing)
-    ][:MOST_NAMES]
+    differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
+    for finding in differing[:MOST_NAMES]:
+        place = "the first that" if finding is differing[0] else "also"
+        lines.append(f"{place} differs: {finding}")
     answer = "the same" if all(finding.good for finding in findings) else "NOT the same"
     return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
 
