@@ -1,20 +1,12 @@
 """List, draw, decode once and split the images of a study."""
 
-from functools import partial
 from pathlib import Path
 
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.data.archives import ATTRIBUTE
-from singflow.data.manifest import (
-    Refusal,
-    build_manifest,
-    data_root,
-    list_archives,
-    list_folder,
-    list_table,
-    read_classes,
-)
+from singflow.data.listing import list_archives, list_folder, list_table
+from singflow.data.manifest import Refusal, build_manifest, data_root, read_classes
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
@@ -32,32 +24,25 @@ class Flags(Data, cli.Step):
 def main(flags: Flags) -> None:
     root = data_root(flags.source, flags.root)
     classes = read_classes(Path(flags.classes))
-    of_archives = None
+    column, of_archives = flags.label_column, None
     if flags.source == "archive":
-        candidates, rejected, of_archives = list_archives(
-            root, flags.archives, flags.label_column, classes
-        )
+        found, rejected, of_archives = list_archives(root, flags.archives, column, classes)
     elif flags.source == "folder":
-        candidates, rejected = list_folder(root, classes)
-    elif flags.table is None:
-        raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
+        found, rejected = list_folder(root, classes)
     else:
-        candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
+        found, rejected = list_table(Path(flags.table or ""), column, classes)
     # beside the log, because Snakemake removes the outputs of a step that fails
     refused = (flags.log or flags.path("rejected")).with_name("rejected.csv")
     try:
         manifest, rejected = build_manifest(
             root,
-            candidates,
+            found,
             rejected,
-            per_class=flags.per_class,
+            flags,
             folds=flags.folds or UNCROSSED,
-            max_pixels=flags.max_pixels,
-            max_rejected_fraction=flags.max_rejected_fraction,
             seed=flags.seed,
             threads=flags.threads,
             referenced=bool(flags.reference),
-            progress=partial(cli.progress, unit="images", description="decode"),
         )
     except Refusal as error:
         write_csv(refused, ["path", "reason"], error.rejected)
@@ -67,14 +52,9 @@ def main(flags: Flags) -> None:
     if of_archives:
         manifest.attrs[ATTRIBUTE] = of_archives
     write_parquet(flags.path("manifest"), manifest)
-    held_out = int((manifest["split"] == "validation").sum())
-    cli.log.info(
-        "%d images under %d labels, %d held out; %d left out",
-        len(manifest),
-        manifest["label"].nunique(),
-        held_out,
-        len(rejected),
-    )
+    labels, held_out = manifest["label"].nunique(), (manifest["split"] == "validation").sum()
+    told = f"{len(manifest)} images under {labels} labels, {held_out} held out"
+    cli.log.info("%s; %d left out", told, len(rejected))
 
 
 if __name__ == "__main__":

@@ -100,22 +100,16 @@ def main(flags: Flags) -> None:
         *(list_scan(flags, space, model) for space in flags.spaces for model in flags.models),
         strict=True,
     )
-    head, found = ["space", "model", "label"], ["concept", "n", "angle_mean_deg"]
-    moved = [
-        "contrast_deg",
-        "contrast_deg_low",
-        "contrast_deg_high",
-        "as_mean_deg",
-        "as_abs_mean_deg",
-    ]
-    extreme_columns, cue_columns = (
-        [*head, "kind", "place", *found, *moved],
-        [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"],
-    )
-    write_table(
-        flags.path("tables/concepts.csv"), qualify(pd.concat(extremes)[extreme_columns], models)
-    )
-    write_table(flags.path("tables/spurious.csv"), qualify(pd.concat(cues)[cue_columns], models))
+    found = ["concept", "n", "angle_mean_deg"]
+    moved = ["contrast_deg", "contrast_deg_low", "contrast_deg_high"]
+    moved += ["as_mean_deg", "as_abs_mean_deg"]
+    columns = {
+        "concepts": ["kind", "place", *found, *moved],
+        "spurious": ["place", *found, "lift_deg", *moved, "contrast_abs_median_deg"],
+    }
+    for (name, chosen), parts in zip(columns.items(), (extremes, cues), strict=True):
+        rows = pd.concat(parts)[["space", "model", "label", *chosen]]
+        write_table(flags.path(f"tables/{name}.csv"), qualify(rows, models))
     cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))
 
 

@@ -11,8 +11,10 @@ from filelock import FileLock
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
-from singflow.data.manifest import build_manifest, data_root, list_table, read_classes
+from singflow.data.listing import list_table
+from singflow.data.manifest import data_root
 from tests import warm
+from tests.data.manifests import CLASSES, build
 from tests.project import ELSEWHERE, ROOT, THREADS, Project
 
 settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
@@ -60,14 +62,8 @@ def pytest_runtest_teardown(item, nextitem):
 def packaged():
     """Root and manifest of the 20 packaged images."""
     root = data_root("packaged", ".")
-    candidates, rejected = list_table(
-        ROOT / "config/vocab/packaged.csv",
-        "label",
-        read_classes(ROOT / "config/vocab/imagenet_1k.csv"),
-    )
-    options = {"per_class": None, "folds": 5, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
-    options |= {"seed": 0, "threads": 2, "progress": lambda items, total: items}
-    manifest, _ = build_manifest(root, candidates, rejected, **options)
+    found, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", CLASSES)
+    manifest, _ = build(root, found, rejected, max_rejected_fraction=0.0)
     return root, manifest
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 def printable(text: str) -> str:
     """The text with control characters, line separators and bytes that are not UTF-8 as escapes."""
+    if text.isprintable():
+        return text
     control = ("Cc", "Cs", "Zl", "Zp")
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c
@@ -27,15 +29,11 @@ class InputError(Exception):
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
     """Raise InputError for labels that no image has. key: where the labels are written."""
     labels = list(known)
-    near = {
-        label: difflib.get_close_matches(label, labels, n=1)
-        for label in wanted
-        if label not in labels
-    }
-    if near:
-        fixes = {
-            label: f"did you mean {matches[0]!r}?" if matches else "tables/labels.csv lists them"
-            for label, matches in near.items()
-        }
-        named = ", ".join(f"{label!r} ({fix})" for label, fix in fixes.items())
-        raise InputError(f"{key}: no image has the label {named}")
+    fixes = []
+    for label in wanted:
+        if label not in labels:
+            near = difflib.get_close_matches(label, labels, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else "tables/labels.csv lists them"
+            fixes.append(f"{label!r} ({fix})")
+    if fixes:
+        raise InputError(f"{key}: no image has the label {', '.join(dict.fromkeys(fixes))}")

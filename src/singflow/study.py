@@ -28,7 +28,7 @@ from singflow.analyses.summary import Summary
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
-from singflow.config.reading import explain, read_yaml
+from singflow.config.reading import explain, missing, read_yaml, section_of
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -111,87 +111,57 @@ class Params(Section):
     report: Report
 
     @model_validator(mode="after")
-    def _images_are_named(self) -> "Params":
-        if self.data.source == "packaged" and self.data.root != ".":
-            fix = "write data.source: folder (one folder a class), table or archive"
-            raise ValueError(
-                f"data.root is {self.data.root}, but data.source packaged studies the packaged "
-                f"images: {fix}"
-            )
-        if self.data.source in ("packaged", "table") and self.data.table is None:
-            raise ValueError(
-                f"data.source {self.data.source} needs data.table: a CSV or Parquet file"
-            )
-        if self.data.source == "archive" and not self.data.archives:
-            raise ValueError(
-                "data.source archive needs data.archives: tar or Parquet files, or globs, as in "
-                "archives: [train-*.tar]"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _named_models_are_studied(self) -> "Params":
-        wrong = []
-        if unknown := [model for model in self.comparison.models if model not in self.models]:
-            fix = (
-                f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear "
-                "translator"
-            )
-            wrong.append(
-                f"comparison.models names {', '.join(unknown)}, which models does not list: {fix}"
-            )
-        if self.pictures.closeup not in self.models:
-            wrong.append(
-                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "
-                f"closeup: {self.models[0]}"
-            )
-        if wrong:
+    def _parts_fit(self) -> "Params":
+        if wrong := list(self._misfits()):
             raise ValueError("; ".join(wrong))
         return self
 
-    @model_validator(mode="after")
-    def _reference_is_another_study(self) -> "Params":
-        if self.translator.reference is not None and Path(self.translator.reference) == Path(
-            "results", self.study
-        ):
-            raise ValueError(
-                f"translator.reference is {self.translator.reference}, the study itself: write "
-                "reference: null, or another"
+    def _misfits(self) -> Iterator[str]:
+        if unknown := [model for model in self.comparison.models if model not in self.models]:
+            yield (
+                f"comparison.models names {', '.join(unknown)}, which models does not list: write "
+                f"comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _imported_translators_are_used(self) -> "Params":
-        for imported in self.translator.imported:
-            space, _, model = imported.rpartition(":")[0].partition("/")
+        if self.pictures.closeup not in self.models:
+            yield (
+                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "
+                f"closeup: {self.models[0]}"
+            )
+        reference = self.translator.reference
+        if reference is not None and Path(reference) == Path("results", self.study):
+            yield (
+                f"translator.reference is {reference}, the study itself: write reference: null, or "
+                "another"
+            )
+        for space, model in self.imported():
             if space not in self.spaces or model not in self.models:
-                raise ValueError(
+                yield (
                     f"translator.imported names {space}/{model}, but the study has no such space "
                     "and model"
                 )
-        return self
+
+    def imported(self) -> list[tuple[str, str]]:
+        """Spaces and models of the imported translators."""
+        pairs = (entry.rpartition(":")[0].partition("/") for entry in self.translator.imported)
+        return [(space, model) for space, _, model in pairs]
 
 
 def check(content: dict[str, Any], origin: str) -> Params:
     """Validate a study, in which every key must be written out; one InputError has all mistakes."""
-    absent = [
+    known = {key: value for key, value in content.items() if key not in RETIRED}
+    lines = [
         f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study "
         f"{origin}` writes the study anew"
         for key in content.keys() & RETIRED
     ]
-    absent += [
-        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does "
-        "it"
-        for key in _absent(content, Params)
-    ]
+    lines += [missing(origin, key) for key in _absent(content, Params)]
+    study = None
     try:
-        study = Params.model_validate(
-            {key: value for key, value in content.items() if key not in RETIRED}, strict=True
-        )
+        study = Params.model_validate(known, strict=True)
     except ValidationError as error:
-        raise InputError("\n".join([explain(error, Params, origin), *absent])) from None
-    if absent:
-        raise InputError("\n".join(absent))
+        lines.insert(0, explain(error, Params, origin))
+    if study is None or lines:
+        raise InputError("\n".join(lines))
     return study
 
 
@@ -201,14 +171,8 @@ def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[st
         if name not in content:
             if not field.is_required():
                 yield name
-        elif (inner := _section(field.annotation)) and isinstance(content[name], Mapping):
+        elif (inner := section_of(field)) and isinstance(content[name], Mapping):
             yield from (f"{name}.{key}" for key in _absent(content[name], inner))
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    return (
-        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    )
 
 
 def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,11 +183,11 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     model. If all models and spaces are packaged, the packaged reference is the default, and the
     known zero and the known leak join the models unless controls.known is none.
     """
-    differences = {key: value for key, value in differences.items() if key not in RETIRED}
-    study = with_defaults(differences)
+    given = {key: value for key, value in differences.items() if key not in RETIRED}
+    study = with_defaults(given)
     shards = study["extraction"].get("shards")
     if (
-        "shard_ids" not in (differences.get("extraction") or {})
+        not _is_given(given, "extraction", "shard_ids")
         and isinstance(shards, int)
         and shards <= MOST_SHARDS
     ):
@@ -233,7 +197,7 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     if first:
         study["pictures"].setdefault("closeup", first[0])
     if towers := _packaged(study):
-        if "reference" not in (differences.get("translator") or {}):
+        if not _is_given(given, "translator", "reference"):
             study["translator"]["reference"] = "packaged"
         if study["controls"]["known"] == "auto":
             study["models"] = [*study["models"], *_known_controls(*towers)]
@@ -243,37 +207,35 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
 def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """One line on what complete() chose for packaged models and how to change it; or empty."""
     words = []
-    if (
-        "reference" not in (differences.get("translator") or {})
-        and study["translator"]["reference"] is not None
-    ):
+    chosen = not _is_given(differences, "translator", "reference")
+    if chosen and study["translator"]["reference"] is not None:
         words.append(
             "translators are fitted on 507 packaged ImageNet images (on your own: write "
             "translator.reference: null)"
         )
     if joined := [model for model in study["models"] if model not in differences["models"]]:
-        join = (
-            "joins the models as a known control"
-            if len(joined) == 1
-            else "join the models as known controls"
-        )
+        join = "joins the models as a known control"
+        if len(joined) > 1:
+            join = "join the models as known controls"
         words.append(f"{' and '.join(joined)} {join} (without: controls.known: none)")
     return "; ".join(words)
 
 
-def _packaged(
-    study: Mapping[str, Any],
-) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
+def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
+    return key in (differences.get(section) or {})
+
+
+Towers = tuple[dict[str, ModelEntry], dict[str, SpaceEntry]]
+
+
+def _packaged(study: Mapping[str, Any]) -> Towers | None:
     """Registry entries of a study's models and spaces, unchecked.
 
     None unless all are packaged and the packaged reference has everything that they need.
     """
     models, spaces = study.get("models"), study["spaces"]
-    if (
-        not models
-        or study["weights"] != "registry"
-        or not all(isinstance(names, list) for names in (models, spaces))
-    ):
+    lists = isinstance(models, list) and isinstance(spaces, list)
+    if not (models and lists and study["weights"] == "registry"):
         return None
     try:
         found = (
@@ -282,40 +244,38 @@ def _packaged(
         )
     except InputError:
         return None
-    weights = [entry.weights for entry in found[0].values()]
-    weights += [
-        entry.classifier.weights if isinstance(entry, ConSEEntry) else entry.weights
-        for entry in found[1].values()
+    towers: list[Any] = [*found[0].values()]
+    towers += [
+        entry.classifier if isinstance(entry, ConSEEntry) else entry for entry in found[1].values()
     ]
+    if not all(tower.weights.startswith("package:") for tower in towers):
+        return None
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
     absent = missing_towers(PACKAGED, *found, decode=decode, precision=precision)
-    return (
-        found if all(source.startswith("package:") for source in weights) and not absent else None
-    )
+    return None if absent else found
 
 
 def _known_controls(
     models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> list[str]:
     """Names of the packaged known zero and known leak, without kinds that the study already has."""
-    registry = read_yaml(MODELS)
     packaged = [
         name
-        for name, entry in registry.items()
+        for name, entry in read_yaml(MODELS).items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
-    known = {
-        name: entry
+    known = [
+        (name, entry)
         for name, entry in resolve_models(MODELS, packaged).items()
         if not missing_towers(PACKAGED, {name: entry}, {})
-    }
+    ]
     joined: list[str] = []
     for kind in (
         lambda entry: any(map(entry.is_that_of, spaces.values())),
         lambda entry: entry.kept is not None,
     ):
         if not any(map(kind, models.values())):
-            joined += [name for name, entry in known.items() if kind(entry)][:1]
+            joined += [name for name, entry in known if kind(entry)][:1]
     return joined
 
 
@@ -328,8 +288,8 @@ def expand_home(content: dict[str, Any]) -> list[str]:
     for section, key in (*PATHS, ("translator", "reference")):
         inner = content.get(section)
         value = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and isinstance(value, str) and at_home(value) != value:
-            inner[key] = at_home(value)
+        if isinstance(value, str) and at_home(value) != value:
+            content[section][key] = at_home(value)
             changed.append(f"{section}.{key}")
     return changed
 
@@ -338,7 +298,7 @@ def with_defaults(given: Mapping[str, Any], section: type[BaseModel] = Params) -
     """The content of a section with the defaults of missing keys; unknown keys stay, at the end."""
     made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        if inner := _section(field.annotation):
+        if inner := section_of(field):
             made[name] = with_defaults(given.get(name) or {}, inner)
         elif name in given:
             made[name] = given[name]
@@ -358,7 +318,7 @@ def parse_texts(
         field = section.model_fields.get(name)
         if field is None or name not in content:
             continue
-        if (inner := _section(field.annotation)) and isinstance(value, Mapping):
+        if (inner := section_of(field)) and isinstance(value, Mapping):
             parse_texts(content[name], value, inner)
         elif isinstance(value, str):
             wanted: TypeAdapter[Any] = TypeAdapter(
@@ -379,20 +339,13 @@ def render_params(study: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    def described(
-        content: Mapping[str, Any], section: type[BaseModel], indent: int
-    ) -> CommentedMap:
+    def described(content: Mapping[str, Any], section: type[BaseModel]) -> CommentedMap:
         commented = CommentedMap()
         for name, value in content.items():
-            field = section.model_fields.get(name)
-            inner = _section(field.annotation) if field else None
-            words = (
-                (inner.__doc__ or "").partition("\n")[0]
-                if inner
-                else (field.description if field else None)
-            )
-            if inner and isinstance(value, Mapping):
-                commented[name] = described(value, inner, indent + 2)
+            field = section.model_fields[name]
+            if inner := section_of(field):
+                words = (inner.__doc__ or "").partition("\n")[0]
+                commented[name] = described(value, inner)
                 commented.yaml_set_comment_before_after_key(name, before=f"\n{words}")
                 continue
             if isinstance(value, list):
@@ -400,15 +353,13 @@ def render_params(study: Mapping[str, Any]) -> str:
                 if not value or len(repr(value)) < FLOW:
                     value.fa.set_flow_style()
             commented[name] = value
-            if words:
-                commented.yaml_add_eol_comment(words, name, column=COLUMN)
+            commented.yaml_add_eol_comment(field.description, name, column=COLUMN)
         return commented
 
-    yaml = YAML()
     text = io.StringIO()
-    document = described(study, Params, 0)
+    document = described(study, Params)
     document.yaml_set_start_comment(TITLE)
-    yaml.dump(document, text)
+    YAML().dump(document, text)
     return text.getvalue()
 
 
@@ -450,16 +401,15 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
             refuse_space(name, entry)
     if study.translator.reference is not None:
         check_reference(study.translator.reference, models, spaces)
-    for imported in study.translator.imported:
-        space, _, model = imported.rpartition(":")[0].partition("/")
+    for space, model in study.imported():
         read_imported(study.translator.imported, space, model)
         path = imported_path(space, model)
         made = read_tensors(path, [])[1]
         if (made.get("space"), made.get("model")) != (space, model):
             raise InputError(
                 f"{path}: was imported for {made.get('model')} and {made.get('space')}, not for "
-                f"{model} and {space}: "
-                "import the one that was fitted for them with `singflow import_translator`"
+                f"{model} and {space}: import the one that was fitted for them with `singflow "
+                "import_translator`"
             )
     return study, {"model": models, "space": spaces}
 
@@ -469,20 +419,10 @@ def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[s
 
     entries: as settle() returns them.
     """
-    named = [
-        file
-        for group in entries.values()
-        for entry in group.values()
-        for file in entry.local_files()
-    ]
-    places = [imported.rpartition(":")[0].partition("/") for imported in study.translator.imported]
-    return sorted(
-        {
-            *named,
-            *(str(imported_path(space, model)) for space, _, model in places),
-            *own_generator_files(study.pictures),
-        }
-    )
+    towers = [entry for group in entries.values() for entry in group.values()]
+    named = {file for entry in towers for file in entry.local_files()}
+    imported = {str(imported_path(space, model)) for space, model in study.imported()}
+    return sorted({*named, *imported, *own_generator_files(study.pictures)})
 
 
 def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
@@ -497,8 +437,7 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     elif os.environ.get(RUNNING, digest) != digest:
         raise InputError(
             "it has changed since this run began: put params.yaml back, or stop the run and start "
-            "it again; "
-            "two studies at once need a file each, and --configfile <file>"
+            "it again; two studies at once need a file each, and --configfile <file>"
         )
     if content == read_yaml(origin):
         return origin

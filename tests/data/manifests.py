@@ -1,8 +1,14 @@
-"""Manifests of tests that care for a few columns alone."""
+"""Manifests that tests make."""
 
 import pandas as pd
 
 from singflow.artifacts.catalog import COLUMNS
+from singflow.data.manifest import build_manifest, read_classes
+from singflow.data.parameters import Data
+from tests.project import ROOT
+
+CLASSES_FILE = ROOT / "config/vocab/imagenet_1k.csv"
+CLASSES = read_classes(CLASSES_FILE)
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
@@ -10,4 +16,19 @@ def whole(frame: pd.DataFrame) -> pd.DataFrame:
     filled = {"i": range(len(frame)), "O": [f"text {row}" for row in range(len(frame))]}
     return frame.assign(
         **{name: filled[kind] for name, kind in COLUMNS["manifest"].items() if name not in frame}
+    )
+
+
+def build(root, found, rejected=(), *, folds=5, seed=0, threads=2, referenced=False, **options):
+    """Build a manifest of small images. `options`: keys of `data` in params.yaml."""
+    data = Data(**{"max_pixels": 10**6, "max_rejected_fraction": 1.0} | options)
+    return build_manifest(
+        root,
+        found,
+        list(rejected),
+        data,
+        folds=folds,
+        seed=seed,
+        threads=threads,
+        referenced=referenced,
     )

@@ -1,34 +1,15 @@
 """The console command `singflow <verb>`."""
 
 import os
+import pkgutil
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import typer
 
 from singflow.cli import prepared
-from singflow.commands.accept import accept
-from singflow.commands.analyze import analyze
-from singflow.commands.app import app
-from singflow.commands.crate import crate
-from singflow.commands.doctor import doctor
-from singflow.commands.export_translator import export_translator
-from singflow.commands.fetch import fetch
-from singflow.commands.import_texts import import_texts
-from singflow.commands.import_translator import import_translator
-from singflow.commands.pack_reference import pack_reference
-from singflow.commands.plan import plan
-from singflow.commands.prefetch import prefetch
-from singflow.commands.publish import publish
-from singflow.commands.reproduce import reproduce
-from singflow.commands.resume import resume
-from singflow.commands.run import run
-from singflow.commands.search import search
-from singflow.commands.show_summary import show_summary
-from singflow.commands.study import study
-from singflow.commands.translators import translators
-from singflow.commands.verify import verify
 
 program = typer.Typer(
     help="What image classifiers do not see: prepare, run, read and share studies.",
@@ -36,31 +17,10 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-verbs = (
-    accept,
-    analyze,
-    app,
-    crate,
-    doctor,
-    export_translator,
-    fetch,
-    import_texts,
-    import_translator,
-    pack_reference,
-    plan,
-    prefetch,
-    publish,
-    reproduce,
-    resume,
-    run,
-    search,
-    show_summary,
-    study,
-    translators,
-    verify,
-)
-for verb in verbs:
-    program.command(verb.__name__)(verb)
+for module in pkgutil.iter_modules(__path__):
+    verb = getattr(import_module(f"{__name__}.{module.name}"), module.name, None)
+    if verb:  # a module that shares its name with a function is a command
+        program.command(module.name)(verb)
 
 
 def main() -> None:

@@ -46,17 +46,13 @@ def study(
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such file: {STUDIES} has "
-            f"{', '.join(sorted(path.stem for path in STUDIES.glob('*.yaml')))}"
-        )
+        there = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
+        raise InputError(f"{path}: no such file: {STUDIES} has {there}")
     given = read_yaml(path)
-    if lines := [
-        f"{path}: {key}: missing: write {example}"
-        for key, example in NEEDED.items()
-        if not given.get(key)
-    ]:
-        raise InputError("\n".join(lines))
+    if absent := [key for key in NEEDED if not given.get(key)]:
+        raise InputError(
+            "\n".join(f"{path}: {key}: missing: write {NEEDED[key]}" for key in absent)
+        )
     content = with_derived_keys(given)
     expand_home(content)
     checked = check_study(content, str(path))

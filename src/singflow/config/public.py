@@ -3,8 +3,6 @@
 import io
 from pathlib import Path
 
-from singflow.config.reading import read_yaml
-
 PATHS = (
     ("data", "root"),
     ("data", "table"),
@@ -18,20 +16,17 @@ def public_params(path: Path) -> tuple[bytes, list[str]]:
     """The content of params.yaml with shortened paths (archived()), and the keys of these paths."""
     from ruamel.yaml import YAML
 
-    params, cut = read_yaml(path), []
-    for section, key in PATHS:
-        value = params[section][key]
-        if value is not None and archived(value) != Path(value).as_posix():
-            cut.append(f"{section}.{key}")
-    if not cut:
-        return path.read_bytes(), cut
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.indent(mapping=2, sequence=4, offset=2)
-    content, text = yaml.load(path), io.BytesIO()
-    for name in cut:
-        section, key = name.split(".")
-        content[section][key] = archived(content[section][key])
+    content, text, cut = yaml.load(path), io.BytesIO(), []
+    for section, key in PATHS:
+        value = content[section][key]
+        if value is not None and archived(value) != Path(value).as_posix():
+            content[section][key] = archived(value)
+            cut.append(f"{section}.{key}")
+    if not cut:
+        return path.read_bytes(), cut
     yaml.dump(content, text)
     return text.getvalue(), cut
 

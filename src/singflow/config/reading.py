@@ -9,12 +9,15 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from singflow.errors import InputError
 from singflow.system import regular
 
 MOST_VALUES = 100_000  # in a YAML file, with its aliases expanded
 SHORT = reprlib.Repr()  # shortens values in messages
+POWER = re.compile(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)")  # a number that YAML reads as text
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 20, 300, 300
 
 
@@ -72,52 +75,43 @@ def _size(value: Any, sizes: dict[int, int]) -> int:
     return sizes[id(value)]
 
 
+def missing(origin: str, key: str) -> str:
+    """What is said of a key that a file lacks."""
+    return (
+        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does "
+        "it"
+    )
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a key that holds a section; None for any other key."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
     """One line per mistake: the key, the value, what is wrong, and the likely spelling of a key."""
-    lines = []
-    for mistake in error.errors(include_url=False):
-        place = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
-        if mistake["type"] == "extra_forbidden":
-            siblings = _fields_at(model, mistake["loc"][:-1])
-            near = difflib.get_close_matches(str(mistake["loc"][-1]), siblings, n=1, cutoff=0.5)
-            fix = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"valid keys are {', '.join(sorted(siblings))}"
-            )
-            lines.append(f"{origin}: {place}: unknown key; {fix}")
-        elif mistake["type"] == "missing":
-            lines.append(
-                f"{origin}: {place}: missing; every key must be written out: `singflow study "
-                f"{origin}` does it"
-            )
-        else:
-            hint = ""
-            text = (
-                mistake["input"]
-                if mistake["type"] == "float_type" and isinstance(mistake["input"], str)
-                else ""
-            )
-            if number := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text):
-                fix = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
-                hint = f"; YAML reads {text} as text: write {fix}"
-            value = (
-                ""
-                if isinstance(mistake["input"], dict | BaseModel)
-                else f" {SHORT.repr(mistake['input'])}"
-            )
-            lines.append(
-                f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}"
-            )
-    return "\n".join(lines)
+    return "\n".join(_line(mistake, model, origin) for mistake in error.errors(include_url=False))
 
 
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)
+def _line(mistake: ErrorDetails, model: type[BaseModel], origin: str) -> str:
+    place, given = ".".join(map(str, mistake["loc"])) or "(whole file)", mistake["input"]
+    if mistake["type"] == "missing":
+        return missing(origin, place)
+    if mistake["type"] == "extra_forbidden":
+        *above, key = mistake["loc"]
+        for part in above:
+            model = section_of(model.model_fields[str(part)]) or model
+        siblings = sorted(model.model_fields)
+        near = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(siblings)}"
+        return f"{origin}: {place}: unknown key; {fix}"
+    hint = ""
+    if mistake["type"] == "float_type" and (number := POWER.fullmatch(str(given))):
+        fix = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
+        hint = f"; YAML reads {given} as text: write {fix}"
+    value = "" if isinstance(given, dict | BaseModel) else f" {SHORT.repr(given)}"
+    return f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}"
 
 
 def check_same_in_both(content: dict[str, Any], path: Path) -> None:
@@ -127,13 +121,12 @@ def check_same_in_both(content: dict[str, Any], path: Path) -> None:
     """
     from ruamel.yaml import YAML
 
-    content_of_dvc = YAML(typ="safe").load(path)
-    if differing := list(_differing(content, content_of_dvc)):
-        lines = [
-            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in "
-            "another way"
-            for key, ours, theirs in differing
-        ]
+    lines = [
+        f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another "
+        "way"
+        for key, ours, theirs in _differing(content, YAML(typ="safe").load(path))
+    ]
+    if lines:
         raise InputError("\n".join(lines))
 
 

@@ -6,6 +6,7 @@ params.yaml, parse the flags of the scripts, and make the JSON schema of params.
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -29,13 +30,22 @@ PENALTY = {"ge": 1e-6, "le": 1e9}
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
-def _refuse(value: str, pattern: str, allowed: str) -> str:
+def _matching(pattern: str, words: str, value: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ValueError(words)
+    return value
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Refuse a text that does not match the pattern, with these words."""
+    return AfterValidator(partial(_matching, pattern, words))
+
+
+def _short(value: str) -> str:
     if len(value) > MOST_LETTERS:
         raise ValueError(
             f"has {len(value)} characters: may have {MOST_LETTERS}, because it becomes a file name"
         )
-    if not re.fullmatch(pattern, value):
-        raise ValueError(f"may hold only {allowed}, because it becomes a file name")
     return value
 
 
@@ -45,18 +55,6 @@ def _text(value: str) -> str:
     if "\\${" in value:
         raise ValueError("holds \\${, from which DVC takes the \\ away: choose another text")
     return value
-
-
-def _name(value: str) -> str:
-    return _refuse(
-        value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit"
-    )
-
-
-def _model_name(value: str) -> str:
-    return _refuse(
-        value, MODEL, "a name of config/models.yaml or <source>/<id>, as in timm/resnet18.a1_in1k"
-    )
 
 
 def _shell_safe(value: str) -> str:
@@ -119,47 +117,50 @@ def phrases(values: list[str], unit: str = "name") -> list[str]:
     return plain
 
 
-def _listed(value: str) -> str:
-    if not value.strip() or value.startswith("-"):
-        raise ValueError(
-            "must not be blank or start with '-', because it becomes one of several words after a "
-            "flag"
-        )
-    return value
-
-
-def _template(value: str) -> str:
-    if "{}" not in value:
-        raise ValueError("must hold {}, which stands for the label or concept")
-    return value
-
-
-def _imported(value: str) -> str:
-    if not re.fullmatch(rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}", value):
-        raise ValueError(
-            "must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow "
-            "import_translator` prints it"
-        )
-    return value
-
-
-def hub_name(value: str) -> str:
-    """Raise ValueError unless the value is `<owner>/<name>` on the hub or checkpoints/<folder>."""
-    if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
-        raise ValueError(
-            "must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or "
-            f"{LOCAL}/<folder>"
-        )
-    return value
-
-
 Text = Annotated[str, AfterValidator(_text)]
-Name = Annotated[Text, AfterValidator(_name)]
-ModelName = Annotated[Text, AfterValidator(_model_name)]
+FileName = Annotated[Text, AfterValidator(_short)]
+Name = Annotated[
+    FileName,
+    matching(
+        NAME,
+        "may hold only letters, digits, '_', '-' and '.', and starts with a letter or digit, "
+        "because it becomes a file name",
+    ),
+]
+ModelName = Annotated[
+    FileName,
+    matching(
+        MODEL,
+        "may hold only a name of config/models.yaml or <source>/<id>, as in "
+        "timm/resnet18.a1_in1k, because it becomes a file name",
+    ),
+]
 SafePath = Annotated[Text, AfterValidator(_shell_safe)]
-Listed = Annotated[Text, AfterValidator(_listed)]
-Template = Annotated[Listed, AfterValidator(_template)]
-Imported = Annotated[Text, AfterValidator(_imported)]
+Listed = Annotated[
+    Text,
+    matching(
+        r"(?s)(?!-)\s*\S.*",
+        "must not be blank or start with '-', because it becomes one of several words after a flag",
+    ),
+]
+Template = Annotated[
+    Listed, matching(r"(?s).*\{\}.*", "must hold {}, which stands for the label or concept")
+]
+Imported = Annotated[
+    Text,
+    matching(
+        rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}",
+        "must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow "
+        "import_translator` prints it",
+    ),
+]
+HubName = Annotated[
+    Text,
+    matching(
+        rf"{LOCAL}/{NAME}|{NAME}/{NAME}",
+        f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>",
+    ),
+]
 
 
 class Section(BaseModel):

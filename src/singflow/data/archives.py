@@ -14,13 +14,12 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from singflow.data.reading import is_litter
+from singflow.data.reading import UNPRINTABLE, is_litter
 from singflow.errors import InputError, printable
 from singflow.system import regular
 
@@ -36,19 +35,10 @@ PACKED = {
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"PK\x03\x04": "unzip",
 }
-IMAGES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".dib",
-    ".tif",
-    ".tiff",
-)
+IMAGES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
+    *(".gif", ".bmp", ".dib", ".tif", ".tiff"),
+}
 SIDECARS = (".cls", ".json")  # files of a WebDataset sample that may state its label
 # Most bytes of a member's name and attributes, and of a sidecar that is read.
 MOST_HEADER, MOST_SIDECAR = 2**20, 2**16
@@ -66,8 +56,7 @@ class Damaged(Exception):
     """An unusable archive or part of one. The message is the reason and, after a colon, the fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A member of a tar.
 
     offset: of its first byte; size: in bytes; unusable: why its content cannot be used, else empty;
@@ -87,56 +76,51 @@ def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
     InputError is raised for a pattern that matches no file, and for a file that cannot be read in
     place.
     """
-    if not patterns:
-        raise InputError(
-            "data.source archive needs data.archives: tar or Parquet files, or globs, as in "
-            "archives: [train-*.tar]"
-        )
     for pattern in patterns:
-        fitting = list(_fitting(root, [pattern]))
+        fitting = _fitting(root, [pattern])
         if not fitting:
             raise InputError(
                 f"data.archives: {pattern}: no file below {root} has such a name: correct it, or "
                 "data.root"
             )
         for path in fitting:
-            _check_kind(root / path)
+            if fault := _kind_fault(root / path):
+                raise InputError(f"{root / path}: {fault}")
     return _fitting(root, patterns)
 
 
 def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
-    found = {
-        path
-        for pattern in patterns
-        for path in root.glob(pattern)
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in found
         if not is_litter(path.name) and not path.is_dir()
-    }
-    return sorted(path.relative_to(root).as_posix() for path in found)
+    )
 
 
-def _check_kind(path: Path) -> None:
-    """Raise InputError for a file that cannot be read in place, as a compressed archive."""
+def _kind_fault(path: Path) -> str:
+    """Why a file cannot be read in place, as a compressed archive; empty if it can."""
     if str(path) != printable(str(path)):
-        raise InputError(f"{path}: name is not UTF-8 or holds control characters: rename the file")
+        return UNPRINTABLE
     try:
         with regular(path).open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise InputError(
-            f"{path}: not readable: {error.strerror}: correct data.archives, or the permissions "
-            "of the file"
-        ) from None
-    command = next((command for magic, command in PACKED.items() if start.startswith(magic)), None)
-    if command:
-        raise InputError(
-            f"{path}: is compressed, so that no image can be read without all before it (images "
-            f"are compressed already): unpack it with `{command} {path.name}`, and name the .tar"
+        return (
+            f"not readable: {error.strerror}: correct data.archives, or the permissions of the file"
         )
+    for magic, command in PACKED.items():
+        if start.startswith(magic):
+            return (
+                "is compressed, so that no image can be read without all before it (images are "
+                f"compressed already): unpack it with `{command} {path.name}`, and name the .tar"
+            )
     if path.suffix.lower() not in (*TAR, *PARQUET):
-        raise InputError(
-            f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, "
-            "as in [train-*.tar]"
+        return (
+            "neither a .tar nor a .parquet file: name archives alone in data.archives, as in "
+            "[train-*.tar]"
         )
+    return ""
 
 
 def is_parquet(archive: str) -> bool:
@@ -154,10 +138,9 @@ def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
     At most `looked_at` archives are opened. Damaged archives count as empty.
     """
     archives = _fitting(root, patterns)
-    some = archives[:: -(-len(archives) // looked_at)] if archives else []
-    return round(
-        len(archives) * sum(_expected_of(root / archive) for archive in some) / max(len(some), 1)
-    )
+    some = archives[:: max(1, -(-len(archives) // looked_at))]
+    images = sum(_expected_of(root / archive) for archive in some)
+    return round(len(archives) * images / max(len(some), 1))
 
 
 def _expected_of(path: Path) -> float:
@@ -185,15 +168,14 @@ def archive_fingerprint(root: Path, archives: Sequence[str]) -> str:
     for archive in archives:
         with (root / archive).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            places = (
-                [0]
-                if size <= WHOLE
-                else [(size - SAMPLE) * part // (SAMPLES - 1) for part in range(SAMPLES)]
-            )
             digest.update(f"{archive}\0{size}\n".encode())
+            places, length = [0], WHOLE
+            if size > WHOLE:
+                places = [(size - SAMPLE) * part // (SAMPLES - 1) for part in range(SAMPLES)]
+                length = SAMPLE
             for place in places:
                 file.seek(place)
-                digest.update(file.read(WHOLE if size <= WHOLE else SAMPLE))
+                digest.update(file.read(length))
     return digest.hexdigest()
 
 
@@ -205,42 +187,30 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
     """
     from pyarrow import ArrowException, parquet
 
+    if not patterns:
+        return None
     try:
         if archives := _fitting(root, patterns):
             return archive_fingerprint(root, archives)
-        made_of = (
-            (parquet.read_schema(manifest).pandas_metadata or {}).get("attributes", {})
-            if patterns
-            else {}
-        )
+        facts = parquet.read_schema(manifest).pandas_metadata or {}
     except (OSError, ArrowException):
         return None
-    return made_of.get(ATTRIBUTE)
+    fingerprint: str | None = facts.get("attributes", {}).get(ATTRIBUTE)
+    return fingerprint
 
 
-class _Headers:
-    """A part of a file, as tarfile reads it.
+class _Headers(io.BufferedReader):
+    """A file that tarfile reads up to the byte `end`.
 
     It refuses to read more than MOST_HEADER bytes at once, so that no content gets into memory.
     """
 
-    def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+    end: int
 
-    def read(self, size: int) -> bytes:
-        if size > MOST_HEADER:
-            raise Damaged(f"a header of {size} bytes at byte {self._start + self._at}")
-        self._file.seek(self._start + self._at)
-        content = self._file.read(max(0, min(size, self._size - self._at)))
-        self._at += len(content)
-        return content
-
-    def seek(self, place: int) -> int:
-        self._at = place
-        return place
-
-    def tell(self) -> int:
-        return self._at
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size > MOST_HEADER:
+            raise Damaged(f"a header of {size} bytes at byte {self.tell()}")
+        return super().read(max(0, min(size, self.end - self.tell())))
 
 
 def tar_members(path: Path) -> Iterator[Member]:
@@ -249,48 +219,47 @@ def tar_members(path: Path) -> Iterator[Member]:
     Members of a tar inside the tar, as in ImageNet, are yielded, too: their names begin with the
     inner tar's name. A tar that is cut raises Damaged, at the end.
     """
-    with path.open("rb") as file:
-        yield from _members(file, 0, path.stat().st_size, "", inner=False)
+    with path.open("rb", buffering=0) as raw, _Headers(raw) as file:
+        yield from _members(file, 0, path.stat().st_size, "")
 
 
-def _members(
-    file: io.BufferedReader, start: int, size: int, prefix: str, *, inner: bool
-) -> Iterator[Member]:
-    view = _Headers(file, start, size)
+def _members(file: _Headers, start: int, end: int, prefix: str) -> Iterator[Member]:
+    """Members of the tar between two bytes of a file. `prefix`: the name of an inner tar and /."""
     fix = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
-    with _tar_errors(fix), tarfile.open(fileobj=view, mode="r:", encoding="utf-8") as tar:  # type: ignore[call-overload]
+    file.end = end
+    file.seek(start)
+    with _tar_errors(fix), tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while True:
             before = tar.offset
             info = tar.next()
             if info is None:
                 break
-            tar.members.clear()  # the list would grow with the archive
+            tar.members.clear()  # type: ignore[attr-defined]  # the list would grow with the archive
             if info.size < 0 or tar.offset <= min(before, info.offset):
-                raise Damaged(f"member sizes make no sense at byte {start + info.offset}: {fix}")
+                raise Damaged(f"member sizes make no sense at byte {info.offset}: {fix}")
             if info.isdir():
                 continue
-            place, name = start + info.offset_data, prefix + info.name
+            place, name = info.offset_data, prefix + info.name
             if info.isreg() and not info.issparse():
-                if start + size < place + info.size:
+                if end < place + info.size:
                     raise Damaged(f"ends within {printable(name)}: {fix}")
-                if not inner and info.name.lower().endswith(TAR):
-                    yield from _members(file, place, info.size, f"{name}/", inner=True)
+                if not prefix and info.name.lower().endswith(TAR):
+                    yield from _members(file, place, place + info.size, f"{name}/")
+                    file.end = end
                     continue
             head = b""
             if info.name.lower().endswith(SIDECARS) and info.isreg() and info.size <= MOST_SIDECAR:
                 file.seek(place)
                 head = file.read(info.size)
             yield Member(name, place, info.size, _kind(info), head)
-        view.seek(tar.offset)
-        rest = view.read(MOST_HEADER)
+        file.seek(tar.offset)
+        rest = file.read(MOST_HEADER)
         if rest[:BLOCK] != bytes(BLOCK):  # tarfile takes an invalid header for the end
-            raise Damaged(
-                f"no end of the archive, and no member, at byte {start + tar.offset}: {fix}"
-            )
+            raise Damaged(f"no end of the archive, and no member, at byte {tar.offset}: {fix}")
         if rest.strip(b"\0"):
             raise Damaged(
-                f"goes on after its end at byte {start + tar.offset}, as joined tars do: keep "
-                "them apart, and name each"
+                f"goes on after its end at byte {tar.offset}, as joined tars do: keep them apart, "
+                "and name each"
             )
 
 
@@ -313,20 +282,12 @@ def _tar_errors(fix: str) -> Iterator[None]:
         raise Damaged(f"not readable as tar ({printable(str(error))}): {fix}") from None
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Labels of the rows of a Parquet file.
+def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | None]:
+    """The labels of a Parquet file of images, None for a row without a label.
 
-    labels: None for a row without a label; names: what numbers among the labels stand for, if the
-    file says it.
+    With them come the names that numbers among the labels stand for, if the file says them. The
+    images themselves are not read.
     """
-
-    labels: list[Any]
-    names: list[str] | None
-
-
-def parquet_rows(path: Path, label_column: str) -> Labelled:
-    """Read the labels of a Parquet file of images. The images themselves are not read."""
     with _parquet_errors():
         file = _open(path)
         image_column(file, path)
@@ -344,12 +305,7 @@ def parquet_rows(path: Path, label_column: str) -> Labelled:
             raise Damaged(
                 f"has {len(labels)} labels for {file.metadata.num_rows} rows: write it anew"
             )
-        features = _features(file).get(label_column)
-    names = features.get("names") if isinstance(features, dict) else None
-    return Labelled(
-        labels,
-        names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None,
-    )
+        return labels, _class_names(file, label_column)
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
@@ -366,22 +322,16 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
         and field.type.get_field_index("bytes") >= 0
         and _is_bytes(field.type.field("bytes").type)
     ]
-    if "image" not in found and len(found) != 1:
+    column = "image" if "image" in found else ", ".join(found)
+    if column not in found:
         which = (
-            f"several columns of images: {', '.join(found)}"
-            if found
-            else "no column of images (bytes, path)"
+            f"several columns of images: {column}" if found else "no column of images (bytes, path)"
         )
         raise InputError(f"{path}: has {which}: write the file with one that is called image")
-    column = "image" if "image" in found else found[0]
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        chunks = (group.column(index) for index in range(group.num_columns))
-        size = sum(
-            chunk.total_uncompressed_size
-            for chunk in chunks
-            if chunk.path_in_schema == f"{column}.bytes"
-        )
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        leaf = (chunk for chunk in chunks if chunk.path_in_schema == f"{column}.bytes")
+        size = sum(chunk.total_uncompressed_size for chunk in leaf)
         if size > MOST_GROUP:
             raise InputError(
                 f"{path}: a row group has {size} bytes of images, and one is read at a time: "
@@ -401,14 +351,15 @@ def _is_bytes(kind: Any) -> bool:
     )
 
 
-def _features(file: parquet.ParquetFile) -> dict[str, Any]:
-    """The features that the library `datasets` describes in the schema. Empty if there are none."""
+def _class_names(file: parquet.ParquetFile, column: str) -> list[str] | None:
+    """The names of a column's classes, if the library `datasets` wrote them into the schema."""
     try:
         content = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-        features = content["info"]["features"]
+        names = content["info"]["features"][column]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return features if isinstance(features, dict) else {}
+        return None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if known else None
 
 
 def _open(path: Path, **options: Any) -> parquet.ParquetFile:
@@ -439,24 +390,16 @@ _reading = threading.Lock()
 def _starts(path: Path, _state: tuple[int, int]) -> list[int]:
     """The first row of every row group, and then the number of rows."""
     metadata = _open(path).metadata
-    return [
-        0,
-        *accumulate(
-            metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)
-        ),
-    ]
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return list(accumulate((group.num_rows for group in groups), initial=0))
 
 
 @lru_cache(GROUPS)
 def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
     """The images of a row group as a dictionary: a content that is repeated is held once."""
-    column = image_column(_open(path), path)
-    leaf = f"{column}.bytes"
-    return (
-        _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16)
-        .read_row_group(number, columns=[leaf])
-        .column(0)
-    )
+    leaf = f"{image_column(_open(path), path)}.bytes"
+    file = _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16)
+    return file.read_row_group(number, columns=[leaf]).column(0)
 
 
 def read_row(path: Path, row: int) -> bytes:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from singflow.config.sections import (
     MOST_IMAGES,
@@ -85,3 +85,19 @@ class Data(Section):
     max_rejected_fraction: float = Field(
         0.05, ge=0, le=1, description="the run stops above this share of unusable files"
     )
+
+    @model_validator(mode="after")
+    def _images_are_named(self) -> "Data":
+        if self.source == "packaged" and self.root != ".":
+            raise ValueError(
+                f"data.root is {self.root}, but data.source packaged studies the packaged images: "
+                "write data.source: folder (one folder a class), table or archive"
+            )
+        if self.source in ("packaged", "table") and self.table is None:
+            raise ValueError(f"data.source {self.source} needs data.table: a CSV or Parquet file")
+        if self.source == "archive" and not self.archives:
+            raise ValueError(
+                "data.source archive needs data.archives: tar or Parquet files, or globs, as in "
+                "archives: [train-*.tar]"
+            )
+        return self

@@ -12,15 +12,11 @@ from singflow.system import regular
 SEPARATORS = (",", ";", "\t")
 BLANK = "".join(SEPARATORS) + " \r\n"
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
-SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r")
 OF_SYSTEM = {
-    *SYSTEM_FILES,
-    "__macosx",
-    "@eadir",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r"),
+    *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
 }
+UNPRINTABLE = "name is not UTF-8 or holds control characters: rename the file"
 WORKBOOKS = {
     b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive",
     b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",

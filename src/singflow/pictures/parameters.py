@@ -7,11 +7,11 @@ from pydantic import AfterValidator, Field
 from singflow.config.sections import (
     MOST_IMAGES,
     MOST_SHOWN,
+    HubName,
     Listed,
     ModelName,
     Section,
     Text,
-    hub_name,
     unique,
 )
 
@@ -26,7 +26,7 @@ class Pictures(Section):
         description="auto (unclip if the generator fits the space, and its weights and a GPU are "
         "there) | unclip | retrieval",
     )
-    generator: Annotated[Text, AfterValidator(hub_name)] = Field(
+    generator: HubName = Field(
         "kakaobrain/karlo-v1-alpha-image-variations",
         description="UnCLIP generator: a hub name (make prefetch fetches it), or "
         "checkpoints/<folder> (paper: this one)",

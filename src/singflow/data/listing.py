@@ -1,0 +1,390 @@
+"""List the images of a folder, a table or archives, with their labels and splits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from singflow.cli import log
+from singflow.data.archives import (
+    SIDECARS,
+    TAR,
+    Damaged,
+    Member,
+    archive_fingerprint,
+    find_archives,
+    is_image,
+    is_parquet,
+    parquet_rows,
+    tar_members,
+)
+from singflow.data.manifest import (
+    MOST_REASONS,
+    OUTSIDE,
+    Candidate,
+    Classes,
+    Rejected,
+    in_plain_words,
+    prompt_of,
+)
+from singflow.data.reading import (
+    SPLIT_FOLDERS,
+    UNPRINTABLE,
+    below_splits,
+    is_litter,
+    iterate_rows,
+    of_system,
+    subfolders,
+)
+from singflow.errors import InputError, printable
+
+NO_CLASS = "not in a class folder"
+# A split in the path of an archive.
+OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)
+# A label and the index of its class; or the reason why there is no label, and None.
+Label = tuple[str, int | None]
+
+
+class _Listing:
+    """Candidates, rejected files with their reasons, and how many files are skipped, by name."""
+
+    def __init__(self) -> None:
+        self.found: list[Candidate] = []
+        self.rejected: Rejected = []
+        self.skipped: Counter[str] = Counter()
+
+    def reject(self, path: str, reason: str) -> None:
+        self.rejected.append((printable(path), reason))
+
+    def add(self, path: str, label: Label, split: str = "", prompt: str = "", **place: Any) -> bool:
+        """Add a candidate, or reject it if it has no name or label that can be used."""
+        text, index = label
+        if path != printable(path):
+            self.reject(path, UNPRINTABLE)
+        elif index is None:
+            self.reject(path, text)
+        elif not text or text != printable(text):
+            self.reject(path, "no printable label")
+        else:
+            # one text in memory for many images
+            text, prompt = sys.intern(text), sys.intern(prompt or prompt_of(text))
+            self.found.append(Candidate(path, text, index, prompt, split, **place))
+            return True
+        return False
+
+    def tell_skipped(self) -> None:
+        if self.skipped:
+            by_number = sorted(self.skipped, key=lambda name: (-self.skipped[name], name))
+            log.info(
+                "%d files and folders skipped that are hidden or an operating system's own: %s",
+                self.skipped.total(),
+                ", ".join(map(printable, by_number[:5])),
+            )
+
+
+def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
+    """List the images of a folder with one subfolder per class, perhaps below train and val.
+
+    A subfolder that is named after a class (by synset or name) gets the class's name as label. Any
+    other subfolder gets its own name as label, and class_index -1. Hidden files and files of the
+    operating system are skipped. Files outside of class folders are rejected.
+    """
+    top = subfolders(root)
+    others = [folder.name for folder in top if folder.name.lower() not in SPLIT_FOLDERS]
+    splits = {SPLIT_FOLDERS[folder.name.lower()] for folder in top if folder.name not in others}
+    if len(splits) == 2 and others:
+        raise InputError(
+            f"data.root {root}: holds other folders beside train and val: "
+            f"{', '.join(map(printable, others))}: move them out of it"
+        )
+    depth = int(below_splits(top))
+    listing = _Listing()
+    visited: set[str] = set()
+
+    def unlisted(error: OSError) -> None:
+        place = Path(error.filename).relative_to(root)
+        listing.reject(str(place), f"unreadable: {error.strerror}")
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=unlisted):
+        real = os.path.realpath(folder)
+        parts = Path(folder).relative_to(root).parts
+        if real in visited:
+            folders.clear()
+            listing.reject("/".join(parts), "a link to a folder that is listed already")
+            continue
+        visited.add(real)
+        listing.skipped.update(filter(is_litter, (*folders, *files)))
+        folders[:] = sorted(child for child in folders if not is_litter(child))
+        label = classes.label_of(parts[depth]) if len(parts) > depth else (NO_CLASS, None)
+        split = SPLIT_FOLDERS[parts[0].lower()] if parts and depth else ""
+        for name in sorted(file for file in files if not is_litter(file)):
+            listing.add("/".join((*parts, name)), label, split)
+    listing.tell_skipped()
+    if not listing.found:
+        loose = (
+            f"; {len(listing.rejected)} of its files lie in none: name the folder above as "
+            "data.root, or move them"
+        )
+        raise InputError(
+            f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)"
+            f"{loose if listing.rejected else ''}"
+        )
+    return listing.found, listing.rejected
+
+
+def list_table(
+    table: Path, label_column: str, classes: Classes
+) -> tuple[list[Candidate], Rejected]:
+    """List the images of a CSV or Parquet table with one image per row.
+
+    Without class_index, the label is looked up among the classes. A row without a label gets the
+    name of its class. Rows that cannot be used are rejected with a reason.
+    """
+    listing = _Listing()
+    prompts: dict[str, str] = {}
+    listed: set[str] = set()
+    needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
+    for number, row in iterate_rows(table, needed, ("class_index", "prompt", "split")):
+        path, place = row["path"], PurePosixPath(row["path"])
+        where = f"{table}: line {number} ({path})"
+        if litter := next(filter(of_system, path.replace("\\", "/").split("/")), None):
+            listing.skipped[litter] += 1
+            continue
+        label, index = classes.label_of(row[label_column])
+        if given := row.get("class_index", "").strip():
+            index = _class_index(given, where, classes)
+            label = row[label_column]
+        label = in_plain_words(label) or (classes.names[index] if index >= 0 else "")
+        split = row.get("split", "").strip().lower()
+        if split not in ("", *SPLIT_FOLDERS):
+            raise InputError(
+                f"{where}: split {row['split']!r} is neither train nor validation (val): write "
+                "one of them, or nothing"
+            )
+        prompt = row.get("prompt") or prompt_of(label)
+        if not path or place.is_absolute() or ".." in place.parts:
+            listing.reject(path, OUTSIDE)
+        elif str(place) in listed:
+            listing.reject(path, "listed twice")
+        elif listing.add(path, (label, index), SPLIT_FOLDERS.get(split, ""), prompt):
+            listed.add(str(place))
+            if prompts.setdefault(label, prompt) != prompt:
+                raise InputError(
+                    f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: "
+                    "give it one"
+                )
+    listing.tell_skipped()
+    if not listing.found and not listing.rejected:
+        raise InputError(f"{table}: holds no rows")
+    return listing.found, listing.rejected
+
+
+def _class_index(text: str, where: str, classes: Classes) -> int:
+    try:
+        index = int(float(text)) if float(text).is_integer() else None
+    except ValueError:
+        index = None
+    if index is None or not -1 <= index < len(classes.names):
+        raise InputError(
+            f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to "
+            f"{len(classes.names) - 1}, or -1)"
+        )
+    return index
+
+
+def list_archives(
+    root: Path, patterns: list[str], label_column: str, classes: Classes
+) -> tuple[list[Candidate], Rejected, str]:
+    """List the images in tar and Parquet files: candidates, rejected files, and the fingerprint.
+
+    The label is that of the image's row in a Parquet file. In tars it is that of the sidecar (.cls
+    or .json) if any image has one, else that of the folder, as in list_folder(). Splits are those
+    of the folders, or those in the archives' paths if these name both train and val.
+    """
+    archives = find_archives(root, patterns)
+    listing = _Listing()
+    splits = {
+        archive: SPLIT_FOLDERS[named[1].lower()]
+        for archive in archives
+        if (named := OF_SPLIT.search(archive))
+    }
+    if len(set(splits.values())) < 2:
+        splits = {}
+    images: list[_Image] = []
+    damaged = []
+    for archive in archives:
+        path, split = root / archive, splits.get(archive, "")
+        try:
+            if is_parquet(archive):
+                labels, names = parquet_rows(path, label_column)
+                if names and _count_classes(names, classes):
+                    names = None
+                for row, value in enumerate(labels):
+                    label = _of_cell(value, names, classes)
+                    listing.add(f"{archive}/{row:09d}", label, split, archive=archive, offset=row)
+            else:
+                images += _images(archive, split, tar_members(path), label_column, listing)
+        except Damaged as error:
+            damaged.append(f"{path}: {error}")
+        except OSError as error:
+            damaged.append(f"{path}: not readable: {error.strerror}")
+    listing.tell_skipped()
+    if damaged:
+        more = f" and {len(damaged) - MOST_REASONS} more" * (len(damaged) > MOST_REASONS)
+        raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
+    _label_images(images, classes, listing)
+    if not listing.found and not listing.rejected:
+        raise InputError(
+            f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name "
+            "archives of images"
+        )
+    return listing.found, listing.rejected, archive_fingerprint(root, archives)
+
+
+class _Image(NamedTuple):
+    """An image in a tar.
+
+    split: that of the archive; folders: the folders above it, including the names of archives;
+    stated: the label in its sidecar, or None.
+    """
+
+    archive: str
+    name: str
+    split: str
+    offset: int
+    bytes: int
+    folders: tuple[str, ...]
+    stated: str | None
+
+
+def _images(
+    archive: str, split: str, members: Iterable[Member], label_column: str, listing: _Listing
+) -> Iterator[_Image]:
+    """Images of a tar. Other members are skipped, or rejected with a reason."""
+    found: dict[str, tuple[int, int]] = {}
+    stated: dict[tuple[str, str], str] = {}
+    for member in members:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        path = f"{archive}/{name}"
+        if ".." in parts or not parts:
+            listing.reject(path, OUTSIDE)
+        elif litter := next(filter(is_litter, parts), None):
+            listing.skipped[litter] += 1
+        elif member.unusable:
+            listing.reject(path, member.unusable)
+        else:
+            if name in found:
+                listing.reject(path, "a later member of the tar has its name, and replaces it")
+            found[name] = member.offset, member.size
+            if (text := _stated(member, label_column)) is not None:
+                stated[_sample(name), PurePosixPath(name).suffix.lower()] = text
+    samples = {_sample(name) for name in found if is_image(name)}
+    # A tar without folders holds one class and has its name, as in ImageNet.
+    flat = not any("/" in name for name in found)
+    own = (_without_ending(PurePosixPath(archive).name),) if flat else ()
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple in memory for many images
+    for name, (offset, size) in found.items():
+        sample = _sample(name)
+        if not is_image(name) and sample in samples:
+            listing.skipped[f"*{PurePosixPath(name).suffix.lower()}"] += 1
+            continue
+        labels = [stated[sample, kind] for kind in SIDECARS if (sample, kind) in stated]
+        folders = tuple(map(_without_ending, name.split("/")[:-1])) or own
+        folders = known.setdefault(folders, folders)
+        yield _Image(archive, name, split, offset, size, folders, next(iter(labels), None))
+
+
+def _without_ending(folder: str) -> str:
+    return folder[: -len(TAR[0])] if folder.lower().endswith(TAR) else folder
+
+
+def _sample(name: str) -> str:
+    """What the members of a WebDataset sample have in common: the name up to the first dot."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _stated(member: Member, label_column: str) -> str | None:
+    """The label in a .cls, or under the key `label_column` of a .json. None if there is none."""
+    try:
+        if member.name.lower().endswith(".cls"):
+            return member.head.decode().strip() or None
+        value = json.loads(member.head)[label_column] if member.head else None
+        return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+
+
+def _label_images(images: list[_Image], classes: Classes, listing: _Listing) -> None:
+    """Add the images to the listing; they are removed from the list to save memory."""
+    stated = any(image.stated is not None for image in images)
+    above, depth = _above({image.folders for image in images} - {()})
+    images.reverse()
+    while images:
+        archive, name, split, offset, size, folders, text = images.pop()
+        folders = folders[above:]
+        label: Label = (NO_CLASS, None)
+        if stated:
+            label = ("no label: no .cls or .json beside it", None)
+            if text is not None:
+                label = _of_number(text, classes)
+        else:
+            if len(folders) > depth:
+                label = classes.label_of(folders[depth])
+            if depth and folders:
+                split = SPLIT_FOLDERS[folders[0].lower()]
+        path = f"{archive}/{name}"
+        listing.add(path, label, split, archive=archive, offset=offset, bytes=size)
+
+
+def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
+    """How many folders are above all class folders, and whether (0, 1) train and val come next."""
+    levels = zip(*folders, strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    above = shared - 1 if len(folders) == 1 else shared
+    tops = {parts[above].lower() for parts in folders if len(parts) > above}
+    return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
+
+
+def _of_number(text: str, classes: Classes) -> Label:
+    """The label of a text that is the number of a class, or a name."""
+    text = text.strip()
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        return classes.label_of(text)
+    number, count = int(text) if len(text) < 10 else -1, len(classes.names)
+    if 0 <= number < count:
+        return classes.names[number], number
+    return f"no label: {printable(text[:20])} is none of the {count} classes of data.classes", None
+
+
+def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
+    """The label of a cell. A number counts the names, or without names the classes."""
+    if isinstance(value, str):
+        return classes.label_of(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return "no label: neither a number nor a text", None
+    if names is None:
+        return _of_number(str(value), classes)
+    if 0 <= value < len(names):
+        return classes.label_of(names[value])
+    return f"no label: {value} is none of its column's {len(names)}", None
+
+
+def _count_classes(names: list[str], classes: Classes) -> bool:
+    """Whether names are those of the heads' classes in their order.
+
+    Fewer than half may be spelled differently. `tench, Tinca tinca` counts as `tench`.
+    """
+    same = sum(
+        number in (classes.find(name), classes.find(name.partition(",")[0]))
+        for number, name in enumerate(names)
+    )
+    return len(names) == len(classes.names) and 2 * same > len(names)
