@@ -10,7 +10,7 @@ from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.config.registry import OpenCLIPEntry, read_space
 from singflow.data.manifest import read_classes
-from singflow.towers.text_cache import TextFlags
+from singflow.towers.steps import TextFlags
 
 
 class Flags(TextFlags):

@@ -9,7 +9,7 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
 from singflow.data.manifest import prompt_of
 from singflow.data.vocabulary import read_vocabulary
-from singflow.towers.text_cache import TextFlags
+from singflow.towers.steps import TextFlags
 
 
 class Flags(TextFlags):

@@ -3,7 +3,7 @@
 from singflow import cli
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_model
-from singflow.towers.shards import ShardFlags, run_shard
+from singflow.towers.steps import ShardFlags, run_shard
 
 
 class Flags(ShardFlags):

@@ -184,40 +184,28 @@ class ModelEntry(Tower):
         "hub", description="hub, random, package:<distribution> or file:<path>"
     )
     checkpoint_key: str | None = Field(
-        None,
-        min_length=1,
-        description="part of the file that weights: file: names, as in state_dict_ema, where the "
-        "model is in several",
+        None, min_length=1, description="part of weights: file: that is taken, as state_dict_ema"
     )
     head: str | list[str] | None = Field(
         None, description="path of the head inside the model, or of several that are averaged"
     )
     head_weights: HeadWeights | None = Field(
-        None,
-        description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias "
-        "(C,), put in place of the model's",
+        None, description="a linear head, weight (C, d) and perhaps bias (C,), for the model's own"
     )
     pooling: Literal["own", "token_mean", "token_mean_interleaved"] = Field(
-        "own",
-        description="feature under head_weights: the model's own; class token, then mean patch; or "
-        "the two interleaved",
+        "own", description="under head_weights: class token and mean patch, joined or interleaved"
     )
     transform: dict[str, Any] | None = Field(
-        None,
-        description="timm: changes to the evaluation transform; transformers without the hub: the "
-        "image processor",
+        None, description="timm: changes; transformers without the hub: the image processor"
     )
     config: dict[str, Any] | None = Field(
         None, description="transformers without the hub: the configuration"
     )
     feature_dim: int | None = Field(
-        None, ge=1, le=WIDEST, description="width of the feature, checked when given"
+        None, ge=1, le=WIDEST, description="width of the feature, checked if given"
     )
     classes: int | None = Field(
-        None,
-        ge=2,
-        le=MOST_CLASSES,
-        description="classes of the head; None: as many as its class list has",
+        None, ge=2, le=MOST_CLASSES, description="rows of the head; None: as in its class list"
     )
     class_list: str | None = Field(
         None, description="file with the head's classes in order; None: the study's data.classes"
@@ -256,9 +244,8 @@ class ModelEntry(Tower):
         tagless = self.source == "timm" and "." not in self.id
         if not re.fullmatch(pattern, self.id) or (tagless and not self.weights.startswith("file:")):
             raise ValueError(f"id {self.id!r} must be {form}")
-        if tagless and (
-            absent := [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
-        ):
+        absent = [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
+        if tagless and absent:
             raise ValueError(
                 f"id {self.id!r} has no tag, which would say how images are prepared: write a "
                 "tag, as in resnet50.a1_in1k, or, as in the "
@@ -271,12 +258,8 @@ class ModelEntry(Tower):
             raise ValueError(
                 f"pooling {self.pooling} is for a timm vision transformer under head_weights"
             )
-        unused = {
-            "timm": ["config"],
-            "torchvision": ["config", "revision", "transform"],
-            "transformers": [],
-        }[self.source]
-        ignored = [key for key in unused if getattr(self, key) is not None]
+        unused = {"timm": ["config"], "torchvision": ["config", "revision", "transform"]}
+        ignored = [key for key in unused.get(self.source, []) if getattr(self, key) is not None]
         if ignored:
             raise ValueError(
                 f"{', '.join(ignored)} would be ignored: {self.source} models have none: remove it"
@@ -313,11 +296,10 @@ class ModelEntry(Tower):
 
         Then the space is a function of the model's logits, and the model is its known zero.
         """
-        own = isinstance(space, ConSEEntry) and (
-            space.classifier.identity,
-            space.classifier.weights,
-        ) == (self.identity, self.weights)
-        return own and self.kept is None
+        if not isinstance(space, ConSEEntry) or self.kept is not None:
+            return False
+        own = space.classifier
+        return (own.identity, own.weights) == (self.identity, self.weights)
 
     def local_files(self) -> list[str]:
         sources = [] if self.weights == "random" else [self.weights, self.head_weights or ""]

@@ -184,7 +184,8 @@ def _parts(content: Any, own: State, replaced: tuple[str, ...]) -> list[_Part]:
     """
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
-        for prefix in dict.fromkeys(found for name in state for found in _prefixes(name, own)):
+        prefixes = dict.fromkeys(prefix for name in state for prefix in _prefixes(name, own))
+        for prefix in prefixes:
             inside = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in state.items()

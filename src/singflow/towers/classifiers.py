@@ -13,7 +13,7 @@ from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers.checkpoints import brief, load_checkpoint, read_checkpoint, some, state_dicts
 from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
-from singflow.towers.weights import find_all, locate, own_file, torchvision_weights
+from singflow.towers.weights import locate, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
@@ -41,7 +41,7 @@ class LoadedClassifier(nn.Module):
         weights = [module.weight.detach().flatten(1).float() for module in modules]
         biases = [_bias(module) for module in modules]
         weight, bias = torch.cat(weights, dim=1) / len(heads), torch.stack(biases).mean(dim=0)
-        _check_head(weight, bias, entry)
+        _check_head(weight, entry)
         self._kept = slice(None) if entry.kept is None else entry.kept
         self.weight, self.bias = weight[self._kept], bias[self._kept]
         self._gaps = [0.0]
@@ -129,7 +129,7 @@ def _bias(head: Any) -> torch.Tensor:
     return torch.zeros(len(head.weight)) if bias is None else bias.detach().float()
 
 
-def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> None:
+def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
     if len(weight) != entry.head_classes:
         raise InputError(
             f"{entry.id}: the head has {len(weight)} classes, its class list {entry.head_classes}: "
@@ -145,10 +145,6 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
             f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says "
             f"{entry.feature_dim}: correct `feature_dim`"
         )
-    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-        raise InputError(
-            f"{entry.id}: the head's weights hold NaN or infinite values: the weights are damaged"
-        )
 
 
 def load_classifier(entry: ModelEntry) -> LoadedClassifier:
@@ -157,9 +153,9 @@ def load_classifier(entry: ModelEntry) -> LoadedClassifier:
     Random weights are those of the library's initialization with seed 0. The weights of the head
     are drawn from N(0, 1/d), because some libraries set them to zero.
     """
-    locate(entry)
+    files = locate(entry)
     torch.manual_seed(0)
-    model, paths, preprocess = _built(entry)
+    model, paths, preprocess = _built(entry, files)
     if entry.weights == "random":
         for head in _heads(model, paths, entry):
             nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
@@ -176,14 +172,15 @@ def feature_width(entry: ModelEntry) -> int:
             "entry in config/models.yaml"
         )
     with torch.device("meta"):
-        model, paths, _ = _built(entry.model_copy(update={"weights": "random"}))
+        model, paths, _ = _built(entry.model_copy(update={"weights": "random"}), [])
         return sum(head.weight.shape[1] for head in _heads(model, paths, entry))
 
 
 Built = tuple[nn.Module, list[str], Preprocess]
 
 
-def _built(entry: ModelEntry) -> Built:
+def _built(entry: ModelEntry, files: list[Path]) -> Built:
+    """A model with its weights, of which `files` are those of locate()."""
     build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
     try:
         model, heads, preprocess = build[entry.source](entry)
@@ -192,12 +189,10 @@ def _built(entry: ModelEntry) -> Built:
     except Exception as error:  # noqa: BLE001 (three libraries raise their own exceptions)
         raise InputError(f"{entry.id}: {entry.source} cannot build it ({brief(error)})") from None
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
-    if own := own_file(entry.weights, entry):
-        (path,) = find_all([own])
-        if entry.weights.startswith("package:"):
-            _load_in_order(model, path, entry)
-        else:
-            load_checkpoint(model, path, entry, heads)
+    if entry.weights.startswith("package:"):
+        _load_in_order(model, files[0], entry)
+    elif entry.weights.startswith("file:"):
+        load_checkpoint(model, files[0], entry, heads)
     if entry.weights != "random":
         check_finite(model, entry.id)
     if not heads:
@@ -205,7 +200,7 @@ def _built(entry: ModelEntry) -> Built:
             f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml"
         )
     if entry.head_weights:
-        model, heads = _with_own_head(model, heads, entry)
+        model, heads = _with_own_head(model, heads, entry, files)
     return model, heads, preprocess
 
 
@@ -316,7 +311,9 @@ class _TokenMean(nn.Module):
         return self.head(torch.stack(parts, dim=2 if self.interleaved else 1).flatten(1))
 
 
-def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.Module, list[str]]:
+def _with_own_head(
+    model: Any, heads: list[str], entry: ModelEntry, files: list[Path]
+) -> tuple[nn.Module, list[str]]:
     """Give the model a linear head from a file, in place of its own head if it has one."""
     if len(heads) > 1 and entry.pooling == "own":
         raise InputError(
@@ -334,17 +331,15 @@ def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.
         width = 2 * model.num_features
     head = _Head(width, entry.head_classes)
     if entry.weights != "random":
-        _fill(head, entry)
+        _fill(head, files[-1], entry)
     if entry.pooling != "own":
         return _TokenMean(model, head, entry.pooling == "token_mean_interleaved"), ["head"]
     model.set_submodule(heads[0], head)
     return model, heads
 
 
-def _fill(head: nn.Linear, entry: ModelEntry) -> None:
-    """Load the weight and bias of the entry's head_weights."""
-    file = own_file(entry.head_weights, entry)
-    (path,) = find_all([file] if file else [])
+def _fill(head: nn.Linear, path: Path, entry: ModelEntry) -> None:
+    """Load the weight and bias of a head file."""
     found = state_dicts(read_checkpoint(path))
     like_heads = [
         tensors

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 
 from singflow import cli
 from singflow.artifacts.tensors import read_tensors, write_tensors
-from singflow.config.registry import SpaceEntry
 from singflow.errors import InputError
 from singflow.towers.parameters import Prompts
 
@@ -93,30 +91,3 @@ def _digest(embeddings: np.ndarray) -> str:
     return hashlib.sha256(
         f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()
     ).hexdigest()
-
-
-class TextFlags(Prompts, cli.Step):
-    """Flags of a step that embeds texts in a space."""
-
-    space: str
-    device: str
-    threads: int
-
-    def text_cache(self, entry: SpaceEntry) -> TextCache:
-        """The text tower of the space, with the study's cache and a progress bar."""
-        import torch
-
-        from singflow.towers.device import pick_device
-        from singflow.towers.spaces import load_text_tower, text_cache
-
-        torch.set_num_threads(1)
-        device = pick_device(self.device)
-        return text_cache(
-            entry,
-            load_text_tower(entry, device),
-            device,
-            self.batch_size,
-            threads=self.threads if device.type == "cpu" else 1,
-            folder=Path(self.cache),
-            progress=partial(cli.progress, unit="chunks of texts", description=self.space),
-        )

@@ -216,16 +216,6 @@ class LocalFile(WeightFile):
         return self.sha256
 
 
-def own_file(source: str | None, entry: ModelEntry | OpenCLIPEntry) -> WeightFile | None:
-    """The file that `weights` or `head_weights` names; None for hub and random."""
-    kind, _, target = (source or "").partition(":")
-    if kind == "file":
-        return LocalFile(target, entry.sha256.get(target))
-    if kind == "package":
-        return PackageFile(target)
-    return UrlFile(target) if kind == "url" else None
-
-
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     """The files of an entry's weights, and of its tokenizer or of its separate head.
 
@@ -234,13 +224,13 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
     files: list[WeightFile] = []
-    if own := own_file(entry.weights, entry):
+    if own := _own_file(entry.weights, entry):
         files = [own]
     elif entry.weights == "hub":
         files = _SOURCES[entry.source](entry)
     if isinstance(entry, OpenCLIPEntry):
         return [*files, *_tokenizer_files(entry)]
-    head = own_file(entry.head_weights, entry) if entry.weights != "random" else None
+    head = _own_file(entry.head_weights, entry) if entry.weights != "random" else None
     return [*files, head] if head else files
 
 
@@ -258,6 +248,16 @@ def find_all(files: list[WeightFile]) -> list[Path]:
             raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
         paths += [path] if path else []
     return paths
+
+
+def _own_file(source: str | None, entry: ModelEntry | OpenCLIPEntry) -> WeightFile | None:
+    """The file that `weights` or `head_weights` names; None for hub and random."""
+    kind, _, target = (source or "").partition(":")
+    if kind == "file":
+        return LocalFile(target, entry.sha256.get(target))
+    if kind == "package":
+        return PackageFile(target)
+    return UrlFile(target) if kind == "url" else None
 
 
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
@@ -300,10 +300,6 @@ def published_at(entry: ModelEntry) -> str | None:
         return str(torchvision_weights(entry).url)
     known = timm.get_pretrained_cfg(entry.id) if entry.source == "timm" else None
     return str(known.url) if known and known.url else None
-
-
-def _torchvision_files(entry: ModelEntry) -> list[WeightFile]:
-    return [UrlFile(torchvision_weights(entry).url)]
 
 
 def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
@@ -365,7 +361,7 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
 
 _SOURCES: dict[str, Callable[[Any], list[WeightFile]]] = {
     "timm": _timm_files,
-    "torchvision": _torchvision_files,
+    "torchvision": lambda entry: [UrlFile(torchvision_weights(entry).url)],
     "transformers": _transformers_files,
     "open_clip": _open_clip_files,
 }

@@ -1,18 +1,21 @@
-"""Code that is shared by the two steps that run a tower over a shard of the images."""
+"""Flags and work that are shared by the steps that run towers."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow import cli
 from singflow.artifacts.shards import read_manifest, shard_rows
 from singflow.artifacts.tensors import Tensors
-from singflow.towers.parameters import Extraction
+from singflow.towers.parameters import Extraction, Prompts
+from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from singflow.config.registry import SpaceEntry
     from singflow.towers.classifiers import LoadedClassifier
     from singflow.towers.spaces import ImageTower
 
@@ -71,3 +74,30 @@ def run_shard(
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
     facts = {"decode": flags.decode, "precision": flags.precision, tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
+
+
+class TextFlags(Prompts, cli.Step):
+    """Flags of a step that embeds texts in a space."""
+
+    space: str
+    device: str
+    threads: int
+
+    def text_cache(self, entry: SpaceEntry) -> TextCache:
+        """The text tower of the space, with the study's cache and a progress bar."""
+        import torch
+
+        from singflow.towers.device import pick_device
+        from singflow.towers.spaces import load_text_tower, text_cache
+
+        torch.set_num_threads(1)
+        device = pick_device(self.device)
+        return text_cache(
+            entry,
+            load_text_tower(entry, device),
+            device,
+            self.batch_size,
+            threads=self.threads if device.type == "cpu" else 1,
+            folder=Path(self.cache),
+            progress=partial(cli.progress, unit="chunks of texts", description=self.space),
+        )
