@@ -6,6 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.ranking import (
+    PAPER,
     agreement_rows,
     excess_rows,
     order_rows,
@@ -20,19 +21,10 @@ from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
 from singflow.config.reading import read_yaml
 
-PAPER = Path("report/paper.yaml")
+REPORTED = Path("report/paper.yaml")
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
-RANKED = [
-    "known_zero",
-    "known_leak",
-    "in_sample",
-    "weights",
-    "weights_id",
-    "n_images",
-    "is_per_as",
-    "is_per_as_low",
-    "is_per_as_high",
-]
+RANKED = ["known_zero", "known_leak", "in_sample", "weights", "weights_id", "n_images"]
+RANKED += [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
 
 
 class Flags(Summary, cli.Selection):
@@ -42,59 +34,41 @@ class Flags(Summary, cli.Selection):
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
     summary = read_models(flags.path("tables/models.csv"), [*BASIS, *RANKED])
-    manifest, paper = read_index(flags.path("manifest")), read_yaml(PAPER)
-    null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
+    manifest, paper = read_index(flags.path("manifest")), read_yaml(REPORTED)
     sample = Sample.of(manifest["label"], flags.resample)
+    dims = summary.drop_duplicates("model").set_index("model")["null_dim"]
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     excess, pairs = [], []
     for space in flags.spaces:
         # one table at a time, because a table takes a kilobyte per image
-        for model in (name for name in flags.models if null_dims[name]):
+        for model in (name for name in flags.models if dims[name]):
             table = read_parquet(flags.path("controls", space=space, model=model), "controls")
             cases = read_json(flags.path("controls_report", space=space, model=model))["cases"]
-            options = {
-                "resamples": flags.resamples,
-                "confidence": flags.confidence,
-                "seed": flags.seed,
-            }
-            rows = excess_rows(table, cases, null_dims[model], sample, **options)
+            rows = excess_rows(table, cases, dims[model], sample, flags, flags.seed)
             excess += [{"space": space, "model": model, **row} for row in rows]
         judged = ranked.loc[(ranked["space"] == space) & ~ranked["in_sample"].astype(bool), "model"]
         reports = {
             model: read_json(flags.path("evidence", space=space, model=model)) for model in judged
         }
-        pairs.append(pair_rows(reports, flags.confidence).assign(space=space))
+        pairs.append(pair_rows(reports, flags.confidence))
     order = order_rows(ranked)
-    same = {
-        m: paper["models"][m]
-        for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]
-    }
-    chart = pd.Series(
-        {model: reported["ratio"] for model, reported in same.items() if "ratio" in reported},
-        dtype=float,
+    same = summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]
+    chart = {m: paper["models"][m]["ratio"] for m in same if "ratio" in paper["models"][m]}
+    agreement = agreement_rows(
+        order, pd.Series(chart, dtype=float), paper["space"], flags.permutations, flags.seed
     )
-    agreement = agreement_rows(order, chart, paper["space"], flags.permutations, flags.seed)
-    order, pair = qualify(order, summary), pd.concat(pairs, ignore_index=True)
-    write_table(
-        flags.path("tables/controls.csv"),
-        qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
-    )
+    order = qualify(order, summary)
+    of_space = pd.concat(dict(zip(flags.spaces, pairs, strict=True)), names=["space"])
+    pair = of_space.reset_index("space").reset_index(drop=True)
+    excess_table = pd.DataFrame(excess or {"space": [], "model": []})
+    write_table(flags.path("tables/controls.csv"), qualify(excess_table, summary))
     write_table(flags.path("tables/orders.csv"), order)
-    write_table(
-        flags.path("tables/model_pairs.csv"),
-        qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary),
-    )
-    ordered = [
-        ranked[ranked["space"].isin(spaces)]
-        for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)
-    ]
-    basis = [
-        {
-            **rows.loc[rows["validation_r2"].idxmin(), LEANS_ON],
-            "marks": union_of_marks(*rows["marks"]),
-        }
-        for rows in ordered
-    ]
+    write_table(flags.path("tables/model_pairs.csv"), qualify_pairs(pair, summary))
+    basis = []
+    for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True):
+        rows = ranked[ranked["space"].isin(spaces)]
+        weakest = rows.loc[rows["validation_r2"].idxmin(), LEANS_ON]
+        basis.append({**weakest, "marks": union_of_marks(*rows["marks"])})
     write_table(
         flags.path("tables/order_agreement.csv"),
         pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1),

@@ -7,7 +7,6 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import Removal
 from singflow.artifacts.shards import join_blocks
 from singflow.artifacts.tables import write_parquet
 from singflow.pictures.neighbours import Index, first_copies, nearest
@@ -23,13 +22,11 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs, output = Inputs.of(flags, "sha256"), flags.path("neighbours")
     content, gallery = first_copies(inputs.manifest["sha256"]), inputs.embeddings
-    translators, removed = inputs.translators, inputs.null_translators
     large = len(inputs.manifest) > flags.exact_up_to
     index = Index(gallery, content, output.parent) if large else None
 
     def translated() -> Iterator[tuple[np.ndarray, ...]]:
-        for image_id, features in inputs.features():
-            removal = Removal(translators(features, image_id), removed(features, image_id))
+        for image_id, removal in inputs.removals():
             yield image_id, removal.original, removal.equivalent
 
     blocks = []

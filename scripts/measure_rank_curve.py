@@ -27,13 +27,9 @@ def main(flags: Flags) -> None:
     write_parquet(flags.path("rank_curves"), table)
     for row in table.to_dict("records"):
         cli.log.info(
-            "%s %.3f: rank %d; relative logit change %.2g, top-1 changed %.3f, IS %.2f degrees",
-            row["point"],
-            row["kept"],
-            row["rank"],
-            row["logit_relative_mean"],
-            row["top1_changed"],
-            row["is_mean_deg"],
+            "%(point)s %(kept).3f: rank %(rank)d; relative logit change %(logit_relative_mean).2g, "
+            "top-1 changed %(top1_changed).3f, IS %(is_mean_deg).2f degrees",
+            row,
         )
 
 

@@ -6,7 +6,6 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import Removal
 from singflow.analyses.zero_shot import nearest_texts, summarize_zero_shot
 from singflow.artifacts.tables import write_parquet
 
@@ -20,18 +19,16 @@ class Flags(cli.PairStep):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
-    translators, removed = inputs.translators, inputs.null_translators
     texts, labels, own = inputs.label_texts, inputs.labels, inputs.label_of
     blocks = []
-    for image_id, features in inputs.features(size=ROWS):
-        removal = Removal(translators(features, image_id), removed(features, image_id))
-        places = {"label": own[image_id], "translated": nearest_texts(removal.original, texts)}
-        places["equivalent"] = nearest_texts(removal.equivalent, texts)
-        blocks.append(
-            pd.DataFrame(
-                {"image_id": image_id} | {name: labels[rows] for name, rows in places.items()}
-            )
-        )
+    for image_id, removal in inputs.removals(size=ROWS):
+        columns = {
+            "image_id": image_id,
+            "label": labels[own[image_id]],
+            "translated": labels[nearest_texts(removal.original, texts)],
+            "equivalent": labels[nearest_texts(removal.equivalent, texts)],
+        }
+        blocks.append(pd.DataFrame(columns))
     found = pd.concat(blocks, ignore_index=True)
     themselves = [
         pd.Series(labels[nearest_texts(embeddings, texts)], image_id)

@@ -21,11 +21,8 @@ def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], in
 
     An image is translated by a map that has not seen it, if there is such a map.
     """
-    folder, translators, basis = (
-        inputs.path("features").parent,
-        inputs.translators,
-        inputs.null_basis,
-    )
+    folder, translators = inputs.path("features").parent, inputs.translators
+    basis = inputs.null_basis
     rows: dict[str, Matrix] = {}
     seen = views = 0
     for shard in iterate_shards(folder, "features", inputs.shards, inputs.manifest):
@@ -44,10 +41,8 @@ def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], in
             image_id = shard["image_id"][block]
             place = first[image_id] + shard["view"][block]
             principal = remove_null(shard["features"][block].astype(np.float64), basis)
-            rows["principal"][place], rows["translated"][place] = (
-                principal,
-                translators(principal, image_id),
-            )
+            rows["principal"][place] = principal
+            rows["translated"][place] = translators(principal, image_id)
             seen += len(place)
     if seen != first[-1]:
         raise InputError(
@@ -66,25 +61,18 @@ def main(flags: Flags) -> None:
     dimension, null_dim = inputs.null_basis.shape
     report = probe(rows, roles, views, dimension - null_dim, flags, flags.confidence, flags.threads)
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
-    report["n_test_in_sample"] = int(
-        (roles.test & (translators.map_index != translators.fold)).sum()
-    )
+    seen = translators.map_index != translators.fold
+    report["n_test_in_sample"] = int((roles.test & seen).sum())
     write_json(flags.path("probes"), report)
     if report["note"]:
         cli.log.warning("%s", report["note"])
     if report["accuracy_principal"] is not None:
         cli.log.info(
-            "%s: %d labels (%d of one image left out), %d test images (%d that the translator has "
-            "seen): "
-            "accuracy %.3f before translation, %.3f after; chance %.3f",
-            report["classifier"],
-            report["n_labels"],
-            report["n_labels_left_out"],
-            report["n_test"],
-            report["n_test_in_sample"],
-            report["accuracy_principal"],
-            report["accuracy_translated"],
-            report["chance"],
+            "%(classifier)s: %(n_labels)d labels (%(n_labels_left_out)d of one image left out), "
+            "%(n_test)d test images (%(n_test_in_sample)d that the translator has seen): "
+            "accuracy %(accuracy_principal).3f before translation, "
+            "%(accuracy_translated).3f after; chance %(chance).3f",
+            report,
         )
 
 

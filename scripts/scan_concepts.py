@@ -7,7 +7,7 @@ import numpy as np
 from singflow import cli
 from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_block, summed_scores
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import Removal, unit
+from singflow.analyses.metrics import unit
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.tables import write_row_groups
 from singflow.parallel import map_ahead
@@ -29,23 +29,18 @@ def main(flags: Flags) -> None:
     texts, images = inputs.texts("concept_embeddings"), len(inputs.manifest)
     n = np.bincount(inputs.label_of)
     row_of = np.argsort(np.argsort(inputs.label_of, kind="stable"))
-    translators, removed = inputs.translators, inputs.null_translators
     size = block_size(len(labels))
     rows = [Scratch(output.parent, images, texts.shape[1]) for _ in range(2)]
-    for image_id, features in inputs.features(size=CHUNK):
-        removal = Removal(translators(features, image_id), removed(features, image_id))
+    for image_id, removal in inputs.removals(size=CHUNK):
         for units, embeddings in zip(rows, (removal.original, removal.equivalent), strict=True):
             units[row_of[image_id]] = unit(embeddings)
     blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
     cli.limit_threads(1)  # per matrix product: the blocks share the threads
     common = None
     if len(blocks) > 1:
-        common = sum(
-            map_ahead(lambda block: summed_scores(*rows, texts[block]), blocks, flags.threads)
-        ) / len(concepts)
-    moments = map_ahead(
-        lambda block: scan_block(*rows, n, texts[block], common), blocks, flags.threads
-    )
+        sums = map_ahead(lambda b: summed_scores(*rows, texts[b]), blocks, flags.threads)
+        common = sum(sums) / len(concepts)
+    moments = map_ahead(lambda b: scan_block(*rows, n, texts[b], common), blocks, flags.threads)
     shown = cli.progress(
         zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", output.stem
     )

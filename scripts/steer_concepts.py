@@ -14,18 +14,9 @@ from singflow.artifacts.tables import write_parquet
 from singflow.errors import InputError, check_labels
 
 ROWS = 1024  # features steered at once
-TYPES = {
-    "image_id": "int64",
-    "label": "str",
-    "prompt": "str",
-    "target_is_deg": "float64",
-    "step": "float64",
-    "is_deg": "float64",
-    "as_target_deg": "float64",
-    "as_label_deg": "float64",
-    "logit_change": "float64",
-    "reachable": "bool",
-}
+NUMBERS = ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
+TYPES = {"image_id": "int64", "label": "str", "prompt": "str"}
+TYPES |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
 
 
 class Flags(Steering, cli.PairStep):
@@ -58,9 +49,8 @@ def main(flags: Flags) -> None:
                 scores = steering_scores(
                     features, head, translator, directions, text, label_texts, target
                 )
-                yield scores.assign(
-                    image_id=image_id, label=labels[text_of[image_id]], prompt=prompt
-                )
+                named = {"image_id": image_id, "label": labels[text_of[image_id]], "prompt": prompt}
+                yield scores.assign(**named)
 
     for image_id, features in inputs.features(size=ROWS, images=steered):
         for place, rows in translators.parts(image_id):

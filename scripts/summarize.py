@@ -36,40 +36,35 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         rows = []
         for model in flags.models:
-            of_pair = partial(flags.path, space=space, model=model)
+            pair = {"space": space, "model": model}
+            of_pair = partial(flags.path, **pair)
             scores = read_parquet(of_pair("scores"), "scores")
             row = summarize_model(
                 scores,
-                read_json(of_pair("projector_report")),
-                read_json(of_pair("translator_report")),
-                read_json(of_pair("evidence")),
+                *map(
+                    read_json, map(of_pair, ("projector_report", "translator_report", "evidence"))
+                ),
                 read_model(of_pair("model_entry")),
-                resamples=flags.resamples,
-                confidence=flags.confidence,
-                min_r2=flags.min_r2,
+                flags,
                 top1_margin=flags.top1_margin,
                 seed=flags.seed,
-                resample=flags.resample,
             )
             row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
             row |= summarize_null_energy(
                 scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence
             )
-            rows.append({"space": space, "model": model, **row})
-            of_labels = summarize_labels(scores)
-            of_labels.insert(0, "model", model)
-            of_labels.insert(0, "space", space)
-            labels.append(of_labels)
+            rows.append(pair | row)
+            labels.append(summarize_labels(scores).assign(**pair))
             reliability[space, model] = split_half_reliability(
                 scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed
             )
         add_verdicts(rows, flags.confidence)
         models += rows
     table = pd.DataFrame(models)
-    text = render_text(
-        flags.study, table, read_index(flags.path("manifest")), flags.confidence, flags.min_r2
-    )
+    manifest = read_index(flags.path("manifest"))
+    text = render_text(flags.study, table, manifest, flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
+    by_label = by_label[["space", "model", *by_label.columns[:-2]]]
     write_table(flags.path("tables/models.csv"), table)
     write_table(flags.path("tables/labels.csv"), qualify(by_label, table))
     ranked = by_label.merge(table.loc[~is_control(table), ["space", "model"]])

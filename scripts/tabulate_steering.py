@@ -20,13 +20,9 @@ def main(flags: Flags) -> None:
         {(s, m): rows for s, models in tables.items() for m, rows in models.items()},
         names=["space", "model"],
     )
-    write_table(
-        flags.path("tables/steering.csv"),
-        qualify(
-            rows.reset_index(["space", "model"]).reset_index(drop=True),
-            read_models(flags.path("tables/models.csv")),
-        ),
-    )
+    rows = rows.reset_index(["space", "model"]).reset_index(drop=True)
+    models = read_models(flags.path("tables/models.csv"))
+    write_table(flags.path("tables/steering.csv"), qualify(rows, models))
 
 
 if __name__ == "__main__":

@@ -17,49 +17,40 @@ from singflow.analyses.ranking import (
     render_orders,
 )
 from singflow.analyses.statistics import Sample, holm
+from singflow.analyses.summary import Summary
 
-OPTIONS = {"resamples": 400, "confidence": 0.95, "seed": 0}
 N = 60
 STRATA = Sample(np.repeat([0, 1, 2], 20))
 
 
 def report(gains, sizes=None):
     """The part of evidence/<space>/<model>.json about D, from the gain of every fold."""
-    gains, sizes = (
-        np.asarray(gains, dtype=float),
-        np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float),
-    )
+    gains = np.asarray(gains, dtype=float)
+    sizes = np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float)
     without = (gains.sum() - gains) / (sizes.sum() - sizes)
-    return {
-        "unique_r2": gains.sum() / sizes.sum(),
-        "unique_r2_low": 0.0,
-        "unique_r2_without": without.tolist(),
-    }
+    d = gains.sum() / sizes.sum()
+    return {"unique_r2": d, "unique_r2_low": 0.0, "unique_r2_without": without.tolist()}
+
+
+def pairs_of(**gains):
+    """Rows of the pairs of models with these gains."""
+    return pair_rows({name: report(gain) for name, gain in gains.items()}, 0.95).to_dict("records")
 
 
 UNKNOWN = {"unique_r2": None, "unique_r2_low": None}  # of a model without a null space
-UNSURE = {
-    "unique_r2": 0.1,
-    "unique_r2_low": None,
-    "unique_r2_without": [],
-}  # of too few folds for an interval
+# of too few folds for an interval
+UNSURE = {"unique_r2": 0.1, "unique_r2_low": None, "unique_r2_without": []}
 
 
 def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
     gains = np.random.default_rng(0).normal(0.05, 0.01, (3, 5))
     models = dict(zip("abc", map(report, gains), strict=True))
     pairs = pair_rows(models | {"none": UNKNOWN, "few": UNSURE}, 0.9)
-    assert list(zip(pairs["model_a"], pairs["model_b"], strict=True)) == [
-        ("a", "b"),
-        ("a", "c"),
-        ("b", "c"),
-    ]
+    assert (pairs["model_a"] + pairs["model_b"]).tolist() == ["ab", "ac", "bc"]
     for row, (a, b) in zip(pairs.to_dict("records"), combinations(gains, 2), strict=True):
         theirs = scipy.stats.ttest_rel(a, b)
-        assert row["difference"] == pytest.approx(np.mean(a - b)) and row["p"] == pytest.approx(
-            theirs.pvalue
-        )
-        assert (row["low"], row["high"]) == pytest.approx(tuple(theirs.confidence_interval(0.9)))
+        expected = [np.mean(a - b), theirs.pvalue, *theirs.confidence_interval(0.9)]
+        assert [row[name] for name in ("difference", "p", "low", "high")] == pytest.approx(expected)
     assert pairs["p_holm"].tolist() == holm(pairs["p"].to_numpy()).tolist()
     assert pairs["differ"].tolist() == (pairs["p_holm"] <= 0.1).tolist()
 
@@ -67,26 +58,17 @@ def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
 def test_a_difference_is_judged_by_itself_and_not_by_what_both_models_share():
     generator = np.random.default_rng(1)
     shared, own = generator.normal(0.2, 0.3, 5), generator.normal(0, 0.002, (2, 5))
-    (row,) = pair_rows(
-        {"a": report(shared + own[0] + 0.05), "b": report(shared + own[1])}, 0.95
-    ).to_dict("records")
-    assert (
-        row["differ"]
-        and row["difference"] == pytest.approx(0.05, abs=0.005)
-        and row["low"] < 0.05 < row["high"] < 0.06
-    )
-    (apart,) = pair_rows(
-        {"a": report(shared[::-1] + own[0] + 0.05), "b": report(shared + own[1])}, 0.95
-    ).to_dict("records")
+    (row,) = pairs_of(a=shared + own[0] + 0.05, b=shared + own[1])
+    assert row["differ"] and row["difference"] == pytest.approx(0.05, abs=0.005)
+    assert row["low"] < 0.05 < row["high"] < 0.06
+    (apart,) = pairs_of(a=shared[::-1] + own[0] + 0.05, b=shared + own[1])
     assert not apart["differ"] and apart["high"] - apart["low"] > 10 * (row["high"] - row["low"])
 
 
 def test_a_difference_that_no_digit_shows_is_none_however_sure():
     shared = np.random.default_rng(2).normal(0.2, 0.3, 5)
     for by, differ in ((0.0004, False), (0.002, True)):
-        (row,) = pair_rows(
-            {"a": report(shared + by + np.arange(5) * 1e-6), "b": report(shared)}, 0.95
-        ).to_dict("records")
+        (row,) = pairs_of(a=shared + by + np.arange(5) * 1e-6, b=shared)
         assert row["p_holm"] < 1e-6 and row["differ"] == differ
 
 
@@ -99,12 +81,10 @@ def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_th
         generator = np.random.default_rng([5, trial])
         shared = generator.normal(0, 1.0, 5)
         noise = [shared + generator.normal(0, scale, 5) for scale in (0.2, 0.5, 1.0)]
-        gains = [
-            0.04 * np.array(sizes) + np.sqrt(sizes) * z for z in noise
-        ]  # the noise of a sum over so many images
-        pairs = pair_rows(
-            {name: report(gain, sizes) for name, gain in zip("abc", gains, strict=True)}, 0.95
-        )
+        # the noise of a sum over so many images
+        gains = [0.04 * np.array(sizes) + np.sqrt(sizes) * z for z in noise]
+        models = {name: report(gain, sizes) for name, gain in zip("abc", gains, strict=True)}
+        pairs = pair_rows(models, 0.95)
         p.append(pairs["p"].iloc[0])
         any_pair.append(pairs["differ"].any())
     assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.07
@@ -114,34 +94,28 @@ def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_th
 def test_equal_models_and_too_few_models_make_no_difference():
     same = report([0.1, 0.2, 0.1, 0.3, 0.1])
     (row,) = pair_rows({"a": same, "b": same}, 0.95).to_dict("records")
-    assert (row["difference"], row["low"], row["high"], row["p"], row["differ"]) == (
-        0,
-        0,
-        0,
-        1,
-        False,
-    )
+    expected = {"difference": 0, "low": 0, "high": 0, "p": 1, "differ": False}
+    assert row.items() >= expected.items()
     for few in ({}, {"a": same}, {"a": same, "b": UNKNOWN}):
         pairs = pair_rows(few, 0.95)
         assert pairs.empty and {"p_holm", "differ"} <= set(pairs)
 
 
-def controls(scores):
+def controls(scores, n=N):
     """A controls table out of {(subspace, dimension): (IS, |AS|)} with one value an image."""
     blocks = [
-        pd.DataFrame(
-            {
-                "image_id": np.arange(N),
-                "subspace": s,
-                "dimension": d,
-                "is_deg": i,
-                "as_deg": -a,
-                "as_abs_deg": a,
-            }
+        pd.DataFrame({"image_id": np.arange(n), "is_deg": i, "as_deg": -a, "as_abs_deg": a}).assign(
+            subspace=s, dimension=d
         )
         for (s, d), (i, a) in scores.items()
     ]
     return pd.concat(blocks).sample(frac=1, random_state=0)
+
+
+def case(subspace, draws=1, stable=True, is_deg_spread=0.0, as_abs_deg_spread=0.0):
+    """A case of 9 dimensions, as in the report of measure_controls."""
+    return {"subspace": subspace, "dimension": 9, "draws": draws, "stable": stable,
+            "is_deg_spread": is_deg_spread, "as_abs_deg_spread": as_abs_deg_spread}  # fmt: skip
 
 
 def test_the_scores_of_a_case_are_ordered_by_image():
@@ -155,55 +129,18 @@ def test_the_scores_of_a_case_are_ordered_by_image():
 def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
     generator = np.random.default_rng(0)
     null, random, row = generator.gamma(9.0, size=(3, N))
-    table = controls(
-        {
-            ("null", 9): (null, null / 9),
-            ("random", 9): (random, random / 9),
-            ("row", 9): (row, row / 9),
-        }
-    )
-    report = [
-        {
-            "subspace": "null",
-            "dimension": 9,
-            "draws": 1,
-            "stable": True,
-            "is_deg_spread": 0.0,
-            "as_abs_deg_spread": 0.0,
-        },
-        {
-            "subspace": "random",
-            "dimension": 9,
-            "draws": 5,
-            "stable": False,
-            "is_deg_spread": 2.0,
-            "as_abs_deg_spread": 0.0,
-        },
-        {
-            "subspace": "row",
-            "dimension": 9,
-            "draws": 1,
-            "stable": True,
-            "is_deg_spread": 0.0,
-            "as_abs_deg_spread": 0.0,
-        },
-    ]
-    (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS | {"resamples": 8000})
-    assert (
-        found["dimension"],
-        found["own"],
-        found["n"],
-        found["random_draws"],
-        found["random_stable"],
-    ) == (9, True, N, 5, False)
+    drawn = {"null": null, "random": random, "row": row}
+    table = controls({(name, 9): (values, values / 9) for name, values in drawn.items()})
+    report = [case("null"), case("random", 5, False, is_deg_spread=2.0), case("row")]
+    (found,) = excess_rows(table, report, 9, STRATA, Summary(resamples=8000), seed=0)
+    facts = {"dimension": 9, "own": True, "n": N, "random_draws": 5, "random_stable": False}
+    assert found.items() >= facts.items()
     for subspace, values, error in (("random", random, 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
         difference = null - values
         images = np.sqrt(np.mean([difference[s == STRATA.codes].var(ddof=1) for s in range(3)]) / N)
         freedom = (images**2 + error**2) ** 2 / (images**4 / (N - 3) + error**4 / 4)
-        middle, reach = (
-            found[f"is_deg_excess_{subspace}"],
-            scipy.stats.t.ppf(0.975, freedom) * np.hypot(images, error),
-        )
+        middle = found[f"is_deg_excess_{subspace}"]
+        reach = scipy.stats.t.ppf(0.975, freedom) * np.hypot(images, error)
         assert middle == pytest.approx(difference.mean())
         assert found[f"is_deg_excess_{subspace}_high"] - middle == pytest.approx(reach, rel=0.1)
         assert found[f"as_abs_deg_excess_{subspace}"] == pytest.approx(difference.mean() / 9)
@@ -213,7 +150,7 @@ def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
 def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_500_trials(  # noqa: E501
     draws, classes
 ):
-    n, missed, case = 120, 0, {"subspace": "random", "dimension": 9, "draws": draws, "stable": True}
+    n, missed, settings = 120, 0, Summary(resamples=200)
     codes = np.arange(n) % 20
     for trial in range(500):
         generator = np.random.default_rng([4, trial])
@@ -221,123 +158,73 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
         effect = classes * generator.standard_normal((2, 20))[:, codes]
         null = own[0] * image + generator.normal(0, 2, n) + effect[0]
         by_draw = own[1:, None] * image + generator.normal(0, 1, (draws, n))
-        scores = {("null", 9): null, ("random", 9): by_draw.mean(axis=0) + effect[1]}
-        table = pd.concat(
-            pd.DataFrame(
-                {
-                    "image_id": np.arange(n),
-                    "subspace": s,
-                    "dimension": d,
-                    "is_deg": v,
-                    "as_deg": v,
-                    "as_abs_deg": v,
-                }
-            )
-            for (s, d), v in scores.items()
-        )
+        random = by_draw.mean(axis=0) + effect[1]
+        table = controls({("null", 9): (null, null), ("random", 9): (random, random)}, n)
         spread = by_draw.mean(axis=1).std(ddof=1)
-        report = [case | {"is_deg_spread": spread, "as_abs_deg_spread": spread}]
-        (found,) = excess_rows(
-            table,
-            report,
-            9,
-            Sample(codes, bool(classes)),
-            **OPTIONS | {"seed": trial, "resamples": 200},
-        )
+        report, sample = [case("random", draws, True, spread, spread)], Sample(codes, bool(classes))
+        (found,) = excess_rows(table, report, 9, sample, settings, trial)
         missed += not found["is_deg_excess_random_low"] <= 0 <= found["is_deg_excess_random_high"]
     assert 0.03 <= missed / 500 <= 0.07
 
 
 def test_a_row_space_that_is_too_small_leaves_its_columns_empty():
     table = controls({("null", 9): (1.0, 1.0), ("random", 9): (2.0, 1.0)})
-    report = [
-        {
-            "subspace": s,
-            "dimension": 9,
-            "draws": 3,
-            "stable": True,
-            "is_deg_spread": 0.0,
-            "as_abs_deg_spread": 0.0,
-        }
-        for s in ("null", "random")
-    ]
-    (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS)
-    assert (
-        np.isnan(found["is_deg_row"])
-        and np.isnan(found["is_deg_excess_row_low"])
-        and found["row_draws"] == 0
-    )
-    assert found["is_deg_excess_random"] == -1.0 and not found["row_stable"]
+    report = [case("null", 3), case("random", 3)]
+    (found,) = excess_rows(table, report, 9, STRATA, Summary(resamples=400), seed=0)
+    assert np.isnan(found["is_deg_row"]) and np.isnan(found["is_deg_excess_row_low"])
+    assert found["is_deg_excess_random"] == -1.0
+    assert found["row_draws"] == 0 and not found["row_stable"]
 
 
-def models_of(ratios, **more):
-    """Rows of tables/models.csv, of ratios by space and model."""
-    rows = [
-        {"space": space, "model": model, "is_per_as": ratio, "n_images": 507}
-        for space, mine in ratios.items()
-        for model, ratio in mine.items()
-    ]
-    table = pd.DataFrame(rows, columns=["space", "model", "is_per_as", "n_images"])
-    return table.assign(
-        is_per_as_low=table["is_per_as"] - 1.0, is_per_as_high=table["is_per_as"] + 1.0, **more
-    )
+def orders_of(marks="", **ratios):
+    """tables/orders.csv of ratios by space and model."""
+    rows = [(space, model, mine[model]) for space, mine in ratios.items() for model in mine]
+    table = pd.DataFrame(rows, columns=["space", "model", "is_per_as"]).assign(n_images=507)
+    low, high = table["is_per_as"] - 1.0, table["is_per_as"] + 1.0
+    return order_rows(table.assign(is_per_as_low=low, is_per_as_high=high)).assign(marks=marks)
 
 
 def test_the_highest_ratio_is_first_in_its_space_ties_share_a_place_and_a_model_without_one_has_none():  # noqa: E501
-    orders = order_rows(
-        models_of(
-            {"s": {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}, "t": {"b": 9.0, "a": 2.0}}
-        )
-    )
+    ratios = {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}
+    orders = orders_of(s=ratios, t={"b": 9.0, "a": 2.0}).drop(columns="marks")
     assert list(orders) == ["space", "place", "model", "value", "low", "high", "n"]
-    assert orders["place"].tolist() == [2, 4, 1, 2, pd.NA, 1, 2] and orders[
-        "model"
-    ].tolist() == list("abcdeba")
+    assert orders["place"].tolist() == [2, 4, 1, 2, pd.NA, 1, 2]
+    assert orders["model"].tolist() == list("abcdeba")
     assert orders.iloc[2].tolist() == ["s", 1, "c", 12.0, 11.0, 13.0, 507]
-    assert order_rows(models_of({})).empty
+    assert orders_of().empty
 
 
 def test_orders_of_spaces_agree_as_scipy_says_over_the_models_that_both_have():
     ours = {"a": 4.0, "b": 6.0, "c": 8.0, "d": 1.0, "e": None, "g": 3.0}
     theirs = {"a": 2.0, "b": 7.0, "c": 6.0, "d": 1.5, "e": 9.0, "f": 5.0}
-    orders = order_rows(models_of({"s": ours, "t": theirs, "u": {"a": 1.0, "b": 2.0}}))
+    orders = orders_of(s=ours, t=theirs, u={"a": 1.0, "b": 2.0})
     agreement = agreement_rows(orders, pd.Series(dtype=float), "s", 2000, seed=0)
     assert list(agreement) == AGREEMENT
-    assert agreement[["space_a", "space_b", "n_models"]].values.tolist() == [
-        ["s", "t", 4],
-        ["s", "u", 2],
-        ["t", "u", 2],
-    ]
+    spaces = agreement["space_a"] + agreement["space_b"]
+    assert spaces.tolist() == ["st", "su", "tu"] and agreement["n_models"].tolist() == [4, 2, 2]
     first, second = [ours[model] for model in "abcd"], [theirs[model] for model in "abcd"]
-    row = agreement.iloc[0]
-    assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
-    assert (row["kendall"], row["kendall_p"]) == pytest.approx(
-        tuple(scipy.stats.kendalltau(first, second))
-    )
+    rho = scipy.stats.spearmanr(first, second).statistic
+    expected = [rho, *scipy.stats.kendalltau(first, second)]
+    assert [*agreement.iloc[0][["spearman", "kendall", "kendall_p"]]] == pytest.approx(expected)
     assert agreement.iloc[1:, 3:].isna().all(axis=None)
 
 
 def test_the_order_agrees_with_the_papers_chart_as_scipy_says_from_five_common_models_on():
     ratios = pd.Series({"a": 5.0, "b": 4.0, "c": 9.0, "d": 1.0, "e": 2.0, "z": 7.0})
     ours = dict(zip("abcdef", [4.0, 6.0, 8.0, 1.0, 3.0, 99.0], strict=True))
-    orders = order_rows(models_of({"s": ours}))
+    orders = orders_of(s=ours)
     (row,) = agreement_rows(orders, ratios, "s", 5000, seed=0).to_dict("records")
     mine, theirs = [ours[model] for model in "abcde"], [ratios[model] for model in "abcde"]
     assert (row["space_a"], row["space_b"], row["n_models"]) == ("s", CHART, 5)
-    assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(mine, theirs).statistic)
-    assert (row["kendall"], row["kendall_p"]) == pytest.approx(
-        tuple(scipy.stats.kendalltau(mine, theirs))
-    )
+    rho = scipy.stats.spearmanr(mine, theirs).statistic
+    expected = [rho, *scipy.stats.kendalltau(mine, theirs)]
+    assert [row[name] for name in ("spearman", "kendall", "kendall_p")] == pytest.approx(expected)
     every = [scipy.stats.spearmanr(mine, list(order)).statistic for order in permutations(theirs)]
-    assert row["spearman_p"] == pytest.approx(
-        np.mean(np.abs(every) >= row["spearman"] - 1e-9), abs=0.02
-    )
-    assert beside_chart(row).startswith(
-        "IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90"
-    )
-    assert f"\n  {beside_chart(row)}\n" in render_orders(
-        orders.assign(marks=""), pd.DataFrame([row])
-    )
+    share = np.mean(np.abs(every) >= rho - 1e-9)
+    assert row["spearman_p"] == pytest.approx(share, abs=0.02)
+    said = "IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90"
+    assert beside_chart(row).startswith(said)
+    assert f"\n  {beside_chart(row)}\n" in render_orders(orders, pd.DataFrame([row]))
     for fewer in (ratios.drop("a"), ratios[:0]):
         assert agreement_rows(orders, fewer, "s", 100, seed=0).empty
     assert agreement_rows(orders, ratios, "another space", 100, seed=0).empty
@@ -348,31 +235,29 @@ def rendered(orders):
 
 
 def test_the_text_names_the_models_of_a_space_from_the_highest_ratio_on():
-    ratios = {"s": {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}, "t": {"a": 1.25, "b": 2.0}}
-    text = rendered(order_rows(models_of(ratios)).assign(marks=""))
-    assert text.splitlines() == [
+    ratios = {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}
+    assert rendered(orders_of(s=ratios, t={"a": 1.25, "b": 2.0})).splitlines() == [
         "The paper's order in space s, by IS/|AS|: c 12.00 > a 8.00 > d 8.00 > b 5.00",
         "The paper's order in space t, by IS/|AS|: b 2.00 > a 1.25",
     ]
 
 
 def test_weak_translators_are_named_but_not_ranked_and_marks_are_explained():
-    orders = order_rows(models_of({"s": {"a": 8.0, "b": 5.0, "c": 12.0}})).assign(
-        marks=["", "weak translator", "in sample"]
-    )
+    orders = orders_of(["", "weak translator", "in sample"], s={"a": 8.0, "b": 5.0, "c": 12.0})
     assert rendered(orders).splitlines() == [
         "The paper's order in space s, by IS/|AS|: c# 12.00 > a 8.00; not ranked: b* 5.00",
         "  *: weak translator; #: in sample",
     ]
 
 
-@pytest.mark.parametrize("ratios", [{}, {"s": {"a": 2.0}}, {"s": {"a": None, "b": None}}])
-def test_where_fewer_than_two_models_can_be_ranked_there_is_no_order(ratios):
-    assert rendered(order_rows(models_of(ratios)).assign(marks="")) == ""
-
-
-def test_where_every_translator_is_weak_nothing_is_ranked():
-    assert (
-        rendered(order_rows(models_of({"s": {"a": 2.0, "b": 1.0}})).assign(marks="weak translator"))
-        == ""
-    )
+@pytest.mark.parametrize(
+    ("ratios", "marks"),
+    [
+        ({}, ""),
+        ({"s": {"a": 2.0}}, ""),
+        ({"s": {"a": None, "b": None}}, ""),
+        ({"s": {"a": 2.0, "b": 1.0}}, "weak translator"),
+    ],
+)
+def test_where_fewer_than_two_models_can_be_ranked_there_is_no_order(ratios, marks):
+    assert rendered(orders_of(marks, **ratios)) == ""

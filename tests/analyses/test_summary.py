@@ -17,6 +17,7 @@ from singflow.analyses.summary import (
     UNJUDGED,
     UNTOLD,
     ZERO,
+    Summary,
     add_verdicts,
     correlate_labels,
     render_text,
@@ -27,7 +28,7 @@ from singflow.analyses.summary import (
 )
 from singflow.config.registry import ModelEntry
 
-OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
+SETTINGS = Summary(resamples=300)
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
 TRANSLATOR = {
     "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False,
@@ -40,62 +41,38 @@ EVIDENCE = {
     "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.03, "blind_unique_r2": 0.001,
     "floor_is_deg": 4.6, "floor_is_sd": 0.1,
 }  # fmt: skip
-UNMEASURED = dict.fromkeys(
-    [
-        "unique_r2",
-        "unique_r2_low",
-        "unique_r2_high",
-        "p",
-        "turn_deg",
-        "turn_low_deg",
-        "turn_high_deg",
-        "detectable",
-        "blind_unique_r2",
-    ]
-)
-PROJECTOR = {
-    "null_dim": 280,
-    "rank": 1000,
-    "rule": "exact",
-    "weight_dtype": "float32",
-    "rank_stored": 1000,
-    "rank_float64": 1000,
-}
+MEASURED = {"n", "known_zero", "known_leak", "r2_words", "margin", "floor_is_deg", "floor_is_sd"}
+UNMEASURED = dict.fromkeys(EVIDENCE.keys() - MEASURED)  # without an interval of D
+PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32"}
+PROJECTOR |= {"rank_stored": 1000, "rank_float64": 1000}
 
 
 @pytest.fixture
 def scores():
     generator = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "image_id": np.arange(40),
-            "label": np.repeat(["a", "b"], [10, 30]),
-            "class_index": np.repeat([3, -1], 20),
-            "predicted_index": np.concatenate([np.full(15, 3), np.full(25, 9)]),
-            "is_deg": generator.gamma(8.0, size=40),
-            "as_deg": generator.normal(-0.5, 1.0, 40),
-            "null_energy": generator.uniform(0, 0.2, 40),
-            "logit_change": np.full(40, 1e-6),
-            "control_is_deg": generator.gamma(10.0, size=40),
-            "control_as_deg": generator.normal(0, 1, 40),
-            "as_contrast_deg": generator.normal(-0.3, 1.0, 40),
-            "matched_is_deg": generator.gamma(9.0, size=40),
-            "floor_is_deg": generator.gamma(6.0, size=40),
-            "conditional_is_deg": generator.gamma(7.0, size=40),
-        }
+    normal, gamma = generator.normal, generator.gamma
+    drawn = {
+        "is_deg": gamma(8.0, size=40),
+        "as_deg": normal(-0.5, 1.0, 40),
+        "null_energy": generator.uniform(0, 0.2, 40),
+        "control_is_deg": gamma(10.0, size=40),
+        "control_as_deg": normal(0, 1, 40),
+        "as_contrast_deg": normal(-0.3, 1.0, 40),
+    }
+    drawn |= {f"{name}_is_deg": gamma(8.0, size=40) for name in ("matched", "floor", "conditional")}
+    return pd.DataFrame(drawn).assign(
+        image_id=np.arange(40),
+        label=np.repeat(["a", "b"], [10, 30]),
+        class_index=np.repeat([3, -1], 20),
+        predicted_index=np.repeat([3, 9], [15, 25]),
+        logit_change=1e-6,
     )
 
 
-def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY, **options):
+def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     """The row of a model that differs from the usual one."""
-    return summarize_model(
-        scores,
-        PROJECTOR | dict(projector),
-        TRANSLATOR | dict(translator),
-        EVIDENCE | dict(evidence),
-        entry,
-        **OPTIONS | options,
-    )
+    reports = PROJECTOR | dict(projector), TRANSLATOR | dict(translator), EVIDENCE | dict(evidence)
+    return summarize_model(scores, *reports, entry, SETTINGS, top1_margin=10.0, seed=0)
 
 
 def text_of(scores, **rows):
@@ -115,72 +92,37 @@ def cells(text):
 
 def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_found(scores):
     row = summarized(scores)
-    size = scores["as_deg"].abs()
-    expected = {
-        "is_mean": scores["is_deg"].mean(),
-        "as_mean": scores["as_deg"].mean(),
-        "as_abs_mean": size.mean(),
-        "control_is_mean": scores["control_is_deg"].mean(),
-        "is_per_as": scores["is_deg"].mean() / size.mean(),
-        "is_per_control": scores["is_deg"].mean() / scores["control_is_deg"].mean(),
-        "is_per_matched": scores["is_deg"].mean() / scores["matched_is_deg"].mean(),
-        "conditional_is_mean": scores["conditional_is_deg"].mean(),
-        "as_contrast_mean": scores["as_contrast_deg"].mean(),
-        "floor_is_mean": 4.6,
-        "floor_is_sd": 0.1,
-        "n_images": 40,
-        "n_evidence": 640,
-        "n_per_dim": 0.5,
-        "top1": 15 / 20,
-        "max_logit_change": 1e-6,
-    } | {
-        name: value
-        for name, value in EVIDENCE.items()
-        if name not in ("n", "floor_is_deg", "floor_is_sd")
-    }
+    means = scores.assign(as_abs_deg=scores["as_deg"].abs()).mean(numeric_only=True)
+    names = ["is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is"]
+    names.append("as_contrast")
+    expected = {f"{name}_mean": means[f"{name}_deg"] for name in names}
+    for name, below in {"as": "as_abs", "control": "control_is", "matched": "matched_is"}.items():
+        expected[f"is_per_{name}"] = means["is_deg"] / means[f"{below}_deg"]
+    expected |= {"floor_is_mean": 4.6, "n_images": 40, "n_evidence": 640, "n_per_dim": 0.5}
+    expected |= {"top1": 15 / 20, "max_logit_change": 1e-6, "seed": 0}
+    expected |= {name: EVIDENCE[name] for name in EVIDENCE if name not in ("n", "floor_is_deg")}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    for name in (
-        "is",
-        "as",
-        "as_abs",
-        "control_is",
-        "control_as",
-        "conditional_is",
-        "matched_is",
-        "as_contrast",
-    ):
+    for name in names:
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
     within = scores.groupby("label")["is_deg"].var() * scores.groupby("label").size()
     half = 1.96 * math.sqrt(within.sum()) / 40
     assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
-    assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"] and row["seed"] == 0
-    assert (row["translator"], row["note"], row["intervals"], row["weights_id"]) == (
-        "good",
-        "",
-        "images",
-        ENTRY.id,
-    )
+    assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"]
+    assert [row[name] for name in ("translator", "note", "intervals")] == ["good", "", "images"]
+    assert row["weights_id"] == ENTRY.id
     assert json.loads(json.dumps(row, allow_nan=False)) == row  # for metrics.json
 
 
 def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(scores):
-    rare = np.array(
-        [0.01, 0.01, 0.01, 9.0]
-    )  # an interval about the mean that is wider than the mean
+    rare = np.array([0.01, 0.01, 0.01, 9.0])  # the interval about the mean is wider than the mean
     few = scores.iloc[:4].assign(
         is_deg=rare, as_deg=-rare, control_is_deg=rare, conditional_is_deg=rare, matched_is_deg=rare
     )
     sample = Sample.of(few["label"], "images")
     plain, _ = sample.interval(rare.mean(), sample.means(rare[:, None], 300, 0)[:, 0], 0.95)
     row = summarized(few)
-    assert (
-        plain < 0
-        and [
-            row[f"{name}_low"]
-            for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is")
-        ]
-        == [0.0] * 5
-    )
+    for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is"):
+        assert row[f"{name}_low"] == 0.0 > plain
     assert row["as_mean"] < 0 < row["as_high"] == pytest.approx(-plain)
 
 
@@ -190,50 +132,25 @@ def test_a_single_label_has_no_contrast(scores):
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
-    angles = [
-        "is_deg",
-        "as_deg",
-        "control_is_deg",
-        "control_as_deg",
-        "conditional_is_deg",
-        "matched_is_deg",
-    ]
-    row = summarized(
-        scores.assign(**dict.fromkeys(angles, 0.0)),
-        UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0},
-        (),
-        {"null_dim": 0},
-    )
-    assert [
-        row[name] for name in ("is_per_as", "is_per_control", "is_per_matched", "is_per_as_low")
-    ] == [None] * 4
-    assert (row["is_mean"], row["is_low"], row["is_high"]) == (
-        0.0,
-        0.0,
-        0.0,
-    ) and "no null space" in row["note"]
+    angles = ["is_deg", "as_deg", "control_is_deg", "conditional_is_deg", "matched_is_deg"]
+    nothing = UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}
+    zero = scores.assign(**dict.fromkeys(angles, 0.0))
+    row = summarized(zero, nothing, projector={"null_dim": 0})
+    ratios = ["is_per_as", "is_per_control", "is_per_matched", "is_per_as_low"]
+    assert [row[name] for name in ratios] == [None] * 4
+    assert [row["is_mean"], row["is_low"], row["is_high"]] == [0.0] * 3
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
-    assert (
-        "m: the head has no null space. The logits see every direction.\n" in text
-        and f"m: {row['note']}.\n" in text
-    )
+    assert "m: the head has no null space. The logits see every direction.\n" in text
+    assert "no null space" in row["note"] and f"m: {row['note']}.\n" in text
 
 
 # Verdicts
 
 
 LEVEL = 0.05
-CLEAR = {
-    "null_dim": 280,
-    "known_zero": False,
-    "known_leak": False,
-    "in_sample": False,
-    "validation_r2": 0.3,
-    "unique_r2_low": 0.03,
-    "p_holm": 0.01,
-    "detectable": 0.03,
-}
+CLEAR = {"null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False}
+CLEAR |= {"validation_r2": 0.3, "unique_r2_low": 0.03, "p_holm": 0.01, "detectable": 0.03}
 DOUBTFUL = CLEAR | {"p_holm": 0.06}
 LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
 
@@ -291,37 +208,18 @@ def test_the_score_is_never_asked():
             assert key in CLEAR
             return super().__getitem__(key)
 
-    assert (
-        verdict(
-            Asked(
-                CLEAR | LOW | {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}
-            ),
-            LEVEL,
-        )
-        == NOTHING
-    )
+    scored = {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}
+    assert verdict(Asked(CLEAR | LOW | scored), LEVEL) == NOTHING
 
 
 def judged(**p):
-    """Rows of one space with these p-values. Names that begin with zero or leak are controls."""
+    """Verdicts in one space on models with these p-values; zero and leak_ are controls."""
     rows = [
-        CLEAR
-        | {
-            "model": name,
-            "p": p_value,
-            "known_zero": name.startswith("zero"),
-            "known_leak": name.startswith("leak"),
-        }
+        CLEAR | {"model": name, "p": p_value, f"known_{name.partition('_')[0]}": True}
         for name, p_value in p.items()
     ]
     add_verdicts(rows, 0.95)
-    return {
-        row["model"]: (
-            row["p_holm"] if row["p_holm"] is None else pytest.approx(row["p_holm"]),
-            row["verdict"],
-        )
-        for row in rows
-    }
+    return {row["model"]: (pytest.approx(row["p_holm"]), row["verdict"]) for row in rows}
 
 
 def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_their_own():
@@ -333,7 +231,7 @@ def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_the
         "c": (0.9, TRACE),
         "leak_2": (0.06, MISSED),
     }
-    assert judged(a=0.02, zero=0.001, leak=0.04)["a"] == (0.02, MEANING)
+    assert judged(a=0.02, zero=0.001, leak_1=0.04)["a"] == (0.02, MEANING)
     assert judged(a=0.02, b=0.024) == {"a": (0.04, MEANING), "b": (0.04, MEANING)}
 
 
@@ -348,100 +246,40 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
     assert [row["p_holm"] for row in rows] == [0.03, None, None]
 
 
-@pytest.mark.parametrize(
-    ("expected", "changes", "words"),
-    [
-        (EMPTY, {}, "m: the head has no null space. The logits see every direction."),
-        (
-            ZERO,
-            {},
-            (
-                "m: known zero. The space is a function of this model's logits, "
-                "so its null space can hide nothing."
-            ),
-        ),
-        (
-            UNJUDGED,
-            {},
-            "m: no verdict, because the translator has seen the images that it translates.",
-        ),
-        (
-            MEANING,
-            {},
-            (
-                "m: the null space holds meaning that the logits do not tell: "
-                "6.2 % of the meaning, a turn of 9 degrees."
-            ),
-        ),
-        (
-            TRACE,
-            {"unique_r2": 0.004, "turn_deg": 2.4},
-            (
-                "m: a trace. The null space adds a little (0.4 % of the meaning, "
-                "a turn of 2 degrees), but not beyond the margin of 0.5 %."
-            ),
-        ),
-        (
-            NOTHING,
-            {"detectable": 0.03},
-            "m: nothing found. A leak of 3 % of the meaning would have been seen.",
-        ),
-        (
-            UNTOLD,
-            {"detectable": None},
-            (
-                "m: this study cannot tell. It would miss even a leak of 10 %, "
-                "or its translator explains nothing. Give it more images."
-            ),
-        ),
-        (
-            FOUND,
-            {},
-            "m: known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees.",
-        ),
-        (
-            MISSED,
-            {},
-            (
-                "m: known leak, missed. This study misses what is there, "
-                "so “nothing found” says little."
-            ),
-        ),
-    ],
-)
-@pytest.mark.parametrize("missing", [None, np.nan])
-def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(
-    expected, changes, words, missing
-):
-    row = (
-        EVIDENCE
-        | {
-            "model": "m",
-            "marks": "",
-            "unique_r2": 0.0617,
-            "validation_r2": 0.3,
-            "verdict": expected,
-        }
-        | changes
-    )
+SENTENCES = {
+    EMPTY: "the head has no null space. The logits see every direction.",
+    ZERO: "known zero. The space is a function of this model's logits, "
+    "so its null space can hide nothing.",
+    UNJUDGED: "no verdict, because the translator has seen the images that it translates.",
+    MEANING: "the null space holds meaning that the logits do not tell: "
+    "6.2 % of the meaning, a turn of 9 degrees.",
+    TRACE: "a trace. The null space adds a little (6.2 % of the meaning, "
+    "a turn of 9 degrees), but not beyond the margin of 0.5 %.",
+    NOTHING: "nothing found. A leak of 3 % of the meaning would have been seen.",
+    UNTOLD: "this study cannot tell. It would miss even a leak of 10 %, "
+    "or its translator explains nothing. Give it more images.",
+    FOUND: "known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees.",
+    MISSED: "known leak, missed. This study misses what is there, so “nothing found” says little.",
+}
+
+
+@pytest.mark.parametrize("expected", SENTENCES)
+@pytest.mark.parametrize("missing", [None, np.nan])  # of one row, and of a table of several models
+def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(expected, missing):
+    row = EVIDENCE | {"model": "m", "marks": "", "unique_r2": 0.0617, "verdict": expected}
     if expected in (EMPTY, UNTOLD):
-        row |= dict.fromkeys(
-            UNMEASURED, missing
-        )  # a table of several models has NaN where a row alone has None
-    assert verdict_sentence(row) == words
-    assert (
-        verdict_sentence(row | {"marks": "weak translator, known leak"})
-        == "m*+" + verdict_sentence(row)[1:]
-    )
+        row |= dict.fromkeys(UNMEASURED, missing)
+    assert verdict_sentence(row) == f"m: {SENTENCES[expected]}"
+    marks = {"marks": "weak translator, known leak"}
+    assert verdict_sentence(row | marks) == f"m*+: {SENTENCES[expected]}"
 
 
 @pytest.mark.parametrize("expected", [MEANING, TRACE, NOTHING, FOUND])
 def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected):
     doubt = " The blind check exceeds the margin, so imperfect words may explain this."
     row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
-    assert verdict_sentence(row | {"blind_unique_r2": 0.006}) == verdict_sentence(row) + doubt * (
-        expected in (MEANING, TRACE)
-    )
+    doubted = verdict_sentence(row) + doubt * (expected in (MEANING, TRACE))
+    assert verdict_sentence(row | {"blind_unique_r2": 0.006}) == doubted
     for silent in (0.005, -0.1, None, np.nan):
         assert verdict_sentence(row | {"blind_unique_r2": silent}) == verdict_sentence(row)
 
@@ -452,53 +290,37 @@ def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected
 def test_label_rows_are_the_moments_of_their_images(scores):
     table = summarize_labels(scores).set_index("label")
     mine = scores[scores["label"] == "a"]
-    assert list(table) == [
-        "n",
-        "is_deg_mean",
-        "is_deg_std",
-        "as_deg_mean",
-        "as_deg_std",
-        "as_abs_deg_mean",
-        "as_abs_deg_std",
-        "floor_is_deg_mean",
-    ]
-    assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
-    assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
-    assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
-    assert table.loc["a", "floor_is_deg_mean"] == pytest.approx(mine["floor_is_deg"].mean())
+    scored = [f"{score}_deg_{kind}" for score in ("is", "as", "as_abs") for kind in ("mean", "std")]
+    assert list(table) == ["n", *scored, "floor_is_deg_mean"] and list(table.index) == ["a", "b"]
+    expected = {
+        "n": 10,
+        "as_abs_deg_mean": mine["as_deg"].abs().mean(),
+        "is_deg_std": np.std(mine["is_deg"]),
+        "floor_is_deg_mean": mine["floor_is_deg"].mean(),
+    }
+    assert table.loc["a", list(expected)].to_dict() == pytest.approx(expected)
 
 
 def test_labels_of_two_models_are_correlated_within_each_space():
     generator = np.random.default_rng(1)
     sizes = {"a": generator.gamma(1.0, size=30)}
     sizes |= {"b": sizes["a"] ** 2, "c": generator.gamma(1.0, size=30)}
+    names = [f"l{i}" for i in range(30)]
     labels = pd.concat(
-        pd.DataFrame(
-            {
-                "space": s,
-                "model": m,
-                "label": [f"l{i}" for i in range(30)],
-                "as_abs_deg_mean": size if s == "s" else 1.0,
-            }
+        pd.DataFrame({"label": names, "as_abs_deg_mean": size if s == "s" else 1.0}).assign(
+            space=s, model=m
         )
         for s in "st"
         for m, size in sizes.items()
     )
     reliability = {(s, m): {"a": 0.9, "b": 0.4, "c": np.nan}[m] for s in "st" for m in "abc"}
-    table = correlate_labels(labels, reliability, 500, seed=0).set_index(
-        ["space", "model_a", "model_b"]
-    )
+    table = correlate_labels(labels, reliability, 500, seed=0)
+    table = table.set_index(["space", "model_a", "model_b"])
     assert len(table) == 6 and (table["n_labels"] == 30).all()
-    assert table.loc[("s", "a", "b"), "spearman"] == pytest.approx(1.0) and table.loc[
-        ("s", "a", "b"), "p_holm"
-    ] == pytest.approx(3 / 501)
-    assert (
-        abs(table.loc[("s", "a", "c"), "spearman"]) < 0.5 and table.loc[("s", "a", "c"), "p"] > 0.01
-    )
+    alike, apart = table.loc[("s", "a", "b")], table.loc[("s", "a", "c")]
+    assert [*alike[["spearman", "p_holm", "ceiling"]]] == pytest.approx([1.0, 3 / 501, 0.6])
+    assert abs(apart["spearman"]) < 0.5 and apart["p"] > 0.01 and np.isnan(apart["ceiling"])
     assert table.loc["t", "spearman"].isna().all()
-    assert table.loc[("s", "a", "b"), "ceiling"] == pytest.approx(0.6) and np.isnan(
-        table.loc[("s", "a", "c"), "ceiling"]
-    )
 
 
 def test_a_single_model_has_no_pair_to_correlate():
@@ -513,49 +335,18 @@ def test_a_single_model_has_no_pair_to_correlate():
 # The text that ends a run
 
 
-def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(  # noqa: E501
-    scores,
-):
+def test_the_table_of_a_space_its_sentences_and_the_meaning_of_its_columns(scores):
     row = summarized(scores.assign(is_deg=5.56))
     text = text_of(scores, m=row)
     assert text.startswith(
         "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\n"
         "Space s: does the null space "
     )
-    assert cells(text) == [
-        [
-            "model",
-            "null dim",
-            "n per dim",
-            "R2 (words)",
-            "IS",
-            "floor",
-            "D [95 %]",
-            "turn",
-            "detectable",
-            "verdict",
-        ],
-        [
-            "m",
-            "280",
-            "0.5",
-            "0.30 (0.40)",
-            "5.6",
-            "4.6",
-            "0.060 [0.030, 0.090]",
-            "9",
-            "3 %",
-            MEANING,
-        ],
-    ]
+    header = "model|null dim|n per dim|R2 (words)|IS|floor|D [95 %]|turn|detectable|verdict"
+    line = f"m|280|0.5|0.30 (0.40)|5.6|4.6|0.060 [0.030, 0.090]|9|3 %|{MEANING}"
+    assert cells(text) == [header.split("|"), line.split("|")]
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
-    assert (
-        text.count(
-            "m: the null space holds meaning that the logits do not tell: "
-            "6.0 % of the meaning, a turn of 9 degrees.\n"
-        )
-        == 1
-    )
+    assert text.count("6.0 % of the meaning, a turn of 9 degrees.\n") == 1
     explained = text.rpartition("degrees.\n\n")[2]
     for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
         assert explained.count(column) == 1
@@ -563,27 +354,12 @@ def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_a
 
 
 def test_what_is_not_known_is_a_dash_and_no_zero_has_a_minus(scores):
-    none = {
-        "unique_r2": -1e-4,
-        "unique_r2_low": -4e-4,
-        "unique_r2_high": 4e-4,
-        "p": 1.0,
-        "turn_deg": 0.0,
-        "detectable": None,
-    }
-    table = cells(
-        text_of(
-            scores,
-            a=summarized(scores, none | {"r2_words": None}),
-            b=summarized(scores, UNMEASURED),
-        )
-    )
-    assert table[1][6:] == ["0.000 [0.000, 0.000]", "0", "-", UNTOLD] and table[1][3] == "0.30 (-)"
+    none = {"unique_r2": -1e-4, "unique_r2_low": -4e-4, "unique_r2_high": 4e-4, "p": 1.0}
+    none |= {"turn_deg": 0.0, "detectable": None, "r2_words": None}
+    row = summarized(scores, none, {"validation_r2": -0.003})
+    table = cells(text_of(scores, a=row, b=summarized(scores, UNMEASURED)))
+    assert table[1][6:] == ["0.000 [0.000, 0.000]", "0", "-", UNTOLD] and table[1][3] == "0.00 (-)"
     assert table[2][6:] == ["-", "-", "-", UNTOLD]
-    assert (
-        cells(text_of(scores, m=summarized(scores, {}, {"validation_r2": -0.003})))[1][3]
-        == "0.00 (0.40)"
-    )
 
 
 @pytest.mark.parametrize(
@@ -600,40 +376,26 @@ def test_controls_stand_last_with_their_marks_and_are_explained(scores):
         "zero": summarized(scores, {"known_zero": True}, {"lambda_at_edge": True}),
         "a": summarized(scores),
     }
-    assert [rows[name]["marks"] for name in rows] == [
-        "known leak",
-        "",
-        "known zero, penalty at the edge",
-        "",
-    ]
+    marks = [row["marks"] for row in rows.values()]
+    assert marks == ["known leak", "", "known zero, penalty at the edge", ""]
     text = text_of(scores, **rows)
-    assert [(row[0], row[-1]) for row in cells(text)[1:]] == [
-        ("b", MEANING),
-        ("a", MEANING),
-        ("leak+", FOUND),
-        ("zero~^", ZERO),
-    ]
-    sentences = re.findall(
-        r"^([\w+~^]+): (?:the null|known)", text.partition("The paper's scores")[2], re.MULTILINE
-    )
+    verdicts = [(row[0], row[-1]) for row in cells(text)[1:]]
+    assert verdicts == [("b", MEANING), ("a", MEANING), ("leak+", FOUND), ("zero~^", ZERO)]
+    said = text.partition("The paper's scores")[2]
+    sentences = re.findall(r"^([\w+~^]+): (?:the null|known)", said, re.MULTILINE)
     assert sentences == ["b", "a", "leak+", "zero~^"]
-    assert (
-        "~ zero: known zero: the space is a function of its logits" in text
-        and "^ zero: the best penalty is at the edge" in text
-    )
+    assert "~ zero: known zero: the space is a function of its logits" in text
+    assert "^ zero: the best penalty is at the edge" in text
     assert "+ leak: known leak: its head keeps some classes" in text
 
 
 def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     row = summarized(scores, {}, {"in_sample": True, "folds": 0})
     text = text_of(scores, m=row)
-    assert (
-        row["marks"] == "in sample" and cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
-    )
-    assert (
-        "\nm#: no verdict, because the translator has seen" in text
-        and "# m: in sample: the translator has seen the images" in text
-    )
+    assert row["marks"] == "in sample"
+    assert cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
+    assert "\nm#: no verdict, because the translator has seen" in text
+    assert "# m: in sample: the translator has seen the images" in text
 
 
 @pytest.mark.parametrize(
@@ -647,15 +409,10 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
 def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(
     scores, rule, end
 ):
+    heads = {"a": (999, "float32"), "b": (1000, "float32"), "c": (990, "bfloat16")}
     rows = {
-        model: summarized(
-            scores, projector={"rule": rule, "weight_dtype": precision, "rank_stored": rank}
-        )
-        for model, rank, precision in (
-            ("a", 999, "float32"),
-            ("b", 1000, "float32"),
-            ("c", 990, "bfloat16"),
-        )
+        model: summarized(scores, projector={"rule": rule, "weight_dtype": t, "rank_stored": rank})
+        for model, (rank, t) in heads.items()
     }
     start = "Rank at the precision of the stored weights and at float64: "
     apart = (
@@ -669,9 +426,8 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_dir
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     text = text_of(scores, m=summarized(scores, {}, {"validation_r2": r2}))
-    assert (
-        (cells(text)[1][0] == "m*") == ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
-    )
+    assert ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
+    assert cells(text)[1][0] == "m" + "*" * weak
     assert cells(text)[1][-1] == (UNTOLD if r2 < 0 else MEANING)
 
 
@@ -682,45 +438,37 @@ def test_images_outside_the_classes_give_no_top1_and_no_alarm(scores):
 
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
-    rows = [
-        {"space": "s", "model": "m", **summarized(scores, {}, {"reference": given})}
-        for given in (None, "packaged")
-    ]
-    add_verdicts(rows, 0.95)
-    own, reference = (
-        render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2).partition("\n")[0]
-        for row in rows
-    )
-    assert ", 20 images held out; " in own
-    assert (
-        ", all out of sample: translators are fitted on 80 rows of the reference packaged; "
-        in reference
-    )
+    for reference, said in (
+        (None, "20 images held out"),
+        (
+            "packaged",
+            "all out of sample: translators are fitted on 80 rows of the reference packaged",
+        ),
+    ):
+        row = {"space": "s", "model": "m", **summarized(scores, {}, {"reference": reference})}
+        add_verdicts([row], 0.95)
+        text = render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2)
+        assert f", {said}; " in text.partition("\n")[0]
 
 
 @pytest.mark.parametrize(
-    ("reported", "weights", "low"),
-    [(70.0, "hub", False), (99.0, "hub", False), (99.0, "random", False), (None, "hub", False)],
+    ("reported", "weights", "right", "low"),
+    [
+        (70.0, "hub", 19, False),
+        (99.0, "hub", 19, False),
+        (99.0, "random", 19, False),
+        (None, "hub", 0, False),
+        (70.0, "hub", 0, True),
+        (70.0, "random", 0, False),
+    ],
 )
-def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
-    entry = ModelEntry(
-        source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported
-    )
-    close = scores.assign(
-        predicted_index=scores["class_index"].where(scores.index < 19, 9)
-    )  # 19 of the 20 known ones
-    assert summarized(close, entry=entry)["top1_low"] == low
-
-
-@pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
 def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(
-    scores, weights, low
+    scores, reported, weights, right, low
 ):
-    entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
-    text = text_of(scores, m=summarized(scores.assign(predicted_index=1), entry=entry))
-    assert (
-        ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text)
-        == low
-        == (cells(text)[1][0] == "m!")
-    )
+    entry = ENTRY.model_copy(update={"weights": weights, "reported_top1": reported})
+    predicted = scores["class_index"].where(scores.index < right, 9)  # of the 20 known ones
+    row = summarized(scores.assign(predicted_index=predicted), entry=entry)
+    text = text_of(scores, m=row)
+    alarm = f"! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported {reported or 0:g} %)"
+    assert row["top1_low"] == (alarm in text) == (cells(text)[1][0] == "m!") == low
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")

@@ -1,6 +1,5 @@
 """Random artifacts of a study that the page shows, and the page that write_report makes of them."""
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ from singflow.analyses.null_energy import summarize_null_energy
 from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows
 from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
 from singflow.analyses.summary import (
+    Summary,
     add_verdicts,
     correlate_labels,
     summarize_labels,
@@ -21,23 +21,18 @@ from singflow.analyses.summary import (
 )
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
-from singflow.artifacts.files import write_bytes, write_json
+from singflow.artifacts.catalog import FIGURES
+from singflow.artifacts.files import sha256_of, write_bytes, write_json
 from singflow.artifacts.tables import write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
 from singflow.figures.style import plt, save
-from tests import warm
 from tests.project import ROOT
+from tests.results import Results
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-FIGURES = [
-    "controls",
-    *(f"fig{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)),
-    "rank_curves",
-    "head_extensions",
-]
-SETTINGS = {"resamples": 50, "confidence": 0.95, "seed": 0}
+SETTINGS = Summary(resamples=100, confidence=0.95, min_r2=0.2)
 
 
 def flat(number: int) -> Image.Image:
@@ -77,130 +72,85 @@ def write_study(
     `extras`: whether tables of extras have rows.
     """
     generator, results = np.random.default_rng(0), folder / "results"
-    hashes = []
-    for number in range(n):
-        path = folder / f"photos/{number:05d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        photo(number).save(path, compress_level=1)
-        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    place = Results(results).path
+    numbers, hashes, paths = np.arange(n), [], [f"photos/{number:05d}.png" for number in range(n)]
+    for number, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(folder / path, compress_level=1)
+        hashes.append(sha256_of(folder / path))
     manifest = pd.DataFrame(
         {
-            "image_id": np.arange(n),
-            "path": [f"photos/{number:05d}.png" for number in range(n)],
-            "label": [labels[number % len(labels)] for number in range(n)],
-            "class_index": -1,
-            "prompt": "",
-            "split": ["validation" if number % 4 == 0 else "train" for number in range(n)],
-            "width": 60,
-            "height": 60,
-            "sha256": hashes,
-            "fold": np.arange(n, dtype=np.int32) % 4,
+            "image_id": numbers, "path": paths, "class_index": -1, "prompt": "", "width": 60,
+            "label": [labels[number % len(labels)] for number in numbers], "height": 60,
+            "split": ["train" if number % 4 else "validation" for number in numbers],
+            "sha256": hashes, "fold": numbers.astype(np.int32) % 4,
         }
-    )
-    write_parquet(results / "data/manifest.parquet", manifest)
-    write_bytes(
-        results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode()
-    )
+    )  # fmt: skip
+    write_parquet(place("manifest"), manifest)
+    write_bytes(place("rejected"), f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
     entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
     rows, by_label, excess, pairs, reliability = [], [], [], [], {}
+    two = np.eye(2, dtype=np.float32)
     for model in models:
-        write_json(results / f"registry/models/{model}.json", entry.model_dump())
-        write_tensors(
-            results / f"features/{model}/head.safetensors",
-            {"weight": np.eye(2, dtype=np.float32)},
-            facts(class_names=[HOSTILE, "b"]),
-        )
+        write_json(place("model_entry", model=model), entry.model_dump())
+        made = facts(class_names=[HOSTILE, "b"])
+        write_tensors(place("head", model=model), {"weight": two}, made)
     for space in spaces:
-        conse = {
-            "source": "conse",
-            "dim": 8,
-            "text": "package:x",
-            "classifier": entry.model_dump(),
-            "temperature": 2.0,
-            "top": 10,
-        }
-        write_json(results / f"registry/spaces/{space}.json", conse)
-        write_tensors(
-            results / f"embeddings/{space}/shard-00000.safetensors",
-            {"embeddings": np.eye(2, dtype=np.float32)},
-            facts(),
-        )
+        conse = {"source": "conse", "dim": 8, "text": "package:x", "temperature": 2.0, "top": 10}
+        conse["classifier"] = entry.model_dump()
+        write_json(place("space_entry", space=space), conse)
+        write_tensors(place("embeddings", space=space), {"embeddings": two}, facts())
         mine, reports = [], {}
-        for place, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
-            scale = (1 + place) * (null_dim > 0)
+        for number, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
+            scale = (1 + number) * (null_dim > 0)
+            uniform, normal = generator.uniform, generator.normal
             drawn = pd.DataFrame(
                 {
-                    "image_id": np.arange(n),
-                    "label": manifest["label"],
-                    "class_index": -1,
-                    "predicted_index": np.arange(n) % 2,
-                    "is_deg": scale * generator.uniform(4, 9, n),
-                    "as_deg": scale * generator.normal(0, 1, n),
-                    "angle_original_deg": generator.uniform(40, 60, n),
-                    "angle_equivalent_deg": generator.uniform(40, 60, n),
-                    "null_energy": 0.1,
-                    "logit_change": 1e-7,
-                    "control_is_deg": generator.uniform(8, 12, n),
-                    "control_as_deg": generator.normal(0, 2, n),
-                    "fold": np.arange(n) % 5,
-                    "as_contrast_deg": scale * generator.normal(0, 1, n)
-                    if len(labels) > 1
-                    else np.nan,
-                    "matched_is_deg": generator.uniform(6, 9, n),
-                    "matched_as_deg": generator.normal(0, 2, n),
-                    "conditional_is_deg": scale * generator.uniform(3, 8, n),
-                    "conditional_as_deg": scale * generator.normal(0, 1, n),
-                    "floor_is_deg": scale * generator.uniform(3, 5, n),
+                    "image_id": numbers, "label": manifest["label"], "class_index": -1,
+                    "predicted_index": numbers % 2, "fold": numbers % 5,
+                    "null_energy": 0.1, "logit_change": 1e-7,
+                    "is_deg": scale * uniform(4, 9, n), "as_deg": scale * normal(0, 1, n),
+                    "angle_original_deg": uniform(40, 60, n),
+                    "angle_equivalent_deg": uniform(40, 60, n),
+                    "control_is_deg": uniform(8, 12, n), "control_as_deg": normal(0, 2, n),
+                    "as_contrast_deg": scale * normal(0, 1, n) if len(labels) > 1 else np.nan,
+                    "matched_is_deg": uniform(6, 9, n), "matched_as_deg": normal(0, 2, n),
+                    "conditional_is_deg": scale * uniform(3, 8, n),
+                    "conditional_as_deg": scale * normal(0, 1, n),
+                    "floor_is_deg": scale * uniform(3, 5, n),
                 }
-            )
-            write_parquet(results / f"scores/{space}/{model}.parquet", drawn)
-            near = (np.arange(n) + 1) % n if n > 1 else np.array([-1])
-            angles = np.where(near < 0, np.nan, 30.0)
-            after = np.where(np.arange(n) == 0, -1, (near + 1) % n)
-            write_parquet(
-                results / f"neighbours/{space}/{model}.parquet",
-                pd.DataFrame(
-                    {
-                        "image_id": np.arange(n),
-                        "original_id": near,
-                        "original_deg": angles,
-                        "equivalent_id": after,
-                        "equivalent_deg": np.where(after < 0, np.nan, 41.5),
-                    }
-                ),
-            )
+            )  # fmt: skip
+            write_parquet(place("scores", space=space, model=model), drawn)
+            near = (numbers + 1) % n if n > 1 else np.array([-1])
+            after = np.where(numbers == 0, -1, (near + 1) % n)
+            columns = {"image_id": numbers, "original_id": near, "equivalent_id": after}
+            columns["original_deg"] = np.where(near < 0, np.nan, 30.0)
+            columns["equivalent_deg"] = np.where(after < 0, np.nan, 41.5)
+            write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
             projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
-            d = found[place] if null_dim else None
-            reports[model] = evidence(d, n, kinds[place])
+            d = found[number] if null_dim else None
+            reports[model] = evidence(d, n, kinds[number])
             translator = {
-                "alpha": 1.0,
-                "folds": 4,
-                "reference": None,
-                "in_sample": False,
-                "lambda": 1.0,
-                "lambda_at_edge": False,
-                "validation_cosine": 0.7,
-                "baseline_cosine": 0.5,
-                "validation_r2": r2,
-                "n_train": n,
-                "n_validation": 6,
-            }
+                "alpha": 1.0, "folds": 4, "reference": None, "in_sample": False, "lambda": 1.0,
+                "lambda_at_edge": False, "validation_cosine": 0.7, "baseline_cosine": 0.5,
+                "validation_r2": r2, "n_train": n, "n_validation": 6,
+            }  # fmt: skip
             row = summarize_model(
                 drawn,
                 projector,
                 translator,
                 reports[model],
                 entry,
-                min_r2=0.2,
+                SETTINGS,
                 top1_margin=10.0,
-                **SETTINGS,
+                seed=0,
             )
             named = dict.fromkeys(
                 ("label", "translated", "equivalent", "embedding"), drawn["label"]
             )
             row |= summarize_zero_shot(pd.DataFrame(named)) | summarize_null_energy(
-                drawn, null_dim, [], [], SETTINGS["confidence"]
+                drawn, null_dim, [], [], SETTINGS.confidence
             )
             mine.append({"space": space, "model": model, **row})
             reliability[space, model] = split_half_reliability(
@@ -209,36 +159,27 @@ def write_study(
             by_label.append(summarize_labels(drawn).assign(space=space, model=model))
             if null_dim:
                 control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
-                parts = [
-                    ("null", drawn["is_deg"], drawn["as_deg"].abs()),
-                    ("random", *control),
-                    ("row", *control),
-                ]
-                case = {"image_id": np.arange(n), "dimension": null_dim, "as_deg": 0.0}
+                own = drawn["is_deg"], drawn["as_deg"].abs()
+                parts = {"null": own, "random": control, "row": control}
+                case = {"image_id": numbers, "dimension": null_dim, "as_deg": 0.0}
                 removed = pd.concat(
                     pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size})
-                    for name, turn, size in parts
+                    for name, (turn, size) in parts.items()
                 )
-                spread = {
-                    "dimension": null_dim,
-                    "draws": 5,
-                    "stable": True,
-                    "is_deg_spread": 0.1,
-                    "as_abs_deg_spread": 0.1,
-                }
-                cases = [{"subspace": name, **spread} for name, *_ in parts]
-                beyond = excess_rows(
-                    removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS
-                )
+                spread = {"dimension": null_dim, "draws": 5, "stable": True}
+                spread |= {"is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+                cases = [{"subspace": name, **spread} for name in parts]
+                sample = Sample(strata_of(manifest["label"]))
+                beyond = excess_rows(removed, cases, null_dim, sample, SETTINGS, seed=0)
                 excess += [{"space": space, "model": model, **result} for result in beyond]
-        add_verdicts(mine, SETTINGS["confidence"])
+        add_verdicts(mine, SETTINGS.confidence)
         rows += mine
         tested = {
             model: report
             for model, report in reports.items()
             if not (report["known_zero"] or report["known_leak"])
         }
-        pairs.append(pair_rows(tested, SETTINGS["confidence"]).assign(space=space))
+        pairs.append(pair_rows(tested, SETTINGS.confidence).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
     orders = order_rows(summary[(summary["null_dim"] > 0) & ~is_control(summary)])
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
@@ -254,96 +195,53 @@ def write_study(
         "order_agreement": agreement_rows(orders, pd.Series(dtype=float), "s", 99, 0),
         "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
         "concepts": some.assign(
-            label=labels[0],
-            kind="strongest",
-            place=1,
-            concept=HOSTILE,
-            n=3,
-            angle_mean_deg=70.0,
-            contrast_deg=1.0,
-            as_mean_deg=1.0,
-            as_abs_mean_deg=1.0,
+            label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3, angle_mean_deg=70.0,
+            contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0,
         ),
         "spurious": some.assign(
             label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, contrast_deg=0.1
         ),
         "angle_ladder": some.assign(
-            path="photos/00000.png",
-            label=labels[0],
-            text="an image of a jellyfish",
-            target_is_deg=4.0,
-            is_deg=4.0,
-            as_text_deg=2.0,
-            as_label_deg=0.5,
-            logit_change=0.0,
+            path="photos/00000.png", label=labels[0], text="an image of a jellyfish",
+            target_is_deg=4.0, is_deg=4.0, as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0,
         ),
         "steering": some.assign(
-            prompt="an image of a jellyfish",
-            target_is_deg=5.0,
-            n=n,
-            n_reachable=n,
-            as_target_mean_deg=3.0,
-            as_target_std_deg=0.1,
-            logit_change_max=0.0,
-            note="",
+            prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n,
+            as_target_mean_deg=3.0, as_target_std_deg=0.1, logit_change_max=0.0, note="",
         ),
         "translators": some.assign(
-            kind="linear",
-            loss="ridge",
-            validation_cosine=0.7,
-            validation_mse=0.1,
-            validation_r2=r2,
-            n=6,
+            kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1,
+            validation_r2=r2, n=6,
         ),
         "probes": summary[["space", "model"]].assign(
-            classifier="logistic",
-            n=9,
-            accuracy_principal=0.5 if extras else np.nan,
-            accuracy_translated=np.nan,
-            chance=0.2,
-            note="",
-            pearson=np.nan,
-            pearson_n=len(models),
+            classifier="logistic", n=9, accuracy_principal=0.5 if extras else np.nan, chance=0.2,
+            accuracy_translated=np.nan, note="", pearson=np.nan, pearson_n=len(models),
         ),
         "head_extensions": summary[
             ["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]
         ],
         "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, n=n, is_mean_deg=5.0),
-        "null_validation": pd.DataFrame(
-            {
-                "model": models,
-                "perturbation": "null",
-                "n": n,
-                "logit_change_mean": 0.0,
-                "top1_changed_share": 0.0,
-                "note": "",
-            }
+        "null_validation": pd.DataFrame({"model": models, "perturbation": "null"}).assign(
+            n=n, logit_change_mean=0.0, top1_changed_share=0.0, note=""
         ),
-    }
+    }  # fmt: skip
     for name, frame in tables.items():
-        write_table(results / f"tables/{name}.csv", frame)
+        write_table(place(f"tables/{name}.csv"), frame)
     for name in FIGURES:
-        write_bytes(results / f"figures/{name}.png", drawing())
+        write_bytes(place(f"figures/{name}.png"), drawing())
 
 
 def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
     """The report of the test for D (None: no null space), with an interval of D +- 0.01."""
-    low, high = (None, None) if d is None else (d - 0.01, d + 0.01)
-    without = [] if d is None else [d + 0.003, d, d, d - 0.003]
-    size = {
-        "unique_r2": d,
-        "unique_r2_low": low,
-        "unique_r2_high": high,
-        "unique_r2_without": without,
-    }
+    found = None if d is None else {"": d, "_low": d - 0.01, "_high": d + 0.01}
+    sizes = {f"unique_r2{end}": found and found[end] for end in ("", "_low", "_high")}
     turns = {
-        f"turn{end}_deg": None if d is None else max(value, 0.0) * 200
-        for end, value in (("", d), ("_low", low), ("_high", high))
+        f"turn{end}_deg": found and max(found[end], 0.0) * 200 for end in ("", "_low", "_high")
     }
-    return size | turns | {
-        "n": n, "r2_words": 0.9, "margin": 0.005,
-        "p": None if d is None else 0.5 if d < 0.01 else 0.001, "floor_is_deg": 4.0,
-        "floor_is_sd": 0.1, "detectable": None if d is None else 0.03,
+    return sizes | turns | {
+        "unique_r2_without": [] if d is None else [d + 0.003, d, d, d - 0.003], "n": n,
+        "p": None if d is None else 0.5 if d < 0.01 else 0.001, "r2_words": 0.9, "margin": 0.005,
+        "floor_is_deg": 4.0, "floor_is_sd": 0.1, "detectable": None if d is None else 0.03,
         "blind_unique_r2": None if d is None else 0.001, "known_zero": kind == "known_zero",
         "known_leak": kind == "known_leak",
     }  # fmt: skip
@@ -361,19 +259,14 @@ def write_page(
     max_images: int = 100,
 ) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
-    params = (
-        (ROOT / "params.yaml")
-        .read_text(encoding="utf-8")
-        .replace("  root: . ", f"  root: {folder} ")
-    )
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    params = params.replace("  root: . ", f"  root: {folder} ")
     (folder / "results/params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
-        "results": [folder / "results"], "models": models, "spaces": spaces,
-        "max_images": [max_images], "classes": ["config/vocab/imagenet_1k.csv"],
-        "source": ["table"], "root": [folder], "max_pixels": [10**8], "confidence": [0.95],
-        "min_r2": [0.2], "seed": [0], "threads": [2], "log": [folder / "report.log"],
+        "models": [*models], "spaces": [*spaces], "max_images": max_images, "min_r2": 0.2,
+        "classes": "config/vocab/imagenet_1k.csv", "source": "table", "root": folder, "threads": 2,
+        "max_pixels": 10**8, "confidence": 0.95, "log": folder / "report.log", "seed": 0,
     }  # fmt: skip
-    words = [word for name, values in flags.items() for word in [f"--{name}", *values]]
-    done = warm.run(ROOT / "scripts/write_report.py", *words, cwd=ROOT)
+    done = Results(folder / "results").start("write_report", ROOT, **flags)
     assert done.returncode == 0, done.stderr[-3000:]
     return (folder / "results/report.html").read_text(encoding="utf-8")

@@ -78,12 +78,8 @@ def summed_scores(
     original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray
 ) -> np.ndarray:
     """Sum of the AS over all texts for every image: (N,) in degrees, float64."""
-    return np.concatenate(
-        [
-            score.sum(axis=1, dtype=np.float64)
-            for _, _, score in scores_of(original, equivalent, texts)
-        ]
-    )
+    blocks = scores_of(original, equivalent, texts)
+    return np.concatenate([score.sum(axis=1, dtype=np.float64) for _, _, score in blocks])
 
 
 def scan_block(
@@ -119,21 +115,15 @@ def scan_block(
     Equations 5 and 7 of the paper.
     """
     stops = np.cumsum(n)
-    sums, cross, shared = (
-        np.zeros((5, len(n), len(texts))),
-        np.zeros((len(n), len(texts))),
-        np.zeros((2, len(n), 1)),
-    )
+    sums, cross = np.zeros((5, len(n), len(texts))), np.zeros((len(n), len(texts)))
+    shared = np.zeros((2, len(n), 1))
     for start, angle, score in scores_of(original, equivalent, texts):
-        together = (
-            score.mean(axis=1, dtype=np.float64)
-            if common is None
-            else common[start : start + CHUNK]
-        )
-        for label in range(
-            np.searchsorted(stops, start, side="right"),
-            np.searchsorted(stops, start + len(angle)) + 1,
-        ):
+        if common is None:
+            together = score.mean(axis=1, dtype=np.float64)
+        else:
+            together = common[start : start + CHUNK]
+        first = np.searchsorted(stops, start, side="right")
+        for label in range(first, np.searchsorted(stops, start + len(angle)) + 1):
             mine = slice(max(stops[label] - n[label] - start, 0), stops[label] - start)
             a, s = angle[mine].astype(np.float64), score[mine].astype(np.float64)
             sums[:, label] += [values.sum(axis=0) for values in (a, a * a, s, s * s, np.abs(s))]
@@ -141,18 +131,12 @@ def scan_block(
             shared[:, label, 0] += [together[mine].sum(), together[mine] @ together[mine]]
     for total in (sums, cross, shared):
         total /= n[:, None]
-    contrast = np.sqrt(
-        np.maximum(sums[3] - 2 * cross + shared[1] - (sums[2] - shared[0]) ** 2, 0.0)
-    )
+    spread = sums[3] - 2 * cross + shared[1] - (sums[2] - shared[0]) ** 2
+    contrast_std = np.sqrt(np.maximum(spread, 0.0))
     for mean, squares in (sums[0:2], sums[2:4]):
         np.sqrt(np.maximum(squares - mean**2, 0.0), out=squares)
-    return dict(
-        zip(
-            ("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"),
-            (*sums, contrast),
-            strict=True,
-        )
-    )
+    names = "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"
+    return dict(zip(names, (*sums, contrast_std), strict=True))
 
 
 def contrast(scan: pd.DataFrame) -> pd.Series:
@@ -168,15 +152,12 @@ def block_table(
     labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """One row per label and concept, first label first: n, and one column for each moment."""
+    label, concept = np.divmod(np.arange(len(labels) * len(concepts)), len(concepts))
     return pd.DataFrame(
         {
-            "label": pd.Categorical.from_codes(
-                np.repeat(np.arange(len(labels)), len(concepts)), pd.Index(labels)
-            ),
-            "concept": pd.Categorical.from_codes(
-                np.tile(np.arange(len(concepts)), len(labels)), pd.Index(concepts)
-            ),
-            "n": np.repeat(n, len(concepts)),
+            "label": pd.Categorical.from_codes(label, pd.Index(labels)),
+            "concept": pd.Categorical.from_codes(concept, pd.Index(concepts)),
+            "n": n[label],
             **{name: values.ravel() for name, values in moments.items()},
         }
     )
@@ -220,9 +201,8 @@ def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
         rest[strongest] = np.inf
         for kind, chosen in (("strongest", strongest), ("weakest", lowest(rest, weak))):
             rows += [(label, concept, kind, place) for place, concept in enumerate(chosen, start=1)]
-    return pd.DataFrame(rows, columns=["label", "concept", "kind", "place"]).astype(
-        {"label": int, "concept": int}
-    )
+    table = pd.DataFrame(rows, columns=["label", "concept", "kind", "place"])
+    return table.astype({"label": int, "concept": int})
 
 
 def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
@@ -257,26 +237,15 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     rows = []
     several = len(scan.labels) > 1
     average = scan.angle.mean(axis=0, dtype=np.float64)
-    for label, (name, angle, size) in enumerate(
-        zip(scan.labels, scan.angle, np.abs(scan.contrast), strict=True)
-    ):
+    for label, (angle, size) in enumerate(zip(scan.angle, np.abs(scan.contrast), strict=True)):
         median = np.median(size)
         for place, concept in enumerate(lowest(angle, nearest), start=1):
             lift = average[concept] - angle[concept] if several else np.nan
-            if (
-                median > 0
-                and size[concept] <= median
-                and not lift <= 0
-                and not mentions(scan.concepts[concept], name)
-            ):
+            still = median > 0 and size[concept] <= median and not lift <= 0
+            if still and not mentions(scan.concepts[concept], scan.labels[label]):
                 rows.append((label, concept, place, lift, median))
-    types = {
-        "label": int,
-        "concept": int,
-        "place": int,
-        "lift_deg": float,
-        "contrast_abs_median_deg": float,
-    }
+    types: dict[str, type] = dict.fromkeys(["label", "concept", "place"], int)
+    types |= dict.fromkeys(["lift_deg", "contrast_abs_median_deg"], float)
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
@@ -311,9 +280,7 @@ def with_intervals(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.Dat
     The intervals of the contrast hold together over all labels and concepts of the scan, because
     rows may be picked for standing out. `confidence` is their joint coverage.
     """
-    score, spread, n = (
-        cells[name].to_numpy(np.float64) for name in ("as_mean", "contrast_std", "n")
-    )
+    score, spread, n = cells[["as_mean", "contrast_std", "n"]].to_numpy(np.float64).T
     middle = score - scan.common[pd.Index(scan.labels).get_indexer(pd.Index(cells["label"]))]
     low, high = t_interval(middle, spread, n, confidence, scan.contrast.size)
     return pd.DataFrame(

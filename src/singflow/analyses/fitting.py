@@ -29,27 +29,10 @@ def fit_translators(
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
     """Fit a translator for each fold and one for all training images, with one validated penalty.
 
-    Parameters
-    ----------
-    images : Paired
-        The training images.
-    folds, lambdas
-        translator.folds and translator.lambdas of a study. With 0 folds and no reference, there is
-        one translator only.
-
-    Returns
-    -------
-    translators : CrossFitted
-        In float64.
-    means : list of ndarray (m,)
-        Mean embedding of the rows of each fit: the baseline of its R2.
-    facts : dict
-        Chosen penalty and curve of errors, for translators/<space>/<model>/linear.json.
-
-    Raises
-    ------
-    InputError
-        When all features are alike, and as Paired.split() and cross_validate() do.
+    With 0 folds and no reference, there is one translator only. The translators are in float64;
+    beside them stand the mean embedding (m,) of the rows of each fit, which is the baseline of its
+    R2, and the penalty and its curve of errors, for translators/<space>/<model>/linear.json.
+    Raises InputError if all features are alike, and as Paired.split() and cross_validate() do.
     """
     sums = GroupSums(images.split(folds))
     axes = row_span(images.features_alone())
@@ -60,39 +43,28 @@ def fit_translators(
         sums.update(features, embeddings, shard["image_id"], shard["view"])
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
-    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [
-        sums.of(sums.split.whole)
-    ]
+    fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
+    made = [sums.of(groups) for groups in [*fits, sums.split.whole]]
     maps = tuple(ridge(statistics, best) for statistics in made)
     if axes is not None:
         maps = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in maps)
-    (alpha,) = penalties(made[WHOLE], [best])
-    dim = len(maps[WHOLE].bias)
+    alphas, dim = penalties(made[WHOLE], lambdas), len(maps[WHOLE].bias)
     errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
-    curve = zip(
-        lambdas,
-        penalties(made[WHOLE], lambdas),
-        errors.tolist(),
-        validation.r2.tolist(),
-        strict=True,
-    )
+    columns = lambdas, alphas, errors.tolist(), validation.r2.tolist()
+    names = "lambda", "alpha", "validation_mse", "validation_r2"
     facts = {
-        "alpha": alpha,
+        "alpha": alphas[validation.best],
         "lambda": best,
         "lambda_at_edge": validation.at_edge,
         "lambdas_within_one_error": validation.within_one_error,
         "n_train": made[WHOLE].n,
         "alpha_curve": [
-            dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), point, strict=True))
-            for point in curve
+            dict(zip(names, point, strict=True)) for point in zip(*columns, strict=True)
         ],
     }
     map_index = sums.split.map_index
-    return (
-        CrossFitted(maps, map_index, map_index),
-        [statistics.embedding_mean for statistics in made],
-        facts,
-    )
+    means = [statistics.embedding_mean for statistics in made]
+    return CrossFitted(maps, map_index, map_index), means, facts
 
 
 @dataclass
@@ -104,12 +76,11 @@ class FitQuality:
 
     def facts(self, name: str, dim: int) -> dict[str, float]:
         """Cosine, mean squared error and R2, with names that begin with `name`."""
-        figures = {
-            "cosine": self.agreement.cosine,
-            "mse": self.agreement.mse(dim),
-            "r2": self.agreement.r2(self.baseline),
+        return {
+            f"{name}_cosine": self.agreement.cosine,
+            f"{name}_mse": self.agreement.mse(dim),
+            f"{name}_r2": self.agreement.r2(self.baseline),
         }
-        return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
 def fit_quality(
@@ -124,10 +95,8 @@ def fit_quality(
         for judgement, wanted in zip(judgements, chosen, strict=True):
             rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
             for map_index, mine in translators.parts(shard["image_id"][rows]):
-                features, target = (
-                    shard["features"][rows[mine]].astype(np.float64),
-                    embeddings[rows[mine]],
-                )
+                features = shard["features"][rows[mine]].astype(np.float64)
+                target = embeddings[rows[mine]]
                 judgement.agreement.update(translators.maps[map_index](features), target)
                 judgement.baseline.update(np.broadcast_to(means[map_index], target.shape), target)
     return judgements

@@ -7,7 +7,7 @@ image. The coordinates (a, b) stay, and the translator is refitted to z*.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,19 +52,15 @@ class SplitHead:
 
         The logits are those of the principal component alone, whatever the rank rule.
         """
-        coordinates = features @ self._axes
-        a, b = np.split(coordinates, [self.principal.shape[1]], axis=1)
-        return Block(
-            a, b, features @ self.weight.T + self.bias - b @ self._unseen, embeddings, fold
-        )
+        axes, unseen = self._maps
+        a, b = np.split(features @ axes, [self.principal.shape[1]], axis=1)
+        logits = features @ self.weight.T + self.bias - b @ unseen
+        return Block(a, b, logits, embeddings, fold)
 
     @cached_property
-    def _axes(self) -> np.ndarray:
-        return np.hstack([self.principal, self.null]).astype(np.float32)
-
-    @cached_property
-    def _unseen(self) -> np.ndarray:
-        return (self.weight @ self.null).astype(np.float32).T
+    def _maps(self) -> tuple[np.ndarray, np.ndarray]:
+        axes = np.hstack([self.principal, self.null]).astype(np.float32)
+        return axes, (self.weight @ self.null).astype(np.float32).T
 
 
 def whole_images(images: Paired, head: SplitHead) -> Iterator[Block]:
@@ -117,7 +113,7 @@ class Rows:
                 f"{images.features}: holds {len(view)} rows, not {views} of each of "
                 f"{len(images.manifest)} images: remove it and run the workflow again"
             )
-        wanted = np.ones(len(view), dtype=bool) if sums is not None else view == 0
+        wanted = (view == 0) | (sums is not None)
         directions, rank = axes
         m, start, origin = len(words.offset), 0, np.zeros(directions.shape[1])
         files = [Scratch(folder, int(wanted.sum()), width) for width in (len(origin), m, m)]
@@ -185,58 +181,30 @@ class Refits:
         lambdas: list[float],
         threads: int | None,
     ) -> "Refits":
-        """Prepare the fits that score the images.
+        """Prepare the fits that score the images, with the penalty of the translator.
 
-        Parameters
-        ----------
-        rows : Rows
-            The training rows.
-        sums : GroupSums
-            Over coordinates and embeddings of these rows.
-        map_index : ndarray of int (n,)
-            As in Refits.
-        penalty : float
-            Of the translator.
-        lambdas : list of float
-            Penalties tried for the prediction of null coordinates from principal ones.
-        threads : int or None
-            As in map_apart().
-
-        Returns
-        -------
-        Refits
-            Fits for the places that are needed.
+        sums: over coordinates and embeddings of the training rows. lambdas: penalties tried for the
+        prediction of null coordinates from principal ones. threads: as in map_apart().
         """
         between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
         best = lambdas[cross_validate(between, lambdas, threads).best]
-        numbered = enumerate(groups for groups, _ in sums.split.fits)
-        crossed = dict(numbered) if sums.split.crossed else {}
-        used = {
-            number: groups
-            for number, groups in (crossed | {WHOLE: sums.split.whole}).items()
-            if (map_index == number).any()
-        }
+        fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
+        numbered = dict(enumerate(fits)) | {WHOLE: sums.split.whole}
+        needed = {number: numbered[number] for number in numbered if number in map_index}
 
         def fit(groups: list[int]) -> Fit:
-            made, predicting = sums.of(groups), between.of(groups)
-            inverse = made.inverse(*penalties(made, [penalty])).astype(np.float32)
-            return Fit(groups, inverse, made.feature_mean, made.n, ridge(predicting, best))
+            own, predictor = sums.of(groups), ridge(between.of(groups), best)
+            inverse = own.inverse(*penalties(own, [penalty])).astype(np.float32)
+            return Fit(groups, inverse, own.feature_mean, own.n, predictor)
 
-        fits = dict(zip(used, map_apart(fit, used.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, map_index, fits)
+        made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
+        return cls(rows, sums.split.groups, map_index, made)
 
     def translators(self, signs: np.ndarray | None = None) -> dict[int, Refitted]:
         """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
 
-        Parameters
-        ----------
-        signs : ndarray (n,), or None
-            1 or -1 for every training image; None for the embeddings themselves.
-
-        Returns
-        -------
-        dict of Refitted
-            By the index of its map.
+        signs: (n,), 1 or -1 for every training image; None for the embeddings themselves. Refitted
+        translators are given by the index of their map.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -269,19 +237,7 @@ class Refits:
     ) -> Iterator[Result]:
         """What `use` makes of translators for which the null component carries no information.
 
-        Parameters
-        ----------
-        use : callable
-            Takes the translators of one draw, by the index of its map.
-        draws, seed : int
-            Number and seed of the draws of random signs.
-        threads : int or None
-            As in map_apart().
-
-        Yields
-        ------
-        Any
-            One result for each draw.
+        `use` takes the translators of one draw of random signs. threads: as in map_apart().
         """
 
         def one(draw: int) -> Result:
@@ -300,21 +256,9 @@ class Refits:
     ) -> tuple[np.ndarray, ...]:
         """IS (and AS, with texts) of view 0 of images after null removal or conditional removal.
 
-        Parameters
-        ----------
-        scored : Rows
-            Images that are scored.
-        translators : dict of Refitted
-            By the index of its map.
-        texts : ndarray (n, m), optional
-            Text embedding of the label of every image.
-        conditional : bool
-            Remove only the part of the null coordinates that the principal ones do not predict.
-
-        Returns
-        -------
-        tuple of ndarray (n,)
-            Degrees, by image id: IS, and with texts AS.
+        The scores (n,) are in degrees, by image id. texts: (n, m), for every image the embedding of
+        its label. conditional: remove only the part of the null coordinates that the principal ones
+        do not predict.
         """
         found = np.empty((1 if texts is None else 2, len(self.map_index)))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
@@ -345,9 +289,8 @@ class Refits:
         The second value is the standard deviation over draws of the mean over images.
         """
         total, means = np.zeros(len(self.map_index)), []
-        for (scores,) in self.over_signs(
-            lambda translators: self.image_scores(scored, translators), draws, seed, threads
-        ):
+        score = partial(self.image_scores, scored)
+        for (scores,) in self.over_signs(score, draws, seed, threads):
             total += scores / draws
             means.append(scores.mean())
         return total, float(np.std(means, ddof=1))

@@ -119,15 +119,8 @@ def null_space(
         kept = rank
     if rule in ("energy", "fixed"):
         tolerance = float(singular[kept]) if kept < len(singular) else 0.0
-    return NullSpace(
-        singular,
-        np.ascontiguousarray(right[kept:].T),
-        right[:kept].T,
-        kept,
-        tolerance,
-        ranks[stored],
-        ranks["float64"],
-    )
+    basis, principal = np.ascontiguousarray(right[kept:].T), right[:kept].T
+    return NullSpace(singular, basis, principal, kept, tolerance, ranks[stored], ranks["float64"])
 
 
 def rank_tolerance(weight: np.ndarray, largest: float, stored: str) -> float:
@@ -202,9 +195,8 @@ def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarray) -> np.ndarray:
     """Norm of the change of the logits, ||W (f' - f)||, by row: (n,) float64 (equation 16)."""
-    change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(
-        np.float64
-    ).T
+    moved = equivalent.astype(np.float64) - features.astype(np.float64)
+    change = moved @ weight.astype(np.float64).T
     return np.sqrt(np.einsum("nc,nc->n", change, change))
 
 
@@ -235,9 +227,8 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
     differences = np.concatenate(rows)
     differences -= differences[0].copy()
     _, singular, right = scipy.linalg.svd(differences, full_matrices=False, check_finite=False)
-    return right[
-        singular > max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)
-    ].T
+    rounding = max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)
+    return right[singular > rounding].T
 
 
 def coordinate_axes(

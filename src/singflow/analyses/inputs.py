@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.metrics import subspace_translator
+from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index
@@ -113,6 +113,12 @@ class Inputs:
         images: which images, as truth values; all by default.
         """
         return self._whole("features", size, images)
+
+    def removals(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, Removal]]:
+        """image_id and the removal of the null component of whole images, in blocks."""
+        for image_id, features in self.features(size=size):
+            original = self.translators(features, image_id)
+            yield image_id, Removal(original, self.null_translators(features, image_id))
 
     def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """image_id and embeddings of whole images (view 0), in blocks."""

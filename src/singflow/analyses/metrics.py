@@ -53,9 +53,8 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Equation 5 of the paper.
     """
     u, v = unit(a), unit(b)
-    return np.degrees(
-        2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
-    )
+    apart, together = np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)
+    return np.degrees(2.0 * np.arctan2(apart, together))
 
 
 def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -69,11 +68,8 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
             f"equivalent embeddings are {moved.shape} and original ones {source.shape}: "
             "both must be the same (n, m)"
         )
-    norms = {
-        "equivalent": np.linalg.norm(moved, axis=1),
-        "original": np.linalg.norm(source, axis=1),
-    }
-    for name, norm in norms.items():
+    norms = [np.linalg.norm(vectors, axis=1) for vectors in (moved, source)]
+    for name, norm in zip(("equivalent", "original"), norms, strict=True):
         usable = np.isfinite(norm) & (norm > 0)
         if not usable.all():
             row = int(np.argmin(usable))
@@ -81,7 +77,7 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
                 f"{name} embedding {row} has norm {norm[row]}, "
                 "so no direction to keep: leave its image out"
             )
-    return moved * (norms["original"] / norms["equivalent"])[:, None]
+    return moved * (norms[1] / norms[0])[:, None]
 
 
 def subspace_translator(translator: Affine, basis: np.ndarray) -> Affine:
@@ -101,9 +97,8 @@ def subspace_translator(translator: Affine, basis: np.ndarray) -> Affine:
     Affine
         Weight T V V^T (m, d) and bias 0, in float64.
     """
-    return Affine(
-        (translator.weight.astype(np.float64) @ basis) @ basis.T, np.zeros(len(translator.bias))
-    )
+    weight = (translator.weight.astype(np.float64) @ basis) @ basis.T
+    return Affine(weight, np.zeros(len(translator.bias)))
 
 
 def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
@@ -179,9 +174,8 @@ class Removal:
                 np.vecdot(a, b, out=row[part])
         before, after, tt = products
         oo, _, _, _, ee = self._products
-        return _angles(oo * tt - before**2, before, oo, tt), _angles(
-            ee * tt - after**2, after, ee, tt
-        )
+        original = _angles(oo * tt - before**2, before, oo, tt)
+        return original, _angles(ee * tt - after**2, after, ee, tt)
 
     def attribute_score(self, texts: np.ndarray) -> np.ndarray:
         """Attribute score (AS) toward one text per row.

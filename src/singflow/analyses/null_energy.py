@@ -90,9 +90,8 @@ def area_under_curve(
     area = float(above.mean())
     if min(len(usual), len(unusual)) < 2 or not 0 < area < 1:
         return area, None, None
-    error = np.sqrt(above.var(ddof=1) / len(unusual) + below.var(ddof=1) / len(usual)) / (
-        area * (1 - area)
-    )
+    error = np.sqrt(above.var(ddof=1) / len(unusual) + below.var(ddof=1) / len(usual))
+    error = error / (area * (1 - area))
     reach = scipy.stats.norm.ppf(0.5 + confidence / 2) * error
     low, high = scipy.special.expit(scipy.special.logit(area) + np.array([-reach, reach]))
     return area, float(low), float(high)
@@ -114,10 +113,8 @@ def summarize_null_energy(
     area: tuple[float | None, ...] = (None, None, None)
     if null_dim and usual.any() and unusual.any():
         area = area_under_curve(energy[usual], energy[unusual], confidence)
-    named = dict(
-        zip(("null_energy_auc", "null_energy_auc_low", "null_energy_auc_high"), area, strict=True)
-    )
-    return named | {
+    return {
+        **{f"null_energy_auc{end}": v for end, v in zip(("", "_low", "_high"), area, strict=True)},
         "null_energy_usual": int(usual.sum()),
         "null_energy_unusual": int(unusual.sum()),
     }

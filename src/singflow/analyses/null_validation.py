@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from singflow.analyses.statistics import wilson
+
 PERTURBATIONS = ["null", "random", "principal"]
 
 
@@ -42,12 +44,9 @@ def perturb(
     """
     wide = features.astype(np.float64)
     null = -(wide @ basis) @ basis.T
-    random = np.array(
-        [
-            np.random.default_rng([seed, number]).standard_normal(wide.shape[1])
-            for number in image_id
-        ]
-    ).reshape(wide.shape)
+    random = np.empty(wide.shape)
+    for row, number in zip(random, image_id, strict=True):
+        np.random.default_rng([seed, number]).standard_normal(out=row)
     principal = -weight.astype(np.float64)[np.argmax(wide @ weight.T + bias, axis=1)]
     norm = np.linalg.norm(null, axis=1, keepdims=True)
     return np.stack([null, *(norm * _directions(vectors) for vectors in (random, principal))])
@@ -104,21 +103,17 @@ def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFra
     The share of changed predictions has a Wilson interval. `effects` is a table that
     scripts/validate_null_space.py writes.
     """
-    groups = effects.groupby("perturbation")
-    change = groups["logit_change"]
-    table = pd.DataFrame({"n": groups.size(), "norm_mean": groups["norm"].mean()})
-    table = table.assign(
-        logit_change_mean=change.mean(),
-        logit_change_median=change.median(),
-        logit_change_max=change.max(),
+    table = effects.groupby("perturbation").agg(
+        n=("norm", "size"),
+        norm_mean=("norm", "mean"),
+        logit_change_mean=("logit_change", "mean"),
+        logit_change_median=("logit_change", "median"),
+        logit_change_max=("logit_change", "max"),
+        softmax_change_mean=("softmax_change", "mean"),
+        changed=("top1_changed", "sum"),
     )
-    table["softmax_change_mean"] = groups["softmax_change"].mean()
-    changed = groups["top1_changed"].sum()
+    changed = table.pop("changed")
     table["top1_changed_share"] = changed / table["n"]
-    intervals = [
-        scipy.stats.binomtest(k, n).proportion_ci(confidence, "wilson")
-        for k, n in zip(changed, table["n"], strict=True)
-    ]
-    table["top1_changed_low"] = [interval.low for interval in intervals]
-    table["top1_changed_high"] = [interval.high for interval in intervals]
+    intervals = [wilson(k, n, confidence) for k, n in zip(changed, table["n"], strict=True)]
+    table[["top1_changed_low", "top1_changed_high"]] = intervals
     return table.loc[PERTURBATIONS].reset_index()

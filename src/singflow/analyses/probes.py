@@ -13,6 +13,7 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
+from singflow.analyses.statistics import wilson
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import PENALTY, Section
@@ -39,12 +40,11 @@ class Probe(Section):
 
 
 KINDS = ["principal", "translated"]
-# Up to this many numbers, rows times (features + labels), scikit-learn fits in memory:
-# half a GiB in float32.
+# Up to this many numbers, rows times (features + labels), scikit-learn fits in memory: half a GiB.
 IN_MEMORY = 2**27
 # L-BFGS stops when the largest entry of the mean loss's gradient is below TOLERANCE, or after
 # ITERATIONS steps.
-TOLERANCE, ITERATIONS = (1e-5, 1000)
+TOLERANCE, ITERATIONS = 1e-5, 1000
 # A feature whose deviation is at most CONSTANT times the largest deviation varies only by rounding.
 CONSTANT = np.finfo(np.float32).eps
 
@@ -212,15 +212,14 @@ def fit_logistic(
     _alike(deviation.max())
     scaler.scale_[deviation <= CONSTANT * deviation.max()] = 1.0
     width, labels = rows.shape[1], int(codes[index].max()) + 1
+
+    def read(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return scaler.transform(rows[block]), codes[block]
+
     if len(index) * (width + labels) <= in_memory:
-        solve = _held(scaler.transform(rows[index]), codes[index])
+        solve = _held(*read(index))
     else:
-        solve = _streamed(
-            lambda block: (scaler.transform(rows[block]), codes[block]),
-            in_blocks(index),
-            (labels, width),
-            threads,
-        )
+        solve = _streamed(read, in_blocks(index), (labels, width), threads)
     for alpha in alphas:
         solution = solve(alpha * width).astype(np.float64)
         if len(solution) == 1:  # two labels: scikit-learn fits the second row minus the first row
@@ -270,16 +269,11 @@ def _streamed(
             total = shares.sum(axis=1, keepdims=True)
             shares /= total
             shares[own] -= 1.0
-            return (
-                float(loss + np.log(total).sum()),
-                shares.astype(np.float32).T @ x,
-                shares.sum(axis=0),
-            )
+            loss = float(loss + np.log(total).sum())
+            return loss, shares.astype(np.float32).T @ x, shares.sum(axis=0)
 
-        loss, gradient = (
-            penalty / 2 * float(np.vdot(weight, weight)),
-            np.hstack([penalty * weight, np.zeros_like(intercept)]),
-        )
+        loss = penalty / 2 * float(np.vdot(weight, weight))
+        gradient = np.hstack([penalty * weight, np.zeros_like(intercept)])
         for mine, of_weight, of_intercept in map_ahead(part, blocks, threads, ahead=1):
             loss += mine
             gradient[:, :width] += of_weight
@@ -290,12 +284,8 @@ def _streamed(
         nonlocal solution
         # For two labels scikit-learn penalizes the difference of the two rows.
         shared = 2 * penalty if labels == 2 else penalty
-        options = {  # those of scikit-learn
-            "maxiter": ITERATIONS,
-            "maxls": 50,
-            "gtol": TOLERANCE,
-            "ftol": 64 * np.finfo(float).eps,
-        }
+        limits = {"maxiter": ITERATIONS, "gtol": TOLERANCE}
+        options = limits | {"maxls": 50, "ftol": 64 * np.finfo(float).eps}  # as in scikit-learn
         found = scipy.optimize.minimize(
             loss_and_gradient, solution.ravel(), (shared,), "L-BFGS-B", jac=True, options=options
         )
@@ -325,10 +315,8 @@ def probe(
     rows : dict of ndarray or Scratch (N, width)
         Features for each of KINDS, in the row order of `Roles.first_rows`. T and c of an image come
         from a fit that has not seen it.
-    roles : Roles
-        Role of every image.
-    views : int
-        Views per training image.
+    roles, views
+        Role of every image, and the number of views per training image.
     rank : int
         Dimension of the principal space.
     settings : Probe
@@ -336,10 +324,8 @@ def probe(
         the largest of equals. The value is the likelihood of the labels (logistic; penalties are
         tried in descending order until it stops rising) or the number of correct labels (ridge). If
         no image is held out, the middle penalty is used.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    threads : int
-        Worker threads; results depend only on the number of BLAS threads.
+    confidence, threads
+        Coverage of the intervals; worker threads, which change no result.
 
     Returns
     -------
@@ -357,40 +343,27 @@ def probe(
     report: dict[str, Any] = {"classifier": settings.classifier}
     report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
     report |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")])
-    counts = {
-        "n_train": int(roles.training.sum()),
-        "n_test": int(roles.test.sum()),
-        "n_labels": len(roles.labels),
-    }
-    report |= counts | {"chance": None, "note": ""}
+    report |= {"n_train": int(roles.training.sum()), "n_test": int(roles.test.sum())}
+    report |= {"n_labels": len(roles.labels), "chance": None, "note": ""}
     if len(roles.labels) < 2:
-        return report | {
-            "note": f"a probe needs two labels of two images or more; there are {len(roles.labels)}"
-        }
+        few = f"a probe needs two labels of two images or more; there are {len(roles.labels)}"
+        return report | {"note": few}
     if not rank:
         return report | {"note": "the head has no principal space"}
     first = roles.first_rows(views)
     image_id = np.repeat(np.arange(len(first) - 1), np.diff(first))
     codes = roles.codes[image_id]
     whole = np.arange(first[-1]) == first[image_id]
-    inner, held_out, training, test = (
-        np.flatnonzero(role[image_id] & seen)
-        for role, seen in (
-            (roles.inner, True),
-            (roles.held_out, whole),
-            (roles.training, True),
-            (roles.test, True),
-        )
+    inner, training, test = (
+        np.flatnonzero(role[image_id]) for role in (roles.inner, roles.training, roles.test)
     )
-
+    held_out = np.flatnonzero(roles.held_out[image_id] & whole)
     logistic, alphas = settings.classifier == "logistic", sorted(set(settings.alphas), reverse=True)
 
     def fit(kind: str, index: np.ndarray, alphas: list[float]) -> Iterator[Affine]:
-        return (
-            fit_logistic(rows[kind], index, codes, alphas, threads)
-            if logistic
-            else fit_ridge(rows[kind], index, codes, alphas)
-        )
+        if logistic:
+            return fit_logistic(rows[kind], index, codes, alphas, threads)
+        return fit_ridge(rows[kind], index, codes, alphas)
 
     def choose(kind: str) -> float:
         """The best penalty on the held-out images.
@@ -398,10 +371,9 @@ def probe(
         Penalties descend; a logistic regression stops at the first one that is not better.
         """
         best, chosen = -np.inf, alphas[0]
+        criterion = _log_likelihood if logistic else _right
         for alpha, classifier in zip(alphas, fit(kind, inner, alphas), strict=True):
-            value = _judge(
-                rows[kind], held_out, codes, classifier, _log_likelihood if logistic else _right
-            )
+            value = _judge(rows[kind], held_out, codes, classifier, criterion)
             if value > best:
                 best, chosen = value, alpha
             elif logistic:
@@ -415,14 +387,9 @@ def probe(
         return alpha, int(_judge(rows[kind], test, codes, classifier, _right))
 
     for kind, (alpha, right) in zip(KINDS, map_ahead(measure, KINDS, threads), strict=True):
-        interval = scipy.stats.binomtest(right, len(test)).proportion_ci(
-            confidence, method="wilson"
-        )
+        low, high = wilson(right, len(test), confidence)
         report |= {f"alpha_{kind}": alpha, f"accuracy_{kind}": right / len(test)}
-        report |= {
-            f"accuracy_{kind}_low": float(interval.low),
-            f"accuracy_{kind}_high": float(interval.high),
-        }
+        report |= {f"accuracy_{kind}_low": low, f"accuracy_{kind}_high": high}
     if not len(held_out):
         report["note"] = (
             "no label has two training images to choose the penalty with: the middle one is used"
@@ -462,13 +429,8 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
     """
     known = ~(np.isnan(before) | np.isnan(after))
     x, y = before[known], after[known]
-    row: dict[str, Any] = {
-        "pearson": None,
-        "pearson_low": None,
-        "pearson_high": None,
-        "pearson_n": len(x),
-        "pearson_note": "",
-    }
+    row: dict[str, Any] = dict.fromkeys(["pearson", "pearson_low", "pearson_high"])
+    row |= {"pearson_n": len(x), "pearson_note": ""}
     if len(x) < 3:
         return row | {"pearson_note": "a correlation needs three models with an accuracy"}
     if not (np.ptp(x) and np.ptp(y)):

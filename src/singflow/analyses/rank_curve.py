@@ -3,7 +3,6 @@
 It shows how invariant the almost-null space is.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -32,17 +31,6 @@ class RankCurve(Section):
 CHUNK = 256
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Nested subspaces that are removed: for each cut, the columns of `basis` (d, k) from it on.
-
-    `basis` is orthonormal; `cuts` descend.
-    """
-
-    basis: np.ndarray
-    cuts: list[int]
-
-
 class CurveStatistics:
     """Running means over images of what each removal changes; memory does not grow with images.
 
@@ -64,23 +52,16 @@ class CurveStatistics:
         energy: float,
         stored: str | None = None,
     ) -> None:
-        self._weight, self._bias, self._translators = (
-            weight.astype(np.float64),
-            bias.astype(np.float64),
-            translators,
-        )
-        exact, centered = (
-            null_space(weight, stored=stored),
-            null_space(weight, "centered", stored=stored),
-        )
+        self._weight, self._bias = weight.astype(np.float64), bias.astype(np.float64)
+        self._translators = translators
+        exact = null_space(weight, stored=stored)
+        centered = null_space(weight, "centered", stored=stored)
         ranks = {
             share: min(exact.rank, max(1, round(share * exact.rank)))
             for share in sorted(set(kept), reverse=True)
         }
-        rules = {
-            "exact": exact.rank,
-            "energy": min(exact.rank, energy_rank(exact.singular_values, energy)),
-        }
+        some = min(exact.rank, energy_rank(exact.singular_values, energy))
+        rules = {"exact": exact.rank, "energy": some}
         cuts = sorted({*ranks.values(), *rules.values()}, reverse=True)
         whole = max(exact.rank, 1)
         self._points = [
@@ -88,26 +69,27 @@ class CurveStatistics:
             *[(rule, rank / whole, rank, cuts.index(rank)) for rule, rank in rules.items()],
             ("centered", centered.rank / whole, centered.rank, len(cuts)),
         ]
-        chains = [
-            Chain(np.hstack([exact.principal, exact.basis]), cuts),
-            Chain(centered.basis, [0]),
-        ]
+        # Chains of nested subspaces: for each cut, the columns of an orthonormal basis from it on.
+        # With a basis stand W and every T in its coordinates.
         self._chains = [
             (
-                chain,
-                self._weight @ chain.basis,
-                [translator.weight @ chain.basis for translator in translators.maps],
+                basis,
+                chain_cuts,
+                self._weight @ basis,
+                [translator.weight @ basis for translator in translators.maps],
             )
-            for chain in chains
+            for basis, chain_cuts in (
+                (np.hstack([exact.principal, exact.basis]), cuts),
+                (centered.basis, [0]),
+            )
         ]
         total = max(float(np.sum(self._weight**2)), np.finfo(np.float64).tiny)
         self._energy = [
             1.0 - np.sum(seen[:, cut:] ** 2) / total
-            for chain, seen, _ in self._chains
-            for cut in chain.cuts
+            for _, cuts, seen, _ in self._chains
+            for cut in cuts
         ]
-        self._n = 0
-        self._n_spread = 0
+        self._n = self._n_spread = 0
         self._sums = np.zeros((len(self._energy), 8))
         self._largest = np.zeros(len(self._energy))
 
@@ -126,14 +108,10 @@ class CurveStatistics:
         self._n += len(features)
         self._n_spread += int(spreads.sum())
         subspace = 0
-        for chain, seen, translated in self._chains:
-            coordinates = features @ chain.basis
-            change, moved, end = (
-                np.zeros_like(logits),
-                np.zeros_like(original),
-                chain.basis.shape[1],
-            )
-            for cut in chain.cuts:
+        for basis, cuts, seen, translated in self._chains:
+            coordinates, end = features @ basis, basis.shape[1]
+            change, moved = np.zeros_like(logits), np.zeros_like(original)
+            for cut in cuts:
                 change += coordinates[:, cut:end] @ seen[:, cut:end].T
                 moved += coordinates[:, cut:end] @ translated[place][:, cut:end].T
                 end = cut
@@ -163,9 +141,9 @@ class CurveStatistics:
         variation, 0 to 1; the standard deviation of IS has divisor n; AS is toward the image's own
         label.
         """
-        change, relative, softmax_change, flips, image, image2, attribute, magnitude = (
-            self._sums.T / self._n
-        )
+        means = self._sums.T / self._n
+        change, relative, softmax_change, flips, image, image2, attribute, magnitude = means
+        relative = relative * self._n / self._n_spread if self._n_spread else relative * np.nan
         rows = []
         for point, kept, rank, subspace in self._points:
             rows.append(
@@ -178,9 +156,7 @@ class CurveStatistics:
                     "n": self._n,
                     "logit_change_mean": change[subspace],
                     "logit_change_max": self._largest[subspace],
-                    "logit_relative_mean": relative[subspace] * self._n / self._n_spread
-                    if self._n_spread
-                    else np.nan,
+                    "logit_relative_mean": relative[subspace],
                     "softmax_change_mean": softmax_change[subspace],
                     "top1_changed": flips[subspace],
                     "is_mean_deg": image[subspace],

@@ -9,6 +9,7 @@ import scipy
 
 from singflow.analyses.evidence import RESOLUTION, jackknife
 from singflow.analyses.statistics import Sample, holm, rank_correlations
+from singflow.analyses.summary import Summary
 from singflow.analyses.tables import WEAK, legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
@@ -22,14 +23,10 @@ def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -
 
     subspace is null, random or row. The values are NaN if the table has no such case.
     """
-    rows = controls[
-        (controls["subspace"] == subspace) & (controls["dimension"] == dimension)
-    ].sort_values("image_id")
-    return (
-        rows[SCORES].to_numpy()
-        if len(rows)
-        else np.full((controls["image_id"].nunique(), 2), np.nan)
-    )
+    rows = controls[(controls["subspace"] == subspace) & (controls["dimension"] == dimension)]
+    if rows.empty:
+        return np.full((controls["image_id"].nunique(), 2), np.nan)
+    return rows.sort_values("image_id")[SCORES].to_numpy()
 
 
 def excess_rows(
@@ -37,9 +34,7 @@ def excess_rows(
     report: list[dict[str, Any]],
     null_dim: int,
     sample: Sample,
-    *,
-    resamples: int,
-    confidence: float,
+    settings: Summary,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of tables/controls.csv for one model and space: null against random and row removal.
@@ -61,11 +56,11 @@ def excess_rows(
         for kind in ("null", "random", "row")
     }
     parts = [
-        columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d]
-        for kind, d in columns
+        values if kind == "null" else columns["null", dimension] - values
+        for (kind, dimension), values in columns.items()
     ]
     # Drawing images takes most of the time, so it is done once for all cases.
-    together = sample.means(np.hstack(parts), resamples, seed)
+    together = sample.means(np.hstack(parts), settings.resamples, seed)
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
@@ -76,52 +71,44 @@ def excess_rows(
         }
         null = columns["null", dimension]
         for position, score in enumerate(SCORES):
-            row[f"{score}_null"] = null[:, position].mean()
-            low, high = sample.interval(
-                row[f"{score}_null"], samples["null", dimension][:, position], confidence
-            )
-            row[f"{score}_null_low"], row[f"{score}_null_high"] = low, high
+            name, spread = f"{score}_null", samples["null", dimension][:, position]
+            row[name] = null[:, position].mean()
+            low, high = sample.interval(row[name], spread, settings.confidence)
+            row[f"{name}_low"], row[f"{name}_high"] = low, high
         for control in ("random", "row"):
-            case = drawn.get((control, dimension))
+            case = drawn.get((control, dimension), {"draws": 0, "stable": False})
             values, spread = columns[control, dimension], samples[control, dimension]
             for position, score in enumerate(SCORES):
                 row[f"{score}_{control}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
-                low, high = sample.interval(middle, spread[:, position], confidence)
-                error = _error_of_draw(case, score) if case else np.nan
-                row[f"{score}_excess_{control}"] = middle
-                for end, half in (("low", middle - low), ("high", high - middle)):
-                    reach = _with_draws(
-                        half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence
-                    )
-                    row[f"{score}_excess_{control}_{end}"] = middle + (
-                        reach if end == "high" else -reach
-                    )
-            row[f"{control}_draws"] = case["draws"] if case else 0
-            row[f"{control}_stable"] = bool(case and case["stable"])
+                low, high = sample.interval(middle, spread[:, position], settings.confidence)
+                name = f"{score}_excess_{control}"
+                below, above = (
+                    _with_draws(half, sample.freedom, case, score, settings.confidence)
+                    for half in (middle - low, high - middle)
+                )
+                row |= {name: middle, f"{name}_low": middle - below, f"{name}_high": middle + above}
+            row[f"{control}_draws"] = case["draws"]
+            row[f"{control}_stable"] = bool(case["stable"])
         rows.append(row)
     return rows
 
 
-def _error_of_draw(case: dict[str, Any], score: str) -> float:
-    """Standard error of the mean of one further draw, compared with the mean of the draws.
-
-    It is 0 for a single draw, such as the whole row space.
-    """
-    draws = case["draws"]
-    return float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
-
-
 def _with_draws(
-    half: float, freedom: int, error: float, draws_freedom: int, confidence: float
+    half: float, freedom: int, case: dict[str, Any], score: str, confidence: float
 ) -> float:
-    """Half-width of an interval over images, widened by an independent error over draws."""
-    tail = (1 + confidence) / 2
+    """Half-width of an interval over images, widened by the independent error over draws.
+
+    The error is the standard error of the mean of one further draw, compared with the mean of the
+    draws. It is 0 for a single draw, such as the whole row space.
+    """
+    tail, draws = (1 + confidence) / 2, case["draws"]
+    error = float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
     images = half / scipy.special.stdtrit(max(freedom, 1), tail)
     total = images**2 + error**2
     if not total > 0:
         return float(np.sqrt(total))
-    together = total**2 / (images**4 / max(freedom, 1) + error**4 / max(draws_freedom, 1))
+    together = total**2 / (images**4 / max(freedom, 1) + error**4 / max(draws - 1, 1))
     return float(scipy.special.stdtrit(together, tail) * np.sqrt(total))
 
 
@@ -133,30 +120,19 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
     p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
     known = {
-        model: report for model, report in reports.items() if report["unique_r2_low"] is not None
+        name: report for name, report in reports.items() if report["unique_r2_low"] is not None
     }
     rows = []
-    for a, b in combinations(known, 2):
-        without = np.subtract(known[a]["unique_r2_without"], known[b]["unique_r2_without"])
-        found = jackknife(
-            known[a]["unique_r2"] - known[b]["unique_r2"], without.tolist(), confidence
-        )
+    for (a, first), (b, second) in combinations(known.items(), 2):
+        without = np.subtract(first["unique_r2_without"], second["unique_r2_without"]).tolist()
+        found = jackknife(first["unique_r2"] - second["unique_r2"], without, confidence)
         above = found.p(0.0)
-        rows.append(
-            [
-                a,
-                b,
-                found.unique_r2,
-                found.low,
-                found.high,
-                2 * min(above, 1 - above) if found.error else 1.0,
-            ]
-        )
-    table = pd.DataFrame(rows, columns=["model_a", "model_b", "difference", "low", "high", "p"])
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    nearest = np.maximum(
-        table["low"].to_numpy(dtype=np.float64), -table["high"].to_numpy(dtype=np.float64)
-    )
+        p = 2 * min(above, 1 - above) if found.error else 1.0
+        rows.append((a, b, found.unique_r2, found.low, found.high, p))
+    names = ["model_a", "model_b", "difference", "low", "high", "p"]
+    table = pd.DataFrame(rows, columns=names).astype({"low": float, "high": float, "p": float})
+    table["p_holm"] = holm(table["p"].to_numpy())
+    nearest = np.maximum(table["low"], -table["high"])
     return table.assign(differ=(table["p_holm"] <= 1 - confidence) & (nearest > RESOLUTION))
 
 
@@ -167,17 +143,10 @@ def order_rows(models: pd.DataFrame) -> pd.DataFrame:
     place; a model without a value has no place.
     """
     names = {PAPER: "value", f"{PAPER}_low": "low", f"{PAPER}_high": "high", "n_images": "n"}
-    table = (
-        models[["space", "model", *names]]
-        .rename(columns=names)
-        .astype({"value": float, "low": float, "high": float})
-    )
-    places = (
-        table.groupby("space", sort=False)["value"]
-        .rank(method="min", ascending=False)
-        .astype("Int64")
-    )
-    table.insert(1, "place", places)
+    table = models[["space", "model", *names]].rename(columns=names)
+    table = table.astype({"value": float, "low": float, "high": float})
+    places = table.groupby("space", sort=False)["value"].rank(method="min", ascending=False)
+    table.insert(1, "place", places.astype("Int64"))
     return table.reset_index(drop=True)
 
 
@@ -195,33 +164,21 @@ def agreement_rows(
     Numbers are missing for fewer than three models.
     """
     wide = orders.pivot(index="model", columns="space", values="value")
-    pairs = [
-        (a, b, wide[[a, b]].dropna().to_numpy(dtype=np.float64))
-        for a, b in combinations(orders["space"].unique(), 2)
-    ]
+    pairs = [(a, b, wide[[a, b]].dropna()) for a, b in combinations(orders["space"].unique(), 2)]
     if charted in wide:
-        ours = wide[charted].dropna()
-        both = ours.index.intersection(chart.index)
+        both = wide[[charted]].join(chart.rename(CHART), how="inner").dropna(subset=[charted])
         if len(both) >= LEAST:
-            pairs.append(
-                (charted, CHART, np.column_stack([ours[both], chart[both]]).astype(np.float64))
-            )
-    return pd.DataFrame(
-        [_agreement(*pair, permutations, seed) for pair in pairs], columns=AGREEMENT
-    )
-
-
-def _agreement(
-    first: str, second: str, both: np.ndarray, permutations: int, seed: int
-) -> list[Any]:
-    """Row for two orders; `both` (n, 2) holds the models' values in the two."""
-    if len(both) < 3:
-        return [first, second, len(both), *[None] * 4]
-    (_, _, spearman, p), kendall = (
-        rank_correlations(both, permutations, seed)[0],
-        scipy.stats.kendalltau(*both.T),
-    )
-    return [first, second, len(both), spearman, p, float(kendall.statistic), float(kendall.pvalue)]
+            pairs.append((charted, CHART, both))
+    rows = []
+    for first, second, both in pairs:
+        found: list[float | None] = [None] * 4
+        if len(both) >= 3:
+            values = both.to_numpy(dtype=np.float64)
+            _, _, spearman, p = rank_correlations(values, permutations, seed)[0]
+            kendall = scipy.stats.kendalltau(*values.T)
+            found = [spearman, p, float(kendall.statistic), float(kendall.pvalue)]
+        rows.append([first, second, len(both), *found])
+    return pd.DataFrame(rows, columns=AGREEMENT)
 
 
 def beside_chart(row: dict[Any, Any]) -> str:
@@ -244,20 +201,14 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame) -> str:
         if (~weak).sum() < 2:
             continue
         placed = group.sort_values(["place", "model"])
-        named = placed.assign(
-            text=[
-                f"{marked(row['model'], row['marks'])} {row['value']:.2f}"
-                for row in placed.to_dict("records")
-            ]
-        )
-        apart = (
-            f"; not ranked: {', '.join(named.loc[weak, 'text'].sort_values())}"
-            if weak.any()
-            else ""
-        )
+        shown = [
+            f"{marked(row['model'], row['marks'])} {row['value']:.2f}"
+            for row in placed.to_dict("records")
+        ]
+        text = pd.Series(shown, placed.index)
+        apart = f"; not ranked: {', '.join(text[weak].sort_values())}" if weak.any() else ""
         lines.append(
-            f"The paper's order in space {space}, by IS/|AS|: "
-            f"{' > '.join(named.loc[~weak, 'text'])}{apart}"
+            f"The paper's order in space {space}, by IS/|AS|: {' > '.join(text[~weak])}{apart}"
         )
         beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
         lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]

@@ -9,7 +9,6 @@ images in blocks, and measure the error on a fold with fits that did not see the
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import scipy
@@ -61,30 +60,6 @@ class Targets:
     variance: np.ndarray
 
 
-class ReadOuts(Protocol):
-    """The read-outs PLAIN and WITH_NULL of all targets, by their errors on images not seen."""
-
-    folds: list[int]
-
-    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Position of the best penalty of each target (t,), and its squared errors (folds, t).
-
-        Errors are summed over images and columns.
-        """
-
-    def errors(
-        self,
-        which: int,
-        left_out: tuple[int, ...],
-        lambdas: Sequence[float],
-        wanted: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Squared errors (len(left_out), len(lambdas), t) on the folds that the fit leaves out.
-
-        wanted: bool (len(lambdas), t); errors of targets that are not wanted may be infinite.
-        """
-
-
 @dataclass(frozen=True)
 class Scale:
     """Scale of the features: means of a (r,) and b (k,), and mean square of a about its mean."""
@@ -95,21 +70,16 @@ class Scale:
 
     @classmethod
     def of(cls, blocks: Blocks) -> "Scale":
-        n, rank, first, sums, square = 0, 0, np.zeros(0), np.zeros(0), 0.0
+        n, square = 0, 0.0
         for block in blocks():
             rows = np.hstack([block.principal, block.null]).astype(np.float64)
             if not n:
-                rank, first, sums = (
-                    block.principal.shape[1],
-                    rows[0].copy(),
-                    np.zeros(rows.shape[1]),
-                )
+                rank, first = block.principal.shape[1], rows[0].copy()
+                sums = np.zeros(rows.shape[1])
             rows -= first
-            n, sums, square = (
-                n + len(rows),
-                sums + rows.sum(axis=0),
-                square + float((rows[:, :rank] ** 2).sum()),
-            )
+            n += len(rows)
+            sums += rows.sum(axis=0)
+            square += float((rows[:, :rank] ** 2).sum())
         mean = sums / n
         about = max(square / n - float((mean[:rank] ** 2).sum()), np.finfo(np.float64).tiny)
         return cls(first[:rank] + mean[:rank], first[rank:] + mean[rank:], about)
@@ -130,8 +100,26 @@ def _arccosine(rows: np.ndarray) -> np.ndarray:
     return norm[:, None] * norm * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
 
 
+def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """L^-1 values, for a lower triangular factor L."""
+    return scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
+
+
+def _descent(missed: float, square: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """Squared errors after 0, 1, ... steps of a read-out that is built up direction by direction.
+
+    missed: the error before the first step. square, linear: products of the steps with each other,
+    and with what was missed.
+    """
+    steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
+    return missed + np.cumsum(np.concatenate([[0.0], steps]))
+
+
 class Kernels:
-    """The read-outs for few images: kernel ridge regression, decomposed once per set of folds."""
+    """The read-outs PLAIN and WITH_NULL for few images: kernel ridge regression.
+
+    They are judged by their errors on images not seen.
+    """
 
     def __init__(self, blocks: Blocks, targets: Targets) -> None:
         scale, images = Scale.of(blocks), list(blocks())
@@ -153,7 +141,10 @@ class Kernels:
         self._kernels = flexible, flexible + self._null @ self._null.T
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """See ReadOuts; every penalty is tried."""
+        """Position of the best penalty of each target (t,), and its squared errors (folds, t).
+
+        Errors are summed over images and columns. Every penalty is tried.
+        """
         errors = np.stack([self.errors(which, (fold,), lambdas)[0] for fold in self.folds], axis=1)
         chosen = errors.sum(axis=1).argmin(axis=0)
         return chosen, errors[chosen, :, np.arange(len(chosen))].T
@@ -165,7 +156,11 @@ class Kernels:
         lambdas: Sequence[float],
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See ReadOuts; all errors are computed."""
+        """Squared errors (len(left_out), len(lambdas), t) on the folds that the fit leaves out.
+
+        wanted: bool (len(lambdas), t); errors of targets that are not wanted may be infinite. Here
+        all errors are computed.
+        """
         kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
         inner = kernel[np.ix_(train, train)]
         means, mean = inner.mean(axis=0), inner.mean()
@@ -205,25 +200,17 @@ class Kernels:
         inner = centred @ self._kernels[PLAIN][np.ix_(train, train)] @ centred
         null = self._null[train] - self._null[train].mean(axis=0)
         alpha = penalty * (np.trace(inner) + (null**2).sum()) / len(train)
-        factor = scipy.linalg.cho_factor(
-            inner + alpha * np.eye(len(train)), lower=True, check_finite=False
-        )
-        seen, hidden = (
-            scipy.linalg.cho_solve(factor, values, check_finite=False)
-            for values in (columns[train] - middle, null)
-        )
+        penalized = inner + alpha * np.eye(len(train))
+        factor = scipy.linalg.cho_factor(penalized, lower=True, check_finite=False)
+        seen = scipy.linalg.cho_solve(factor, columns[train] - middle, check_finite=False)
+        hidden = scipy.linalg.cho_solve(factor, null, check_finite=False)
         # The penalized scatter of b after regression on the flexible features.
         scatter = alpha * null.T @ hidden + alpha * np.eye(null.shape[1])
         half = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        basis = ranked_null_directions(
-            half,
-            scipy.linalg.solve_triangular(
-                half, alpha * null.T @ seen, lower=True, check_finite=False
-            ),
-        )
+        basis = ranked_null_directions(half, _solved(half, alpha * null.T @ seen))
         shown = hidden @ basis
         half = scipy.linalg.cholesky(np.eye(basis.shape[1]) + (null @ basis).T @ shown, lower=True)
-        weights = scipy.linalg.solve_triangular(half, (null @ basis).T @ seen, lower=True)
+        weights = _solved(half, (null @ basis).T @ seen)
         found = []
         for judge in left_out:
             test = np.flatnonzero(self._fold == judge)
@@ -231,13 +218,9 @@ class Kernels:
             outer = (outer - self._kernels[PLAIN][np.ix_(train, train)].mean(axis=0)) @ centred
             missed = columns[test] - middle - outer @ seen
             added = (self._null[test] - self._null[train].mean(axis=0)) @ basis - outer @ shown
-            added = scipy.linalg.solve_triangular(half, added.T, lower=True).T
-            linear, square = (
-                np.vecdot(added.T @ missed, weights),
-                (added.T @ added) * (weights @ weights.T),
-            )
-            steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
-            found.append((missed**2).sum() + np.cumsum(np.concatenate([[0.0], steps])))
+            added = _solved(half, added.T).T
+            square = (added.T @ added) * (weights @ weights.T)
+            found.append(_descent((missed**2).sum(), square, np.vecdot(added.T @ missed, weights)))
         return np.array(found)
 
 
@@ -309,12 +292,8 @@ class Features:
             left, draw = left - taken, draw + 1
         drawn = cls(scale, sketch, [], np.hstack(units))
         widths = [len(TEMPERATURES) * min(classes, CLASSES), drawn.units.shape[1]]
-        n, sums, scatter, squares = (
-            0,
-            np.zeros(sum(widths)),
-            np.zeros((widths[0], widths[0])),
-            np.zeros(widths[1]),
-        )
+        n, sums, squares = 0, np.zeros(sum(widths)), np.zeros(widths[1])
+        scatter = np.zeros((widths[0], widths[0]))
         for block in blocks():
             roots, relu = np.hstack(drawn._roots(block)), drawn._relu(block)
             n, sums = n + len(relu), sums + np.concatenate([roots.sum(axis=0), relu.sum(axis=0)])
@@ -323,10 +302,8 @@ class Features:
         mean = sums / n
         scatter = scatter / n - np.outer(mean[: widths[0]], mean[: widths[0]])
         per_temperature = widths[0] // len(TEMPERATURES)
-        level = np.repeat(
-            _inverse_root(np.diag(scatter).reshape(-1, per_temperature).sum(axis=1)),
-            per_temperature,
-        )
+        level = _inverse_root(np.diag(scatter).reshape(-1, per_temperature).sum(axis=1))
+        level = np.repeat(level, per_temperature)
         leading = scipy.linalg.eigh(scatter * level * level[:, None])[1][:, ::-1][:, : room // 2]
         parts = np.split((leading * level[:, None]).astype(np.float32), len(TEMPERATURES))
         relu_level = _inverse_root(np.array([squares.sum() / n - (mean[widths[0] :] ** 2).sum()]))
@@ -344,14 +321,12 @@ class Features:
             for roots, part in zip(self._roots(block), self.parts, strict=True)
         )
         b = (block.null - self.scale.null) / np.sqrt(self.scale.square)
-        return np.hstack(
-            [self._principal(block), softmaxes, self._relu(block), b.astype(np.float32)]
-        )
+        parts = self._principal(block), softmaxes, self._relu(block), b.astype(np.float32)
+        return np.hstack(parts)
 
     def _principal(self, block: Block) -> np.ndarray:
-        return ((block.principal - self.scale.principal) / np.sqrt(self.scale.square)).astype(
-            np.float32
-        )
+        a = (block.principal - self.scale.principal) / np.sqrt(self.scale.square)
+        return a.astype(np.float32)
 
     def _roots(self, block: Block) -> list[np.ndarray]:
         roots = [np.sqrt(softmax(block.logits, temperature)) for temperature in TEMPERATURES]
@@ -373,12 +348,8 @@ class Moments:
     """
 
     def __init__(self, width: int, columns: int) -> None:
-        self.n, self.x, self.t = 0, np.zeros(width), np.zeros(columns)
-        self.xx, self.xt, self.tt = (
-            np.zeros((width, width)),
-            np.zeros((width, columns)),
-            np.zeros(columns),
-        )
+        self.n, self.x, self.xx = 0, np.zeros(width), np.zeros((width, width))
+        self.t, self.tt, self.xt = np.zeros(columns), np.zeros(columns), np.zeros((width, columns))
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         self.n += len(x)
@@ -413,11 +384,8 @@ class Moments:
         """
         width = len(weight)
         own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
-        linear = (
-            np.einsum("pc,pc->c", weight, self.xt[:width, columns])
-            - read * t
-            - moved * (own - self.n * t)
-        )
+        linear = np.einsum("pc,pc->c", weight, self.xt[:width, columns])
+        linear = linear - read * t - moved * (own - self.n * t)
         # This is the largest product; float32 has enough digits for errors.
         product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)
         square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
@@ -432,10 +400,8 @@ class Sums:
         self._moments: dict[int, Moments] = {}
         start, origin = 0, None
         for block in blocks():
-            x, t = (
-                features.of(block).astype(np.float64),
-                targets.columns(block, start).astype(np.float64),
-            )
+            x = features.of(block).astype(np.float64)
+            t = targets.columns(block, start).astype(np.float64)
             origin = (x[0].copy(), t[0].copy()) if origin is None else origin
             x, t, start = x - origin[0], t - origin[1], start + len(x)
             for fold in np.unique(block.fold).tolist():
@@ -455,10 +421,8 @@ class Sums:
         """
         kept = [self._moments[fold] for fold in self.folds if fold not in left_out]
         n = sum(moments.n for moments in kept)
-        x, t = (
-            np.sum([moments.x[:width] for moments in kept], axis=0) / n,
-            np.sum([moments.t for moments in kept], axis=0) / n,
-        )
+        x = np.sum([moments.x[:width] for moments in kept], axis=0) / n
+        t = np.sum([moments.t for moments in kept], axis=0) / n
         scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
         for moments in kept:
             scatter += moments.xx[:width, :width]
@@ -466,7 +430,7 @@ class Sums:
         return x, t, scatter, cross, float(np.trace(scatter)) / n
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """See ReadOuts; penalties are chosen on the first LOOKED folds.
+        """See Kernels; penalties are chosen on the first LOOKED folds.
 
         Every second penalty is tried, then the neighbours of the best one, until both have been
         tried.
@@ -475,9 +439,8 @@ class Sums:
         made = np.full((len(lambdas), len(self.folds), targets), np.inf)
 
         def make(fold: int, places: np.ndarray, wanted: np.ndarray) -> None:
-            found = self.errors(
-                which, (self.folds[fold],), [lambdas[order[place]] for place in places], wanted
-            )[0]
+            tried = [lambdas[order[place]] for place in places]
+            found = self.errors(which, (self.folds[fold],), tried, wanted)[0]
             made[places, fold] = np.where(wanted, found, made[places, fold])
 
         wanted = np.zeros((len(lambdas), targets), dtype=bool)
@@ -504,7 +467,7 @@ class Sums:
         lambdas: Sequence[float],
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See ReadOuts; columns that no wanted target has are skipped."""
+        """See Kernels; columns that no wanted target has are skipped."""
         width, targets = self._width(which), self._groups.shape[1]
         x, t, scatter, cross, scale = self._fitted(left_out, width)
         found = np.full((len(left_out), len(lambdas), targets), np.inf)
@@ -529,33 +492,27 @@ class Sums:
         cross, alpha = cross[:, chosen], penalty * scale
         scatter.flat[:: width + 1] += alpha
         factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        white = scipy.linalg.solve_triangular(factor, cross, lower=True, check_finite=False)
-        basis = ranked_null_directions(factor[rank:, rank:], white[rank:])
+        basis = ranked_null_directions(factor[rank:, rank:], _solved(factor, cross)[rank:])
 
         def narrow(rows: np.ndarray) -> np.ndarray:
             return np.concatenate([rows[:rank], basis.T @ rows[rank:]])
 
         factor = scipy.linalg.cholesky(narrow(narrow(scatter).T), lower=True, check_finite=False)
-        white = scipy.linalg.solve_triangular(factor, narrow(cross), lower=True, check_finite=False)
+        white = _solved(factor, narrow(cross))
         found = []
         for fold in left_out:
             xx, xt, tt = self._moments[fold].about(x, t, width, np.flatnonzero(chosen))
             xx, xt = narrow(narrow(xx).T), narrow(xt)
-            half = scipy.linalg.solve_triangular(factor, xx, lower=True, check_finite=False)
-            square = scipy.linalg.solve_triangular(
-                factor, half.T, lower=True, check_finite=False
-            ) * (white @ white.T)
-            linear = np.vecdot(
-                scipy.linalg.solve_triangular(factor, xt, lower=True, check_finite=False), white
-            )
-            steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
-            found.append(tt.sum() + np.cumsum(np.concatenate([[0.0], steps]))[rank:])
+            square = _solved(factor, _solved(factor, xx).T) * (white @ white.T)
+            linear = np.vecdot(_solved(factor, xt), white)
+            found.append(_descent(tt.sum(), square, linear)[rank:])
         return np.array(found)
 
 
-def read_out(
-    blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None
-) -> Kernels | Sums:
+ReadOuts = Kernels | Sums
+
+
+def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None) -> ReadOuts:
     """The read-outs in the form that suits the number of images.
 
     Both forms give the same numbers, up to the draw of random features by `seed` in the form of
@@ -563,13 +520,11 @@ def read_out(
     """
     if kernels is None:
         first = next(iter(blocks()))
-        kernels = few_images(
-            sum(len(block.fold) for block in blocks()),
-            first.principal.shape[1] + first.null.shape[1],
-        )
-    return (
-        Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed))
-    )
+        width = first.principal.shape[1] + first.null.shape[1]
+        kernels = few_images(sum(len(block.fold) for block in blocks()), width)
+    if kernels:
+        return Kernels(blocks, targets)
+    return Sums(blocks, targets, Features.draw(blocks, seed))
 
 
 def few_images(n: int, width: int) -> bool:

@@ -24,16 +24,13 @@ def rank_by_text(
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(1, images + 1)[None], axis=1)
     columns = {
+        "image_id": np.arange(images),
         "angle_deg": angles[0],
         "rank": ranks[0],
         "equivalent_deg": angles[1],
         "equivalent_rank": ranks[1],
     }
-    return (
-        pd.DataFrame({"image_id": np.arange(images), **columns})
-        .iloc[order[0]]
-        .reset_index(drop=True)
-    )
+    return pd.DataFrame(columns).iloc[order[0]].reset_index(drop=True)
 
 
 def nearest_either_way(ranked: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -74,9 +74,8 @@ def bootstrap_means(
         weight = np.repeat(size / drawn / len(strata), drawn)
         for part in _blocks(resamples, n, CELLS):
             count = part.stop - part.start
-            picked = start + np.floor(generator.random((count, len(weight))) * size_of_pick).astype(
-                np.int64
-            )
+            picked = np.floor(generator.random((count, len(weight))) * size_of_pick)
+            picked = start + picked.astype(np.int64)
             cells = (picked + n * np.arange(count)[:, None]).ravel()
             weights = np.bincount(cells, np.tile(weight, count), count * n)
             means[part] += weights.reshape(count, n) @ ordered[first : first + n]
@@ -106,8 +105,7 @@ class Sample:
         if codes.max() + 1 < LEAST:
             raise InputError(
                 f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} "
-                "are too few for an interval: "
-                f"{LEAST} are needed; write images"
+                f"are too few for an interval: {LEAST} are needed; write images"
             )
         return cls(codes, whole=True)
 
@@ -164,6 +162,12 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.nda
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
     return low, high
+
+
+def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of n trials."""
+    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence, "wilson")
+    return float(found.low), float(found.high)
 
 
 def _share(drawn: np.ndarray, observed: float) -> float:
@@ -258,10 +262,8 @@ def split_half_reliability(
     correlations = np.empty(splits)
     for split in range(splits):
         order = np.argsort(codes + generator.random(len(values)))
-        sums = np.add.reduceat(
-            np.asarray(values, dtype=np.float64)[order],
-            np.ravel([starts, starts + first], order="F"),
-        )
+        halves = np.ravel([starts, starts + first], order="F")
+        sums = np.add.reduceat(np.asarray(values, dtype=np.float64)[order], halves)
         a, b = sums[::2] / first, sums[1::2] / (n - first)
         a, b = a - a.mean(), b - b.mean()
         scale = np.linalg.norm(a) * np.linalg.norm(b)

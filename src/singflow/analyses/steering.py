@@ -102,17 +102,12 @@ class NullDirections:
         ahead = unit(self.embeddings)
         exists = self.vectors.any(axis=1)
         across = np.zeros_like(ahead)
-        aside = (
-            self.translated[exists]
-            - np.vecdot(self.translated[exists], ahead[exists])[:, None] * ahead[exists]
-        )
-        across[exists] = unit(aside)
+        moved, along = self.translated[exists], ahead[exists]
+        across[exists] = unit(moved - np.vecdot(moved, along)[:, None] * along)
         turn = np.degrees(np.arctan2(across @ unit(text), ahead @ unit(text)))
         turn = np.where(exists, np.minimum(turn, self.limit_deg()), 0.0)
-        there = (
-            np.cos(np.radians(turn))[:, None] * ahead + np.sin(np.radians(turn))[:, None] * across
-        )
-        return turn, angle_deg(there, text)
+        radians = np.radians(turn)[:, None]
+        return turn, angle_deg(np.cos(radians) * ahead + np.sin(radians) * across, text)
 
     def step(self, target_is_deg: float) -> np.ndarray:
         """Factor of v (n,) that gives the target IS, by the sine rule in the plane of e and T v.
@@ -121,13 +116,11 @@ class NullDirections:
         """
         limit = self.limit_deg()
         reachable = target_is_deg < limit
-        lengths = [
-            np.linalg.norm(vectors[reachable], axis=1)
-            for vectors in (self.embeddings, self.translated)
-        ]
+        length = np.linalg.norm(self.embeddings[reachable], axis=1)
+        moved = np.linalg.norm(self.translated[reachable], axis=1)
         theta, phi = np.radians(target_is_deg), np.radians(limit[reachable])
         step = np.full(len(limit), np.nan)
-        step[reachable] = lengths[0] * np.sin(theta) / (lengths[1] * np.sin(phi - theta))
+        step[reachable] = length * np.sin(theta) / (moved * np.sin(phi - theta))
         return step
 
 
@@ -172,9 +165,8 @@ def null_directions(
     embeddings = translator(features.astype(np.float64))
     gradient = cosine_gradient(embeddings, text, translated_basis)
     length = np.linalg.norm(gradient, axis=1, keepdims=True)
-    rounding = (
-        max(translator.weight.shape) * np.finfo(np.float64).eps * np.linalg.norm(translator.weight)
-    )
+    eps, weight = np.finfo(np.float64).eps, translator.weight
+    rounding = max(weight.shape) * eps * np.linalg.norm(weight)
     exists = length * np.linalg.norm(embeddings, axis=1, keepdims=True) > rounding
     coordinates = np.divide(gradient, length, out=np.zeros_like(gradient), where=exists)
     return NullDirections(embeddings, coordinates @ basis.T, coordinates @ translated_basis.T)
@@ -227,20 +219,20 @@ def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
     Standard deviations have divisor n - 1. A note counts the images that cannot reach the target.
     `scores` is a table that scripts/steer_concepts.py writes.
     """
-    reached = scores[scores["reachable"]].assign(
-        error=lambda f: (f["is_deg"] - f["target_is_deg"]).abs()
-    )
     keys = ["prompt", "target_is_deg"]
-    groups = reached.groupby(keys)
+    reached = scores[scores["reachable"]]
+    error = (reached["is_deg"] - reached["target_is_deg"]).abs()
+    groups = reached.assign(error=error).groupby(keys)
     table = pd.DataFrame({"n": scores.groupby(keys).size()})
     table["n_reachable"] = scores.groupby(keys)["reachable"].sum()
     for side in ("target", "label"):
         table[f"as_{side}_mean_deg"] = groups[f"as_{side}_deg"].mean()
         table[f"as_{side}_std_deg"] = groups[f"as_{side}_deg"].std()
-    table["is_max_error_deg"] = groups["error"].max()
-    table["step_mean"] = groups["step"].mean()
-    table["logit_change_max"] = groups["logit_change"].max()
-    table = table.reset_index()
+    table = table.assign(
+        is_max_error_deg=groups["error"].max(),
+        step_mean=groups["step"].mean(),
+        logit_change_max=groups["logit_change"].max(),
+    ).reset_index()
     missed = table["n"] - table["n_reachable"]
     notes = [
         f"{m} of {n} images cannot reach {t:g} degrees"

@@ -66,29 +66,21 @@ def summarize_model(
     translator: dict[str, Any],
     evidence: dict[str, Any],
     entry: ModelEntry,
+    settings: Summary,
     *,
-    resamples: int,
-    confidence: float,
-    min_r2: float,
     top1_margin: float,
     seed: int,
-    resample: str = "images",
 ) -> dict[str, Any]:
     """One row of tables/models.csv, without space and model, and without p_holm and verdict.
 
-    The last two need all models of a space: see `judge`. projector, translator and evidence are the
-    model's reports. The bootstrap of the intervals resamples images within labels (resample
-    "images") or whole labels ("classes"), and keeps the translator fixed. top1_margin is in
-    percentage points. Angles are in degrees; undefined numbers are None.
+    The last two need all models of a space: see `add_verdicts`. projector, translator and evidence
+    are the model's reports. The intervals keep the translator fixed. top1_margin is in percentage
+    points. Angles are in degrees; undefined numbers are None.
     """
-    weak = translator["validation_r2"] < min_r2
+    weak = translator["validation_r2"] < settings.min_r2
     known = scores["class_index"] >= 0
-    top1 = (
-        float((scores["predicted_index"] == scores["class_index"])[known].mean())
-        if known.any()
-        else None
-    )
-    expected = entry.expected_top1
+    right, expected = scores["predicted_index"] == scores["class_index"], entry.expected_top1
+    top1 = float(right[known].mean()) if known.any() else None
     row: dict[str, Any] = {
         "n_images": len(scores),
         "null_dim": projector["null_dim"],
@@ -96,7 +88,7 @@ def summarize_model(
         "rank_rule": projector["rule"],
         **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
-        "intervals": resample,
+        "intervals": settings.resample,
         "weights": entry.weights.partition(":")[0],
         "weights_id": entry.id,
         "top1": top1,
@@ -104,17 +96,7 @@ def summarize_model(
         "top1_low": top1 is not None
         and expected is not None
         and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
-        "reference": translator["reference"],
-        "folds": translator["folds"],
-        "in_sample": translator["in_sample"],
-        "lambda": translator["lambda"],
-        "lambda_at_edge": translator["lambda_at_edge"],
-        "alpha": translator["alpha"],
-        "validation_cosine": translator["validation_cosine"],
-        "baseline_cosine": translator["baseline_cosine"],
-        "validation_r2": translator["validation_r2"],
-        "n_train": translator["n_train"],
-        "n_validation": translator["n_validation"],
+        **{name: translator[name] for name in TRANSLATOR},
         "translator": "weak" if weak else "good",
         "marks": join_marks(
             {
@@ -133,65 +115,40 @@ def summarize_model(
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
-    columns = {
-        "is": scores["is_deg"],
-        "as": scores["as_deg"],
-        "as_abs": scores["as_deg"].abs(),
-        "control_is": scores["control_is_deg"],
-        "control_as": scores["control_as_deg"],
-        "conditional_is": scores["conditional_is_deg"],
-        "matched_is": scores["matched_is_deg"],
-    }
+    names = ["is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is"]
     if scores["as_contrast_deg"].notna().all():
-        columns["as_contrast"] = scores["as_contrast_deg"]
-    sample = Sample.of(scores["label"], resample)
-    samples = dict(
-        zip(
-            columns,
-            sample.means(np.column_stack(list(columns.values())), resamples, seed).T,
-            strict=True,
-        )
-    )
-    for name, values in columns.items():
+        names.append("as_contrast")
+    angles = scores.assign(as_abs_deg=scores["as_deg"].abs())
+    columns = [angles[f"{name}_deg"] for name in names]
+    sample = Sample.of(scores["label"], settings.resample)
+    drawn = sample.means(np.column_stack(columns), settings.resamples, seed).T
+    samples = dict(zip(names, drawn, strict=True))
+    for name, values in zip(names, columns, strict=True):
         row[f"{name}_mean"] = float(values.mean())
-        low, high = map(float, sample.interval(values.mean(), samples[name], confidence))
+        low, high = map(float, sample.interval(values.mean(), samples[name], settings.confidence))
         row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0) if name in ANGLES else low, high
-    row |= (
-        {}
-        if "as_contrast" in columns
-        else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
-    )
-    for name, below in (
-        ("is_per_as", "as_abs"),
-        ("is_per_control", "control_is"),
-        ("is_per_matched", "matched_is"),
-    ):
+    if "as_contrast" not in names:
+        row |= dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
+    pairs = {"is_per_as": "as_abs", "is_per_control": "control_is", "is_per_matched": "matched_is"}
+    for name, below in pairs.items():
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
-            low, high = map(
-                float, sample.interval(row[name], samples["is"] / samples[below], confidence)
-            )
+            ratios = samples["is"] / samples[below]
+            low, high = map(float, sample.interval(row[name], ratios, settings.confidence))
             row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0), high
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
 
+TRANSLATOR = [
+    "reference", "folds", "in_sample", "lambda", "lambda_at_edge", "alpha", "validation_cosine",
+    "baseline_cosine", "validation_r2", "n_train", "n_validation",
+]  # fmt: skip
 EVIDENCE = [
-    "known_zero",
-    "known_leak",
-    "r2_words",
-    "unique_r2",
-    "unique_r2_low",
-    "unique_r2_high",
-    "margin",
-    "p",
-    "turn_deg",
-    "turn_low_deg",
-    "turn_high_deg",
-    "detectable",
-    "blind_unique_r2",
-]
+    "known_zero", "known_leak", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high",
+    "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "blind_unique_r2",
+]  # fmt: skip
 
 
 def add_verdicts(rows: list[dict[str, Any]], confidence: float) -> None:
@@ -239,37 +196,29 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
 
 def verdict_sentence(row: Mapping[Any, Any]) -> str:
     """The verdict on a model as a sentence for a reader who does not know the terms."""
-    name = marked(row["model"], row["marks"])
-    size = (
-        ""
-        if pd.isna(row["turn_deg"])
-        else f"{100 * row['unique_r2']:.1f} % of the meaning, "
-        f"a turn of {row['turn_deg']:.0f} degrees"
-    )
+    gain, turn = f"{100 * (row['unique_r2'] or 0):.1f} %", row["turn_deg"]
+    size = "" if pd.isna(turn) else f"{gain} of the meaning, a turn of {turn:.0f} degrees"
     blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
     doubt = (
         " The blind check exceeds the margin, so imperfect words may explain this." if blind else ""
     )
-    return (
-        name
-        + {
-            EMPTY: ": the head has no null space. The logits see every direction.",
-            ZERO: ": known zero. The space is a function of this model's logits, "
-            "so its null space can hide nothing.",
-            UNJUDGED: ": no verdict, because the translator has seen the images "
-            "that it translates.",
-            MEANING: f": the null space holds meaning that the logits do not tell: {size}.{doubt}",
-            TRACE: f": a trace. The null space adds a little ({size}), but not beyond "
-            f"the margin of {100 * row['margin']:g} %.{doubt}",
-            NOTHING: f": nothing found. A leak of {100 * (row['detectable'] or 0):g} % "
-            "of the meaning would have been seen.",
-            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 %, "
-            "or its translator explains nothing. Give it more images.",
-            FOUND: f": known leak, found as it should be: {size}.",
-            MISSED: ": known leak, missed. This study misses what is there, "
-            "so “nothing found” says little.",
-        }[row["verdict"]]
-    )
+    said = {
+        EMPTY: "the head has no null space. The logits see every direction.",
+        ZERO: "known zero. The space is a function of this model's logits, "
+        "so its null space can hide nothing.",
+        UNJUDGED: "no verdict, because the translator has seen the images that it translates.",
+        MEANING: f"the null space holds meaning that the logits do not tell: {size}.{doubt}",
+        TRACE: f"a trace. The null space adds a little ({size}), but not beyond "
+        f"the margin of {100 * row['margin']:g} %.{doubt}",
+        NOTHING: f"nothing found. A leak of {100 * (row['detectable'] or 0):g} % "
+        "of the meaning would have been seen.",
+        UNTOLD: "this study cannot tell. It would miss even a leak of 10 %, "
+        "or its translator explains nothing. Give it more images.",
+        FOUND: f"known leak, found as it should be: {size}.",
+        MISSED: "known leak, missed. This study misses what is there, "
+        "so “nothing found” says little.",
+    }
+    return f"{marked(row['model'], row['marks'])}: {said[row['verdict']]}"
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
@@ -298,31 +247,19 @@ def correlate_labels(
     correction for the pairs of the space.
     """
     columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p"]
-    blocks = []
+    rows = []
     for space, group in labels.groupby("space", sort=False):
-        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[
-            list(group["model"].unique())
+        models = group["model"].unique()
+        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[models]
+        known = [reliability[str(space), model] for model in models]
+        found = rank_correlations(wide.to_numpy(), permutations, seed)
+        corrected = holm(np.array([p for *_, p in found]))
+        rows += [
+            (space, models[i], models[j], len(wide), rho, np.sqrt(known[i] * known[j]), p, p_holm)
+            for (i, j, rho, p), p_holm in zip(found, corrected, strict=True)
         ]
-        known = [reliability[str(space), str(model)] for model in wide]
-        rows = [
-            [
-                space,
-                wide.columns[i],
-                wide.columns[j],
-                len(wide),
-                rho,
-                np.sqrt(known[i] * known[j]),
-                p,
-            ]
-            for i, j, rho, p in rank_correlations(wide.to_numpy(), permutations, seed)
-        ]
-        block = pd.DataFrame(rows, columns=columns)
-        blocks.append(block.assign(p_holm=holm(block["p"].to_numpy(dtype=np.float64))))
-    return (
-        pd.concat(blocks, ignore_index=True)
-        if blocks
-        else pd.DataFrame(columns=[*columns, "p_holm"])
-    )
+    columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p", "p_holm"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def rank_differences(models: pd.DataFrame) -> str:
@@ -330,11 +267,8 @@ def rank_differences(models: pd.DataFrame) -> str:
 
     It is empty if there is no such head.
     """
-    heads = (
-        models[models["rank_stored"] != models["rank_float64"]]
-        .drop_duplicates("model")
-        .to_dict("records")
-    )
+    differ = models[models["rank_stored"] != models["rank_float64"]]
+    heads = differ.drop_duplicates("model").to_dict("records")
     if not heads:
         return ""
     named = [
@@ -383,24 +317,63 @@ def _number(value: Any, digits: int) -> str:
     return "-" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
-def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join(
+def _table(models: pd.DataFrame, percent: str) -> list[str]:
+    """Aligned lines of the table of one space."""
+    cells = [
+        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{percent}]", "turn",
+         "detectable", "verdict"],
+    ]  # fmt: skip
+    for row in models.to_dict("records"):
+        low, high = _number(row["unique_r2_low"], 3), _number(row["unique_r2_high"], 3)
+        interval = "" if pd.isna(row["unique_r2_low"]) else f" [{low}, {high}]"
+        cells.append(
             [
-                cells[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True)),
+                marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
+                str(row["null_dim"]),
+                per_dimension(row["n_per_dim"]),
+                f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
+                f"{row['is_mean']:.1f}",
+                f"{row['floor_is_mean']:.1f}",
+                _number(row["unique_r2"], 3) + interval,
+                _number(row["turn_deg"], 0),
+                "-" if pd.isna(row["detectable"]) else f"{100 * row['detectable']:g} %",
+                row["verdict"],
             ]
         )
-        for cells in (header, *rows)
+    first, *others = ([len(cell) for cell in column] for column in zip(*cells, strict=True))
+    widths = [max(lengths) for lengths in others]
+    return [
+        "  ".join([name.ljust(max(first)), *map(str.rjust, values, widths)])
+        for name, *values in cells
     ]
+
+
+COLUMNS = """\
+IS: how far meaning turns, in degrees, when the null component is removed, which no logit sees. \
+floor: the same angle for a null
+component that tells nothing. D: what the null space adds to all that the logits tell, as a share \
+of the variance of meaning.
+turn: D in degrees. detectable: the smallest planted leak that this study finds. n per dim: images \
+for each feature dimension.
+R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
+model's own words explain."""
+# What is said of the models {} that have a mark: the column of the mark, and the sentence.
+REMARKS = {
+    "known_zero": f"{MARKS[ZERO]} {{}}: {ZERO}: the space is a function of its logits, so nothing "
+    "can be hidden; it is ranked nowhere.",
+    "known_leak": f"{MARKS[LEAK]} {{}}: {LEAK}: its head keeps some classes, and what tells the "
+    "others apart is hidden; it is ranked nowhere.",
+    "lambda_at_edge": f"{MARKS[EDGE]} {{}}: the best penalty is at the edge of "
+    "translator.lambdas: extend the list.",
+    "in_sample": f"{MARKS[SEEN]} {{}}: {SEEN}: the translator has seen the images that it "
+    "translates, as in the paper.",
+}
 
 
 def render_text(
     study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float
 ) -> str:
     """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings."""
-    percent = f"{100 * confidence:g} %"
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
         f"{seen_by_translators(models, manifest)}; "
@@ -408,86 +381,18 @@ def render_text(
         "",
     ]
     for space, group in models.groupby("space", sort=False):
-        rows = controls_last(group).to_dict("records")
+        ordered = controls_last(group)
         lines.append(f"Space {space}: does the null space tell what the logits do not?")
-        lines += _aligned(
-            [
-                "model",
-                "null dim",
-                "n per dim",
-                "R2 (words)",
-                "IS",
-                "floor",
-                f"D [{percent}]",
-                "turn",
-                "detectable",
-                "verdict",
-            ],
-            [
-                [
-                    marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
-                    str(row["null_dim"]),
-                    per_dimension(row["n_per_dim"]),
-                    f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
-                    f"{row['is_mean']:.1f}",
-                    f"{row['floor_is_mean']:.1f}",
-                    _number(row["unique_r2"], 3)
-                    + (
-                        ""
-                        if pd.isna(row["unique_r2_low"])
-                        else f" [{_number(row['unique_r2_low'], 3)}, "
-                        f"{_number(row['unique_r2_high'], 3)}]"
-                    ),
-                    _number(row["turn_deg"], 0),
-                    "-" if pd.isna(row["detectable"]) else f"{100 * row['detectable']:g} %",
-                    row["verdict"],
-                ]
-                for row in rows
-            ],
-        )
-        lines += [paper_scores(group), ""]
-        lines += [
-            line
-            for row in rows
-            for line in textwrap.wrap(verdict_sentence(row), 130, subsequent_indent="  ")
-        ]
+        lines += [*_table(ordered, f"{100 * confidence:g} %"), paper_scores(group), ""]
+        for row in ordered.to_dict("records"):
+            lines += textwrap.wrap(verdict_sentence(row), 130, subsequent_indent="  ")
         lines.append("")
-    lines += [
-        "IS: how far meaning turns, in degrees, when the null component is removed, which no logit "
-        "sees. floor: the same angle for a null",
-        "component that tells nothing. D: what the null space adds to all that the logits tell, "
-        "as a share of the variance of meaning.",
-        "turn: D in degrees. detectable: the smallest planted leak that this study finds. "
-        "n per dim: images for each feature dimension.",
-        "R2: share of meaning that the translator explains in images it has not seen; "
-        "in brackets what the model's own words explain.",
-    ]
-    zeros = models.loc[models["known_zero"], "model"].unique()
-    if len(zeros):
-        named = f"{MARKS[ZERO]} {', '.join(zeros)}"
-        lines.append(
-            f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; "
-            "it is ranked nowhere."
-        )
-    leaks = models.loc[models["known_leak"], "model"].unique()
-    if len(leaks):
-        named = f"{MARKS[LEAK]} {', '.join(leaks)}"
-        lines.append(
-            f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart "
-            "is hidden; it is ranked nowhere."
-        )
-    if models["lambda_at_edge"].any():
-        named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
-        lines.append(
-            f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: "
-            "extend the list."
-        )
-    if models["in_sample"].any():
-        named = ", ".join(models.loc[models["in_sample"], "model"].unique())
-        lines.append(
-            f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images "
-            "that it translates, as in the paper."
-        )
+    lines.append(COLUMNS)
+    named = {
+        column: ", ".join(models.loc[models[column].astype(bool), "model"].unique())
+        for column in REMARKS
+    }
+    lines += [remark.format(named[column]) for column, remark in REMARKS.items() if named[column]]
     if differences := rank_differences(models):
         lines.append(differences)
     if (models["null_dim"] == 0).any():
@@ -495,13 +400,13 @@ def render_text(
         lines.append(f"{names}: {NO_NULL_SPACE}.")
     if models["top1_low"].any():
         low = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
-        named = ", ".join(
+        shares = ", ".join(
             f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)"
             for row in low
         )
         lines += [
             "",
-            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. "
+            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {shares}. "
             "Most often the evaluation transform or the order of the classes",
             "  is wrong; do not trust the scores of these models before that is explained.",
         ]

@@ -10,13 +10,8 @@ from singflow.artifacts.tables import BASIS
 if TYPE_CHECKING:
     import pandas as pd
 
-WEAK, ZERO, LEAK, EDGE, SEEN = (
-    "weak translator",
-    "known zero",
-    "known leak",
-    "penalty at the edge",
-    "in sample",
-)
+WEAK, ZERO, LEAK = "weak translator", "known zero", "known leak"
+EDGE, SEEN = "penalty at the edge", "in sample"
 # A mark in the column marks of a table, and its sign beside the name of the model in running text.
 MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}
 
@@ -56,10 +51,8 @@ def as_in_paper(models: pd.DataFrame, class_index: pd.Series, paper: dict[str, A
     class_index has the class of every image of the study; `paper` is the content of
     report/paper.yaml.
     """
-    same = (
-        models["model"].map({name: entry["weights"] for name, entry in paper["models"].items()})
-        == models["weights_id"]
-    )
+    weights = {name: entry["weights"] for name, entry in paper["models"].items()}
+    same = models["model"].map(weights) == models["weights_id"]
     everything = set(class_index) == set(range(paper["classes"]))
     return same & (models["weights"] == "hub") & (models["space"] == paper["space"]) & everything
 
@@ -70,19 +63,13 @@ def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     If the table has a column space, add also the translator's held-out R2 (validation_r2), whether
     it is called weak (translator), and the marks.
     """
+    keys, basis = ["model"], models[["space", "model", *BASIS]]
     if "space" in table:
-        return table.merge(
-            models[["space", "model", *BASIS]],
-            on=["space", "model"],
-            how="left",
-            validate="many_to_one",
-        )
-    basis = (
-        models[["model", *BASIS]]
-        .drop(columns=["validation_r2", "translator", "marks"])
-        .drop_duplicates("model")
-    )
-    return table.merge(basis, on="model", how="left", validate="many_to_one")
+        keys = ["space", "model"]
+    else:
+        basis = basis.drop(columns=["space", "validation_r2", "translator", "marks"])
+        basis = basis.drop_duplicates("model")
+    return table.merge(basis, on=keys, how="left", validate="many_to_one")
 
 
 def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:

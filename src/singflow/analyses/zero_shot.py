@@ -17,14 +17,11 @@ def nearest_texts(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
     The embeddings (n, m) may have any norm; the texts (L, m) have norm 1.
     """
     size = max(1, PRODUCTS // len(texts))
-    blocks = [
-        embeddings[start : start + size] @ texts.T for start in range(0, len(embeddings), size)
-    ]
-    return (
-        np.concatenate([block.argmax(axis=1) for block in blocks])
-        if blocks
-        else np.zeros(0, dtype=np.intp)
-    )
+    found = np.zeros(len(embeddings), dtype=np.intp)
+    for start in range(0, len(embeddings), size):
+        part = slice(start, start + size)
+        found[part] = (embeddings[part] @ texts.T).argmax(axis=1)
+    return found
 
 
 def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
@@ -34,15 +31,10 @@ def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
     zero_shot_space: of the embeddings of the images themselves. zero_shot_chance: of guessing a
     label.
     """
-    columns = {
-        "zero_shot": "translated",
-        "zero_shot_equivalent": "equivalent",
-        "zero_shot_space": "embedding",
-    }
+    names = ["zero_shot", "zero_shot_equivalent", "zero_shot_space", "zero_shot_chance"]
     labels = found["label"].nunique()
     if labels < 2:
-        return dict.fromkeys([*columns, "zero_shot_chance"])
-    shares = {
-        name: float((found[column] == found["label"]).mean()) for name, column in columns.items()
-    }
-    return shares | {"zero_shot_chance": 1 / labels}
+        return dict.fromkeys(names)
+    named = found[["translated", "equivalent", "embedding"]]
+    right = named.eq(found["label"], axis=0).mean()
+    return dict(zip(names, [*right.tolist(), 1 / labels], strict=True))

@@ -1,7 +1,6 @@
 """A study's images by a text."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +33,9 @@ def search(
 
     The rank follows from the angle between the text and the translated feature of the image.
     """
-    import numpy as np
     import torch
 
     from singflow.analyses.inputs import Inputs
-    from singflow.analyses.metrics import Removal
     from singflow.analyses.search import nearest_either_way, rank_by_text
     from singflow.artifacts.catalog import CATALOG
     from singflow.cli import limit_threads
@@ -60,12 +57,8 @@ def search(
     texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
     wanted = texts.embed([text])[0]
 
-    def removals() -> Iterator[tuple[np.ndarray, Removal]]:
-        for image_id, features in inputs.features(size=4096):
-            translated = inputs.translators(features, image_id)
-            yield image_id, Removal(translated, inputs.null_translators(features, image_id))
-
-    found = nearest_either_way(rank_by_text(removals(), wanted, len(manifest)), count)
+    ranked = rank_by_text(inputs.removals(size=4096), wanted, len(manifest))
+    found = nearest_either_way(ranked, count)
     found = found.assign(
         **{name: manifest[name].to_numpy()[found["image_id"]] for name in ("label", "path")}
     )
