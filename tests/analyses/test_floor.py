@@ -18,10 +18,8 @@ PENALTY = 0.3
 class Images:
     """A study of images with views, in two shards, and its head: what Paired gives, made up."""
 
-    def __init__(
-        self, seed=0, n=60, rank=7, null_dim=5, dim=6, classes=7, views=2, folds=3, leak=0.0
-    ):
-        rng = np.random.default_rng(seed)
+    def __init__(self, seed=0, n=60, views=2, leak=0.0):
+        rng, rank, null_dim, dim, classes = np.random.default_rng(seed), 7, 5, 6, 7
         self.basis = np.linalg.qr(rng.standard_normal((rank + null_dim, rank + null_dim)))[0]
         self.head = SplitHead(
             (rng.standard_normal((classes, rank)) @ self.basis[:, :rank].T).astype(np.float32),
@@ -32,36 +30,24 @@ class Images:
         self.texts = rng.standard_normal((classes, dim))
         self.texts /= np.linalg.norm(self.texts, axis=1, keepdims=True)
         a = rng.standard_normal((n * views, rank)) + 2.0
-        b = (
-            a @ rng.standard_normal((rank, null_dim)) * 0.3
-            + rng.standard_normal((n * views, null_dim))
-            + 1.0
-        )
+        b = a @ rng.standard_normal((rank, null_dim)) * 0.3 + 1.0
+        b += rng.standard_normal((n * views, null_dim))
         self.x = (np.hstack([a, b]) @ self.basis.T).astype(np.float32)
         logits = self.x @ self.head.weight.T + self.head.bias
-        noise = 0.4 * rng.standard_normal((n * views, dim))
-        self.z = (
-            own_words(logits, self.texts)[1]
-            + noise
-            + leak * b @ rng.standard_normal((null_dim, dim))
-            + 0.5
-        ).astype(np.float32)
+        noise = 0.4 * rng.standard_normal((n * views, dim)) + 0.5
+        told = leak * b @ rng.standard_normal((null_dim, dim))
+        self.z = (own_words(logits, self.texts)[1] + noise + told).astype(np.float32)
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
-        self.manifest = pd.DataFrame(
-            {
-                "split": np.where(np.arange(n) % folds == 0, "validation", "train"),
-                "fold": np.arange(n) % folds,
-            }
-        )
+        fold = np.arange(n) % 3
+        split = np.where(fold == 0, "validation", "train")
+        self.manifest = pd.DataFrame({"split": split, "fold": fold})
         self.features = "features of the study"
 
     def __iter__(self):
         half = len(self.x) // 2
         for rows in (slice(0, half), slice(half, None)):
-            yield (
-                {"features": self.x[rows], "image_id": self.image[rows], "view": self.view[rows]},
-                self.z[rows],
-            )
+            columns = {"features": self.x, "image_id": self.image, "view": self.view}
+            yield {name: column[rows] for name, column in columns.items()}, self.z[rows]
 
 
 def fitted(images, folder, scored=None):
@@ -71,16 +57,20 @@ def fitted(images, folder, scored=None):
     axes = axes, images.head.principal.shape[1]
     sums = GroupSums(split(images.manifest, 3))
     rows = Rows.read(images, images.head, axes, words, folder, sums)
-    others = rows if scored is None else Rows.read(scored, images.head, axes, words, folder, None)
-    place = (
-        sums.split.map_index if scored is None else np.full(len(scored.manifest), WHOLE, np.int32)
-    )
+    others, place = rows, sums.split.map_index
+    if scored is not None:
+        others = Rows.read(scored, images.head, axes, words, folder, None)
+        place = np.full(len(scored.manifest), WHOLE, np.int32)
     return words, Refits.prepare(rows, sums, place, PENALTY, LAMBDAS, None), others
 
 
 def ridge(x, y, penalty):
     spread = ((x - x.mean(0)) ** 2).sum(1).mean()
     return Ridge(alpha=penalty * spread).fit(x, y)
+
+
+def signs_of(draw):
+    return np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60)
 
 
 def slow(images, words, signs):
@@ -93,10 +83,8 @@ def slow(images, words, signs):
     z = images.z if signs is None else spoken + (images.z - spoken) * signs[images.image][:, None]
     found = np.empty(len(images.manifest))
     for held_out in np.unique(fold):
-        model, judged = (
-            ridge(images.x[fold != held_out].astype(np.float64), z[fold != held_out], PENALTY),
-            first & (fold == held_out),
-        )
+        made, judged = fold != held_out, first & (fold == held_out)
+        model = ridge(images.x[made].astype(np.float64), z[made], PENALTY)
         whole = model.predict(images.x[judged])
         removed = images.x[judged] @ images.head.null @ images.head.null.T @ model.coef_.T
         found[images.image[judged]] = angle_deg(whole, whole - removed)
@@ -107,7 +95,7 @@ def slow(images, words, signs):
 def test_refitted_translators_are_scikit_learns_with_and_without_signs(tmp_path, draw):
     images = Images()
     words, refits, scored = fitted(images, tmp_path)
-    signs = None if draw is None else np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60)
+    signs = None if draw is None else signs_of(draw)
     found = refits.image_scores(scored, refits.translators(signs))[0]
     np.testing.assert_allclose(found, slow(images, words, signs), atol=2e-3)
 
@@ -116,10 +104,7 @@ def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path
     images = Images()
     words, refits, scored = fitted(images, tmp_path)
     means, spread = refits.floor(scored, draws=4, seed=0, threads=None)
-    wanted = [
-        slow(images, words, np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60))
-        for draw in range(4)
-    ]
+    wanted = [slow(images, words, signs_of(draw)) for draw in range(4)]
     np.testing.assert_allclose(means, np.mean(wanted, axis=0), atol=2e-3)
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
     side_by_side, _ = refits.floor(scored, draws=4, seed=0, threads=2)
@@ -136,31 +121,23 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     )
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
 
+    def surprise(k, penalty):
+        """Null coordinates of a fold less their prediction by the other folds."""
+        judged = first & (fold == k)
+        return b[judged] - ridge(a[fold != k], b[fold != k], penalty).predict(a[judged])
+
     def error(penalty):
-        return sum(
-            (
-                (
-                    ridge(a[fold != k], b[fold != k], penalty).predict(a[first & (fold == k)])
-                    - b[first & (fold == k)]
-                )
-                ** 2
-            ).sum()
-            for k in range(3)
-        )
+        return sum((surprise(k, penalty) ** 2).sum() for k in range(3))
 
     best = min(LAMBDAS, key=error)
     for k in range(3):
-        model, judged = (
-            ridge(images.x[fold != k].astype(np.float64), images.z[fold != k], PENALTY),
-            first & (fold == k),
-        )
-        whole = model.predict(images.x[judged])
-        surprise = b[judged] - ridge(a[fold != k], b[fold != k], best).predict(a[judged])
-        after, ids = whole - surprise @ images.head.null.T @ model.coef_.T, images.image[judged]
+        made, judged = fold != k, first & (fold == k)
+        model = ridge(images.x[made].astype(np.float64), images.z[made], PENALTY)
+        whole, ids = model.predict(images.x[judged]), images.image[judged]
+        after = whole - surprise(k, best) @ images.head.null.T @ model.coef_.T
+        moved = angle_deg(whole, texts[ids]) - angle_deg(after, texts[ids])
         np.testing.assert_allclose(found[0][ids], angle_deg(whole, after), atol=2e-3)
-        np.testing.assert_allclose(
-            found[1][ids], angle_deg(whole, texts[ids]) - angle_deg(after, texts[ids]), atol=2e-3
-        )
+        np.testing.assert_allclose(found[1][ids], moved, atol=2e-3)
 
 
 def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tells_lies_above(
@@ -196,21 +173,16 @@ def test_images_beside_a_reference_are_scored_by_the_fit_of_all_its_images(tmp_p
     found = refits.image_scores(scored, refits.translators())[0]
     model, first = ridge(images.x.astype(np.float64), images.z, PENALTY), others.x[others.view == 0]
     whole = model.predict(first)
-    np.testing.assert_allclose(
-        found,
-        angle_deg(whole, whole - first @ images.head.null @ images.head.null.T @ model.coef_.T),
-        atol=2e-3,
-    )
+    after = whole - first @ images.head.null @ images.head.null.T @ model.coef_.T
+    np.testing.assert_allclose(found, angle_deg(whole, after), atol=2e-3)
 
 
 def test_missing_views_are_refused_by_name(tmp_path):
     images = Images()
     words = Words.fit(lambda: whole_images(images, images.head), images.texts)
     images.manifest = pd.concat([images.manifest, images.manifest.iloc[:1]], ignore_index=True)
-    with pytest.raises(
-        InputError,
-        match="features of the study: holds 120 rows, not 2 of each of 61 images: remove it",
-    ):
+    said = "features of the study: holds 120 rows, not 2 of each of 61 images: remove it"
+    with pytest.raises(InputError, match=said):
         Rows.read(images, images.head, (np.eye(12, dtype=np.float32), 7), words, tmp_path, None)
 
 
@@ -219,6 +191,5 @@ def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_al
     head = SplitHead(images.head.weight, images.head.bias, images.basis[:, :4], images.basis[:, 4:])
     block = head.block(images.x, images.z, np.zeros(len(images.x)))
     visible = images.x @ images.basis[:, :4] @ images.basis[:, :4].T
-    np.testing.assert_allclose(
-        block.logits, visible @ images.head.weight.T + images.head.bias, atol=1e-3
-    )
+    expected = visible @ images.head.weight.T + images.head.bias
+    np.testing.assert_allclose(block.logits, expected, atol=1e-3)

@@ -48,11 +48,8 @@ def test_rank_basis_and_projector_are_those_of_scipy(weight):
     assert split.basis.shape == reference.shape
     assert split.orthonormality_error <= 1e-12
     np.testing.assert_allclose(split.basis @ split.basis.T, reference @ reference.T, atol=1e-9)
-    np.testing.assert_allclose(
-        split.singular_values,
-        scipy.linalg.svdvals(weight),
-        atol=1e-12 * max(split.singular_values[0], 1e-300),
-    )
+    digits = 1e-12 * max(split.singular_values[0], 1e-300)
+    np.testing.assert_allclose(split.singular_values, scipy.linalg.svdvals(weight), atol=digits)
 
 
 @settings(max_examples=100)
@@ -81,17 +78,9 @@ def test_a_real_size_head_keeps_its_logits_in_both_precisions():
     single = remove_null(features, split.basis)
     assert np.abs(single @ weight.T - features @ weight.T).max() <= 1e-4
     assert logit_change(weight, features, single).max() <= 1e-4
-    double = remove_null(features.astype(np.float64), split.basis)
-    assert (
-        np.abs(double @ weight.T.astype(np.float64) - features.astype(np.float64) @ weight.T).max()
-        <= 1e-10
-    )
-
-
-def test_a_tall_head_of_full_rank_has_no_null_space():
-    split = null_space(np.random.default_rng(0).standard_normal((1000, 64)))
-    assert split.basis.shape == (64, 0)
-    assert split.orthonormality_error == 0.0
+    wide = features.astype(np.float64)
+    double = remove_null(wide, split.basis)
+    assert np.abs(double @ weight.T.astype(np.float64) - wide @ weight.T).max() <= 1e-10
 
 
 def test_the_tolerance_is_relative_so_scale_does_not_change_the_rank():
@@ -102,11 +91,9 @@ def test_the_tolerance_is_relative_so_scale_does_not_change_the_rank():
 
 def test_rule_energy_keeps_the_fewest_directions_with_the_share():
     weight = np.diag([3.0, 2.0, 1.0, 0.0])
-    ranks = {
-        share: null_space(weight, "energy", energy=share).rank
-        for share in (0.5, 9 / 14, 0.7, 13 / 14, 0.95, 1.0)
-    }
-    assert ranks == {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}
+    ranks = {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}
+    for share, rank in ranks.items():
+        assert null_space(weight, "energy", energy=share).rank == rank
     assert null_space(np.zeros((3, 2)), "energy", energy=0.9).rank == 0
 
 
@@ -114,9 +101,8 @@ def test_rule_fixed_keeps_the_given_rank_and_refuses_more_than_there_are():
     split = null_space(np.diag([3.0, 2.0, 1.0]), "fixed", rank=1)
     assert (split.rank, split.tolerance) == (1, 2.0)
     np.testing.assert_allclose(np.abs(split.basis[0]), 0, atol=1e-15)
-    with pytest.raises(
-        InputError, match=r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"
-    ):
+    said = r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"
+    with pytest.raises(InputError, match=said):
         null_space(np.eye(3), "fixed", rank=4)
 
 
@@ -135,19 +121,14 @@ def test_principal_and_null_directions_share_the_space_at_the_first_singular_val
     turned = random_basis(5, 5, 0, 0)
     split = null_space(np.diag([3.0, 2.0, 1.0]) @ turned[:3], rule, **options)
     assert split.rank == rank and split.tolerance == pytest.approx(tolerance, abs=1e-12)
-    np.testing.assert_allclose(
-        split.principal @ split.principal.T, turned[:rank].T @ turned[:rank], atol=1e-12
-    )
-    np.testing.assert_allclose(
-        split.basis @ split.basis.T, turned[rank:].T @ turned[rank:], atol=1e-12
-    )
+    for basis, rows in ((split.principal, turned[:rank]), (split.basis, turned[rank:])):
+        np.testing.assert_allclose(basis @ basis.T, rows.T @ rows, atol=1e-12)
 
 
 def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_features_type_is_kept():  # noqa: E501
     feature = np.full((1, 3), 1e-30, dtype=np.float32)
-    assert null_energy(np.zeros((1, 3)), np.eye(3)) == 0 and null_energy(
-        feature, np.eye(3)
-    ) == pytest.approx(1)
+    assert null_energy(np.zeros((1, 3)), np.eye(3)) == 0
+    assert null_energy(feature, np.eye(3)) == pytest.approx(1)
     assert remove_null(feature, np.eye(3)[:, :1]).dtype == np.float32
 
 
@@ -177,35 +158,24 @@ def stored_in(precision, weight):
 
 def planted(last, classes=12, width=20):
     """A head of known singular values in float64, all of them 1 but the smallest."""
-    return (
-        random_basis(classes, classes, 0, 1)
-        @ np.diag([1.0] * (classes - 1) + [last])
-        @ random_basis(width, classes, 0, 2).T
-    )
+    values = np.diag([1.0] * (classes - 1) + [last])
+    return random_basis(classes, classes, 0, 1) @ values @ random_basis(width, classes, 0, 2).T
 
 
 @pytest.mark.parametrize("last", [1e-7, 1e-11, 0.9 * 20 * 2**-23])
 def test_a_direction_below_float32_and_above_float64_is_null_by_rule_exact_and_principal_by_rule_exact64(  # noqa: E501
     last,
 ):
-    splits = {
-        rule: null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")
-    }
-    assert [
-        (split.rank, split.basis.shape, split.principal.shape) for split in splits.values()
-    ] == [(11, (20, 9), (20, 11)), (12, (20, 8), (20, 12))]
-    assert all((split.rank_stored, split.rank_float64) == (11, 12) for split in splits.values())
-    assert splits["exact"].tolerance == pytest.approx(20 * np.finfo(np.float32).eps)  # S_1 is 1
-    assert splits["exact64"].tolerance == pytest.approx(20 * np.finfo(np.float64).eps)
-    lost = (
-        splits["exact"].basis @ splits["exact"].basis.T
-        - splits["exact64"].basis @ splits["exact64"].basis.T
+    exact, exact64 = (
+        null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")
     )
-    np.testing.assert_allclose(
-        lost,
-        np.outer(random_basis(20, 12, 0, 2)[:, -1], random_basis(20, 12, 0, 2)[:, -1]),
-        atol=1e-4,
-    )
+    for split, rank, dtype in ((exact, 11, np.float32), (exact64, 12, np.float64)):
+        assert (split.rank, split.rank_stored, split.rank_float64) == (rank, 11, 12)
+        assert split.basis.shape == (20, 20 - rank) and split.principal.shape == (20, rank)
+        assert split.tolerance == pytest.approx(20 * np.finfo(dtype).eps)  # S_1 is 1
+    lost = exact.basis @ exact.basis.T - exact64.basis @ exact64.basis.T
+    direction = random_basis(20, 12, 0, 2)[:, -1]
+    np.testing.assert_allclose(lost, np.outer(direction, direction), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -227,18 +197,11 @@ def test_both_ranks_are_those_of_the_weight_whatever_the_rule(rule):
 def test_float32_is_the_arrays_own_precision_and_its_rank_numpys(weight):
     single = weight.astype(np.float32)
     split = null_space(single)
-    wide = single.astype(np.float64)
-    assert (
-        split.rank
-        == split.rank_stored
-        == np.linalg.matrix_rank(wide, rtol=max(weight.shape) * np.finfo(np.float32).eps)
-    )
-    assert (
-        split.rank_float64
-        == null_space(wide).rank
-        == null_space(single, "exact64").rank
-        == np.linalg.matrix_rank(wide)
-    )
+    wide, rtol = single.astype(np.float64), max(weight.shape) * np.finfo(np.float32).eps
+    assert split.rank == split.rank_stored == np.linalg.matrix_rank(wide, rtol=rtol)
+    rank = np.linalg.matrix_rank(wide)
+    assert split.rank_float64 == null_space(wide).rank == rank
+    assert null_space(single, "exact64").rank == rank
 
 
 @settings(max_examples=100)
@@ -253,9 +216,8 @@ def test_a_head_whose_rows_sum_to_zero_but_for_the_rounding_of_its_weights_loses
     precision, classes, more, seed, spread
 ):
     generator = np.random.default_rng(seed)
-    weight = generator.standard_normal((classes, classes + more + 4)) * generator.uniform(
-        spread, 1, (classes, 1)
-    )
+    weight = generator.standard_normal((classes, classes + more + 4))
+    weight *= generator.uniform(spread, 1, (classes, 1))
     single = stored_in(precision, weight - weight.mean(axis=0))
     split = null_space(single, stored=precision)
     assert (split.rank, split.rank_float64) == (classes - 1, classes)
@@ -283,19 +245,15 @@ def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
     weight = weight if stored is None else stored_in(stored, weight)
     split = null_space(weight, stored=stored)
     assert (split.rank, split.rank_float64, split.basis.shape) == (30, 30, (30, 0))
+    assert split.orthonormality_error == 0.0
 
 
 @pytest.mark.parametrize(
     ("weight", "stored"), [(np.eye(3), "float8_e4m3fn"), (np.eye(3, dtype=int), None)]
 )
 def test_another_precision_is_refused(weight, stored):
-    with pytest.raises(
-        InputError,
-        match=(
-            r"weights are stored in (float8_e4m3fn|int64), not in bfloat16, float16, "
-            r"float32, float64"
-        ),
-    ):
+    known = "bfloat16, float16, float32, float64"
+    with pytest.raises(InputError, match=rf"stored in (float8_e4m3fn|int64), not in {known}"):
         null_space(weight, stored=stored)
 
 
@@ -303,12 +261,8 @@ def fit_projector(folder, weight, rule):
     """What scripts/fit_projector.py writes of a head in two shards of features."""
     results, generator = Results(folder, shards=2), np.random.default_rng(0)
     results.manifest(label=["a"] * 6)
-    results.tensors(
-        "head",
-        {"weights_sha256": "0", "weight_dtype": "float32"},
-        weight=weight,
-        bias=np.zeros(len(weight), np.float32),
-    )
+    facts = {"weights_sha256": "0", "weight_dtype": "float32"}
+    results.tensors("head", facts, weight=weight, bias=np.zeros(len(weight), np.float32))
     rows = generator.standard_normal((6, weight.shape[1])).astype(np.float32)
     results.rows("features", rows, weights_sha256="0")
     results.run("fit_projector", rule=rule, energy=0.99, rank=None)
@@ -319,15 +273,10 @@ def fit_projector(folder, weight, rule):
 @pytest.mark.parametrize(("rule", "rank"), [("exact", 11), ("exact64", 12)])
 def test_both_ranks_are_recorded_whichever_counts(tmp_path, rule, rank):
     weight = np.random.default_rng(0).standard_normal((12, 20))
-    report, tensors = fit_projector(
-        tmp_path, (weight - weight.mean(axis=0)).astype(np.float32), rule
-    )
-    assert (report["rank"], report["rank_stored"], report["rank_float64"]) == (rank, 11, 12)
-    assert (report["null_dim"], report["weight_dtype"], report["rule"]) == (
-        20 - rank,
-        "float32",
-        rule,
-    )
+    centred = (weight - weight.mean(axis=0)).astype(np.float32)
+    report, tensors = fit_projector(tmp_path, centred, rule)
+    expected = {"rank": rank, "rank_stored": 11, "rank_float64": 12, "null_dim": 20 - rank}
+    assert report.items() >= (expected | {"weight_dtype": "float32", "rule": rule}).items()
     eps = np.finfo(np.float32 if rule == "exact" else np.float64).eps
     assert report["tolerance"] == pytest.approx(20 * eps * tensors["singular_values"][0])
     assert tensors["null_basis"].shape == (20, 20 - rank) and report["max_logit_change"] < 1e-5
@@ -354,9 +303,8 @@ def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimens
 def test_random_subspaces_hold_their_share_of_a_vector_on_average():
     vector = np.zeros((1, 40))
     vector[0, 0] = 1.0
-    shares = [
-        null_energy(vector, random_basis(40, 10, seed=0, draw=draw))[0] for draw in range(400)
-    ]
+    bases = (random_basis(40, 10, seed=0, draw=draw) for draw in range(400))
+    shares = [null_energy(vector, basis)[0] for basis in bases]
     assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(2 * 0.25 * 0.75 / 42 / 400)
 
 
@@ -406,23 +354,18 @@ def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge
     if not basis.shape[1]:
         return
     embeddings = generator.standard_normal((n, 3))
+    wide = features.astype(np.float64)
     for alpha in (1e-2, 1.0, 1e2):
         inside = Ridge(alpha=alpha * unit**2, solver="svd").fit(features @ basis, embeddings)
-        plain = Ridge(alpha=alpha * unit**2, solver="svd").fit(
-            features.astype(np.float64), embeddings
-        )
+        plain = Ridge(alpha=alpha * unit**2, solver="svd").fit(wide, embeddings)
         np.testing.assert_allclose(inside.coef_ @ basis.T * unit, plain.coef_ * unit, atol=1e-8)
-        np.testing.assert_allclose(
-            inside.predict(features @ basis), plain.predict(features.astype(np.float64)), atol=1e-7
-        )
+        found, expected = inside.predict(features @ basis), plain.predict(wide)
+        np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_rows_that_are_all_alike_span_nothing():
-    assert (
-        row_span([np.full((3, 5), 7, np.float32)]).shape
-        == row_span([np.ones((1, 5))]).shape
-        == (5, 0)
-    )
+    for rows in (np.full((3, 5), 7, np.float32), np.ones((1, 5))):
+        assert row_span([rows]).shape == (5, 0)
 
 
 @pytest.mark.parametrize(("n", "spans"), [(5, True), (6, False), (7, False)])

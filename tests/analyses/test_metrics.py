@@ -22,6 +22,11 @@ from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
 
+def single(generator, *shape):
+    """Normal numbers in float32."""
+    return generator.standard_normal(shape).astype(np.float32)
+
+
 def exact_angle(a, b):
     with mpmath.workdps(60):
         a, b = [mpmath.mpf(float(x)) for x in a], [mpmath.mpf(float(x)) for x in b]
@@ -82,18 +87,12 @@ def test_scores_in_single_precision_are_mpmaths():
     generator = np.random.default_rng(3)
     width, dim = 1280, 384
     basis = random_basis(width, 280, seed=0, draw=0)
-    translator = Affine(
-        (generator.standard_normal((dim, width)) * 0.05).astype(np.float32),
-        generator.standard_normal(dim).astype(np.float32),
-    )
-    features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
+    translator = Affine(np.float32(0.05) * single(generator, dim, width), single(generator, dim))
+    features = np.abs(single(generator, 4, width))
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
     removal = remove(features, translator, subspace_translator(translator, basis))
-    wide = Affine(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
-    original, equivalent = (
-        wide(features.astype(np.float64)),
-        wide(remove_null(features.astype(np.float64), basis)),
-    )
+    wide, rows = translator.astype(np.float64), features.astype(np.float64)
+    original, equivalent = wide(rows), wide(remove_null(rows, basis))
     for row in range(4):
         assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
         attribute = exact_angle(original[row], text[row]) - exact_angle(equivalent[row], text[row])
@@ -108,9 +107,8 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
     generator = np.random.default_rng(1)
     plane, _ = np.linalg.qr(generator.standard_normal((768, 2)))
     original = (30.0 * (plane[:, 0] + np.full(768, 1e-3))).astype(np.float32)
-    removed = (share * (np.cos(turn) * original + 30.0 * np.sin(turn) * plane[:, 1])).astype(
-        np.float32
-    )
+    removed = share * (np.cos(turn) * original + 30.0 * np.sin(turn) * plane[:, 1])
+    removed = removed.astype(np.float32)
     if share == 1.0 and turn < 1e-6:
         removed *= np.float32(0.5)
     equivalent = original.astype(np.float64) - removed
@@ -128,11 +126,8 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
 def test_features_are_translated_in_their_own_precision(dtype):
     generator = np.random.default_rng(0)
     translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
-    removal = remove(
-        generator.standard_normal((3, 8)).astype(dtype),
-        translator,
-        subspace_translator(translator, random_basis(8, 2, 0, 0)),
-    )
+    removed = subspace_translator(translator, random_basis(8, 2, 0, 0))
+    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, removed)
     assert removal.original.dtype == removal.removed.dtype == dtype
 
 
@@ -140,50 +135,35 @@ def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     generator = np.random.default_rng(2)
     original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
     removed *= np.geomspace(1e-9, 1e-2, 300, dtype=np.float32)[:, None]
-    expected = [
-        exact_angle(o, o.astype(np.float64) - r) for o, r in zip(original, removed, strict=True)
-    ]
-    close = slice(
-        100, None
-    )  # where original - removed still has digits in float64 for the reference
-    np.testing.assert_allclose(
-        Removal(original, removed).image_score()[close], expected[close], rtol=1e-7
-    )
+    # from 100 on, original - removed still has digits in float64 for the reference
+    pairs = zip(original[100:], removed[100:], strict=True)
+    expected = [exact_angle(o, o.astype(np.float64) - r) for o, r in pairs]
+    found = Removal(original, removed).image_score()[100:]
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 def test_scores_of_a_row_without_a_direction_are_refused():
-    rows, nothing = (
-        np.ones((2, 3), dtype=np.float32),
-        np.array([[1, 1, 1], [0, 0, 0]], dtype=np.float32),
-    )
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        Removal(nothing, nothing / 2).image_score()
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        Removal(rows, nothing).image_score()  # nothing is left of the first
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        Removal(rows, rows / 2).attribute_score(nothing)
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        Removal(nothing, np.ones_like(rows)).attribute_score(rows)
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        Removal(rows, nothing).attribute_score(rows)
+    rows, nothing = np.ones((2, 3), np.float32), np.float32([[1, 1, 1], [0, 0, 0]])
+    for score in (
+        Removal(nothing, nothing / 2).image_score,
+        Removal(rows, nothing).image_score,  # nothing is left of the first
+        lambda: Removal(rows, rows / 2).attribute_score(nothing),
+        lambda: Removal(nothing, np.ones_like(rows)).attribute_score(rows),
+        lambda: Removal(rows, nothing).attribute_score(rows),
+    ):
+        with pytest.raises(InputError, match="zero vector is undefined"):
+            score()
 
 
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((20, 8))
-    translator = Affine(
-        generator.standard_normal((5, 8)).astype(np.float32),
-        generator.standard_normal(5).astype(np.float32),
-    )
-    features, texts = (
-        generator.standard_normal((6, 8)).astype(np.float32),
-        generator.standard_normal((6, 5)),
-    )
+    translator = Affine(single(generator, 5, 8), single(generator, 5))
+    features, texts = single(generator, 6, 8), generator.standard_normal((6, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        removal = remove(
-            features, translator, subspace_translator(translator, null_space(weight).basis)
-        )
+        nothing = subspace_translator(translator, null_space(weight).basis)
+        removal = remove(features, translator, nothing)
         assert not removal.image_score().any()
         assert not removal.attribute_score(texts).any()
 
@@ -192,37 +172,24 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70))
 def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
     generator = np.random.default_rng(seed)
-    translator = Affine(
-        generator.standard_normal((64, 160)).astype(np.float32),
-        generator.standard_normal(64).astype(np.float32),
-    )
+    translator = Affine(single(generator, 64, 160), single(generator, 64))
     removed = subspace_translator(translator, random_basis(160, 40, seed=0, draw=0))
-    features, texts = (
-        generator.standard_normal((71, 160)).astype(np.float32),
-        generator.standard_normal((71, 64)),
-    )
+    features, texts = single(generator, 71, 160), generator.standard_normal((71, 64))
     order = generator.permutation(71)
     whole = remove(features, translator, removed)
+    scores = whole.image_score(), whole.attribute_score(texts)
     for part in (order[:cut], order[cut:]):
         piece = remove(features[part], translator, removed)
-        np.testing.assert_allclose(
-            piece.image_score(), whole.image_score()[part], rtol=0, atol=1e-4
-        )
-        np.testing.assert_allclose(
-            piece.attribute_score(texts[part]),
-            whole.attribute_score(texts)[part],
-            rtol=0,
-            atol=1e-4,
-        )
+        found = piece.image_score(), piece.attribute_score(texts[part])
+        for mine, expected in zip(found, scores, strict=True):
+            np.testing.assert_allclose(mine, expected[part], rtol=0, atol=1e-4)
 
 
 def test_angles_to_all_agree_with_angles_of_pairs():
     generator = np.random.default_rng(0)
-    embeddings, texts = (
-        generator.standard_normal((9, 384)) + 0.2,
-        unit(generator.standard_normal((7, 384)) + 0.2),
-    )
-    pairs = [angle_deg(embeddings, np.broadcast_to(text, embeddings.shape)) for text in texts]
+    embeddings = generator.standard_normal((9, 384)) + 0.2
+    texts = unit(generator.standard_normal((7, 384)) + 0.2)
+    pairs = [angle_deg(embeddings, text) for text in texts]
     units, texts = unit(embeddings).astype(np.float32), texts.astype(np.float32)
     np.testing.assert_allclose(angles_to_all_deg(units, texts), np.transpose(pairs), atol=1e-4)
     beyond = np.float32([[1 + 1e-6]])  # as rounding leaves the norm of a unit vector
@@ -231,28 +198,16 @@ def test_angles_to_all_agree_with_angles_of_pairs():
 
 def test_contrastive_as_is_as_toward_the_own_label_less_the_mean_over_all_others():
     generator = np.random.default_rng(0)
-    original, removed, texts = (
-        generator.standard_normal((6, 16)),
-        0.3 * generator.standard_normal((6, 16)),
-        unit(generator.standard_normal((4, 16))),
-    )
-    own = np.array([0, 1, 2, 3, 0, 2])
-    moved = np.array(
-        [
-            [angle_deg(o, t) - angle_deg(o - r, t) for t in texts]
-            for o, r in zip(original, removed, strict=True)
-        ]
-    )
+    original, removed = generator.standard_normal((6, 16)), 0.3 * generator.standard_normal((6, 16))
+    texts, own = unit(generator.standard_normal((4, 16))), np.array([0, 1, 2, 3, 0, 2])
+    moved = [angle_deg(original, t) - angle_deg(original - removed, t) for t in texts]
     expected = [
         scores[label] - np.delete(scores, label).mean()
-        for scores, label in zip(moved, own, strict=True)
+        for scores, label in zip(np.transpose(moved), own, strict=True)
     ]
-    np.testing.assert_allclose(
-        contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-6
-    )
-    assert np.isnan(
-        contrast_deg(Removal(original, removed), texts[:1].astype(np.float32), np.zeros(6, int))
-    ).all()
+    removal, texts = Removal(original, removed), texts.astype(np.float32)
+    np.testing.assert_allclose(contrast_deg(removal, texts, own), expected, atol=1e-6)
+    assert np.isnan(contrast_deg(removal, texts[:1], np.zeros(6, int))).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.2, 1.2), st.floats(-0.9, 0.9))
@@ -279,39 +234,31 @@ def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_direc
     equivalent, original
 ):
     result = rescale(equivalent, original)
-
-    def units(vectors):
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
+    found, norms, wanted = (np.linalg.norm(v, axis=1) for v in (result, equivalent, original))
     assert result.dtype == np.float64
-    np.testing.assert_allclose(
-        np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12
-    )
-    np.testing.assert_allclose(units(result), units(equivalent), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    directions = result / found[:, None], equivalent / norms[:, None]
+    np.testing.assert_allclose(*directions, rtol=0, atol=1e-12)
     np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
 
 
 def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_are_refused():
-    good, bad = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]])
-    with pytest.raises(InputError, match=r"equivalent embedding 1 has norm 0\.0, so no direction"):
-        rescale(bad, good)
-    with pytest.raises(InputError, match=r"original embedding 1 has norm 0\.0, so no direction"):
-        rescale(good, bad)
-    with pytest.raises(InputError, match="equivalent embedding 0 has norm nan"):
-        rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
-    with pytest.raises(
-        InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"
+    good, bad, nan = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]]), np.ones((2, 3))
+    nan[0, 0] = np.nan
+    for equivalent, original, said in (
+        (bad, good, r"equivalent embedding 1 has norm 0\.0, so no direction"),
+        (good, bad, r"original embedding 1 has norm 0\.0, so no direction"),
+        (nan, good, "equivalent embedding 0 has norm nan"),
+        (good, good[:1], r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"),
     ):
-        rescale(good, good[:1])
+        with pytest.raises(InputError, match=said):
+            rescale(equivalent, original)
 
 
 def test_embeddings_in_single_precision_are_rescaled_in_double():
-    moved = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    for equivalent, original in (
-        (moved, 2.0 * moved.astype(np.float64)),
-        (moved.astype(np.float64), 2 * moved),
-        (moved, 2 * moved),
-    ):
+    moved = single(np.random.default_rng(0), 3, 4)
+    wide = moved.astype(np.float64)
+    for equivalent, original in ((moved, 2.0 * wide), (wide, 2 * moved), (moved, 2 * moved)):
         found = rescale(equivalent, original)
         assert found.dtype == np.float64
-        np.testing.assert_allclose(found, 2.0 * moved.astype(np.float64), rtol=1e-14)
+        np.testing.assert_allclose(found, 2.0 * wide, rtol=1e-14)

@@ -13,7 +13,7 @@ from singflow.analyses.rank_curve import CHUNK, CurveStatistics
 from singflow.figures import plot_rank_curves
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.ridge import Affine
-from tests.results import Results, written_by
+from tests.results import BASIS, Results, written_by
 
 KEPT = [1.0, 0.6, 0.25]
 RULES = ["exact", "energy", "centered"]
@@ -22,24 +22,14 @@ RULES = ["exact", "energy", "centered"]
 def case(seed, classes, width, n=9, rank=None, dim=4, folds=3):
     """A head, features, a translator per fold and one for other images, a text per image."""
     generator = np.random.default_rng(seed)
-    weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal(
-        (rank or width, width)
-    )
-    features = np.abs(generator.standard_normal((n, width)))
-    maps = tuple(
-        Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
-        for _ in range(folds + 1)
-    )
+    draw, inner = generator.standard_normal, rank or width
+    weight = draw((classes, inner)) @ draw((inner, width))
+    features = np.abs(draw((n, width)))
+    maps = tuple(Affine(draw((dim, width)), draw(dim)) for _ in range(folds + 1))
     place = generator.integers(WHOLE, folds, n).astype(np.int32)
-    texts = generator.standard_normal((n, dim))
+    texts = draw((n, dim))
     unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
-    return (
-        weight,
-        generator.standard_normal(classes),
-        features,
-        CrossFitted(maps, place, place),
-        unit,
-    )
+    return weight, draw(classes), features, CrossFitted(maps, place, place), unit
 
 
 def curve(weight, bias, features, translators, texts, kept=KEPT, energy=0.9, cuts=(), order=None):
@@ -53,37 +43,27 @@ def directly(weight, bias, features, translators, texts, point, rank, energy):
     """One row, out of an equivalent feature for every image and all logits at once."""
 
     def translated(rows):
-        return np.stack(
-            [
-                translators.maps[place](row[None])[0]
-                for place, row in zip(translators.map_index, rows, strict=True)
-            ]
-        )
+        pairs = zip(translators.map_index, rows, strict=True)
+        return np.stack([translators.maps[place](row[None])[0] for place, row in pairs])
 
-    split = (
-        null_space(weight, "fixed", rank=rank)
-        if point == "share"
-        else null_space(weight, point, energy=energy)
-    )
+    options = ("fixed", 1.0, rank) if point == "share" else (point, energy)
+    split = null_space(weight, *options)
     equivalent = remove_null(features, split.basis)
     before, after = features @ weight.T + bias, equivalent @ weight.T + bias
     change = logit_change(weight, features, equivalent)
     original, moved = translated(features), translated(equivalent)
-    image, attribute = (
-        angle_deg(original, moved),
-        angle_deg(original, texts) - angle_deg(moved, texts),
-    )
+    image = angle_deg(original, moved)
+    attribute = angle_deg(original, texts) - angle_deg(moved, texts)
+    spread = np.sqrt(((before - before.mean(1, keepdims=True)) ** 2).sum(1))
+    kept = np.linalg.norm(remove_null(weight, split.basis)) / np.linalg.norm(weight)
     return {
         "rank": split.rank,
         "null_dim": split.basis.shape[1],
-        "energy": np.linalg.norm(remove_null(weight, split.basis)) ** 2
-        / np.linalg.norm(weight) ** 2,
+        "energy": kept**2,
         "n": len(features),
         "logit_change_mean": change.mean(),
         "logit_change_max": change.max(),
-        "logit_relative_mean": (
-            change / np.sqrt(((before - before.mean(1, keepdims=True)) ** 2).sum(1))
-        ).mean(),
+        "logit_relative_mean": (change / spread).mean(),
         "softmax_change_mean": np.abs(softmax(after, 1) - softmax(before, 1)).sum(1).mean() / 2,
         "top1_changed": (after.argmax(1) != before.argmax(1)).mean(),
         "is_mean_deg": image.mean(),
@@ -91,6 +71,13 @@ def directly(weight, bias, features, translators, texts, point, rank, energy):
         "as_mean_deg": attribute.mean(),
         "as_abs_mean_deg": np.abs(attribute).mean(),
     }
+
+
+def assert_direct(table, data, energy):
+    for row in table.to_dict("records"):
+        point, _ = row.pop("point"), row.pop("kept")
+        expected = directly(*data, point, row["rank"], energy)
+        assert row == pytest.approx(expected, abs=1e-6), point
 
 
 @settings(max_examples=25)
@@ -110,19 +97,13 @@ def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts_the_fold
     data = case(seed, classes, width, rank=max(1, width - deficit), folds=folds)
     table = curve(*data, energy=energy, cuts=sorted(cuts), order=np.array(order))
     assert table["point"].tolist() == ["share"] * len(KEPT) + RULES
-    for row in table.to_dict("records"):
-        point, kept = row.pop("point"), row.pop("kept")
-        expected = directly(*data, point, row["rank"], energy)
-        assert row == pytest.approx(expected, abs=1e-6), (point, kept)
+    assert_direct(table, data, energy)
 
 
 def test_more_images_than_fit_in_a_chunk_are_all_counted():
     data = case(0, 6, 9, n=6 * CHUNK + 3)
     assert np.bincount(data[3].map_index + 1).min() > CHUNK
-    table = curve(*data)
-    for row in table.to_dict("records"):
-        point, _ = row.pop("point"), row.pop("kept")
-        assert row == pytest.approx(directly(*data, point, row["rank"], 0.9), abs=1e-6)
+    assert_direct(curve(*data), data, 0.9)
 
 
 def test_invariance_goes_as_the_rank_falls_and_the_rules_say_what_they_promise():
@@ -130,21 +111,14 @@ def test_invariance_goes_as_the_rank_falls_and_the_rules_say_what_they_promise()
     table = curve(*case(1, 30, 50, n=40), kept=kept)
     shares, rules = table[table["point"] == "share"], table.set_index("point").loc[RULES]
     assert shares["kept"].tolist() == sorted(kept, reverse=True)
-    assert shares["rank"].tolist() == [
-        max(1, round(share * 30)) for share in sorted(kept, reverse=True)
-    ]
+    assert shares["rank"].tolist() == [max(1, round(share * 30)) for share in shares["kept"]]
     assert shares["logit_change_mean"].is_monotonic_increasing
     assert shares["energy"].is_monotonic_decreasing
-    assert rules.at["exact", "logit_change_max"] < 1e-10
-    assert rules.at["exact", "is_mean_deg"] > 1
-    assert rules.at["energy", "energy"] >= 0.9 > rules.at["energy", "energy"] - 0.1
-    assert (
-        rules.at["centered", "softmax_change_mean"]
-        < 1e-12
-        < 1e-2
-        < rules.at["centered", "logit_relative_mean"]
-    )
-    assert (rules.at["centered", "top1_changed"], rules.at["centered", "kept"]) == (0, 29 / 30)
+    exact, of_energy, centered = rules.to_dict("records")
+    assert exact["logit_change_max"] < 1e-10 and exact["is_mean_deg"] > 1
+    assert of_energy["energy"] >= 0.9 > of_energy["energy"] - 0.1
+    assert centered["softmax_change_mean"] < 1e-12 < 1e-2 < centered["logit_relative_mean"]
+    assert (centered["top1_changed"], centered["kept"]) == (0, 29 / 30)
 
 
 def test_a_tall_head_of_full_rank_scores_zero_at_its_exact_rank():
@@ -157,10 +131,8 @@ def test_a_tall_head_of_full_rank_scores_zero_at_its_exact_rank():
 
 def test_a_share_given_twice_is_one_row_and_no_share_keeps_less_than_one_direction():
     table = curve(*case(3, 5, 8), kept=[0.01, 0.6, 0.6, 0.01])
-    assert table.loc[table["point"] == "share", ["kept", "rank"]].to_numpy().tolist() == [
-        [0.6, 3],
-        [0.01, 1],
-    ]
+    shares = table.loc[table["point"] == "share", ["kept", "rank"]]
+    assert shares.to_numpy().tolist() == [[0.6, 3], [0.01, 1]]
 
 
 def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_zero():
@@ -189,12 +161,9 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
             mine.translator(translators.whole, translators.maps[:WHOLE])
             mine.rows("features", features)
             mine.run("measure_rank_curve", kept=KEPT, energy=0.9)
-            pd.testing.assert_frame_equal(
-                mine.read("rank_curves"),
-                curve(weight, bias, features, translators, own),
-                rtol=1e-9,
-                atol=1e-9,
-            )
+            expected = curve(weight, bias, features, translators, own)
+            found = mine.read("rank_curves")
+            pd.testing.assert_frame_equal(found, expected, rtol=1e-9, atol=1e-9)
         results.run("plot_rank_curves", models=list(data))
     table = results.read("tables/rank_curves.csv")
     assert table["model"].tolist() == ["timm/wide"] * 6 + ["tall"] * 6
@@ -207,21 +176,16 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
 
 def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
     tables = {f"a_classifier_{number}": curve(*case(number, 9, 12)) for number in range(16)}
-    rows = [
-        {"space": s, "model": m, "translator": "good", "rank_rule": "exact", "marks": ""}
-        for s in "st"
-        for m in tables
-    ]
-    models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5, seed=0)
+    models = pd.DataFrame([(s, m) for s in "st" for m in tables], columns=["space", "model"])
+    models = models.assign(**BASIS)
     rows = plot_rank_curves.tabulate({"s": tables, "t": tables}, models)
     figure = plot_rank_curves.draw(rows, models)
     assert len(figure.axes) == 6
     figure.canvas.draw()
     for axes in figure.axes:
         curves = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
-        assert (
-            len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(curves) == 16
-        )
+        looks = {(line.get_color(), line.get_linestyle()) for line in curves}
+        assert len(looks) == len(curves) == 16
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
         assert ((points >= [left, low]) & (points <= [right, high])).all()

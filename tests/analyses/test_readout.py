@@ -33,32 +33,17 @@ def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((n, r)) + 3.0, rng.standard_normal((n, k)) - 5.0
     logits = 2.0 * (a - 3.0) @ rng.standard_normal((r, classes))
-    z = (
-        np.tanh((a - 3.0) @ rng.standard_normal((r, m)))
-        + leak * (b + 5.0) @ rng.standard_normal((k, m))
-        + 0.2 * rng.standard_normal((n, m))
-        + 2.0
-    )
-    return Block(
-        a.astype(np.float32),
-        b.astype(np.float32),
-        logits.astype(np.float32),
-        z.astype(np.float32),
-        np.arange(n) % 5,
-    )
+    z = np.tanh((a - 3.0) @ rng.standard_normal((r, m))) + 2.0
+    z += leak * (b + 5.0) @ rng.standard_normal((k, m))
+    z += 0.2 * rng.standard_normal((n, m))
+    return Block(*(rows.astype(np.float32) for rows in (a, b, logits, z)), np.arange(n) % 5)
 
 
 def parts(block, size=40):
     def blocks():
         for start in range(0, len(block.fold), size):
             rows = slice(start, start + size)
-            yield Block(
-                block.principal[rows],
-                block.null[rows],
-                block.logits[rows],
-                block.embeddings[rows],
-                block.fold[rows],
-            )
+            yield Block(**{name: array[rows] for name, array in vars(block).items()})
 
     return blocks
 
@@ -66,6 +51,13 @@ def parts(block, size=40):
 def embeddings(block):
     m = block.embeddings.shape[1]
     return Targets(lambda part, _: part.embeddings, np.ones((m, 1)), np.ones(1))
+
+
+def readouts_of(form, block, size=40):
+    blocks = parts(block, size)
+    if form == "kernels":
+        return Kernels(blocks, embeddings(block))
+    return Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
 
 
 def explicit(block, features):
@@ -85,27 +77,15 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
             found = sums.errors(which, left_out, LAMBDAS)
             for place, fold in enumerate(left_out):
                 judged = block.fold == fold
-                wanted = [
-                    (
-                        (
-                            Ridge(alpha=penalty * spread)
-                            .fit(x[which][train], z[train])
-                            .predict(x[which][judged])
-                            - z[judged]
-                        )
-                        ** 2
-                    ).sum()
-                    for penalty in LAMBDAS
-                ]
-                np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-5)
+                for at, penalty in enumerate(LAMBDAS):
+                    model = Ridge(alpha=penalty * spread).fit(x[which][train], z[train])
+                    wanted = ((model.predict(x[which][judged]) - z[judged]) ** 2).sum()
+                    assert found[place, at, 0] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_sums_choose_the_best_penalty_where_the_error_has_two_minima():
-    block, rng, lambdas = (
-        planted(n=200, seed=2, leak=0.0),
-        np.random.default_rng(2),
-        np.logspace(-3, 3, 13).tolist(),
-    )
+    block, rng = planted(n=200, seed=2, leak=0.0), np.random.default_rng(2)
+    lambdas = np.logspace(-3, 3, 13).tolist()
     quadratic = ((block.principal - 3.0) @ rng.standard_normal((12, 5))) ** 2
     noisy = quadratic + quadratic.std() * rng.standard_normal(quadratic.shape)
     block = replace(block, embeddings=noisy.astype(np.float32))
@@ -131,10 +111,9 @@ def test_kernels_are_kernel_ridge_regression_with_an_intercept():
             judged = block.fold == fold
             outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
             for at, penalty in enumerate(LAMBDAS):
-                model = KernelRidge(
-                    alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed"
-                ).fit(inner, z[train] - z[train].mean(0))
-                wanted = ((model.predict(outer) + z[train].mean(0) - z[judged]) ** 2).sum()
+                alpha, middle = penalty * np.trace(inner) / train.sum(), z[train].mean(0)
+                model = KernelRidge(alpha=alpha, kernel="precomputed").fit(inner, z[train] - middle)
+                wanted = ((model.predict(outer) + middle - z[judged]) ** 2).sum()
                 assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
 
 
@@ -161,10 +140,8 @@ def test_flexible_blocks_have_equal_mean_square_and_b_has_the_scale_of_a():
     x -= x.mean(0)
     square = (x**2).sum(0) / len(x)
     r, h = block.principal.shape[1], features.units.shape[1]
-    widths = [r, features.width - r - h, h]
-    assert [
-        part.sum() for part in np.split(square[: features.width], np.cumsum(widths)[:-1])
-    ] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
+    blocks = np.split(square[: features.width], [r, features.width - h])
+    assert [block.sum() for block in blocks] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
     ratio = np.var(block.null, axis=0).sum() / np.var(block.principal, axis=0).sum()
     assert square[features.width :].sum() == pytest.approx(ratio, rel=1e-4)
 
@@ -178,15 +155,8 @@ def test_many_classes_are_compressed_before_their_leading_parts_are_taken(monkey
 
 @pytest.mark.parametrize("form", ["kernels", "sums"])
 def test_blocks_of_any_size_give_the_same_errors(form):
-    block, errors = planted(), []
-    for size in (90, 7):
-        blocks = parts(block, size)
-        readouts = (
-            Kernels(blocks, embeddings(block))
-            if form == "kernels"
-            else Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
-        )
-        errors.append(readouts.errors(WITH_NULL, (0,), LAMBDAS))
+    readouts = (readouts_of(form, planted(), size) for size in (90, 7))
+    errors = [readout.errors(WITH_NULL, (0,), LAMBDAS) for readout in readouts]
     np.testing.assert_allclose(*errors, rtol=1e-4)
 
 
@@ -196,19 +166,14 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     block = planted(seed=seed, n=60)
     sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 48))
     chosen, errors = sums.select(WITH_NULL, lambdas)
-    some = np.array(
-        [
-            sum(sums.errors(WITH_NULL, (fold,), [penalty])[0, 0, 0] for fold in sums.folds[:LOOKED])
-            for penalty in lambdas
-        ]
-    )
+    by_fold = [sums.errors(WITH_NULL, (fold,), lambdas)[0, :, 0] for fold in sums.folds]
+    some = np.sum(by_fold[:LOOKED], axis=0)
     order = np.argsort(lambdas)
     assert some[chosen[0]] <= some[order[::2]].min() * (1 + 1e-9)
     rising = np.diff(some[order]) > 0
     if (np.diff(rising.astype(int)) >= 0).all():  # one minimum
         assert some[chosen[0]] == pytest.approx(some.min(), rel=1e-9)
-    whole = [sums.errors(WITH_NULL, (fold,), [lambdas[chosen[0]]])[0, 0, 0] for fold in sums.folds]
-    np.testing.assert_allclose(errors[:, 0], whole, rtol=1e-9)
+    np.testing.assert_allclose(errors[:, 0], np.array(by_fold)[:, chosen[0]], rtol=1e-9)
 
 
 def test_errors_that_are_not_wanted_change_none_that_are():
@@ -226,20 +191,12 @@ def test_errors_that_are_not_wanted_change_none_that_are():
 
 @pytest.mark.parametrize("form", ["kernels", "sums"])
 def test_nested_errors_are_those_of_the_directions_themselves(form):
-    block = planted()
-    features = Features.draw(parts(block), 0, 64)
-    readouts = (
-        Kernels(parts(block), embeddings(block))
-        if form == "kernels"
-        else Sums(parts(block), embeddings(block), features)
-    )
-    left_out, penalty = (0, 2), 0.3
+    readouts, left_out, penalty = readouts_of(form, planted()), (0, 2), 0.3
     found = readouts.nested(left_out, penalty)
     whole = readouts.errors(WITH_NULL, left_out, [penalty])[:, 0, 0]
     assert found.shape == (2, 1 + 5)
-    np.testing.assert_allclose(
-        found[:, -1], whole, rtol=1e-6
-    )  # five columns move in five directions
+    # five columns move in five directions
+    np.testing.assert_allclose(found[:, -1], whole, rtol=1e-6)
     assert (found[:, 0] > found[:, -1]).all()
 
 
@@ -252,10 +209,8 @@ def test_null_directions_lower_the_penalized_error_most():
 
     def gain(directions):
         part = b @ directions
-        return np.trace(
-            (part.T @ z).T
-            @ np.linalg.solve(part.T @ part + alpha * np.eye(directions.shape[1]), part.T @ z)
-        )
+        scatter = part.T @ part + alpha * np.eye(directions.shape[1])
+        return np.trace(z.T @ part @ np.linalg.solve(scatter, part.T @ z))
 
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
     for q in (1, 2):
@@ -268,6 +223,5 @@ def test_kernels_are_taken_where_images_are_fewer_than_features():
     assert isinstance(read_out(parts(block), embeddings(block), 0), Kernels)
     assert isinstance(read_out(parts(block), embeddings(block), 0, kernels=False), Sums)
     assert few_images(3071, 512) and not few_images(3072, 512) and few_images(4000, 4096)
-    assert Scale.of(parts(block)).square == pytest.approx(
-        np.var(block.principal, axis=0).sum(), rel=1e-5
-    )
+    square = np.var(block.principal, axis=0).sum()
+    assert Scale.of(parts(block)).square == pytest.approx(square, rel=1e-5)

@@ -34,10 +34,8 @@ def directions_of(basis, translator, features, text):
 
 
 def scores_of(weight, basis, translator, features, text, target):
-    directions = directions_of(basis, translator, features, text)
-    return steering_scores(
-        features, weight, translator, directions, text, np.tile(text, (len(features), 1)), target
-    )
+    directions, texts = directions_of(basis, translator, features, text), [text] * len(features)
+    return steering_scores(features, weight, translator, directions, text, np.array(texts), target)
 
 
 @settings(max_examples=60)
@@ -57,13 +55,11 @@ def test_the_gradient_is_autograds(n, width, dim, length, seed):
     bias, text = generator.standard_normal(dim), length * generator.standard_normal(dim)
     f = torch.tensor(features, requires_grad=True)
     e = f @ torch.tensor(weight).T + torch.tensor(bias)
-    torch.nn.functional.cosine_similarity(
-        e, torch.tensor(text)[None], dim=1, eps=1e-300
-    ).sum().backward()
+    cosine = torch.nn.functional.cosine_similarity
+    cosine(e, torch.tensor(text)[None], dim=1, eps=1e-300).sum().backward()
     gradient = cosine_gradient(Affine(weight, bias)(features), text, weight)
-    np.testing.assert_allclose(
-        gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0
-    )
+    digits = 1e-8 * max(1, np.abs(f.grad.numpy()).max())
+    np.testing.assert_allclose(gradient, f.grad, atol=digits, rtol=0)
 
 
 @settings(max_examples=60)
@@ -73,13 +69,11 @@ def test_the_direction_is_the_projected_gradient_at_unit_length(classes, width, 
     directions = directions_of(basis, translator, features, text)
     wide = features.astype(np.float64)
     projected = cosine_gradient(translator(wide), text, translator.weight) @ (basis @ basis.T)
-    np.testing.assert_allclose(
-        directions.vectors, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=1e-8
-    )
+    projected /= np.linalg.norm(projected, axis=1, keepdims=True)
+    np.testing.assert_allclose(directions.vectors, projected, atol=1e-8)
     np.testing.assert_allclose(directions.vectors @ weight.T, 0, atol=1e-10)
-    np.testing.assert_allclose(
-        directions.translated, directions.vectors @ translator.weight.T, atol=1e-10
-    )
+    moved = directions.vectors @ translator.weight.T
+    np.testing.assert_allclose(directions.translated, moved, atol=1e-10)
 
 
 @settings(max_examples=100)
@@ -92,16 +86,11 @@ def test_a_reachable_is_is_reached_by_the_stored_feature_and_no_other_is_marked_
     reached = scores["reachable"].to_numpy()
     assert (scores["step"][reached] > 0).all()
     numbers = ["step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
-    assert scores.loc[~reached, numbers].isna().all(axis=None) and scores.loc[
-        reached, numbers
-    ].notna().all(axis=None)
-    moved = steer(
-        features[reached], directions.vectors[reached], scores["step"].to_numpy()[reached]
-    )
+    assert (scores[numbers].notna().to_numpy() == reached[:, None]).all()
+    steps, plain = scores["step"].to_numpy()[reached], features[reached]
+    moved = steer(plain, directions.vectors[reached], steps)
     assert moved.dtype == np.float32
-    angle = angle_deg(
-        translator(features[reached].astype(np.float64)), translator(moved.astype(np.float64))
-    )
+    angle = angle_deg(*(translator(rows.astype(np.float64)) for rows in (plain, moved)))
     np.testing.assert_allclose(angle, target, atol=1e-3)
     np.testing.assert_allclose(scores.loc[reached, "is_deg"], angle, atol=1e-9)
 
@@ -112,11 +101,8 @@ def test_the_limit_is_what_a_search_over_steps_finds():
     directions = directions_of(basis, translator, features, text)
     angles = np.array(
         [
-            angle_deg(
-                directions.embeddings,
-                translator(steer(features, directions.vectors, np.full(12, step))),
-            )
-            for step in np.geomspace(1e-3, 1e8, 400)
+            angle_deg(directions.embeddings, translator(steer(features, directions.vectors, step)))
+            for step in np.geomspace(1e-3, 1e8, 400)[:, None].repeat(12, axis=1)
         ]
     )
     limit = directions.limit_deg()
@@ -124,12 +110,10 @@ def test_the_limit_is_what_a_search_over_steps_finds():
     assert (angles <= limit + 1e-9).all()
     np.testing.assert_allclose(angles[-1], limit, atol=1e-5)
     for image in range(12):
-        assert scores_of(weight, basis, translator, features, text, limit[image] - 1e-3)[
-            "reachable"
-        ][image]
-        assert not scores_of(weight, basis, translator, features, text, limit[image] + 1e-3)[
-            "reachable"
-        ][image]
+        for beyond, reachable in ((-1e-3, True), (1e-3, False)):
+            target = limit[image] + beyond
+            scores = scores_of(weight, basis, translator, features, text, target)
+            assert scores["reachable"][image] == reachable
 
 
 @settings(max_examples=50)
@@ -152,11 +136,9 @@ def test_small_steps_come_closer_to_the_text_and_no_other_null_direction_comes_c
 
 @pytest.mark.parametrize("scale", [1e-6, 3.0, 1e6])
 def test_the_length_of_the_text_does_not_matter(scale):
-    weight, basis, translator, features, text = planted(2)
-    pd.testing.assert_frame_equal(
-        scores_of(weight, basis, translator, features, scale * text, 10),
-        scores_of(weight, basis, translator, features, text, 10),
-    )
+    *given, text = planted(2)
+    scaled = scores_of(*given, scale * text, 10)
+    pd.testing.assert_frame_equal(scaled, scores_of(*given, text, 10))
 
 
 def test_attribute_scores_are_the_falls_of_the_angles():
@@ -164,22 +146,16 @@ def test_attribute_scores_are_the_falls_of_the_angles():
     label_texts = np.random.default_rng(0).standard_normal((12, 9))
     directions = directions_of(basis, translator, features, text)
     scores = steering_scores(features, weight, translator, directions, text, label_texts, 20)
-    moved = translator(
-        steer(features, directions.vectors, scores["step"].to_numpy()).astype(np.float64)
-    )
+    steered = steer(features, directions.vectors, scores["step"].to_numpy())
+    moved = translator(steered.astype(np.float64))
     assert scores["reachable"].all()
     for column, texts in (("as_target_deg", text[None]), ("as_label_deg", label_texts)):
-        angles = [
-            np.degrees(
-                np.arccos(
-                    (embeddings * texts).sum(1)
-                    / np.linalg.norm(embeddings, axis=1)
-                    / np.linalg.norm(texts, axis=1)
-                )
-            )
-            for embeddings in (directions.embeddings, moved)
-        ]
-        np.testing.assert_allclose(scores[column], angles[0] - angles[1], atol=1e-9)
+        before, after = (
+            (rows * texts).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(texts, axis=1)
+            for rows in (directions.embeddings, moved)
+        )
+        expected = np.degrees(np.arccos(before) - np.arccos(after))
+        np.testing.assert_allclose(scores[column], expected, atol=1e-9)
 
 
 def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to_it():
@@ -191,9 +167,9 @@ def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to
         assert scores["logit_change"].max() <= 1e-4
         np.testing.assert_allclose(scores["is_deg"], target, atol=1e-5)
     directions = directions_of(basis, translator, features, text)
-    far = scores_of(
-        weight, basis, translator, features, text, directions.limit_deg().min() - 1e-7
-    ).loc[directions.limit_deg().argmin()]
+    limit = directions.limit_deg()
+    scores = scores_of(weight, basis, translator, features, text, limit.min() - 1e-7)
+    far = scores.loc[limit.argmin()]
     assert far["reachable"] and far["step"] > 1e6
     assert abs(far["is_deg"] - far["target_is_deg"]) <= 1e-3
     assert far["logit_change"] < 1e-6 * far["step"]
@@ -208,10 +184,8 @@ def test_without_null_space_nothing_is_reachable():
 
 def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_direction():
     weight, basis, translator, features, text = planted(6)
-    blind = Affine(
-        np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64),
-        translator.bias,
-    )
+    mixed = np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64)
+    blind = Affine(mixed, translator.bias)
     assert 0 < np.abs(blind.weight @ basis).max() < 1e-12
     assert not scores_of(weight, basis, blind, features, text, 1e-3)["reachable"].any()
     assert not directions_of(basis, blind, np.tile(features, (10_000, 1)), text).vectors.any()
@@ -223,9 +197,8 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
 def test_a_direction_is_found_however_far_the_embeddings_are_from_zero():
     _, basis, translator, features, text = planted(8)
     far = Affine(translator.weight, translator.bias * 1e8)
-    np.testing.assert_allclose(
-        np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1), 1, rtol=1e-6
-    )
+    length = np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1)
+    np.testing.assert_allclose(length, 1, rtol=1e-6)
 
 
 def test_a_feature_that_is_translated_to_zero_is_refused():
@@ -248,20 +221,10 @@ def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that
         }
     )
     table = summarize_steering(scores).set_index("target_is_deg")
-    assert table.loc[5.0].drop("prompt").to_dict() == pytest.approx(
-        {
-            "n": 3,
-            "n_reachable": 3,
-            "as_target_mean_deg": 3.0,
-            "as_target_std_deg": np.sqrt(7),
-            "as_label_mean_deg": 1.0,
-            "as_label_std_deg": np.sqrt(7),
-            "is_max_error_deg": 0.2,
-            "step_mean": 3.0,
-            "logit_change_max": 3e-6,
-            "note": "",
-        }
-    )
+    expected = {"n": 3, "n_reachable": 3, "is_max_error_deg": 0.2, "step_mean": 3.0}
+    expected |= {"as_target_mean_deg": 3.0, "as_label_mean_deg": 1.0, "logit_change_max": 3e-6}
+    expected |= {"as_target_std_deg": np.sqrt(7), "as_label_std_deg": np.sqrt(7), "note": ""}
+    assert table.loc[5.0].drop("prompt").to_dict() == pytest.approx(expected)
     assert table["n_reachable"].tolist() == [3, 1, 0]
     assert table["as_target_mean_deg"].tolist()[:2] == [3.0, 8.0]
     assert table["as_target_std_deg"].isna().tolist() == [False, True, True]
@@ -294,16 +257,9 @@ def study(tmp_path):
     return results
 
 
-COLUMNS = {
-    "image_id": "int64",
-    "label": "str",
-    "prompt": "str",
-    **dict.fromkeys(
-        ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"],
-        "float64",
-    ),
-    "reachable": "bool",
-}
+NUMBERS = ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
+COLUMNS = {"image_id": "int64", "label": "str", "prompt": "str"}
+COLUMNS |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
 
 
 def steer_concepts(study, **flags):
@@ -317,14 +273,11 @@ def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
     table = steer_concepts(study)
     assert list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
     assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
-    assert (
-        table["prompt"].tolist() == [*(["a $x$ text"] * 2), *(["an image of a jellyfish"] * 2)] * 11
-    )
+    assert table["prompt"].tolist() == np.repeat(sorted(PROMPTS), 2).tolist() * 11
     assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
     assert table["label"].tolist() == np.repeat(np.array(LABELS)[np.arange(11) % 2], 4).tolist()
-    assert (
-        "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +" in caplog.text
-    )
+    said = "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +"
+    assert said in caplog.text
 
     weight, basis, translator, features, _ = planted(8, n=11)
     texts = np.random.default_rng(0).standard_normal((3, 9))
@@ -332,15 +285,11 @@ def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
     expected = steering_scores(
         features, weight, translator, directions, texts[0], texts[1:][np.arange(11) % 2], 30.0
     )
-    mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)].reset_index(
-        drop=True
-    )
     assert expected["reachable"].any()
-    pd.testing.assert_frame_equal(
-        mine[expected.columns.drop("logit_change")],
-        expected.drop(columns="logit_change"),
-        rtol=1e-4,
-    )
+    expected = expected.drop(columns="logit_change")
+    mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)]
+    mine = mine[expected.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine, expected, rtol=1e-4)
 
     before = study.path("steering").read_bytes()
     steer_concepts(study)
@@ -358,10 +307,8 @@ def test_the_scripts_steer_every_image_and_tabulate(study, caplog):
 def test_only_images_with_the_wanted_labels_are_steered_and_an_unknown_label_is_refused(study):
     table = steer_concepts(study, labels=["jeep"])
     assert table["image_id"].tolist() == np.repeat([1, 3, 5, 7, 9], 4).tolist()
-    with pytest.raises(
-        InputError,
-        match=r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
-    ):
+    said = r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
+    with pytest.raises(InputError, match=said):
         steer_concepts(study, labels=["jeep", "goosse"])
 
 
@@ -376,10 +323,8 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(study):
 
 
 def test_embeddings_of_other_prompts_are_refused(study):
-    with pytest.raises(
-        InputError,
-        match=r"prompts/s\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]",
-    ):
+    said = r"prompts/s\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]"
+    with pytest.raises(InputError, match=said):
         steer_concepts(study, prompts=["a jeep"])
 
 
