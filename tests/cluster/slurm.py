@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -130,21 +132,20 @@ class Slurm:
     def stop(self) -> None:
         """Kill every daemon and what their jobs left behind; take the configuration away."""
         self.ask("scancel", "--me", check=False)
-        for name in [*NODES, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
-            self.kill(name)
+        for daemon in [*NODES, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
+            self.kill(daemon)
         for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
             (CONFIG / name).unlink(missing_ok=True)
 
     def start_controller(self) -> None:
         """slurmctld, from the state it left."""
-        self._start("slurmctld", "slurmctld", "-D")
-        wait_for(
-            lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, "slurmctld answers"
-        )
+        self._start("slurmctld", "slurmctld -D")
+        ping = partial(self.ask, "scontrol", "ping", check=False)
+        wait_for(lambda: "UP" in ping().stdout, "slurmctld answers")
 
     def start_node(self, name: str) -> None:
         """slurmd of one node."""
-        self._start(name, "slurmd", "-D", "-N", name)
+        self._start(name, f"slurmd -D -N {name}")
 
     def kill(self, name: str) -> None:
         """SIGKILL a daemon; of a node also everything that runs on it, as a power failure would."""
@@ -155,8 +156,7 @@ class Slurm:
         process.kill()
         process.wait()
         for step in steps:
-            for member in [*step.children(recursive=True), step]:
-                _kill(member)
+            _kill(*step.children(recursive=True), step)
 
     def fail(self, node: str) -> None:
         """A node loses power, and the controller gives it up, as after SlurmdTimeout."""
@@ -166,12 +166,9 @@ class Slurm:
     def steps(self, node: str) -> list[psutil.Process]:
         """The processes in which the jobs of a node run."""
         numbers = self.ask("squeue", "-h", "-w", node, "-o", "%i").stdout.split()
-        titles = [(process, " ".join(_command(process))) for process in psutil.process_iter()]
-        return [
-            process
-            for process, title in titles
-            if any(title.startswith(f"slurmstepd: [{number}.") for number in numbers)
-        ]
+        own = tuple(f"slurmstepd: [{number}." for number in numbers)
+        running = psutil.process_iter(["cmdline"])
+        return [one for one in running if " ".join(one.info["cmdline"] or []).startswith(own)]
 
     def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a Slurm command."""
@@ -189,10 +186,9 @@ class Slurm:
 
     def logs(self) -> str:
         """The ends of the daemons' logs."""
-        return "".join(
-            f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}"
-            for path in sorted(self.folder.glob("*.[lo][ou][gt]"))
-        )
+        paths = sorted(self.folder.glob("*.[lo][ou][gt]"))
+        ends = [(path.name, path.read_text(errors="replace")[-1500:]) for path in paths]
+        return "".join(f"\n== {name}\n{end}" for name, end in ends)
 
     def _accounting_answers(self) -> bool:
         """Start slurmdbd if it is not running.
@@ -200,26 +196,23 @@ class Slurm:
         The first query to a new MariaDB 11.8 can fail, and slurmdbd then gives up.
         """
         if "slurmdbd" not in self.processes or self.processes["slurmdbd"].poll() is not None:
-            self._start("slurmdbd", "slurmdbd", "-D")
+            self._start("slurmdbd", "slurmdbd -D")
         return self.ask("sacctmgr", "-n", "show", "cluster", check=False).returncode == 0
 
-    def _start(self, name: str, program: str, *options: str) -> None:
+    def _start(self, name: str, command: str) -> None:
+        program, *options = command.split()
         log = (self.folder / f"{name}.out").open("ab")
-        path = shutil.which(program)
-        assert path, program
+        words = [shutil.which(program) or program, *options]
         self.processes[name] = subprocess.Popen(
-            [path, *options], stdout=log, stderr=log, start_new_session=True
+            words, stdout=log, stderr=log, start_new_session=True
         )
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir()
-        nodes = [
-            NODE.format(name=name, port=port, memory=MEGABYTES, gpus=GPUS)
-            for name, port in NODES.items()
-        ]
-        (CONFIG / "slurm.conf").write_text(
-            SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes))
-        )
+        own = {"memory": MEGABYTES, "gpus": GPUS}
+        nodes = [NODE.format(name=name, port=port, **own) for name, port in NODES.items()]
+        conf = SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes))
+        (CONFIG / "slurm.conf").write_text(conf)
         (CONFIG / "gres.conf").write_text(GRES_CONF)
         database = CONFIG / "slurmdbd.conf"
         database.write_text(SLURMDBD_CONF.format(folder=self.folder))
@@ -236,55 +229,27 @@ class Slurm:
             Path(folder).mkdir(exist_ok=True)
             os.chown(folder, *owner)
         Path("/run/munge").chmod(0o755)
-        if self.ask("munge", "-n", check=False).returncode:
-            self._start(
-                "munged",
-                "setpriv",
-                "--reuid=munge",
-                "--regid=munge",
-                "--clear-groups",
-                "/usr/sbin/munged",
-                "-F",
-                "--force",
-            )
-            wait_for(lambda: self.ask("munge", "-n", check=False).returncode == 0, "munged answers")
+        munge = partial(self.ask, "munge", "-n", check=False)
+        if munge().returncode:
+            user = "setpriv --reuid=munge --regid=munge --clear-groups"
+            self._start("munged", f"{user} /usr/sbin/munged -F --force")
+            wait_for(lambda: munge().returncode == 0, "munged answers")
 
     def _start_database(self) -> None:
-        data = self.folder / "mariadb"
-        subprocess.run(
-            [
-                "mariadb-install-db",
-                "--user=root",
-                f"--datadir={data}",
-                "--skip-test-db",
-                "--auth-root-authentication-method=normal",
-            ],
-            check=True,
-            capture_output=True,
-        )
-        socket = self.folder / "mariadb.sock"
-        self._start(
-            "mariadbd",
-            "mariadbd",
-            "--no-defaults",
-            "--user=root",
-            f"--datadir={data}",
-            f"--socket={socket}",
-            DATABASE_PORT,
-            "--bind-address=127.0.0.1",
-            f"--pid-file={self.folder}/mariadb.pid",
-        )
+        folder, socket = self.folder, self.folder / "mariadb.sock"
+        data = f"--user=root --datadir={folder}/mariadb"
+        plain = "--skip-test-db --auth-root-authentication-method=normal"
+        self.ask(*f"mariadb-install-db {data} {plain}".split())
+        own = f"--socket={socket} --pid-file={folder}/mariadb.pid --bind-address=127.0.0.1"
+        self._start("mariadbd", f"mariadbd --no-defaults {data} {own} {DATABASE_PORT}")
         grant = (
             "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; "
             "GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
         )
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
-        wait_for(
-            lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0,
-            "the database answers",
-            self.logs,
-        )
+        look = partial(self.ask, *client, "SELECT 1", check=False)
+        wait_for(lambda: look().returncode == 0, "the database answers", self.logs)
         self.ask(*client, grant)
 
 
@@ -299,20 +264,11 @@ def _end_what_a_killed_run_left() -> None:
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] in daemons or DATABASE_PORT in (process.info["cmdline"] or [])
     ]
-    for process in left:
-        _kill(process)
+    _kill(*left)
     psutil.wait_procs(left, timeout=PATIENCE)
 
 
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
+def _kill(*processes: psutil.Process) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

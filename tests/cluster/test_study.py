@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 import pytest
+import yaml
 
 from singflow.engines.code import step_files
 from singflow.planning.calibration import read_reports
@@ -117,14 +118,8 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
 
 def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
     profile = project.folder / "slurm/config.yaml"
-    profile.write_text(
-        re.sub(
-            r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)",
-            r"\1",
-            profile.read_text(),
-            flags=re.M,
-        )
-    )
+    commented = r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)"
+    profile.write_text(re.sub(commented, r"\1", profile.read_text(), flags=re.M))
     project.hold(0)
     running = project.start(*SNAKEMAKE, *targets(1))
     project.wait_for_held(1)
@@ -139,33 +134,25 @@ def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_
 ):
     project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
     profile = project.folder / "slurm/config.yaml"
-    site = (
-        "slurm-partition-config: slurm/partitions.yaml\nslurm-array-jobs: extract_features\n"
-        "slurm-array-limit: 3\n"
-    )
-    site += "slurm-efficiency-report: true\n"
-    profile.write_text(profile.read_text() + site)
-    running = project.start(
-        "env",
-        "HOME=/proc/absent",
-        f"XDG_CACHE_HOME={project.folder}/.cache",
-        *SNAKEMAKE,
-        *targets(5),
-        "results/demo/params.yaml",
-    )
+    site = {
+        "slurm-partition-config": "slurm/partitions.yaml",
+        "slurm-array-jobs": "extract_features",
+        "slurm-array-limit": 3,
+        "slurm-efficiency-report": True,
+    }
+    profile.write_text(profile.read_text() + yaml.safe_dump(site))
+    home = ("HOME=/proc/absent", f"XDG_CACHE_HOME={project.folder}/.cache")
+    running = project.start("env", *home, *SNAKEMAKE, *targets(5), "results/demo/params.yaml")
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == reference
-    assert (
-        running.said.count("Submitted array job") == 2
-        and "Auto-selected partition 'gpu'" in running.said
-    )
+    assert running.said.count("Submitted array job") == 2
+    assert "Auto-selected partition 'gpu'" in running.said
     used = read_reports((project.folder / ".snakemake/efficiency").iterdir())["extract_features"]
     assert 0 < used.jobs <= 5 and used.asked_mb > used.peak_mb, (
         "those that Slurm had counted when Snakemake ended"
     )
-    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in project.command(
-        "plan", "--from", "results/demo"
-    )
+    plan = project.command("plan", "--from", "results/demo")
+    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in plan
 
 
 # The scheduler behind the README's command, as far as the command uses it. Both read 6:00 as six
@@ -177,9 +164,8 @@ exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
 
 
 def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):
-    (command,) = re.findall(
-        r"^snakemake --executor cluster-generic .*$", (ROOT / "README.md").read_text(), flags=re.M
-    )
+    documented = r"^snakemake --executor cluster-generic .*$"
+    (command,) = re.findall(documented, (ROOT / "README.md").read_text(), flags=re.M)
     qsub = project.folder / "bin/qsub"
     qsub.parent.mkdir()
     qsub.write_text(QSUB)
