@@ -39,38 +39,22 @@ def import_translator(
     entry = resolve_models(models, [model])[model]
     target = resolve_spaces(spaces, [space])[space]
     found = read_offered(release, f"{entry.source}/{entry.id}")
-    known = {
-        f"{listed.get('source')}/{listed.get('id')}": name
-        for name, listed in read_yaml(models).items()
-        if isinstance(listed, dict)
-    }
-    doubts = (
+    listed = {name: own for name, own in read_yaml(models).items() if isinstance(own, dict)}
+    known = {f"{own.get('source')}/{own.get('id')}": name for name, own in listed.items()}
+    for doubt in (
         check_space(found, release, f"{space} of {spaces}", target),
         check_model(found, release, model, entry, known),
-    )
-    for doubt in filter(None, doubts):
-        log.warning(doubt)
+    ):
+        if doubt:
+            log.warning(doubt)
     path = imported_path(space, model)
     # no software versions: a study names this file by its hash, which must be the same everywhere
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model,
-        "space": space,
-        "kind": "linear",
-        "released_for": found.model,
-        **{
-            key: value
-            for key, value in (
-                ("weights_sha256", found.weights_sha256),
-                ("space_sha256", found.space_sha256),
-            )
-            if value
-        },
-        **found.figures,
-    }
-    write_tensors(
-        path, {"weight": found.translator.weight, "bias": found.translator.bias}, metadata
-    )
+    metadata = {"schema_version": SCHEMA_VERSION, "model": model, "space": space, "kind": "linear"}
+    metadata["released_for"] = found.model
+    hashes = {"weights_sha256": found.weights_sha256, "space_sha256": found.space_sha256}
+    metadata |= {key: value for key, value in hashes.items() if value} | found.figures
+    translator = found.translator
+    write_tensors(path, {"weight": translator.weight, "bias": translator.bias}, metadata)
     log.info(
         "%s: released for %r; in params.yaml, under translator:\n  imported: [%s/%s:%s]",
         path,
