@@ -47,14 +47,10 @@ def reason(content: bytes, max_pixels: int = LIMIT) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "cmyk, rgb",
-    [
-        ((0, 255, 255, 0), (255, 0, 0)),
-        ((255, 0, 0, 127), (0, 128, 128)),
-        ((0, 0, 0, 0), (255, 255, 255)),
-    ],
-)
+INKS = [((0, 255, 255, 0), (255, 0, 0)), ((255, 0, 0, 127), (0, 128, 128))]
+
+
+@pytest.mark.parametrize("cmyk, rgb", [*INKS, ((0, 0, 0, 0), (255, 255, 255))])
 def test_a_cmyk_jpeg_has_the_colours_of_its_inks(cmyk, rgb):
     content = encoded(Image.new("CMYK", (16, 8), cmyk), "JPEG", quality=95)
     assert Image.open(io.BytesIO(content)).mode == "CMYK"
@@ -112,19 +108,15 @@ def test_16_bit_grey_is_scaled_not_clipped(kind):
     )
 
 
-def test_grey_is_the_same_in_all_channels():
-    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(
-        pixels(encoded(Image.fromarray(values), "PNG")), np.repeat(values[..., None], 3, axis=2)
-    )
+BITS = np.array([[True, False, True], [False, False, True]])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_1_bit_is_black_and_white(kind):
-    bits = np.array([[True, False, True], [False, False, True]])
-    assert np.array_equal(
-        pixels(encoded(Image.fromarray(bits), kind)), np.repeat(bits[..., None] * 255, 3, axis=2)
-    )
+@pytest.mark.parametrize("grey", [np.arange(256, dtype=np.uint8).reshape(16, 16), BITS])
+def test_grey_is_the_same_in_all_channels_and_1_bit_is_black_and_white(grey, kind):
+    values = grey * 255 if grey.dtype == bool else grey
+    expected = np.repeat(values[..., None], 3, axis=2)
+    assert np.array_equal(pixels(encoded(Image.fromarray(grey), kind)), expected)
 
 
 @pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("TIFF", 0), ("JPEG", 6)])
@@ -148,10 +140,9 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tol
 
 
 def test_an_animation_gives_its_first_frame():
-    frames = [
-        Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250), (0, 250, 0))
-    ]
-    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=40)
+    colours = ((250, 0, 0), (0, 0, 250), (0, 250, 0))
+    first, *others = (Image.new("RGB", (6, 4), colour) for colour in colours)
+    content = encoded(first, "GIF", save_all=True, append_images=others, duration=40)
     assert Image.open(io.BytesIO(content)).n_frames == 3
     assert np.array_equal(pixels(content), np.broadcast_to((250, 0, 0), (4, 6, 3)))
 
@@ -174,50 +165,29 @@ def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
 
 def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_decoding():
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        sealed = kind + body
+        return struct.pack(">I", len(body)) + sealed + struct.pack(">I", zlib.crc32(sealed))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
-    content = (
-        b"\x89PNG\r\n\x1a\n"
-        + header
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
+    body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     assert (
-        reason(content, 100_000_000)
+        reason(b"\x89PNG\r\n\x1a\n" + header + body, 100_000_000)
         == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
     )
 
 
 def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():
     assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
-    assert reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100).startswith(
-        "absurdly large: 101 x 1 pixels"
-    )
+    more = reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100)
+    assert more.startswith("absurdly large: 101 x 1 pixels")
 
 
-FILES = [
-    encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
-]
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=150)
-@given(st.data())
-def test_a_damaged_file_gives_rgb_or_unusable_and_no_other_error(data):
-    content = bytearray(data.draw(st.sampled_from(FILES)))
-    for _ in range(data.draw(st.integers(0, 6))):
-        content[data.draw(st.integers(0, min(600, len(content) - 1)))] = data.draw(
-            st.integers(0, 255)
-        )
-    try:
-        image = decode(bytes(content[: data.draw(st.integers(0, len(content)))]), LIMIT)
-    except Unusable as refusal:
-        assert str(refusal) and "\n" not in str(refusal)
-    else:
-        assert image.mode == "RGB" and image.width * image.height <= LIMIT
+@pytest.mark.parametrize("size", [(1, 51), (51, 1), (1, 9999)])
+def test_a_thread_of_pixels_that_no_tower_could_resize_is_refused_unread(size):
+    content = encoded(Image.new("RGB", size), "PNG")
+    said = f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"
+    assert reason(content) == reason(content[:-20]) == said
+    assert decode(encoded(Image.new("RGB", (2, 100)), "PNG"), LIMIT).size == (2, 100)
 
 
 KEYS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**31), st.integers(1, 1000))
@@ -225,18 +195,14 @@ SHARES = st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)).map(sorted)
 
 
 @given(KEYS, SHARES)
-def test_a_view_lies_inside_the_image_and_is_stretched_by_at_most_4_thirds(key, shares):
+def test_a_view_lies_inside_the_image_with_the_asked_share_and_is_stretched_by_at_most_4_thirds(
+    key, shares
+):
     box = view_box(*key, *shares)
-    assert 0 <= box.left < box.right <= 1
-    assert 0 <= box.top < box.bottom <= 1
-    stretch = (box.right - box.left) / (box.bottom - box.top)
-    assert 1 / LONGEST_ASPECT - 1e-9 <= stretch <= LONGEST_ASPECT + 1e-9
-
-
-@given(KEYS, SHARES)
-def test_a_view_has_the_asked_share_of_the_area(key, shares):
-    box = view_box(*key, *shares)
-    assert shares[0] - 1e-9 <= (box.right - box.left) * (box.bottom - box.top) <= shares[1] + 1e-9
+    width, height = box.right - box.left, box.bottom - box.top
+    assert 0 <= box.left < box.right <= 1 and 0 <= box.top < box.bottom <= 1
+    assert 1 / LONGEST_ASPECT - 1e-9 <= width / height <= LONGEST_ASPECT + 1e-9
+    assert shares[0] - 1e-9 <= width * height <= shares[1] + 1e-9
 
 
 def test_views_of_nearly_the_whole_area_stay_within_the_asked_share():
@@ -312,15 +278,3 @@ def test_a_crop_of_any_size_holds_no_pixel_from_outside_its_box(key, width, heig
     columns, rows = np.asarray(crop)[..., 0] // 4, np.asarray(crop)[..., 1] // 8
     assert int(box.left * 64) <= columns.min() and columns.max() < np.ceil(box.right * 64)
     assert int(box.top * 32) <= rows.min() and rows.max() < np.ceil(box.bottom * 32)
-
-
-@pytest.mark.parametrize("size", [(1, 51), (51, 1), (1, 9999)])
-def test_a_thread_of_pixels_that_no_tower_could_resize_is_refused_unread(size):
-    content = encoded(Image.new("RGB", size), "PNG")
-    for damaged in (content, content[:-20]):
-        with pytest.raises(
-            Unusable,
-            match=f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it",
-        ):
-            decode(damaged, LIMIT)
-    assert decode(encoded(Image.new("RGB", (2, 100)), "PNG"), LIMIT).size == (2, 100)

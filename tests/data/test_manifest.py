@@ -233,17 +233,13 @@ LITTER = [
 ]
 
 
-@pytest.mark.parametrize("split", ["", "train/"])
-@pytest.mark.parametrize("below", ["", "cat/", "cat/deep/"])
-def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(
-    tmp_path, caplog, below, split
-):
-    places = {split + below, ""}
-    good = [f"{split}cat/a.png", f"{split}cat/deep/b.png", *["val/cat/c.png"] * bool(split)]
+def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(tmp_path, caplog):
+    good = ["train/cat/a.png", "train/cat/deep/b.png", "val/cat/c.png"]
+    places = ("", "train/", "train/cat/", "train/cat/deep/")
     tree(tmp_path, *good, *(place + path for place in places for path in LITTER))
     caplog.set_level("INFO")
     found, rejected = list_folder(tmp_path, CLASSES)
-    assert sorted(c.path for c in found) == sorted(good) and rejected == []
+    assert [c.path for c in found] == good and rejected == []
     assert {c.label for c in found} == {"cat"}
     (line,) = caplog.messages
     assert line.startswith(f"{len(LITTER) * len(places)} files and folders skipped")

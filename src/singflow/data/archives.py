@@ -228,7 +228,7 @@ def _members(file: _Headers, start: int, end: int, prefix: str) -> Iterator[Memb
     fix = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
     file.end = end
     file.seek(start)
-    with _tar_errors(fix), tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+    with _errors("tar", fix), tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while True:
             before = tar.offset
             info = tar.next()
@@ -273,13 +273,16 @@ def _kind(info: tarfile.TarInfo) -> str:
 
 
 @contextmanager
-def _tar_errors(fix: str) -> Iterator[None]:
+def _errors(kind: str, fix: str) -> Iterator[None]:
+    """Raise Damaged for whatever damaged bytes provoke; errors of the disk stay what they are."""
     try:
         yield
-    except (Damaged, OSError):
+    except (Damaged, InputError):
         raise
-    except Exception as error:  # noqa: BLE001 (tarfile raises whatever damaged bytes provoke)
-        raise Damaged(f"not readable as tar ({printable(str(error))}): {fix}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        raise Damaged(f"not readable as {kind} ({printable(str(error))}): {fix}") from None
 
 
 def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | None]:
@@ -288,7 +291,7 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
     With them come the names that numbers among the labels stand for, if the file says them. The
     images themselves are not read.
     """
-    with _parquet_errors():
+    with _errors("Parquet", "fetch or write it anew"):
         file = _open(path)
         image_column(file, path)
         if label_column not in file.schema_arrow.names:
@@ -369,20 +372,6 @@ def _open(path: Path, **options: Any) -> parquet.ParquetFile:
     return parquet.ParquetFile(path, **options)
 
 
-@contextmanager
-def _parquet_errors() -> Iterator[None]:
-    try:
-        yield
-    except (Damaged, InputError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.strerror:
-            raise
-        raise Damaged(
-            f"not readable as Parquet ({printable(str(error))}): fetch or write it anew"
-        ) from None
-
-
 _reading = threading.Lock()
 
 
@@ -406,7 +395,7 @@ def read_row(path: Path, row: int) -> bytes:
     """The image in a row. Its whole row group is read and kept, for the rows beside it."""
     facts = path.stat()
     state = (facts.st_mtime_ns, facts.st_size)
-    with _parquet_errors():
+    with _errors("Parquet", "fetch or write it anew"):
         with _reading:  # one row group at a time, and no row group twice
             starts = _starts(path, state)
             number = bisect_right(starts, row) - 1

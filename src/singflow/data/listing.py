@@ -122,8 +122,7 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
         visited.add(real)
         listing.skipped.update(filter(is_litter, (*folders, *files)))
         folders[:] = sorted(child for child in folders if not is_litter(child))
-        label = classes.label_of(parts[depth]) if len(parts) > depth else (NO_CLASS, None)
-        split = SPLIT_FOLDERS[parts[0].lower()] if parts and depth else ""
+        label, split = _of_folders(parts, depth, classes)
         for name in sorted(file for file in files if not is_litter(file)):
             listing.add("/".join((*parts, name)), label, split)
     listing.tell_skipped()
@@ -137,6 +136,14 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
             f"{loose if listing.rejected else ''}"
         )
     return listing.found, listing.rejected
+
+
+def _of_folders(folders: tuple[str, ...], depth: int, classes: Classes) -> tuple[Label, str]:
+    """Label and split of an image below these folders, of which `depth` (0, 1) name the split."""
+    label: Label = (NO_CLASS, None)
+    if len(folders) > depth:
+        label = classes.label_of(folders[depth])
+    return label, SPLIT_FOLDERS[folders[0].lower()] if folders and depth else ""
 
 
 def list_table(
@@ -330,17 +337,13 @@ def _label_images(images: list[_Image], classes: Classes, listing: _Listing) -> 
     images.reverse()
     while images:
         archive, name, split, offset, size, folders, text = images.pop()
-        folders = folders[above:]
-        label: Label = (NO_CLASS, None)
-        if stated:
+        if not stated:
+            label, of_folders = _of_folders(folders[above:], depth, classes)
+            split = of_folders or split
+        elif text is None:
             label = ("no label: no .cls or .json beside it", None)
-            if text is not None:
-                label = _of_number(text, classes)
         else:
-            if len(folders) > depth:
-                label = classes.label_of(folders[depth])
-            if depth and folders:
-                split = SPLIT_FOLDERS[folders[0].lower()]
+            label = _of_number(text, classes)
         path = f"{archive}/{name}"
         listing.add(path, label, split, archive=archive, offset=offset, bytes=size)
 
