@@ -8,6 +8,7 @@ import pytest
 
 from singflow.errors import InputError
 from singflow.planning import slurm as cluster
+from singflow.study import PARAMS
 from tests.project import ROOT
 
 LOG = """Using profile slurm for setting default command line arguments.
@@ -55,7 +56,7 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
                 assert line, said
                 said += line
             assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) == process.pid
-            assert cluster.running_snakemake(tmp_path, cluster.DEFAULT) is None
+            assert cluster.running_snakemake(tmp_path, PARAMS) is None
             assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None
             assert cluster.running_snakemake(ROOT, Path("mine.yaml")) is None
         finally:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from singflow.cli import log
 from singflow.commands.options import PARAMS, Params
 from singflow.errors import InputError
+
+POLL = 2.0  # seconds between two looks at the queue
 
 
 def resume(
@@ -20,8 +23,7 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
-    from singflow.planning.slurm import cancel, own_jobs, running_snakemake
-    from singflow.planning.slurm import wait as wait_for
+    from singflow.planning.slurm import ask_slurm, own_jobs, running_snakemake
     from singflow.study import check, read_layers
 
     study = check(read_layers(params), str(params)).study
@@ -35,9 +37,10 @@ def resume(
     jobs = own_jobs(folder, study)
     for number, work in jobs.items():
         log.info("%s job %s (%s)", "waiting for" if wait else "cancelling", number, work)
-    if not wait:
-        cancel(list(jobs))
-    wait_for(folder, study)
+    if jobs and not wait:
+        ask_slurm("scancel", "--quiet", *jobs)  # no error if some have ended meanwhile
+    while own_jobs(folder, study):
+        time.sleep(POLL)
     command = ["snakemake", "--profile", profile]
     command += [] if params == PARAMS else ["--configfile", str(params)]
     subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL)

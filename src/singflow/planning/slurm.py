@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import time
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +9,11 @@ from pathlib import Path
 import psutil
 
 from singflow.errors import InputError
+from singflow.study import PARAMS
 from singflow.system import ask
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
-DEFAULT = Path("params.yaml")
 PATIENCE = 60  # seconds in which Slurm has to answer
-POLL = 2.0  # seconds between two looks at the queue
 
 
 def ask_slurm(*command: str) -> str:
@@ -48,15 +45,10 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     so that no job is overlooked.
     """
     _, foreign = runs(folder / ".snakemake/log", study)
-    listed = [
-        line.split("|")
-        for line in ask_slurm(
-            "squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z"
-        ).splitlines()
-    ]
+    listed = ask_slurm("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z")
     return {
         number: comment
-        for number, name, comment, place in listed
+        for number, name, comment, place in (line.split("|") for line in listed.splitlines())
         if Path(place) == folder and comment.startswith("rule_") and name not in foreign
     }
 
@@ -66,29 +58,17 @@ def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
 
     params: the file as the command line names it; None: any file.
     """
-    named = [] if params == DEFAULT else [str(params)]
+    named = [] if params == PARAMS else [str(params)]
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             command = process.cmdline()
-            main = (
-                any(Path(word).name == "snakemake" for word in command[:2])
+            files = [file for option, file in pairwise(command) if option == "--configfile"]
+            main = "snakemake" in [Path(word).name for word in command[:2]]
+            if (
+                main
                 and "--mode" not in command
-            )
-            asked = (
-                params is None or [b for a, b in pairwise(command) if a == "--configfile"] == named
-            )
-            if main and asked and Path(process.cwd()) == folder:
+                and (params is None or files == named)
+                and Path(process.cwd()) == folder
+            ):
                 return process.pid
     return None
-
-
-def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; it is no error if some have ended meanwhile."""
-    if jobs:
-        ask_slurm("scancel", "--quiet", *jobs)
-
-
-def wait(folder: Path, study: str) -> None:
-    """Return once the study has no job in the queue."""
-    while own_jobs(folder, study):
-        time.sleep(POLL)
