@@ -697,9 +697,8 @@ old|1-00:00:00|4|(null)|down
 
 
 def jobs(default=None, **rules):
-    return slurm.jobs_of(
-        {"default-resources": default, "set-resources": rules}, Path("config.yaml")
-    )
+    profile = {"default-resources": default, "set-resources": rules}
+    return slurm.jobs_of(profile, Path("config.yaml"))
 
 
 def test_settings_and_partitions_are_read_as_slurm_prints_them():

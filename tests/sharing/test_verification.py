@@ -216,9 +216,6 @@ PLANTED = {
     "a score by rounding": (
         cell(SCORES, 40, is_deg=4.001), WITHIN, "column is_deg, row 40: 4.001 here, 4.0 there"
     ),
-    "a score by more": (
-        cell(SCORES, 40, is_deg=5.0), DIFFERS, "column is_deg, row 40: 5.0 here, 4.0 there"
-    ),
     "a score not there": (
         cell(SCORES, 40, is_deg=np.nan), DIFFERS, "column is_deg, row 40: nan here"
     ),
@@ -251,7 +248,6 @@ PLANTED = {
         cell(PICTURES, 0, text="a rug"), DIFFERS,
         "column text, row 0: a rug here, (nan|None) there",
     ),
-    "a table's number": (cell(MODELS, 0, is_mean=2.502), WITHIN, "column is_mean, row 0"),
     "a table's number by more": (
         cell(MODELS, 0, is_mean=2.6), DIFFERS, "column is_mean, row 0: 2.6 here, 2.5 there"
     ),
@@ -264,10 +260,6 @@ PLANTED = {
     "a fact": (
         facts(FACTS, lambda c: c["curve"][1].update(validation_r2=0.2501)), WITHIN,
         "curve.1.validation_r2: 0.2501 here",
-    ),
-    "a fact by more": (
-        facts(FACTS, lambda c: c["curve"][1].update(validation_r2=0.3)), DIFFERS,
-        "curve.1.validation_r2: 0.3 here, 0.25 ",
     ),
     "a whole fact": (facts(FACTS, lambda c: c.update(n=4)), DIFFERS, "n: 4 here, 3 there"),
     "a fact gone": (

@@ -69,7 +69,7 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
     ]
     if alone:
         fix = f"`dvc add {alone[0]}`"
-        if Path(alone[0]).parts[0] != LOCAL:  # which git ignores
+        if Path(alone[0]).parts[0] != LOCAL:  # git ignores what is there
             fix = f"`git add {alone[0]}`, {fix} where it is large, or move it away"
         raise InputError(
             f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {fix}"
