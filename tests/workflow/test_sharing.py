@@ -119,8 +119,9 @@ def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
     tags = {"study/narrow-1": None, "study/demo-2": study.second, "study/demo-1": study.first}
     for tag, results in tags.items():
         reader.run("git", "checkout", "-q", tag)
-        assert "nothing is left to do" in reader.command("fetch")
-        assert results is None or reader.artifacts() == results
+        said = reader.command("fetch", *([] if results else ["--tier", "metrics"]))
+        assert "nothing is left to do" in said or not results
+        assert not results or reader.artifacts() == results
         lock = (reader.folder / "dvc.lock").read_text()
         assert ("@efficientnet_lite0:" in lock) == (results is not None)
         shutil.rmtree(reader.folder / "results/demo")
