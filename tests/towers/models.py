@@ -1,8 +1,11 @@
 """Entries, checkpoints and a hub cache for the tests of towers."""
 
+import hashlib
 import os
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from singflow.config.registry import ModelEntry
@@ -40,3 +43,15 @@ def in_hub(hub, repository, name, revision="main", commit=COMMIT):
     file.parent.mkdir(exist_ok=True)
     file.touch()
     return file
+
+
+def made_up(texts, width=8):
+    """Unit embeddings of texts, by their hashes."""
+    seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) for text in texts]
+    rows = np.array([np.random.default_rng(seed).standard_normal(width) for seed in seeds])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def noise(width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

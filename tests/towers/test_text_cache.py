@@ -1,4 +1,3 @@
-import hashlib
 import threading
 
 import numpy as np
@@ -7,20 +6,18 @@ import pytest
 from singflow.errors import InputError
 from singflow.towers.text_cache import CHUNK, MANY, TextCache
 from tests import PATIENCE
+from tests.towers.models import made_up
 
 
 class Tower:
-    """Embeds a text by its hash and remembers what it was asked for."""
+    """Embeds texts and remembers what it was asked for."""
 
     def __init__(self):
         self.seen = []
 
     def __call__(self, texts):
         self.seen.append(list(texts))
-        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) for text in texts]
-        return np.array(
-            [np.random.default_rng(seed).standard_normal(8) for seed in seeds], dtype=np.float32
-        )
+        return made_up(texts)
 
 
 def cache_of(folder, tower, **facts):
@@ -34,36 +31,30 @@ def words(count):
 def test_what_is_found_again_is_what_was_computed_to_the_byte(tmp_path):
     tower, texts = Tower(), words(CHUNK + 10)
     first = cache_of(tmp_path, tower)(texts)
-    assert [len(seen) for seen in tower.seen] == [CHUNK, 10] and [
-        text for seen in tower.seen for text in seen
-    ] == texts
+    assert tower.seen == [texts[:CHUNK], texts[CHUNK:]]
     again = cache_of(tmp_path, tower)(texts)
-    assert len(tower.seen) == 2
-    assert (
-        first.dtype == again.dtype == np.float32
-        and first.tobytes() == again.tobytes() == Tower()(texts).tobytes()
-    )
+    assert len(tower.seen) == 2 and first.dtype == again.dtype == np.float32
+    assert first.tobytes() == again.tobytes() == made_up(texts).tobytes()
 
 
 def test_appended_lines_embed_the_last_chunk_and_what_is_new_alone(tmp_path):
     cache_of(tmp_path, Tower())(words(2 * CHUNK + 5))
     tower = Tower()
     longer = cache_of(tmp_path, tower)(words(3 * CHUNK + 1))
-    assert [(seen[0], len(seen)) for seen in tower.seen] == [
-        (f"word {2 * CHUNK}", CHUNK),
-        (f"word {3 * CHUNK}", 1),
-    ]
-    np.testing.assert_array_equal(longer, Tower()(words(3 * CHUNK + 1)))
+    asked = [(seen[0], len(seen)) for seen in tower.seen]
+    assert asked == [(f"word {2 * CHUNK}", CHUNK), (f"word {3 * CHUNK}", 1)]
+    np.testing.assert_array_equal(longer, made_up(words(3 * CHUNK + 1)))
 
 
-@pytest.mark.parametrize(
-    "changed", [{"weights_sha256": "b"}, {"batch_size": 32}, {"device": "cpu"}]
-)
-def test_another_fact_is_another_embedding(tmp_path, changed):
-    cache_of(tmp_path, Tower())(words(3))
-    tower = Tower()
-    cache_of(tmp_path, tower, **changed)(words(3))
-    assert len(tower.seen) == 1
+def test_another_fact_or_other_ends_of_texts_are_another_embedding(tmp_path):
+    texts = ["a", "bc"]
+    cache_of(tmp_path, Tower())(texts)
+    for changed in ({"weights_sha256": "b"}, {"batch_size": 32}, {"device": "cpu"}):
+        cache_of(tmp_path, tower := Tower(), **changed)(texts)
+        assert tower.seen == [texts]
+    for texts in (["bc", "a"], ["ab", "c"], ["a", "bc", ""]):
+        np.testing.assert_array_equal(cache_of(tmp_path, tower := Tower())(texts), made_up(texts))
+        assert tower.seen == [texts]
 
 
 def test_many_new_texts_are_announced_with_the_time_that_they_take_and_a_few_are_not(
@@ -84,30 +75,15 @@ def test_many_new_texts_are_announced_with_the_time_that_they_take_and_a_few_are
     assert [len(seen) for seen in tower.seen] == [10, *[CHUNK] * MANY]
 
 
-def test_the_order_and_the_ends_of_texts_are_part_of_their_name(tmp_path):
-    cache_of(tmp_path, Tower())(["a", "bc"])
-    for texts in (["bc", "a"], ["ab", "c"], ["a", "bc", ""]):
-        np.testing.assert_array_equal(cache_of(tmp_path, tower := Tower())(texts), Tower()(texts))
-        assert tower.seen == [texts]
+DAMAGES = [
+    lambda content: b"",
+    lambda content: content[: len(content) // 2],
+    lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
+    lambda content: content[:-4] + np.float32(np.nan).tobytes(),
+]
 
 
-def truncate(content):
-    return content[: len(content) // 2]
-
-
-def flip(content):
-    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
-
-
-def poison(content):
-    return content[:-4] + np.float32(np.nan).tobytes()
-
-
-def empty(content):
-    return b""
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, poison, empty])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_never_trusted_but_embedded_again_and_mended(tmp_path, caplog, damage):
     first = cache_of(tmp_path, Tower())(words(20))
     (path,) = tmp_path.iterdir()
@@ -125,7 +101,7 @@ def test_two_jobs_that_write_the_same_file_both_get_their_texts(tmp_path):
 
     def tower(texts):
         together.wait(timeout=PATIENCE)
-        return Tower()(texts)
+        return made_up(texts)
 
     jobs = [
         threading.Thread(target=lambda: results.append(cache_of(tmp_path, tower)(words(50))))

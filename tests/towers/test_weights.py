@@ -296,36 +296,11 @@ def test_a_large_file_of_a_hub_is_expected_to_have_the_hash_that_it_is_kept_unde
 
 
 KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
-UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-
-
-def generator_of(**changes):
-    return check(read_yaml(ROOT / "params.yaml"), "params.yaml").pictures.model_copy(update=changes)
-
-
-def test_a_generator_of_the_hub_needs_the_files_that_embeddings_are_rendered_with():
-    files = generator_files(generator_of(revision="v1.0"))
-    assert {(file.repository, file.revision, file.optional) for file in files} == {
-        (KARLO, "v1.0", False)
-    }
-    names = [file.names for file in files]
-    assert names[0] == ("model_index.json",) and len(set(names)) == len(names) == 17
-    for part in ("decoder", "super_res_first", "super_res_last", "text_proj"):
-        assert {(f"{part}/config.json",), tuple(f"{part}/{name}" for name in UNET)} < set(names)
-    assert {
-        ("text_encoder/model.safetensors", "text_encoder/pytorch_model.bin"),
-        ("super_res_scheduler/scheduler_config.json",),
-    } < set(names)
-    assert not any(
-        name.startswith(("image_encoder", "feature_extractor"))
-        for variants in names
-        for name in variants
-    )
-    assert generator_files(generator_of(generator="checkpoints/own")) == []
 
 
 def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(hub):
-    files = generator_files(generator_of())
+    study = check(read_yaml(ROOT / "params.yaml"), "params.yaml")
+    files = generator_files(study.pictures)
     absent = rf"the weight file {KARLO}: model_index\.json is not in the hub cache {hub} .*prefetch"
     with pytest.raises(InputError, match=absent):
         find_all(files)
