@@ -89,12 +89,8 @@ class Tower(Section):
     The size serves cost estimates only: no step depends on it, so it is never written out.
     """
 
-    parameters_m: float | None = Field(
-        None, gt=0, le=1e6, exclude=True, description="10^6 parameters"
-    )
-    gmacs: float | None = Field(
-        None, gt=0, le=1e6, exclude=True, description="10^9 multiply-adds for one view"
-    )
+    parameters_m: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^6 parameters
+    gmacs: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^9 multiply-adds for a view
     _of_tower: ClassVar[Any]
 
     @property
@@ -170,59 +166,38 @@ class ModelEntry(Tower):
 
     _of_tower: ClassVar[Any] = OF_CLASSIFIER
 
-    source: Literal["timm", "torchvision", "transformers"] = Field(
-        description="library that builds the architecture"
-    )
-    id: str = Field(
-        description="timm, torchvision: name.tag (timm with file: and a whole transform: name "
-        "alone); transformers: the hub's name"
-    )
-    revision: HubRevision | None = Field(
-        None, description="branch, tag or commit in the hub; None: main"
-    )
-    weights: Weights = Field(
-        "hub", description="hub, random, package:<distribution> or file:<path>"
-    )
-    checkpoint_key: str | None = Field(
-        None, min_length=1, description="part of weights: file: that is taken, as state_dict_ema"
-    )
-    head: str | list[str] | None = Field(
-        None, description="path of the head inside the model, or of several that are averaged"
-    )
-    head_weights: HeadWeights | None = Field(
-        None, description="a linear head, weight (C, d) and perhaps bias (C,), for the model's own"
-    )
-    pooling: Literal["own", "token_mean", "token_mean_interleaved"] = Field(
-        "own", description="under head_weights: class token and mean patch, joined or interleaved"
-    )
-    transform: dict[str, Any] | None = Field(
-        None, description="timm: changes; transformers without the hub: the image processor"
-    )
-    config: dict[str, Any] | None = Field(
-        None, description="transformers without the hub: the configuration"
-    )
-    feature_dim: int | None = Field(
-        None, ge=1, le=WIDEST, description="width of the feature, checked if given"
-    )
-    classes: int | None = Field(
-        None, ge=2, le=MOST_CLASSES, description="rows of the head; None: as in its class list"
-    )
-    class_list: str | None = Field(
-        None, description="file with the head's classes in order; None: the study's data.classes"
-    )
-    class_names: Annotated[list[str], AfterValidator(phrases)] | None = Field(
-        None, description="the same, written out"
-    )
-    keep_classes: Annotated[str, AfterValidator(_kept)] | None = Field(
-        None, description="rows of the head that are kept, as in 0-397 or 0-397,500; None: all"
-    )
-    reported_top1: float | None = Field(
-        None, ge=0, le=100, description="published top-1 accuracy, percent"
-    )
-    reported_by: str | None = Field(None, description="who published it")
-    sha256: dict[str, str] = Field(
-        default_factory=dict, description="written by resolve_model: hashes of the local files"
-    )
+    # Library that builds the architecture.
+    source: Literal["timm", "torchvision", "transformers"]
+    # timm, torchvision: name.tag (timm with file: and a whole transform: name alone);
+    # transformers: the hub's name.
+    id: str
+    revision: HubRevision | None = None  # branch, tag or commit in the hub; None: main
+    weights: Weights = "hub"  # hub, random, package:<distribution> or file:<path>
+    # Part of the file that weights: file: names, as in state_dict_ema, where the model is in
+    # several.
+    checkpoint_key: str | None = Field(None, min_length=1)
+    # Path of the head inside the model, or of several that are averaged.
+    head: str | list[str] | None = None
+    # file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in
+    # place of the model's.
+    head_weights: HeadWeights | None = None
+    # Feature under head_weights: the model's own; class token, then mean patch; or the two
+    # interleaved.
+    pooling: Literal["own", "token_mean", "token_mean_interleaved"] = "own"
+    # timm: changes to the evaluation transform; transformers without the hub: the image processor.
+    transform: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None  # transformers without the hub: the configuration
+    feature_dim: int | None = Field(None, ge=1, le=WIDEST)  # checked when given
+    # Classes of the head; None: as many as its class list has.
+    classes: int | None = Field(None, ge=2, le=MOST_CLASSES)
+    # File with the head's classes in order, or their names; None: the study's data.classes.
+    class_list: str | None = None
+    class_names: Annotated[list[str], AfterValidator(phrases)] | None = None
+    # Rows of the head that are kept, as in 0-397 or 0-397,500; None: all.
+    keep_classes: Annotated[str, AfterValidator(_kept)] | None = None
+    reported_top1: float | None = Field(None, ge=0, le=100)  # published accuracy, percent
+    reported_by: str | None = None  # who published it
+    sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_model
 
     @field_validator("transform")
     @classmethod
@@ -319,15 +294,11 @@ class ConSEEntry(Tower):
     }
 
     source: Literal["conse"]
-    dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
-    text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(
-        description="sentence encoder, as package:<distribution>"
-    )
-    classifier: ModelEntry = Field(
-        description="ImageNet classifier whose softmax weights the sentences"
-    )
-    temperature: float = Field(ge=0.001, le=1000, description="divides the logits")
-    top: int = Field(ge=1, le=1000, description="classes that take part")
+    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+    text: Annotated[str, Field(pattern=r"^package:.+$")]  # sentence encoder
+    classifier: ModelEntry  # of ImageNet, whose softmax weights the sentences
+    temperature: float = Field(ge=0.001, le=1000)  # divides the logits
+    top: int = Field(ge=1, le=1000)  # classes that take part
 
     def with_weights(self, **changes: Any) -> Self:
         return self.model_copy(update={"classifier": self.classifier.with_weights(**changes)})
@@ -352,17 +323,12 @@ class OpenCLIPEntry(Tower):
     _of_tower: ClassVar[Any] = {"source", "id", "transform"}
 
     source: Literal["open_clip"]
-    id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(
-        description="model/pretrained; model alone with file: or random"
-    )
-    weights: Weights = Field("hub", description="hub, random or file:<path>")
-    transform: OpenCLIPTransform | None = Field(
-        None, description="changes to the evaluation transform"
-    )
-    dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
-    sha256: dict[str, str] = Field(
-        default_factory=dict, description="written by resolve_space: hashes of the local files"
-    )
+    # model/pretrained; model alone with file: or random
+    id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")]
+    weights: Weights = "hub"  # hub, random or file:<path>
+    transform: OpenCLIPTransform | None = None
+    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+    sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
 
     @model_validator(mode="after")
     def _consistent(self) -> "OpenCLIPEntry":

@@ -142,15 +142,11 @@ def state_dicts(content: Any) -> dict[str, State]:
 
 @dataclass(frozen=True)
 class _Part:
-    """Tensors that may belong to a model.
+    """Tensors that may belong to a model."""
 
-    place: key and prefix of the tensors, joined by dots; state: tensors, by names without the
-    prefix; left: names in the same dict that are not among them.
-    """
-
-    place: str
-    state: State
-    left: list[str]
+    place: str  # key and prefix of the tensors, joined by dots
+    state: State  # tensors, by names without the prefix
+    left: list[str]  # names in the same dict that are not among them
 
     def misfit(self, own: State) -> Misfit:
         """What keeps the part from fitting a model, by name.

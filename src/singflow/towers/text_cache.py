@@ -24,16 +24,14 @@ MANY = 4  # chunks; if so many are new, the log says how long they will take
 class TextCache:
     """A folder of embedded texts, in chunks.
 
-    A chunk is named by the hash of all that decides its bytes. facts: what decides them besides the
-    texts, as JSON values: weights, batch size, versions, device; embed: n texts -> embeddings (n,
-    m); at_once: how many texts `embed` needs for its full speed, and with which its time is
-    measured; progress: wraps the chunks, and gets their number.
+    A chunk is named by the hash of the facts and of its texts.
     """
 
-    facts: dict[str, Any]
-    embed: Callable[[list[str]], np.ndarray]
-    at_once: int
+    facts: dict[str, Any]  # what decides the bytes besides the texts: weights, versions, device
+    embed: Callable[[list[str]], np.ndarray]  # n texts -> embeddings (n, m)
+    at_once: int  # texts that `embed` needs for its full speed, and with which its time is measured
     folder: Path = CACHE
+    # Wraps the chunks, and gets their number.
     progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]] = lambda chunks, _: chunks
 
     def __call__(self, texts: list[str]) -> np.ndarray:

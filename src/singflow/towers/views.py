@@ -17,18 +17,13 @@ ToTensor = Callable[[Image.Image], torch.Tensor]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A tower's evaluation transform.
+    """A tower's evaluation transform."""
 
-    whole: any RGB image -> (3, height, width); to_tensor: its last steps, for a crop that has the
-    right size already; size: (width, height); resample: filter that resizes the crop; resized: side
-    in pixels to which `whole` resizes the image before it cuts out the center.
-    """
-
-    whole: ToTensor
-    to_tensor: ToTensor
-    size: tuple[int, int]
-    resample: Image.Resampling
-    resized: int
+    whole: ToTensor  # any RGB image -> (3, height, width)
+    to_tensor: ToTensor  # its last steps, for a crop that has the right size already
+    size: tuple[int, int]  # width, height
+    resample: Image.Resampling  # filter that resizes the crop
+    resized: int  # side in pixels to which `whole` resizes the image before it cuts out the center
 
 
 @dataclass(frozen=True)
@@ -36,15 +31,14 @@ class Views:
     """How an image is turned into views.
 
     View 0 is the tower's evaluation transform of the whole image. The other views are crops at the
-    tower's input size. Their boxes depend on (seed, image_id, view) alone. reduced: JPEGs are
-    decoded at a smaller scale if no view needs more.
+    tower's input size. Their boxes depend on (seed, image_id, view) alone.
     """
 
     preprocess: Preprocess
     count: int
     seed: int
     crop_area: tuple[float, float]
-    reduced: bool = False
+    reduced: bool = False  # decode JPEGs at a smaller scale if no view needs more
 
     @property
     def least_side(self) -> int | None:
