@@ -15,23 +15,10 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.translators.linear import with_held_out_figures
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
-COLUMNS = [
-    "space",
-    "model",
-    "kind",
-    "loss",
-    "kept",
-    *FIGURES,
-    "baseline_cosine",
-    "gain_cosine",
-    "gain_r2",
-    "parameters",
-    "n_train",
-    "n",
-    "translator",
-    "seed",
-    "marks",
-]
+COLUMNS = (
+    f"space model kind loss kept {' '.join(FIGURES)} baseline_cosine gain_cosine gain_r2"
+    " parameters n_train n translator seed marks"
+).split()
 
 
 class Flags(cli.Selection):
@@ -47,15 +34,9 @@ def main(flags: Flags) -> None:
             of_pair = partial(flags.path, space=space, model=model)
             linear = with_held_out_figures(read_json(of_pair("translator_report")))
             weights, _ = read_tensors(of_pair("translator"), ["weight", "bias"])
-            reports = [
-                linear
-                | {
-                    "kind": "linear",
-                    "loss": "ridge",
-                    "parameters": sum(tensor.size for tensor in weights.values()),
-                }
-            ]
-            reports[0]["losses"] = {"ridge": linear}
+            size = sum(tensor.size for tensor in weights.values())
+            fitted = {"kind": "linear", "loss": "ridge", "parameters": size}
+            reports = [linear | fitted | {"losses": {"ridge": linear}}]
             reports += [read_json(of_pair("network_report", kind=kind)) for kind in flags.kinds]
             shared = {"space": space, "model": model, "seed": flags.seed}
             rows += [

@@ -9,37 +9,29 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.translators.parameters import Projector
 
 
-class Flags(Projector, cli.ModelStep):
-    pass
+class Flags(Projector, cli.ModelStep): ...
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
     weight, made = inputs.head["weight"], inputs.head_facts
-    split = null_space(weight, flags.rule, flags.energy, flags.rank, made["weight_dtype"])
+    dtype = made["weight_dtype"]
+    split = null_space(weight, flags.rule, flags.energy, flags.rank, dtype)
     null_dim = split.basis.shape[1]
     largest = 0.0
-    for shard in iterate_shards(
-        inputs.path("features").parent,
-        "features",
-        flags.shards,
-        inputs.manifest,
-        made["weights_sha256"],
-    ):
+    folder, sha256 = inputs.path("features").parent, made["weights_sha256"]
+    for shard in iterate_shards(folder, "features", flags.shards, inputs.manifest, sha256):
         for features in in_blocks(shard["features"]):
             change = logit_change(weight, features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
+    tensors = {"singular_values": split.singular_values, "null_basis": split.basis}
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)
-    write_tensors(
-        flags.path("projector"),
-        {"singular_values": split.singular_values, "null_basis": split.basis},
-        metadata,
-    )
+    write_tensors(flags.path("projector"), tensors, metadata)
     report = {
         "rank": split.rank,
         "null_dim": null_dim,
-        "weight_dtype": made["weight_dtype"],
+        "weight_dtype": dtype,
         "rank_stored": split.rank_stored,
         "rank_float64": split.rank_float64,
         "rule": flags.rule,
@@ -49,13 +41,8 @@ def main(flags: Flags) -> None:
     }
     write_json(flags.path("projector_report"), report)
     if split.rank_stored != split.rank_float64:
-        cli.log.info(
-            "%s: rank %d at the precision of its stored weights (%s), %d at float64",
-            flags.model,
-            split.rank_stored,
-            made["weight_dtype"],
-            split.rank_float64,
-        )
+        ranks = f"rank {split.rank_stored} at the precision of its stored weights ({dtype})"
+        cli.log.info("%s: %s, %d at float64", flags.model, ranks, split.rank_float64)
     if null_dim == 0:
         cli.log.warning(
             "%s: this head has no null space by rule %s: its logits see every direction, "
@@ -63,13 +50,8 @@ def main(flags: Flags) -> None:
             flags.model,
             flags.rule,
         )
-    cli.log.info(
-        "%s: rank %d, null dimension %d; logits move by at most %.1e",
-        flags.model,
-        split.rank,
-        null_dim,
-        largest,
-    )
+    sizes = f"rank {split.rank}, null dimension {null_dim}"
+    cli.log.info("%s: %s; logits move by at most %.1e", flags.model, sizes, largest)
 
 
 if __name__ == "__main__":

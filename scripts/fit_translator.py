@@ -11,14 +11,13 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
-from singflow.translators.linear import check_imported_weights, read_imported
+from singflow.translators.linear import check_imported_weights, quality_said, read_imported
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
 
-class Flags(Translation, cli.PairStep):
-    pass
+class Flags(Translation, cli.PairStep): ...
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:
@@ -32,6 +31,7 @@ def imported(
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """What fit_translators() returns, for a released translator, which is not fitted."""
     total, n = 0.0, 0
+    training = (images.manifest["split"] == "train").to_numpy()
     for shard, embeddings in images:
         shape = embeddings.shape[1], shard["features"].shape[1]
         if released.weight.shape != shape:
@@ -39,16 +39,10 @@ def imported(
                 f"the imported translator has shape {released.weight.shape}, "
                 f"but {flags.model} -> {flags.space} needs {shape}"
             )
-        chosen = (images.manifest["split"] == "train").to_numpy()[shard["image_id"]]
+        chosen = training[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
-    facts = {
-        "alpha": None,
-        "lambda": None,
-        "lambda_at_edge": False,
-        "lambdas_within_one_error": [],
-        "n_train": 0,
-        "alpha_curve": [],
-    }
+    facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "n_train": 0}
+    facts |= {"lambdas_within_one_error": [], "alpha_curve": []}
     return by_one(released, images), [total / n], facts
 
 
@@ -59,77 +53,42 @@ def main(flags: Flags) -> None:
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         check_imported_weights(flags.space, flags.model, own.features, own.embeddings)
-    translators, means, facts = (
-        imported(flags, images, released)
-        if released
-        else fit_translators(images, flags.folds, flags.lambdas)
-    )
+        translators, means, facts = imported(flags, images, released)
+    else:
+        translators, means, facts = fit_translators(images, flags.folds, flags.lambdas)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
+    folds = translators.maps[:WHOLE] if flags.reference is None else ()
     if flags.reference is None:
-        folds = translators.maps[:WHOLE]
-        split_off, validation = fit_quality(
-            images,
-            translators,
-            means,
-            held_out,
-            translators.map_index != WHOLE if folds else held_out,
-        )
+        judged = translators.map_index != WHOLE if folds else held_out
+        split_off, validation = fit_quality(images, translators, means, held_out, judged)
     else:
-        folds, (split_off,) = (), fit_quality(images, translators, means, held_out)
-        (validation,) = fit_quality(
-            own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool)
-        )
+        (split_off,) = fit_quality(images, translators, means, held_out)
+        every = np.ones(len(own.manifest), dtype=bool)
+        (validation,) = fit_quality(own, by_one(whole, own), means[WHOLE:], every)
     in_sample = not folds and released is None and flags.reference is None
-    named = {
-        "study": flags.study,
-        "model": flags.model,
-        "space": flags.space,
-        "kind": flags.kind,
-        "reference": flags.reference,
-    }
-    metadata = provenance(
-        ["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=in_sample
-    )
+    facts |= {"reference": flags.reference, "folds": len(folds), "in_sample": in_sample}
     tensors = {"weight": whole.weight, "bias": whole.bias}
     if folds:
-        tensors |= {
-            "fold_weight": np.stack([fold.weight for fold in folds]),
-            "fold_bias": np.stack([fold.bias for fold in folds]),
-        }
-    write_tensors(
-        flags.path("translator"),
-        {name: tensor.astype(np.float32) for name, tensor in tensors.items()},
-        metadata,
-    )
-    report = {
-        "reference": flags.reference,
-        "folds": len(folds),
-        "in_sample": in_sample,
+        tensors["fold_weight"] = np.stack([fold.weight for fold in folds])
+        tensors["fold_bias"] = np.stack([fold.bias for fold in folds])
+    tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    told = {name: facts[name] for name in ("reference", "alpha", "folds", "in_sample")}
+    named = {name: getattr(flags, name) for name in ("study", "model", "space", "kind")}
+    write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **named, **told))
+    report = facts | {
         **validation.facts("validation", len(whole.bias)),
         "baseline_cosine": validation.baseline.cosine,
         "n_validation": validation.agreement.n,
         **split_off.facts("held_out", len(whole.bias)),
         "n_held_out": split_off.agreement.n,
     }
-    write_json(flags.path("translator_report"), report | facts)
-    fitted = (
-        "imported"
-        if released
-        else f"lambda {facts['lambda']:g}"
-        + " (at the edge of the list)" * bool(facts["lambda_at_edge"])
-    )
+    write_json(flags.path("translator_report"), report)
+    edge = " (at the edge of the list)" if facts["lambda_at_edge"] else ""
+    fitted = "imported" if released else f"lambda {facts['lambda']:g}{edge}"
     seen = f"{len(folds)} folds" if flags.reference is None else f"fitted on {flags.reference}"
-    cli.log.info(
-        "%s -> %s: %s; %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",
-        flags.model,
-        flags.space,
-        fitted,
-        seen,
-        report["validation_cosine"],
-        report["baseline_cosine"],
-        report["validation_r2"],
-    )
+    made = f"{fitted}; {seen}; {quality_said(report)}"
+    cli.log.info("%s -> %s: %s", flags.model, flags.space, made)
 
 
 if __name__ == "__main__":

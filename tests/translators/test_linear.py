@@ -8,64 +8,45 @@ from singflow.errors import InputError
 from singflow.translators.linear import Translator
 
 
-def test_a_written_translator_is_loaded_and_translates_as_the_tensors_that_another_library_reads(
-    tmp_path,
-):
-    path = tmp_path / "linear.safetensors"
-    generator = np.random.default_rng(0)
-    tensors = {
-        "weight": generator.standard_normal((4, 9)).astype(np.float32),
-        "bias": generator.standard_normal(4).astype(np.float32),
+def test_a_written_translator_translates_as_the_tensors_that_another_library_reads(tmp_path):
+    path, generator = tmp_path / "linear.safetensors", np.random.default_rng(0)
+    shapes = {"weight": (4, 9), "bias": 4, "features": (7, 9)}
+    made = {
+        name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
     }
-    write_tensors(path, tensors, {"kind": "linear"})
-    features = generator.standard_normal((7, 9)).astype(np.float32)
+    features = made.pop("features")
+    write_tensors(path, made, {"kind": "linear"})
     linear = torch.nn.Linear(9, 4)
     linear.load_state_dict(load_file(path))
+    found = Translator.load(str(path))
+    assert found.weight.dtype == found.bias.dtype == np.float32
     with torch.inference_mode():
         expected = linear(torch.from_numpy(features)).numpy()
         wide = linear.double()(torch.from_numpy(features).double()).numpy()
-    assert Translator.load(path).weight.dtype == Translator.load(path).bias.dtype == np.float32
-    np.testing.assert_allclose(Translator.load(str(path))(features), expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(
-        Translator.load(path).astype(np.float64)(features), wide, rtol=0, atol=1e-13
-    )
+    np.testing.assert_allclose(found(features), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.astype(np.float64)(features), wide, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("metadata", [{}, {"kind": "mlp3"}])
-def test_only_a_linear_translator_is_loaded(tmp_path, metadata):
-    path = tmp_path / "other.safetensors"
-    write_tensors(path, {"weight": np.ones((2, 3)), "bias": np.ones(2)}, metadata)
-    with pytest.raises(
-        InputError,
-        match=r"other.safetensors: holds no linear translator: .*networks.load_network reads",
-    ):
-        Translator.load(path)
+MAP = {"weight": np.ones((2, 3)), "bias": np.ones(2)}
+OTHER = r"holds no linear translator: .*networks.load_network reads"
 
 
 @pytest.mark.parametrize(
-    ("tensors", "message"),
+    ("tensors", "made", "message"),
     [
-        ({"weight": np.ones((2, 3))}, "holds no tensor bias"),
-        (
-            {"weight": np.ones((2, 3)), "bias": np.ones(3)},
-            r"weight \(2, 3\) and bias \(3,\) make no affine map",
-        ),
-        (
-            {"weight": np.ones(2), "bias": np.ones(2)},
-            r"weight is float64 \(2,\), not floats of 2 dimensions",
-        ),
-        ({"weight": np.full((2, 3), np.nan), "bias": np.ones(2)}, "weight holds NaN"),
+        (MAP, {}, OTHER),
+        (MAP, {"kind": "mlp3"}, OTHER),
+        ({"weight": np.ones((2, 3))}, None, "holds no tensor bias"),
+        (MAP | {"bias": np.ones(3)}, None, r"weight \(2, 3\) and bias \(3,\) make no affine map"),
+        (MAP | {"weight": np.ones(2)}, None, r"float64 \(2,\), not floats of 2 dimensions"),
+        (MAP | {"weight": np.full((2, 3), np.nan)}, None, "weight holds NaN"),
+        (None, None, "not readable"),
     ],
 )
-def test_a_damaged_translator_is_refused(tmp_path, tensors, message):
+def test_what_is_no_linear_translator_is_refused_by_name(tmp_path, tensors, made, message):
     path = tmp_path / "linear.safetensors"
-    write_tensors(path, tensors, {"kind": "linear"})
-    with pytest.raises(
-        InputError, match=rf"linear.safetensors: {message}.*: remove it and run the workflow again"
-    ):
+    if tensors:
+        write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
+    mend = "" if message == OTHER else ".*: remove it and run the workflow again"
+    with pytest.raises(InputError, match=rf"linear.safetensors: .*{message}{mend}"):
         Translator.load(path)
-
-
-def test_a_translator_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere.safetensors: not readable"):
-        Translator.load(tmp_path / "nowhere.safetensors")

@@ -1,8 +1,4 @@
-"""The images that translators are fitted on.
-
-They are found by their provenance, refused where the provenance differs, and small enough to pass
-on.
-"""
+"""The images that translators are fitted on: found by provenance, refused where it differs."""
 
 import shutil
 
@@ -11,7 +7,6 @@ import pandas as pd
 import pytest
 
 from singflow.artifacts.shards import iterate_shards
-from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
@@ -33,49 +28,41 @@ MODELS = resolve_models(
     ["efficientnet_lite0", "animals_lite0", "efficientnet_lite1", "resnet50"],
 )
 SPACES = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm", "clip_vit_l14"])
+LITE0, MINILM = "efficientnet_lite0", "conse_minilm"
 
 
-def results_in(
-    folder, models=("efficientnet_lite0",), spaces=("conse_minilm",), images=6, shards=2, **facts
-):
-    """Results of a study that has got as far as features and embeddings."""
-    generator, ids = np.random.default_rng(images), np.array_split(np.arange(images), shards)
-    columns = dict.fromkeys(["class_index", "fold", "width", "height"], np.arange(images))
-    texts = dict.fromkeys(["label", "prompt", "sha256"], "x") | {"split": "train"}
-    paths = [f"{image}.jpg" for image in range(images)]
-    Results(folder).manifest(path=paths, **columns, **texts)
-    for kind, entries in (
-        ("features", {name: MODELS[name] for name in models}),
-        ("embeddings", {name: SPACES[name] for name in spaces}),
-    ):
-        for name, entry in entries.items():
-            made = {
-                "tower": entry.identity,
-                "weights_sha256": entry.identity,
-                "decode": "full",
-                "precision": "float32",
-            } | facts
-            made["statistics"] = f"of {images} images"
-            for shard, mine in enumerate(ids):
-                tensors = {
-                    kind: generator.standard_normal((len(mine), 5)).astype(np.float32),
-                    "image_id": mine,
-                    "view": 0 * mine,
-                }
-                write_tensors(
-                    folder / kind / name / f"shard-{shard:05d}.safetensors", tensors, made
-                )
+def results_in(folder, models=(LITE0,), images=6, shards=2, folds=None, **facts):
+    """Results of a study that has got as far as features and embeddings.
+
+    With folds, contents are unique, and fold 0 is held out.
+    """
+    draw, results = np.random.default_rng(images).standard_normal, Results(folder)
+    numbers = np.arange(images)
+    columns = dict.fromkeys(["class_index", "width", "height"], numbers)
+    columns |= {"label": "x", "prompt": "x", "sha256": "x", "split": "train", "fold": numbers}
+    if folds:
+        columns["fold"] = numbers % folds
+        columns["split"] = np.where(columns["fold"] == 0, "validation", "train")
+        columns["sha256"] = [f"{folder.name} {image}" for image in numbers]
+    results.manifest(path=[f"{image}.jpg" for image in numbers], **columns)
+    towers = [("features", name, MODELS[name]) for name in models]
+    for kind, name, entry in [*towers, ("embeddings", MINILM, SPACES[MINILM])]:
+        made = {"tower": entry.identity, "weights_sha256": entry.identity, "decode": "full"}
+        made |= {"precision": "float32", "statistics": f"of {images} images"} | facts
+        for shard, mine in enumerate(np.array_split(numbers, shards)):
+            array = draw((len(mine), 5)).astype(np.float32)
+            tensors = {kind: array, "image_id": mine, "view": 0 * mine}
+            write_tensors(folder / kind / name / f"shard-{shard:05d}.safetensors", tensors, made)
     return folder
 
 
-def paired(folder, model="efficientnet_lite0", images=6, shards=2):
-    manifest = pd.DataFrame(
-        {
-            "path": [f"{image}.jpg" for image in range(images)],
-            "sha256": [f"own {image}" for image in range(images)],
-        }
+def paired(folder, model=LITE0):
+    """The images of a study."""
+    columns = {"path": [f"{image}.jpg" for image in range(6)]}
+    columns["sha256"] = [f"own {image}" for image in range(6)]
+    return Paired(
+        pd.DataFrame(columns), folder / "features" / model, folder / "embeddings" / MINILM, 2
     )
-    return Paired(manifest, folder / "features" / model, folder / "embeddings/conse_minilm", shards)
 
 
 def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
@@ -85,7 +72,7 @@ def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
 
 def fitted(folder, reference, folds):
     """The report of fit_translator for the study in folder/own, and its translators."""
-    own = Results(folder / "own", "efficientnet_lite0", "conse_minilm")
+    own = Results(folder / "own", LITE0, MINILM)
     flags = {"kind": "linear", "folds": folds, "reference": reference, "imported": []}
     done = own.start("fit_translator", folder, lambdas=[0.1, 1.0, 10.0], **flags)
     assert done.returncode == 0, done.stderr
@@ -93,44 +80,33 @@ def fitted(folder, reference, folds):
     return own.read("translator_report"), translators
 
 
-def with_splits(folder, folds, images):
-    """Give the images of a study unique contents and folds, of which fold 0 is held out."""
-    path = folder / "data/manifest.parquet"
-    fold = np.arange(images, dtype=np.int32) % folds
-    contents = [f"{folder.name} {image}" for image in range(images)]
-    splits = np.where(fold == 0, "validation", "train")
-    write_parquet(path, pd.read_parquet(path).assign(fold=fold, split=splits, sha256=contents))
-
-
 @pytest.mark.parametrize("own", [1, 6])
 def test_with_a_reference_no_image_is_in_sample_and_all_of_the_reference_train_whatever_the_folds(
     tmp_path, own
 ):
-    with_splits(results_in(tmp_path / "other", images=9), 3, 9)
-    with_splits(results_in(tmp_path / "own", images=own, shards=1), 5, own)
+    results_in(tmp_path / "other", images=9, folds=3)
+    results_in(tmp_path / "own", images=own, shards=1, folds=5)
     (none, first), (five, second) = (fitted(tmp_path, "other", folds) for folds in (0, 5))
     facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": own, "n_held_out": 3}
     assert none == five and facts.items() <= none.items()
     np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
     assert (first.map_index == WHOLE).all() and (first.fold == WHOLE).all()
-    alone, translators = fitted(tmp_path, None, 0) if own > 1 else (None, None)
-    assert alone is None or (
-        alone["in_sample"] and alone["n_train"] == 4 and (translators.fold >= 0).sum() == 4
-    )
+    if own > 1:
+        alone, translators = fitted(tmp_path, None, 0)
+        assert alone["in_sample"] and alone["n_train"] == 4
+        assert (translators.fold >= 0).sum() == 4
 
 
 @pytest.mark.parametrize(("images", "folds"), [(2, 2), (3, 3), (2, 0)])
 def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images, folds):
-    with_splits(results_in(tmp_path / "own", images=images, shards=1), folds or 2, images)
+    own = results_in(tmp_path / "own", images=images, shards=1, folds=folds or 2)
     report, translators = fitted(tmp_path, None, folds)
     assert report["folds"] == folds and report["n_validation"] == (images if folds else 1)
-    embeddings = read_tensors(
-        tmp_path / "own/embeddings/conse_minilm/shard-00000.safetensors", ["embeddings"]
-    )[0]["embeddings"]
+    shard = own / "embeddings" / MINILM / "shard-00000.safetensors"
+    embeddings = read_tensors(shard, ["embeddings"])[0]["embeddings"]
     if images == 2:
-        assert (
-            report["validation_r2"] == report["held_out_r2"] == 0 and not report["lambda_at_edge"]
-        )
+        assert report["validation_r2"] == report["held_out_r2"] == 0
+        assert not report["lambda_at_edge"]
         for number, translator in enumerate(translators.maps[:-1] if folds else translators.maps):
             assert not translator.weight.any()
             np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
@@ -140,21 +116,14 @@ def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images
 def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whatever_the_models_name(
     tmp_path,
 ):
-    results_in(tmp_path / "other", ("efficientnet_lite1", "efficientnet_lite0"), images=9, shards=3)
+    results_in(tmp_path / "other", ("efficientnet_lite1", LITE0), images=9, shards=3)
     own = paired(results_in(tmp_path / "own", ("animals_lite0",)), "animals_lite0")
     images = training_images(str(tmp_path / "other"), own)
-    assert (len(images.manifest), images.shards) == (
-        9,
-        3,
-    ) and images.features.name == "efficientnet_lite0"
-    rows = [shard["features"] for shard, _ in images]
-    expected = [
-        read_tensors(images.features / f"shard-{shard:05d}.safetensors", ["features"])[0][
-            "features"
-        ]
-        for shard in range(3)
-    ]
-    np.testing.assert_array_equal(np.concatenate(rows), np.concatenate(expected))
+    assert (len(images.manifest), images.shards, images.features.name) == (9, 3, LITE0)
+    for number, (shard, _) in enumerate(images):
+        path = images.features / f"shard-{number:05d}.safetensors"
+        expected = read_tensors(path, ["features"])[0]["features"]
+        np.testing.assert_array_equal(shard["features"], expected)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +152,8 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
     own = paired(results_in(tmp_path / "own"))
     own.manifest.loc[[2, 4], "sha256"] = "x"
     words = (
-        r"other: holds 2 of the study's images, its 0.jpg among them, "
-        r"which would be scored in sample: write translator.reference: null"
+        "other: holds 2 of the study's images, its 0.jpg among them, which would be scored in "
+        "sample: write translator.reference: null"
     )
     with pytest.raises(InputError, match=words):
         training_images(str(tmp_path / "other"), own)
@@ -192,26 +161,13 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
 
 def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
     other = str(results_in(tmp_path / "other"))
-    known = {
-        "efficientnet_lite0": MODELS["efficientnet_lite0"],
-        "animals_lite0": MODELS["animals_lite0"],
-    }
-    check_reference(other, known, {"conse_minilm": SPACES["conse_minilm"]})
-    with pytest.raises(
-        InputError,
-        match=(
-            r"no features of resnet50; it has those of efficientnet_lite0; "
-            r"no embeddings of clip_vit_l14"
-        ),
-    ):
+    known = {name: MODELS[name] for name in (LITE0, "animals_lite0")}
+    check_reference(other, known, {MINILM: SPACES[MINILM]})
+    lacks = f"no features of resnet50; it has those of {LITE0}; no embeddings of clip_vit_l14"
+    with pytest.raises(InputError, match=lacks):
         check_reference(other, known | {"resnet50": MODELS["resnet50"]}, SPACES)
-    with pytest.raises(
-        InputError,
-        match=(
-            r"results/nowhere: results/nowhere holds no data/manifest.parquet: "
-            r"name the results folder"
-        ),
-    ):
+    absent = r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results"
+    with pytest.raises(InputError, match=absent):
         check_reference("results/nowhere", known, {})
 
 
@@ -231,23 +187,22 @@ def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
 
 
 def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tmp_path):
-    other = results_in(tmp_path / "other", ("efficientnet_lite0", "efficientnet_lite1"))
+    other, packed = (
+        results_in(tmp_path / "other", (LITE0, "efficientnet_lite1")),
+        tmp_path / "packed",
+    )
     (other / "report.html").write_text("page")
-    write_tensors(
-        other / "prompts/conse_minilm.safetensors",
-        {"label_embeddings": np.ones((2, 3), np.float32)},
-        {"space": "conse_minilm"},
-    )
-    (other / "prompts/conse_minilm.json").write_text("{}")
-    assert pack(other, tmp_path / "packed") == sum(
-        path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file()
-    )
-    assert not (tmp_path / "packed/report.html").exists()
-    for text in other.glob("prompts/*"):
-        assert (tmp_path / "packed/prompts" / text.name).read_bytes() == text.read_bytes()
+    texts, names = (other / f"prompts/{MINILM}.{end}" for end in ("safetensors", "json"))
+    write_tensors(texts, {"label_embeddings": np.ones((2, 3), np.float32)}, {"space": MINILM})
+    names.write_text("{}")
+    written = pack(other, packed)
+    assert written == sum(path.stat().st_size for path in packed.rglob("*") if path.is_file())
+    assert not (packed / "report.html").exists()
+    for text in (texts, names):
+        assert (packed / "prompts" / text.name).read_bytes() == text.read_bytes()
     own = paired(results_in(tmp_path / "own"))
-    images, packed = (training_images(str(tmp_path / name), own) for name in ("other", "packed"))
-    for (before, targets), (after, same) in zip(images, packed, strict=True):
+    images = (training_images(str(folder), own) for folder in (other, packed))
+    for (before, targets), (after, same) in zip(*images, strict=True):
         assert after["features"].dtype == np.float32
         np.testing.assert_array_equal(after["features"], before["features"].astype(np.float16))
         np.testing.assert_array_equal(same, targets)
@@ -258,16 +213,11 @@ def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):
     pack(other, tmp_path / "packed")
     with pytest.raises(InputError, match="packed: holds files: remove it, or name another folder"):
         pack(other, tmp_path / "packed")
-    tensors = {
-        "features": np.full((1, 2), 1e5, np.float32),
-        "image_id": np.zeros(1, int),
-        "view": np.zeros(1, int),
-    }
+    one = np.zeros(1, int)
+    tensors = {"features": np.full((1, 2), 1e5, np.float32), "image_id": one, "view": one}
     write_tensors(other / "features/large/shard-00000.safetensors", tensors, {})
-    with pytest.raises(
-        InputError,
-        match=r"holds features beyond the range of float16: name .*other itself as the reference",
-    ):
+    range_of = "beyond the range of float16: name .*other itself as the reference"
+    with pytest.raises(InputError, match=f"holds features {range_of}"):
         pack(other, tmp_path / "again")
     shutil.rmtree(other / "features")
     with pytest.raises(InputError, match="holds no features and embeddings: run its study first"):
@@ -276,15 +226,12 @@ def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):
 
 def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures():
     folder = ROOT / reference_folder("packaged")
-    models = resolve_models(
-        ROOT / "config/models.yaml",
-        ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"],
-    )
-    check_reference(str(folder), models, {"conse_minilm": SPACES["conse_minilm"]})
+    names = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
+    models = resolve_models(ROOT / "config/models.yaml", names)
+    check_reference(str(folder), models, {MINILM: SPACES[MINILM]})
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"} and sum(
-        path.stat().st_size for path in files
-    ) < 7.5e6
+    assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"}
+    assert sum(path.stat().st_size for path in files) < 7.5e6
     manifest = pd.read_parquet(folder / "data/manifest.parquet")
     assert len(manifest) == 507 and manifest["fold"].nunique() == 5
     for shard in iterate_shards(folder / "features/efficientnet_lite0", "features", 1, manifest):

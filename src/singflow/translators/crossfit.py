@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,11 @@ import numpy as np
 
 from singflow.errors import InputError
 from singflow.parallel import map_apart
-from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
+from singflow.translators.ridge import ALIKE, Affine, RidgeStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ALIKE = (
-    "every held-out embedding is the mean of the training embeddings, so there is nothing to "
-    "explain: add images"
-)
 ALL_ALIKE = (
     "the features of the training images are all alike: look at the images and at the classifier"
 )
@@ -48,27 +44,13 @@ class Split:
 
 
 def split(manifest: pd.DataFrame, folds: int) -> Split:
-    """How translators are fitted on the n images of a manifest.
+    """How translators are fitted on the images of a manifest, which has columns split and fold.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        Columns split and fold. Images that the data set itself holds out have the split validation,
-        and are not in fold 0.
-    folds : int
-        translator.folds. With 0, one translator is fitted on the split train and validated on the
-        split validation, as in the paper. Otherwise each fold has a translator, which is fitted on
-        the training images of all other folds.
-
-    Returns
-    -------
-    Split
-        The groups are the folds. With folds = 0 they are 0 for train and 1 for validation.
-
-    Raises
-    ------
-    InputError
-        When fewer than two folds have a training image.
+    With folds = 0, one translator is fitted on the split train and validated on the split
+    validation, as in the paper: groups 0 and 1. Otherwise the groups are the folds, and each has a
+    translator that is fitted on the training images of all other folds. Images that the data set
+    itself holds out have the split validation, and are not in fold 0. Raises InputError when fewer
+    than two folds have a training image.
     """
     train, fold = (manifest["split"] == "train").to_numpy(), manifest["fold"].to_numpy(np.int32)
     if not folds:
@@ -127,30 +109,27 @@ class GroupSums:
         """Sums over all views of the images in some groups, in a new object."""
         inside = [sums for (group, _), sums in self._sums.items() if group in groups]
         outside = [sums for (group, _), sums in self._sums.items() if group not in groups]
-        made = self._empty()
         if len(inside) <= len(outside) + 1:
-            for sums in inside:
-                made.add(sums)
-            return made
+            return self._added(inside)
         if self._total is None:
-            total = self._empty()
-            for sums in self._sums.values():
-                total.add(sums)
-            self._total = total
-        made.add(self._total)
+            self._total = self._added(self._sums.values())
+        made = self._added([self._total])
         for sums in outside:
             made.add(sums, -1)
         return made
 
     def judging(self, group: int) -> RidgeStatistics:
         """Sums over view 0 of the images of a group; sums without rows if it has none."""
-        return self._sums.get((group, True)) or self._empty()
+        return self._sums.get((group, True)) or self._added([])
 
-    def _empty(self) -> RidgeStatistics:
+    def _added(self, parts: Iterable[RidgeStatistics]) -> RidgeStatistics:
         if not self._sums:
             raise InputError("no image is in the training set: a translator needs some")
-        sums = next(iter(self._sums.values()))
-        return RidgeStatistics(*sums.shape, sums.origin)
+        some = next(iter(self._sums.values()))
+        made = RidgeStatistics(*some.shape, some.origin)
+        for sums in parts:
+            made.add(sums)
+        return made
 
     def regress(self, inputs: slice, targets: slice) -> GroupSums:
         """Sums of the regression of some features on others; see RidgeStatistics.regress()."""
@@ -210,39 +189,19 @@ class Validation:
             return [self.lambdas[self.best]]
         means = self.errors[judged] / self.n[judged, None]
         limit = means[:, self.best].mean() + means[:, self.best].std(ddof=1) / np.sqrt(len(means))
-        return [
-            penalty
-            for penalty, mean in zip(self.lambdas, means.mean(axis=0), strict=True)
-            if mean <= limit
-        ]
+        return np.array(self.lambdas)[means.mean(axis=0) <= limit].tolist()
 
 
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
-    """Squared errors of every fit on the group that validates it, for all penalties.
+    """Squared errors of every fit on the group that validates it, for all lambdas of penalties().
 
-    Parameters
-    ----------
-    sums : GroupSums
-        Sums over the rows of all groups.
-    lambdas : list of float
-        Penalties without a unit; see penalties().
-    threads : int, optional
-        Number of fits that are computed at the same time, as in map_apart(). None: without threads.
-
-    Returns
-    -------
-    Validation
-        One row for each fit.
-
-    Raises
-    ------
-    InputError
-        When a fit has no rows, or several rows whose features do not vary.
+    threads: number of fits that are computed at the same time, as in map_apart(). Raises InputError
+    when a fit has no rows, or several rows whose features do not vary.
     """
 
     def judged(fit: tuple[list[int], int]) -> tuple[np.ndarray, float, int]:
         made, held_out = sums.of(fit[0]), sums.judging(fit[1])
-        errors = _path(made).squared_errors(held_out, penalties(made, lambdas))
+        errors = made.decompose().squared_errors(held_out, penalties(made, lambdas))
         return errors, held_out.squared_distance(made.embedding_mean), held_out.n
 
     return Validation(
@@ -271,23 +230,7 @@ def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
     The map of a single row is constant: the embedding of the row. Raises InputError if there are no
     rows, and as penalties() does.
     """
-    if statistics.n == 1:
-        return Affine(np.zeros(statistics.shape[::-1]), statistics.embedding_mean)
     return statistics.solve(*penalties(statistics, [penalty]))
-
-
-def _path(statistics: RidgeStatistics) -> RidgePath:
-    """The ridge regressions for all penalties; ridge() describes the map of a single row."""
-    if statistics.n != 1:
-        return statistics.decompose()
-    width = statistics.shape[0]
-    return RidgePath(
-        np.zeros(width),
-        np.eye(width),
-        np.zeros(statistics.shape),
-        statistics.feature_mean,
-        statistics.embedding_mean,
-    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.artifacts.files import sha256_of
+from singflow.artifacts.files import FIX, sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
@@ -51,10 +51,7 @@ class Translator(Affine):
         loaded = cls(**read_tensors(path, ["weight", "bias"])[0])
         weight, bias = loaded.weight.shape, loaded.bias.shape
         if bias != weight[:1]:
-            raise InputError(
-                f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run "
-                "the workflow again"
-            )
+            raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
         return loaded
 
 
@@ -80,9 +77,10 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
             f"{path}: no such file: make it with `singflow import_translator`, or take "
             f"{space}/{model} out of translator.imported"
         )
-    if not sha256_of(path).startswith(pin):
+    here = sha256_of(path)
+    if not here.startswith(pin):
         raise InputError(
-            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import "
+            f"{path}: its SHA-256 is {here}, but translator.imported says {pin}: import "
             "it again, or correct the hash"
         )
     return Translator.load(path)
@@ -121,25 +119,22 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     whole = Translator.load(path)
     made = read_tensors(path, [])[1]
     folds = made.parsed("folds", int) if "folds" in made else 0
-    map_index = fold = (
-        split(manifest, folds).map_index if folds else np.full(len(manifest), WHOLE, np.int32)
-    )
+    map_index = fold = np.full(len(manifest), WHOLE, np.int32)
+    maps: tuple[Affine, ...] = ()
+    if folds:
+        map_index = fold = split(manifest, folds).map_index
+        tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0]
+        maps = tuple(map(Affine, *tensors.values()))
     if made.get("in_sample") == "true":
         fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
-    tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0] if folds else {}
-    maps = tuple(map(Affine, *tensors.values())) if folds else ()
-    if any(
-        of_fold.weight.shape != whole.weight.shape or of_fold.bias.shape != whole.bias.shape
-        for of_fold in maps
-    ):
+    shape = (whole.weight.shape, whole.bias.shape)
+    if any((of_fold.weight.shape, of_fold.bias.shape) != shape for of_fold in maps):
         raise InputError(
-            f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it "
-            "and run the workflow again"
+            f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: {FIX}"
         )
     if len(maps) <= map_index.max(initial=WHOLE):
         raise InputError(
-            f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it "
-            "and run the workflow again"
+            f"{path}: has translators of {len(maps)} folds, but the manifest has more: {FIX}"
         )
     return CrossFitted((*maps, whole), map_index, fold)
 
@@ -152,3 +147,11 @@ def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = ["validation_cosine", "validation_mse", "validation_r2", "n_validation"]
     return {**report, **{name: report[name.replace("validation", "held_out")] for name in names}}
+
+
+def quality_said(report: Mapping[str, Any]) -> str:
+    """The quality of a translator in words, for the log of the step that made it."""
+    cosine, baseline, r2 = (
+        report[name] for name in ("validation_cosine", "baseline_cosine", "validation_r2")
+    )
+    return f"held-out cosine {cosine:.3f} (baseline {baseline:.3f}), R2 {r2:.3f}"

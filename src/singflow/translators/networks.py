@@ -4,30 +4,30 @@ A training can be killed at any moment and continued later: after every epoch it
 one file, and the random numbers of an epoch depend on nothing but the seed and the epoch.
 """
 
+import copy
 import hashlib
+import io
 import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
-from singflow.artifacts.files import FIX
-from singflow.artifacts.shards import iterate_pairs, shard_path
-from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
+from singflow.artifacts.files import FIX, write_bytes
+from singflow.artifacts.shards import shard_path
+from singflow.artifacts.tensors import Tensors, provenance, read_tensors
 from singflow.cli import log
 from singflow.errors import InputError
 from singflow.towers.device import pick_device
 from singflow.translators.parameters import Training
+from singflow.translators.reference import Paired
 from singflow.translators.ridge import Agreement
 
 BLOCK = 4096  # rows that are predicted or summed at once
@@ -81,28 +81,17 @@ class Network(nn.Module):
         for name, size in (("feature", inputs), ("embedding", outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
-        self.body: nn.Module
+        layers: list[nn.Module] = []
         if kind == "residual":
-            branch = [
-                nn.LayerNorm(inputs),
-                nn.Linear(inputs, width),
-                nn.GELU(),
-                nn.Linear(width, inputs),
-                nn.Dropout(dropout),
-            ]
-            self.body = Residual(nn.Sequential(*branch))
-            self.projection = nn.Linear(inputs, outputs)
+            block = [nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, inputs)]
+            branch = nn.Sequential(nn.LayerNorm(inputs), *block, nn.Dropout(dropout))
+            self.body: nn.Module = Residual(branch)
         else:
-            layers: list[nn.Module] = []
             for before, after in pairwise([inputs] + [width] * HIDDEN[kind]):
-                layers += [
-                    nn.Linear(before, after),
-                    nn.LayerNorm(after),
-                    nn.GELU(),
-                    nn.Dropout(dropout),
-                ]
+                layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU()]
+                layers.append(nn.Dropout(dropout))
             self.body = nn.Sequential(*layers)
-            self.projection = nn.Linear(width, outputs)
+        self.projection = nn.Linear(width if layers else inputs, outputs)
         nn.init.zeros_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 
@@ -148,19 +137,15 @@ def load_network(path: Path) -> Network:
     return network.eval()
 
 
-@dataclass(frozen=True)
-class TrainingMoments:
+class Moments(NamedTuple):
     """Statistics of the n training rows (all views of the training images), in float64.
 
-    feature_scale, embedding_scale: standard deviations; 1 where a column is constant. sha256: hash
-    of all rows and of the split.
+    buffers: those of Network, with standard deviations as scales; 1 where a column is constant.
+    sha256: hash of all rows and of the split.
     """
 
     n: int
-    feature_mean: np.ndarray
-    feature_scale: np.ndarray
-    embedding_mean: np.ndarray
-    embedding_scale: np.ndarray
+    buffers: Tensors
     sha256: str
 
 
@@ -173,47 +158,34 @@ class _Spread:
 
     def __init__(self) -> None:
         self.n = 0
-        self._first = self._sum = self._square = np.zeros(0)
+        self._first = self._sums = np.zeros(0)
 
     def update(self, block: np.ndarray) -> None:
         rows = block.astype(np.float64)
         if self.n == 0:
-            self._first, self._sum, self._square = (
-                rows[0].copy(),
-                np.zeros(rows.shape[1]),
-                np.zeros(rows.shape[1]),
-            )
+            self._first, self._sums = rows[0].copy(), np.zeros((2, rows.shape[1]))
         rows -= self._first
         self.n += len(rows)
-        self._sum += rows.sum(axis=0)
-        self._square += (rows**2).sum(axis=0)
+        self._sums += np.stack([rows.sum(axis=0), (rows**2).sum(axis=0)])
 
-    def mean_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        mean = self._sum / self.n
-        deviation = np.sqrt(np.maximum(self._square / self.n - mean**2, 0.0))
-        return self._first + mean, np.where(deviation > 0, deviation, 1.0)
+    def buffers(self, name: str) -> Tensors:
+        mean, square = self._sums / self.n
+        deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+        scale = np.where(deviation > 0, deviation, 1.0)
+        return {f"{name}_mean": self._first + mean, f"{name}_scale": scale}
 
 
 class Pairs:
-    """Features and embeddings of the images of a study; one shard at a time is in memory."""
+    """Features and embeddings of images; one shard at a time is in memory."""
 
-    def __init__(
-        self,
-        features: Path,
-        embeddings: Path,
-        shards: int,
-        manifest: pd.DataFrame,
-        device: torch.device,
-    ) -> None:
-        self.shards = shards
+    def __init__(self, images: Paired, device: torch.device) -> None:
         self.device = device
-        self._features = features
-        self._embeddings = embeddings
-        self._manifest = manifest
-        self._training = (manifest["split"] == "train").to_numpy()
+        self.shards = images.shards
+        self._images = images
+        self._training = (images.manifest["split"] == "train").to_numpy()
         self._cached: tuple[int, Rows] | None = None
 
-    def moments(self) -> TrainingMoments:
+    def moments(self) -> Moments:
         """Read all shards once for the statistics of the training rows and a hash of the data.
 
         Raises InputError if there is no training row or no held-out image, or if shards do not fit
@@ -221,9 +193,7 @@ class Pairs:
         """
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
-        for shard, targets in iterate_pairs(
-            self._features, self._embeddings, self.shards, self._manifest
-        ):
+        for shard, targets in self._images:
             for array in (shard["features"], targets, shard["image_id"], shard["view"]):
                 digest.update(np.ascontiguousarray(array).data)
             chosen = np.flatnonzero(self._training[shard["image_id"]])
@@ -236,9 +206,8 @@ class Pairs:
                 "a translator needs at least one training row and one held-out image, not "
                 f"{features.n} and {(~self._training).sum()}: add images"
             )
-        return TrainingMoments(
-            features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest()
-        )
+        buffers = features.buffers("feature") | embeddings.buffers("embedding")
+        return Moments(features.n, buffers, digest.hexdigest())
 
     def read(self, shard: int) -> Rows:
         """Features and embeddings of a shard on the device; positions of its training and held-out
@@ -250,19 +219,19 @@ class Pairs:
         if self._cached and self._cached[0] == shard:
             return self._cached[1]
         self._cached = None
-        tensors, _ = read_tensors(
-            shard_path(self._features, shard), ["features", "image_id", "view"]
+        features, embeddings = (
+            read_tensors(shard_path(folder, shard), names)[0]
+            for folder, names in (
+                (self._images.features, ["features", "image_id", "view"]),
+                (self._images.embeddings, ["embeddings"]),
+            )
         )
-        embeddings = read_tensors(shard_path(self._embeddings, shard), ["embeddings"])[0][
-            "embeddings"
-        ]
-        training = self._training[tensors["image_id"]]
-        held_out = ~training & (tensors["view"] == 0)
+        training = self._training[features["image_id"]]
         rows = (
-            torch.from_numpy(tensors["features"]).float().to(self.device),
-            torch.from_numpy(embeddings).to(self.device),
+            torch.from_numpy(features["features"]).float().to(self.device),
+            torch.from_numpy(embeddings["embeddings"]).to(self.device),
             np.flatnonzero(training),
-            np.flatnonzero(held_out),
+            np.flatnonzero(~training & (features["view"] == 0)),
         )
         self._cached = (shard, rows)
         return rows
@@ -285,18 +254,6 @@ class Pairs:
         return agreement
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The network that is kept, the loss that trained it, and the figures of every loss."""
-
-    network: Network
-    loss: str
-    losses: dict[str, dict[str, Any]]
-    baseline_cosine: float
-    n_train: int
-    n_validation: int
-
-
 def prepare(device: str, threads: int) -> torch.device:
     """Pick the device and make PyTorch reproducible on it.
 
@@ -317,45 +274,37 @@ def train(
     seed: int,
     checkpoint: Path,
     tell: Callable[[str, History], None],
-) -> Trained:
+) -> tuple[Network, dict[str, Any]]:
     """Train a network with each loss (AdamW, early stopping) and keep the best one by held-out MSE.
 
     seed: decides, together with the epoch, the initial weights, the order of the rows and the
     dropout. checkpoint: file with the state after every epoch, from which a training continues; the
     caller removes it. A damaged file, or one of other data, settings, code or software, is ignored
     with a warning. tell: called after every epoch with the loss and the records of its epochs so
-    far, and once for a loss that was finished earlier. Raises InputError if a loss is no longer
-    finite, and as Pairs.moments() does.
+    far, and once for a loss that was finished earlier. Returns also what the report of the network
+    says of its training. Raises InputError if a loss is no longer finite, and as Pairs.moments()
+    does.
     """
     moments = pairs.moments()
-    mean = torch.from_numpy(moments.embedding_mean).to(pairs.device)
+    mean = torch.from_numpy(moments.buffers["embedding_mean"]).to(pairs.device)
     baseline = pairs.judge(lambda features: mean.expand(len(features), -1))
     key = _key(moments, kind, settings, seed, pairs.device)
-    state, tensors = _read_checkpoint(checkpoint, key) or ({"loss": None, "finished": {}}, {})
-    finished: dict[str, dict[str, Any]] = state["finished"]
-    kept = _under("kept", tensors)
+    state = _read_checkpoint(checkpoint, key, pairs.device) or {"loss": "", "finished": {}}
+    finished, kept = state["finished"], state.get("kept", {})
     with torch.random.fork_rng([pairs.device] if pairs.device.type == "cuda" else []):
         for loss in settings.losses:
             if loss in finished:
                 tell(loss, finished[loss]["history"])
                 continue
-            run = _start(moments, kind, loss, settings, seed, pairs.device)
+            run = _Run(moments, kind, loss, settings, seed, pairs.device)
             if loss == state["loss"]:
-                run.restore(state["history"], tensors)
+                run.restore(state)
                 log.info("%s, loss %s: goes on after epoch %d", kind, loss, len(run.history))
             logged = time.monotonic()
-            while (
-                len(run.history) < settings.epochs
-                and len(run.history) - best_epoch(loss, run.history) < settings.patience
-            ):
-                record = _run_epoch(run, pairs, settings, seed)
-                parts = run.arrays() | {f"kept/{name}": array for name, array in kept.items()}
-                _write_checkpoint(
-                    checkpoint,
-                    key,
-                    {"loss": loss, "history": run.history, "finished": finished},
-                    parts,
-                )
+            while len(run.history) < min(settings.epochs, run.best_epoch + settings.patience):
+                record = run.epoch(pairs)
+                whole = run.state() | {"key": key, "finished": finished, "kept": kept}
+                _write_checkpoint(checkpoint, whole)
                 tell(loss, run.history)
                 if time.monotonic() - logged >= 10:
                     logged = time.monotonic()
@@ -368,216 +317,167 @@ def train(
                         record["validation_cosine"],
                         record["validation_mse"],
                     )
-            chosen = best_epoch(loss, run.history)
-            figures = {
-                name: run.history[chosen - 1][name]
-                for name in ("validation_cosine", "validation_mse")
-            }
-            if all(
-                figures["validation_mse"] < earlier["validation_mse"]
-                for earlier in finished.values()
-            ):
-                kept = run.best
-            figures["validation_r2"] = 1.0 - figures["validation_mse"] / baseline.mse(len(mean))
+            record = run.history[run.best_epoch - 1]
             finished[loss] = {
                 "epochs": len(run.history),
-                "best_epoch": chosen,
-                **figures,
+                "best_epoch": run.best_epoch,
+                "validation_cosine": record["validation_cosine"],
+                "validation_mse": record["validation_mse"],
+                "validation_r2": 1.0 - record["validation_mse"] / baseline.mse(len(mean)),
                 "history": run.history,
             }
-    _load(run.network.cpu(), kept)
-    best = min(finished, key=lambda name: finished[name]["validation_mse"])
-    return Trained(run.network.eval(), best, finished, baseline.cosine, moments.n, baseline.n)
-
-
-def held_out_loss(loss: str, record: dict[str, float]) -> float:
-    """Value of a loss on the held-out images, from the record of an epoch."""
-    cosine, mse = 1.0 - record["validation_cosine"], record["validation_mse"]
-    return {"mse": mse, "cosine": cosine, "both": mse + cosine}[loss]
+            best = min(finished, key=lambda name: finished[name]["validation_mse"])
+            kept = run.best if best == loss else kept
+    network = run.network.cpu().eval()
+    network.load_state_dict(kept)
+    figures = ("validation_cosine", "validation_mse", "validation_r2")
+    return network, {
+        "loss": best,
+        **{name: finished[best][name] for name in figures},
+        "baseline_cosine": baseline.cosine,
+        "n_train": moments.n,
+        "n_validation": baseline.n,
+        "parameters": network.size,
+        "losses": finished,
+    }
 
 
 def best_epoch(loss: str, history: History) -> int:
     """The first epoch with the lowest held-out loss, counted from 1; 0 before the first epoch."""
-    return int(np.argmin([held_out_loss(loss, record) for record in history])) + 1 if history else 0
+    if not history:
+        return 0
+    cosine, mse = (
+        np.array([record[f"validation_{name}"] for record in history]) for name in ("cosine", "mse")
+    )
+    values = {"mse": mse, "cosine": 1.0 - cosine, "both": mse + (1.0 - cosine)}
+    return int(np.argmin(values[loss])) + 1
 
 
-@dataclass
+def _network(moments: Moments, kind: str, settings: Training) -> Network:
+    inputs, outputs = (len(moments.buffers[f"{name}_mean"]) for name in ("feature", "embedding"))
+    network = Network(kind, inputs, outputs, settings.width, settings.dropout)
+    for name, array in moments.buffers.items():
+        network.get_buffer(name).copy_(torch.from_numpy(array))
+    return network
+
+
 class _Run:
-    """The training with one loss: everything that an epoch changes."""
+    """The training with one loss; history, best, network and optimizer change in every epoch."""
 
-    loss: str
-    network: Network
-    optimizer: torch.optim.AdamW
-    history: History
-    best: Tensors
-
-    def arrays(self) -> Tensors:
-        moments = self.optimizer.state_dict()["state"]
-        optimizer = {
-            f"{number}.{name}": tensor
-            for number, state in moments.items()
-            for name, tensor in state.items()
-        }
-        parts = {
-            "weights": _arrays(self.network.state_dict()),
-            "best": self.best,
-            "optimizer": _arrays(optimizer),
-        }
-        return {
-            f"{part}/{name}": array
-            for part, arrays in parts.items()
-            for name, array in arrays.items()
-        }
-
-    def restore(self, history: History, tensors: Tensors) -> None:
-        self.history, self.best = history, _under("best", tensors)
-        _load(self.network, _under("weights", tensors))
-        state = self.optimizer.state_dict()
-        for key, array in _under("optimizer", tensors).items():
-            number, name = key.split(".")
-            state["state"].setdefault(int(number), {})[name] = torch.tensor(array)
-        self.optimizer.load_state_dict(state)
-
-
-def _start(
-    moments: TrainingMoments,
-    kind: str,
-    loss: str,
-    settings: Training,
-    seed: int,
-    device: torch.device,
-) -> _Run:
-    torch.manual_seed(_seed(seed, 0))
-    network = Network(
-        kind,
-        len(moments.feature_mean),
-        len(moments.embedding_mean),
-        settings.width,
-        settings.dropout,
-    )
-    with torch.no_grad():
-        network.feature_mean.copy_(torch.from_numpy(moments.feature_mean))
-        network.feature_scale.copy_(torch.from_numpy(moments.feature_scale))
-        network.embedding_mean.copy_(torch.from_numpy(moments.embedding_mean))
-        network.embedding_scale.copy_(torch.from_numpy(moments.embedding_scale))
-    network.to(device)
-    matrices, vectors = (
-        [p for p in network.parameters() if (p.ndim > 1) == many] for many in (True, False)
-    )
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return _Run(loss, network, torch.optim.AdamW(groups, lr=settings.learning_rate), [], {})
-
-
-def _run_epoch(run: _Run, pairs: Pairs, settings: Training, seed: int) -> dict[str, float]:
-    """One pass over the training rows, then one over the held-out rows; the new record.
-
-    Batches have nearly equal sizes.
-    """
-    epoch = len(run.history) + 1
-    torch.manual_seed(_seed(seed, epoch))
-    run.network.train()
-    total, rows = torch.zeros((), dtype=torch.float64, device=pairs.device), 0
-    for shard in np.random.default_rng([seed, epoch]).permutation(pairs.shards):
-        features, embeddings, training, _ = pairs.read(int(shard))
-        order = torch.from_numpy(
-            np.random.default_rng([seed, epoch, shard + 1]).permutation(training)
-        ).to(pairs.device)
-        steps = -(-len(order) // settings.batch_size)
-        for step in range(steps):
-            batch = order[step::steps]
-            run.optimizer.zero_grad()
-            value = LOSSES[run.loss](run.network(features[batch]), embeddings[batch])
-            value.backward()
-            run.optimizer.step()
-            total += value.detach() * len(batch)
-        rows += len(order)
-    with torch.inference_mode():
-        agreement = pairs.judge(run.network.eval())
-    record = {
-        "epoch": epoch,
-        "train_loss": float(total) / rows,
-        "validation_cosine": agreement.cosine,
-        "validation_mse": agreement.mse(run.network.projection.out_features),
-    }
-    if not np.isfinite(list(record.values())).all():
-        raise InputError(
-            f"loss {run.loss} is not finite in epoch {epoch}: lower training.learning_rate "
-            f"({settings.learning_rate:g}) or raise training.batch_size ({settings.batch_size})"
+    def __init__(
+        self,
+        moments: Moments,
+        kind: str,
+        loss: str,
+        settings: Training,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        torch.manual_seed(_seed(seed, 0))
+        self.loss, self.settings, self.seed = loss, settings, seed
+        self.network = _network(moments, kind, settings).to(device)
+        self.history: History = []
+        self.best: dict[str, torch.Tensor] = {}
+        matrices, vectors = (
+            [p for p in self.network.parameters() if (p.ndim > 1) == many] for many in (True, False)
         )
-    run.history.append(record)
-    if best_epoch(run.loss, run.history) == epoch:
-        run.best = _arrays(run.network.state_dict())
-    return record
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+    @property
+    def best_epoch(self) -> int:
+        return best_epoch(self.loss, self.history)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "history": self.history,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.history, self.best = state["history"], state["best"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def epoch(self, pairs: Pairs) -> dict[str, float]:
+        """One pass over the training rows, then one over the held-out rows; the new record.
+
+        Batches have nearly equal sizes.
+        """
+        number, settings = len(self.history) + 1, self.settings
+        torch.manual_seed(_seed(self.seed, number))
+        self.network.train()
+        total, rows = torch.zeros((), dtype=torch.float64, device=pairs.device), 0
+        for shard in np.random.default_rng([self.seed, number]).permutation(pairs.shards):
+            features, embeddings, training, _ = pairs.read(int(shard))
+            shuffled = np.random.default_rng([self.seed, number, shard + 1]).permutation(training)
+            order = torch.from_numpy(shuffled).to(pairs.device)
+            steps = -(-len(order) // settings.batch_size)
+            for step in range(steps):
+                batch = order[step::steps]
+                self.optimizer.zero_grad()
+                value = LOSSES[self.loss](self.network(features[batch]), embeddings[batch])
+                value.backward()
+                self.optimizer.step()
+                total += value.detach() * len(batch)
+            rows += len(order)
+        with torch.inference_mode():
+            agreement = pairs.judge(self.network.eval())
+        record = {
+            "epoch": number,
+            "train_loss": float(total) / rows,
+            "validation_cosine": agreement.cosine,
+            "validation_mse": agreement.mse(self.network.projection.out_features),
+        }
+        if not np.isfinite(list(record.values())).all():
+            raise InputError(
+                f"loss {self.loss} is not finite in epoch {number}: lower training.learning_rate "
+                f"({settings.learning_rate:g}) or raise training.batch_size ({settings.batch_size})"
+            )
+        self.history.append(record)
+        if self.best_epoch == number:
+            self.best = copy.deepcopy(self.network.state_dict())
+        return record
 
 
 def _seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _key(
-    moments: TrainingMoments, kind: str, settings: Training, seed: int, device: torch.device
-) -> str:
+def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
     """Hash of everything that decides the result of a training."""
     decides = {
-        "settings": {
-            name: getattr(settings, name) for name in Training.model_fields if name != "history"
-        },
+        "settings": settings.model_dump(include={*Training.model_fields} - {"history"}),
         "software": provenance(["torch"])["software"],
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "data": moments.sha256,
         "threads": torch.get_num_threads(),
     }
-    return hashlib.sha256(
-        json.dumps([decides, kind, seed, device.type], sort_keys=True).encode()
-    ).hexdigest()
+    text = json.dumps([decides, kind, seed, device.type], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _arrays(tensors: dict[str, torch.Tensor]) -> Tensors:
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
 
 
-def _load(network: Network, tensors: Tensors) -> None:
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
-
-
-def _under(part: str, tensors: Tensors) -> Tensors:
-    return {
-        name.removeprefix(f"{part}/"): array
-        for name, array in tensors.items()
-        if name.startswith(f"{part}/")
-    }
-
-
-def _write_checkpoint(path: Path, key: str, state: dict[str, Any], tensors: Tensors) -> None:
-    text = json.dumps(state)
-    write_tensors(path, tensors, {"key": key, "state": text, "sha256": _digest(tensors, text)})
-
-
-def _read_checkpoint(path: Path, key: str) -> tuple[dict[str, Any], Tensors] | None:
+def _read_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        log.warning("%s: not readable (%s): training starts over", path, error)
-        return None
-    if metadata.get("sha256") != _digest(tensors, metadata.get("state", "")):
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
         log.warning("%s: damaged: training starts over", path)
         return None
-    if metadata.get("key") != key:
+    state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
+    if state["key"] != key:
         log.warning("%s: of other data, settings, code or software: training starts over", path)
         return None
-    return json.loads(metadata["state"]), tensors
-
-
-def _digest(tensors: Tensors, state: str) -> str:
-    digest = hashlib.sha256(state.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).data)
-    return digest.hexdigest()
+    return state

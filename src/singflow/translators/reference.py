@@ -110,12 +110,11 @@ def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> 
     folder: the features or the embeddings of a results folder. tower: identity of the tower's
     registry entry. Without a hash, any weights of the tower will do.
     """
-    wanted = {"tower": tower} | (
-        {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
-    )
-    return next(
-        (path for path, facts in _towers(folder).items() if wanted.items() <= facts.items()), None
-    )
+    wanted = {"tower": tower}
+    if weights_sha256 is not None:
+        wanted["weights_sha256"] = weights_sha256
+    found = (path for path, facts in _towers(folder).items() if wanted.items() <= facts.items())
+    return next(found, None)
 
 
 def missing_towers(
@@ -126,19 +125,19 @@ def missing_towers(
     Keys are `features` and `embeddings`; a key without names is left out. made: further metadata
     that the shards must have, as in precision="float32".
     """
-    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (
-        ("features", models),
-        ("embeddings", spaces),
-    )
     absent = {}
-    for kind, wanted in entries:
-        held = {
-            facts.get("tower")
-            for facts in _towers(folder / kind).values()
-            if made.items() <= facts.items()
-        }
-        absent[kind] = [name for name, entry in wanted.items() if entry.identity not in held]
-    return {kind: names for kind, names in absent.items() if names}
+    wanted = {
+        "features": {name: entry.identity for name, entry in models.items()},
+        "embeddings": {name: entry.identity for name, entry in spaces.items()},
+    }
+    for kind, towers in wanted.items():
+        found = [
+            facts for facts in _towers(folder / kind).values() if made.items() <= facts.items()
+        ]
+        held = {facts.get("tower") for facts in found}
+        if names := [name for name, tower in towers.items() if tower not in held]:
+            absent[kind] = names
+    return absent
 
 
 def check_reference(
@@ -156,10 +155,8 @@ def check_reference(
         )
     wrong = []
     for kind, names in missing_towers(folder, models, spaces).items():
-        known = [str(path.relative_to(folder / kind)) for path in _towers(folder / kind)]
-        wrong.append(
-            f"no {kind} of {', '.join(names)}; it has those of {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(str(path.relative_to(folder / kind)) for path in _towers(folder / kind))
+        wrong.append(f"no {kind} of {', '.join(names)}; it has those of {known or 'none'}")
     if wrong:
         raise InputError(
             f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models "
@@ -174,10 +171,13 @@ def fingerprint(reference: str | None) -> str | None:
     The headers hold hashes of the data. None if the study has no reference, or if the reference is
     missing.
     """
-    manifest = CATALOG["manifest"].at(reference_folder(reference or "packaged"))
-    if reference is None or not manifest.is_file():
+    if reference is None:
         return None
-    folder, digest = reference_folder(reference), hashlib.sha256(manifest.read_bytes())
+    folder = reference_folder(reference)
+    manifest = CATALOG["manifest"].at(folder)
+    if not manifest.is_file():
+        return None
+    digest = hashlib.sha256(manifest.read_bytes())
     for path in [path for kind in SHARDS for path, _ in CATALOG[kind].among(folder)]:
         header = hashlib.sha256(_header(path)).hexdigest()
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {header}\n".encode())
@@ -195,10 +195,8 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     if reference is None:
         return own
     folder = reference_folder(reference)
-    features, embeddings = (
-        _same(folder / kind, mine)
-        for kind, mine in (("features", own.features), ("embeddings", own.embeddings))
-    )
+    features = _same(folder / "features", own.features)
+    embeddings = _same(folder / "embeddings", own.embeddings)
     path = CATALOG["manifest"].at(folder)
     manifest = read_index(path, "sha256")
     shared = own.manifest["sha256"].isin(manifest["sha256"])
@@ -209,13 +207,8 @@ def training_images(reference: str | None, own: Paired) -> Paired:
             "them, which would be scored in sample: write translator.reference: null, or take "
             "these images out of the study"
         )
-    return Paired(
-        manifest,
-        features,
-        embeddings,
-        len(list(features.glob("shard-*.safetensors"))),
-        reference=True,
-    )
+    shards = len(list(features.glob("shard-*.safetensors")))
+    return Paired(manifest, features, embeddings, shards, reference=True)
 
 
 def _same(folder: Path, mine: Path) -> Path:
@@ -227,17 +220,14 @@ def _same(folder: Path, mine: Path) -> Path:
     for path, facts in towers.items():
         if all(facts.get(key) == made.get(key) for key in TOWER):
             return path
-    near = next(
-        (path for path, facts in towers.items() if facts.get("tower") == made.get("tower")), None
-    )
+    near = find_shards(folder, made["tower"])
     if near is None:
         raise InputError(
             f"{folder}: has nothing of the tower that made {mine}: name another "
             "translator.reference, or null"
         )
-    differing = ", ".join(
-        part for key, part in TOWER.items() if towers[near].get(key) != made.get(key)
-    )
+    its = towers[near]
+    differing = ", ".join(part for key, part in TOWER.items() if its.get(key) != made.get(key))
     raise InputError(
         f"{near} was made with other {differing} than {mine}: run the reference's study again, or "
         "name another, or null"

@@ -53,6 +53,17 @@ class ReleaseMetadata(Section):
     hidden_dim: Annotated[int, Field(ge=0, le=WIDEST)]
     checkpoint_file: str
 
+    @property
+    def model(self) -> str:
+        """The name of its model; a name with a tag and without a source is an id of timm's."""
+        name = self.model_name
+        return f"timm/{name}" if "." in name and "/" not in name else name
+
+    @property
+    def model_id(self) -> str:
+        """Its model as <source>/<id>."""
+        return MODELS.get(self.model, self.model)
+
 
 ALIGNERS = {  # pretrained_aligners/ of Text-to-concept
     "pytorch_resnet18": "torchvision/resnet18.IMAGENET1K_V1",
@@ -116,19 +127,14 @@ def read_offered(path: Path, model_id: str) -> Release:
         return read_exported(path / EXPORTED)
     if (path / "metadata.yaml").is_file() or not path.is_dir():
         return read_release(path)
-    found = {
-        origin.parent: _released_for(_metadata(origin))
-        for origin in sorted(path.glob("**/metadata.yaml"))
-    }
-    mine = [folder for folder, name in found.items() if MODELS.get(name, name) == model_id]
-    linear = [
-        folder for folder in mine if _metadata(folder / "metadata.yaml").architecture == "linear"
-    ]
+    found = {origin.parent: _metadata(origin) for origin in sorted(path.glob("**/metadata.yaml"))}
+    mine = [folder for folder, metadata in found.items() if metadata.model_id == model_id]
     if not mine:
+        known = ", ".join(sorted({metadata.model for metadata in found.values()}))
         raise InputError(
-            f"{path}: holds no translator of {model_id}; it has those of "
-            f"{', '.join(sorted({*found.values()})) or 'none'}"
+            f"{path}: holds no translator of {model_id}; it has those of {known or 'none'}"
         )
+    linear = [folder for folder in mine if found[folder].architecture == "linear"]
     return read_release((linear or mine)[0])
 
 
@@ -140,12 +146,8 @@ def read_aligner(path: Path) -> Release:
     their standard deviations; the saved W and b include this scaling. Raises InputError if the file
     holds anything but these two tensors, or values that are not finite.
     """
-    return Release(
-        path.stem,
-        ALIGNERS.get(path.stem),
-        ALIGNER_SPACE,
-        _affine(path, "W", "b", "an aligner of Text-to-concept holds"),
-    )
+    translator = _affine(path, "W", "b", "an aligner of Text-to-concept holds")
+    return Release(path.stem, ALIGNERS.get(path.stem), ALIGNER_SPACE, translator)
 
 
 def read_exported(path: Path) -> Release:
@@ -162,15 +164,8 @@ def read_exported(path: Path) -> Release:
             "does not: write one that does with `singflow export_translator`"
         )
     model, space, weights, tower = map(str, facts)
-    return Release(
-        model,
-        model,
-        space,
-        translator,
-        weights,
-        tower,
-        {key: made[key] for key in FIGURES if key in made},
-    )
+    figures = {key: made[key] for key in FIGURES if key in made}
+    return Release(model, model, space, translator, weights, tower, figures)
 
 
 def _affine(
@@ -209,12 +204,6 @@ def _metadata(origin: Path) -> ReleaseMetadata:
         raise InputError(explain(error, ReleaseMetadata, str(origin))) from None
 
 
-def _released_for(metadata: ReleaseMetadata) -> str:
-    """The name of its model; a name with a tag and without a source is an id of timm's."""
-    name = metadata.model_name
-    return f"timm/{name}" if "." in name and "/" not in name else name
-
-
 def read_release(folder: Path) -> Release:
     """Read metadata.yaml in the folder of a released translator, and the checkpoint beside it.
 
@@ -225,32 +214,28 @@ def read_release(folder: Path) -> Release:
     """
     origin = folder / "metadata.yaml"
     metadata = _metadata(origin)
+    name = metadata.model
+    wrong = ""
     if metadata.architecture != "linear":
-        raise InputError(
-            f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is "
-            "an affine map"
+        kind = metadata.architecture
+        wrong = f"architecture {kind!r} cannot be imported: only linear is an affine map"
+    elif metadata.embedding_backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        wrong = f"unknown embedding_backend {metadata.embedding_backend!r}; known: {known}"
+    elif name not in MODELS and "/" not in name:
+        wrong = (
+            f"unknown model_name {name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, or "
+            f"one of the authors' names: {', '.join(MODELS)}"
         )
-    if metadata.embedding_backend not in BACKENDS:
-        raise InputError(
-            f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: "
-            f"{', '.join(BACKENDS)}"
+    elif Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
+        wrong = (
+            f"checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder"
         )
-    name = _released_for(metadata)
-    if name not in MODELS and "/" not in name:
-        raise InputError(
-            f"{origin}: unknown model_name {name!r}: write <source>/<id>, as in "
-            f"timm/resnet18.a1_in1k, or one of the authors' names: {', '.join(MODELS)}"
-        )
-    if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
-        raise InputError(
-            f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the "
-            "same folder"
-        )
-    shape = (metadata.out_dim, metadata.in_dim)
-    translator = _affine(
-        folder / metadata.checkpoint_file, "weight", "bias", f"{origin} says", shape
-    )
-    return Release(name, MODELS.get(name, name), BACKENDS[metadata.embedding_backend], translator)
+    if wrong:
+        raise InputError(f"{origin}: {wrong}")
+    path, shape = folder / metadata.checkpoint_file, (metadata.out_dim, metadata.in_dim)
+    translator = _affine(path, "weight", "bias", f"{origin} says", shape)
+    return Release(name, metadata.model_id, BACKENDS[metadata.embedding_backend], translator)
 
 
 def check_model(
@@ -314,11 +299,7 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
 
     rows = len(release.translator.weight)
     if space_id(entry) != release.space_id or entry.dim != rows:
-        known = (
-            f"open_clip's {release.space_id}"
-            if "{" not in release.space_id
-            else f"the space {release.space_id}"
-        )
+        known = ("the space " if "{" in release.space_id else "open_clip's ") + release.space_id
         raise InputError(
             f"{origin}: it translates into {known} ({rows} dimensions), which {name} is not"
         )
@@ -330,11 +311,9 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
             f"{origin}: its space has weights {release.space_sha256[:12]}, but those of {name} are "
             f"{here[:12]}: restore them, or name the space that it was fitted for with --space"
         )
-    return (
-        None
-        if here
-        else f"the weights of {name} are not here: that they are those of its space was not checked"
-    )
+    if here:
+        return None
+    return f"the weights of {name} are not here: that they are those of its space was not checked"
 
 
 def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) -> str | None:

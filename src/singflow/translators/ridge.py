@@ -9,6 +9,11 @@ from numpy.typing import DTypeLike
 
 from singflow.errors import InputError
 
+ALIKE = (
+    "every held-out embedding is the mean of the training embeddings, so there is nothing to "
+    "explain: add images"
+)
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -81,32 +86,20 @@ class RidgeStatistics:
         combine = np.add if times == 1 else np.subtract
         for name in ("_x", "_z", "_xx", "_xz"):
             mine, its = getattr(self, name), getattr(other, name)
-            setattr(
-                self, name, combine(mine, its, out=mine) if self.n or times != 1 else its.copy()
-            )
+            copied = not self.n and times == 1
+            setattr(self, name, its.copy() if copied else combine(mine, its, out=mine))
         self.n += times * other.n
         self._zz += times * other._zz
 
     def regress(self, inputs: slice, targets: slice) -> "RidgeStatistics":
         """Sums of the regression of some features on others, as copies.
 
-        Parameters
-        ----------
-        inputs, targets : slice
-            The features that predict, and the features that are predicted.
-
-        Returns
-        -------
-        RidgeStatistics
-            The inputs are its features, the targets its embeddings.
+        The inputs become its features, the targets its embeddings.
         """
         part = RidgeStatistics(len(self._x[inputs]), len(self._x[targets]))
-        part.n, part._x[:], part._xx[:] = self.n, self._x[inputs], self._xx[inputs, inputs]
-        part._z[:], part._xz[:], part._zz = (
-            self._x[targets],
-            self._xx[inputs, targets],
-            float(np.trace(self._xx[targets, targets])),
-        )
+        part.n, part._x[:], part._z[:] = self.n, self._x[inputs], self._x[targets]
+        part._xx[:], part._xz[:] = self._xx[inputs, inputs], self._xx[inputs, targets]
+        part._zz = float(np.trace(self._xx[targets, targets]))
         if self.origin is not None:
             part.origin = self.origin[0][inputs], self.origin[0][targets]
         return part
@@ -138,6 +131,8 @@ class RidgeStatistics:
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Means, and sums of products of differences from the means.
 
+        Raises InputError when there are no rows.
+
         Returns
         -------
         feature_mean : ndarray (d,)
@@ -147,6 +142,10 @@ class RidgeStatistics:
         cross : ndarray (d, m)
             n times the covariance of features and embeddings.
         """
+        if not self.n:
+            raise InputError(
+                "a translator needs training rows: add images, or lower translator.folds"
+            )
         x, z = self._x / self.n, self._z / self.n
         scatter, cross = np.outer(-self.n * x, x), np.outer(-self.n * x, z)
         scatter += self._xx
@@ -163,13 +162,9 @@ class RidgeStatistics:
     def decompose(self) -> "RidgePath":
         """The ridge solutions for all penalties, from one eigendecomposition.
 
-        Raises InputError with fewer than two rows.
+        Those of a single row are the constant map to its embedding. Raises InputError when there
+        are no rows.
         """
-        if self.n < 2:
-            raise InputError(
-                f"a translator needs at least two training rows, not {self.n}: add images, or "
-                "lower translator.folds"
-            )
         x, z, scatter, cross = self.centred()
         eigenvalues, eigenvectors = np.linalg.eigh(scatter)
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
@@ -185,17 +180,13 @@ class RidgeStatistics:
         Returns
         -------
         Affine
-            As RidgePath.at() gives it; with a single row, the constant map to its embedding.
+            As RidgePath.at() gives it.
 
         Raises
         ------
         InputError
             When there are no rows.
         """
-        if not self.n:
-            raise InputError(
-                "a translator needs training rows: add images, or lower translator.folds"
-            )
         x, z, penalized, cross = self.centred()
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
@@ -334,8 +325,5 @@ class Agreement:
         error.
         """
         if baseline.squared_error == 0:
-            raise InputError(
-                "every held-out embedding is the mean of the training embeddings, so there is "
-                "nothing to explain: add images"
-            )
+            raise InputError(ALIKE)
         return 1.0 - self.squared_error / baseline.squared_error
