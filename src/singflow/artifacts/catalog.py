@@ -38,7 +38,7 @@ class Artifact:
     tensors: dict[str, tuple[str, int]] = field(default_factory=dict)
     within: tuple[str, float] | None = None
     tier: Tier = "translators"
-    group: str = ""
+    group: str = "model"
 
     @property
     def wildcards(self) -> list[str]:
@@ -122,7 +122,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " holds every weight, so the one of the checkpoint).",
         tensors={"weight": MATRIX, "bias": VECTOR},
         within=("row", 1e-6),  # copied; random weights come from the kernels of the processor
-        group="model",
     ),
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
@@ -132,6 +131,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
         tier="features",
+        group="",
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
@@ -141,6 +141,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
         tier="features",
+        group="",
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
@@ -162,13 +163,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " no names.",
         tensors=dict.fromkeys(["class_embeddings", "other_embeddings"], MATRIX),
         within=("row", 1e-4),
-        group="model",
     ),
     "projector": Artifact(
         "projectors/{model}.safetensors",
         "singular_values (min(C, d),) and null_basis (d, k), float64.",
         tensors={"singular_values": VECTOR, "null_basis": MATRIX},
-        group="model",
     ),
     "projector_report": Artifact(
         "projectors/{model}.json",
@@ -176,7 +175,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " the rule), weight_dtype, rank_stored and rank_float64 (rank of W at the precision of the"
         " stored weights and at float64, whatever the rule), orthonormality_error,"
         " max_logit_change (largest norm of the change of the logits over the features).",
-        group="model",
     ),
     "translator": Artifact(
         "translators/{space}/{model}/linear.safetensors",
@@ -185,7 +183,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " `translator.folds: 0` and for an imported translator). Metadata: folds, in_sample.",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
         within=("tensor", 1e-2),  # a linear system of these features
-        group="model",
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
@@ -196,7 +193,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " held_out_*: the same of the split validation alone, by which nonlinear translators are"
         " judged; baseline_cosine, n_train (views; 0 and alpha null for an imported translator),"
         " alpha_curve.",
-        group="model",
     ),
     "network": Artifact(
         "translators/{space}/{model}/{kind}.safetensors",
@@ -205,6 +201,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " loss, width, dropout.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
         within=("tensor", 1e-1),  # training makes rounding larger
+        group="",
     ),
     "network_report": Artifact(
         "translators/{space}/{model}/{kind}.json",
@@ -212,6 +209,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " baseline_cosine, n_train and n_validation (of the split validation), kind, loss (the one"
         " that was kept), parameters, losses (for each loss epochs, best_epoch, validation_cosine,"
         " validation_mse, validation_r2, history).",
+        group="",
     ),
     "controls": Artifact(
         "controls/{space}/{model}.parquet",
@@ -225,14 +223,12 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             O="subspace",
             f="is_deg as_deg as_abs_deg matched_is_deg matched_as_deg",
         ),
-        group="model",
     ),
     "controls_report": Artifact(
         "controls/{space}/{model}.json",
         "seed, tolerance_deg, and for each case: subspace, dimension, draws, is_error_deg"
         " (standard error of the mean IS over draws), is_deg_spread and as_abs_deg_spread"
         " (standard deviations over draws of the means over images), stable.",
-        group="model",
     ),
     "evidence": Artifact(
         "evidence/{space}/{model}.json",
@@ -247,14 +243,12 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " floor_is_sd (standard deviation over draws of signs); lambdas (penalties of the"
         " read-outs without_null and with_null); known_zero, known_leak. Numbers of D are null"
         " without a null space and with fewer than two folds.",
-        group="model",
     ),
     "planted_leaks": Artifact(
         "evidence/{space}/{model}.parquet",
         "One row for each planted leak: share (of the variance; 0: no leak), draw, unique_r2,"
         " unique_r2_low, p.",
         columns=_of(i="draw", f="share unique_r2 unique_r2_low p"),
-        group="model",
     ),
     "own_words": Artifact(
         "evidence/{space}/{model}.safetensors",
@@ -262,14 +256,12 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " float64, fitted on all images.",
         tensors={"class_embeddings": MATRIX, "word_weights": VECTOR, "offset": VECTOR},
         within=("tensor", 1e-2),  # least squares on these embeddings
-        group="model",
     ),
     "evidence_images": Artifact(
         "evidence_images/{space}/{model}.parquet",
         "One row an image: image_id, floor_is_deg (mean over draws of signs), conditional_is_deg,"
         " conditional_as_deg.",
         columns=_of(i="image_id", f="floor_is_deg conditional_is_deg conditional_as_deg"),
-        group="model",
     ),
     "head_extensions": Artifact(
         "head_extensions/{space}/{model}.parquet",
@@ -279,7 +271,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " unique_r2_low and unique_r2_high (delete-a-fold jackknife, in which the directions are"
         " chosen again; missing with fewer than three folds).",
         columns=_of(i="directions", f="unique_r2 unique_r2_low unique_r2_high"),
-        group="model",
     ),
     "scores": Artifact(
         "scores/{space}/{model}.parquet",
@@ -298,7 +289,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
                 " conditional_is_deg conditional_as_deg floor_is_deg"
             ),
         ),
-        group="model",
     ),
     "zero_shot": Artifact(
         "zero_shot/{space}/{model}.parquet",
@@ -306,7 +296,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " the translated feature), equivalent (to the translated feature without its null"
         " component), embedding (to the embedding of the image).",
         columns=_of(i="image_id", O="label translated equivalent embedding"),
-        group="model",
     ),
     "rank_curves": Artifact(
         "rank_curves/{space}/{model}.parquet",
@@ -315,7 +304,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " softmax_change_mean (total variation), top1_changed (share), is_mean_deg, is_std_deg,"
         " as_mean_deg, as_abs_mean_deg.",
         columns=_of(O="point", f="kept", i="rank null_dim"),
-        group="model",
     ),
     "null_validation": Artifact(
         "null_validation/{model}.parquet",
@@ -324,13 +312,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         columns=_of(
             i="image_id", O="perturbation", f="norm logit_change softmax_change", b="top1_changed"
         ),
-        group="model",
     ),
     "concepts": Artifact(
         "concepts/{space}/{model}.parquet",
         "One row for each label and concept: n, angle_mean, angle_std, as_mean, as_std,"
         " as_abs_mean, contrast_std (of AS minus its mean over all concepts; degrees).",
-        group="model",
     ),
     "steering": Artifact(
         "steering/{space}/{model}.parquet",
@@ -343,7 +329,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             b="reachable",
             f="target_is_deg step is_deg as_target_deg as_label_deg logit_change",
         ),
-        group="model",
     ),
     "probes": Artifact(
         "probes/{space}/{model}.json",
@@ -351,7 +336,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " be probed) with intervals, n_train, n_test (images), n_test_in_sample (test images that"
         " the translator was fitted on: none unless `translator.folds: 0`), n_labels,"
         " n_labels_left_out (with one image), chance, the penalties.",
-        group="model",
     ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
@@ -360,7 +344,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " equivalent_deg (the same after null removal). Never the image itself or a copy of it; -1"
         " where there is no other.",
         columns=_of(i="image_id original_id equivalent_id", f="original_deg equivalent_deg"),
-        group="model",
     ),
     "pictures": Artifact(
         "pictures/{space}/{model}.parquet",

@@ -117,13 +117,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys. NaN and infinity raise ValueError."""
-    write_bytes(
-        path,
-        (
-            json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-            + "\n"
-        ).encode(),
-    )
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Facts:
@@ -159,8 +154,7 @@ def md5_of(path: Path) -> str:
 def code_digest(*rooms: str) -> str:
     """SHA-256 of the Python files in the given folders of the package."""
     digest = hashlib.sha256()
-    for path in (
-        path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))
-    ):
-        digest.update(path.read_bytes())
+    for room in rooms:
+        for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()

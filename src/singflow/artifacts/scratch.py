@@ -1,5 +1,6 @@
 """Matrices that are too large for memory."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -45,11 +46,8 @@ class Scratch:
             flat.size < span.size <= SPARSE * flat.size
             and 4 * span.size * self.shape[1] <= SPAN_BYTES
         )
-        taken = (
-            self._read(span)[flat - flat[0]]
-            if near and (np.diff(flat) > 0).all()
-            else self._read(flat)
-        )
+        near = near and bool((np.diff(flat) > 0).all())
+        taken = self._read(span)[flat - flat[0]] if near else self._read(flat)
         return taken.reshape(*wanted.shape, self.shape[1])
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
@@ -57,20 +55,14 @@ class Scratch:
         taken = np.empty((len(wanted), self.shape[1]), np.float32)
         if not taken.size:
             return taken
-        number, width, into = (
-            self._file.fileno(),
-            4 * self.shape[1],
-            taken.reshape(-1).view(np.uint8).data,
-        )
+        number, width = self._file.fileno(), 4 * self.shape[1]
+        into = taken.reshape(-1).view(np.uint8).data
         starts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()]
-        for start, end, first in zip(
-            starts, [*starts[1:], len(wanted)], wanted[starts].tolist(), strict=True
-        ):
+        for start, end in itertools.pairwise([*starts, len(wanted)]):
+            place, first = start * width, int(wanted[start]) * width
             done, size = 0, (end - start) * width
             while done < size:  # one call reads at most 2 GB
-                done += os.preadv(
-                    number, [into[start * width + done : end * width]], first * width + done
-                )
+                done += os.preadv(number, [into[place + done : place + size]], first + done)
         return taken
 
     def __setitem__(self, rows: Any, values: np.ndarray) -> None:

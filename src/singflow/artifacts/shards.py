@@ -31,9 +31,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if "archive" in manifest:
         check_columns(path, manifest, "archived")
     for column in {"path", "archive"} & set(manifest):
-        for place in manifest[column][
-            manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)
-        ]:
+        outside = manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)
+        for place in manifest.loc[outside, column]:
             raise InputError(f"{path}: {place!r} leads out of the data root: {FIX}")
     if "archive" in manifest and (manifest[["offset", "bytes"]] < 0).to_numpy().any():
         raise InputError(f"{path}: has a place in an archive below 0: {FIX}")
@@ -86,11 +85,8 @@ def iterate_shards(
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: {FIX}")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
-        yield tensors | {
-            tensor: tensors[tensor].astype(
-                np.promote_types(tensors[tensor].dtype, np.float32), copy=False
-            )
-        }
+        wide = np.promote_types(tensors[tensor].dtype, np.float32)
+        yield tensors | {tensor: tensors[tensor].astype(wide, copy=False)}
     if not (seen == 1).all():
         wrong = int(np.flatnonzero(seen != 1)[0])
         raise InputError(
@@ -124,27 +120,24 @@ def iterate_whole(
             yield shard["image_id"][block], shard[tensor][block]
 
 
-def rows_of(images: np.ndarray, views: int) -> np.ndarray:
-    """Positions of rows in a matrix that holds all views of image 0, then of image 1, and so on."""
-    return (images[:, None] * views + np.arange(views)).ravel()
-
-
 def join_blocks(
     blocks: Iterable[tuple[np.ndarray, ...]], rows: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Join consecutive blocks to blocks of at least `rows` rows. The last block may be smaller."""
+
+    def joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+        return (
+            blocks[0] if len(blocks) == 1 else tuple(map(np.concatenate, zip(*blocks, strict=True)))
+        )
+
     waiting: list[tuple[np.ndarray, ...]] = []
     for block in blocks:
         waiting.append(block)
         if sum(len(arrays[0]) for arrays in waiting) >= rows:
-            yield _joined(waiting)
+            yield joined(waiting)
             waiting = []
     if waiting:
-        yield _joined(waiting)
-
-
-def _joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    return blocks[0] if len(blocks) == 1 else tuple(map(np.concatenate, zip(*blocks, strict=True)))
+        yield joined(waiting)
 
 
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
@@ -153,10 +146,7 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
 
     rows = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
     if rows.min(initial=0) < 0 or len(set(rows)) < len(labels):
-        raise InputError(
-            f"{origin}: its labels are not those of the manifest: remove it and run the workflow "
-            "again"
-        )
+        raise InputError(f"{origin}: its labels are not those of the manifest: {FIX}")
     return rows
 
 
@@ -194,17 +184,10 @@ def iterate_pairs(
     features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame
 ) -> Iterator[tuple[Tensors, np.ndarray]]:
     """Yield every shard of features with the embeddings of the same images and views."""
-    for shard, (left, right) in enumerate(
-        zip(
-            iterate_shards(features, "features", shards, manifest),
-            iterate_shards(embeddings, "embeddings", shards, manifest),
-            strict=True,
-        )
-    ):
-        if not (
-            np.array_equal(left["image_id"], right["image_id"])
-            and np.array_equal(left["view"], right["view"])
-        ):
+    lefts = iterate_shards(features, "features", shards, manifest)
+    rights = iterate_shards(embeddings, "embeddings", shards, manifest)
+    for shard, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+        if not all(np.array_equal(left[name], right[name]) for name in ("image_id", "view")):
             places = f"{shard_path(features, shard)} and {shard_path(embeddings, shard)}"
             raise InputError(
                 f"{places} hold different rows: remove both and run the workflow again"

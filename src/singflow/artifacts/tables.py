@@ -85,12 +85,10 @@ def read_parquet(
     import pandas as pd
     from pyarrow import parquet  # type: ignore[import-untyped]
 
+    wanted = None
     with parquet_errors(path):
-        wanted = (
-            None
-            if columns is None
-            else [name for name in parquet.read_schema(path).names if name in columns]
-        )
+        if columns is not None:
+            wanted = [name for name in parquet.read_schema(path).names if name in columns]
         frame = pd.read_parquet(path, columns=wanted)
     if kind:
         check_columns(path, frame, kind, columns)

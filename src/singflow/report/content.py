@@ -59,6 +59,13 @@ NEEDED = {  # table -> column; rows without a value in it are left out
 }
 DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
 
+SCORES = {  # name in the data of the page -> column
+    "is": "is_deg",
+    "as": "as_deg",
+    "before": "angle_original_deg",
+    "after": "angle_equivalent_deg",
+}
+
 Frames = dict[str, dict[str, pd.DataFrame]]
 
 
@@ -77,27 +84,24 @@ def page_tables(
     csv["models"]). `several`: the study has several spaces, so that tables have a column for them.
     """
     same = csv["models"][as_paper]
+    first, second = paper["table1"], paper["table2"]
     heads = controls_last(csv["models"])
     heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
-    toward = csv["steering"].assign(
-        paper_as=_papers(csv["steering"], same, paper, "table1").astype(float)
-    )
-    other = (toward["prompt"] != paper["table1"]["prompt"]) | (
-        toward["target_is_deg"] < toward["paper_as"]
-    )
-    toward.loc[other | (steered != paper["table1"]["labels"]), "paper_as"] = np.nan
+    toward = csv["steering"]
+    toward = toward.assign(paper_as=_papers(toward, same, paper, "table1").astype(float))
+    other = (toward["prompt"] != first["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])
+    toward.loc[other | (steered != first["labels"]), "paper_as"] = np.nan
     fitted = csv["translators"].copy()
-    theirs = _papers(fitted, same, paper, "weights").notna() & (
-        fitted["n"] == paper["table2"]["images"]
-    )
+    theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == second["images"])
     for place, name in enumerate(("paper_cosine", "paper_mse")):
-        fitted[name] = (
-            fitted["kind"]
-            .map({kind: pair[place] for kind, pair in paper["table2"]["kinds"].items()})
-            .where(theirs)
-        )
+        known = {kind: pair[place] for kind, pair in second["kinds"].items()}
+        fitted[name] = fitted["kind"].map(known).where(theirs)
     labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
     ordered = csv["orders"].dropna(subset=["place"])
+    ordered = ordered[ordered["space"].duplicated(keep=False)]
+    controls = csv["controls"]
+    if "own" in controls:  # as many dimensions as the null space has
+        controls = controls[controls["own"].astype(bool)]
     files = rejected.groupby("reason")["path"].transform("size")
     frames = csv | {
         "models": heads,
@@ -107,42 +111,28 @@ def page_tables(
             ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
         ),
         "model_pairs": csv["model_pairs"].round({"low": 5, "high": 5}),
-        "controls": own_controls(csv["controls"]),
-        "orders": ordered[ordered["space"].duplicated(keep=False)].sort_values(
-            ["space", "place"], kind="stable"
-        ),
+        "controls": controls,
+        "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
-    frames |= {
-        name: frames[name].dropna(subset=[column])
-        for name, column in NEEDED.items()
-        if column in frames[name]
-    }
-    columns = {name: list(map(str, frame)) for name, frame in frames.items()} | {
-        name: listed.split() for name, listed in SHOWN.items()
-    }
-    shown = {
-        name: table(
-            name,
-            titles.get(name, name),
-            frames[name],
-            [column for column in named if several or column != "space"],
-        )
-        for name, named in columns.items()
-    }
+    for name, column in NEEDED.items():
+        if column in frames[name]:
+            frames[name] = frames[name].dropna(subset=[column])
+    shown = {}
+    for name, frame in frames.items():
+        columns = SHOWN[name].split() if name in SHOWN else list(map(str, frame))
+        columns = [column for column in columns if several or column != "space"]
+        shown[name] = table(name, titles.get(name, name), frame, columns)
     return {name: content for name, content in shown.items() if content.rows}
 
 
 def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
     """A fact of the paper for every row whose space and model are in `same`; missing elsewhere."""
-    known = {
-        (space, model): paper["models"][model].get(fact)
-        for space, model in zip(same["space"], same["model"], strict=True)
-    }
-    return pd.Series(
-        [known.get(pair) for pair in zip(rows["space"], rows["model"], strict=True)],
-        index=rows.index,
+    ours, theirs = (
+        list(frame[["space", "model"]].itertuples(index=False, name=None)) for frame in (rows, same)
     )
+    known = {(space, model): paper["models"][model].get(fact) for space, model in theirs}
+    return pd.Series(map(known.get, ours), index=rows.index)
 
 
 class Caption(NamedTuple):
@@ -180,22 +170,13 @@ def sections(
     captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]
 ) -> dict[str, list[tuple[str, str]]]:
     """For every section that is not empty, pairs of `figure` or `table` and a name, in order."""
-    parts = [
-        (captions[name], kind, name)
-        for kind, names in (("figure", figures), ("table", tables))
-        for name in names
-    ]
-    parts.sort(key=lambda part: part[0].place)
+    parts = [*(("figure", name) for name in figures), *(("table", name) for name in tables)]
+    parts.sort(key=lambda part: captions[part[1]].place)
     found = {
-        section: [(kind, name) for caption, kind, name in parts if caption.section == section]
+        section: [part for part in parts if captions[part[1]].section == section]
         for section in SECTIONS
     }
     return {section: content for section, content in found.items() if content}
-
-
-def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """Rows of tables/controls.csv that remove as many dimensions as the null space has."""
-    return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 
 def step_table(folder: Path) -> Table:
@@ -204,24 +185,12 @@ def step_table(folder: Path) -> Table:
     for path in sorted(folder.rglob("*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         step = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        rows.append(
-            {"step": step, "seconds": float(measured["s"]), "peak_mb": float(measured["max_rss"])}
-        )
-    frame = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby(
-        "step", as_index=False
-    )
-    gathered = frame.agg(
-        jobs=("seconds", "size"),
-        seconds=("seconds", "sum"),
-        longest=("seconds", "max"),
-        peak_mb=("peak_mb", "max"),
-    )
-    return table(
-        "steps",
-        "Time and memory of every step",
-        gathered,
-        ["step", "jobs", "seconds", "longest", "peak_mb"],
-    )
+        rows.append((step, float(measured["s"]), float(measured["max_rss"])))
+    by_step = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby("step")
+    seconds = by_step["seconds"].agg(["size", "sum", "max"])
+    seconds.columns = pd.Index(["jobs", "seconds", "longest"])
+    gathered = seconds.assign(peak_mb=by_step["peak_mb"].max()).reset_index()
+    return table("steps", "Time and memory of every step", gathered, gathered.columns)
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
@@ -234,34 +203,13 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> 
     if pd.isna(ours):
         return ""
     charted = {model for model, facts in paper["models"].items() if "ratio" in facts}
-    here = probes[probes["space"] == probes["space"].iloc[0]]
-    theirs = (
-        set(here["model"])
-        == set(same.loc[same["space"] == here["space"].iloc[0], "model"])
-        == charted
+    here, comparable = (
+        set(rows.loc[rows["space"] == probes["space"].iloc[0], "model"]) for rows in (probes, same)
     )
-    found = (
-        f"Pearson's correlation of the two accuracies is {ours:.3f} over "
-        f"{int(probes['pearson_n'].iloc[0])} models here"
-    )
-    return found + (f"; the paper has {paper['pearson']}." if theirs else ".")
-
-
-def image_headers(several: bool) -> list[str]:
-    """Headers of the table of images; `several` adds a column for the space."""
-    spaces = ["space"] if several else []
-    return [
-        "photo",
-        "label",
-        "model",
-        *spaces,
-        "IS (°)",
-        "AS (°)",
-        "angle to label before (°)",
-        "after (°)",
-        "predicted",
-        "file",
-    ]
+    paper_says = f"; the paper has {paper['pearson']}" if here == comparable == charted else ""
+    models = int(probes["pearson_n"].iloc[0])
+    found = f"Pearson's correlation of the two accuracies is {ours:.3f} over {models} models here"
+    return f"{found}{paper_says}."
 
 
 def page_data(
@@ -288,25 +236,17 @@ def page_data(
         return [None if pd.isna(value) else round(float(value), 2) for value in values]
 
     classes: dict[str, int] = {}
-    content: dict[str, dict[str, Any]] = {}
+    content: dict[str, dict[str, Any]] = {space: {} for space in scores}
     for space, models in scores.items():
         for model, frame in models.items():
-            near = neighbours[space][model]
-            names = class_names[model]
-            content.setdefault(space, {})[model] = {
-                "is": column(frame["is_deg"]),
-                "as": column(frame["as_deg"]),
-                "before": column(frame["angle_original_deg"]),
-                "after": column(frame["angle_equivalent_deg"]),
-                "predicted": [
-                    classes.setdefault(names[index], len(classes))
-                    for index in frame["predicted_index"]
-                ],
-                "original": [place(int(image)) for image in near["original_id"]],
-                "original_deg": column(near["original_deg"]),
-                "equivalent": [place(int(image)) for image in near["equivalent_id"]],
-                "equivalent_deg": column(near["equivalent_deg"]),
-            }
+            near, names = neighbours[space][model], class_names[model]
+            predicted = [names[index] for index in frame["predicted_index"]]
+            found = {name: column(frame[score]) for name, score in SCORES.items()}
+            found["predicted"] = [classes.setdefault(name, len(classes)) for name in predicted]
+            for kind in ("original", "equivalent"):
+                found[kind] = [place(int(image)) for image in near[f"{kind}_id"]]
+                found[f"{kind}_deg"] = column(near[f"{kind}_deg"])
+            content[space][model] = found
     images = manifest.iloc[shown]
     return {
         "side": tile_side(len(shown)),
@@ -331,28 +271,12 @@ def machine() -> str:
     import psutil
 
     info = Path("/proc/cpuinfo")
-    named = (
-        [
-            line.partition(":")[2].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.exists()
-        else []
-    )
-    memory = psutil.virtual_memory().total / 2**30
-    words = [
-        platform.system(),
-        named[0] if named else platform.machine(),
-        f"{os.cpu_count()} cores",
-        f"{memory:.0f} GiB of memory",
-    ]
+    named = re.search(r"^model name.*?:(.*)", info.read_text() if info.exists() else "", re.M)
+    processor = named[1].strip() if named else platform.machine()
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
+    words = [platform.system(), processor, f"{os.cpu_count()} cores", memory]
     if shutil.which("nvidia-smi"):
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        listed = subprocess.run(ask, capture_output=True, text=True, check=False)
         words += listed.stdout.split("\n")[:-1]
     return ", ".join(words)

@@ -12,20 +12,17 @@ import pandas as pd
 
 from singflow.analyses.summary import controls_last, per_dimension
 from singflow.analyses.tables import marked
+from singflow.report.tables import table
+from singflow.report.words import below_the_table, verdicts
 
+SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 
 
 def script_json(content: Any) -> str:
     """JSON that is safe inside a script element: it cannot end the element or open another."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return (
-        text.replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
@@ -39,6 +36,40 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
+def looks_of(models: list[str]) -> dict[str, dict[str, str]]:
+    """Colour and symbol of each model in the charts of the page."""
+    from singflow.figures.style import colour
+
+    return {
+        model: {
+            "color": colour(number).replace("#000000", "#808080"),  # black: not on a dark page
+            "symbol": SYMBOLS[number % len(SYMBOLS)],
+        }
+        for number, model in enumerate(models)
+    }
+
+
+def space_part(
+    space: str,
+    csv: dict[str, pd.DataFrame],
+    scores: dict[str, pd.DataFrame],
+    looks: dict[str, dict[str, str]],
+) -> dict[str, Any]:
+    """What the page says of the models in a space; scores: of the images on the page, by model."""
+    models, pairs, orders = (
+        csv[name][csv[name]["space"] == space] for name in ("models", "model_pairs", "orders")
+    )
+    return {
+        "name": space,
+        "verdicts": verdicts(models),
+        "picture": evidence_picture(models),
+        "rows": evidence_rows(models),
+        "table": table(f"verdicts-{space}", "", models, [*VERDICTS, *BESIDE]),
+        "below": below_the_table(models, pairs, orders, csv["order_agreement"]),
+        "scatter": scatter_chart(scores, models, looks),
+    }
+
+
 def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
     """Chart of D with its interval, the margin and the smallest detectable leak, for one space.
 
@@ -46,9 +77,7 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
     """
     from matplotlib.ticker import MaxNLocator
 
-    ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(
-        float
-    )
+    ends = models[[*PLACES.values(), "margin"]].astype(float)
     bottom, top = min(0.0, np.nanmin(ends)), np.nanmax(ends)
     span = 1.06 * (top - bottom)
 
@@ -62,34 +91,27 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
             "control": bool(row["known_zero"] or row["known_leak"]),
             **{name: place(row[column]) for name, column in PLACES.items()},
             "text": "; ".join(
-                f"{what} {100 * row[column]:z.2f} %"
-                for what, column in SPOKEN.items()
-                if pd.notna(row[column])
+                f"{what} {100 * row[PLACES[name]]:z.2f} %"
+                for name, what in SPOKEN.items()
+                if pd.notna(row[PLACES[name]])
             ),
         }
         for row in controls_last(models).to_dict("records")
     ]
-    ticks = [
-        tick
-        for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top)
-        if bottom <= tick <= bottom + span
-    ]
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top)
+    shown = [tick for tick in ticks if bottom <= tick <= bottom + span]
+    margin = ends["margin"].iloc[0]
     return {
         "zero": place(0.0),
-        "margin": place(ends["margin"].iloc[0]),
-        "margin_text": f"{100 * ends['margin'].iloc[0]:g} %",
-        "ticks": [(place(tick), f"{100 * tick:g} %") for tick in ticks],
+        "margin": place(margin),
+        "margin_text": f"{100 * margin:g} %",
+        "ticks": [(place(tick), f"{100 * tick:g} %") for tick in shown],
         "rows": rows,
     }
 
 
 PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
-SPOKEN = {
-    "D": "unique_r2",
-    "from": "unique_r2_low",
-    "to": "unique_r2_high",
-    "smallest leak found": "detectable",
-}
+SPOKEN = {"d": "D", "low": "from", "high": "to", "seen": "smallest leak found"}
 VERDICTS = {  # column of the first table -> format of its cells
     "model": "",
     "verdict": "",
@@ -125,10 +147,7 @@ def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def scatter_chart(
-    scores: dict[str, pd.DataFrame],
-    models: pd.DataFrame,
-    colours: dict[str, str],
-    symbols: dict[str, str],
+    scores: dict[str, pd.DataFrame], models: pd.DataFrame, looks: dict[str, dict[str, str]]
 ) -> str:
     """Figure 3a of one space as JSON for plotly: one trace per model, one point per image."""
     import plotly.graph_objects as go
@@ -144,12 +163,7 @@ def scatter_chart(
             mode="markers",
             name=name,
             meta=model,
-            marker={
-                "color": colours[model],
-                "symbol": symbols[model],
-                "size": 5 if many else 7,
-                "opacity": 0.6,
-            },
+            marker=looks[model] | {"size": 5 if many else 7, "opacity": 0.6},
             hovertemplate="AS %{x:.2f}°, IS %{y:.2f}°<extra>" + html.escape(model) + "</extra>",
         )
         figure.add_trace(trace)
@@ -187,9 +201,8 @@ def render(template: Path, content: dict[str, Any]) -> str:
     """Fill in a template, with HTML escaping; a name without a value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(template.parent)
     environment = Environment(
-        loader=loader,
+        loader=FileSystemLoader(template.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

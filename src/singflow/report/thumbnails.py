@@ -3,8 +3,15 @@
 import base64
 import io
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from PIL import Image, ImageOps
+
+from singflow import cli
+from singflow.data.images import read_unchanged
+from singflow.parallel import map_ahead
 
 COLUMNS = 32  # tiles in a row, and rows in a sheet
 HIGHEST = 16383  # longest side of a WebP file, in pixels
@@ -36,15 +43,24 @@ def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
     return content
 
 
+def thumbnails(images: pd.DataFrame, root: Path, max_pixels: int, threads: int) -> list[str]:
+    """Sheets of the images in some rows of a manifest, in their order."""
+    side = tile_side(len(images))
+
+    def small(row: Any) -> Image.Image:
+        return tile(read_unchanged(root, row, max_pixels), side)
+
+    tiles = map_ahead(small, images.itertuples(index=False), threads)
+    return sheets(cli.progress(tiles, len(images), "images", "thumbnails"), side)
+
+
 def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
     """A figure as base64 WebP, at most `width` pixels wide, with its width and height in pixels."""
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:
-        flat = flat.resize(
-            (max(1, round(flat.width * scale)), round(flat.height * scale)),
-            Image.Resampling.LANCZOS,
-        )
+        size = max(1, round(flat.width * scale)), round(flat.height * scale)
+        flat = flat.resize(size, Image.Resampling.LANCZOS)
     return _webp(flat, 80), flat.width, flat.height
 
 
