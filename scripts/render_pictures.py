@@ -32,8 +32,6 @@ from singflow.pictures.selection import (
     steering_pictures,
 )
 
-LINEAR = "linear"  # kind of the translator of every model
-
 
 class Flags(Pictures, Steering, cli.PairStep):
     models: list[str]
@@ -54,58 +52,34 @@ def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Pic
             f"{flags.prompts}: run embed_prompts again"
         )
     targets = inputs.texts("target_embeddings") if flags.prompts else []
-    features = read_whole(
-        inputs.path("features").parent,
-        "features",
-        flags.shards,
-        len(inputs.manifest),
-        list(chosen["image_id"]),
-    )
-    label_texts = inputs.label_texts[inputs.label_of[chosen["image_id"]]]
+    images, folder = list(chosen["image_id"]), inputs.path("features").parent
+    features = read_whole(folder, "features", flags.shards, len(inputs.manifest), images)
+    label_texts = inputs.label_texts[inputs.label_of[images]]
     subjects = [
-        Subject(int(i), label, *arrays)
-        for i, label, *arrays in zip(
-            chosen["image_id"], chosen["label"], features, label_texts, strict=True
-        )
+        Subject(int(image_id), *of_image)
+        for image_id, *of_image in zip(images, chosen["label"], features, label_texts, strict=True)
     ]
     weight, bias = (inputs.head[name].astype(np.float64) for name in ("weight", "bias"))
     head = SteeredHead(weight, bias, inputs.null_basis)
     translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
-    own = {
-        subject.image_id: translators.maps[translators.map_index[subject.image_id]]
-        for subject in subjects
-    }
-    pictures = [
-        picture
-        for subject in subjects
-        for picture in removal_pictures("fig1", subject, head, own[subject.image_id], LINEAR)
-    ]
+    maps, index = translators.maps, translators.map_index
+    own = [(subject, maps[index[subject.image_id]]) for subject in subjects]
+    pictures = []
+    for subject, translator in own:
+        pictures += removal_pictures("fig1", subject, head, translator)
     if flags.model != flags.closeup:
         return pictures
-    prompts = dict(zip(flags.prompts, targets, strict=True))
-    for subject in subjects:
-        pictures += steering_pictures(
-            "fig6",
-            subject,
-            head,
-            own[subject.image_id],
-            LINEAR,
-            prompts,
-            [max(flags.target_is_deg)],
-        )
-    translator = own[subjects[0].image_id]
+    prompts, most = dict(zip(flags.prompts, targets, strict=True)), max(flags.target_is_deg)
+    for subject, translator in own:
+        pictures += steering_pictures("fig6", subject, head, translator, prompts, [most])
+    first, translator = own[0]
     ladder = dict(list(prompts.items())[:1])
-    pictures += steering_pictures(
-        "fig10", subjects[0], head, translator, LINEAR, ladder, flags.ladder_is_deg
-    )
-    pictures += removal_pictures("fig11", subjects[0], head, translator, LINEAR)
+    pictures += steering_pictures("fig10", first, head, translator, ladder, flags.ladder_is_deg)
+    pictures += removal_pictures("fig11", first, head, translator)
     for kind in flags.kinds if flags.model in flags.models else []:
-        pictures += removal_pictures(
-            "fig11", subjects[0], head, nonlinear(flags.path("network", kind=kind)), kind
-        )
-    return pictures + perturbation_pictures(
-        "fig13", subjects[0], head, translator, LINEAR, flags.seed
-    )
+        network = nonlinear(flags.path("network", kind=kind))
+        pictures += removal_pictures("fig11", first, head, network, kind)
+    return pictures + perturbation_pictures("fig13", first, head, translator, flags.seed)
 
 
 def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -125,9 +99,8 @@ def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    renderer = choose_renderer(
-        flags.renderer, flags.space, read_space(flags.path("space_entry")), flags
-    )
+    entry = read_space(flags.path("space_entry"))
+    renderer = choose_renderer(flags.renderer, flags.space, entry, flags)
     inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
     pictures = all_pictures(flags, inputs, chosen)
@@ -145,14 +118,12 @@ def main(flags: Flags) -> None:
 
         torch.set_num_threads(flags.threads)
         generator = load_generator(flags, pick_device(flags.device))
-        progress = partial(
-            cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}"
-        )
+        what = f"{flags.model} in {flags.space}"
+        progress = partial(cli.progress, unit="pictures", description=what)
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:
-        rows += retrieve(
-            pictures, flags.seeds, inputs.embeddings, first_copies(manifest["sha256"]), photo
-        )
+        content = first_copies(manifest["sha256"])
+        rows += retrieve(pictures, flags.seeds, inputs.embeddings, content, photo)
     write_parquet(flags.path("pictures"), picture_table(rows))
     cli.log.info(
         "%s in %s: %d pictures of %d images by %s",

@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
@@ -37,7 +39,7 @@ from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
-from singflow.photo.study import read_stored
+from singflow.photo.study import class_names, read_stored
 from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
 from singflow.study import check
 from singflow.translators.linear import Translator, read_crossfitted
@@ -599,7 +601,9 @@ def finished(tmp_path_factory):
     def read(_=None):
         import torch
 
-        read_stored(folder, "m", "s", ROOT / "config/vocab/imagenet_1k.csv", torch.device("cpu"))
+        inputs = Inputs(folder, "m", 1, "s")
+        class_names(inputs, ROOT / "config/vocab/imagenet_1k.csv")
+        read_stored(inputs, SimpleNamespace(class_names=[]), torch.device("cpu"))
 
     read()
     return folder, read

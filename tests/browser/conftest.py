@@ -73,9 +73,7 @@ def load(tabs, address):
     said: list[str] = []
     heard = {
         "console": lambda message: (
-            said.append(f"console: {message.text}")
-            if "GL Driver Message" not in message.text
-            else None
+            "GL Driver Message" in message.text or said.append(f"console: {message.text}")
         ),
         "pageerror": lambda error: said.append(f"error: {error}"),
         "dialog": lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()),

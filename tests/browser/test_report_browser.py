@@ -51,43 +51,38 @@ def test_hover_on_a_point_shows_its_photo_with_those_before_and_after(load):
     for trace, point in ((0, 5), (1, 17)):
         hover(page, trace, point)
         page.wait_for_selector(f"#card .tile[data-position='{point}']")
-        tiles = page.locator("#card .tile")
-        assert [int(tile.get_attribute("data-position")) for tile in tiles.all()] == [
-            point,
-            point + 1,
-            point + 2,
-        ]
-        assert all(near(shown_colour(tile), point + step) for step, tile in enumerate(tiles.all()))
-        text = page.locator("#card").inner_text()
-        assert f"m{trace + 1}" in text and f"photos/{point:05d}.png" in text
-        assert (
-            "nearest photo before null removal, 30° away" in text
-            and "nearest photo after null removal, 41.5° away" in text
+        tiles = page.locator("#card .tile").all()
+        wanted = [point, point + 1, point + 2]
+        assert [int(tile.get_attribute("data-position")) for tile in tiles] == wanted
+        assert all(
+            near(shown_colour(tile), place) for tile, place in zip(tiles, wanted, strict=True)
         )
+        text = page.locator("#card").inner_text()
+        for said in (
+            f"m{trace + 1}",
+            f"photos/{point:05d}.png",
+            "nearest photo before null removal, 30° away",
+            "nearest photo after null removal, 41.5° away",
+        ):
+            assert said in text
 
 
 @pytest.mark.parametrize("webgl", [True, False])
 def test_hover_works_on_thousands_of_points_with_and_without_webgl(load, crowded, webgl):
     page = load(at=crowded, webgl=webgl)
     page.locator("#scatter-1").scroll_into_view_if_needed()
+    chart = "document.getElementById('scatter-1')"
     drawn = page.evaluate("Boolean(document.createElement('canvas').getContext('webgl'))")
-    assert page.evaluate("document.getElementById('scatter-1').data[0].type") == (
-        "scattergl" if drawn else "scatter"
-    )
-    lonely = page.evaluate(
-        "(x => x.indexOf(Math.max(...x)))(document.getElementById('scatter-1')._fullData[1].x)"
-    )
+    assert page.evaluate(f"{chart}.data[0].type") == ("scattergl" if drawn else "scatter")
+    lonely = page.evaluate(f"(x => x.indexOf(Math.max(...x)))({chart}._fullData[1].x)")
     hover(page, 1, lonely)
     page.wait_for_selector(f"#card .tile[data-position='{lonely}']")
     assert near(shown_colour(page.locator("#card .tile").first), lonely)
 
 
 def test_no_button_sends_a_chart_away(load):
-    titles = (
-        load()
-        .locator(".modebar-btn")
-        .evaluate_all("buttons => buttons.map(button => button.dataset.title)")
-    )
+    buttons = load().locator(".modebar-btn")
+    titles = buttons.evaluate_all("buttons => buttons.map(button => button.dataset.title)")
     assert titles and not any("share" in title.lower() for title in titles)
 
 
@@ -127,24 +122,16 @@ def test_no_page_is_wider_than_its_screen_and_axe_finds_nothing_serious(load, wi
 def test_the_contents_lead_to_every_section_and_the_last_one_to_the_page_of_the_run_and_back(
     load, width
 ):
-    page = load(width)
+    page, title = load(width), "Hardware, times and memory of this run"
     report, links = page.url, page.locator("nav a")
     assert links.last.inner_text() == "Provenance"
     for link in links.all():
         link.click()
         assert page.locator("section:target h2").is_visible()
-    page.get_by_role("link", name="Hardware, times and memory of this run").click()
-    assert (
-        page.url.endswith("/logs/run.html")
-        and page.locator("h1").inner_text() == "Hardware, times and memory of this run"
-    )
-    assert page.locator("tbody tr").inner_text().split() == [
-        "summarize",
-        "1",
-        "1.25",
-        "1.25",
-        "300.5",
-    ]
+    page.get_by_role("link", name=title).click()
+    assert page.url.endswith("/logs/run.html") and page.locator("h1").inner_text() == title
+    row = page.locator("tbody tr").inner_text()
+    assert row.split() == ["summarize", "1", "1.25", "1.25", "300.5"]
     assert page.locator("main").bounding_box()["width"] > 0.5 * min(width, 1152)
     check_width_and_access(page, width)
     page.get_by_role("link", name="The page that holds the study").click()
@@ -156,19 +143,10 @@ def check_width_and_access(page, width):
     from axe_playwright_python.sync_playwright import Axe
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = (
-        Axe()
-        .run(
-            page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
-        )
-        .response["violations"]
-    )
-    serious = [
-        (violation["id"], violation["nodes"][0]["html"])
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    found = Axe().run(page, options={"runOnly": rules}).response["violations"]
+    grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
+    assert [(violation["id"], violation["nodes"][0]["html"]) for violation in grave] == []
 
 
 def test_the_verdicts_are_read_at_390_pixels_and_their_picture_stays_within(load):
@@ -185,17 +163,15 @@ def test_the_verdicts_are_read_at_390_pixels_and_their_picture_stays_within(load
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_is_dark_where_the_readers_system_is_and_charts_follow_a_change(load, width):
     page = load(width)
-    ink = "getComputedStyle(document.body).color"
+    body = "getComputedStyle(document.body)"
+    ink, paper = f"{body}.color", f"{body}.backgroundColor"
     drawn = "document.getElementById('scatter-1')._fullLayout.font.color"
-    paper = "getComputedStyle(document.body).backgroundColor"
     assert (page.evaluate(paper), page.evaluate(drawn)) == ("rgb(255, 255, 255)", "#1b1f24")
     page.emulate_media(color_scheme="dark")
     try:
         page.wait_for_function(f"{drawn} === '#e3e7ec'")
-        assert (page.evaluate(paper), page.evaluate(ink)) == (
-            "rgb(20, 23, 27)",
-            "rgb(227, 231, 236)",
-        )
+        assert page.evaluate(paper) == "rgb(20, 23, 27)"
+        assert page.evaluate(ink) == "rgb(227, 231, 236)"
         shot = Image.open(io.BytesIO(page.locator("#scatter-1").screenshot())).convert("L")
         assert np.median(np.asarray(shot)) < 40  # of 255
         check_width_and_access(page, width)
@@ -208,44 +184,24 @@ def saved(page, name):
     with page.expect_download() as download:
         page.locator(f"button[data-csv='d-{name}']").click()
     assert download.value.suggested_filename == f"{name}.csv"
-    return list(
-        csv.DictReader(
-            Path(download.value.path()).read_text(encoding="utf-8").splitlines(keepends=True)
-        )
-    )
+    with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_every_table_and_the_picture_are_saved_as_csv_with_the_numbers_of_the_study(load, address):
     page, tables = load(), Path(address.removeprefix("file://")).parent / "tables"
     models = read_table(tables / "models.csv").set_index("model")
+    scores = ["unique_r2", "unique_r2_low", "unique_r2_high", "margin", "detectable", "turn_deg"]
     for row in saved(page, "verdicts-s"):
-        for name in (
-            "unique_r2",
-            "unique_r2_low",
-            "unique_r2_high",
-            "margin",
-            "detectable",
-            "is_mean",
-            "floor_is_mean",
-            "turn_deg",
-        ):
+        for name in (*scores, "is_mean", "floor_is_mean"):
             assert float(row[name]) == pytest.approx(models.loc[row["model"], name], rel=1e-3), name
-    labels = saved(page, "labels")
-    assert {row["label"] for row in labels} == set(
-        read_table(tables / "labels.csv")["label"]
-    ) and HOSTILE in {row["label"] for row in labels}
-    images = saved(page, "images")
-    assert len(images) == 48 and {row["file"] for row in images} == {
-        f"photos/{number:05d}.png" for number in range(24)
-    }
-    shown = {
-        table.get_attribute("id").removeprefix("t-") for table in page.locator("table[id]").all()
-    }
-    buttons = {
-        button.get_attribute("data-csv").removeprefix("d-")
-        for button in page.locator("button[data-csv]").all()
-    }
-    assert shown | {"verdicts-s"} == buttons
+    labels = {row["label"] for row in saved(page, "labels")}
+    assert labels == set(read_table(tables / "labels.csv")["label"]) and HOSTILE in labels
+    images = [row["file"] for row in saved(page, "images")]
+    assert len(images) == 48 and set(images) == {f"photos/{row:05d}.png" for row in range(24)}
+    shown = {table.get_attribute("id")[2:] for table in page.locator("table[id]").all()}
+    buttons = page.locator("button[data-csv]").all()
+    assert shown | {"verdicts-s"} == {button.get_attribute("data-csv")[2:] for button in buttons}
 
 
 def test_text_of_the_data_stays_text(load):

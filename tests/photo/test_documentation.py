@@ -57,126 +57,82 @@ def test_the_examples_of_the_page_run_one_after_the_other(reader, capsys):
     for block in BLOCKS:
         exec(compile(block, "docs/api.md", "exec"), names)  # noqa: S102
     said = capsys.readouterr().out
-    assert (
-        "photo.jpg: bull mastiff" in said
-        and "a rug: from" in said
-        and names["steered"].logit_change < 1e-4
-    )
-    assert (
-        json.loads(json.dumps(names["record"]))["image"] == "photo.jpg"
-        and (reader / "photo.png").is_file()
-    )
+    assert "photo.jpg: bull mastiff" in said and "a rug: from" in said
+    assert names["steered"].logit_change < 1e-4 and (reader / "photo.png").is_file()
+    assert json.loads(json.dumps(names["record"]))["image"] == "photo.jpg"
     assert names["split"].basis.shape == (1280, 280) and names["images"].shape == (1, 384)
-    assert (
-        names["removal"].image_score()[0]
-        == pytest.approx(names["result"].is_deg, abs=1e-5)
-        == names["table"]["photo.jpg"]
-    )
-    assert (
-        names["features"].shape == (20, 1280)
-        and names["rank"] == 1000
-        and list(names["models"]["model"]) == [MODEL]
-    )
-    public = set(re.findall(r"singflow\.(\w+)", "".join(BLOCKS))) | {
-        "NullSpace",
-        "Removal",
-        "Result",
-        "Steered",
-        "Study",
-        "InputError",
-    }
-    assert public == set(singflow.__all__)
+    is_deg = names["removal"].image_score()[0]
+    assert is_deg == pytest.approx(names["result"].is_deg, abs=1e-5) == names["table"]["photo.jpg"]
+    assert names["features"].shape == (20, 1280) and names["rank"] == 1000
+    assert list(names["models"]["model"]) == [MODEL]
+    public = set(re.findall(r"singflow\.(\w+)", "".join(BLOCKS)))
+    returned = {"NullSpace", "Removal", "Result", "Steered", "Study", "InputError"}
+    assert public | returned == set(singflow.__all__)
 
 
 def test_the_example_of_the_readme_runs(reader, capsys):
     exec(compile(README, "README.md", "exec"), {})  # noqa: S102
-    assert (
-        capsys.readouterr().out.startswith("efficientnet_lite0: nothing found.")
-        and (reader / "photo.png").is_file()
-    )
+    assert capsys.readouterr().out.startswith("efficientnet_lite0: nothing found.")
+    assert (reader / "photo.png").is_file()
 
 
 def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, monkeypatch):
-    cells = [
-        cell
-        for cell in jupytext.read(ROOT / "notebooks/photo.py").cells
-        if cell.cell_type == "code"
-    ]
+    cells = jupytext.read(ROOT / "notebooks/photo.py").cells
+    cells = [ast.parse(cell.source).body for cell in cells if cell.cell_type == "code"]
     monkeypatch.chdir(reader / "docs")
     names = {}
-    for cell in cells:
-        *statements, last = ast.parse(cell.source).body
+    for statements in cells:
+        shown = statements.pop() if isinstance(statements[-1], ast.Expr) else None
         exec(compile(ast.Module(statements, []), "photo.py", "exec"), names)  # noqa: S102
-        value = (
-            eval(compile(ast.Expression(last.value), "photo.py", "eval"), names)  # noqa: S307
-            if isinstance(last, ast.Expr)
-            else None
-        )
-        if not isinstance(last, ast.Expr):
-            exec(compile(ast.Module([last], []), "photo.py", "exec"), names)  # noqa: S102
-    assert (
-        len(cells) == 8
-        and MODEL in value.columns
-        and "folding chair" in names["result"]._repr_html_()
-    )
-    assert "turned by 40.0" in capsys.readouterr().out and len(names["table"]) == 10
+        if shown:
+            value = eval(compile(ast.Expression(shown.value), "photo.py", "eval"), names)  # noqa: S307
+    assert len(cells) == 8 and MODEL in value.columns and len(names["table"]) == 10
+    assert "folding chair" in names["result"]._repr_html_()
+    assert "turned by 40.0" in capsys.readouterr().out
 
 
 def test_the_guide_quotes_what_the_command_says(home):
     page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
     temple, chair = re.findall(r"```\n((?:photo|chair)\.jpg: .*?)```", page, flags=re.DOTALL)
-    photos = (
-        Path(sklearn.__file__).parent / "datasets/images/china.jpg",
-        data_root("packaged", "") / "imagenet_01_559.jpg",
-    )
+    china = Path(sklearn.__file__).parent / "datasets/images/china.jpg"
     analyzer = singflow.Analyzer.load(MODEL)
-    for quoted, photo, texts in zip(
-        (temple, chair), photos, (["a rug", "a temple"], []), strict=True
+    for quoted, photo, texts in (
+        (temple, china, ["a rug", "a temple"]),
+        (chair, data_root("packaged", "") / "imagenet_01_559.jpg", []),
     ):
         said = repr(analyzer.analyze(photo, texts, name=quoted.partition(":")[0])).splitlines()
-        for line, ours in zip(quoted.splitlines(), said, strict=quoted is temple):
-            assert re.sub(NUMBER, "#", line) == re.sub(NUMBER, "#", ours)
-            assert np.allclose(
-                *(
-                    [float(number) for number in re.findall(NUMBER, words)]
-                    for words in (line, ours)
-                ),
-                atol=1.1,
-            )
+        for lines in zip(quoted.splitlines(), said, strict=quoted is temple):
+            line, ours = (re.sub(NUMBER, "#", words) for words in lines)
+            assert line == ours
+            theirs, numbers = (list(map(float, re.findall(NUMBER, words))) for words in lines)
+            assert theirs == pytest.approx(numbers, abs=1.1)
 
 
 def test_a_study_s_files_are_found_by_their_names(home):
     study = singflow.load_study("results/demo")
-    assert study.table(SCORES.removeprefix("results/demo/").removesuffix(".parquet")).equals(
-        pd.read_parquet(SCORES)
-    )
-    head = study.tensors(f"features/{MODEL}/head")
-    assert np.array_equal(
-        head["weight"],
-        read_tensors(home / f"results/demo/features/{MODEL}/head.safetensors", ["weight"])[0][
-            "weight"
-        ],
-    )
-    for refused, words in (
+    table = study.table(SCORES.removeprefix("results/demo/").removesuffix(".parquet"))
+    assert table.equals(pd.read_parquet(SCORES))
+    head = f"features/{MODEL}/head"
+    theirs = read_tensors(home / f"results/demo/{head}.safetensors", ["weight"])[0]
+    assert np.array_equal(study.tensors(head)["weight"], theirs["weight"])
+    for read, name, words in (
         (
-            lambda: study.table("tables/model"),
-            r"has no csv or parquet file 'tables/model'; near: tables/models",
+            study.table,
+            "tables/model",
+            r"no csv or parquet file 'tables/model'; near: tables/models",
         ),
-        (lambda: study.tensors("../../params"), r"has no safetensors file '../../params'"),
-        (lambda: study.report("projectors/none"), r"has no json file"),
-        (lambda: singflow.load_study("results"), r"results: holds no params.yaml of a study"),
+        (study.tensors, "../../params", r"has no safetensors file '../../params'"),
+        (study.report, "projectors/none", r"has no json file"),
+        (singflow.load_study, "results", r"results: holds no params.yaml of a study"),
     ):
         with pytest.raises(singflow.InputError, match=words):
-            refused()
+            read(name)
 
 
 def test_importing_the_package_loads_no_library():
     code = "import sys, singflow; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = set(
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
-        ).stdout.split()
-    )
+    command, streams = [sys.executable, "-c", code], {"capture_output": True, "text": True}
+    loaded = set(subprocess.run(command, check=True, **streams).stdout.split())
     assert "singflow" in loaded and not loaded & HEAVY
 
 
@@ -185,10 +141,8 @@ def test_the_public_names_are_typed_and_are_what_their_modules_have():
     (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
     named = {alias.name: node.module for node in typed.body for alias in node.names}
     assert sorted(named) == sorted(singflow.__all__) == sorted({*dir(singflow)} & named.keys())
-    assert all(
-        getattr(singflow, name) is getattr(import_module(module), name)
-        for name, module in named.items()
-    )
+    for name, module in named.items():
+        assert getattr(singflow, name) is getattr(import_module(module), name)
     with pytest.raises(AttributeError, match="module 'singflow' has no attribute 'analyse'"):
         _ = singflow.analyse
 
@@ -206,19 +160,13 @@ def libraries_beyond_the_core():
         ]
         core.add(name)
     assert len(core) < 12
-    return " ".join(
-        name
-        for name, whose in packages_distributions().items()
-        if not core & set(map(canonicalize_name, whose))
-    )
+    owned = packages_distributions().items()
+    return " ".join(name for name, whose in owned if not core & {*map(canonicalize_name, whose)})
 
 
 def without_extras(code):
-    return subprocess.run(
-        [sys.executable, "-c", CORE + code, libraries_beyond_the_core()],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", CORE + code, libraries_beyond_the_core()]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(home):
@@ -229,33 +177,15 @@ def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(ho
 
 
 def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
-    wanted = {
-        "import singflow; singflow.Classifier": "ImportError",
-        (
-            "import singflow; singflow.load_study('results/demo').table('tables/models')"
-        ): "ImportError",
-        "from singflow.extras import check_installed; check_installed('gradio')": "ImportError",
-    }
-    found = [
-        without_extras(f"try:\n    {code}\nexcept {kind} as error:\n    print(error)").stdout
-        for code, kind in wanted.items()
-    ]
-    named = [
-        re.fullmatch(
-            (
-                r"(\w+) is not installed: in the checkout, pip install -c constraints.txt -e "
-                r"'\.\[(\w+)\]' .*\n"
-            ),
-            message,
-        ).groups()
-        for message in found
-    ]
-    assert named == [("PIL", "demo"), ("pandas", "demo"), ("gradio", "app")]
-    verb = without_extras(
-        "import runpy\nsys.argv[1:] = ['analyze']\nrunpy.run_module('singflow', "
-        "run_name='__main__')"
-    )
-    assert verb.returncode == 1 and verb.stderr.startswith(
-        "error: typer is not installed: in the checkout, "
-        "pip install -c constraints.txt -e '.[demo]'"
-    ), verb.stderr
+    install = "is not installed: in the checkout, pip install -c constraints.txt -e '.[{}]' "
+    for code, library, extra in (
+        ("singflow.Classifier", "PIL", "demo"),
+        ("singflow.load_study('results/demo').table('tables/models')", "pandas", "demo"),
+        ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
+    ):
+        code = f"import singflow\ntry:\n    {code}\nexcept ImportError as error:\n    print(error)"
+        assert without_extras(code).stdout.startswith(f"{library} {install.format(extra)}")
+    run = "runpy.run_module('singflow', run_name='__main__')"
+    verb = without_extras(f"import runpy\nsys.argv[1:] = ['analyze']\n{run}")
+    assert verb.returncode == 1
+    assert verb.stderr.startswith(f"error: typer {install.format('demo').strip()}"), verb.stderr

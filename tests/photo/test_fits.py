@@ -1,12 +1,13 @@
 """Fits to training images: translators of chance, unusual photos, and no null space."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from singflow.analyses.evidence import Words
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.floor import SplitHead, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.photo.analysis import angles_to_texts
@@ -30,16 +31,13 @@ def fitted(folds, null_dim, folder):
     part = basis.astype(np.float32)
     weight = WEIGHT - WEIGHT @ part @ part.T
     head = SplitHead.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
-    settings = Settings(folds, (1.0,), None, 3, 0)
-    return fit(
-        IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1
-    )
+    words = Words.fit(partial(whole_images, IMAGES, head), None)
+    return fit(IMAGES, lambda: (head, words, {}), Settings(folds, (1.0,), None, 3, 0), folder, 1)
 
 
 def read(tensor):
-    return np.concatenate(
-        [rows for _, rows in iterate_whole(getattr(IMAGES, tensor), tensor, 1, IMAGES.manifest)]
-    ).astype(np.float64)
+    blocks = iterate_whole(getattr(IMAGES, tensor), tensor, 1, IMAGES.manifest)
+    return np.concatenate([rows for _, rows in blocks]).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +52,8 @@ def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_ha
     x, mean = features - features.mean(axis=0), embeddings.mean(axis=0)
     scatter = x.T @ x
     penalized = scatter + np.trace(scatter) / len(x) * np.eye(1280)
-    photo = features[:1].astype(np.float32)
-    drawn = made.chance_removal(photo)
+    drawn = made.chance_removal(features[:1].astype(np.float32))
     texts = np.random.default_rng(1).standard_normal((5, 384))
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     ours = np.subtract(*angles_to_texts(drawn, texts))
     for draw in range(3):
         signs = np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], len(x))
@@ -65,48 +61,37 @@ def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_ha
         weight = np.linalg.solve(penalized, x.T @ (z - z.mean(axis=0)))
         original = x[:1] @ weight + z.mean(axis=0)
         equivalent = original - features[:1, :40] @ weight[:40]
-        assert drawn.image_score()[draw] == pytest.approx(
-            angle_deg(original, equivalent)[0], abs=2e-3
-        )
-        for text, found in zip(texts, ours[draw], strict=True):
-            wanted = angle_deg(original, text[None]) - angle_deg(equivalent, text[None])
-            assert found == pytest.approx(wanted[0], abs=2e-3)
+        wanted = angle_deg(original, equivalent)[0]
+        assert drawn.image_score()[draw] == pytest.approx(wanted, abs=2e-3)
+        moved = angle_deg(original, texts) - angle_deg(equivalent, texts)
+        assert ours[draw] == pytest.approx(moved, abs=2e-3)
 
 
 def test_a_photo_whose_null_component_is_beyond_those_of_the_images_is_named(made):
     features = read("features").astype(np.float32)
     beyond = [made.unlike(row[None]) for row in features]
     assert 0 < sum(map(bool, beyond)) <= 0.04 * len(features)
-    photo = features[next(row for row, said in enumerate(beyond) if not said)][None].copy()
-    for stretch in (0.0, 50.0):
-        other = photo.copy()
-        other[:, :40] *= stretch
-        assert "null energy" in made.unlike(other) and "is outside their range" in made.unlike(
-            other
-        )
-    turned = photo.copy()
-    turned[:, :40] *= -1
-    assert "points away from theirs" in made.unlike(turned)
-    assert "points away from theirs" not in replace(made, alignment=np.array([-1.0, 1.0])).unlike(
-        turned
-    )
+    photo = features[beyond.index("")][None]
+
+    def stretched(factor):
+        return np.concatenate([factor * photo[:, :40], photo[:, 40:]], axis=1)
+
+    for factor in (0.0, 50.0):
+        said = made.unlike(stretched(factor))
+        assert "null energy" in said and "is outside their range" in said
+    for fits in (made, replace(made, alignment=np.array([-1.0, 1.0]))):
+        turned = "points away from theirs" in fits.unlike(stretched(-1))
+        assert turned == (fits is made)
 
 
 def test_one_translator_for_all_images_is_fitted_where_there_are_no_folds(tmp_path):
     made = fitted(0, 40, tmp_path)
-    assert (
-        (made.is_deg > 0).any()
-        and made.null_energy.shape == (507,)
-        and made.chance_weight.shape[0] == 3
-    )
+    assert (made.is_deg > 0).any() and made.null_energy.shape == (507,)
+    assert made.chance_weight.shape[0] == 3
 
 
 def test_without_a_null_space_every_score_is_zero(tmp_path):
     made = fitted(5, 0, tmp_path)
-    assert (
-        made.is_deg.max()
-        == made.null_energy.max()
-        == made.chance_removal(np.ones((1, 1280), np.float32)).image_score().max()
-        == 0.0
-    )
+    chance = made.chance_removal(np.ones((1, 1280), np.float32)).image_score()
+    assert made.is_deg.max() == made.null_energy.max() == chance.max() == 0.0
     assert 0.1 < made.r2 < 0.5

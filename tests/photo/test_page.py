@@ -32,46 +32,42 @@ from singflow.photo.page import analysis_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 
-PARTS = {
-    "models": ROOT / "config/models.yaml",
-    "spaces": ROOT / "config/spaces.yaml",
-    "device": "cpu",
-    "threads": 1,
-}
+REGISTRIES = {kind: ROOT / f"config/{kind}.yaml" for kind in ("models", "spaces")}
 BEE = "an image of a bee"
+
+
+def opened(results, reference="packaged"):
+    parts = REGISTRIES | {"device": "cpu", "threads": 1}
+    return PageState.open(reference, results, [], [], 10**6, **parts)
 
 
 @pytest.fixture
 def state(study):  # noqa: F811
-    return PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
+    return opened(study.folder)
 
 
-def upload(state, words="", photo="one.png"):
-    path = str(state.results.parents[1] / photo)
-    return analyze_upload(state, MODEL, "conse_minilm", path, words)
+def upload(state, words="", photo="one.png", model=MODEL, space="conse_minilm"):
+    return analyze_upload(state, model, space, str(state.results.parents[1] / photo), words)
 
 
 def pictures(said):
     """Colours in the middle of the pictures on the page, by caption."""
     found = {}
-    for data, caption in re.findall(
-        r'<img src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', said
-    ):
+    shown = re.findall(r'<img src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', said)
+    for data, caption in shown:
         image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-        found[caption] = image.getpixel((image.width // 2, image.height // 2))
+        found[caption] = np.array(image.getpixel((image.width // 2, image.height // 2)), dtype=int)
     return found
 
 
-def test_the_study_s_photos_that_are_nearest_are_shown(study, state):  # noqa: F811
-    assert state.models == [MODEL] and state.spaces == ["conse_minilm", "other"]
+def test_the_study_s_photos_that_are_nearest_are_shown(state):
+    assert state.models == [MODEL] and state.spaces == ["conse_minilm"]
     session, said, moved = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
-    shown = pictures(said)
-    assert len(shown) == 2
-    for (caption, colour), near, side in zip(
-        shown.items(), session.result.nearest, ("before", "after null removal"), strict=True
-    ):
+    sides = "before", "after null removal"
+    shown = zip(pictures(said).items(), session.result.nearest, sides, strict=True)
+    for (caption, colour), near, side in shown:
         assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
-        assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
+        assert np.abs(colour - (40 * near.image_id, 90, 200)).max() <= 12
     assert [reach.text for reach in session.result.reach] == [BEE, "concept 3"]
     assert moved.count("<li>") == 3 and "concept 3" in moved
     (caption,) = pictures(steer_photo(session, BEE, 5.0))
@@ -80,31 +76,21 @@ def test_the_study_s_photos_that_are_nearest_are_shown(study, state):  # noqa: F
 
 def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, state):  # noqa: F811
     colours = {"original": (250, 10, 10), "null removed": (10, 250, 10)}
-    rows = []
-    for change, colour in colours.items():
+    files = []
+    for colour in colours.values():
         buffer = io.BytesIO()
         Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-        rows += [
-            {
-                "figure": "fig1",
-                "image_id": 2,
-                "change": change,
-                "renderer": "unclip",
-                "picture": buffer.getvalue(),
-            }
-        ]
-    write_parquet(study.results / f"pictures/conse_minilm/{MODEL}.parquet", pd.DataFrame(rows))
+        files.append(buffer.getvalue())
+    rows = {"figure": "fig1", "image_id": 2, "change": list(colours), "renderer": "unclip"}
+    write_parquet(study.path("pictures"), pd.DataFrame(rows | {"picture": files}))
     shown = pictures(upload(state, photo="photos/2.png")[1])
     assert list(shown) == ["drawn by Karlo, before", "drawn by Karlo, after null removal"]
-    assert all(
-        np.abs(np.subtract(*pair)).max() <= 12
-        for pair in zip(shown.values(), colours.values(), strict=True)
-    )
+    assert np.abs(np.subtract(list(shown.values()), list(colours.values()))).max() <= 12
     shown = pictures(upload(state, photo="photos/3.png")[1])
     assert len(shown) == 2 and all(caption.startswith("nearest photo") for caption in shown)
 
 
-def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(study, state):  # noqa: F811
+def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(state):
     session, *_ = upload(state, BEE)
     reach, most = session.reach(BEE)
     assert 0 < most <= reach.is_deg
@@ -112,52 +98,41 @@ def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(s
         said = steer_photo(session, BEE, turned)
         assert f"Turned by {shown:.1f}°" in said
         assert float(re.search(r'class="logits">([^<]*)<', said)[1]) < 1e-4
-    loaded = state.load(MODEL, "conse_minilm").loaded
-    embedding, targets = loaded.texts.embed([BEE])[0], np.linspace(0, most, 9)
-    turned, angles = zip(
-        *steering_path(session.result.features, loaded, embedding, targets), strict=True
-    )
-    assert turned == pytest.approx(targets, abs=1e-6)
-    now = session.analyzer.steer(session.result, BEE, most)
-    assert angles[-1] == pytest.approx(now.angle_deg, abs=1e-4)
-    assert list(angles) == sorted(angles, reverse=True) and angles[0] == pytest.approx(
-        reach.angle_deg, abs=1e-4
-    )
+    loaded, targets = session.analyzer.loaded, np.linspace(0, most, 9)
+    embedding = loaded.texts.embed([BEE])[0]
+    path = steering_path(session.result.features, loaded, embedding, targets)
+    turned, angles = zip(*path, strict=True)
+    assert turned == pytest.approx(targets, abs=1e-6) and list(angles) == sorted(angles)[::-1]
+    last = session.analyzer.steer(session.result, BEE, most).angle_deg
+    assert angles[:: len(angles) - 1] == pytest.approx((reach.angle_deg, last), abs=1e-4)
 
 
-def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, state):  # noqa: F811
-    for model, space in (("efficientnet_lite0", "conse_minilm"), (MODEL, "clip")):
+def test_what_is_not_offered_and_words_that_are_too_many_or_too_long_are_refused(state):
+    for other in ({"model": "efficientnet_lite0"}, {"space": "clip"}):
         with pytest.raises(InputError, match="is not offered here"):
-            analyze_upload(state, model, space, str(study.folder / "one.png"), "")
+            upload(state, **other)
     with pytest.raises(InputError, match="absurdly large: 200 x 160 pixels"):
         upload(replace(state, max_pixels=1000))
     assert texts_of("a\n\n b \na") == ["a", "b"]
     with pytest.raises(InputError, match="21 texts are more than the 20"):
         texts_of("\n".join(map(str, range(21))))
+    with pytest.raises(InputError, match="aaa…: has 201 letters, more than 200"):
+        texts_of("a" * 201)
 
 
-def test_a_study_without_models_is_refused(study, tmp_path):  # noqa: F811
-    (study.results / "tables/models.csv").write_text("space,model\n")
-    with pytest.raises(InputError, match="holds no model or space that could be offered"):
-        PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
-
-
-def test_results_that_are_not_there_are_refused(tmp_path):
+def test_a_page_that_cannot_be_is_refused(study, tmp_path, monkeypatch):  # noqa: F811
+    nowhere = tmp_path / "nowhere"
     for options, words in (
-        ({"results": tmp_path}, r"models\.csv: no such file: make it"),
-        ({"reference": str(tmp_path)}, "name the results"),
+        ({"results": nowhere}, r"models\.csv: no such file: make it"),
+        ({"reference": str(nowhere)}, "name the results"),
+        ({"results": study.folder, "host": "192.0.2.1", "port": 0}, "name another"),
+        ({"results": study.folder, "host": "no such name", "port": 0}, "name another"),
     ):
         with pytest.raises(InputError, match=words):
-            command(**{"threads": 1, "models": PARTS["models"]} | options)
-
-
-def test_an_address_that_is_taken_or_is_none_is_refused(study):  # noqa: F811
-    for host, words in (("192.0.2.1", "name another"), ("no such name", "name another")):
-        with pytest.raises(InputError, match=words):
-            command(results=study.results, host=host, port=0, threads=1)
-
-
-def test_without_gradio_it_is_said_how_to_install_it(monkeypatch):
+            command(**{"threads": 1, "models": REGISTRIES["models"]} | options)
+    study.path("tables/models.csv").write_text("space,model\n")
+    with pytest.raises(InputError, match="holds no model or space that could be offered"):
+        opened(study.folder)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InputError, match=r"gradio is not installed: .*\[app\]"):
         command()
@@ -170,10 +145,9 @@ def test_own_addresses():
 
 def test_text_of_the_data_stays_text(study):  # noqa: F811
     hostile = "<script>alert(1)</script> \\d \\1 \u200b"
-    names = study.results / "prompts/conse_minilm.json"
+    names = study.path("names")
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
-    state = PageState.open("packaged", study.results, [], [], 10**6, **PARTS)
-    session, said, moved = upload(state, hostile)
+    session, said, moved = upload(opened(study.folder), hostile)
     told = said + moved + steer_photo(session, hostile, 3.0)
     assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
@@ -198,48 +172,36 @@ def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(
 
 def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    folder = tmp_path / "reference"
-    for name in (
-        "features/timm/test_resnet.r160_in1k",
-        "features/not_in_the_registry",
-        "embeddings/conse_minilm",
-    ):
-        write_tensors(folder / name / "shard-00000.safetensors", {}, {"tower": name})
-    write_bytes(folder / "data/manifest.parquet", b"")
-    with pytest.raises(
-        InputError,
-        match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand",
-    ):
-        PageState.open(str(folder), None, [], [], 10**6, **PARTS)  # the first that is offered
+    first = "timm/test_resnet.r160_in1k"
+    for tower in (f"features/{first}", "features/not_in_the_registry", "embeddings/conse_minilm"):
+        write_tensors(tmp_path / tower / "shard-00000.safetensors", {}, {"tower": tower})
+    write_bytes(tmp_path / "data/manifest.parquet", b"")
+    words = f"no translator of {first} into conse_minilm is at hand"  # the first that is offered
+    with pytest.raises(InputError, match=words):
+        opened(None, reference=str(tmp_path))
 
 
 def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
-    study,  # noqa: F811
     state,
 ):
     session, said, moved = upload(state)
-    assert (
-        '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.' in said
-        and said.count("<figure>") == 4
-    )
-    assert "beyond chance" not in moved
-    word = Movement("a kite", 60.0, 58.0, 2.0, 1.5)
+    words = '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.'
+    assert words in said and said.count("<figure>") == 4 and "beyond chance" not in moved
+
+    def page(**changes):
+        return analysis_html(replace(session.result, **changes), {}, [])
+
+    word = [Movement("a kite", 60.0, 58.0, 2.0, 1.5)]
     for changes, words in (
-        ({"judged": True}, ["no word is gained or lost beyond chance"]),
-        (
-            {"judged": True, "classes_lost": [word]},
-            ["Classes lost beyond chance", "a kite", "+1.50°"],
-        ),
-        ({"judged": True, "gained": [word]}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
+        ({}, ["no word is gained or lost beyond chance"]),
+        ({"classes_lost": word}, ["Classes lost beyond chance", "a kite", "+1.50°"]),
+        ({"gained": word}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
     ):
-        moved = analysis_html(replace(session.result, **changes), None, [])[1]
-        assert all(phrase in moved for phrase in words)
-    beyond = replace(session.result, unlike="its null energy is high")
-    assert (
-        '<p class="said">NOTHING CAN BE SAID about this photo' in analysis_html(beyond, None, [])[0]
-    )
+        moved = page(judged=True, **changes)[1]
+        assert [phrase for phrase in words if phrase not in moved] == []
+    said = page(unlike="its null energy is high")[0]
+    assert '<p class="said">NOTHING CAN BE SAID about this photo' in said
     zero = replace(session.result.setting, verdict="known zero", said="tiny: known zero.")
-    page = analysis_html(replace(session.result, setting=zero), None, [])[0]
-    assert (
-        page.index("tiny: known zero.") < page.index("It sees:") and page.count("known zero") == 1
-    )
+    said = page(setting=zero)[0]
+    assert said.index("tiny: known zero.") < said.index("It sees:")
+    assert said.count("known zero") == 1

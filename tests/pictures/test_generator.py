@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -27,7 +28,6 @@ from singflow.pictures.generator import (
     load_generator,
     load_pipeline,
 )
-from singflow.pictures.weights import refuse_space
 from singflow.study import check
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
@@ -35,6 +35,7 @@ from tests.project import ROOT
 CPU = torch.device("cpu")
 HUB = "kakaobrain/karlo-v1-alpha-image-variations"
 CLIP = OpenCLIPEntry(source="open_clip", id="ViT-L-14-quickgelu/openai", dim=768)
+RANDOM = CLIP.model_copy(update={"weights": "random"})
 PICTURES = check(read_yaml(ROOT / "params.yaml"), "params.yaml").pictures.model_copy(
     update={"generator": "checkpoints/tiny", "decoder_steps": 3, "super_res_steps": 2}
 )
@@ -73,19 +74,29 @@ def loaded(**changes):
     return load_generator(PICTURES.model_copy(update=changes), CPU)
 
 
+def refused(words, **changes):
+    with pytest.raises(InputError, match=words):
+        loaded(**changes)
+
+
+def parts_of(generator):
+    parts = generator.pipeline.components.values()
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+
 def in_hub(tiny, cache):
     """The generator as the hub's cache keeps it: links to blobs."""
-    repository = cache / f"models--{HUB.replace('/', '--')}"
-    for path in (path for path in tiny.rglob("*") if path.is_file()):
-        link = repository / "snapshots" / ("0" * 40) / path.relative_to(tiny)
+    repository, commit = cache / f"models--{HUB.replace('/', '--')}", "0" * 40
+    for path in filter(Path.is_file, tiny.rglob("*")):
+        link = repository / "snapshots" / commit / path.relative_to(tiny)
         blob = repository / "blobs" / hashlib.sha256(str(path).encode()).hexdigest()
         for file in (link, blob):
             file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, blob)
         link.symlink_to(os.path.relpath(blob, link.parent))
     (repository / "refs").mkdir()
-    (repository / "refs/main").write_text("0" * 40)
-    return repository / "snapshots" / ("0" * 40)
+    (repository / "refs/main").write_text(commit)
+    return repository / "snapshots" / commit
 
 
 def entered(generator, embedding, seed):
@@ -106,30 +117,17 @@ def entered(generator, embedding, seed):
 def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
     alone = generator.render(FIRST, 7)
     assert alone.shape == (32, 32, 3) and alone.dtype == np.uint8 and alone.std() > 10
+    given = [(SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0)]
     torch.manual_seed(1)
-    among = [
-        generator.render(embedding, seed)
-        for embedding, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))
-    ]
-    torch.manual_seed(2)
-    reverse = [
-        generator.render(embedding, seed)
-        for embedding, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))
-    ]
-    assert np.array_equal(alone, among[1])
-    for picture, again in zip(among, reversed(reverse), strict=True):
-        assert np.array_equal(picture, again)
-    for i, picture in enumerate(among):
-        for earlier in among[:i]:
-            assert np.abs(picture.astype(int) - earlier).mean() > 1
-    assert not np.array_equal(alone, generator.render(2 * FIRST, 7))
-
-
-def test_drawing_does_not_touch_the_global_random_state(generator):
-    torch.manual_seed(0)
     before = torch.get_rng_state()
-    generator.render(FIRST, 0)
+    among = [generator.render(*pair) for pair in given]
     assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    reverse = [generator.render(*pair) for pair in reversed(given)]
+    assert np.array_equal(alone, among[1]) and np.array_equal(among, reverse[::-1])
+    for one, other in itertools.combinations(among, 2):
+        assert np.abs(one.astype(int) - other).mean() > 1
+    assert not np.array_equal(alone, generator.render(2 * FIRST, 7))
 
 
 DRAW = """
@@ -154,20 +152,16 @@ def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
 ):
     in_hub(tiny, tmp_path)
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
-    environment = {name: value for name, value in environment.items() if name != "HF_HUB_OFFLINE"}
+    environment.pop("HF_HUB_OFFLINE", None)
     pictures = PICTURES.model_copy(update={"generator": HUB}).model_dump_json()
-    done = subprocess.run(
+    command, streams = (
         [sys.executable, "-c", DRAW, pictures],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
+        {"capture_output": True, "text": True},
     )
+    done = subprocess.run(command, env=environment, cwd=tmp_path, **streams)
     assert done.returncode == 0, done.stderr
-    own = [
-        hashlib.sha256(generator.render(embedding, 7).tobytes()).hexdigest()
-        for embedding in (SECOND, FIRST)
-    ]
+    drawn = [generator.render(embedding, 7).tobytes() for embedding in (SECOND, FIRST)]
+    own = [hashlib.sha256(picture).hexdigest() for picture in drawn]
     assert done.stdout.split() == ["768", *own]
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
 
@@ -203,20 +197,15 @@ class Upscaling(TorchFunctionMode):
         return function(*arguments, **(given or {}))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_draws_nearly_the_same(generator, tiny, dtype):
-    half = UnCLIP(load_pipeline(tiny, CPU, dtype), PICTURES)
-    parts = [
-        part for part in half.pipeline.components.values() if isinstance(part, torch.nn.Module)
-    ]
-    assert {parameter.dtype for part in parts for parameter in part.parameters()} == {dtype}
+def test_half_precision_draws_nearly_the_same(tiny):
+    half = UnCLIP(load_pipeline(tiny, CPU, torch.float16), PICTURES)
+    parameters = [parameter for part in parts_of(half) for parameter in part.parameters()]
+    assert {parameter.dtype for parameter in parameters} == {torch.float16}
     with Upscaling():
         picture = half.render(FIRST, 0)
         small, large = entered(half, FIRST, 0)
-    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(small, noise[..., :16, :16].to(dtype)) and torch.equal(
-        large, noise.to(dtype)
-    )
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).half()
+    assert torch.equal(small, noise[..., :16, :16]) and torch.equal(large, noise)
     assert picture.std() > 10 and picture.shape == (32, 32, 3)
 
 
@@ -227,21 +216,17 @@ def test_a_cpu_draws_in_float32_whatever_is_asked_for(own):
 def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(
     generator, tiny, monkeypatch
 ):
-    monkeypatch.setattr(
-        diffusers.pipelines, "unclip", diffusers.pipelines.deprecated.unclip, raising=False
-    )
+    module = diffusers.pipelines.deprecated.unclip
+    monkeypatch.setattr(diffusers.pipelines, "unclip", module, raising=False)
     theirs = diffusers.DiffusionPipeline.from_pretrained(
         tiny, image_encoder=None, feature_extractor=None, local_files_only=True
     )
     assert type(theirs) is type(generator.pipeline) and type(theirs).__name__ == PIPELINE
     for name in ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last"):
-        expected, found = (
-            getattr(pipeline, name).state_dict() for pipeline in (theirs, generator.pipeline)
-        )
-        assert expected.keys() == found.keys() and all(
-            torch.equal(expected[key], found[key]) for key in expected
-        )
-        assert not getattr(generator.pipeline, name).training
+        own = getattr(generator.pipeline, name)
+        expected, found = getattr(theirs, name).state_dict(), own.state_dict()
+        assert expected.keys() == found.keys() and not own.training
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
     for name in ("decoder_scheduler", "super_res_scheduler"):
         assert getattr(theirs, name).config == getattr(generator.pipeline, name).config
     assert theirs.tokenizer("").input_ids == generator.pipeline.tokenizer("").input_ids == [2, 3]
@@ -252,17 +237,11 @@ def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, m
     folder = build_generator(Path("checkpoints/tiny"), safetensors=False)
     picture = loaded().render(FIRST, 0)
     assert np.array_equal(picture, generator.render(FIRST, 0))
-    modules = [
-        part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)
-    ]
-    assert {
-        parameter.data_ptr() % 64 for module in modules for parameter in module.parameters()
-    } == {0}
-    build_generator(Path("checkpoints/other"), seed=1)
-    shutil.copyfile(
-        "checkpoints/other/decoder/diffusion_pytorch_model.safetensors",
-        folder / "decoder/diffusion_pytorch_model.safetensors",
-    )
+    parameters = [parameter for part in parts_of(generator) for parameter in part.parameters()]
+    assert {parameter.data_ptr() % 64 for parameter in parameters} == {0}
+    other = build_generator(Path("checkpoints/other"), seed=1)
+    weights = "decoder/diffusion_pytorch_model.safetensors"
+    shutil.copyfile(other / weights, folder / weights)
     assert not np.array_equal(picture, loaded().render(FIRST, 0))
 
 
@@ -277,127 +256,71 @@ class Payload:
 def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, part, name):
     (weights,) = (own / part).glob("*.safetensors")
     weights.unlink()
-    for save in (
-        torch.save,
-        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-    ):
-        save({"weight": Payload()}, own / part / f"{name}.bin")
-        with pytest.raises(InputError, match=rf"checkpoints/tiny/{part}: not readable as "):
-            loaded()
+    content, path = {"weight": Payload()}, own / part / f"{name}.bin"
+    torch.save(content, path)
+    refused(rf"checkpoints/tiny/{part}: not readable as ")
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    refused(rf"checkpoints/tiny/{part}: not readable as ")
     assert not Path("executed").exists()
 
 
-def test_damaged_and_incomplete_parts_are_refused_by_name(own):
-    decoder, text = (
-        own / "decoder/diffusion_pytorch_model.safetensors",
-        own / "text_encoder/model.safetensors",
-    )
-    for path in (decoder, text):
-        whole = load_file(path)
-        name = sorted(whole)[0]
-        rest = {key: value for key, value in whole.items() if key != name}
-        save_file(rest, path, {"format": "pt"})
-        with pytest.raises(
-            InputError,
-            match=rf"{path.parent}: its weights lack {name}: fetch or copy the generator again",
-        ):
-            loaded()
-        save_file(
-            rest | {name: whole[name].repeat(*[2] * whole[name].ndim)}, path, {"format": "pt"}
-        )
-        with pytest.raises(InputError, match=rf"{path.parent}: (not readable as|its weights lack)"):
-            loaded()
-        path.write_bytes(b"damaged")
-        with pytest.raises(InputError, match=rf"{path.parent}: not readable as "):
-            loaded()
-        path.unlink()
-        with pytest.raises(InputError, match=rf"{path.parent}: not readable as "):
-            loaded()
-        save_file(whole, path, {"format": "pt"})
+@pytest.mark.parametrize(
+    "name", ["decoder/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
+)
+def test_damaged_and_incomplete_parts_are_refused_by_name(own, name):
+    path = own / name
+    whole = load_file(path)
+    first = sorted(whole)[0]
+    rest = {key: value for key, value in whole.items() if key != first}
+    save_file(rest, path, {"format": "pt"})
+    refused(rf"{path.parent}: its weights lack {first}: fetch or copy the generator again")
+    twice = whole[first].repeat(*[2] * whole[first].ndim)
+    save_file(rest | {first: twice}, path, {"format": "pt"})
+    refused(rf"{path.parent}: (not readable as|its weights lack)")
+    path.write_bytes(b"damaged")
+    refused(rf"{path.parent}: not readable as ")
+    path.unlink()
+    refused(rf"{path.parent}: not readable as ")
 
 
 def test_a_damaged_or_incomplete_tokenizer_is_refused(own):
-    vocabulary = own / "tokenizer/vocab.json"
+    folder, wrong = own / "tokenizer", "tokenizer: its vocabulary and longest text are"
+    vocabulary = folder / "vocab.json"
     content = vocabulary.read_text()
     vocabulary.write_text("damaged")
-    with pytest.raises(
-        InputError, match="checkpoints/tiny/tokenizer: not readable as CLIPTokenizer"
-    ):
-        loaded()
+    refused("checkpoints/tiny/tokenizer: not readable as CLIPTokenizer")
     vocabulary.write_text(content)
-    for names, found in (
-        (["tokenizer_config.json"], r"\(4, 1000\d+\)"),
-        (["vocab.json", "merges.txt"], r"\(\d, \d+\)"),
-    ):
-        for name in names:
-            (own / "tokenizer" / name).unlink()
-        with pytest.raises(
-            InputError,
-            match=(
-                rf"tokenizer: its vocabulary and longest text are {found}, "
-                r"the text encoder's \(4, 77\): fetch"
-            ),
-        ):
-            loaded()
-    shutil.rmtree(own / "tokenizer")
-    with pytest.raises(
-        InputError, match="checkpoints/tiny/tokenizer: no such folder of the generator"
-    ):
-        loaded()
+    (folder / "tokenizer_config.json").unlink()
+    refused(rf"{wrong} \(4, 1000\d+\), the text encoder's \(4, 77\): fetch")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    refused(rf"{wrong} \(\d, \d+\), the text encoder's \(4, 77\): fetch")
+    shutil.rmtree(folder)
+    refused("checkpoints/tiny/tokenizer: no such folder of the generator")
 
 
 def test_another_pipeline_and_a_folder_that_is_not_there_are_refused(own):
-    index = own / "model_index.json"
-    for content, kind in (
-        ({"_class_name": "UnCLIPPipeline"}, "'UnCLIPPipeline'"),
-        ({}, "None"),
-        ([], "None"),
-    ):
+    index, fix = own / "model_index.json", r"pictures\.generator must name"
+    for content, kind in (({"_class_name": "Other"}, "'Other'"), ({}, "None"), ([], "None")):
         index.write_text(json.dumps(content))
-        with pytest.raises(
-            InputError,
-            match=(
-                rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: "
-                r"pictures\.generator must name"
-            ),
-        ):
-            loaded()
+        refused(rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: {fix}")
     index.write_text("damaged")
-    with pytest.raises(
-        InputError,
-        match=r"checkpoints/tiny/model_index\.json: not readable .*pictures\.generator must name",
-    ):
-        loaded()
-    with pytest.raises(
-        InputError,
-        match=r"checkpoints/absent/model_index\.json: not readable .*pictures\.generator must name",
-    ):
-        loaded(generator="checkpoints/absent")
+    refused(rf"checkpoints/tiny/model_index\.json: not readable .*{fix}")
+    absent = "checkpoints/absent"
+    refused(rf"{absent}/model_index\.json: not readable .*{fix}", generator=absent)
 
 
 def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(  # noqa: E501
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        InputError,
-        match=(
-            rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: "
-            r"run `make prefetch`"
-        ),
-    ):
-        loaded(generator=HUB)
+    fix = "run `make prefetch`"
+    refused(rf"model_index\.json is not in the hub cache {tmp_path} .*: {fix}", generator=HUB)
     snapshot = in_hub(tiny, tmp_path)
     assert find_generator(PICTURES.model_copy(update={"generator": HUB})) == snapshot
-    (snapshot / "super_res_last/diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(
-        InputError,
-        match=(
-            r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: "
-            r"run `make prefetch`"
-        ),
-    ):
-        loaded(generator=HUB)
+    part = "super_res_last/diffusion_pytorch_model.safetensors"
+    (snapshot / part).unlink()
+    refused(rf"{part} is not in .*: {fix}", generator=HUB)
 
 
 def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
@@ -411,10 +334,8 @@ def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
 
 
 def test_the_width_is_that_of_the_generator(tmp_path):
-    narrow = UnCLIP(
-        load_pipeline(build_generator(tmp_path / "tiny", dim=12, large=48), CPU, torch.float32),
-        PICTURES,
-    )
+    folder = build_generator(tmp_path / "tiny", dim=12, large=48)
+    narrow = UnCLIP(load_pipeline(folder, CPU, torch.float32), PICTURES)
     assert narrow.dim == 12 and narrow.render(FIRST[:12], 0).shape == (48, 48, 3)
 
 
@@ -423,60 +344,51 @@ def test_a_picture_that_is_not_finite_is_refused(own):
     weights = load_file(path)
     weights["conv_out.bias"][0] = torch.nan
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(
-        InputError,
-        match=r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32",
-    ):
+    words = r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32"
+    with pytest.raises(InputError, match=words):
         loaded().render(FIRST, 0)
 
 
 def test_only_openais_clip_is_drawn(own):
-    spaces = resolve_spaces(
-        ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"]
-    )
+    names = ["clip_vit_l14", "eva02_l14", "conse_minilm"]
+    spaces = resolve_spaces(ROOT / "config/spaces.yaml", names)
     assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
-        refuse_space("clip_vit_l14", entry)
         assert choose_renderer("unclip", "clip_vit_l14", entry, PICTURES) == "unclip"
-    for name, own_words in (
-        ("eva02_l14", "EVA02-L-14/merged2b_s4b_b131k"),
-        ("conse_minilm", "conse"),
+    why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*retrieval, or auto"
+    for name, entry, reason in (
+        ("eva02_l14", spaces["eva02_l14"], why.format("EVA02-L-14/merged2b_s4b_b131k")),
+        ("conse_minilm", spaces["conse_minilm"], why.format("conse")),
+        ("mine", RANDOM, r".*untrained towers \(weights: random\)"),
     ):
-        message = (
-            rf"space {name} cannot be rendered: .*trained on .*OpenAI's CLIP.*another space, "
-            rf"here {own_words}, .*retrieval, or auto"
-        )
-        with pytest.raises(InputError, match=message):
-            refuse_space(name, spaces[name])
-        with pytest.raises(InputError, match=message):
-            choose_renderer("unclip", name, spaces[name], PICTURES)
-    with pytest.raises(
-        InputError, match=r"space mine cannot be rendered: .*untrained towers \(weights: random\)"
-    ):
-        refuse_space("mine", CLIP.model_copy(update={"weights": "random"}))
+        with pytest.raises(InputError, match=f"space {name} cannot be rendered: {reason}"):
+            choose_renderer("unclip", name, entry, PICTURES)
 
 
-def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("gpu", "space", "generator", "reason"),
+    [
+        (True, "clip", "tiny", ""),
+        (False, "clip", "tiny", "PyTorch sees no GPU"),
+        (True, "clip", "absent", "checkpoints/absent/model_index.json: not readable"),
+        (True, "conse", "tiny", "vectors of another space, here conse"),
+        (True, "random", "tiny", "untrained towers"),
+    ],
+)
+def test_auto_generates_where_it_can_and_says_why_where_it_cannot(
+    own, monkeypatch, caplog, gpu, space, generator, reason
+):
     (conse,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
-    gone = PICTURES.model_copy(update={"generator": "checkpoints/absent"})
-    for seen, entry, pictures, reason in (
-        (True, CLIP, PICTURES, None),
-        (False, CLIP, PICTURES, "PyTorch sees no GPU"),
-        (True, CLIP, gone, "checkpoints/absent/model_index.json: not readable"),
-        (True, conse, PICTURES, "vectors of another space, here conse"),
-        (True, CLIP.model_copy(update={"weights": "random"}), PICTURES, "untrained towers"),
-    ):
-        caplog.clear()
-        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
-        with caplog.at_level("INFO", logger="singflow"):
-            assert choose_renderer("auto", "some", entry, pictures) == (
-                "retrieval" if reason else "unclip"
-            )
-        start = "space some: the nearest real images are shown, none are generated: "
-        assert [start in text and (reason or "") in text for text in caplog.messages] == [
-            True
-        ] * bool(reason)
-        assert choose_renderer("retrieval", "some", entry, pictures) == "retrieval"
+    entry = {"clip": CLIP, "conse": conse, "random": RANDOM}[space]
+    pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    with caplog.at_level("INFO", logger="singflow"):
+        chosen = choose_renderer("auto", "some", entry, pictures)
+    assert chosen == ("retrieval" if reason else "unclip")
+    start = "space some: the nearest real images are shown, none are generated: "
+    said = [text.startswith(start) and reason in text for text in caplog.messages]
+    assert said == [True] * bool(reason)
+    assert choose_renderer("retrieval", "some", entry, pictures) == "retrieval"
 
 
 LIGHT = """

@@ -30,11 +30,8 @@ def test_the_neighbours_are_scikit_learns_by_cosine_distance(monkeypatch, sizes)
         monkeypatch.setattr(neighbours, name, size)
     embeddings, points = normal(500, 24), normal(40, 24, 1)
     found = nearest(points, np.full(40, -1), gallery_of(embeddings), ALL_DIFFERENT, 6)
-    theirs = (
-        NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute")
-        .fit(unit(embeddings))
-        .kneighbors(unit(points))
-    )
+    theirs = NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute")
+    theirs = theirs.fit(unit(embeddings)).kneighbors(unit(points))
     assert np.array_equal(found.image_id, theirs[1])
     assert np.cos(np.radians(found.angle_deg)) == pytest.approx(1 - theirs[0], abs=1e-9)
 
@@ -44,25 +41,18 @@ def test_planted_neighbours_are_found_whatever_their_length():
     for row, place in enumerate((3, 250, 499)):
         embeddings[place] = 7.5 * (points[row] + 1e-3 * normal(1, 24, row)[0])
     found = nearest(points, np.full(3, -1), gallery_of(embeddings), ALL_DIFFERENT, 2)
-    assert (
-        list(found.image_id[:, 0]) == [3, 250, 499]
-        and (found.angle_deg[:, 0] < 0.2).all()
-        and (found.angle_deg[:, 1] > 10).all()
-    )
+    assert list(found.image_id[:, 0]) == [3, 250, 499]
+    assert (found.angle_deg[:, 0] < 0.2).all() and (found.angle_deg[:, 1] > 10).all()
 
 
 def test_an_image_is_never_its_own_neighbour_nor_is_a_copy_of_it():
     embeddings = normal(500, 24)
     embeddings[40] = embeddings[7]
-    content = ALL_DIFFERENT.copy()
+    content, own = ALL_DIFFERENT.copy(), np.array([7, 40, 9, -1])
     content[40] = 7
-    own = np.array([7, 40, 9])
-    found = nearest(embeddings[own], own, gallery_of(embeddings), content, 5)
-    assert not np.isin(found.image_id[:2], [7, 40]).any() and 9 not in found.image_id[2]
-    assert (
-        40
-        not in nearest(embeddings[[7]], np.array([-1]), gallery_of(embeddings), content, 5).image_id
-    )
+    points = embeddings[[7, 40, 9, 7]]
+    first, copy, other, none = nearest(points, own, gallery_of(embeddings), content, 5).image_id
+    assert not np.isin([*first, *copy], [7, 40]).any() and 9 not in other and 40 not in none
 
 
 def test_contents_are_the_first_image_of_each_hash():
@@ -73,9 +63,8 @@ def test_contents_are_the_first_image_of_each_hash():
 def test_ties_go_to_the_lowest_image_id_however_the_gallery_is_cut(blocks):
     embeddings = normal(50, 24)
     embeddings[5:35] = embeddings[5]
-    found = nearest(
-        embeddings[[5]], np.array([20]), gallery_of(embeddings, blocks), np.arange(50), 8
-    )
+    gallery = gallery_of(embeddings, blocks)
+    found = nearest(embeddings[[5]], np.array([20]), gallery, np.arange(50), 8)
     assert list(found.image_id[0]) == list(range(5, 13)) and (found.angle_deg == 0).all()
 
 
@@ -92,33 +81,26 @@ def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
     expected = neighbours.angle_deg(embeddings[:, None], embeddings[None])
     for row in range(12):
         order = sorted((expected[row, image], image) for image in range(12) if image != row)[:count]
-        assert list(found.image_id[row]) == [image for _, image in order] + [-1] * (
-            count - len(order)
-        )
+        missing = [-1] * (count - len(order))
+        assert list(found.image_id[row]) == [image for _, image in order] + missing
         assert np.isnan(found.angle_deg[row][len(order) :]).all()
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_index_finds_what_exact_search_finds(monkeypatch, tmp_path, count):
     monkeypatch.setattr(neighbours, "CELL", 40)
-    centres = normal(40, 32)
-    embeddings = np.concatenate(
-        [centre + 0.3 * normal(50, 32, number) for number, centre in enumerate(centres, 1)]
-    )
+    centres = np.repeat(normal(40, 32), 50, axis=0)
+    embeddings = centres + 0.3 * normal(2000, 32, 1)
     content, own = np.arange(2000), np.arange(0, 2000, 9)
     content[1999] = 3
     exact = nearest(embeddings[own], own, gallery_of(embeddings), content, count)
     for probes, share in ((50, 1.0), (8, 0.98), (1, 0.5)):
         monkeypatch.setattr(neighbours, "PROBES", probes)
-        found = Index(gallery_of(embeddings), content, tmp_path).nearest(
-            embeddings[own], own, count
-        )
+        index = Index(gallery_of(embeddings), content, tmp_path)
+        found = index.nearest(embeddings[own], own, count)
         same = found.image_id == exact.image_id
-        assert (
-            share <= same.mean()
-            and (probes > 1 or same.mean() < 1)
-            and not (found.image_id == own[:, None]).any()
-        )
+        assert share <= same.mean() and (probes > 1 or same.mean() < 1)
+        assert not (found.image_id == own[:, None]).any()
         assert found.angle_deg[same] == pytest.approx(exact.angle_deg[same], abs=1e-4)
 
 
@@ -132,20 +114,15 @@ def test_the_index_finds_the_same_however_the_gallery_is_cut_and_with_any_number
     for blocks, threads, size in ((1, 1, 8192), (7, 2, 8192), (7, 3, 5)):
         monkeypatch.setattr(neighbours, "QUERIES", size)
         with threadpool_limits(threads):
-            found.append(
-                Index(gallery_of(embeddings, blocks), np.arange(5000), tmp_path).nearest(
-                    points, np.full(700, -1), 3
-                )
-            )
+            index = Index(gallery_of(embeddings, blocks), np.arange(5000), tmp_path)
+            found.append(index.nearest(points, np.full(700, -1), 3))
     for again in found[1:]:
-        assert np.array_equal(again.image_id, found[0].image_id) and np.array_equal(
-            again.angle_deg, found[0].angle_deg
-        )
+        assert np.array_equal(again.image_id, found[0].image_id)
+        assert np.array_equal(again.angle_deg, found[0].angle_deg)
 
 
 def test_the_index_of_a_single_image_finds_it_and_nothing_else(tmp_path):
-    found = Index(gallery_of(normal(1, 8), 1), np.arange(1), tmp_path).nearest(
-        normal(2, 8, 1), np.array([-1, 0]), 2
-    )
+    index = Index(gallery_of(normal(1, 8), 1), np.arange(1), tmp_path)
+    found = index.nearest(normal(2, 8, 1), np.array([-1, 0]), 2)
     assert found.image_id.tolist() == [[0, -1], [-1, -1]]
     assert not any(tmp_path.iterdir())

@@ -129,8 +129,8 @@ def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its
 def test_photos_beside_a_single_one_are_shown_out_of_archives(project, made):
     photos = read_photos(project.folder / "results/demo", "conse_minilm")
     number = len(photos.manifest) - 1
-    neighbour = Neighbour(number, photos.manifest["path"][number], 0.0)
-    shown = replace(photos, root=project.folder / photos.root).picture(neighbour, 10**8)
+    near = Neighbour(number, photos.manifest["path"][number], 0.0)
+    (shown,) = replace(photos, root=project.folder / photos.root).pictures([near], 10**8)
     assert shown.size == tuple(photos.manifest.loc[number, ["width", "height"]])
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from singflow.cli import limit_threads, log, progress
-from singflow.commands.options import Device, Models, Spaces
+from singflow.commands.options import Device, MaxPixels, Models, Spaces, TowerThreads
 from singflow.errors import InputError
 
 
@@ -60,13 +60,8 @@ def analyze(
             "or config/vocab/imagenet_1k.csv."
         ),
     ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")
-    ] = 10**8,
-    threads: Annotated[
-        int,
-        typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first."),
-    ] = 2,
+    max_pixels: MaxPixels = 10**8,
+    threads: TowerThreads = 2,
     device: Device = "auto",
 ) -> None:
     """Say what a model's head ignores in single photos.
@@ -108,12 +103,12 @@ def analyze(
     log.info("model and translator loaded in %.1f s", time.perf_counter() - started)
 
     started = time.perf_counter()
-    records, names = [], stems(images)
-    for path in progress(images, len(images), "images", model) if len(images) > 1 else images:
+    records, several = [], len(images) > 1
+    shown = progress(images, len(images), "images", model) if several else images
+    for path, name in zip(shown, stems(images), strict=True):
         result = analyzer.analyze(path, text or [], extremes=extremes, max_pixels=max_pixels)
         records.append(result.to_dict())
         if output:
-            name = names[len(records) - 1]
             save(result.figure(), output / f"{name}.png")
             write_json(output / f"{name}.json", records[-1])
         if not as_json:
@@ -122,8 +117,8 @@ def analyze(
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
     seconds = (time.perf_counter() - started) / len(images)
-    counted, place = f"{len(images)} image{'s'[: len(images) > 1]}", f", into {output}"
-    log.info("%s, %.2f s each%s", counted, seconds, place if output else "")
+    place = f", into {output}" if output else ""
+    log.info("%d image%s, %.2f s each%s", len(images), "s" if several else "", seconds, place)
 
 
 def stems(images: list[Path]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from singflow.cli import limit_threads
-from singflow.commands.options import Device, Models, Spaces
+from singflow.commands.options import Device, MaxPixels, Models, Spaces, TowerThreads
 from singflow.extras import check_installed
 
 
@@ -47,13 +47,8 @@ def app(
     max_mb: Annotated[
         int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")
     ] = 50,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")
-    ] = 10**8,
-    threads: Annotated[
-        int,
-        typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first."),
-    ] = 2,
+    max_pixels: MaxPixels = 10**8,
+    threads: TowerThreads = 2,
     device: Device = "auto",
 ) -> None:
     """Open a local page: drop a photo, and see what a model's head ignores in it.

@@ -16,4 +16,10 @@ Device = Annotated[
         help="Where towers run. auto: an NVIDIA GPU when there is one; mps: an Apple GPU, untested."
     ),
 ]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")
+]
+TowerThreads = Annotated[
+    int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")
+]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; by default the default one.")]

@@ -1,7 +1,7 @@
 """What a model's head ignores in one image: scores, texts that null removal moves, steering."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from singflow.photo.texts import Texts
 
 CHUNK = 4096  # number of texts whose angles are computed at once
+IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
 
 
@@ -54,21 +55,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class KnownScores:
-    """Scores, of shape (n,), of the known images that a photo is compared with."""
-
-    is_deg: np.ndarray
-    null_energy: np.ndarray
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A model and a space, with all that the analysis of a photo needs.
 
     class_texts and class_embeddings (C, m): one text per class. basis: V_0 (d, k). concepts: P
-    phrases of a study, with embeddings (P, m). known: None if there are no known images. fits: None
-    if the images that the translator was fitted on are not available. photos: searched for the
-    nearest photos. training: hashes of the images that the translator was fitted on.
+    phrases of a study, with embeddings (P, m). known: is_deg and null_energy (n,) of the known
+    images; empty if there are none. fits: None if the images that the translator was fitted on are
+    not available. photos: searched for the nearest photos. training: hashes of the images that the
+    translator was fitted on.
     """
 
     classifier: Classifier
@@ -78,9 +72,9 @@ class Loaded:
     class_embeddings: np.ndarray
     basis: np.ndarray
     translator: Affine
-    concepts: list[str]
-    concept_embeddings: np.ndarray
-    known: KnownScores | None = None
+    concepts: Sequence[str] = ()
+    concept_embeddings: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    known: dict[str, np.ndarray] = field(default_factory=dict)
     fits: Fits | None = None
     photos: Photos | None = None
     training: frozenset[str] = frozenset()
@@ -95,6 +89,15 @@ class Loaded:
         """The translator T in float64, and T V_0 of shape (m, k)."""
         wide = self.translator.astype(np.float64)
         return wide, wide.weight @ self.basis
+
+    def directions(self, features: np.ndarray, embedding: np.ndarray) -> NullDirections:
+        """Directions from features toward a text inside the null space."""
+        translator, of_null = self.steering
+        return null_directions(features, translator, self.basis, of_null, embedding)
+
+    def nearest(self, points: np.ndarray, sha256: str) -> list[Neighbour]:
+        """The photo nearest to each of the points (n, m), without that of a hash."""
+        return self.photos.nearest(sha256, points) if self.photos else []
 
 
 @dataclass(frozen=True)
@@ -210,41 +213,42 @@ class Analysis:
 
 
 def analyze_feature(
-    features: np.ndarray,
-    loaded: Loaded,
-    texts: dict[str, np.ndarray],
-    extremes: int,
-    nearest: Callable[[np.ndarray], list[Neighbour]],
-    note: str = "",
+    features: np.ndarray, loaded: Loaded, texts: list[str], extremes: int, sha256: str
 ) -> Analysis:
     """Analyze null removal in one image with features (1, d), scored as in measure_null_removal.
 
-    `extremes` limits the length of every list of classes or concepts. `nearest` finds the photos
-    nearest to the two translated features (2, m).
+    `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
+    image's file, which is not its own nearest photo.
     """
-    classifier, fits, known = loaded.classifier, loaded.fits, loaded.known
+    classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting
     removal = remove(features, loaded.translator, loaded.removed)
     (predictions,) = classifier.predict(features)
     has_null = loaded.basis.shape[1] > 0
     unlike = fits.unlike(features) if fits and has_null else ""
     drawn = fits.chance_removal(features) if fits and has_null and not unlike else None
-    judged = drawn is not None and loaded.setting.verdict != ZERO
-    wanted = np.stack(list(texts.values())) if texts else loaded.class_embeddings[:0]
-    scores, chances = [], []
-    for embeddings in (loaded.class_embeddings, loaded.concept_embeddings, wanted):
+    judged = drawn is not None and setting.verdict != ZERO
+
+    def scored(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Angles before and after, and AS (3, p); AS of the draws of chance, if it is judged."""
         before, after = angles_to_texts(removal, embeddings)[:, 0]
-        scores.append(np.stack([before, after, before - after]))
         chance = np.empty((0, len(embeddings)))
         if drawn and judged:
             chance = np.subtract(*angles_to_texts(drawn, embeddings))
-        chances.append(chance)
-    class_as, mean = scores[0][2], scores[0][2].mean()
-    contrast = _contrast(class_as[None])[0]
-    classes = _movements(classifier.class_names, scores[0], contrast, chances[0])
-    concepts = _movements(loaded.concepts, scores[1], scores[1][2] - mean, chances[1])
-    asked = _movements(list(texts), scores[2], scores[2][2] - mean, chances[2])
-    classes_gained, classes_lost = _beyond(classes, contrast, _contrast(chances[0]), extremes)
-    gained, lost = _beyond(concepts, scores[1][2], chances[1], extremes)
+        return np.stack([before, after, before - after]), chance
+
+    def place(name: str, score: float) -> float | None:
+        return percentile(loaded.known[name], score) if loaded.known and has_null else None
+
+    scores, chance = scored(loaded.class_embeddings)
+    contrast, mean = _contrast(scores[2][None])[0], scores[2].mean()
+    classes = _movements(classifier.class_names, scores, contrast, chance)
+    classes_gained, classes_lost = _beyond(classes, contrast, _contrast(chance), extremes)
+    scores, chance = scored(loaded.concept_embeddings)
+    concepts = _movements(loaded.concepts, scores, scores[2] - mean, chance)
+    gained, lost = _beyond(concepts, scores[2], chance, extremes)
+    embeddings = loaded.texts.embed(texts)
+    scores, chance = scored(embeddings)
+    asked = _movements(texts, scores, scores[2] - mean, chance)
     is_deg = float(removal.image_score()[0])
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
@@ -252,25 +256,23 @@ def analyze_feature(
     return Analysis(
         predictions=predictions,
         is_deg=is_deg,
-        is_percentile=percentile(known.is_deg, is_deg) if known and has_null else None,
+        is_percentile=place("is_deg", is_deg),
         chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
         null_energy=energy,
-        null_energy_percentile=(
-            percentile(known.null_energy, energy) if known and has_null else None
-        ),
+        null_energy_percentile=place("null_energy", energy),
         logit_change=float(logit_change(classifier.weight, features, equivalent)[0]),
         unlike=unlike,
         predicted=replace(classes[best], text=loaded.class_texts[best]),
         texts=asked,
-        reach=[reach(features, loaded, text, embedding) for text, embedding in texts.items()],
+        reach=[reach(features, loaded, *pair) for pair in zip(texts, embeddings, strict=True)],
         judged=judged,
         classes_gained=classes_gained,
         classes_lost=classes_lost,
         gained=gained,
         lost=lost,
-        nearest=nearest(np.concatenate([removal.original, removal.equivalent])),
-        note=note,
-        setting=loaded.setting,
+        nearest=loaded.nearest(np.concatenate([removal.original, removal.equivalent]), sha256),
+        note=IN_SAMPLE if sha256 in loaded.training else "",
+        setting=setting,
     )
 
 
@@ -329,11 +331,6 @@ def _beyond(
     return tuple(found)
 
 
-def _directions(features: np.ndarray, loaded: Loaded, embedding: np.ndarray) -> NullDirections:
-    translator, of_null = loaded.steering
-    return null_directions(features, translator, loaded.basis, of_null, embedding)
-
-
 def _null_norms(step: float, features: np.ndarray, loaded: Loaded) -> float | None:
     """A step in norms of the photo's null component; None if the component or the step is none."""
     norm = float(np.linalg.norm(features.astype(np.float64) @ loaded.basis))
@@ -342,7 +339,7 @@ def _null_norms(step: float, features: np.ndarray, loaded: Loaded) -> float | No
 
 def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
-    directions = _directions(features, loaded, embedding)
+    directions = loaded.directions(features, embedding)
     (turn,), (near,) = directions.nearest(embedding)
     return Reach(
         text=text,
@@ -358,7 +355,7 @@ def steering_path(
     features: np.ndarray, loaded: Loaded, embedding: np.ndarray, targets: np.ndarray
 ) -> list[tuple[float, float]]:
     """Pairs of IS and angle to a text, in degrees, at targets of IS below the limit."""
-    directions = _directions(features, loaded, embedding)
+    directions = loaded.directions(features, embedding)
     steps = np.nan_to_num([directions.step(target)[0] for target in targets])
     points = directions.embeddings + steps[:, None] * directions.translated
     turned, angles = angle_deg(points, directions.embeddings[0]), angle_deg(points, embedding)
@@ -372,15 +369,15 @@ def steer_feature(
 
     All changes are measured on the steered feature in float32.
     """
-    directions, head = _directions(features, loaded, embedding), loaded.classifier.head
+    directions, classifier = loaded.directions(features, embedding), loaded.classifier
     step = directions.step(target_is_deg)
     reachable = not np.isnan(step[0])
     step = np.where(np.isnan(step), 0.0, step)
     moved = steer(features, directions.vectors, step)
     before, after = directions.embeddings, loaded.steering[0](moved.astype(np.float64))
     first, last = (float(angle_deg(point, embedding)[0]) for point in (before, after))
-    weight, bias = (head[name].astype(np.float64) for name in ("weight", "bias"))
-    logits = [(point.astype(np.float64) @ weight.T + bias)[0] for point in (features, moved)]
+    head = Affine(classifier.weight, classifier.bias).astype(np.float64)
+    logits = [head(point.astype(np.float64))[0] for point in (features, moved)]
     return Steered(
         text=text,
         target_is_deg=target_is_deg,

@@ -4,7 +4,6 @@ import hashlib
 import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     Photo = str | Path | bytes | Image.Image
 
 CACHE = Path(".cache/photo")
-IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,9 +64,7 @@ class Result(Analysis):
 
         from singflow.photo.figure import draw_image
 
-        near = []
-        if self.photos and self.photos.root:
-            near = [self.photos.picture(photo, MAX_PIXELS) for photo in self.nearest]
+        near = self.photos.pictures(self.nearest, MAX_PIXELS) if self.photos else []
         figure = draw_image(self.image, Path(self.name).name, self, near)
         plt.close(figure)  # otherwise a notebook shows the figure twice
         return figure
@@ -144,16 +140,14 @@ class Analyzer:
             model.
         """
         asked = checked_texts(texts)
-        if results is not None and translator is not None:
-            raise InputError(
-                f"--results {results} and --translator {translator}: name one of them, whose "
-                "translator is taken"
-            )
         if results is not None:
-            listed = None if classes is None else Path(classes)
-            return cls(
-                read_study(Path(results), model, space, listed, device, threads, Path(cache))
-            )
+            if translator is not None:
+                raise InputError(
+                    f"--results {results} and --translator {translator}: name one of them, whose "
+                    "translator is taken"
+                )
+            own = None if classes is None else Path(classes)
+            return cls(read_study(Path(results), model, space, own, device, threads, Path(cache)))
         into = Space.load(space, spaces=spaces, device=device)
         entry, folder = resolve_models(models, [model])[model], reference_folder(reference)
         if translator is None:
@@ -163,9 +157,8 @@ class Analyzer:
                 f"--translator {translator}: no such file: name an imported translator, or one of "
                 "a study's"
             )
-        classifier = Classifier.load(
-            model, models=models, classes=classes or CLASSES, device=device
-        )
+        listed = classes or CLASSES
+        classifier = Classifier.load(model, models=models, classes=listed, device=device)
         if translator is not None:
             return cls(read_translator(Path(translator), classifier, into))
         return cls(read_reference(folder, classifier, into, threads, Path(cache), asked))
@@ -204,26 +197,18 @@ class Analyzer:
         InputError
             When the image cannot be used.
         """
-        loaded = self.loaded
-        photo, content = open_image(image, max_pixels), b""
-        if isinstance(image, bytes):
-            content = image
-        elif isinstance(image, str | Path):
-            content = Path(image).read_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        features = loaded.classifier.features(photo, max_pixels)
-        asked = checked_texts(texts)
-        analysis = analyze_feature(
-            features,
-            loaded,
-            dict(zip(asked, loaded.texts.embed(asked), strict=True)),
-            extremes,
-            partial(self.nearest, sha256=sha256),
-            IN_SAMPLE if sha256 in loaded.training else "",
-        )
-        called = name or (str(image) if isinstance(image, str | Path) else "image")
+        photo, asked = open_image(image, max_pixels), list(dict.fromkeys(checked_texts(texts)))
+        path = Path(image) if isinstance(image, str | Path) else None
+        content = path.read_bytes() if path else image if isinstance(image, bytes) else b""
+        digest = hashlib.sha256(content).hexdigest()
+        features = self.loaded.classifier.features(photo, max_pixels)
+        analysis = analyze_feature(features, self.loaded, asked, extremes, digest)
         return Result(
-            **vars(analysis), name=called, image=photo, features=features, photos=loaded.photos
+            **vars(analysis),
+            name=name or (str(image) if path else "image"),
+            image=photo,
+            features=features,
+            photos=self.loaded.photos,
         )
 
     def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
@@ -241,7 +226,7 @@ class Analyzer:
         list of Neighbour
             One photo per point; empty if the embeddings are not available.
         """
-        return self.loaded.photos.nearest(sha256, points) if self.loaded.photos else []
+        return self.loaded.nearest(points, sha256)
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
         """Steer a photo's feature toward a text inside the null space; the logits do not change.
@@ -260,9 +245,8 @@ class Analyzer:
         Steered
             Feature and embedding after steering, and what changed.
         """
-        return steer_feature(
-            photo.features, self.loaded, text, self.loaded.texts.embed([text])[0], is_deg
-        )
+        (embedding,) = self.loaded.texts.embed([text])
+        return steer_feature(photo.features, self.loaded, text, embedding, is_deg)
 
 
 def analyze(

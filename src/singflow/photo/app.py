@@ -52,6 +52,10 @@ HEADER = (
 )
 HINT = '<p class="sing hint">{}</p>'
 FORMATS = "JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF"
+DRAWN = {  # captions of the pictures of figure 1
+    "original": "drawn by Karlo, before",
+    "null removed": "drawn by Karlo, after null removal",
+}
 EMPTY = "Drop a photo, and what the classifier ignores in it is said here."
 STEERING = "Steer it where the classifier does not look"
 # With this policy, the browser sends no request to any other host.
@@ -103,9 +107,8 @@ class PageState:
                 f"{folder}: holds no model or space that could be offered: name the results folder "
                 "of a finished study"
             )
-        load = lru_cache(KEPT)(
-            partial(Analyzer.load, reference=reference, results=results, **parts)
-        )
+        loading = partial(Analyzer.load, reference=reference, results=results, **parts)
+        load = lru_cache(KEPT)(loading)
         load(models[0], spaces[0])
         return cls(models, spaces, load, results, max_pixels)
 
@@ -129,14 +132,13 @@ class PhotoSession:
         reach = self.result.reach[self.texts.index(text)]
         return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
 
-    def pictures(self, neighbours: Sequence[Neighbour], *names: str) -> list[Picture]:
+    def pictures(self, neighbours: list[Neighbour], *names: str) -> list[Picture]:
         """Photos of the study, with captions; none if a reference holds no photos."""
         photos = self.result.photos
-        if photos is None or photos.root is None:
-            return []
+        shown = photos.pictures(neighbours, self.max_pixels) if photos else []
         return [
-            (f"{name}: {near.path}, {near.angle_deg:.1f}°", photos.picture(near, self.max_pixels))
-            for name, near in zip(names, neighbours, strict=False)
+            (f"{name}: {near.path}, {near.angle_deg:.1f}°", picture)
+            for name, near, picture in zip(names, neighbours, shown, strict=False)
         ]
 
 
@@ -194,13 +196,9 @@ def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
     drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip")]
     drawn = drawn[drawn["image_id"].isin(ids)].drop_duplicates("change")
     by_change = dict(zip(drawn["change"], drawn["picture"], strict=True))
-    captions = {
-        "original": "drawn by Karlo, before",
-        "null removed": "drawn by Karlo, after null removal",
-    }
-    if not captions.keys() <= by_change.keys():
+    if not DRAWN.keys() <= by_change.keys():
         return []
-    return [(caption, open_image(by_change[change])) for change, caption in captions.items()]
+    return [(caption, open_image(by_change[change])) for change, caption in DRAWN.items()]
 
 
 def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
@@ -208,38 +206,20 @@ def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     analyzer, features = session.analyzer, session.result.features
     reach, most = session.reach(text)
     now = analyzer.steer(session.result, text, min(is_deg, most))
-    path = steering_path(
-        features,
-        analyzer.loaded,
-        analyzer.loaded.texts.embed([text])[0],
-        np.linspace(0, most, POINTS),
-    )
+    (embedding,), targets = analyzer.loaded.texts.embed([text]), np.linspace(0, most, POINTS)
+    path = steering_path(features, analyzer.loaded, embedding, targets)
     before, after = analyzer.loaded.classifier.predict(np.stack([features[0], now.feature]))
     steered = {prediction.index: prediction for prediction in after}
+    likeliest = [steered.get(prediction.index, prediction) for prediction in before]
     found = analyzer.nearest(now.embedding[None], session.sha256)
-    nearest = [
-        (caption, picture)
-        for caption, picture in session.pictures(found, "nearest photo now")
-        if picture
-    ]
-    return steering_html(
-        reach,
-        path,
-        now,
-        before,
-        [steered.get(prediction.index, prediction) for prediction in before],
-        nearest[0] if nearest else None,
-    )
+    nearest = session.pictures(found, "nearest photo now")
+    return steering_html(reach, path, now, before, likeliest, nearest)
 
 
 def example_photos() -> list[tuple[str, Path]]:
     """Labels and files of some photos of the foolbox package, for users without a photo."""
-    listed = pd.read_csv(PACKAGED)
-    folder = data_root("packaged", "")
-    return [
-        (str(label), folder / str(path))
-        for label, path in zip(listed["label"], listed["path"], strict=True)
-    ][::3][:EXAMPLES]
+    rows, folder = pd.read_csv(PACKAGED)[::3][:EXAMPLES], data_root("packaged", "")
+    return list(zip(rows["label"], map(folder.joinpath, rows["path"]), strict=True))
 
 
 def blocks(state: PageState, max_mb: int) -> "gr.Blocks":

@@ -46,9 +46,8 @@ def draw_image(
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
         title, words = _words(name, analysis, WIDTH - MARGIN - left)
-        names, lines = _broken(
-            [f"class: {analysis.predicted.text}", *(text.text for text in analysis.texts)]
-        )
+        first, *others = (text.text for text in texts)
+        names, lines = _broken([f"class: {first}", *others])
         broken = [[_broken([text.text for text in side]) for side in sides] for *_, sides in panels]
         most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
         title_height = 1.3 * LINE * (title.count("\n") + 1)
@@ -73,7 +72,12 @@ def draw_image(
             place = left / WIDTH, 1 - y / height
             figure.text(*place, text, va="top", linespacing=1.3, **font)
 
-        _photo(axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP), photo)
+        axes = axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP)
+        small = photo.copy()
+        small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
+        axes.imshow(small)
+        axes.set_anchor("N")
+        axes.set_axis_off()
         below = MARGIN + photo_height + GAP + TITLE
         for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
             axes = axes_at(MARGIN + place * (PHOTO - TILE), below, TILE, TILE)
@@ -141,22 +145,13 @@ def _lines(text: str, width: float, font: FontProperties) -> list[str]:
     return lines
 
 
-def _photo(axes: Axes, photo: Image.Image) -> None:
-    small = photo.copy()
-    small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    axes.imshow(small)
-    axes.set_anchor("N")
-    axes.set_axis_off()
-
-
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     """Draw a photo of the study above its path."""
     if photo is None:
         _placeholder(axes, "not here")
     else:
         axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(photo is None)
     axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
@@ -213,8 +208,7 @@ def _bars(
 ) -> None:
     if not texts:
         _placeholder(axes, "none")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         return
     places = _rows(axes, names, lines)
     values = np.array([getattr(text, score) for text in texts])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,9 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.evidence import Words, turn_deg
 from singflow.analyses.fitting import fit_translators
-from singflow.analyses.floor import Refits, Refitted, Rows, SplitHead, whole_images
+from singflow.analyses.floor import Refits, Refitted, Rows, SplitHead
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal, subspace_translator
-from singflow.analyses.readout import Blocks
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
@@ -28,8 +28,8 @@ from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
-# Finds the model's own words for images, and the results of the test (empty if a study has them).
-FindWords = Callable[[Blocks], tuple[Words, dict[str, Any]]]
+# A head, the model's own words, and the results of the test (empty if a study has them).
+Parts = tuple[SplitHead, Words, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,7 @@ def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) ->
 
 
 def fit(
-    images: Paired,
-    head: Callable[[], SplitHead],
-    find_words: FindWords,
-    settings: Settings,
-    scratch: Path,
-    threads: int,
+    images: Paired, parts: Callable[[], Parts], settings: Settings, scratch: Path, threads: int
 ) -> Fits:
     """Fit translators to training images, with and without information in the null component.
 
@@ -131,14 +126,13 @@ def fit(
     """
     with ThreadPoolExecutor(1) as pool:
         fitting = pool.submit(fit_translators, images, settings.folds, list(settings.lambdas))
-        split = head()
-        words, facts = find_words(lambda: whole_images(images, split))
+        head, words, facts = parts()
         crossed, _, chosen = fitting.result()
     crossed = crossed.map(lambda affine: affine.astype(np.float32))
     penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
-    axes = coordinate_axes(split.null, images.features_alone)
+    axes = coordinate_axes(head.null, images.features_alone)
     sums = GroupSums(images.split(settings.folds))
-    rows = Rows.read(images, split, axes, words, scratch, sums)
+    rows = Rows.read(images, head, axes, words, scratch, sums)
     map_index = np.full(len(images.manifest), WHOLE, np.int32)
     refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
 
@@ -150,17 +144,19 @@ def fit(
     drawn = refits.over_signs(of_coordinates, settings.draws, settings.seed, threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
     r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
+    if facts:
+        facts = facts | {"turn_deg": turn_deg(facts["unique_r2"], words, r2)}
     return Fits(
-        null_basis=split.null,
+        null_basis=head.null,
         weight=crossed.whole.weight,
         bias=crossed.whole.bias,
-        **_image_scores(images, crossed, split.null),
+        **_image_scores(images, crossed, head.null),
         axes=axes[0],
         chance_weight=weight,
         chance_constant=constant,
         rank=axes[1],
         r2=r2,
-        facts=facts | ({"turn_deg": turn_deg(facts["unique_r2"], words, r2)} if facts else {}),
+        facts=facts,
     )
 
 
@@ -169,35 +165,30 @@ def _image_scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> di
     removed = crossed.map(lambda affine: subspace_translator(affine, basis).astype(np.float32))
     is_deg, energy, cosine = np.empty((3, len(images.manifest)))
     total = np.zeros(len(basis))
-
-    def shards() -> Any:
-        return iterate_whole(images.features, "features", images.shards, images.manifest)
-
+    shards = partial(iterate_whole, images.features, "features", images.shards, images.manifest)
     for image_id, features in shards():
         removal = Removal(crossed(features, image_id), removed(features, image_id))
         is_deg[image_id] = removal.image_score()
         energy[image_id] = null_energy(features, basis)
         total += features.sum(axis=0, dtype=np.float64)
-    mean_null = basis @ (basis.T @ total) / len(is_deg)
+    mean = basis @ (basis.T @ total) / len(is_deg)
     for image_id, features in shards():
-        cosine[image_id] = alignment(features, basis, mean_null)
-    arrays = is_deg, energy, mean_null, cosine
-    return dict(zip(("is_deg", "null_energy", "mean_null", "alignment"), arrays, strict=True))
+        cosine[image_id] = alignment(features, basis, mean)
+    return {"is_deg": is_deg, "null_energy": energy, "mean_null": mean, "alignment": cosine}
 
 
 def cached_fit(
     folder: Path,
     images: Paired,
     made_of: dict[str, Any],
-    head: Callable[[], SplitHead],
-    find_words: FindWords,
+    parts: Callable[[], Parts],
     settings: Settings,
     cache: Path,
     threads: int,
 ) -> Fits:
     """The result of fit(), cached in a file whose name is a hash of all inputs.
 
-    `made_of` stands for `head` and `find_words` in this hash.
+    folder: the results of the images. `made_of` stands for `parts` in this hash.
     """
     inputs = {
         "images": [fingerprint(str(folder)), str(images.features), str(images.embeddings)],
@@ -211,14 +202,13 @@ def cached_fit(
     if path.is_file():
         try:
             tensors, made = read_tensors(path, ARRAYS)
-            numbers = {name: made.parsed(name, kind) for name, kind in NUMBERS.items()}
-            return Fits(**numbers | tensors)
+            return Fits(**tensors | {name: made.parsed(name, NUMBERS[name]) for name in NUMBERS})
         except InputError as error:
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
     # The matrices are small: on shared cores, several BLAS threads are slower than one.
     with threadpool_limits(1):
-        fits = fit(images, head, find_words, settings, cache, threads)
+        fits = fit(images, parts, settings, cache, threads)
     arrays, numbers = ({n: getattr(fits, n) for n in names} for names in (ARRAYS, NUMBERS))
     write_tensors(path, arrays, provenance(["scipy"], **numbers))
     seconds = time.perf_counter() - started

@@ -5,6 +5,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from singflow.figures.style import COLOURS, STYLE
-from singflow.photo.analysis import Analysis, KnownScores, Reach, Steered
-from singflow.photo.facts import SCORES, Fact, facts_of, select
+from singflow.photo.analysis import Analysis, Reach, Steered
+from singflow.photo.facts import SCORES, facts_of, select
 from singflow.photo.towers import Prediction
 
 Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
@@ -64,7 +65,7 @@ def thumbnail(picture: Image.Image) -> str:
 
 
 def analysis_html(
-    analysis: Analysis, known: KnownScores | None, pictures: Sequence[Picture]
+    analysis: Analysis, known: dict[str, np.ndarray], pictures: Sequence[Picture]
 ) -> tuple[str, str]:
     """The HTML of scores and verdict, and the HTML of the texts that null removal moves.
 
@@ -72,17 +73,19 @@ def analysis_html(
     """
     facts, setting = facts_of(analysis), analysis.setting
     charts = []
-    if known is not None and setting.null_dim:
+    if known and setting.null_dim:
         among = {
-            "IS": ("how far null removal turns it (IS)", known.is_deg, "degrees"),
-            "null energy": ("null energy", 100 * known.null_energy, "percent"),
+            "IS": ("how far null removal turns it (IS)", known["is_deg"], "degrees"),
+            "null energy": ("null energy", 100 * known["null_energy"], "percent"),
         }
         for fact in facts:
             if fact.name in among:
                 title, scores, unit = among[fact.name]
-                value = f"this photo has {fact.value:.1f}{fact.unit}"
-                place = f"more than in {fact.percentile:.0f} % of the {setting.images}"
-                drawing, description = _histogram(scores, fact, unit), f"{title}: {value}, {place}"
+                drawing = partial(_draw_histogram, scores, fact.value or 0.0, unit)
+                description = (
+                    f"{title}: this photo has {fact.value:.1f}{fact.unit}, more than in "
+                    f"{fact.percentile:.0f} % of the {setting.images}"
+                )
                 charts.append((title, chart(drawing, description, 2.8, 1.6)))
     page = TEMPLATES.get_template("analysis.html").render(
         images=setting.images,
@@ -105,17 +108,12 @@ def analysis_html(
     )
 
 
-def _histogram(scores: np.ndarray, fact: Fact, unit: str) -> Callable[[Axes], None]:
-    """A drawing of a fact's value among the scores of known images."""
-
-    def draw(axes: Axes) -> None:
-        axes.hist(scores, bins=30, color="0.6", alpha=0.6)
-        axes.axvline(fact.value or 0.0, color=PHOTO, lw=2.5)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel(unit)
-
-    return draw
+def _draw_histogram(scores: np.ndarray, value: float, unit: str, axes: Axes) -> None:
+    """A value among the scores of known images."""
+    axes.hist(scores, bins=30, color="0.6", alpha=0.6)
+    axes.axvline(value, color=PHOTO, lw=2.5)
+    axes.set(yticks=[], xlabel=unit)
+    axes.spines["left"].set_visible(False)
 
 
 def steering_html(
@@ -124,7 +122,7 @@ def steering_html(
     now: Steered,
     before: Sequence[Prediction],
     after: Sequence[Prediction],
-    nearest: tuple[str, Image.Image] | None,
+    nearest: Sequence[Picture],
 ) -> str:
     """The HTML of a photo steered toward a text.
 
@@ -135,8 +133,7 @@ def steering_html(
     def draw_way(axes: Axes) -> None:
         axes.plot(*zip(*path, strict=True), color=INK, lw=1.2, alpha=0.6)
         axes.scatter([now.is_deg], [now.angle_deg], s=70, color=PHOTO, zorder=3)
-        axes.set_xlabel("meaning turned by (degrees)")
-        axes.set_ylabel("to the text (degrees)")
+        axes.set(xlabel="meaning turned by (degrees)", ylabel="to the text (degrees)")
 
     def draw_probabilities(axes: Axes) -> None:
         places = np.arange(len(before))
@@ -149,8 +146,7 @@ def steering_html(
         names = [prediction.name for prediction in before]
         axes.set_yticks(places, [n if len(n) < 26 else f"{n[:24]}…" for n in names])
         axes.invert_yaxis()
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("probability (percent)")
+        axes.set(xlim=(0, 100), xlabel="probability (percent)")
         axes.legend(fontsize=7, loc="lower right")
 
     angles = (
@@ -166,7 +162,7 @@ def steering_html(
         ("Where the photo goes", chart(draw_way, angles, 3.4, 2.3)),
         ("What the classifier says", chart(draw_probabilities, classes, 3.4, 2.3)),
     ]
-    near = nearest and (nearest[0], thumbnail(nearest[1]))
+    near = [(caption, thumbnail(picture)) for caption, picture in nearest if picture]
     return TEMPLATES.get_template("steering.html").render(
         way=way, now=now, top=after[0], charts=charts, near=near
     )

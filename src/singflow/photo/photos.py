@@ -51,11 +51,18 @@ class Photos:
         paths = self.manifest["path"]
         return [Neighbour(number, paths[number], angle) for number, angle in pairs if number >= 0]
 
-    def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
-        """The image, or None if its file is missing, has changed, or exceeds `max_pixels`."""
+    def pictures(self, found: list[Neighbour], max_pixels: int) -> "list[Image.Image | None]":
+        """The images of photos; none at all if their files are not available.
+
+        None stands for an image whose file is missing, has changed, or exceeds `max_pixels`.
+        """
+        shown: list[Image.Image | None] = []
         if self.root is None:
-            return None
-        try:
-            return read_unchanged(self.root, self.manifest.iloc[photo.image_id], max_pixels)
-        except InputError:
-            return None
+            return shown
+        for photo in found:
+            try:
+                row = self.manifest.iloc[photo.image_id]
+                shown.append(read_unchanged(self.root, row, max_pixels))
+            except InputError:
+                shown.append(None)
+        return shown

@@ -3,17 +3,16 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from singflow.analyses.evidence import Evidence, Words, measure
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.evidence import Evidence, measure
+from singflow.analyses.floor import SplitHead, whole_images
 from singflow.analyses.geometry import null_space
-from singflow.analyses.readout import Blocks
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, add_verdicts
-from singflow.analyses.summary import verdict_sentence as sentence
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, add_verdicts, verdict_sentence
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import read_manifest, shard_path
@@ -21,8 +20,8 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import OpenCLIPEntry
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.photo.analysis import KnownScores, Loaded, Setting
-from singflow.photo.fits import Fits, Settings, cached_fit
+from singflow.photo.analysis import Loaded, Setting
+from singflow.photo.fits import Parts, Settings, cached_fit
 from singflow.photo.photos import Photos
 from singflow.photo.study import read_texts
 from singflow.photo.texts import Texts
@@ -38,27 +37,17 @@ FITTING = TranslatorParameters.model_validate({})
 
 
 def _setting(
-    classifier: Classifier,
-    space: Space,
-    source: str,
-    basis: np.ndarray,
-    r2: float | None,
-    images: int,
-    verdict: tuple[str, str],
+    classifier: Classifier, space: Space, null_dim: int, r2: float | None, **facts: Any
 ) -> Setting:
     quality = "unknown" if r2 is None else "good" if r2 >= SUMMARY.min_r2 else "weak"
     return Setting(
         model=classifier.name,
         space=space.name,
-        source=source,
         rank_rule="exact",
-        null_dim=basis.shape[1],
+        null_dim=null_dim,
         validation_r2=r2,
         translator=quality,
-        images=f"reference's {images} images",
-        n_images=images,
-        verdict=verdict[0],
-        said=verdict[1],
+        **facts,
     )
 
 
@@ -89,9 +78,10 @@ def read_reference(
     }
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
 
-        def find_words(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
+        def parts() -> Parts:
+            head = SplitHead.split(classifier.head, _null_basis(classifier))
             found = measure(
-                blocks,
+                partial(whole_images, images, head),
                 *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
                 lambdas=settings.lambdas,
                 margin=EVIDENCE.margin,
@@ -99,54 +89,48 @@ def read_reference(
                 confidence=SUMMARY.confidence,
                 seed=settings.seed,
             )
-            return found.words, found.facts
+            return head, found.words, found.facts
 
         of_classes, embedded = pool.submit(texts.of_classes, names), pool.submit(texts.embed, asked)
-        fits = cached_fit(
-            folder,
-            images,
-            made_of,
-            lambda: SplitHead.split(classifier.head, _null_basis(classifier)),
-            find_words,
-            settings,
-            cache,
-            threads,
-        )
+        fits = cached_fit(folder, images, made_of, parts, settings, cache, threads)
         embedded.result()
         class_texts, class_embeddings = of_classes.result()
-    verdict = _verdict(fits, classifier, embeddings)
-    source = f"fitted on the {n} images of {folder}"
-    return Loaded(
-        classifier,
-        texts,
-        _setting(classifier, space, source, fits.null_basis, fits.r2, n, verdict),
-        class_texts,
-        class_embeddings,
-        fits.null_basis,
-        fits.translator,
-        [],
-        class_embeddings[:0],
-        KnownScores(fits.is_deg, fits.null_energy),
-        fits,
-        Photos(manifest, embeddings, shards, None),
-        frozenset(manifest["sha256"]),
-    )
-
-
-def _verdict(fits: Fits, classifier: Classifier, embeddings: Path) -> tuple[str, str]:
-    """The verdict on a model by a reference, as in a study, and the verdict as a sentence."""
-    leak, made = classifier.entry.kept is not None, read_tensors(shard_path(embeddings, 0), [])[1]
+    leak, null_dim = classifier.entry.kept is not None, fits.null_basis.shape[1]
+    made = read_tensors(shard_path(embeddings, 0), [])[1]
     row = fits.facts | {
         "model": classifier.name,
         "marks": "",
-        "null_dim": fits.null_basis.shape[1],
+        "null_dim": null_dim,
         "validation_r2": fits.r2,
         "in_sample": False,
         "known_zero": not leak and made.get("classifier_sha256") == classifier.weights_sha256,
         "known_leak": leak,
     }
     add_verdicts([row], SUMMARY.confidence)
-    return row["verdict"], sentence(row)
+    setting = _setting(
+        classifier,
+        space,
+        null_dim,
+        fits.r2,
+        source=f"fitted on the {n} images of {folder}",
+        images=f"reference's {n} images",
+        n_images=n,
+        verdict=row["verdict"],
+        said=verdict_sentence(row),
+    )
+    return Loaded(
+        classifier,
+        texts,
+        setting,
+        class_texts,
+        class_embeddings,
+        fits.null_basis,
+        fits.translator,
+        known={"is_deg": fits.is_deg, "null_energy": fits.null_energy},
+        fits=fits,
+        photos=Photos(manifest, embeddings, shards, None),
+        training=frozenset(manifest["sha256"]),
+    )
 
 
 def _texts(folder: Path, embeddings: Path, classifier: Classifier, space: Space) -> Texts:
@@ -162,23 +146,13 @@ def read_translator(path: Path, classifier: Classifier, space: Space) -> Loaded:
     """A model and a space, with the translator of a file and without known images."""
     translator = Translator.load(path)
     check_pair(path, translator, classifier, space)
-    basis = _null_basis(classifier)
-    r2 = read_tensors(path, [])[1].get("validation_r2")
-    verdict = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    r2 = None if r2 is None else float(r2)
-    setting = _setting(classifier, space, str(path), basis, r2, 0, verdict)
-    class_texts, embeddings = space.texts.of_classes(classifier.class_names)
-    return Loaded(
-        classifier,
-        space.texts,
-        setting,
-        class_texts,
-        embeddings,
-        basis,
-        translator,
-        [],
-        embeddings[:0],
-    )
+    basis, r2 = _null_basis(classifier), read_tensors(path, [])[1].get("validation_r2")
+    null_dim, unknown = basis.shape[1], {"images": "reference's 0 images", "n_images": 0}
+    verdict, said = ("", "") if null_dim else (EMPTY, NO_NULL_SPACE)
+    facts = unknown | {"source": str(path), "verdict": verdict, "said": said}
+    setting = _setting(classifier, space, null_dim, None if r2 is None else float(r2), **facts)
+    of_classes = space.texts.of_classes(classifier.class_names)
+    return Loaded(classifier, space.texts, setting, *of_classes, basis, translator)
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
@@ -194,24 +168,22 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
             f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
             f"needs {shape}: name its own"
         )
-    into = made.get("space_id", made.get("space", space.name))
-    if into not in (
-        space.name,
-        space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity,
-    ):
+    into, entry = made.get("space_id", made.get("space", space.name)), space.entry
+    tower = entry.id if isinstance(entry, OpenCLIPEntry) else entry.identity
+    if into not in (space.name, tower):
         raise InputError(
             f"{path}: translates into {into}, not {space.name}: write --space with the name of its "
             "space"
         )
     weights = made.get("weights_sha256") or _study_weights(path, made)
     if weights is not None:
-        if weights != classifier.weights_sha256:
-            raise InputError(
-                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has "
-                f"({classifier.weights_sha256[:12]}): name the model that it was fitted for with "
-                "--model"
-            )
-        return
+        if weights == classifier.weights_sha256:
+            return
+        raise InputError(
+            f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has "
+            f"({classifier.weights_sha256[:12]}): name the model that it was fitted for with "
+            "--model"
+        )
     released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
     wanted = RELEASED.get(released, released)
     if wanted not in (mine, classifier.name):
@@ -240,10 +212,8 @@ def reference_shards(
             f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a "
             "finished study, or packaged"
         )
-    features, embeddings = (
-        find_shards(folder / "features", identity, weights_sha256),
-        find_shards(folder / "embeddings", space.entry.identity),
-    )
+    features = find_shards(folder / "features", identity, weights_sha256)
+    embeddings = find_shards(folder / "embeddings", space.entry.identity)
     if features is None or embeddings is None:
         raise InputError(
             f"no translator of {model} into {space.name} is at hand: {folder} has no images of "

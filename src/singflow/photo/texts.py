@@ -26,9 +26,8 @@ BATCH = 64
 
 def text_of(name: str, templates: list[str]) -> str:
     """The text of a class, or its name and the number of templates if there are several."""
-    return (
-        fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
-    )
+    one = len(templates) == 1
+    return fill(templates[0], name) if one else f"{name} ({len(templates)} templates)"
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
@@ -46,22 +45,26 @@ def stored_texts(
     label_templates: list[str],
     concept_templates: list[str],
     prompts: dict[str, str],
-) -> dict[str, np.ndarray]:
-    """Stored embeddings of a study by text, for the texts that it embedded word for word.
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Embeddings of a study by text, for the texts that it embedded word for word; texts of labels.
 
-    A mean over several templates is left out, because it is not the embedding of any text.
-    `prompts` has the text of every label, as in the manifest.
+    A mean over several templates is the embedding of no text. `prompts` has the text of every
+    label, as in the manifest.
     """
+    labels = names["labels"]
+    own = [prompts[label] != prompt_of(label) for label in labels]
+    texts = [
+        prompts[label] if is_own else text_of(label, label_templates)
+        for label, is_own in zip(labels, own, strict=True)
+    ]
     stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
     if len(concept_templates) == 1:
         filled = [fill(concept_templates[0], concept) for concept in names["concepts"]]
         stored |= dict(zip(filled, tensors["concept_embeddings"], strict=True))
-    for label, embedding in zip(names["labels"], tensors["label_embeddings"], strict=True):
-        if prompts[label] != prompt_of(label):
-            stored[prompts[label]] = embedding
-        elif len(label_templates) == 1:
-            stored[fill(label_templates[0], label)] = embedding
-    return stored
+    for text, is_own, embedding in zip(texts, own, tensors["label_embeddings"], strict=True):
+        if is_own or len(label_templates) == 1:
+            stored[text] = embedding
+    return stored, texts
 
 
 @dataclass

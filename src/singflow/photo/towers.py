@@ -53,19 +53,16 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises InputError for a file that is no image, is damaged, or exceeds `max_pixels`.
     """
-    named = f"{image}: " if isinstance(image, str | Path) else "this image: "
+    named = image if isinstance(image, str | Path) else "this image"
     try:
         if isinstance(image, str | Path):
-            return decode(read(Path(image), max_pixels), max_pixels)
-        return (
-            decode(image, max_pixels)
-            if isinstance(image, bytes)
-            else upright(image.copy(), max_pixels)
-        )
-    except OSError as error:
-        raise InputError(f"{named}{error.strerror}") from None
-    except Unusable as error:
-        raise InputError(f"{named}{error}") from None
+            image = read(Path(image), max_pixels)
+        if isinstance(image, bytes):
+            return decode(image, max_pixels)
+        return upright(image.copy(), max_pixels)
+    except (OSError, Unusable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{named}: {reason}") from None
 
 
 def pick(wanted: str) -> torch.device:
@@ -169,14 +166,13 @@ class Classifier:
         list of list of Prediction
             At most five classes for every feature, likeliest first.
         """
-        return [self._likeliest(row[None]) for row in features]
-
-    def _likeliest(self, features: np.ndarray) -> list[Prediction]:
-        """The likeliest classes of one image with features (1, d), likeliest first."""
-        logits = (features @ self.head["weight"].T + self.head["bias"])[0]
-        probabilities = scipy.special.softmax(logits.astype(np.float64))
-        order = np.argsort(-logits, kind="stable")[:LIKELIEST]
-        return [Prediction(int(i), self.class_names[i], float(probabilities[i])) for i in order]
+        found = []
+        for row in features:
+            logits = (row[None] @ self.weight.T + self.bias)[0]
+            shares = scipy.special.softmax(logits.astype(np.float64)).tolist()
+            best = np.argsort(-logits, kind="stable")[:LIKELIEST].tolist()
+            found.append([Prediction(i, self.class_names[i], shares[i]) for i in best])
+        return found
 
 
 def load_entry(entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Classifier:

@@ -32,7 +32,7 @@ def choose_renderer(
     if renderer == "unclip":
         refuse_space(space, entry)
         return "unclip"
-    reason = _hindrance(entry, pictures) if renderer == "auto" else None
+    reason = _hindrance(entry, pictures) if renderer == "auto" else ""
     if reason:
         log.info(
             "space %s: the nearest real images are shown, none are generated: %s", space, reason
@@ -41,8 +41,8 @@ def choose_renderer(
 
 
 def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
-    reason = objection(entry)
-    if reason:
+    """Why no pictures are generated; None if they are."""
+    if reason := objection(entry):
         return reason
     try:
         find_generator(pictures)
@@ -50,11 +50,9 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
         return str(error)
     import torch
 
-    return (
-        None
-        if torch.cuda.is_available()
-        else "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
-    )
+    if torch.cuda.is_available():
+        return None
+    return "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
 
 
 def find_generator(pictures: Pictures) -> Path:
@@ -87,20 +85,14 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
 
     disable_progress_bar()
     logging.set_verbosity_error()
-    kinds = {
-        name: parameter.annotation
-        for name, parameter in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()
-    }
     parts = {
-        name: _load_part(kind, folder / name, device, dtype)
-        for name, kind in kinds.items()
+        name: _load_part(parameter.annotation, folder / name, device, dtype)
+        for name, parameter in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()
         if name not in ("image_encoder", "feature_extractor")
     }
     tokenizer, text = parts["tokenizer"], parts["text_encoder"].config
-    found, needed = (
-        (len(tokenizer), tokenizer.model_max_length),
-        (text.vocab_size, text.max_position_embeddings),
-    )
+    found = len(tokenizer), tokenizer.model_max_length
+    needed = text.vocab_size, text.max_position_embeddings
     # A tokenizer without its files is built all the same, with its special tokens alone.
     if found != needed:
         raise InputError(
@@ -179,12 +171,12 @@ class UnCLIP:
         generator = torch.Generator().manual_seed(seed)
         small, large = pipe.decoder.config.sample_size, pipe.super_res_first.config.sample_size
         noise = torch.randn(1, pipe.decoder.config.in_channels, large, large, generator=generator)
+        start = noise[..., :small, :small] * pipe.decoder_scheduler.init_noise_sigma
+        enlarged = noise * pipe.super_res_scheduler.init_noise_sigma
         ((picture,),) = pipe(
             image_embeddings=vector[None].to(like),
-            decoder_latents=(
-                noise[..., :small, :small] * pipe.decoder_scheduler.init_noise_sigma
-            ).to(like),
-            super_res_latents=(noise * pipe.super_res_scheduler.init_noise_sigma).to(like),
+            decoder_latents=start.to(like),
+            super_res_latents=enlarged.to(like),
             decoder_num_inference_steps=self.pictures.decoder_steps,
             super_res_num_inference_steps=self.pictures.super_res_steps,
             decoder_guidance_scale=self.pictures.guidance,

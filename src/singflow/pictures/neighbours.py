@@ -33,11 +33,10 @@ class Neighbours:
 
 def first_copies(sha256: pd.Series) -> np.ndarray:
     """For each image, the first image_id with the same hash: copies of a file are one image."""
-    first: dict[str, int] = {}
-    return np.array(
-        [first.setdefault(digest, position) for position, digest in enumerate(sha256)],
-        dtype=np.int64,
-    )
+    codes, unique = pd.factorize(sha256)
+    first = np.full(len(unique), -1)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first[codes]
 
 
 def nearest(
@@ -50,13 +49,7 @@ def nearest(
     margin for rounding, and angles in float64 decide. Memory does not grow with the number of
     images.
     """
-    best = pd.DataFrame(
-        {
-            "row": np.array([], dtype=np.int64),
-            "image_id": np.array([], dtype=np.int64),
-            "angle_deg": np.array([]),
-        }
-    )
+    best = _cut([_pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))], count)
     units = _unit(points)
     floor = np.full(len(points), -2.0, dtype=np.float32)  # cosine of the count-th nearest so far
     rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
@@ -74,13 +67,8 @@ def nearest(
                 )
             row, column = np.nonzero((cosines >= floor[rows, None] - rounding) & (cosines >= -1.5))
             angles = _angles(points, embeddings, row + start, column)
-            found.append(
-                pd.DataFrame(
-                    {"row": row + start, "image_id": image_id[column], "angle_deg": angles}
-                )
-            )
-        ranked = pd.concat(found).sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
-        best = ranked[ranked.groupby("row").cumcount() < count]
+            found.append(_pairs(row + start, image_id[column], angles))
+        best = _cut(found, count)
     return _arrays(best, len(points), count)
 
 
@@ -99,6 +87,16 @@ def _angles(
     return np.concatenate(
         [np.empty(0), *(angle_deg(points[row[part]], embeddings[column[part]]) for part in parts)]
     )
+
+
+def _pairs(row: np.ndarray, image_id: np.ndarray, angles: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"row": row, "image_id": image_id, "angle_deg": angles})
+
+
+def _cut(found: list[pd.DataFrame], count: int) -> pd.DataFrame:
+    """The `count` nearest images of each row, nearest first."""
+    ranked = pd.concat(found).sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
+    return ranked[ranked.groupby("row").cumcount() < count]
 
 
 def _arrays(best: pd.DataFrame, n: int, count: int) -> Neighbours:
@@ -122,12 +120,8 @@ class Index:
         own = content == np.arange(len(content))
         cells = max(1, round(own.sum() / CELL))
         stride = max(1, len(content) // (SAMPLE * cells))
-        sample = np.concatenate(
-            [
-                _unit(embeddings[image_id % stride == 0])
-                for image_id, embeddings in _distinct(gallery(), content)
-            ]
-        )
+        parts = (z[ids % stride == 0] for ids, z in _distinct(gallery(), content))
+        sample = np.concatenate([_unit(part) for part in parts])
         self._centres = _centres(sample, min(cells, len(sample)))
         cell = np.full(len(content), len(self._centres))
         for image_id, embeddings in _distinct(gallery(), content):
@@ -147,13 +141,7 @@ class Index:
         # Cosine of the count-th nearest so far.
         floor = np.full(len(points), -1.5, dtype=np.float32)
         rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
-        found = [
-            (
-                np.empty(0, dtype=np.int64),
-                np.empty(0, dtype=np.int64),
-                np.empty(0, dtype=np.float32),
-            )
-        ]
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         visitors, starts = self._visits(units)
         for cell, (first, end) in enumerate(pairwise(self._starts)):
             theirs = self._units[first:end]
@@ -175,11 +163,8 @@ class Index:
         near = cosine >= floor[row] - rounding
         row, kept, column = row[near], *np.unique(place[near], return_inverse=True)
         angles = _angles(points, self._units[kept], row, column)
-        ranked = pd.DataFrame(
-            {"row": row, "image_id": self._image_id[kept][column], "angle_deg": angles}
-        )
-        ranked = ranked.sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
-        return _arrays(ranked[ranked.groupby("row").cumcount() < count], len(points), count)
+        best = _cut([_pairs(row, self._image_id[kept][column], angles)], count)
+        return _arrays(best, len(points), count)
 
     def _visits(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points ordered by the cells that they probe, and the position where a cell begins."""

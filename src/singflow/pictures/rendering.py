@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,6 @@ def encode(image: Image.Image, kind: str) -> bytes:
 
 def draws(picture: Picture, seeds: list[int]) -> list[int]:
     """The seeds that a picture is drawn with: all in figure 13, the first elsewhere."""
-    if picture.embedding is None:
-        return []
     return seeds if picture.figure == "fig13" else seeds[:1]
 
 
@@ -61,7 +58,7 @@ def generate(
     Equal embeddings are drawn once. A picture without an embedding has a row without an image.
     """
     drawn: dict[tuple[bytes, int], bytes] = {}
-    wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds) or [-1]]
+    wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds)]
     for picture, seed in progress(wanted, len(wanted)):
         if picture.embedding is None:
             yield _row(picture, "unclip")
@@ -86,55 +83,32 @@ def retrieve(
     """
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
-    found = nearest(
-        points, np.array([picture.image_id for picture in reached]), gallery, content, len(seeds)
-    )
-    places = {id(picture): place for place, picture in enumerate(reached)}
+    own = np.array([picture.image_id for picture in reached])
+    found = nearest(points, own, gallery, content, len(seeds))
+    neighbours = iter(zip(found.image_id.tolist(), found.angle_deg.tolist(), strict=True))
     for picture in pictures:
-        ranks = range(len(draws(picture, seeds)))
-        if not ranks:
+        if picture.embedding is None:
             yield _row(picture, "retrieval")
-        for rank in ranks:
-            image_id, angle = (
-                int(found.image_id[places[id(picture)], rank]),
-                found.angle_deg[places[id(picture)], rank],
-            )
-            known = {"picture": photo(image_id)} if image_id >= 0 else {}
-            yield _row(
-                picture, "retrieval", draw=rank, neighbour_id=image_id, neighbour_deg=angle, **known
-            )
+            continue
+        ranked = zip(draws(picture, seeds), *next(neighbours), strict=False)
+        for rank, (_, image_id, angle) in enumerate(ranked):
+            shown = photo(image_id) if image_id >= 0 else b""
+            place = {"draw": rank, "neighbour_id": image_id, "neighbour_deg": angle}
+            yield _row(picture, "retrieval", picture=shown, **place)
 
 
 def photos(
     image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]
 ) -> Iterator[Row]:
     """Rows of the table of pictures for the images themselves."""
-    nan = float("nan")
     for image_id, label in zip(image_ids, labels, strict=True):
-        yield _row(
-            Picture("photo", image_id, label, "", "photo", "", nan, nan, nan, nan, nan, None),
-            "photo",
-            picture=photo(image_id),
-        )
+        shown = Picture("photo", image_id, label, "", "photo")
+        yield _row(shown, "photo", picture=photo(image_id))
 
 
 def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
-    row = {
-        field.name: getattr(shown, field.name)
-        for field in fields(shown)
-        if field.name != "embedding"
-    }
-    return (
-        row
-        | {
-            "renderer": renderer,
-            "draw": -1,
-            "neighbour_id": -1,
-            "neighbour_deg": np.nan,
-            "picture": b"",
-        }
-        | drawn
-    )
+    none = {"draw": -1, "neighbour_id": -1, "neighbour_deg": np.nan, "picture": b""}
+    return {**vars(shown), "renderer": renderer, **none, **drawn}
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:

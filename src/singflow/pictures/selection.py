@@ -17,6 +17,7 @@ from singflow.translators.ridge import Affine
 Translate = Callable[[np.ndarray], np.ndarray]  # features (n, d) -> embeddings (n, m)
 
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
+LINEAR = "linear"  # kind of the translator of every model
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Picture:
     label: str
     kind: str
     change: str
-    text: str
-    target_is_deg: float
-    is_deg: float
-    as_label_deg: float
-    as_text_deg: float
-    logit_change: float
-    embedding: np.ndarray | None
+    text: str = ""
+    target_is_deg: float = np.nan
+    is_deg: float = np.nan
+    as_label_deg: float = np.nan
+    as_text_deg: float = np.nan
+    logit_change: float = np.nan
+    embedding: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,41 +81,35 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
         for sha256 in manifest["sha256"]
     ]
     order = manifest[["image_id", "label"]].assign(drawn=drawn).sort_values(["drawn", "image_id"])
-    order = order.assign(turn=order.groupby("label").cumcount()).sort_values(
-        ["turn", "drawn", "image_id"]
-    )
+    order = order.assign(turn=order.groupby("label").cumcount())
+    order = order.sort_values(["turn", "drawn", "image_id"])
     return manifest.loc[order.index[:count]].reset_index(drop=True)
 
 
 def removal_pictures(
-    figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str
+    figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str = LINEAR
 ) -> list[Picture]:
     """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
     feature = subject.feature[None]
     equivalent = remove_null(feature, head.basis)
-    change = float(logit_change(head.weight, feature, equivalent)[0])
-    return _pair(
-        figure, subject, kind, translate(feature)[0], {REMOVED: (translate(equivalent)[0], change)}
-    )
+    changed = {REMOVED: (translate(equivalent)[0], _size(head, feature, equivalent))}
+    return _pair(figure, subject, translate(feature)[0], changed, kind)
 
 
 def perturbation_pictures(
-    figure: str, subject: Subject, head: SteeredHead, translate: Translate, kind: str, seed: int
+    figure: str, subject: Subject, head: SteeredHead, translate: Translate, seed: int
 ) -> list[Picture]:
     """The image, and its null, random and principal perturbations of equal norm; figure 13.
 
     See section 2 of the supplement.
     """
-    feature = subject.feature[None]
-    changes = perturb(
-        feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed
-    )[:, 0]
+    feature, image_id = subject.feature[None], np.array([subject.image_id])
+    changes = perturb(feature, image_id, head.weight, head.bias, head.basis, seed)[:, 0]
     moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
     size = logit_change(head.weight, np.repeat(feature, len(moved), axis=0), moved)
-    after = dict(
-        zip(PERTURBATIONS, zip(translate(moved), map(float, size), strict=True), strict=True)
-    )
-    return _pair(figure, subject, kind, translate(feature)[0], after)
+    after = zip(translate(moved), map(float, size), strict=True)
+    changed = dict(zip(PERTURBATIONS, after, strict=True))
+    return _pair(figure, subject, translate(feature)[0], changed)
 
 
 def steering_pictures(
@@ -122,7 +117,6 @@ def steering_pictures(
     subject: Subject,
     head: SteeredHead,
     translator: Affine,
-    kind: str,
     texts: dict[str, np.ndarray],
     targets_deg: list[float],
 ) -> list[Picture]:
@@ -131,66 +125,45 @@ def steering_pictures(
     See equations 10 to 13; figures 6 and 10. The embedding is None where the target is out of
     reach.
     """
-    feature = subject.feature[None]
-    (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})
+    feature, translated_basis = subject.feature[None], translator.weight @ head.basis
+    pictures = _pair(figure, subject, translator(feature)[0], {})
     for text, embedding in texts.items():
-        directions = null_directions(
-            feature, translator, head.basis, translator.weight @ head.basis, embedding
-        )
+        directions = null_directions(feature, translator, head.basis, translated_basis, embedding)
+        (before,) = directions.embeddings
         for target in targets_deg:
             step = directions.step(target)
-            out_of_reach = replace(
-                original,
-                change=STEERED,
-                text=text,
-                target_is_deg=target,
-                is_deg=np.nan,
-                as_label_deg=np.nan,
-                logit_change=np.nan,
-                embedding=None,
-            )
             if np.isnan(step[0]):
-                pictures.append(out_of_reach)
+                own = subject.image_id, subject.label, LINEAR
+                pictures.append(Picture(figure, *own, STEERED, text, target))
                 continue
             moved = steer(feature, directions.vectors, step)
             after = translator(moved)[0]
-            change = float(logit_change(head.weight, feature, moved)[0])
-            (_, picture) = _pair(
-                figure, subject, kind, directions.embeddings[0], {STEERED: (after, change)}
-            )
-            nearer = float(
-                angle_deg(directions.embeddings[0], embedding) - angle_deg(after, embedding)
-            )
-            pictures.append(replace(picture, text=text, target_is_deg=target, as_text_deg=nearer))
+            changed = {STEERED: (after, _size(head, feature, moved))}
+            picture = _pair(figure, subject, before, changed)[1]
+            nearer = float(angle_deg(before, embedding) - angle_deg(after, embedding))
+            toward = replace(picture, text=text, target_is_deg=target, as_text_deg=nearer)
+            pictures.append(toward)
     return pictures
+
+
+def _size(head: SteeredHead, feature: np.ndarray, moved: np.ndarray) -> float:
+    return float(logit_change(head.weight, feature, moved)[0])
 
 
 def _pair(
     figure: str,
     subject: Subject,
-    kind: str,
     original: np.ndarray,
     changed: dict[str, tuple[np.ndarray, float]],
+    kind: str = LINEAR,
 ) -> list[Picture]:
     """The original's picture, and one for each change, at the norm of the original (equation 19).
 
     changed: embedding and logit change, by the name of the change.
     """
-    before = angle_deg(original, subject.label_text)
-    first = Picture(
-        figure,
-        subject.image_id,
-        subject.label,
-        kind,
-        ORIGINAL,
-        "",
-        target_is_deg=np.nan,
-        is_deg=0.0,
-        as_label_deg=0.0,
-        as_text_deg=np.nan,
-        logit_change=0.0,
-        embedding=original,
-    )
+    before, own = angle_deg(original, subject.label_text), (subject.image_id, subject.label, kind)
+    first = Picture(figure, *own, ORIGINAL, embedding=original)
+    first = replace(first, is_deg=0.0, as_label_deg=0.0, logit_change=0.0)
     changes = [
         replace(
             first,

@@ -24,21 +24,16 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
     """
     if pictures.generator.startswith(f"{LOCAL}/"):
         return []
-    files: dict[str, list[tuple[str, ...]]] = {".": [("model_index.json",)]}
-    files |= {
-        part: [("config.json",), DIFFUSERS_WEIGHTS]
-        for part in ("decoder", "super_res_first", "super_res_last", "text_proj")
+    decoders = "decoder", "super_res_first", "super_res_last", "text_proj"
+    schedulers = "decoder_scheduler", "super_res_scheduler"
+    words = "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"
+    files: dict[str, tuple[tuple[str, ...], ...]] = {
+        ".": (("model_index.json",),),
+        **dict.fromkeys(decoders, (("config.json",), DIFFUSERS_WEIGHTS)),
+        **dict.fromkeys(schedulers, (("scheduler_config.json",),)),
+        "text_encoder": (("config.json",), TIMM_WEIGHTS),
+        "tokenizer": tuple((name,) for name in words),
     }
-    files |= {
-        part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")
-    }
-    files["text_encoder"] = [("config.json",), TIMM_WEIGHTS]
-    files["tokenizer"] = [
-        ("vocab.json",),
-        ("merges.txt",),
-        ("tokenizer_config.json",),
-        ("special_tokens_map.json",),
-    ]
     return [
         HubFile(
             pictures.generator,
@@ -53,17 +48,13 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
 def own_generator_files(pictures: Pictures) -> list[str]:
     """Sorted files of the user's own generator; none if the generator is in the hub."""
     folder = Path(pictures.generator)
-    return (
-        sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
-        if folder.parts[0] == LOCAL
-        else []
-    )
+    found = folder.rglob("*") if folder.parts[0] == LOCAL else []
+    return sorted(map(str, filter(Path.is_file, found)))
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
     """Raise InputError if the generator does not draw from a space."""
-    reason = objection(entry)
-    if reason:
+    if reason := objection(entry):
         raise InputError(
             f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or "
             "auto"
