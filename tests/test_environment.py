@@ -20,44 +20,27 @@ PINS = dict(
 
 
 EXTRAS = {
-    name: [Requirement(requirement) for requirement in named]
-    for name, named in PROJECT["optional-dependencies"].items()
+    name: list(map(Requirement, named)) for name, named in PROJECT["optional-dependencies"].items()
 }
-PRIVATE = {
-    "snakemake",
-    "dvc",
-    "diffusers",
-    "foolbox",
-    "itables",
-    "timm",
-    "open_clip_torch",
-    "sentence-transformers",
-    "gradio",
+PRIVATE = {  # used by their internals
+    *("snakemake", "dvc", "diffusers", "foolbox", "itables", "timm", "open_clip_torch"),
+    *("sentence-transformers", "gradio"),
 }
-
-
-def requirements():
-    core = [Requirement(requirement) for requirement in PROJECT["dependencies"]]
-    return [
-        requirement
-        for requirement in [
-            *core,
-            *(requirement for extra in EXTRAS.values() for requirement in extra),
-        ]
-        if requirement.name != "singflow"
-    ]
+REQUIREMENTS = [
+    requirement
+    for named in (map(Requirement, PROJECT["dependencies"]), *EXTRAS.values())
+    for requirement in named
+    if requirement.name != "singflow"
+]
+MAKEFILE, GUIDE, RECIPE = (
+    (ROOT / name).read_text() for name in ("Makefile", "docs/installation.md", "Containerfile")
+)
 
 
 def reached(extra):
     """The extra, and those that it names in turn."""
-    return {extra}.union(
-        *(
-            reached(inner)
-            for requirement in EXTRAS[extra]
-            if requirement.name == "singflow"
-            for inner in requirement.extras
-        )
-    )
+    own = [requirement for requirement in EXTRAS[extra] if requirement.name == "singflow"]
+    return {extra}.union(*(reached(inner) for requirement in own for inner in requirement.extras))
 
 
 def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
@@ -76,33 +59,22 @@ def test_conda_makes_the_environment_of_the_rules_of_the_same_python_and_the_pro
 
 
 def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():  # noqa: E501
-    assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {
-        "all",
-        "test",
-    } | reached("all")
-    assert (
-        reached("cluster") == {"cluster", "workflow", "demo"}
-        and reached("app") == {"app", "demo"}
-        and reached("demo") == {"demo"}
-    )
-    table = re.findall(
-        r"^\| (`.*?) \|",
-        (ROOT / "docs/installation.md").read_text().partition("| environment |")[0],
-        flags=re.MULTILINE,
-    )
-    assert sorted(re.findall(r"`(\w+)`", " ".join(table))) == sorted(
-        EXTRAS.keys() - {"test", "check"}
-    )
-    makefile = (ROOT / "Makefile").read_text()
-    assert re.findall(r"--editable '\.\[(.*)\]'", makefile) == ["demo", "$(EXTRAS)"]
-    made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", makefile, flags=re.MULTILINE))
+    assert reached("all") == EXTRAS.keys() - {"test", "check"}
+    assert reached("test") == {"all", "test"} | reached("all")
+    assert reached("cluster") == {"cluster", "workflow", "demo"}
+    assert (reached("app"), reached("demo")) == ({"app", "demo"}, {"demo"})
+    table = GUIDE.partition("| environment |")[0]
+    listed = " ".join(re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", listed)) == EXTRAS.keys() - {"test", "check"}
+    assert re.findall(r"--editable '\.\[(.*)\]'", MAKEFILE) == ["demo", "$(EXTRAS)"]
+    made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", MAKEFILE, flags=re.MULTILINE))
     assert made == {"workflow": "cluster", "app": "app", "test": "all,test,check"}
 
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():
     bounded = {
         requirement.name
-        for requirement in requirements()
+        for requirement in REQUIREMENTS
         if any(bound.operator == "<" for bound in requirement.specifier)
     }
     assert bounded == PRIVATE
@@ -110,53 +82,37 @@ def test_what_is_used_by_its_internals_has_an_upper_bound():
 
 def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvision():
     pins = {canonicalize_name(name): version for name, version in PINS.items()}
-    for requirement in requirements():
+    for requirement in REQUIREMENTS:
         name = canonicalize_name(requirement.name)
         if name in ("torch", "torchvision"):
-            assert (
-                name not in pins
-                and requirement.specifier
-                and "==" not in str(requirement.specifier)
-            )
+            assert name not in pins and requirement.specifier
+            assert "==" not in str(requirement.specifier)
         else:
             assert pins[name] in requirement.specifier
 
 
 def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
-    recipe = (ROOT / "Containerfile").read_text()
-    (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
-    (conda,) = [
-        entry.removeprefix("python")
-        for entry in ENVIRONMENT
-        if isinstance(entry, str) and entry.startswith("python")
-    ]
-    assert SpecifierSet(conda).contains(base)
-    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)
-    assert set(packages.split()) == {entry for entry in ENVIRONMENT if entry in ("git", "make")}
-    makefile = (ROOT / "Makefile").read_text()
-    (steps,) = re.findall(r"^RUN pip install (.*)", recipe, flags=re.MULTILINE)
-    (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", makefile)
-    assert steps == theirs.replace("--quiet --no-compile", "--no-cache-dir").replace(
-        "$(EXTRAS)", "cluster,app"
-    )
-    copied = re.findall(r"^COPY (.*) \S+$", recipe, flags=re.MULTILINE)
-    assert all((ROOT / path).exists() for names in copied for path in names.split())
-    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {
-        path for names in copied for path in names.split()
-    }
+    (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", RECIPE, flags=re.MULTILINE)
+    conda = [entry for entry in ENVIRONMENT if isinstance(entry, str)]
+    (python,) = [entry for entry in conda if entry.startswith("python")]
+    assert SpecifierSet(python.removeprefix("python")).contains(base)
+    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", RECIPE)
+    assert set(packages.split()) == {"git", "make"} & set(conda)
+    (steps,) = re.findall(r"^RUN pip install (.*)", RECIPE, flags=re.MULTILINE)
+    (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", MAKEFILE)
+    theirs = theirs.replace("--quiet --no-compile", "--no-cache-dir")
+    assert steps == theirs.replace("$(EXTRAS)", "cluster,app")
+    copied = " ".join(re.findall(r"^COPY (.*) \S+$", RECIPE, flags=re.MULTILINE)).split()
+    assert all((ROOT / path).exists() for path in copied)
+    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= set(copied)
 
 
 def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage["report"] is True and set(usage) == {
-        "mandatory-flags",
-        "software-stack-deployment",
-        "report",
-    }
-    assert (
-        set(usage["mandatory-flags"]) == {"desc", "flags"}
-        and "make workflow" in usage["mandatory-flags"]["desc"]
-    )
+    assert usage["report"] is True
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    assert "make workflow" in usage["mandatory-flags"]["desc"]
     smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
     assert usage["software-stack-deployment"] == {
         "conda": any("conda:" in text for text in smk),
@@ -167,13 +123,10 @@ def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
 
 def test_the_supported_python_is_the_makefiles():
     assert SpecifierSet(PROJECT["requires-python"]).contains("3.11")
-    assert "sys.version_info < (3, 11)" in (ROOT / "Makefile").read_text()
+    assert "sys.version_info < (3, 11)" in MAKEFILE
 
 
 def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
-    for name in FILES:
-        content = (ROOT / name).read_bytes()
-        assert (
-            not re.search(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/", content)
-            or name == "tests/test_environment.py"
-        ), name
+    named = re.compile(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/")
+    files = {name for name in FILES if named.search((ROOT / name).read_bytes())}
+    assert files <= {"tests/test_environment.py"}

@@ -11,34 +11,21 @@ import pandas as pd
 import pytest
 
 from singflow.analyses.evidence import SHARES, Words
-from tests.project import ROOT
+from tests.project import ROOT, blocks
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
 NUMBER = r"-?\d+\.?\d*"
+COMMANDS = [line for block in blocks(PAGE) for line in block.splitlines()]
 WORLD = ["features", "images", "width", "function", "noise", "leak"]
 
 
 def run(command, *more):
     program, script, *flags = command.split()
     assert (program, script) == ("python", "docs/evidence.py")
-    return subprocess.run(
-        [sys.executable, script, *flags, *more],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
-@pytest.fixture(scope="module")
-def commands():
-    return [
-        line
-        for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
-        for line in block.splitlines()
-    ]
+    command = [sys.executable, script, *flags, *more]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +36,20 @@ def program():
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, commands):
+def made(tmp_path_factory):
     """A folder in which the page's first command ran, and what it said."""
     folder = tmp_path_factory.mktemp("evidence")
     shutil.copy(ROOT / "docs/evidence/level.csv", folder)
-    return folder, run(commands[0], "--folder", folder)
+    return folder, run(COMMANDS[0], "--folder", folder)
 
 
 def test_the_page_quotes_what_its_command_prints(made):
-    printed = made[1].split("\n\n")
-    assert [re.sub(NUMBER, "#", part).strip() for part in printed] == [
-        re.sub(NUMBER, "#", table).strip() for table in TABLES
-    ]
-    for found, quoted in zip(
-        re.findall(NUMBER, made[1]), re.findall(NUMBER, "".join(TABLES)), strict=True
-    ):
-        last = 10.0 ** -len(quoted.partition(".")[2])
-        assert float(found) == pytest.approx(float(quoted), abs=1.01 * last), (
-            found,
-            quoted,
-        )  # another processor rounds otherwise
+    form = [re.sub(NUMBER, "#", part).strip() for part in made[1].split("\n\n")]
+    assert form == [re.sub(NUMBER, "#", table).strip() for table in TABLES]
+    printed, quoted = (re.findall(NUMBER, text) for text in (made[1], "".join(TABLES)))
+    for found, number in zip(printed, quoted, strict=True):
+        last = 10.0 ** -len(number.partition(".")[2])  # another processor rounds otherwise
+        assert float(found) == pytest.approx(float(number), abs=1.01 * last), (found, number)
 
 
 def test_every_figure_is_made_small_and_shown_once(made):
@@ -78,16 +59,12 @@ def test_every_figure_is_made_small_and_shown_once(made):
     assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/evidence").iterdir())
 
 
-def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(
-    tmp_path, commands
-):
-    command, draws = commands[1].rsplit(" ", 1)
+def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path):
+    (command, draws), name = COMMANDS[1].rsplit(" ", 1), "made-up n/d 4"
     assert command.endswith("--level") and (KEPT["draws"] == int(draws)).all()
-    run(command, "3", "--features", "made-up n/d 4", "--folder", tmp_path)
-    found, kept = (
-        pd.read_csv(tmp_path / "level.csv"),
-        KEPT[KEPT["features"] == "made-up n/d 4"].reset_index(drop=True),
-    )
+    run(command, "3", "--features", name, "--folder", tmp_path)
+    found = pd.read_csv(tmp_path / "level.csv")
+    kept = KEPT[KEPT["features"] == name].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[WORLD], kept[WORLD])
     null = found["leak"] == 0
     assert (found["meaning"][null] == 0).all()
@@ -100,20 +77,14 @@ def test_the_kept_table_has_every_world_and_holds_its_level(program):
     assert list(KEPT["features"].unique()) == list(program.FEATURES)
     null, leaks = KEPT[KEPT["leak"] == 0], KEPT[KEPT["leak"] > 0]
     assert set(leaks["leak"]) == set(SHARES[1:]) and (KEPT["draws"] >= 100).all()
-    assert (
-        len(null.drop_duplicates(WORLD))
-        == len(null)
-        == len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
-    )
+    worlds = len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
+    assert len(null.drop_duplicates(WORLD)) == len(null) == worlds
     assert (null["meaning"] <= 0.05).all()
-    excepted = {
-        (name, "quadratic") for name in ("animals_lite0", "made-up n/d 4", "made-up n/d 16 large")
-    }  # as the page says
+    # As the page says.
+    excepted = {"animals_lite0", "made-up n/d 4", "made-up n/d 16 large"}
     traced = null[null["trace"] > 0.1]
-    assert (
-        set(zip(traced["features"], traced["function"], strict=True)) == excepted
-        and (traced["unique_r2"] < 0.005).all()
-    )
+    assert set(traced["features"]) == excepted and set(traced["function"]) == {"quadratic"}
+    assert (traced["unique_r2"] < 0.005).all()
 
 
 def test_the_remainder_is_that_of_the_workflow(program):

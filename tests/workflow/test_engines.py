@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from singflow.artifacts.tensors import read_tensors
-from singflow.engines.code import step_files
 from singflow.engines.stages import FIRST
 from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
@@ -90,17 +89,6 @@ def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_
             if key.split(".")[0] not in {"item"} | declared
         }
         assert not missing, (name, missing)
-
-
-def test_rule_script_and_stage_have_one_name(snakemake_project):
-    folder = snakemake_project.folder
-    rules = {
-        name
-        for path in (folder / "rules").glob("*.smk")
-        for name in re.findall(r'^step\(\s*"(\w+)"', path.read_text(), flags=re.M)
-    }
-    stages = set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
-    assert rules | {FIRST} == stages == set(step_files(folder))
 
 
 COLUMNS = {
@@ -307,11 +295,6 @@ def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results
     assert "this head has no null space by rule exact" in log
     for path in (results / "logs").rglob("*.log"):
         assert "Warning" not in path.read_text(), path
-
-
-def test_a_study_of_twenty_images_alone_says_that_they_make_a_weak_translator(results):
-    text = (results / "tables/summary.txt").read_text()
-    assert "efficientnet_lite0*" in text and "* WEAK TRANSLATOR" in text
 
 
 @pytest.mark.parametrize("made_by", ["snakemake_project", "dvc_project", "published"])

@@ -5,7 +5,6 @@ The commands of docs/versions.md are run as a reader would.
 
 import csv
 import io
-import itertools
 import json
 
 import pytest
@@ -24,7 +23,7 @@ ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A study of one model with committed translators, and a queue of four settings."""
+    """A study of one model with committed translators, and a queue of two settings."""
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
     project.study(
         models=["efficientnet_lite0"],
@@ -36,7 +35,8 @@ def sweep(tmp_path_factory):
     project.commit()
     project.shell(SWEEPS[0])
     project.baseline = error(project)
-    project.shell(SWEEPS[2])
+    assert "training.width=16,64 " in SWEEPS[2]
+    project.shell(SWEEPS[2].replace("16,64", "64"))  # half of the grid
     return project
 
 
@@ -50,10 +50,10 @@ def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_fi
     shown = list(csv.DictReader(io.StringIO(sweep.shell(f"{SWEEPS[3].strip()} --csv"))))
     ran = [row for row in shown if row["Experiment"]]
     settings = {(row["training.width"], row["training.learning_rate"]) for row in ran}
-    assert len(ran) == 4 and settings == {*itertools.product(("16", "64"), ("0.001", "0.01"))}
+    assert len(ran) == 2 and settings == {("64", "0.001"), ("64", "0.01")}
     assert sweep.baseline == error(sweep) == float(shown[0][ERROR])
     errors = [float(row[ERROR]) for row in ran]
-    assert errors == sorted(errors) and len(set(errors)) == 4
+    assert errors == sorted(errors) and len(set(errors)) == 2
     for name in ("width", "learning_rate"):
         kept = f"  {name}: {ran[0][f'training.{name}']}"
         sweep.edit("params.yaml", rf"(?<=\n)  {name}: [\d.]+", kept)
