@@ -2,7 +2,7 @@
 
 Contestants take turns in one process with the same threads; every figure is a ratio of medians.
 With one thread, seconds are processor time, which other programs hardly change. Scoring runs as
-measure_null_removal runs it. It is compared with a plain batched version, a loop over images, and
+measure_controls runs it. It is compared with a plain batched version, a loop over images, and
 the machine's rate of float32 products (squares of 4,096). The scan is compared with plain PyTorch,
 and the ridge path with scikit-learn's Ridge. Memory is the peak of a process of its own, minus the
 peak of a process that only makes the inputs. The evidence is a process that runs measure_evidence,

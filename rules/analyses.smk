@@ -1,31 +1,17 @@
 step(
-    "measure_controls",
-    reads="manifest features projector translator texts names",
-    writes="controls controls_report",
-    flags="controls.dimensions controls.min_draws controls.max_draws controls.tolerance_deg seed",
-    threads=THREADS,
-)
-step(
     "measure_evidence",
     reads="manifest head classes features embeddings projector translator_report texts names",
-    writes="evidence planted_leaks own_words evidence_images",
+    writes="evidence planted_leaks own_words evidence_images head_extensions",
     flags="evidence translator.lambdas translator.folds translator.reference"
     " summary.confidence seed",
     reference=reference,
     threads=THREADS,
 )
 step(
-    "measure_head_extension",
-    reads="manifest head features embeddings projector evidence own_words",
-    writes="head_extensions",
-    flags="translator.reference summary.confidence seed",
-    reference=reference,
-    threads=THREADS,
-)
-step(
-    "measure_null_removal",
-    reads="manifest head features projector translator texts names controls evidence_images",
-    writes="scores",
+    "measure_controls",
+    reads="manifest head features projector translator texts names evidence_images",
+    writes="controls controls_report scores",
+    flags="controls.dimensions controls.min_draws controls.max_draws controls.tolerance_deg seed",
     threads=THREADS,
 )
 step(

@@ -1,5 +1,5 @@
-"""Test whether the null component tells something about an image that the logits do not tell, and
-which leaks this study could have found.
+"""Test whether the null component tells something about an image that the logits do not tell, which
+leaks this study could have found, and how many null directions a head would have to make visible.
 """
 
 from collections.abc import Iterator
@@ -11,15 +11,17 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.evidence import Evidence, measure, turn_deg
+from singflow.analyses.evidence import Evidence, Words, measure, turn_deg
 from singflow.analyses.floor import Refits, Rows, SplitHead, whole_images
 from singflow.analyses.geometry import coordinate_axes
+from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import Block
 from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate
+from singflow.translators.reference import Paired
 
 
 class Flags(Evidence, cli.PairStep):
@@ -59,13 +61,42 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
     )
 
 
+def score(
+    flags: Flags, inputs: Inputs, training: Paired, head: SplitHead, words: Words
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Floor of IS and conditional scores by image, and what is reported of refitted translators."""
+    own, columns = inputs.pairs, ("floor_is_deg", "conditional_is_deg", "conditional_as_deg")
+    ids = own.manifest["image_id"]
+    if not head.null.shape[1]:
+        nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
+        return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
+    pool = [training] if training is own else [training, own]
+    axes = coordinate_axes(
+        head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
+    )
+    sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
+    scored = rows = Rows.read(training, head, axes, words, folder, sums)
+    map_index = sums.split.map_index
+    if training is not own:
+        scored = Rows.read(own, head, axes, words, folder, None)
+        map_index = np.full(len(ids), WHOLE, np.int32)
+    penalty, r2 = validated(sums, flags)
+    refits = Refits.prepare(rows, sums, map_index, penalty, flags.lambdas, flags.threads)
+    del sums
+    texts = inputs.label_texts[inputs.label_of]
+    conditional = refits.image_scores(scored, refits.translators(), texts, conditional=True)
+    floors, spread = refits.floor(scored, draws=flags.draws, seed=flags.seed, threads=flags.threads)
+    scores = dict(zip(columns, (floors, *conditional), strict=True))
+    return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}
+
+
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
     own, training = inputs.pairs, inputs.training(flags.reference)
     pool = [training] if training is own else [training, own]
-    basis = inputs.null_basis
-    head = SplitHead.split(inputs.head, basis)
+    head = SplitHead.split(inputs.head, inputs.null_basis)
+    null_dim = head.null.shape[1]
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
@@ -85,48 +116,30 @@ def main(flags: Flags) -> None:
         confidence=flags.confidence,
         seed=flags.seed,
     )
-    n, facts = len(own.manifest), found.facts
-    label_texts = inputs.label_texts[inputs.label_of]
-    floors, spread, conditional, r2 = np.zeros(n), 0.0, tuple(np.zeros((2, n))), 0.0
-    if basis.shape[1]:
-        axes = coordinate_axes(
-            basis, lambda: chain.from_iterable(images.features_alone() for images in pool)
-        )
-        sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
-        rows = Rows.read(training, head, axes, found.words, folder, sums)
-        scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
-        map_index = sums.split.map_index if training is own else np.full(n, WHOLE, np.int32)
-        penalty, r2 = validated(sums, flags)
-        refits = Refits.prepare(rows, sums, map_index, penalty, flags.lambdas, flags.threads)
-        del sums
-        conditional = refits.image_scores(
-            scored, refits.translators(), label_texts, conditional=True
-        )
-        floors, spread = refits.floor(
-            scored, draws=flags.draws, seed=flags.seed, threads=flags.threads
-        )
+    facts, words, planted = found.facts, found.words, found.planted
+    curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence)
+    del found  # the read-outs leave room for the translators
+    scores, refitted = score(flags, inputs, training, head, words)
     turns = {
-        f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], found.words, r2)
+        f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], words, refitted["r2"])
         for end in ("", "_low", "_high")
     }
     report = {
         **facts,
-        "principal_dim": basis.shape[0] - basis.shape[1],
-        "null_dim": basis.shape[1],
-        "r2": r2,
+        "principal_dim": head.principal.shape[1],
+        "null_dim": null_dim,
         **turns,
-        "floor_is_deg": float(floors.mean()),
-        "floor_is_sd": spread,
+        **refitted,
+        "floor_is_deg": float(scores["floor_is_deg"].mean()),
         **known(inputs),
     }
-    scores = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
-    scores |= dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))
-    write_parquet(flags.path("evidence_images"), pd.DataFrame(scores))
-    write_parquet(flags.path("planted_leaks"), found.planted)
+    write_parquet(flags.path("evidence_images"), scores)
+    write_parquet(flags.path("planted_leaks"), planted)
+    write_parquet(flags.path("head_extensions"), curve)
     saved = {
         "class_embeddings": spelled["class_embeddings"],
-        "word_weights": found.words.weights,
-        "offset": found.words.offset,
+        "word_weights": words.weights,
+        "offset": words.offset,
     }
     made = provenance([], study=flags.study, space=flags.space, model=flags.model)
     write_tensors(flags.path("own_words"), saved, made)
@@ -135,6 +148,13 @@ def main(flags: Flags) -> None:
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
         report["floor_is_deg"],
+    )
+    last, fewest = curve.iloc[-1], enough(curve)
+    cli.log.info(
+        "D %.4f with %d null directions%s",
+        last["unique_r2"],
+        last["directions"],
+        "" if fewest is None else f", of which {fewest} give 90 % of it",
     )
 
 

@@ -657,13 +657,10 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
 # The scripts
 
 
-RANDOM = dict.fromkeys(COLUMNS["controls"], 0.5) | {"dimension": 1, "subspace": "random"}
-RANDOM |= {"image_id": [0, 1]}
 SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
 TESTED = dict.fromkeys(COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 MEASURED = {
     "features": (tensor_files.write_tensors, SHARD, {}),
-    "controls": (tables.write_parquet, pd.DataFrame(RANDOM)),
     "evidence_images": (tables.write_parquet, pd.DataFrame(TESTED)),
     "classes": (tensor_files.write_tensors, SPELLED, {}),
 }
@@ -676,11 +673,10 @@ SPOILT = [
     ("scan_concepts", "translator", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
     ("measure_zero_shot", "names", NAMES_OF_TEXTS | {"labels": ["a"]}),
     ("measure_zero_shot", "translator", LINEAR, CROSSED[1]),
-    ("measure_null_removal", "head", HEAD, {}),
-    ("measure_null_removal", "translator", LINEAR, CROSSED[1]),
-    ("measure_null_removal", "controls", pd.DataFrame(RANDOM | {"dimension": 2})),
-    ("measure_null_removal", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
-    ("measure_null_removal", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
+    ("measure_controls", "head", HEAD, {}),
+    ("measure_controls", "translator", LINEAR, CROSSED[1]),
+    ("measure_controls", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
+    ("measure_controls", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
     ("measure_evidence", "classes", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
     ("measure_evidence", "classes", SPELLED | NOT_FINITE, {}),
     ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
@@ -688,6 +684,7 @@ SPOILT = [
 FIT = "--folds 2 --lambdas 1 --reference None"
 FLAGS = {
     "fit_translator": f"{FIT} --kind linear --imported",
+    "measure_controls": "--min_draws 2 --max_draws 2 --tolerance_deg 1 --seed 0",
     "measure_evidence": f"{FIT} --margin 0.005 --draws 2 --confidence 0.95 --seed 0",
 }
 

@@ -1,3 +1,5 @@
+"""Controls of null removal: what is drawn, removed and scored, against projections and angles."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,20 +16,17 @@ from singflow.analyses.controls import (
     matched,
 )
 from singflow.analyses.geometry import null_space, random_basis
-from singflow.analyses.metrics import Removal, angle_deg, remove
+from singflow.analyses.metrics import Removal, angle_deg, contrast_deg, remove
 from singflow.analyses.ranking import excess_rows
 from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import Summary
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors
 from singflow.translators.ridge import Affine
 from tests.results import Results
 
 WIDTH, CLASSES, DIM = 24, 15, 7
-
-
-@pytest.fixture(scope="module")
-def head():
-    weight = np.random.default_rng(0).standard_normal((CLASSES, WIDTH))
-    return weight, null_space(weight).basis
+IDENTITY = Affine(np.eye(WIDTH), np.zeros(WIDTH))
 
 
 def projector_of(subspace, translator):
@@ -50,10 +49,10 @@ def projector_of(subspace, translator):
     ],
 )
 def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(
-    head, case, inside, dtype
+    case, inside, dtype
 ):
-    _, basis = head
     generator = np.random.default_rng(1)
+    basis = null_space(generator.standard_normal((CLASSES, WIDTH))).basis
     translator = Affine(
         generator.standard_normal((WIDTH, WIDTH)).astype(dtype),
         generator.standard_normal(WIDTH).astype(dtype),
@@ -66,30 +65,24 @@ def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space
     null = basis @ basis.T
     whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
-    again, next_draw = (
-        draw_subspace(basis, case, seed=0, draw=draw).project(translator).weight for draw in (3, 4)
+    again, other = (draw_subspace(basis, case, seed=0, draw=draw) for draw in (3, 4))
+    np.testing.assert_array_equal(
+        again.project(translator).weight, drawn.project(translator).weight
     )
-    assert np.array_equal(again, drawn.project(translator).weight)
-    assert np.allclose(again, next_draw) == case.single
+    assert np.allclose(projector_of(other, translator), projector) == case.single
     features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
     expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
-    np.testing.assert_allclose(
-        drawn.length(features), expected, rtol=1e-5 if dtype == np.float32 else 1e-12
-    )
+    digits = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(drawn.length(features), expected, rtol=digits)
     assert drawn.length(features).dtype == np.float64
 
 
 @pytest.mark.parametrize("dimension", [3, 20])
 def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimension):
-    identity = Affine(np.eye(WIDTH), np.zeros(WIDTH))
-    drawn = (
-        draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw)
-        for draw in range(600)
-    )
-    projectors = [subspace.project(identity).weight for subspace in drawn]
-    np.testing.assert_allclose(
-        np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06
-    )
+    case, nothing = Case("random", dimension, False), np.zeros((WIDTH, 0))
+    drawn = (draw_subspace(nothing, case, 0, draw) for draw in range(600))
+    mean = np.mean([subspace.project(IDENTITY).weight for subspace in drawn], axis=0)
+    np.testing.assert_allclose(mean, np.eye(WIDTH) * dimension / WIDTH, atol=0.06)
 
 
 def test_the_cases_are_the_dimensions_that_fit_and_the_null_spaces_own():
@@ -98,62 +91,45 @@ def test_the_cases_are_the_dimensions_that_fit_and_the_null_spaces_own():
         (kind, d) for kind in ("null", "random", "row") for d in (4, 8, 9)
     }
     assert [case for case in listed if case.single] == [Case("null", 9, True)]
-    assert Case("row", 5, True) in cases(20, 15, [5]) and not [
-        case for case in cases(20, 15, [8]) if case == Case("row", 8, False)
-    ]
+    assert Case("row", 5, True) in cases(20, 15, [5])
+    assert "row" not in {case.subspace for case in cases(20, 15, [8])}
     assert cases(24, 0, [4, 8]) == [] and len(empty_table()) == 0
 
 
-def test_scores_are_means_over_draws_with_their_spread():
+def test_scores_are_means_over_draws_with_their_spread_and_missing_where_nothing_was_matched():
     generator = np.random.default_rng(0)
-    original, texts = generator.standard_normal((6, DIM)), generator.standard_normal((6, DIM))
-    moved = original + 0.3 * generator.standard_normal((4, 6, DIM))
+    original, texts = generator.standard_normal((2, 6, DIM))
+    taken, same = 0.3 * generator.standard_normal((2, 4, 6, DIM))
     scores = ControlScores(6)
-    for draw in moved:
+    for plain, matching in zip(taken, same, strict=True):
         for part in (np.array([4, 0]), np.array([1, 2, 3, 5])):
-            scores.update(part, Removal(original[part], original[part] - draw[part]), texts[part])
+            scores.update(part, Removal(original[part], plain[part]), texts[part])
+            part = part[part != 1]
+            scores.update_matched(part, Removal(original[part], matching[part]), texts[part])
         scores.end_draw()
-    image = np.array([angle_deg(original, draw) for draw in moved])
-    attribute = np.array([angle_deg(original, texts) - angle_deg(draw, texts) for draw in moved])
-    table = scores.table(np.arange(6), Case("random", 5, False))
-    np.testing.assert_allclose(table["is_deg"], image.mean(axis=0))
-    np.testing.assert_allclose(table["as_deg"], attribute.mean(axis=0))
-    np.testing.assert_allclose(table["as_abs_deg"], np.abs(attribute).mean(axis=0))
-    expected = [angles.mean(axis=1).std(ddof=1) for angles in (image, attribute, np.abs(attribute))]
-    np.testing.assert_allclose(scores.spread_deg, expected)
-    assert scores.error_deg == pytest.approx(expected[0] / 2) and scores.draws == 4
-    assert table[["matched_is_deg", "matched_as_deg"]].isna().all(axis=None)
+    order = np.array([5, 4, 3, 2, 1, 0])
+    table = scores.table(order, Case("random", 5, False))
+    assert table["image_id"].tolist() == order.tolist()
+    table = table.sort_values("image_id")
 
+    def angles(removed):
+        return np.array(
+            [
+                (angle_deg(original, moved), angle_deg(original, texts) - angle_deg(moved, texts))
+                for moved in original - removed
+            ]
+        )
 
-def test_matched_scores_are_means_over_draws_and_missing_for_images_that_have_none():
-    generator = np.random.default_rng(1)
-    original, texts = generator.standard_normal((6, DIM)), generator.standard_normal((6, DIM))
-    moved, same = original + 0.3 * generator.standard_normal((2, 3, 6, DIM))
-    scores = ControlScores(6)
-    for draw, plain in zip(moved, same, strict=True):
-        for part in (np.array([4, 0]), np.array([2, 3, 5])):
-            scores.update(part, Removal(original[part], original[part] - plain[part]), texts[part])
-            scores.update_matched(
-                part, Removal(original[part], original[part] - draw[part]), texts[part]
-            )
-        scores.end_draw()
-    table = (
-        scores.table(np.array([5, 4, 3, 2, 1, 0]), Case("random", 5, False))
-        .set_index("image_id")
-        .sort_index()
-    )
-    seen = [0, 2, 3, 4, 5]
-    attribute = np.array([angle_deg(original, texts) - angle_deg(draw, texts) for draw in moved])
-    np.testing.assert_allclose(
-        table.loc[seen, "matched_is_deg"],
-        np.mean([angle_deg(original, draw) for draw in moved], axis=0)[seen],
-    )
-    np.testing.assert_allclose(table.loc[seen, "matched_as_deg"], attribute.mean(axis=0)[seen])
-    np.testing.assert_allclose(
-        table.loc[seen, "is_deg"],
-        np.mean([angle_deg(original, draw) for draw in same], axis=0)[seen],
-    )
-    assert table.loc[1, ["matched_is_deg", "matched_as_deg"]].isna().all()
+    found, matching = angles(taken), angles(same)
+    found = np.concatenate([found, np.abs(found[:, 1:])], axis=1)
+    plain = table[["is_deg", "as_deg", "as_abs_deg"]].to_numpy().T
+    np.testing.assert_allclose(plain, found.mean(axis=0))
+    spread = found.mean(axis=2).std(axis=0, ddof=1)
+    np.testing.assert_allclose(scores.spread_deg, spread)
+    assert scores.error_deg == pytest.approx(spread[0] / 2) and scores.draws == 4
+    seen, expected = table[["matched_is_deg", "matched_as_deg"]].to_numpy().T, matching.mean(axis=0)
+    expected[:, 1] = np.nan
+    np.testing.assert_allclose(seen, expected)
 
 
 @settings(max_examples=50)
@@ -167,29 +143,20 @@ def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in
     width, data, seed, dtype
 ):
     null_dim = data.draw(st.integers(1, width))
-    case = data.draw(
-        st.sampled_from(
-            [candidate for candidate in cases(width, null_dim, []) if candidate.subspace != "null"]
-        )
-    )
-    generator = np.random.default_rng(seed)
+    others = [case for case in cases(width, null_dim, []) if case.subspace != "null"]
+    case, generator = data.draw(st.sampled_from(others)), np.random.default_rng(seed)
     basis = random_basis(width, null_dim, seed, 0)
-    features = (generator.standard_normal((8, width)) * generator.uniform(0.1, 10, width)).astype(
-        dtype
-    )
+    scales = generator.uniform(0.1, 10, width)
+    features = (generator.standard_normal((8, width)) * scales).astype(dtype)
     translator = Affine(np.eye(width), generator.standard_normal(width))
     drawn = draw_subspace(basis, case, 0, 0)
     removal = remove(features, translator, drawn.project(translator))
     same = matched(removal, Subspace(basis).length(features), drawn.length(features))
     wide = features.astype(np.float64)
-    taken, norms = (
-        wide @ projector_of(drawn, Affine(np.eye(width), np.zeros(width))),
-        np.linalg.norm(wide @ basis, axis=1),
-    )
-    shares = np.vecdot(taken, taken) / np.vecdot(wide, wide)
-    digits = (
-        32 * np.finfo(dtype).eps / shares
-    )  # a part of a feature is what is left of a difference of squares
+    taken = wide @ projector_of(drawn, Affine(np.eye(width), np.zeros(width)))
+    norms = np.linalg.norm(wide @ basis, axis=1)
+    # a part of a feature is what is left of a difference of squares
+    digits = 32 * np.finfo(dtype).eps * np.vecdot(wide, wide) / np.vecdot(taken, taken)
     assert (np.abs(np.linalg.norm(same.removed, axis=1) / norms - 1) <= digits).all()
     cosines = np.vecdot(same.removed, taken) / (norms * np.linalg.norm(taken, axis=1))
     assert (np.abs(cosines - 1) <= digits).all()
@@ -221,26 +188,18 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
     spectrum = np.arange(1.0, width + 1) ** -0.7
     axes = random_basis(width, width, seed=0, draw=0)
     features = (generator.standard_normal((n, width)) * spectrum) @ axes.T
-    mean = generator.standard_normal(dim)
-    mean *= (
-        2 * np.linalg.norm(spectrum) / np.linalg.norm(mean)
-    )  # embeddings lie in a cone, as those of images do
+    mean = generator.standard_normal(dim)  # embeddings lie in a cone, as those of images do
+    mean *= 2 * np.linalg.norm(spectrum) / np.linalg.norm(mean)
     translator = Affine(generator.standard_normal((dim, width)) / np.sqrt(dim), mean)
     first = {"leading": 0, "middle": (width - null_dim) // 2, "trailing": width - null_dim}[place]
-    null = Subspace(axes[:, first : first + null_dim])
-    case, images, texts = (
-        Case("random", null_dim, False),
-        np.arange(n),
-        generator.standard_normal((n, dim)),
-    )
-    scores = ControlScores(n)
+    null, case = Subspace(axes[:, first : first + null_dim]), Case("random", null_dim, False)
+    scores, images, texts = ControlScores(n), np.arange(n), generator.standard_normal((n, dim))
     for draw in range(5):
         drawn = draw_subspace(null.basis, case, 0, draw)
         removal = remove(features, translator, drawn.project(translator))
+        same = matched(removal, null.length(features), drawn.length(features))
         scores.update(images, removal, texts)
-        scores.update_matched(
-            images, matched(removal, null.length(features), drawn.length(features)), texts
-        )
+        scores.update_matched(images, same, texts)
         scores.end_draw()
     control = scores.table(images, case).mean(numeric_only=True)
     found = remove(features, translator, null.project(translator)).image_score().mean()
@@ -250,12 +209,22 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
 
 def study(folder, basis, features, translator, labels, texts, of_folds=()):
     """Inputs of measure_controls, in two shards."""
-    results, fold = Results(folder, shards=2), np.arange(len(features)) % max(1, len(of_folds))
-    results.manifest(label=labels, fold=fold, split=np.where(fold, "train", "validation"))
+    results, n = Results(folder, shards=2), len(features)
+    fold = np.arange(n) % max(1, len(of_folds))
+    results.manifest(
+        label=labels, class_index=5, fold=fold, split=np.where(fold, "train", "validation")
+    )
     results.rows("features", features.astype(np.float32))
     results.tensors("projector", null_basis=basis)
+    generator = np.random.default_rng(5)
+    weight = generator.standard_normal((CLASSES, WIDTH)) @ (np.eye(WIDTH) - basis @ basis.T)
+    head = {"weight": weight.astype(np.float32), "bias": generator.standard_normal(CLASSES)}
+    results.tensors("head", {"class_names": "null"}, **head)
     results.translator(translator, of_folds)
     results.texts({"labels": sorted(set(labels))}, label_embeddings=texts.astype(np.float32))
+    names = ["floor_is_deg", "conditional_is_deg", "conditional_as_deg"]
+    evidence = pd.DataFrame(generator.uniform(size=(n, 3)), columns=names)
+    write_parquet(results.path("evidence_images"), evidence.rename_axis("image_id").reset_index())
     return results
 
 
@@ -276,47 +245,30 @@ def planted(strength_null, strength_row, n=200, seed=0):
     generator = np.random.default_rng(seed)
     basis = null_space(generator.standard_normal((CLASSES, WIDTH))).basis
     null = basis @ basis.T
-    mixing = generator.standard_normal((DIM, WIDTH)) @ (
-        strength_null * null + strength_row * (np.eye(WIDTH) - null)
-    )
-    features = generator.standard_normal((n, WIDTH))
-    labels = np.array([f"label {i % 8}" for i in range(n)])
-    return (
-        basis,
-        features,
-        Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32)),
-        labels,
-        generator.standard_normal((8, DIM)),
-    )
+    strengths = strength_null * null + strength_row * (np.eye(WIDTH) - null)
+    mixing = generator.standard_normal((DIM, WIDTH)) @ strengths
+    translator = Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32))
+    features, labels = generator.standard_normal((n, WIDTH)), [f"label {i % 8}" for i in range(n)]
+    return basis, features, translator, np.array(labels), generator.standard_normal((8, DIM))
 
 
 def excess(basis, features, translator, labels, texts):
     """The row of tables/controls.csv, computed here instead of by the scripts."""
-    original = features @ translator.weight.T
-    targets = texts[np.unique(labels, return_inverse=True)[1]]
+    original, images = features @ translator.weight.T, np.arange(len(features))
+    label = np.unique(labels, return_inverse=True)[1]
     tables, report = [], []
     for case in cases(WIDTH, basis.shape[1], []):
         scores = ControlScores(len(features))
         for draw in range(1 if case.single else 12):
             removed = draw_subspace(basis, case, 0, draw).project(translator)(features)
-            scores.update(np.arange(len(features)), Removal(original, removed), targets)
+            scores.update(images, Removal(original, removed), texts[label])
             scores.end_draw()
-        tables.append(scores.table(np.arange(len(features)), case))
-        spread = dict(
-            zip(["is_deg_spread", "_", "as_abs_deg_spread"], scores.spread_deg, strict=True)
-        )
-        report.append(
-            {
-                "subspace": case.subspace,
-                "dimension": case.dimension,
-                "draws": scores.draws,
-                "stable": True,
-                **spread,
-            }
-        )
-    sample = Sample(np.unique(labels, return_inverse=True)[1])
+        tables.append(scores.table(images, case))
+        spread = {"is_deg_spread": scores.spread_deg[0], "as_abs_deg_spread": scores.spread_deg[2]}
+        of_case = {"subspace": case.subspace, "dimension": case.dimension, "draws": scores.draws}
+        report.append(of_case | {"stable": True} | spread)
     (row,) = excess_rows(
-        pd.concat(tables), report, basis.shape[1], sample, Summary(resamples=300), seed=0
+        pd.concat(tables), report, basis.shape[1], Sample(label), Summary(resamples=300), seed=0
     )
     return row
 
@@ -349,12 +301,9 @@ def test_drawing_goes_on_until_the_mean_is_stable_and_says_when_it_never_was(tmp
     by_case = {(case["subspace"], case["dimension"]): case for case in report["cases"]}
     assert set(by_case) == {(kind, d) for kind in ("null", "random", "row") for d in (2, 9)}
     assert all(case["stable"] == (case["is_error_deg"] <= 1.5) for case in report["cases"])
-    assert all(case["draws"] >= 3 or case["dimension"] == 9 for case in report["cases"])
-    assert by_case["null", 9]["draws"] == 1 and {case["draws"] for case in report["cases"]} - {
-        1,
-        3,
-        30,
-    }
+    draws = {case: found["draws"] for case, found in by_case.items()}
+    assert draws.pop(("null", 9)) == 1 and min(draws.values()) >= 3
+    assert set(draws.values()) - {3, 30}, "some stop between the least and the most"
     assert set(table.groupby(["subspace", "dimension"]).size()) == {40}
     again, _ = measure(results, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
     pd.testing.assert_frame_equal(table, again)
@@ -366,76 +315,88 @@ def test_the_whole_null_space_gives_the_scores_of_null_removal(tmp_path):
     basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
     results = study(tmp_path, basis, features, translator, labels, texts)
     table, _ = measure(results, draws=(2, 2))
-    before = features @ translator.weight.T
-    after = (features - features @ basis @ basis.T) @ translator.weight.T
-    mine = table[(table["subspace"] == "null")].sort_values("image_id")
-    np.testing.assert_allclose(mine["is_deg"], angle_deg(before, after), atol=1e-3)
-    targets = texts[np.unique(labels, return_inverse=True)[1]]
-    np.testing.assert_allclose(
-        mine["as_deg"], angle_deg(before, targets) - angle_deg(after, targets), atol=1e-3
+    scores, evidence = results.read("scores"), results.read("evidence_images")
+    before, after = (
+        rows @ translator.weight.T for rows in (features, features - features @ basis @ basis.T)
     )
+    label = np.unique(labels, return_inverse=True)[1]
+    own = texts[label]
+    expected = {
+        "is_deg": angle_deg(before, after),
+        "as_deg": angle_deg(before, own) - angle_deg(after, own),
+    }
+    other = {
+        "angle_original_deg": angle_deg(before, own),
+        "angle_equivalent_deg": angle_deg(after, own),
+        "as_contrast_deg": contrast_deg(Removal(before, before - after), texts, label),
+        "null_energy": ((features @ basis) ** 2).sum(axis=1) / (features**2).sum(axis=1),
+        "logit_change": np.zeros(30),
+    }
+    whole = table[table["subspace"] == "null"].sort_values("image_id")
+    for found, columns in ((whole, expected), (scores, expected | other)):
+        for name, values in columns.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-3, err_msg=name)
+    random = table[table["subspace"] == "random"].set_index("image_id")
+    for name in ("is_deg", "as_deg"):
+        np.testing.assert_array_equal(scores[f"control_{name}"], random[name])
+        np.testing.assert_array_equal(scores[f"matched_{name}"], random[f"matched_{name}"])
+    pd.testing.assert_frame_equal(scores[evidence.columns], evidence)
+    head, _ = read_tensors(results.path("head"), ["weight", "bias"])
+    logits = features.astype(np.float32) @ head["weight"].T + head["bias"]
+    assert scores["predicted_index"].tolist() == logits.argmax(axis=1).tolist()
+    assert scores["label"].tolist() == labels.tolist() and set(scores["class_index"]) == {5}
+    assert set(scores["fold"]) == {-1}
 
 
 def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(
     tmp_path,
 ):
     basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
-    generator = np.random.default_rng(1)
-    factors = generator.uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
+    factors = np.random.default_rng(1).uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
     of_folds = [
         Affine(factor * translator.weight, np.full(DIM, number, np.float32))
         for number, factor in enumerate(factors)
     ]
     results = study(tmp_path, basis, features, translator, labels, texts, of_folds)
     table, report = measure(results, draws=(3, 3))
-    targets = texts[np.unique(labels, return_inverse=True)[1]]
+    own = texts[np.unique(labels, return_inverse=True)[1]]
 
     def translated(rows):
         return np.stack([of_folds[image % 3](row[None])[0] for image, row in enumerate(rows)])
 
     def scores(removed):
         before, after = translated(features), translated(features - removed)
-        return np.array(
-            [angle_deg(before, after), angle_deg(before, targets) - angle_deg(after, targets)]
-        )
+        return np.array([angle_deg(before, after), angle_deg(before, own) - angle_deg(after, own)])
 
     null_norm = np.linalg.norm(features @ basis, axis=1, keepdims=True)
-    assert {(case["subspace"], case["draws"]) for case in report["cases"]} == {
-        ("null", 1),
-        ("random", 3),
-        ("row", 3),
-    }
-    for kind, mine in table.groupby("subspace"):
-        drawn = [
-            draw_subspace(basis, Case(kind, 9, kind == "null"), 0, draw)
-            for draw in range(1 if kind == "null" else 3)
-        ]
+    draws = {"null": 1, "random": 3, "row": 3}
+    assert {case["subspace"]: case["draws"] for case in report["cases"]} == draws
+    for kind, mine in table.sort_values("image_id").groupby("subspace"):
+        case = Case(kind, 9, kind == "null")
         taken = [
-            subspace.project(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for subspace in drawn
+            draw_subspace(basis, case, 0, draw).project(IDENTITY)(features)
+            for draw in range(draws[kind])
         ]
-        same = [
-            null_norm / np.linalg.norm(component, axis=1, keepdims=True) * component
-            for component in taken
-        ]
-        found = (
-            mine.sort_values("image_id")[["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]]
-            .to_numpy()
-            .T
+        same = [part * null_norm / np.linalg.norm(part, axis=1, keepdims=True) for part in taken]
+        expected = np.mean([scores(part) for part in taken], axis=0)
+        np.testing.assert_allclose(mine[["is_deg", "as_deg"]].T, expected, atol=1e-3)
+        expected = np.mean([scores(part) for part in same], axis=0) * (
+            np.nan if kind == "null" else 1
         )
-        np.testing.assert_allclose(
-            found[:2], np.mean([scores(component) for component in taken], axis=0), atol=1e-3
-        )
-        if kind == "null":
-            assert np.isnan(found[2:]).all()
-        else:
-            np.testing.assert_allclose(
-                found[2:], np.mean([scores(component) for component in same], axis=0), atol=1e-3
-            )
+        matching = mine[["matched_is_deg", "matched_as_deg"]].T
+        np.testing.assert_allclose(matching, expected, atol=1e-3)
+    removed = results.read("scores")
+    assert removed["fold"].tolist() == [image % 3 for image in range(30)]
+    expected = scores(features @ basis @ basis.T)
+    np.testing.assert_allclose(removed[["is_deg", "as_deg"]].T, expected, atol=1e-3)
 
 
-def test_a_head_without_null_space_has_no_controls(tmp_path):
+def test_a_head_without_null_space_has_no_controls_and_loses_nothing(tmp_path):
     _, *rest = planted(1.0, 1.0, n=30)
-    table, report = measure(study(tmp_path, np.zeros((WIDTH, 0)), *rest), dimensions=[2])
+    results = study(tmp_path, np.zeros((WIDTH, 0)), *rest)
+    table, report = measure(results, dimensions=[2])
     assert len(table) == 0 and report["cases"] == []
-    scores = ["is_deg", "as_deg", "as_abs_deg", "matched_is_deg", "matched_as_deg"]
-    assert list(table.columns) == ["image_id", "subspace", "dimension", *scores]
+    names = ["is_deg", "as_deg", "as_abs_deg", "matched_is_deg", "matched_as_deg"]
+    assert list(table.columns) == ["image_id", "subspace", "dimension", *names]
+    nothing = ["is_deg", "as_deg", "control_is_deg", "control_as_deg", "matched_is_deg"]
+    assert not results.read("scores")[nothing].any(axis=None)

@@ -1,12 +1,14 @@
 """The head extension against scikit-learn on rows with more columns, and on planted null spaces."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.evidence import FoldVariance, Words, jackknife, remainders
+from singflow.analyses.evidence import FoldVariance, Measurement, Words, jackknife, remainders
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.head_extension import enough, head_extension
@@ -27,9 +29,8 @@ def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, nois
     b = own + 0.5 * a @ generator.standard_normal((rank, null_dim)) / np.sqrt(rank)
     told = np.linalg.qr(generator.standard_normal((null_dim, contents)))[0]
     into = np.linalg.qr(generator.standard_normal((dim, contents)))[0]
-    z = a @ generator.standard_normal((rank, dim)) / np.sqrt(
-        rank * dim
-    ) + content * own @ told @ into.T / np.sqrt(contents)
+    z = a @ generator.standard_normal((rank, dim)) / np.sqrt(rank * dim)
+    z += content * own @ told @ into.T / np.sqrt(contents)
     b = np.hstack([b, 10 * a[:, :copies] + 0.3 * generator.standard_normal((n, copies))])
     z += noise * generator.standard_normal((n, dim)) / np.sqrt(dim)
     return Block(a, b, a @ generator.standard_normal((rank, 4)), z, generator.permutation(n) % 4)
@@ -39,14 +40,11 @@ def curve_of(images, penalties=(0.01, 0.01), kernels=True):
     def blocks():
         return [images]
 
-    readouts = read_out(blocks, remainders(Words.fit(blocks, None)), 0, kernels)
-    return head_extension(
-        readouts,
-        FoldVariance(blocks),
-        penalties,
-        min(images.null.shape[1], images.embeddings.shape[1]),
-        0.9,
-    )
+    words = Words.fit(blocks, None)
+    readouts = read_out(blocks, remainders(words), 0, kernels)
+    facts = {"lambdas": dict(zip(("without_null", "with_null"), penalties, strict=True))}
+    measured = Measurement(facts, pd.DataFrame(), words, readouts, FoldVariance(blocks))
+    return head_extension(measured, min(images.null.shape[1], images.embeddings.shape[1]), 0.9)
 
 
 def flexible(images):
@@ -56,18 +54,13 @@ def flexible(images):
     units = np.hstack([a, np.full((len(a), 1), OFFSET)])
     length = np.linalg.norm(units, axis=1)
     theta = np.arccos(np.clip(units @ units.T / np.outer(length, length), -1, 1))
-    kernels = [
-        a @ a.T,
-        np.outer(length, length) * (np.sin(theta) + (np.pi - theta) * np.cos(theta)),
-    ]
-    for temperature in TEMPERATURES:
-        odds = np.exp(images.logits / temperature)
-        roots = np.sqrt(odds / odds.sum(axis=1, keepdims=True))
-        kernels.append(roots @ roots.T)
+    relu = np.outer(length, length) * (np.sin(theta) + (np.pi - theta) * np.cos(theta))
+    odds = [np.exp(images.logits / temperature) for temperature in TEMPERATURES]
+    roots = [np.sqrt(o / o.sum(axis=1, keepdims=True)) for o in odds]
+    kernels = [a @ a.T, relu, *(root @ root.T for root in roots)]
     centre = np.eye(len(a)) - 1 / len(a)
-    values, vectors = np.linalg.eigh(
-        sum(k * len(a) / np.trace(k) for k in (centre @ kernel @ centre for kernel in kernels))
-    )
+    kernels = [centre @ kernel @ centre for kernel in kernels]
+    values, vectors = np.linalg.eigh(sum(k * len(a) / np.trace(k) for k in kernels))
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
@@ -88,28 +81,24 @@ def slow(images, penalties, without=None):
         def scale(rows, made=made):
             return ((rows[made] - rows[made].mean(axis=0)) ** 2).sum(axis=1).mean()
 
-        def error(rows, alpha, made=made, judged=judged):
-            return (
-                (
-                    Ridge(alpha=alpha, solver="svd").fit(rows[made], z[made]).predict(rows[judged])
-                    - z[judged]
-                )
-                ** 2
-            ).sum()
+        def ridge(rows, alpha, target=z, made=made):
+            return Ridge(alpha=alpha, solver="svd").fit(rows[made], target[made])
+
+        def error(rows, alpha, judged=judged, ridge=ridge):
+            return ((ridge(rows, alpha).predict(rows[judged]) - z[judged]) ** 2).sum()
 
         both = np.hstack([x, b])
         alpha = penalties[1] * scale(both)
-        slope = Ridge(alpha=alpha, solver="svd").fit(x[made], b[made])
+        slope = ridge(x, alpha, b)
         left = b[made] - slope.predict(x[made])
         scatter = left.T @ left + alpha * (slope.coef_ @ slope.coef_.T + np.eye(b.shape[1]))
         values, vectors = np.linalg.eigh(scatter)
-        hidden = Ridge(alpha=alpha, solver="svd").fit(both[made], z[made]).coef_[:, x.shape[1] :]
+        hidden = ridge(both, alpha).coef_[:, x.shape[1] :]
         _, _, right = np.linalg.svd(hidden @ (vectors * np.sqrt(values)) @ vectors.T)
         directions = np.linalg.qr((vectors / np.sqrt(values)) @ vectors.T @ right.T)[0]
         plain = error(x, penalties[0] * scale(x))
-        gains[1:] += [
-            plain - error(np.hstack([x, b @ directions[:, :q]]), alpha) for q in range(1, 1 + most)
-        ]
+        shown = [np.hstack([x, b @ directions[:, :q]]) for q in range(1, 1 + most)]
+        gains[1:] += [plain - error(rows, alpha) for rows in shown]
         total += ((z[judged] - z[made].mean(axis=0)) ** 2).sum()
     return gains / total
 
@@ -119,33 +108,28 @@ def slow(images, penalties, without=None):
 def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and_directions(
     rank, null_dim, dim, penalties
 ):
-    images = planted(
-        7, 0.5, n=60, rank=rank, null_dim=null_dim, dim=dim, contents=min(null_dim, dim, 3)
-    )
+    contents = min(null_dim, dim, 3)
+    images = planted(7, 0.5, n=60, rank=rank, null_dim=null_dim, dim=dim, contents=contents)
     curve = curve_of(images, penalties)
     expected = slow(images, penalties)
     assert curve["directions"].tolist() == list(range(len(expected)))
     np.testing.assert_allclose(curve["unique_r2"], expected, atol=1e-7)
-    without = np.array([slow(images, penalties, fold) for fold in range(4)])
-    for place, row in curve.iterrows():
-        interval = jackknife(expected[place], without[:, place], 0.9)
-        assert (row["unique_r2_low"], row["unique_r2_high"]) == pytest.approx(
-            (interval.low, interval.high), abs=1e-6
-        )
+    without = np.array([slow(images, penalties, fold) for fold in range(4)]).T
+    intervals = [jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
+    for end in ("low", "high"):
+        ends = [getattr(interval, end) for interval in intervals]
+        np.testing.assert_allclose(curve[f"unique_r2_{end}"], ends, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("contents", "null_dim"), [(1, 7), (3, 7), (3, 4)]
-)  # more and fewer than the embedding has dimensions
+# more and fewer null coordinates than the embedding has dimensions
+@pytest.mark.parametrize(("contents", "null_dim"), [(1, 7), (3, 7), (3, 4)])
 def test_content_of_rank_3_saturates_the_curve_at_3(contents, null_dim):
     for seed in range(3):
         curve = curve_of(planted(seed, 0.7, null_dim=null_dim, contents=contents))
-        gain, all_of_them = curve["unique_r2"].to_numpy(), curve["unique_r2"].iloc[-1]
-        assert enough(curve) == contents and all_of_them > 0.1
-        assert (np.diff(gain[: contents + 1]) > 0.1 * all_of_them).all(), (
-            "every direction with content is seen to add"
-        )
-        assert (gain[contents:] <= gain[contents] + 0.03 * all_of_them).all()
+        gain, whole = curve["unique_r2"].to_numpy(), curve["unique_r2"].iloc[-1]
+        assert enough(curve) == contents and whole > 0.1
+        assert (np.diff(gain[: contents + 1]) > 0.1 * whole).all(), "every direction adds"
+        assert (gain[contents:] <= gain[contents] + 0.03 * whole).all()
 
 
 def test_the_form_of_sums_gives_the_curve_of_kernels_but_for_the_draw_of_features():
@@ -166,22 +150,10 @@ def test_without_content_no_number_of_directions_adds_anything_on_average():
 
 def test_two_folds_give_no_interval_and_a_silent_null_part_no_direction():
     images = planted(0, 0.5)
-    two = curve_of(
-        Block(images.principal, images.null, images.logits, images.embeddings, images.fold % 2)
-    )
-    assert (
-        two[["unique_r2_low", "unique_r2_high"]].isna().all().all()
-        and two["unique_r2"].iloc[-1] > 0.1
-    )
-    silent = curve_of(
-        Block(
-            images.principal,
-            np.full_like(images.null, 7.0),
-            images.logits,
-            images.embeddings,
-            images.fold,
-        )
-    )
+    two = curve_of(replace(images, fold=images.fold % 2))
+    assert two[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
+    assert two["unique_r2"].iloc[-1] > 0.1
+    silent = curve_of(replace(images, null=np.full_like(images.null, 7.0)))
     assert (silent["unique_r2"] == 0).all() and enough(silent) is None
 
 
@@ -239,8 +211,8 @@ def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added
     } <= set(table)
 
 
-def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_path):
-    generator, n, views = np.random.default_rng(0), 24, 2
+def test_the_step_measures_its_own_test_and_the_figure_has_the_same_bytes_twice(tmp_path):
+    generator, n, views, dim = np.random.default_rng(0), 24, 2, 4
     fold = np.arange(n) % 4
     heads = {
         "timm/wide": generator.standard_normal((5, 12)),
@@ -250,10 +222,12 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
     features = {
         model: generator.standard_normal((n * views, 12)).astype(np.float32) for model in heads
     }
-    embeddings = (features["timm/wide"] @ generator.standard_normal((12, 4))).astype(np.float32)
+    embeddings = (features["timm/wide"] @ generator.standard_normal((12, dim))).astype(np.float32)
+    told = {"margin": 0.005, "draws": 2, "lambdas": [0.1, 0.3], "folds": 4, "confidence": 0.9}
     for attempt in "ab":
-        results = Results(tmp_path / attempt, shards=2)
+        results = Results(tmp_path / attempt / "study", shards=2)
         results.manifest(label="x", split="train", fold=fold)
+        results.texts({"labels": ["x"]}, label_embeddings=np.ones((1, dim), np.float32))
         models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
         write_table(results.path("tables/models.csv"), models)
         for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
@@ -261,32 +235,29 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
             for model, rows in features.items():
                 results.of(model).shard("features", shard, rows[part], image[part], view[part])
         for model, weight in heads.items():
-            own, basis = results.of(model), null_space(weight).basis
-            lambdas = {"without_null": 0.1, "with_null": 0.3} if basis.size else None
-            write_json(own.path("evidence"), {"lambdas": lambdas})
-            own.tensors(
-                "own_words",
-                class_embeddings=np.zeros((0, 4), np.float32),
-                word_weights=np.zeros(5),
-                offset=embeddings.mean(axis=0).astype(float),
-            )
+            own, basis, bias = results.of(model), null_space(weight).basis, np.zeros(len(weight))
+            unnamed = np.zeros((0, dim), np.float32)
+            own.tensors("classes", class_embeddings=unnamed, other_embeddings=unnamed)
             own.tensors("projector", null_basis=basis)
-            own.tensors("head", weight=weight, bias=np.zeros(len(weight)))
-            own.run("measure_head_extension", reference=None, confidence=0.9, seed=0)
-            written = own.read("head_extensions")
+            own.tensors("head", weight=weight, bias=bias)
+            report = {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.2}]}
+            write_json(own.path("translator_report"), report)
+            own.run("measure_evidence", **told, reference=None, seed=0)
+            written, evidence = own.read("head_extensions"), own.read("evidence")
             assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
             if basis.size:
-                block = SplitHead(weight, np.zeros(len(weight)), complement(basis), basis).block(
-                    features[model][view == 0], embeddings[view == 0], fold
-                )
-                pd.testing.assert_frame_equal(written, curve_of(block, (0.1, 0.3)), atol=1e-6)
+                head = SplitHead(weight, bias, complement(basis), basis)
+                block = head.block(features[model][view == 0], embeddings[view == 0], fold)
+                penalties = [evidence["lambdas"][name] for name in ("without_null", "with_null")]
+                expected = curve_of(block, penalties)
+                pd.testing.assert_frame_equal(written, expected, atol=1e-6)
             else:
-                assert written["directions"].tolist() == [0]
-                assert written["unique_r2"].tolist() == [0]
+                assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
+                assert evidence["unique_r2"] is evidence["lambdas"] is None
         results.run("plot_head_extensions", models=list(heads))
     table = results.read("tables/head_extensions.csv")
     assert table["model"].tolist() == list(heads)
-    assert table["directions_90"].isna().tolist() == [False, True]
+    assert table["directions_90"].isna().tolist()[1:] == [True]
     assert written_by(tmp_path / "a") == written_by(tmp_path / "b")
 
 
@@ -306,34 +277,25 @@ def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_re
             for name, table in tables.items()
         ]
     )
-    models.loc[models["model"] == names[5], ["unique_r2", "unique_r2_low", "unique_r2_high"]] = (
-        0.001,
-        -0.01,
-        0.01,
-    )
+    of_d = ["unique_r2", "unique_r2_low", "unique_r2_high"]
+    models.loc[models["model"] == names[5], of_d] = 0.001, -0.01, 0.01
     rows = plot_head_extensions.tabulate(curves, models)
     figure = plot_head_extensions.draw(curves, rows, models)
     figure.canvas.draw()
     for part, (space, tables) in zip(figure.subfigs, curves.items(), strict=True):
         drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
         assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 16
-        hollow = [line.get_markerfacecolor() == "white" for line in drawn]
-        assert [name for name, is_open in zip(tables, hollow, strict=True) if is_open] == [
-            *names[: 2 * (space == "t")],
-            names[5],
-        ]
-        for line, table, open_ in zip(drawn, tables.values(), hollow, strict=True):
+        is_open = [line.get_markerfacecolor() == "white" for line in drawn]
+        expected = {*names[: 2 * (space == "t")], names[5]}
+        assert {name for name, open_ in zip(tables, is_open, strict=True) if open_} == expected
+        for line, table, open_ in zip(drawn, tables.values(), is_open, strict=True):
             assert line.get_markevery() == [len(table) - 1 if open_ else enough(table)]
             np.testing.assert_allclose(line.get_ydata(), 100 * table["unique_r2"])
         texts = [text.get_text() for text in part.legends[0].get_texts()]
-        said = (
-            f"D 10.00 % [9.00, 11.00], 90 % of it with {enough(tables[names[3]])} of 768 directions"
-        )
-        assert texts[3] == f"a_classifier_3 (weak translator): {said}" and texts[5].endswith(
-            "[-1.00, 1.00], not beyond chance"
-        )
+        said = f"90 % of it with {enough(tables[names[3]])} of 768 directions"
+        assert texts[3] == f"a_classifier_3 (weak translator): D 10.00 % [9.00, 11.00], {said}"
+        assert texts[5].endswith("[-1.00, 1.00], not beyond chance")
         if space == "t":
-            assert texts[0].endswith(": no null space") and texts[1].endswith(
-                "D -10.00 % [-11.00, -9.00], not beyond chance"
-            )
+            assert texts[0].endswith(": no null space")
+            assert texts[1].endswith("D -10.00 % [-11.00, -9.00], not beyond chance")
     plt.close(figure)

@@ -176,17 +176,27 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     np.testing.assert_allclose(errors[:, 0], np.array(by_fold)[:, chosen[0]], rtol=1e-9)
 
 
-def test_errors_that_are_not_wanted_change_none_that_are():
+@pytest.mark.parametrize("form", ["kernels", "sums"])
+def test_what_is_not_wanted_and_targets_that_are_left_out_change_nothing(form):
     block = planted()
     both = Targets(
         lambda part, _: np.hstack([part.embeddings, part.embeddings[:, :2] ** 2]),
         np.kron(np.eye(2), np.ones((5, 1)))[:7],
         np.ones(2),
     )
-    sums = Sums(parts(block), both, Features.draw(parts(block), 0, 64))
-    whole = sums.errors(PLAIN, (0, 3), [0.1, 10.0])
-    some = sums.errors(PLAIN, (0, 3), [0.1, 10.0], np.array([[True, False], [False, True]]))
+    features = Features.draw(parts(block), 0, 64)
+    readouts, alone = (
+        Kernels(parts(block), targets)
+        if form == "kernels"
+        else Sums(parts(block), targets, features)
+        for targets in (both, embeddings(block))
+    )
+    whole = readouts.errors(PLAIN, (0, 3), [0.1, 10.0])
+    some = readouts.errors(PLAIN, (0, 3), [0.1, 10.0], np.array([[True, False], [False, True]]))
     np.testing.assert_allclose(some[:, [0, 1], [0, 1]], whole[:, [0, 1], [0, 1]], rtol=1e-9)
+    first = readouts.first()
+    np.testing.assert_allclose(first.errors(PLAIN, (0, 3), [0.1, 10.0]), whole[..., :1], rtol=1e-9)
+    np.testing.assert_allclose(first.nested((0, 3), 0.3), alone.nested((0, 3), 0.3), rtol=1e-9)
 
 
 @pytest.mark.parametrize("form", ["kernels", "sums"])

@@ -40,18 +40,12 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     """
     texts, rng = texts_of() if texts is None else texts, np.random.default_rng(seed)
     a = rng.standard_normal((n, r))
-    b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0) + 0.7 * rng.standard_normal(
-        (n, k)
-    )
+    b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0)
+    b += 0.7 * rng.standard_normal((n, k))
     logits = 3.0 * a @ rng.standard_normal((r, len(texts))) / np.sqrt(r)
-    spoken = own_words(logits, texts)[1]
-    size = noise * rng.uniform(0.5, 1.5, (n, 1))
-    z = (
-        spoken
-        + size * rng.standard_normal(spoken.shape)
-        + leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
-        + 0.3
-    )
+    z = own_words(logits, texts)[1] + 0.3
+    z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
+    z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
     return Block(a, b, logits, z, np.arange(n) % 5)
 
 
@@ -63,25 +57,27 @@ def parts(block, size=70):
     )
 
 
+def facts_of(block, texts=None, others=None):
+    return measure(parts(block), texts_of() if texts is None else texts, others, **OPTIONS).facts
+
+
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
     texts, logits = texts_of(30), np.random.default_rng(1).standard_normal((4, 30))
     spoken = own_words(logits, texts)
-    np.testing.assert_allclose([np.linalg.norm(rows, axis=1) for rows in spoken], 1.0)
+    np.testing.assert_allclose(np.linalg.norm(spoken, axis=2), 1.0)
     for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, 30))):
-        for row, mine in enumerate(logits):
-            weights = np.exp(mine / temperature) / np.exp(mine / temperature).sum()
-            weights[np.argsort(weights)[: 30 - top]] = 0.0
-            wanted = weights @ texts
-            np.testing.assert_allclose(
-                spoken[place][row], wanted / np.linalg.norm(wanted), atol=1e-12
-            )
+        weights = scipy.special.softmax(logits / temperature, axis=1)
+        weights[weights < np.sort(weights)[:, [30 - top]]] = 0.0
+        wanted = weights @ texts
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        np.testing.assert_allclose(spoken[place], wanted, atol=1e-12)
     np.testing.assert_array_equal(spoken[4], texts[logits.argmax(1)])
 
 
 def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     block, texts = planted(), texts_of()
     words = Words.fit(parts(block), texts)
-    spoken = np.stack(own_words(block.logits, texts))
+    spoken = own_words(block.logits, texts)
     centred = spoken - spoken.mean(axis=1, keepdims=True)
     z = block.embeddings - block.embeddings.mean(0)
     weights = np.linalg.lstsq(centred.reshape(5, -1).T, z.ravel(), rcond=None)[0]
@@ -94,37 +90,29 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
 
 
 def test_what_own_words_explain_wholly_leaves_nothing():
-    texts = texts_of()
-    block = planted(noise=0.0, texts=texts)
-    found = measure(parts(block), texts, None, **OPTIONS).facts
+    found = facts_of(planted(noise=0.0))
     assert found["r2_words"] == pytest.approx(1.0)
     assert found["unique_r2"] == pytest.approx(0.0, abs=1e-9)
     assert found["blind_unique_r2"] is None
 
 
 def test_a_null_component_that_tells_nothing_shows_nothing_and_a_leak_is_found_with_its_size():
-    texts = texts_of()
-    nothing = [
-        measure(parts(planted(seed=seed)), texts, None, **OPTIONS).facts for seed in range(8)
-    ]
+    nothing = [facts_of(planted(seed=seed)) for seed in range(8)]
     assert all(facts["p"] > 0.05 for facts in nothing)
     assert sum(facts["unique_r2_low"] > 1e-6 for facts in nothing) <= 1
     assert np.mean([facts["unique_r2"] for facts in nothing]) == pytest.approx(0.0, abs=0.002)
     for leak in (0.4, 0.8):
         block = planted(leak=leak, n=600)
-        found = measure(parts(block), texts, None, **OPTIONS).facts
-        assert found["p"] < 0.001
-        truth = (
-            leak**2 * 0.49 * 8 / np.var(block.embeddings, axis=0).sum()
-        )  # of variance that a cannot tell, if all could be decoded
-        assert 0.5 * truth < found["unique_r2"] < 1.1 * truth
+        found, variance = facts_of(block), np.var(block.embeddings, axis=0).sum()
+        # the share of variance that a cannot tell, if all could be decoded
+        truth = leak**2 * 0.49 * 8 / variance
+        assert found["p"] < 0.001 and 0.5 * truth < found["unique_r2"] < 1.1 * truth
         assert found["unique_r2_low"] < found["unique_r2"] < found["unique_r2_high"]
 
 
 def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
     texts, block = texts_of(), planted(leak=0.3, n=120)
-    found = measure(parts(block), texts, None, **OPTIONS).facts
-    words = Words.fit(parts(block), texts)
+    found, words = facts_of(block), Words.fit(parts(block), texts)
     y, z, fold = words.remainder(block), block.embeddings, block.fold
     kernels = Kernels(parts(block), remainders(words))._kernels
 
@@ -133,52 +121,42 @@ def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
         centre = np.eye(train.sum()) - 1 / train.sum()
         inner = centre @ kernel[np.ix_(train, train)] @ centre
         outer = (kernel[np.ix_(test, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
-        model = KernelRidge(
-            alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed"
-        ).fit(inner, y[train] - y[train].mean(0))
-        return ((model.predict(outer) + y[train].mean(0) - y[test]) ** 2).sum()
+        ridge = KernelRidge(alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed")
+        ridge.fit(inner, y[train] - y[train].mean(0))
+        return ((ridge.predict(outer) + y[train].mean(0) - y[test]) ** 2).sum()
 
     def spread(left_out, judge):
         return ((z[fold == judge] - z[~np.isin(fold, left_out)].mean(0)) ** 2).sum()
 
-    best = [
-        min(
-            LAMBDAS,
-            key=lambda penalty, kernel=kernel: sum(
-                error(kernel, [j], j, penalty) for j in range(5)
-            ),
-        )
-        for kernel in kernels
-    ]
+    def chosen(kernel):
+        return min(LAMBDAS, key=lambda x: sum(error(kernel, [j], j, x) for j in range(5)))
+
+    best = [chosen(kernel) for kernel in kernels]
     assert list(found["lambdas"].values()) == best
-    gain = sum(
-        error(kernels[0], [j], j, best[0]) - error(kernels[1], [j], j, best[1]) for j in range(5)
-    )
-    d = gain / sum(spread([j], j) for j in range(5))
+
+    def gain(left_out, judge):
+        plain, full = map(error, kernels, [left_out] * 2, [judge] * 2, best)
+        return plain - full
+
+    d = sum(gain([j], j) for j in range(5)) / sum(spread([j], j) for j in range(5))
     without = np.zeros((5, 2))
     for i, j in combinations(range(5), 2):
         for out, judge in ((i, j), (j, i)):
-            without[out] += (
-                error(kernels[0], [i, j], judge, best[0])
-                - error(kernels[1], [i, j], judge, best[1]),
-                spread([i, j], judge),
-            )
+            without[out] += gain([i, j], judge), spread([i, j], judge)
+    without = without[:, 0] / without[:, 1]
     assert found["unique_r2"] == pytest.approx(d, abs=1e-6)
-    np.testing.assert_allclose(found["unique_r2_without"], without[:, 0] / without[:, 1], atol=1e-6)
-    error_of_d = np.sqrt(16 / 5 * np.var(without[:, 0] / without[:, 1], ddof=1))
-    assert found["unique_r2_low"] == pytest.approx(
-        d - scipy.stats.t.ppf(0.975, 4) * error_of_d, abs=1e-6
-    )
+    np.testing.assert_allclose(found["unique_r2_without"], without, atol=1e-6)
+    error_of_d = np.sqrt(16 / 5 * np.var(without, ddof=1))
+    low = d - scipy.stats.t.ppf(0.975, 4) * error_of_d
+    assert found["unique_r2_low"] == pytest.approx(low, abs=1e-6)
     assert found["p"] == pytest.approx(scipy.stats.t.sf((d - 0.005) / error_of_d, 4), abs=1e-6)
 
 
 def test_both_forms_of_the_test_agree():
-    texts, block = texts_of(), planted(leak=0.3)
-    targets, spread = remainders(Words.fit(parts(block), texts)), FoldVariance(parts(block))
-    forms = (
-        Kernels(parts(block), targets),
-        Sums(parts(block), targets, Features.draw(parts(block), 0, 1)),
-    )
+    block = planted(leak=0.3)
+    targets, spread = remainders(Words.fit(parts(block), texts_of())), FoldVariance(parts(block))
+    few = Features.draw(parts(block), 0, 1)
+    forms = Kernels(parts(block), targets), Sums(parts(block), targets, few)
     kernels, sums = (
         unique_r2(form, targets.variance, spread, LAMBDAS, 0.95)[0][0] for form in forms
     )
@@ -189,39 +167,32 @@ def test_both_forms_of_the_test_agree():
 
 def test_the_blind_check_is_d_of_own_words_in_other_words():
     texts, others, block = texts_of(), texts_of(seed=1), planted()
-    found = measure(parts(block), texts, others, **OPTIONS)
-    words = Words.fit(parts(block), texts)
-    spelled = replace(block, embeddings=replace(words, texts=others).spoken(block.logits))
-    alone = measure(parts(spelled), texts, None, **OPTIONS).facts
-    assert found.facts["blind_unique_r2"] == pytest.approx(alone["unique_r2"], rel=0.02)
+    words = replace(Words.fit(parts(block), texts), texts=others)
+    spelled = replace(block, embeddings=words.spoken(block.logits))
+    blind, alone = facts_of(block, texts, others)["blind_unique_r2"], facts_of(spelled)["unique_r2"]
+    assert blind == pytest.approx(alone, rel=0.02)
 
 
 def test_planted_leaks_have_their_share_and_the_remainders_noise_in_blocks_of_any_size():
-    texts, block = texts_of(), planted(n=400)
-    words = Words.fit(parts(block), texts)
-    planted_leaks = Planted.draw(parts(block), words, Scale.of(parts(block)), 6, 0)
-    _, draws, width = planted_leaks.directions.shape
-    whole = planted_leaks.columns(block, 0)
-    np.testing.assert_allclose(
-        np.concatenate(
-            [planted_leaks.columns(part, 33 * at) for at, part in enumerate(parts(block, 33)())]
-        ),
-        whole,
-    )
+    block = planted(n=400)
+    words = Words.fit(parts(block), texts_of())
+    leaks = Planted.draw(parts(block), words, Scale.of(parts(block)), 6, 0)
+    _, draws, width = leaks.directions.shape
+    whole = leaks.columns(block, 0)
+    pieces = [leaks.columns(part, 33 * at) for at, part in enumerate(parts(block, 33)())]
+    np.testing.assert_allclose(np.concatenate(pieces), whole)
     noise, leak, both = np.moveaxis(whole.reshape(400, draws, 3, width), 2, 0)
     np.testing.assert_allclose(noise + leak, both)
-    rest = words.remainder(block)
-    assert np.var(noise, axis=0).sum(axis=1) == pytest.approx(
-        np.full(draws, (rest**2).sum() / 400), rel=0.15
-    )
-    assert (leak**2).mean(axis=0).sum(axis=1) == pytest.approx(np.ones(draws))
-    sizes = planted_leaks.sizes**2
+    rest = (words.remainder(block) ** 2).sum() / 400
+    np.testing.assert_allclose(np.var(noise, axis=0).sum(axis=1), rest, rtol=0.15)
+    np.testing.assert_allclose((leak**2).mean(axis=0).sum(axis=1), 1)
+    sizes = leaks.sizes**2
     np.testing.assert_allclose(sizes / (words.variance + sizes), SHARES)
-    targets = planted_leaks.groups.reshape(draws, 3, width, draws, len(SHARES))
+    targets = leaks.groups.reshape(draws, 3, width, draws, len(SHARES))
     for draw, share in ((0, 2), (3, 3)):
-        size = planted_leaks.sizes[share]
-        errors = (whole**2).sum(axis=0) @ planted_leaks.groups[:, draw * len(SHARES) + share]
-        assert errors == pytest.approx(((noise[:, draw] + size * leak[:, draw]) ** 2).sum())
+        errors = (whole**2).sum(axis=0) @ leaks.groups[:, draw * len(SHARES) + share]
+        moved = noise[:, draw] + leaks.sizes[share] * leak[:, draw]
+        assert errors == pytest.approx((moved**2).sum())
         assert not targets[draw - 1, :, :, draw, share].any()
 
 
@@ -230,37 +201,27 @@ def test_the_smallest_leak_is_that_from_which_on_nine_of_ten_are_found():
     assert detectable(table) == 0.01
     table.loc[10:11, "unique_r2_low"] = -0.1  # 8 of 10 at 1 %
     assert detectable(table) == 0.03
-    table.loc[30:31, "unique_r2_low"] = (
-        0.0  # and at 10 %: what is found below it counts for nothing
-    )
+    table.loc[30:31, "unique_r2_low"] = 0.0  # and at 10 %: what is found below does not count
     assert detectable(table) is None
 
 
-def test_no_number_is_made_of_too_few_images():
-    texts = texts_of()
+def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
     for n in (2, 3):
-        block = planted(n=n)
-        found = measure(parts(block), texts, None, **OPTIONS)
-        assert found.facts["unique_r2_low"] is None
-        assert found.facts["detectable"] is None
-    assert measure(parts(planted(n=2)), texts, None, **OPTIONS).facts["unique_r2"] is None
-
-
-def test_a_head_without_null_space_has_no_d():
+        found = facts_of(planted(n=n))
+        assert found["unique_r2_low"] is found["detectable"] is None
     block = planted()
-    whole = replace(block, null=block.null[:, :0])
-    assert measure(parts(whole), texts_of(), None, **OPTIONS).facts["unique_r2"] is None
+    for none in (planted(n=2), replace(block, null=block.null[:, :0])):
+        found = measure(parts(none), texts_of(), None, **OPTIONS)
+        assert found.facts["unique_r2"] is found.facts["lambdas"] is None
+        assert not len(found.planted) and found.readouts is None
 
 
 def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
     rng, inside = np.random.default_rng(0), 0
     for _ in range(400):
         values = rng.standard_normal((5, 40)) + 1.0
-        found = jackknife(
-            float(values.mean()),
-            [float(np.delete(values, fold, axis=0).mean()) for fold in range(5)],
-            0.95,
-        )
+        without = [np.delete(values, fold, axis=0).mean() for fold in range(5)]
+        found = jackknife(values.mean(), without, 0.95)
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
     assert jackknife(1.0, [1.0, 1.0], 0.95).low is None
@@ -270,9 +231,8 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
 
 def test_the_turn_is_the_angle_of_that_share_of_the_variance():
     words = Words(None, np.zeros(5), np.zeros(2), 0.0, 0.7, np.array([0.3**0.5, 0.0]), 100)
-    assert turn_deg(0.05, words, 0.31) == pytest.approx(
-        np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
-    )
+    turn = np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
+    assert turn_deg(0.05, words, 0.31) == pytest.approx(turn)
     assert turn_deg(-0.01, words, 0.31) == 0.0
     assert turn_deg(None, words, 0.31) is None
 

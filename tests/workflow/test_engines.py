@@ -355,10 +355,7 @@ WITH_EFFECT = [
 
 @pytest.mark.parametrize(
     ("edits", "steps"),
-    [
-        (WITHOUT_EFFECT, []),
-        (WITH_EFFECT, ["render_pictures", "scan_concepts", "measure_null_removal"]),
-    ],
+    [(WITHOUT_EFFECT, []), (WITH_EFFECT, ["render_pictures", "scan_concepts", "measure_controls"])],
 )
 def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(projects, edits, steps):
     for project in projects:

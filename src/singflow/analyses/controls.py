@@ -53,7 +53,7 @@ class Controls(Removals):
     )
 
 
-SUBSPACES = ["null", "random", "row"]
+SCORES = ["is_deg", "as_deg", "as_abs_deg", "matched_is_deg", "matched_as_deg"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,12 @@ def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
     Cases are sorted by dimension. Dimensions above null_dim are left out, and row subspaces that
     are larger than the row space. A head without null space has no cases.
     """
-    wanted = sorted({d for d in dimensions if d < null_dim} | ({null_dim} if null_dim else set()))
     room = {"null": null_dim, "random": width, "row": width - null_dim}
     return [
-        Case(kind, d, kind != "random" and d == room[kind])
-        for d in wanted
-        for kind in SUBSPACES
-        if d <= room[kind]
+        Case(kind, d, kind != "random" and d == most)
+        for d in sorted({d for d in (*dimensions, null_dim) if 0 < d <= null_dim})
+        for kind, most in room.items()
+        if d <= most
     ]
 
 
@@ -96,11 +95,9 @@ class Subspace:
     def project(self, translator: Affine) -> Affine:
         """The translator's share of the subspace: T P with its projector P, bias 0, float64."""
         within = subspace_translator(translator, self.basis)
-        return (
-            Affine(translator.weight.astype(np.float64) - within.weight, within.bias)
-            if self.complement
-            else within
-        )
+        if not self.complement:
+            return within
+        return Affine(translator.weight.astype(np.float64) - within.weight, within.bias)
 
     def length(self, features: np.ndarray) -> np.ndarray:
         """Norms ||P f|| of the parts of features (n, d) in the subspace: (n,) float64."""
@@ -116,23 +113,18 @@ def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> S
     null_basis is (d, k) with orthonormal columns. A random subspace of more than half of the
     dimensions is drawn as the complement of a smaller one.
     """
-    width, null_dim = null_basis.shape
+    (width, null_dim), dimension = null_basis.shape, case.dimension
+    if case.single:
+        return Subspace(null_basis, complement=case.subspace == "row")
     if case.subspace == "null":
-        return Subspace(
-            null_basis
-            if case.single
-            else null_basis @ random_basis(null_dim, case.dimension, seed, draw)
-        )
+        return Subspace(null_basis @ random_basis(null_dim, dimension, seed, draw))
     if case.subspace == "row":
-        if case.single:
-            return Subspace(null_basis, complement=True)
-        drawn = np.random.default_rng([seed, draw, width, case.dimension, 1]).standard_normal(
-            (width, case.dimension)
-        )
+        generator = np.random.default_rng([seed, draw, width, dimension, 1])
+        drawn = generator.standard_normal((width, dimension))
         return Subspace(orthonormal(drawn - null_basis @ (null_basis.T @ drawn)))
-    if 2 * case.dimension > width:
-        return Subspace(random_basis(width, width - case.dimension, seed, draw), complement=True)
-    return Subspace(random_basis(width, case.dimension, seed, draw))
+    if 2 * dimension > width:
+        return Subspace(random_basis(width, width - dimension, seed, draw), complement=True)
+    return Subspace(random_basis(width, dimension, seed, draw))
 
 
 def matched(removal: Removal, wanted: np.ndarray, length: np.ndarray) -> Removal:
@@ -149,8 +141,8 @@ class ControlScores:
     """Scores of n images for one case, as sums over draws; memory holds five numbers per image."""
 
     def __init__(self, n: int) -> None:
-        self._sums = np.zeros((3, n))
-        self._matched = np.full((2, n), np.nan)
+        self._sums = np.zeros((len(SCORES), n))
+        self._sums[3:] = np.nan
         self._means: list[np.ndarray] = []
 
     def update(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
@@ -159,18 +151,16 @@ class ControlScores:
         image_id runs from 0 to n - 1. An image must be added exactly once per draw.
         """
         image_score, attribute_score = removal.image_score(), removal.attribute_score(texts)
-        self._sums[:, image_id] += image_score, attribute_score, np.abs(attribute_score)
+        self._sums[:3, image_id] += image_score, attribute_score, np.abs(attribute_score)
 
     def update_matched(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
         """Add the scores of some images after the removal that `matched` returns."""
-        before = np.nan_to_num(self._matched[:, image_id])
-        self._matched[:, image_id] = np.add(
-            before, [removal.image_score(), removal.attribute_score(texts)]
-        )
+        scores = removal.image_score(), removal.attribute_score(texts)
+        self._sums[3:, image_id] = np.nan_to_num(self._sums[3:, image_id]) + scores
 
     def end_draw(self) -> None:
         """Finish the current draw, after all images have been added."""
-        self._means.append(self._sums.mean(axis=1))
+        self._means.append(self._sums[:3].mean(axis=1))
 
     @property
     def draws(self) -> int:
@@ -193,20 +183,10 @@ class ControlScores:
 
         The columns matched_is_deg and matched_as_deg are NaN where there was no matched removal.
         """
-        matched_image, matched_attribute = self._matched[:, image_id] / max(self.draws, 1)
-        image_score, attribute_score, size = self._sums[:, image_id] / max(self.draws, 1)
-        return pd.DataFrame(
-            {
-                "image_id": image_id,
-                "subspace": case.subspace,
-                "dimension": np.int32(case.dimension),
-                "is_deg": image_score,
-                "as_deg": attribute_score,
-                "as_abs_deg": size,
-                "matched_is_deg": matched_image,
-                "matched_as_deg": matched_attribute,
-            }
-        )
+        means = self._sums[:, image_id] / max(self.draws, 1)
+        of_case = {"subspace": case.subspace, "dimension": np.int32(case.dimension)}
+        columns = {"image_id": image_id} | of_case | dict(zip(SCORES, means, strict=True))
+        return pd.DataFrame(columns)
 
 
 def empty_table() -> pd.DataFrame:

@@ -7,7 +7,7 @@ coordinates and the logits (analyses/readout.py). D is cross-fitted. It is also 
 and beside the smallest leak that the study could have found.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -34,9 +34,14 @@ from singflow.config.sections import Section
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 WORDS = len(SHARP) + 2
 SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' variance
+TINY = np.finfo(np.float64).tiny
 FOUND = 0.9  # share of the draws in which a study must find a planted leak
 # D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
 RESOLUTION = 5e-4
+UNKNOWN = (  # where there is no D
+    *("unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"),
+    "lambdas",
+)
 MOST_NOISE = 64  # columns of planted noise
 MOST_COLUMNS = 480  # of all planted leaks together, where read-outs are in the form of sums
 
@@ -58,7 +63,7 @@ class Evidence(Section):
     )
 
 
-def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
+def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Embeddings that a model's logits spell: functions of the principal coordinates alone.
 
     Parameters
@@ -70,10 +75,9 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
 
     Returns
     -------
-    list of ndarray (n, m)
-        WORDS arrays of unit vectors: means of the texts weighted by the TOP largest values of
-        softmax(logits / T) for T = 0.5, 1, 2, by all values for T = 4, and the text of the top
-        class.
+    ndarray (WORDS, n, m)
+        Unit vectors: means of the texts weighted by the TOP largest values of softmax(logits / T)
+        for T = 0.5, 1, 2, by all values for T = 4, and the text of the top class.
 
     References
     ----------
@@ -89,15 +93,9 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
     means = [
         np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP
     ]  # not yet of norm 1
-    means.append(softmax(logits, FLAT) @ texts)
-    lengths = [
-        np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        for mean in means
-    ]
-    return [
-        *(mean / length for mean, length in zip(means, lengths, strict=True)),
-        texts[logits.argmax(axis=1)],
-    ]
+    stacked = np.stack([*means, softmax(logits, FLAT) @ texts])
+    lengths = np.maximum(np.linalg.norm(stacked, axis=2, keepdims=True), TINY)
+    return np.concatenate([stacked / lengths, texts[None, logits.argmax(axis=1)]])
 
 
 @dataclass(frozen=True)
@@ -120,23 +118,17 @@ class Words:
     @classmethod
     def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "Words":
         """Fit own words to all images; without texts, only the offset."""
-        n, first, sums, products = 0, np.zeros(0), np.zeros(0), np.zeros(())
+        n, products = 0, np.zeros(())
         for block in blocks():
-            parts = np.stack(
-                [
-                    block.embeddings.astype(np.float64),
-                    *([] if texts is None else own_words(block.logits, texts)),
-                ]
-            )
+            parts = block.embeddings.astype(np.float64)[None]
+            if texts is not None:
+                parts = np.concatenate([parts, own_words(block.logits, texts)])
             if not n:
                 first, sums = parts[:, 0].copy(), np.zeros((len(parts), parts.shape[2]))
             parts -= first[:, None]
             flat = parts.reshape(len(parts), -1)
-            n, sums, products = (
-                n + parts.shape[1],
-                sums + parts.sum(axis=1),
-                products + flat @ flat.T,
-            )
+            n, products = n + parts.shape[1], products + flat @ flat.T
+            sums += parts.sum(axis=1)
         means = sums / n
         gram = products / n - means @ means.T
         weights = np.linalg.lstsq(gram[1:, 1:], gram[1:, 0], rcond=1e-12)[0]
@@ -150,18 +142,14 @@ class Words:
     def read(cls, tensors: dict[str, np.ndarray]) -> "Words":
         """Own words from evidence/<space>/<model>.safetensors; r2 and variance are NaN."""
         texts = tensors["class_embeddings"].astype(np.float64)
-        nothing = np.nan, np.nan, np.zeros(0), 0
-        return cls(
-            texts if len(texts) else None, tensors["word_weights"], tensors["offset"], *nothing
-        )
+        fitted = tensors["word_weights"], tensors["offset"]
+        return cls(texts if len(texts) else None, *fitted, np.nan, np.nan, np.zeros(0), 0)
 
     def spoken(self, logits: np.ndarray) -> np.ndarray:
         """Prediction of the embeddings by own words, for logits (n, C): (n, m)."""
         if self.texts is None:
             return np.broadcast_to(self.offset, (len(logits), len(self.offset)))
-        return self.offset + np.einsum(
-            "t,tnm->nm", self.weights, np.stack(own_words(logits, self.texts))
-        )
+        return self.offset + np.einsum("t,tnm->nm", self.weights, own_words(logits, self.texts))
 
     def remainder(self, block: Block) -> np.ndarray:
         """Embeddings minus their prediction by own words: (n, m)."""
@@ -170,9 +158,8 @@ class Words:
 
 def remainders(words: Words) -> Targets:
     """The remainder of own words as the only target."""
-    return Targets(
-        lambda block, _: words.remainder(block), np.ones((len(words.offset), 1)), np.ones(1)
-    )
+    groups = np.ones((len(words.offset), 1))
+    return Targets(lambda block, _: words.remainder(block), groups, np.ones(1))
 
 
 @dataclass(frozen=True)
@@ -180,16 +167,14 @@ class JackknifeEstimate:
     """D of one target, or a difference of two values of D, with an interval.
 
     without: estimates without fold 0, without fold 1 and so on. low, high: ends of the interval.
-    error: standard error with `freedom` degrees of freedom. low, high and error are None where the
-    folds allow no interval.
+    error: standard error. low, high and error are None where the folds allow no interval.
     """
 
     unique_r2: float
-    without: tuple[float, ...]
-    low: float | None
-    high: float | None
-    error: float | None
-    freedom: int
+    without: list[float]
+    low: float | None = None
+    high: float | None = None
+    error: float | None = None
 
     def p(self, margin: float) -> float:
         """One-sided p-value for D above a margin; 1 without an interval."""
@@ -197,7 +182,8 @@ class JackknifeEstimate:
             return 1.0
         if not self.error:
             return float(self.unique_r2 <= margin)
-        return float(scipy.special.stdtr(self.freedom, -(self.unique_r2 - margin) / self.error))
+        steps = -(self.unique_r2 - margin) / self.error
+        return float(scipy.special.stdtr(len(self.without) - 1, steps))
 
 
 def jackknife(estimate: float, without: Sequence[float], confidence: float) -> JackknifeEstimate:
@@ -206,19 +192,12 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> J
     It covers the sampling of images and the refit of the read-outs. `without` holds the estimates
     with one group left out. With fewer than three groups there is no interval.
     """
-    groups = len(without)
+    groups, estimate = len(without), float(estimate)
     if groups < 3:
-        return JackknifeEstimate(float(estimate), (), None, None, None, 0)
+        return JackknifeEstimate(estimate, [])
     error = float(np.sqrt((groups - 1) ** 2 / groups * np.var(without, ddof=1)))
     reach = float(scipy.special.stdtrit(groups - 1, (1 + confidence) / 2)) * error
-    return JackknifeEstimate(
-        float(estimate),
-        tuple(without),
-        float(estimate - reach),
-        float(estimate + reach),
-        error,
-        groups - 1,
-    )
+    return JackknifeEstimate(estimate, list(without), estimate - reach, estimate + reach, error)
 
 
 class FoldVariance:
@@ -231,11 +210,8 @@ class FoldVariance:
             for fold in np.unique(block.fold).tolist():
                 rows = z[block.fold == fold]
                 n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
-                self._sums[fold] = (
-                    n + len(rows),
-                    total + rows.sum(axis=0),
-                    square + float(np.vdot(rows, rows)),
-                )
+                square += float(np.vdot(rows, rows))
+                self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
 
     def can_leave(self, folds: int) -> bool:
         """Whether any `folds` folds can be left out so that two images remain to fit on."""
@@ -251,6 +227,29 @@ class FoldVariance:
                 for n, total, square in map(self._sums.__getitem__, left_out)
             ]
         )
+
+
+def without_folds(
+    folds: list[int],
+    spread: FoldVariance,
+    gains: Callable[[tuple[int, ...]], Iterable[np.ndarray]],
+    variance: np.ndarray,
+) -> np.ndarray:
+    """D of every target without each fold: (folds, targets); no rows where images are too few.
+
+    A fold is left out of fitting and of judging: the estimate without it is judged on the others.
+    gains: terms (folds left out, targets) of what the null coordinates gain on folds that a fit
+    leaves out.
+    """
+    if not spread.can_leave(2):
+        return np.empty((0, len(variance)))
+    sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
+    for first, second in combinations(range(len(folds)), 2):
+        left_out, without = (folds[first], folds[second]), [second, first]
+        totals[without] += spread.of(left_out)
+        for gain in gains(left_out):
+            sums[without] += gain
+    return sums / (totals[:, None] * variance)
 
 
 def unique_r2(
@@ -269,7 +268,7 @@ def unique_r2(
         Read-outs of the targets.
     variance : ndarray (targets,)
         As in Targets.
-    spread : Spread
+    spread : FoldVariance
         Squared distances of the embeddings.
     lambdas : sequence of float
         Penalties, as multiples of the mean squared distance of the features from their mean; the
@@ -281,40 +280,31 @@ def unique_r2(
 
     Returns
     -------
-    estimates : list of Estimate
+    estimates : list of JackknifeEstimate
         By target.
     chosen : ndarray of int (2, targets)
         Positions of the penalties without and with the null coordinates.
     """
-    folds, targets = readouts.folds, np.arange(len(variance))
-    intervals = np.ones(len(variance), dtype=bool) if intervals is None else intervals
+    if intervals is None:
+        intervals = np.ones(len(variance), dtype=bool)
     (plain, without_null), (full, with_null) = (
         readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL)
     )
-    total = sum(float(spread.of((fold,)).sum()) for fold in folds)
+    total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
     whole = (without_null - with_null).sum(axis=0) / (total * variance)
-    parts, totals, refits = (
-        np.zeros((len(folds), len(targets))),
-        np.zeros(len(folds)),
-        spread.can_leave(2) and len(folds) > 2,
-    )
-    for first, second in combinations(range(len(folds)), 2) if refits else []:
-        left_out = folds[first], folds[second]
-        judged = spread.of(left_out)
-        # the estimate without one of the two folds is judged on the other
-        for place, judge in ((second, 0), (first, 1)):
-            totals[place] += judged[judge]
+
+    def gains(left_out: tuple[int, ...]) -> Iterable[np.ndarray]:
         for which, chosen, sign in ((PLAIN, plain, 1.0), (WITH_NULL, full, -1.0)):
             used, at = np.unique(chosen[intervals], return_inverse=True)
-            wanted = (used[:, None] == chosen) & intervals
-            found = readouts.errors(
-                which, left_out, [lambdas[position] for position in used], wanted
-            )
-            for place, judge in ((second, 0), (first, 1)):
-                parts[place, intervals] += sign * found[judge, at, targets[intervals]]
-    without = parts / (totals[:, None] * variance) if refits else np.empty((0, len(targets)))
+            wanted, penalties = (used[:, None] == chosen) & intervals, np.asarray(lambdas)[used]
+            found = readouts.errors(which, left_out, penalties, wanted)
+            gain = np.zeros((len(left_out), len(variance)))
+            gain[:, intervals] = sign * found[:, at, np.flatnonzero(intervals)]
+            yield gain
+
+    without = without_folds(readouts.folds, spread, gains, variance)
     estimates = [
-        jackknife(float(gain), without[:, target].tolist() if intervals[target] else [], confidence)
+        jackknife(gain, without[:, target].tolist() if intervals[target] else [], confidence)
         for target, gain in enumerate(whole)
     ]
     return estimates, np.stack([plain, full])
@@ -350,32 +340,27 @@ class Planted:
 
         A draw has at most `most` columns of noise.
         """
-        n, scatter = 0, np.zeros((len(words.offset), len(words.offset)))
-        for block in blocks():
-            rest = words.remainder(block)
-            scatter, n = scatter + rest.T @ rest, n + len(rest)
-        total, square = float(np.trace(scatter)) / n, float((scatter**2).sum()) / n**2
-        width = (
-            int(np.clip(round(total**2 / square), 1, min(most, len(scatter)))) if square > 0 else 1
-        )
+        scatter = sum(rest.T @ rest for rest in map(words.remainder, blocks()))
+        total, square = float(np.trace(scatter)) / words.n, float((scatter**2).sum()) / words.n**2
+        wide = round(total**2 / square) if square > 0 else 1
+        width = int(np.clip(wide, 1, min(most, len(scatter))))
         directions = np.random.default_rng([seed, 1]).standard_normal(
             (len(scale.null), draws * width)
         )
-        squares = (
-            sum((((block.null - scale.null) @ directions) ** 2).sum(axis=0) for block in blocks())
-            / n
-        )
-        squares = squares.reshape(draws, width).sum(axis=1)
-        directions /= np.repeat(np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)), width)
+        leaks = ((block.null - scale.null) @ directions for block in blocks())
+        squares = sum((leak**2).sum(axis=0) for leak in leaks) / words.n
+        lengths = np.sqrt(np.maximum(squares.reshape(draws, width).sum(axis=1), TINY))
+        directions /= np.repeat(lengths, width)
         shares = np.array(SHARES)
         sizes = np.sqrt(shares / (1.0 - shares) * words.variance)
-        return cls(
-            sizes,
-            directions.reshape(-1, draws, width),
-            scale.null,
-            float(np.sqrt(total / width)),
-            seed,
-        )
+        noise = float(np.sqrt(total / width))
+        return cls(sizes, directions.reshape(-1, draws, width), scale.null, noise, seed)
+
+    @property
+    def targets(self) -> Targets:
+        """The leaks as targets: one for each draw and share."""
+        draws = self.directions.shape[1]
+        return Targets(self.columns, self.groups, np.tile(1.0 / (1.0 - np.array(SHARES)), draws))
 
     @property
     def groups(self) -> np.ndarray:
@@ -393,10 +378,8 @@ class Planted:
         The noise of an image does not depend on where blocks begin.
         """
         k, draws, width = self.directions.shape
-        noise = (
-            _normal(self.seed, start, len(block.fold), draws * width).reshape(-1, draws, width)
-            * self.noise
-        )
+        noise = self.noise * _normal(self.seed, start, len(block.fold), draws * width)
+        noise = noise.reshape(-1, draws, width)
         leak = ((block.null - self.middle) @ self.directions.reshape(k, -1)).reshape(noise.shape)
         return np.concatenate([noise, leak, noise + leak], axis=2).reshape(len(noise), -1)
 
@@ -417,12 +400,15 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
 class Measurement:
     """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
 
-    The files are in evidence/<space>.
+    The files are in evidence/<space>. readouts: those of the remainder; None where there is no D.
+    spread: squared distances of the embeddings.
     """
 
     facts: dict[str, Any]
     planted: pd.DataFrame
     words: Words
+    readouts: ReadOuts | None
+    spread: FoldVariance
 
 
 def measure(
@@ -435,143 +421,87 @@ def measure(
     draws: int,
     confidence: float,
     seed: int,
-    kernels: bool | None = None,
 ) -> Measurement:
     """Test a model in a space.
 
-    Parameters
-    ----------
-    blocks : callable
-        Returns all images in blocks, anew at every call.
-    texts, others : ndarray (C, m), or None
-        Unit embeddings of the texts of the head's classes, and of the same classes in other words
-        (for the blind check); None where classes have no names.
-    lambdas : sequence of float
-        Penalties of the read-outs.
-    margin : float
-        Share of the variance that D must exceed.
-    draws : int
-        Planted leaks of each size.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    seed : int
-        Seed of planted leaks and random features.
-    kernels : bool, optional
-        Whether the read-outs use kernels; by default if there are fewer images than features.
+    texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
+    classes in other words (for the blind check); None where classes have no names. lambdas:
+    penalties of the read-outs. margin: share of the variance that D must exceed. draws: planted
+    leaks of each size. confidence: coverage of the intervals. seed: of planted leaks and random
+    features.
 
-    Returns
-    -------
-    Found
-        D and all that follows from it are None without null space, without variance of the
-        embeddings, or where leaving out a fold leaves fewer than two images. Intervals are None
-        with fewer than three folds, or where leaving out two folds leaves fewer than two images.
+    D and all that follows from it are None without null space, without variance of the embeddings,
+    or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
+    three folds, or where leaving out two folds leaves fewer than two images.
     """
-    words, scale, first = Words.fit(blocks, texts), Scale.of(blocks), next(iter(blocks()))
-    spread, rank, k = FoldVariance(blocks), first.principal.shape[1], first.null.shape[1]
+    words, scale, spread = Words.fit(blocks, texts), Scale.of(blocks), FoldVariance(blocks)
     facts: dict[str, Any] = {
         "n": words.n,
         "r2_words": words.r2 if texts is not None else None,
         "margin": margin,
     }
-    table = pd.DataFrame(
-        {
-            "share": [],
-            "draw": np.array([], dtype=np.int64),
-            "unique_r2": [],
-            "unique_r2_low": [],
-            "p": [],
-        }
-    )
-    unknown = dict.fromkeys(
-        ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"]
-    )
-    if not k or not spread.can_leave(1) or not words.variance > 0:
-        return Measurement(facts | unknown | {"lambdas": None}, table, words)
-    kernels = few_images(words.n, rank + k) if kernels is None else kernels
-    planted = Planted.draw(
-        blocks,
-        words,
-        scale,
-        draws,
-        seed,
-        MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws)),
-    )
-    columns: list[Callable[[Block, int], np.ndarray]] = [lambda block, _: words.remainder(block)]
-    groups, variance = [np.ones((len(words.offset), 1))], [1.0]
-    if texts is not None and others is not None:
-        blind, of_blind = _blind(blocks, words, others)
-        columns.append(lambda block, _: of_blind.remainder(blind(block)))
-        groups.append(groups[0])
-        variance.append(of_blind.variance / words.variance)
-    columns.append(planted.columns)
-    groups.append(planted.groups)
-    variance += np.tile(1.0 / (1.0 - np.array(SHARES)), draws).tolist()
+    if not len(scale.null) or not spread.can_leave(1) or not words.variance > 0:
+        return Measurement(facts | dict.fromkeys(UNKNOWN), _table([]), words, None, spread)
+    kernels = few_images(words.n, len(scale.principal) + len(scale.null))
+    most = MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws))
+    blind = [] if texts is None or others is None else [_blind(blocks, words, others)]
+    leaks = Planted.draw(blocks, words, scale, draws, seed, most).targets
+    parts = [remainders(words), *blind, leaks]
     targets = Targets(
-        lambda block, start: np.hstack([read(block, start) for read in columns]),
-        scipy.linalg.block_diag(*groups),
-        np.array(variance),
+        lambda block, start: np.hstack([part.columns(block, start) for part in parts]),
+        scipy.linalg.block_diag(*(part.groups for part in parts)),
+        np.concatenate([part.variance for part in parts]),
     )
     readouts = read_out(blocks, targets, seed, kernels)
-    spelled = len(variance) > 1 + draws * len(SHARES)
+    intervals = np.ones(len(targets.variance), dtype=bool)
+    intervals[1 : 1 + len(blind)] = False
     estimates, chosen = unique_r2(
-        readouts,
-        targets.variance,
-        spread,
-        lambdas,
-        confidence,
-        np.array([not (spelled and target == 1) for target in range(len(variance))]),
+        readouts, targets.variance, spread, lambdas, confidence, intervals
     )
-    real, *rest = estimates
-    blind_d = rest.pop(0).unique_r2 if spelled else None
-    rows = [
-        {
-            "share": share,
-            "draw": draw,
-            "unique_r2": estimate.unique_r2,
-            "unique_r2_low": estimate.low,
-            "p": estimate.p(margin),
-        }
-        for (draw, share), estimate in zip(
-            ((draw, share) for draw in range(draws) for share in SHARES), rest, strict=True
-        )
-    ]
-    table = (
-        pd.DataFrame(rows)
-        .astype({"unique_r2_low": float})
-        .sort_values(["share", "draw"], ignore_index=True)
+    real, planted = estimates[0], estimates[1 + len(blind) :]
+    table = _table(
+        [
+            (share, number // len(SHARES), leak.unique_r2, leak.low, leak.p(margin))
+            for number, (share, leak) in enumerate(zip(SHARES * draws, planted, strict=True))
+        ]
     )
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
         "unique_r2_high": real.high,
-        "unique_r2_without": list(real.without),
+        "unique_r2_without": real.without,
         "p": real.p(margin),
         "detectable": detectable(table),
-        "blind_unique_r2": blind_d,
-        "lambdas": dict(
-            zip(
-                ("without_null", "with_null"),
-                (float(lambdas[position]) for position in chosen[:, 0]),
-                strict=True,
-            )
-        ),
+        "blind_unique_r2": estimates[1].unique_r2 if blind else None,
+        "lambdas": {
+            name: float(lambdas[position])
+            for name, position in zip(("without_null", "with_null"), chosen[:, 0], strict=True)
+        },
     }
-    return Measurement(facts, table, words)
+    return Measurement(facts, table, words, readouts.first(), spread)
 
 
-def _blind(
-    blocks: Blocks, words: Words, others: np.ndarray
-) -> tuple[Callable[[Block], Block], Words]:
-    """Images for the blind check, and own words fitted to these images.
+def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    """The planted leaks, one row each."""
+    table = pd.DataFrame(rows, columns=["share", "draw", "unique_r2", "unique_r2_low", "p"])
+    kinds = dict.fromkeys(table, float) | {"draw": np.int64}
+    return table.astype(kinds).sort_values(["share", "draw"], ignore_index=True)
 
-    Their embeddings are spelled by the logits with other texts, so that own words are imperfect.
+
+def _blind(blocks: Blocks, words: Words, others: np.ndarray) -> Targets:
+    """The target of the blind check: the remainder of embeddings that the logits spell.
+
+    They are spelled with other texts than own words, so that own words are imperfect.
     """
     elsewhere = replace(words, texts=others)
 
     def blind(block: Block) -> Block:
         return replace(block, embeddings=elsewhere.spoken(block.logits))
 
-    return blind, Words.fit(lambda: map(blind, blocks()), words.texts)
+    fitted = Words.fit(lambda: map(blind, blocks()), words.texts)
+    variance = np.array([fitted.variance / words.variance])
+    groups = np.ones((len(words.offset), 1))
+    return Targets(lambda block, _: fitted.remainder(blind(block)), groups, variance)
 
 
 def detectable(planted: pd.DataFrame) -> float | None:
@@ -579,13 +509,11 @@ def detectable(planted: pd.DataFrame) -> float | None:
 
     A leak is found if its interval is above 0. None if even the largest share is not found.
     """
-    often = (planted["unique_r2_low"] > RESOLUTION).groupby(planted["share"]).mean()
-    found = None
-    for share in sorted((size for size in often.index if size > 0), reverse=True):
-        if often[share] < FOUND:
-            break
-        found = float(share)
-    return found
+    leaks = planted[planted["share"] > 0]
+    often = (leaks["unique_r2_low"] > RESOLUTION).groupby(leaks["share"]).mean()
+    missed = often.index[often < FOUND]
+    found = often.index[often.index > missed.max()] if len(missed) else often.index
+    return float(found.min()) if len(found) else None
 
 
 def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:
@@ -597,6 +525,5 @@ def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:
     if unique is None:
         return None
     length = float(words.mean @ words.mean) + max(r2, 0.0) * words.variance
-    return float(
-        np.degrees(np.arctan2(np.sqrt(max(unique, 0.0) * words.variance), np.sqrt(length)))
-    )
+    turned = max(unique, 0.0) * words.variance
+    return float(np.degrees(np.arctan2(np.sqrt(turned), np.sqrt(length))))

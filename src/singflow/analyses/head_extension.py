@@ -6,24 +6,16 @@ coordinates. The curve is a diagnostic of what can be decoded. It does not promi
 classifier.
 """
 
-from itertools import combinations
-
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.evidence import FoldVariance, jackknife
-from singflow.analyses.readout import PLAIN, Kernels, Sums
+from singflow.analyses.evidence import Measurement, jackknife, without_folds
+from singflow.analyses.readout import PLAIN
 
 ENOUGH = 0.9  # share of D
 
 
-def head_extension(
-    readouts: Kernels | Sums,
-    spread: FoldVariance,
-    lambdas: tuple[float, float],
-    most: int,
-    confidence: float,
-) -> pd.DataFrame:
+def head_extension(measured: Measurement, most: int, confidence: float) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
     The penalty is that of the read-out with all null coordinates, whatever the number of
@@ -31,12 +23,8 @@ def head_extension(
 
     Parameters
     ----------
-    readouts : Kernels or Sums
-        Read-outs whose first target is the remainder of own words.
-    spread : Spread
-        Squared distances of the embeddings.
-    lambdas : tuple of float
-        Penalties without and with null coordinates.
+    measured : Measurement
+        The test; its first target is the remainder of own words.
     most : int
         Largest number of directions, min(k, m).
     confidence : float
@@ -45,55 +33,43 @@ def head_extension(
     Returns
     -------
     DataFrame
-        A row for each number of directions from 0 on: directions, unique_r2, and its interval
-        unique_r2_low and unique_r2_high by the delete-a-fold jackknife, for which directions are
-        chosen anew. The interval is missing with fewer than three folds. If a fit runs out of
-        directions, its error stays constant.
+        A row for each number of directions from 0 on, and 0 alone where there is no D: directions,
+        unique_r2, and its interval unique_r2_low and unique_r2_high by the delete-a-fold jackknife,
+        for which directions are chosen anew. The interval is missing with fewer than three folds.
+        If a fit runs out of directions, its error stays constant.
     """
-    folds = readouts.folds
+    readouts, spread = measured.readouts, measured.spread
+    whole, without = np.zeros(1), np.empty((0, 1))
+    if readouts is not None:
+        lambdas = measured.facts["lambdas"]
 
-    def gains(left_out: tuple[int, ...]) -> np.ndarray:
-        plain = readouts.errors(PLAIN, left_out, [lambdas[0]])[:, 0, 0]
-        nested = readouts.nested(left_out, lambdas[1])[:, 1:]
-        nested = nested if nested.size else plain[:, None]
-        with_null = np.pad(nested, ((0, 0), (0, max(most - nested.shape[1], 0))), mode="edge")[
-            :, :most
-        ]
-        return np.column_stack([np.zeros(len(left_out)), plain[:, None] - with_null])
+        def gains(left_out: tuple[int, ...]) -> np.ndarray:
+            plain = readouts.errors(PLAIN, left_out, [lambdas["without_null"]])[:, :, 0]
+            nested = readouts.nested(left_out, lambdas["with_null"])[:, 1:]
+            nested = nested if nested.size else plain
+            short = max(most - nested.shape[1], 0)
+            with_null = np.pad(nested, ((0, 0), (0, short)), mode="edge")[:, :most]
+            return np.pad(plain - with_null, ((0, 0), (1, 0)))
 
-    whole = sum(gains((fold,))[0] for fold in folds) / sum(spread.of((fold,))[0] for fold in folds)
-    parts, totals, refits = (
-        np.zeros((len(folds), len(whole))),
-        np.zeros(len(folds)),
-        spread.can_leave(2),
-    )
-    for first, second in combinations(range(len(folds)), 2) if refits else []:
-        left_out = folds[first], folds[second]
-        found, total = gains(left_out), spread.of(left_out)
-        # the estimate without one of the two folds is judged on the other
-        for place, judge in ((second, 0), (first, 1)):
-            parts[place] += found[judge]
-            totals[place] += total[judge]
-    without = parts / totals[:, None] if refits else np.empty((0, len(whole)))
+        total = sum(spread.of((fold,))[0] for fold in readouts.folds)
+        whole = sum(gains((fold,))[0] for fold in readouts.folds) / total
+        every = np.ones(len(whole))
+        without = without_folds(readouts.folds, spread, lambda out: [gains(out)], every)
     estimates = [
-        jackknife(float(gain), without[:, place].tolist(), confidence)
-        for place, gain in enumerate(whole)
+        jackknife(gain, without[:, place].tolist(), confidence) for place, gain in enumerate(whole)
     ]
-    low, high = ([getattr(estimate, name) for estimate in estimates] for name in ("low", "high"))
-    columns = {
+    curve = {
         "directions": np.arange(len(whole)),
         "unique_r2": whole,
-        "unique_r2_low": low,
-        "unique_r2_high": high,
+        "unique_r2_low": [estimate.low for estimate in estimates],
+        "unique_r2_high": [estimate.high for estimate in estimates],
     }
-    return pd.DataFrame(columns).astype({"unique_r2_low": float, "unique_r2_high": float})
+    return pd.DataFrame(curve).astype({"unique_r2_low": float, "unique_r2_high": float})
 
 
 def enough(curve: pd.DataFrame) -> int | None:
     """Fewest null directions that give 90 % of D; None where all of them together add nothing."""
     gain = curve["unique_r2"].to_numpy()
-    return (
-        int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])])
-        if gain[-1] > 0
-        else None
-    )
+    if gain[-1] <= 0:
+        return None
+    return int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])])

@@ -8,6 +8,7 @@ images in blocks, and measure the error on a fold with fits that did not see the
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,8 +159,8 @@ class Kernels:
     ) -> np.ndarray:
         """Squared errors (len(left_out), len(lambdas), t) on the folds that the fit leaves out.
 
-        wanted: bool (len(lambdas), t); errors of targets that are not wanted may be infinite. Here
-        all errors are computed.
+        wanted: bool (len(lambdas), t); errors of targets that are not wanted mean nothing. Columns
+        that no wanted target has are skipped.
         """
         kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
         inner = kernel[np.ix_(train, train)]
@@ -169,32 +170,37 @@ class Kernels:
         columns = self._columns
         middle = columns[train].mean(axis=0)
         rotated = vectors.T @ (columns[train] - middle)
-        found = []
-        for judge in left_out:
-            test = np.flatnonzero(self._fold == judge)
+        found = np.empty((len(left_out), len(lambdas), self._groups.shape[1]))
+        for judge, fold in enumerate(left_out):
+            test = np.flatnonzero(self._fold == fold)
             outer = kernel[np.ix_(test, train)]
             read = (outer - outer.mean(axis=1)[:, None] - means + mean) @ vectors
             missed = columns[test] - middle
-            shrunk = (spectrum + penalty * spectrum.sum() / len(train) for penalty in lambdas)
-            solved = (
-                np.divide(
-                    rotated, values[:, None], out=np.zeros_like(rotated), where=values[:, None] > 0
-                )
-                for values in shrunk
-            )
-            found.append(
-                [((read @ weights - missed) ** 2).sum(axis=0) @ self._groups for weights in solved]
-            )
-        return np.array(found)
+            for place, penalty in enumerate(lambdas):
+                mine = slice(None) if wanted is None else wanted[place]
+                used = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
+                shrunk = (spectrum + penalty * spectrum.sum() / len(train))[:, None]
+                weights = rotated[:, used]
+                weights = np.divide(weights, shrunk, out=np.zeros_like(weights), where=shrunk > 0)
+                errors = np.zeros(columns.shape[1])
+                errors[used] = ((read @ weights - missed[:, used]) ** 2).sum(axis=0)
+                found[judge, place] = errors @ self._groups
+        return found
+
+    def first(self) -> "Kernels":
+        """The read-outs of the first target alone."""
+        alone, mine = copy(self), self._groups[:, 0] != 0
+        alone._columns, alone._groups = self._columns[:, mine], self._groups[mine, :1]
+        return alone
 
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
-        """Squared errors (len(left_out), 1 + p) of the first target with 0 to p null directions.
+        """Squared errors (len(left_out), 1 + p) of all columns with 0 to p null directions.
 
         The directions of `null_directions`, computed from the images that fit, join the flexible
-        features; p is at most min(k, columns of the target).
+        features; p is at most min(k, c).
         """
         train = np.flatnonzero(~np.isin(self._fold, left_out))
-        columns = self._columns[:, self._groups[:, 0] > 0]
+        columns = self._columns
         middle = columns[train].mean(axis=0)
         centred = np.eye(len(train)) - 1.0 / len(train)
         inner = centred @ self._kernels[PLAIN][np.ix_(train, train)] @ centred
@@ -359,21 +365,20 @@ class Moments:
         self.xt += x.T @ t
         self.tt += np.einsum("nc,nc->c", t, t)
 
-    def about(
-        self, x: np.ndarray, t: np.ndarray, width: int, columns: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums of x x^T, x t^T and t^2 of the first features, about the means x and t.
+    def of(self, columns: np.ndarray) -> "Moments":
+        """The sums of some of the columns."""
+        some = copy(self)
+        some.t, some.xt, some.tt = self.t[columns], self.xt[:, columns], self.tt[columns]
+        return some
 
-        x (width,) covers the first `width` features; t (c,) covers all columns, of which some are
-        chosen.
-        """
-        mine, t, own = self.x[:width], t[columns], self.t[columns]
-        xx = np.outer(mine, -x)
+    def about(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums of x x^T, x t^T and t^2 about the means x (p,) and t (c,)."""
+        xx = np.outer(self.x, -x)
         xx += xx.T
         xx += self.n * np.outer(x, x)
-        xx += self.xx[:width, :width]
-        xt = self.xt[:width, columns] - np.outer(mine, t) - np.outer(x, own - self.n * t)
-        return xx, xt, self.tt[columns] - 2.0 * t * own + self.n * t * t
+        xx += self.xx
+        xt = self.xt - np.outer(self.x, t) - np.outer(x, self.t - self.n * t)
+        return xx, xt, self.tt - 2.0 * t * self.t + self.n * t * t
 
     def squared_errors(
         self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray
@@ -485,11 +490,18 @@ class Sums:
                 found[judge, place, mine] = missed @ self._groups[np.ix_(columns, mine)]
         return found
 
+    def first(self) -> "Sums":
+        """See Kernels."""
+        alone, mine = copy(self), np.flatnonzero(self._groups[:, 0])
+        alone._groups = self._groups[mine, :1]
+        alone._moments = {fold: moments.of(mine) for fold, moments in self._moments.items()}
+        return alone
+
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
         """See Kernels."""
-        rank, width, chosen = self._width(PLAIN), self._width(WITH_NULL), self._groups[:, 0] > 0
+        rank, width = self._width(PLAIN), self._width(WITH_NULL)
         x, t, scatter, cross, scale = self._fitted(left_out, width)
-        cross, alpha = cross[:, chosen], penalty * scale
+        alpha = penalty * scale
         scatter.flat[:: width + 1] += alpha
         factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
         basis = ranked_null_directions(factor[rank:, rank:], _solved(factor, cross)[rank:])
@@ -501,7 +513,7 @@ class Sums:
         white = _solved(factor, narrow(cross))
         found = []
         for fold in left_out:
-            xx, xt, tt = self._moments[fold].about(x, t, width, np.flatnonzero(chosen))
+            xx, xt, tt = self._moments[fold].about(x, t)
             xx, xt = narrow(narrow(xx).T), narrow(xt)
             square = _solved(factor, _solved(factor, xx).T) * (white @ white.T)
             linear = np.vecdot(_solved(factor, xt), white)

@@ -215,7 +215,7 @@ class Analysis:
 def analyze_feature(
     features: np.ndarray, loaded: Loaded, texts: list[str], extremes: int, sha256: str
 ) -> Analysis:
-    """Analyze null removal in one image with features (1, d), scored as in measure_null_removal.
+    """Analyze null removal in one image with features (1, d), scored as in measure_controls.
 
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
     image's file, which is not its own nearest photo.
