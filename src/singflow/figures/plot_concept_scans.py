@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from singflow import cli
 from singflow.artifacts.tables import read_models, read_table
+from singflow.figures import style
 from singflow.figures.parameters import PlotConceptScans
 from singflow.figures.scans import (
     CONTRAST,
@@ -19,18 +20,7 @@ from singflow.figures.scans import (
     shades_up_to,
     with_contrast,
 )
-from singflow.figures.style import (
-    Frames,
-    Look,
-    caption,
-    grid_lines,
-    key,
-    of_space,
-    pairs_of,
-    panels,
-    styled,
-    write_figure,
-)
+from singflow.figures.style import Frames, Look
 
 MOST_PANELS = 8
 COLUMNS = 4
@@ -53,7 +43,7 @@ LEGEND: dict[str, Look] = {
 }
 
 
-@styled
+@style.styled
 def draw(
     scans: Frames, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int
 ) -> Figure:
@@ -63,7 +53,7 @@ def draw(
     `spurious` are marked. At most MOST_PANELS panels are drawn; the figure names what it leaves
     out.
     """
-    everything = pairs_of(scans)
+    everything = style.pairs_of(scans)
     pairs, drawn = everything[: max(1, MOST_PANELS // len(labels))], labels[:MOST_PANELS]
     columns = min(COLUMNS, len(pairs))
     deep = -(-len(pairs) // columns)
@@ -75,7 +65,7 @@ def draw(
     }
     height = 1.3 + 0.155 * max(map(len, cells.values()))
     size = (1.0 + 3.9 * columns, 1.0 + height * deep * len(drawn))
-    figure, grid = panels(deep * len(drawn), columns, size, sharex=True)
+    figure, grid = style.panels(deep * len(drawn), columns, size, sharex=True)
     shades = shades_up_to(max(rows["contrast"].abs().max() for rows in cells.values()))
     for row, label in enumerate(drawn):
         mine = grid[row * deep : (row + 1) * deep].ravel()
@@ -90,7 +80,7 @@ def draw(
             axes.set_visible(False)
     bar: Look = {"label": CONTRAST, "shrink": min(1.0, 4.0 / size[1]), "aspect": 20}
     figure.colorbar(shades, ax=list(grid.flat), **bar)
-    handles = [key(label, ls="", **look) for label, look in LEGEND.items()]
+    handles = [style.key(label, ls="", **look) for label, look in LEGEND.items()]
     ncols = 2 if columns > 1 else 1
     figure.legend(handles=handles, loc="outside upper center", ncols=ncols, fontsize=8)
     if len(everything) > len(pairs) or len(labels) > len(drawn):
@@ -103,7 +93,10 @@ def _left_out(scans: Frames, table: pd.DataFrame, shown: int, labels: list[str])
     """A note on what figure 15 leaves out if it shows `shown` panels per label."""
     parts = [f"labels {', '.join(labels)}"] if labels else []
     for space, models in scans.items():
-        rest = [caption(model, of_space(table, space)) for model in list(models)[max(shown, 0) :]]
+        rest = [
+            style.caption(model, style.of_space(table, space))
+            for model in list(models)[max(shown, 0) :]
+        ]
         if rest:
             named = "all models" if len(rest) == len(models) else ", ".join(rest)
             parts.append(f"{named} in {space}")
@@ -128,7 +121,7 @@ def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: Scal
     axes.set_yticks(positions, list(rows["concept"]), fontsize=7)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="angle (degrees)")
     axes.tick_params(labelbottom=True)
-    grid_lines(axes, "y")
+    style.grid_lines(axes, "y")
 
 
 class Flags(PlotConceptScans, cli.Selection): ...
@@ -138,7 +131,7 @@ def main(flags: Flags) -> None:
     scans, labels = read_scans(flags, flags.labels, 2, "plot_concept_scans.labels")
     models = read_models(flags.path("tables/models.csv"))
     spurious = read_table(flags.path("tables/spurious.csv"), CUE)
-    write_figure(flags, "fig15", draw(scans, models, spurious, labels, flags.most))
+    style.write_figure(flags, "fig15", draw(scans, models, spurious, labels, flags.most))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from singflow import cli
 from singflow.artifacts.tables import read_models
+from singflow.figures import style
 from singflow.figures.parameters import PlotConcepts
 from singflow.figures.scans import (
     CONTRAST,
@@ -18,21 +19,12 @@ from singflow.figures.scans import (
     shades_up_to,
     with_contrast,
 )
-from singflow.figures.style import (
-    Frames,
-    Look,
-    colour,
-    grid_lines,
-    pairs_of,
-    panels,
-    styled,
-    write_figure,
-)
+from singflow.figures.style import Frames, Look
 
 PANELS = 6  # with more panels, the figure shows one table per space
 
 
-@styled
+@style.styled
 def draw(scans: Frames, table: pd.DataFrame, label: str, extremes: int) -> Figure:
     """Concept scan of one label: angle and AS of concepts with the weakest and strongest contrast.
 
@@ -45,7 +37,7 @@ def draw(scans: Frames, table: pd.DataFrame, label: str, extremes: int) -> Figur
         space: {model: with_contrast(scan, label) for model, scan in models.items()}
         for space, models in scans.items()
     }
-    pairs = pairs_of(mine)
+    pairs = style.pairs_of(mine)
     first = pairs[0][2]
     shown = min(2 * extremes, len(first))
     draw_them = _draw_panels if len(pairs) <= PANELS else _draw_tables
@@ -62,7 +54,7 @@ def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
 
 
 def _draw_panels(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) -> Figure:
-    pairs = pairs_of(scans)
+    pairs = style.pairs_of(scans)
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     size = (0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows)
@@ -72,7 +64,7 @@ def _draw_panels(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) 
     for box, (space, model, scan) in zip(boxes, pairs, strict=False):
         left, right = box.subplots(1, 2, sharey=True)
         sides.append((left, right))
-        shade = colour(list(scans[space]).index(model))
+        shade = style.colour(list(scans[space]).index(model))
         _concepts(left, right, scan.set_index("concept"), extremes, shade)
         box.suptitle(f"{caption_in(space, model, table)}, {space}", fontsize=9)
     for same in zip(*sides, strict=True):
@@ -97,7 +89,7 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
     left.set(ylim=(-0.7, len(shown) - 0.3 + 0.4 * cut), xlabel="angle (degrees)")
     right.set_xlabel("AS (degrees), from its mean\nover all concepts (dotted)")
     for axes in (left, right):
-        grid_lines(axes, "y")
+        style.grid_lines(axes, "y")
         if cut:
             axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:
@@ -109,7 +101,7 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
 def _draw_tables(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) -> Figure:
     columns = max(map(len, scans.values()))
     size = (4.0 + 0.5 * columns, 0.6 + (1.9 + 0.24 * shown) * len(scans))
-    figure, grid = panels(len(scans), 1, size)
+    figure, grid = style.panels(len(scans), 1, size)
     tables = {}
     for space, models in scans.items():
         angles, contrasts = (
@@ -154,7 +146,7 @@ def main(flags: Flags) -> None:
     wanted = [flags.label] if flags.label else []
     scans, (label,) = read_scans(flags, wanted, 1, "plot_concepts.label")
     models = read_models(flags.path("tables/models.csv"))
-    write_figure(flags, "fig5", draw(scans, models, label, flags.extremes))
+    style.write_figure(flags, "fig5", draw(scans, models, label, flags.extremes))
 
 
 if __name__ == "__main__":

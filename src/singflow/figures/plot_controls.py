@@ -8,33 +8,22 @@ from matplotlib.figure import Figure
 
 from singflow import cli
 from singflow.artifacts.tables import read_table
-from singflow.figures.style import (
-    Look,
-    bare,
-    caption,
-    colour,
-    grid_lines,
-    marker,
-    of_space,
-    panels,
-    say,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Look
 
 
-@styled
+@style.styled
 def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """One row per space: (a) excess over random subspaces, (b) IS against the dimensions removed.
 
     Models without a null space are left out; the figure names them.
     """
     height = max(3.6, 1.7 + 0.4 * len(models))
-    figure, grid = panels(len(spaces), 2, (9.5, height * len(spaces)))
+    figure, grid = style.panels(len(spaces), 2, (9.5, height * len(spaces)))
     for (left, right), space in zip(grid, spaces, strict=True):
-        rows = of_space(table, space)
+        rows = style.of_space(table, space)
         looks: dict[str, Look] = {
-            model: {"color": colour(number), "marker": marker(number), "lw": 1.2}
+            model: style.look_of(number) | {"lw": 1.2}
             for number, model in enumerate(models)
             if int(rows["null_dim"][model]) > 0
         }
@@ -43,11 +32,11 @@ def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.D
         right.set_title("(b) null (solid) and random (dashed) parts", loc="left")
         if not looks:
             for axes in (left, right):
-                say(axes, "no model has a null space")
+                style.say(axes, "no model has a null space")
             continue
         _excess(left, mine[mine["own"]].set_index("model").to_dict("index"), looks, rows)
         _dimensions(right, mine, looks, rows)
-        if left_out := [bare(model) for model in models if model not in looks]:
+        if left_out := [style.bare(model) for model in models if model not in looks]:
             left.set_xlabel(f"{left.get_xlabel()}\nno null space: {', '.join(left_out)}")
     return figure
 
@@ -64,11 +53,13 @@ def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.Da
             axes.errorbar(
                 middle, position + offset, xerr=bar, mfc=fill, ms=6, capsize=2, ls="", **look
             )
-    names = [f"{caption(model, rows, chr(10))}\nk = {own[model]['dimension']}" for model in looks]
+    names = [
+        f"{style.caption(model, rows, chr(10))}\nk = {own[model]['dimension']}" for model in looks
+    ]
     axes.set_yticks(range(len(looks)), names)
     axes.set_ylim(len(looks) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
-    grid_lines(axes, "x")
+    style.grid_lines(axes, "x")
 
 
 def _dimensions(
@@ -77,7 +68,7 @@ def _dimensions(
     for model, look in looks.items():
         rows = excess[excess["model"] == model].sort_values("dimension")
         null, random = rows["is_deg_null"], rows["is_deg_random"]
-        axes.plot(rows["dimension"], null, label=caption(model, table), ms=4, **look)
+        axes.plot(rows["dimension"], null, label=style.caption(model, table), ms=4, **look)
         axes.plot(rows["dimension"], random, ls="--", mfc="white", ms=4, **look)
     axes.set_xscale("log")
     ticks: list[int] = []
@@ -91,7 +82,7 @@ def _dimensions(
     if len(looks) < 9:  # a longer legend would hide the curves; panel (a) has the same colours
         axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(looks)))
         axes.legend(fontsize=7, loc="upper left")
-    grid_lines(axes, "both")
+    style.grid_lines(axes, "both")
 
 
 class Flags(cli.Selection): ...
@@ -101,7 +92,7 @@ def main(flags: Flags) -> None:
     excess, table = (
         read_table(flags.path(f"tables/{name}.csv")) for name in ("controls", "models")
     )
-    write_figure(flags, "controls", draw(flags.spaces, flags.models, excess, table))
+    style.write_figure(flags, "controls", draw(flags.spaces, flags.models, excess, table))
 
 
 if __name__ == "__main__":

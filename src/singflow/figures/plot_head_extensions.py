@@ -14,19 +14,8 @@ from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.head_extension import ENOUGH, enough
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
-from singflow.figures.style import (
-    Frames,
-    Look,
-    blocks,
-    caption,
-    colour,
-    key,
-    marker,
-    of_space,
-    pairs_of,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Frames
 
 D = ["n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]  # columns of tables/models.csv
 
@@ -37,14 +26,14 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
     curves: tables of head_extension(). models: tables/models.csv. directions_90 is missing where
     all directions add nothing.
     """
-    rows = [(space, model, enough(curve)) for space, model, curve in pairs_of(curves)]
+    rows = [(space, model, enough(curve)) for space, model, curve in style.pairs_of(curves)]
     table = pd.DataFrame(rows, columns=["space", "model", "directions_90"])
     table = table.astype({"directions_90": "Int64"})
     facts = models[["space", "model", *D]]
     return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)
 
 
-@styled
+@style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D with its interval against the number of visible null directions, one panel per space.
 
@@ -52,22 +41,22 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     the interval of D is not above 0.
     """
     height = 3.2 + 0.17 * max(map(len, curves.values()))
-    figure, subfigures = blocks(len(curves), 6.5, len(curves) * height)
+    figure, subfigures = style.blocks(len(curves), 6.5, len(curves) * height)
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
-        found: dict[str, dict[str, Any]] = of_space(rows, space).to_dict("index")  # type: ignore[assignment]
-        named = of_space(models, space)
+        found: dict[str, dict[str, Any]] = style.of_space(rows, space).to_dict("index")  # type: ignore[assignment]
+        named = style.of_space(models, space)
         axes = subfigure.subplots()
         handles = []
         for number, (model, curve) in enumerate(tables.items()):
             row, x = found[model], curve["directions"]
             above = row["unique_r2_low"] > RESOLUTION
-            look: Look = {"color": colour(number), "marker": marker(number), "lw": 1.4, "ms": 6}
-            look["mfc"] = colour(number) if above else "white"
+            look = style.look_of(number) | {"lw": 1.4, "ms": 6}
+            look["mfc"] = look["color"] if above else "white"
             at = [int(row["directions_90"]) if above else len(curve) - 1]
             low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
-            axes.fill_between(x, low, high, color=colour(number), alpha=0.12, lw=0)
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
             axes.plot(x, middle, markevery=at, **look)
-            handles.append(key(f"{caption(model, named)}: {_said(row)}", **look))
+            handles.append(style.key(f"{style.caption(model, named)}: {_said(row)}", **look))
         axes.axhline(0, color="0.6", lw=0.8, zorder=0)
         axes.set_ylabel("D (%)")
         _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
@@ -107,7 +96,7 @@ def main(flags: Flags) -> None:
     curves = flags.gather("head_extensions", lambda path: read_parquet(path, "head_extensions"))
     rows = tabulate(curves, models)
     write_table(flags.path("tables/head_extensions.csv"), rows)
-    write_figure(flags, "head_extensions", draw(curves, rows, models))
+    style.write_figure(flags, "head_extensions", draw(curves, rows, models))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,14 @@ from matplotlib.figure import Figure
 
 from singflow import cli
 from singflow.errors import check_labels
+from singflow.figures import style
 from singflow.figures.parameters import PlotLabels
-from singflow.figures.style import (
-    Frames,
-    caption,
-    colour,
-    grid_lines,
-    of_space,
-    pairs_of,
-    panels,
-    read_study,
-    styled,
-    write_figure,
-)
+from singflow.figures.style import Frames
 
 MOST_LABELS = 16  # limit if the user chooses no labels
 
 
-@styled
+@style.styled
 def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     """Violins of |AS| for the wanted labels, or else the labels with most images.
 
@@ -34,7 +24,7 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     models and spaces. A label with fewer than three images has only points, because a violin would
     invent a shape.
     """
-    pairs = pairs_of(scores)
+    pairs = style.pairs_of(scores)
     everything = pd.concat(frame for _, _, frame in pairs).assign(size=lambda f: f["as_deg"].abs())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_labels.labels")
@@ -46,10 +36,10 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     rows = -(-len(pairs) // columns)
     few = columns <= 3
     size = (1.6 + (3.0 if few else 1.9) * columns, (1.2 + 0.26 * len(labels)) * rows)
-    figure, grid = panels(rows, columns, size, sharex=True, sharey=True)
+    figure, grid = style.panels(rows, columns, size, sharex=True, sharey=True)
     for number, (axes, (space, model, frame)) in enumerate(zip(grid.flat, pairs, strict=False)):
-        _violins(axes, frame, labels, colour(list(scores[space]).index(model)))
-        name = caption(model, of_space(table, space), "\n")
+        _violins(axes, frame, labels, style.colour(list(scores[space]).index(model)))
+        name = style.caption(model, style.of_space(table, space), "\n")
         axes.set_title(f"{name}\n{space}", fontsize=9 if few else 8)
         if number + columns >= len(pairs):
             axes.set_xlabel("|AS| (degrees)")
@@ -80,14 +70,14 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
         dots.set_rasterized(len(sizes) > 500)  # a PDF would store every point
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
-    grid_lines(axes, "y")
+    style.grid_lines(axes, "y")
 
 
 class Flags(PlotLabels, cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    write_figure(flags, "fig4", draw(*read_study(flags, "scores"), flags.labels))
+    style.write_figure(flags, "fig4", draw(*style.read_study(flags, "scores"), flags.labels))
 
 
 if __name__ == "__main__":

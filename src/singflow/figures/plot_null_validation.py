@@ -9,22 +9,14 @@ from singflow import cli
 from singflow.analyses.null_validation import summarize_validation
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import read_models, read_parquet, write_table
-from singflow.figures.style import (
-    COLOURS,
-    Look,
-    caption,
-    grid_lines,
-    key,
-    panels,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Look
 
 NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 LOOKS: dict[str, Look] = {  # perturbation -> colours that differ from those of the first models
-    "null": {"color": COLOURS[7], "marker": "o"},
-    "random": {"color": COLOURS[4], "marker": "s"},
-    "principal": {"color": COLOURS[5], "marker": "^"},
+    "null": {"color": style.COLOURS[7], "marker": "o"},
+    "random": {"color": style.COLOURS[4], "marker": "s"},
+    "principal": {"color": style.COLOURS[5], "marker": "^"},
 }
 
 
@@ -38,7 +30,7 @@ def tabulate(
     return table.assign(note=np.where(table["null_dim"] == 0, NO_NULL_SPACE, ""))
 
 
-@styled
+@style.styled
 def draw(
     effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float
 ) -> Figure:
@@ -51,7 +43,7 @@ def draw(
     changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
     floor = 10.0 ** (np.floor(np.log10(changes[changes > 0].min(initial=1.0))) - 1)
     size = (11.5, 1.9 + 0.5 * len(effects))
-    figure, grid = panels(1, 3, size, sharey=True, width_ratios=[1.6, 1, 1])
+    figure, grid = style.panels(1, 3, size, sharey=True, width_ratios=[1.6, 1, 1])
     logits, softmax, top1 = grid[0]
     shares = table.set_index(["model", "perturbation"])
     for position, (model, rows) in enumerate(effects.items()):
@@ -68,7 +60,8 @@ def draw(
             top1.plot(middle, place, ls="", ms=5, **look)
     empty = set(table.loc[table["null_dim"] == 0, "model"])
     names = [
-        caption(model, models.set_index("model"), "\n") + "\n(no null space)" * (model in empty)
+        style.caption(model, models.set_index("model"), "\n")
+        + "\n(no null space)" * (model in empty)
         for model in effects
     ]
     logits.set_yticks(range(len(effects)), names)
@@ -79,10 +72,10 @@ def draw(
     top1.set(xlabel=said, xlim=(-3, 103))
     for axes, title in zip(grid[0], ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
         axes.set_title(title, loc="left")
-        grid_lines(axes, "x")
+        style.grid_lines(axes, "x")
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
-    handles = [key(name, ms=5, **look) for name, look in LOOKS.items()]
+    handles = [style.key(name, ms=5, **look) for name, look in LOOKS.items()]
     title = "perturbations of equal norm"
     figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title)
     return figure
@@ -123,7 +116,7 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     table = tabulate(effects, models, flags.confidence)
     write_table(flags.path("tables/null_validation.csv"), table)
-    write_figure(flags, "fig9", draw(effects, table, models, flags.confidence))
+    style.write_figure(flags, "fig9", draw(effects, table, models, flags.confidence))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,8 @@ from singflow.analyses.probes import KINDS, correlate
 from singflow.analyses.tables import qualify
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
-from singflow.figures.style import (
-    Look,
-    blocks,
-    caption,
-    colour,
-    marker,
-    of_space,
-    say,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Look
 
 ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
 
@@ -47,14 +38,14 @@ def tabulate(
     return qualify(pd.concat(parts, ignore_index=True), models)
 
 
-@styled
+@style.styled
 def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
     """Accuracy after translation against accuracy before: one panel per space, one point per model.
 
     A panel in which nothing can be probed gives the reason.
     """
     spaces = probes["space"].unique()
-    figure, subfigures = blocks(len(spaces), 7.8, 4.6 * len(spaces))
+    figure, subfigures = style.blocks(len(spaces), 7.8, 4.6 * len(spaces))
     for subfigure, space in zip(subfigures, spaces, strict=True):
         axes = subfigure.subplots()
         mine = probes[probes["space"] == space]
@@ -65,9 +56,9 @@ def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure
         if mine["accuracy_principal"].isna().all():
             axes.set(xticks=[], yticks=[])
             reason = f"nothing can be probed: {'; '.join(mine['note'].unique())}"
-            say(axes, textwrap.fill(reason, 44), va="center")
+            style.say(axes, textwrap.fill(reason, 44), va="center")
             continue
-        _points(axes, mine, of_space(table, space))
+        _points(axes, mine, style.of_space(table, space))
         _lines(axes, mine)
         note = f"bars: {100 * confidence:g} % intervals over test images"
         place: Look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
@@ -94,8 +85,8 @@ def _title(rows: pd.DataFrame) -> str:
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
     edge: Look = {"ms": 7, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3}
     for number, row in enumerate(rows.to_dict("records")):
-        name = caption(row["model"], models)
-        look: Look = {"ls": "", "marker": marker(number), "color": colour(number)}
+        name = style.caption(row["model"], models)
+        look = style.look_of(number) | {"ls": ""}
         if pd.isna(row["accuracy_principal"]):
             axes.plot([], [], label=f"{name}: {row['note']}", **look)
             continue
@@ -131,7 +122,7 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     rows = tabulate(flags.gather("probes", read_json), models, flags.confidence)
     write_table(flags.path("tables/probes.csv"), rows)
-    write_figure(flags, "fig12", draw(rows, models, flags.confidence))
+    style.write_figure(flags, "fig12", draw(rows, models, flags.confidence))
 
 
 if __name__ == "__main__":

@@ -8,21 +8,8 @@ from matplotlib.ticker import NullLocator
 from singflow import cli
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import write_table
-from singflow.figures.style import (
-    COLOURS,
-    Frames,
-    Look,
-    blocks,
-    caption,
-    colour,
-    grid_lines,
-    key,
-    of_space,
-    pairs_of,
-    read_study,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Frames, Look
 
 FLOOR = 1e-6
 LINES = ["-", "--", ":", "-."]
@@ -46,13 +33,13 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
     """
     rows = [
         table.assign(space=space, model=model)[["space", "model", *table]]
-        for space, model, table in pairs_of(curves)
+        for space, model, table in style.pairs_of(curves)
     ]
     joined = pd.concat(rows, ignore_index=True)
     return qualify(joined.rename(columns={"null_dim": "removed_dim"}), models)
 
 
-@styled
+@style.styled
 def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Relative logit change, top-1 flips and IS against the share of the head's rank that is kept.
 
@@ -61,12 +48,13 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     spaces = curves["space"].unique()
     names = len(curves["model"].unique())
     height = len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5
-    figure, subfigures = blocks(len(spaces), 11.5, height)
+    figure, subfigures = style.blocks(len(spaces), 11.5, height)
     rules = [
-        key(name, color="0.4", ls="", marker=marker, mec="black") for marker, name in RULES.values()
+        style.key(name, color="0.4", ls="", marker=marker, mec="black")
+        for marker, name in RULES.values()
     ]
     for subfigure, space in zip(subfigures, spaces, strict=True):
-        mine, rows = curves[curves["space"] == space], of_space(table, space)
+        mine, rows = curves[curves["space"] == space], style.of_space(table, space)
         grid = subfigure.subplots(1, len(PANELS))
         for axes, (column, (title, unit, least)) in zip(grid, PANELS.items(), strict=True):
             for number, (_, curve) in enumerate(mine.groupby("model", sort=False)):
@@ -82,7 +70,7 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
         title = "Counting almost-null directions as null: invariance and meaning lost, space"
         subfigure.suptitle(f"{title} {space}", fontsize=11)
         models = [
-            key(caption(str(model), rows), color=colour(number), ls=_line(number))
+            style.key(style.caption(str(model), rows), color=style.colour(number), ls=_line(number))
             for number, model in enumerate(mine["model"].unique())
         ]
         options: Look = {"ncols": 3, "fontsize": 8, "handlelength": 3}
@@ -91,12 +79,12 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def _line(number: int) -> str:
-    return LINES[number // len(COLOURS) % len(LINES)]
+    return LINES[number // len(style.COLOURS) % len(LINES)]
 
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, number: int) -> None:
     curve = curve.assign(removed=1 - curve["kept"]).sort_values("kept", ascending=False)
-    shade = colour(number)
+    shade = style.colour(number)
     line = curve[curve["point"] != "centered"]
     look: Look = {"ls": _line(number), "lw": 1.3, "marker": ".", "ms": 4}
     axes.plot(line["removed"], line["value"], color=shade, **look)
@@ -113,17 +101,17 @@ def _ticks(axes: Axes, kept: pd.Series) -> None:
     axes.set_xticks(removed, [f"{100 * (1 - tick):g}" for tick in removed])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlim=(-2e-4, max(most, 1e-3) * 1.25), xlabel="share of the head's rank kept (%)")
-    grid_lines(axes, "y")
+    style.grid_lines(axes, "y")
 
 
 class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    curves, models = read_study(flags, "rank_curves")
+    curves, models = style.read_study(flags, "rank_curves")
     rows = tabulate(curves, models)
     write_table(flags.path("tables/rank_curves.csv"), rows)
-    write_figure(flags, "rank_curves", draw(rows, models))
+    style.write_figure(flags, "rank_curves", draw(rows, models))
 
 
 if __name__ == "__main__":

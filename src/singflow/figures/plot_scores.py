@@ -7,18 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
 from singflow import cli
-from singflow.figures.style import (
-    Frames,
-    Look,
-    caption,
-    colour,
-    marker,
-    of_space,
-    panels,
-    read_study,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Frames, Look
 
 FLOOR = "floor: null components that tell nothing"
 HATCHES = {"plain": None, "hatched": "///"}
@@ -40,14 +30,14 @@ def covariance_ellipse(
     return points.mean(axis=0), float(width), float(height), float(angle)
 
 
-@styled
+@style.styled
 def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     """One row per space: (a) AS and IS of images, (b) means of IS and |AS|, (c) their ratio."""
     most = max(map(len, scores.values()))
     size = (11.5, max(3.6, 1.6 + 0.38 * most) * len(scores))
-    figure, grid = panels(len(scores), 3, size, width_ratios=[1.5, 1.1, 0.8])
+    figure, grid = style.panels(len(scores), 3, size, width_ratios=[1.5, 1.1, 0.8])
     for (images, means, ratios), (space, models) in zip(grid, scores.items(), strict=True):
-        rows = of_space(table, space)
+        rows = style.of_space(table, space)
         _scatter(images, models, rows)
         _bars(means, rows, {"is": "IS", "as_abs": "|AS|"})
         _bars(ratios, rows, {"is_per_as": "IS / |AS|"})
@@ -62,12 +52,12 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame) ->
     axes.axvline(0, color="0.85", lw=0.8, zorder=0)
     for number, (model, scores) in enumerate(models.items()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        look: Look = {"color": colour(number), "marker": marker(number), "linewidths": 0, "s": 14}
-        dots = axes.scatter(*points.T, label=caption(model, rows), **look)
+        look = style.look_of(number) | {"s": 14, "linewidths": 0}
+        dots = axes.scatter(*points.T, label=style.caption(model, rows), **look)
         dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 2000)
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
-            line: Look = {"fill": False, "color": colour(number), "lw": 1.4}
+            line: Look = {"fill": False, "color": style.colour(number), "lw": 1.4}
             axes.add_patch(Ellipse(tuple(centre), width, height, angle=angle, **line))
     axes.autoscale_view()
     axes.set(xlabel="AS toward the image's own label (degrees)", ylabel="IS (degrees)")
@@ -79,7 +69,7 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame) ->
 def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
     """Bars of one or two scores (columns and names); those of the second are hatched."""
     positions, width = np.arange(len(rows)), 0.8 / len(scores)
-    colours = [colour(number) for number in range(len(rows))]
+    colours = [style.colour(number) for number in range(len(rows))]
     for number, (column, hatch) in enumerate(zip(scores, HATCHES.values(), strict=False)):
         mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
         mean, low, high = (
@@ -101,7 +91,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
         if known.any():
             floors = rows["floor_is_mean"][known]
             axes.plot(floors, places[known], "|", color="black", ms=13, mew=2, label=FLOOR)
-    axes.set_yticks(positions, [caption(model, rows, "\n") for model in rows.index])
+    axes.set_yticks(positions, [style.caption(model, rows, "\n") for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.15)
     names = " and ".join(scores.values())
@@ -122,7 +112,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    write_figure(flags, "fig3", draw(*read_study(flags, "scores")))
+    style.write_figure(flags, "fig3", draw(*style.read_study(flags, "scores")))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from singflow import cli
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models
-from singflow.figures.style import (
-    COLOURS,
-    Look,
-    blocks,
-    caption,
-    colour,
-    key,
-    marker,
-    of_space,
-    pairs_of,
-    panels,
-    styled,
-    write_figure,
-)
+from singflow.figures import style
+from singflow.figures.style import Look
 from singflow.translators.linear import with_held_out_figures
 
 Kinds = dict[str, dict[str, Any]]  # kind -> report
@@ -40,7 +28,7 @@ KINDS = {
 LOSSES = {"mse": "MSE", "cosine": "cosine", "both": "MSE + cosine"}
 # The curve of the sum often equals the curve of the cosine loss: a wide line below a thin one.
 LINES: dict[str, Look] = {
-    loss: {"color": COLOURS[number], "lw": width}
+    loss: {"color": style.COLOURS[number], "lw": width}
     for number, (loss, width) in enumerate([("mse", 1.2), ("cosine", 1.2), ("both", 3.0)])
 }
 LEVEL: Look = {"color": "0.45", "ls": "--", "lw": 0.9}
@@ -50,7 +38,7 @@ MEASURES = {
 }
 
 
-@styled
+@style.styled
 def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE by epoch: one row per space and architecture.
 
@@ -60,7 +48,9 @@ def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
     kinds = _kinds(reports)[1:]
     if not kinds:
         return _untrained()
-    figure, subfigures = blocks(len(reports), 8.2, 0.9 + (2.3 * len(kinds) + 0.5) * len(reports))
+    figure, subfigures = style.blocks(
+        len(reports), 8.2, 0.9 + (2.3 * len(kinds) + 0.5) * len(reports)
+    )
     for block, (space, models) in zip(subfigures, reports.items(), strict=True):
         block.suptitle(f"space {space}", fontsize=10, x=0.01, ha="left")
         grid = block.subplots(len(kinds), 2, squeeze=False)
@@ -72,17 +62,19 @@ def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
             axes.set_xlabel("epoch")
     tried = {
         loss
-        for _, _, found in pairs_of(reports)
+        for _, _, found in style.pairs_of(reports)
         for report in found.values()
         for loss in report.get("losses", {})
     }
-    losses = [key(f"loss {name}", **LINES[loss]) for loss, name in LOSSES.items() if loss in tried]
+    losses = [
+        style.key(f"loss {name}", **LINES[loss]) for loss, name in LOSSES.items() if loss in tried
+    ]
     names = table.set_index("model")
     shapes = [
-        key(caption(model, names), color="0.25", ls="", marker=marker(number))
+        style.key(style.caption(model, names), color="0.25", ls="", marker=style.marker(number))
         for number, model in enumerate(next(iter(reports.values())))
     ]
-    handles = [*losses, key("linear translator", **LEVEL)]
+    handles = [*losses, style.key("linear translator", **LEVEL)]
     figure.legend(handles=handles, loc="outside lower left", fontsize=8)
     figure.legend(handles=shapes, loc="outside lower right", fontsize=8)
     return figure
@@ -90,7 +82,7 @@ def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
 
 def _curves(axes: Axes, models: dict[str, Kinds], kind: str, measure: str) -> None:
     for number, reports in enumerate(models.values()):
-        level, shape = reports["linear"][measure], marker(number)
+        level, shape = reports["linear"][measure], style.marker(number)
         axes.axhline(level, zorder=1, **LEVEL)
         edge: Look = {"transform": axes.get_yaxis_transform(), "clip_on": False, "zorder": 3}
         axes.plot([1], [level], marker=shape, ms=5, color=LEVEL["color"], **edge)
@@ -107,7 +99,7 @@ def _curves(axes: Axes, models: dict[str, Kinds], kind: str, measure: str) -> No
     axes.set_ylabel(MEASURES[measure])
 
 
-@styled
+@style.styled
 def draw_architectures(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE of every architecture with its kept loss: one row per space."""
     kinds = _kinds(reports)
@@ -115,10 +107,10 @@ def draw_architectures(reports: Reports, table: pd.DataFrame) -> Figure:
         return _untrained()
     rows = max(map(len, reports.values())) * (len(kinds) + 1)
     size = (9, (1.3 + 0.24 * rows) * len(reports))
-    figure, grid = panels(len(reports), 2, size, sharey="row")
+    figure, grid = style.panels(len(reports), 2, size, sharey="row")
     for row, (space, models) in zip(grid, reports.items(), strict=True):
         for axes, measure in zip(row, MEASURES, strict=True):
-            _points(axes, models, kinds, measure, of_space(table, space))
+            _points(axes, models, kinds, measure, style.of_space(table, space))
             axes.set_title(f"space {space}", loc="left")
     return figure
 
@@ -132,7 +124,7 @@ def _points(
         top = number * (len(kinds) + 1)
         places = range(top + 1, top + 1 + len(kinds))
         values = [reports[kind][measure] for kind in kinds]
-        axes.plot(values, places, color=colour(number), marker=marker(number), ms=6, ls="")
+        axes.plot(values, places, ms=6, ls="", **style.look_of(number))
         for value, place in zip(values, places, strict=True):
             axes.annotate(f"{value:#.3g}", (value, place), (6, 0), **beside)
         if measure == "validation_cosine":
@@ -142,7 +134,7 @@ def _points(
             axes.plot(baseline, ends, color="0.35", ls=":", lw=1.4, label=label)
             bold: Look = {"va": "center", "fontweight": "bold", "fontsize": 8}
             inside = axes.get_yaxis_transform()
-            name = axes.text(0.01, top, caption(model, rows), transform=inside, **bold)
+            name = axes.text(0.01, top, style.caption(model, rows), transform=inside, **bold)
             name.set_in_layout(False)
         for kind, place in zip(kinds, places, strict=True):
             loss = reports[kind].get("loss")
@@ -162,7 +154,7 @@ def _points(
 
 def _kinds(reports: Reports) -> list[str]:
     """The kinds of translators that were compared; linear is the first."""
-    found = {kind for _, _, kinds in pairs_of(reports) for kind in kinds}
+    found = {kind for _, _, kinds in style.pairs_of(reports) for kind in kinds}
     return [kind for kind in KINDS if kind in found]
 
 
@@ -192,8 +184,8 @@ def main(flags: Flags) -> None:
         for space, models in linear.items()
     }
     models = read_models(flags.path("tables/models.csv"))
-    write_figure(flags, "fig7", draw_training(reports, models))
-    write_figure(flags, "fig8", draw_architectures(reports, models))
+    style.write_figure(flags, "fig7", draw_training(reports, models))
+    style.write_figure(flags, "fig8", draw_architectures(reports, models))
 
 
 if __name__ == "__main__":

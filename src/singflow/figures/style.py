@@ -51,6 +51,11 @@ def marker(number: int) -> str:
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
+def look_of(number: int) -> Look:
+    """Colour and marker of the model at a position in the study."""
+    return {"color": colour(number), "marker": marker(number)}
+
+
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
     """Write a figure without time or software stamps, so that files are reproducible; close it."""
     figure.draw_without_rendering()

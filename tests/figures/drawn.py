@@ -1,0 +1,53 @@
+"""What tests of figures look at."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from singflow.figures.style import save
+
+
+def assert_written_alike(folder, draw):
+    """A figure is the same bytes twice, without dates, and not clipped at its edges."""
+    paths = [folder / f"{attempt}.{kind}" for attempt in "ab" for kind in ("png", "pdf")]
+    for png, pdf in (paths[:2], paths[2:]):
+        save(draw(), png, pdf)
+    content = [path.read_bytes() for path in paths]
+    assert content[:2] == content[2:] and b"CreationDate" not in content[1]
+    pixels = np.asarray(Image.open(paths[0]).convert("L"))
+    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
+    assert not plt.get_fignums()
+    return pixels.shape
+
+
+def names(axes):
+    """Names on the vertical axis."""
+    return [tick.get_text() for tick in axes.get_yticklabels()]
+
+
+def said(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def words(figure):
+    """All texts of a figure."""
+    return "\n".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+def assert_apart(texts, slack=0):
+    """Texts, one below the other, do not overlap."""
+    boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 + slack for lower, upper in itertools.pairwise(boxes))
+
+
+def models_table(models, spaces, weak="weak translator", **columns):
+    """tables/models.csv; the first model has no marks."""
+    rows = [
+        {"space": space, "model": model, "marks": weak if number else ""}
+        for space in spaces
+        for number, model in enumerate(models)
+    ]
+    return pd.DataFrame(rows, columns=["space", "model", "marks"]).assign(**columns)
