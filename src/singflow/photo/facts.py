@@ -1,7 +1,7 @@
 """The facts about one photo, in the order in which text, figure and page tell them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from singflow.analyses.tables import ZERO
 from singflow.photo.analysis import Analysis, Movement, Reach, Setting
@@ -11,20 +11,12 @@ LISTED = 3  # most texts in a line of gained or lost texts
 SCORES = ("unlike", "verdict", "IS", "null energy", "note", "weak translator")
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A fact and the sentence that tells it.
-
-    about: the text that the fact is about, or empty. value: in `unit`; None if the fact is no
-    number. percentile: of the value among the known images.
-    """
+class Fact(NamedTuple):
+    """A fact and the sentence that tells it. about: the text that it is about, or empty."""
 
     name: str
     sentence: str
     about: str = ""
-    value: float | None = None
-    unit: str = ""
-    percentile: float | None = None
 
 
 def facts_of(analysis: Analysis) -> list[Fact]:
@@ -38,9 +30,9 @@ def facts_of(analysis: Analysis) -> list[Fact]:
         words = [Fact("words", line) for line in _beyond_chance(analysis)]
         facts += words or [Fact("words", "no word is gained or lost beyond chance")]
     for text in [analysis.predicted, *analysis.texts]:
-        facts.append(Fact("movement", _movement(text), text.text, text.as_deg, "°"))
+        facts.append(Fact("movement", _movement(text), text.text))
     for way in analysis.reach:
-        facts.append(Fact("steered", _reach(way), way.text, way.nearest_deg, "°"))
+        facts.append(Fact("steered", _reach(way), way.text))
     if analysis.nearest:
         before, after = (f"{n.path} ({n.angle_deg:.1f} degrees)" for n in analysis.nearest)
         line = f"nearest photo of the {setting.images}: {before}; after null removal: {after}"
@@ -68,8 +60,8 @@ def describe(image: str, analysis: Analysis) -> str:
 
 def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     if analysis.unlike:
-        reason = f"by the {setting.images}: {analysis.unlike}"
-        yield Fact("unlike", f"NOTHING CAN BE SAID about this photo {reason}")
+        line = f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"
+        yield Fact("unlike", line)
     if not setting.said:
         absent = "the images that the translator was fitted on are not here"
         yield Fact("verdict", f"no verdict on the model: {absent}")
@@ -79,13 +71,12 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
     line += _place(analysis.is_percentile, setting)
     if analysis.chance_is_deg is not None:
-        chance = analysis.chance_is_deg
-        line += f"; a null component that tells nothing turns it by {chance:.2f}"
-    yield Fact("IS", line, "", analysis.is_deg, "°", analysis.is_percentile)
-    energy, percentile = 100 * analysis.null_energy, analysis.null_energy_percentile
-    line = f"null energy {energy:.1f} %{_place(percentile, setting)}; "
-    line += f"logits change by {analysis.logit_change:.1e}"
-    yield Fact("null energy", line, "", energy, " %", percentile)
+        line += f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
+    yield Fact("IS", line)
+    line = f"null energy {100 * analysis.null_energy:.1f} %"
+    line += _place(analysis.null_energy_percentile, setting)
+    line += f"; logits change by {analysis.logit_change:.1e}"
+    yield Fact("null energy", line)
     if analysis.note:
         yield Fact("note", analysis.note)
     if setting.translator == "weak":

@@ -28,6 +28,10 @@ PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 CHART: dict[Any, Any] = STYLE | dict.fromkeys(INKED, INK)
 CHART |= {"svg.fonttype": "none", "svg.hashsalt": "singflow"}
+CHARTED = (  # title, score, factor, its unit in words and on the axis
+    ("how far null removal turns it (IS)", "is_deg", 1, "°", "degrees"),
+    ("null energy", "null_energy", 100, " %", "percent"),
+)
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -73,20 +77,15 @@ def analysis_html(
     """
     facts, setting = facts_of(analysis), analysis.setting
     charts = []
-    if known and setting.null_dim:
-        among = {
-            "IS": ("how far null removal turns it (IS)", known["is_deg"], "degrees"),
-            "null energy": ("null energy", 100 * known["null_energy"], "percent"),
-        }
-        for fact in facts:
-            if fact.name in among:
-                title, scores, unit = among[fact.name]
-                drawing = partial(_draw_histogram, scores, fact.value or 0.0, unit)
-                description = (
-                    f"{title}: this photo has {fact.value:.1f}{fact.unit}, more than in "
-                    f"{fact.percentile:.0f} % of the {setting.images}"
-                )
-                charts.append((title, chart(drawing, description, 2.8, 1.6)))
+    for title, name, factor, sign, unit in CHARTED if known and setting.null_dim else ():
+        value = factor * getattr(analysis, name)
+        place = getattr(analysis, f"{name.removesuffix('_deg')}_percentile")
+        drawing = partial(_draw_histogram, factor * known[name], value, unit)
+        description = (
+            f"{title}: this photo has {value:.1f}{sign}, more than in {place:.0f} % of the "
+            f"{setting.images}"
+        )
+        charts.append((title, chart(drawing, description, 2.8, 1.6)))
     page = TEMPLATES.get_template("analysis.html").render(
         images=setting.images,
         charts=charts,
