@@ -112,7 +112,10 @@ class Inputs:
 
         images: which images, as truth values; all by default.
         """
-        return self._whole("features", size, images)
+        folder = self.path("features").parent
+        return iterate_whole(
+            folder, "features", self.shards, self.manifest, size=size, images=images
+        )
 
     def removals(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, Removal]]:
         """image_id and the removal of the null component of whole images, in blocks."""
@@ -122,13 +125,8 @@ class Inputs:
 
     def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """image_id and embeddings of whole images (view 0), in blocks."""
-        return self._whole("embeddings", size, None)
-
-    def _whole(
-        self, tensor: str, size: int | None, images: np.ndarray | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        folder = self.path(tensor).parent
-        return iterate_whole(folder, tensor, self.shards, self.manifest, size=size, images=images)
+        folder = self.path("embeddings").parent
+        return iterate_whole(folder, "embeddings", self.shards, self.manifest, size=size)
 
     @cached_property
     def pairs(self) -> Paired:

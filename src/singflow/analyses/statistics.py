@@ -1,6 +1,5 @@
 """Intervals of means over images, and tests of differences between models and labels."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -72,7 +71,9 @@ def bootstrap_means(
         drawn, n = np.maximum(size - 1, 1), size.sum()
         start, size_of_pick = np.repeat(starts[together] - first, drawn), np.repeat(size, drawn)
         weight = np.repeat(size / drawn / len(strata), drawn)
-        for part in _blocks(resamples, n, CELLS):
+        step = max(1, CELLS // n)
+        for begin in range(0, resamples, step):
+            part = slice(begin, min(begin + step, resamples))
             count = part.stop - part.start
             picked = np.floor(generator.random((count, len(weight))) * size_of_pick)
             picked = start + picked.astype(np.int64)
@@ -149,12 +150,6 @@ class Sample:
         wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)
         low, high = interval(samples, confidence)
         return value + wider * (low - value), value + wider * (high - value)
-
-
-def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
-    """Slices over `total` rows of `width` numbers: at most `most` numbers, at least one row."""
-    step = max(1, most // max(width, 1))
-    return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:

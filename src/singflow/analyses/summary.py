@@ -241,12 +241,10 @@ def correlate_labels(
     """Spearman correlation of labels' mean |AS| between models: do they leak on the same labels?
 
     There is one row per pair of models of a space. The ceiling is the root of the product of both
-    split-half
-    reliabilities: the correlation of models that leak alike, where only the sampling of images
-    makes a difference (Spearman 1904). p comes from permutations of labels; p_holm has Holm's
-    correction for the pairs of the space.
+    split-half reliabilities: the correlation of models that leak alike, where only the sampling of
+    images makes a difference (Spearman 1904). p comes from permutations of labels; p_holm has
+    Holm's correction for the pairs of the space.
     """
-    columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p"]
     rows = []
     for space, group in labels.groupby("space", sort=False):
         models = group["model"].unique()
@@ -340,10 +338,9 @@ def _table(models: pd.DataFrame, percent: str) -> list[str]:
                 row["verdict"],
             ]
         )
-    first, *others = ([len(cell) for cell in column] for column in zip(*cells, strict=True))
-    widths = [max(lengths) for lengths in others]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
-        "  ".join([name.ljust(max(first)), *map(str.rjust, values, widths)])
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])])
         for name, *values in cells
     ]
 
@@ -388,16 +385,17 @@ def render_text(
             lines += textwrap.wrap(verdict_sentence(row), 130, subsequent_indent="  ")
         lines.append("")
     lines.append(COLUMNS)
-    named = {
-        column: ", ".join(models.loc[models[column].astype(bool), "model"].unique())
-        for column in REMARKS
-    }
-    lines += [remark.format(named[column]) for column, remark in REMARKS.items() if named[column]]
+
+    def named(chosen: pd.Series) -> str:
+        return ", ".join(models.loc[chosen.astype(bool), "model"].unique())
+
+    for column, remark in REMARKS.items():
+        if models[column].any():
+            lines.append(remark.format(named(models[column])))
     if differences := rank_differences(models):
         lines.append(differences)
-    if (models["null_dim"] == 0).any():
-        names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
-        lines.append(f"{names}: {NO_NULL_SPACE}.")
+    if (empty := models["null_dim"] == 0).any():
+        lines.append(f"{named(empty)}: {NO_NULL_SPACE}.")
     if models["top1_low"].any():
         low = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
         shares = ", ".join(
