@@ -242,15 +242,20 @@ def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(
     assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
 
 
-def test_a_table_comes_back_as_written_without_its_index(tmp_path):
-    tables.write_parquet(tmp_path / "scores.parquet", FRAME.set_axis([7, 8, 9]))
-    pd.testing.assert_frame_equal(tables.read_parquet(tmp_path / "scores.parquet"), FRAME)
-    path, rows = (
-        tmp_path / "rejected.csv",
-        [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]],
-    )
+def test_a_table_comes_back_as_written_without_its_index_and_its_columns_are_checked(tmp_path):
+    path = tmp_path / "scores.parquet"
+    tables.write_parquet(path, FRAME.set_axis([7, 8, 9]))
+    pd.testing.assert_frame_equal(tables.read_parquet(path), FRAME)
+    some = tables.read_parquet(path, columns=["label"])
+    pd.testing.assert_frame_equal(some, FRAME[["label"]])
+    message = refusal(tables.read_parquet, path, "evidence_images")
+    assert message.startswith(f"{path}: has no column 'floor_is_deg' of floats")
+
+
+def test_a_list_for_people_is_a_csv_file(tmp_path):
+    path, rows = tmp_path / "rejected.csv", [["a,b.jpg", 'no "image"\n'], ["größe.jpg", "empty"]]
     tables.write_csv(path, ["path", "reason"], rows)
-    expected = 'path,reason\n"a,b.jpg","not ""an"" image\n"\ngröße.jpg,empty\n'
+    expected = 'path,reason\n"a,b.jpg","no ""image""\n"\ngröße.jpg,empty\n'
     assert path.read_bytes() == expected.encode()
 
 

@@ -131,8 +131,6 @@ class RidgeStatistics:
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Means, and sums of products of differences from the means.
 
-        Raises InputError when there are no rows.
-
         Returns
         -------
         feature_mean : ndarray (d,)
@@ -141,6 +139,11 @@ class RidgeStatistics:
             n times the covariance of the features.
         cross : ndarray (d, m)
             n times the covariance of features and embeddings.
+
+        Raises
+        ------
+        InputError
+            When there are no rows.
         """
         if not self.n:
             raise InputError(
