@@ -62,23 +62,23 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
 
 
 def score(
-    flags: Flags, inputs: Inputs, training: Paired, head: SplitHead, words: Words
+    flags: Flags, inputs: Inputs, pool: list[Paired], head: SplitHead, words: Words
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Floor of IS and conditional scores by image, and what is reported of refitted translators."""
-    own, columns = inputs.pairs, ("floor_is_deg", "conditional_is_deg", "conditional_as_deg")
-    ids = own.manifest["image_id"]
+    ids = inputs.manifest["image_id"]
+    columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
     if not head.null.shape[1]:
         nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
         return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
-    pool = [training] if training is own else [training, own]
     axes = coordinate_axes(
         head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
     )
+    training, *own = pool
     sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
     scored = rows = Rows.read(training, head, axes, words, folder, sums)
     map_index = sums.split.map_index
-    if training is not own:
-        scored = Rows.read(own, head, axes, words, folder, None)
+    if own:
+        scored = Rows.read(own[0], head, axes, words, folder, None)
         map_index = np.full(len(ids), WHOLE, np.int32)
     penalty, r2 = validated(sums, flags)
     refits = Refits.prepare(rows, sums, map_index, penalty, flags.lambdas, flags.threads)
@@ -93,8 +93,8 @@ def score(
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
-    own, training = inputs.pairs, inputs.training(flags.reference)
-    pool = [training] if training is own else [training, own]
+    training = inputs.training(flags.reference)
+    pool = [training] if training is inputs.pairs else [training, inputs.pairs]
     head = SplitHead.split(inputs.head, inputs.null_basis)
     null_dim = head.null.shape[1]
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
@@ -106,41 +106,21 @@ def main(flags: Flags) -> None:
     def blocks() -> Iterator[Block]:
         return chain.from_iterable(whole_images(images, head) for images in pool)
 
-    found = measure(
-        blocks,
-        texts,
-        others,
-        lambdas=flags.lambdas,
-        margin=flags.margin,
-        draws=flags.draws,
-        confidence=flags.confidence,
-        seed=flags.seed,
-    )
+    found = measure(blocks, texts, others, flags, flags.lambdas, flags.confidence, flags.seed)
     facts, words, planted = found.facts, found.words, found.planted
     curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence)
     del found  # the read-outs leave room for the translators
-    scores, refitted = score(flags, inputs, training, head, words)
-    turns = {
-        f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], words, refitted["r2"])
-        for end in ("", "_low", "_high")
-    }
-    report = {
-        **facts,
-        "principal_dim": head.principal.shape[1],
-        "null_dim": null_dim,
-        **turns,
-        **refitted,
-        "floor_is_deg": float(scores["floor_is_deg"].mean()),
-        **known(inputs),
-    }
+    scores, refitted = score(flags, inputs, pool, head, words)
+    report = facts | refitted | known(inputs)
+    report |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim}
+    report |= {"floor_is_deg": float(scores["floor_is_deg"].mean())}
+    for end in ("", "_low", "_high"):
+        report[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, report["r2"])
     write_parquet(flags.path("evidence_images"), scores)
     write_parquet(flags.path("planted_leaks"), planted)
     write_parquet(flags.path("head_extensions"), curve)
-    saved = {
-        "class_embeddings": spelled["class_embeddings"],
-        "word_weights": words.weights,
-        "offset": words.offset,
-    }
+    saved = {"word_weights": words.weights, "offset": words.offset}
+    saved["class_embeddings"] = spelled["class_embeddings"]
     made = provenance([], study=flags.study, space=flags.space, model=flags.model)
     write_tensors(flags.path("own_words"), saved, made)
     write_json(flags.path("evidence"), report)

@@ -11,6 +11,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 from singflow.analyses.evidence import (
     SHARES,
+    Evidence,
     FoldVariance,
     Planted,
     Words,
@@ -25,7 +26,7 @@ from singflow.analyses.evidence import (
 from singflow.analyses.readout import Block, Features, Kernels, Scale, Sums
 
 LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]
-OPTIONS = {"lambdas": LAMBDAS, "margin": 0.005, "draws": 10, "confidence": 0.95, "seed": 0}
+OPTIONS = Evidence(draws=10), LAMBDAS, 0.95, 0
 
 
 def texts_of(classes=12, m=8, seed=0):
@@ -58,7 +59,7 @@ def parts(block, size=70):
 
 
 def facts_of(block, texts=None, others=None):
-    return measure(parts(block), texts_of() if texts is None else texts, others, **OPTIONS).facts
+    return measure(parts(block), texts_of() if texts is None else texts, others, *OPTIONS).facts
 
 
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
@@ -87,6 +88,12 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     assert words.r2 == pytest.approx(1 - (rest**2).sum() / (z**2).sum())
     assert words.variance == pytest.approx((z**2).sum() / len(z))
     assert Words.fit(parts(block), None).r2 == 0.0
+    saved = {"class_embeddings": texts, "word_weights": words.weights, "offset": words.offset}
+    np.testing.assert_array_equal(
+        Words.read(saved).spoken(block.logits), words.spoken(block.logits)
+    )
+    unnamed = Words.read(saved | {"class_embeddings": texts[:0]})
+    assert (unnamed.spoken(block.logits) == words.offset).all()
 
 
 def test_what_own_words_explain_wholly_leaves_nothing():
@@ -211,7 +218,7 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         assert found["unique_r2_low"] is found["detectable"] is None
     block = planted()
     for none in (planted(n=2), replace(block, null=block.null[:, :0])):
-        found = measure(parts(none), texts_of(), None, **OPTIONS)
+        found = measure(parts(none), texts_of(), None, *OPTIONS)
         assert found.facts["unique_r2"] is found.facts["lambdas"] is None
         assert not len(found.planted) and found.readouts is None
 

@@ -415,10 +415,8 @@ def measure(
     blocks: Blocks,
     texts: np.ndarray | None,
     others: np.ndarray | None,
-    *,
+    settings: Evidence,
     lambdas: Sequence[float],
-    margin: float,
-    draws: int,
     confidence: float,
     seed: int,
 ) -> Measurement:
@@ -426,15 +424,15 @@ def measure(
 
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
     classes in other words (for the blind check); None where classes have no names. lambdas:
-    penalties of the read-outs. margin: share of the variance that D must exceed. draws: planted
-    leaks of each size. confidence: coverage of the intervals. seed: of planted leaks and random
-    features.
+    penalties of the read-outs. confidence: coverage of the intervals. seed: of planted leaks and
+    random features.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
     three folds, or where leaving out two folds leaves fewer than two images.
     """
     words, scale, spread = Words.fit(blocks, texts), Scale.of(blocks), FoldVariance(blocks)
+    margin, draws = settings.margin, settings.draws
     facts: dict[str, Any] = {
         "n": words.n,
         "r2_words": words.r2 if texts is not None else None,

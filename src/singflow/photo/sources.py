@@ -83,11 +83,10 @@ def read_reference(
             found = measure(
                 partial(whole_images, images, head),
                 *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
-                lambdas=settings.lambdas,
-                margin=EVIDENCE.margin,
-                draws=settings.draws,
-                confidence=SUMMARY.confidence,
-                seed=settings.seed,
+                EVIDENCE,
+                settings.lambdas,
+                SUMMARY.confidence,
+                settings.seed,
             )
             return head, found.words, found.facts
 
