@@ -510,7 +510,7 @@ TABLE = "needs data.table: a CSV or Parquet file"
             ({place: ["b", "a", "b"]}, f"{place}: ['b', 'a', 'b'] lists b more than once")
             for place in ("models", "spaces")
         ),
-        ({"translator.reference": "results/demo"}, "results/demo, the study itself: write refere"),
+        ({"translator.reference": "results/demo"}, "results/demo, the study itself: write"),
         ({"translator.imported": [IMPORTED]}, "names conse_minilm/resnet50, but the study has no"),
         ({"translator.imported": [IMPORTED[:-1]]}, "must be <space>/<model>:<first 16 or more"),
     ],
