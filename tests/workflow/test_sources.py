@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from scripts.write_report import thumbnails
 
 from singflow.artifacts.shards import read_manifest
 from singflow.data.images import read_unchanged
@@ -20,6 +19,7 @@ from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Neighbour
 from singflow.photo.study import read_photos
+from singflow.report.thumbnails import thumbnails
 from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images
 from singflow.sharing.remotes import repository
@@ -99,9 +99,8 @@ def made(project):
         project.study(models=["tiny"], data=data, extraction={"views": 1})
         project.snakemake(*READ, *(WHOLE if name in ("folder", "tar") else []))
         manifest = read_manifest(project.folder / "results/demo/data/manifest.parquet")
-        root = project.folder / data["root"]
-        flags = SimpleNamespace(source=data["source"], root=root, max_pixels=10**8, threads=2)
-        found[name] = project.artifacts(), manifest, thumbnails(flags, manifest)
+        sheets = thumbnails(manifest, project.folder / data["root"], 10**8, 2)
+        found[name] = project.artifacts(), manifest, sheets
         if name in ("folder", "tar"):
             said = project.command(*SEARCH)
             hits = json.loads(said[said.index("{") :])["images"]

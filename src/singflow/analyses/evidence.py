@@ -35,7 +35,7 @@ SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classe
 WORDS = len(SHARP) + 2
 SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' variance
 TINY = np.finfo(np.float64).tiny
-FOUND = 0.9  # share of the draws in which a study must find a planted leak
+POWER = 0.9  # share of the draws in which a study must find a planted leak
 # D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
 RESOLUTION = 5e-4
 UNKNOWN = (  # where there is no D
@@ -503,13 +503,13 @@ def _blind(blocks: Blocks, words: Words, others: np.ndarray) -> Targets:
 
 
 def detectable(planted: pd.DataFrame) -> float | None:
-    """Smallest planted share that is found in FOUND of its draws, as are all larger shares.
+    """Smallest planted share that is found in POWER of its draws, as are all larger shares.
 
     A leak is found if its interval is above 0. None if even the largest share is not found.
     """
     leaks = planted[planted["share"] > 0]
     often = (leaks["unique_r2_low"] > RESOLUTION).groupby(leaks["share"]).mean()
-    missed = often.index[often < FOUND]
+    missed = often.index[often < POWER]
     found = often.index[often.index > missed.max()] if len(missed) else often.index
     return float(found.min()) if len(found) else None
 

@@ -211,25 +211,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " validation_mse, validation_r2, history).",
         group="",
     ),
-    "controls": Artifact(
-        "controls/{space}/{model}.parquet",
-        "One row for each image and case: image_id, subspace (null: part of the null space,"
-        " random: anywhere, row: part of the row space), dimension, is_deg, as_deg, as_abs_deg"
-        " (means over draws), matched_is_deg, matched_as_deg (the removed part has the length of"
-        " the null component; at the dimension of the null space alone). No rows without a null"
-        " space.",
-        columns=_of(
-            i="image_id dimension",
-            O="subspace",
-            f="is_deg as_deg as_abs_deg matched_is_deg matched_as_deg",
-        ),
-    ),
-    "controls_report": Artifact(
-        "controls/{space}/{model}.json",
-        "seed, tolerance_deg, and for each case: subspace, dimension, draws, is_error_deg"
-        " (standard error of the mean IS over draws), is_deg_spread and as_abs_deg_spread"
-        " (standard deviations over draws of the means over images), stable.",
-    ),
     "evidence": Artifact(
         "evidence/{space}/{model}.json",
         "The test of meaning: n (images, those of a reference included), principal_dim, null_dim;"
@@ -271,6 +252,25 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " unique_r2_low and unique_r2_high (delete-a-fold jackknife, in which the directions are"
         " chosen again; missing with fewer than three folds).",
         columns=_of(i="directions", f="unique_r2 unique_r2_low unique_r2_high"),
+    ),
+    "controls": Artifact(
+        "controls/{space}/{model}.parquet",
+        "One row for each image and case: image_id, subspace (null: part of the null space,"
+        " random: anywhere, row: part of the row space), dimension, is_deg, as_deg, as_abs_deg"
+        " (means over draws), matched_is_deg, matched_as_deg (the removed part has the length of"
+        " the null component; at the dimension of the null space alone). No rows without a null"
+        " space.",
+        columns=_of(
+            i="image_id dimension",
+            O="subspace",
+            f="is_deg as_deg as_abs_deg matched_is_deg matched_as_deg",
+        ),
+    ),
+    "controls_report": Artifact(
+        "controls/{space}/{model}.json",
+        "seed, tolerance_deg, and for each case: subspace, dimension, draws, is_error_deg"
+        " (standard error of the mean IS over draws), is_deg_spread and as_abs_deg_spread"
+        " (standard deviations over draws of the means over images), stable.",
     ),
     "scores": Artifact(
         "scores/{space}/{model}.parquet",
