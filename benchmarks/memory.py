@@ -247,7 +247,7 @@ def benchmark(steps: Sequence[str]) -> pd.DataFrame:
         if step in TOWERS:
             entry = path("model_entry" if step.startswith("extract_") else "space_entry")
             model, _ = measure([sys.executable, "-c", TOWERS[step], str(entry)])
-        gib = [each / 2**30 for each in (peak, model, max(peak - model, 0.0))]
+        gib = [size / 2**30 for size in (peak, model, max(peak - model, 0.0))]
         rows.append((step, *gib, seconds))
     return pd.DataFrame(
         rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"]

@@ -31,11 +31,6 @@ ITEM = re.compile(r"\$\(item\.\w+\)")
 IN_GIT = "/metrics.json"  # metrics that git keeps, not DVC's cache
 
 
-def is_placeholder(value: Any) -> bool:
-    """Whether a value stands for its key, as in `$(data.root)`."""
-    return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
-
-
 def placeholders(section: type[Any], key: str = "") -> Any:
     """A study in which every value is a placeholder for its key, as in `$(data.root)`.
 

@@ -43,7 +43,7 @@ def _listed(stream: io.BytesIO) -> list[str]:
     """The texts of a pickled array, read from the pickle's instructions. No instruction is run."""
     instructions = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(stream))
     found = []
-    for name, argument in dropwhile(lambda each: each[0] != "EMPTY_LIST", instructions):
+    for name, argument in dropwhile(lambda step: step[0] != "EMPTY_LIST", instructions):
         if name.endswith("UNICODE"):
             found.append(str(argument))
         elif not re.fullmatch(BESIDE_TEXTS, name):
