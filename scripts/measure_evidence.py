@@ -7,21 +7,17 @@ from itertools import chain
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.evidence import Evidence, Words, measure, turn_deg
-from singflow.analyses.floor import Refits, Rows, SplitHead, whole_images
-from singflow.analyses.geometry import coordinate_axes
+from singflow.analyses.evidence import Evidence, measure, turn_deg
+from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.readout import Block
-from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate
-from singflow.translators.reference import Paired
 
 
 class Flags(Evidence, cli.PairStep):
@@ -46,50 +42,6 @@ def known(inputs: Inputs) -> dict[str, bool]:
     }
 
 
-def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
-    """The translator's penalty, and the cross-validated R2 at this penalty.
-
-    An imported translator has neither, so they are computed here.
-    """
-    translator = read_json(flags.path("translator_report"))
-    penalty = translator.of_kind("lambda", float | None)
-    if penalty is None:
-        validation = cross_validate(sums, flags.lambdas, flags.threads)
-        return flags.lambdas[validation.best], float(validation.r2[validation.best])
-    return penalty, next(
-        point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty
-    )
-
-
-def score(
-    flags: Flags, inputs: Inputs, pool: list[Paired], head: SplitHead, words: Words
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Floor of IS and conditional scores by image, and what is reported of refitted translators."""
-    ids = inputs.manifest["image_id"]
-    columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
-    if not head.null.shape[1]:
-        nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
-        return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
-    axes = coordinate_axes(
-        head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
-    )
-    training, *own = pool
-    sums, folder = GroupSums(training.split(flags.folds)), flags.path("evidence").parent
-    scored = rows = Rows.read(training, head, axes, words, folder, sums)
-    map_index = sums.split.map_index
-    if own:
-        scored = Rows.read(own[0], head, axes, words, folder, None)
-        map_index = np.full(len(ids), WHOLE, np.int32)
-    penalty, r2 = validated(sums, flags)
-    refits = Refits.prepare(rows, sums, map_index, penalty, flags.lambdas, flags.threads)
-    del sums
-    texts = inputs.label_texts[inputs.label_of]
-    conditional = refits.image_scores(scored, refits.translators(), texts, conditional=True)
-    floors, spread = refits.floor(scored, draws=flags.draws, seed=flags.seed, threads=flags.threads)
-    scores = dict(zip(columns, (floors, *conditional), strict=True))
-    return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}
-
-
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
@@ -110,7 +62,17 @@ def main(flags: Flags) -> None:
     facts, words, planted = found.facts, found.words, found.planted
     curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence)
     del found  # the read-outs leave room for the translators
-    scores, refitted = score(flags, inputs, pool, head, words)
+    scores, refitted = refitted_scores(
+        inputs,
+        pool,
+        head,
+        words,
+        folds=flags.folds,
+        lambdas=flags.lambdas,
+        draws=flags.draws,
+        seed=flags.seed,
+        threads=flags.threads,
+    )
     report = facts | refitted | known(inputs)
     report |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim}
     report |= {"floor_is_deg": float(scores["floor_is_deg"].mean())}

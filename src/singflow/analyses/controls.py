@@ -1,7 +1,10 @@
 """Controls of null removal: scores after the removal of other subspaces."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,12 @@ from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.config.sections import WIDEST, Section
 from singflow.translators.ridge import Affine
 
+if TYPE_CHECKING:
+    from singflow.analyses.inputs import Inputs
+
 MOST_SUBSPACES = 1000  # enough to know their mean angle to a hundredth of a degree
+ROWS = 4096  # features scored at once
+SHARES = 4e8  # bytes of the translators' shares that are in memory at once
 
 
 class Removals(Section):
@@ -37,7 +45,7 @@ class Removals(Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Removals":
+    def _ordered(self) -> Removals:
         if self.max_draws < self.min_draws:
             raise ValueError(f"max_draws ({self.max_draws}) is below min_draws ({self.min_draws})")
         return self
@@ -192,3 +200,47 @@ class ControlScores:
 def empty_table() -> pd.DataFrame:
     """`ControlScores.table` without rows, for a head without null space, which has no cases."""
     return ControlScores(1).table(np.zeros(0, dtype=np.int64), Case("null", 0, True))
+
+
+def remove_subspaces(inputs: Inputs, wanted: Removals, seed: int) -> dict[Case, ControlScores]:
+    """Scores after the removal of drawn subspaces, as many as their mean IS needs to be stable.
+
+    Every case has its minimum of draws, then more until the standard error of its mean IS is
+    within the tolerance, or the maximum is reached.
+    """
+    basis, translators = inputs.null_basis, inputs.translators
+    (width, null_dim), n = basis.shape, len(inputs.manifest)
+    scores = {case: ControlScores(n) for case in cases(width, null_dim, wanted.dimensions)}
+
+    def wants_more(case: Case) -> bool:
+        done, least = scores[case], 1 if case.single else wanted.min_draws
+        if done.draws < least:
+            return True
+        return done.error_deg > wanted.tolerance_deg and done.draws < wanted.max_draws
+
+    def project(translator: Affine, subspace: Subspace) -> Affine:
+        return subspace.project(translator).astype(np.float32)
+
+    def score(drawn: dict[Case, Subspace]) -> None:
+        shares = {
+            case: translators.map(partial(project, subspace=subspace))
+            for case, subspace in drawn.items()
+        }
+        for image_id, features in inputs.features(size=ROWS):
+            original = translators(features, image_id)
+            texts = inputs.label_texts[inputs.label_of[image_id]]
+            for case, share in shares.items():
+                removal = Removal(original, share(features, image_id))
+                scores[case].update(image_id, removal, texts)
+                if case.subspace != "null" and case.dimension == null_dim:
+                    lengths = Subspace(basis).length(features), drawn[case].length(features)
+                    scores[case].update_matched(image_id, matched(removal, *lengths), texts)
+
+    at_once = max(1, int(SHARES / sum(translator.weight.nbytes for translator in translators.maps)))
+    while waiting := [case for case in scores if wants_more(case)]:
+        for start in range(0, len(waiting), at_once):
+            batch = waiting[start : start + at_once]
+            score({c: draw_subspace(basis, c, seed, scores[c].draws) for c in batch})
+        for case in waiting:
+            scores[case].end_draw()
+    return scores

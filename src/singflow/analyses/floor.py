@@ -8,15 +8,19 @@ image. The coordinates (a, b) stay, and the translator is refitted to z*.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from singflow.analyses.evidence import Words
-from singflow.analyses.geometry import complement
+from singflow.analyses.geometry import complement, coordinate_axes
+from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
 from singflow.analyses.readout import Block
+from singflow.artifacts.files import read_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tensors import Tensors
@@ -294,3 +298,63 @@ class Refits:
             total += scores / draws
             means.append(scores.mean())
         return total, float(np.std(means, ddof=1))
+
+
+def validated(
+    sums: GroupSums, report: Path, lambdas: list[float], threads: int | None
+) -> tuple[float, float]:
+    """The translator's penalty, and the cross-validated R2 at this penalty, from its report.
+
+    An imported translator has neither, so they are computed here.
+    """
+    translator = read_json(report)
+    penalty = translator.of_kind("lambda", float | None)
+    if penalty is None:
+        validation = cross_validate(sums, lambdas, threads)
+        return lambdas[validation.best], float(validation.r2[validation.best])
+    return penalty, next(
+        point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty
+    )
+
+
+def refitted_scores(
+    inputs: Inputs,
+    pool: list[Paired],
+    head: SplitHead,
+    words: Words,
+    *,
+    folds: int,
+    lambdas: list[float],
+    draws: int,
+    seed: int,
+    threads: int | None,
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Floor of IS and conditional scores of every image, and facts about the refitted translators.
+
+    pool: the images of the study, after those of the reference if there is one. The table has the
+    columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the facts are r2 and
+    floor_is_sd (degrees).
+    """
+    ids = inputs.manifest["image_id"]
+    columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
+    if not head.null.shape[1]:
+        nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
+        return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
+    axes = coordinate_axes(
+        head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
+    )
+    training, *own = pool
+    sums, folder = GroupSums(training.split(folds)), inputs.path("evidence").parent
+    scored = rows = Rows.read(training, head, axes, words, folder, sums)
+    map_index = sums.split.map_index
+    if own:
+        scored = Rows.read(own[0], head, axes, words, folder, None)
+        map_index = np.full(len(ids), WHOLE, np.int32)
+    penalty, r2 = validated(sums, inputs.path("translator_report"), lambdas, threads)
+    refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
+    del sums
+    texts = inputs.label_texts[inputs.label_of]
+    conditional = refits.image_scores(scored, refits.translators(), texts, conditional=True)
+    floors, spread = refits.floor(scored, draws=draws, seed=seed, threads=threads)
+    scores = dict(zip(columns, (floors, *conditional), strict=True))
+    return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}

@@ -1,0 +1,48 @@
+"""Scores of every image before and after the removal of its null component."""
+
+import numpy as np
+import pandas as pd
+
+from singflow.analyses.geometry import logit_change, null_energy, remove_null
+from singflow.analyses.inputs import Inputs
+from singflow.analyses.metrics import Removal, contrast_deg
+from singflow.data.manifest import head_classes
+
+ROWS = 4096  # features scored at once
+
+
+def remove_null_components(inputs: Inputs, beside: pd.DataFrame) -> pd.DataFrame:
+    """One row per image: the scores of null removal, with those in `beside`, in degrees.
+
+    beside: by image_id, the scores of controls (control_*, matched_*), the conditional scores and
+    the floor of IS.
+    """
+    head, basis, translators = inputs.head, inputs.null_basis, inputs.translators
+    class_names = inputs.head_facts.parsed("class_names", list | None)
+    class_index = np.asarray(head_classes(inputs.manifest, class_names))
+    blocks = []
+    for image_id, features in inputs.features(size=ROWS):
+        label, others = inputs.label_of[image_id], beside.loc[image_id]
+        without = inputs.null_translators(features, image_id)
+        removal = Removal(translators(features, image_id), without)
+        original, equivalent = removal.angles(inputs.label_texts[label])
+        logits = features @ head["weight"].T + head["bias"]
+        columns = {
+            "image_id": image_id,
+            "label": inputs.labels[label],
+            "class_index": class_index[image_id],
+            "predicted_index": np.argmax(logits, axis=1).astype(np.int32),
+            "fold": translators.fold[image_id],
+            "is_deg": removal.image_score(),
+            "as_deg": original - equivalent,
+            "as_contrast_deg": contrast_deg(removal, inputs.label_texts, label),
+            "angle_original_deg": original,
+            "angle_equivalent_deg": equivalent,
+            **others[["conditional_is_deg", "conditional_as_deg"]],
+            "null_energy": null_energy(features, basis),
+            "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
+            **others[["control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg"]],
+            "floor_is_deg": others["floor_is_deg"],
+        }
+        blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
+    return pd.concat(blocks, ignore_index=True)
