@@ -79,14 +79,13 @@ EXACT = ("itself", 0.0)
 CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees are compared
     "params": Artifact(
         "params.yaml",
-        "The complete study as it ran: `params.yaml` of the checkout with every value that was"
-        " laid over it.",
+        "The complete study as it ran, with the values of `--configfile` and `--config`.",
         group="local",
     ),
     "model_entry": Artifact(
         "registry/models/{model}.json",
-        "The registry entry with its defaults filled in, the class names and their number, and the"
-        " hashes of local files.",
+        "The registry entry with its defaults, the class names and their number, and the hashes"
+        " of local files.",
         within=EXACT,
         group="local",
     ),
@@ -98,36 +97,32 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "manifest": Artifact(
         "data/manifest.parquet",
-        "One row an image: image_id int64 (0..n-1), path (relative to the data root), label,"
+        "One row per image: image_id int64 (0..n-1), path (below the data root), label,"
         " class_index int32 (-1: not a class of the heads), prompt, split (train, validation),"
-        " fold int32 (0..K-1; fold 0 is validation where the data have no split), width and height"
-        " int32 (upright), sha256. With `data.source: archive` also archive (path below the data"
-        " root), offset int64 (first byte of the image in a tar; its row in a Parquet file) and"
-        " bytes int64 (its size).",
+        " fold int32 (fold 0 is validation if the data have no split), width and height int32"
+        " (upright), sha256. With `data.source: archive` also archive (its path), offset int64"
+        " (first byte in a tar, row in a Parquet file) and bytes int64.",
         columns=_of(i="image_id class_index fold width height", O="path label prompt split sha256"),
         within=EXACT,
         group="data",
     ),
     "rejected": Artifact(
         "data/rejected.csv",
-        "path and reason of every file that was left out, because it is unusable or was not drawn;"
-        " accepted + rejected = found.",
+        "path and reason of every file that was left out: it is unusable, or was not drawn.",
         within=EXACT,
         group="data",
     ),
     "head": Artifact(
         "features/{model}/head.safetensors",
-        "weight (C, d) and bias (C,) float32. Metadata: class_names (JSON; null: the classes of"
-        " data.classes), weight_dtype (bfloat16, float16 or float32: the coarsest precision that"
-        " holds every weight, so the one of the checkpoint).",
+        "weight (C, d) and bias (C,) float32. Metadata: class_names (JSON; null: those of"
+        " data.classes), weight_dtype (the coarsest precision that holds every weight).",
         tensors={"weight": MATRIX, "bias": VECTOR},
         within=("row", 1e-6),  # copied; random weights come from the kernels of the processor
     ),
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
         "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: decode,"
-        " precision, head_max_error, top1, top1_images, features (JSON: norm_mean, norm_min,"
-        " norm_max, zero_share, non_finite).",
+        " precision, head_max_error, top1, top1_images, features (JSON: norms and shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
         tier="features",
@@ -135,9 +130,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
-        "embeddings (n, m) float32 (not normalized), image_id, view: the same rows as the"
-        " features, in the same order. Metadata: decode, precision, embeddings (JSON, as for"
-        " features).",
+        "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
+        " features, in the same order. Metadata: decode, precision, embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
         tier="features",
@@ -146,7 +140,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "texts": Artifact(
         "prompts/{space}.safetensors",
         "label_embeddings (L, m), concept_embeddings (P, m), and with targets target_embeddings"
-        " (T, m): float32 of unit norm. Metadata: the templates.",
+        " (T, m), float32 of unit norm. Metadata: the templates.",
         tensors=dict.fromkeys(
             ["label_embeddings", "concept_embeddings", "target_embeddings"], MATRIX
         ),
@@ -158,9 +152,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "classes": Artifact(
         "classes/{space}/{model}.safetensors",
-        "class_embeddings and other_embeddings (C, m) float32 of unit norm: the texts of the"
-        " classes of the head, and the same classes in other words. No rows where the classes have"
-        " no names.",
+        "class_embeddings and other_embeddings (C, m), float32 of unit norm: the texts of the"
+        " head's classes, and the same classes in other words. No rows if the classes have no"
+        " names.",
         tensors=dict.fromkeys(["class_embeddings", "other_embeddings"], MATRIX),
         within=("row", 1e-4),
     ),
@@ -171,32 +165,30 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "projector_report": Artifact(
         "projectors/{model}.json",
-        "rank, null_dim, rule, tolerance (a direction with at most this singular value is null by"
-        " the rule), weight_dtype, rank_stored and rank_float64 (rank of W at the precision of the"
-        " stored weights and at float64, whatever the rule), orthonormality_error,"
-        " max_logit_change (largest norm of the change of the logits over the features).",
+        "rank, null_dim, rule, tolerance (the largest singular value that counts as null),"
+        " weight_dtype, rank_stored and rank_float64 (rank of W at the precision of the stored"
+        " weights and at float64), orthonormality_error, max_logit_change (largest norm over the"
+        " features).",
     ),
     "translator": Artifact(
         "translators/{space}/{model}/linear.safetensors",
-        "weight (m, d) and bias (m,) float32, fitted on all training images; fold_weight (K, m, d)"
-        " and fold_bias (K, m), fitted without the images of the fold (absent with"
-        " `translator.folds: 0` and for an imported translator). Metadata: folds, in_sample.",
+        "weight (m, d) and bias (m,) float32, fitted on all training images; fold_weight (K, m,"
+        " d) and fold_bias (K, m), fitted without the images of the fold (absent with"
+        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample.",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
         within=("tensor", 1e-2),  # a linear system of these features
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
-        "lambda (the penalty without unit), lambda_at_edge, lambdas_within_one_error (of the"
-        " smallest error), alpha (the penalty that lambda stands for), folds, in_sample;"
-        " validation_cosine, validation_mse, validation_r2 (against the mean of the training"
-        " images) and n_validation: of every image by the translator that did not see it;"
-        " held_out_*: the same of the split validation alone, by which nonlinear translators are"
-        " judged; baseline_cosine, n_train (views; 0 and alpha null for an imported translator),"
-        " alpha_curve.",
+        "lambda (the penalty without unit), lambda_at_edge, lambdas_within_one_error, alpha"
+        " (the penalty that lambda stands for), alpha_curve, folds, in_sample;"
+        " validation_cosine, validation_mse, validation_r2 and n_validation (of every image, by"
+        " the translator that did not see it); held_out_* (the same of the validation split"
+        " alone); baseline_cosine, n_train (views; 0 for an imported translator).",
     ),
     "network": Artifact(
         "translators/{space}/{model}/{kind}.safetensors",
-        "A nonlinear translator (mlp3, mlp4, residual) as a state dict, float32: feature_mean,"
+        "A nonlinear translator (mlp3, mlp4, residual) as a float32 state dict: feature_mean,"
         " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: kind,"
         " loss, width, dropout.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
@@ -205,61 +197,55 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "network_report": Artifact(
         "translators/{space}/{model}/{kind}.json",
-        "alpha (null), alpha_curve (empty), validation_cosine, validation_mse, validation_r2,"
-        " baseline_cosine, n_train and n_validation (of the split validation), kind, loss (the one"
-        " that was kept), parameters, losses (for each loss epochs, best_epoch, validation_cosine,"
-        " validation_mse, validation_r2, history).",
+        "The validation split's validation_cosine, validation_mse, validation_r2,"
+        " baseline_cosine and n_validation; n_train, kind, loss (the one that was kept),"
+        " parameters, losses (epochs, best_epoch, scores and history of each loss); alpha"
+        " (null), alpha_curve (empty).",
         group="",
     ),
     "evidence": Artifact(
         "evidence/{space}/{model}.json",
-        "The test of meaning: n (images, those of a reference included), principal_dim, null_dim;"
-        " r2 (of the cross-fitted translator), r2_words (share of the variance of the embeddings"
-        " that the model's own words explain; null where the classes have no names); unique_r2 (D)"
-        " with its interval, unique_r2_without (D without each fold, which gives the interval and"
-        " compares models), margin, p (one-sided: D is not above the margin); turn_deg,"
-        " turn_low_deg, turn_high_deg: D and its interval in degrees; detectable (the smallest"
-        " planted leak that was found, as a share of the variance; null: none), blind_unique_r2 (D"
-        " of the model's own words, spelled by other texts); floor_is_deg (mean over images),"
-        " floor_is_sd (standard deviation over draws of signs); lambdas (penalties of the"
-        " read-outs without_null and with_null); known_zero, known_leak. Numbers of D are null"
-        " without a null space and with fewer than two folds.",
+        "The test of meaning: n (images, with those of a reference), principal_dim, null_dim;"
+        " r2 (of the translator), r2_words (of the own words; null without class names);"
+        " unique_r2 (D) with its interval, unique_r2_without (D without each fold), margin, p"
+        " (one-sided: D is not above the margin); turn_deg, turn_low_deg, turn_high_deg;"
+        " detectable (the smallest planted leak that was found; null: none), blind_unique_r2 (D"
+        " of the blind check); floor_is_deg (mean over images), floor_is_sd (over draws of"
+        " signs); lambdas (penalties of the read-outs without_null and with_null); known_zero,"
+        " known_leak. Numbers of D are null without a null space or with fewer than two folds.",
     ),
     "planted_leaks": Artifact(
         "evidence/{space}/{model}.parquet",
-        "One row for each planted leak: share (of the variance; 0: no leak), draw, unique_r2,"
+        "One row per planted leak: share (of the variance; 0: no leak), draw, unique_r2,"
         " unique_r2_low, p.",
         columns=_of(i="draw", f="share unique_r2 unique_r2_low p"),
     ),
     "own_words": Artifact(
         "evidence/{space}/{model}.safetensors",
-        "The model's own words: class_embeddings (C, m) float32, word_weights (5,) and offset (m,)"
-        " float64, fitted on all images.",
+        "The model's own words: class_embeddings (C, m) float32, word_weights (5,) and offset"
+        " (m,) float64.",
         tensors={"class_embeddings": MATRIX, "word_weights": VECTOR, "offset": VECTOR},
         within=("tensor", 1e-2),  # least squares on these embeddings
     ),
     "evidence_images": Artifact(
         "evidence_images/{space}/{model}.parquet",
-        "One row an image: image_id, floor_is_deg (mean over draws of signs), conditional_is_deg,"
-        " conditional_as_deg.",
+        "One row per image: image_id, floor_is_deg (mean over draws of signs),"
+        " conditional_is_deg, conditional_as_deg.",
         columns=_of(i="image_id", f="floor_is_deg conditional_is_deg conditional_as_deg"),
     ),
     "head_extensions": Artifact(
         "head_extensions/{space}/{model}.parquet",
-        "One row for each number of null directions that the head receives as further rows:"
-        " directions (0: none; the last: as many as the read-out can use, which is the whole null"
-        " space), unique_r2 (D with these directions in place of all null coordinates),"
-        " unique_r2_low and unique_r2_high (delete-a-fold jackknife, in which the directions are"
-        " chosen again; missing with fewer than three folds).",
+        "One row per number of null directions that the head receives as further rows:"
+        " directions, unique_r2 (D with these directions alone), unique_r2_low and"
+        " unique_r2_high (missing with fewer than three folds).",
         columns=_of(i="directions", f="unique_r2 unique_r2_low unique_r2_high"),
     ),
     "controls": Artifact(
         "controls/{space}/{model}.parquet",
-        "One row for each image and case: image_id, subspace (null: part of the null space,"
-        " random: anywhere, row: part of the row space), dimension, is_deg, as_deg, as_abs_deg"
-        " (means over draws), matched_is_deg, matched_as_deg (the removed part has the length of"
-        " the null component; at the dimension of the null space alone). No rows without a null"
-        " space.",
+        "One row per image and case: image_id, subspace (null or row: part of that space;"
+        " random: anywhere), dimension, is_deg, as_deg, as_abs_deg (means over draws),"
+        " matched_is_deg, matched_as_deg (at the dimension of the null space alone). No rows"
+        " without a null space.",
         columns=_of(
             i="image_id dimension",
             O="subspace",
@@ -269,17 +255,16 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "controls_report": Artifact(
         "controls/{space}/{model}.json",
         "seed, tolerance_deg, and for each case: subspace, dimension, draws, is_error_deg"
-        " (standard error of the mean IS over draws), is_deg_spread and as_abs_deg_spread"
-        " (standard deviations over draws of the means over images), stable.",
+        " (standard error of the mean IS), is_deg_spread and as_abs_deg_spread (standard"
+        " deviations over draws), stable.",
     ),
     "scores": Artifact(
         "scores/{space}/{model}.parquet",
-        "One row an image, view 0: image_id, label, class_index and predicted_index (rows of this"
-        " head), fold (of the translator that scored the image; -1: a translator that was fitted"
-        " on other images), is_deg, as_deg, as_contrast_deg (minus the mean AS toward all other"
-        " labels; missing with one label), angle_original_deg, angle_equivalent_deg,"
-        " conditional_is_deg, conditional_as_deg, null_energy, logit_change, control_* and"
-        " matched_* (is_deg, as_deg), floor_is_deg.",
+        "One row per image, view 0: image_id, label, class_index and predicted_index (rows of"
+        " this head), fold (-1: the translator was fitted on other images), is_deg, as_deg,"
+        " as_contrast_deg, angle_original_deg, angle_equivalent_deg, conditional_is_deg,"
+        " conditional_as_deg, null_energy, logit_change, control_* and matched_* (is_deg,"
+        " as_deg), floor_is_deg.",
         columns=_of(
             i="image_id class_index predicted_index fold",
             O="label",
@@ -292,37 +277,37 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "zero_shot": Artifact(
         "zero_shot/{space}/{model}.parquet",
-        "One row an image: image_id, label, and the label with the nearest text: translated (to"
-        " the translated feature), equivalent (to the translated feature without its null"
-        " component), embedding (to the embedding of the image).",
+        "One row per image: image_id, label, and the label with the text nearest to the"
+        " translated feature (translated), to the same without its null component (equivalent),"
+        " and to the embedding of the image (embedding).",
         columns=_of(i="image_id", O="label translated equivalent embedding"),
     ),
     "rank_curves": Artifact(
         "rank_curves/{space}/{model}.parquet",
-        "One row a point: point (share, exact, energy, centered), kept, rank, null_dim (dimensions"
-        " removed), energy, n, logit_change_mean, logit_change_max, logit_relative_mean,"
-        " softmax_change_mean (total variation), top1_changed (share), is_mean_deg, is_std_deg,"
-        " as_mean_deg, as_abs_mean_deg.",
+        "One row per point: point (share, exact, energy, centered), kept, rank, null_dim"
+        " (dimensions removed), energy, n, logit_change_mean, logit_change_max,"
+        " logit_relative_mean, softmax_change_mean (total variation), top1_changed (share),"
+        " is_mean_deg, is_std_deg, as_mean_deg, as_abs_mean_deg.",
         columns=_of(O="point", f="kept", i="rank null_dim"),
     ),
     "null_validation": Artifact(
         "null_validation/{model}.parquet",
-        "One row for each image and perturbation (null, random, principal): image_id,"
-        " perturbation, norm, logit_change, top1_changed, softmax_change (total variation).",
+        "One row per image and perturbation (null, random, principal): image_id, perturbation,"
+        " norm, logit_change, top1_changed, softmax_change (total variation).",
         columns=_of(
             i="image_id", O="perturbation", f="norm logit_change softmax_change", b="top1_changed"
         ),
     ),
     "concepts": Artifact(
         "concepts/{space}/{model}.parquet",
-        "One row for each label and concept: n, angle_mean, angle_std, as_mean, as_std,"
-        " as_abs_mean, contrast_std (of AS minus its mean over all concepts; degrees).",
+        "One row per label and concept: n, angle_mean, angle_std, as_mean, as_std, as_abs_mean,"
+        " contrast_std (degrees).",
     ),
     "steering": Artifact(
         "steering/{space}/{model}.parquet",
-        "One row for each image, prompt and target: image_id, label, prompt, target_is_deg, step,"
-        " is_deg, as_target_deg, as_label_deg, logit_change, reachable; an angle out of reach has"
-        " no step and no scores.",
+        "One row per image, prompt and target: image_id, label, prompt, target_is_deg, step,"
+        " is_deg, as_target_deg, as_label_deg, logit_change, reachable (if not, step and scores"
+        " are missing).",
         columns=_of(
             i="image_id",
             O="label prompt",
@@ -332,98 +317,93 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "probes": Artifact(
         "probes/{space}/{model}.json",
-        "classifier, accuracy_principal and accuracy_translated (null and a note where nothing can"
-        " be probed) with intervals, n_train, n_test (images), n_test_in_sample (test images that"
-        " the translator was fitted on: none unless `translator.folds: 0`), n_labels,"
-        " n_labels_left_out (with one image), chance, the penalties.",
+        "classifier, accuracy_principal and accuracy_translated with intervals (null and a note"
+        " if nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
+        " translator has seen), n_labels, n_labels_left_out (with one image), chance, the"
+        " penalties.",
     ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
-        "One row an image: image_id, original_id and original_deg (the real image of the study"
-        " that is nearest to the translated feature, and the angle), equivalent_id and"
-        " equivalent_deg (the same after null removal). Never the image itself or a copy of it; -1"
-        " where there is no other.",
+        "One row per image: image_id, original_id and original_deg (the image of the study"
+        " nearest to the translated feature, never the same image or a copy, and the angle),"
+        " equivalent_id and equivalent_deg (the same after null removal); -1: there is none.",
         columns=_of(i="image_id original_id equivalent_id", f="original_deg equivalent_deg"),
     ),
     "pictures": Artifact(
         "pictures/{space}/{model}.parquet",
-        "One row a picture: figure (photo, fig1, and for `pictures.closeup` fig6, fig10, fig11,"
-        " fig13), image_id, label, kind (of the translator), change (photo, original, null"
-        " removed, steered, null, random, principal), text (steered toward), target_is_deg,"
-        " is_deg, as_label_deg, as_text_deg, logit_change, renderer (photo, unclip, retrieval),"
-        " draw (seed, or rank from 0), neighbour_id, neighbour_deg, picture (a PNG or JPEG file;"
-        " empty where a step is out of reach).",
+        "One row per picture: figure (photo, fig1, fig6, fig10, fig11, fig13), image_id, label,"
+        " kind (of the translator), change (photo, original, null removed, steered, null,"
+        " random, principal), text (steered toward), target_is_deg, is_deg, as_label_deg,"
+        " as_text_deg, logit_change, renderer (photo, unclip, retrieval), draw (seed, or rank"
+        " from 0), neighbour_id, neighbour_deg, picture (a PNG or JPEG file; empty if out of"
+        " reach).",
         columns=_of(O="figure picture"),
         group="pictures",
     ),
 }
 TABLES = {
     "models": (
-        "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the models of the"
-        " space) and turn; the smallest planted leak that was found, the blind check; IS and its"
-        " floor, conditional IS; AS, contrastive AS, |AS|, the ratio IS/|AS|, and random"
-        " and matched subspaces of equal dimension, with intervals; [zero-shot accuracy, and null"
-        " energy as a"
-        " detector](report.md#how-good-is-the-translation-and-what-does-null-energy-tell); the"
-        " same in `metrics.json`."
+        "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the models of"
+        " the space) and turn; detectable leak, blind check; IS and its floor, conditional IS;"
+        " AS, contrastive AS, |AS|, IS/|AS|, random and matched subspaces, with intervals;"
+        " [zero-shot accuracy and null"
+        " energy](report.md#how-good-is-the-translation-and-what-does-null-energy-tell). The"
+        " same is in `metrics.json`."
     ),
     "labels": (
-        "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean"
-        " floor of IS. No verdict rests on a label."
+        "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
+        " of IS. No verdict rests on a label."
     ),
     "label_correlations": (
         "Two models: Spearman correlation of the mean |AS| of their labels, its `ceiling`"
-        " (root of the product of both split-half reliabilities; empty where a label has a single"
-        " image), p by permuting labels, `p_holm`."
+        " (empty if a label has a single image), p by permuting labels, `p_holm`."
     ),
     "model_pairs": (
         "Two models: difference of D on the same folds, with interval, `p` (Student's t,"
-        " two-sided) and `p_holm`, corrected for the number of pairs; `differ`: `p_holm` says so"
-        " and the interval is more than 0.0005 from 0."
+        " two-sided) and `p_holm` over the pairs; `differ`: `p_holm` says so and the interval is"
+        " more than 0.0005 from 0."
     ),
     "controls": (
         "A model and a number of dimensions: null parts against random and row-space parts, and"
-        " the excess. The interval of the excess holds the spread over images and over subspaces:"
-        " for a null space like any other subspace it covers 0."
+        " the excess. The interval of the excess covers 0 if the null space is like any other"
+        " subspace."
     ),
     "orders": "A model: its value and its place in the paper's order, by IS/|AS|.",
     "order_agreement": (
-        "Two orders of the same models by IS/|AS|: in two spaces, and, where a study like the"
-        " paper's has five or more of the paper's 13 models, the order here and the order of the"
+        "Two orders of the same models by IS/|AS|, of two spaces or of this study and the"
         " authors' chart: Spearman (p by permutation), Kendall."
     ),
     "concepts": (
-        "A concept among the strongest or weakest of a label, by the size of its contrast: AS"
-        " minus its mean over all concepts. The intervals (Student's t over images) hold for all"
-        " concepts and labels of a scan together, because rows were picked; with fewer than two"
-        " images there is none."
+        "A concept among the strongest or weakest of a label, by AS minus its mean over all"
+        " concepts. The intervals hold for all concepts and labels of a scan together; with"
+        " fewer than two images there is none."
     ),
     "spurious": (
-        "A candidate for a spurious cue: a concept that is near to the images of a label, nearer"
-        " than to the images of the average label, and whose contrast is small. A person has to"
-        " look at it."
+        "A candidate for a spurious cue, at which a person has to look: a concept that is"
+        " nearer to the images of a label than to those of the average label, and has a small"
+        " contrast."
     ),
     "steering": (
-        "Steering of a model toward a prompt at one IS: AS toward the target and toward the label"
-        " of the image (mean and standard deviation over the images that reach it), largest logit"
-        " change."
+        "Steering of a model toward a prompt at one IS: AS toward the prompt and toward the"
+        " image's label (mean and standard deviation over the images that reach it), largest"
+        " logit change."
     ),
     "angle_ladder": (
-        "A step of figure 10: one image steered toward the first prompt by a growing angle; the"
+        "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
         " first row is the image itself."
     ),
     "translators": (
         "A translator, by kind and loss: held-out cosine, MSE, R2, gain over the linear one."
     ),
     "null_validation": (
-        "A perturbation of a model: change of logits and softmax, share of changed top-1 classes"
-        " (Wilson interval). The perturbation `null` is a word: read the table with"
-        " `keep_default_na=False` in pandas."
+        "A perturbation of a model: change of logits and softmax, share of changed top-1"
+        " classes (Wilson interval). In pandas, read the table with `keep_default_na=False`: the"
+        " perturbation `null` is a word."
     ),
     "rank_curves": "A point of the rank curve of a model; `removed_dim` dimensions are removed.",
     "head_extensions": (
-        "A model: D, and directions_90, the fewest null directions that give 90 % of D once they"
-        " are visible (empty where D is not above 0)."
+        "A model: D, and directions_90, the fewest null directions that give 90 % of D (empty"
+        " if D is not above 0)."
     ),
     "probes": (
         "A model: accuracy of linear classifiers on principal features before and after"
