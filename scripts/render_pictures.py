@@ -112,12 +112,9 @@ def main(flags: Flags) -> None:
 
     rows = list(photos(chosen["image_id"], chosen["label"], photo))
     if renderer == "unclip":
-        import torch
+        from singflow.towers.device import prepare
 
-        from singflow.towers.device import pick_device
-
-        torch.set_num_threads(flags.threads)
-        generator = load_generator(flags, pick_device(flags.device))
+        generator = load_generator(flags, prepare(flags.device, flags.threads))
         what = f"{flags.model} in {flags.space}"
         progress = partial(cli.progress, unit="pictures", description=what)
         rows += generate(pictures, flags.seeds, generator.render, progress)

@@ -20,8 +20,9 @@ class Flags(Training, cli.PairStep):
 
 
 def main(flags: Flags) -> None:
+    from singflow.towers.device import prepare
     from singflow.translators.curves import Curves
-    from singflow.translators.networks import Pairs, prepare, train
+    from singflow.translators.networks import Pairs, train
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -193,16 +192,8 @@ class UnCLIP:
 
 
 def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
-    """The generator of pictures.generator with deterministic kernels where PyTorch has them.
-
-    On a CPU it is float32. The network is never used.
-    """
+    """The generator of pictures.generator, in float32 on a CPU. The network is never used."""
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-        torch.backends.cudnn.benchmark
-    ) = False
     dtype = torch.float32 if device.type == "cpu" else getattr(torch, pictures.dtype)
     return UnCLIP(load_pipeline(find_generator(pictures), device, dtype), pictures)

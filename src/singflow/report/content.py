@@ -3,8 +3,6 @@
 import os
 import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from singflow.analyses.tables import LEAK, ZERO
 from singflow.errors import InputError
 from singflow.report.tables import Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
+from singflow.system import ask
 
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")
 WIDTH = 1600  # pixels of an embedded figure
@@ -275,8 +274,5 @@ def machine() -> str:
     processor = named[1].strip() if named else platform.machine()
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
     words = [platform.system(), processor, f"{os.cpu_count()} cores", memory]
-    if shutil.which("nvidia-smi"):
-        ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        listed = subprocess.run(ask, capture_output=True, text=True, check=False)
-        words += listed.stdout.split("\n")[:-1]
-    return ", ".join(words)
+    gpus = ask("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return ", ".join(words + gpus.out.split("\n")[:-1])

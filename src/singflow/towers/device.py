@@ -1,5 +1,7 @@
 """Choose the device that towers run on."""
 
+import os
+
 import torch
 
 from singflow.errors import InputError
@@ -13,12 +15,22 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def pick_tower_device(wanted: str) -> torch.device:
-    """The device for image towers, which alone may run on an Apple GPU.
-
-    Everything else takes pick_device().
-    """
+    """The device for image towers, which alone may run on an Apple GPU."""
     if wanted != "mps":
         return pick_device(wanted)
     if not torch.backends.mps.is_available():
         raise InputError("device is mps, but PyTorch sees no Apple GPU: write auto or cpu")
     return torch.device("mps")
+
+
+def prepare(device: str, threads: int) -> torch.device:
+    """Pick the device and make PyTorch reproducible on it.
+
+    The number of CPU threads is fixed, TF32 is off, and algorithms are deterministic where PyTorch
+    has such ones.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return pick_device(device)

@@ -8,7 +8,6 @@ import copy
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -25,7 +24,6 @@ from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors
 from singflow.cli import log
 from singflow.errors import InputError
-from singflow.towers.device import pick_device
 from singflow.translators.parameters import Training
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Agreement
@@ -254,19 +252,6 @@ class Pairs:
         return agreement
 
 
-def prepare(device: str, threads: int) -> torch.device:
-    """Pick the device and make PyTorch reproducible on it.
-
-    The number of CPU threads is fixed, TF32 is off, and algorithms are deterministic where PyTorch
-    has such ones.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    return pick_device(device)
-
-
 def train(
     pairs: Pairs,
     kind: str,
@@ -353,14 +338,6 @@ def best_epoch(loss: str, history: History) -> int:
     return int(np.argmin(values[loss])) + 1
 
 
-def _network(moments: Moments, kind: str, settings: Training) -> Network:
-    inputs, outputs = (len(moments.buffers[f"{name}_mean"]) for name in ("feature", "embedding"))
-    network = Network(kind, inputs, outputs, settings.width, settings.dropout)
-    for name, array in moments.buffers.items():
-        network.get_buffer(name).copy_(torch.from_numpy(array))
-    return network
-
-
 class _Run:
     """The training with one loss; history, best, network and optimizer change in every epoch."""
 
@@ -375,7 +352,11 @@ class _Run:
     ) -> None:
         torch.manual_seed(_seed(seed, 0))
         self.loss, self.settings, self.seed = loss, settings, seed
-        self.network = _network(moments, kind, settings).to(device)
+        sizes = (len(moments.buffers[f"{name}_mean"]) for name in ("feature", "embedding"))
+        network = Network(kind, *sizes, settings.width, settings.dropout)
+        for name, array in moments.buffers.items():
+            network.get_buffer(name).copy_(torch.from_numpy(array))
+        self.network = network.to(device)
         self.history: History = []
         self.best: dict[str, torch.Tensor] = {}
         matrices, vectors = (

@@ -94,14 +94,9 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
 
 def towers_in(folder: Path) -> tuple[list[str], list[str]]:
     """Sorted names of the models and of the spaces of which a results folder has shards."""
-    models, spaces = (
-        sorted(
-            path.parent.relative_to(folder / kind).as_posix()
-            for path in (folder / kind).rglob("shard-00000.safetensors")
-        )
-        for kind in ("features", "embeddings")
-    )
-    return models, spaces
+    models = {names["model"] for _, names in CATALOG["features"].among(folder)}
+    spaces = {names["space"] for _, names in CATALOG["embeddings"].among(folder)}
+    return sorted(models), sorted(spaces)
 
 
 def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
