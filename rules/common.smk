@@ -2,7 +2,7 @@
 
 import re
 import sys
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,6 @@ if INSTALLED:
     from singflow.study import expand_home, layered, settle, parse_texts
     from singflow.engines.code import Code, archives_of
     from singflow.engines.flags import flags_of
-    from singflow.engines.stages import flags_placeholder
     from singflow.errors import InputError
     from singflow.pictures.weights import generates, own_generator_files
     from singflow.planning import costs
@@ -118,8 +117,7 @@ class Step:
         if self._gathers_shards:
             words.append(f"--shards {config['extraction']['shards']}")
         if self._keys:
-            spell = flags_placeholder if FOR_DVC else partial(flags_of, config)
-            words.append(spell(self._keys))
+            words.append(flags_of(config, self._keys, for_dvc=FOR_DVC))
         for flag, file in self._files.items():
             words.append(f'--{flag} "{file(wildcards) if callable(file) else file}"')
         if self.threads:

@@ -28,15 +28,11 @@ def made_with(repo: Any, step: str) -> set[str]:
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
     lock = read_yaml("dvc.lock").get("stages", {}) if Path("dvc.lock").is_file() else {}
     found: set[str] = set()
-    for stage in (
-        stage for stage in repo.index.stages if stage.name and stage.name.partition("@")[0] == step
-    ):
-        params = [
-            text
-            for out in stage.outs
-            if (record := persistence.metadata(IOFile(str(out))))
-            for text in record.params
-        ]
+    for stage in repo.index.stages:
+        if not stage.name or stage.name.partition("@")[0] != step:
+            continue
+        records = [persistence.metadata(IOFile(str(out))) for out in stage.outs]
+        params = [text for record in records if record for text in record.params]
         found |= {text.strip("'") for text in params if re.fullmatch("'[0-9a-f]{64}'", text)}
         recorded = lock.get(stage.name, {}).get("params", {}).get(str(FILE), {}).get(step)
         if not params and recorded:
@@ -58,12 +54,13 @@ def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str
         if step not in now:
             raise InputError(f"{step}: no such step: dvc.yaml lists them")
         before = made_with(repo, step)
-        if len(before) != 1:
-            many = (
-                "artifacts of it were made by several versions of its code: run the older ones "
-                "again"
+        if not before:
+            raise InputError(f"{step}: nothing of it is finished")
+        if len(before) > 1:
+            raise InputError(
+                f"{step}: artifacts of it were made by several versions of its code: run the older "
+                "ones again"
             )
-            raise InputError(f"{step}: {many if before else 'nothing of it is finished'}")
         (digest,) = before
         if digest != code.digest(step):
             declared[step] = Acceptance(made_with=digest, accepted_for=now[step], reason=reason)

@@ -32,10 +32,8 @@ ACCEPTED = Path("config/accepted.yaml")
 KEPT = Path(".cache/code.json")
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
-CHECKS = {
-    f"{PACKAGE}.study",
-    f"{PACKAGE}.artifacts.catalog",
-}  # modules that can stop a step, and not change what it writes
+# modules that can stop a step, and not change what it writes
+CHECKS = {f"{PACKAGE}.study", f"{PACKAGE}.artifacts.catalog"}
 
 
 class Acceptance(Section):
@@ -52,15 +50,9 @@ class Acceptance(Section):
 
 def read_accepted(file: Path) -> dict[str, Acceptance]:
     """The declarations in config/accepted.yaml, by step; empty if there is no such file."""
+    content = read_yaml(file) if file.is_file() else {}
     try:
-        return (
-            {
-                step: Acceptance.model_validate(declaration)
-                for step, declaration in read_yaml(file).items()
-            }
-            if file.is_file()
-            else {}
-        )
+        return {step: Acceptance.model_validate(value) for step, value in content.items()}
     except ValidationError as error:
         raise InputError(explain(error, Acceptance, str(file))) from None
 
@@ -188,9 +180,7 @@ class Code:
         if names and names[0] in found.imports and names[0] not in found.named:
             source, there = found.imports[names[0]]
             return self._meant(source, [there, *names[1:]] if there else names[1:])
-        return self._loading(module) + (
-            found.named.get(names[0], found.parts) if names else found.parts
-        )
+        return self._loading(module) + found.named.get(names[0] if names else "", found.parts)
 
     def _loading(self, module: str) -> list[_Part]:
         """Statements that run when a module is loaded.
@@ -199,17 +189,10 @@ class Code:
         """
         if module not in self._loaded:
             self._loaded[module] = []  # ends the recursion where modules import each other
-            own = [
-                part
-                for name in accumulate(module.split("."), "{}.{}".format)
-                if (loaded := self._module(name))
-                for part in loaded.on_loading
-            ]
-            found = self._module(module)
+            *above, last = map(self._module, accumulate(module.split("."), "{}.{}".format))
+            own = [part for loaded in (*above, last) if loaded for part in loaded.on_loading]
             imported = (
-                [".".join(filter(None, target)) for target in found.imports.values()]
-                if found
-                else []
+                [".".join(filter(None, made)) for made in last.imports.values()] if last else []
             )
             names = {
                 name if self._module(name) else name.rpartition(".")[0]
@@ -225,10 +208,8 @@ class Code:
         """A module of the package; None if no file has this name."""
         if name not in self._modules:
             place = self._root.joinpath("src", *name.split("."))
-            path = next(
-                filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None
-            )
-            self._modules[name] = _Module.read(path) if path else None
+            files = filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py"))
+            self._modules[name] = next(map(_Module.read, files), None)
         return self._modules[name]
 
 
@@ -241,15 +222,11 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
     content = read_yaml(params) if params.is_file() else {}
     own = state = None
     with suppress(InputError):  # the study cannot run here
-        own = "".join(
-            f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params)))
-        )
+        files = own_files(*settle(content, str(params)))
+        own = "".join(f"{file} {sha256_of(Path(file))}\n" for file in files)
         state = archives_of(content)
-    others = {
-        "reference": fingerprint(content.get("translator", {}).get("reference")),
-        "archives": state,
-        "own_files": own,
-    }
+    reference = fingerprint(content.get("translator", {}).get("reference"))
+    others = {"reference": reference, "archives": state, "own_files": own}
     write_json(path, Code().digests() | others)
 
 
@@ -258,11 +235,8 @@ def archives_of(study: Mapping[str, Any]) -> str | None:
     data = study["data"]
     if data["source"] != "archive":
         return None
-    return archives.state(
-        outside(data["root"]),
-        data["archives"],
-        CATALOG["manifest"].at(Path("results", study["study"])),
-    )
+    manifest = CATALOG["manifest"].at(Path("results", study["study"]))
+    return archives.state(outside(data["root"]), data["archives"], manifest)
 
 
 @dataclass
@@ -282,8 +256,8 @@ class _Module:
     def read(cls, path: Path) -> _Module:
         module = cls()
         for statement in _Plain().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                module.imports |= _imports(statement)
+            if imports := _imports(statement):
+                module.imports |= imports
                 continue
             part = _Part(module, statement)
             module.parts.append(part)
@@ -300,8 +274,7 @@ class _Part:
 
     module: _Module
     statement: ast.stmt
-    # Known once a step reaches the statement.
-    uses: list[tuple[str, list[_Part] | str]] | None = None
+    uses: list[tuple[str, list[_Part] | str]] | None = None  # known once a step reaches it
 
     @cached_property
     def content(self) -> str:
@@ -310,38 +283,35 @@ class _Part:
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
         """Imports inside the statement."""
-        inner = (
-            node
-            for node in ast.walk(self.statement)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-        )
-        return {name: meaning for node in inner for name, meaning in _imports(node).items()}
+        inner = map(_imports, ast.walk(self.statement))
+        return {name: meaning for imports in inner for name, meaning in imports.items()}
 
 
 class _Plain(ast.NodeTransformer):
     """Removes from a syntax tree what cannot change a result."""
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        node.body = [
-            statement
-            for statement in _without_docstring(node.body)
-            if not _is_for_others(statement)
-        ]
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        match node.test:
+            case ast.Name("TYPE_CHECKING"):
+                return None
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        node.body = [
-            self.visit(statement) if not isinstance(statement, ast.AnnAssign) else statement
-            for statement in _without_docstring(node.body)
-        ]
-        for annotated in (inner for inner in node.body if isinstance(inner, ast.AnnAssign)):
-            match annotated.value:
+        node.body = _without_docstring(node.body)
+        for statement in node.body:
+            match statement:
                 # Steps get every value as a flag, so defaults do not count.
-                case ast.Call(ast.Name("Field")) as call:
-                    call.args, call.keywords = (
-                        [],
-                        [keyword for keyword in call.keywords if keyword.arg != "description"],
-                    )
+                case ast.AnnAssign(value=ast.Call(ast.Name("Field")) as call):
+                    call.args = []
+                    call.keywords = [word for word in call.keywords if word.arg != "description"]
+                case ast.AnnAssign():
+                    pass  # its annotation counts
+                case _:
+                    self.visit(statement)
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
@@ -365,24 +335,19 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body
 
 
-def _is_for_others(statement: ast.stmt) -> bool:
-    """Whether a statement is for type checkers only."""
-    match statement:
-        case ast.If(ast.Name("TYPE_CHECKING")):
-            return True
-    return False
-
-
-def _imports(node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str | None]]:
-    if isinstance(node, ast.ImportFrom):
-        return {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
-    return {
-        alias.asname or alias.name.partition(".")[0]: (
-            alias.name if alias.asname else alias.name.partition(".")[0],
-            None,
-        )
-        for alias in node.names
-    }
+def _imports(node: ast.AST) -> dict[str, tuple[str, str | None]]:
+    """The names that an import statement makes; empty for any other statement."""
+    match node:
+        case ast.ImportFrom(module, names):
+            return {alias.asname or alias.name: (module or "", alias.name) for alias in names}
+        case ast.Import(names):
+            whole = [
+                alias.name if alias.asname else alias.name.partition(".")[0] for alias in names
+            ]
+            return {
+                alias.asname or name: (name, None) for alias, name in zip(names, whole, strict=True)
+            }
+    return {}
 
 
 def _made(statement: ast.stmt) -> set[str]:
@@ -391,15 +356,13 @@ def _made(statement: ast.stmt) -> set[str]:
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
             return {name}
         case ast.Assign(targets):
-            return {
-                node.id
-                for target in targets
-                for node in ast.walk(target)
-                if isinstance(node, ast.Name)
-            }
+            pass
         case ast.AugAssign(target):
-            return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
-    return set()
+            targets = [target]
+        case _:
+            return set()
+    nodes = [node for target in targets for node in ast.walk(target)]
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
 def _chain(node: ast.AST) -> list[str]:
@@ -420,14 +383,10 @@ def _text(node: object) -> str:
         case ast.Constant(value):
             return repr(value)
         case ast.AST():
-            fields = (
-                (name, getattr(node, name, None)) for name in node._fields if name != "type_comment"
-            )
-            return (
-                f"{type(node).__name__}("
-                f"{','.join(f'{name}={_text(value)}' for name, value in fields if value not in (None, []))}"  # noqa: E501
-                ")"
-            )
+            names = [name for name in node._fields if name != "type_comment"]
+            fields = [(name, getattr(node, name, None)) for name in names]
+            known = [f"{name}={_text(value)}" for name, value in fields if value not in (None, [])]
+            return f"{type(node).__name__}({','.join(known)})"
         case list():
             return f"[{','.join(map(_text, node))}]"
     return repr(node)

@@ -30,22 +30,25 @@ def spell(values: Mapping[str, Any]) -> str:
     return " ".join(flags)
 
 
-def named(keys: list[str]) -> dict[str, str]:
-    """Keys by their flags: the last part of the key, or the name before `=`."""
-    return {key.partition("=")[0].rpartition(".")[2]: key.rpartition("=")[2] for key in keys}
-
-
-def flags_of(study: Mapping[str, Any], keys: list[str]) -> str:
+def flags_of(study: Mapping[str, Any], keys: list[str], *, for_dvc: bool = False) -> str:
     """Flags of a command: sections, then lists, then single values, as DVC can tell them apart.
 
-    An empty section leaves two spaces, as in DVC.
+    keys: of their values; the name of a flag is the last part of its key, or stands before `=`. An
+    empty section leaves two spaces, as in DVC. for_dvc: with placeholders, where the lists are in
+    one as `$(item.flags name=key)`.
     """
-    values = {name: at(study, key) for name, key in named(keys).items()}
-    sections = [spell(value) for value in values.values() if isinstance(value, dict)]
-    lists = {name: value for name, value in values.items() if isinstance(value, list)}
-    single = [
-        f'--{name} "{values[name]}"' if key in QUOTED else f"--{name} {values[name]}"
-        for name, key in named(keys).items()
-        if not isinstance(values[name], dict | list)
-    ]
-    return " ".join([*sections, *([spell(lists)] if lists else []), *single])
+    sections: list[str] = []
+    lists: dict[str, Any] = {}
+    single: list[str] = []
+    for text in keys:
+        name, key = text.partition("=")[0].rpartition(".")[2], text.rpartition("=")[2]
+        value = at(study, key)
+        if isinstance(value, dict):
+            sections.append(f"$({key})" if for_dvc else spell(value))
+        elif isinstance(value, list):
+            lists[name] = key if for_dvc else value
+        else:
+            single.append(f'--{name} "{value}"' if key in QUOTED else f"--{name} {value}")
+    pairs = " ".join(f"{name}={key}" for name, key in lists.items())
+    together = f"$(item.flags {pairs})" if for_dvc else spell(lists)
+    return " ".join([*sections, *([together] if lists else []), *single])

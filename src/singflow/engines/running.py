@@ -53,13 +53,11 @@ class Run:
             self.said.append(event["text"])
             self.whole = False
         elif kind == "run_info":
-            counts = {step: count for step, count in event["stats"].items() if _is_step(step)}
-            self.total, self.work = (
-                sum(counts.values()),
-                sum(count * self.expected(step) for step, count in counts.items()),
-            )
+            counts = {step: count for step, count in event["stats"].items() if step in step_files()}
+            self.total = sum(counts.values())
+            self.work = sum(count * self.expected(step) for step, count in counts.items())
             self.whole = "all" in event["stats"]
-        elif kind == "job_info" and _is_step(event["rule_name"]):
+        elif kind == "job_info" and event["rule_name"] in step_files():
             self.jobs[event["jobid"]] = event
             self.results = Path(*Path(event["log"][0]).parts[:2])
             self.running[event["jobid"]] = _name(event)
@@ -91,34 +89,27 @@ class Run:
 
         printed: the standard error of Snakemake and its steps.
         """
-        rest = [
-            line
-            for line in printed.replace("\r", "\n").splitlines()
-            if line.strip() and not line.startswith(PROFILE)
-        ]
+        lines = printed.replace("\r", "\n").splitlines()
+        rest = [line for line in lines if line.strip() and not line.startswith(PROFILE)]
         messages = []
         for event in self.failed.values():
-            logs = [Path(log) for log in event["log"]]
-            written = [
-                log
-                for log in logs
-                if log.is_file() and log.stat().st_size and log.stat().st_mtime >= self.started - 1
-            ]
-            own = [text for text in self.said if any(str(log) in text for log in logs)]
+            written = [log for log in map(Path, event["log"]) if self._wrote(log)]
+            own = [text for text in self.said if any(log in text for log in event["log"])]
             killed = [
                 f"it was killed by {name}{HINTS.get(name, '')}"
                 for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))
             ]
             said = killed or list(filter(None, map(_last_words, written))) or rest[-MOST_LINES:]
             name = _name(self.jobs.get(event["jobid"], event))
-            messages.append(
-                "\n".join([f"{name} failed:", *said, *(f"its log: {log}" for log in written)])
-            )
+            logs = [f"its log: {log}" for log in written]
+            messages.append("\n".join([f"{name} failed:", *said, *logs]))
         return messages or self.said or rest
 
-
-def _is_step(rule: str) -> bool:
-    return rule in step_files()
+    def _wrote(self, log: Path) -> bool:
+        """Whether this run wrote something into a log."""
+        if not log.is_file():
+            return False
+        return log.stat().st_size > 0 and log.stat().st_mtime >= self.started - 1
 
 
 def _name(job: dict[str, Any]) -> str:
@@ -177,22 +168,12 @@ def _display() -> Iterator[Callable[[Run], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
     from rich.table import Column
 
-    console = Console(
-        stderr=True,
-        force_terminal=sys.stderr.isatty(),
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty(), soft_wrap=True)
     if console.is_interactive:
-        text = TextColumn(
-            "{task.description}",
-            markup=False,
-            table_column=Column(no_wrap=True, overflow="ellipsis"),
-        )
-        with Progress(
-            SpinnerColumn(), BarColumn(20), text, console=console, transient=True
-        ) as live:
+        column = Column(no_wrap=True, overflow="ellipsis")
+        text = TextColumn("{task.description}", markup=False, table_column=column)
+        columns = SpinnerColumn(), BarColumn(20), text
+        with Progress(*columns, console=console, transient=True) as live:
             task = live.add_task("", total=None)
             yield lambda run: live.update(
                 task, description=run.line(), completed=run.done, total=run.total or None

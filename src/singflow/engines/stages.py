@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.engines.code import FILE
-from singflow.engines.flags import QUOTED, named
 
 if TYPE_CHECKING:
     from snakemake.rules import Rule
@@ -27,50 +26,27 @@ ITEMS = {
 }  # wildcard -> key of its values
 PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # Snakemake would take braces for wildcards
 BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
-ITEM = re.compile(r"\$\(item\.\w+\)")
+ITEM = re.compile(r"\$\(item\.(\w+)\)")
 IN_GIT = "/metrics.json"  # metrics that git keeps, not DVC's cache
 
 
 def placeholders(section: type[Any], key: str = "") -> Any:
     """A study in which every value is a placeholder for its key, as in `$(data.root)`.
 
-    The lists in ITEMS hold one placeholder, as in `$(item.model)`.
+    Lists hold one placeholder; those in ITEMS, one as in `$(item.model)`.
     """
-    items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {
-        "comparison.models": "$(item.model)"
-    }
+    items = {values: f"$(item.{name})" for name, values in ITEMS.items()}
+    items["comparison.models"] = "$(item.model)"
     study: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        full = f"{key}.{name}" if key else name
-        inner = getattr(field.annotation, "model_fields", None)
-        study[name] = (
-            placeholders(field.annotation, full)
-            if inner
-            else [items[full]]
-            if full in items
-            else f"$({full})"
-        )
-    return study
-
-
-def flags_placeholder(keys: list[str]) -> str:
-    """What stands for flags_of(): placeholders, for lists as in `$(item.flags name=key)`."""
-    from singflow.study import Params
-
-    kinds: dict[str, list[str]] = {"section": [], "list": [], "single": []}
-    for name, key in named(keys).items():
-        annotation: Any = Params
-        for part in key.split("."):
-            annotation = annotation.model_fields[part].annotation
-        if hasattr(annotation, "model_fields"):
-            kinds["section"].append(f"$({key})")
-        elif any(get_origin(kind) is list for kind in (annotation, *get_args(annotation))):
-            kinds["list"].append(f"{name}={key}")
+        full, kind = f"{key}.{name}" if key else name, field.annotation
+        if hasattr(kind, "model_fields"):
+            study[name] = placeholders(kind, full)
         else:
-            text = f'"$({key})"' if key in QUOTED else f"$({key})"
-            kinds["single"].append(f"--{name} {text}")
-    lists = [f"$(item.flags {' '.join(kinds['list'])})"] if kinds["list"] else []
-    return " ".join([*kinds["section"], *lists, *kinds["single"]])
+            text = items.get(full, f"$({full})")
+            a_list = list in map(get_origin, (kind, *get_args(kind)))
+            study[name] = [text] if a_list else text
+    return study
 
 
 def read_rules(root: Path) -> list[Rule]:
@@ -121,13 +97,12 @@ def _stage(rule: Rule) -> dict[str, Any]:
         log=rule.expand_log(wildcards),
         threads="$(threads)",
     )
+    digests = [rule.name, *(name for name in ("reference", "archives") if hasattr(params, name))]
     # These inputs are lists of files that depend on the study. DVC has no such lists, so its stages
     # depend on a digest of the files.
-    own = {"local", "generator"} & set(inputs.keys())
-    bundles = {
-        text: dict(pair.split("=") for pair in text.split()) for text in BUNDLE.findall(command)
-    }
-    (bundle,) = bundles.values() or [{}]
+    digests += ["own_files"] if {"local", "generator"} & set(inputs.keys()) else []
+    bundled = " ".join(BUNDLE.findall(command))
+    bundle = dict(pair.split("=") for pair in bundled.split())
     shape: dict[str, Any] = {name: _key(ITEMS[name]) for name in names}
     if "kind" in names:
         shape["model"] = _key("comparison.models")
@@ -145,23 +120,15 @@ def _stage(rule: Rule) -> dict[str, Any]:
             for path in files
             if not any(path.startswith(f"{folder}/") for folder in files)
         ],
-        "params": [
-            *(key for key in keys if key.partition(".")[0] != "item"),
-            {
-                str(FILE): [
-                    rule.name,
-                    *(name for name in ("reference", "archives") if hasattr(params, name)),
-                    *(["own_files"] if own else []),
-                ]
-            },
-        ],
+        "params": [*(key for key in keys if key.partition(".")[0] != "item"), {str(FILE): digests}],
     }
     outs = [_dollars(str(output)) for output in outputs]
-    body["outs"] = [out for out in outs if not _is_metrics(out)]
-    if metrics := [
-        {out: {"cache": False}} if out.endswith(IN_GIT) else out for out in outs if _is_metrics(out)
-    ]:
-        body["metrics"] = metrics
+    metrics = [out for out in outs if out.endswith((IN_GIT, "/tables/translators.json"))]
+    body["outs"] = [out for out in outs if out not in metrics]
+    if metrics:
+        body["metrics"] = [
+            {out: {"cache": False}} if out.endswith(IN_GIT) else out for out in metrics
+        ]
     if names:
         return {"matrix": shape | ({of_bundle: [values]} if bundle else {})} | body
     return {"foreach": {"study": values}, "do": body} if bundle else body
@@ -179,13 +146,9 @@ def _dollars(text: str) -> str:
 def _place(path: str, names: list[str]) -> str:
     """A path of a stage, or the folder above the items that the stage does not iterate over."""
     for item in ITEM.finditer(path):
-        if item[0][7:-1] not in names:
+        if item[1] not in names:
             return path[: item.start()].rpartition("/")[0]
     return path
-
-
-def _is_metrics(path: str) -> bool:
-    return path.endswith((IN_GIT, "/tables/translators.json"))
 
 
 def pipeline(file: Path, rules: list[Rule]) -> str:
@@ -204,18 +167,14 @@ def pipeline(file: Path, rules: list[Rule]) -> str:
         body = stage.get("do", stage)
         body["cmd"] = folded(body["cmd"])
     yaml = YAML()
-    text = io.StringIO()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(file)
     content["stages"] = stages
-    figures = [
-        out
-        for stage in stages.values()
-        for out in stage.get("do", stage)["outs"]
-        if str(out).endswith(".png")
-    ]
+    outs = [out for stage in stages.values() for out in stage.get("do", stage)["outs"]]
+    figures = [out for out in outs if str(out).endswith(".png")]
     content["plots"] = [plot for plot in content["plots"] if not isinstance(plot, str)] + figures
+    text = io.StringIO()
     yaml.dump(content, text)
     return text.getvalue()
 
