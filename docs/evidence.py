@@ -61,7 +61,7 @@ class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
     level: int = Field(
-        0, ge=0, description="write level.csv, of so many draws (100: 20 minutes of one core)"
+        0, ge=0, description="write level.csv, of so many draws (100: an hour of one core)"
     )
     power: int = Field(
         0, ge=0, description="write power.csv, of so many draws (20: 3 minutes of one core)"
