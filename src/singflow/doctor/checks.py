@@ -30,7 +30,7 @@ from singflow.errors import InputError
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
-from singflow.study import Params, check, read_layers
+from singflow.study import check, read_layers
 from singflow.system import existing, in_bytes, regular
 from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
 
@@ -61,8 +61,10 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         data = check_data(study.data)
         yield data
         if data.status == "ok":
-            estimated = expected_bytes(study, *entries)
-            yield check_disk(Path("results", study.study), estimated)
+            content, results = study.model_dump(), Path("results", study.study)
+            images = costs.expected_images(content, results)
+            estimated = costs.study_bytes(content, images, *entries)
+            yield check_disk(results, estimated)
     yield from check_dvc(Path(), estimated)
     yield controller
     if controller.status == "ok":
@@ -241,15 +243,6 @@ def _first_row(table: Path, label_column: str) -> str:
     for _, row in iterate_rows(table, columns):
         return row["path"]
     raise InputError(f"{table}: holds no rows")
-
-
-def expected_bytes(
-    study: Params, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
-) -> int:
-    """Expected bytes that the study, whose data can be read, writes under results/."""
-    content = study.model_dump()
-    images = costs.expected_images(content, Path("results", study.study))
-    return costs.study_bytes(content, images, models, spaces)
 
 
 def check_disk(folder: Path, estimated: int) -> Finding:

@@ -17,9 +17,9 @@ from singflow.artifacts.files import atomic
 from singflow.config.reading import read_yaml
 from singflow.doctor.findings import Finding
 from singflow.errors import InputError
+from singflow.planning.calibration import GPU_RULES
 from singflow.system import Answer, ask
 
-GPU_RULES = ("extract_features", "embed_images", "train_translator", "render_pictures")
 OPTIONS = {
     "slurm_partition": "partition",
     "slurm_account": "account",

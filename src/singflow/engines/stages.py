@@ -44,7 +44,7 @@ def placeholders(section: type[Any], key: str = "") -> Any:
             study[name] = placeholders(kind, full)
         else:
             text = items.get(full, f"$({full})")
-            a_list = list in map(get_origin, (kind, *get_args(kind)))
+            a_list = any(get_origin(one) is list for one in (kind, *get_args(kind)))
             study[name] = [text] if a_list else text
     return study
 

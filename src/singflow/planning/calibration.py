@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
@@ -23,7 +23,7 @@ JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job: measured
 # of the time and memory of jobs: measured, estimated, and the part of the estimate that does not
 # depend on the size of a job
 TIMES, MEMORY = ["seconds", "expected", "start"], ["megabytes", "expected_mb", "base_mb"]
-ON_GPU = ("extract_features", "embed_images", "train_translator", "render_pictures")
+GPU_RULES = ("extract_features", "embed_images", "train_translator", "render_pictures")
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,22 @@ def read_benchmark(path: Path) -> tuple[float, float]:
 
     Memory is in 10^6 bytes, and 0 if the job was too short to be measured.
     """
-    import pandas as pd
-
     kinds = {"s": float, "max_rss": float}
-    try:
-        table = pd.read_csv(path, sep="\t", usecols=[*kinds], dtype=kinds, na_values="-")
-        if table.empty:
-            raise ValueError("no rows")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a benchmark file of Snakemake ({error!r}): remove it"
-        ) from None
+    table = _read(path, kinds, "a benchmark file of Snakemake", sep="\t", na_values="-")
+    if table.empty:
+        raise InputError(f"{path}: not a benchmark file of Snakemake: remove it")
     seconds, peak = table["s"].mean(), table["max_rss"].fillna(0.0).max() * 2**20 / 1e6
     return float(seconds), float(peak)
+
+
+def _read(path: Path, kinds: Mapping[str, Any], what: str, **options: Any) -> pd.DataFrame:
+    """These columns of a table; InputError if the file is not what it should be."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, usecols=[*kinds], dtype=kinds, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not {what} ({error!r}): remove it") from None
 
 
 def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
@@ -83,15 +86,8 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
     numbers = ["TotalCPU_sec", "Elapsed_sec", "NCPUS", "RequestedMem_MB", "MaxRSS_MB"]
     kinds = {"RuleName": str} | dict.fromkeys(numbers, float)
     reports = [pd.DataFrame(columns=[*kinds]).astype(kinds)]
-    for path in paths:
-        try:
-            reports.append(pd.read_csv(path, usecols=[*kinds], dtype=kinds))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path}: not an efficiency report of the Slurm executor with rule names "
-                f"({error!r}): remove it"
-            ) from None
-    jobs = pd.concat(reports)
+    what = "an efficiency report of the Slurm executor with rule names"
+    jobs = pd.concat([*reports, *(_read(path, kinds, what) for path in paths)])
     steps = jobs["RuleName"].str.extract(r"^rule_(\w+?)(?:_wildcards_.*)?$", expand=False)
     return {
         str(step): Used(
@@ -131,7 +127,7 @@ def calibrate(
     for path in files:
         step, _, place = str(path.relative_to(folder / "benchmarks").with_suffix("")).partition("/")
         size = costs.size_of(study, images, *_subject(step, place, models, spaces), had_gpu)
-        if size.assumed or (step in ON_GPU and gpu and not had_gpu):
+        if size.assumed or (step in GPU_RULES and gpu and not had_gpu):
             continue
         (seconds, peak_mb), start = read_benchmark(path), costs.start(step)
         times = seconds, costs.seconds(step, size), start.seconds

@@ -62,13 +62,6 @@ class JobEstimate:
     source: str
 
 
-def runs_here(outputs: str) -> bool:
-    """Whether a step runs beside Snakemake, by the outputs that a dry run lists."""
-    _, _, *place = outputs.split(", ")[0].split("/")
-    artifact = artifact_of("/".join(place))
-    return artifact is not None and CATALOG[artifact].group == "local"
-
-
 def parse_jobs(listing: str) -> list[Job]:
     """The jobs that `snakemake --dry-run` lists."""
     jobs = []
@@ -78,9 +71,10 @@ def parse_jobs(listing: str) -> list[Job]:
         if "benchmark" not in fields:  # rule all
             continue
         resources = dict(re.findall(r"(\w+)=([\d.]+)(?:,|$)", fields["resources"]))
+        first = artifact_of(fields["output"].split(", ")[0].split("/", 2)[2])
         job = Job(
             step,
-            local=runs_here(fields["output"]),
+            local=first is not None and CATALOG[first].group == "local",
             gpu=float(resources.get("gpu", 0)) > 0,
             threads=int(fields.get("threads", 1)),
             asked_mb=float(resources.get("mem_mb", 0)),

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from itertools import accumulate
@@ -91,8 +91,10 @@ def repository() -> Iterator[Any]:
                 else:
                     LOCK.unlink(missing_ok=True)
                     LOCK_BEFORE.unlink()
-            with suppress(FileNotFoundError):
-                _remove_torn(RWLOCK)
+            try:
+                json.loads(RWLOCK.read_bytes() if RWLOCK.exists() else b"{}")
+            except ValueError:  # half-written by a killed process
+                RWLOCK.unlink()
             _remove_torn_copies(Path("results"))
             if not CACHE.is_symlink():  # a link leads to a cache that others share
                 _remove_torn_copies(CACHE)
@@ -109,20 +111,12 @@ def _remove_torn_copies(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_torn(path: Path) -> None:
-    """Remove a JSON file that a killed process left half-written."""
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        path.unlink()
-
-
 def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     """The results of the study that DVC keeps; InputError if dvc.lock does not have this study."""
     results = Path(repo.root_dir, "results", study)
-    kept = [(Path(out.fs_path), out) for out in repo.index.outs if out.use_cache]
-    kept = [(path, out) for path, out in kept if path.is_relative_to(results)]
-    lacking = [str(out) for _, out in kept if not out.hash_info]
+    cached = [out for out in repo.index.outs if out.use_cache]
+    kept = [out for out in cached if Path(out.fs_path).is_relative_to(results)]
+    lacking = [str(out) for out in kept if not out.hash_info]
     if lacking:
         stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
         deps = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
@@ -137,15 +131,10 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
             f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in "
             "this commit"
         )
+    tiers = [tier_of(str(Path(out.fs_path).relative_to(results))) for out in kept]
     return [
-        PublishedArtifact(
-            str(out),
-            tier_of(str(path.relative_to(results))),
-            out.hash_info.value,
-            out.meta.size or 0,
-            out,
-        )
-        for path, out in kept
+        PublishedArtifact(str(out), tier, out.hash_info.value, out.meta.size or 0, out)
+        for tier, out in zip(tiers, kept, strict=True)
     ]
 
 
