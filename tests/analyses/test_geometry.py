@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 from singflow.analyses.geometry import (
     complement,
+    coordinate_axes,
     logit_change,
     null_energy,
     null_space,
@@ -384,3 +385,18 @@ def test_no_more_rows_are_looked_at_than_there_are_dimensions():
         raise AssertionError("six rows were enough")
 
     assert row_span(blocks()) is None
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(3, (2, 2)), (5, (4, 4)), (30, (6, 4))])
+def test_coordinate_axes_keep_every_difference_between_features(n, ranks):
+    rng = np.random.default_rng(n)
+    basis = random_basis(10, 4, 0, 0)
+    features = (5 + rng.standard_normal((n, 10))).astype(np.float32)
+    axes, rank = coordinate_axes(basis, lambda: np.array_split(features, 3))
+    assert axes.dtype == np.float32 and axes.shape == (10, sum(ranks)) and rank == ranks[0]
+    np.testing.assert_allclose(axes.T @ axes, np.eye(sum(ranks)), atol=1e-6)
+    np.testing.assert_allclose(axes[:, :rank].T @ basis, 0, atol=1e-6)
+    differences = features - features.mean(axis=0)
+    for part, own in ((basis, axes[:, rank:]), (complement(basis), axes[:, :rank])):
+        expected = differences @ part @ part.T
+        np.testing.assert_allclose(differences @ own @ own.T, expected, atol=1e-5)

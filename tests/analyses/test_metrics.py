@@ -249,7 +249,11 @@ def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_ar
         (bad, good, r"equivalent embedding 1 has norm 0\.0, so no direction"),
         (good, bad, r"original embedding 1 has norm 0\.0, so no direction"),
         (nan, good, "equivalent embedding 0 has norm nan"),
-        (good, good[:1], r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"),
+        (
+            good,
+            good[:1],
+            r"are \(2, 3\) and original ones \(1, 3\): both must be the same \(n, m\)$",
+        ),
     ):
         with pytest.raises(InputError, match=said):
             rescale(equivalent, original)

@@ -16,6 +16,7 @@ from singflow.analyses.statistics import (
     split_half_reliability,
     strata_of,
     top1_shortfall,
+    wilson,
 )
 from singflow.errors import InputError
 
@@ -154,8 +155,17 @@ def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
     labels = pd.Series([f"label {n}" for n in range(20)])
     once, thrice = (Sample.of(pd.concat([labels] * times), "classes") for times in (1, 3))
     assert thrice.freedom == once.freedom == 19
-    means = thrice.means(np.tile(values, 3)[:, None], 50, seed=0)
-    np.testing.assert_allclose(means, once.means(values[:, None], 50, seed=0))
+    columns = np.column_stack([values, values**2, np.ones(20)])
+    means = thrice.means(np.tile(columns, (3, 1)), 50, seed=0)
+    np.testing.assert_allclose(means, once.means(columns, 50, seed=0))
+    np.testing.assert_allclose(means[:, 0], once.means(values[:, None], 50, seed=0)[:, 0])
+    np.testing.assert_allclose(means[:, 2], 1)
+
+
+def test_images_are_drawn_within_the_strata_of_their_labels():
+    labels = pd.Series(list("aabbbc"))
+    sample = Sample.of(labels, "images")
+    assert not sample.whole and sample.codes.tolist() == strata_of(labels).tolist()
 
 
 def test_too_few_labels_are_no_sample_of_labels():
@@ -170,6 +180,17 @@ def test_intervals_are_wider_by_students_t():
     low, high = Sample(np.arange(8), whole=True).interval(0.5, samples, 0.95)
     wider = scipy.stats.t.ppf(0.975, 7) / scipy.stats.norm.ppf(0.975)
     assert (low, high) == pytest.approx((0.5 - wider * 1.4, 0.5 + wider * 2.4))
+    one_image = Sample(np.zeros(1, int)).interval(1.0, np.array([0.0, 2.0]), 0.5)
+    wider = scipy.stats.t.ppf(0.75, 1) / scipy.stats.norm.ppf(0.75)
+    assert one_image == pytest.approx((1 - wider / 2, 1 + wider / 2))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 12), (3, 12), (12, 12)])
+def test_wilsons_interval_is_its_closed_form(successes, n):
+    z, share = scipy.stats.norm.ppf(0.95), successes / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    assert wilson(successes, n, 0.9) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 
 @pytest.mark.parametrize("labels", [10, 40])

@@ -85,9 +85,8 @@ class RidgeStatistics:
         self.origin = other.origin if other.n else self.origin
         combine = np.add if times == 1 else np.subtract
         for name in ("_x", "_z", "_xx", "_xz"):
-            mine, its = getattr(self, name), getattr(other, name)
-            copied = not self.n and times == 1
-            setattr(self, name, its.copy() if copied else combine(mine, its, out=mine))
+            mine = getattr(self, name)
+            combine(mine, getattr(other, name), out=mine)
         self.n += times * other.n
         self._zz += times * other._zz
 
