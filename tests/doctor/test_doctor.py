@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -125,13 +126,14 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     names = "versions, study, GPU, weights, data root, disk, DVC remote, DVC cache, shared cache"
     names = [*names.split(", "), "DVC state", "DVC lock", "Slurm"]
     assert [line[8:24].strip() for line in lines] == names
-    assert {line[:8].strip() for line in lines} <= {"ok", "warn", "absent"}
+    counts = Counter(line[:8].strip() for line in lines)
+    assert counts["absent"] >= 2 and counts.keys() <= {"ok", "warn", "absent"}
     assert lines[-1] == (
         "absent  Slurm           none here: without Slurm `snakemake --cores all` runs "
         "everything on this machine"
     )
     assert re.fullmatch(r"ok      disk .* MB", lines[5])
-    assert re.fullmatch(r"\d+ checks passed, [01] with a warning, 0 failed", last)
+    assert last == f"{counts['ok']} checks passed, {counts['warn']} with a warning, 0 failed"
     assert not (tree / "state").exists() and not (tree / "store").exists()
 
 
@@ -149,10 +151,7 @@ def test_a_study_with_mistakes_ends_with_status_1_and_the_rest_is_checked(tree):
 @pytest.mark.parametrize("name", ["params.yaml", "config/models.yaml", "config/spaces.yaml"])
 def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
     for content in (None, "a: [", "[]"):
-        if content is None:
-            (tree / name).unlink()
-        else:
-            (tree / name).write_text(content, encoding="utf-8")
+        (tree / name).unlink() if content is None else (tree / name).write_text(content)
         done = doctor(tree)
         assert done.returncode == 1
         assert re.search(rf"^fail    study           .*{name}: ", done.stdout, re.M), done.stdout
@@ -178,13 +177,6 @@ def test_everything_that_fails_is_said_with_its_fix(tree):
         assert said in done.stdout
 
 
-def test_a_verdict_fails_only_when_a_check_does():
-    findings = [Finding("", status, "") for status in ("ok", "warn", "absent", "ok")]
-    assert checks.count_findings(findings) == (True, "2 checks passed, 1 with a warning, 0 failed")
-    failed = (False, "2 checks passed, 1 with a warning, 1 failed")
-    assert checks.count_findings([*findings, Finding("", "fail", "")]) == failed
-
-
 # Versions
 
 
@@ -193,12 +185,12 @@ def distribution(tmp_path, monkeypatch):
     """Make a distribution `tried` with these requirements known to Python."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def make(*requirements, python=">=3.11"):
+    def make(*requirements, python=">=3.11", extras=("demo",)):
         lines = ["Metadata-Version: 2.1", "Name: tried", "Version: 1.0"]
         lines += [f"Requires-Python: {python}", *(f"Requires-Dist: {it}" for it in requirements)]
         (tmp_path / "tried-1.0.dist-info").mkdir(exist_ok=True)
         (tmp_path / "tried-1.0.dist-info/METADATA").write_text("\n".join([*lines, ""]))
-        return checks.check_versions("tried")
+        return checks.check_versions("tried", extras)
 
     return make
 
@@ -239,8 +231,7 @@ def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not
 
 def test_python_and_the_cluster_have_requirements_too(distribution):
     assert distribution(python=">=9").found.startswith("python is 3.")
-    distribution("absent; extra == 'cluster'")
-    found = checks.check_versions("tried", ("demo", "cluster"))
+    found = distribution("absent; extra == 'cluster'", extras=("demo", "cluster"))
     assert found.found == "absent is not installed" and found.fix.startswith("`make workflow`")
 
 
@@ -360,9 +351,8 @@ def photos(here):
 def test_data_that_can_be_read_passes(photos, monkeypatch):
     for table in ("photos.csv", "photos.parquet"):
         found = looked_into(source="table", root="photos", table=table)
-        assert str(found).startswith(
-            f"ok      data root       photos: 1.jpg, the first image of {table}"
-        )
+        said = f"ok      data root       photos: 1.jpg, the first image of {table}"
+        assert str(found).startswith(said)
     assert looked_into(source="folder", root="photos").found == "photos: a_cat is its first class"
     Path("splits").mkdir()
     Path("photos").rename("splits/train")
@@ -394,15 +384,9 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
     ("keys", "message"),
     [
         ({"root": "absent"}, "data.root absent: no such folder"),
-        (
-            {"root": "photos/a_cat", "source": "folder"},
-            "data.root photos/a_cat: holds no class folders",
-        ),
+        ({"root": "photos/a_cat", "source": "folder"}, "data.root photos/a_cat: holds no class"),
         ({"table": "no.csv"}, "no.csv: no such file"),
-        (
-            {"table": "absent.csv"},
-            "photos/a_cat/absent.jpg: not readable: No such file or directory",
-        ),
+        ({"table": "absent.csv"}, "photos/a_cat/absent.jpg: not readable: No such file or "),
         ({"table": "empty.csv"}, "empty.csv: holds no rows"),
         (
             {"table": "photos.csv", "label_column": "animal"},
@@ -469,8 +453,8 @@ def server(tmp_path):
 
 def test_a_folder_is_a_remote_that_works_and_is_not_made_by_the_check(here):
     said = f"there: {here / 'store'} can be written to"
-    found = remote(here, *at("store", "verify=true"))
-    assert found == Finding("DVC remote", "ok", f"{said}; the first push makes it")
+    first = Finding("DVC remote", "ok", f"{said}; the first push makes it")
+    assert remote(here, *at("store", "verify=true")) == first
     assert not (here / "store").exists()
     (here / "store").mkdir()
     assert remote(here, *at("store", "verify=true")).found == said
@@ -865,9 +849,8 @@ def test_accounts_must_be_the_users_own(named, known, status, said):
 
 
 def test_a_qos_for_all_jobs_wins_and_needs_accounting():
-    made = slurm.jobs_of(
-        {"default-resources": {"qos": "slow"}, "slurm-qos": "fast"}, Path("c.yaml")
-    )
+    profile = {"default-resources": {"qos": "slow"}, "slurm-qos": "fast"}
+    made = slurm.jobs_of(profile, Path("c.yaml"))
     assert all(job.options("qos") == ["--qos=fast"] for job in made)
     assert slurm.check_qos(made, False).status == "fail"
 

@@ -1,5 +1,4 @@
-"""What of a run will work here."""
-
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ def doctor(
 
     The exit status is 1 if a check fails.
     """
-    from singflow.doctor.checks import count_findings, examine
+    from singflow.doctor.checks import examine
     from singflow.doctor.slurm import write_partition_file
 
     if write_partitions:
@@ -37,10 +36,10 @@ def doctor(
             f"{profile}"
         )
         return
-    findings = []
+    counts: Counter[str] = Counter()
     for finding in examine(params, models, spaces, profile):
         print(finding, flush=True)
-        findings.append(finding)
-    passed, counted = count_findings(findings)
-    print(counted)
-    raise typer.Exit(0 if passed else 1)
+        counts[finding.status] += 1
+    passed, warned, failed = (counts[status] for status in ("ok", "warn", "fail"))
+    print(f"{passed} checks passed, {warned} with a warning, {failed} failed")
+    raise typer.Exit(1 if failed else 0)

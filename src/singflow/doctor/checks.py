@@ -4,8 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +255,3 @@ def check_disk(folder: Path, estimated: int) -> Finding:
     if free < 2 * estimated:
         return Finding("disk", "warn", f"{found}: little is left for copies", fix)
     return Finding("disk", "ok", found)
-
-
-def count_findings(findings: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether no check failed, and a line with the numbers of findings."""
-    counts = Counter(finding.status for finding in findings)
-    passed, warned, failed = (counts[status] for status in ("ok", "warn", "fail"))
-    return not failed, f"{passed} checks passed, {warned} with a warning, {failed} failed"
