@@ -32,7 +32,6 @@ from singflow.config.reading import explain, missing, read_yaml, section_of
 from singflow.config.registry import (
     MODELS,
     SPACES,
-    ConSEEntry,
     ModelEntry,
     SpaceEntry,
     resolve_models,
@@ -178,10 +177,8 @@ def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[st
 def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     """Add the defaults to the given keys of a study, in the order of the classes, unchecked.
 
-    Unknown keys stay, at the end; RETIRED sections are dropped. Some defaults depend on given keys:
-    the names of the shards on their number, and pictures.closeup and comparison.models on the first
-    model. If all models and spaces are packaged, the packaged reference is the default, and the
-    known zero and the known leak join the models unless controls.known is none.
+    If all models and spaces are packaged, the packaged reference is the default, and the known zero
+    and the known leak join the models unless controls.known is none.
     """
     given = {key: value for key, value in differences.items() if key not in RETIRED}
     study = with_defaults(given)
@@ -229,30 +226,23 @@ Towers = tuple[dict[str, ModelEntry], dict[str, SpaceEntry]]
 
 
 def _packaged(study: Mapping[str, Any]) -> Towers | None:
-    """Registry entries of a study's models and spaces, unchecked.
-
-    None unless all are packaged and the packaged reference has everything that they need.
-    """
+    """Registry entries of a study that the packaged reference serves; None for any other study."""
     models, spaces = study.get("models"), study["spaces"]
     lists = isinstance(models, list) and isinstance(spaces, list)
     if not (models and lists and study["weights"] == "registry"):
         return None
     try:
-        found = (
-            resolve_models(MODELS, list(map(str, models))),
-            resolve_spaces(SPACES, list(map(str, spaces))),
-        )
+        entries = resolve_models(MODELS, list(map(str, models)))
+        targets = resolve_spaces(SPACES, list(map(str, spaces)))
     except InputError:
         return None
-    towers: list[Any] = [*found[0].values()]
-    towers += [
-        entry.classifier if isinstance(entry, ConSEEntry) else entry for entry in found[1].values()
-    ]
+    towers: list[Any] = [*entries.values()]
+    towers += [getattr(entry, "classifier", entry) for entry in targets.values()]
     if not all(tower.weights.startswith("package:") for tower in towers):
         return None
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    absent = missing_towers(PACKAGED, *found, decode=decode, precision=precision)
-    return None if absent else found
+    absent = missing_towers(PACKAGED, entries, targets, decode=decode, precision=precision)
+    return None if absent else (entries, targets)
 
 
 def _known_controls(
@@ -264,26 +254,23 @@ def _known_controls(
         for name, entry in read_yaml(MODELS).items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
-    known = [
-        (name, entry)
+    known = {
+        name: entry
         for name, entry in resolve_models(MODELS, packaged).items()
         if not missing_towers(PACKAGED, {name: entry}, {})
-    ]
+    }
     joined: list[str] = []
     for kind in (
         lambda entry: any(map(entry.is_that_of, spaces.values())),
         lambda entry: entry.kept is not None,
     ):
         if not any(map(kind, models.values())):
-            joined += [name for name, entry in known if kind(entry)][:1]
+            joined += [name for name, entry in known.items() if kind(entry)][:1]
     return joined
 
 
 def expand_home(content: dict[str, Any]) -> list[str]:
-    """Expand a leading `~` in the paths of a study, in place, and return the keys that changed.
-
-    The engines do not know `~`.
-    """
+    """Expand a leading `~`, which engines do not know, in a study's paths; the changed keys."""
     changed = []
     for section, key in (*PATHS, ("translator", "reference")):
         inner = content.get(section)
@@ -332,10 +319,7 @@ def parse_texts(
 
 
 def render_params(study: Mapping[str, Any]) -> str:
-    """The text of a complete params.yaml with an explanation of every key.
-
-    The style is the one in which `dvc exp run --set-param` writes the file back.
-    """
+    """The text of a complete params.yaml, with comments, in the style of `dvc exp run`."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
@@ -364,15 +348,17 @@ def render_params(study: Mapping[str, Any]) -> str:
 
 
 def read_layers(path: Path) -> dict[str, Any]:
-    """Read a study, unchecked.
-
-    A file without all keys is laid over params.yaml, as `snakemake --configfile` does.
-    """
+    """Read a study, unchecked; one without all keys is laid over params.yaml, as Snakemake does."""
     content = read_yaml(path)
     if not (content.keys() >= Params.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
         content = _laid_over(content, read_yaml(PARAMS))
     expand_home(content)
     return content
+
+
+def read_study(path: Path = PARAMS) -> Params:
+    """Read and check a study, without what it refers to."""
+    return check(read_layers(path), str(path))
 
 
 def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
@@ -385,10 +371,7 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 
 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
-    """Check a study and everything that it refers to, as both engines do before the first step.
-
-    The entries are those of its models under `model`, and of its spaces under `space`.
-    """
+    """Check a study and all that it refers to; with entries of its models and spaces, by kind."""
     study = check(content, origin)
     if study.training.history == "tensorboard":
         check_installed("tensorboard")
@@ -415,10 +398,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
 
 
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sorted paths of the user's own files, in checkpoints/, that a study uses.
-
-    entries: as settle() returns them.
-    """
+    """Sorted paths of the user's own files that a study uses; entries: as settle() returns them."""
     towers = [entry for group in entries.values() for entry in group.values()]
     named = {file for entry in towers for file in entry.local_files()}
     imported = {str(imported_path(space, model)) for space, model in study.imported()}
@@ -428,8 +408,7 @@ def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[s
 def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     """The file that holds a study: `origin`, or a new file if other files or options changed it.
 
-    Every job of a cluster reads the study again; InputError if a job's study differs from that of
-    its run. main: this process starts the run, and writes the new file.
+    A job's study must be that of its run. main: this process starts the run.
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if main:

@@ -1,5 +1,3 @@
-"""Finished artifacts under changed code."""
-
 from typing import Annotated
 
 import typer

@@ -1,5 +1,3 @@
-"""What a model's head ignores in single photos."""
-
 import json
 import sys
 import time
@@ -9,7 +7,7 @@ from typing import Annotated
 import typer
 
 from singflow.cli import limit_threads, log, progress
-from singflow.commands.options import Device, MaxPixels, Models, Spaces, TowerThreads
+from singflow.commands.options import Device, MaxPixels, Models, Reference, Spaces, TowerThreads
 from singflow.errors import InputError
 
 
@@ -28,13 +26,7 @@ def analyze(
             help="Text that the images are compared with, word for word; may be repeated."
         ),
     ] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="Results folder on whose images the translator is fitted; packaged: "
-            "507 ImageNet images."
-        ),
-    ] = "packaged",
+    reference: Reference = "packaged",
     results: Annotated[
         Path | None,
         typer.Option(help="Results folder of a finished study whose translator is used."),
@@ -122,16 +114,12 @@ def analyze(
 
 
 def stems(images: list[Path]) -> list[str]:
-    """Names for the files of the images: the stem, or <stem>-2 and so on if the stem, in any case,
-    is taken.
-    """
-    taken: set[str] = set()
-    names = []
+    """Names for the files of the images: the stem, or <stem>-2 and so on if the stem is taken."""
+    names: dict[str, str] = {}  # by their form without case, which a disk may ignore
     for image in images:
         name, number = image.stem, 1
-        while name.casefold() in taken:
+        while name.casefold() in names:
             number += 1
             name = f"{image.stem}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+        names[name.casefold()] = name
+    return list(names.values())

@@ -1,12 +1,10 @@
-"""A local page on which photos are dropped."""
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from singflow.cli import limit_threads
-from singflow.commands.options import Device, MaxPixels, Models, Spaces, TowerThreads
+from singflow.commands.options import Device, MaxPixels, Models, Reference, Spaces, TowerThreads
 from singflow.extras import check_installed
 
 
@@ -22,13 +20,7 @@ def app(
         list[str] | None,
         typer.Option(help="Space that is offered; may be repeated. By default all of them."),
     ] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="Results folder on whose images translators are fitted; packaged: "
-            "507 ImageNet images."
-        ),
-    ] = "packaged",
+    reference: Reference = "packaged",
     results: Annotated[
         Path | None,
         typer.Option(

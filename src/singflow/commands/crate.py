@@ -1,5 +1,3 @@
-"""A finished study as one archive."""
-
 import datetime
 from pathlib import Path
 from typing import Annotated
@@ -35,10 +33,10 @@ def crate(
     """Pack a finished study and its workflow into one archive, a Workflow Run RO-Crate."""
     from singflow.sharing.crate import check_license, collect, crate_metadata, write_crate
     from singflow.sharing.remotes import check_finished
-    from singflow.study import check, read_layers
+    from singflow.study import read_study
 
     check_license(license)
-    study = check(read_layers(params), str(params))
+    study = read_study(params)
     output = output or Path(f"{study.study}.crate.zip")
     if output.exists():
         raise InputError(f"{output}: is there already: remove it, or give another --output")
@@ -46,11 +44,8 @@ def crate(
     files, cut, found = collect(study, params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20
-    left_out = (
-        f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
-        if absent
-        else ""
-    )
+    left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
+    left_out = left_out if absent else ""
     published = (date or datetime.datetime.now()).date().isoformat()
     write_crate(crate_metadata(study, files, found, license, published, left_out), files, output)
     if cut:

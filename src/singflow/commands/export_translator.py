@@ -1,5 +1,3 @@
-"""A translator for others."""
-
 from pathlib import Path
 from typing import Annotated
 

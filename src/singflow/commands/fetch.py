@@ -1,5 +1,3 @@
-"""A published study, on this machine."""
-
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +5,7 @@ import typer
 
 from singflow.artifacts.catalog import Tier
 from singflow.cli import log
-from singflow.commands.options import PARAMS, Remote
+from singflow.commands.options import Remote
 from singflow.errors import InputError
 
 
@@ -22,13 +20,12 @@ def fetch(
     ] = "features",
 ) -> None:
     """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
-    from singflow.config.reading import read_yaml
     from singflow.engines.code import write_digests
     from singflow.engines.stages import FIRST
     from singflow.sharing import fetching, remotes
-    from singflow.study import check
+    from singflow.study import read_study
 
-    study = check(read_yaml(PARAMS), str(PARAMS))
+    study = read_study()
     results, whole = Path("results", study.study), tier == "features"
     remotes.check_idle()
     with remotes.repository() as repo:

@@ -1,5 +1,3 @@
-"""Embedded texts of others, for a space."""
-
 import re
 from pathlib import Path
 from typing import Annotated

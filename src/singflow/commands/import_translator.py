@@ -1,5 +1,3 @@
-"""A translator of others, for a study."""
-
 from pathlib import Path
 from typing import Annotated
 

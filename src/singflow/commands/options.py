@@ -23,3 +23,9 @@ TowerThreads = Annotated[
     int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")
 ]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; by default the default one.")]
+Reference = Annotated[
+    str,
+    typer.Option(
+        help="Results folder on whose images translators are fitted; packaged: 507 ImageNet images."
+    ),
+]

@@ -1,5 +1,3 @@
-"""A packed reference: what translators are fitted on, without pictures."""
-
 from pathlib import Path
 from typing import Annotated
 

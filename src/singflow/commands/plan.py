@@ -1,5 +1,3 @@
-"""What a study will cost."""
-
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,8 +91,7 @@ def plan(
         for step, jobs in used.items():
             print(
                 f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of "
-                f"{jobs.asked_mb / 1e3:.1f} GB asked,"
-                f" {100 * jobs.busy:.0f} % of the CPUs"
+                f"{jobs.asked_mb / 1e3:.1f} GB asked, {100 * jobs.busy:.0f} % of the CPUs"
             )
     if planner.images and (study.translator.folds or study.translator.reference):
         print(

@@ -1,5 +1,3 @@
-"""A finished study, for others."""
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""The published study, computed again."""
-
 import os
 import subprocess
 import sys
@@ -10,7 +8,6 @@ from typing import Annotated
 import typer
 
 from singflow.cli import log
-from singflow.commands.options import PARAMS
 from singflow.errors import InputError
 
 
@@ -24,13 +21,12 @@ def reproduce(
 
     The clone has only the files of git and DVC.
     """
-    from singflow.config.reading import read_yaml
     from singflow.sharing.fetching import inputs
     from singflow.sharing.publishing import check_committed
     from singflow.sharing.remotes import repository
-    from singflow.study import check
+    from singflow.study import read_study
 
-    study = check(read_yaml(PARAMS), str(PARAMS))
+    study = read_study()
     check_committed(study.study)
     if folder and folder.exists():
         raise InputError(f"{folder}: is there already: remove it, or give another --folder")

@@ -1,5 +1,3 @@
-"""A study on Slurm, after its Snakemake was killed."""
-
 import os
 import subprocess
 import time
@@ -24,9 +22,9 @@ def resume(
 ) -> None:
     """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
     from singflow.planning.slurm import ask_slurm, own_jobs, running_snakemake
-    from singflow.study import check, read_layers
+    from singflow.study import read_study
 
-    study = check(read_layers(params), str(params)).study
+    study = read_study(params).study
     folder = Path.cwd()
     alive = running_snakemake(folder, params)
     if alive:

@@ -1,5 +1,3 @@
-"""A study, run on this machine."""
-
 import platform
 import signal
 import sys
@@ -51,18 +49,12 @@ def run(
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP is ignored under nohup
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(
-                number,
-                signal.default_int_handler
-                if number == signal.SIGINT
-                else lambda number, _: sys.exit(128 + number),
-            )
+            end = signal.default_int_handler if number == signal.SIGINT else _end
+            signal.signal(number, end)
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
+    command = ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])]
     try:
-        status, printed = follow(
-            ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])],
-            progress,
-        )
+        status, printed = follow(command, progress)
     except KeyboardInterrupt:
         log.info(
             "stopped with %d of %d steps done: run the same again, and it goes on there",
@@ -83,11 +75,12 @@ def run(
         print_summary(progress.results or Path("results", study.study))
 
 
-def clear_lock(params: Path) -> None:
-    """Remove the locks that a killed run left on this machine, so that the next run goes on there.
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
-    Other locks stay. Raises InputError while Snakemake is at work on the study.
-    """
+
+def clear_lock(params: Path) -> None:
+    """Remove the locks that a killed run left on this machine, but no other locks."""
     from singflow.artifacts.files import write_bytes
     from singflow.planning.slurm import running_snakemake
 

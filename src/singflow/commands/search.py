@@ -1,12 +1,8 @@
-"""A study's images by a text."""
-
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from singflow.commands.options import PARAMS
 
 
 def search(
@@ -42,9 +38,9 @@ def search(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.photo.study import read_texts, registry_entry, require_file
-    from singflow.study import check
+    from singflow.study import read_study
 
-    results = results or Path("results") / check(read_yaml(PARAMS), str(PARAMS)).study
+    results = results or Path("results") / read_study().study
     study = read_yaml(require_file(CATALOG["params"].at(results)))
     model, space = model or study["models"][0], space or study["spaces"][0]
     registry_entry(results, "model", model)
@@ -63,21 +59,14 @@ def search(
         **{name: manifest[name].to_numpy()[found["image_id"]] for name in ("label", "path")}
     )
     if as_json:
-        print(
-            json.dumps(
-                {"text": text, "model": model, "space": space, "images": found.to_dict("records")},
-                indent=2,
-                ensure_ascii=False,
-            )
-        )
+        facts = {"text": text, "model": model, "space": space, "images": found.to_dict("records")}
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     print(
         f"{text!r} in {space}, by {model}: {len(manifest)} images; angles in degrees, "
         "before and after the null component is removed"
     )
-    print(
-        f"{'rank':>6} {'after':>6} {'risen':>6} {'angle':>7} {'after':>7}  {'id':>7}  label, path"
-    )
+    print("  rank  after  risen   angle   after       id  label, path")
     for row in found.to_dict("records"):
         ranks = f"{row['rank']:>6} {row['equivalent_rank']:>6} {row['risen']:>+6}"
         print(

@@ -1,5 +1,3 @@
-"""What a finished study says, on the terminal."""
-
 from pathlib import Path
 
 from singflow.artifacts.catalog import CATALOG
@@ -9,9 +7,9 @@ from singflow.errors import InputError
 
 def show_summary(params: Params = PARAMS) -> None:
     """Print the summary of a finished study, and the paths of its figures and its report."""
-    from singflow.study import check, read_layers
+    from singflow.study import read_study
 
-    print_summary(Path("results") / check(read_layers(params), str(params)).study)
+    print_summary(Path("results") / read_study(params).study)
 
 
 def print_summary(results: Path) -> None:
@@ -21,8 +19,5 @@ def print_summary(results: Path) -> None:
             print(CATALOG[name].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
-    print(
-        "\n".join(
-            map(str, [*sorted((results / "figures").glob("*.png")), *results.glob("report.html")])
-        )
-    )
+    for path in (*sorted((results / "figures").glob("*.png")), *results.glob("report.html")):
+        print(path)

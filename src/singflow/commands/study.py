@@ -1,5 +1,3 @@
-"""params.yaml, out of a study's differences from the defaults."""
-
 from pathlib import Path
 from typing import Annotated
 
@@ -33,16 +31,9 @@ def study(
     from singflow.artifacts.files import write_bytes
     from singflow.cli import log
     from singflow.config.reading import read_yaml
-    from singflow.config.registry import resolve_models, resolve_spaces
-    from singflow.study import (
-        MODELS,
-        SPACES,
-        choices_made,
-        expand_home,
-        render_params,
-        with_derived_keys,
-    )
+    from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
     from singflow.study import check as check_study
+    from singflow.study import choices_made, expand_home, render_params, with_derived_keys
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():

@@ -1,5 +1,3 @@
-"""The translators that are at hand."""
-
 import json
 from dataclasses import asdict
 from typing import Annotated

@@ -1,12 +1,9 @@
-"""Whether results are the same as others."""
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from singflow.artifacts.catalog import TIERS, Tier
-from singflow.commands.options import PARAMS
 
 
 def verify(
@@ -28,12 +25,11 @@ def verify(
     ] = "features",
 ) -> None:
     """Compare a tree of results with the published study, or with another tree."""
-    from singflow.config.reading import read_yaml
     from singflow.sharing.remotes import tier_of
     from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
-    from singflow.study import check
+    from singflow.study import read_study
 
-    study = check(read_yaml(PARAMS), str(PARAMS)).study
+    study = read_study().study
     tree = results or Path("results", study)
     if against and Path(against).is_dir():
         there = Path(against)

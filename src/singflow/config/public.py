@@ -32,9 +32,6 @@ def public_params(path: Path) -> tuple[bytes, list[str]]:
 
 
 def archived(path: str) -> str:
-    """Path of a file in the archive.
-
-    A relative path inside the checkout is unchanged; any other path is cut to the file's name.
-    """
+    """Path of a file in the archive: a path that leads out of the checkout is cut to its name."""
     parts = Path(path).expanduser()
     return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()

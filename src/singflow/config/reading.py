@@ -36,10 +36,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    InputError also for repeated keys, and for aliases that expand to more than MOST_VALUES values.
-    """
+    """Read a YAML mapping in which no key is repeated."""
     try:
         content = yaml.load(regular(Path(path)).read_text(encoding="utf-8"), _Loader)  # noqa: S506
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:

@@ -1,7 +1,4 @@
-"""The registries config/models.yaml and config/spaces.yaml.
-
-One entry adds a classifier or a space, without code.
-"""
+"""The registries config/models.yaml and config/spaces.yaml."""
 
 import difflib
 import json
@@ -21,19 +18,10 @@ from pydantic import (
 )
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, WIDEST, Section, phrases
+from singflow.config.sections import LOCAL, WIDEST, Section, matching, phrases
 from singflow.errors import InputError
 
 MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
-
-
-def _form(pattern: str, form: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value, re.DOTALL):
-            raise ValueError(f"must be {form}")
-        return value
-
-    return AfterValidator(check)
 
 
 MOST_CLASSES = 10**6  # no head has more
@@ -62,10 +50,14 @@ def _positions(value: str) -> list[int]:
 
 GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
 Weights = Annotated[
-    str, _form("hub|random|(package|file):.+", "hub, random, package:<distribution> or file:<path>")
+    str,
+    matching(
+        "(?s)hub|random|(package|file):.+",
+        "must be hub, random, package:<distribution> or file:<path>",
+    ),
 ]
 HeadWeights = Annotated[
-    str, _form("file:.+|url:https://.*", "file:<path> or url:https://<address>")
+    str, matching("(?s)file:.+|url:https://.*", "must be file:<path> or url:https://<address>")
 ]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
@@ -84,11 +76,9 @@ ID_FORMS = {
 
 
 class Tower(Section):
-    """The size of the network that runs over the images.
+    """A network that runs over the images."""
 
-    The size serves cost estimates only: no step depends on it, so it is never written out.
-    """
-
+    # The size serves cost estimates only: no step depends on it, so it is never written out.
     parameters_m: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^6 parameters
     gmacs: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^9 multiply-adds for a view
     _of_tower: ClassVar[Any]
@@ -222,10 +212,9 @@ class ModelEntry(Tower):
         absent = [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
         if tagless and absent:
             raise ValueError(
-                f"id {self.id!r} has no tag, which would say how images are prepared: write a "
-                "tag, as in resnet50.a1_in1k, or, as in the "
-                f"training of your weights, {', '.join(absent)} under transform, for example "
-                "transform: {input_size: 224, "
+                f"id {self.id!r} has no tag, which would say how images are prepared: write a tag, "
+                "as in resnet50.a1_in1k, or, as in the training of your weights, "
+                f"{', '.join(absent)} under transform, for example transform: {{input_size: 224, "
                 "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, "
                 "crop_pct: 0.95}"
             )
@@ -250,11 +239,8 @@ class ModelEntry(Tower):
 
     @property
     def head_classes(self) -> int:
-        """Number of rows that the head must have, before keep_classes selects some.
-
-        It is 1000 if the entry has neither classes nor class_names.
-        """
-        return self.classes or (len(self.class_names) if self.class_names else 1000)
+        """Number of rows that the head must have, before keep_classes selects some."""
+        return self.classes or len(self.class_names or range(1000))
 
     @property
     def kept(self) -> list[int] | None:
@@ -267,10 +253,7 @@ class ModelEntry(Tower):
         return None if self.weights == "random" else self.reported_top1
 
     def is_that_of(self, space: "SpaceEntry") -> bool:
-        """Whether this model is the classifier of a space, with the same weights and all classes.
-
-        Then the space is a function of the model's logits, and the model is its known zero.
-        """
+        """Whether this model is a space's whole classifier, and so the space's known zero."""
         if not isinstance(space, ConSEEntry) or self.kept is not None:
             return False
         own = space.classifier
@@ -378,10 +361,7 @@ def resolve_models(
 def resolve_spaces(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, SpaceEntry]:
-    """Registry entries of the named spaces; parameters as in resolve_models().
-
-    In a ConSE space, "random" replaces the weights of the classifier.
-    """
+    """Registry entries of the named spaces; parameters as in resolve_models()."""
     registry = read_yaml(path)
     entries = {}
     for name in names:

@@ -1,7 +1,6 @@
 """The base class of all sections of params.yaml, and the types of their values.
 
-The class of a section is defined beside the code that uses the section. The same classes check
-params.yaml, parse the flags of the scripts, and make the JSON schema of params.yaml for editors.
+The same classes check params.yaml, parse the flags of the scripts, and make the JSON schema.
 """
 
 import os
@@ -95,10 +94,9 @@ def unique(values: Values) -> Values:
 
 
 def phrases(values: list[str], unit: str = "name") -> list[str]:
-    """Refuse blank, repeated or unprintable phrases (ValueError); return them with single spaces.
+    """Refuse blank, repeated or unprintable phrases; return them with single spaces.
 
-    Two phrases that differ only in capitals or underscores count as the same. unit: the word for a
-    phrase in messages.
+    unit: the word for a phrase in messages.
     """
     first: dict[str, int] = {}
     plain = [" ".join(value.split()) for value in values]

@@ -1,7 +1,4 @@
-"""Archives of images, tar and Parquet: find them, list members in one pass, read parts of them.
-
-Nothing is ever unpacked.
-"""
+"""Archives of images, tar and Parquet: find them, list members in one pass, read parts of them."""
 
 from __future__ import annotations
 
@@ -57,25 +54,17 @@ class Damaged(Exception):
 
 
 class Member(NamedTuple):
-    """A member of a tar.
-
-    offset: of its first byte; size: in bytes; unusable: why its content cannot be used, else empty;
-    head: the content of a sidecar, else empty.
-    """
+    """A member of a tar."""
 
     name: str
-    offset: int
+    offset: int  # of its first byte
     size: int
-    unusable: str = ""
-    head: bytes = b""
+    unusable: str = ""  # why its content cannot be used
+    head: bytes = b""  # the content of a sidecar
 
 
 def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
-    """The archives that match the patterns: sorted, relative to the root, without litter.
-
-    InputError is raised for a pattern that matches no file, and for a file that cannot be read in
-    place.
-    """
+    """The archives that match the patterns: sorted, relative to the root, without litter."""
     for pattern in patterns:
         fitting = _fitting(root, [pattern])
         if not fitting:
@@ -133,10 +122,7 @@ def is_image(name: str) -> bool:
 
 
 def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
-    """Estimate how many images a study's archives hold, from the first members of some archives.
-
-    At most `looked_at` archives are opened. Damaged archives count as empty.
-    """
+    """Estimate how many images archives hold, from the first members of `looked_at` of them."""
     archives = _fitting(root, patterns)
     some = archives[:: max(1, -(-len(archives) // looked_at))]
     images = sum(_expected_of(root / archive) for archive in some)
@@ -180,11 +166,7 @@ def archive_fingerprint(root: Path, archives: Sequence[str]) -> str:
 
 
 def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
-    """The fingerprint of a study's archives, on which both engines let its manifest depend.
-
-    If no archive is here, because a colleague has the results only, it is the fingerprint that the
-    manifest keeps. None means that the manifest has none either.
-    """
+    """The fingerprint of a study's archives, or, where no archive is, the one in its manifest."""
     from pyarrow import ArrowException, parquet
 
     if not patterns:
@@ -200,10 +182,7 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
 
 
 class _Headers(io.BufferedReader):
-    """A file that tarfile reads up to the byte `end`.
-
-    It refuses to read more than MOST_HEADER bytes at once, so that no content gets into memory.
-    """
+    """A file that tarfile reads up to the byte `end`, and never contents into memory."""
 
     end: int
 
@@ -216,8 +195,7 @@ class _Headers(io.BufferedReader):
 def tar_members(path: Path) -> Iterator[Member]:
     """Members of a tar, except folders, in one pass that reads headers and skips contents.
 
-    Members of a tar inside the tar, as in ImageNet, are yielded, too: their names begin with the
-    inner tar's name. A tar that is cut raises Damaged, at the end.
+    Members of a tar inside the tar, as in ImageNet, are yielded, too.
     """
     with path.open("rb", buffering=0) as raw, _Headers(raw) as file:
         yield from _members(file, 0, path.stat().st_size, "")
@@ -286,11 +264,7 @@ def _errors(kind: str, fix: str) -> Iterator[None]:
 
 
 def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | None]:
-    """The labels of a Parquet file of images, None for a row without a label.
-
-    With them come the names that numbers among the labels stand for, if the file says them. The
-    images themselves are not read.
-    """
+    """The labels of a Parquet file of images, and the names that numbers among them stand for."""
     with _errors("Parquet", "fetch or write it anew"):
         file = _open(path)
         image_column(file, path)
@@ -312,10 +286,7 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
-    """The column of a Parquet file with images: `image`, or the only one with a field `bytes`.
-
-    A row group with more than MOST_GROUP bytes of images raises InputError.
-    """
+    """The column of a Parquet file with images: `image`, or the only one with a field `bytes`."""
     import pyarrow as pa
 
     found = [

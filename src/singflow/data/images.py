@@ -47,10 +47,7 @@ def _check_size(size: int, max_pixels: int) -> None:
 
 
 def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
-    """Read an image of the study: a file below the data root, or a part of an archive there.
-
-    `image` is a row of the manifest or a Candidate.
-    """
+    """Read an image of the study; `image` is a row of the manifest or a Candidate."""
     if not getattr(image, "archive", ""):
         return read(root / image.path, max_pixels)
     path = root / image.archive
@@ -106,18 +103,15 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray(
-            np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)
-        ).convert("RGB")
+        grey = np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise Unusable(
             "32-bit pixels have no agreed brightness range: convert the file to 8 or 16 bits"
         )
     if image.has_transparency_data:
         overlay = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert(
-            "RGB"
-        )
+        image = Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -92,9 +92,7 @@ class _Listing:
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
     """List the images of a folder with one subfolder per class, perhaps below train and val.
 
-    A subfolder that is named after a class (by synset or name) gets the class's name as label. Any
-    other subfolder gets its own name as label, and class_index -1. Hidden files and files of the
-    operating system are skipped. Files outside of class folders are rejected.
+    A subfolder that is not named after a class (by synset or name) gets class_index -1.
     """
     top = subfolders(root)
     others = [folder.name for folder in top if folder.name.lower() not in SPLIT_FOLDERS]
@@ -149,11 +147,7 @@ def _of_folders(folders: tuple[str, ...], depth: int, classes: Classes) -> tuple
 def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
-    """List the images of a CSV or Parquet table with one image per row.
-
-    Without class_index, the label is looked up among the classes. A row without a label gets the
-    name of its class. Rows that cannot be used are rejected with a reason.
-    """
+    """List the images of a CSV or Parquet table with one image per row."""
     listing = _Listing()
     prompts: dict[str, str] = {}
     listed: set[str] = set()
@@ -256,19 +250,15 @@ def list_archives(
 
 
 class _Image(NamedTuple):
-    """An image in a tar.
-
-    split: that of the archive; folders: the folders above it, including the names of archives;
-    stated: the label in its sidecar, or None.
-    """
+    """An image in a tar."""
 
     archive: str
     name: str
-    split: str
+    split: str  # that of the archive
     offset: int
     bytes: int
-    folders: tuple[str, ...]
-    stated: str | None
+    folders: tuple[str, ...]  # above it, including the names of archives
+    stated: str | None  # the label in its sidecar
 
 
 def _images(
@@ -382,10 +372,7 @@ def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
 
 
 def _count_classes(names: list[str], classes: Classes) -> bool:
-    """Whether names are those of the heads' classes in their order.
-
-    Fewer than half may be spelled differently. `tench, Tinca tinca` counts as `tench`.
-    """
+    """Whether names are those of the heads' classes, of which half may be spelled differently."""
     same = sum(
         number in (classes.find(name), classes.find(name.partition(",")[0]))
         for number, name in enumerate(names)

@@ -46,13 +46,10 @@ TRIED = 50  # missing files that are looked for elsewhere
 
 @dataclass(frozen=True)
 class Classes:
-    """The heads' classes in order.
-
-    `index` finds a class by its synset and by its name, in lower case and with spaces.
-    """
+    """The heads' classes in order."""
 
     names: list[str]
-    index: dict[str, int]
+    index: dict[str, int]  # by synset and by name, in lower case and with spaces
 
     def find(self, text: str) -> int:
         """Index of a synset or class name, in any case, with spaces or underscores. -1: unknown."""
@@ -65,21 +62,16 @@ class Classes:
 
 
 class Candidate(NamedTuple):
-    """An image file before it is opened.
+    """An image file before it is opened."""
 
-    path: relative to the data root, or the archive's path and the image's name in it; split: empty
-    if it is to be drawn; archive: the archive's path, or empty; offset: the image's first byte in a
-    tar, or its row in a Parquet file; bytes: its size in an archive, -1 if unknown.
-    """
-
-    path: str
+    path: str  # relative to the data root, or the archive's path and the image's name in it
     label: str
     class_index: int
     prompt: str
-    split: str = ""
-    archive: str = ""
-    offset: int = 0
-    bytes: int = -1
+    split: str = ""  # empty: it is to be drawn
+    archive: str = ""  # its path
+    offset: int = 0  # the image's first byte in a tar, or its row in a Parquet file
+    bytes: int = -1  # its size in an archive, if known
 
 
 class Inspected(NamedTuple):
@@ -142,10 +134,7 @@ def read_classes(path: Path) -> Classes:
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
-    """The head's row (int32) for the class of every image, -1 if the head has no such class.
-
-    The row is found by the label among `names`. None means that the head has the study's classes.
-    """
+    """The head's row (int32) for every image, -1 for none; names None: the study's classes."""
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
     index = {_normal(name): row for row, name in enumerate(names)}
@@ -158,11 +147,9 @@ def prompt_of(label: str) -> str:
 
 
 def fill(template: str, name: str) -> str:
-    """The text of a template for a name.
+    """The text of a template, in which `{}` is the name, and `a(n) {}` the name after an article.
 
-    `{}` stands for the name. `a(n) {}` stands for the name after `an` if VOWEL says that it begins
-    with the sound of a vowel, as `hour` and `8` do, and otherwise after `a`, as for `European`,
-    `user` and `one`.
+    The article is `an` before the sound of a vowel, as of `hour` and `8`, but not of `user`.
     """
     letters = unicodedata.normalize("NFD", name)
     return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
@@ -201,15 +188,9 @@ def build_manifest(
 ) -> tuple[pd.DataFrame, Rejected]:
     """Build the manifest, and list every file that is left out with its reason.
 
-    Images are drawn per label and split (data.per_class None: all), in an order that seed and path
-    decide. An unusable image is replaced by the next one.
-
-    Folds are drawn by seed and content. Folds differ as little as possible in their size and in
-    their share of every label. If the source has no split, fold 0 is held out.
-
-    Copies of an image are in the same fold and on the same side of the split. If the source has
-    copies on both sides, those in train are left out. A copy without a split gets the split of the
-    other copies.
+    Images are drawn per label and split, in an order that seed and path decide. An unusable image
+    is replaced by the next one. Folds are drawn by seed and content. If the source has no split,
+    fold 0 is held out. Copies of an image are in the same fold and on the same side of the split.
 
     `referenced` means that translators are fitted on a reference, so that one image is enough.
     """
@@ -275,10 +256,7 @@ def _draw(
 
 
 class Refusal(InputError):
-    """Too many files are unusable.
-
-    `rejected` lists all of them with their reasons. The message tells the most common reasons.
-    """
+    """Too many files are unusable: `rejected` lists all, the message the most common reasons."""
 
     def __init__(self, message: str, rejected: Rejected) -> None:
         super().__init__(message)
@@ -298,10 +276,7 @@ def _reasons(unusable: Rejected) -> Iterator[str]:
 
 
 def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
-    """Lines that say where missing files were found, and how to fix data.root or the paths.
-
-    Files are looked for below other folders, and without the first folders of their paths.
-    """
+    """Lines that say where missing files were found, and how to fix data.root or the paths."""
     if not absent:
         return
     tried = sorted(absent)[:: -(-len(absent) // TRIED)]
@@ -372,8 +347,7 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
 def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
     """The fold of every content (SHA-256). Contents are dealt out to folds in turn, label by label.
 
-    The seed decides the orders and the first fold. If no content without a given split got the
-    first of the folds, dealing starts at another fold so that one does.
+    If no content without a given split got the first fold, dealing starts so that one does.
     """
     label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
     order = sorted(

@@ -37,6 +37,7 @@ def _archive(value: str) -> str:
 
 
 Archive = Annotated[Listed, AfterValidator(_archive)]
+Archives = Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)]
 
 
 class Data(Section):
@@ -44,28 +45,20 @@ class Data(Section):
 
     source: Literal["packaged", "folder", "table", "archive"] = Field(
         "packaged",
-        description=(
-            "packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or Parquet) "
-            "| archive (tar, Parquet)"
-        ),
+        description="packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or "
+        "Parquet) | archive (tar, Parquet)",
     )
     root: SafePath = Field(
         ".", description="folder that image paths are relative to (packaged: not read)"
     )
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",
-        description=(
-            "one row per image: path, label, and optionally class_index, prompt, split "
-            "(folder: not read, but must exist)"
-        ),
+        description="one row per image: path, label, and optionally class_index, prompt, split "
+        "(folder: not read, but must exist)",
     )
-    archives: Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)] = (
-        Field(
-            [],
-            description=(
-                "source archive: tar and Parquet files below root, or globs, as in train-*.tar"
-            ),
-        )
+    archives: Archives = Field(
+        [],
+        description="source archive: tar and Parquet files below root, or globs, as in train-*.tar",
     )
     label_column: Text = Field(
         "label",

@@ -1,7 +1,6 @@
 """Read tables, lists and folders of images that people make, and tell them what is wrong."""
 
 import csv
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -37,12 +36,7 @@ def is_litter(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """Subfolders in order of names, without litter."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if Path(entry.path).is_dir() and not is_litter(entry.name)
-        )
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
 
 
 def below_splits(folders: list[Path]) -> bool:
@@ -79,17 +73,12 @@ def refuse_binary(path: Path) -> None:
 def iterate_rows(
     path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, Row]]:
-    """Line number and cells of every row of a CSV or Parquet table, without blank rows.
+    """Line number and cells, as texts, of every row of a CSV or Parquet table but for blank rows.
 
-    Cells are texts, by the names in `needed` and `optional`. `needed` gives the meaning of columns,
-    for messages. Case and outer spaces of column names do not matter. A missing cell is empty, and
-    a missing optional column is left out.
+    `needed` gives the meaning of columns, for messages.
     """
-    rows = (
-        _parquet_rows(path)
-        if path.suffix.lower() in (".parquet", ".pq")
-        else _csv_rows(path, needed)
-    )
+    of_parquet = path.suffix.lower() in (".parquet", ".pq")
+    rows = _parquet_rows(path) if of_parquet else _csv_rows(path, needed)
     _, header = next(rows, (1, []))
     places = _places(path, header, needed, optional)
     for number, cells in rows:
@@ -98,10 +87,8 @@ def iterate_rows(
                 f"{path}: rows have more cells than the header (line {number}): quote commas "
                 "inside cells, remove those at line ends"
             )
-        yield (
-            number,
-            {name: cells[place] if place < len(cells) else "" for name, place in places.items()},
-        )
+        cells += [""] * (len(header) - len(cells))
+        yield number, {name: cells[place] for name, place in places.items()}
 
 
 def _places(
@@ -111,9 +98,8 @@ def _places(
     places = {}
     for name in (*needed, *optional):
         exact = [place for place, title in enumerate(header) if title == name]
-        found = exact or [
-            place for place, title in enumerate(header) if _plain(title) == _plain(name)
-        ]
+        alike = [place for place, title in enumerate(header) if _plain(title) == _plain(name)]
+        found = exact or alike
         if len(found) > 1:
             raise InputError(
                 f"{path}: has {len(found)} columns {name!r}: name one of them otherwise"
@@ -141,12 +127,8 @@ def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list
             if header is None:
                 raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
             wanted = {_plain(name) for name in needed}
-            fits = (
-                candidate
-                for candidate in SEPARATORS
-                if wanted
-                <= {_plain(title) for title in next(csv.reader([header], delimiter=candidate))}
-            )
+            titles = ((one, next(csv.reader([header], delimiter=one))) for one in SEPARATORS)
+            fits = (one for one, found in titles if wanted <= {*map(_plain, found)})
             separator = next(fits, ",")
             file.seek(0)
             reader = csv.reader(file, delimiter=separator, strict=True)

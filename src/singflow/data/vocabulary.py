@@ -39,8 +39,7 @@ def with_classes_and_hashes(
 ) -> ModelEntry:
     """A copy of a model's entry with class names, number of classes and hashes of its local files.
 
-    `classes` is the number of classes before keep_classes. `study_classes` is for a head without a
-    class list.
+    `study_classes` is for a head without a class list.
     """
     names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
     source = entry.class_list or ("class_names" if names else str(study_classes))

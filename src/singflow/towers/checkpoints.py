@@ -40,15 +40,10 @@ AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
 
 
 def brief(error: Exception) -> str:
-    """An error in one line, for a message. The text is cut to 300 characters.
-
-    PyTorch's advice to run the code in a file is left out.
-    """
-    words = (
-        "it is not one of tensors alone"
-        if "weights_only" in str(error)
-        else " ".join(str(error).split())[:300]
-    )
+    """An error in one line, for a message, without PyTorch's advice to run the code in a file."""
+    words = " ".join(str(error).split())[:300]
+    if "weights_only" in str(error):
+        words = "it is not one of tensors alone"
     return printable(f"{type(error).__name__}: {words}")
 
 
@@ -126,10 +121,7 @@ def _in_words(error: Exception) -> str:
 
 
 def state_dicts(content: Any) -> dict[str, State]:
-    """The tensors of a checkpoint, by the key of the dict that holds them.
-
-    The key "" is for tensors in the content itself. Dicts without tensors are left out.
-    """
+    """The tensors of a checkpoint, by the key of their dict; "" for those in the content itself."""
     if not isinstance(content, Mapping):
         return {}
     inside = {str(key): value for key, value in content.items() if isinstance(value, Mapping)}
@@ -149,15 +141,9 @@ class _Part:
     left: list[str]  # names in the same dict that are not among them
 
     def misfit(self, own: State) -> Misfit:
-        """What keeps the part from fitting a model, by name.
-
-        "missing", "more", or, for another shape, the found and the wanted shape.
-        """
-        misfit: Misfit = {
-            name: "missing"
-            for name in own
-            if name not in self.state and not name.endswith("num_batches_tracked")
-        }
+        """By name: "missing" in the part, "more" than in the model, or found and wanted shape."""
+        needed = [name for name in own if not name.endswith("num_batches_tracked")]
+        misfit: Misfit = {name: "missing" for name in needed if name not in self.state}
         for name, tensor in self.state.items():
             if name not in own:
                 misfit[name] = "more"
@@ -173,23 +159,19 @@ def _prefixes(name: str, own: State) -> list[str]:
 
 
 def _parts(content: Any, own: State, replaced: tuple[str, ...]) -> list[_Part]:
-    """The parts of a checkpoint that have most names of a model.
-
-    A part is a dict of the checkpoint, as it is or below one prefix, without the heads that are
-    replaced.
-    """
+    """The parts, each below one prefix and without replaced heads, with most names of a model."""
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
         prefixes = dict.fromkeys(prefix for name in state for prefix in _prefixes(name, own))
         for prefix in prefixes:
-            inside = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in state.items()
-                if name.startswith(prefix)
+            below = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+            taken = {
+                inner: state[name]
+                for name, inner in below.items()
+                if not inner.startswith(replaced)
             }
-            taken = {n: tensor for n, tensor in inside.items() if not n.startswith(replaced)}
-            left = [name for name in state if not name.startswith(prefix)]
-            left += [name for name in inside if name not in taken]
+            left = [name for name in state if name not in below]
+            left += [inner for inner in below.values() if inner not in taken]
             place = ".".join(words for words in (key, prefix.rstrip(".")) if words)
             found.append((len(own.keys() & taken.keys()), _Part(place, taken, left)))
     most = max((common for common, _ in found), default=0)
@@ -199,9 +181,8 @@ def _parts(content: Any, own: State, replaced: tuple[str, ...]) -> list[_Part]:
 def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list[str]) -> None:
     """Load the part of a checkpoint that fits the model, in place, and log which part it was.
 
-    The part may be a dict in the checkpoint, names with a prefix, or both. InputError is raised if
-    no part fits, or several. Averaged weights (ema, swa) give way to a single other part that fits.
-    If the entry has head_weights, `heads` are not loaded.
+    Averaged weights (ema, swa) give way to a single other part that fits. If the entry has
+    head_weights, `heads` are not loaded.
     """
     content, of_heads = read_checkpoint(path), tuple(f"{head}." for head in heads)
     replaced = of_heads if entry.head_weights else ()
@@ -237,7 +218,8 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
         model.load_state_dict(kept | part.state)
     except RuntimeError as error:
         where = f" (under {part.place!r})" if part.place else ""
-        why = _explained(part.misfit(own), of_heads) or brief(error)
+        misfit = part.misfit(own)
+        why = _explained(misfit, of_heads) if misfit else brief(error)
         raise InputError(
             f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}"
         ) from None
@@ -248,9 +230,7 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
 
 
 def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
-    """A misfit in words, with a fix. Empty if there is no misfit."""
-    if not misfit:
-        return ""
+    """A misfit in words, with a fix."""
     missing = [name for name, problem in misfit.items() if problem == "missing"]
     more = [name for name, problem in misfit.items() if problem == "more"]
     shapes = {name: problem for name, problem in misfit.items() if isinstance(problem, tuple)}

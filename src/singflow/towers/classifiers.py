@@ -22,12 +22,9 @@ HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
 class LoadedClassifier(nn.Module):
     """A model whose head's exact input is caught by a pre-hook, whatever the architecture.
 
-    forward: images (n, 3, h, w) -> features (n, d), float32. Every batch is checked: W f + b must
-    equal the model's own logits, else InputError is raised. Threads may call it at the same time.
-
-    A head may be a linear layer or a 1 x 1 convolution, with or without a bias. Several heads whose
-    logits are averaged, as in distilled transformers, count as one head on their joined inputs.
-    With keep_classes, W and b have only the kept rows.
+    forward: images (n, 3, h, w) -> features (n, d), float32. Threads may call it at the same time.
+    Several heads whose logits are averaged, as in distilled transformers, count as one head on
+    their joined inputs. With keep_classes, W and b have only the kept rows.
     """
 
     def __init__(
@@ -111,12 +108,8 @@ def _heads(model: nn.Module, paths: list[str], entry: ModelEntry) -> list[Any]:
     """The modules at these paths, which must be linear layers or 1 x 1 convolutions."""
     heads = [_module_at(model, path) for path in paths]
     for head, path in zip(heads, paths, strict=True):
-        weight = getattr(head, "weight", None)
-        if (
-            not isinstance(weight, torch.Tensor)
-            or weight.ndim not in (2, 4)
-            or weight.flatten(1).shape[1] != weight.shape[1]
-        ):
+        shape = tuple(getattr(getattr(head, "weight", None), "shape", ()))
+        if len(shape) not in (2, 4) or any(side != 1 for side in shape[2:]):
             raise InputError(
                 f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 "
                 "convolution: name the head in config/models.yaml"
@@ -148,16 +141,12 @@ def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
 
 
 def load_classifier(entry: ModelEntry) -> LoadedClassifier:
-    """Build a classifier and load its weights, never from the network.
-
-    Random weights are those of the library's initialization with seed 0. The weights of the head
-    are drawn from N(0, 1/d), because some libraries set them to zero.
-    """
+    """Build a classifier and load its weights, never from the network."""
     files = locate(entry)
     torch.manual_seed(0)
     model, paths, preprocess = _built(entry, files)
     if entry.weights == "random":
-        for head in _heads(model, paths, entry):
+        for head in _heads(model, paths, entry):  # some libraries set its weights to zero
             nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
             if getattr(head, "bias", None) is not None:
                 nn.init.zeros_(head.bias)
@@ -278,10 +267,7 @@ def _transformers(entry: ModelEntry) -> Built:
 
 
 def _last_linear(model: nn.Module) -> list[str]:
-    """Path of the last linear layer or convolution that the model defines, or an empty list.
-
-    LoadedClassifier checks with every batch that this layer is the head.
-    """
+    """Path of the last linear layer or convolution that the model defines, or an empty list."""
     kinds = (nn.Linear, nn.Conv2d)
     names = [name for name, module in model.named_modules() if isinstance(module, kinds) and name]
     return names[-1:]
@@ -295,10 +281,7 @@ class _Head(nn.Linear):
 
 
 class _TokenMean(nn.Module):
-    """A vision transformer of timm, with a linear head on its class token and mean patch token.
-
-    The two tokens are joined or interleaved.
-    """
+    """A vision transformer of timm, with a linear head on its class token and mean patch token."""
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, interleaved: bool) -> None:
         super().__init__()
@@ -388,11 +371,7 @@ def check_finite(model: nn.Module, name: str) -> None:
 
 
 def stored_precision(weight: torch.Tensor) -> str:
-    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly.
-
-    The type of the tensor does not tell this, because libraries convert weights when they load
-    them.
-    """
+    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly."""
     for half in (torch.bfloat16, torch.float16):
         if torch.equal(weight.to(half).float(), weight):
             return str(half).removeprefix("torch.")

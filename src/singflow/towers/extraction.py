@@ -67,11 +67,7 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory that tensors free.
-
-    Otherwise every large tensor is requested from the system, which costs up to half of a forward
-    pass on a CPU.
-    """
+    """Let glibc keep freed memory: asking anew costs up to half of a forward pass on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, 2**30)
@@ -96,14 +92,11 @@ def run_views(
     """Run a tower over every view of every image; threads decode images ahead.
 
     Returns outputs (n * views, m) in float32, image ids and view numbers, image by image.
-    `progress` wraps the stream of decoded images, and gets their number.
 
     On a CPU, `threads` forward passes run at the same time, each of at most CPU_BATCH views and on
-    one thread, so that the outputs do not depend on `threads`. On a GPU one pass runs at a time,
-    while the next batches are copied. The last batch is padded, so that a row does not depend on
-    where batches end. If the GPU's memory is too small, batches are halved from there on, and rows
-    then differ by rounding only. For the whole process, PyTorch's own threads are set to 1 and TF32
-    is turned off.
+    one thread, so that the outputs do not depend on `threads`. The last batch is padded, so that a
+    row does not depend on where batches end. For the whole process, PyTorch's own threads are set
+    to 1 and TF32 is turned off.
     """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -167,11 +160,7 @@ def _within_memory(
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:
-    """Statistics of rows, for the metadata of their file.
-
-    zero_share is the share of exact zeros among all values, and non_finite the number of NaN or
-    infinite values.
-    """
+    """Statistics of rows, for the metadata of their file."""
     norms = np.sqrt(np.einsum("nm,nm->n", matrix, matrix, dtype=np.float64))
     return {
         "norm_mean": float(norms.mean()),
@@ -190,10 +179,7 @@ def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor
 
 
 def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches, copied to a GPU in a second stream from pinned memory.
-
-    Without a GPU, or without room on it, batches are yielded as they are.
-    """
+    """Batches, copied to a GPU that has room for them, in a second stream from pinned memory."""
     if device.type != "cuda":
         yield from batches
         return

@@ -42,22 +42,18 @@ class Extraction(Section):
         None,
         ge=1,
         le=MOST_THREADS,
-        description=(
-            "threads that decode images for a GPU; null: as many as threads (results do not "
-            "depend on it)"
-        ),
+        description="threads that decode images for a GPU; null: as many as threads (results do "
+        "not depend on it)",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
-        description=(
-            "auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)"
-        ),
+        description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; "
+        "untested)",
     )
     decode: Literal["full", "reduced"] = Field(
         "full",
-        description=(
-            "full | reduced (JPEGs at 1/2, 1/4 or 1/8, if all views are smaller still; paper: full)"
-        ),
+        description="full | reduced (JPEGs at 1/2, 1/4 or 1/8, if all views are smaller "
+        "still; paper: full)",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="float32 | bfloat16 (towers under autocast; paper: not said)"
@@ -90,9 +86,8 @@ class Prompts(Section):
     label_templates: list[Template] = Field(
         ["an image of a {}"],
         min_length=1,
-        description=(
-            "{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)"
-        ),
+        description="{} is the label, a(n) {} a or an before it; several are averaged "
+        "(paper: this one)",
     )
     concept_templates: list[Template] = Field(
         ["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it"

@@ -56,8 +56,7 @@ def read_npz(path: Path) -> Texts:
 
     `embeddings` are (C, m) for `classes` or for `prompts`, or (C, P, m) for both. Then every prompt
     with a {} is filled with every class. Without a {}, a class gets the embedding of the prompt
-    `mean`, or the mean over its prompts. The results are unit vectors, float32. Pickled code is
-    never run.
+    `mean`, or the mean over its prompts. Pickled code is never run.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -100,11 +99,7 @@ def read_npz(path: Path) -> Texts:
 def check_texts(
     path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None
 ) -> str | None:
-    """Refuse texts of another space.
-
-    The result is a warning if the space could not be checked, else None. The tower, if it is given,
-    embeds some texts again, and most of them must be nearest to themselves.
-    """
+    """Refuse texts of another space; a warning if only their width could be checked, else None."""
     width = len(next(iter(texts.values())))
     if width != entry.dim:
         raise InputError(
@@ -145,10 +140,7 @@ def write_ready(path: Path, texts: Texts, identity: str) -> None:
 
 
 def read_ready(space: str, entry: SpaceEntry) -> Texts:
-    """All imported texts of a space: unit embeddings, by text.
-
-    A file of a space that had the same name before raises InputError.
-    """
+    """All imported texts of a space: unit embeddings, by text."""
     found: Texts = {}
     for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
         tensors, made = read_tensors(path, ["embeddings"])

@@ -32,20 +32,14 @@ Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 
 
-class ImageTower(nn.Module):
-    """forward: images (n, 3, h, w), made by `preprocess`, -> embeddings (n, m)."""
-
-    preprocess: Preprocess
-
-
-class ConSE(ImageTower):
+class ConSE(nn.Module):
     """The image tower of a space of label sentences (Norouzi et al. 2014).
 
     forward: images (n, 3, h, w) -> unit embeddings (n, m): the mean of the sentences' embeddings
     over the `top` likeliest classes, weighted by softmax(logits / temperature).
 
     A sentence is embedded alone, when it is needed for the first time, so that no number depends on
-    the other images. `embed` may be replaced by a function that caches its results.
+    the other images.
     """
 
     def __init__(
@@ -81,7 +75,7 @@ class ConSE(ImageTower):
         return nn.functional.normalize(mean, dim=1)
 
 
-class CLIPImages(ImageTower):
+class CLIPImages(nn.Module):
     """The image tower of an open_clip model.
 
     Its embeddings (n, m) are not normalized, because renderers expect them so (equation 4).
@@ -97,6 +91,9 @@ class CLIPImages(ImageTower):
         # Some towers return embeddings of patches as well.
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return embeddings
+
+
+ImageTower = ConSE | CLIPImages
 
 
 class TextTower(nn.Module):
@@ -141,11 +138,11 @@ class TextTower(nn.Module):
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
-    """The image tower of a space. The text tower of an open_clip model is dropped."""
+    """The image tower of a space."""
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
-    sentences = _imagenet_sentences()
+    sentences = list(_imagenet_sentences().values())
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
     if len(sentences) != classes:
         raise InputError(
@@ -161,27 +158,23 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
     )
 
 
-def _imagenet_sentences() -> list[str]:
+def _imagenet_sentences() -> dict[str, str]:
+    """A sentence for each class of ImageNet, by its synset, in the order of the classes."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    return [
-        prompt_of(info.index_to_description(index, detailed=True))
+    return {
+        info.index_to_label_name(index): prompt_of(info.index_to_description(index, detailed=True))
         for index in range(info.num_classes())
-    ]
+    }
 
 
 def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
     """Sentence by class name, for a ConSE space and ImageNet's classes in order; else empty."""
-    if not isinstance(entry, ConSEEntry):
+    sentences = _imagenet_sentences() if isinstance(entry, ConSEEntry) else {}
+    if [classes.find(synset) for synset in sentences] != list(range(len(classes.names))):
         return {}
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    synsets = [classes.find(info.index_to_label_name(index)) for index in range(info.num_classes())]
-    if synsets != list(range(len(classes.names))):
-        return {}
-    return dict(zip(classes.names, _imagenet_sentences(), strict=True))
+    return dict(zip(classes.names, sentences.values(), strict=True))
 
 
 def class_spellings(

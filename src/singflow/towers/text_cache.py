@@ -22,10 +22,7 @@ MANY = 4  # chunks; if so many are new, the log says how long they will take
 
 @dataclass(frozen=True)
 class TextCache:
-    """A folder of embedded texts, in chunks.
-
-    A chunk is named by the hash of the facts and of its texts.
-    """
+    """A folder of embedded texts, in chunks named by the hash of the facts and of their texts."""
 
     facts: dict[str, Any]  # what decides the bytes besides the texts: weights, versions, device
     embed: Callable[[list[str]], np.ndarray]  # n texts -> embeddings (n, m)
@@ -35,12 +32,7 @@ class TextCache:
     progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]] = lambda chunks, _: chunks
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Embeddings (n, m) of n texts.
-
-        Only chunks that are missing or damaged in the folder are embedded. Texts are embedded in
-        order, in chunks of CHUNK. The same chunk always goes through the same batches, so that a
-        cached chunk has the same bytes as a new one.
-        """
+        """Embeddings (n, m) of n texts; chunks that are missing or damaged are embedded."""
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         self._tell_time([chunk for chunk in chunks if not self._path(chunk).exists()], len(texts))
         return np.concatenate([self._chunk(chunk) for chunk in self.progress(chunks, len(chunks))])
@@ -85,7 +77,7 @@ class TextCache:
 
 
 def _digest(embeddings: np.ndarray) -> str:
-    """Hash of shape, type and values. Safetensors files hold no such hash."""
+    """Hash of shape, type and values."""
     return hashlib.sha256(
         f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()
     ).hexdigest()

@@ -28,11 +28,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Views:
-    """How an image is turned into views.
-
-    View 0 is the tower's evaluation transform of the whole image. The other views are crops at the
-    tower's input size. Their boxes depend on (seed, image_id, view) alone.
-    """
+    """How an image is turned into views: as a whole, and then in crops at the tower's size."""
 
     preprocess: Preprocess
     count: int
@@ -42,10 +38,7 @@ class Views:
 
     @property
     def least_side(self) -> int | None:
-        """The least side in pixels that a decoded image needs, so that no view is enlarged.
-
-        None: decode at full scale.
-        """
+        """The least side in pixels with which no view is enlarged; None: decode at full scale."""
         if not self.reduced:
             return None
         narrowest = sqrt(self.crop_area[0] / LONGEST_ASPECT)

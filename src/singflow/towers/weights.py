@@ -1,8 +1,4 @@
-"""Weight files: which files an entry needs, where they are, and how they are fetched and verified.
-
-Compute steps never use the network. If a file is missing, the error names the command that fetches
-it.
-"""
+"""Weight files: which files an entry needs, where they are, and how they are fetched."""
 
 import difflib
 import importlib.metadata
@@ -31,11 +27,9 @@ class WeightFile:
     place = "this environment"
 
     def find(self) -> Path | None:
-        """Path of the file, or None if it is not there."""
         raise NotImplementedError
 
     def fetch(self) -> Path | None:
-        """Path of the file, which is downloaded if that is needed and possible."""
         return self.find()
 
     def label(self, path: Path) -> str:
@@ -79,7 +73,6 @@ class HubFile(WeightFile):
         return None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is cached. None: optional, and not in the repository."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -93,30 +86,21 @@ class HubFile(WeightFile):
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def label(self, path: Path) -> str:
-        """Repository and file name, of those in `names` the one that was found."""
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
         return f"{self.repository}: {found}"
 
     def version(self, path: Path) -> str:
-        """Commit of the repository, which `revision` can pin."""
         parts = path.parts
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
 
     def expected(self, path: Path) -> str | None:
-        """SHA-256 of a large file: the cache keeps it under this name, behind a link.
-
-        None for a small file.
-        """
-        name = path.resolve().name
+        name = path.resolve().name  # of a large file, this is its hash
         return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 @dataclass(frozen=True)
 class UrlFile(WeightFile):
-    """A file with an address, kept in PyTorch's cache.
-
-    Its name may contain the beginning of its SHA-256, as in resnet50-0676ba61.pth.
-    """
+    """A file with an address, kept in PyTorch's cache."""
 
     url: str
 
@@ -137,7 +121,6 @@ class UrlFile(WeightFile):
         return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is cached. An incomplete download raises InputError."""
         from torch.hub import download_url_to_file
 
         if not self._path.is_file():
@@ -153,8 +136,7 @@ class UrlFile(WeightFile):
         return self._path
 
     def expected(self, path: Path) -> str | None:
-        """Beginning of the SHA-256 in the file's name."""
-        found = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        found = re.search(r"-([0-9a-f]{8,})\.", path.name)  # as in resnet50-0676ba61.pth
         return found[1] if found else None
 
 
@@ -202,7 +184,6 @@ class LocalFile(WeightFile):
         return self.path
 
     def find(self) -> Path:
-        """Path of the file, which must be there and unchanged."""
         path = Path(self.path)
         if not path.is_file():
             raise InputError(f"{path}: no such weight file")
@@ -217,10 +198,7 @@ class LocalFile(WeightFile):
 
 
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files of an entry's weights, and of its tokenizer or of its separate head.
-
-    Random weights need no file. A tokenizer of open_clip needs its files all the same.
-    """
+    """The files of an entry's weights, and of its tokenizer or of its separate head."""
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
     files: list[WeightFile] = []
@@ -290,10 +268,7 @@ def torchvision_weights(entry: ModelEntry) -> Any:
 
 
 def published_at(entry: ModelEntry) -> str | None:
-    """Address at which a model's weights were first published. None if the library does not say it.
-
-    Two libraries that have the same weights give the same address.
-    """
+    """Address at which a model's weights were first published, the same in all libraries."""
     import timm
 
     if entry.source == "torchvision":
@@ -308,10 +283,7 @@ def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
-    """open_clip's description of the weights. Empty for an id without weights.
-
-    InputError is raised if the weights were trained with another activation than the model has.
-    """
+    """open_clip's description of the weights. Empty for an id without weights."""
     import open_clip
 
     model, _, pretrained = entry.id.partition("/")
