@@ -6,21 +6,26 @@ first used.
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from singflow.analyses.geometry import NullSpace, null_energy, null_space, remove_null
-    from singflow.analyses.metrics import (
-        Removal,
-        angle_deg,
-        contrast_deg,
-        remove,
-        subspace_translator,
-    )
-    from singflow.errors import InputError
-    from singflow.photo.analysis import Steered
-    from singflow.photo.analyzer import Analyzer, Result, analyze
-    from singflow.photo.towers import Classifier, Space
-    from singflow.results import Study, load_study
-    from singflow.translators.linear import Translator
+if TYPE_CHECKING:  # `as` tells type checkers that the name is public
+    from singflow.analyses.geometry import NullSpace as NullSpace
+    from singflow.analyses.geometry import null_energy as null_energy
+    from singflow.analyses.geometry import null_space as null_space
+    from singflow.analyses.geometry import remove_null as remove_null
+    from singflow.analyses.metrics import Removal as Removal
+    from singflow.analyses.metrics import angle_deg as angle_deg
+    from singflow.analyses.metrics import contrast_deg as contrast_deg
+    from singflow.analyses.metrics import remove as remove
+    from singflow.analyses.metrics import subspace_translator as subspace_translator
+    from singflow.errors import InputError as InputError
+    from singflow.photo.analysis import Steered as Steered
+    from singflow.photo.analyzer import Analyzer as Analyzer
+    from singflow.photo.analyzer import Result as Result
+    from singflow.photo.analyzer import analyze as analyze
+    from singflow.photo.towers import Classifier as Classifier
+    from singflow.photo.towers import Space as Space
+    from singflow.results import Study as Study
+    from singflow.results import load_study as load_study
+    from singflow.translators.linear import Translator as Translator
 
 _PUBLIC = {
     "analyses.geometry": ("NullSpace", "null_energy", "null_space", "remove_null"),
@@ -33,27 +38,7 @@ _PUBLIC = {
     "translators.linear": ("Translator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = [
-    "Analyzer",
-    "Classifier",
-    "InputError",
-    "NullSpace",
-    "Removal",
-    "Result",
-    "Space",
-    "Steered",
-    "Study",
-    "Translator",
-    "analyze",
-    "angle_deg",
-    "contrast_deg",
-    "load_study",
-    "null_energy",
-    "null_space",
-    "remove",
-    "remove_null",
-    "subspace_translator",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

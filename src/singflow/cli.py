@@ -26,6 +26,7 @@ log = logging.getLogger("singflow")
 
 
 GRACE = 5.0  # seconds to remove partial files after a signal to end
+NOISY = ["httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"]
 _scratches: list[str] = []
 
 Item = TypeVar("Item")
@@ -96,10 +97,7 @@ Flags = TypeVar("Flags", bound=Command)
 
 
 def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
-    """Parse the flags of a step, open its log and call main.
-
-    Bad input ends the process with one message and exit status 1.
-    """
+    """Parse the flags of a step, open its log and call main."""
     with _readers_permitting():
         flags = _parse(schema)
     with prepared(flags.log):
@@ -124,8 +122,7 @@ def _readers_permitting() -> Iterator[None]:
 def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[None]:
     """Set up a program: its log, offline model hubs, and an end with one message on errors.
 
-    SIGTERM and SIGINT (Ctrl-C) interrupt the work, so that partial files are removed. If threads or
-    a library still run GRACE seconds later, the process is ended.
+    SIGTERM and SIGINT (Ctrl-C) interrupt the work, so that partial files are removed.
     """
     # With Python's thresholds, garbage collection takes a quarter of the time of loading libraries.
     gc.set_threshold(100_000, 50, 50)
@@ -151,15 +148,7 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         )
         sys.exit(1)
     logging.captureWarnings(True)
-    for noisy in (
-        "httpx",
-        "httpx2",
-        "urllib3",
-        "filelock",
-        "fontTools",
-        "sentence_transformers",
-        "timm",
-    ):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with _readers_permitting(), explained():
@@ -184,17 +173,14 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """A temporary folder that is removed when the program ends.
-
-    It is removed even if a signal ends the program while threads still run.
-    """
+    """A temporary folder that is removed even if a signal ends the program while threads run."""
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         _scratches.append(folder)
         yield folder
 
 
 def _heed_signals() -> None:
-    """Make SIGTERM and SIGINT end the program within GRACE seconds, whatever its threads do."""
+    """Make SIGTERM and SIGINT interrupt the work, and end the program within GRACE seconds."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
@@ -224,10 +210,7 @@ def _heed_signals() -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
-    """Parse the flags of a step. Every key of a section is required; defaults are for params.yaml.
-
-    Only lists may be left out, which means an empty list: DVC writes no flag for one.
-    """
+    """Parse the flags of a step, of which only lists may be left out: DVC writes no empty list."""
     sections = (
         base
         for base in schema.__mro__

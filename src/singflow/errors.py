@@ -17,10 +17,7 @@ def printable(text: str) -> str:
 
 
 class InputError(Exception):
-    """Bad input.
-
-    The message names the file, the value and what to do about it, in printable lines.
-    """
+    """Bad input. The message names the file, the value and what to do about it."""
 
     def __init__(self, message: str) -> None:
         super().__init__("\n".join(map(printable, message.split("\n"))))

@@ -20,10 +20,9 @@ def map_ahead(
     ahead: int = AHEAD,
     most: int | None = None,
 ) -> Iterator[Result]:
-    """Like map, in order, in threads that work ahead of the consumer.
+    """Like map, in order, in threads that are at most `ahead` items each ahead of the consumer.
 
-    ahead: they are at most `ahead` * `threads` items ahead. most: a further limit, which is never
-    below `threads` items.
+    most: a limit for all threads together, which is never below one item for each.
     """
     waiting, count = iter(items), ahead * threads
     if most is not None:

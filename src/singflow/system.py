@@ -9,14 +9,11 @@ from singflow.errors import InputError
 
 
 class Answer(NamedTuple):
-    """The outcome of a command.
+    """The outcome of a command."""
 
-    ok: it ended with status 0 in time. out: its output. words: its complaint in one line.
-    """
-
-    ok: bool
+    ok: bool  # it ended with status 0 in time
     out: str
-    words: str
+    words: str  # its complaint in one line
 
 
 def ask(*command: str, seconds: float = 10) -> Answer:
