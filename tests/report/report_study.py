@@ -1,7 +1,8 @@
 """Random artifacts of a study that the page shows, and the page that write_report makes of them."""
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,30 +10,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.analyses.null_energy import summarize_null_energy
-from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows
-from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
-from singflow.analyses.summary import (
-    Summary,
-    add_verdicts,
-    correlate_labels,
-    summarize_labels,
-    summarize_model,
-)
-from singflow.analyses.tables import is_control, qualify, qualify_pairs
-from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import sha256_of, write_bytes, write_json
-from singflow.artifacts.tables import write_parquet, write_table
+from singflow.artifacts.tables import read_table, write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
 from singflow.figures.style import plt, save
 from tests.project import ROOT
 from tests.results import Results
 
+NULL_DIM = 12
+CASE = {"dimension": NULL_DIM, "draws": 5, "stable": True}
+CASE |= {"is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-SETTINGS = Summary(resamples=100, confidence=0.95, min_r2=0.2)
+SETTINGS = {"resamples": 100, "permutations": 100, "seed": 0}
 
 
 def flat(number: int) -> Image.Image:
@@ -59,24 +51,18 @@ def write_study(
     *,
     n: int = 24,
     labels: Sequence[str] = LABELS,
-    null_dims: Sequence[int] = (12, 12),
+    null_dims: Sequence[int] = (NULL_DIM, NULL_DIM),
     weights: str = "hub",
     r2: float = 0.4,
-    found: Sequence[float] = (0.05, 0.0),
-    kinds: Sequence[str] = ("", ""),
     extras: bool = True,
-    photo: Callable[[int], Image.Image] = flat,
 ) -> None:
-    """Write the artifacts. `found`: D of every model; `kinds`: known_zero or known_leak.
-
-    `extras`: whether tables of extras have rows.
-    """
-    generator, results = np.random.default_rng(0), folder / "results"
-    place = Results(results).path
+    """Write the artifacts. `extras`: whether tables of extras have rows."""
+    generator, results = np.random.default_rng(0), Results(folder / "results")
+    place = results.path
     numbers, hashes, paths = np.arange(n), [], [f"photos/{number:05d}.png" for number in range(n)]
     for number, path in enumerate(paths):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        photo(number).save(folder / path, compress_level=1)
+        flat(number).save(folder / path, compress_level=1)
         hashes.append(sha256_of(folder / path))
     manifest = pd.DataFrame(
         {
@@ -89,7 +75,6 @@ def write_study(
     write_parquet(place("manifest"), manifest)
     write_bytes(place("rejected"), f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
     entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
-    rows, by_label, excess, pairs, reliability = [], [], [], [], {}
     two = np.eye(2, dtype=np.float32)
     for model in models:
         write_json(place("model_entry", model=model), entry.model_dump())
@@ -100,7 +85,6 @@ def write_study(
         conse["classifier"] = entry.model_dump()
         write_json(place("space_entry", space=space), conse)
         write_tensors(place("embeddings", space=space), {"embeddings": two}, facts())
-        mine, reports = [], {}
         for number, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
             scale = (1 + number) * (null_dim > 0)
             uniform, normal = generator.uniform, generator.normal
@@ -129,71 +113,39 @@ def write_study(
             write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
             projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
-            d = found[number] if null_dim else None
-            reports[model] = evidence(d, n, kinds[number])
             translator = {
                 "alpha": 1.0, "folds": 4, "reference": None, "in_sample": False, "lambda": 1.0,
                 "lambda_at_edge": False, "validation_cosine": 0.7, "baseline_cosine": 0.5,
                 "validation_r2": r2, "n_train": n, "n_validation": 6,
             }  # fmt: skip
-            row = summarize_model(
-                drawn,
-                projector,
-                translator,
-                reports[model],
-                entry,
-                SETTINGS,
-                top1_margin=10.0,
-                seed=0,
-            )
-            named = dict.fromkeys(
-                ("label", "translated", "equivalent", "embedding"), drawn["label"]
-            )
-            row |= summarize_zero_shot(pd.DataFrame(named)) | summarize_null_energy(
-                drawn, null_dim, [], [], SETTINGS.confidence
-            )
-            mine.append({"space": space, "model": model, **row})
-            reliability[space, model] = split_half_reliability(
-                drawn["as_deg"].abs().to_numpy(), drawn["label"], 0
-            )
-            by_label.append(summarize_labels(drawn).assign(space=space, model=model))
-            if null_dim:
-                control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
-                own = drawn["is_deg"], drawn["as_deg"].abs()
-                parts = {"null": own, "random": control, "row": control}
-                case = {"image_id": numbers, "dimension": null_dim, "as_deg": 0.0}
-                removed = pd.concat(
-                    pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size})
-                    for name, (turn, size) in parts.items()
+            parts = {"null": "", "random": "control_", "row": "control_"}
+            written = {
+                "projector_report": projector,
+                "translator_report": translator,
+                "evidence": evidence((0.05, 0.0)[number] if null_dim else None, n),
+                "controls_report": {"cases": [CASE | {"subspace": name} for name in parts]},
+            }
+            for name, report in written.items():
+                write_json(place(name, space=space, model=model), report)
+            named = dict.fromkeys(("translated", "equivalent", "embedding"), drawn["label"])
+            named = drawn[["image_id", "label"]].assign(**named)
+            write_parquet(place("zero_shot", space=space, model=model), named)
+            size = drawn.filter(like="as_deg").abs()
+            removed = pd.concat(
+                drawn[["image_id"]].assign(
+                    subspace=name, dimension=NULL_DIM, is_deg=drawn[f"{of}is_deg"], as_deg=0.0,
+                    as_abs_deg=size[f"{of}as_deg"], matched_is_deg=np.nan, matched_as_deg=np.nan,
                 )
-                spread = {"dimension": null_dim, "draws": 5, "stable": True}
-                spread |= {"is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
-                cases = [{"subspace": name, **spread} for name in parts]
-                sample = Sample(strata_of(manifest["label"]))
-                beyond = excess_rows(removed, cases, null_dim, sample, SETTINGS, seed=0)
-                excess += [{"space": space, "model": model, **result} for result in beyond]
-        add_verdicts(mine, SETTINGS.confidence)
-        rows += mine
-        tested = {
-            model: report
-            for model, report in reports.items()
-            if not (report["known_zero"] or report["known_leak"])
-        }
-        pairs.append(pair_rows(tested, SETTINGS.confidence).assign(space=space))
-    summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
-    orders = order_rows(summary[(summary["null_dim"] > 0) & ~is_control(summary)])
+                for name, of in parts.items()
+            )  # fmt: skip
+            write_parquet(place("controls", space=space, model=model), removed)
+    shown = {"models": [*models], "spaces": [*spaces], **SETTINGS}
+    with contextlib.chdir(ROOT):
+        results.run("summarize", **shown, top1_margin=10.0)
+        results.run("compare_models", **shown)
+    summary = read_table(place("tables/models.csv"))
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
-    correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})
-    if len(models) > 1:
-        correlations = qualify_pairs(correlate_labels(labelled, reliability, 99, 0), summary)
     tables = {
-        "models": summary,
-        "labels": qualify(labelled, summary),
-        "label_correlations": correlations,
-        "controls": qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
-        "orders": qualify(orders, summary),
-        "order_agreement": agreement_rows(orders, pd.Series(dtype=float), "s", 99, 0),
-        "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
         "concepts": some.assign(
             label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3, angle_mean_deg=70.0,
             contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0,
@@ -231,7 +183,7 @@ def write_study(
         write_bytes(place(f"figures/{name}.png"), drawing())
 
 
-def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
+def evidence(d: float | None, n: int) -> dict[str, object]:
     """The report of the test for D (None: no null space), with an interval of D +- 0.01."""
     found = None if d is None else {"": d, "_low": d - 0.01, "_high": d + 0.01}
     sizes = {f"unique_r2{end}": found and found[end] for end in ("", "_low", "_high")}
@@ -242,8 +194,7 @@ def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
         "unique_r2_without": [] if d is None else [d + 0.003, d, d, d - 0.003], "n": n,
         "p": None if d is None else 0.5 if d < 0.01 else 0.001, "r2_words": 0.9, "margin": 0.005,
         "floor_is_deg": 4.0, "floor_is_sd": 0.1, "detectable": None if d is None else 0.03,
-        "blind_unique_r2": None if d is None else 0.001, "known_zero": kind == "known_zero",
-        "known_leak": kind == "known_leak",
+        "blind_unique_r2": None if d is None else 0.001, "known_zero": False, "known_leak": False,
     }  # fmt: skip
 
 
