@@ -224,11 +224,10 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
 def judge(
     sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float, listed: float = 0.0
 ) -> dict[str, object]:
-    """How time and memory of a step grow over the last three sizes. Peaks are in MB.
+    """How time and memory (MB) of a step grow over the last three sizes.
 
     `tables` and `listed` are in bytes per image. The exponent is that of the time beyond the
-    start-up, from the two differences between sizes; it is NaN where the smaller one is lost in
-    noise.
+    start-up; it is NaN where the smaller difference is lost in noise.
     """
     first, middle, last = sizes[-3:]
     steps, ratio = np.diff(seconds), (last - middle) / (middle - first)
@@ -251,10 +250,7 @@ def series(runs: dict[int, pd.DataFrame], step: str) -> list[np.ndarray]:
 
 
 def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
-    """One row per step: seconds and peaks at every size, and the verdict.
-
-    `indexed`: bytes per image that the list of images may hold in addition.
-    """
+    """Seconds and peaks of every step at every size, and the verdict; `indexed`: see INDEXED."""
     listed = LISTED | {"build_manifest": LISTED["build_manifest"] + indexed}
     sizes, last = list(runs), runs[max(runs)]
     rows = []
@@ -280,10 +276,9 @@ def size_here(images: int, flags: Flags) -> costs.Size:
 def scaled(
     step: str, sizes: list[costs.Size], seconds: np.ndarray, peaks: np.ndarray
 ) -> list[costs.Term]:
-    """The terms of a step's cost, scaled to what was measured.
+    """The terms of a step's cost, scaled to what was measured, where that grows by over a second.
 
-    The time is scaled by its growth between the smallest and the largest size, where that is more
-    than a second; the rest is the start. Memory is raised where more was needed, and never lowered.
+    Memory is raised where more was needed, and never lowered.
     """
     start = costs.start(step)
     grown = np.array([costs.seconds(step, size) for size in sizes]) - start.seconds

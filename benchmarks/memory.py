@@ -113,10 +113,7 @@ class Flags(cli.Command):
 
 
 def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any]) -> None:
-    """Make the working folder a project: the sweep over models, few draws, short training.
-
-    `changes`: section -> keys.
-    """
+    """Make the working folder a project: the sweep over models, few draws, short training."""
     for name in ("scripts", "checkpoints", "report"):
         Path(name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "config", "config")
@@ -160,11 +157,7 @@ def path(artifact: str, model: str = MODELS[0]) -> Path:
 
 
 def jobs(steps: Sequence[str] = ()) -> dict[str, tuple[list[str], list[str]]]:
-    """The command of each step of dvc.yaml, or of the named steps, and the files of the command.
-
-    It is the job of the first model, shard and space. Raises InputError for a step that dvc.yaml
-    does not have.
-    """
+    """The command and files of the first job of each step of dvc.yaml, or of the named steps."""
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     first: dict[str, tuple[list[str], list[str]]] = {}

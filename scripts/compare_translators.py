@@ -1,6 +1,4 @@
-"""Gather the translators' held-out scores into table 2, with one row per space, model, kind and
-loss, and into metrics.
-"""
+"""Gather the translators' held-out scores: a row per space, model, kind and loss, and metrics."""
 
 from functools import partial
 from typing import Any

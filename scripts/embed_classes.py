@@ -1,6 +1,4 @@
-"""Embed the texts of a head's classes, from which a model's own words are made, and a second
-wording of these classes.
-"""
+"""Embed the texts of a head's classes, for a model's own words, and another wording of them."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Fit translators from features to embeddings: one per fold, which never sees the fold's images,
-and one on all training images.
-"""
+"""Fit translators from features to embeddings: one without each fold's images, and one on all."""
 
 import numpy as np
 

@@ -26,10 +26,7 @@ class Flags(Concepts, cli.Selection):
 
 
 def read_scan(path: Path) -> Scan:
-    """Read only the columns that rank the concepts of a scan.
-
-    Raises InputError if the rows are not in the order that scan_concepts writes.
-    """
+    """The columns that rank a scan's concepts; its rows must be in the order of scan_concepts."""
     labels: list[str] = []
     concepts: list[str] = []
     for block in iterate_row_groups(path, NAMES, NAMES):

@@ -1,6 +1,4 @@
-"""Name every image by the label whose text is nearest to its translated feature, before and after
-null removal.
-"""
+"""Name every image by the text nearest to its translated feature, before and after removal."""
 
 import pandas as pd
 

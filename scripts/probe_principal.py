@@ -17,10 +17,7 @@ class Flags(Probe, cli.PairStep):
 
 
 def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], int]:
-    """Rows before and after translation, in the order of images and views, and the number of views.
-
-    An image is translated by a map that has not seen it, if there is such a map.
-    """
+    """Rows before and after translation, by image and view, and the number of views."""
     folder, translators = inputs.path("features").parent, inputs.translators
     basis = inputs.null_basis
     rows: dict[str, Matrix] = {}

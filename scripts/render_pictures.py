@@ -1,6 +1,4 @@
-"""Draw what null removal, steering and other perturbations do to some images: with a generator, or
-as the nearest real images.
-"""
+"""Draw some images, changed and unchanged, by a generator or as the nearest real images."""
 
 from collections.abc import Callable
 from functools import cache, partial

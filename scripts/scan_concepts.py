@@ -1,6 +1,4 @@
-"""Measure for every label and concept the angle of the label's images to the concept, and how null
-removal changes it.
-"""
+"""Measure the angle of every label's images to every concept, and how null removal changes it."""
 
 import numpy as np
 
@@ -18,8 +16,7 @@ class Flags(cli.PairStep):
 
 
 def main(flags: Flags) -> None:
-    """Write one row group per block of concepts: the block's concepts for the first label, then for
-    the second, and so on.
+    """Write one row group per block of concepts, label by label.
 
     Images are translated only once, and the results are kept in scratch files.
     """

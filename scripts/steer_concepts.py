@@ -1,6 +1,4 @@
-"""Steer every image's feature toward texts inside the null space, by steps that reach the wanted
-image scores.
-"""
+"""Steer every image's feature toward texts inside the null space, to the wanted image scores."""
 
 from collections.abc import Iterator
 

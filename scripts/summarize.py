@@ -1,6 +1,4 @@
-"""Gather the scores of all models and spaces into tables, metrics.json, and the text printed at the
-end of a run.
-"""
+"""Gather the scores of all models and spaces into tables, metrics.json, and the final text."""
 
 from functools import partial
 

@@ -1,6 +1,4 @@
-"""Train a nonlinear translator on the training images by each loss, judge it on the held-out ones
-and keep the best.
-"""
+"""Train a nonlinear translator by each loss, and keep the one that is best on held-out images."""
 
 from typing import Literal
 

@@ -1,6 +1,4 @@
-"""Measure what null, random and principal perturbations of equal norm do to the logits of every
-image.
-"""
+"""Measure what null, random and principal perturbations of equal norm do to the logits."""
 
 import numpy as np
 import pandas as pd

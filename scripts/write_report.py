@@ -1,7 +1,4 @@
-"""Write the page of a study, one file that opens without a network.
-
-A second page, among the logs, shows what the run took.
-"""
+"""Write the page of a study, one file that opens without a network; and what its run took."""
 
 import re
 from pathlib import Path

@@ -26,10 +26,7 @@ MEANING = {
 
 
 class Cell(NamedTuple):
-    """A cell of the grid: a row of the table of pictures, or None for an empty cell.
-
-    note: text for a row without a picture.
-    """
+    """A row of the table of pictures, or an empty cell; note: text for a row without a picture."""
 
     row: pd.Series | None = None
     note: str = ""

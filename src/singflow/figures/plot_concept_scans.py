@@ -47,12 +47,7 @@ LEGEND: dict[str, Look] = {
 def draw(
     scans: Frames, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int
 ) -> Figure:
-    """Extended concept scans (figures 15 and 16): the `most` concepts nearest to every label.
-
-    Dots are mean angles, whiskers standard deviations over images, colours contrasts. Candidates of
-    `spurious` are marked. At most MOST_PANELS panels are drawn; the figure names what it leaves
-    out.
-    """
+    """The `most` concepts nearest to every label, in at most MOST_PANELS panels."""
     everything = style.pairs_of(scans)
     pairs, drawn = everything[: max(1, MOST_PANELS // len(labels))], labels[:MOST_PANELS]
     columns = min(COLUMNS, len(pairs))

@@ -26,12 +26,10 @@ PANELS = 6  # with more panels, the figure shows one table per space
 
 @style.styled
 def draw(scans: Frames, table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concept scan of one label: angle and AS of concepts with the weakest and strongest contrast.
+    """Concepts with the weakest and strongest contrast for one label, with standard deviations.
 
-    The contrast is AS minus the mean AS over all concepts (dotted line). Up to PANELS pairs of
-    space and model have a panel each; whiskers are standard deviations over images. More pairs are
-    shown as one table per space, ranked by the mean size of the contrast: numbers are angles,
-    colours are contrasts.
+    Up to PANELS pairs of space and model have a panel each. More are shown as one table per space,
+    ranked by the mean size of the contrast: numbers are angles, colours are contrasts.
     """
     mine = {
         space: {model: with_contrast(scan, label) for model, scan in models.items()}

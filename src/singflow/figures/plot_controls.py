@@ -14,10 +14,7 @@ from singflow.figures.style import Look
 
 @style.styled
 def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """One row per space: (a) excess over random subspaces, (b) IS against the dimensions removed.
-
-    Models without a null space are left out; the figure names them.
-    """
+    """One row per space: (a) excess over random subspaces, (b) IS by the dimensions removed."""
     height = max(3.6, 1.7 + 0.4 * len(models))
     figure, grid = style.panels(len(spaces), 2, (9.5, height * len(spaces)))
     for (left, right), space in zip(grid, spaces, strict=True):

@@ -1,6 +1,4 @@
-"""Draw the head extension curves of all models, and write how many directions each model needs as a
-table.
-"""
+"""Draw the head extension curves of all models, and tabulate how many directions each one needs."""
 
 from typing import Any
 
@@ -21,11 +19,7 @@ D = ["n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]  # columns of
 
 
 def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
-    """One row per model: D with its interval, and the directions that give 90 % of it.
-
-    curves: tables of head_extension(). models: tables/models.csv. directions_90 is missing where
-    all directions add nothing.
-    """
+    """One row per model: D with its interval, and the directions that give 90 % of it, if any."""
     rows = [(space, model, enough(curve)) for space, model, curve in style.pairs_of(curves)]
     table = pd.DataFrame(rows, columns=["space", "model", "directions_90"])
     table = table.astype({"directions_90": "Int64"})
@@ -35,11 +29,7 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 
 @style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
-    """D with its interval against the number of visible null directions, one panel per space.
-
-    The marker of a model is where 90 % of D is reached. It is hollow and at the end of the curve if
-    the interval of D is not above 0.
-    """
+    """D with its interval against the number of visible null directions, one panel per space."""
     height = 3.2 + 0.17 * max(map(len, curves.values()))
     figure, subfigures = style.blocks(len(curves), 6.5, len(curves) * height)
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):

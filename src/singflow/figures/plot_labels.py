@@ -20,9 +20,8 @@ MOST_LABELS = 16  # limit if the user chooses no labels
 def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     """Violins of |AS| for the wanted labels, or else the labels with most images.
 
-    There is one panel per space and model. All panels order the labels by their median over all
-    models and spaces. A label with fewer than three images has only points, because a violin would
-    invent a shape.
+    All panels order the labels by their median over all models and spaces. A label with fewer than
+    three images has only points, because a violin would invent a shape.
     """
     pairs = style.pairs_of(scores)
     everything = pd.concat(frame for _, _, frame in pairs).assign(size=lambda f: f["as_deg"].abs())

@@ -36,9 +36,7 @@ def draw(
 ) -> Figure:
     """Effects of perturbations of equal norm on (a) logits, (b) softmax and (c) the prediction.
 
-    In (a) and (b), markers are medians, bars quartiles and lines the range. In (c), lines are
-    intervals. A logit change of exactly 0 cannot be shown on a logarithmic axis: it is drawn at a
-    mark 0, one to two decades below the smallest other value.
+    A logit change of exactly 0 is drawn one to two decades below the smallest other value.
     """
     changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
     floor = 10.0 ** (np.floor(np.log10(changes[changes > 0].min(initial=1.0))) - 1)

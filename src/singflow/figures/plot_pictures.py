@@ -1,6 +1,4 @@
-"""Draw the pictures of figures 1, 6, 11 and 13: images beside their equivalents, steered, by
-translator, and by perturbation.
-"""
+"""Draw the pictures of figures 1, 6, 11 and 13: removal, steering, translators, perturbations."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -75,10 +73,7 @@ def draw_translators(sets: Frames, table: pd.DataFrame) -> Figure:
 
 
 def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
-    """One image under perturbations of equal norm, one row per perturbation.
-
-    The pictures of a row are drawn with different seeds, or are the nearest neighbours by rank.
-    """
+    """One image under perturbations of equal norm, one row per perturbation."""
     shown = closeups(sets, "fig13")
     rows: Rows = []
     for space, model, photos, pictures in shown:

@@ -22,11 +22,7 @@ ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
 def tabulate(
     probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float
 ) -> pd.DataFrame:
-    """tables/probes.csv: one row per space and model, with the correlation over the space's models.
-
-    `probes` holds the reports probes/<space>/<model>.json by space and model; column n counts test
-    images.
-    """
+    """One row per space and model, with the correlation over the space's models."""
     parts = []
     for space, reports in probes.items():
         part = pd.DataFrame(
@@ -40,10 +36,7 @@ def tabulate(
 
 @style.styled
 def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
-    """Accuracy after translation against accuracy before: one panel per space, one point per model.
-
-    A panel in which nothing can be probed gives the reason.
-    """
+    """Accuracy after translation against accuracy before, one panel per space."""
     spaces = probes["space"].unique()
     figure, subfigures = style.blocks(len(spaces), 7.8, 4.6 * len(spaces))
     for subfigure, space in zip(subfigures, spaces, strict=True):

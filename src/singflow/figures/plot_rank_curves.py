@@ -28,8 +28,7 @@ PANELS = {  # column -> title, unit, least value that is drawn
 def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
     """Rows of all curves, by space and model, with the columns that `qualify` adds.
 
-    The null dimension of a row becomes removed_dim, because null_dim is that of the study's
-    projector.
+    removed_dim is the null dimension of a row; null_dim is that of the study's projector.
     """
     rows = [
         table.assign(space=space, model=model)[["space", "model", *table]]
@@ -41,10 +40,7 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 
 @style.styled
 def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Relative logit change, top-1 flips and IS against the share of the head's rank that is kept.
-
-    There is one row of panels per space. Colours and line styles are models, symbols rank rules.
-    """
+    """Logit change, top-1 flips and IS against the share of the head's rank that is kept."""
     spaces = curves["space"].unique()
     names = len(curves["model"].unique())
     height = len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5

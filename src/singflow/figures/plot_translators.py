@@ -1,6 +1,4 @@
-"""Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by
-architecture.
-"""
+"""Draw figures 7 and 8: held-out scores of translators by epoch and loss, and by architecture."""
 
 from typing import Any
 
@@ -40,11 +38,7 @@ MEASURES = {
 
 @style.styled
 def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
-    """Held-out cosine and MSE by epoch: one row per space and architecture.
-
-    Colours are losses, markers are models. A marker is at the best epoch or, for the linear
-    translator, at the right edge.
-    """
+    """Held-out cosine and MSE by epoch: one row per space and architecture."""
     kinds = _kinds(reports)[1:]
     if not kinds:
         return _untrained()

@@ -24,10 +24,7 @@ FIX = "fetch or copy the generator again"
 def choose_renderer(
     renderer: str, space: str, entry: SpaceEntry, pictures: Pictures
 ) -> Literal["unclip", "retrieval"]:
-    """What draws the pictures of a space; where auto falls back to retrieval, the log says why.
-
-    Raises InputError for unclip in a space that the generator does not draw from.
-    """
+    """What draws the pictures of a space; the log says why auto falls back to retrieval."""
     if renderer == "unclip":
         refuse_space(space, entry)
         return "unclip"
@@ -74,10 +71,7 @@ def find_generator(pictures: Pictures) -> Path:
 
 
 def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """The UnCLIPImageVariationPipeline of diffusers from a folder, without its image encoder.
-
-    The network is never used. Raises InputError if a part is missing, damaged or incomplete.
-    """
+    """The UnCLIPImageVariationPipeline of diffusers from a folder, without its image encoder."""
     from diffusers import UnCLIPImageVariationPipeline
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
@@ -136,10 +130,7 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
 
 
 class UnCLIP:
-    """A generator that draws embeddings of width `dim`, one picture at a time.
-
-    pipeline: as load_pipeline() gives it.
-    """
+    """A generator that draws embeddings of width `dim`, one picture at a time."""
 
     def __init__(self, pipeline: Any, pictures: Pictures) -> None:
         self.pipeline = pipeline
@@ -150,8 +141,8 @@ class UnCLIP:
         """A picture (h, w, 3) of an embedding (dim,), decided by the embedding and the seed alone.
 
         One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part
-        starts the decoder, both scaled by the init_noise_sigma of their schedulers. The same random
-        generator then draws the noise of the steps.
+        starts the decoder, each scaled by its scheduler. The same random generator then draws the
+        noise of the steps.
         """
         import torch
 

@@ -22,10 +22,7 @@ Gallery = Callable[[], Iterable[Block]]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest images of n points, nearest first; -1 and NaN fill up missing ones.
-
-    image_id: (n, count) int64. angle_deg: (n, count) float64.
-    """
+    """The nearest images (n, count) of n points, nearest first; -1 and NaN fill up missing ones."""
 
     image_id: np.ndarray
     angle_deg: np.ndarray

@@ -53,10 +53,7 @@ def generate(
     render: Callable[[np.ndarray, int], np.ndarray],
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
 ) -> Iterator[Row]:
-    """Rows of the table of pictures, drawn by a generator, one for each seed.
-
-    Equal embeddings are drawn once. A picture without an embedding has a row without an image.
-    """
+    """Rows of the table of pictures, drawn by a generator; equal embeddings are drawn once."""
     drawn: dict[tuple[bytes, int], bytes] = {}
     wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds)]
     for picture, seed in progress(wanted, len(wanted)):
@@ -79,7 +76,6 @@ def retrieve(
     """Rows of the table of pictures with the nearest real images in place of generated ones.
 
     `draw` is the rank of the neighbour from 0. There are as many neighbours as draws() gives seeds.
-    photo: from image_id to a file.
     """
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])

@@ -35,8 +35,7 @@ class Picture:
     """An embedding (m,) to be drawn, and how far it is from the original embedding.
 
     figure: the figure that shows it. kind: of the translator. change: what was done to the feature.
-    text: what the feature was steered toward. target_is_deg: wanted IS, NaN unless steered. is_deg,
-    as_label_deg, as_text_deg: degrees (equations 7 and 8). logit_change: norm (equation 16).
+    text: what the feature was steered toward. target_is_deg: wanted IS, NaN unless steered.
     embedding: None where no step reaches the wanted IS.
     """
 
@@ -67,7 +66,6 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
     """The images that a study shows as pictures: the wanted paths in order, or `count` images.
 
     The latter are drawn by the seed and the content of the images, from as many labels as possible.
-    Raises InputError for a wanted path that is not in the manifest.
     """
     if unknown := [path for path in wanted if path not in set(manifest["path"])]:
         raise InputError(
@@ -99,10 +97,7 @@ def removal_pictures(
 def perturbation_pictures(
     figure: str, subject: Subject, head: SteeredHead, translate: Translate, seed: int
 ) -> list[Picture]:
-    """The image, and its null, random and principal perturbations of equal norm; figure 13.
-
-    See section 2 of the supplement.
-    """
+    """The image, and its null, random and principal perturbations of equal norm; figure 13."""
     feature, image_id = subject.feature[None], np.array([subject.image_id])
     changes = perturb(feature, image_id, head.weight, head.bias, head.basis, seed)[:, 0]
     moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
@@ -120,11 +115,7 @@ def steering_pictures(
     texts: dict[str, np.ndarray],
     targets_deg: list[float],
 ) -> list[Picture]:
-    """The image, and the image steered in the null space toward each text, to each target IS.
-
-    See equations 10 to 13; figures 6 and 10. The embedding is None where the target is out of
-    reach.
-    """
+    """The image, and the image steered toward each text, to each target IS; figures 6 and 10."""
     feature, translated_basis = subject.feature[None], translator.weight @ head.basis
     pictures = _pair(figure, subject, translator(feature)[0], {})
     for text, embedding in texts.items():

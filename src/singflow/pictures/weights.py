@@ -18,9 +18,9 @@ def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
 
 
 def generator_files(pictures: Pictures) -> list[WeightFile]:
-    """The files of the generator in the hub (Karlo in diffusers); none for checkpoints/<folder>.
+    """The files of the generator in the hub; none for checkpoints/<folder>.
 
-    The image encoder and its preprocessor are left out: embeddings take their place.
+    Its image encoder is left out: embeddings take its place.
     """
     if pictures.generator.startswith(f"{LOCAL}/"):
         return []

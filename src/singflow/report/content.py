@@ -79,7 +79,7 @@ def page_tables(
 ) -> dict[str, Table]:
     """The tables of the page that have rows.
 
-    The paper's numbers stand beside ours for rows that are comparable (`as_paper`, per row of
+    The paper's numbers stand beside ours where rows are comparable (`as_paper`, by row of
     csv["models"]). `several`: the study has several spaces, so that tables have a column for them.
     """
     same = csv["models"][as_paper]
@@ -144,10 +144,7 @@ class Caption(NamedTuple):
 
 
 def read_caption(path: Path) -> Caption:
-    """Read a caption; `.. page: <section> <place>` and `.. title: <title>` are optional comments.
-
-    Without these comments, the section is empty, and the title is the name of the file.
-    """
+    """Read a caption; `.. page: <section> <place>` and `.. title: <title>` are optional."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -193,10 +190,9 @@ def step_table(folder: Path) -> Table:
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
-    """A sentence on the correlation of probe accuracies before and after translation.
+    """A sentence on the correlation of probe accuracies in the first space; empty if there is none.
 
-    It covers the first space, and is empty if there is no correlation. The paper's number is added
-    if the models are those of the paper's chart.
+    The paper's number is added if the models are those of the paper's chart.
     """
     ours = probes["pearson"].iloc[0]
     if pd.isna(ours):

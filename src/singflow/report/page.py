@@ -26,10 +26,7 @@ def script_json(content: Any) -> str:
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
-    """Sorted positions of the images on the page: all, or a sample if scores exceed MOST_POINTS.
-
-    `series` is the number of models times the number of spaces.
-    """
+    """Sorted positions of the images on the page; a sample if scores exceed MOST_POINTS."""
     most = min(max_images, max(1, MOST_POINTS // series))
     if n_images <= most:
         return np.arange(n_images)
@@ -73,7 +70,7 @@ def space_part(
 def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
     """Chart of D with its interval, the margin and the smallest detectable leak, for one space.
 
-    Positions are percentages of the width from the left; None if unknown. Controls come last.
+    Positions are percentages of the width from the left; None if unknown.
     """
     from matplotlib.ticker import MaxNLocator
 

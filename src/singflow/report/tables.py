@@ -221,10 +221,9 @@ class Table:
 
 
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
-    """A table of the page: floats have four significant digits, and empty columns are left out.
+    """A table of the page, without empty columns, and with at most MOST_ROWS rows.
 
-    At most MOST_ROWS rows are kept: as many for every model and space, and the rows with the first
-    places if the frame has a column `place`.
+    The first rows of every model and space are kept, by the column `place` if there is one.
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     kept = kept.round(DECIMALS)

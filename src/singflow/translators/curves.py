@@ -7,10 +7,7 @@ from typing import Any
 
 
 class Curves(ExitStack):
-    """Losses by epoch for TensorBoard, one run for each loss, in a folder that is emptied first.
-
-    Without a folder nothing is written.
-    """
+    """Losses by epoch for TensorBoard in a folder that is emptied first; None: no losses."""
 
     def __init__(self, folder: Path | None) -> None:
         super().__init__()

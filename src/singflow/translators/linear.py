@@ -63,9 +63,7 @@ def imported_path(space: str, model: str) -> Path:
 def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
     """The translator that the study imports for a model and space; None if it imports none.
 
-    imported: translator.imported, with entries <space>/<model>:<hash>, where the hash is the
-    beginning of the file's SHA-256. Raises InputError if the file is missing, has another hash or
-    holds no linear translator.
+    imported: entries <space>/<model>:<hash>, the hash being the beginning of the file's SHA-256.
     """
     pins = dict(entry.rsplit(":", 1) for entry in imported)
     pin = pins.get(f"{space}/{model}")
@@ -87,10 +85,9 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
 
 
 def check_imported_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
-    """Refuse an imported translator that was fitted for other weights.
+    """Refuse an imported translator that was fitted for other weights, if its file names them.
 
-    features, embeddings: folders of the study's shards, which have the hashes of the weights. A
-    translator's file may lack these hashes; then nothing is checked.
+    features, embeddings: folders of the study's shards, which have the hashes of the weights.
     """
     from singflow.artifacts.shards import shard_path
 
@@ -112,8 +109,7 @@ def check_imported_weights(space: str, model: str, features: Path, embeddings: P
 def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     """Read a linear.safetensors: for each image, the translator that was not fitted on it.
 
-    A file without folds gives the translator of all training images alone. Raises InputError as
-    Translator.load() does, and if the folds of the file do not fit the manifest.
+    A file without folds gives the translator of all training images alone.
     """
     path = Path(path)
     whole = Translator.load(path)
@@ -140,10 +136,9 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
 
 
 def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report linear.json with the figures of the held-out images instead of those of all folds.
+    """The report linear.json with figures of the split validation instead of those of all folds.
 
-    These are validation_cosine, validation_mse, validation_r2 and n_validation on the split
-    validation, on which nonlinear translators are validated, too.
+    Nonlinear translators are validated on this split, too.
     """
     names = ["validation_cosine", "validation_mse", "validation_r2", "n_validation"]
     return {**report, **{name: report[name.replace("validation", "held_out")] for name in names}}

@@ -1,7 +1,7 @@
 """Nonlinear translators: architectures, losses and training (section 1.1 of the supplement).
 
-A training can be killed at any moment and continued later: after every epoch its whole state is in
-one file, and the random numbers of an epoch depend on nothing but the seed and the epoch.
+A training continues after a kill: every epoch's whole state is in a file, and its random numbers
+depend on nothing but the seed and the epoch.
 """
 
 import copy
@@ -63,9 +63,8 @@ class Network(nn.Module):
     """A translator (n, d) -> (n, m): standardization of the features, hidden layers, projection.
 
     kind: mlp3 or mlp4 (the number counts all linear layers), or residual (one block). The
-    projection starts at 0, so that an untrained network predicts the mean embedding for every
-    image. Its outputs are in units of the embeddings' standard deviations: the size of AdamW's
-    steps does not depend on the scale of the embeddings, so that normalized and unnormalized spaces
+    projection starts at 0, so that an untrained network predicts the mean embedding. Its outputs
+    are in units of the embeddings' standard deviations, so that normalized and unnormalized spaces
     train alike.
     """
 
@@ -105,11 +104,7 @@ class Network(nn.Module):
 
 
 def load_network(path: Path) -> Network:
-    """Read a nonlinear translator in evaluation mode, in float32, on the CPU.
-
-    Raises InputError if the file holds another kind of translator, or if its width, dropout and
-    tensors do not fit its kind.
-    """
+    """Read a nonlinear translator in evaluation mode, in float32, on the CPU."""
     _, made = read_tensors(path, [])
     if made.get("kind") not in {"residual", *HIDDEN}:
         raise InputError(
@@ -136,9 +131,8 @@ def load_network(path: Path) -> Network:
 
 
 class Moments(NamedTuple):
-    """Statistics of the n training rows (all views of the training images), in float64.
+    """Statistics of the n training rows, in float64: the buffers of Network, 1 for a scale of 0.
 
-    buffers: those of Network, with standard deviations as scales; 1 where a column is constant.
     sha256: hash of all rows and of the split.
     """
 
@@ -150,8 +144,7 @@ class Moments(NamedTuple):
 class _Spread:
     """Mean and standard deviation of streamed rows, in float64.
 
-    The first row is subtracted from every row, so that a constant column has a standard deviation
-    of exactly 0.
+    The first row is subtracted from every row: a constant column has a deviation of exactly 0.
     """
 
     def __init__(self) -> None:
@@ -184,11 +177,7 @@ class Pairs:
         self._cached: tuple[int, Rows] | None = None
 
     def moments(self) -> Moments:
-        """Read all shards once for the statistics of the training rows and a hash of the data.
-
-        Raises InputError if there is no training row or no held-out image, or if shards do not fit
-        together.
-        """
+        """Read all shards once for the statistics of the training rows and a hash of the data."""
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
         for shard, targets in self._images:
@@ -208,11 +197,9 @@ class Pairs:
         return Moments(features.n, buffers, digest.hexdigest())
 
     def read(self, shard: int) -> Rows:
-        """Features and embeddings of a shard on the device; positions of its training and held-out
-        rows.
+        """Features and embeddings of a shard, and the positions of its training and held-out rows.
 
-        Training rows are all views of the training images; held-out rows are view 0 of the held-out
-        images. The shard is kept until another one is read.
+        Held-out rows are view 0 of the held-out images. The last shard that was read is kept.
         """
         if self._cached and self._cached[0] == shard:
             return self._cached[1]
@@ -235,10 +222,9 @@ class Pairs:
         return rows
 
     def judge(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Agreement:
-        """Agreement of predictions with the embeddings of the held-out images, on view 0.
+        """Agreement of predictions (n, m) with the embeddings of the held-out images, on view 0.
 
-        predict: from features (n, d) to embeddings (n, m), on the device. If a prediction is not
-        finite, the cosine and the squared error are NaN.
+        The cosine and the squared error are NaN if a prediction is not finite.
         """
         agreement = Agreement()
         for shard in range(self.shards):
@@ -262,13 +248,10 @@ def train(
 ) -> tuple[Network, dict[str, Any]]:
     """Train a network with each loss (AdamW, early stopping) and keep the best one by held-out MSE.
 
-    seed: decides, together with the epoch, the initial weights, the order of the rows and the
-    dropout. checkpoint: file with the state after every epoch, from which a training continues; the
-    caller removes it. A damaged file, or one of other data, settings, code or software, is ignored
-    with a warning. tell: called after every epoch with the loss and the records of its epochs so
-    far, and once for a loss that was finished earlier. Returns also what the report of the network
-    says of its training. Raises InputError if a loss is no longer finite, and as Pairs.moments()
-    does.
+    checkpoint: file with the state after every epoch, from which a training continues; the caller
+    removes it. A damaged file, or one of other data, settings, code or software, is ignored with a
+    warning. tell: called after every epoch with the loss and the records of its epochs so far, and
+    once for a loss that was finished earlier. Returns also the network's report.
     """
     moments = pairs.moments()
     mean = torch.from_numpy(moments.buffers["embedding_mean"]).to(pairs.device)
@@ -387,10 +370,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def epoch(self, pairs: Pairs) -> dict[str, float]:
-        """One pass over the training rows, then one over the held-out rows; the new record.
-
-        Batches have nearly equal sizes.
-        """
+        """One pass over the training rows, then one over the held-out rows; the new record."""
         number, settings = len(self.history) + 1, self.settings
         torch.manual_seed(_seed(self.seed, number))
         self.network.train()

@@ -34,10 +34,9 @@ TOWER = {
 
 @dataclass(frozen=True)
 class Paired:
-    """Images with the features of a model and the embeddings of a space.
+    """Images with the features of a model and the embeddings of a space, in folders of shards.
 
-    features, embeddings: folders of `shards` shards. reference: whether the images are those of a
-    reference; the study scores none of them.
+    reference: whether the images are those of a reference, none of which the study scores.
     """
 
     manifest: pd.DataFrame
@@ -100,11 +99,7 @@ def towers_in(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
-    """The folder of the shards that a tower made; None if there is none.
-
-    folder: the features or the embeddings of a results folder. tower: identity of the tower's
-    registry entry. Without a hash, any weights of the tower will do.
-    """
+    """The folder of the shards by a tower's identity, and by its weights if a hash is given."""
     wanted = {"tower": tower}
     if weights_sha256 is not None:
         wanted["weights_sha256"] = weights_sha256
@@ -115,10 +110,9 @@ def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> 
 def missing_towers(
     folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
 ) -> dict[str, list[str]]:
-    """Names of the models and spaces of which a results folder has no shards.
+    """Models and spaces of which a results folder has no shards, under features and embeddings.
 
-    Keys are `features` and `embeddings`; a key without names is left out. made: further metadata
-    that the shards must have, as in precision="float32".
+    made: further metadata that the shards must have, as in precision="float32".
     """
     absent = {}
     wanted = {
@@ -138,10 +132,7 @@ def missing_towers(
 def check_reference(
     reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
 ) -> None:
-    """Refuse a reference that is no results folder, or that lacks a model or space of the study.
-
-    Weights are not compared here; training_images() compares them.
-    """
+    """Refuse a reference that is no results folder, or lacks a model or space of the study."""
     folder = reference_folder(reference)
     if not CATALOG["manifest"].at(folder).is_file():
         raise InputError(
@@ -161,10 +152,9 @@ def check_reference(
 
 
 def fingerprint(reference: str | None) -> str | None:
-    """SHA-256 of what steps read from a reference: its manifest, and the headers of its shards.
+    """SHA-256 of a reference's manifest, and of its shards' headers, which hold hashes of the data.
 
-    The headers hold hashes of the data. None if the study has no reference, or if the reference is
-    missing.
+    None if the study has no reference, or if the reference is missing.
     """
     if reference is None:
         return None
@@ -182,8 +172,7 @@ def fingerprint(reference: str | None) -> str | None:
 def training_images(reference: str | None, own: Paired) -> Paired:
     """The images that translators are fitted on: the study's own, or those of the reference.
 
-    Raises InputError if the reference has no features or embeddings that were made in the same way
-    with the same weights, or if it holds an image of the study.
+    These must be made in the same way with the same weights, and hold no image of the study.
     """
     from singflow.artifacts.shards import read_index, read_manifest
 
@@ -232,9 +221,7 @@ def _same(folder: Path, mine: Path) -> Path:
 def pack(results: Path, output: Path) -> int:
     """Copy what a reference needs from a study's results, and return the number of bytes written.
 
-    Copied are the manifest, the features as float16, and the embeddings of images and texts. Raises
-    InputError if the study has no features and embeddings yet, if `output` has files, or if a
-    feature is beyond the range of float16.
+    Copied are the manifest, the features as float16, and the embeddings of images and texts.
     """
     import numpy as np
 

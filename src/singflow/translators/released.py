@@ -84,12 +84,10 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Release:
-    """A released linear translator, and what it was fitted for.
+    """A released linear translator, and what it was fitted for; hashes of weights if known.
 
     model: name of the classifier in the release. model_id: the classifier as <source>/<id>; None if
-    the file does not name it. space_id: the space, as space_id() gives it. weights_sha256,
-    space_sha256: hashes of the weights of the classifier and of the image tower, if the file has
-    them. figures: the quality of the translator according to the file.
+    the file does not name it. space_id: as space_id() gives it.
     """
 
     model: str
@@ -102,20 +100,15 @@ class Release:
 
 
 def space_id(entry: SpaceEntry) -> str:
-    """Identity of a space, whatever its name in config/spaces.yaml.
-
-    The id of an open_clip space; the whole definition of a ConSE space as JSON.
-    """
+    """The id of an open_clip space; the whole definition of a ConSE space as JSON."""
     return entry.id if isinstance(entry, OpenCLIPEntry) else entry.identity
 
 
 def read_offered(path: Path, model_id: str) -> Release:
     """Read a translator for the model <source>/<id> in any form in which translators are released.
 
-    path: a folder of one translator of the authors' release, or the folder of all their
-    translators, among which model_id chooses; an aligner of Text-to-concept (.pth); a file of
-    `singflow export_translator`, or its folder. Raises InputError as the reader of the form does,
-    and if a folder holds no translator for the model.
+    path: a folder of one translator of the authors' release, or the folder of all of them; an
+    aligner of Text-to-concept (.pth); a file of `singflow export_translator`, or its folder.
     """
     if not path.exists():
         raise InputError(
@@ -141,20 +134,15 @@ def read_offered(path: Path, model_id: str) -> Release:
 def read_aligner(path: Path) -> Release:
     """Read an aligner of Text-to-concept, an affine map into OpenAI's CLIP ViT-B/16, in float32.
 
-    The file holds W (m, d) and b (m,), and names neither the model nor the space; known file names
-    give the model. Text-to-concept trains an aligner on features and embeddings that are divided by
-    their standard deviations; the saved W and b include this scaling. Raises InputError if the file
-    holds anything but these two tensors, or values that are not finite.
+    The file names neither the model nor the space; known file names give the model. The scaling of
+    features and embeddings in its training is part of the saved W (m, d) and b (m,).
     """
     translator = _affine(path, "W", "b", "an aligner of Text-to-concept holds")
     return Release(path.stem, ALIGNERS.get(path.stem), ALIGNER_SPACE, translator)
 
 
 def read_exported(path: Path) -> Release:
-    """Read a safetensors file that `singflow export_translator` wrote, in float32.
-
-    Raises InputError if the file is damaged, or does not say what the translator was fitted for.
-    """
+    """Read a safetensors file that `singflow export_translator` wrote, in float32."""
     translator = Translator.load(path)
     made = read_tensors(path, [])[1]
     facts = [made.get(key) for key in ("model_id", "space_id", "weights_sha256", "space_sha256")]
@@ -171,10 +159,7 @@ def read_exported(path: Path) -> Release:
 def _affine(
     path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None
 ) -> Affine:
-    """The two tensors of a checkpoint that holds no others.
-
-    shape: what the shape of the weight must be, if it is known.
-    """
+    """The two tensors, of this shape if it is known, of a checkpoint that holds no others."""
     import torch
 
     from singflow.towers.checkpoints import read_checkpoint
@@ -207,10 +192,7 @@ def _metadata(origin: Path) -> ReleaseMetadata:
 def read_release(folder: Path) -> Release:
     """Read metadata.yaml in the folder of a released translator, and the checkpoint beside it.
 
-    A model that is not the authors' may be written in metadata.yaml as <source>/<id>. Raises
-    InputError if metadata.yaml is missing or has other keys, if the architecture is not linear, if
-    the model or the space is unknown, and if the checkpoint lies elsewhere, holds anything but two
-    tensors of the shapes in metadata.yaml, or values that are not finite.
+    A model that is not the authors' may be written in metadata.yaml as <source>/<id>.
     """
     origin = folder / "metadata.yaml"
     metadata = _metadata(origin)
@@ -241,11 +223,10 @@ def read_release(folder: Path) -> Release:
 def check_model(
     release: Release, origin: Path, name: str, entry: ModelEntry, known: Mapping[str, str]
 ) -> str | None:
-    """Refuse a translator that was fitted for another classifier or another number of features.
+    """Refuse a translator of another classifier or width, and return what could not be checked.
 
     The weights are compared by their hashes if both are known, and otherwise by the model's id or
-    the published file of the weights. origin, and known (names of the registry's classifiers by
-    <source>/<id>), are for messages. Returns a remark on what could not be checked, or None.
+    the published file of the weights. known: the registry's classifiers by <source>/<id>.
     """
     from singflow.towers.classifiers import feature_width, load_classifier
 
@@ -289,12 +270,7 @@ def check_model(
 
 
 def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) -> str | None:
-    """Refuse a translator into another space.
-
-    Compared are the identity and the width of the space, and the hash of the image tower's weights
-    if both are known. origin: where the translator comes from, for messages. Returns a remark on
-    what could not be checked, or None.
-    """
+    """Refuse a translator into another space, and return what could not be checked."""
     from singflow.towers.spaces import load_image_tower
 
     rows = len(release.translator.weight)
@@ -329,10 +305,7 @@ def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) ->
 
 
 def _same_weights(entry: ModelEntry, model_id: str) -> bool:
-    """Whether an entry has this id, or the same published weights under another id.
-
-    timm has some weights of torchvision.
-    """
+    """Whether an entry has this id or the same published weights; timm has some of torchvision."""
     from singflow.towers.weights import published_at
 
     source, _, identifier = model_id.partition("/")
