@@ -16,7 +16,7 @@ from singflow.analyses.metrics import (
     subspace_translator,
     unit,
 )
-from singflow.analyses.steering import NullDirections, null_directions, steer
+from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.tables import ZERO
 from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
@@ -94,6 +94,11 @@ class Loaded:
         """Directions from features toward a text inside the null space."""
         translator, of_null = self.steering
         return null_directions(features, translator, self.basis, of_null, embedding)
+
+    def null_norms(self, step: float, features: np.ndarray) -> float | None:
+        """A step in norms of a feature's null component; None without a component or a step."""
+        norm = float(np.linalg.norm(features.astype(np.float64) @ self.basis))
+        return None if np.isnan(step) or not norm else float(step) / norm
 
     def nearest(self, points: np.ndarray, sha256: str) -> list[Neighbour]:
         """The photo nearest to each of the points (n, m), without that of a hash."""
@@ -210,6 +215,15 @@ class Analysis:
     nearest: list[Neighbour]
     note: str
     setting: Setting
+
+    @property
+    def beyond_chance(self) -> list[tuple[str, str, list[Movement], list[Movement]]]:
+        """Kind of texts, the score that ranks them, those gained and those lost; none is empty."""
+        sides = [
+            ("classes", "as_contrast_deg", self.classes_gained, self.classes_lost),
+            ("concepts", "as_deg", self.gained, self.lost),
+        ]
+        return [side for side in sides if side[2] or side[3]]
 
 
 def analyze_feature(
@@ -331,12 +345,6 @@ def _beyond(
     return tuple(found)
 
 
-def _null_norms(step: float, features: np.ndarray, loaded: Loaded) -> float | None:
-    """A step in norms of the photo's null component; None if the component or the step is none."""
-    norm = float(np.linalg.norm(features.astype(np.float64) @ loaded.basis))
-    return None if np.isnan(step) or not norm else float(step) / norm
-
-
 def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
     directions = loaded.directions(features, embedding)
@@ -347,7 +355,7 @@ def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray
         nearest_deg=float(near),
         is_deg=float(turn),
         limit_deg=float(directions.limit_deg()[0]),
-        step=_null_norms(directions.step(float(turn))[0], features, loaded),
+        step=loaded.null_norms(directions.step(float(turn))[0], features),
     )
 
 
@@ -360,36 +368,3 @@ def steering_path(
     points = directions.embeddings + steps[:, None] * directions.translated
     turned, angles = angle_deg(points, directions.embeddings[0]), angle_deg(points, embedding)
     return list(zip(turned.tolist(), angles.tolist(), strict=True))
-
-
-def steer_feature(
-    features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray, target_is_deg: float
-) -> Steered:
-    """Steer a photo's feature (1, d) toward a text inside the null space.
-
-    All changes are measured on the steered feature in float32.
-    """
-    directions, classifier = loaded.directions(features, embedding), loaded.classifier
-    step = directions.step(target_is_deg)
-    reachable = not np.isnan(step[0])
-    step = np.where(np.isnan(step), 0.0, step)
-    moved = steer(features, directions.vectors, step)
-    before, after = directions.embeddings, loaded.steering[0](moved.astype(np.float64))
-    first, last = (float(angle_deg(point, embedding)[0]) for point in (before, after))
-    head = Affine(classifier.weight, classifier.bias).astype(np.float64)
-    logits = [head(point.astype(np.float64))[0] for point in (features, moved)]
-    return Steered(
-        text=text,
-        target_is_deg=target_is_deg,
-        reachable=reachable,
-        limit_deg=float(directions.limit_deg()[0]),
-        is_deg=float(angle_deg(before, after)[0]),
-        angle_original_deg=first,
-        angle_deg=last,
-        as_deg=first - last,
-        step=_null_norms(step[0], features, loaded) or 0.0,
-        logit_change=float(np.abs(logits[1] - logits[0]).max()),
-        top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
-        feature=moved[0],
-        embedding=after[0],
-    )

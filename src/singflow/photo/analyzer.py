@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from singflow.analyses.metrics import angle_deg
+from singflow.analyses.steering import steer
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature, steer_feature
+from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
@@ -19,12 +21,13 @@ from singflow.photo.study import read_study
 from singflow.photo.texts import checked_texts
 from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.translators.reference import reference_folder
+from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    Photo = str | Path | bytes | Image.Image
+    from singflow.photo.towers import Photo
 
 CACHE = Path(".cache/photo")
 
@@ -33,10 +36,11 @@ CACHE = Path(".cache/photo")
 class Result(Analysis):
     """What a model's head ignores in one photo, with the scores of Analysis.
 
-    image: the photo. features: (1, d) float32.
+    image: the photo. sha256: hash of its file. features: (1, d) float32.
     """
 
     name: str
+    sha256: str
     image: "Image.Image" = field(compare=False)
     features: np.ndarray = field(compare=False)
     photos: Photos | None = field(compare=False)
@@ -206,6 +210,7 @@ class Analyzer:
         return Result(
             **vars(analysis),
             name=name or (str(image) if path else "image"),
+            sha256=digest,
             image=photo,
             features=features,
             photos=self.loaded.photos,
@@ -243,10 +248,34 @@ class Analyzer:
         Returns
         -------
         Steered
-            Feature and embedding after steering, and what changed.
+            Feature and embedding after steering, and what changed, measured in float32.
         """
-        (embedding,) = self.loaded.texts.embed([text])
-        return steer_feature(photo.features, self.loaded, text, embedding, is_deg)
+        loaded, features = self.loaded, photo.features
+        (embedding,) = loaded.texts.embed([text])
+        directions = loaded.directions(features, embedding)
+        step = directions.step(is_deg)
+        reachable = not np.isnan(step[0])
+        step = np.where(np.isnan(step), 0.0, step)
+        moved = steer(features, directions.vectors, step)
+        before, after = directions.embeddings, loaded.steering[0](moved.astype(np.float64))
+        first, last = (float(angle_deg(point, embedding)[0]) for point in (before, after))
+        head = Affine(loaded.classifier.weight, loaded.classifier.bias).astype(np.float64)
+        logits = [head(point.astype(np.float64))[0] for point in (features, moved)]
+        return Steered(
+            text=text,
+            target_is_deg=is_deg,
+            reachable=reachable,
+            limit_deg=float(directions.limit_deg()[0]),
+            is_deg=float(angle_deg(before, after)[0]),
+            angle_original_deg=first,
+            angle_deg=last,
+            as_deg=first - last,
+            step=loaded.null_norms(step[0], features) or 0.0,
+            logit_change=float(np.abs(logits[1] - logits[0]).max()),
+            top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
+            feature=moved[0],
+            embedding=after[0],
+        )
 
 
 def analyze(

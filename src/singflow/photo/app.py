@@ -1,7 +1,6 @@
 """The local web page that analyzes photos, and its server."""
 
 import asyncio
-import hashlib
 import html
 import ipaddress
 import logging
@@ -21,7 +20,6 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import log, scratch
 from singflow.config.reading import read_yaml
-from singflow.data.images import Unusable, read
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
@@ -119,7 +117,6 @@ class PhotoSession:
 
     analyzer: Analyzer
     result: Result
-    sha256: str
     max_pixels: int
 
     @property
@@ -166,17 +163,13 @@ def analyze_upload(
         raise InputError("no photo so far: drop or choose one")
     if model not in state.models or space not in state.spaces:
         raise InputError(f"{model} in {space}: is not offered here")
-    texts = texts_of(words)
+    texts, analyzer, name = texts_of(words), state.load(model, space), "this photo"
     try:
-        content = read(Path(photo), state.max_pixels)
-    except (OSError, Unusable) as error:
-        reason = error if isinstance(error, Unusable) else error.strerror
-        raise InputError(f"this photo: {reason}") from None
-    analyzer = state.load(model, space)
-    result = analyzer.analyze(content, texts, name="this photo", max_pixels=state.max_pixels)
+        result = analyzer.analyze(photo, texts, name=name, max_pixels=state.max_pixels)
+    except InputError as error:
+        raise InputError(str(error).replace(photo, name)) from None
     result = replace(result, image=Image.new("RGB", (1, 1)))
-    digest = hashlib.sha256(content).hexdigest()
-    session = PhotoSession(analyzer, result, digest, state.max_pixels)
+    session = PhotoSession(analyzer, result, state.max_pixels)
     pictures = drawn_pictures(state, session) or session.pictures(
         result.nearest, "nearest photo before", "nearest photo after null removal"
     )
@@ -189,7 +182,7 @@ def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
     if state.results is None or photos is None:
         return []
     path = CATALOG["pictures"].at(state.results, model=setting.model, space=setting.space)
-    ids = np.flatnonzero(photos.manifest["sha256"] == session.sha256)
+    ids = np.flatnonzero(photos.manifest["sha256"] == session.result.sha256)
     if not len(ids) or not path.is_file():
         return []
     drawn = read_parquet(path)
@@ -211,7 +204,7 @@ def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     before, after = analyzer.loaded.classifier.predict(np.stack([features[0], now.feature]))
     steered = {prediction.index: prediction for prediction in after}
     likeliest = [steered.get(prediction.index, prediction) for prediction in before]
-    found = analyzer.nearest(now.embedding[None], session.sha256)
+    found = analyzer.nearest(now.embedding[None], session.result.sha256)
     nearest = session.pictures(found, "nearest photo now")
     return steering_html(reach, path, now, before, likeliest, nearest)
 
@@ -306,24 +299,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     return page.queue(max_size=WAITING, api_open=False)
 
 
-class Guarded:
-    """Adds the content security policy to every response of an application."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def answer(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode())
-                message["headers"] = [*message["headers"], policy]
-            await send(message)
-
-        await self.app(scope, receive, answer)
-
-
 def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
-    """The page as a web application that lets the browser contact no other host.
+    """The page as a web application.
 
     If `host` is an address of this machine alone, requests under other host names are refused.
     """
@@ -332,7 +309,6 @@ def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    around.add_middleware(Guarded)
     allowed = ["localhost", in_url(host)] if is_loopback(host) else ["*"]
     around.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -389,9 +365,12 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
         log.info(
             "the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1]
         )
-        uvicorn.Server(
-            uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)
-        ).run([listening])
+        options: dict[str, Any] = {"log_config": None, "log_level": "warning"}
+        options |= {
+            "timeout_graceful_shutdown": 2,
+            "headers": [("content-security-policy", POLICY)],
+        }
+        uvicorn.Server(uvicorn.Config(app, **options)).run([listening])
 
 
 def _is_expected(record: logging.LogRecord) -> bool:

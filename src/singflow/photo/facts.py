@@ -92,15 +92,11 @@ def _place(percentile: float | None, setting: Setting) -> str:
 
 def _beyond_chance(analysis: Analysis) -> Iterator[str]:
     """Lines on classes and concepts that are gained or lost beyond chance."""
-    for name, score, texts in (
-        ("classes gained", "as_contrast_deg", analysis.classes_gained),
-        ("classes lost", "as_contrast_deg", analysis.classes_lost),
-        ("concepts gained", "as_deg", analysis.gained),
-        ("concepts lost", "as_deg", analysis.lost),
-    ):
-        listed = ", ".join(f"{text.text} {getattr(text, score):+.2f}" for text in texts[:LISTED])
-        if texts:
-            yield f"{name} beyond chance: {listed}"
+    for kind, score, *sides in analysis.beyond_chance:
+        for change, texts in zip(("gained", "lost"), sides, strict=True):
+            listed = [f"{text.text} {getattr(text, score):+.2f}" for text in texts[:LISTED]]
+            if texts:
+                yield f"{kind} {change} beyond chance: {', '.join(listed)}"
 
 
 def _movement(text: Movement) -> str:

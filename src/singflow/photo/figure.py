@@ -19,6 +19,10 @@ from singflow.photo.facts import SCORES, facts_of, select
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
 NEARER, FARTHER = COLOURS[2], COLOURS[5]
+SHOWN = {  # a text of the list that is ranked by a score, and the unit of the score
+    "as_contrast_deg": ("class", "AS less its mean over classes (degrees)"),
+    "as_deg": ("concept", "AS (degrees)"),
+}
 
 # Lengths in inches: margins, photo, words, and room for texts beside axes.
 WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
@@ -36,12 +40,7 @@ def draw_image(
     the photos of `analysis.nearest`, with None for a photo whose file is missing.
     """
     texts = [analysis.predicted, *analysis.texts]
-    contrast = "AS less its mean over classes (degrees)"
-    panels = [
-        ("class", "as_contrast_deg", contrast, [analysis.classes_gained, analysis.classes_lost]),
-        ("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost]),
-    ]
-    panels = [panel for panel in panels if any(panel[-1])]
+    panels = [(*SHOWN[score], score, sides) for _, score, *sides in analysis.beyond_chance]
     nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
@@ -90,7 +89,7 @@ def draw_image(
         axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, width, plot_height)
         _dumbbell(axes, texts, names, lines)
         half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
-        for (kind, score, unit, sides), labels_of, deep, rows_shown in zip(
+        for (kind, unit, score, sides), labels_of, deep, rows_shown in zip(
             panels, broken, bars_heights, most, strict=True
         ):
             longest = max(abs(getattr(text, score)) for side in sides for text in side)

@@ -95,15 +95,10 @@ def analysis_html(
         basis=select(facts, "setting")[0],
         pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
     )
-    sides = [
-        ("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost),
-        ("as_deg", "Concepts", analysis.gained, analysis.lost),
-    ]
-    shown = [side for side in sides if side[2] or side[3]]
     return page, TEMPLATES.get_template("movements.html").render(
         movements=[fact for fact in facts if fact.name == "movement"],
-        sides=shown,
-        words=[] if shown else select(facts, "words"),
+        sides=analysis.beyond_chance,
+        words=[] if analysis.beyond_chance else select(facts, "words"),
     )
 
 
