@@ -1,9 +1,8 @@
-"""The engines' own time on the graphs of complete studies.
+"""How long Snakemake and DVC take to find that nothing is left to do in complete studies.
 
-Measures how long Snakemake and DVC take to find that nothing is left to do. No step runs: random
-bytes stand for every artifact of the study, in a copy of the repository in a temporary folder.
-Prints a table of seconds (medians over repeats). Ends with exit status 1 when a command on the
-first study takes longer than the limit.
+No step runs: random bytes stand for every artifact, in a copy of the repository in a temporary
+folder. Seconds are medians. Ends with exit status 1 when a command on the first study takes longer
+than the limit.
 """
 
 import shutil
@@ -36,8 +35,6 @@ COMMANDS = {
 
 
 class Flags(cli.Command):
-    """The engines' own time on the graphs of complete studies."""
-
     studies: list[str] = Field(
         ["paper", "sweep"], min_length=1, description="names of files in config/studies/"
     )

@@ -1,11 +1,9 @@
-"""Speed of extracting efficientnet_lite0's features on the CPU.
+"""Speed of extracting efficientnet_lite0's features on the CPU, beside timm's stock path.
 
-The product is compared with timm's stock path, and with decoding alone and the forward pass alone.
-The stock path is timm's transform on Pillow images, a DataLoader with two workers, and the model as
-timm builds it, in float32. Stock path and product take turns, each in a warm process of its own;
-the first pass is reported separately. Prints seconds per pass (medians), and how far the features
-of the product and of its opt-ins are from the features of the stock path: relative to the norm of a
-row, and as IS under a random linear map. Ends with exit status 1 when a mark is missed.
+That path is timm's transform on Pillow images, a DataLoader with two workers, and the model as timm
+builds it, in float32. Both paths take turns, each in a warm process; the first pass is reported
+separately. Distances are from the features of the stock path: relative to the norm of a row, and as
+IS under a random linear map. Ends with exit status 1 when a mark is missed.
 """
 
 import hashlib
@@ -43,8 +41,6 @@ CLOSE = 1e-4  # of a row's norm
 
 
 class Flags(cli.Command):
-    """Extraction on the CPU against timm's stock path and against its own two halves."""
-
     images: Path | None = Field(
         None, description="folder of images (default: the packaged ones, again and again)"
     )

@@ -1,12 +1,10 @@
 """Growth of seconds and peak memory with the images, of every step that reads features or tables.
 
-Runs the commands of dvc.yaml with one thread for 20,000, 160,000 and 1,280,000 images, on made-up
-features of one classifier (a linear relation to the space, and noise) in shards of constant size,
-and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two models. Seconds
-are processor time, which other programs on the machine hardly change. Prints a table. Ends with
-exit status 1 when the time of a step grows faster than the number of images, or when its memory
-grows by more than the tables that it reads and writes. `--write FILE` writes the table of costs
-(src/singflow/planning/costs.csv), scaled to what was measured here.
+Runs the commands of dvc.yaml with one thread on made-up features of one classifier in shards of
+constant size, and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two
+models. Seconds are processor time, which other programs hardly change. Ends with exit status 1 when
+the time of a step grows faster than the number of images, or its memory by more than the tables
+that it reads and writes. `--write FILE` writes the table of costs, scaled to what was measured.
 """
 
 import io
@@ -56,8 +54,6 @@ INDEXED = 150.0  # more where images are in archives: the place of each
 
 
 class Flags(cli.Command):
-    """Growth of time and memory with the number of images."""
-
     rows: list[int] = Field(
         [20_000, 160_000, 1_280_000],
         min_length=3,

@@ -1,10 +1,8 @@
-"""Growth of scoring, ridge, scan and bootstrap with the rows: 10,000, 100,000 and 1,000,000 rows.
+"""Growth of scoring, ridge, scan and bootstrap with the rows, which come in shards as from files.
 
-Every kernel runs at every size in a process of its own. The rows have 256 features and 128
-dimensions, and come in shards as they do from files. Seconds are processor time with one thread,
-medians over repeats; memory is the peak of the process. Prints and draws a table. Ends with exit
-status 1 when a row takes longer at the largest size than the tolerance allows, or when memory grows
-by more than the table of scores that the bootstrap resamples.
+Every kernel runs at every size in a process of its own. Seconds are processor time with one thread,
+medians over repeats. Ends with exit status 1 when a row takes longer at the largest size than the
+tolerance allows, or memory grows by more than the table of scores that the bootstrap resamples.
 """
 
 import sys
@@ -33,8 +31,6 @@ COPIES = 6.0  # of its table that the bootstrap may hold
 
 
 class Flags(cli.Command):
-    """Growth of the numerical core with the rows."""
-
     rows: list[int] = Field(
         [10_000, 100_000, 1_000_000], min_length=2, description="numbers of rows, ascending"
     )

@@ -1,11 +1,9 @@
-"""Peak memory of every step of dvc.yaml at the paper's largest size.
+"""Peak memory of every step of dvc.yaml for 14 models and 10,000 images, the paper's largest size.
 
-That size is 14 models and 10,000 images of 1,000 labels. Runs the commands of dvc.yaml for one
-classifier of 4,096 features, the widest in the paper, and one space widened to the 768 dimensions
-of CLIP ViT-L/14. The classifier's results are then copied under 14 names for the steps that gather
-all models. Prints a table. Ends with exit status 1 when a step needs more than the limit besides
-its model. The memory of a model is the peak of a process that only loads the model, libraries
-included.
+The commands run for one classifier of 4,096 features, the widest in the paper, and one space
+widened to 768 dimensions, as of CLIP. The results are then copied under 14 names for the steps that
+gather all models. The memory of a model is the peak of a process that only loads it, libraries
+included. Ends with exit status 1 when a step needs more than the limit besides its model.
 """
 
 import json
@@ -81,8 +79,6 @@ PICTURED = ["neighbours", "pictures", "head"]
 
 
 class Flags(cli.Command):
-    """Peak memory of every step of dvc.yaml at the paper's largest size."""
-
     images: int = Field(
         1000 * PER_LABEL,
         ge=2 * PER_LABEL,

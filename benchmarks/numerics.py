@@ -1,13 +1,9 @@
 """Speed of scoring, concept scan and ridge beside the alternatives, on features of ResNet50's size.
 
 Contestants take turns in one process with the same threads; every figure is a ratio of medians.
-With one thread, seconds are processor time, which other programs hardly change. Scoring runs as
-measure_controls runs it. It is compared with a plain batched version, a loop over images, and
-the machine's rate of float32 products (squares of 4,096). The scan is compared with plain PyTorch,
-and the ridge path with scikit-learn's Ridge. Memory is the peak of a process of its own, minus the
-peak of a process that only makes the inputs. The evidence is a process that runs measure_evidence,
-compared with one ridge path of the same images. Prints a table. Ends with exit status 1 when a mark
-is missed.
+With one thread, seconds are processor time, which other programs hardly change. Memory is the peak
+of a process of its own, minus the peak of a process that only makes the inputs. The evidence is a
+process that runs measure_evidence. Ends with exit status 1 when a mark is missed.
 """
 
 import sys
@@ -51,8 +47,6 @@ LAMBDAS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.
 
 
 class Flags(cli.Command):
-    """Speed of the numerical core beside what else one would use."""
-
     images: int = Field(20_000, ge=10, description="number of images, and of rows of the ridge")
     features: int = Field(2048, ge=2, description="dimensions of the features")
     null: int = Field(1048, ge=1, description="dimensions of the null space")

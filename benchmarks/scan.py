@@ -1,8 +1,7 @@
-"""Peak memory and time of scan_concepts with a vocabulary of 100,000 words.
+"""Peak memory and time of scan_concepts with a vocabulary of 100,000 words, on made-up features.
 
-The features are made up: 10,000 images of 1,000 labels, 512 features, 768 dimensions. They lie in a
-temporary folder, which needs 5 GB of disk. Prints the peak memory beyond the concepts' text
-embeddings. Ends with exit status 1 when it is above the limit.
+The temporary folder needs 5 GB of disk. Ends with exit status 1 when the peak memory beyond the
+concepts' text embeddings is above the limit.
 """
 
 import tempfile
@@ -24,8 +23,6 @@ DIM = 768
 
 
 class Flags(cli.Command):
-    """Peak memory and time of scan_concepts with a large vocabulary."""
-
     images: int = Field(10_000, ge=1, description="number of images")
     labels: int = Field(1_000, ge=1, description="number of labels, at most as many as images")
     concepts: int = Field(100_000, ge=1, description="number of concepts")

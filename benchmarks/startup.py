@@ -1,11 +1,8 @@
-"""Time from the start of Python until a step has read its flags: `scripts/<script>.py --help`.
+"""Time from the start of Python until a step has read its flags, beside that of `import pandas`.
 
-The modules of figures load Matplotlib first, and have a limit of their own.
-
-Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of
-seconds (minimum and median), and the median divided by that of `import pandas`. Ends with exit
-status 1 when the minimum of a script is above the limit; other programs on the machine add nothing
-to the minimum.
+The modules of figures load Matplotlib first, and have a limit of their own. Every repeat runs all
+scripts once. Ends with exit status 1 when the minimum of a script is above the limit; other
+programs on the machine add nothing to the minimum.
 """
 
 import subprocess
@@ -31,8 +28,6 @@ BASELINES = {"python -c pass": ["-c", "pass"], "import pandas": ["-c", "import p
 
 
 class Flags(cli.Command):
-    """How long every script takes to start."""
-
     scripts: list[str] = Field(list(PROGRAMS), min_length=1, description="scripts that are started")
     repeats: int = Field(5, ge=1, description="times that every script is started")
     limit_s: float = Field(0.5, gt=0, description="seconds that a script may take")

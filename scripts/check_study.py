@@ -13,8 +13,6 @@ from singflow.study import expand_home, settle
 
 
 class Flags(cli.Command):
-    """Check the study with all that it refers to, and digest the code of every step."""
-
     params: Path
     output: Path
 

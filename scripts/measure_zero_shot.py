@@ -10,8 +10,7 @@ from singflow.artifacts.tables import write_parquet
 ROWS = 4096  # features compared with all texts at once
 
 
-class Flags(cli.PairStep):
-    pass
+class Flags(cli.PairStep): ...
 
 
 def main(flags: Flags) -> None:

@@ -11,8 +11,7 @@ from singflow.artifacts.tables import write_row_groups
 from singflow.parallel import map_ahead
 
 
-class Flags(cli.PairStep):
-    pass
+class Flags(cli.PairStep): ...
 
 
 def main(flags: Flags) -> None:

@@ -17,8 +17,7 @@ TYPES = {"image_id": "int64", "label": "str", "prompt": "str"}
 TYPES |= dict.fromkeys(NUMBERS, "float64") | {"reachable": "bool"}
 
 
-class Flags(Steering, cli.PairStep):
-    pass
+class Flags(Steering, cli.PairStep): ...
 
 
 def main(flags: Flags) -> None:

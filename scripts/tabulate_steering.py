@@ -8,8 +8,7 @@ from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import read_models, read_parquet, write_table
 
 
-class Flags(cli.Selection):
-    pass
+class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
