@@ -71,10 +71,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
 
 
 def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("demo",)) -> Finding:
-    """Whether Python and the packages meet the requirements of a distribution with these extras.
-
-    Requirements of other extras count only for packages that are installed.
-    """
+    """Whether Python and the packages meet the requirements of a distribution with extras."""
     fix = "make the environment again: `rm -r .venv && make .venv/demo`"
     if "cluster" in extras:
         fix = f"`make workflow`; where that does not help, {fix}"
@@ -122,10 +119,7 @@ def visible_gpus(device: str) -> list[str]:
 
 
 def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
-    """Whether the GPU that extraction.device asks for is here.
-
-    slurm: whether jobs may run on other machines.
-    """
+    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs."""
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
     if gpus:

@@ -19,10 +19,7 @@ NETWORK = re.compile(
 
 
 def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
-    """Check the remote, the caches, the databases and the lock of a DVC repository.
-
-    estimated: bytes that would go into the cache.
-    """
+    """Check a DVC repository; estimated: bytes that would go into its cache."""
     try:
         check_installed("dvc")
     except MissingExtra as error:
@@ -46,10 +43,7 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
 
 
 def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
-    """Whether the default remote answers.
-
-    seconds: limit for a remote on another machine, with the start of the process that asks.
-    """
+    """Whether the default remote answers, within this time if it is on another machine."""
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
 
@@ -92,10 +86,7 @@ def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
 
 
 def remote_answers() -> None:
-    """Look for a path in a DVC remote; the process ends with status 0 if the remote answers.
-
-    Arguments of the process: the repository and the name of the remote.
-    """
+    """Ask the remote in this process's arguments; the exit status is 0 if it answers."""
     from dvc.config import Config
     from dvc.fs import get_cloud_fs
 

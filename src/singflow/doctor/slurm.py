@@ -50,10 +50,7 @@ def check_controller() -> Finding:
 
 
 def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
-    """All checks of a cluster that answers.
-
-    profile: slurm/config.yaml. device: extraction.device.
-    """
+    """All checks of a cluster that answers, for its profile and extraction.device."""
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
@@ -159,10 +156,7 @@ class JobKind:
         return _plain(self.resources.get(key) or "")
 
     def options(self, *keys: str) -> list[str]:
-        """Other options of sbatch that the profile fixes, as in `--partition=gpu`.
-
-        keys: resources; all, if none is named.
-        """
+        """Options of sbatch for these resources (by default all), as in `--partition=gpu`."""
         values = {key: self.plain(key) for key in OPTIONS} | {"slurm_account": self.accounts[0]}
         for key in NUMBERS:  # a text may depend on the job
             values[key] = self.plain(key) if isinstance(self.resources.get(key), int) else ""
@@ -197,17 +191,13 @@ def jobs_of(profile: dict[str, Any], origin: Path) -> list[JobKind]:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of the cluster.
-
-    limit: the longest run time. cpus: of the largest node. gpus: generic resources, as in
-    gpu:a100:4.
-    """
+    """A partition of the cluster."""
 
     up: bool
     default: bool
-    limit: str
-    cpus: int
-    gpus: tuple[str, ...]
+    limit: str  # longest run time
+    cpus: int  # of the largest node
+    gpus: tuple[str, ...]  # generic resources, as in gpu:a100:4
 
 
 def read_partitions(listed: str) -> dict[str, Partition]:
@@ -391,10 +381,7 @@ def check_qos(jobs: Iterable[JobKind], accounting: bool) -> Finding:
 
 
 def check_reservation(name: str, listed: str) -> Finding:
-    """Whether the reservation of the jobs exists.
-
-    listed: output of `scontrol --oneliner show reservation`.
-    """
+    """Whether a reservation is among those that `scontrol --oneliner show reservation` lists."""
     lines = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed.splitlines()]
     known = {line["ReservationName"]: line for line in lines if "ReservationName" in line}
     if name not in known:

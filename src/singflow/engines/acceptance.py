@@ -17,11 +17,7 @@ HEAD = (
 
 
 def made_with(repo: Any, step: str) -> set[str]:
-    """Digests (SHA-256) of the code that made a step's finished artifacts.
-
-    They come from the records of Snakemake and DVC. repo: DVC's view of the checkout in this
-    folder. step: a name as in dvc.yaml.
-    """
+    """Digests (SHA-256) of the code that made a step's artifacts, as the engines recorded them."""
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 

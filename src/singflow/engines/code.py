@@ -37,11 +37,7 @@ CHECKS = {f"{PACKAGE}.study", f"{PACKAGE}.artifacts.catalog"}
 
 
 class Acceptance(Section):
-    """Declares that artifacts of a step are valid under code that did not make them.
-
-    made_with: digest of the code that made them. accepted_for: digest of the code under which they
-    are valid.
-    """
+    """Says that artifacts made with one digest of a step's code are valid under another."""
 
     made_with: Annotated[str, Field(pattern=DIGEST)]
     accepted_for: Annotated[str, Field(pattern=DIGEST)]
@@ -86,19 +82,12 @@ class Code:
         return {step: self._made_with(step, digest) for step, digest in self.computed().items()}
 
     def digest(self, step: str) -> str:
-        """The digest on which a step depends: that of its present code.
-
-        If the present code was accepted for older artifacts, it is the digest of the code that made
-        them.
-        """
+        """The digest of a step's present code, or of older code whose artifacts were accepted."""
         return self._made_with(step, self._kept.get(step) or self._computed(step))
 
     @cached_property
     def _kept(self) -> dict[str, str]:
-        """The result of computed(), cached in a file until a source file changes.
-
-        Empty if a source file cannot be parsed.
-        """
+        """The result of computed(), kept in a file; empty if a source file cannot be parsed."""
         folders = self._root / "scripts", self._root / "src" / PACKAGE
         files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
         code = [f"{path.relative_to(self._root)} {sha256_of(path)}\n" for path in files]
@@ -165,11 +154,7 @@ class Code:
                     waiting += ast.iter_child_nodes(node)
 
     def _meant(self, module: str, names: list[str]) -> list[_Part] | str:
-        """The meaning of a dotted name in a module.
-
-        For this package: statements, with those that run when the module is loaded. For another
-        package: the full name as text.
-        """
+        """The statements of this package that a dotted name means; its full name if of another."""
         if module.partition(".")[0] != PACKAGE:
             return ".".join([module, *names])
         while names and self._module(f"{module}.{names[0]}"):
@@ -183,23 +168,19 @@ class Code:
         return self._loading(module) + found.named.get(names[0] if names else "", found.parts)
 
     def _loading(self, module: str) -> list[_Part]:
-        """Statements that run when a module is loaded.
-
-        They are its own, those of the packages above it, and those of the modules that it imports.
-        """
+        """The statements that run when a module is loaded, with those of modules that it loads."""
         if module not in self._loaded:
             self._loaded[module] = []  # ends the recursion where modules import each other
             *above, last = map(self._module, accumulate(module.split("."), "{}.{}".format))
-            own = [part for loaded in (*above, last) if loaded for part in loaded.on_loading]
-            imported = (
-                [".".join(filter(None, made)) for made in last.imports.values()] if last else []
-            )
+            parts = [part for loaded in (*above, last) if loaded for part in loaded.parts]
+            targets = last.imports.values() if last else ()
+            imported = [".".join(filter(None, target)) for target in targets]
             names = {
                 name if self._module(name) else name.rpartition(".")[0]
                 for name in imported
                 if name.partition(".")[0] == PACKAGE
             }
-            self._loaded[module] = own + [
+            self._loaded[module] = [part for part in parts if not _made(part.statement)] + [
                 part for name in sorted(names - CHECKS) for part in self._loading(name)
             ]
         return self._loaded[module]
@@ -244,13 +225,12 @@ class _Module:
     """A source file.
 
     imports: name -> (module, name there). parts: all other statements. named: statements by the
-    names that they define or change. on_loading: statements that define no name.
+    names that they define or change.
     """
 
     imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     parts: list[_Part] = field(default_factory=list)
     named: dict[str, list[_Part]] = field(default_factory=dict)
-    on_loading: list[_Part] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> _Module:
@@ -261,10 +241,8 @@ class _Module:
                 continue
             part = _Part(module, statement)
             module.parts.append(part)
-            for name in (names := _made(statement)):
+            for name in _made(statement):
                 module.named.setdefault(name, []).append(part)
-            if not names:
-                module.on_loading.append(part)
         return module
 
 

@@ -85,10 +85,7 @@ class Run:
         return f"{self.done} of {self.total} steps{left}{now}"
 
     def complaints(self, printed: str) -> list[str]:
-        """One message per failed step: its name, last words and log. Otherwise what Snakemake said.
-
-        printed: the standard error of Snakemake and its steps.
-        """
+        """A message for each failed step, or else what Snakemake said or printed (to stderr)."""
         lines = printed.replace("\r", "\n").splitlines()
         rest = [line for line in lines if line.strip() and not line.startswith(PROFILE)]
         messages = []
@@ -192,30 +189,26 @@ def _display() -> Iterator[Callable[[Run], None]]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt Snakemake as Ctrl-C does, and terminate each of its steps once.
-
-    After PATIENCE seconds, or at a second Ctrl-C, everything left is killed.
-    """
+    """Interrupt Snakemake, terminate its steps, and kill what is left (also at another Ctrl-C)."""
     if process.poll() is not None:
         return
-    told: set[int] = set()
-    family = []
+    told: set[psutil.Process] = set()
+    family: list[psutil.Process] = []
     until = time.monotonic() + PATIENCE
     try:
         process.send_signal(signal.SIGINT)
         while process.poll() is None and time.monotonic() < until:
             with suppress(psutil.Error):
                 family = psutil.Process(process.pid).children(recursive=True)
-            for child in family:
-                if child.pid not in told:
-                    told.add(child.pid)
-                    with suppress(psutil.Error):
-                        child.terminate()
+            for child in {*family} - told:
+                with suppress(psutil.Error):
+                    child.terminate()
+            told |= {*family}
             time.sleep(POLL)
     finally:
-        for child in family if process.poll() is None else []:
-            with suppress(psutil.Error):
-                child.kill()
         if process.poll() is None:
+            for child in family:
+                with suppress(psutil.Error):
+                    child.kill()
             process.kill()
         process.wait()

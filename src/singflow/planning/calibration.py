@@ -41,23 +41,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Used:
-    """What Slurm measured for a step's jobs, which includes Snakemake inside the jobs.
-
-    asked_mb, peak_mb: the largest value of a job. busy: the share of their CPU time that the jobs
-    used.
-    """
+    """What Slurm measured for a step's jobs, which includes Snakemake inside the jobs."""
 
     jobs: int
-    asked_mb: float
+    asked_mb: float  # most of a job
     peak_mb: float
-    busy: float
+    busy: float  # share of their CPU time that the jobs used
 
 
 def read_benchmark(path: Path) -> tuple[float, float]:
-    """Mean seconds and highest memory in a benchmark file of Snakemake.
-
-    Memory is in 10^6 bytes, and 0 if the job was too short to be measured.
-    """
+    """Mean seconds and highest memory (10^6 bytes; 0: not measured) in a benchmark file."""
     kinds = {"s": float, "max_rss": float}
     table = _read(path, kinds, "a benchmark file of Snakemake", sep="\t", na_values="-")
     if table.empty:
@@ -77,10 +70,7 @@ def _read(path: Path, kinds: Mapping[str, Any], what: str, **options: Any) -> pd
 
 
 def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
-    """The resources that steps used, from efficiency reports (CSV) of the Slurm executor.
-
-    Only jobs of a single step are included.
-    """
+    """What steps used, from the Slurm executor's efficiency reports; jobs of one step count."""
     import pandas as pd
 
     numbers = ["TotalCPU_sec", "Elapsed_sec", "NCPUS", "RequestedMem_MB", "MaxRSS_MB"]
@@ -156,10 +146,7 @@ def _compared(jobs: pd.DataFrame, used: Used | None) -> Calibration:
 def _subject(
     step: str, place: str, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[ModelEntry | None, SpaceEntry | None]:
-    """The model and the space of a job, from the path of its benchmark file.
-
-    The path is [space/][model/][kind or shard].
-    """
+    """The model and the space that the path of a job's benchmark file names."""
     space = _leading(place, spaces) if "space" in costs.wildcards(step) else None
     model = _leading(place[len(space) + 1 :] if space else place, models)
     return models.get(model or ""), spaces.get(space or "")

@@ -273,10 +273,7 @@ def _reference(reference: str | None) -> tuple[int, int]:
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:
-    """Estimated number of images in class folders (also below train and val); 0 if there are none.
-
-    The first entries of some folders are counted.
-    """
+    """Images in class folders (also below train and val), told from the first of some folders."""
     folders = class_folders(root) if root.is_dir() else []
     if not folders:
         return 0

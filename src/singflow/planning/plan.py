@@ -34,32 +34,25 @@ SOURCES = ("measured", "calibrated", "estimated", "assumed")
 
 @dataclass(frozen=True)
 class Job:
-    """A job of Snakemake.
-
-    local: runs beside Snakemake, never on a cluster. asked_mb: the memory that it requests.
-    benchmark: the file that it will write.
-    """
+    """A job of Snakemake."""
 
     step: str
-    local: bool
+    local: bool  # runs beside Snakemake, never on a cluster
     gpu: bool
     threads: int
-    asked_mb: float
+    asked_mb: float  # memory that it requests
     wildcards: Mapping[str, str]
-    benchmark: Path
+    benchmark: Path  # that it will write
 
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """Seconds, peak memory (MB) and output (bytes) of a job.
-
-    source: where time and memory come from, one of SOURCES.
-    """
+    """What a job takes."""
 
     seconds: float
     peak_mb: float
-    disk: int
-    source: str
+    disk: int  # bytes that it writes
+    source: str  # of time and memory: one of SOURCES
 
 
 def parse_jobs(listing: str) -> list[Job]:
@@ -88,10 +81,7 @@ def parse_jobs(listing: str) -> list[Job]:
 
 
 def made_of(folder: Path) -> tuple[int, int, int] | None:
-    """Images, shards and rows of the first shard in results/<study>.
-
-    None if there is no manifest, or there are no features.
-    """
+    """Images, shards and rows of the first shard in results/<study>; None if it lacks any."""
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     manifest = CATALOG["manifest"].at(folder)
@@ -223,10 +213,7 @@ def cost_table(
 
 
 def list_jobs(params: Path, *options: str) -> list[Job]:
-    """The jobs that a run would start, from a dry run of Snakemake.
-
-    options: further options of snakemake.
-    """
+    """The jobs that a run with these options would start, from a dry run of Snakemake."""
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
     command += [] if params == PARAMS else ["--configfile", str(params)]
     out, both = subprocess.PIPE, subprocess.STDOUT

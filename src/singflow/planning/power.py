@@ -10,10 +10,7 @@ TABLE, ADVISED = Path(__file__).with_name("power.csv"), 4.0  # ADVISED: images p
 
 
 def smallest_leak(images: int, width: int) -> str:
-    """The smallest leak that the test finds with so many images, in words.
-
-    images: those of a reference included. width: dimensions of the features.
-    """
+    """The smallest leak that the test finds with so many images and dimensions, in words."""
     import pandas as pd
 
     table = pd.read_csv(TABLE, index_col="images_per_dim")["leak"]

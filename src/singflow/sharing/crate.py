@@ -278,10 +278,7 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
 def _add_files(
     crate: "ROCrate", files: Mapping[str, Content], results: str
 ) -> dict[str, "DataEntity"]:
-    """Add all files but the Snakefile, and the folders of the workflow and of the results.
-
-    Returns them by path, where the path of a folder ends with a slash.
-    """
+    """Add files (but the Snakefile) and folders; returns them by path, a folder's with a slash."""
     entities: dict[str, DataEntity] = {}
     for path, content in files.items():
         if path == "Snakefile":

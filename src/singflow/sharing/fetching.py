@@ -24,9 +24,7 @@ HEAL = (
 
 
 def inputs(repo: Any, but: Path | None) -> list[str]:
-    """The .dvc files of data added with `dvc add`, such as a user's own weights and images, without
-    those below the folder `but`.
-    """
+    """The .dvc files of a user's own weights and images, without those below the folder `but`."""
     added = [out for out in repo.index.outs if out.stage.cmd is None]
     if but:
         folder = Path(repo.root_dir, but)
@@ -120,10 +118,7 @@ def download(repo: Any, kept: list[PublishedArtifact], remote: str) -> list[Publ
 
 
 def _fault(source: Any, md5: str, was_there: bool) -> str:
-    """What is wrong with an object of a remote.
-
-    `was_there`: whether a remote folder had the object before DVC looked and removed damaged ones.
-    """
+    """What is wrong with an object; was_there: a remote folder had it before DVC looked at it."""
     try:
         return "damaged" if is_damaged(source, md5) else "there, but could not be fetched"
     except FileNotFoundError:

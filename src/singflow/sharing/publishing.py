@@ -50,10 +50,7 @@ def check_committed(study: str) -> None:
 
 
 def check_given(repo: Any, own: Iterable[str]) -> None:
-    """Check that every file on which a step depends is in git or in DVC, so that others get it.
-
-    `own`: the user's own files in checkpoints/ that the study uses.
-    """
+    """Check that the files on which steps depend, and the user's own, are in git or in DVC."""
     root = Path(repo.root_dir)
     deps = [dep for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"]
     needed = {*(Path(dep.fs_path) for dep in deps), *(root / name for name in own)}
@@ -83,10 +80,7 @@ def check_images(
     threads: int,
     progress: Callable[[Iterable[str]], Iterable[str]],
 ) -> None:
-    """Check by SHA-256 that the images are still those that the manifest lists.
-
-    `max_pixels` also limits how many bytes are read of an image.
-    """
+    """Check by SHA-256 that the images are still those that the manifest lists."""
 
     def mistake(row: Any) -> str:
         with suppress(OSError, Unusable):

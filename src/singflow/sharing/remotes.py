@@ -32,10 +32,7 @@ LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")
 
 
 def tier_of(path: str) -> Tier:
-    """The smallest tier that holds an artifact, by its path relative to the study's results.
-
-    A file that the catalog does not know is in every tier.
-    """
+    """The smallest tier with a file, by its path in a study's results; unknown files are in all."""
     artifact = artifact_of(path)
     return CATALOG[artifact].tier if artifact else TIERS[0]
 
@@ -53,16 +50,13 @@ def listed(names: Collection[str]) -> str:
 
 
 class PublishedArtifact(NamedTuple):
-    """A result that DVC keeps.
+    """A result that DVC keeps."""
 
-    path: relative to the repository; md5, size (bytes): as in dvc.lock; out: DVC's record of it.
-    """
-
-    path: str
+    path: str  # relative to the repository
     tier: Tier
-    md5: str
-    size: int
-    out: Any
+    md5: str  # as in dvc.lock
+    size: int  # in bytes
+    out: Any  # DVC's record of it
 
 
 @contextmanager

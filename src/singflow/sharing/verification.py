@@ -51,16 +51,13 @@ PRINTED = "a printed number"
 
 
 class Tolerance(NamedTuple):
-    """How much numbers may differ: by absolute + relative * scale.
+    """How much numbers may differ: by absolute + relative * scale."""
 
-    fields: regular expression for their tensor, column or key; scale: a key of SCALES.
-    """
-
-    fields: str
+    fields: str  # regular expression for their tensor, column or key
     absolute: float
     relative: float
     why: str
-    scale: str = "itself"
+    scale: str = "itself"  # a key of SCALES
 
 
 SPANS = "sine of the largest angle between the spans: a basis is free to rotate"
