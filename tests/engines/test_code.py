@@ -11,7 +11,7 @@ from singflow.engines.acceptance import render_accepted
 from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code, step_files
 from singflow.errors import InputError
 from tests import warm
-from tests.project import ROOT
+from tests.project import ROOT, Project
 
 STEPS = list(step_files(ROOT))
 METRICS, STEERING = "src/singflow/analyses/metrics.py", "src/singflow/analyses/steering.py"
@@ -25,16 +25,14 @@ def before():
 
 @pytest.fixture
 def tree(tmp_path):
+    own = shutil.ignore_patterns("__pycache__")
     for folder in ("scripts", "src"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=own)
     return tmp_path
 
 
 def edit(tree, name, pattern, replacement):
-    old = re.search(pattern, text := (tree / name).read_text(), re.DOTALL)
-    (tree / name).write_text(text[: old.start()] + replacement + text[old.end() :])
+    Project.at(tree).edit(name, pattern, replacement)
 
 
 def stale(tree, before):

@@ -76,10 +76,8 @@ def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):
 def test_a_plan_multiplies_by_it_and_says_so(study, tmp_path):
     known = {"fit_projector": Calibration(3, 2.0, None)}
     planners = [planner(study, tmp_path, known=found) for found in (None, known)]
-    for step, times, source in (
-        ("fit_projector", 2, "calibrated"),
-        ("extract_head", 1, "estimated"),
-    ):
+    said = (("fit_projector", 2, "calibrated"), ("extract_head", 1, "estimated"))
+    for step, times, source in said:
         before, after = (plan.estimate(job(tmp_path, step, model=MODEL)) for plan in planners)
         assert (after.seconds, after.source) == (times * before.seconds, source)
         assert after.peak_mb == before.peak_mb
@@ -98,9 +96,7 @@ def test_efficiency_reports_are_summed_by_step(tmp_path):
 
 
 def test_a_folder_without_benchmarks_is_refused(pilot, tmp_path):
-    with pytest.raises(
-        InputError, match="pilot: holds no benchmarks/: run the study with Snakemake first"
-    ):
-        calibrate(pilot, REGISTRIES, False, {})
-    with pytest.raises(InputError, match=r"absent/params\.yaml"):
-        calibrate(tmp_path / "absent", REGISTRIES, False, {})
+    none = "pilot: holds no benchmarks/: run the study with Snakemake first"
+    for folder, message in ((pilot, none), (tmp_path / "absent", r"absent/params\.yaml")):
+        with pytest.raises(InputError, match=message):
+            calibrate(folder, REGISTRIES, False, {})

@@ -88,12 +88,9 @@ def finish(folder, images, views):
     """What is left of a study of one shard a model: its manifest, and features."""
     (folder / "data").mkdir(parents=True)
     pd.DataFrame({"image_id": range(images)}).to_parquet(folder / "data/manifest.parquet")
+    rows = {"image_id": np.zeros(images * views, np.int64)}
     for model in ("efficientnet_lite0", "timm/resnet18.a1_in1k"):
-        write_tensors(
-            folder / f"features/{model}/shard-00000.safetensors",
-            {"image_id": np.zeros(images * views, np.int64)},
-            {},
-        )
+        write_tensors(folder / f"features/{model}/shard-00000.safetensors", rows, {})
 
 
 def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
@@ -136,9 +133,8 @@ def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(
 
 
 def test_the_table_adds_up(study, tmp_path):
-    extract = [
-        job(tmp_path, "extract_features", model=model, shard="00000") for model in study["models"]
-    ]
+    step, shard = "extract_features", {"shard": "00000"}
+    extract = [job(tmp_path, step, model=model, **shard) for model in study["models"]]
     jobs = [*extract, *(job(tmp_path, step, step) for step in ("plot_scores", "plot_labels"))]
     for gpu in (False, True):
         plan = planner(study, tmp_path, gpu)

@@ -29,16 +29,15 @@ def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
 
 def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
     assert cluster.ask_slurm("echo", "7|demo").splitlines() == ["7|demo"]
-    with pytest.raises(
-        InputError,
-        match="squeue-that-is-not-here: no such command: is this machine part of a Slurm cluster",
-    ):
-        cluster.ask_slurm("squeue-that-is-not-here")
-    with pytest.raises(InputError, match=r"ls /absent: .*No such file"):
-        cluster.ask_slurm("ls", "/absent")
-    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
-    with pytest.raises(InputError, match=r"sleep gave no answer within 0\.2 s"):
-        cluster.ask_slurm("sleep", "5")
+    for command, message in {
+        "no-squeue": "no-squeue: no such command: is this machine part of a Slurm cluster",
+        "ls /absent": r"ls /absent: .*No such file",
+        "sleep 5": r"sleep gave no answer within 0\.2 s",
+    }.items():
+        if command == "sleep 5":
+            monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+        with pytest.raises(InputError, match=message):
+            cluster.ask_slurm(*command.split())
 
 
 def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
