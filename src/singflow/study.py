@@ -226,7 +226,7 @@ Towers = tuple[dict[str, ModelEntry], dict[str, SpaceEntry]]
 
 
 def _packaged(study: Mapping[str, Any]) -> Towers | None:
-    """Registry entries of a study that the packaged reference serves; None for any other study."""
+    """Registry entries of a study for which the packaged reference has everything; else None."""
     models, spaces = study.get("models"), study["spaces"]
     lists = isinstance(models, list) and isinstance(spaces, list)
     if not (models and lists and study["weights"] == "registry"):
@@ -371,7 +371,7 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 
 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
-    """Check a study and all that it refers to; with entries of its models and spaces, by kind."""
+    """Check a study and all that it refers to. The entries are under `model` and `space`."""
     study = check(content, origin)
     if study.training.history == "tensorboard":
         check_installed("tensorboard")

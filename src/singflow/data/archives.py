@@ -182,7 +182,7 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
 
 
 class _Headers(io.BufferedReader):
-    """A file that tarfile reads up to the byte `end`, and never contents into memory."""
+    """A file for tarfile that ends at the byte `end`, and reads no contents into memory."""
 
     end: int
 

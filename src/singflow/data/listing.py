@@ -372,7 +372,7 @@ def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
 
 
 def _count_classes(names: list[str], classes: Classes) -> bool:
-    """Whether names are those of the heads' classes, of which half may be spelled differently."""
+    """Whether names are those of the heads' classes, most of them spelled in the same way."""
     same = sum(
         number in (classes.find(name), classes.find(name.partition(",")[0]))
         for number, name in enumerate(names)

@@ -134,7 +134,7 @@ def read_classes(path: Path) -> Classes:
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
-    """The head's row (int32) for every image, -1 for none; names None: the study's classes."""
+    """The head's row for the class of every image, -1 for none; no names: the study's classes."""
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
     index = {_normal(name): row for row, name in enumerate(names)}

@@ -19,7 +19,7 @@ from singflow.errors import InputError, printable
 log = logging.getLogger("singflow")
 
 State = dict[str, torch.Tensor]
-Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
+Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]  # shapes: found and wanted
 
 TENSORS = "torch.save(model.state_dict(), ...) or safetensors keep tensors alone"
 _NUMPY = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
@@ -141,7 +141,7 @@ class _Part:
     left: list[str]  # names in the same dict that are not among them
 
     def misfit(self, own: State) -> Misfit:
-        """By name: "missing" in the part, "more" than in the model, or found and wanted shape."""
+        """What keeps the part from fitting a model, by name: missing, more, or another shape."""
         needed = [name for name in own if not name.endswith("num_batches_tracked")]
         misfit: Misfit = {name: "missing" for name in needed if name not in self.state}
         for name, tensor in self.state.items():
@@ -159,7 +159,7 @@ def _prefixes(name: str, own: State) -> list[str]:
 
 
 def _parts(content: Any, own: State, replaced: tuple[str, ...]) -> list[_Part]:
-    """The parts, each below one prefix and without replaced heads, with most names of a model."""
+    """The parts of a checkpoint, each below one prefix, that have most names of a model."""
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
         prefixes = dict.fromkeys(prefix for name in state for prefix in _prefixes(name, own))
