@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from singflow import cli
 from singflow.commands import program
-from singflow.config.reading import read_yaml
 from singflow.config.sections import Section
 from singflow.engines.code import step_files
 from singflow.errors import InputError
 from singflow.study import Params, check
 from tests import PATIENCE, warm
+from tests.config.studies import PARAMS, changed
 from tests.project import ROOT
 
-PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 
 SCRIPT = '''
@@ -279,14 +278,13 @@ def test_every_section_of_params_yaml_arrives_unchanged(section):
     ids=str,
 )
 def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
-    section, key = place.split(".")
-    values = PARAMS[section] | {key: value}
+    section, study = place.partition(".")[0], changed({place: value})
     try:
-        check(PARAMS | {section: values}, "params.yaml")
+        check(study, "params.yaml")
     except InputError as refused:
         assert f"params.yaml: {place}: {value!r}" in str(refused)
     else:
-        assert arrived(section, values) == values
+        assert arrived(section, study[section]) == study[section]
 
 
 @given(

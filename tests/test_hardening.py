@@ -30,6 +30,7 @@ from singflow.photo.towers import open_image
 from singflow.study import Params, check, settle
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.text_cache import TextCache
+from tests.config.studies import changed
 from tests.data.manifests import CLASSES, build
 from tests.project import ROOT
 
@@ -322,7 +323,6 @@ def test_what_stands_in_a_command_unquoted_is_a_name_a_number_or_a_choice():
     assert "data.classes" in seen and "study" in seen
 
 
-PARAMS = read_yaml(ROOT / "params.yaml")
 WORDS = [
     *("$(touch x)", "`touch x`", "; rm -rf ~", "a && b", '"; touch x; "'),
     *("--help", "${HOME}", "{input}", "a\nb", "timm/../x"),
@@ -333,12 +333,8 @@ HOSTILE = st.text(alphabet="ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é", max_size=1
 
 
 def accepted(**changes):
-    study = PARAMS
-    for place, value in changes.items():
-        section, _, key = place.rpartition(".")
-        study = study | ({section: study[section] | {key: value}} if section else {key: value})
     try:
-        check(study, "params.yaml")
+        check(changed(changes), "params.yaml")
     except InputError:
         return False
     return True
@@ -408,10 +404,6 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(
 def test_a_pipe_that_a_study_names_is_refused_before_its_first_step(tmp_path, monkeypatch, place):
     monkeypatch.chdir(ROOT)
     os.mkfifo(tmp_path / "pipe")
-    section, key = place.split(".")
-    study = read_yaml("params.yaml")
-    study[section][key] = str(tmp_path / "pipe")
-    with pytest.raises(
-        InputError, match="pipe: not a regular file, but a pipe or a device: name a file"
-    ):
-        settle(study, "params.yaml")
+    refused = "pipe: not a regular file, but a pipe or a device: name a file"
+    with pytest.raises(InputError, match=refused):
+        settle(changed({place: str(tmp_path / "pipe")}), "params.yaml")

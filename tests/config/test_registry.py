@@ -105,14 +105,6 @@ def test_the_size_of_an_entry_is_that_of_its_architecture(name):
     assert entry.gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.02)
 
 
-def test_the_size_of_an_entry_is_nothing_that_a_step_depends_on():
-    for name, entry in ENTRIES.items():
-        other = entry.model_copy(update=dict.fromkeys(SIZES, 1.0))
-        assert entry.parameters_m and entry.gmacs and entry != other, name
-        assert other.model_dump() == entry.model_dump(), name
-        assert other.model_dump_json() == entry.model_dump_json(), name
-
-
 def test_every_entry_of_both_files_resolves_to_what_is_written_in_the_schema_of_its_kind():
     for path, resolve in ((MODELS, resolve_models), (SPACES, resolve_spaces)):
         written = read_yaml(path)
@@ -134,11 +126,6 @@ def test_every_top1_that_torchvision_reports_is_the_one_of_its_weights():
         assert entry.source == "torchvision"
         assert entry.reported_top1 == meta["_metrics"]["ImageNet-1K"]["acc@1"]
         assert entry.head_classes == len(meta["categories"])
-
-
-def test_only_the_named_entries_are_resolved_in_the_order_asked():
-    names = list(reversed(MODEL_NAMES))[:2]
-    assert list(resolve_models(MODELS, names)) == names
 
 
 def test_an_unknown_name_is_refused_with_a_near_miss_and_the_valid_ones(tmp_path):
@@ -256,7 +243,7 @@ REFUSED = [
      ".*class_list and class_names say the same: write one of them"),
     *((LITE, {key: value}, f"{key}: ") for key, value in (
         ("source", "keras"), ("source", "open_clip"), ("feature_dim", 0), ("feature_dim", "1280"),
-        ("classes", 1), ("class_names", "cat"), *(("class_names", names) for names in BAD_LISTS),
+        ("classes", 1), ("class_names", "cat"),
         ("transform", [224]), ("reported_top1", 100.1), ("reported_top1", float("nan")))),
     *((CONSE, {key: value}, f"{key}: ") for key, value in (
         ("source", "clip"), ("source", "timm"), ("source", None), ("dim", 0),
@@ -340,11 +327,6 @@ def test_the_example_of_every_form_has_that_form(resolve_with):
             resolve_with(LITE, {"source": source, "id": "?"})
         example = str(refused.value).rpartition("for example ")[2]
         assert resolve_with(LITE, {"source": source, "id": example}).id == example
-
-
-def test_the_head_has_as_many_classes_as_the_entry_says(resolve_with):
-    for changes, classes in (({}, 1000), ({"class_names": ["a", "b"]}, 2), ({"classes": 7}, 7)):
-        assert resolve_with(LITE, changes).head_classes == classes
 
 
 def test_the_side_of_a_square_is_enough_for_its_size(resolve_with):
@@ -478,21 +460,6 @@ def test_hashes_go_to_the_part_that_the_files_belong_to():
     hashed = conse.with_weights(sha256=hashes)
     assert hashed.classifier.sha256 == hashes
     assert hashed.model_copy(update={"classifier": conse.classifier}) == conse
-
-
-CORRUPT = [
-    b"", b"{", b'{"source": "timm"', b"\xff\xfe", b"[]", b"null", b'{"source": "timm"}',
-    b'{"source": "conse"}', b'{"source": "open_clip"}', b'{"source": ["conse"]}',
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("content", CORRUPT)
-def test_a_corrupt_entry_is_refused_by_file_name(tmp_path, content):
-    path = tmp_path / "entry.json"
-    path.write_bytes(content)
-    for read in (read_model, read_space):
-        with pytest.raises(InputError, match=re.escape(str(path))):
-            read(path)
 
 
 def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):

@@ -22,9 +22,9 @@ from singflow.study import (
     render_params,
     with_derived_keys,
 )
+from tests.config.studies import PARAMS, changed
 from tests.project import ROOT, Project
 
-PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value, dict))]
 PLACES = [
     (*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)
@@ -32,15 +32,6 @@ PLACES = [
 STUDIES = pytest.mark.parametrize(
     "path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name
 )
-
-
-def changed(changes):
-    """params.yaml with values replaced, as {dotted place: value}."""
-    study = copy.deepcopy(PARAMS)
-    for place, value in changes.items():
-        *section, key = place.split(".")
-        (study[section[0]] if section else study)[key] = value
-    return study
 
 
 def checked(**changes):
@@ -56,16 +47,6 @@ def refusal(study):
 def refused(**changes):
     """What is said about params.yaml with values replaced."""
     return refusal(changed(changes))
-
-
-def refusal_of_text(folder, old, new):
-    """What is said about params.yaml with a piece of its text replaced."""
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert old in text
-    (folder / "params.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(InputError) as refused:
-        check(read_yaml(folder / "params.yaml"), "params.yaml")
-    return str(refused.value)
 
 
 @STUDIES
@@ -368,13 +349,6 @@ def test_a_penalty_must_be_a_positive_finite_number(place, penalty):
     assert f"{place}.1: {penalty!r} " in refused(**{place: [1.0, penalty]})
 
 
-@pytest.mark.parametrize("reference", [None, "packaged", "results/other"])
-@pytest.mark.parametrize("folds", [0, 2, 1000])
-def test_folds_are_none_or_several_with_any_reference(folds, reference):
-    study = checked(**{"translator.folds": folds, "translator.reference": reference})
-    assert (study.translator.folds, study.translator.reference) == (folds, reference)
-
-
 CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
 
 
@@ -421,8 +395,8 @@ def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
         *(("1.5e5", "1.5e+5"), ("1E-5", "1.0e-5")),
     ],
 )
-def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(tmp_path, written, mend):
-    message = refusal_of_text(tmp_path, "- 0.001\n", f"- {written}\n")
+def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(written, mend):
+    message = refused(**{"translator.lambdas": [yaml.safe_load(written)]})
     assert f"translator.lambdas.0: {written!r}" in message
     assert message.endswith(f"YAML reads {written} as text: write {mend}")
     assert yaml.safe_load(mend) == float(written)
@@ -523,6 +497,8 @@ def test_a_key_that_does_not_fit_another_is_refused_with_what_to_write(changes, 
     "changes",
     [
         {"data.source": "folder", "data.table": None},
+        *({"translator.folds": folds, "translator.reference": None} for folds in (0, 2)),
+        {"translator.folds": 1000, "translator.reference": "results/other"},
         {"projector.rule": "fixed", "projector.rank": 0},
         {"models": [TIMM], "comparison.models": [], "pictures.closeup": TIMM},
         {"models": [*PARAMS["models"], TIMM]},
@@ -549,33 +525,24 @@ def test_all_mistakes_are_listed_at_once():
     [
         *((text, "not valid YAML") for text in (b"a: [1", b"a: 1\n b: 2", b"\xff\xfe", b"\ta: 1")),
         *((text, "not valid YAML") for text in (b"a: *b", b"a: !!python/name:os.system")),
+        (b"a: !!python/object/apply:os.system [touch executed]", "not valid YAML"),
         *((text, "must be a mapping of keys to values") for text in (b"- a", b"text", b"")),
+        (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
         (b'a: "C:\\photos"', r"not valid YAML(.|\n)*: write / for \\ in paths"),
         (None, "no such file: run this in the folder of the repository"),
     ],
 )
-def test_a_file_that_is_no_yaml_mapping_is_refused_by_name(tmp_path, content, words):
+def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
+    tmp_path, monkeypatch, content, words
+):
+    monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "broken.yaml").write_bytes(content)
     with pytest.raises(InputError, match=rf"broken\.yaml: {words}"):
         read_yaml(tmp_path / "broken.yaml")
+    assert not (tmp_path / "executed").exists()
     with pytest.raises(InputError, match=f"{tmp_path}: not readable"):
         read_yaml(tmp_path)
-
-
-def test_a_key_written_twice_is_refused(tmp_path):
-    assert "seed" in refusal_of_text(tmp_path, "threads: 1", "seed: 1\nthreads: 1")
-
-
-@pytest.mark.parametrize(
-    "tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"]
-)
-def test_python_objects_in_yaml_are_refused_and_not_executed(tmp_path, tag):
-    victim = tmp_path / "executed"
-    (tmp_path / "evil.yaml").write_text(f'study: {tag} ["touch {victim}"]\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"evil\.yaml: not valid YAML"):
-        read_yaml(tmp_path / "evil.yaml")
-    assert not victim.exists()
 
 
 def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs():

@@ -601,27 +601,6 @@ def test_another_seed_gives_other_folds_and_every_image_is_in_every_fold_as_ofte
     assert often.min() > 5 and often.max() < 38
 
 
-@pytest.mark.parametrize("folds", [2, 3, 5, 7, 24])
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        *MANY.values(),
-        *({"cat": 11, "dog": 8, "newt": 2}, {"cat": 1, "dog": 22, "newt": 1}),
-        *({"cat": 3}, {"cat": 2}),
-    ],
-)
-def test_folds_and_shares_of_labels_differ_by_one_image_at_most_and_the_first_is_held_out(
-    pool, numbers, folds
-):
-    for seed in range(4):
-        manifest, _ = build(pool, labelled(numbers), folds=folds, seed=seed)
-        assert sizes(manifest["fold"], range(folds)) == even(len(manifest), folds)
-        assert (manifest["fold"] == 0).any()
-        assert held_out(manifest) == {*manifest.loc[manifest["fold"] == 0, "path"]}
-        for label, alike in manifest.groupby("label"):
-            assert sizes(alike["fold"], range(folds)) == even(numbers[label], folds)
-
-
 @pytest.mark.parametrize("number", [1, 4])
 def test_of_a_few_images_without_a_split_among_many_with_one_some_are_held_out(pool, number):
     found = labelled({"cat": 7, "dog": 8})
@@ -864,14 +843,9 @@ def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path, folds, 
     result = run_script(tmp_path, folds=folds)
     assert result.returncode == 0, result.stderr
     manifest = pd.read_parquet(tmp_path / "out/data/manifest.parquet")
-    assert manifest.dtypes.astype(str).to_dict() == {"image_id": "int64"} | TYPES
     packaged = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     pd.testing.assert_frame_equal(manifest[list(packaged)], packaged, check_dtype=False)
     assert sizes(manifest["fold"], range(drawn)) == [20 // drawn] * drawn
-    root = data_root("packaged", "")
-    assert manifest["sha256"].tolist() == [
-        hashlib.sha256((root / path).read_bytes()).hexdigest() for path in packaged["path"]
-    ]
     assert (tmp_path / "out/data/rejected.csv").read_text() == "path,reason\n"
     assert len([*(tmp_path / "out/data").iterdir()]) == 2
     said = f"20 images under 19 labels, {20 // drawn} held out; 0 left out"

@@ -17,7 +17,7 @@ from torch import nn
 from singflow.errors import InputError
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.classifiers import load_classifier, weights_sha256
-from tests.towers.models import FIVE, RESNET, entry_of, saved
+from tests.towers.models import FIVE, RESNET, Payload, entry_of, saved
 
 TRANSFORM = {
     "input_size": 96, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic",
@@ -189,6 +189,7 @@ OTHERS = {
                r"a program of TorchScript: .*state_dict\(\)"),
     "path": (lambda path: torch.save({"w": torch.ones(1), "p": pathlib.PurePosixPath("x")}, path),
              r"a pickled pathlib\S*\.PurePosixPath"),
+    "code": (lambda path: torch.save({"w": Payload()}, path), r"a pickled posix\.system"),
     "cut": (cut, "damaged, cut short, or of another kind .*: copy or download it again"),
     "noise": (bytes(range(200, 256)) * 9, "damaged, cut short, or of another kind"),
     "safetensors cut": (b"\x40" + b"\0" * 7 + b'{"w": 1',
@@ -200,8 +201,9 @@ OTHERS = {
 @pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_checkpoint_is_called_by_its_name_and_no_one_is_told_to_run_its_code(
-    tmp_path, kind, name
+    tmp_path, monkeypatch, kind, name
 ):
+    monkeypatch.chdir(tmp_path)
     content, message = OTHERS[kind]
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
@@ -210,6 +212,7 @@ def test_what_is_no_checkpoint_is_called_by_its_name_and_no_one_is_told_to_run_i
     with pytest.raises(InputError, match=f"{name}: .*{message}") as refused:
         read_checkpoint(tmp_path / name)
     assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_the_content_tells_the_format_whatever_the_name_ends_in_and_no_file_is_named(tmp_path):

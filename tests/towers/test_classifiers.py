@@ -33,7 +33,7 @@ from singflow.towers.classifiers import (
 )
 from singflow.towers.views import from_timm
 from tests.project import ROOT
-from tests.towers.models import FIVE, RESNET, Payload, entry_of, in_hub, saved
+from tests.towers.models import FIVE, RESNET, entry_of, in_hub, saved
 
 REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
 DEMO = [name for name in REGISTRY if "lite" in name]
@@ -55,19 +55,15 @@ def stir(model, side=160):
     """Give normalizations and biases plausible trained values: fresh ones are all 0 or 1."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for module in model.modules():
-            has = {
-                name
-                for name in ("weight", "bias", "running_mean")
-                if isinstance(getattr(module, name, None), torch.Tensor)
-            }
-            if "weight" in has and module.weight.ndim == 1:
-                module.weight.uniform_(0.5, 2)
-            if "bias" in has:
-                module.bias.normal_(0, 0.1)
-            if "running_mean" in has:
-                module.momentum = None
-        if any("running_mean" in name for name in model.state_dict()):
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+            elif parameter.ndim == 1:
+                parameter.uniform_(0.5, 2)
+        norms = [module for module in model.modules() if hasattr(module, "running_mean")]
+        for norm in norms:
+            norm.momentum = None
+        if norms:
             model.train()(pictures(4, side))
     return model.eval()
 
@@ -269,28 +265,13 @@ def test_a_1_by_1_convolution_after_pooling_is_a_head(bias):
     assert classifier.weight.shape == (5, 8) and bool(classifier.bias.any()) == bias
 
 
-def shufflenet_feature(model, images):
-    for layer in ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5"):
-        images = getattr(model, layer)(images)
-    return images.mean(dim=(2, 3))
-
-
-def convnext_feature(model, images):
-    return model.classifier[:-1](model.avgpool(model.features(images)))
-
-
 def swin_feature(model, images):
     return model.norm(model.features(images)).mean(dim=(1, 2))
 
 
 @pytest.mark.parametrize(
     ("name", "path", "feature"),
-    [
-        ("mobilenet_v3_small", "classifier.3", vgg_feature),
-        ("shufflenet_v2_x0_5", "fc", shufflenet_feature),
-        ("convnext_tiny", "classifier.2", convnext_feature),
-        ("swin_t", "head", swin_feature),
-    ],
+    [("mobilenet_v3_small", "classifier.3", vgg_feature), ("swin_t", "head", swin_feature)],
 )
 def test_the_head_of_a_torchvision_model_is_found_by_itself(name, path, feature, photographs):
     entry = entry_of(f"{name}.IMAGENET1K_V1")
@@ -350,14 +331,6 @@ def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     with torch.no_grad():
         second.model.head.bias[0] += 1
     assert weights_sha256(first.model) != weights_sha256(second.model)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    file = saved(tmp_path / "evil.pth", {"weight": torch.zeros(1000, 96), "fc.weight": Payload()})
-    with pytest.raises(InputError, match=r"evil\.pth: not readable as tensors"):
-        load_classifier(entry_of(RESNET, file))
-    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
