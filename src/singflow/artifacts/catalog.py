@@ -148,7 +148,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         group="data",
     ),
     "names": Artifact(
-        "prompts/{space}.json", "The names of these rows: labels, concepts, targets.", group="data"
+        "prompts/{space}.json",
+        "The names of the rows above: labels, concepts, targets.",
+        group="data",
     ),
     "classes": Artifact(
         "classes/{space}/{model}.safetensors",
@@ -180,8 +182,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
-        "lambda (the penalty without unit), lambda_at_edge, lambdas_within_one_error, alpha"
-        " (the penalty that lambda stands for), alpha_curve, folds, in_sample;"
+        "lambda (the relative penalty), lambda_at_edge, lambdas_within_one_error, alpha (the"
+        " absolute penalty), alpha_curve, folds, in_sample;"
         " validation_cosine, validation_mse, validation_r2 and n_validation (of every image, by"
         " the translator that did not see it); held_out_* (the same of the validation split"
         " alone); baseline_cosine, n_train (views; 0 for an imported translator).",
@@ -343,10 +345,10 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
 }
 TABLES = {
     "models": (
-        "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the models of"
-        " the space) and turn; detectable leak, blind check; IS and its floor, conditional IS;"
-        " AS, contrastive AS, |AS|, IS/|AS|, random and matched subspaces, with intervals;"
-        " [zero-shot accuracy and null"
+        "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
+        " models that are no controls) and turn; detectable leak, blind check; IS and its"
+        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, random and matched"
+        " subspaces, with intervals; [zero-shot accuracy and null"
         " energy](report.md#how-good-is-the-translation-and-what-does-null-energy-tell). The"
         " same is in `metrics.json`."
     ),
@@ -360,15 +362,15 @@ TABLES = {
     ),
     "model_pairs": (
         "Two models: difference of D on the same folds, with interval, `p` (Student's t,"
-        " two-sided) and `p_holm` over the pairs; `differ`: `p_holm` says so and the interval is"
-        " more than 0.0005 from 0."
+        " two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant and the"
+        " interval is more than 0.0005 from 0."
     ),
     "controls": (
-        "A model and a number of dimensions: null parts against random and row-space parts, and"
-        " the excess. The interval of the excess covers 0 if the null space is like any other"
+        "A model and a number of dimensions: null, random and row-space parts, and the excess"
+        " (null minus the other). Its interval covers 0 if the null space is like any other"
         " subspace."
     ),
-    "orders": "A model: its value and its place in the paper's order, by IS/|AS|.",
+    "orders": "A model: its IS/|AS| and its place in the paper's order.",
     "order_agreement": (
         "Two orders of the same models by IS/|AS|, of two spaces or of this study and the"
         " authors' chart: Spearman (p by permutation), Kendall."
@@ -379,14 +381,13 @@ TABLES = {
         " fewer than two images there is none."
     ),
     "spurious": (
-        "A candidate for a spurious cue, at which a person has to look: a concept that is"
-        " nearer to the images of a label than to those of the average label, and has a small"
-        " contrast."
+        "A candidate for a spurious cue, which a person has to check: a concept that is nearer"
+        " to the images of a label than to those of the average label, and has a small contrast."
     ),
     "steering": (
-        "Steering of a model toward a prompt at one IS: AS toward the prompt and toward the"
-        " image's label (mean and standard deviation over the images that reach it), largest"
-        " logit change."
+        "A model, a prompt and a target IS: AS toward the prompt and toward the image's"
+        " label (mean and standard deviation over the images that reach it), largest logit"
+        " change."
     ),
     "angle_ladder": (
         "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
