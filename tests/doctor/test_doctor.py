@@ -723,11 +723,8 @@ def test_a_profile_makes_the_requests_that_the_executor_writes():
     assert first.options()[:3] == ["--partition=big", "--account=lab", "--constraint=a&b"]
     assert slurm.JobKind(("a",), {"gpu_model": "a100", "gpu": 2}).request == "--gpus=a100:2"
     assert slurm.JobKind(("a",), {"gpu": 0}).request == ""
-
-
-def test_the_profile_of_the_repository_is_understood():
-    profile = read_yaml(ROOT / "slurm/config.yaml")
-    _, gpu = slurm.jobs_of(profile, ROOT / "slurm/config.yaml")
+    profile = ROOT / "slurm/config.yaml"
+    _, gpu = slurm.jobs_of(read_yaml(profile), profile)
     assert (gpu.request, gpu.rules) == ("--gpus=1", slurm.GPU_RULES)
 
 

@@ -20,7 +20,6 @@ from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import write_tensors
-from singflow.errors import InputError
 from singflow.sharing.verification import (
     TOLERANCES,
     Verdict,
@@ -32,7 +31,7 @@ from singflow.sharing.verification import (
 from tests import warm
 from tests.project import ROOT
 
-IDENTICAL, WITHIN, DIFFERS, MISSING, EXTRA = Verdict
+IDENTICAL, WITHIN, DIFFERS, *_ = Verdict
 REGISTRY, FEATURES = "registry/models/m.json", "features/m/shard-00000.safetensors"
 PROJECTOR, FACTS = "projectors/m.safetensors", "translators/s/m/linear.json"
 SCORES, PICTURES = "scores/s/m.parquet", "pictures/s/m.parquet"
@@ -332,16 +331,6 @@ def test_a_file_that_cannot_be_read_is_named_on_either_side(trees, name):
         assert re.match(rf"{trees[0] / name}: not readable .*remove it", finding.note)
 
 
-def test_what_is_missing_and_what_is_more_is_said(trees):
-    here, there = trees
-    (here / SCORES).unlink()
-    (there / "metrics.json").unlink()
-    found = verdicts(here, there)
-    assert found[SCORES].verdict == MISSING and found["metrics.json"].verdict == EXTRA
-    with pytest.raises(InputError, match=r"nowhere: no such folder.*--results"):
-        verdicts(here / "nowhere", there)
-
-
 def test_a_pdf_and_the_page_may_follow_an_artifact_that_is_within_tolerance(trees):
     here, there = trees
     names = ("a PDF alone", "the page alone", "a score by rounding")
@@ -440,6 +429,8 @@ def test_the_command_says_what_is_the_same_and_ends_accordingly(trees):
         "NOT the same: 13 artifacts: 8 identical, 1 within tolerance, 2 different, "
         "1 missing here, 1 only here",
     ]
+    code, said = verify(here / "nowhere", *against)
+    assert code == 1 and re.search(r"nowhere: no such folder.*--results", said)
     code, small = verify(here, *against, "--tier", "metrics")
     assert code == 1 and small[-1].startswith("NOT the same: 7 artifacts")
     assert not any("missing here" in line for line in small)
