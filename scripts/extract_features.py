@@ -40,28 +40,20 @@ def main(flags: Flags) -> None:
         **facts,
     )
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
-    reported = entry.expected_top1
+    reported, source = entry.expected_top1, entry.reported_by or "its source"
     if (
         top1 is not None
         and reported is not None
         and top1_shortfall(top1, count, reported, flags.top1_margin) > 0
     ):
         cli.log.warning(
-            "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: "
-            "are the weights, the evaluation transform "
-            "and the order of the classes right? Every score of this model rests on them.",
-            flags.model,
-            count,
-            100 * top1,
-            entry.reported_by or "its source",
-            reported,
+            f"WARNING: {flags.model}: top-1 on {count} labelled images is {100 * top1:.1f} %, but "
+            f"{source} reports {reported:.1f} %: are the weights, the evaluation transform and the "
+            "order of the classes right? Every score of this model rests on them."
         )
-    accuracy = "unknown" if top1 is None else f"{top1:.3f}"
+    accuracy, error = "unknown" if top1 is None else f"{top1:.3f}", classifier.head_max_error
     cli.log.info(
-        "%s: top-1 %s; head reproduces the logits within %.1e",
-        flags.model,
-        accuracy,
-        classifier.head_max_error,
+        "%s: top-1 %s; head reproduces the logits within %.1e", flags.model, accuracy, error
     )
 
 

@@ -47,12 +47,8 @@ def main(flags: Flags) -> None:
     table = pd.concat(blocks).sort_values("image_id", ignore_index=True)
     write_parquet(output, table)
     moved = (table["original_id"] != table["equivalent_id"]).mean()
-    cli.log.info(
-        "%d images, searched %s; null removal changes the nearest of %.1f %%",
-        len(table),
-        "by an index" if index else "exactly",
-        100 * moved,
-    )
+    searched = f"{len(table)} images, searched {'by an index' if index else 'exactly'}"
+    cli.log.info("%s; null removal changes the nearest of %.1f %%", searched, 100 * moved)
 
 
 if __name__ == "__main__":

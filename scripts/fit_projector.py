@@ -45,10 +45,8 @@ def main(flags: Flags) -> None:
         cli.log.info("%s: %s, %d at float64", flags.model, ranks, split.rank_float64)
     if null_dim == 0:
         cli.log.warning(
-            "%s: this head has no null space by rule %s: its logits see every direction, "
-            "and every score is 0",
-            flags.model,
-            flags.rule,
+            f"{flags.model}: this head has no null space by rule {flags.rule}: its logits see "
+            "every direction, and every score is 0"
         )
     sizes = f"rank {split.rank}, null dimension {null_dim}"
     cli.log.info("%s: %s; logits move by at most %.1e", flags.model, sizes, largest)

@@ -75,10 +75,8 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
     scan = read_scan(path)
     if not scan.contrast.any():
         cli.log.info(
-            "%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for "
-            "spurious cues",
-            model,
-            space,
+            f"{model} in {space}: nothing was removed, so AS is 0 everywhere and there are no "
+            "candidates for spurious cues"
         )
     extremes, cues = extreme_concepts(scan, flags.extremes), spurious_cues(scan, flags.nearest)
     chosen = pd.concat([extremes, cues], ignore_index=True)

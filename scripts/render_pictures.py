@@ -120,14 +120,8 @@ def main(flags: Flags) -> None:
         content = first_copies(manifest["sha256"])
         rows += retrieve(pictures, flags.seeds, inputs.embeddings, content, photo)
     write_parquet(flags.path("pictures"), picture_table(rows))
-    cli.log.info(
-        "%s in %s: %d pictures of %d images by %s",
-        flags.model,
-        flags.space,
-        len(rows),
-        len(chosen),
-        renderer,
-    )
+    made = f"{len(rows)} pictures of {len(chosen)} images by {renderer}"
+    cli.log.info("%s in %s: %s", flags.model, flags.space, made)
 
 
 if __name__ == "__main__":

@@ -58,16 +58,11 @@ def main(flags: Flags) -> None:
     )
     write_parquet(flags.path("steering"), table[list(TYPES)].astype(TYPES))
     for (prompt, target), group in table.groupby(["prompt", "target_is_deg"]):
+        share, nearer = 100 * group["reachable"].mean(), group["as_target_deg"].mean()
+        step, change = group["step"].max(), group["logit_change"].max()
         cli.log.info(
-            "%r to %g degrees: %.1f %% of %d images reach it; AS %+.2f degrees, longest step %.3g, "
-            "logits move by at most %.1e",
-            prompt,
-            target,
-            100 * group["reachable"].mean(),
-            len(group),
-            group["as_target_deg"].mean(),
-            group["step"].max(),
-            group["logit_change"].max(),
+            f"{prompt!r} to {target:g} degrees: {share:.1f} % of {len(group)} images reach it; AS "
+            f"{nearer:+.2f} degrees, longest step {step:.3g}, logits move by at most {change:.1e}"
         )
 
 

@@ -37,15 +37,11 @@ def main(flags: Flags) -> None:
             pair = {"space": space, "model": model}
             of_pair = partial(flags.path, **pair)
             scores = read_parquet(of_pair("scores"), "scores")
+            names = ("projector_report", "translator_report", "evidence")
+            reports = (read_json(of_pair(name)) for name in names)
+            entry, margin = read_model(of_pair("model_entry")), flags.top1_margin
             row = summarize_model(
-                scores,
-                *map(
-                    read_json, map(of_pair, ("projector_report", "translator_report", "evidence"))
-                ),
-                read_model(of_pair("model_entry")),
-                flags,
-                top1_margin=flags.top1_margin,
-                seed=flags.seed,
+                scores, *reports, entry, flags, top1_margin=margin, seed=flags.seed
             )
             row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
             row |= summarize_null_energy(

@@ -32,15 +32,12 @@ def main(flags: Flags) -> None:
     table = pd.concat(blocks).sort_values("image_id", kind="stable", ignore_index=True)
     write_parquet(flags.path("null_validation"), table)
     for name, group in table.groupby("perturbation", sort=False):
+        mean, most = group.mean(numeric_only=True), group["logit_change"].max()
         cli.log.info(
-            "%s: norm %.2f on average, logits move by %.1e (at most %.1e), softmax by %.1e, "
-            "%.1f %% of predictions change",
-            name,
-            group["norm"].mean(),
-            group["logit_change"].mean(),
-            group["logit_change"].max(),
-            group["softmax_change"].mean(),
-            100 * group["top1_changed"].mean(),
+            f"{name}: norm {mean['norm']:.2f} on average, "
+            f"logits move by {mean['logit_change']:.1e} (at most {most:.1e}), "
+            f"softmax by {mean['softmax_change']:.1e}, "
+            f"{100 * mean['top1_changed']:.1f} % of predictions change"
         )
 
 
