@@ -821,6 +821,10 @@ def test_no_content_is_on_both_sides_of_a_split_or_in_two_folds(few, files, per_
     )
     given = {candidate.path: candidate.split for candidate in found}
     assert all(given[row.path] in ("", row.split) for row in manifest.itertuples())
+    manifest["held out"] = manifest["path"].map(given) == "validation"
+    held_out = manifest.groupby("sha256")["held out"].transform("any")
+    dealt = manifest[~held_out].drop_duplicates("sha256")["fold"]
+    assert np.ptp(np.bincount(dealt, minlength=folds)) <= 1, "folds are even in contents"
 
 
 # Archives of images

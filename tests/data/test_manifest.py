@@ -662,23 +662,6 @@ def test_of_copies_on_both_given_sides_those_in_train_are_left_out_and_others_dr
     )
 
 
-@pytest.mark.parametrize("label", ["cat", "dog"])
-def test_copies_of_one_image_are_in_one_fold_and_folds_are_even(tmp_path, label):
-    found = []
-    for number in range(8):
-        for path, own in ((f"{number}", "cat"), (f"copy of {7 - number}", label)):
-            picture(tmp_path / path, number)
-            found.append(candidate(path, own))
-    folds = set()
-    for seed in range(20):
-        manifest, _ = build(tmp_path, found, folds=4, seed=seed)
-        assert len(manifest) == 16 and manifest["sha256"].nunique() == 8
-        assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
-        assert sizes(manifest["fold"], range(4)) == [4, 4, 4, 4]
-        folds.add(tuple(manifest["fold"]))
-    assert len(folds) == 20
-
-
 def refused(root: Path, found: list[Candidate], rejected=(), allowed: float = 0.1) -> list[str]:
     with pytest.raises(Refusal) as error:
         build(root, found, rejected, max_rejected_fraction=allowed)

@@ -495,9 +495,6 @@ def test_a_head_file_that_does_not_fit_is_refused_by_name(tmp_path, resnet_file,
 def test_a_published_head_is_read_from_pytorchs_cache(torch_home, resnet_file):
     url = "url:https://example.org/a/linear.pth"
     entry = entry_of(RESNET, resnet_file, head_weights=url, class_names=FIVE)
-    absent = r"linear\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch"
-    with pytest.raises(InputError, match=absent):
-        load_classifier(entry)
     saved(torch_home / "linear.pth", {"weight": WEIGHT, "bias": BIAS})
     assert torch.equal(load_classifier(entry).weight, WEIGHT)
 

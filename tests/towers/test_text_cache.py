@@ -1,11 +1,8 @@
-import threading
-
 import numpy as np
 import pytest
 
 from singflow.errors import InputError
 from singflow.towers.text_cache import CHUNK, MANY, TextCache
-from tests import PATIENCE
 from tests.towers.models import made_up
 
 
@@ -94,25 +91,6 @@ def test_a_damaged_file_is_never_trusted_but_embedded_again_and_mended(tmp_path,
     assert first.tobytes() == again.tobytes() and len(tower.seen) == 1
     assert path.read_bytes() == whole
     assert path.name in caplog.text and "its 20 texts are embedded again" in caplog.text
-
-
-def test_two_jobs_that_write_the_same_file_both_get_their_texts(tmp_path):
-    together, results = threading.Barrier(2), []
-
-    def tower(texts):
-        together.wait(timeout=PATIENCE)
-        return made_up(texts)
-
-    jobs = [
-        threading.Thread(target=lambda: results.append(cache_of(tmp_path, tower)(words(50))))
-        for _ in range(2)
-    ]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    assert len(results) == 2 and results[0].tobytes() == results[1].tobytes()
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

@@ -1,4 +1,3 @@
-import importlib.metadata
 import re
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from singflow.towers.weights import (
     find_all,
     locate,
     required,
-    torchvision_weights,
 )
 from tests.project import ROOT
 from tests.towers.models import COMMIT, in_hub
@@ -222,12 +220,6 @@ def test_the_places_of_timms_weights_are_those_that_timm_loads_from():
     assert file.url.endswith(f"/{file}")
 
 
-def test_torchvisions_description_is_that_of_the_pinned_weights():
-    weights = torchvision_weights(model("resnet50.IMAGENET1K_V2", "torchvision"))
-    assert (weights.name, weights.url) == ("IMAGENET1K_V2", f"{TORCH}/resnet50-11ad3fa6.pth")
-    assert weights.transforms().crop_size == [224]
-
-
 def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(checkpoints):
     path, name = checkpoints / "own.pth", "checkpoints/own.pth"
     path.write_bytes(b"weights")
@@ -242,25 +234,6 @@ def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(
     path.unlink()
     with pytest.raises(InputError, match=r"checkpoints/own\.pth: no such weight file"):
         locate(resolved)
-
-
-def test_the_one_weight_file_of_a_package_is_found_with_its_version():
-    name = LITE.format(0)
-    file, path = PackageFile(name), PackageFile(name).find()
-    assert path.is_file() and path.suffix in (".pth", ".pt", ".safetensors")
-    assert file.fetch() == path and file.expected(path) is None
-    assert file.version(path) == importlib.metadata.version(name)
-    assert locate(model("tf_efficientnet_lite0.in1k", weights=f"package:{name}")) == [path]
-
-
-def test_a_file_at_an_address_is_found_in_pytorchs_cache(torch_home, tmp_path, monkeypatch):
-    file = UrlFile("https://download.pytorch.org/models/resnet50-0676ba61.pth")
-    assert file.find() is None and str(file) == "resnet50-0676ba61.pth"
-    (torch_home / str(file)).write_bytes(b"weights")
-    assert file.find() == torch_home / str(file) and file.fetch() == file.find()
-    assert file.version(file.find()) == "-" and str(torch_home) in file.place
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
-    assert file.find() is None and str(tmp_path / "elsewhere/hub/checkpoints") in file.place
 
 
 # fmt: off
