@@ -756,22 +756,14 @@ def test_map_ahead_gives_what_map_gives(items, threads):
     assert list(map_ahead(lambda item: item * 3, items, threads)) == [item * 3 for item in items]
 
 
-@given(st.integers(1, 4), st.integers(1, 40))
-def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, consumed):
+@given(st.integers(1, 4), st.integers(1, 40), st.none() | st.integers(0, 20))
+def test_map_ahead_is_4_items_a_thread_ahead_or_as_many_as_it_is_told(threads, consumed, most):
     taken = count()
-    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), threads)
+    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), threads, most=most)
     assert list(islice(results, consumed)) == list(range(consumed))
     results.close()
-    assert consumed <= next(taken) <= consumed + 4 * threads
-
-
-@pytest.mark.parametrize(("most", "ahead"), [(0, 3), (2, 3), (5, 5), (99, 12)])
-def test_map_ahead_takes_no_more_than_it_is_told_but_one_for_each_thread(most, ahead):
-    taken = count()
-    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), 3, most=most)
-    assert next(results) == 0
-    results.close()
-    assert next(taken) == 1 + ahead
+    allowed = 4 * threads if most is None else max(most, threads)
+    assert next(taken) == consumed + min(4 * threads, allowed)
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(None, 2), (1, 1), (3, 1)])
