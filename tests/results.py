@@ -29,6 +29,22 @@ BASIS = {
     "marks": "weak translator",
     "seed": 3,
 }  # columns of tables/models.csv that other tables repeat
+# The reports of a model, as summarize reads them.
+TRANSLATOR = {
+    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False,
+    "reference": None, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3,
+    "n_train": 80, "n_validation": 20,
+}  # fmt: skip
+EVIDENCE = {
+    "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06,
+    "unique_r2_low": 0.03, "unique_r2_high": 0.09, "margin": 0.005, "p": 0.01, "turn_deg": 9.0,
+    "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+    "floor_is_deg": 4.6, "floor_is_sd": 0.1,
+}  # fmt: skip
+MEASURED = {"n", "known_zero", "known_leak", "r2_words", "margin", "floor_is_deg", "floor_is_sd"}
+UNMEASURED = dict.fromkeys(EVIDENCE.keys() - MEASURED)  # without an interval of D
+PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32"}
+PROJECTOR |= {"rank_stored": 1000, "rank_float64": 1000}
 
 
 @cache

@@ -17,11 +17,18 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
 from singflow.figures.style import plt, save
 from tests.project import ROOT
-from tests.results import Results
+from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
 NULL_DIM = 12
 CASE = {"dimension": NULL_DIM, "draws": 5, "stable": True}
 CASE |= {"is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+FOUND = [  # D of each model, beyond the margin and not, without each fold, with its interval and p
+    {
+        "unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01,
+        "unique_r2_without": [d + 0.003, d, d, d - 0.003], "turn_deg": 200 * d, "p": p,
+    }
+    for d, p in ((0.05, 0.001), (0.0, 0.5))
+]  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
 SETTINGS = {"resamples": 100, "permutations": 100, "seed": 0}
@@ -111,18 +118,11 @@ def write_study(
             columns["original_deg"] = np.where(near < 0, np.nan, 30.0)
             columns["equivalent_deg"] = np.where(after < 0, np.nan, 41.5)
             write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
-            projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
-            projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
-            translator = {
-                "alpha": 1.0, "folds": 4, "reference": None, "in_sample": False, "lambda": 1.0,
-                "lambda_at_edge": False, "validation_cosine": 0.7, "baseline_cosine": 0.5,
-                "validation_r2": r2, "n_train": n, "n_validation": 6,
-            }  # fmt: skip
             parts = {"null": "", "random": "control_", "row": "control_"}
             written = {
-                "projector_report": projector,
-                "translator_report": translator,
-                "evidence": evidence((0.05, 0.0)[number] if null_dim else None, n),
+                "projector_report": PROJECTOR | {"null_dim": null_dim},
+                "translator_report": TRANSLATOR | {"validation_r2": r2},
+                "evidence": EVIDENCE | {"n": n} | (FOUND[number] if null_dim else UNMEASURED),
                 "controls_report": {"cases": [CASE | {"subspace": name} for name in parts]},
             }
             for name, report in written.items():
@@ -181,21 +181,6 @@ def write_study(
         write_table(place(f"tables/{name}.csv"), frame)
     for name in FIGURES:
         write_bytes(place(f"figures/{name}.png"), drawing())
-
-
-def evidence(d: float | None, n: int) -> dict[str, object]:
-    """The report of the test for D (None: no null space), with an interval of D +- 0.01."""
-    found = None if d is None else {"": d, "_low": d - 0.01, "_high": d + 0.01}
-    sizes = {f"unique_r2{end}": found and found[end] for end in ("", "_low", "_high")}
-    turns = {
-        f"turn{end}_deg": found and max(found[end], 0.0) * 200 for end in ("", "_low", "_high")
-    }
-    return sizes | turns | {
-        "unique_r2_without": [] if d is None else [d + 0.003, d, d, d - 0.003], "n": n,
-        "p": None if d is None else 0.5 if d < 0.01 else 0.001, "r2_words": 0.9, "margin": 0.005,
-        "floor_is_deg": 4.0, "floor_is_sd": 0.1, "detectable": None if d is None else 0.03,
-        "blind_unique_r2": None if d is None else 0.001, "known_zero": False, "known_leak": False,
-    }  # fmt: skip
 
 
 def facts(**more: object) -> dict[str, str]:
