@@ -164,10 +164,7 @@ def mounts() -> list[tuple[Path, str]]:
 
 
 def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
-    """Kind of the file system of a path: that of the nearest mount point above it.
-
-    The path need not exist. If several file systems are mounted there, the last one counts.
-    """
+    """Kind of the file system of a path: the last one mounted at the nearest folder above it."""
     kinds = dict(mounted)
     real = path.resolve()
     return next((kinds[folder] for folder in (real, *real.parents) if folder in kinds), "unknown")

@@ -8,14 +8,10 @@ Status = Literal["ok", "warn", "fail", "absent"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check.
-
-    status: ok | warn (it works, with a drawback) | fail (it will not work) | absent (there is
-    nothing to check).
-    """
+    """The result of a check."""
 
     name: str
-    status: Status
+    status: Status  # warn: it works, with a drawback; absent: there is nothing to check
     found: str
     fix: str = ""
 

@@ -130,12 +130,9 @@ def check_status_command(
 
 @dataclass(frozen=True)
 class JobKind:
-    """A kind of job that the profile makes.
+    """A kind of job that the profile makes."""
 
-    rules: the GPU rules whose jobs are of this kind; empty: all other rules.
-    """
-
-    rules: tuple[str, ...]
+    rules: tuple[str, ...]  # that use a GPU and whose jobs are of this kind; empty: all others
     resources: dict[str, Any]
 
     @property

@@ -1,7 +1,4 @@
-"""Digests of the code that can change what a step writes.
-
-In both engines, every step depends on its digest.
-"""
+"""Digests of the code that can change what a step writes; both engines track them."""
 
 from __future__ import annotations
 

@@ -28,12 +28,9 @@ HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
 @dataclass
 class Run:
-    """The state of a run, from the events so far.
+    """The state of a run, from the events so far."""
 
-    expected: expected seconds of a step, by its name; only their proportions matter.
-    """
-
-    expected: Callable[[str], float]
+    expected: Callable[[str], float]  # seconds of a step; only their proportions matter
     started: float = field(default_factory=time.time)
     total: int = 0
     done: int = 0

@@ -1,7 +1,4 @@
-"""Measured costs of jobs, and how far they are from the estimates.
-
-The ratios correct the estimates for the machines that ran the jobs.
-"""
+"""Measured costs of jobs, and their ratios to the estimates, which correct the estimates."""
 
 from __future__ import annotations
 

@@ -43,11 +43,7 @@ LOOKED_AT, COUNTED = (10, 20_000)
 
 @dataclass(frozen=True)
 class Size:
-    """The quantities that determine the cost of a job.
-
-    parameters_m (10^6) and gmacs (10^9 multiply-adds per view) describe the tower of the job,
-    space_parameters_m and space_gmacs the tower of the space; 0: no tower.
-    """
+    """The quantities that determine the cost of a job."""
 
     images: int
     views: int = 1
@@ -57,9 +53,9 @@ class Size:
     classes: int = 1000
     feature_dim: int = 2048
     space_dim: int = 768
-    parameters_m: float = 0.0
-    gmacs: float = 0.0
-    space_parameters_m: float = 0.0
+    parameters_m: float = 0.0  # 10^6, of the job's tower; 0: it has none
+    gmacs: float = 0.0  # 10^9 multiply-adds of it per view
+    space_parameters_m: float = 0.0  # of the space's tower
     space_gmacs: float = 0.0
     assumed: bool = False  # the tower's size, or the feature's, is not known
     threads: int = 2

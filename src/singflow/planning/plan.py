@@ -1,7 +1,4 @@
-"""The cost of a run before it starts.
-
-It lists the jobs that Snakemake would start, with measured or expected time, memory and disk space.
-"""
+"""The cost of a run before it starts: time, memory and disk space, measured or expected."""
 
 from __future__ import annotations
 

@@ -27,10 +27,7 @@ def ask_slurm(*command: str) -> str:
 
 
 def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
-    """Run IDs, from the logs in .snakemake/log: of runs of the study, and of all other runs.
-
-    The jobs of a run have its ID as their name in Slurm.
-    """
+    """Run IDs (job names in Slurm) in these logs: of runs of the study, and of all other runs."""
     named: tuple[set[str], set[str]] = set(), set()
     for path in logs.glob("*.snakemake.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -54,10 +51,7 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
 
 
 def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
-    """PID of a Snakemake on this machine that runs in `folder` on a study's file, or None.
-
-    params: the file as the command line names it; None: any file.
-    """
+    """PID of a Snakemake that runs in `folder`, here and on this file (None: any); or None."""
     named = [] if params == PARAMS else [str(params)]
     for process in psutil.process_iter():
         with suppress(psutil.Error):

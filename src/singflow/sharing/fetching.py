@@ -62,10 +62,7 @@ def wanted(kept: Iterable[PublishedArtifact], tier: Tier) -> list[PublishedArtif
 
 
 def check_nothing_lost(repo: Any, kept: Iterable[PublishedArtifact], results: Path) -> None:
-    """Check that fetching replaces no result that exists only in `results`.
-
-    Results of other versions may be replaced if DVC's cache holds them.
-    """
+    """Check that fetching replaces no result that is neither published nor in DVC's cache."""
 
     def only_here(out: Any) -> bool:
         if not out.exists or not out.workspace_status():
@@ -94,8 +91,7 @@ def check_there(repo: Any, kept: Iterable[PublishedArtifact], remote: str) -> No
 
 
 def download(repo: Any, kept: list[PublishedArtifact], remote: str) -> list[PublishedArtifact]:
-    """Bring objects into the cache and check their hashes; returns the artifacts whose objects in
-    the cache were damaged and were replaced.
+    """Bring objects into the cache and check them; returns artifacts of objects damaged there.
 
     InputError names the objects that the remote lacks or holds damaged.
     """

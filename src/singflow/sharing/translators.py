@@ -40,20 +40,15 @@ LEARNED_FROM = {
 
 @dataclass(frozen=True)
 class AtHand:
-    """A translator, and what is known about it; None where something is unknown.
+    """A translator, and what is known about it; None where something is unknown."""
 
-    origin: packaged, imported, or a results folder; r2: share of variance explained in images that
-    it has not seen; rows: number of rows it was fitted on; weights_sha256: hash of the classifier;
-    sha256: hash of the translator's file.
-    """
-
-    origin: str
+    origin: str  # packaged, imported, or a results folder
     space: str
     model: str
-    r2: float | None
-    rows: int | None
-    weights_sha256: str | None
-    sha256: str | None
+    r2: float | None  # share of variance explained in images that it has not seen
+    rows: int | None  # on which it was fitted
+    weights_sha256: str | None  # of the classifier
+    sha256: str | None  # of the translator's file
 
 
 def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
@@ -90,17 +85,13 @@ def packaged() -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A translator for others.
-
-    made_for: the model, the space and their weights; figures: how good it is on images that it has
-    not seen; zero: whether the space is a function of the model's own logits.
-    """
+    """A translator for others."""
 
     translator: Affine
-    made_for: dict[str, str]
-    figures: dict[str, Any]
+    made_for: dict[str, str]  # the model, the space and their weights
+    figures: dict[str, Any]  # how good it is on images that it has not seen
     fitted_on: str
-    zero: bool
+    zero: bool  # whether the space is a function of the model's own logits
 
     @property
     def metadata(self) -> dict[str, str]:

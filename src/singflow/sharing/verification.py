@@ -212,8 +212,7 @@ def _exact(where: str, here: Any, there: Any) -> Differences:
 def _numbers(
     name: str, field: str, here: Any, there: Any, where: Callable[..., str]
 ) -> Differences:
-    """In each block of rows: the first difference that is too large, or else the one nearest to
-    that.
+    """In each block of rows: the first difference that is too large, or else the nearest to it.
 
     Both arrays have the same shape; where: turns indices into words for the place.
     """
