@@ -61,6 +61,7 @@ POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
     "frame-ancestors 'self'"
 )
+HEADERS = [("content-security-policy", POLICY)]
 
 
 @dataclass
@@ -209,12 +210,6 @@ def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     return steering_html(reach, path, now, before, likeliest, nearest)
 
 
-def example_photos() -> list[tuple[str, Path]]:
-    """Labels and files of some photos of the foolbox package, for users without a photo."""
-    rows, folder = pd.read_csv(PACKAGED)[::3][:EXAMPLES], data_root("packaged", "")
-    return list(zip(rows["label"], map(folder.joinpath, rows["path"]), strict=True))
-
-
 def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     """The page; its queue analyzes one photo at a time."""
     import gradio as gr
@@ -249,6 +244,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             names, value=names[0], label=label, elem_id=label.lower(), filterable=False
         )
 
+    packaged, folder = pd.read_csv(PACKAGED)[::3][:EXAMPLES], data_root("packaged", "")
     life = (HOUR // 6, HOUR)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=life
@@ -272,8 +268,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
                 gr.HTML(HINT.format("Or take one of these:"))
                 with gr.Row(elem_id="examples"):
                     examples = [
-                        (gr.Button(label, icon=path, size="sm", min_width=80), path)
-                        for label, path in example_photos()
+                        (gr.Button(label, icon=folder / path, size="sm", min_width=80), path)
+                        for label, path in zip(packaged["label"], packaged["path"], strict=True)
                     ]
             with gr.Column(scale=5, min_width=320):
                 scores = gr.HTML(HINT.format(EMPTY), elem_id="said")
@@ -288,7 +284,9 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         queued = private | {"concurrency_id": "photos", "concurrency_limit": 1}
         hidden = {"show_progress": "hidden"}
         for example, path in examples:
-            example.click(partial(str, path), outputs=photo, queue=False, **private | hidden)
+            example.click(
+                partial(str, folder / path), outputs=photo, queue=False, **private | hidden
+            )
         triggers = [photo.change, button.click, words.submit, model.input, space.input]
         inputs = [photo, model, space, words]
         outputs = [scores, movements, session, steering, toward, slider, way]
@@ -365,12 +363,10 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
         log.info(
             "the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1]
         )
-        options: dict[str, Any] = {"log_config": None, "log_level": "warning"}
-        options |= {
-            "timeout_graceful_shutdown": 2,
-            "headers": [("content-security-policy", POLICY)],
-        }
-        uvicorn.Server(uvicorn.Config(app, **options)).run([listening])
+        config = uvicorn.Config(
+            app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, headers=HEADERS
+        )
+        uvicorn.Server(config).run([listening])
 
 
 def _is_expected(record: logging.LogRecord) -> bool:

@@ -17,7 +17,6 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import OpenCLIPEntry
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Loaded, Setting
@@ -30,6 +29,7 @@ from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation as TranslatorParameters
 from singflow.translators.reference import Paired, find_shards
 from singflow.translators.released import MODELS as RELEASED
+from singflow.translators.released import space_id
 
 # The defaults of a study.
 EVIDENCE, SUMMARY = Evidence.model_validate({}), Summary.model_validate({})
@@ -146,10 +146,11 @@ def read_translator(path: Path, classifier: Classifier, space: Space) -> Loaded:
     translator = Translator.load(path)
     check_pair(path, translator, classifier, space)
     basis, r2 = _null_basis(classifier), read_tensors(path, [])[1].get("validation_r2")
-    null_dim, unknown = basis.shape[1], {"images": "reference's 0 images", "n_images": 0}
-    verdict, said = ("", "") if null_dim else (EMPTY, NO_NULL_SPACE)
-    facts = unknown | {"source": str(path), "verdict": verdict, "said": said}
-    setting = _setting(classifier, space, null_dim, None if r2 is None else float(r2), **facts)
+    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
+    facts = {"source": str(path), "images": "reference's 0 images", "n_images": 0}
+    facts |= {"verdict": verdict, "said": said}
+    r2 = None if r2 is None else float(r2)
+    setting = _setting(classifier, space, basis.shape[1], r2, **facts)
     of_classes = space.texts.of_classes(classifier.class_names)
     return Loaded(classifier, space.texts, setting, *of_classes, basis, translator)
 
@@ -167,9 +168,8 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
             f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
             f"needs {shape}: name its own"
         )
-    into, entry = made.get("space_id", made.get("space", space.name)), space.entry
-    tower = entry.id if isinstance(entry, OpenCLIPEntry) else entry.identity
-    if into not in (space.name, tower):
+    into = made.get("space_id", made.get("space", space.name))
+    if into not in (space.name, space_id(space.entry)):
         raise InputError(
             f"{path}: translates into {into}, not {space.name}: write --space with the name of its "
             "space"

@@ -16,7 +16,7 @@ from singflow.analyses.summary import verdict_sentence
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX, read_json, sha256_of
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import iterate_row_groups, read_models
+from singflow.artifacts.tables import read_models, read_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_yaml
@@ -84,15 +84,14 @@ def read_texts(
     results: Path, space: str, entry: SpaceEntry, device: "torch.device", class_names: list[str]
 ) -> tuple[Texts, list[str], np.ndarray]:
     """The study's texts in a space, and its P concepts with their embeddings (P, m)."""
-    inputs = Inputs(results, "", 1, space)
+    inputs = Inputs(results, "", 1, space, ("prompt",))
     for artifact in ("texts", "names", "manifest"):
         require_file(inputs.path(artifact))
     path, names = inputs.path("texts"), inputs.names
     kinds = [f"{kind[:-1]}_embeddings" for kind, texts in names.items() if texts]
     tensors, made = read_tensors(path, kinds)
-    columns = ["label", "prompt"]
-    rows = pd.concat(iterate_row_groups(inputs.path("manifest"), columns, columns))
-    prompts = dict(rows.astype(str).drop_duplicates("label").itertuples(index=False, name=None))
+    rows = inputs.manifest.drop_duplicates("label")
+    prompts = dict(zip(rows["label"], rows["prompt"], strict=True))
     if prompts.keys() != set(names["labels"]) or any(
         len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds
     ):
@@ -142,7 +141,7 @@ def read_stored(inputs: Inputs, classifier: Classifier, device: "torch.device") 
             f"{space} differ in width: run the study again"
         )
     columns = ["is_deg", "null_energy"]
-    known = pd.concat(iterate_row_groups(inputs.path("scores"), [], columns))
+    known = read_parquet(inputs.path("scores"), "scores", columns)
     return Loaded(
         classifier,
         texts,
