@@ -260,11 +260,14 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
     Path("two.jpg").rename("ONE.jpg")
     together = study.analyze("ONE.jpg", "one.png")
     assert [Path(entry["image"]).name for entry in together] == ["ONE.jpg", "one.png"]
-    said = capsys.readouterr().out
+    said = capsys.readouterr()
     (alone,) = study.analyze("one.png", output="alone")
     assert alone == together[1] and alone["predicted"] != together[0]["predicted"]
-    assert said.endswith(capsys.readouterr().out)
+    assert said.out.endswith(capsys.readouterr().out) and "2/2" in said.err
     assert Path("alone/one.png").read_bytes() == Path("out/one-2.png").read_bytes()
+    pixels = np.asarray(Image.open("alone/one.png").convert("L"))
+    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
+    assert min(pixels.shape) > 600 and not plt.get_fignums()
     study.analyze("ONE.jpg", "one.png", output="again")
     written = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     assert sorted(written) == ["ONE.json", "ONE.png", "one-2.json", "one-2.png"]
@@ -327,17 +330,6 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     assert record["gained"] == record["lost"] == [] and "the head has no null space" in said
     told = capsys.readouterr().out
     assert "steered toward 'concept 1': the null space offers no way there" in told and said in told
-
-
-def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
-    study.models({MODEL: 1}, **JUDGED | {"verdict": "known zero"})
-    (record,) = study.analyze("one.png")
-    first, second, *others = capsys.readouterr().out.splitlines()
-    assert first == record["setting"]["said"] == (
-        f"{MODEL}: known zero. The space is a function of this model's logits, "
-        "so its null space can hide nothing."
-    )  # fmt: skip
-    assert second.startswith(record["image"]) and "known zero" not in "".join(others)
 
 
 @pytest.mark.parametrize(
@@ -450,13 +442,6 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     plt.close(figure)
 
 
-def test_the_picture_has_white_edges_and_nothing_stays_open(study):
-    study.analyze("one.png", text=["concept 1"])
-    pixels = np.asarray(Image.open("out/one.png").convert("L"))
-    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
-    assert min(pixels.shape) > 600 and not plt.get_fignums()
-
-
 def said_of(*counts, **changes):
     return describe("photo.jpg", analysis_of("cat", *counts, **changes))
 
@@ -486,5 +471,7 @@ times its null component
     beyond = said_of(0, 0, judged=False, unlike="its null energy is high")
     words = "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high"
     assert words in beyond and "gained" not in beyond
+    zero = said_of(0, 0, setting=replace(SETTING, verdict="known zero", said="known zero."))
+    assert zero.startswith("known zero.\nphoto.jpg: cat") and zero.count("known zero") == 1
     unjudged = said_of(0, 0, setting=replace(SETTING, verdict="", said=""))
     assert "no verdict on the model: the images" in unjudged
