@@ -2,6 +2,7 @@
 subspaces: parts of the null space, random subspaces, and parts of the row space.
 """
 
+import numpy as np
 import pandas as pd
 
 from singflow import cli
@@ -10,6 +11,7 @@ from singflow.analyses.inputs import Inputs
 from singflow.analyses.null_removal import remove_null_components
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import read_parquet, write_parquet, write_row_groups
+from singflow.data.manifest import head_classes
 from singflow.errors import InputError
 
 
@@ -21,6 +23,8 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
     ids, null_dim = inputs.manifest["image_id"].to_numpy(), inputs.null_basis.shape[1]
+    class_names = inputs.head_facts.parsed("class_names", list | None)
+    class_index = np.asarray(head_classes(inputs.manifest, class_names))
     beside = read_parquet(flags.path("evidence_images"), "evidence_images").set_index("image_id")
     if not beside.index.equals(pd.Index(ids)):
         raise InputError(
@@ -63,7 +67,7 @@ def main(flags: Flags) -> None:
     beside[["control_is_deg", "control_as_deg", *matching]] = random.set_index("image_id")[
         ["is_deg", "as_deg", *matching]
     ].reindex(ids, fill_value=0.0)
-    scores = remove_null_components(inputs, beside)
+    scores = remove_null_components(inputs, class_index, beside)
     write_parquet(flags.path("scores"), scores)
     cli.log.info(
         "%d images: IS %.2f, floor %.2f; AS %+.2f, |AS| %.2f degrees; "

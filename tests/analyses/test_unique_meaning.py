@@ -62,13 +62,14 @@ def facts_of(block, texts=None, others=None):
     return measure(parts(block), texts_of() if texts is None else texts, others, *OPTIONS).facts
 
 
-def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
-    texts, logits = texts_of(30), np.random.default_rng(1).standard_normal((4, 30))
+@pytest.mark.parametrize("classes", [3, 10, 200])
+def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
+    texts, logits = texts_of(classes), np.random.default_rng(1).standard_normal((4, classes))
     spoken = own_words(logits, texts)
     np.testing.assert_allclose(np.linalg.norm(spoken, axis=2), 1.0)
-    for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, 30))):
+    for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, classes))):
         weights = scipy.special.softmax(logits / temperature, axis=1)
-        weights[weights < np.sort(weights)[:, [30 - top]]] = 0.0
+        weights[weights < np.sort(weights)[:, [max(classes - top, 0)]]] = 0.0
         wanted = weights @ texts
         wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
         np.testing.assert_allclose(spoken[place], wanted, atol=1e-12)
@@ -203,6 +204,57 @@ def test_planted_leaks_have_their_share_and_the_remainders_noise_in_blocks_of_an
         assert not targets[draw - 1, :, :, draw, share].any()
 
 
+def test_the_noise_of_a_planted_leak_has_the_effective_dimension_of_the_remainder():
+    block = planted(n=400)
+    narrow = replace(block, embeddings=block.embeddings * [4, 4, 4, 1, 1, 1, 1, 1])
+    words = Words.fit(parts(narrow), texts_of())
+    values = np.linalg.eigvalsh(np.cov(words.remainder(narrow).T))
+    effective = round(values.sum() ** 2 / (values**2).sum())
+    widths = [
+        Planted.draw(parts(narrow), words, Scale.of(parts(narrow)), 3, 0, most).directions.shape[2]
+        for most in (1, 2, 100)
+    ]
+    assert widths == [1, 2, effective] and 2 < effective < 8
+    silent = replace(block, embeddings=words.spoken(block.logits))
+    leaks = Planted.draw(parts(silent), words, Scale.of(parts(silent)), 3, 0)
+    assert leaks.directions.shape[2] == 1 and leaks.noise == 0.0
+
+
+def test_planted_leaks_are_listed_by_share_and_draw_and_are_as_large_as_their_share():
+    found = measure(parts(planted(n=400)), texts_of(), texts_of(seed=1), *OPTIONS)
+    table = found.planted
+    assert list(table) == ["share", "draw", "unique_r2", "unique_r2_low", "p"]
+    assert table["draw"].tolist() == [*range(10)] * len(SHARES) and table["draw"].dtype == np.int64
+    assert table["share"].tolist() == np.repeat(SHARES, 10).tolist()
+    assert table.index.tolist() == [*range(len(table))] and table.notna().all(axis=None)
+    assert (table["unique_r2_low"] < table["unique_r2"]).all() and table["p"].between(0, 1).all()
+    sizes = table.groupby("share")["unique_r2"].mean()
+    assert sizes.is_monotonic_increasing and abs(sizes[0.0]) < 0.002
+    assert 0.04 < sizes[0.1] < 0.1  # the rest of the leak is told by a, or not decoded
+    assert found.facts["n"] == 400 and found.facts["detectable"] == detectable(table)
+
+
+def test_only_the_targets_that_are_asked_for_get_an_interval():
+    block = planted(n=120)
+    words = Words.fit(parts(block), texts_of())
+    targets = Planted.draw(parts(block), words, Scale.of(parts(block)), 1, 0).targets
+    readouts, spread = Kernels(parts(block), targets), FoldVariance(parts(block))
+    asked = np.arange(len(SHARES)) != 1
+    arguments = readouts, targets.variance, spread, LAMBDAS, 0.95
+    every, some = unique_r2(*arguments)[0], unique_r2(*arguments, asked)[0]
+    assert some[1].low is None and some[1].without == []
+    assert some[1].unique_r2 == pytest.approx(every[1].unique_r2)
+    for place in np.flatnonzero(asked):
+        assert some[place].low == pytest.approx(every[place].low)
+
+
+@pytest.mark.parametrize(("n", "form"), [(300, Kernels), (3200, Sums)])
+def test_few_images_are_read_out_by_kernels_and_many_by_sums(n, form):
+    block = planted(n=n, r=4, k=3, texts=texts_of(m=3))
+    found = measure(parts(block, 800), texts_of(m=3), None, Evidence(draws=2), [0.1, 1.0], 0.95, 0)
+    assert isinstance(found.readouts, form) and found.facts["p"] > 0.01
+
+
 def test_the_smallest_leak_is_that_from_which_on_nine_of_ten_are_found():
     table = pd.DataFrame({"share": np.repeat([0.0, 0.01, 0.03, 0.1], 10), "unique_r2_low": 0.01})
     assert detectable(table) == 0.01
@@ -221,6 +273,8 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         found = measure(parts(none), texts_of(), None, *OPTIONS)
         assert found.facts["unique_r2"] is found.facts["lambdas"] is None
         assert not len(found.planted) and found.readouts is None
+    unnamed = measure(parts(block), None, None, *OPTIONS).facts
+    assert unnamed["r2_words"] is None and unnamed["unique_r2"] is not None
 
 
 def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
@@ -231,7 +285,9 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
         found = jackknife(values.mean(), without, 0.95)
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
-    assert jackknife(1.0, [1.0, 1.0], 0.95).low is None
+    alone = jackknife(1.0, [1.0, 1.0], 0.95)
+    assert alone.low is None and alone.p(0.005) == 1.0
+    assert jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
     assert jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
     assert jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
 

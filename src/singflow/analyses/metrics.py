@@ -253,7 +253,7 @@ def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal
     translator : Affine
         T (m, d) and c (m,).
     removed : Affine
-        The translator's share of a subspace, as `share` gives it.
+        The translator's share of a subspace, as subspace_translator() gives it.
 
     Returns
     -------

@@ -6,20 +6,19 @@ import pandas as pd
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal, contrast_deg
-from singflow.data.manifest import head_classes
 
 ROWS = 4096  # features scored at once
 
 
-def remove_null_components(inputs: Inputs, beside: pd.DataFrame) -> pd.DataFrame:
+def remove_null_components(
+    inputs: Inputs, class_index: np.ndarray, beside: pd.DataFrame
+) -> pd.DataFrame:
     """One row per image: the scores of null removal, with those in `beside`, in degrees.
 
-    beside: by image_id, the scores of controls (control_*, matched_*), the conditional scores and
-    the floor of IS.
+    class_index: (n,), the position of each image's class in the head, or -1. beside: by image_id,
+    the scores of controls (control_*, matched_*), the conditional scores and the floor of IS.
     """
     head, basis, translators = inputs.head, inputs.null_basis, inputs.translators
-    class_names = inputs.head_facts.parsed("class_names", list | None)
-    class_index = np.asarray(head_classes(inputs.manifest, class_names))
     blocks = []
     for image_id, features in inputs.features(size=ROWS):
         label, others = inputs.label_of[image_id], beside.loc[image_id]
