@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import MODELS, PER_MODEL, PICTURED, SPACE, jobs, measure, multiply, path, project
+from memory import MODELS, PER_MODEL, PICTURED, SPACE, STEPS, jobs, measure, multiply, path, project
 from PIL import Image
 from pydantic import Field
 
@@ -68,13 +68,7 @@ class Flags(cli.Command):
         ge=0,
         description="tars that the images are in, of the form of a folder tree (0: a folder)",
     )
-    steps: list[str] = Field(
-        [],
-        description=(
-            "steps that are measured (default: all); what they read must be made by steps "
-            "before them"
-        ),
-    )
+    steps: list[str] = STEPS
     folder: Path = Field(Path(tempfile.gettempdir()), description="folder for the temporary one")
     write: Path | None = Field(
         None, description="file for the table of costs, scaled to what was measured"

@@ -76,6 +76,11 @@ PER_MODEL = [
     *("concepts", "steering", "probes"),
 ]
 PICTURED = ["neighbours", "pictures", "head"]
+STEPS: list[str] = Field(
+    [],
+    description="steps that are measured (default: all); what they read must be made by steps "
+    "before them",
+)
 
 
 class Flags(cli.Command):
@@ -96,13 +101,7 @@ class Flags(cli.Command):
         gt=0,
         description="memory that a step may need besides the model, in units of 10^9 bytes",
     )
-    steps: list[str] = Field(
-        [],
-        description=(
-            "steps that are measured (default: all); what they read must be made by steps "
-            "before them"
-        ),
-    )
+    steps: list[str] = STEPS
     folder: Path | None = Field(
         None, description="empty folder to work in and keep (default: a temporary one)"
     )

@@ -16,7 +16,7 @@ from singflow.analyses.readout import OFFSET, TEMPERATURES, Block, read_out
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_table
 from singflow.figures import plot_head_extensions
-from tests.results import Results, written_by
+from tests.results import BASIS, Results, written_by
 
 
 def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, noise=0.3, copies=0):
@@ -181,16 +181,9 @@ def test_the_fewest_directions_give_90_percent_of_what_all_add(d, fewest):
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, D)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
-    facts = {
-        "n_evidence": 20,
-        "rank_rule": "exact",
-        "validation_r2": 0.1,
-        "translator": "weak",
-        "seed": 3,
-        "marks": "weak translator",
-    }
+    facts = {name: value for name, value in BASIS.items() if name not in table}
     ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
-    return table.assign(known_zero=False, **ends, **facts)
+    return table.assign(known_zero=False, n_evidence=20, **ends, **facts)
 
 
 def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added():

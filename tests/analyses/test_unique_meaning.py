@@ -24,6 +24,7 @@ from singflow.analyses.evidence import (
     unique_r2,
 )
 from singflow.analyses.readout import Block, Features, Kernels, Scale, Sums
+from tests.analyses.test_readout import parts
 
 LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]
 OPTIONS = Evidence(draws=10), LAMBDAS, 0.95, 0
@@ -48,14 +49,6 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
     z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
     return Block(a, b, logits, z, np.arange(n) % 5)
-
-
-def parts(block, size=70):
-    names = ("principal", "null", "logits", "embeddings", "fold")
-    return lambda: (
-        Block(*(getattr(block, name)[at : at + size] for name in names))
-        for at in range(0, len(block.fold), size)
-    )
 
 
 def facts_of(block, texts=None, others=None):

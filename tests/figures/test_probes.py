@@ -3,6 +3,7 @@ import pytest
 
 from singflow.figures import plot_probes
 from tests.figures.drawn import assert_apart, assert_written_alike, models_table, said
+from tests.results import BASIS
 
 NAMES = [f"timm/a_classifier_with_a_long_name_{number}" for number in range(16)]
 SAID = {"classifier": "logistic", "n_labels_left_out": 0, "n_test_in_sample": 0}
@@ -23,9 +24,8 @@ def reports(models=16, chance=0.1):
 
 
 def drawn(probes):
-    basis = {"rank_rule": "exact", "null_dim": 3, "validation_r2": 0.1, "translator": "weak"}
-    models = models_table(dict.fromkeys(m for of in probes.values() for m in of), probes, seed=0)
-    models = models.assign(marks="weak translator", **basis)
+    names = dict.fromkeys(model for of in probes.values() for model in of)
+    models = models_table(names, probes).assign(**BASIS)
     table = plot_probes.tabulate(probes, models, 0.9)
     return table, plot_probes.draw(table, models, 0.9)
 

@@ -276,14 +276,10 @@ def train(
                 tell(loss, run.history)
                 if time.monotonic() - logged >= 10:
                     logged = time.monotonic()
+                    cosine, mse = record["validation_cosine"], record["validation_mse"]
                     log.info(
-                        "%s, loss %s: epoch %d of at most %d: held-out cosine %.4f, MSE %.3g",
-                        kind,
-                        loss,
-                        record["epoch"],
-                        settings.epochs,
-                        record["validation_cosine"],
-                        record["validation_mse"],
+                        f"{kind}, loss {loss}: epoch {record['epoch']} of at most "
+                        f"{settings.epochs}: held-out cosine {cosine:.4f}, MSE {mse:.3g}"
                     )
             record = run.history[run.best_epoch - 1]
             finished[loss] = {
