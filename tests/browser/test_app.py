@@ -279,15 +279,11 @@ def test_ten_at_once_are_answered_each_with_its_own_photo(visit, photos):
     assert len(set(seen)) > 8 and "It sees: buckeye" in seen[3]
 
 
-def ask(server, path="", **headers):
-    return httpx.get(f"{server}{path}", headers=headers, timeout=PATIENCE)
-
-
-def test_files_of_the_machine_other_names_and_other_hosts_are_refused(server):
+def test_files_of_the_machine_and_other_hosts_are_refused(server):
     for file in ("config/models.yaml", f"{ROOT}/params.yaml", "/etc/hostname"):
-        assert ask(server, f"gradio_api/file={file}").status_code in (403, 404)
-    assert ask(server, host="elsewhere.example.org").status_code == 400
-    policy = ask(server).headers["content-security-policy"]
+        answer = httpx.get(f"{server}gradio_api/file={file}", timeout=PATIENCE)
+        assert answer.status_code in (403, 404)
+    policy = httpx.get(server, timeout=PATIENCE).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ") and "http" not in policy
 
 
@@ -303,12 +299,11 @@ def test_only_this_machine_is_listened_to(server):
     assert listening == {"127.0.0.1"}
 
 
-def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(  # noqa: E501
+def test_beyond_this_machine_it_says_that_there_is_no_password_and_ends_at_once(
     context, photos, cache, tmp_path
 ):
     """While a page is open and a photo is looked at."""
     with serving(tmp_path, cache, "--host", "0.0.0.0") as address:  # noqa: S104
-        assert ask(address, host="elsewhere.example.org").status_code == 200
         page = context.new_page()
         page.goto(address.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
         page.wait_for_selector("#look", timeout=WAIT)
