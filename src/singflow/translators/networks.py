@@ -331,8 +331,8 @@ class _Run:
     ) -> None:
         torch.manual_seed(_seed(seed, 0))
         self.loss, self.settings, self.seed = loss, settings, seed
-        sizes = (len(moments.buffers[f"{name}_mean"]) for name in ("feature", "embedding"))
-        network = Network(kind, *sizes, settings.width, settings.dropout)
+        inputs, outputs = (len(moments.buffers[f"{x}_mean"]) for x in ("feature", "embedding"))
+        network = Network(kind, inputs, outputs, settings.width, settings.dropout)
         for name, array in moments.buffers.items():
             network.get_buffer(name).copy_(torch.from_numpy(array))
         self.network = network.to(device)
