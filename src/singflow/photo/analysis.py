@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,9 @@ from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.tables import ZERO
 from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
+from singflow.photo.texts import Texts
 from singflow.photo.towers import Classifier, Prediction
 from singflow.translators.ridge import Affine
-
-if TYPE_CHECKING:
-    from singflow.photo.texts import Texts
 
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
@@ -66,7 +64,7 @@ class Loaded:
     """
 
     classifier: Classifier
-    texts: "Texts"
+    texts: Texts
     setting: Setting
     class_texts: list[str]
     class_embeddings: np.ndarray
@@ -251,7 +249,11 @@ def analyze_feature(
         return np.stack([before, after, before - after]), chance
 
     def place(name: str, score: float) -> float | None:
-        return percentile(loaded.known[name], score) if loaded.known and has_null else None
+        """Percentage of known images with a score below; equal scores count half."""
+        if not loaded.known or not has_null:
+            return None
+        known = loaded.known[name]
+        return 50.0 * float(np.mean(known < score) + np.mean(known <= score))
 
     scores, chance = scored(loaded.class_embeddings)
     contrast, mean = _contrast(scores[2][None])[0], scores[2].mean()
@@ -288,11 +290,6 @@ def analyze_feature(
         note=IN_SAMPLE if sha256 in loaded.training else "",
         setting=setting,
     )
-
-
-def percentile(scores: np.ndarray, score: float) -> float:
-    """Percentage of scores below a score; equal scores count half."""
-    return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
 
 
 def angles_to_texts(removal: Removal, texts: np.ndarray) -> np.ndarray:

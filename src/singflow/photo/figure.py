@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image, ImageOps
 
-from singflow.figures.style import COLOURS, STYLE
+from singflow.figures.style import COLOURS, grid_lines, key, say, styled
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
 NEARER, FARTHER = COLOURS[2], COLOURS[5]
+ABSENT = {"va": "center", "color": "0.4"}
 SHOWN = {  # a text of the list that is ranked by a score, and the unit of the score
     "as_contrast_deg": ("class", "AS less its mean over classes (degrees)"),
     "as_deg": ("concept", "AS (degrees)"),
@@ -31,6 +31,7 @@ LINE, AXIS, TITLE = 0.17, 0.5, 0.3
 WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 
 
+@styled
 def draw_image(
     photo: Image.Image, name: str, analysis: Analysis, near: Sequence[Image.Image | None] = ()
 ) -> Figure:
@@ -42,66 +43,63 @@ def draw_image(
     texts = [analysis.predicted, *analysis.texts]
     panels = [(*SHOWN[score], score, sides) for _, score, *sides in analysis.beyond_chance]
     nearest = analysis.nearest if near else []
-    with plt.rc_context(STYLE):
-        left = MARGIN + PHOTO + GAP
-        title, words = _words(name, analysis, WIDTH - MARGIN - left)
-        first, *others = (text.text for text in texts)
-        names, lines = _broken([f"class: {first}", *others])
-        broken = [[_broken([text.text for text in side]) for side in sides] for *_, sides in panels]
-        most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
-        title_height = 1.3 * LINE * (title.count("\n") + 1)
-        words_height = title_height + LINE * (words.count("\n") + 1) + GAP
-        plot_height = 1.5 * LINE * (lines.sum() + 0.4)
-        bars_heights = [1.3 * LINE * (rows + 0.4) for rows in most]
-        photo_height = PHOTO * min(1.0, photo.height / photo.width)
-        font = FontProperties(size=NAMES_PT)
-        paths = [_lines(neighbour.path, TILE, font) for neighbour in nearest]
-        near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
-        top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
-        height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
-        figure = plt.figure(figsize=(WIDTH, height))
+    left = MARGIN + PHOTO + GAP
+    title, words = _words(name, analysis, WIDTH - MARGIN - left)
+    first, *others = (text.text for text in texts)
+    names, lines = _broken([f"class: {first}", *others])
+    broken = [[_broken([text.text for text in side]) for side in sides] for *_, sides in panels]
+    most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
+    title_height = 1.3 * LINE * (title.count("\n") + 1)
+    words_height = title_height + LINE * (words.count("\n") + 1) + GAP
+    plot_height = 1.5 * LINE * (lines.sum() + 0.4)
+    bars_heights = [1.3 * LINE * (rows + 0.4) for rows in most]
+    photo_height = PHOTO * min(1.0, photo.height / photo.width)
+    font = FontProperties(size=NAMES_PT)
+    paths = [_lines(neighbour.path, TILE, font) for neighbour in nearest]
+    near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
+    top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
+    height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
+    figure = plt.figure(figsize=(WIDTH, height))
 
-        def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
-            """Axes with their upper left corner x, y inches from the figure's upper left corner."""
-            return figure.add_axes(
-                (x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height)
-            )
+    def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
+        """Axes with their upper left corner x, y inches from the figure's upper left corner."""
+        return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
 
-        def text_at(y: float, text: str, **font: Any) -> None:
-            place = left / WIDTH, 1 - y / height
-            figure.text(*place, text, va="top", linespacing=1.3, **font)
+    def text_at(y: float, text: str, **font: Any) -> None:
+        place = left / WIDTH, 1 - y / height
+        figure.text(*place, text, va="top", linespacing=1.3, **font)
 
-        axes = axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP)
-        small = photo.copy()
-        small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-        axes.imshow(small)
-        axes.set_anchor("N")
-        axes.set_axis_off()
-        below = MARGIN + photo_height + GAP + TITLE
-        for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
-            axes = axes_at(MARGIN + place * (PHOTO - TILE), below, TILE, TILE)
-            when = ("before", "after")[place]
-            axes.set_title(f"nearest {when} ({found.angle_deg:.1f}°)", fontsize=NAMES_PT)
-            _near(axes, picture, path)
-        text_at(MARGIN, title, fontsize=TITLE_PT, fontweight="bold")
-        text_at(MARGIN + title_height, words, fontsize=WORDS_PT)
-        width = WIDTH - MARGIN - left - NAMES
-        axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, width, plot_height)
-        _dumbbell(axes, texts, names, lines)
-        half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
-        for (kind, unit, score, sides), labels_of, deep, rows_shown in zip(
-            panels, broken, bars_heights, most, strict=True
-        ):
-            longest = max(abs(getattr(text, score)) for side in sides for text in side)
-            for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
-                axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
-                change = ("gained: nearer", "lost: farther")[place]
-                axes.set_title(f"{kind} {change} after null removal")
-                _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
-                axes.set_xlabel(unit if side else "")
-                axes.set_ylim(rows_shown + 0.2, -0.2)
-            below += deep + AXIS + TITLE
-        return figure
+    axes = axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP)
+    small = photo.copy()
+    small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
+    axes.imshow(small)
+    axes.set_anchor("N")
+    axes.set_axis_off()
+    below = MARGIN + photo_height + GAP + TITLE
+    for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
+        axes = axes_at(MARGIN + place * (PHOTO - TILE), below, TILE, TILE)
+        when = ("before", "after")[place]
+        axes.set_title(f"nearest {when} ({found.angle_deg:.1f}°)", fontsize=NAMES_PT)
+        _near(axes, picture, path)
+    text_at(MARGIN, title, fontsize=TITLE_PT, fontweight="bold")
+    text_at(MARGIN + title_height, words, fontsize=WORDS_PT)
+    width = WIDTH - MARGIN - left - NAMES
+    axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, width, plot_height)
+    _dumbbell(axes, texts, names, lines)
+    half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
+    for (kind, unit, score, sides), labels_of, deep, rows_shown in zip(
+        panels, broken, bars_heights, most, strict=True
+    ):
+        longest = max(abs(getattr(text, score)) for side in sides for text in side)
+        for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
+            axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
+            change = ("gained: nearer", "lost: farther")[place]
+            axes.set_title(f"{kind} {change} after null removal")
+            _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
+            axes.set_xlabel(unit if side else "")
+            axes.set_ylim(rows_shown + 0.2, -0.2)
+        below += deep + AXIS + TITLE
+    return figure
 
 
 def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
@@ -147,7 +145,7 @@ def _lines(text: str, width: float, font: FontProperties) -> list[str]:
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     """Draw a photo of the study above its path."""
     if photo is None:
-        _placeholder(axes, "not here")
+        say(axes, "not here", **ABSENT)
     else:
         axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
     axes.set(xticks=[], yticks=[])
@@ -155,17 +153,12 @@ def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
 
-def _placeholder(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="0.4")
-
-
 def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
     """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
     places = np.cumsum(lines) - lines / 2
     axes.set_yticks(places, names, fontsize=8)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.92", lw=0.6)
-    axes.set_axisbelow(True)
+    grid_lines(axes, "x")
     return places
 
 
@@ -185,8 +178,8 @@ def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.nda
         _note(axes, f"AS {text.as_deg:+.2f}", (end, place), 8, 8)
     axes.set_xlabel("angle of image and text (degrees)")
     marks = [
-        Line2D([], [], ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5, label="before"),
-        Line2D([], [], ls="", marker="o", color=AFTER, ms=5, label="after null removal"),
+        key("before", ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5),
+        key("after null removal", ls="", marker="o", color=AFTER, ms=5),
     ]
     where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     axes.legend(handles=marks, ncols=2, fontsize=8, **where)
@@ -206,7 +199,7 @@ def _bars(
     colour: str,
 ) -> None:
     if not texts:
-        _placeholder(axes, "none")
+        say(axes, "none", **ABSENT)
         axes.set(xticks=[], yticks=[])
         return
     places = _rows(axes, names, lines)

@@ -25,7 +25,6 @@ from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums
 from singflow.translators.reference import Paired, fingerprint
-from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 # A head, the model's own words, and the results of the test (empty if a study has them).
@@ -73,11 +72,6 @@ class Fits:
     rank: int
     r2: float
     facts: dict[str, Any]
-
-    @property
-    def translator(self) -> Affine:
-        """The translator that was fitted on all images."""
-        return Affine(self.weight, self.bias)
 
     def chance_removal(self, features: np.ndarray) -> Removal:
         """Null removal of one feature (1, d) by the translators of chance: one row per draw."""

@@ -30,6 +30,7 @@ from singflow.translators.parameters import Translation as TranslatorParameters
 from singflow.translators.reference import Paired, find_shards
 from singflow.translators.released import MODELS as RELEASED
 from singflow.translators.released import space_id
+from singflow.translators.ridge import Affine
 
 # The defaults of a study.
 EVIDENCE, SUMMARY = Evidence.model_validate({}), Summary.model_validate({})
@@ -79,7 +80,9 @@ def read_reference(
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
 
         def parts() -> Parts:
-            head = SplitHead.split(classifier.head, _null_basis(classifier))
+            head = SplitHead.split(
+                {"weight": classifier.weight, "bias": classifier.bias}, _null_basis(classifier)
+            )
             found = measure(
                 partial(whole_images, images, head),
                 *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
@@ -124,7 +127,7 @@ def read_reference(
         class_texts,
         class_embeddings,
         fits.null_basis,
-        fits.translator,
+        Affine(fits.weight, fits.bias),
         known={"is_deg": fits.is_deg, "null_energy": fits.null_energy},
         fits=fits,
         photos=Photos(manifest, embeddings, shards, None),

@@ -54,21 +54,18 @@ def require_file(path: Path) -> Path:
 
 def registry_entry(results: Path, kind: str, name: str) -> Path:
     """The file of the resolved entry of a model or space; `kind` is `model` or `space`."""
-    pattern = CATALOG[f"{kind}_entry"]
-    folder = pattern.at(results, **{kind: ""}).parent
-    known = sorted(
-        path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json")
-    )
+    entries = CATALOG[f"{kind}_entry"]
+    known = sorted(names[kind] for _, names in entries.among(results))
     if not known:
         raise InputError(
-            f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder "
-            "with --results"
+            f"{entries.at(results, **{kind: ''}).parent}: holds no {kind}: run the study with "
+            "`singflow run`, or name its folder with --results"
         )
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"--{kind} {name!r}: the study in {results} has {', '.join(known)}{guess}")
-    return pattern.at(results, **{kind: name})
+    return entries.at(results, **{kind: name})
 
 
 def read_photos(results: Path, space: str) -> Photos:
@@ -206,7 +203,7 @@ def read_study(
     for artifact in NEEDED:
         require_file(inputs.path(artifact))
     names, photos = class_names(inputs, classes), read_photos(results, space)
-    classifier = load_entry(entry.model_copy(update={"class_names": names}), model, CLASSES, device)
+    classifier = load_entry(entry, model, names, device)
     if classifier.weights_sha256 != inputs.head_facts["weights_sha256"]:
         raise InputError(
             f"{inputs.path('head')}: was made with other weights than the model has now: restore "

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from singflow.artifacts.tensors import Tensors
     from singflow.towers import classifiers, spaces
 
     Photo = str | Path | bytes | Image.Image
@@ -129,12 +128,7 @@ class Classifier:
         entry = with_classes_and_hashes(
             resolve_models(models, [name])[name], Path(models), name, Path(classes)
         )
-        return load_entry(entry, name, Path(classes), device)
-
-    @property
-    def head(self) -> Tensors:
-        """weight (C, d) and bias (C,)."""
-        return {"weight": self.weight, "bias": self.bias}
+        return load_entry(entry, name, entry.class_names or read_class_list(Path(classes)), device)
 
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The inputs of the head, with the model's own evaluation transform.
@@ -175,18 +169,17 @@ class Classifier:
         return found
 
 
-def load_entry(entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Classifier:
-    """Load the classifier of a resolved entry; `classes` is for a head whose entry names none."""
+def load_entry(entry: ModelEntry, name: str, classes: list[str], device: str) -> Classifier:
+    """Load the classifier of a resolved entry, whose head has classes of these names."""
     import torch
 
     from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
 
     tower, on = load_classifier(entry), pick(device)
     head = (tower.weight.numpy(), tower.bias.numpy())
-    names = entry.class_names or read_class_list(classes)
     made = weights_sha256(tower.model), stored_precision(tower.weight)
     placed = tower.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(name, entry, *head, names, *made, placed, on)
+    return Classifier(name, entry, *head, classes, *made, placed, on)
 
 
 @dataclass
