@@ -9,7 +9,7 @@
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
-#             the schema of params.yaml, and params.yaml itself
+#             and the schema of params.yaml
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
