@@ -32,25 +32,20 @@ class Subject:
 
 @dataclass(frozen=True)
 class Picture:
-    """An embedding (m,) to be drawn, and how far it is from the original embedding.
-
-    figure: the figure that shows it. kind: of the translator. change: what was done to the feature.
-    text: what the feature was steered toward. target_is_deg: wanted IS, NaN unless steered.
-    embedding: None where no step reaches the wanted IS.
-    """
+    """An embedding (m,) to be drawn, and how far it is from the original embedding."""
 
     figure: str
     image_id: int
     label: str
-    kind: str
-    change: str
-    text: str = ""
-    target_is_deg: float = np.nan
+    kind: str  # of the translator
+    change: str  # of the feature
+    text: str = ""  # that the feature was steered toward
+    target_is_deg: float = np.nan  # wanted IS, if steered
     is_deg: float = np.nan
     as_label_deg: float = np.nan
     as_text_deg: float = np.nan
     logit_change: float = np.nan
-    embedding: np.ndarray | None = None
+    embedding: np.ndarray | None = None  # None where no step reaches the wanted IS
 
 
 @dataclass(frozen=True)

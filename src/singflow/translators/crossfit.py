@@ -24,18 +24,12 @@ WHOLE = -1
 
 @dataclass(frozen=True)
 class Split:
-    """Groups of images whose rows are summed, and the fits that are made from the groups.
+    """Groups of images whose rows are summed, and the fits that are made from the groups."""
 
-    groups: (n,) int32, the group of each image; WHOLE for an image in no group. fits: for each fit,
-    the groups that it is fitted on and the group that validates it. whole: the groups of all
-    training images. crossed: True if fit k translates the images of group k, which it was not
-    fitted on; False if one translator serves all images.
-    """
-
-    groups: np.ndarray
-    fits: list[tuple[list[int], int]]
-    whole: list[int]
-    crossed: bool
+    groups: np.ndarray  # (n,) int32: the group of each image; WHOLE for an image in no group
+    fits: list[tuple[list[int], int]]  # the groups that it is fitted on, and the one that validates
+    whole: list[int]  # the groups of all training images
+    crossed: bool  # fit k translates the images of group k; False: one translator serves all
 
     @property
     def map_index(self) -> np.ndarray:
@@ -140,17 +134,12 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class Validation:
-    """Squared errors on view 0 of images that a fit was not fitted on, for all fits.
-
-    lambdas: the penalties tried. errors: (fits, lambdas), sums of squared errors. baseline:
-    (fits,), the squared error when the mean embedding of the fitted rows is predicted for every
-    image. n: (fits,), number of images.
-    """
+    """Squared errors on view 0 of images that a fit was not fitted on, for all fits."""
 
     lambdas: list[float]
-    errors: np.ndarray
-    baseline: np.ndarray
-    n: np.ndarray
+    errors: np.ndarray  # (fits, lambdas), sums over images
+    baseline: np.ndarray  # (fits,), where the mean embedding of the fitted rows is predicted
+    n: np.ndarray  # (fits,), number of images
 
     @property
     def best(self) -> int:
@@ -237,13 +226,12 @@ def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
 class CrossFitted:
     """Affine maps, and for each image the map that was not fitted on it.
 
-    maps: the maps of the folds, then the map of all training images. map_index: (n,), the position
-    in maps for each image; WHOLE is the last one. fold: (n,), the same as map_index, but in sample,
-    as in the paper, the manifest's fold for each image that its map was fitted on.
+    fold: (n,), the same as map_index, but in sample, as in the paper, the manifest's fold for each
+    image that its map was fitted on.
     """
 
-    maps: tuple[Affine, ...]
-    map_index: np.ndarray
+    maps: tuple[Affine, ...]  # of the folds, then that of all training images
+    map_index: np.ndarray  # (n,), the position in maps for each image; WHOLE is the last one
     fold: np.ndarray
 
     @property

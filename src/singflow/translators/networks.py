@@ -131,14 +131,11 @@ def load_network(path: Path) -> Network:
 
 
 class Moments(NamedTuple):
-    """Statistics of the n training rows, in float64: the buffers of Network, 1 for a scale of 0.
-
-    sha256: hash of all rows and of the split.
-    """
+    """Statistics of the n training rows, in float64."""
 
     n: int
-    buffers: Tensors
-    sha256: str
+    buffers: Tensors  # of Network; the scale of a constant column is 1
+    sha256: str  # of all rows and of the split
 
 
 class _Spread:

@@ -34,16 +34,13 @@ TOWER = {
 
 @dataclass(frozen=True)
 class Paired:
-    """Images with the features of a model and the embeddings of a space, in folders of shards.
-
-    reference: whether the images are those of a reference, none of which the study scores.
-    """
+    """Images with the features of a model and the embeddings of a space, in folders of shards."""
 
     manifest: pd.DataFrame
     features: Path
     embeddings: Path
     shards: int
-    reference: bool = False
+    reference: bool = False  # whether the images are those of a reference; the study scores none
 
     def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
         """Shards of features, and the embeddings of the same rows; see iterate_pairs()."""

@@ -84,15 +84,11 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Release:
-    """A released linear translator, and what it was fitted for; hashes of weights if known.
+    """A released linear translator, and what it was fitted for; hashes of weights if known."""
 
-    model: name of the classifier in the release. model_id: the classifier as <source>/<id>; None if
-    the file does not name it. space_id: as space_id() gives it.
-    """
-
-    model: str
-    model_id: str | None
-    space_id: str
+    model: str  # its name in the release
+    model_id: str | None  # <source>/<id>; None if the file does not name it
+    space_id: str  # as space_id() gives it
     translator: Affine
     weights_sha256: str | None = None
     space_sha256: str | None = None
