@@ -176,6 +176,46 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     np.testing.assert_allclose(errors[:, 0], np.array(by_fold)[:, chosen[0]], rtol=1e-9)
 
 
+@pytest.mark.parametrize("n", [6, 7])
+def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_penalty(
+    n, monkeypatch
+):
+    """Curves with one minimum at each penalty, and one with a lower minimum seen only from afar."""
+    curves = [np.abs(np.arange(n) - least) + 1.0 for least in range(n)]
+    curves.append(np.where(np.arange(n) == 4, 0.5, np.abs(np.arange(n) - 1.0) + 1.0))
+    curves = np.transpose(curves)
+    sums = Sums(parts(planted()), embeddings(planted()), Features.draw(parts(planted()), 0, 8))
+    sums._groups, asked = np.eye(n + 1), np.zeros((5, n, n + 1), int)
+
+    def errors(_, left_out, lambdas, wanted):
+        (fold,), places = left_out, [round(np.log10(penalty)) for penalty in lambdas]
+        asked[fold, places] += wanted
+        worse = 0.0 if fold < LOOKED else 100.0 * np.arange(n)[places, None]
+        return np.where(wanted, curves[places] + worse, np.nan)[None]
+
+    monkeypatch.setattr(sums, "errors", errors)
+    lambdas = [10.0**place for place in reversed(range(n))]
+    chosen, found = sums.select(PLAIN, lambdas)
+    least = [*range(n), 4]
+    assert (n - 1 - chosen).tolist() == least and asked.max() == 1
+    wanted = curves[least, range(n + 1)]
+    np.testing.assert_array_equal(found[:LOOKED], [wanted] * LOOKED)
+    np.testing.assert_array_equal(found[LOOKED:], [wanted + 100.0 * np.array(least)] * 3)
+    assert asked[:LOOKED].sum() < LOOKED * n * (n + 1) and asked[LOOKED:].sum() == 3 * (n + 1)
+
+
+def test_both_forms_plant_the_same_noise_in_the_same_image():
+    block = planted(n=200, leak=0.0)
+    noise = np.random.default_rng(0).standard_normal((200, 3))
+    loud = Targets(
+        lambda part, start: noise[start : start + len(part.fold)], np.ones((3, 1)), np.ones(1)
+    )
+    kernels = Kernels(parts(block), loud)
+    sums = Sums(parts(block), loud, Features.draw(parts(block), 0, 64))
+    found, wanted = (form.errors(PLAIN, (0, 1), [1e6])[:, 0, 0] for form in (sums, kernels))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
 @pytest.mark.parametrize("form", ["kernels", "sums"])
 def test_what_is_not_wanted_and_targets_that_are_left_out_change_nothing(form):
     block = planted()
