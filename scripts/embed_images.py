@@ -25,14 +25,9 @@ def main(flags: Flags) -> None:
         tower.embed = text_cache(entry, tower.text, pick_tower_device(flags.device), batch_size=1)
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")
-    metadata = provenance(
-        ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]],
-        study=flags.study,
-        space=flags.space,
-        tower=entry.identity,
-        **hashes,
-        **facts,
-    )
+    libraries = ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]]
+    named = {"study": flags.study, "space": flags.space, "tower": entry.identity}
+    metadata = provenance(libraries, **named, **hashes, **facts)
     write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
 
 

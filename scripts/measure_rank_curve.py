@@ -13,13 +13,9 @@ class Flags(RankCurve, cli.PairStep):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
+    head, dtype = inputs.head, inputs.head_facts["weight_dtype"]
     curve = CurveStatistics(
-        inputs.head["weight"],
-        inputs.head["bias"],
-        inputs.translators,
-        flags.kept,
-        flags.energy,
-        inputs.head_facts["weight_dtype"],
+        head["weight"], head["bias"], inputs.translators, flags.kept, flags.energy, dtype
     )
     for image_id, features in inputs.features():
         curve.update(image_id, features, inputs.label_texts[inputs.label_of[image_id]])

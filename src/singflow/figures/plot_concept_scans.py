@@ -27,19 +27,11 @@ COLUMNS = 4
 CUE = ["space", "model", "label", "concept"]  # what names a candidate for a spurious cue
 WHISKERS: Look = {"fmt": "none", "ecolor": "0.55", "elinewidth": 0.8}
 CANDIDATE: Look = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 75, "lw": 1}
-LEGEND: dict[str, Look] = {
-    "mean angle; whisker: standard deviation over images": {
-        "marker": "o",
-        "mfc": "0.8",
-        "mec": "0.2",
-        "ms": 4.5,
-    },
-    "candidate for a spurious cue: near, yet hardly moved": {
-        "marker": "D",
-        "mfc": "none",
-        "mec": "black",
-        "ms": 8,
-    },
+DOT: Look = {"marker": "o", "mfc": "0.8", "mec": "0.2", "ms": 4.5}
+DIAMOND: Look = {"marker": "D", "mfc": "none", "mec": "black", "ms": 8}
+LEGEND = {
+    "mean angle; whisker: standard deviation over images": DOT,
+    "candidate for a spurious cue: near, yet hardly moved": DIAMOND,
 }
 
 
