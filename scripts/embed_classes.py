@@ -32,13 +32,8 @@ def main(flags: Flags) -> None:
         weights = embed.facts["weights_sha256"]
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
-    metadata = provenance(
-        ["torch", *LIBRARIES[entry.source]],
-        study=flags.study,
-        space=flags.space,
-        model=flags.model,
-        weights_sha256=weights,
-    )
+    libraries = ["torch", *LIBRARIES[entry.source]]
+    metadata = provenance(libraries, **flags.named, weights_sha256=weights)
     write_tensors(flags.path("classes"), tensors, metadata)
     cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)
 

@@ -26,8 +26,7 @@ def main(flags: Flags) -> None:
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")
     libraries = ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]]
-    named = {"study": flags.study, "space": flags.space, "tower": entry.identity}
-    metadata = provenance(libraries, **named, **hashes, **facts)
+    metadata = provenance(libraries, **flags.named, tower=entry.identity, **hashes, **facts)
     write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
 
 

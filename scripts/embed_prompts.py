@@ -34,8 +34,7 @@ def main(flags: Flags) -> None:
     }
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
-        study=flags.study,
-        space=flags.space,
+        **flags.named,
         weights_sha256=embed.facts["weights_sha256"],
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,

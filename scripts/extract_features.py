@@ -30,8 +30,7 @@ def main(flags: Flags) -> None:
     top1 = float(np.mean(predicted[known] == actual[known])) if count else None
     metadata = provenance(
         ["torch", "torchvision", "timm", "pillow", entry.source],
-        study=flags.study,
-        model=flags.model,
+        **flags.named,
         weights_sha256=sha256,
         tower=entry.identity,
         head_max_error=classifier.head_max_error,

@@ -16,8 +16,7 @@ def main(flags: Flags) -> None:
     classifier = load_classifier(entry)
     metadata = provenance(
         ["torch", entry.source],
-        study=flags.study,
-        model=flags.model,
+        **flags.named,
         weights_sha256=weights_sha256(classifier.model),
         class_names=entry.class_names,
         keep_classes=entry.keep_classes,

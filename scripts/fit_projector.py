@@ -26,8 +26,7 @@ def main(flags: Flags) -> None:
             change = logit_change(weight, features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
     tensors = {"singular_values": split.singular_values, "null_basis": split.basis}
-    metadata = provenance(["scipy"], study=flags.study, model=flags.model)
-    write_tensors(flags.path("projector"), tensors, metadata)
+    write_tensors(flags.path("projector"), tensors, provenance(["scipy"], **flags.named))
     report = {
         "rank": split.rank,
         "null_dim": null_dim,

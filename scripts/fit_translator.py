@@ -72,8 +72,7 @@ def main(flags: Flags) -> None:
         tensors["fold_bias"] = np.stack([fold.bias for fold in folds])
     tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     told = {name: facts[name] for name in ("reference", "alpha", "folds", "in_sample")}
-    named = {name: getattr(flags, name) for name in ("study", "model", "space", "kind")}
-    write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **named, **told))
+    write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **flags.named, **told))
     report = facts | {
         **validation.facts("validation", len(whole.bias)),
         "baseline_cosine": validation.baseline.cosine,

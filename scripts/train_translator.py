@@ -31,10 +31,9 @@ def main(flags: Flags) -> None:
     with Curves(flags.log.with_suffix("") if shown else None) as curves:
         pairs = Pairs(images, device)
         network, facts = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
-    named = {name: getattr(flags, name) for name in ("study", "model", "space", "kind")}
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_tensors(output, tensors, provenance(["torch"], **named, **options))
+    write_tensors(output, tensors, provenance(["torch"], **flags.named, **options))
     report = {"alpha": None, "alpha_curve": [], "kind": flags.kind, **facts}
     write_json(flags.path("network_report"), report)
     checkpoint.unlink(missing_ok=True)

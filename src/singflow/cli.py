@@ -57,6 +57,12 @@ class Step(Command):
         """Name of the study."""
         return self.results.name
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The study, and the model, space and kind of the flags, for the metadata of a file."""
+        names = ("study", "model", "space", "kind")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
     def path(self, artifact: str, **names: str) -> Path:
         """Where an artifact lies: of the model, space and kind that the flags or the names give."""
         own = {name: getattr(self, name) for name in type(self).model_fields}
