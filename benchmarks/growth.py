@@ -266,7 +266,7 @@ def size_here(images: int, flags: Flags) -> costs.Size:
 def scaled(
     step: str, sizes: list[costs.Size], seconds: np.ndarray, peaks: np.ndarray
 ) -> list[costs.Term]:
-    """The terms of a step's cost, scaled to what was measured, where that grows by over a second.
+    """The terms of a step's cost, scaled to the measured time if it grows by more than a second.
 
     Memory is raised where more was needed, and never lowered.
     """

@@ -1,4 +1,4 @@
-"""Fit translators from features to embeddings: one without each fold's images, and one on all."""
+"""Fit translators from features to embeddings: one without each fold, and one on all images."""
 
 import numpy as np
 

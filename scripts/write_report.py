@@ -1,4 +1,4 @@
-"""Write the page of a study, one file that opens without a network; and what its run took."""
+"""Write the page of a study, one file that opens without a network, and a page on its run."""
 
 import re
 from pathlib import Path

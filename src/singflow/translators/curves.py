@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Curves(ExitStack):
-    """Losses by epoch for TensorBoard in a folder that is emptied first; None: no losses."""
+    """Losses by epoch for TensorBoard, in a folder that is emptied first, if one is given."""
 
     def __init__(self, folder: Path | None) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ def towers_in(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
-    """The folder of the shards by a tower's identity, and by its weights if a hash is given."""
+    """The folder of a tower's shards, made with these weights if a hash is given; or None."""
     wanted = {"tower": tower}
     if weights_sha256 is not None:
         wanted["weights_sha256"] = weights_sha256
@@ -107,7 +107,7 @@ def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> 
 def missing_towers(
     folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
 ) -> dict[str, list[str]]:
-    """Models and spaces of which a results folder has no shards, under features and embeddings.
+    """Names of models (`features`) and spaces (`embeddings`) of which a folder has no shards.
 
     made: further metadata that the shards must have, as in precision="float32".
     """
