@@ -83,8 +83,7 @@ def main(flags: Flags) -> None:
     write_parquet(flags.path("head_extensions"), curve)
     saved = {"word_weights": words.weights, "offset": words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
-    made = provenance([], study=flags.study, space=flags.space, model=flags.model)
-    write_tensors(flags.path("own_words"), saved, made)
+    write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
     write_json(flags.path("evidence"), report)
     cli.log.info(
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",

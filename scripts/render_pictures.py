@@ -15,7 +15,6 @@ from singflow.artifacts.tables import write_parquet
 from singflow.config.registry import read_space
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root
-from singflow.errors import InputError
 from singflow.pictures.generator import choose_renderer, load_generator
 from singflow.pictures.neighbours import first_copies
 from singflow.pictures.parameters import Pictures
@@ -43,13 +42,7 @@ class Flags(Pictures, Steering, cli.PairStep):
 
 def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
-    names = inputs.names
-    if names["targets"] != flags.prompts:
-        raise InputError(
-            f"{inputs.path('names')}: its targets are {names['targets']}, not steering.prompts "
-            f"{flags.prompts}: run embed_prompts again"
-        )
-    targets = inputs.texts("target_embeddings") if flags.prompts else []
+    prompts = inputs.targets(flags.prompts)
     images, folder = list(chosen["image_id"]), inputs.path("features").parent
     features = read_whole(folder, "features", flags.shards, len(inputs.manifest), images)
     label_texts = inputs.label_texts[inputs.label_of[images]]
@@ -67,7 +60,7 @@ def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Pic
         pictures += removal_pictures("fig1", subject, head, translator)
     if flags.model != flags.closeup:
         return pictures
-    prompts, most = dict(zip(flags.prompts, targets, strict=True)), max(flags.target_is_deg)
+    most = max(flags.target_is_deg)
     for subject, translator in own:
         pictures += steering_pictures("fig6", subject, head, translator, prompts, [most])
     first, translator = own[0]

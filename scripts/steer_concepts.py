@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.steering import Steering, null_directions, steering_scores
 from singflow.artifacts.tables import write_parquet
-from singflow.errors import InputError, check_labels
+from singflow.errors import check_labels
 
 ROWS = 1024  # features steered at once
 NUMBERS = ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
@@ -23,15 +23,10 @@ class Flags(Steering, cli.PairStep): ...
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags)
-    manifest, names = inputs.manifest, inputs.names
+    manifest = inputs.manifest
     check_labels(flags.labels, manifest["label"].unique(), "steering.labels")
-    if names["targets"] != flags.prompts:
-        raise InputError(
-            f"{inputs.path('names')}: its targets are {names['targets']}, not steering.prompts "
-            f"{flags.prompts}: run embed_prompts again"
-        )
     labels, text_of, basis = inputs.labels, inputs.label_of, inputs.null_basis
-    targets = inputs.texts("target_embeddings") if flags.prompts else []
+    targets = inputs.targets(flags.prompts)
     head = inputs.head["weight"]
     translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
     translated = [translator.weight @ basis for translator in translators.maps]
@@ -40,7 +35,7 @@ def main(flags: Flags) -> None:
 
     def of_one(place: int, image_id: np.ndarray, features: np.ndarray) -> Iterator[pd.DataFrame]:
         translator, label_texts = translators.maps[place], inputs.label_texts[text_of[image_id]]
-        for prompt, text in zip(flags.prompts, targets, strict=True):
+        for prompt, text in targets.items():
             directions = null_directions(features, translator, basis, translated[place], text)
             for target in flags.target_is_deg:
                 scores = steering_scores(

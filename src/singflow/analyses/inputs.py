@@ -16,6 +16,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
+from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.linear import read_crossfitted
 from singflow.translators.reference import Paired, training_images
@@ -104,6 +105,15 @@ class Inputs:
     def texts(self, tensor: str) -> np.ndarray:
         """Embeddings of labels, concepts or targets."""
         return read_tensors(self.path("texts"), [tensor])[0][tensor]
+
+    def targets(self, prompts: list[str]) -> dict[str, np.ndarray]:
+        """Embeddings of the texts to steer toward, by text; they must be those of the study."""
+        if self.names["targets"] != prompts:
+            raise InputError(
+                f"{self.path('names')}: its targets are {self.names['targets']}, not "
+                f"steering.prompts {prompts}: run embed_prompts again"
+            )
+        return dict(zip(prompts, self.texts("target_embeddings"), strict=True)) if prompts else {}
 
     def features(
         self, *, size: int | None = None, images: np.ndarray | None = None
