@@ -249,6 +249,16 @@ def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
     assert split.orthonormality_error == 0.0
 
 
+@pytest.mark.parametrize(("precision", "eps"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+def test_the_tolerance_of_half_precision_is_the_norm_of_the_rounding_errors(precision, eps):
+    weight = np.random.default_rng(0).standard_normal((300, 500))
+    tolerance = null_space(weight, stored=precision).tolerance
+    expected = eps / 2 * np.linalg.norm(weight) * (300**-0.5 + 500**-0.5)
+    assert tolerance == pytest.approx(expected)
+    errors = weight * np.random.default_rng(1).uniform(-eps / 2, eps / 2, weight.shape)
+    assert 0.4 * tolerance < np.linalg.norm(errors, ord=2) < tolerance
+
+
 @pytest.mark.parametrize(
     ("weight", "stored"), [(np.eye(3), "float8_e4m3fn"), (np.eye(3, dtype=int), None)]
 )

@@ -22,6 +22,7 @@ from singflow.analyses.evidence import (
     remainders,
     turn_deg,
     unique_r2,
+    without_folds,
 )
 from singflow.analyses.readout import Block, Features, Kernels, Scale, Sums
 from tests.analyses.test_readout import parts
@@ -55,7 +56,7 @@ def facts_of(block, texts=None, others=None):
     return measure(parts(block), texts_of() if texts is None else texts, others, *OPTIONS).facts
 
 
-@pytest.mark.parametrize("classes", [3, 10, 200])
+@pytest.mark.parametrize("classes", [3, 10, 1000])
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
     texts, logits = texts_of(classes), np.random.default_rng(1).standard_normal((4, classes))
     spoken = own_words(logits, texts)
@@ -86,6 +87,11 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     np.testing.assert_array_equal(
         Words.read(saved).spoken(block.logits), words.spoken(block.logits)
     )
+    read = Words.read(saved)
+    assert np.isnan([read.r2, read.variance]).all() and read.n == 0 == len(read.mean)
+    constant = replace(block, embeddings=np.ones_like(block.embeddings))
+    assert Words.fit(parts(constant), texts).r2 == 0.0
+    assert facts_of(constant)["unique_r2"] is None
     unnamed = Words.read(saved | {"class_embeddings": texts[:0]})
     assert (unnamed.spoken(block.logits) == words.offset).all()
 
@@ -233,6 +239,7 @@ def test_only_the_targets_that_are_asked_for_get_an_interval():
     targets = Planted.draw(parts(block), words, Scale.of(parts(block)), 1, 0).targets
     readouts, spread = Kernels(parts(block), targets), FoldVariance(parts(block))
     asked = np.arange(len(SHARES)) != 1
+    assert targets.variance[3] == pytest.approx(1 / 0.9)  # of the planted embeddings
     arguments = readouts, targets.variance, spread, LAMBDAS, 0.95
     every, some = unique_r2(*arguments)[0], unique_r2(*arguments, asked)[0]
     assert some[1].low is None and some[1].without == []
@@ -250,8 +257,9 @@ def test_few_images_are_read_out_by_kernels_and_many_by_sums(n, form):
 
 def test_the_smallest_leak_is_that_from_which_on_nine_of_ten_are_found():
     table = pd.DataFrame({"share": np.repeat([0.0, 0.01, 0.03, 0.1], 10), "unique_r2_low": 0.01})
+    table.loc[10, "unique_r2_low"] = 5e-4  # 9 of 10 at 1 %
     assert detectable(table) == 0.01
-    table.loc[10:11, "unique_r2_low"] = -0.1  # 8 of 10 at 1 %
+    table.loc[11, "unique_r2_low"] = -0.1  # 8 of 10
     assert detectable(table) == 0.03
     table.loc[30:31, "unique_r2_low"] = 0.0  # and at 10 %: what is found below does not count
     assert detectable(table) is None
@@ -261,11 +269,16 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
     for n in (2, 3):
         found = facts_of(planted(n=n))
         assert found["unique_r2_low"] is found["detectable"] is None
+        assert (found["unique_r2"] is None) == (n == 2)  # two images must remain to fit on
+    few = planted(n=6)
+    found = facts_of(replace(few, fold=np.arange(6) % 3))
+    assert found["unique_r2_low"] < found["unique_r2"]
     block = planted()
     for none in (planted(n=2), replace(block, null=block.null[:, :0])):
         found = measure(parts(none), texts_of(), None, *OPTIONS)
         assert found.facts["unique_r2"] is found.facts["lambdas"] is None
         assert not len(found.planted) and found.readouts is None
+        assert isinstance(found.spread, FoldVariance)
     unnamed = measure(parts(block), None, None, *OPTIONS).facts
     assert unnamed["r2_words"] is None and unnamed["unique_r2"] is not None
 
@@ -279,7 +292,7 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
     alone = jackknife(1.0, [1.0, 1.0], 0.95)
-    assert alone.low is None and alone.p(0.005) == 1.0
+    assert alone.low is None and alone.without == [] and alone.p(0.005) == 1.0
     assert jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
     assert jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
     assert jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
@@ -299,4 +312,10 @@ def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
     wanted = [
         ((z[fold == judged] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for judged in (1, 3)
     ]
-    np.testing.assert_allclose(FoldVariance(parts(block)).of((1, 3)), wanted)
+    spread = FoldVariance(parts(block))
+    np.testing.assert_allclose(spread.of((1, 3)), wanted)
+    pairs = {fold: [pair for pair in combinations(range(5), 2) if fold in pair] for fold in (0, 4)}
+    found = without_folds([*range(5)], spread, lambda out: [np.ones((2, 2))], np.array([1.0, 4.0]))
+    for fold, left_out in pairs.items():
+        others = sum(spread.of(pair)[1 - pair.index(fold)] for pair in left_out)
+        np.testing.assert_allclose(found[fold], [4 / others, 1 / others])
