@@ -356,7 +356,7 @@ def read_layers(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_study(path: Path = PARAMS) -> Params:
+def read_params(path: Path = PARAMS) -> Params:
     """Read and check a study, without what it refers to."""
     return check(read_layers(path), str(path))
 

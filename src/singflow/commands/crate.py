@@ -33,10 +33,10 @@ def crate(
     """Pack a finished study and its workflow into one archive, a Workflow Run RO-Crate."""
     from singflow.sharing.crate import check_license, collect, crate_metadata, write_crate
     from singflow.sharing.remotes import check_finished
-    from singflow.study import read_study
+    from singflow.study import read_params
 
     check_license(license)
-    study = read_study(params)
+    study = read_params(params)
     output = output or Path(f"{study.study}.crate.zip")
     if output.exists():
         raise InputError(f"{output}: is there already: remove it, or give another --output")

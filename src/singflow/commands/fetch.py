@@ -23,9 +23,9 @@ def fetch(
     from singflow.engines.code import write_digests
     from singflow.engines.stages import FIRST
     from singflow.sharing import fetching, remotes
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    study = read_study()
+    study = read_params()
     results, whole = Path("results", study.study), tier == "features"
     remotes.check_idle()
     with remotes.repository() as repo:

@@ -15,10 +15,10 @@ def prefetch(
     from singflow.artifacts.files import sha256_of
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.pictures.weights import generates, generator_files
-    from singflow.study import read_study
+    from singflow.study import read_params
     from singflow.towers.weights import WeightFile, required
 
-    study = read_study(params)
+    study = read_params(params)
     towers = resolve_spaces(spaces, study.spaces, study.weights)
     entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
     wanted: list[tuple[str, Callable[[], list[WeightFile]]]]

@@ -24,9 +24,9 @@ def reproduce(
     from singflow.sharing.fetching import inputs
     from singflow.sharing.publishing import check_committed
     from singflow.sharing.remotes import repository
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    study = read_study()
+    study = read_params()
     check_committed(study.study)
     if folder and folder.exists():
         raise InputError(f"{folder}: is there already: remove it, or give another --folder")

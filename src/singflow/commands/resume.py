@@ -22,9 +22,9 @@ def resume(
 ) -> None:
     """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
     from singflow.planning.slurm import ask_slurm, own_jobs, running_snakemake
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    study = read_study(params).study
+    study = read_params(params).study
     folder = Path.cwd()
     alive = running_snakemake(folder, params)
     if alive:

@@ -38,9 +38,9 @@ def search(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.photo.study import read_texts, registry_entry, require_file
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    results = results or Path("results") / read_study().study
+    results = results or Path("results") / read_params().study
     study = read_yaml(require_file(CATALOG["params"].at(results)))
     model, space = model or study["models"][0], space or study["spaces"][0]
     registry_entry(results, "model", model)

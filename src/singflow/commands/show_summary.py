@@ -7,9 +7,9 @@ from singflow.errors import InputError
 
 def show_summary(params: Params = PARAMS) -> None:
     """Print the summary of a finished study, and the paths of its figures and its report."""
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    print_summary(Path("results") / read_study(params).study)
+    print_summary(Path("results") / read_params(params).study)
 
 
 def print_summary(results: Path) -> None:

@@ -27,9 +27,9 @@ def verify(
     """Compare a tree of results with the published study, or with another tree."""
     from singflow.sharing.remotes import tier_of
     from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
-    from singflow.study import read_study
+    from singflow.study import read_params
 
-    study = read_study().study
+    study = read_params().study
     tree = results or Path("results", study)
     if against and Path(against).is_dir():
         there = Path(against)

@@ -17,7 +17,7 @@ from singflow.figures.picture_grid import (
     name_row,
     prompts_of,
 )
-from singflow.figures.style import Frames, read_study, write_figure
+from singflow.figures.style import Frames, read_tables, write_figure
 
 COLUMNS = (
     "space model n path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"
@@ -59,7 +59,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    sets, models = read_study(flags, "pictures")
+    sets, models = read_tables(flags, "pictures")
     rows = tabulate(sets, read_manifest(flags.path("manifest")))
     write_table(flags.path("tables/angle_ladder.csv"), qualify(rows, models))
     write_figure(flags, "fig10", draw(sets, models))

@@ -31,7 +31,7 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D with its interval against the number of visible null directions, one panel per space."""
     height = 3.2 + 0.17 * max(map(len, curves.values()))
-    figure, subfigures = style.blocks(len(curves), 6.5, len(curves) * height)
+    figure, subfigures = style.subfigures(len(curves), 6.5, len(curves) * height)
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
         found: dict[str, dict[str, Any]] = style.of_space(rows, space).to_dict("index")  # type: ignore[assignment]
         named = style.of_space(models, space)

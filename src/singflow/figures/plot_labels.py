@@ -76,7 +76,7 @@ class Flags(PlotLabels, cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    style.write_figure(flags, "fig4", draw(*style.read_study(flags, "scores"), flags.labels))
+    style.write_figure(flags, "fig4", draw(*style.read_tables(flags, "scores"), flags.labels))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from singflow.figures.picture_grid import (
     of_figure,
     prompts_of,
 )
-from singflow.figures.style import Frames, pairs_of, read_study, write_figure
+from singflow.figures.style import Frames, pairs_of, read_tables, write_figure
 
 
 def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
@@ -107,7 +107,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    sets, models = read_study(flags, "pictures")
+    sets, models = read_tables(flags, "pictures")
     for name, draw in FIGURES.items():
         write_figure(flags, name, draw(sets, models))
 

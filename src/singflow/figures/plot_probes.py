@@ -38,7 +38,7 @@ def tabulate(
 def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
     """Accuracy after translation against accuracy before, one panel per space."""
     spaces = probes["space"].unique()
-    figure, subfigures = style.blocks(len(spaces), 7.8, 4.6 * len(spaces))
+    figure, subfigures = style.subfigures(len(spaces), 7.8, 4.6 * len(spaces))
     for subfigure, space in zip(subfigures, spaces, strict=True):
         axes = subfigure.subplots()
         mine = probes[probes["space"] == space]

@@ -44,7 +44,7 @@ def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     spaces = curves["space"].unique()
     names = len(curves["model"].unique())
     height = len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5
-    figure, subfigures = style.blocks(len(spaces), 11.5, height)
+    figure, subfigures = style.subfigures(len(spaces), 11.5, height)
     rules = [
         style.key(name, color="0.4", ls="", marker=marker, mec="black")
         for marker, name in RULES.values()
@@ -104,7 +104,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    curves, models = style.read_study(flags, "rank_curves")
+    curves, models = style.read_tables(flags, "rank_curves")
     rows = tabulate(curves, models)
     write_table(flags.path("tables/rank_curves.csv"), rows)
     style.write_figure(flags, "rank_curves", draw(rows, models))

@@ -112,7 +112,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    style.write_figure(flags, "fig3", draw(*style.read_study(flags, "scores")))
+    style.write_figure(flags, "fig3", draw(*style.read_tables(flags, "scores")))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def draw_training(reports: Reports, table: pd.DataFrame) -> Figure:
     kinds = _kinds(reports)[1:]
     if not kinds:
         return _untrained()
-    figure, subfigures = style.blocks(
+    figure, subfigures = style.subfigures(
         len(reports), 8.2, 0.9 + (2.3 * len(kinds) + 0.5) * len(reports)
     )
     for block, (space, models) in zip(subfigures, reports.items(), strict=True):

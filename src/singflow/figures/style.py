@@ -78,7 +78,7 @@ def write_figure(flags: Step, name: str, figure: Figure) -> None:
     save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in ("png", "pdf")))
 
 
-def read_study(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:
+def read_tables(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:
     """The tables of an artifact of all models and spaces, and tables/models.csv."""
     frames = flags.gather(artifact, lambda path: read_parquet(path, artifact))
     return frames, read_models(flags.path("tables/models.csv"))
@@ -119,7 +119,7 @@ def panels(
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
-def blocks(count: int, width: float, height: float) -> tuple[Figure, Iterable[SubFigure]]:
+def subfigures(count: int, width: float, height: float) -> tuple[Figure, Iterable[SubFigure]]:
     """A figure with `count` subfigures, one below the other: one for each space."""
     figure = plt.figure(figsize=(width, height), layout="constrained")
     return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]

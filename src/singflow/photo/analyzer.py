@@ -17,7 +17,7 @@ from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
-from singflow.photo.study import read_study
+from singflow.photo.study import read_finished
 from singflow.photo.texts import checked_texts
 from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.translators.reference import reference_folder
@@ -151,7 +151,9 @@ class Analyzer:
                     "translator is taken"
                 )
             own = None if classes is None else Path(classes)
-            return cls(read_study(Path(results), model, space, own, device, threads, Path(cache)))
+            return cls(
+                read_finished(Path(results), model, space, own, device, threads, Path(cache))
+            )
         into = Space.load(space, spaces=spaces, device=device)
         entry, folder = resolve_models(models, [model])[model], reference_folder(reference)
         if translator is None:

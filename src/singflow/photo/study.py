@@ -181,7 +181,7 @@ def _setting(inputs: Inputs, images: int) -> Setting:
     )
 
 
-def read_study(
+def read_finished(
     results: Path,
     model: str,
     space: str,

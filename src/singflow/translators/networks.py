@@ -130,7 +130,7 @@ def load_network(path: Path) -> Network:
     return network.eval()
 
 
-class Moments(NamedTuple):
+class TrainingMoments(NamedTuple):
     """Statistics of the n training rows, in float64."""
 
     n: int
@@ -173,7 +173,7 @@ class Pairs:
         self._training = (images.manifest["split"] == "train").to_numpy()
         self._cached: tuple[int, Rows] | None = None
 
-    def moments(self) -> Moments:
+    def moments(self) -> TrainingMoments:
         """Read all shards once for the statistics of the training rows and a hash of the data."""
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
@@ -191,7 +191,7 @@ class Pairs:
                 f"{features.n} and {(~self._training).sum()}: add images"
             )
         buffers = features.buffers("feature") | embeddings.buffers("embedding")
-        return Moments(features.n, buffers, digest.hexdigest())
+        return TrainingMoments(features.n, buffers, digest.hexdigest())
 
     def read(self, shard: int) -> Rows:
         """Features and embeddings of a shard, and the positions of its training and held-out rows.
@@ -319,7 +319,7 @@ class _Run:
 
     def __init__(
         self,
-        moments: Moments,
+        moments: TrainingMoments,
         kind: str,
         loss: str,
         settings: Training,
@@ -404,7 +404,9 @@ def _seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
+def _key(
+    moments: TrainingMoments, kind: str, settings: Training, seed: int, device: torch.device
+) -> str:
     """Hash of everything that decides the result of a training."""
     decides = {
         "settings": settings.model_dump(include={*Training.model_fields} - {"history"}),
