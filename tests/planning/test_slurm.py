@@ -29,15 +29,15 @@ def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
 
 def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
     assert cluster.ask_slurm("echo", "7|demo").splitlines() == ["7|demo"]
-    for command, message in {
-        "no-squeue": "no-squeue: no such command: is this machine part of a Slurm cluster",
-        "ls /absent": r"ls /absent: .*No such file",
-        "sleep 5": r"sleep gave no answer within 0\.2 s",
-    }.items():
-        if command == "sleep 5":
-            monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+
+    def refused(message, *command):
         with pytest.raises(InputError, match=message):
-            cluster.ask_slurm(*command.split())
+            cluster.ask_slurm(*command)
+
+    refused("no-squeue: no such command: is this machine part of a Slurm cluster", "no-squeue")
+    refused(r"ls /absent: .*No such file", "ls", "/absent")
+    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    refused(r"sleep gave no answer within 0\.2 s", "sleep", "5")
 
 
 def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):

@@ -494,3 +494,12 @@ def test_a_page_of_a_sample_says_so_and_names_the_other_photos(own):
     assert "5 of the 24 images are shown here one by one" in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["images"]["path"]) == 5 and data["outside"]
+
+
+@pytest.mark.parametrize(("status", "listed"), [(0, True), (9, False)])
+def test_a_gpu_is_named_only_if_its_driver_answers(tmp_path, monkeypatch, status, listed):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\necho NVIDIA H100\nexit {status}\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine().endswith(", NVIDIA H100") == listed

@@ -20,7 +20,7 @@ from singflow.analyses.geometry import complement, coordinate_axes
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
 from singflow.analyses.readout import Block
-from singflow.artifacts.files import read_json
+from singflow.artifacts.files import Facts, read_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tensors import Tensors
@@ -301,13 +301,12 @@ class Refits:
 
 
 def validated(
-    sums: GroupSums, report: Path, lambdas: list[float], threads: int | None
+    sums: GroupSums, translator: Facts, lambdas: list[float], threads: int | None
 ) -> tuple[float, float]:
     """The translator's penalty, and the cross-validated R2 at this penalty, from its report.
 
     An imported translator has neither, so they are computed here.
     """
-    translator = read_json(report)
     penalty = translator.of_kind("lambda", float | None)
     if penalty is None:
         validation = cross_validate(sums, lambdas, threads)
@@ -350,7 +349,8 @@ def refitted_scores(
     if own:
         scored = Rows.read(own[0], head, axes, words, folder, None)
         map_index = np.full(len(ids), WHOLE, np.int32)
-    penalty, r2 = validated(sums, inputs.path("translator_report"), lambdas, threads)
+    report = read_json(inputs.path("translator_report"))
+    penalty, r2 = validated(sums, report, lambdas, threads)
     refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
     del sums
     texts = inputs.label_texts[inputs.label_of]

@@ -240,7 +240,7 @@ class ModelEntry(Tower):
     @property
     def head_classes(self) -> int:
         """Number of rows that the head must have, before keep_classes selects some."""
-        return self.classes or len(self.class_names or range(1000))
+        return self.classes or (len(self.class_names) if self.class_names else 1000)
 
     @property
     def kept(self) -> list[int] | None:

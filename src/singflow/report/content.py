@@ -271,4 +271,4 @@ def machine() -> str:
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
     words = [platform.system(), processor, f"{os.cpu_count()} cores", memory]
     gpus = ask("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return ", ".join(words + gpus.out.split("\n")[:-1])
+    return ", ".join(words + (gpus.out.splitlines() if gpus.ok else []))

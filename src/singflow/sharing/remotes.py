@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from itertools import accumulate
@@ -85,10 +85,11 @@ def repository() -> Iterator[Any]:
                 else:
                     LOCK.unlink(missing_ok=True)
                     LOCK_BEFORE.unlink()
-            try:
-                json.loads(RWLOCK.read_bytes() if RWLOCK.exists() else b"{}")
-            except ValueError:  # half-written by a killed process
-                RWLOCK.unlink()
+            with suppress(FileNotFoundError):
+                try:
+                    json.loads(RWLOCK.read_bytes())
+                except ValueError:  # half-written by a killed process
+                    RWLOCK.unlink()
             _remove_torn_copies(Path("results"))
             if not CACHE.is_symlink():  # a link leads to a cache that others share
                 _remove_torn_copies(CACHE)
