@@ -66,11 +66,9 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def pick(wanted: str) -> torch.device:
     """The device for towers; as a side effect, TF32 is switched off for the whole process."""
-    import torch
+    from singflow.towers.device import pick_tower_device, use_tf32
 
-    from singflow.towers.device import pick_tower_device
-
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    use_tf32(False)
     return pick_tower_device(wanted)
 
 

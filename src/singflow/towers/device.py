@@ -23,6 +23,11 @@ def pick_tower_device(wanted: str) -> torch.device:
     return torch.device("mps")
 
 
+def use_tf32(on: bool) -> None:
+    """Whether this process multiplies float32 matrices on a GPU with 10 bits of mantissa."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+
+
 def prepare(device: str, threads: int) -> torch.device:
     """Pick the device and make PyTorch reproducible on it.
 
@@ -31,6 +36,6 @@ def prepare(device: str, threads: int) -> torch.device:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    use_tf32(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     return pick_device(device)

@@ -2,22 +2,25 @@
 
 import ctypes
 import logging
+import math
 import platform
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from singflow.data.images import read_unchanged
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
+from singflow.towers.device import use_tf32
+from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES, Precision
 from singflow.towers.views import Views
 
 log = logging.getLogger("singflow")
@@ -26,6 +29,7 @@ FOLD_TOLERANCE = 1e-5
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's mallopt(3)
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+Progress = Callable[[Iterable[None], int], Iterable[None]]
 
 
 @torch.no_grad()
@@ -82,29 +86,35 @@ def run_views(
     forward: Forward,
     *,
     device: torch.device,
-    batch_size: int,
+    batch_size: int | None = None,
     threads: int,
-    decode_threads: int | None = None,
+    decode_threads: int = 1,
     max_pixels: int,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    progress: Callable[[Iterable[torch.Tensor], int], Iterable[torch.Tensor]],
+    precision: Precision = "float32",
+    compiled: bool = False,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run a tower over every view of every image; threads decode images ahead.
 
     Returns outputs (n * views, m) in float32, image ids and view numbers, image by image.
 
     On a CPU, `threads` forward passes run at the same time, each of at most CPU_BATCH views and on
-    one thread, so that the outputs do not depend on `threads`. The last batch is padded, so that a
-    row does not depend on where batches end. For the whole process, PyTorch's own threads are set
-    to 1 and TF32 is turned off.
+    one thread, so that the outputs do not depend on `threads`, which also decode. On a GPU
+    `decode_threads` do, as far as this process has cores. Batches hold whole images, and the last
+    is filled up, so that a row does not depend on where batches end. For the whole process,
+    PyTorch's own threads are set to 1, and TF32 is on for precision tf32 alone.
     """
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    side_by_side = 1
+    use_tf32(precision == "tf32")
     if device.type == "cpu":
-        side_by_side, batch_size = threads, min(batch_size, CPU_BATCH)
+        side_by_side, decoders, at_once = threads, threads, min(batch_size or CPU_BATCH, CPU_BATCH)
         _keep_freed_memory()
-    at_once = batch_size
+    else:
+        side_by_side, decoders = 1, min(decode_threads, cpu_count())
+        at_once = batch_size or GPU_BATCH
+    images = max(1, at_once // views.count)  # of a batch
+    half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
+    tower = torch.compile(forward, dynamic=False) if compiled else forward
 
     def load(row: Any) -> torch.Tensor:
         return views(read_unchanged(root, row, max_pixels, views.least_side), row.image_id)
@@ -112,23 +122,24 @@ def run_views(
     @torch.inference_mode()
     def run(batch: torch.Tensor) -> np.ndarray:
         nonlocal at_once
-        full = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), *batch.shape[1:])])
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            result, at_once = _within_memory(forward, full, device, at_once)
-        return result[: len(batch)].float().numpy()
+        with torch.autocast(device.type, half, enabled=half is not None):
+            result, at_once = _within_memory(tower, batch, device, at_once)
+        return result.float().numpy()
 
     width, height = views.preprocess.size
-    most = WAITING_BYTES // (views.count * 3 * height * width * torch.float32.itemsize)
-    images = rows.itertuples(index=False)
-    decoded = map_ahead(load, images, decode_threads or threads, most=most)
-    batches = _uploaded(_batches(progress(decoded, len(rows)), batch_size), device)
+    shape = views.count, 3, height, width
+    batches = _uploaded(
+        _batches(load, rows, shape, images, decoders, device.type == "cuda", progress), device
+    )
     matrix = np.concatenate(list(map_ahead(run, batches, side_by_side, ahead=2)))
+    matrix = matrix[: len(rows) * views.count]
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         raise InputError(
             f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or "
             "infinite features: the weights are damaged"
+            + (", or values exceed float16: take bfloat16" if precision == "float16" else "")
         )
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
 
@@ -150,13 +161,10 @@ def _within_memory(
                     f"the GPU's memory is too small for a single view ({error}): take a larger "
                     "GPU, or set extraction.device to cpu"
                 ) from None
-            at_once = (at_once + 1) // 2
+            fewer = (min(at_once, len(batch)) + 1) // 2
         torch.cuda.empty_cache()
-        log.warning(
-            "the GPU's memory is too small for extraction.batch_size: going on with %d views at "
-            "once",
-            at_once,
-        )
+        log.warning("%d views do not fit into the GPU's memory: taking %d", at_once, fewer)
+        at_once = fewer
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:
@@ -171,15 +179,48 @@ def statistics(matrix: np.ndarray) -> dict[str, float | int]:
     }
 
 
-def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Cut a stream of tensors into batches of `size` rows; the last may be smaller."""
-    rows = chain.from_iterable(chunks)
-    while batch := list(islice(rows, size)):
-        yield torch.stack(batch)
+def _batches(
+    load: Callable[[Any], torch.Tensor],
+    rows: pd.DataFrame,
+    shape: tuple[int, ...],
+    images: int,
+    threads: int,
+    pinned: bool,
+    progress: Progress,
+) -> Iterator[torch.Tensor]:
+    """Batches of the views of `images` rows, which threads decode into their place in a batch.
+
+    shape: of what `load` gives for a row. The last batch is filled up with its last row's views.
+    """
+    count = shape[0]
+    open_batches: deque[torch.Tensor] = deque()
+
+    def places() -> Iterator[tuple[Any, torch.Tensor]]:
+        for number, row in enumerate(rows.itertuples(index=False)):
+            place = number % images * count
+            if place == 0:
+                size = images * count, *shape[1:]
+                empty = torch.empty(size, pin_memory=pinned, memory_format=torch.channels_last)
+                open_batches.append(empty)
+            yield row, open_batches[-1][place : place + count]
+
+    def fill(item: tuple[Any, torch.Tensor]) -> None:
+        row, place = item
+        place.copy_(load(row))
+
+    most = WAITING_BYTES // (math.prod(shape) * torch.float32.itemsize)
+    filled = progress(map_ahead(fill, places(), threads, most=most), len(rows))
+    for number, _ in enumerate(filled, start=1):
+        if number % images == 0 or number == len(rows):
+            batch = open_batches.popleft()
+            last = (number - 1) % images * count
+            for start in range(last + count, len(batch), count):
+                batch[start : start + count] = batch[last : last + count]
+            yield batch
 
 
 def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches, copied to a GPU that has room for them, in a second stream from pinned memory."""
+    """Pinned batches, copied in a second stream to a GPU that has room for them."""
     if device.type != "cuda":
         yield from batches
         return
@@ -187,7 +228,7 @@ def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator
     for batch in batches:
         try:
             with torch.cuda.stream(stream):
-                copy = batch.pin_memory().to(device, non_blocking=True)
+                copy = batch.to(device, non_blocking=True)
             stream.synchronize()
         except torch.OutOfMemoryError:
             copy = batch

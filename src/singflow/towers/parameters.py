@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from singflow.config.sections import MOST_AT_ONCE, MOST_THREADS, SafePath, Section, Template
 
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 CPU_BATCH = 8  # most views per forward pass of one thread
+GPU_BATCH = 256  # views per forward pass, where fewer do not have to do
 # Most bytes of decoded views that wait for a tower. One image per thread may always wait.
 WAITING_BYTES = 2**29
 MOST_VIEWS = 100  # of an image, which are in memory at once; more crops would show nothing new
@@ -35,15 +37,19 @@ class Extraction(Section):
     shard_ids: list[str] = Field(
         ["00000"], description="names of the shards, from 00000 on (DVC needs the list)"
     )
-    batch_size: int = Field(
-        8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread"
-    )
-    decode_threads: int | None = Field(
+    batch_size: int | None = Field(
         None,
         ge=1,
+        le=MOST_AT_ONCE,
+        description="views per forward pass; on a CPU at most 8 a thread; null: on a GPU 256, or "
+        "as many as fit",
+    )
+    decode_threads: int = Field(
+        8,
+        ge=1,
         le=MOST_THREADS,
-        description="threads that decode images for a GPU; null: as many as threads (results do "
-        "not depend on it)",
+        description="threads that decode images for a GPU, and cores that its jobs ask a cluster "
+        "for; on a CPU they are threads (results do not depend on it)",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
@@ -55,8 +61,13 @@ class Extraction(Section):
         description="full | reduced (JPEGs at 1/2, 1/4 or 1/8, if all views are smaller "
         "still; paper: full)",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="float32 | bfloat16 (towers under autocast; paper: not said)"
+    precision: Precision = Field(
+        "float32",
+        description="float32 | tf32 (an NVIDIA GPU's faster float32) | float16 | bfloat16 (towers "
+        "under autocast; paper: not said)",
+    )
+    compile: bool = Field(
+        False, description="compile towers with torch.compile (results change by rounding)"
     )
     top1_margin: float = Field(
         10.0,

@@ -69,6 +69,7 @@ def run_shard(
         decode_threads=flags.decode_threads,
         max_pixels=flags.max_pixels,
         precision=flags.precision,
+        compiled=flags.compile,
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
