@@ -59,13 +59,14 @@ class Step:
     reads, writes: artifacts of the catalog. figures: names of figures that it writes, as PNG and
     PDF. flags: keys of params.yaml that reach its command. files: other files that reach it, by
     flag. also: files that it depends on. threads: of its job, if it has a flag `--threads`.
+    cores: that a cluster is asked for, where these are not its threads.
     models: section of params.yaml whose models it gathers. tracked: parameters whose change
     re-runs it, beyond its flags and its code.
     """
 
     def __init__(
         self, name, *, reads="", writes="", figures="", flags="", files=None, also=None,
-        threads=None, gpu=None, models=None, **tracked,
+        threads=None, gpu=None, cores=None, models=None, **tracked,
     ):  # fmt: skip
         reads, writes = reads.split(), writes.split()
         for figure in figures.split():
@@ -93,6 +94,7 @@ class Step:
         self.output = {_key(written): _captioned(written) for written in writes}
         self.resources = {"mem_mb": memory, "runtime": minutes}
         self.resources |= {} if gpu is None else {"gpu": gpu}
+        self.resources |= {"cpus_per_task": cores} if cores else {}
         self.params = {"flags": self._flags, "code": self._code}
         self.params |= dict.fromkeys(tracked, []) if FOR_DVC else tracked
 

@@ -1,8 +1,5 @@
-DECODERS = (
-    THREADS
-    if FOR_DVC
-    else max(THREADS, config["extraction"]["decode_threads"] or THREADS)
-)
+# Cores of a job on a cluster's GPU.
+DECODERS = config["extraction"]["decode_threads"] if GPUS and not FOR_DVC else None
 
 step("extract_head", reads="model_entry", writes="head")
 step(
@@ -10,16 +7,18 @@ step(
     reads="model_entry manifest",
     writes="features",
     flags="extraction data.source data.root data.max_pixels seed",
-    threads=DECODERS,
+    threads=THREADS,
     gpu=GPUS,
+    cores=DECODERS,
 )
 step(
     "embed_images",
     reads="space_entry manifest",
     writes="embeddings",
     flags="extraction data.source data.root data.max_pixels seed",
-    threads=DECODERS,
+    threads=THREADS,
     gpu=GPUS,
+    cores=DECODERS,
 )
 step(
     "embed_prompts",

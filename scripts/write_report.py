@@ -135,6 +135,7 @@ def main(flags: Flags) -> None:
         "software": sorted(
             {pair for facts in made for pair in facts.parsed("software", dict).items()}
         ),
+        "precisions": sorted({facts["precision"] for facts in made if "precision" in facts}),
         "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
         "accepted": read_accepted(ACCEPTED),
         "params": public_params(flags.path("params"))[0].decode(),

@@ -122,14 +122,12 @@ def test_a_norm_that_shares_its_input_is_left_as_it_was():
     assert (model.convolution, model.norm) == parts and torch.equal(model(images), expected)
 
 
-def test_images_are_decoded_by_threads_of_their_own_which_change_no_digit(
-    lite0, packaged, monkeypatch
-):
+def test_images_are_decoded_by_several_threads_which_change_no_digit(lite0, packaged, monkeypatch):
     plain = views_of(lite0, packaged, slice(0, 6), threads=1)
     meeting, make = Barrier(3), Views.__call__
     meet = lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1]  # noqa: E731
     monkeypatch.setattr(Views, "__call__", meet)
-    found = views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3)
+    found = views_of(lite0, packaged, slice(0, 6), threads=3)
     assert all(map(np.array_equal, found, plain))
 
 
@@ -234,14 +232,14 @@ class SmallGPU:
 def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
     lite0, packaged, caplog
 ):
-    reference, *rows = views_of(lite0, packaged, slice(0, 7))
+    reference, *rows = views_of(lite0, packaged, slice(0, 7), views=2)
     small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3)
-    features, *identified = views_of(small, packaged, slice(0, 7), threads=1)
+    features, *identified = views_of(small, packaged, slice(0, 7), views=2, threads=1)
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(identified, rows, strict=True))
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
     assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
-    said = "the GPU's memory is too small for extraction.batch_size: going on with {} views at once"
-    assert [record.message for record in caplog.records] == [said.format(4), said.format(2)]
+    said = "{} views do not fit into the GPU's memory: taking {}"
+    assert [record.message for record in caplog.records] == [said.format(8, 4), said.format(4, 2)]
 
 
 def test_a_gpu_that_holds_no_view_is_named(lite0, packaged):

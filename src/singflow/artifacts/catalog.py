@@ -122,7 +122,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
         "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: decode,"
-        " precision, head_max_error, top1, top1_images, features (JSON: norms and shares).",
+        " precision, compile, head_max_error, top1, top1_images, features (JSON: norms and"
+        " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
         tier="features",
@@ -131,7 +132,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
         "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
-        " features, in the same order. Metadata: decode, precision, embeddings (JSON).",
+        " features, in the same order. Metadata: decode, precision, compile,"
+        " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
         tier="features",

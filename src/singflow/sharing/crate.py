@@ -230,8 +230,8 @@ def crate_metadata(
     run = {
         "name": f"Run of study {study.study}",
         "actionStatus": "http://schema.org/CompletedActionStatus",
-        "description": "The workflow on the parameters in params.yaml, "
-        "from images to tables and figures.",
+        "description": "The workflow on the parameters in params.yaml, from images to tables and "
+        f"figures. Towers computed in {study.extraction.precision}.",
     }
     action = crate.add_action(workflow, "#run", list(dict.fromkeys(used)), products, properties=run)
     root = crate.root_dataset

@@ -98,21 +98,13 @@ def run_views(
 
     Returns outputs (n * views, m) in float32, image ids and view numbers, image by image.
 
-    On a CPU, `threads` forward passes run at the same time, each of at most CPU_BATCH views and on
-    one thread, so that the outputs do not depend on `threads`, which also decode. On a GPU
-    `decode_threads` do, as far as this process has cores. Batches hold whole images, and the last
-    is filled up, so that a row does not depend on where batches end. For the whole process,
-    PyTorch's own threads are set to 1, and TF32 is on for precision tf32 alone.
+    On a CPU, the outputs do not depend on `threads`. Batches hold whole images, and the last is
+    filled up, so that a row does not depend on where batches end. For the whole process, PyTorch's
+    own threads are set to 1, and TF32 is on for precision tf32 alone.
     """
     torch.set_num_threads(1)
     use_tf32(precision == "tf32")
-    if device.type == "cpu":
-        side_by_side, decoders, at_once = threads, threads, min(batch_size or CPU_BATCH, CPU_BATCH)
-        _keep_freed_memory()
-    else:
-        side_by_side, decoders = 1, min(decode_threads, cpu_count())
-        at_once = batch_size or GPU_BATCH
-    images = max(1, at_once // views.count)  # of a batch
+    at_once, passes, decoders = work_sizes(device, batch_size, threads, decode_threads)
     half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
     tower = torch.compile(forward, dynamic=False) if compiled else forward
 
@@ -128,11 +120,17 @@ def run_views(
 
     width, height = views.preprocess.size
     shape = views.count, 3, height, width
-    batches = _uploaded(
-        _batches(load, rows, shape, images, decoders, device.type == "cuda", progress), device
+    matrix = run_batches(
+        load,
+        rows,
+        shape,
+        run,
+        images=max(1, at_once // views.count),
+        passes=passes,
+        decoders=decoders,
+        device=device,
+        progress=progress,
     )
-    matrix = np.concatenate(list(map_ahead(run, batches, side_by_side, ahead=2)))
-    matrix = matrix[: len(rows) * views.count]
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
@@ -144,10 +142,48 @@ def run_views(
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
 
 
+def work_sizes(
+    device: torch.device, batch_size: int | None, threads: int, decode_threads: int
+) -> tuple[int, int, int]:
+    """Views per forward pass, passes at the same time, and threads that decode.
+
+    A pass on a CPU has one thread and at most CPU_BATCH views. The threads that decode for a GPU
+    are at most as many as this process has cores.
+    """
+    if device.type == "cpu":
+        return min(batch_size or CPU_BATCH, CPU_BATCH), threads, threads
+    usual = GPU_BATCH if device.type == "cuda" else CPU_BATCH
+    return batch_size or usual, 1, min(decode_threads, cpu_count())
+
+
+def run_batches(
+    load: Callable[[Any], torch.Tensor],
+    rows: pd.DataFrame,
+    shape: tuple[int, ...],
+    run: Callable[[torch.Tensor], np.ndarray],
+    *,
+    images: int,
+    passes: int,
+    decoders: int,
+    device: torch.device,
+    progress: Progress,
+) -> np.ndarray:
+    """What `run` gives for the views of all rows, in order.
+
+    While it runs, further batches are decoded and uploaded. load: gives the views of a row, of
+    this shape. images: in a batch. passes: of `run` at the same time. decoders: threads that load.
+    """
+    _keep_freed_memory()
+    batches = _batches(load, rows, shape, images, decoders, device.type == "cuda", progress)
+    results = list(map_ahead(run, _uploaded(batches, device), passes, ahead=2))
+    return np.concatenate(results)[: len(rows) * shape[0]]
+
+
 def _within_memory(
     forward: Forward, batch: torch.Tensor, device: torch.device, at_once: int
 ) -> tuple[torch.Tensor, int]:
     """The tower's output on the CPU, and how many views at once fitted into the device's memory."""
+    at_once = min(at_once, len(batch))
     while True:
         try:
             parts = [
@@ -161,7 +197,7 @@ def _within_memory(
                     f"the GPU's memory is too small for a single view ({error}): take a larger "
                     "GPU, or set extraction.device to cpu"
                 ) from None
-            fewer = (min(at_once, len(batch)) + 1) // 2
+            fewer = (at_once + 1) // 2
         torch.cuda.empty_cache()
         log.warning("%d views do not fit into the GPU's memory: taking %d", at_once, fewer)
         at_once = fewer

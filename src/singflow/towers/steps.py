@@ -73,7 +73,8 @@ def run_shard(
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
-    facts = {"decode": flags.decode, "precision": flags.precision, tensor: statistics(outputs)}
+    how = {"decode": flags.decode, "precision": flags.precision, "compile": flags.compile}
+    facts = how | {tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 
