@@ -4,16 +4,24 @@ That path is timm's transform on Pillow images, a DataLoader with two workers, a
 builds it, in float32. Both paths take turns, each in a warm process; the first pass is reported
 separately. Distances are from the features of the stock path: relative to the norm of a row, and as
 IS under a random linear map. Ends with exit status 1 when a mark is missed.
+
+`--precisions` measures instead what each precision changes in a study of the images: features,
+scores of every image in degrees, D, and the verdict. TF32 is emulated on the CPU. Ends with exit
+status 1 when a verdict differs from that in float32.
 """
 
 import hashlib
+import importlib
 import multiprocessing
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,13 +29,25 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import remove, subspace_translator
-from singflow.config.registry import ModelEntry
+from singflow.analyses.inputs import Inputs
+from singflow.analyses.metrics import Removal, remove, subspace_translator
+from singflow.analyses.summary import Summary, add_verdicts
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import ModelEntry, read_model, read_space
+from singflow.config.sections import Section
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.classifiers import LoadedClassifier, load_classifier
+from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
+from singflow.towers.parameters import Precision
+from singflow.towers.steps import ShardFlags, run_shard
+from singflow.translators.parameters import Translation
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 LITE0 = ModelEntry(
@@ -38,6 +58,8 @@ LITE0 = ModelEntry(
 DIM = 384
 MAX_PIXELS = 10**9
 CLOSE = 1e-4  # of a row's norm
+SPACE = "conse_minilm"
+TF32_DROPPED = 13  # bits of float32's mantissa that TF32 lacks
 
 
 class Flags(cli.Command):
@@ -51,6 +73,16 @@ class Flags(cli.Command):
     speedup: float = Field(2.5, ge=0, description="times the stock path's speed that is wanted")
     share: float = Field(
         0.9, ge=0, description="share of what the processor allows for both halves that is wanted"
+    )
+    precisions: list[Precision] | None = Field(
+        None,
+        description="precisions whose price in degrees is measured, on images whose paths hold "
+        "ImageNet's synsets (none named: all)",
+    )
+    models: list[str] = Field(
+        [f"efficientnet_lite{number}" for number in range(3)],
+        min_length=1,
+        description="classifiers for which it is measured",
     )
 
 
@@ -173,11 +205,16 @@ def scorer(head: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda features: remove(features.astype(np.float64), translator, removed).image_score()
 
 
+def distances(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Distance of each row (n, d) from the expected one, relative to the norm of that."""
+    return np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+
+
 def compare(
     found: np.ndarray, expected: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float]:
     """Largest and median relative distance of rows (n, d); largest change of IS in degrees."""
-    distance = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    distance = distances(found, expected)
     change = np.abs(score(found) - score(expected)).max()
     return {"largest": distance.max(), "median": float(np.median(distance)), "IS": float(change)}
 
@@ -199,8 +236,8 @@ def judge(table: pd.DataFrame, speedup: float, share: float) -> None:
         )
 
 
-def main(flags: Flags) -> None:
-    cli.limit_threads(flags.threads)
+def measure_speed(flags: Flags) -> None:
+    """Time both paths, and hold the product's to the marks."""
     root, rows = list_images(flags)
     spawn = multiprocessing.get_context("spawn")
     paths: dict[str, dict[str, Any]] = {
@@ -231,6 +268,206 @@ def main(flags: Flags) -> None:
     table = pd.DataFrame(lines)
     print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
     judge(table.set_index("path"), flags.speedup, flags.share)
+
+
+def round_to_tf32(values: "torch.Tensor") -> "torch.Tensor":
+    """float32 rounded to the 10 bits of TF32's mantissa: to nearest, ties to even."""
+    import torch
+
+    bits = values.view(torch.int32)
+    kept = bits >> TF32_DROPPED
+    below_half = (1 << (TF32_DROPPED - 1)) - 1
+    rounded = (bits + below_half + (kept & 1)) >> TF32_DROPPED << TF32_DROPPED
+    return torch.where(values.isfinite(), rounded.view(torch.float32), values)
+
+
+def emulate_tf32(classifier: LoadedClassifier) -> None:
+    """Round weights and inputs of convolutions and linear layers. The head stays in float32."""
+    import torch
+
+    def rounded(_: "torch.nn.Module", inputs: tuple["torch.Tensor"]) -> tuple["torch.Tensor"]:
+        return (round_to_tf32(inputs[0]),)
+
+    for module in classifier.modules():
+        head = bool(module._forward_pre_hooks)  # they catch its input
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)) and not head:
+            module.weight.data = round_to_tf32(module.weight.data)
+            module.register_forward_pre_hook(rounded)
+
+
+Settings = dict[str, Any]  # of the steps of a study
+
+
+def chosen(schema: type[Section], settings: Settings) -> Any:
+    """The flags of a step, out of the settings."""
+    return schema.model_validate(
+        {name: settings[name] for name in schema.model_fields if name in settings}
+    )
+
+
+def run(step: str, settings: Settings) -> None:
+    """Run a script of the study in this process."""
+    script = importlib.import_module(step)
+    script.main(chosen(script.Flags, settings))
+
+
+def run_tower(settings: Settings, precision: Precision, model: str = "") -> np.ndarray:
+    """Write and return the features of a model, or without one the embeddings of the space."""
+    from singflow.towers.extraction import fold_batch_norms
+    from singflow.towers.spaces import load_image_tower
+
+    inputs = Inputs(settings["results"], model, 1, SPACE)
+    tower: Any
+    if model:
+        tower = classifier = load_classifier(read_model(inputs.path("model_entry")))
+        artifact, key = "features", "weights_sha256"
+    else:
+        tower = load_image_tower(read_space(inputs.path("space_entry")))
+        classifier, artifact, key = tower.classifier, "embeddings", "classifier_sha256"
+    sha256 = weights_sha256(classifier.model)
+    if precision == "tf32":
+        fold_batch_norms(tower, tower.preprocess.size)
+        emulate_tf32(classifier)
+        precision = "float32"
+    flags = chosen(ShardFlags, settings | {"precision": precision})
+    _, tensors, _ = run_shard(flags, model or SPACE, tower, artifact)
+    write_tensors(inputs.path(artifact), tensors, provenance(["torch"], **{key: sha256}))
+    return tensors[artifact]
+
+
+def prepare(flags: Flags, root: Path, rows: pd.DataFrame, folder: Path) -> Settings:
+    """Settings of a study of the images, and in the folder what does not depend on precision."""
+    table = rows.drop_duplicates("path")[["path"]]
+    if flags.images:
+        table["label"] = table["path"].str.extract(r"\b(n\d{8})(?!\d)")
+        if table["label"].isna().any():
+            path = table["path"][table["label"].isna()].iloc[0]
+            raise InputError(
+                f"--images {root}: the path {path} names no class: put the synset into the name of "
+                "the file or of its folder, as in n01491361_tiger_shark.jpg"
+            )
+    else:
+        table = table.merge(pd.read_csv(ROOT / "config/vocab/packaged.csv"), on="path")
+    table.to_csv(folder / "images.csv", index=False)
+    settings = Translation().model_dump() | {
+        "results": folder / "prepared",
+        "source": "table",
+        "root": str(root),
+        "table": str(folder / "images.csv"),
+        "classes": "config/vocab/imagenet_1k.csv",
+        "vocabulary": "config/vocab/concepts.txt",
+        "targets": [],
+        "space": SPACE,
+        "weights": "registry",
+        "device": "cpu",
+        "max_pixels": MAX_PIXELS,
+        "views": 1,
+        "shards": 1,
+        "shard": 0,
+        "seed": 0,
+        "threads": flags.threads,
+        "confidence": Summary().confidence,
+    }
+    for step in ("build_manifest", "resolve_space", "embed_prompts"):
+        run(step, settings)
+    for model in flags.models:
+        for step in ("resolve_model", "extract_head", "embed_classes"):
+            run(step, settings | {"model": model})
+    return settings
+
+
+def study(
+    settings: Settings, precision: Precision, models: list[str]
+) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    """Features of every model in a precision, and the reports on it with the verdict."""
+    run_tower(settings, precision)
+    features, reports = [], []
+    for model in models:
+        features.append(run_tower(settings, precision, model))
+        for step in ("fit_projector", "fit_translator", "measure_evidence"):
+            run(step, settings | {"model": model})
+        inputs = Inputs(settings["results"], model, 1, SPACE)
+        reports.append(
+            read_json(inputs.path("translator_report")) | read_json(inputs.path("evidence"))
+        )
+    add_verdicts(reports, settings["confidence"])
+    return features, reports
+
+
+def scores(inputs: Inputs, fitted: Inputs) -> pd.DataFrame:
+    """IS, conditional IS and AS of every image, by the translators that were fitted elsewhere.
+
+    Conditional IS has translators of its own, fitted on the same features.
+    """
+    parts = []
+    for ids, features in inputs.features():
+        removal = Removal(fitted.translators(features, ids), fitted.null_translators(features, ids))
+        toward = removal.attribute_score(inputs.label_texts[inputs.label_of[ids]])
+        parts.append(pd.DataFrame({"IS": removal.image_score(), "AS": toward}, index=ids))
+    beside = read_parquet(inputs.path("evidence_images")).set_index("image_id")
+    found = pd.concat(parts)
+    found.insert(1, "conditional IS", beside["conditional_is_deg"])
+    return found
+
+
+def pair(errors: "np.ndarray | pd.Series") -> str:
+    """Median and largest error."""
+    return f"{np.median(errors):.2g}, {errors.max():.2g}"
+
+
+def interval(report: dict[str, Any]) -> str:
+    """D with its interval."""
+    ends = (report[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+    found, low, high = ("-" if end is None else f"{end:z.4f}" for end in ends)
+    return f"{found} [{low}, {high}]"
+
+
+def measure_precisions(flags: Flags) -> None:
+    """Repeat a study of the images in each precision, and hold the verdicts to those in float32."""
+    root, rows = list_images(flags)
+    sys.path.append(str(ROOT / "scripts"))
+    lines, exact = [], dict[str, tuple[np.ndarray, dict[str, Any], Inputs]]()
+    with cli.scratch("singflow-") as folder, chdir(ROOT):
+        settings = prepare(flags, root, rows, Path(folder))
+        for precision in dict.fromkeys(("float32", *(flags.precisions or get_args(Precision)))):
+            cli.log.info("-- %s", precision)
+            results = Path(folder, precision)
+            shutil.copytree(settings["results"], results)
+            made = study(settings | {"results": results}, precision, flags.models)
+            for model, features, report in zip(flags.models, *made, strict=True):
+                here = Inputs(results, model, 1, SPACE)
+                expected, before, there = exact.setdefault(model, (features, report, here))
+                change = (scores(here, here) - scores(there, there)).abs()
+                kept = (scores(here, there) - scores(there, there)).abs()
+                same = report["verdict"] == before["verdict"]
+                line = {"model": model, "precision": precision}
+                line |= {"features": pair(distances(features, expected))}
+                line |= {name: pair(change[name]) for name in change}
+                line |= {"IS, translator kept": pair(kept["IS"]), "D": interval(report)}
+                line |= {"verdict": report["verdict"], "same": "yes" if same else "no"}
+                lines.append(line)
+    table = pd.DataFrame(lines)
+    print("Changes from float32, median and largest: features by their norm, scores in degrees\n")
+    print(table.to_markdown(index=False))
+    judge_verdicts(table)
+
+
+def judge_verdicts(table: pd.DataFrame) -> None:
+    """Raises InputError when a verdict differs from that in float32."""
+    differ = table[table["same"] == "no"]
+    if len(differ):
+        told = "; ".join(
+            f"{row.model} in {row.precision}: {row.verdict}" for row in differ.itertuples()
+        )
+        raise InputError(f"a verdict differs from that in float32: {told}")
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    if flags.precisions is None:
+        measure_speed(flags)
+    else:
+        measure_precisions(flags)
 
 
 if __name__ == "__main__":

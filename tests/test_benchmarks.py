@@ -8,13 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.costs import Size
+from singflow.towers.classifiers import load_classifier
 from tests.project import ROOT
+from tests.towers.models import entry_of
 
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"]
@@ -170,6 +173,79 @@ def test_the_product_is_held_to_its_speed_its_share_and_its_features(load, capsy
         missed = "a mark is missed: {:g} times the stock path, {:g} of both halves, within 0.0001"
         with pytest.raises(InputError, match=missed.format(*marks)):
             judge(table.assign(largest=off), *marks)
+
+
+def test_tf32_is_the_nearest_of_its_numbers_and_ties_are_even(load):
+    bits = np.random.default_rng(0).integers(0, 2**32, 10**5, dtype=np.uint32)
+    ties = np.arange(2**12, 2**32, 2**13, dtype=np.uint32)
+    numbers = np.concatenate([bits, ties, ties - 1, ties + 1]).view(np.float32)
+    numbers = np.append(numbers[np.isfinite(numbers)], np.float32([0.0, -0.0]))
+    wide = numbers.astype(np.float64)
+    step = np.ldexp(1.0, np.maximum(np.frexp(wide)[1] - 1, -126) - 10)  # between TF32's numbers
+    with np.errstate(over="ignore"):
+        nearest = (np.rint(wide / step) * step).astype(np.float32)
+    assert np.isinf(nearest).any() and (np.abs(nearest) == 2.0**-136).any()
+    ends = np.float32([np.inf, -np.inf])
+    found = load("extraction").round_to_tf32(torch.from_numpy(np.append(numbers, ends)))
+    expected = np.append(nearest, ends).view(np.int32)  # so that -0 is not 0
+    np.testing.assert_array_equal(found.view(torch.int32).numpy(), expected)
+    assert load("extraction").round_to_tf32(torch.tensor([np.nan, -np.nan])).isnan().all()
+
+
+def test_emulated_tf32_rounds_what_convolutions_and_linear_layers_multiply_and_no_more(load):
+    extraction = load("extraction")
+    classifier = load_classifier(entry_of("test_vit.r160_in1k"))
+    before = {name: tensor.clone() for name, tensor in classifier.model.state_dict().items()}
+    extraction.emulate_tf32(classifier)
+    inputs = {}
+    for name, module in classifier.model.named_modules():
+        if not [*module.children()]:
+            module.register_forward_hook(lambda _, seen, __, name=name: inputs.update({name: seen}))
+    with torch.inference_mode():
+        classifier(torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
+    rounded = {
+        name for name, (seen,) in inputs.items() if seen.equal(extraction.round_to_tf32(seen))
+    }
+    layers = re.compile(r"patch_embed\.proj|blocks\.\d\.(attn\.(qkv|proj)|mlp\.fc[12])")
+    assert rounded == set(filter(layers.fullmatch, inputs)) and len(rounded) == 25
+    for name, tensor in classifier.model.state_dict().items():
+        weighs = name.removesuffix(".weight") in rounded
+        expected = extraction.round_to_tf32(before[name]) if weighs else before[name]
+        assert tensor.equal(expected) and weighs == (not tensor.equal(before[name])), name
+
+
+def test_the_price_of_each_precision_is_told_in_degrees(load):
+    sizes = ["--count", 6, "--models", "efficientnet_lite0", "--threads", 1]
+    said, _ = run("extraction", "--precisions", *sizes)
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in said.splitlines()
+        if line.startswith("|")
+    ]
+    table = pd.DataFrame(rows, columns=header).set_index("precision")
+    assert list(table.index) == ["float32", "tf32", "float16", "bfloat16"]
+    changes = table.loc[:, "features":"IS, translator kept"].map(
+        lambda cell: [float(number) for number in cell.split(", ")]
+    )
+    assert changes.shape[1] == 5 and (changes.loc["float32"].map(max) == 0).all()
+    others = changes.drop("float32")
+    assert others.map(lambda cell: 0 < cell[0] <= cell[1]).all(axis=None)
+    coarse, *finer = (others["features"][name] for name in ("bfloat16", "float16", "tf32"))
+    assert all(3 * error < most for fine in finer for error, most in zip(fine, coarse, strict=True))
+    assert coarse[1] < 0.5 and others["IS"].map(max).max() < 1
+    assert table["verdict"].nunique() == 1 and (table["same"] == "yes").all()
+
+
+def test_a_verdict_that_differs_fails_and_a_path_without_a_class_is_refused(load, tmp_path):
+    extraction = load("extraction")
+    table = pd.DataFrame({"model": ["a", "a"], "precision": ["float32", "bfloat16"]})
+    table["verdict"], table["same"] = ["meaning", "trace"], ["yes", "no"]
+    extraction.judge_verdicts(table[:1])
+    with pytest.raises(InputError, match=r"differs from that in float32: a in bfloat16: trace$"):
+        extraction.judge_verdicts(table)
+    flags, rows = extraction.Flags(images=tmp_path), pd.DataFrame({"path": ["n014/cat.jpg"]})
+    with pytest.raises(InputError, match=r"the path n014/cat\.jpg names no class"):
+        extraction.prepare(flags, tmp_path, rows, tmp_path)
 
 
 @pytest.fixture
