@@ -8,6 +8,8 @@
 # make coverage   all tests, and the share of lines and branches of the package that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
+# make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
+#             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
 #             and the schema of params.yaml
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
@@ -22,7 +24,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run workflow app test quick soak coverage check types style workflows audit bench dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: demo run workflow app test quick soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -71,6 +73,9 @@ audit: .venv/test
 bench: .venv/workflow
 	@missed=0; for each in numerics kernels memory scan extraction engines startup; do python benchmarks/$$each.py || missed=1; done; exit $$missed
 
+bench-gpu: .venv/bench
+	@python benchmarks/gpu.py $(BENCH_GPU)
+
 upper = $(shell echo $(1) | tr a-z A-Z)
 $(BEFORE): .venv/demo
 $(COMMANDS): .venv/workflow
@@ -88,10 +93,11 @@ dvc.yaml: .venv/demo
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' .venv/lib src || true  # what may be used, on all cores, as pip does not
 	@touch $@
 
-.venv/workflow .venv/app .venv/test: .venv/demo
+.venv/workflow .venv/app .venv/bench .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@ $(WITH)
 .venv/workflow: EXTRAS = cluster
 .venv/app: EXTRAS = app
+.venv/bench: EXTRAS = bench
 .venv/test: EXTRAS = all,test,check
-.venv/test: WITH = .venv/workflow .venv/app
+.venv/test: WITH = .venv/workflow .venv/app .venv/bench

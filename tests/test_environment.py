@@ -67,7 +67,7 @@ def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_
     assert set(re.findall(r"`(\w+)`", listed)) == EXTRAS.keys() - {"test", "check"}
     assert re.findall(r"--editable '\.\[(.*)\]'", MAKEFILE) == ["demo", "$(EXTRAS)"]
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", MAKEFILE, flags=re.MULTILINE))
-    assert made == {"workflow": "cluster", "app": "app", "test": "all,test,check"}
+    assert made == {"workflow": "cluster", "app": "app", "bench": "bench", "test": "all,test,check"}
 
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():

@@ -12,6 +12,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "faiss": "faiss-cpu",
     "open_clip": "open-clip-torch",
+    "pynvml": "nvidia-ml-py",
     "ruamel": "ruamel-yaml",
     "sklearn": "scikit-learn",
 }

@@ -1,6 +1,8 @@
 """The machine: answers of its programs, its folders and sizes."""
 
 import os
+import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +38,13 @@ def ask(*command: str, seconds: float = 10) -> Answer:
         done.stdout,
         "; ".join(dict.fromkeys((done.stderr or done.stdout).split("\n"))).strip("; "),
     )
+
+
+def processor() -> str:
+    """The name of the processor; of its architecture where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name.*?:(.*)", info.read_text() if info.exists() else "", re.M)
+    return named[1].strip() if named else platform.machine()
 
 
 def regular(path: Path) -> Path:

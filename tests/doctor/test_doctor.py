@@ -255,10 +255,10 @@ def test_python_and_the_cluster_have_requirements_too(distribution):
 def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
     device, gpus, cluster, status
 ):
-    found = checks.check_gpu(device, 2, gpus, cluster)
+    found = checks.check_gpu(device, gpus, cluster)
     assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
-    if device == "auto" and status == "warn" and not cluster:
-        assert re.search(r"about \d\d times as long", found.found)
+    if status != "ok":
+        assert not re.search(r"\d", found.found + found.fix)  # nobody measured how much slower
 
 
 def test_the_gpus_named_are_those_of_pytorch():

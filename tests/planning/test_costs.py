@@ -14,6 +14,7 @@ from singflow.planning import costs
 from singflow.planning.costs import (
     COSTS,
     IMAGENET,
+    VIEW,
     WRITTEN,
     Size,
     disk_bytes,
@@ -117,7 +118,7 @@ def test_features_take_the_bytes_that_their_tensors_have():
 def test_the_views_that_wait_for_a_tower_are_reckoned_with(step):
     job = {"images": 20, "threads": 2, "feature_dim": 1, "space_dim": 1}
     memory = grown(peak_mb, step, job, job | {"views": 100})
-    assert 1e6 * memory > 99 * 2 * AHEAD * costs.VIEW
+    assert 1e6 * memory > 99 * 2 * AHEAD * VIEW
 
 
 @TOWERS
@@ -127,7 +128,28 @@ def test_threads_that_decode_take_time_off_a_gpu_job_and_a_bounded_memory(step):
     assert grown(seconds, step, job, job | {"threads": 8}) == 0
     memory = grown(peak_mb, step, job | {"decoders": 8}, job | {"decoders": 16})
     # an image that waits for each, and one in work, not four that wait
-    assert 1e6 * memory < 3 * 16 * 100 * costs.VIEW
+    assert 1e6 * memory < 3 * 16 * 100 * VIEW
+
+
+@TOWERS
+def test_a_gpu_job_pins_three_batches_of_whole_images(step):
+    pinned = [
+        1e6 * grown(peak_mb, step, {"views": 3}, {"views": 3, "gpu": True, "batch": batch})
+        for batch in (256, 128, 1)
+    ]
+    steps = [pinned[0] - pinned[1], pinned[1] - pinned[2]]
+    assert steps == pytest.approx([3 * (255 - 126) * VIEW, 3 * (126 - 3) * VIEW], rel=0.001)
+
+
+def test_a_tower_decodes_by_its_own_threads_and_takes_large_batches_on_a_gpu_alone(study):
+    study["extraction"] |= {"decode_threads": 5}
+    sizes = {gpu: size_of(study, 20, None, None, gpu) for gpu in (False, True)}
+    assert {gpu: (size.decoders, size.batch) for gpu, size in sizes.items()} == {
+        False: (study["threads"], 8),
+        True: (5, 256),
+    }
+    study["extraction"] |= {"batch_size": 6}
+    assert [size_of(study, 20, None, None, gpu).batch for gpu in (False, True)] == [6, 6]
 
 
 def test_an_index_of_neighbours_takes_time_as_the_images_grow_and_holds_no_embeddings():

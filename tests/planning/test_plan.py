@@ -8,7 +8,7 @@ import pytest
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.planning.calibration import read_benchmark
+from singflow.planning.calibration import GPU_RULES, Calibration, read_benchmark
 from singflow.planning.costs import peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
 
@@ -26,7 +26,7 @@ rule extract_features:
     reason: Missing output files: x; Input files updated by another job: y
     wildcards: model=timm/resnet18.a1_in1k, shard=00000
     threads: 2
-    resources: tmpdir=/tmp, runtime=17, gpu=1, mem_mb=11040, mem=11.04 GB, mem_mib=10529
+    resources: tmpdir=/tmp, runtime=17, gpu=1, cpus_per_task=8, mem_mb=11040, mem=11.04 GB
 [Wed Nov 25 09:19:33 2026]
 rule summarize:
     output: results/demo/tables/models.csv
@@ -48,8 +48,8 @@ def test_jobs_are_read_from_a_dry_run():
     wildcards = {"model": model, "shard": "00000"}
     file = results / f"extract_features/{model}-00000.tsv"
     assert parse_jobs(LISTING) == [
-        Job("extract_features", False, True, 2, 11040.0, wildcards, file),
-        Job("summarize", True, False, 1, 1380.0, {}, results / "summarize.tsv"),
+        Job("extract_features", False, True, 2, 8, 11040.0, wildcards, file),
+        Job("summarize", True, False, 1, 1, 1380.0, {}, results / "summarize.tsv"),
     ]
     done = "Nothing to be done (all requested files are present and up to date)."
     assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
@@ -71,17 +71,20 @@ def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
         read_benchmark(tmp_path / "absent")
 
 
-def planner(study, results, gpu=False, known=None):
+def planner(study, results, gpu=False, known=None, rates=None):
     models = resolve_models("config/models.yaml", study["models"])
     spaces = resolve_spaces("config/spaces.yaml", study["spaces"])
-    return Planner(study, models, spaces, results, gpu, known)
+    return Planner(study, models, spaces, results, gpu, known, rates)
 
 
 def job(results, step, *place, **wildcards):
-    """A job with two threads; its benchmark file lies at `place`, or where the wildcards say."""
+    """A job with two threads, or on a GPU with eight cores, if its step may have one.
+
+    Its benchmark file lies at `place`, or where the wildcards say.
+    """
     file = Path(results, "demo/benchmarks", step, *(place or wildcards.values()))
-    gpu = step == "extract_features"
-    return Job(step, False, gpu, 2, 4000.0, wildcards, file.with_name(f"{file.name}.tsv"))
+    gpu, cpus = (True, 8) if step in GPU_RULES else (False, 2)
+    return Job(step, False, gpu, 2, cpus, 4000.0, wildcards, file.with_name(f"{file.name}.tsv"))
 
 
 def finish(folder, images, views):
@@ -137,17 +140,22 @@ def test_the_table_adds_up(study, tmp_path):
     extract = [job(tmp_path, step, model=model, **shard) for model in study["models"]]
     jobs = [*extract, *(job(tmp_path, step, step) for step in ("plot_scores", "plot_labels"))]
     for gpu in (False, True):
-        plan = planner(study, tmp_path, gpu)
+        plan = planner(study, tmp_path, gpu, {step: Calibration(1, 2.0, None)} if gpu else {})
         table = cost_table(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
         assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
         hours = sum(plan.estimate(one).seconds for one in extract[1:]) / 3600
         assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
-        assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
+        cores = 8 if gpu else 2
+        assert table.at["extract_features", "core hours"] == pytest.approx(cores * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
-        assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
+        assert list(table["time and memory"]) == [
+            "3 calibrated" if gpu else "3 estimated",
+            "2 estimated",
+        ]
     done = cost_table([], jobs, plan, STEPS)
     assert list(done["time and memory"]) == ["done", "done"]
     assert done[["core hours", "disk GB"]].sum().sum() == 0
+    plan = planner(study, tmp_path)
     mean = np.mean([plan.estimate(one).seconds for one in extract])
     assert plan.mean_seconds("extract_features") == pytest.approx(mean)

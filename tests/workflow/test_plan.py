@@ -2,6 +2,9 @@
 
 import re
 
+import pandas as pd
+
+from tests.planning.test_rates import CARD, ROW
 from tests.project import Project
 
 
@@ -30,3 +33,41 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     assert rows(output)["build_manifest"] == (0, 1)
     assert re.search(r" build_manifest .* done$", output, flags=re.MULTILINE)
     assert re.search(r"^\d+ of \d+ jobs to run, 1 done$", output, flags=re.MULTILINE)
+
+
+def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_path):
+    project = Project(tmp_path)
+
+    def hours(output, step):
+        """GPU hours, core hours and the longest ones of a step, as they are shown."""
+        return re.search(rf"^ *{step} .* GPU +(\S+) +(\S+) +(\S+) ", output, re.M).groups()
+
+    planned = project.command("plan", "--device", "cuda")
+    towers, others = ("extract_features", "embed_images"), ("train_translator",)
+    for step in (*towers, *others):
+        assert hours(planned, step) == ("-", "-", "-")
+    left_out = f", without {', '.join((*towers, *others))}: unmeasured\n"
+    assert re.search(rf"^0\.0 GPU-hours, .*{left_out}", planned, re.M)
+    assert "\nto know these hours: `make bench-gpu` on the card" in planned
+    assert "Hours by precision" not in planned
+
+    rates = project.folder / "benchmarks/rates.csv"
+    # two shards of 10 images, each with two views, in an hour and 5 seconds to start
+    pd.DataFrame([ROW | {"gmacs": 0.86, "images_per_s": 20 / 3600}]).to_csv(rates, index=False)
+    planned = project.command("plan", "--device", "cuda")
+    assert hours(planned, "embed_images") == ("2.00", "16", "1.00")
+    assert f", without {', '.join(others)}: unmeasured\n" in planned
+    by_precision = planned.partition(
+        f"\nHours by precision, at the rates in benchmarks/rates.csv, {CARD}, "
+        "8 threads that decode:\n"
+    )[2].splitlines()
+    assert by_precision[0].split() == ["step", "float32", "tf32", "float16", "bfloat16"]
+    assert by_precision[2].split() == ["embed_images", "2.00", "-", "-", "-"]
+
+    named = ["--rates", str(rates.rename(project.folder / "other.csv"))]
+    again = project.command("plan", "--device", "cuda", *named)
+    assert hours(again, "embed_images") == hours(planned, "embed_images")
+    assert f"at the rates in {named[1]}, {CARD}" in again
+    (project.folder / "other.csv").write_text("device\nNVIDIA\n")
+    done = project.run("singflow", "plan", *named, check=False)
+    assert done.returncode == 1 and f"error: {named[1]}: not a table of rates" in done.stdout

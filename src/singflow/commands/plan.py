@@ -6,6 +6,10 @@ import typer
 
 from singflow.commands.options import PARAMS, Models, Params, Spaces
 
+FIX = (
+    "to know these hours: `make bench-gpu` on the card, for towers, or --from results/<study> of a "
+    "small study that ran there"
+)
 REPORTS = Path(".snakemake/efficiency")  # slurm-efficiency-report-path of the profile
 
 
@@ -34,13 +38,21 @@ def plan(
             "its measurements correct times and memory.",
         ),
     ] = None,
+    rates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rates of towers that `make bench-gpu` measured; by default "
+            "benchmarks/rates.csv, if it is there."
+        ),
+    ] = None,
 ) -> None:
     """Print the cost of a study before it runs: jobs, hours, memory and disk."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.planning.calibration import calibrate, read_reports
     from singflow.planning.costs import has_gpu
-    from singflow.planning.plan import Planner, cost_table, list_jobs
+    from singflow.planning.plan import Planner, cost_table, list_jobs, precision_table
+    from singflow.planning.rates import RATES, read_rates
     from singflow.planning.slurm import runs
     from singflow.study import check, read_layers
 
@@ -58,22 +70,32 @@ def plan(
         )
         calibrations = calibrate(pilot, (models, spaces), gpu, used)
     targets = resolve_spaces(spaces, study.spaces, study.weights)
-    planner = Planner(content, entries, targets, results, gpu, calibrations)
+    rated = None
+    if rates or RATES.exists():
+        rated = read_rates(rates or RATES, gpu, study.threads)
+    planner = Planner(content, entries, targets, results, gpu, calibrations, rated)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
     print(
         f"Study {study.study}: {planner.images} images, {len(entries)} models, "
         f"{len(study.spaces)} spaces\n"
     )
-    print(table.to_string(index=False, float_format=_short))
+    print(table.to_string(index=False, float_format=_short, na_rep="-"))
     total = table[["GPU hours", "core hours", "disk GB"]].sum()
     free = shutil.disk_usage(results if results.exists() else Path()).free / 1e9
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
+    unmeasured = table.loc[table["longest h"].isna(), "step"]
+    left_out = f", without {', '.join(unmeasured)}: unmeasured" if len(unmeasured) else ""
     print(
         f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all "
-        "(those beside a GPU too)"
+        f"(those beside a GPU too){left_out}"
     )
+    if left_out:
+        print(FIX)
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
+    if rated and len(compared := precision_table(waiting, planner)):
+        print(f"\nHours by precision, at the rates in {rated.measured}:")
+        print(compared.to_string(index=False, float_format=_short, na_rep="-"))
     if pilot:
         print(
             f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, "

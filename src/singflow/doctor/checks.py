@@ -55,7 +55,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
         gpus = visible_gpus(device) if device != "cpu" else []
-        yield check_gpu(device, study.threads, gpus, controller.status == "ok")
+        yield check_gpu(device, gpus, controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -118,7 +118,7 @@ def visible_gpus(device: str) -> list[str]:
     return [get_device_name(index) for index in range(device_count())] if is_available() else []
 
 
-def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
+def check_gpu(device: str, gpus: list[str], slurm: bool) -> Finding:
     """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs."""
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
@@ -130,8 +130,7 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"
         return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
-    slower = f"about {costs.slowdown(threads):.0f} times as long as on a data centre's GPU"
-    found = f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}"
+    found = "PyTorch sees none: towers run on the CPU"
     return Finding("GPU", "warn", found, "see `make plan` for the hours")
 
 

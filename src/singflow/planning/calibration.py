@@ -49,14 +49,14 @@ class Used:
 def read_benchmark(path: Path) -> tuple[float, float]:
     """Mean seconds and highest memory (10^6 bytes; 0: not measured) in a benchmark file."""
     kinds = {"s": float, "max_rss": float}
-    table = _read(path, kinds, "a benchmark file of Snakemake", sep="\t", na_values="-")
+    table = read_columns(path, kinds, "a benchmark file of Snakemake", sep="\t", na_values="-")
     if table.empty:
         raise InputError(f"{path}: not a benchmark file of Snakemake: remove it")
     seconds, peak = table["s"].mean(), table["max_rss"].fillna(0.0).max() * 2**20 / 1e6
     return float(seconds), float(peak)
 
 
-def _read(path: Path, kinds: Mapping[str, Any], what: str, **options: Any) -> pd.DataFrame:
+def read_columns(path: Path, kinds: Mapping[str, Any], what: str, **options: Any) -> pd.DataFrame:
     """These columns of a table; InputError if the file is not what it should be."""
     import pandas as pd
 
@@ -74,7 +74,7 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
     kinds = {"RuleName": str} | dict.fromkeys(numbers, float)
     reports = [pd.DataFrame(columns=[*kinds]).astype(kinds)]
     what = "an efficiency report of the Slurm executor with rule names"
-    jobs = pd.concat([*reports, *(_read(path, kinds, what) for path in paths)])
+    jobs = pd.concat([*reports, *(read_columns(path, kinds, what) for path in paths)])
     steps = jobs["RuleName"].str.extract(r"^rule_(\w+?)(?:_wildcards_.*)?$", expand=False)
     return {
         str(step): Used(
@@ -113,7 +113,8 @@ def calibrate(
     rows = []
     for path in files:
         step, _, place = str(path.relative_to(folder / "benchmarks").with_suffix("")).partition("/")
-        size = costs.size_of(study, images, *_subject(step, place, models, spaces), had_gpu)
+        subject = _subject(step, place, models, spaces)
+        size = costs.size_of(study, images, *subject, had_gpu and step in GPU_RULES)
         if size.assumed or (step in GPU_RULES and gpu and not had_gpu):
             continue
         (seconds, peak_mb), start = read_benchmark(path), costs.start(step)

@@ -3,8 +3,9 @@
 costs.csv has a row for each step and driver of its cost: seconds and megabytes for a million of
 the driver, which is a product of quantities of Size (`a*b/c`), or for each job. The figures have no
 margins and are for one job on a server CPU of 2 to 3 GHz; `python benchmarks/growth.py --write`
-measures what a small machine can. No GPU was available: its rate is 40 % of the published FP32 peak
-of an A100. disk.csv has the bytes of the large artifacts, which follow from their shapes.
+measures what a small machine can. Nobody measured the seconds of drivers with `gpu`: they decide
+what jobs request and how far the progress bar is, and `make plan` does not show them. disk.csv has
+the bytes of the large artifacts, which follow from their shapes.
 """
 
 import csv
@@ -23,13 +24,14 @@ from singflow.data import archives
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
-from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
+from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
 TABLE, DISK = (Path(__file__).with_name(name) for name in ("costs.csv", "disk.csv"))
 Entry = TypeVar("Entry")
 JOB = "job"  # the driver of the costs that every job has once
 VIEW = 4 * 3 * 224**2  # bytes of a view
+PINNED = 3  # batches of views in memory that is pinned for a GPU
 # A ViT-L/16 (10^6 parameters, 10^9 multiply-adds per view), and the width of a wide feature: what a
 # tower of unknown size counts as.
 ASSUMED = (304.3, 61.6, 2048)
@@ -61,7 +63,7 @@ class Size:
     threads: int = 2
     decoders: int = 2  # threads that decode images for a tower
     gpu: bool = False
-    batch: int = 32  # views per forward pass
+    batch: int = GPU_BATCH  # views per forward pass
     models: int = 1
     spaces: int = 1
     dimensions: tuple[int, ...] = ()  # of controls
@@ -145,6 +147,8 @@ class Size:
             "candidates": min(self.images, CELL * PROBES) if cells else self.images,
             "drawn": self.pictures > 0,  # by a generator
             "at_once": min(self.batch, CPU_BATCH),  # views in a forward pass
+            # views in pinned batches, which hold whole images
+            "pinned": self.gpu * PINNED * self.views * max(1, self.batch // self.views),
             # decoded views in memory: those that wait for the tower, and an image of each decoder
             "waiting": self.views * (min(AHEAD * self.decoders, waiting) + self.decoders),
         }
@@ -190,9 +194,9 @@ def size_of(
         concepts=_lines(study["concepts"]["vocabulary"]),
         assumed=any(number is None for number in (*sizes, model.feature_dim if model else 0)),
         threads=study["threads"],
-        decoders=extraction["decode_threads"] or study["threads"],
+        decoders=(gpu and extraction["decode_threads"]) or study["threads"],
         gpu=gpu,
-        batch=extraction["batch_size"],
+        batch=extraction["batch_size"] or (GPU_BATCH if gpu else CPU_BATCH),
         models=len(study["models"]),
         spaces=len(study["spaces"]),
         dimensions=tuple(study["controls"]["dimensions"]),
@@ -338,6 +342,12 @@ def seconds(step: str, size: Size) -> float:
     return sum(term.seconds * term.times(size) for term in _of(COSTS, step))
 
 
+def tower_seconds(step: str, size: Size, rate: float) -> float:
+    """Expected seconds of a job that runs a tower, at so many views a second."""
+    others = [term for term in COSTS[step] if "shard_rows" not in term.driver]
+    return sum(term.seconds * term.times(size) for term in others) + size.shard_rows / rate
+
+
 def peak_mb(step: str, size: Size) -> float:
     """Expected peak of the resident memory of one job, in 10^6 bytes."""
     return sum(term.megabytes * term.times(size) for term in _of(COSTS, step))
@@ -372,10 +382,3 @@ def study_bytes(
         for model, space in product(towers, spaces.values() if "space" in names else [None]):
             total += jobs * disk_bytes(step, size_of(study, images, model, space))
     return total
-
-
-def slowdown(threads: int) -> float:
-    """How many times as long as on a GPU a tower takes on a CPU."""
-    rates = {term.driver: term.seconds for term in COSTS["extract_features"]}
-    on_cpu, on_gpu = rates["shard_rows*gmacs*cpu/threads"], rates["shard_rows*gmacs*gpu"]
-    return on_cpu / threads / on_gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.tables import parquet_errors
@@ -21,12 +22,15 @@ from singflow.errors import InputError
 from singflow.planning import costs, power
 from singflow.planning.calibration import Calibration, read_benchmark
 from singflow.planning.costs import Size
+from singflow.planning.rates import Rates
 from singflow.study import PARAMS
+from singflow.towers.parameters import Precision
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCES = ("measured", "calibrated", "estimated", "assumed")
+SOURCES = ("measured", "calibrated", "estimated", "assumed", "unmeasured")
+TOWERS = ("extract_features", "embed_images")  # steps whose rates benchmarks/gpu.py measures
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Job:
     local: bool  # runs beside Snakemake, never on a cluster
     gpu: bool
     threads: int
+    cpus: int  # that it asks a cluster for
     asked_mb: float  # memory that it requests
     wildcards: Mapping[str, str]
     benchmark: Path  # that it will write
@@ -46,7 +51,7 @@ class Job:
 class JobEstimate:
     """What a job takes."""
 
-    seconds: float
+    seconds: float  # NaN: unmeasured
     peak_mb: float
     disk: int  # bytes that it writes
     source: str  # of time and memory: one of SOURCES
@@ -66,7 +71,8 @@ def parse_jobs(listing: str) -> list[Job]:
             step,
             local=first is not None and CATALOG[first].group == "local",
             gpu=float(resources.get("gpu", 0)) > 0,
-            threads=int(fields.get("threads", 1)),
+            threads=(threads := int(fields.get("threads", 1))),
+            cpus=int(resources.get("cpus_per_task", threads)),
             asked_mb=float(resources.get("mem_mb", 0)),
             wildcards=dict(re.findall(r"(\w+)=(.*?)(?:, |$)", fields.get("wildcards", ""))),
             benchmark=Path(fields["benchmark"]),
@@ -95,7 +101,7 @@ class Planner:
     """Estimates the costs of the jobs of a valid study.
 
     results: the folder of all studies. gpu: whether steps that can use a GPU have one.
-    calibrations: corrections of costs, by step.
+    calibrations: corrections of costs, by step. rates: of towers, on such a device.
     """
 
     def __init__(
@@ -106,29 +112,30 @@ class Planner:
         results: Path,
         gpu: bool,
         calibrations: Mapping[str, Calibration] | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.gpu = gpu
-        self._calibrations = calibrations or {}
+        self._calibrations, self._rates = calibrations or {}, rates
         self._study, self._models, self._spaces = study, models, spaces
         self._own = results / study["study"]
         self.images = costs.expected_images(study, self._own)
-        whole = self._size({})
+        whole = self._size({}, gpu)
         likewise = (whole.images, whole.shards, whole.images // whole.shards * whole.views)
         others = sorted(folder for folder in results.glob("*") if folder != self._own)
         self._comparable = [
             folder for folder in [self._own, *others] if made_of(folder) == likewise
         ]
 
-    def _size(self, wildcards: Mapping[str, str]) -> Size:
+    def _size(self, wildcards: Mapping[str, str], gpu: bool) -> Size:
         model = self._models.get(wildcards.get("model", ""))
         space = self._spaces.get(wildcards.get("space", ""))
-        return costs.size_of(self._study, self.images, model, space, self.gpu)
+        return costs.size_of(self._study, self.images, model, space, gpu)
 
     def shows(self) -> dict[str, list[str]]:
         """Which leaks the study could find, in words, with the models for which this holds."""
         found: dict[str, list[str]] = {}
         for model in self._models:
-            size = self._size({"model": model})
+            size = self._size({"model": model}, self.gpu)
             told = power.smallest_leak(size.images + size.reference[0], size.feature_dim)
             found.setdefault(told, []).append(model)
         return found
@@ -136,7 +143,7 @@ class Planner:
     def mean_seconds(self, step: str) -> float:
         """Expected seconds of a step's job, averaged over models and spaces."""
         return fmean(
-            costs.seconds(step, self._size({"model": model, "space": space}))
+            costs.seconds(step, self._size({"model": model, "space": space}, self.gpu))
             for model in self._models
             for space in self._spaces
         )
@@ -146,9 +153,9 @@ class Planner:
 
         Measurements from another study count for jobs of one model or space, not for jobs that
         gather all. Expected time and memory are multiplied by the step's calibration; the source is
-        `calibrated` if the time is.
+        `calibrated` if the time is. Without a calibration, the time on a GPU is that of the rates.
         """
-        size = self._size(job.wildcards)
+        size = self._size(job.wildcards, self.gpu and job.gpu)
         disk = costs.disk_bytes(job.step, size)
         for folder in self._comparable:
             file = folder / job.benchmark.relative_to(self._own)
@@ -159,8 +166,20 @@ class Planner:
         if known.seconds and source == "estimated":
             source = "calibrated"
         seconds = costs.seconds(job.step, size) * (known.seconds or 1)
+        if size.gpu and not known.seconds:
+            seconds = self.rated_seconds(job, self._study["extraction"]["precision"])
+            source = "unmeasured" if math.isnan(seconds) else source
         peak_mb = costs.peak_mb(job.step, size) * (known.megabytes or 1)
         return JobEstimate(seconds, peak_mb, disk, source)
+
+    def rated_seconds(self, job: Job, precision: Precision) -> float:
+        """Seconds of a job by the rates; NaN if they do not tell."""
+        if self._rates is None or job.step not in TOWERS:
+            return math.nan
+        size = self._size(job.wildcards, self.gpu and job.gpu)
+        names = job.wildcards
+        entry = self._models[names["model"]] if "model" in names else self._spaces[names["space"]]
+        return costs.tower_seconds(job.step, size, self._rates.of(entry, size.gmacs, precision))
 
 
 def _group(step: str) -> str:
@@ -174,7 +193,8 @@ def cost_table(
 
     waiting: jobs that a run would start. every: jobs of the whole study. steps: all steps, in the
     order of the rows. Hours are sums, except the longest job; `peak` and `asked` are the largest
-    memory of a job, as expected or measured, and as requested.
+    memory of a job, as expected or measured, and as requested. Hours of a step are NaN if those of
+    one of its jobs are unmeasured.
     """
     import pandas as pd
 
@@ -190,7 +210,9 @@ def cost_table(
         gpu = planner.gpu and any(job.gpu for job in jobs)
         place = "here" if all(job.local for job in jobs) else "GPU" if gpu else "CPU"
         hours = [estimate.seconds / 3600 for estimate in estimates]
-        threads = [job.threads for job in jobs]
+        if sources["unmeasured"]:
+            hours = [math.nan] * len(jobs)
+        cores = [job.cpus if gpu else job.threads for job in jobs]
         rows.append(
             {
                 "step": step,
@@ -198,7 +220,7 @@ def cost_table(
                 "of": known[step],
                 "on": place if jobs else "",
                 "GPU hours": sum(hours) if gpu else 0.0,
-                "core hours": sum(map(operator.mul, hours, threads)),
+                "core hours": sum(map(operator.mul, hours, cores)),
                 "longest h": max(hours, default=0.0),
                 "peak GB": max((estimate.peak_mb for estimate in estimates), default=0.0) / 1e3,
                 "asked GB": max((job.asked_mb for job in jobs), default=0.0) / 1e3,
@@ -207,6 +229,22 @@ def cost_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def precision_table(waiting: Iterable[Job], planner: Planner) -> pd.DataFrame:
+    """Hours of the waiting jobs of a step at each precision, by the rates; NaN: not measured."""
+    import pandas as pd
+
+    of_step = {step: [job for job in waiting if job.step == step] for step in TOWERS}
+    return pd.DataFrame(
+        {"step": step}
+        | {
+            precision: sum(planner.rated_seconds(job, precision) for job in jobs) / 3600
+            for precision in get_args(Precision)
+        }
+        for step, jobs in of_step.items()
+        if jobs
+    )
 
 
 def list_jobs(params: Path, *options: str) -> list[Job]:

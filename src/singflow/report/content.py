@@ -16,7 +16,7 @@ from singflow.analyses.tables import LEAK, ZERO
 from singflow.errors import InputError
 from singflow.report.tables import Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
-from singflow.system import ask
+from singflow.system import ask, processor
 
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")
 WIDTH = 1600  # pixels of an embedded figure
@@ -265,10 +265,7 @@ def machine() -> str:
     """System, processor, cores, memory and GPUs of this machine, in words."""
     import psutil
 
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"^model name.*?:(.*)", info.read_text() if info.exists() else "", re.M)
-    processor = named[1].strip() if named else platform.machine()
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
-    words = [platform.system(), processor, f"{os.cpu_count()} cores", memory]
+    words = [platform.system(), processor(), f"{os.cpu_count()} cores", memory]
     gpus = ask("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return ", ".join(words + (gpus.out.splitlines() if gpus.ok else []))

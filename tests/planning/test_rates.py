@@ -1,0 +1,164 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
+from singflow.errors import InputError
+from singflow.planning.calibration import Calibration
+from singflow.planning.costs import peak_mb, seconds, size_of
+from singflow.planning.plan import cost_table, precision_table
+from singflow.planning.rates import COLUMNS, read_rates
+from tests.planning.test_plan import MODEL, job, planner
+
+CARD = "NVIDIA H100 80GB HBM3"
+ID = "tf_efficientnet_lite0.in1k"  # of MODEL
+SHARD = {"shard": "00000"}
+ROW = dict.fromkeys(COLUMNS, "") | {
+    "device": CARD,
+    "tower": "wide",
+    "source": "timm",
+    "gmacs": 10.0,
+    "precision": "float32",
+    "path": "product",
+    "batch": 256,
+    "decode_threads": 8,
+    "on": "GPU",
+}
+
+
+def write(file, *rows):
+    pd.DataFrame([ROW | row for row in rows]).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture
+def rates(tmp_path):
+    """Rates of three towers on a GPU, and what is none of them."""
+    rows = [
+        {"tower": ID, "gmacs": 0.385, "images_per_s": 50.0},
+        {"images_per_s": 200.0},
+        {"tower": "wider", "gmacs": 20.0, "images_per_s": 150.0},
+        {"tower": ID, "path": "timm", "images_per_s": 900.0},
+        {"tower": ID, "path": "dataloader", "images_per_s": 9.0, "busy": 0.5},
+        {"tower": ID, "gmacs": 0.385, "precision": "bfloat16", "images_per_s": 100.0},
+        {"precision": "float16", "note": "out of memory"},
+        {"device": "EPYC", "on": "CPU", "decode_threads": 2, "images_per_s": 4.0},
+    ]
+    return write(tmp_path / "rates.csv", *rows)
+
+
+def tower(identifier, source="timm"):
+    return ModelEntry(source=source, id=identifier)
+
+
+def test_a_tower_runs_at_its_own_rate_and_another_one_at_the_median_of_multiply_adds(rates):
+    found = read_rates(rates, True, 2)
+    assert found.measured == f"{rates}, {CARD}, 8 threads that decode"
+    assert found.of(tower(ID), 0.385, "float32") == 50.0
+    # 0.385 * 50, 10 * 200 and 20 * 150 multiply-adds: the median is 2000
+    for other in (tower("other.tag"), tower("wide.tag", "torchvision")):
+        assert found.of(other, 4.0, "float32") == 500.0
+    assert found.of(tower(ID), 0.385, "bfloat16") == 100.0
+    assert np.isnan(found.of(tower(ID), 0.385, "float16"))
+    (space,) = resolve_spaces("config/spaces.yaml", ["conse_minilm"]).values()
+    assert found.of(space, 0.86, "float32") == pytest.approx(2000 / 0.86)
+
+
+def test_a_cpu_runs_at_the_rates_of_as_many_threads(rates):
+    assert read_rates(rates, False, 2).of(tower("wide.tag"), 10.0, "float32") == 4.0
+    assert read_rates(rates, False, 4) is None
+    assert read_rates(write(rates, {"images_per_s": 1.0, "path": "timm"}), True, 2) is None
+
+
+def test_the_hours_on_a_gpu_are_those_of_the_rates(study, rates, tmp_path):
+    rows = 20 * study["extraction"]["views"]
+    plan = planner(study, tmp_path, True, rates=read_rates(rates, True, 2))
+    extract = job(tmp_path, "extract_features", model=MODEL, **SHARD)
+    embed = job(tmp_path, "embed_images", space="conse_minilm", **SHARD)
+    starts = 5 + 0.015 * 4.65, 5 + 0.015 * 6.09  # weights included
+    expected = starts[0] + rows / 50, starts[1] + rows * 0.86 / 2000
+    for one, taken in zip((extract, embed), expected, strict=True):
+        estimate = plan.estimate(one)
+        assert estimate.seconds == pytest.approx(taken) and estimate.source == "estimated"
+    entry = resolve_models("config/models.yaml", [MODEL])[MODEL]
+    size = size_of(study, 20, entry, None, True)
+    assert plan.estimate(extract).peak_mb == peak_mb("extract_features", size)
+    table = precision_table([extract, embed, extract], plan).set_index("step")
+    np.testing.assert_allclose(
+        table.to_numpy(float) * 3600,
+        [
+            [2 * expected[0], np.nan, np.nan, 2 * (starts[0] + rows / 100)],
+            [expected[1], np.nan, np.nan, starts[1] + rows * 0.86 / 38.5],
+        ],
+    )
+    assert list(table) == ["float32", "tf32", "float16", "bfloat16"]
+    assert list(table.index) == ["extract_features", "embed_images"]
+    study["extraction"] |= {"precision": "bfloat16"}
+    assert plan.estimate(extract).seconds == pytest.approx(starts[0] + rows / 100)
+    assert precision_table([job(tmp_path, "summarize", "x")], plan).empty
+
+
+def test_without_a_measurement_the_hours_of_a_gpu_are_not_given(study, rates, tmp_path):
+    pair = {"space": "conse_minilm", "model": MODEL}
+    jobs = {
+        "extract_features": job(tmp_path, "extract_features", model=MODEL, **SHARD),
+        "embed_images": job(tmp_path, "embed_images", space="conse_minilm", **SHARD),
+        "train_translator": job(tmp_path, "train_translator", **pair),
+        "render_pictures": job(tmp_path, "render_pictures", **pair),
+        "fit_projector": job(tmp_path, "fit_projector", model=MODEL),
+    }
+    hours = ["GPU hours", "core hours", "longest h"]
+
+    def table(gpu, *arguments):
+        plan = planner(study, tmp_path, gpu, *arguments)
+        return cost_table(jobs.values(), jobs.values(), plan, jobs).set_index("step")
+
+    found = table(True)
+    assert found[hours].isna().all(axis=1).to_dict() == dict.fromkeys(jobs, True) | {
+        "fit_projector": False
+    }
+    assert list(found["time and memory"]) == ["1 unmeasured"] * 4 + ["1 estimated"]
+    assert found[["peak GB", "disk GB"]].notna().all(axis=None)
+    assert table(False)[hours].notna().all(axis=None)
+    # a median at another precision tells nothing of this one
+    study["extraction"] |= {"precision": "tf32"}
+    assert table(True, {}, read_rates(rates, True, 2))[hours].isna().any(axis=1).sum() == 4
+    # a pilot on the card tells more than a rate does
+    study["extraction"] |= {"precision": "float32"}
+    known = {"extract_features": Calibration(1, 3.0, None)}
+    both = planner(study, tmp_path, True, known, read_rates(rates, True, 2))
+    size = size_of(study, 20, resolve_models("config/models.yaml", [MODEL])[MODEL], None, True)
+    estimate = both.estimate(jobs["extract_features"])
+    assert estimate.seconds == 3 * seconds("extract_features", size)
+    assert estimate.source == "calibrated"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"images_per_s": 0}, r"images_per_s is 0\.0, not a positive number"),
+        ({"images_per_s": float("inf")}, "images_per_s is inf, not a positive number"),
+        ({"gmacs": -1.0}, r"gmacs is -1\.0, not a positive number"),
+        ({"images_per_s": "fast"}, "not a table of rates of benchmarks/gpu.py"),
+        ({"gmacs": ""}, "not a table of rates of benchmarks/gpu.py"),
+        ({"precision": "fp8"}, "precision is 'fp8', not one of float32, tf32, float16, bfloat16"),
+        ({"path": "other"}, "path is 'other', not one of product, timm, dataloader"),
+        ({"on": "TPU"}, "on is 'TPU', not one of CPU, GPU"),
+        ({"device": "NVIDIA A10"}, f"rates of NVIDIA A10 and {CARD}: keep the rows of one device"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, wrong, said):
+    right = {"images_per_s": 1.0}
+    path = write(tmp_path / "rates.csv", right, right | wrong)
+    with pytest.raises(InputError, match=rf"rates\.csv: {said}"):
+        read_rates(path, True, 2)
+
+
+def test_a_file_that_is_no_table_is_refused_by_name(tmp_path):
+    path = tmp_path / "rates.csv"
+    for content in (b"", b"device,tower\nx,y\n", b"\x00\xff"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"rates\.csv: not a table of rates"):
+            read_rates(path, True, 2)
+    with pytest.raises(InputError, match=r"absent\.csv: not a table of rates"):
+        read_rates(tmp_path / "absent.csv", True, 2)
