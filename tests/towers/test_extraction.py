@@ -1,17 +1,28 @@
+import warnings
 from threading import Barrier
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from singflow.analyses.geometry import null_space
 from singflow.errors import InputError
 from singflow.towers import extraction
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.device import pick_device, pick_tower_device
-from singflow.towers.extraction import fold_batch_norms, run_views, statistics
+from singflow.towers.extraction import (
+    fold_batch_norms,
+    run_batches,
+    run_views,
+    statistics,
+    work_sizes,
+)
 from singflow.towers.views import Views
 from tests import PATIENCE
 from tests.towers.models import RESNET, entry_of
@@ -164,12 +175,93 @@ def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged)
 
 def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
     exact, *_ = views_of(lite0, packaged, views=1)
-    for options, largest in (({"precision": "bfloat16"}, 0.1), ({"reduced": True}, 0.25)):
+    half = {"precision": "float16"}, {"precision": "bfloat16"}
+    for options, largest in zip((*half, {"reduced": True}), (0.02, 0.1, 0.25), strict=True):
         found, *_ = views_of(lite0, packaged, views=1, **options)
         error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options
         agreed = predicted(lite0, found) == predicted(lite0, exact)
         assert agreed.mean() >= 0.9
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_the_removed_part_changes_no_logit_of_a_feature_in_any_precision(packaged, precision):
+    lite0 = load_classifier(LITE0)
+    features, *_ = views_of(lite0, packaged, slice(0, 4), views=1, precision=precision)
+    assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+    assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
+    weight, features = lite0.weight.double().numpy(), features.astype(np.float64)
+    basis = null_space(lite0.weight.numpy()).basis
+    removed = features @ basis @ basis.T
+    assert np.linalg.norm(removed) > 0.1 * np.linalg.norm(features)
+    assert np.abs(removed @ weight.T).max() < 1e-5 * np.abs(features @ weight.T).max()
+    assert 0 < lite0.head_max_error < 1e-4
+
+
+def test_a_value_beyond_float16_is_told_as_such(packaged):
+    classifier = load_classifier(entry_of(RESNET))
+    with torch.no_grad():
+        next(classifier.model.parameters()).mul_(1e6)
+    assert np.isfinite(views_of(classifier, packaged, slice(0, 2))[0]).all()
+    with pytest.raises(InputError, match=r"infinite features.*values exceed float16"):
+        views_of(classifier, packaged, slice(0, 2), precision="float16")
+
+
+def test_a_compiled_tower_gives_the_same_features_but_for_rounding(packaged):
+    classifier = load_classifier(entry_of(RESNET))
+    plain, *_ = views_of(classifier, packaged, slice(0, 6))
+    classifier.compile(dynamic=False)
+    with warnings.catch_warnings(action="error", category=UserWarning):  # of a broken graph
+        found, *_ = views_of(classifier, packaged, slice(0, 6))
+    again, *_ = views_of(classifier, packaged, slice(0, 6), threads=1)
+    assert np.array_equal(again, found) and classifier.head_max_error < 1e-5
+    error = np.linalg.norm(found - plain, axis=1) / np.linalg.norm(plain, axis=1)
+    assert 0 < error.max() < 1e-5
+
+
+@given(
+    rows=st.integers(1, 40),
+    views=st.integers(1, 3),
+    images=st.integers(1, 9),
+    passes=st.integers(1, 3),
+    decoders=st.integers(1, 4),
+)
+def test_batches_hold_whole_images_in_order_and_are_always_full(
+    rows, views, images, passes, decoders
+):
+    def load(row):
+        return torch.stack([torch.full((3, 2, 2), 10.0 * row.image_id + v) for v in range(views)])
+
+    def run(batch):
+        sizes.append(len(batch))
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        return batch[:, :, 0, 0].numpy().copy()
+
+    sizes = []
+    found = run_batches(
+        load,
+        pd.DataFrame({"image_id": range(rows)}),
+        (views, 3, 2, 2),
+        run,
+        images=images,
+        passes=passes,
+        decoders=decoders,
+        device=CPU,
+        progress=lambda items, total: items,
+    )
+    expected = [10.0 * row + view for row in range(rows) for view in range(views)]
+    assert np.array_equal(found, np.repeat(expected, 3).reshape(-1, 3))
+    assert sizes == [images * views] * -(-rows // images)
+
+
+def test_batches_and_threads_fit_the_device():
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    cores = extraction.cpu_count()
+    assert work_sizes(CPU, None, 3, 8) == work_sizes(CPU, 32, 3, 8) == (8, 3, 3)
+    assert work_sizes(CPU, 5, 2, 8) == (5, 2, 2)
+    assert work_sizes(cuda, None, 3, 1) == (256, 1, 1)
+    assert work_sizes(cuda, 32, 3, cores + 1) == (32, 1, cores)
+    assert work_sizes(mps, None, 3, 1) == (8, 1, 1)
 
 
 def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, packaged, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -12,11 +13,11 @@ from torch import nn
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers.checkpoints import brief, load_checkpoint, read_checkpoint, some, state_dicts
+from singflow.towers.device import in_float32
 from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
 from singflow.towers.weights import locate, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
-HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
 
 
 class LoadedClassifier(nn.Module):
@@ -45,7 +46,9 @@ class LoadedClassifier(nn.Module):
         self._heads = len(heads)
         self._caught: dict[tuple[int, int], torch.Tensor] = {}
         for position, module in enumerate(modules):
-            module.register_forward_pre_hook(partial(self._catch, position))
+            # By way of self, where compile() replaces it.
+            module.register_forward_pre_hook(partial(lambda *call: self._catch(*call), position))
+            module.forward = MethodType(_in_float32, module)
 
     def _catch(self, position: int, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         self._caught[threading.get_ident(), position] = inputs[0]
@@ -61,7 +64,6 @@ class LoadedClassifier(nn.Module):
                 "look at `head`, `head_weights` and `transform` of its entry"
             ) from None
         logits = getattr(output, "logits", output)[:, self._kept]
-        tolerance = HEAD_TOLERANCE if logits.dtype == torch.float32 else HALF_TOLERANCE
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
             raise InputError(
@@ -75,7 +77,7 @@ class LoadedClassifier(nn.Module):
             )
         logits = logits.float()
         gap = float((self.logits(features) - logits).abs().max())
-        fits = gap <= tolerance * max(1.0, float(logits.abs().max()))
+        fits = gap <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max()))
         if not fits and torch.isfinite(features).all():
             raise InputError(
                 f"W f + b differs from the model's logits by {gap:.2g}: the head in "
@@ -84,15 +86,27 @@ class LoadedClassifier(nn.Module):
         self._gaps.append(gap)
         return features
 
+    def compile(self, **options: Any) -> None:
+        """Compile the model, but not what catches the input of its head."""
+        self._catch = torch.compiler.disable(self._catch)  # type: ignore[method-assign]
+        self.model.compile(**options)
+
     @property
     def head_max_error(self) -> float:
         """Largest difference between W f + b and the model's logits so far."""
         return max(self._gaps)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """W f + b, without autocast, on the device of the features."""
-        with torch.autocast(features.device.type, enabled=False):
+        """W f + b in float32, on the device of the features."""
+        with in_float32(features.device):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+def _in_float32(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """The forward function of a head, whatever the precision of its model."""
+    with in_float32(features.device):
+        logits: torch.Tensor = type(head).forward(head, features.float())
+    return logits
 
 
 def _module_at(model: nn.Module, path: str) -> nn.Module:

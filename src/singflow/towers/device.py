@@ -1,6 +1,8 @@
 """Choose the device that towers run on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,6 +28,21 @@ def pick_tower_device(wanted: str) -> torch.device:
 def use_tf32(on: bool) -> None:
     """Whether this process multiplies float32 matrices on a GPU with 10 bits of mantissa."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+
+
+@contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 on the device, where autocast or TF32 may be on."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    with torch.autocast(device.type, enabled=False):
+        if not (tf32 and device.type == "cuda"):
+            yield
+            return
+        use_tf32(False)
+        try:
+            yield
+        finally:
+            use_tf32(True)
 
 
 def prepare(device: str, threads: int) -> torch.device:

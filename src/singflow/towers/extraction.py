@@ -91,7 +91,6 @@ def run_views(
     decode_threads: int = 1,
     max_pixels: int,
     precision: Precision = "float32",
-    compiled: bool = False,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run a tower over every view of every image; threads decode images ahead.
@@ -106,7 +105,6 @@ def run_views(
     use_tf32(precision == "tf32")
     at_once, passes, decoders = work_sizes(device, batch_size, threads, decode_threads)
     half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
-    tower = torch.compile(forward, dynamic=False) if compiled else forward
 
     def load(row: Any) -> torch.Tensor:
         return views(read_unchanged(root, row, max_pixels, views.least_side), row.image_id)
@@ -115,7 +113,7 @@ def run_views(
     def run(batch: torch.Tensor) -> np.ndarray:
         nonlocal at_once
         with torch.autocast(device.type, half, enabled=half is not None):
-            result, at_once = _within_memory(tower, batch, device, at_once)
+            result, at_once = _within_memory(forward, batch, device, at_once)
         return result.float().numpy()
 
     width, height = views.preprocess.size

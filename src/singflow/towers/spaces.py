@@ -22,6 +22,7 @@ from singflow.towers.classifiers import (
     load_classifier,
     weights_sha256,
 )
+from singflow.towers.device import in_float32
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, only_file, open_clip_tag
@@ -67,12 +68,15 @@ class ConSE(nn.Module):
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
         # Texts are embedded in single precision, whatever the precision for images. Two threads may
         # embed the same text: they write the same numbers.
-        with torch.autocast(images.device.type, enabled=False):
+        with in_float32(images.device):
             for missing in set(classes.flatten().tolist()) - self.known:
                 self.embedded[missing] = torch.from_numpy(self.embed([self.sentences[missing]])[0])
                 self.known.add(missing)
-        mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
+            mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
+
+    def compile(self, **options: Any) -> None:
+        self.classifier.compile(**options)
 
 
 class CLIPImages(nn.Module):
@@ -91,6 +95,9 @@ class CLIPImages(nn.Module):
         # Some towers return embeddings of patches as well.
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return embeddings
+
+    def compile(self, **options: Any) -> None:
+        self.visual.compile(**options)
 
 
 ImageTower = ConSE | CLIPImages

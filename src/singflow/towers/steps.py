@@ -55,6 +55,8 @@ def run_shard(
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_tower_device(flags.device)
     fold_batch_norms(tower, tower.preprocess.size)
+    if flags.compile:
+        tower.compile(dynamic=False)
     smallest, largest = flags.crop_area
     reduced = flags.decode == "reduced"
     shown = f"{name} {flags.shard + 1}/{flags.shards}"
@@ -69,7 +71,6 @@ def run_shard(
         decode_threads=flags.decode_threads,
         max_pixels=flags.max_pixels,
         precision=flags.precision,
-        compiled=flags.compile,
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
