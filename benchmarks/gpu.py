@@ -316,7 +316,7 @@ def main(flags: Flags) -> None:
         flags.iterations,
         *extraction.list_images(images),
     )
-    table = pd.DataFrame(measure_towers(flags, bench), columns=[*COLUMNS])
+    table = pd.DataFrame(measure_towers(flags, bench), columns=COLUMNS)
     print(
         f"{table['device'].iloc[0]}, PyTorch {table['torch'].iloc[0]}, batches of {bench.batch}, "
         f"{bench.decoders} threads or workers that decode, {flags.count} images a pass\n"

@@ -139,6 +139,7 @@ def test_without_a_measurement_the_hours_of_a_gpu_are_not_given(study, rates, tm
         ({"images_per_s": 0}, r"images_per_s is 0\.0, not a positive number"),
         ({"images_per_s": float("inf")}, "images_per_s is inf, not a positive number"),
         ({"gmacs": -1.0}, r"gmacs is -1\.0, not a positive number"),
+        ({"decode_threads": 5000 * "9"}, "decode_threads is inf, not a positive number"),
         ({"images_per_s": "fast"}, "not a table of rates of benchmarks/gpu.py"),
         ({"gmacs": ""}, "not a table of rates of benchmarks/gpu.py"),
         ({"precision": "fp8"}, "precision is 'fp8', not one of float32, tf32, float16, bfloat16"),

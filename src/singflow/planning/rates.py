@@ -15,24 +15,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RATES = Path("benchmarks/rates.csv")
-COLUMNS = {
+READ = {  # what a plan reads of them
     "device": str,
+    "on": str,  # CPU or GPU
     "tower": str,  # its id
     "source": str,  # its library
     "gmacs": float,  # 10^9 multiply-adds for a view
     "precision": str,
     "path": str,  # product, timm or dataloader
-    "batch": int,
-    "decode_threads": int,
+    "decode_threads": float,
     "images_per_s": float,  # empty: not measured, for the reason in `note`
-    "busy": float,  # share of the time in which the GPU worked; empty: not measured
-    "torch": str,
-    "on": str,  # CPU or GPU
-    "note": str,
 }
-USED = (
-    *("device", "on", "tower", "source", "gmacs", "precision", "path", "decode_threads"),
-    "images_per_s",
+COLUMNS = (
+    *("device", "tower", "source", "gmacs", "precision", "path", "batch", "decode_threads"),
+    *("images_per_s", "busy", "torch", "on", "note"),
 )
 
 
@@ -59,8 +55,7 @@ class Rates:
 def read_rates(path: Path, gpu: bool, threads: int) -> Rates | None:
     """The rates of a GPU, or of a CPU with so many threads; None if the file has none."""
     what = "a table of rates of benchmarks/gpu.py"
-    kinds = {name: COLUMNS[name] for name in USED}
-    table = read_columns(path, kinds, what, keep_default_na=False, na_values={"images_per_s": ""})
+    table = read_columns(path, READ, what, keep_default_na=False, na_values={"images_per_s": ""})
     known = {
         "on": ("CPU", "GPU"),
         "precision": get_args(Precision),
@@ -84,8 +79,8 @@ def read_rates(path: Path, gpu: bool, threads: int) -> Rates | None:
     devices, decoders = (sorted(set(rows[name])) for name in ("device", "decode_threads"))
     if len(devices) > 1:
         raise InputError(f"{path}: rates of {' and '.join(devices)}: keep the rows of one device")
-    threads_said = " or ".join(map(str, decoders))
-    return Rates(f"{path}, {devices[0]}, {threads_said} threads that decode", rows)
+    counts = " or ".join(f"{count:g}" for count in decoders)
+    return Rates(f"{path}, {devices[0]}, {counts} threads that decode", rows)
 
 
 def _refuse(path: Path, name: str, value: object, wanted: str) -> None:
