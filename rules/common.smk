@@ -43,7 +43,7 @@ if INSTALLED and not FOR_DVC:
 RESULTS = f"results/{config['study']}"
 THREADS = config["threads"]
 GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
-CUDA_MB = 3000 * GPUS
+CUDA_MB = 3000
 ITEMS = {
     "space": config["spaces"],
     "model": config["models"],
@@ -228,10 +228,14 @@ def expected_images():
     return costs.expected_images(config, Path(RESULTS))
 
 
-def size_of(wildcards):
-    """What the cost of a job depends on. If a study asks for a GPU, it is the cost on a GPU."""
+def has_gpu(rulename):
+    return bool(GPUS and "gpu" in workflow.get_rule(rulename).resources)
+
+
+def size_of(wildcards, gpu):
+    """What the cost of a job depends on."""
     entries = [ENTRIES[kind].get(wildcards.get(kind)) for kind in ("model", "space")]
-    return costs.size_of(config, expected_images(), *entries, gpu=bool(GPUS))
+    return costs.size_of(config, expected_images(), *entries, gpu=gpu)
 
 
 def generator_gpus(wildcards):
@@ -244,9 +248,9 @@ def memory(wildcards, attempt, rulename):
 
     Every further attempt has twice as many.
     """
-    cuda = CUDA_MB if "gpu" in workflow.get_rule(rulename).resources else 0
-    expected = costs.peak_mb(rulename, size_of(wildcards))
-    return 2 ** (attempt - 1) * (1000 + cuda + ceil(1.5 * expected))
+    gpu = has_gpu(rulename)
+    expected = costs.peak_mb(rulename, size_of(wildcards, gpu))
+    return 2 ** (attempt - 1) * (1000 + CUDA_MB * gpu + ceil(1.5 * expected))
 
 
 def minutes(wildcards, attempt, rulename):
@@ -254,5 +258,5 @@ def minutes(wildcards, attempt, rulename):
 
     Every further attempt has twice as many.
     """
-    expected = costs.seconds(rulename, size_of(wildcards)) / 60
+    expected = costs.seconds(rulename, size_of(wildcards, has_gpu(rulename))) / 60
     return 2 ** (attempt - 1) * (5 + ceil(3 * expected))

@@ -92,7 +92,7 @@ def checked(tmp_path):
         profile |= {name.replace("_", "-"): value for name, value in settings.items()}
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(profile))
-        return {found.name: found for found in check_cluster(path, device)}
+        return {found.name: found for found in check_cluster(path, device, 4)}
 
     return check
 
