@@ -248,6 +248,32 @@ def test_a_verdict_that_differs_fails_and_a_path_without_a_class_is_refused(load
         extraction.prepare(flags, tmp_path, rows, tmp_path)
 
 
+def test_the_wait_of_a_stand_in_for_a_gpu_is_measured_and_held_to_its_mark(load, capsys):
+    sizes = ["--rates", 400, 800, "--seconds", 0.5, "--batch_size", 8, "--threads", 1]
+    said, _ = run("pipeline", *sizes, "--limit", 1)
+    header, *rows, _, _ = said.splitlines()
+    assert header.split()[:4] == ["images", "rate", "waited", "ms"]
+    rows = [row.split() for row in rows]
+    assert [row[0] for row in rows] == ["decoded", "decoded", "full", "reduced"]
+    assert [row[1] for row in rows[:2]] == ["400", "800"]
+    assert all(0 <= float(row[2]) < 1 and float(row[3]) > 0 for row in rows)
+    for *_, ms, first, second in rows[2:]:  # the rate times the time of an image
+        assert float(first) == pytest.approx(0.4 * float(ms), rel=0.01)
+        assert float(second) == pytest.approx(0.8 * float(ms), rel=0.01)
+    assert float(rows[2][3]) > 5 * float(rows[0][3])  # decoding is what takes time
+    pipeline = load("pipeline")
+    tower = pipeline.StandIn(1.0)
+    tower.spans = [(1.0, 2.0), (2.5, 3.5), (3.5, 5.0)]
+    assert tower.waited() == 0.125
+    most = 2**29 + 5 * 2 * 3 * 224**2 * 4
+    capsys.readouterr()
+    pipeline.judge(0.05, 0.05, most, 2)
+    assert capsys.readouterr().out.startswith("waited at most 5.0% (limit: 5%)\nmemory 543 MB")
+    for missed in ((0.051, 0.05, most), (0.0, 0.05, most + 1)):
+        with pytest.raises(InputError, match="a mark is missed"):
+            pipeline.judge(*missed, 2)
+
+
 @pytest.fixture
 def judge(load):
     return partial(load("growth").judge, [10**4, 10**5, 10**6])

@@ -1,5 +1,5 @@
 import warnings
-from threading import Barrier
+from threading import Barrier, Condition
 
 import numpy as np
 import pandas as pd
@@ -252,6 +252,39 @@ def test_batches_hold_whole_images_in_order_and_are_always_full(
     expected = [10.0 * row + view for row in range(rows) for view in range(views)]
     assert np.array_equal(found, np.repeat(expected, 3).reshape(-1, 3))
     assert sizes == [images * views] * -(-rows // images)
+
+
+def test_the_next_batches_are_decoded_while_the_tower_has_one():
+    rows, images, loaded = 12, 2, Condition()
+    done = 0
+
+    def load(row):
+        nonlocal done
+        with loaded:
+            done += 1
+            loaded.notify_all()
+        return torch.zeros(1, 3, 2, 2)
+
+    def run(batch):
+        run.batches += 1
+        with loaded:  # two batches beyond this one
+            wanted = min(rows, images * (run.batches + 2))
+            assert loaded.wait_for(lambda: done >= wanted, timeout=PATIENCE)
+        return np.zeros((len(batch), 1))
+
+    run.batches = 0
+    run_batches(
+        load,
+        pd.DataFrame({"image_id": range(rows)}),
+        (1, 3, 2, 2),
+        run,
+        images=images,
+        passes=1,
+        decoders=1,
+        device=CPU,
+        progress=lambda items, total: items,
+    )
+    assert run.batches == 6
 
 
 def test_batches_and_threads_fit_the_device():
