@@ -47,7 +47,8 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     for step in (*towers, *others):
         assert hours(planned, step) == ("-", "-", "-")
     left_out = f", without {', '.join((*towers, *others))}: unmeasured\n"
-    assert re.search(rf"^0\.0 GPU-hours, .*{left_out}", planned, re.M)
+    assert re.search(rf"^[\d.]+ core-hours .*{left_out}", planned, re.M)
+    assert "GPU-hours" not in planned
     assert "\nto know these hours: `make bench-gpu` on the card" in planned
     assert "Hours by precision" not in planned
 
@@ -68,6 +69,8 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     again = project.command("plan", "--device", "cuda", *named)
     assert hours(again, "embed_images") == hours(planned, "embed_images")
     assert f"at the rates in {named[1]}, {CARD}" in again
+    done = project.run("singflow", "plan", "--device", "cpu", *named, check=False)
+    assert done.returncode == 1 and f"error: {named[1]}: has no rates of a CPU" in done.stdout
     (project.folder / "other.csv").write_text("device\nNVIDIA\n")
     done = project.run("singflow", "plan", *named, check=False)
     assert done.returncode == 1 and f"error: {named[1]}: not a table of rates" in done.stdout

@@ -49,6 +49,7 @@ def plan(
     """Print the cost of a study before it runs: jobs, hours, memory and disk."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.errors import InputError
     from singflow.planning.calibration import calibrate, read_reports
     from singflow.planning.costs import has_gpu
     from singflow.planning.plan import Planner, cost_table, list_jobs, precision_table
@@ -73,6 +74,9 @@ def plan(
     rated = None
     if rates or RATES.exists():
         rated = read_rates(rates or RATES, gpu, study.threads)
+    if rates and not rated:
+        kind = "a GPU" if gpu else f"a CPU with {study.threads} threads"
+        raise InputError(f"{rates}: has no rates of {kind}: measure some with `make bench-gpu`")
     planner = Planner(content, entries, targets, results, gpu, calibrations, rated)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
@@ -86,10 +90,8 @@ def plan(
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     unmeasured = table.loc[table["longest h"].isna(), "step"]
     left_out = f", without {', '.join(unmeasured)}: unmeasured" if len(unmeasured) else ""
-    print(
-        f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all "
-        f"(those beside a GPU too){left_out}"
-    )
+    on_gpu = f"{total['GPU hours']:.1f} GPU-hours, " if total["GPU hours"] or not left_out else ""
+    print(f"{on_gpu}{total['core hours']:.1f} core-hours in all (those beside a GPU too){left_out}")
     if left_out:
         print(FIX)
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
