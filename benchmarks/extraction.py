@@ -446,7 +446,7 @@ def measure_precisions(flags: Flags) -> None:
                 line |= {"IS, translator kept": pair(kept["IS"]), "D": interval(report)}
                 line |= {"verdict": report["verdict"], "same": "yes" if same else "no"}
                 lines.append(line)
-    table = pd.DataFrame(lines)
+    table = pd.DataFrame(lines).sort_values("model", kind="stable")
     print("Changes from float32, median and largest: features by their norm, scores in degrees\n")
     print(table.to_markdown(index=False))
     judge_verdicts(table)

@@ -39,7 +39,9 @@ AUTHOR = {
     for what in ("NAME", "EMAIL")
 }
 MADE = [  # options of make: these environments are up to date
-    word for name in ("demo", "workflow", "app", "test") for word in ("-o", f".venv/{name}")
+    word
+    for name in ("demo", "workflow", "app", "bench", "test")
+    for word in ("-o", f".venv/{name}")
 ]
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],

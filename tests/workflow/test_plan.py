@@ -74,3 +74,13 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     (project.folder / "other.csv").write_text("device\nNVIDIA\n")
     done = project.run("singflow", "plan", *named, check=False)
     assert done.returncode == 1 and f"error: {named[1]}: not a table of rates" in done.stdout
+
+
+def test_a_plan_reckons_with_what_make_bench_gpu_has_measured(tmp_path):
+    project = Project(tmp_path)
+    small = "--device cpu --count 4 --iterations 1 --threads 1 --precisions float32"
+    towers = "--models efficientnet_lite0 --spaces"
+    said = project.make("bench-gpu", f"BENCH_GPU={towers} {small}").stdout
+    assert "| tf_efficientnet_lite0.in1k | float32" in said
+    planned = project.command("plan", "--device", "cpu")
+    assert "\nHours by precision, at the rates in benchmarks/rates.csv, " in planned
