@@ -231,7 +231,7 @@ def crate_metadata(
         "name": f"Run of study {study.study}",
         "actionStatus": "http://schema.org/CompletedActionStatus",
         "description": "The workflow on the parameters in params.yaml, from images to tables and "
-        f"figures. Towers computed in {study.extraction.precision}.",
+        f"figures. Precision of the towers: {study.extraction.precision}.",
     }
     action = crate.add_action(workflow, "#run", list(dict.fromkeys(used)), products, properties=run)
     root = crate.root_dataset
