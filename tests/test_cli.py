@@ -15,6 +15,7 @@ from singflow import cli
 from singflow.commands import program
 from singflow.config.sections import Section
 from singflow.engines.code import step_files
+from singflow.engines.flags import spell
 from singflow.errors import InputError
 from singflow.study import Params, check
 from tests import PATIENCE, warm
@@ -248,13 +249,8 @@ def arrived(section, values):
     class Flags(Params.model_fields[section].annotation, cli.Command):
         """The flags of a section."""
 
-    words = [
-        word
-        for name, value in values.items()
-        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
-    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["script.py", *words, "--log", "x.log"])
+        patch.setattr(sys, "argv", ["script.py", *shlex.split(spell(values)), "--log", "x.log"])
         return cli._parse(Flags).model_dump(exclude={"log"})
 
 
@@ -270,6 +266,7 @@ def test_every_section_of_params_yaml_arrives_unchanged(section):
         *(("summary.min_r2", number) for number in (-0.5, -1e-05, -1.5)),
         ("translator.lambdas", [1e-6, 1e9, 0.1 + 0.2]),
         ("translator.folds", 2),
+        ("extraction.compile", True),
         ("translator.reference", None),
         *(("data.classes", text) for text in ("-x", "--log")),
         *(("data.label_column", text) for text in ("None", "-x")),

@@ -216,7 +216,10 @@ def _heed_signals() -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
-    """Parse the flags of a step, of which only lists may be left out: DVC writes no empty list."""
+    """Parse the flags of a step.
+
+    Only lists and switches may be left out: DVC writes no empty list, and not what is false.
+    """
     sections = (
         base
         for base in schema.__mro__
@@ -229,6 +232,9 @@ def _parse(schema: type[Flags]) -> Flags:
         description=sys.modules[schema.__module__].__doc__, allow_abbrev=False
     )
     for name, field in schema.model_fields.items():
+        if field.annotation is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=field.description)
+            continue
         many = any(
             get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation))
         )

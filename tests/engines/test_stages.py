@@ -27,7 +27,8 @@ SCALARS = st.one_of(TEXTS, st.integers(), st.floats(allow_nan=False), st.none())
 
 @given(
     st.dictionaries(
-        st.from_regex("[a-z_]{1,8}", fullmatch=True), st.one_of(SCALARS, st.lists(SCALARS))
+        st.from_regex("[a-z_]{1,8}", fullmatch=True),
+        st.one_of(SCALARS, st.booleans(), st.lists(SCALARS)),
     )
 )
 def test_flags_are_spelled_as_dvc_spells_them(values):

@@ -18,11 +18,16 @@ def at(study: Mapping[str, Any], key: str) -> Any:
 
 
 def spell(values: Mapping[str, Any]) -> str:
-    """Flags as DVC spells `${section}`: an empty list is nothing, texts are quoted for a shell."""
+    """Flags as DVC spells `${section}`.
+
+    An empty list and false are nothing, true is a flag alone, texts are quoted for a shell.
+    """
     flags = []
     for name, value in values.items():
         words = value if isinstance(value, list) else [value]
-        if words:
+        if isinstance(value, bool):
+            flags += [f"--{name}"] * value
+        elif words:
             flags += [
                 f"--{name}",
                 *(shlex.quote(word) if isinstance(word, str) else str(word) for word in words),
