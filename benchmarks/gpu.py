@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import extraction
 import pandas as pd
-from joblib import cpu_count
 from PIL import Image
 from pydantic import Field
 
@@ -30,7 +29,7 @@ from singflow.artifacts.tables import write_table
 from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.rates import COLUMNS, RATES
-from singflow.system import processor
+from singflow.system import processor, usable_cores
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, Precision
 
 if TYPE_CHECKING:
@@ -312,7 +311,7 @@ def main(flags: Flags) -> None:
         device,
         flags.batch_size or (GPU_BATCH if cuda else CPU_BATCH),
         flags.threads,
-        min(flags.decode_threads, cpu_count()) if cuda else flags.threads,
+        min(flags.decode_threads, usable_cores()) if cuda else flags.threads,
         flags.iterations,
         *extraction.list_images(images),
     )

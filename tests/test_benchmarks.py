@@ -260,7 +260,6 @@ def test_the_wait_of_a_stand_in_for_a_gpu_is_measured_and_held_to_its_mark(load,
     for *_, ms, first, second in rows[2:]:  # the rate times the time of an image
         assert float(first) == pytest.approx(0.4 * float(ms), rel=0.01)
         assert float(second) == pytest.approx(0.8 * float(ms), rel=0.01)
-    assert float(rows[2][3]) > 5 * float(rows[0][3])  # decoding is what takes time
     pipeline = load("pipeline")
     tower = pipeline.StandIn(1.0)
     tower.spans = [(1.0, 2.0), (2.5, 3.5), (3.5, 5.0)]

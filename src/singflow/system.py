@@ -40,6 +40,13 @@ def ask(*command: str, seconds: float = 10) -> Answer:
     )
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; all, where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def processor() -> str:
     """The name of the processor; of its architecture where the system does not tell."""
     info = Path("/proc/cpuinfo")

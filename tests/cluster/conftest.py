@@ -173,7 +173,8 @@ def slurm(tmp_path_factory):
 def prepared(tmp_path_factory):
     """A small study that ran here up to its five shards, and the space for comparison."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
-    project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
+    shards = {"views": 2, "shards": 5, "decode_threads": 2}  # so that all run at the same time
+    project.study(models=["tiny"], extraction=shards, comparison={"models": []})
     project.edit(
         "scripts/extract_features.py",
         "from singflow import cli",

@@ -72,6 +72,10 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
         "rule_embed_images": 2,
         "rule_train_translator": 3,
     }
+    towers = {
+        comment.split("_wildcards")[0] for comment, allocated in jobs if "cpu=8," in allocated
+    }
+    assert towers == {"rule_extract_features", "rule_embed_images"}, "extraction.decode_threads"
     rest = Counter(
         comment.split("_")[1] for comment, allocated in jobs if "gres/gpu" not in allocated
     )

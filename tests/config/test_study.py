@@ -162,7 +162,9 @@ def test_the_studies_of_the_repository_differ_in_what_they_say(monkeypatch):
     assert demo["models"] == [LITE0, LITE1, LITE2, ANIMALS]
     assert demo["translator"]["reference"] == "packaged"
     letter = {"study": "paper_letter", "translator": given["paper"]["translator"] | {"folds": 0}}
-    assert given["paper_letter"] == given["paper"] | letter
+    letter["extraction"] = given["paper"]["extraction"] | {"precision": "float32"}
+    explicit = given["paper_letter"]["extraction"] | {"precision": "float32"}
+    assert given["paper_letter"] | {"extraction": explicit} == given["paper"] | letter
     for name in given:  # laid over the demo
         laid = check(read_layers(ROOT / f"config/studies/{name}.yaml"), name)
         assert laid.translator.reference == ("packaged" if name == "demo" else None), name

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from joblib import cpu_count  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from singflow.data.images import read_unchanged
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
+from singflow.system import usable_cores
 from singflow.towers.device import use_tf32
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES, Precision
 from singflow.towers.views import Views
@@ -151,7 +151,7 @@ def work_sizes(
     if device.type == "cpu":
         return min(batch_size or CPU_BATCH, CPU_BATCH), threads, threads
     usual = GPU_BATCH if device.type == "cuda" else CPU_BATCH
-    return batch_size or usual, 1, min(decode_threads, cpu_count())
+    return batch_size or usual, 1, min(decode_threads, usable_cores())
 
 
 def run_batches(
