@@ -6,8 +6,9 @@
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   all tests, and the share of lines and branches of the package that they run
-# make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the paper's largest size and of a
-#             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
+# make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the
+#             paper's largest size and of a scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to
+#             (docs/performance.md)
 # make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
 #             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,

@@ -105,11 +105,11 @@ class Bench:
     def _autocast(self, module: Any, precision: Precision) -> Callable[[Any], Any]:
         import torch
 
-        half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
+        from singflow.towers.device import autocast
 
         @torch.inference_mode()
         def run(batch: "torch.Tensor") -> Any:
-            with torch.autocast(self.device.type, half, enabled=half is not None):
+            with autocast(self.device, precision):
                 return module(batch)
 
         return run

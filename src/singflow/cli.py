@@ -232,8 +232,9 @@ def _parse(schema: type[Flags]) -> Flags:
         description=sys.modules[schema.__module__].__doc__, allow_abbrev=False
     )
     for name, field in schema.model_fields.items():
+        explained = (field.description or "").replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=field.description)
+            parser.add_argument(f"--{name}", action="store_true", help=explained)
             continue
         many = any(
             get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation))
@@ -246,7 +247,7 @@ def _parse(schema: type[Flags]) -> Flags:
             nargs="*" if many else None,
             required=must and not many,
             default=argparse.SUPPRESS,
-            help=(field.description or "").replace("%", "%%"),
+            help=explained,
         )
     joined, words = [], iter(sys.argv[1:])
     # argparse takes a value that starts with a dash for a flag: `--root -x` becomes `--root=-x`.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from singflow.errors import InputError
+from singflow.towers.parameters import Precision
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -28,6 +29,12 @@ def pick_tower_device(wanted: str) -> torch.device:
 def use_tf32(on: bool) -> None:
     """Whether this process multiplies float32 matrices on a GPU with 10 bits of mantissa."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Autocast to the precision; none to float32 and TF32."""
+    half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
+    return torch.autocast(device.type, half, enabled=half is not None)
 
 
 @contextmanager

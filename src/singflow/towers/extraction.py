@@ -19,7 +19,7 @@ from singflow.data.images import read_unchanged
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.system import usable_cores
-from singflow.towers.device import use_tf32
+from singflow.towers.device import autocast, use_tf32
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES, Precision
 from singflow.towers.views import Views
 
@@ -104,7 +104,6 @@ def run_views(
     torch.set_num_threads(1)
     use_tf32(precision == "tf32")
     at_once, passes, decoders = work_sizes(device, batch_size, threads, decode_threads)
-    half = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision)
 
     def load(row: Any) -> torch.Tensor:
         return views(read_unchanged(root, row, max_pixels, views.least_side), row.image_id)
@@ -112,7 +111,7 @@ def run_views(
     @torch.inference_mode()
     def run(batch: torch.Tensor) -> np.ndarray:
         nonlocal at_once
-        with torch.autocast(device.type, half, enabled=half is not None):
+        with autocast(device, precision):
             result, at_once = _within_memory(forward, batch, device, at_once)
         return result.float().numpy()
 
