@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -24,6 +25,29 @@ class Preprocess:
     size: tuple[int, int]  # width, height
     resample: Image.Resampling  # filter that resizes the crop
     resized: int  # side in pixels to which `whole` resizes the image before it cuts out the center
+
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of an image of this size that `whole` shows: left, top, right and bottom.
+
+        In shares of the width and height. Ramps from black to white go through the transform, and
+        lines are fitted to the middle half of the result.
+        """
+        edges = []
+        for axis, side in enumerate((width, height)):
+            ramp = np.linspace(0, 255, side).round().astype(np.uint8)
+            pixels = np.broadcast_to(ramp if axis == 0 else ramp[:, None], (height, width))
+            line = self.whole(Image.fromarray(pixels).convert("RGB"))[0].double().mean(axis)
+            black, white = (
+                float(self.to_tensor(Image.new("RGB", self.size, colour))[0].mean())
+                for colour in ("black", "white")
+            )
+            middle = np.arange(len(line))[len(line) // 4 : -(len(line) // 4)]
+            slope, start = np.polyfit(middle, (line.numpy()[middle] - black) / (white - black), 1)
+            # the centre of a pixel to its edge, and a ramp that ends at the centres of its pixels
+            ends = start + slope * np.array([-0.5, len(line) - 0.5])
+            edges.append((ends * (side - 1) + 0.5) / side)
+        (left, right), (top, bottom) = np.round(edges, 3).tolist()
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True)
