@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
+from singflow.analyses.maps import NO_POSITIONS, Located, Maps, map_image
 from singflow.analyses.metrics import (
     Removal,
     angle_deg,
@@ -17,16 +18,18 @@ from singflow.analyses.metrics import (
     unit,
 )
 from singflow.analyses.steering import NullDirections, null_directions
+from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.analyses.tables import ZERO
 from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.texts import Texts
-from singflow.photo.towers import Classifier, Prediction
+from singflow.photo.towers import MAX_PIXELS, Classifier, Prediction
 from singflow.translators.ridge import Affine
 
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
+CONFIDENCE = 0.95  # that no position of a map stands out by chance
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,21 @@ class Loaded:
     fits: Fits | None = None
     photos: Photos | None = None
     training: frozenset[str] = frozenset()
+
+    @cached_property
+    def others(self) -> dict[str, np.ndarray]:
+        """Parts (h, w, d) of images that the translator was not fitted on, by hash of the file.
+
+        None if the images that it was fitted on are not available.
+        """
+        if not self.fits or not self.photos:
+            return {}
+        return {
+            sha256: parts
+            for sha256, image in self.photos.sample(MAX_PIXELS)
+            if sha256 not in self.training
+            and (parts := self.classifier.locate(image).parts) is not None
+        }
 
     @cached_property
     def removed(self) -> Affine:
@@ -191,7 +209,8 @@ class Analysis:
     lost (concepts of a study, by AS).
 
     nearest: the photos nearest to the translated feature before and after null removal; empty if
-    their embeddings are not available. note: a further remark on the photo, or empty.
+    their embeddings are not available. note: a further remark on the photo, or empty. maps: where
+    in the photo, for `texts`; None if nothing can be located, and no_maps says why.
     """
 
     predictions: list[Prediction]
@@ -213,6 +232,8 @@ class Analysis:
     nearest: list[Neighbour]
     note: str
     setting: Setting
+    maps: Maps | None = field(compare=False)
+    no_maps: str
 
     @property
     def beyond_chance(self) -> list[tuple[str, str, list[Movement], list[Movement]]]:
@@ -225,13 +246,14 @@ class Analysis:
 
 
 def analyze_feature(
-    features: np.ndarray, loaded: Loaded, texts: list[str], extremes: int, sha256: str
+    image: Located, loaded: Loaded, texts: list[str], extremes: int, sha256: str
 ) -> Analysis:
-    """Analyze null removal in one image with features (1, d), scored as in measure_controls.
+    """Analyze null removal in one image, scored as in measure_controls.
 
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
     image's file, which is not its own nearest photo.
     """
+    features = image.feature
     classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting
     removal = remove(features, loaded.translator, loaded.removed)
     (predictions,) = classifier.predict(features)
@@ -269,6 +291,20 @@ def analyze_feature(
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
+    maps, no_maps = None, NO_POSITIONS if has_null else NO_NULL_SPACE
+    if has_null and image.parts is not None:
+        others, no_maps = loaded.others if judged and texts else {}, ""
+        maps = map_image(
+            image,
+            loaded.translator,
+            loaded.basis,
+            fits.conditional(loaded.translator) if fits else None,
+            [parts for other, parts in others.items() if other != sha256],
+            texts,
+            embeddings,
+            (predictions[0].name, classifier.weight[best]),
+            CONFIDENCE,
+        )
     return Analysis(
         predictions=predictions,
         is_deg=is_deg,
@@ -289,6 +325,8 @@ def analyze_feature(
         nearest=loaded.nearest(np.concatenate([removal.original, removal.equivalent]), sha256),
         note=IN_SAMPLE if sha256 in loaded.training else "",
         setting=setting,
+        maps=maps,
+        no_maps=no_maps,
     )
 
 

@@ -51,10 +51,10 @@ class Result(Analysis):
         Returns
         -------
         dict
-            `image`, and the fields of Analysis, `setting` among them.
+            `image`, and the fields of Analysis, `setting` and `maps` among them.
         """
         scores = Analysis(**{item.name: getattr(self, item.name) for item in fields(Analysis)})
-        return {"image": self.name, **asdict(scores)}
+        return {"image": self.name, **asdict(scores, dict_factory=_of_lists)}
 
     def figure(self) -> "Figure":
         """The photo, its scores in words, and the texts and classes that null removal moves.
@@ -207,14 +207,14 @@ class Analyzer:
         path = Path(image) if isinstance(image, str | Path) else None
         content = path.read_bytes() if path else image if isinstance(image, bytes) else b""
         digest = hashlib.sha256(content).hexdigest()
-        features = self.loaded.classifier.features(photo, max_pixels)
-        analysis = analyze_feature(features, self.loaded, asked, extremes, digest)
+        located = self.loaded.classifier.locate(photo, max_pixels)
+        analysis = analyze_feature(located, self.loaded, asked, extremes, digest)
         return Result(
             **vars(analysis),
             name=name or (str(image) if path else "image"),
             sha256=digest,
             image=photo,
-            features=features,
+            features=located.feature,
             photos=self.loaded.photos,
         )
 
@@ -278,6 +278,11 @@ class Analyzer:
             feature=moved[0],
             embedding=after[0],
         )
+
+
+def _of_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary for JSON, with arrays as lists."""
+    return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in items}
 
 
 def analyze(

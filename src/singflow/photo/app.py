@@ -25,7 +25,7 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import Analyzer, Result
 from singflow.photo.page import Picture, analysis_html, steering_html
-from singflow.photo.photos import Neighbour
+from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
 from singflow.photo.towers import open_image
 from singflow.translators.reference import reference_folder, towers_in
@@ -40,7 +40,6 @@ WAITING = 100  # limit on the requests in the queue
 KEPT = 4  # models that stay loaded
 HOUR = 3600  # seconds after which photos and their results are deleted
 EXAMPLES = 6
-PACKAGED = Path("config/vocab/packaged.csv")
 WORDS = "a beach\na dog"
 TITLE = "SING: what a classifier does not see"
 HEADER = (

@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
 from PIL import Image, ImageOps
 
-from singflow.figures.style import COLOURS, grid_lines, key, say, styled
+from singflow.figures.style import COLOURS, grid_lines, key, lines_of, say, styled
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
 
@@ -55,7 +54,7 @@ def draw_image(
     bars_heights = [1.3 * LINE * (rows + 0.4) for rows in most]
     photo_height = PHOTO * min(1.0, photo.height / photo.width)
     font = FontProperties(size=NAMES_PT)
-    paths = [_lines(neighbour.path, TILE, font) for neighbour in nearest]
+    paths = [lines_of(neighbour.path, TILE, font) for neighbour in nearest]
     near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
     top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
     height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
@@ -105,7 +104,7 @@ def draw_image(
 def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     """Title and text, in lines of at most `width` inches."""
     facts = facts_of(analysis)
-    title = _lines(select(facts, "class")[0], width, FontProperties(size=TITLE_PT, weight="bold"))
+    title = lines_of(select(facts, "class")[0], width, FontProperties(size=TITLE_PT, weight="bold"))
     lines = [
         *select(facts, "known zero"),
         name,
@@ -114,32 +113,14 @@ def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
         *select(facts, "setting"),
     ]
     font = FontProperties(size=WORDS_PT)
-    return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, font))
+    parts = (part for line in lines for part in lines_of(line, width, font))
+    return "\n".join(title), "\n".join(parts)
 
 
 def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
     """Texts in lines that fit beside axes, and the number of lines of every text."""
-    lines = [_lines(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
+    lines = [lines_of(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
     return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
-
-
-def _lines(text: str, width: float, font: FontProperties) -> list[str]:
-    """A text in lines of at most `width` inches, broken at spaces or inside longer words."""
-
-    def fits(line: str) -> bool:
-        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
-
-    lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}".strip()
-        if fits(joined):
-            lines[-1] = joined
-            continue
-        lines += [""] if lines[-1] else []
-        for character in word:
-            lines += [] if fits(lines[-1] + character) else [""]
-            lines[-1] += character
-    return lines
 
 
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:

@@ -18,6 +18,7 @@ from singflow.analyses.evidence import Words, turn_deg
 from singflow.analyses.fitting import fit_translators
 from singflow.analyses.floor import Refits, Refitted, Rows, SplitHead
 from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.maps import conditional_translator
 from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
@@ -25,6 +26,7 @@ from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums
 from singflow.translators.reference import Paired, fingerprint
+from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 # A head, the model's own words, and the results of the test (empty if a study has them).
@@ -56,7 +58,8 @@ class Fits:
 
     chance_weight (draws, q, m), chance_constant (draws, m): translators for which the null
     component carries no information. They translate coordinates along axes (d, q): `rank` principal
-    directions, then null directions.
+    directions, then null directions. predictor_weight, predictor_bias: B, from principal to null
+    coordinates.
     """
 
     null_basis: np.ndarray
@@ -69,9 +72,18 @@ class Fits:
     axes: np.ndarray
     chance_weight: np.ndarray
     chance_constant: np.ndarray
+    predictor_weight: np.ndarray
+    predictor_bias: np.ndarray
     rank: int
     r2: float
     facts: dict[str, Any]
+
+    def conditional(self, translator: Affine) -> Affine:
+        """What conditional removal takes away from a translation, as a map of features."""
+        predictor = Affine(self.predictor_weight, self.predictor_bias)
+        return conditional_translator(
+            translator, self.null_basis, (self.axes, self.rank), predictor
+        )
 
     def chance_removal(self, features: np.ndarray) -> Removal:
         """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
@@ -146,6 +158,8 @@ def fit(
         bias=crossed.whole.bias,
         **_image_scores(images, crossed, head.null),
         axes=axes[0],
+        predictor_weight=refits.fits[WHOLE].predictor.weight,
+        predictor_bias=refits.fits[WHOLE].predictor.bias,
         chance_weight=weight,
         chance_constant=constant,
         rank=axes[1],

@@ -1,5 +1,7 @@
 """The photos of a study, and the photo that is nearest to a point of a space."""
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,13 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.maps import OTHERS
 from singflow.artifacts.shards import iterate_whole
-from singflow.data.images import read_unchanged
+from singflow.data.images import decode, read_unchanged
+from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.pictures.neighbours import first_copies, nearest
+from singflow.pictures.selection import choose_images
 
 if TYPE_CHECKING:
     from PIL import Image
+
+PACKAGED = Path("config/vocab/packaged.csv")
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,31 @@ class Photos:
 
         None stands for an image whose file is missing, has changed, or exceeds `max_pixels`.
         """
-        shown: list[Image.Image | None] = []
         if self.root is None:
-            return shown
-        for photo in found:
-            try:
-                row = self.manifest.iloc[photo.image_id]
-                shown.append(read_unchanged(self.root, row, max_pixels))
-            except InputError:
-                shown.append(None)
-        return shown
+            return []
+        rows = self.manifest.iloc[[photo.image_id for photo in found]]
+        return list(_read(self.root, rows, max_pixels))
+
+    def sample(self, max_pixels: int) -> "Iterator[tuple[str, Image.Image]]":
+        """Hash and image of some photos, drawn from as many labels as possible.
+
+        They are the packaged photos if the files of the study are not available.
+        """
+        if self.root is None:
+            folder = data_root("packaged", "")
+            for path in pd.read_csv(PACKAGED)["path"]:
+                content = (folder / path).read_bytes()
+                yield hashlib.sha256(content).hexdigest(), decode(content, max_pixels)
+            return
+        drawn = choose_images(self.manifest, [], OTHERS + 1, 0)
+        for row, image in zip(drawn["sha256"], _read(self.root, drawn, max_pixels), strict=True):
+            if image is not None:
+                yield row, image
+
+
+def _read(root: Path, rows: pd.DataFrame, max_pixels: int) -> "Iterator[Image.Image | None]":
+    for row in rows.itertuples():
+        try:
+            yield read_unchanged(root, row, max_pixels)
+        except InputError:
+            yield None

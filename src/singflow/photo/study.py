@@ -41,6 +41,7 @@ NEEDED = (
     *("params", "manifest", "head", "projector", "projector_report", "translator", "names"),
     *("translator_report", "texts", "scores", "tables/models.csv"),
 )
+KINDS = ("labels", "concepts", "targets")  # texts of a study that a photo is compared with
 # Columns of tables/models.csv that the sentence of the verdict needs.
 VERDICT = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]
 
@@ -85,7 +86,7 @@ def read_texts(
     for artifact in ("texts", "names", "manifest"):
         require_file(inputs.path(artifact))
     path, names = inputs.path("texts"), inputs.names
-    kinds = [f"{kind[:-1]}_embeddings" for kind, texts in names.items() if texts]
+    kinds = [f"{kind[:-1]}_embeddings" for kind in KINDS if names[kind]]
     tensors, made = read_tensors(path, kinds)
     rows = inputs.manifest.drop_duplicates("label")
     prompts = dict(zip(rows["label"], rows["prompt"], strict=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import scipy
 
+from singflow.analyses.maps import Located
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -145,6 +146,30 @@ class Classifier:
         """
         return _embedded(self.tower, images, self.device, max_pixels)
 
+    def locate(self, image: Photo, max_pixels: int = MAX_PIXELS) -> Located:
+        """The feature of an image by positions, with the model's own evaluation transform.
+
+        Parameters
+        ----------
+        image : str, Path, bytes or PIL.Image.Image
+            Image.
+        max_pixels : int
+            Limit on width times height, in pixels.
+
+        Returns
+        -------
+        Located
+            Feature, its parts by position, and the part of the image that they cover; no parts if
+            the feature is no mean over positions.
+        """
+        from singflow.towers.positions import locate
+
+        photo, preprocess = open_image(image, max_pixels), self.tower.preprocess
+        found = locate(self.tower, _view(self.tower, photo, self.device))
+        seen = preprocess.seen(*photo.size)
+        parts = None if found.parts is None else found.parts[0].numpy()
+        return Located(found.features.numpy(), parts, found.rest[0].numpy(), seen)
+
     def predict(self, features: np.ndarray) -> list[list[Prediction]]:
         """The likeliest classes of features.
 
@@ -276,8 +301,17 @@ def _embedded(
     rows = []
     with torch.inference_mode():
         for image in [images] if isinstance(images, str | Path | bytes | Image.Image) else images:
-            view = tower.preprocess.whole(open_image(image, max_pixels))[None].to(
-                device, memory_format=torch.channels_last
-            )
+            view = _view(tower, open_image(image, max_pixels), device)
             rows.append(tower(view).float().cpu().numpy())
     return np.concatenate(rows)
+
+
+def _view(
+    tower: classifiers.LoadedClassifier | spaces.ImageTower,
+    photo: Image.Image,
+    device: torch.device,
+) -> torch.Tensor:
+    import torch
+
+    view = tower.preprocess.whole(photo)[None]
+    return view.to(device, memory_format=torch.channels_last)

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from singflow.errors import InputError
 from singflow.towers.classifiers import LoadedClassifier
 
 TOLERANCE = 1e-5  # of a feature's norm: how far the mean over positions may be from it
@@ -18,20 +17,17 @@ MEANS = {
 }
 
 
-class NotPooled(InputError):
-    """A feature is no mean over positions, so it cannot be located in the image."""
-
-
 @dataclass(frozen=True)
 class Positions:
-    """Features of n images by positions, in float64 on the CPU.
+    """Features of n images by positions, on the CPU.
 
-    features: (n, d). parts: (n, h, w, d). rest: (n, d), the part without a position, such as a
-    class token. A feature is the mean of its parts over positions, plus its rest.
+    features: (n, d) float32. parts: (n, h, w, d) float64. rest: (n, d) float64, the part without a
+    position, such as a class token. A feature is the mean of its parts over positions, plus its
+    rest. parts is None if neither a feature nor some of its columns are such a mean.
     """
 
     features: torch.Tensor
-    parts: torch.Tensor
+    parts: torch.Tensor | None
     rest: torch.Tensor
 
 
@@ -58,15 +54,12 @@ def locate(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
 
     The input of the last mean that the model takes is caught, whatever the architecture. A layer
     norm after the mean counts as the affine map that it is at the image's own mean and variance.
-    Raises NotPooled if neither the features nor some of their columns are such a mean.
     """
     with _LastMean() as caught:
-        features = classifier(images).cpu().double()
-    refusal = NotPooled(
-        f"{classifier.name} has no maps: its feature is no mean over positions of the image"
-    )
+        made = classifier(images).cpu()
+    features = made.double()
     if caught.mean is None:
-        raise refusal
+        return Positions(made, None, features)
     values, pooled = _by_position(*(tensor.cpu().double() for tensor in caught.mean))
     if caught.norm:
         mean, variance = pooled.mean(1), pooled.var(1, correction=0)
@@ -82,8 +75,8 @@ def locate(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
             parts[..., columns] = values
             error = (parts.mean(dim=1) + rest - features).norm(dim=1)
             if height and bool((error <= TOLERANCE * features.norm(dim=1)).all()):
-                return Positions(features, parts.unflatten(1, (height, width)), rest)
-    raise refusal
+                return Positions(made, parts.unflatten(1, (height, width)), rest)
+    return Positions(made, None, features)
 
 
 def _scale_shift_eps(

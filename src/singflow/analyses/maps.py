@@ -1,0 +1,322 @@
+"""Maps: what each position of an image puts into the null component, and toward which texts.
+
+A feature f that is a mean over positions has f = mean of F_p, so P_0 f = mean of P_0 F_p, and
+T P_0 f is the sum of what the positions contribute. So is AS, with the mean gradient of the angle
+along the removal.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from math import floor
+from typing import Any
+
+import numpy as np
+
+from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.metrics import subspace_translator, unit
+from singflow.errors import InputError
+from singflow.translators.crossfit import CrossFitted, GroupSums, cross_validate, ridge
+from singflow.translators.reference import Paired
+from singflow.translators.ridge import Affine
+
+NO_POSITIONS = (
+    "no maps: the feature of this model is no mean over positions of the image, but a class token, "
+    "or layers follow the mean"
+)
+NODES = 32  # of the integral along a removal
+OTHERS = 39  # images whose maps are the floor of a map: enough for a level of 0.05
+
+
+@dataclass(frozen=True)
+class Located:
+    """The feature of an image by positions.
+
+    feature: (1, d), f, the mean of its parts plus the rest. parts: (h, w, d), F_p; None if f is no
+    mean over positions. rest: (d,), what belongs to no position. seen: the part of the image that the positions cover, as left, top,
+    right and bottom in shares of its width and height.
+    """
+
+    feature: np.ndarray
+    parts: np.ndarray | None
+    rest: np.ndarray
+    seen: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TextMap:
+    """Where in an image the removal of the null component moves it relative to a text.
+
+    as_deg: AS, which is rest_deg, the part without a position, plus the sum of contribution_deg (h,
+    w) over positions; positive: toward the text. first_order_deg: AS by the derivative at the
+    feature alone. conditional_deg: (h, w), contributions to the AS of conditional removal.
+    threshold_deg: what these reach anywhere in the maps of few other images. beyond: (h, w),
+    whether their size is above it. None, and nothing beyond, if unknown.
+    """
+
+    text: str
+    as_deg: float
+    first_order_deg: float
+    rest_deg: float
+    contribution_deg: np.ndarray
+    conditional_deg: np.ndarray | None
+    threshold_deg: float | None
+    beyond: np.ndarray
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the positions (h, w) of an image put into its feature.
+
+    null_energy: share of ||F_p||^2 in the null space. used: contribution of the principal part to
+    the logit of the class `predicted`, without the bias. texts: a map for each text. others: number
+    of images whose maps are the floor. seen: as in Located.
+    """
+
+    predicted: str
+    null_energy: np.ndarray
+    used: np.ndarray
+    texts: list[TextMap]
+    others: int
+    seen: tuple[float, float, float, float]
+
+
+def angle_gradients(embedding: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Gradients of the angles of an embedding to texts, with respect to the embedding.
+
+    Parameters
+    ----------
+    embedding : ndarray (m,)
+        Embedding u.
+    texts : ndarray (p, m)
+        Text embeddings t of any norm.
+
+    Returns
+    -------
+    ndarray (p, m)
+        (cos u - t) / (|u| sin), with u and t of unit length, in degrees; 0 where the angle is 0 or
+        180 and has no gradient.
+
+    Raises
+    ------
+    InputError
+        When a vector is zero.
+    """
+    (direction,), toward = unit(embedding[None]), unit(texts)
+    across = (toward @ direction)[:, None] * direction - toward
+    sines = np.linalg.norm(across, axis=1, keepdims=True)
+    along = np.divide(across, sines, out=np.zeros_like(across), where=sines > 1e-12)
+    return np.degrees(along / np.linalg.norm(embedding))
+
+
+def removal_gradients(original: np.ndarray, removed: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Mean gradients of the angles to texts while a part of an embedding is removed.
+
+    Their product with the removed part is AS, exactly, and not to first order alone: the integral
+    of a gradient along a line is the difference at its ends.
+
+    Parameters
+    ----------
+    original : ndarray (m,)
+        T f + c.
+    removed : ndarray (m,)
+        The part of it that the removal takes away.
+    texts : ndarray (p, m)
+        Text embeddings of any norm.
+
+    Returns
+    -------
+    ndarray (p, m)
+        Degrees.
+
+    References
+    ----------
+    Sundararajan, Taly and Yan 2017 (integrated gradients).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    return sum(
+        weight / 2 * angle_gradients(original - (node + 1) / 2 * removed, texts)
+        for node, weight in zip(nodes, weights, strict=True)
+    )
+
+
+def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> np.ndarray:
+    """Movement of an image relative to texts, by positions.
+
+    Parameters
+    ----------
+    parts : ndarray (..., h, w, d)
+        F_p of images.
+    removed : Affine
+        What a removal takes away from the translation of a feature, as T P_0 (m, d).
+    gradients : ndarray (p, m)
+        As removal_gradients() gives them.
+
+    Returns
+    -------
+    ndarray (p, ..., h, w)
+        Degrees. Their sum over positions is AS if f is the mean of its parts.
+    """
+    positions = parts.shape[-3] * parts.shape[-2]
+    values = parts @ (gradients @ removed.weight).T + gradients @ removed.bias
+    return np.moveaxis(values, -1, 0) / positions
+
+
+def conditional_translator(
+    translator: Affine, basis: np.ndarray, axes: tuple[np.ndarray, int], predictor: Affine
+) -> Affine:
+    """What conditional removal takes away from a translation, T V_0 (b - B a), as a map of f.
+
+    Parameters
+    ----------
+    translator : Affine
+        T (m, d) and c (m,).
+    basis : ndarray (d, k)
+        V_0.
+    axes : ndarray (d, q) and int
+        Directions of coordinates, and how many are principal, as coordinate_axes() gives them.
+    predictor : Affine
+        B, from principal to null coordinates along the axes.
+
+    Returns
+    -------
+    Affine
+        Weight (m, d) and bias (m,) in float64.
+    """
+    directions, rank = axes[0].astype(np.float64), axes[1]
+    of_null = translator.weight.astype(np.float64) @ directions[:, rank:]
+    weight = subspace_translator(translator, basis).weight
+    predicted = of_null @ predictor.weight @ directions[:, :rank].T
+    return Affine(weight - predicted, -(of_null @ predictor.bias))
+
+
+def fit_conditional(
+    images: Paired, folds: int, lambdas: list[float], basis: np.ndarray, translators: CrossFitted
+) -> CrossFitted:
+    """conditional_translator() of every translator, with B fitted on the same images as it."""
+    directions, rank = axes = coordinate_axes(basis, images.features_alone)
+    sums = GroupSums(images.split(folds))
+    for shard, _ in images:
+        coordinates = shard["features"] @ directions
+        parts = coordinates[:, :rank], coordinates[:, rank:]
+        sums.update(*parts, shard["image_id"], shard["view"])
+    best = lambdas[cross_validate(sums, lambdas).best]
+    fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
+    predictors = [ridge(sums.of(groups), best) for groups in [*fits, sums.split.whole]]
+    if len(predictors) != len(translators.maps):  # an imported translator is the same in all folds
+        predictors = predictors[-1:]
+    maps = tuple(
+        conditional_translator(translator, basis, axes, predictor)
+        for translator, predictor in zip(translators.maps, predictors, strict=True)
+    )
+    return CrossFitted(maps, translators.map_index, translators.fold)
+
+
+def threshold(others: np.ndarray, confidence: float) -> float | None:
+    """What the map of an image exceeds by chance with a probability of at most 1 - confidence.
+
+    The image and the others are exchangeable if its map is like theirs. Then its largest value is
+    above that of all but k others with probability k / (n + 1), whatever their distribution and
+    however the positions depend on each other. So the error holds for the whole map.
+
+    Parameters
+    ----------
+    others : ndarray (n, h, w)
+        Maps of n other images.
+    confidence : float
+        0 to 1.
+
+    Returns
+    -------
+    float or None
+        The k-th largest of the largest absolute values of the maps; None if n is too small.
+    """
+    allowed = floor((1 - confidence) * (len(others) + 1) + 1e-9)
+    if not allowed or not len(others):
+        return None
+    return float(np.sort(np.abs(others).max(axis=(1, 2)))[-allowed])
+
+
+def map_image(
+    image: Located,
+    translator: Affine,
+    basis: np.ndarray,
+    conditional: Affine | None,
+    others: Sequence[np.ndarray],
+    texts: Sequence[str],
+    embeddings: np.ndarray,
+    predicted: tuple[str, np.ndarray],
+    confidence: float,
+) -> Maps:
+    """The maps of an image.
+
+    Parameters
+    ----------
+    image : Located
+        The image.
+    translator : Affine
+        T (m, d) and c (m,).
+    basis : ndarray (d, k)
+        V_0.
+    conditional : Affine, optional
+        As conditional_translator() gives it.
+    others : sequence of ndarray (h, w, d)
+        Parts of other images, whose maps are the floor; none if nothing can be said.
+    texts : sequence of str
+        p texts.
+    embeddings : ndarray (p, m)
+        Embeddings of the texts, of any norm.
+    predicted : str and ndarray (d,)
+        The predicted class, and its row of W.
+    confidence : float
+        Probability with which no position counts if the map is like those of the others.
+
+    Returns
+    -------
+    Maps
+        The maps.
+    """
+    if image.parts is None:
+        raise InputError(NO_POSITIONS)
+    parts, wide = image.parts, translator.astype(np.float64)
+
+    def toward(removed: Affine, others: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
+        """AS, its first order, rest and positions, for each text, and the maps of others."""
+        before, taken = wide(image.feature)[0], removed(image.feature)[0]
+        gradients = removal_gradients(before, taken, embeddings)
+        rest = gradients @ removed.weight @ image.rest
+        first = angle_gradients(before, embeddings) @ taken
+        every = contributions(np.stack([parts, *others]), removed, gradients)
+        yield from zip(gradients @ taken, first, rest, every[:, 0], every[:, 1:], strict=True)
+
+    maps = []
+    removed = subspace_translator(wide, basis)
+    unpredicted = toward(conditional, others) if conditional else repeat(None, len(texts))
+    for text, (turn, first, rest, values, _), more in zip(
+        texts, toward(removed, []), unpredicted, strict=True
+    ):
+        *_, own, floors = more or (None, np.empty((0, *values.shape)))
+        most = threshold(floors, confidence)
+        counts = np.zeros(values.shape, bool) if most is None else np.abs(own) > most
+        maps.append(
+            TextMap(
+                text=text,
+                as_deg=float(turn),
+                first_order_deg=float(first),
+                rest_deg=float(rest),
+                contribution_deg=values,
+                conditional_deg=own,
+                threshold_deg=most,
+                beyond=counts,
+            )
+        )
+    weight = predicted[1].astype(np.float64)
+    flat = parts.reshape(-1, parts.shape[-1])
+    return Maps(
+        predicted=predicted[0],
+        null_energy=null_energy(flat, basis).reshape(parts.shape[:2]),
+        used=parts @ (weight - basis @ (basis.T @ weight)) / len(flat),
+        texts=maps,
+        others=len(others),
+        seen=image.seen,
+    )
