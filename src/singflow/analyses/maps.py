@@ -5,11 +5,9 @@ T P_0 f is the sum of what the positions contribute. So is AS, with the mean gra
 along the removal.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from math import floor
-from typing import Any
 
 import numpy as np
 
@@ -33,8 +31,8 @@ class Located:
     """The feature of an image by positions.
 
     feature: (1, d), f, the mean of its parts plus the rest. parts: (h, w, d), F_p; None if f is no
-    mean over positions. rest: (d,), what belongs to no position. seen: the part of the image that the positions cover, as left, top,
-    right and bottom in shares of its width and height.
+    mean over positions. rest: (d,), what belongs to no position. seen: what the positions cover of
+    the image: left, top, right and bottom, in shares of its width and height.
     """
 
     feature: np.ndarray
@@ -134,10 +132,10 @@ def removal_gradients(original: np.ndarray, removed: np.ndarray, texts: np.ndarr
     Sundararajan, Taly and Yan 2017 (integrated gradients).
     """
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    return sum(
-        weight / 2 * angle_gradients(original - (node + 1) / 2 * removed, texts)
-        for node, weight in zip(nodes, weights, strict=True)
-    )
+    mean = np.zeros(texts.shape)
+    for node, weight in zip(nodes, weights, strict=True):
+        mean += weight / 2 * angle_gradients(original - (node + 1) / 2 * removed, texts)
+    return mean
 
 
 def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> np.ndarray:
@@ -278,43 +276,40 @@ def map_image(
     """
     if image.parts is None:
         raise InputError(NO_POSITIONS)
-    parts, wide = image.parts, translator.astype(np.float64)
-
-    def toward(removed: Affine, others: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
-        """AS, its first order, rest and positions, for each text, and the maps of others."""
-        before, taken = wide(image.feature)[0], removed(image.feature)[0]
-        gradients = removal_gradients(before, taken, embeddings)
-        rest = gradients @ removed.weight @ image.rest
-        first = angle_gradients(before, embeddings) @ taken
-        every = contributions(np.stack([parts, *others]), removed, gradients)
-        yield from zip(gradients @ taken, first, rest, every[:, 0], every[:, 1:], strict=True)
-
+    parts, shape = image.parts, image.parts.shape[:2]
+    translated = translator.astype(np.float64)(image.feature)[0]
+    removed = subspace_translator(translator, basis)
+    taken = removed(image.feature)[0]
+    gradients = removal_gradients(translated, taken, embeddings)
+    toward = contributions(parts, removed, gradients)
+    rest = gradients @ removed.weight @ image.rest
+    first_order = angle_gradients(translated, embeddings) @ taken
+    unpredicted = np.empty((len(texts), 0, *shape))  # of the image, and of the others
+    if conditional:
+        along = removal_gradients(translated, conditional(image.feature)[0], embeddings)
+        every = [contributions(each, conditional, along) for each in (parts, *others)]
+        unpredicted = np.stack(every, axis=1)
     maps = []
-    removed = subspace_translator(wide, basis)
-    unpredicted = toward(conditional, others) if conditional else repeat(None, len(texts))
-    for text, (turn, first, rest, values, _), more in zip(
-        texts, toward(removed, []), unpredicted, strict=True
-    ):
-        *_, own, floors = more or (None, np.empty((0, *values.shape)))
-        most = threshold(floors, confidence)
-        counts = np.zeros(values.shape, bool) if most is None else np.abs(own) > most
+    for row, text in enumerate(texts):
+        own = unpredicted[row, 0] if conditional else None
+        most = threshold(unpredicted[row, 1:], confidence)
         maps.append(
             TextMap(
                 text=text,
-                as_deg=float(turn),
-                first_order_deg=float(first),
-                rest_deg=float(rest),
-                contribution_deg=values,
+                as_deg=float(gradients[row] @ taken),
+                first_order_deg=float(first_order[row]),
+                rest_deg=float(rest[row]),
+                contribution_deg=toward[row],
                 conditional_deg=own,
                 threshold_deg=most,
-                beyond=counts,
+                beyond=np.zeros(shape, bool) if most is None else np.abs(own) > most,
             )
         )
     weight = predicted[1].astype(np.float64)
     flat = parts.reshape(-1, parts.shape[-1])
     return Maps(
         predicted=predicted[0],
-        null_energy=null_energy(flat, basis).reshape(parts.shape[:2]),
+        null_energy=null_energy(flat, basis).reshape(shape),
         used=parts @ (weight - basis @ (basis.T @ weight)) / len(flat),
         texts=maps,
         others=len(others),

@@ -84,12 +84,12 @@ class Loaded:
     def others(self) -> dict[str, np.ndarray]:
         """Parts (h, w, d) of images that the translator was not fitted on, by hash of the file.
 
-        None if the images that it was fitted on are not available.
+        Empty if the images that it was fitted on are not available.
         """
         if not self.fits or not self.photos:
             return {}
         return {
-            sha256: parts
+            sha256: parts.astype(np.float32)
             for sha256, image in self.photos.sample(MAX_PIXELS)
             if sha256 not in self.training
             and (parts := self.classifier.locate(image).parts) is not None
