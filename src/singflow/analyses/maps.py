@@ -302,7 +302,7 @@ def map_image(
                 contribution_deg=toward[row],
                 conditional_deg=own,
                 threshold_deg=most,
-                beyond=np.zeros(shape, bool) if most is None else np.abs(own) > most,
+                beyond=np.zeros(shape, bool) if own is None or most is None else np.abs(own) > most,
             )
         )
     weight = predicted[1].astype(np.float64)
