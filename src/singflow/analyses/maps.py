@@ -201,7 +201,7 @@ def fit_conditional(
     best = lambdas[cross_validate(sums, lambdas).best]
     fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
     predictors = [ridge(sums.of(groups), best) for groups in [*fits, sums.split.whole]]
-    if len(predictors) != len(translators.maps):  # an imported translator is the same in all folds
+    if len(translators.maps) == 1:  # imported, or fitted on a reference
         predictors = predictors[-1:]
     maps = tuple(
         conditional_translator(translator, basis, axes, predictor)
