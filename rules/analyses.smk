@@ -35,6 +35,14 @@ step(
     threads=THREADS,
 )
 step(
+    "measure_unusual",
+    reads="manifest head features projector",
+    writes="unusual unusual_report",
+    flags="null_energy translator.folds translator.reference",
+    reference=reference,
+    threads=THREADS,
+)
+step(
     "scan_concepts",
     reads="manifest features projector translator texts names",
     writes="concepts",

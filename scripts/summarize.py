@@ -5,7 +5,6 @@ from functools import partial
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.null_energy import NullEnergy, summarize_null_energy
 from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import (
     Summary,
@@ -16,6 +15,7 @@ from singflow.analyses.summary import (
     summarize_model,
 )
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
+from singflow.analyses.unusual import NullEnergy, summarize_null_energy
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index

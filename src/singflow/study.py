@@ -20,11 +20,11 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
 from singflow.analyses.evidence import Evidence
-from singflow.analyses.null_energy import NullEnergy
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
+from singflow.analyses.unusual import NullEnergy
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS

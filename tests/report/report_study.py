@@ -173,6 +173,9 @@ def write_study(
             ["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]
         ],
         "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, n=n, is_mean_deg=5.0),
+        "unusual": some.drop_duplicates("model").drop(columns="space").assign(
+            detector="nusa", n_usual=n, n_unusual=2, auroc=0.8, fpr95=0.3, n_fit=0, note="",
+        ),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null"}).assign(
             n=n, logit_change_mean=0.0, top1_changed_share=0.0, note=""
         ),

@@ -61,7 +61,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 61
+    assert len(ours) == 64
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -107,6 +107,9 @@ COLUMNS = {
     ),
     f"controls/{LITE0}": (
         "image_id subspace dimension is_deg as_deg as_abs_deg matched_is_deg matched_as_deg"
+    ),
+    "unusual/efficientnet_lite0": (
+        "image_id label class_index null_energy max_softmax energy vim_residual nusa mahalanobis"
     ),
     "null_validation/efficientnet_lite0": (
         "image_id perturbation norm logit_change top1_changed softmax_change"
@@ -159,6 +162,7 @@ KEYS = {  # and whether there are no others
         "unique_r2_without margin p turn_deg turn_low_deg turn_high_deg floor_is_deg floor_is_sd "
         "detectable blind_unique_r2 lambdas known_zero known_leak", True,
     ),
+    "unusual/efficientnet_lite0": ("n_fit principal_dim in_sample", True),
     f"probes/{LITE0}": ("accuracy_principal accuracy_translated n_train n_test", False),
 }  # fmt: skip
 
@@ -241,7 +245,7 @@ TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38, "label_correlations": 1, "controls": 5,
     "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
     "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
-    "probes": 2,
+    "probes": 2, "unusual": 12,
 }  # fmt: skip
 
 
@@ -249,14 +253,15 @@ TABLES = {
 def test_every_table_says_on_what_its_numbers_rest(results, name):
     table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
     assert TABLES[name] in (None, len(table))
-    # Translators know no null space, and null_validation is of heads alone.
+    # Translators know no null space; these two are of heads alone.
+    of_heads = name in ("null_validation", "unusual")
     wanted = {"seed"} if name == "translators" else {"seed", "rank_rule"}
-    if name != "null_validation":
+    if not of_heads:
         wanted |= {"translator", "validation_r2", "marks"}
     assert wanted <= set(table)
-    numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models"}
+    numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models", "n_usual"}
     assert numbers & set(table) or name == "model_pairs"  # n_evidence in models.csv
-    if name not in ("translators", "null_validation"):
+    if name != "translators" and not of_heads:
         assert (table["translator"] == "weak").all()
 
 
@@ -349,7 +354,7 @@ def of_models(*steps):
 READ_BY = {  # steps by the parameters that a test or a guide changes
     "evidence.draws": {"measure_evidence"},
     "plot_concepts.extremes": {"plot_concepts"},
-    "null_energy.unusual_labels": {"summarize"},
+    "null_energy.unusual_labels": {"summarize", "measure_unusual", "tabulate_unusual"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
     "pictures.guidance": {"render_pictures"},
     "report.max_images": {"write_report"},
@@ -424,7 +429,8 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     for project in projects:
         project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     planned, changed = projects[0].planned(direct=False), projects[1].changed()
-    gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
+    gather = {"summarize", "compare_models", "list_concepts"}
+    gather |= {"tabulate_steering", "tabulate_unusual"}
     figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
     figures += " head_extensions pictures angle_ladder"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY

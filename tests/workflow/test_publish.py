@@ -22,7 +22,8 @@ from tests.workflow.test_readme import FETCH
 
 STORE = "files/md5"
 TABLES = [
-    *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
+    *("summarize", "compare_models", "list_concepts", "tabulate_steering", "tabulate_unusual"),
+    "compare_translators",
     *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves"),
     "plot_head_extensions",
 ]

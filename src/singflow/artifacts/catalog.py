@@ -141,17 +141,19 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
-        "label_embeddings (L, m), concept_embeddings (P, m), and with targets target_embeddings"
-        " (T, m), float32 of unit norm. Metadata: the templates.",
-        tensors=dict.fromkeys(
-            ["label_embeddings", "concept_embeddings", "target_embeddings"], MATRIX
-        ),
+        "label_embeddings (L, m), concept_embeddings (P, m), with targets target_embeddings (T,"
+        " m), and with a reference reference_embeddings (R, m), float32 of unit norm. Metadata:"
+        " the templates.",
+        tensors={
+            f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
+        },
         within=("row", 1e-4),
         group="data",
     ),
     "names": Artifact(
         "prompts/{space}.json",
-        "The names of the rows above: labels, concepts, targets.",
+        "The names of the rows above: labels, concepts, targets, and with a reference"
+        " reference (its labels that the study does not have).",
         group="data",
     ),
     "classes": Artifact(
@@ -302,6 +304,24 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             i="image_id", O="perturbation", f="norm logit_change softmax_change", b="top1_changed"
         ),
     ),
+    "unusual": Artifact(
+        "unusual/{model}.parquet",
+        "One row per image, view 0: image_id, label, class_index (row of this head), and the scores"
+        " of detectors: null_energy, max_softmax, energy, vim_residual, nusa, mahalanobis. A higher"
+        " score means more unusual; missing where nothing could be fitted.",
+        columns=_of(
+            i="image_id class_index",
+            O="label",
+            f="null_energy max_softmax energy vim_residual nusa mahalanobis",
+        ),
+        within=("tensor", 1e-2),  # eigenvectors of these features
+    ),
+    "unusual_report": Artifact(
+        "unusual/{model}.json",
+        "n_fit (fewest usual images on which ViM's residual and the Mahalanobis distance are"
+        " fitted), principal_dim (of ViM; null: nothing could be fitted), in_sample (whether they"
+        " score the images that they are fitted on).",
+    ),
     "concepts": Artifact(
         "concepts/{space}/{model}.parquet",
         "One row per label and concept: n, angle_mean, angle_std, as_mean, as_std, as_abs_mean,"
@@ -338,10 +358,13 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "One row per picture: figure (photo, fig1, fig6, fig10, fig11, fig13), image_id, label,"
         " kind (of the translator), change (photo, original, null removed, steered, null,"
         " random, principal), text (steered toward), target_is_deg, is_deg, as_label_deg,"
-        " as_text_deg, logit_change, renderer (photo, unclip, retrieval), draw (seed, or rank"
-        " from 0), neighbour_id, neighbour_deg, picture (a PNG or JPEG file; empty if out of"
-        " reach).",
-        columns=_of(O="figure picture"),
+        " as_text_deg, logit_change, renderer (photo, unclip, retrieval, words), draw (seed, or"
+        " rank from 0; -1: none), neighbour_id, neighbour_deg, word_1 to word_3 (the nearest"
+        " words; empty for photos and out of reach), word_1_deg to word_3_deg, picture (a PNG or"
+        " JPEG file; empty if out of reach, or in words).",
+        columns=_of(
+            O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"
+        ),
         group="pictures",
     ),
 }
@@ -350,9 +373,8 @@ TABLES = {
         "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
         " models that are no controls) and turn; detectable leak, blind check; IS and its"
         " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, random and matched"
-        " subspaces, with intervals; [zero-shot accuracy and null"
-        " energy](report.md#how-good-is-the-translation-and-what-does-null-energy-tell). The"
-        " same is in `metrics.json`."
+        " subspaces, with intervals; [zero-shot accuracy](report.md#how-good-is-the-translation)"
+        " and [null energy](report.md#unusual-images). The same is in `metrics.json`."
     ),
     "labels": (
         "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
@@ -390,6 +412,10 @@ TABLES = {
         "A model, a prompt and a target IS: AS toward the prompt and toward the image's"
         " label (mean and standard deviation over the images that reach it), largest logit"
         " change."
+    ),
+    "unusual": (
+        "A model and a [detector of unusual images](report.md#unusual-images): `auroc` (interval"
+        " by DeLong), `fpr95`; `n_fit` and `principal_dim` as in `unusual/<model>.json`."
     ),
     "angle_ladder": (
         "A step of figure 10: one image steered toward the first prompt by a growing angle. The"

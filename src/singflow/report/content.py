@@ -49,12 +49,14 @@ SHOWN = {  # table -> its columns, in the order shown
     "translators": "space model marks kind loss validation_cosine validation_mse validation_r2 "
     "paper_cosine paper_mse",
     "probes": "space model marks classifier n accuracy_principal accuracy_translated chance note",
+    "unusual": "model detector n_usual n_unusual auroc auroc_low auroc_high fpr95 n_fit note",
     "rejected": "path reason files",
 }
 NEEDED = {  # table -> column; rows without a value in it are left out
     "probes": "accuracy_principal",
     "head_extensions": "unique_r2",
     "label_correlations": "spearman",
+    "unusual": "auroc",
 }
 DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
 

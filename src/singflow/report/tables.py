@@ -110,6 +110,14 @@ COLUMNS = {  # column of a table -> (header, explanation)
         "as a detector of unusual images (no class of the head, or null_energy in params.yaml): "
         "share of pairs in which the unusual one has more; 0.5: it tells nothing",
     ),
+    "detector": ("detector", "score of unusual images; higher means more unusual"),
+    "n_usual": ("usual", "usual images"),
+    "n_unusual": ("unusual", "unusual images"),
+    "auroc": ("AUROC", "share of pairs in which the unusual image has the higher score"),
+    "auroc_low": ("AUROC low", "lower end of the interval"),
+    "auroc_high": ("AUROC high", "upper end of the interval"),
+    "fpr95": ("FPR95", "share of usual images called unusual when 95 % of the unusual are found"),
+    "n_fit": ("fitted on", "usual images that the detector is fitted on; 0: it needs none"),
     "note": ("note", "what else to know"),
     "directions_90": (
         "for 90 %",

@@ -192,6 +192,17 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     return Paired(manifest, features, embeddings, shards, reference=True)
 
 
+def same_features(reference: str, mine: Path) -> tuple[Path, str, int]:
+    """Where a reference has the features of a model: its results, the model there, its shards.
+
+    mine: the folder of the study's own features, which were made in the same way.
+    """
+    folder = reference_folder(reference)
+    features = _same(folder / "features", mine)
+    model = features.relative_to(folder / "features").as_posix()
+    return folder, model, len(list(features.glob("shard-*.safetensors")))
+
+
 def _same(folder: Path, mine: Path) -> Path:
     from singflow.artifacts.shards import shard_path
     from singflow.artifacts.tensors import read_tensors
