@@ -24,8 +24,9 @@ step(
     "embed_prompts",
     reads="space_entry manifest",
     writes="texts names",
-    flags="prompts targets=steering.prompts extraction.device",
+    flags="prompts targets=steering.prompts translator.reference extraction.device",
     files={"vocabulary": value("concepts.vocabulary")},
+    reference=reference,
     threads=THREADS,
 )
 step(

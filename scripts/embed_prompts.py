@@ -1,8 +1,11 @@
-"""Embed the labels' prompts, the concepts and the targets of steering with a space's text tower."""
+"""Embed a study's labels, concepts and targets of steering, and the labels of its reference."""
 
 from pathlib import Path
 
+import pandas as pd
+
 from singflow import cli
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
@@ -10,28 +13,53 @@ from singflow.config.registry import read_space
 from singflow.data.manifest import prompt_of
 from singflow.data.vocabulary import read_vocabulary
 from singflow.towers.steps import TextFlags
+from singflow.translators.reference import reference_folder
 
 
 class Flags(TextFlags):
     vocabulary: Path
     targets: list[str]
+    reference: str | None
+
+
+def prompts_of(manifest: Path) -> pd.Series:
+    """The prompt of each label, by label."""
+    rows = read_manifest(manifest).drop_duplicates("label")
+    return rows.set_index("label")["prompt"].sort_index()
+
+
+def further(reference: str | None, prompts: pd.Series) -> pd.Series:
+    """The prompts of a reference's labels that are not among those of the study, in any case."""
+    if reference is None:
+        return prompts[:0]
+    others = prompts_of(CATALOG["manifest"].at(reference_folder(reference)))
+    return others[~others.index.str.casefold().isin(prompts.index.str.casefold())]
 
 
 def main(flags: Flags) -> None:
     from singflow.towers.spaces import LIBRARIES, embed_templates
 
     concepts = read_vocabulary(flags.vocabulary)
-    manifest = read_manifest(flags.path("manifest")).drop_duplicates("label")
-    prompts = manifest.set_index("label")["prompt"].sort_index()
-    labels = list(prompts.index)
-    own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
+    prompts = prompts_of(flags.path("manifest"))
+    others = further(flags.reference, prompts)
+    own = {
+        label: prompt
+        for label, prompt in [*prompts.items(), *others.items()]
+        if prompt != prompt_of(label)
+    }
+    names = {"labels": list(prompts.index), "concepts": concepts, "targets": flags.targets}
+    names |= {"reference": list(others.index)} if flags.reference else {}
     entry = read_space(flags.path("space_entry"))
     embed = flags.text_cache(entry)
     tensors = {
-        "label_embeddings": embed_templates(embed, labels, flags.label_templates, own),
+        "label_embeddings": embed_templates(embed, names["labels"], flags.label_templates, own),
         "concept_embeddings": embed_templates(embed, concepts, flags.concept_templates, {}),
         **({"target_embeddings": embed(flags.targets)} if flags.targets else {}),
     }
+    if names.get("reference"):
+        tensors["reference_embeddings"] = embed_templates(
+            embed, names["reference"], flags.label_templates, own
+        )
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
         **flags.named,
@@ -40,7 +68,6 @@ def main(flags: Flags) -> None:
         concept_templates=flags.concept_templates,
     )
     write_tensors(flags.path("texts"), tensors, metadata)
-    names = {"labels": labels, "concepts": concepts, "targets": flags.targets}
     write_json(flags.path("names"), names)
     counts = ", ".join(f"{len(texts)} {kind}" for kind, texts in names.items())
     cli.log.info("%s: %s", flags.space, counts)

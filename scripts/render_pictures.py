@@ -1,4 +1,4 @@
-"""Draw some images, changed and unchanged, by a generator or as the nearest real images."""
+"""Show what features mean, changed and unchanged, in pictures and in words."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -18,7 +18,15 @@ from singflow.data.manifest import data_root
 from singflow.pictures.generator import choose_renderer, load_generator
 from singflow.pictures.neighbours import first_copies
 from singflow.pictures.parameters import Pictures
-from singflow.pictures.rendering import encode, generate, photos, picture_table, retrieve
+from singflow.pictures.rendering import (
+    add_words,
+    encode,
+    generate,
+    photos,
+    picture_table,
+    retrieve,
+    undrawn,
+)
 from singflow.pictures.selection import (
     Picture,
     SteeredHead,
@@ -28,6 +36,7 @@ from singflow.pictures.selection import (
     removal_pictures,
     steering_pictures,
 )
+from singflow.pictures.words import vocabulary
 
 
 class Flags(Pictures, Steering, cli.PairStep):
@@ -91,8 +100,8 @@ def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     entry = read_space(flags.path("space_entry"))
-    renderer = choose_renderer(flags.renderer, flags.space, entry, flags)
     inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
+    renderer = choose_renderer(flags.space, entry, flags, len(manifest))
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
     pictures = all_pictures(flags, inputs, chosen)
     root = data_root(flags.source, flags.root)
@@ -109,9 +118,12 @@ def main(flags: Flags) -> None:
         what = f"{flags.model} in {flags.space}"
         progress = partial(cli.progress, unit="pictures", description=what)
         rows += generate(pictures, flags.seeds, generator.render, progress)
-    else:
+    elif renderer == "retrieval":
         content = first_copies(manifest["sha256"])
         rows += retrieve(pictures, flags.seeds, inputs.embeddings, content, photo)
+    else:
+        rows += undrawn(pictures)
+    add_words(rows, *vocabulary(inputs))
     write_parquet(flags.path("pictures"), picture_table(rows))
     made = f"{len(rows)} pictures of {len(chosen)} images by {renderer}"
     cli.log.info("%s in %s: %s", flags.model, flags.space, made)

@@ -17,7 +17,10 @@ from tests.project import ROOT, Project
 
 STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
 NEEDED = {
-    "reference": ("fit_translator", "train_translator", "measure_evidence"),
+    "reference": (
+        *("embed_prompts", "fit_translator", "train_translator"),
+        *("measure_evidence", "measure_unusual"),
+    ),
     "archives": ("build_manifest",),
     "own_files": ("resolve_model", "resolve_space", "render_pictures"),
 }  # what of results/code.json a step depends on besides its code

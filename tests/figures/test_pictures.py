@@ -1,21 +1,28 @@
 import io
+import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from singflow.figures import plot_angle_ladder
 from singflow.figures.plot_pictures import FIGURES as STEP
 from singflow.figures.style import save
 from singflow.pictures.rendering import TYPES, picture_table
-from tests.figures.drawn import words
+from singflow.pictures.words import ANGLES, WORDS
+from tests.figures.drawn import assert_written_alike, words
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
 FIGURES = STEP | {"fig10": plot_angle_ladder.draw}
 MOVED = {"is_deg": 7.61, "as_label_deg": -0.42, "as_text_deg": 1.5, "logit_change": 2e-7}
 MOVED |= {"neighbour_deg": 31.25}
-REACHED, NOT_REACHED = (4.0, {}), (36.2, {"is_deg": np.nan, "picture": b"", "draw": -1})
+BEFORE, AFTER = ("wolf", "sheep", "grass"), ("wolf", "Old English sheepdog", "grass")
+UNSAID = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
+REACHED = 4.0, {}
+NOT_REACHED = 36.2, {"is_deg": np.nan, "picture": b"", "draw": -1} | UNSAID
 
 
 def tile(shade):
@@ -24,7 +31,14 @@ def tile(shade):
     return buffer.getvalue()
 
 
-def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9)):
+def said(change, after):
+    """The words of a picture and their angles."""
+    near = {"photo": ("", "", ""), "original": BEFORE}.get(change, after)
+    angles = zip(ANGLES, (41.25, 102.5, 103.0), strict=True)
+    return dict(zip(WORDS, near, strict=True)) | dict(angles)
+
+
+def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9), after=AFTER):
     first = images[0]
     parts = [("photo", image, "photo", {"renderer": "photo"}) for image in images]
     changes = ("original", "null removed")
@@ -41,14 +55,16 @@ def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9))
         kinds = [(kind, change) for kind in ("linear", "mlp3") for change in changes]
         parts += [("fig11", first, change, MOVED | {"kind": kind}) for kind, change in kinds]
         perturbed = ("original", "null", "random", "principal")
-        draws = [(change, draw) for change in perturbed for draw in (0, 1, 2)]
+        every = (-1,) if renderer == "words" else (0, 1, 2)
+        draws = [(change, draw) for change in perturbed for draw in every]
         parts += [("fig13", first, change, MOVED | {"draw": draw}) for change, draw in draws]
     blank = dict.fromkeys(TYPES, np.nan) | {"kind": "linear", "text": "", "renderer": renderer}
     blank |= {"draw": 0, "neighbour_id": 2}
     return picture_table(
         blank
         | {"figure": figure, "image_id": image, "label": f"label {image}", "change": change}
-        | {"picture": tile(7 * number % 256)}
+        | {"picture": b"" if renderer == "words" and figure != "photo" else tile(7 * number % 256)}
+        | said(change, after)
         | values
         for number, (figure, image, change, values) in enumerate(parts)
     )
@@ -64,15 +80,65 @@ def shown(figure):
     return [axes for axes in figure.axes if axes.images]
 
 
-COUNTS = {"fig1": 6, "fig6": 8, "fig10": 3, "fig11": 5, "fig13": 13}
+COUNTS = {"fig1": (6, 2), "fig6": (8, 2), "fig10": (3, 1), "fig11": (5, 1), "fig13": (13, 1)}
+EXPLAINED = {
+    "retrieval": ["photo at 31.2°", "real photo nearest"],
+    "unclip": ["UnCLIP generator"],
+    "words": [],
+}
 
 
-@pytest.mark.parametrize(("name", "count"), COUNTS.items())
-def test_every_picture_has_its_place_and_its_angles(name, count):
-    figure = draw(name, {"space": {"timm/a.b": pictures()}})
-    assert len(shown(figure)) == count
-    for said in ("photo at 31.2°", "real photo nearest", "a.b", "weak translator"):
-        assert said in words(figure)
+@pytest.mark.parametrize("renderer", EXPLAINED)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
+    figure = draw(name, {"space": {"timm/a.b": pictures(renderer)}})
+    assert len(shown(figure)) == COUNTS[name][renderer == "words"]
+    explained = [*EXPLAINED[renderer], "three labels or concepts nearest", "bold: not among"]
+    told = words(figure).replace("\n", " ")
+    for text in (*explained, "41.2°", "wolf", "102.5°", "a.b", "weak translator"):
+        assert text in told
+    others = {text for texts in EXPLAINED.values() for text in texts} - {*explained}
+    assert not [text for text in others if text in told]
+
+
+@pytest.mark.parametrize("renderer", EXPLAINED)
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_word_that_was_not_among_the_three_before_is_bold_with_its_angle(name, renderer):
+    figure = draw(name, {"space": {"m": pictures(renderer, after=("wolf", "goat", "sheep"))}})
+    weights = {text: set() for text in ("41.2°", "wolf", "102.5°", "goat", "sheep", "grass")}
+    for text in figure.texts:
+        weights.get(text.get_text(), set()).add(text.get_weight())
+    assert weights["goat"] == {"bold"} and weights["102.5°"] == {"bold", "normal"}
+    same = ("41.2°", "wolf", "sheep", "grass")
+    assert [weights[text] for text in same] == [{"normal"}] * 4
+
+
+LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a red coat")
+
+
+@pytest.mark.parametrize("renderer", EXPLAINED)
+@pytest.mark.parametrize("name", FIGURES)
+def test_long_words_are_broken_or_shortened_and_nothing_overlaps(tmp_path, name, renderer):
+    def drawn():
+        frame = pictures(renderer, after=LONG).assign(label="a label of " + "many " * 12 + "words")
+        return draw(name, {"space one": {"timm/a.b": frame}, "space two": {"m": frame}})
+
+    figure = drawn()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    boxes += [axes.get_window_extent() for axes in shown(figure)]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not Bbox.intersection(one.padded(-1), other.padded(-1)), (one, other)
+    assert "…" in words(figure)
+    plt.close("all")
+    assert_written_alike(tmp_path, drawn)
+
+
+def test_words_need_less_height_than_pictures():
+    tall, short = (
+        draw("fig1", {"space": {name: pictures(renderer) for name in "abcd"}})
+        for renderer in ("retrieval", "words")
+    )
+    assert short.get_figheight() < 0.6 * tall.get_figheight()
 
 
 def test_the_pictures_stand_where_the_rows_say():
@@ -99,6 +165,14 @@ def test_a_step_out_of_reach_is_named_and_seeds_of_a_generator_are():
     text = words(draw("fig13", sets))
     assert "seed 0" in text and "UnCLIP generator" in text and "photo at" not in text
     assert "neighbour 1" in words(draw("fig13", {"space": {"m": pictures()}}))
+    short = words(draw("fig10", {"space": {"m": pictures("words")}}))
+    assert "out of reach" in short and "no other image" not in short
+
+
+def test_a_feature_that_is_drawn_several_times_has_its_words_once():
+    for renderer in EXPLAINED:
+        figure = draw("fig13", {"space": {"m": pictures(renderer)}})
+        assert [text.get_text() for text in figure.texts].count("wolf") == 4
 
 
 ONE = {"m": pictures()}
@@ -106,7 +180,7 @@ CASES = {
     "many": {"one": {f"model_{number}": pictures(closeup=number == 3) for number in range(16)}},
     "no prompts": {"one": {"m": pictures(prompts=[])}},
     "no null space": {"one": ONE},
-    "two spaces": {"one": ONE, "two": {"m": pictures("unclip")}},
+    "two spaces": {"one": ONE, "two": {"m": pictures("unclip")}, "three": {"m": pictures("words")}},
 }
 
 

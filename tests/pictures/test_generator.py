@@ -353,8 +353,9 @@ def test_only_openais_clip_is_drawn(own):
     names = ["clip_vit_l14", "eva02_l14", "conse_minilm"]
     spaces = resolve_spaces(ROOT / "config/spaces.yaml", names)
     assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
+    required = PICTURES.model_copy(update={"renderer": "unclip"})
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
-        assert choose_renderer("unclip", "clip_vit_l14", entry, PICTURES) == "unclip"
+        assert choose_renderer("clip_vit_l14", entry, required, 20) == "unclip"
     why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*retrieval, or auto"
     for name, entry, reason in (
         ("eva02_l14", spaces["eva02_l14"], why.format("EVA02-L-14/merged2b_s4b_b131k")),
@@ -362,9 +363,12 @@ def test_only_openais_clip_is_drawn(own):
         ("mine", RANDOM, r".*untrained towers \(weights: random\)"),
     ):
         with pytest.raises(InputError, match=f"space {name} cannot be rendered: {reason}"):
-            choose_renderer("unclip", name, entry, PICTURES)
+            choose_renderer(name, entry, required, 20)
 
 
+@pytest.mark.parametrize(
+    ("images", "found", "shown"), [(300, "words", "words"), (301, "retrieval", "images")]
+)
 @pytest.mark.parametrize(
     ("gpu", "space", "generator", "reason"),
     [
@@ -376,19 +380,21 @@ def test_only_openais_clip_is_drawn(own):
     ],
 )
 def test_auto_generates_where_it_can_and_says_why_where_it_cannot(
-    own, monkeypatch, caplog, gpu, space, generator, reason
+    own, monkeypatch, caplog, gpu, space, generator, reason, images, found, shown
 ):
     (conse,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
     entry = {"clip": CLIP, "conse": conse, "random": RANDOM}[space]
     pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     with caplog.at_level("INFO", logger="singflow"):
-        chosen = choose_renderer("auto", "some", entry, pictures)
-    assert chosen == ("retrieval" if reason else "unclip")
-    start = "space some: the nearest real images are shown, none are generated: "
+        chosen = choose_renderer("some", entry, pictures, images)
+    assert chosen == (found if reason else "unclip")
+    start = f"space some: the nearest {shown} are shown, none are generated: "
     said = [text.startswith(start) and reason in text for text in caplog.messages]
     assert said == [True] * bool(reason)
-    assert choose_renderer("retrieval", "some", entry, pictures) == "retrieval"
+    for renderer in ("retrieval", "words"):
+        wanted = pictures.model_copy(update={"renderer": renderer})
+        assert choose_renderer("some", entry, wanted, images) == renderer
 
 
 LIGHT = """
@@ -400,7 +406,7 @@ from singflow.pictures.generator import choose_renderer
 from singflow.pictures.weights import refuse_space
 spaces = resolve_spaces("config/spaces.yaml", ["clip_vit_l14", "conse_minilm"])
 refuse_space("clip_vit_l14", spaces["clip_vit_l14"])
-choose_renderer("auto", "conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures)
+choose_renderer("conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures, 20)
 print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))
 """  # noqa: E501
 

@@ -8,11 +8,23 @@ import pytest
 from PIL import Image
 
 from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.files import write_json
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
-from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
+from singflow.pictures.rendering import (
+    SIDE,
+    TYPES,
+    add_words,
+    encode,
+    generate,
+    picture_table,
+    retrieve,
+    undrawn,
+)
 from singflow.pictures.selection import ORIGINAL, Picture
+from singflow.pictures.words import ANGLES, WORDS
 from singflow.translators.ridge import Affine
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
@@ -72,6 +84,19 @@ def test_a_single_image_has_no_neighbour():
     assert row["neighbour_id"] == -1 and np.isnan(row["neighbour_deg"]) and row["picture"] == b""
 
 
+def test_every_feature_that_is_reached_has_words():
+    rows = list(undrawn([picture("fig1", np.array([3.0, 0.1])), picture("fig6", None)]))
+    add_words(rows, ["up", "right", "down"], np.array([[0, 1.0], [1, 0], [0, -1]]))
+    table = picture_table(rows)
+    assert table[[*WORDS]].to_numpy().tolist() == [["right", "up", "down"], [""] * 3]
+    turned = np.degrees(np.arctan(0.1 / 3))
+    np.testing.assert_allclose(
+        table[[*ANGLES]], [[turned, 90 - turned, 90 + turned], [np.nan] * 3], atol=1e-9
+    )
+    assert list(table["renderer"]) == ["words"] * 2 and list(table["picture"]) == [b""] * 2
+    assert (table[["draw", "neighbour_id"]] == -1).all(axis=None)
+
+
 def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(opened(encode(Image.fromarray(pixels), "PNG"))), pixels)
@@ -103,10 +128,15 @@ def study(tmp_path_factory, packaged):
     results.translator(Affine(normal(768, 12), normal(768)))
     labels = sorted(manifest["label"].unique())
     results.texts(
-        {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []},
+        {
+            "labels": labels, "reference": ["emu", "yak"], "concepts": ["fur"],
+            "targets": [prompt_of("jellyfish")],
+        },
         label_embeddings=normal(len(labels), 768),
+        reference_embeddings=normal(2, 768),
+        concept_embeddings=normal(1, 768),
         target_embeddings=normal(1, 768),
-    )
+    )  # fmt: skip
     return results
 
 
@@ -166,9 +196,37 @@ def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, wr
     pd.testing.assert_frame_equal(alone, same.reset_index(drop=True))
 
 
-def test_the_nearest_photos_take_the_generators_place(study):
+def test_words_stand_beside_every_picture_and_alone_where_a_small_study_has_no_generator(
+    study, drawn
+):
     done, content = draw(study, renderer="auto")
     assert done.returncode == 0 and "PyTorch sees no GPU" in done.stderr, done.stderr
+    shown = read(content)
+    assert set(shown["renderer"]) == {"photo", "words"}
+    photo = shown["figure"] == "photo"
+    assert (shown.loc[photo, [*WORDS]] == "").all(axis=None)
+    assert ((shown["picture"] != b"") == photo).all()
+    columns = ["figure", "image_id", "change", *WORDS, *ANGLES]
+    once = drawn[~drawn.duplicated(columns)]
+    pd.testing.assert_frame_equal(shown[columns], once[columns].reset_index(drop=True))
+
+    names, kinds = study.read("names"), ("label", "reference", "concept")
+    embedded = read_tensors(study.path("texts"), [f"{kind}_embeddings" for kind in kinds])[0]
+    words = [*names["labels"], *names["reference"], *names["concepts"]]
+    texts = np.concatenate([embedded[f"{kind}_embeddings"] for kind in kinds])
+    translator = read_tensors(study.path("translator"), ["weight", "bias"])[0]
+    features = read_tensors(study.path("features"), ["features"])[0]["features"]
+    for _, row in shown[(shown["figure"] == "fig1") & (shown["change"] == ORIGINAL)].iterrows():
+        point = translator["weight"] @ features[row["image_id"]] + translator["bias"]
+        angles = angle_deg(point, texts)
+        best = np.argsort(angles)[:3]
+        assert list(row[[*WORDS]]) == [words[word] for word in best]
+        np.testing.assert_allclose(row[[*ANGLES]].astype(float), angles[best], atol=1e-4)
+
+
+def test_the_nearest_photos_take_the_generators_place(study):
+    done, content = draw(study, renderer="retrieval")
+    assert done.returncode == 0, done.stderr
     shown = read(content).query("figure != 'photo'")
     assert set(shown["renderer"]) == {"retrieval"} and (shown["neighbour_id"] >= 0).all()
     assert (shown["neighbour_id"] != shown["image_id"]).all()

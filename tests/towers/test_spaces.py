@@ -16,7 +16,7 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
-from singflow.data.manifest import read_classes
+from singflow.data.manifest import prompt_of, read_classes
 from singflow.errors import InputError
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.extraction import run_views
@@ -525,3 +525,35 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
         found, made = embed(rows, names)
         assert {tensor.shape for tensor in found.values()} == {(0, 384)}
         assert made["weights_sha256"] == ""
+
+
+def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_their_names(
+    entry, tmp_path
+):
+    results = Results(tmp_path / "s", space="conse_minilm")
+    other = Results(tmp_path / "other")
+    write_json(results.path("space_entry"), entry.model_dump())
+    results.manifest(label=["jeep", "Goose", "jeep"], prompt=[prompt_of("jeep"), "geese", "x"])
+    theirs = {"crane": prompt_of("crane"), "JEEP": "a jeep", "goose": "g", "beaker": "a glass"}
+    other.manifest(label=[*theirs, "crane"], prompt=[*theirs.values(), "x"])
+    (tmp_path / "concepts.txt").write_text("fur\nbeaker\n")
+    flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
+    flags |= {"vocabulary": "concepts.txt", "device": "cpu", "cache": "cache", "targets": []}
+
+    def embed(reference):
+        done = results.start("embed_prompts", tmp_path, reference=reference, **flags)
+        assert done.returncode == 0, done.stderr
+        names = results.read("names")
+        tensors = ["label_embeddings", "concept_embeddings"]
+        tensors += ["reference_embeddings"] if names.get("reference") else []
+        return names, read_tensors(results.path("texts"), tensors)[0]
+
+    names, alone = embed(None)
+    assert names == {"labels": ["Goose", "jeep"], "concepts": ["fur", "beaker"], "targets": []}
+    found, tensors = embed(str(other.folder))
+    assert found == names | {"reference": ["beaker", "crane"]}
+    expected = load_text_tower(entry).embed(["a glass", prompt_of("crane")])
+    np.testing.assert_allclose(tensors.pop("reference_embeddings"), expected, atol=1e-6)
+    assert all(np.array_equal(tensors[name], alone[name]) for name in alone)
+    other.manifest(label=["GOOSE"], prompt=["x"])
+    assert embed(str(other.folder))[0] == names | {"reference": []}

@@ -236,7 +236,8 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     neighbours, pictures = read(f"neighbours/{LITE0}"), read(f"pictures/{LITE0}")
     assert list(neighbours["image_id"]) == list(range(20))
     assert (neighbours["original_id"] != neighbours["image_id"]).all()
-    assert set(pictures["renderer"]) == {"photo", "retrieval"}
+    assert set(pictures["renderer"]) == {"photo", "words"}
+    assert (pictures.loc[pictures["renderer"] == "words", "word_1"] != "").all()
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
     assert not list(results.rglob("*.partial"))
 

@@ -362,8 +362,27 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " rank from 0; -1: none), neighbour_id, neighbour_deg, word_1 to word_3 (the nearest"
         " words; empty for photos and out of reach), word_1_deg to word_3_deg, picture (a PNG or"
         " JPEG file; empty if out of reach, or in words).",
+        columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
+        group="pictures",
+    ),
+    "maps": Artifact(
+        "maps/{space}/{model}.parquet",
+        "One row per map and position of an image that is shown: image_id, map (used, null energy,"
+        " toward label, toward prompt), text (the predicted class, or what the map is toward), row"
+        " and column (from 1, at the top left), value (used: of the logit; null energy: a share;"
+        " toward: degrees of AS), conditional_deg (of conditional AS), beyond (it exceeds"
+        " threshold_deg). The same in all rows of a map: as_deg, first_order_deg, rest_deg (of no"
+        " position), threshold_deg (missing: too few others), others (images whose maps are"
+        " compared), left, top, right, bottom (the part of the image that is seen, in shares). No"
+        " rows without a null space, without positions, or with `pictures.maps: false`.",
         columns=_of(
-            O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"
+            i="image_id row column others",
+            O="map text",
+            f=(
+                "value conditional_deg as_deg first_order_deg rest_deg threshold_deg left top right"
+                " bottom"
+            ),
+            b="beyond",
         ),
         group="pictures",
     ),
@@ -417,6 +436,11 @@ TABLES = {
         "A model and a [detector of unusual images](report.md#unusual-images): `auroc` (interval"
         " by DeLong), `fpr95`; `n_fit` and `principal_dim` as in `unusual/<model>.json`."
     ),
+    "maps": (
+        "An image that is shown and a text, its label or a prompt: AS and how many positions of its"
+        " [map](pictures.md#maps) are beyond `threshold_deg`, with the strongest one. A model"
+        " without maps has one row, whose `note` says why."
+    ),
     "angle_ladder": (
         "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
         " first row is the image itself."
@@ -441,7 +465,7 @@ TABLES = {
 }  # name: what a row is
 FIGURES = (
     *(f"fig{number}" for number in (1, *range(3, 14), 15)),
-    *("controls", "rank_curves", "head_extensions"),
+    *("controls", "rank_curves", "head_extensions", "maps"),
 )  # their captions are in report/captions
 
 CATALOG |= {

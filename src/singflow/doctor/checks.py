@@ -152,8 +152,8 @@ def check_weights(
         return Finding("weights", "fail", listed, FETCH)
     if undrawn:
         found = (
-            f"all but those of the generator {pictures.generator}: the nearest real images are "
-            "shown instead"
+            f"all but those of the generator {pictures.generator}: the nearest real images or "
+            "words are shown instead"
         )
         return Finding("weights", "warn", found, f"to draw pictures, {FETCH}")
     return Finding("weights", "ok", "all are here; no hub was asked")

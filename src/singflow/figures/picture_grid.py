@@ -1,28 +1,58 @@
-"""Grids of pictures with their angles, which several figures are."""
+"""Grids of pictures and words with their angles, which several figures are."""
 
 import io
-import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
 from singflow.data.images import FORMATS
-from singflow.figures.style import COLOURS, Frames, caption, of_space, pairs_of, say, styled
+from singflow.figures.style import (
+    COLOURS,
+    Frames,
+    Look,
+    caption,
+    lines_of,
+    of_space,
+    pairs_of,
+    styled,
+)
+from singflow.pictures.words import ANGLES, WORDS
 
-# Inches: side of a picture, room for the words below it, room for the name of a row.
-TILE, WORDS, NAMES = 1.45, 0.5, 1.35
+# Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
+COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.45, 1.35, 1.36, 1.0, 0.38, 0.94
+GAP, MARGIN = 0.2, 0.1
+FONTS = {  # font, inches of a line, colour
+    "title": (FontProperties(size=11, weight="bold"), 0.2, "black"),
+    "line": (FontProperties(size=8), 0.15, "0.35"),
+    "name": (FontProperties(size=8), 0.15, "black"),
+    "word": (FontProperties(size=7), 0.13, "black"),
+    "new": (FontProperties(size=7, weight="bold"), 0.13, "black"),
+    "note": (FontProperties(size=7), 0.15, "0.35"),
+}
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
     "retrieval": "each picture is the study's real photo nearest to the translated feature, with "
     "its angle to it; cut to a square",
 }
+NEAREST = (
+    "in words: the three labels or concepts nearest to the translated feature, with their angles "
+    "to it; bold: not among the three before the change"
+)
+
+
+class Line(NamedTuple):
+    """A line of text; its font is a key of FONTS, and `word` stands in a column of its own."""
+
+    start: str
+    word: str = ""
+    font: str = "note"
 
 
 class Cell(NamedTuple):
@@ -40,7 +70,13 @@ def cell_of(rows: pd.DataFrame, note: str = "") -> Cell:
 
 
 def of_figure(frame: pd.DataFrame, figure: str) -> pd.DataFrame:
-    return frame[frame["figure"] == figure]
+    """The rows of a figure; `before` has the words before the change of their feature."""
+    rows = frame[frame["figure"] == figure]
+    originals = rows[rows["change"] == ORIGINAL].groupby(["image_id", "kind"])
+    known = {of: set(own[[*WORDS]].to_numpy().ravel()) for of, own in originals}
+    own = zip(rows["image_id"], rows["kind"], strict=True)
+    before = pd.Series([known.get(of, set()) for of in own], rows.index, dtype=object)
+    return rows.assign(before=before)
 
 
 def closeups(sets: Frames, figure: str) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
@@ -67,47 +103,71 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
 @styled
 def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figure:
     used = {renderer for _, _, frame in pairs_of(sets) for renderer in frame["renderer"].unique()}
-    words = "; ".join(MEANING[renderer] for renderer in sorted(used & set(MEANING)))
-    names = [textwrap.fill(column, 20) for column in columns]
-    lines = 1 + max(name.count("\n") for name in names)
-    width, head = NAMES + len(columns) * TILE, 0.75 + 0.15 * lines
-    height = head + len(rows) * (TILE + WORDS)
-    figure = plt.figure(figsize=(width, height))
-    left = 0.1 / width
-    figure.text(left, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top")
-    figure.text(left, 1 - 0.36 / height, words, fontsize=8, color="0.35", va="top")
-    for down, (name, cells) in enumerate(rows):
-        top = head + down * (TILE + WORDS)
-        filled = "\n".join(textwrap.fill(line, 24) for line in name.splitlines())
-        figure.text(left, 1 - (top + TILE / 2) / height, filled, fontsize=8, va="center")
+    said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
+    side = PICTURE if used & set(MEANING) else PHOTO
+    width, top = NAMES + len(columns) * COLUMN, MARGIN
+    texts: list[tuple[float, float, str, str, str]] = []  # left, top, text, font, alignment
+    pictures: list[tuple[float, float, pd.Series]] = []
+    for text, font in ((title, "title"), *((sentence, "line") for sentence in said)):
+        lines = lines_of(text, width - 2 * MARGIN, FONTS[font][0])
+        texts.append((MARGIN, top, "\n".join(lines), font, "top"))
+        top += len(lines) * FONTS[font][1] + 0.03
+    names = [lines_of(name, PICTURE, FONTS["name"][0]) for name in columns]
+    top += 0.12 + max(map(len, names)) * FONTS["name"][1]
+    for across, lines in enumerate(names):
+        texts.append((NAMES + across * COLUMN, top - 0.05, "\n".join(lines), "name", "bottom"))
+    for name, cells in rows:
+        lines = [
+            line
+            for part in name.splitlines()
+            for line in lines_of(part, NAMES - 2 * MARGIN, FONTS["name"][0])
+        ]
+        texts.append((MARGIN, top, "\n".join(lines), "name", "top"))
+        bottom = top + len(lines) * FONTS["name"][1]
         for across, cell in enumerate(cells):
-            x, y = (NAMES + across * TILE) / width, 1 - (top + TILE) / height
-            axes = figure.add_axes((x, y, 0.94 * TILE / width, TILE / height))
-            _draw(axes, cell)
-            if down == 0:
-                axes.set_title(names[across], fontsize=8)
+            left, down = NAMES + across * COLUMN, top
+            if cell.row is not None and cell.row["picture"]:
+                pictures.append((left, down, cell.row))
+                down += side + 0.06
+            for line in _lines(cell):
+                parts = (left, line.start), (left + ANGLE, line.word)
+                texts += [(x, down, text, line.font, "top") for x, text in parts if text]
+                down += FONTS[line.font][1]
+            bottom = max(bottom, down)
+        top = bottom + GAP
+    figure = plt.figure(figsize=(width, top))
+    for left, down, text, font, align in texts:
+        look: Look = {"fontproperties": FONTS[font][0], "color": FONTS[font][2], "va": align}
+        figure.text(left / width, 1 - down / top, text, **look)
+    for left, down, row in pictures:
+        _draw(figure, (left / width, 1 - (down + side) / top, side / width, side / top), row)
     return figure
 
 
-def _draw(axes: Axes, cell: Cell) -> None:
-    axes.set(xticks=[], yticks=[], anchor="S")
-    axes.spines[:].set_visible(False)
-    row = cell.row
-    if row is None:
-        return
-    if not row["picture"]:
-        say(axes, cell.note or "no other image", va="center", fontsize=8, color="0.4")
-        return
+def _draw(figure: Figure, place: tuple[float, float, float, float], row: pd.Series) -> None:
+    axes = figure.add_axes(place, xticks=[], yticks=[])
     picture = Image.open(io.BytesIO(row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
-    if row["change"] not in (ORIGINAL, "photo"):
-        axes.spines[:].set(visible=True, color=COLOURS[5], linewidth=1.5)
-    axes.set_xlabel("\n".join(_words(row)), fontsize=7, labelpad=3)
+    changed = row["change"] not in (ORIGINAL, "photo")
+    axes.spines[:].set(visible=changed, color=COLOURS[5], linewidth=1.5)
 
 
-def _words(row: pd.Series) -> Iterator[str]:
-    if row["change"] not in (ORIGINAL, "photo"):
+def _lines(cell: Cell) -> Iterator[Line]:
+    row = cell.row
+    if row is None or row["change"] == "photo":
+        return
+    if not row["picture"] and (row["renderer"] != "words" or not row[WORDS[0]]):
+        yield Line(cell.note or "no other image")
+    elif row["renderer"] == "retrieval":
+        yield Line(f"photo at {row['neighbour_deg']:.1f}°")
+    for word, angle in zip(row[[*WORDS]], row[[*ANGLES]], strict=True):
+        if not word:
+            continue
+        font = "word" if word in row["before"] else "new"
+        first, *others = lines_of(word, WORD, FONTS[font][0])
+        yield Line(f"{angle:.1f}°", first, font)
+        if others:
+            yield Line("", others[0] if len(others) == 1 else f"{others[0][:-2]}…", font)
+    if row["change"] != ORIGINAL and not np.isnan(row["is_deg"]):
         toward = row["as_text_deg"] if row["text"] else row["as_label_deg"]
-        yield f"IS {row['is_deg']:.1f}°, AS {toward:+.1f}°"
-    if row["renderer"] == "retrieval" and row["change"] != "photo":
-        yield f"photo at {row['neighbour_deg']:.1f}°"
+        yield Line(f"IS {row['is_deg']:.1f}°, AS {toward:+.1f}°")

@@ -17,6 +17,9 @@ from singflow.figures.picture_grid import (
     prompts_of,
 )
 from singflow.figures.style import Frames, pairs_of, read_tables, write_figure
+from singflow.pictures.words import WORDS
+
+NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": "nearest words"}
 
 
 def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
@@ -32,7 +35,9 @@ def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
             for change in (ORIGINAL, REMOVED)
         ]
         rows.append((name_row(model, space, table, sets), cells))
-    columns = [name for label in photos["label"] for name in (label, "null component removed")]
+    columns = [
+        name for label in photos["label"] for name in (f"{label}: before", "null component removed")
+    ]
     title = "Same logits, other meaning? Images before and after their null component is removed"
     return draw_grid(title, rows, columns, sets)
 
@@ -76,21 +81,20 @@ def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image under perturbations of equal norm, one row per perturbation."""
     shown = closeups(sets, "fig13")
     rows: Rows = []
+    columns: list[str] = []
     for space, model, photos, pictures in shown:
-        numbers = sorted(pictures["draw"].unique())
         for change, own in pictures.groupby("change", sort=False):
             first, name = Cell(photos.iloc[0]), ORIGINAL
             if change != ORIGINAL:
                 moved = own["logit_change"].iloc[0]
                 first, name = Cell(), f"{change}: logits move by {moved:.2g}"
-            cells = [first, *(cell_of(own[own["draw"] == number]) for number in numbers)]
+            # One feature, drawn several times, has the same words.
+            own.loc[own.duplicated("change"), [*WORDS]] = ""
+            cells = [first, *(Cell(row) for _, row in own.iterrows())]
             rows.append((f"{name}\n{name_row(model, space, table, sets)}", cells))
-    everything = pd.concat(pictures for *_, pictures in shown)
-    generated = set(everything["renderer"]) == {"unclip"}
-    columns = [
-        f"seed {draw}" if generated else f"neighbour {draw + 1}"
-        for draw in sorted(everything["draw"].unique())
-    ]
+            drawn = zip(own["renderer"], own["draw"], strict=True)
+            numbers = [NUMBERED[renderer].format(draw, draw + 1) for renderer, draw in drawn]
+            columns = max(columns, numbers, key=len)
     title = "Null, random and principal perturbations of equal norm"
     return draw_grid(title, rows, ["photo", *columns], sets)
 

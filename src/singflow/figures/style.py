@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_models, read_parquet
@@ -139,3 +141,22 @@ def key(label: str, **look: Any) -> Line2D:
 def say(axes: Axes, text: str, **look: Any) -> None:
     """Write a text in the middle of axes that show nothing else."""
     axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, **look)
+
+
+def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
+    """A text in lines of at most `width` inches, broken at spaces or inside longer words."""
+
+    def fits(line: str) -> bool:
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
+
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if fits(joined):
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for character in word:
+            lines += [] if fits(lines[-1] + character) else [""]
+            lines[-1] += character
+    return lines

@@ -1,6 +1,7 @@
 """The figure of one image's analysis."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
+from singflow.figures.overlay import FARTHER, NEARER
 from singflow.figures.style import COLOURS, grid_lines, key, lines_of, say, styled
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
-BEFORE, AFTER = "0.35", COLOURS[0]
-NEARER, FARTHER = COLOURS[2], COLOURS[5]
+BEFORE, AFTER = "0.35", COLOURS[7]
 ABSENT = {"va": "center", "color": "0.4"}
 SHOWN = {  # a text of the list that is ranked by a score, and the unit of the score
     "as_contrast_deg": ("class", "AS less its mean over classes (degrees)"),
@@ -60,9 +61,7 @@ def draw_image(
     height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
     figure = plt.figure(figsize=(WIDTH, height))
 
-    def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
-        """Axes with their upper left corner x, y inches from the figure's upper left corner."""
-        return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
+    axes_at = partial(place_axes, figure)
 
     def text_at(y: float, text: str, **font: Any) -> None:
         place = left / WIDTH, 1 - y / height
@@ -99,6 +98,12 @@ def draw_image(
             axes.set_ylim(rows_shown + 0.2, -0.2)
         below += deep + AXIS + TITLE
     return figure
+
+
+def place_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes with their upper left corner x, y inches from the figure's upper left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
 
 
 def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:

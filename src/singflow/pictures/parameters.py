@@ -16,15 +16,17 @@ from singflow.config.sections import (
 )
 
 CELL, PROBES = 400, 192  # images in a cell of an index, and cells that are searched for a point
+FEW = 300  # images up to which the nearest photo shows nothing
 
 
 class Pictures(Section):
     """Pictures of what the null space holds (section 3.2 of the supplement)."""
 
-    renderer: Literal["auto", "unclip", "retrieval"] = Field(
+    renderer: Literal["auto", "unclip", "retrieval", "words"] = Field(
         "auto",
         description="auto (unclip if the generator fits the space, and its weights and a GPU are "
-        "there) | unclip | retrieval",
+        f"there; else retrieval above {FEW} images, or words) | unclip | retrieval (the nearest "
+        "photo) | words (no picture)",
     )
     generator: HubName = Field(
         "kakaobrain/karlo-v1-alpha-image-variations",
@@ -52,6 +54,9 @@ class Pictures(Section):
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
     )
     count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
+    maps: bool = Field(
+        True, description="whether the images are also mapped: where in them the null space lies"
+    )
     closeup: ModelName = Field(description="model of figures 6, 10, 11 and 13 (paper: ResNet50)")
     ladder_is_deg: Annotated[
         list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)

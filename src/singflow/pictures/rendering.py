@@ -1,4 +1,4 @@
-"""From embeddings to pictures: drawn by a generator, or the nearest real images."""
+"""From embeddings to pictures, drawn by a generator or the nearest real images, and to words."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +10,7 @@ from PIL import Image
 
 from singflow.pictures.neighbours import Gallery, nearest
 from singflow.pictures.selection import Picture
+from singflow.pictures.words import ANGLES, WORDS, nearest_words
 
 SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
 TYPES = {
@@ -28,6 +29,8 @@ TYPES = {
     "draw": "int64",
     "neighbour_id": "int64",
     "neighbour_deg": "float64",
+    **dict.fromkeys(WORDS, "str"),
+    **dict.fromkeys(ANGLES, "float64"),
 }
 
 Row = dict[str, Any]
@@ -93,6 +96,11 @@ def retrieve(
             yield _row(picture, "retrieval", picture=shown, **place)
 
 
+def undrawn(pictures: list[Picture]) -> Iterator[Row]:
+    """Rows of the table of pictures without a picture: words alone stand for the feature."""
+    return (_row(picture, "words") for picture in pictures)
+
+
 def photos(
     image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]
 ) -> Iterator[Row]:
@@ -104,7 +112,16 @@ def photos(
 
 def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
     none = {"draw": -1, "neighbour_id": -1, "neighbour_deg": np.nan, "picture": b""}
-    return {**vars(shown), "renderer": renderer, **none, **drawn}
+    unsaid = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
+    return {**vars(shown), "renderer": renderer, **none, **unsaid, **drawn}
+
+
+def add_words(rows: list[Row], words: list[str], texts: np.ndarray) -> None:
+    """Write the words nearest to their embeddings into rows of the table of pictures."""
+    reached = [row for row in rows if row["embedding"] is not None]
+    near = nearest_words(np.stack([row["embedding"] for row in reached]), words, texts)
+    for row, *found in zip(reached, *near, strict=True):
+        row |= zip((*WORDS, *ANGLES), np.concatenate(found).tolist(), strict=True)
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:

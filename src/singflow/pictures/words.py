@@ -1,0 +1,57 @@
+"""Features in words: the texts of a study that are nearest to their translations."""
+
+import numpy as np
+
+from singflow.analyses.inputs import Inputs
+from singflow.artifacts.files import FIX
+from singflow.errors import InputError
+from singflow.pictures.neighbours import nearest
+
+WORDS = ("word_1", "word_2", "word_3")  # columns of the table of pictures, nearest first
+ANGLES = tuple(f"{word}_deg" for word in WORDS)
+# Texts that may be a word, by their tensor. Of equal names, the first is taken.
+TEXTS = {
+    "labels": "label_embeddings",
+    "reference": "reference_embeddings",
+    "concepts": "concept_embeddings",
+}
+
+
+def vocabulary(inputs: Inputs) -> tuple[list[str], np.ndarray]:
+    """The P words of a study and their embeddings (P, m); case does not tell two words apart."""
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for kind, tensor in TEXTS.items():
+        if not (names := inputs.names.get(kind)):
+            continue
+        embeddings = inputs.texts(tensor)
+        if len(names) != len(embeddings):
+            raise InputError(
+                f"{inputs.path('names')}: names {len(names)} {kind}, but {inputs.path('texts')} "
+                f"has {len(embeddings)} {tensor}: {FIX}"
+            )
+        for name, embedding in zip(names, embeddings, strict=True):
+            found.setdefault(name.casefold(), (name, embedding))
+    return [name for name, _ in found.values()], np.stack([text for _, text in found.values()])
+
+
+def nearest_words(
+    points: np.ndarray, words: list[str], texts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The three words nearest to each point, and their angles; ties go to the earlier word.
+
+    Parameters
+    ----------
+    points : ndarray (n, m)
+        Translated features.
+    words, texts : list of P str, ndarray (P, m)
+        The vocabulary and its embeddings.
+
+    Returns
+    -------
+    ndarray (n, 3), ndarray (n, 3)
+        Words, nearest first, and degrees, by float64. Of fewer words, the rest is empty and NaN.
+    """
+    every = np.arange(len(texts))
+    none = np.full(len(points), -1)
+    found = nearest(points, none, lambda: [(every, texts)], every, len(WORDS))
+    return np.array([*words, ""], dtype=object)[found.image_id], found.angle_deg

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from singflow.analyses.inputs import Inputs
+from singflow.errors import InputError
+from singflow.pictures.neighbours import CANDIDATES
+from singflow.pictures.words import nearest_words, vocabulary
+from tests.results import Results
+
+
+def directly(point, words, texts):
+    """The three words with the largest cosines, of equal ones the first, and their angles."""
+    cosines = texts @ point / np.linalg.norm(texts, axis=1) / np.linalg.norm(point)
+    best = sorted(range(len(words)), key=lambda row: (-cosines[row], row))[:3]
+    return [words[row] for row in best], np.degrees(np.arccos(cosines[best]))
+
+
+def test_the_nearest_words_are_those_of_a_direct_search():
+    random = np.random.default_rng(0)
+    texts = random.standard_normal((CANDIDATES + 50, 16))
+    words = [f"word {row}" for row in range(len(texts))]
+    points = 7 * random.standard_normal((5, 16))
+    found = nearest_words(points, words, texts.astype(np.float32))
+    for point, near, angles in zip(points, *found, strict=True):
+        expected, degrees = directly(point, words, texts.astype(np.float32).astype(np.float64))
+        assert list(near) == expected
+        np.testing.assert_allclose(angles, degrees, atol=1e-9)
+
+
+def test_of_equal_angles_the_earlier_word_comes_first_and_of_few_words_the_rest_is_empty():
+    right, up = np.eye(2)
+    point, texts = np.array([[3.0, 0.0]]), np.stack([up, right, up, up])
+    near, angles = nearest_words(point, list("abcd"), texts)
+    assert list(near[0]) == ["b", "a", "c"]
+    np.testing.assert_allclose(angles, [[0.0, 90.0, 90.0]], atol=1e-12)
+    near, angles = nearest_words(point, ["a"], up[None])
+    assert list(near[0]) == ["a", "", ""] and np.isnan(angles[0, 1:]).all()
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study's texts, in which every row is its own number."""
+
+    def write(names):
+        rows = iter(range(1, 100))
+        results = Results(tmp_path)
+        numbers = {
+            f"{kind.removesuffix('s')}_embeddings": [[next(rows)] * 2 for _ in texts]
+            for kind, texts in names.items()
+            if texts
+        }
+        tensors = {kind: np.array(rows, np.float32) for kind, rows in numbers.items()}
+        results.texts(names, **tensors)
+        return Inputs(tmp_path, "m", 1, "s")
+
+    return write
+
+
+def test_labels_come_before_those_of_the_reference_and_concepts_and_a_name_counts_once(study):
+    names = {"labels": ["Cat", "dog"], "concepts": ["fur", "cat", "Boat"], "targets": ["a cat"]}
+    words, texts = vocabulary(study(names | {"reference": ["boat", "DOG", "emu"]}))
+    assert words == ["Cat", "dog", "boat", "emu", "fur"]
+    assert list(texts[:, 0]) == [1, 2, 7, 9, 3]
+    words, texts = vocabulary(study(names))
+    assert words == ["Cat", "dog", "fur", "Boat"] and list(texts[:, 0]) == [1, 2, 3, 5]
+
+
+def test_names_that_are_not_those_of_the_embeddings_are_refused(study, tmp_path):
+    inputs = study({"labels": ["cat", "dog"], "concepts": [], "reference": []})
+    inputs.names["labels"].append("emu")
+    with pytest.raises(InputError, match=r"s\.json: names 3 labels, but .*s\.safetensors has 2"):
+        vocabulary(inputs)
