@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from singflow.analyses import concepts, probes, readout
+from singflow.analyses import concepts, maps, probes, readout
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.parallel import AHEAD
 from singflow.planning import costs
@@ -91,6 +91,7 @@ def test_few_images_are_read_out_by_kernels_which_grow_with_them_and_many_by_sum
     assert twice - none > 2.9 * (few - none) and more < 1.51 * many
     assert (costs.FEATURES, costs.FLEXIBLE) == (readout.FEATURES, readout.FLEXIBLE)
     assert (costs.SCANNED, costs.PROBED) == (concepts.CELLS, probes.IN_MEMORY)
+    assert costs.MAPPED == maps.OTHERS + 1
 
 
 @pytest.mark.parametrize("step", STEPS)

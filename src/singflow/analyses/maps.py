@@ -7,7 +7,7 @@ along the removal.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 
@@ -233,6 +233,22 @@ def threshold(others: np.ndarray, confidence: float) -> float | None:
     if not allowed or not len(others):
         return None
     return float(np.sort(np.abs(others).max(axis=(1, 2)))[-allowed])
+
+
+def fewest_others(confidence: float) -> int:
+    """Number of other images below which threshold() is None."""
+    return ceil(1 / (1 - confidence) - 1e-9) - 1
+
+
+def comparable(image_id: int, translators: CrossFitted, sha256: np.ndarray) -> np.ndarray:
+    """Which images are exchangeable with an image, as truth values.
+
+    They are no copies of it, and the same translator scores them, which was fitted on neither. No
+    image is, if the translator was fitted on the image itself.
+    """
+    unseen = translators.fold == translators.map_index
+    same = translators.map_index == translators.map_index[image_id]
+    return unseen & same & (sha256 != sha256[image_id]) & unseen[image_id]
 
 
 def map_image(

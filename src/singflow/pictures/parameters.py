@@ -55,7 +55,9 @@ class Pictures(Section):
     )
     count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
     maps: bool = Field(
-        True, description="whether the images are also mapped: where in them the null space lies"
+        True,
+        description="whether maps show where in the images the null component lies, and toward "
+        "which texts (paper: none)",
     )
     closeup: ModelName = Field(description="model of figures 6, 10, 11 and 13 (paper: ResNet50)")
     ladder_is_deg: Annotated[

@@ -38,6 +38,7 @@ ASSUMED = (304.3, 61.6, 2048)
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500_000  # most labels x concepts that a thread scans at once (concepts.CELLS)
+MAPPED = 40  # an image and those that it is compared with (maps.OTHERS)
 FEATURES, FLEXIBLE = (3072, 1024)  # of read-outs in sum form (analyses/readout.py)
 # Class folders or archives that are inspected, and entries that are counted in a folder, at most.
 LOOKED_AT, COUNTED = (10, 20_000)
@@ -78,6 +79,7 @@ class Size:
     step_rows: int = 128  # rows of a training step
     width: int = 1024  # of hidden layers
     pictures: int = 0  # drawn by a generator for one model and space
+    mapped: int = 0  # images that a classifier sees once more, for maps of some
     exact_up_to: int = 100_000
     resamples: int = 2000
     permutations: int = 10_000
@@ -211,6 +213,7 @@ def size_of(
         step_rows=training["batch_size"],
         width=training["width"],
         pictures=shown * 20 * len(pictures["seeds"]) if drawn else 0,
+        mapped=min(images, shown * MAPPED) if pictures["maps"] else 0,
         exact_up_to=pictures["exact_up_to"],
         resamples=study["summary"]["resamples"],
         permutations=study["summary"]["permutations"],

@@ -41,6 +41,8 @@ SHOWN = {  # table -> its columns, in the order shown
     "contrast_deg_low contrast_deg_high as_mean_deg",
     "angle_ladder": "space model marks path label text target_is_deg is_deg as_text_deg "
     "as_label_deg logit_change",
+    "maps": "space model marks path label text as_deg first_order_deg positions positions_beyond "
+    "strongest_row strongest_column strongest_deg threshold_deg others note",
     "null_validation": "model perturbation n logit_change_mean top1_changed_share note",
     "steering": "space model marks prompt target_is_deg n n_reachable as_target_mean_deg "
     "as_target_std_deg paper_as logit_change_max note",
@@ -57,6 +59,7 @@ NEEDED = {  # table -> column; rows without a value in it are left out
     "head_extensions": "unique_r2",
     "label_correlations": "spearman",
     "unusual": "auroc",
+    "maps": "as_deg",
 }
 DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
 
