@@ -366,6 +366,10 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize", "compare_models"},
     "translator.lambdas": {"fit_translator", "measure_evidence"},
+    "translator.reference": {
+        *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
+        *("measure_evidence", "measure_unusual"),
+    },
     "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures"},
 }
 
