@@ -1,6 +1,7 @@
 """Maps of images with planted texts: they are found where they are, and nowhere else."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,15 +9,18 @@ from scipy.stats import binom
 
 from singflow.analyses.fitting import fit_translators
 from singflow.analyses.geometry import null_space
+from singflow.analyses.map_rows import map_rows, map_table, maps_of
 from singflow.analyses.maps import (
     Located,
+    comparable,
     conditional_translator,
+    fewest_others,
     fit_conditional,
     map_image,
     threshold,
 )
 from singflow.analyses.metrics import Removal, subspace_translator
-from singflow.translators.crossfit import split
+from singflow.translators.crossfit import WHOLE, CrossFitted, split
 from singflow.translators.ridge import Affine
 from tests.analyses.test_floor import Images, ridge
 
@@ -166,6 +170,55 @@ def test_too_few_images_give_no_threshold_and_nothing_stands_out():
     assert own.threshold_deg is None and not own.beyond.any()
     maps = np.arange(19 * 4).reshape(19, 2, 2) * -1.0
     assert threshold(maps, 0.95) == 75 and threshold(maps, 0.9) == 71
+    for confidence, fewest in ((0.95, 19), (0.9, 9), (0.99, 99), (0.5, 1)):
+        assert fewest_others(confidence) == fewest
+        assert threshold(np.ones((fewest, 1, 1)), confidence) == 1
+        assert threshold(np.ones((fewest - 1, 1, 1)), confidence) is None
+
+
+SHA256 = np.array(list("abcabdef"), dtype=object)
+FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
+
+
+@pytest.mark.parametrize(
+    ("map_index", "fold", "image", "expected"),
+    [
+        (FOLDS, FOLDS, 0, [1, 4]),  # the third is a copy
+        (FOLDS, FOLDS, 2, [5]),
+        (FOLDS, FOLDS, 6, [7]),  # held out by the data set, and in no fold
+        (np.full(8, WHOLE), np.full(8, WHOLE), 0, [1, 2, 4, 5, 6, 7]),  # fitted on a reference
+        (np.full(8, WHOLE), FOLDS, 0, []),  # in sample
+        (np.full(8, WHOLE), FOLDS, 6, [7]),
+    ],
+)
+def test_an_image_is_compared_with_those_that_its_translator_did_not_see_either(
+    map_index, fold, image, expected
+):
+    crossed = CrossFitted((), map_index, fold)
+    assert np.flatnonzero(comparable(image, crossed, SHA256)).tolist() == expected
+
+
+@pytest.mark.parametrize("others", [0, OTHERS])
+def test_maps_are_the_same_after_they_were_rows_of_a_table(tmp_path, others):
+    planted = Planted(0)
+    maps = [
+        planted.maps(planted.image(0), [planted.image(1) for _ in range(others)], rest=rest)
+        for rest in (0.0, 0.5)
+    ]
+    map_table([map_rows(7 + number, each) for number, each in enumerate(maps)]).to_parquet(
+        tmp_path / "maps.parquet"
+    )
+    rows = pd.read_parquet(tmp_path / "maps.parquet")
+    assert len(rows) == 2 * (2 + TEXTS) * SIDE**2
+    assert rows.groupby(["map"]).size()["toward label"] == 2 * SIDE**2
+    corner = rows.query("row == 1 and column == 6 and map == 'used'")["value"]
+    assert list(corner) == [each.used[0, 5] for each in maps]
+    for number, each in enumerate(maps):
+        found = maps_of(rows[rows["image_id"] == 7 + number])
+        np.testing.assert_equal(vars(found) | {"texts": 0}, vars(each) | {"texts": 0})
+        for one, other in zip(found.texts, each.texts, strict=True):
+            np.testing.assert_equal(vars(one), vars(other))
+    assert map_table([]).dtypes.equals(rows.dtypes)
 
 
 def test_predictors_are_scikit_learns_and_did_not_see_the_images_of_their_fold():

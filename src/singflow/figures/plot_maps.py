@@ -160,14 +160,14 @@ class Sheet:
 
     def draw(self, height: float) -> Figure:
         figure = plt.figure(figsize=(self.width, height))
+        axes = figure.add_axes((0, 0, 1, 1))
+        for left, top, across, down, picture in self.pictures:
+            axes.imshow(picture, extent=(left, left + across, top + down, top), aspect="auto")
         for left, top, text, font in self.texts:
             look: Look = {"fontproperties": FONTS[font][0], "color": FONTS[font][2], "va": "top"}
-            figure.text(left / self.width, 1 - top / height, text, **look)
-        for left, top, across, down, picture in self.pictures:
-            place = left / self.width, 1 - (top + down) / height, across / self.width, down / height
-            axes = figure.add_axes(place)
-            axes.imshow(picture, aspect="auto")
-            axes.set_axis_off()
+            axes.text(left, top, text, **look)
+        axes.set(xlim=(0, self.width), ylim=(height, 0))
+        axes.set_axis_off()
         return figure
 
 
