@@ -1,5 +1,6 @@
 """The local page in a real browser: a photo, words, the slider, and files that are no photo."""
 
+import io
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -189,6 +191,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     press(page)
     page.wait_for_selector("#steering", state="hidden")
     settled(page)
+    assert page.locator("#maps .frame").count() == 2  # what is used and ignored
     page.locator("#words textarea").fill("a lighthouse\n<b>a rug</b>\n")
     press(page)
     page.wait_for_selector("#toward >> text=a lighthouse")
@@ -217,6 +220,49 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
 
 def picture(page):
     return page.locator("#way svg").first.evaluate("node => node.outerHTML")
+
+
+def shown(page, selector):
+    """Colours of what is on the screen: (height, width, 3)."""
+    image = Image.open(io.BytesIO(page.locator(selector).first.screenshot()))
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
+    visit, photos, tmp_path
+):
+    """On every screen, told in words too; a wide photo is neither stretched nor cut."""
+    page = visit()
+    with Image.open(photos[10]) as photo:
+        photo.convert("RGB").resize((900, 300)).save(tmp_path / "wide.png")
+    page.locator("#words textarea").fill("a drum\n<b>a rug</b>")
+    analysed(page, tmp_path / "wide.png")
+    frame = "#maps .frame img"
+    said = page.locator(frame).evaluate_all("nodes => nodes.map(node => node.alt)")
+    texts = ["a drum", "<b>a rug</b>"]
+    assert [line.split(": AS ")[0] for line in said[2:]] == [f"map of “{text}”" for text in texts]
+    assert "is seen most " in said[0] and said[1].startswith("most is ignored ")
+    assert all(re.search(r"\(row \d, column \d of 7 x 7\)", line) for line in said)
+    assert page.locator("#maps figcaption").all_inner_texts()[2:] == texts
+    page.locator("#words textarea").focus()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.locator("#bare").evaluate("node => node === document.activeElement"):
+            break
+    assert page.locator("#bare").evaluate("node => getComputedStyle(node).outlineWidth") == "3px"
+    for width, colours in ((1280, "light"), (375, "dark")):
+        look_like(page, width, colours)
+        box = page.locator(frame).first.bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(3, rel=0.02) and box["width"] > 200
+        mapped = shown(page, frame)
+        page.keyboard.press("Space")
+        assert page.locator("#bare").is_checked()
+        bare = shown(page, frame)
+        outside = slice(20, -20), slice(5, int(box["width"] / 4))
+        assert np.ptp(mapped[outside], axis=2).mean() < 5 < np.ptp(bare[outside], axis=2).mean()
+        check_width_and_access(page, width)
+        page.keyboard.press("Space")
+        assert np.array_equal(shown(page, frame), mapped)
 
 
 def test_all_is_done_from_the_keyboard(visit):

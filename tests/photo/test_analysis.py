@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from singflow.analyses.maps import NO_POSITIONS
 from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
@@ -270,8 +271,28 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
     assert min(pixels.shape) > 600 and not plt.get_fignums()
     study.analyze("ONE.jpg", "one.png", output="again")
     written = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    assert sorted(written) == ["ONE.json", "ONE.png", "one-2.json", "one-2.png"]
+    files = [f"{name}.{end}" for name in ("ONE", "one-2") for end in ("json", "maps.png", "png")]
+    assert sorted(written) == files
     assert written == {path.name: path.read_bytes() for path in Path("again").iterdir()}
+
+
+def test_pictures_of_maps_are_written_where_there_are_some_and_else_it_is_said_why(study, caplog):
+    (record,) = study.analyze("one.png", text=["concept 1"])
+    (text,), old = record["maps"]["texts"], Path("out/one.maps.png")
+    assert np.sum(text["contribution_deg"]) == pytest.approx(text["as_deg"], abs=1e-3)
+    assert text["as_deg"] == pytest.approx(record["texts"][0]["as_deg"], abs=1e-3)
+    assert old.is_file() and record["no_maps"] == "" and "maps.png" not in caplog.text
+    width = len(read_tensors(study.path("projector"), ["null_basis"])[0]["null_basis"])
+    study.models({MODEL: 0}, **JUDGED | {"verdict": "no null space"})
+    study.tensors("projector", null_basis=np.zeros((width, 0)))
+    study.analyze("one.png", "two.jpg", text=["concept 1"])
+    words = "no files <name>.maps.png: no maps: the head has no null space"
+    assert caplog.text.count(words) == 1 and not old.exists()
+
+
+def test_no_image_writes_over_the_maps_of_another():
+    images = [Path(name) for name in ("a.png", "a.maps.png", "A.jpg", "b.maps.png", "b.png")]
+    assert stems(images) == ["a", "a.maps-2", "A-2", "b.maps", "b-2"]
 
 
 def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
@@ -330,6 +351,8 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     assert record["gained"] == record["lost"] == [] and "the head has no null space" in said
     told = capsys.readouterr().out
     assert "steered toward 'concept 1': the null space offers no way there" in told and said in told
+    none = "no maps: the head has no null space, so it ignores nothing"
+    assert record["maps"] is None and record["no_maps"] == none and f"\n  {none}\n" in told
 
 
 @pytest.mark.parametrize(
@@ -404,7 +427,7 @@ def analysis_of(text, gained, lost, **changes):
         reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
         classes_lost=far, gained=far, lost=near, nearest=[
             Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)
-        ], note="", setting=SETTING,
+        ], note="", setting=SETTING, maps=None, no_maps=NO_POSITIONS,
     )  # fmt: skip
     return replace(analysis, **changes)
 
@@ -421,10 +444,16 @@ def inside(axis, place):
 def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     near = [Image.new("RGB", size, "navy"), None]
     figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), near)
-    figure.canvas.draw()
+    assert_nothing_overlaps(figure)
     titles = {panel.get_title() for panel in figure.axes}
     assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= titles
-    axes = [axis for panel in figure.axes[1:] for axis in (panel.xaxis, panel.yaxis)]
+    plt.close(figure)
+
+
+def assert_nothing_overlaps(figure):
+    """No text is on another text or on a picture, or leaves the page."""
+    figure.canvas.draw()
+    axes = [axis for panel in figure.axes if panel.axison for axis in (panel.xaxis, panel.yaxis)]
     ticks = [(axis, tick) for axis in axes for tick in axis.get_major_ticks()]
     unseen = {id(tick.label1) for axis, tick in ticks if not inside(axis, tick.get_loc())}
     shown = [
@@ -433,13 +462,14 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
         if artist.get_visible() and artist.get_text() and id(artist) not in unseen
     ]
     boxes = [(artist.get_text(), artist.get_window_extent()) for artist in shown]
-    page, photo = figure.bbox, figure.axes[0].images[0].get_window_extent()
+    page = figure.bbox
+    pictures = [image.get_window_extent() for panel in figure.axes for image in panel.images]
     for name, box in boxes:
         assert page.x0 <= box.x0 and box.x1 <= page.x1, name
-        assert page.y0 <= box.y0 and box.y1 <= page.y1 and not box.overlaps(photo), name
+        assert page.y0 <= box.y0 and box.y1 <= page.y1, name
+        assert not any(box.overlaps(picture) for picture in pictures), name
     for (name, first), (other_name, second) in itertools.combinations(boxes, 2):
         assert not first.overlaps(second), (name, other_name)
-    plt.close(figure)
 
 
 def said_of(*counts, **changes):
@@ -460,6 +490,8 @@ a null component that tells nothing turns it by 6.00
   toward 'cat': AS +3.00 degrees (63.0 to 60.0); chance gives -1.00 to +2.00
   toward 'cat': AS -2.00 degrees (58.0 to 60.0)
   toward 'a rug': AS +0.00 degrees (60.0 to 60.0)
+  no maps: the feature of this model is no mean over positions of the image, but a class token, or \
+layers follow the mean
   steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, turned by 20.0, by 1.5 \
 times its null component
   nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg \

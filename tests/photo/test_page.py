@@ -62,7 +62,8 @@ def pictures(said):
 
 def test_the_study_s_photos_that_are_nearest_are_shown(state):
     assert state.models == [MODEL] and state.spaces == ["conse_minilm"]
-    session, said, moved = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
+    assert "others" in vars(state.load(MODEL, "conse_minilm").loaded)  # before the first photo
+    session, said, moved, _ = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
     sides = "before", "after null removal"
     shown = zip(pictures(said).items(), session.result.nearest, sides, strict=True)
     for (caption, colour), near, side in shown:
@@ -147,8 +148,8 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
     hostile = "<script>alert(1)</script> \\d \\1 \u200b"
     names = study.path("names")
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
-    session, said, moved = upload(opened(study.folder), hostile)
-    told = said + moved + steer_photo(session, hostile, 3.0)
+    session, *said = upload(opened(study.folder), hostile)
+    told = "".join(said) + steer_photo(session, hostile, 3.0)
     assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
 
@@ -184,7 +185,7 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
 def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
     state,
 ):
-    session, said, moved = upload(state)
+    session, said, moved, _ = upload(state)
     words = '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.'
     assert words in said and said.count("<figure>") == 4 and "beyond chance" not in moved
 

@@ -36,7 +36,7 @@ def analyze(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder that receives a picture and a JSON file of each image."),
+        typer.Option(help="Folder that receives pictures and a JSON file of each image."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     extremes: Annotated[
@@ -102,12 +102,20 @@ def analyze(
         records.append(result.to_dict())
         if output:
             save(result.figure(), output / f"{name}.png")
+            maps = output / f"{name}.maps.png"
+            if result.maps:
+                save(result.map_figure(), maps)
+            else:
+                maps.unlink(missing_ok=True)
             write_json(output / f"{name}.json", records[-1])
         if not as_json:
             tqdm.write(str(result))
     if as_json:
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
+    for reason in dict.fromkeys(record["no_maps"] for record in records if output):
+        if reason:
+            log.warning("no files <name>.maps.png: %s", reason)
     seconds = (time.perf_counter() - started) / len(images)
     place = f", into {output}" if output else ""
     log.info("%d image%s, %.2f s each%s", len(images), "s" if several else "", seconds, place)
@@ -115,11 +123,12 @@ def analyze(
 
 def stems(images: list[Path]) -> list[str]:
     """Names for the files of the images: the stem, or <stem>-2 and so on if the stem is taken."""
-    names: dict[str, str] = {}  # by their form without case, which a disk may ignore
+    names, taken = [], set[str]()  # taken: without case, which a disk may ignore
     for image in images:
         name, number = image.stem, 1
-        while name.casefold() in names:
+        while not taken.isdisjoint(of := {name.casefold(), f"{name}.maps".casefold()}):
             number += 1
             name = f"{image.stem}-{number}"
-        names[name.casefold()] = name
-    return list(names.values())
+        names.append(name)
+        taken |= of
+    return names

@@ -18,7 +18,6 @@ from singflow.analyses.metrics import (
     unit,
 )
 from singflow.analyses.steering import NullDirections, null_directions
-from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.analyses.tables import ZERO
 from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
@@ -30,6 +29,7 @@ CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
 CONFIDENCE = 0.95  # that no position of a map stands out by chance
+NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class Loaded:
     def others(self) -> dict[str, np.ndarray]:
         """Parts (h, w, d) of images that the translator was not fitted on, by hash of the file.
 
-        Empty if the images that it was fitted on are not available.
+        Empty if the images that it was fitted on are not available, or if features have no parts.
         """
-        if not self.fits or not self.photos:
-            return {}
-        return {
-            sha256: parts.astype(np.float32)
-            for sha256, image in self.photos.sample(MAX_PIXELS)
-            if sha256 not in self.training
-            and (parts := self.classifier.locate(image).parts) is not None
-        }
+        found: dict[str, np.ndarray] = {}
+        for sha256, image in self.photos.sample(MAX_PIXELS) if self.fits and self.photos else ():
+            if sha256 not in self.training:
+                parts = self.classifier.locate(image).parts
+                if parts is None:
+                    return {}
+                found[sha256] = parts.astype(np.float32)
+        return found
 
     @cached_property
     def removed(self) -> Affine:
@@ -291,7 +291,7 @@ def analyze_feature(
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
-    maps, no_maps = None, NO_POSITIONS if has_null else NO_NULL_SPACE
+    maps, no_maps = None, NO_POSITIONS if has_null else NOTHING_IGNORED
     if has_null and image.parts is not None:
         others, no_maps = loaded.others if judged and texts else {}, ""
         maps = map_image(

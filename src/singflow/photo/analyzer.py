@@ -73,6 +73,32 @@ class Result(Analysis):
         plt.close(figure)  # otherwise a notebook shows the figure twice
         return figure
 
+    def map_figure(self) -> "Figure":
+        """Where in the photo: what the predicted class uses, what the head ignores, and every text.
+
+        All texts share one scale. An outline marks the positions that stand out from the maps of
+        other images.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            10.5 inches wide.
+
+        Raises
+        ------
+        InputError
+            When there are no maps, for the reason in `no_maps`.
+        """
+        import matplotlib.pyplot as plt
+
+        from singflow.photo.map_figure import draw_maps
+
+        if self.maps is None:
+            raise InputError(f"{self.name}: {self.no_maps}")
+        figure = draw_maps(self.image, Path(self.name).name, self, self.maps)
+        plt.close(figure)  # as in figure()
+        return figure
+
     def __repr__(self) -> str:
         return describe(self.name, self)
 

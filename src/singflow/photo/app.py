@@ -24,7 +24,7 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import Analyzer, Result
-from singflow.photo.page import Picture, analysis_html, steering_html
+from singflow.photo.page import Picture, analysis_html, maps_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
 from singflow.photo.towers import open_image
@@ -105,7 +105,13 @@ class PageState:
                 f"{folder}: holds no model or space that could be offered: name the results folder "
                 "of a finished study"
             )
-        loading = partial(Analyzer.load, reference=reference, results=results, **parts)
+
+        def loading(model: str, space: str) -> Analyzer:
+            analyzer = Analyzer.load(model, space, reference=reference, results=results, **parts)
+            others = len(analyzer.loaded.others)  # found now, so that the first photo need not wait
+            log.info("%s: maps of a photo are compared with those of %d others", model, others)
+            return analyzer
+
         load = lru_cache(KEPT)(loading)
         load(models[0], spaces[0])
         return cls(models, spaces, load, results, max_pixels)
@@ -157,8 +163,8 @@ def texts_of(words: str) -> list[str]:
 
 def analyze_upload(
     state: PageState, model: str, space: str, photo: str | None, words: str
-) -> tuple[PhotoSession, str, str]:
-    """Analyze a user's photo; returns the two pieces of HTML of analysis_html(), too."""
+) -> tuple[PhotoSession, str, str, str]:
+    """Analyze a user's photo; returns the HTML of analysis_html() and maps_html(), too."""
     if photo is None:
         raise InputError("no photo so far: drop or choose one")
     if model not in state.models or space not in state.spaces:
@@ -168,12 +174,13 @@ def analyze_upload(
         result = analyzer.analyze(photo, texts, name=name, max_pixels=state.max_pixels)
     except InputError as error:
         raise InputError(str(error).replace(photo, name)) from None
+    maps = maps_html(result, result.image)
     result = replace(result, image=Image.new("RGB", (1, 1)))
     session = PhotoSession(analyzer, result, state.max_pixels)
     pictures = drawn_pictures(state, session) or session.pictures(
         result.nearest, "nearest photo before", "nearest photo after null removal"
     )
-    return session, *analysis_html(result, analyzer.loaded.known, pictures)
+    return session, *analysis_html(result, analyzer.loaded.known, pictures), maps
 
 
 def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
@@ -216,16 +223,16 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
         hidden = gr.update(visible=False), gr.update(), gr.update(), ""
         try:
-            session, scores, movements = analyze_upload(state, model, space, photo, words)
+            session, *said = analyze_upload(state, model, space, photo, words)
         except InputError as error:
             refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
-            return refused, "", None, *hidden
+            return refused, "", "", None, *hidden
         texts = session.texts
         if not texts:
-            return scores, movements, session, *hidden
+            return *said, session, *hidden
         choices = gr.update(choices=texts, value=texts[0])
         shown = gr.update(visible=True), choices, *turn(session, texts[0])
-        return scores, movements, session, *shown
+        return *said, session, *shown
 
     def turn(session: PhotoSession | None, text: str) -> tuple[Any, str]:
         """The slider at 0 for a new text, and the HTML below it."""
@@ -278,6 +285,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
                     label = "Turn its meaning by (degrees)"
                     slider = gr.Slider(0, 1, 0, step=0.1, label=label, elem_id="turn", buttons=[])
                     way = gr.HTML(elem_id="way")
+                maps = gr.HTML(elem_id="maps")
                 movements = gr.HTML(elem_id="moved")
         private: dict[str, Any] = {"api_visibility": "private"}
         queued = private | {"concurrency_id": "photos", "concurrency_limit": 1}
@@ -288,7 +296,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             )
         triggers = [photo.change, button.click, words.submit, model.input, space.input]
         inputs = [photo, model, space, words]
-        outputs = [scores, movements, session, steering, toward, slider, way]
+        outputs = [scores, movements, maps, session, steering, toward, slider, way]
         gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, **queued)
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
         latest = queued | hidden | {"trigger_mode": "always_last"}

@@ -3,10 +3,22 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from singflow.analyses.tables import ZERO
-from singflow.photo.analysis import Analysis, Movement, Reach, Setting
+import numpy as np
 
+from singflow.analyses.maps import Maps, TextMap, fewest_others
+from singflow.analyses.tables import ZERO
+from singflow.photo.analysis import CONFIDENCE, Analysis, Movement, Reach, Setting
+
+PREFIXES = {"movement": "toward", "map": "map of", "steered": "steered toward"}
 LISTED = 3  # most texts in a line of gained or lost texts
+FEWEST = fewest_others(CONFIDENCE)
+WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
+# Under the colours of maps.
+USED, IGNORED = "contribution to the logit", "null energy (percent)"
+TOWARD = "movement by removal (degrees), one scale for all texts"
+OUTLINE = "outline"
+ABSENT = "the images that the translator was fitted on are not here"
+DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
 SCORES = ("unlike", "verdict", "IS", "null energy", "note", "weak translator")
 
@@ -31,6 +43,9 @@ def facts_of(analysis: Analysis) -> list[Fact]:
         facts += words or [Fact("words", "no word is gained or lost beyond chance")]
     for text in [analysis.predicted, *analysis.texts]:
         facts.append(Fact("movement", _movement(text), text.text))
+    facts += (
+        _maps(analysis, analysis.maps) if analysis.maps else [Fact("no maps", analysis.no_maps)]
+    )
     for way in analysis.reach:
         facts.append(Fact("steered", _reach(way), way.text))
     if analysis.nearest:
@@ -50,9 +65,8 @@ def describe(image: str, analysis: Analysis) -> str:
     facts = facts_of(analysis)
     lines = [*select(facts, "known zero"), f"{image}: {select(facts, 'class')[0]}"]
     for fact in facts:
-        if fact.name in ("movement", "steered"):
-            toward = "toward" if fact.name == "movement" else "steered toward"
-            lines.append(f"  {toward} {fact.about!r}: {fact.sentence}")
+        if fact.name in PREFIXES:
+            lines.append(f"  {PREFIXES[fact.name]} {fact.about!r}: {fact.sentence}")
         elif fact.name not in ("known zero", "class", "setting"):
             lines.append(f"  {fact.sentence}")
     return "\n".join(lines)
@@ -63,8 +77,7 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
         line = f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"
         yield Fact("unlike", line)
     if not setting.said:
-        absent = "the images that the translator was fitted on are not here"
-        yield Fact("verdict", f"no verdict on the model: {absent}")
+        yield Fact("verdict", f"no verdict on the model: {ABSENT}")
     elif setting.verdict != ZERO:
         basis = f"by the {setting.images}: " if setting.n_images else ""
         yield Fact("verdict", basis + setting.said)
@@ -106,6 +119,83 @@ def _movement(text: Movement) -> str:
     if text.chance_low_deg is None:
         return line
     return f"{line}; chance gives {text.chance_low_deg:+.2f} to {text.chance_high_deg:+.2f}"
+
+
+def map_caption(text: TextMap) -> str:
+    """AS, and how many positions stand out, in a few words."""
+    return f"AS {text.as_deg:+.2f}°; {stands_out(text)}"
+
+
+def stands_out(text: TextMap) -> str:
+    """How many positions of a map stand out."""
+    if text.threshold_deg is None:
+        return "not compared"
+    if not text.beyond.any():
+        return "no position stands out"
+    found = int(text.beyond.sum())
+    return f"{found} of {text.beyond.size} positions stand{'s' if found == 1 else ''} out"
+
+
+def compared_with(analysis: Analysis, maps: Maps) -> str:
+    """What follows stands_out(): other images, or why positions are not compared with any."""
+    few = f"{maps.others} are at hand, and {FEWEST} are needed"
+    for holds, reason in (
+        (analysis.unlike, "nothing can be said about this photo"),
+        (analysis.setting.verdict == ZERO, "the model is a known zero"),
+        (not analysis.judged, ABSENT),
+        (maps.others < FEWEST, few),
+    ):
+        if holds:
+            return f"with other images: {reason}"
+    return f"from the maps of {maps.others} other images"
+
+
+def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
+    """What outlines and pale parts of the pictures of maps mean."""
+    notes = []
+    if any(text.beyond.any() for text in maps.texts):
+        notes.append(f"{OUTLINE}: stands out {compared_with(analysis, maps)}")
+    elif maps.texts:
+        notes.append(f"{stands_out(maps.texts[0])} {compared_with(analysis, maps)}")
+    if min(maps.seen[2] - maps.seen[0], maps.seen[3] - maps.seen[1]) < WHOLE:
+        notes.append("pale: the model does not see it")
+    return notes
+
+
+def _maps(analysis: Analysis, maps: Maps) -> Iterator[Fact]:
+    """Where in the photo the model looks, what it ignores there, and toward which texts."""
+    at = _place_in(maps, maps.used)
+    line = f"{maps.predicted} is seen most {at}: {maps.used.max():+.2f} of its logit"
+    yield Fact("used", line)
+    at, most = _place_in(maps, maps.null_energy), 100 * maps.null_energy.max()
+    yield Fact("ignored", f"most is ignored {at}: null energy {most:.1f} %")
+    for text in maps.texts:
+        line = f"{_map(text, maps)}; {stands_out(text)} {compared_with(analysis, maps)}"
+        yield Fact("map", line, text.text)
+
+
+def _map(text: TextMap, maps: Maps) -> str:
+    """AS and the strongest position of a map."""
+    size = np.abs(text.contribution_deg)
+    strongest = float(text.contribution_deg.flat[size.argmax()])
+    line = (
+        f"AS {text.as_deg:+.2f} degrees ({text.first_order_deg:+.2f} to first order), strongest "
+        f"{_place_in(maps, size)}: {strongest:+.2f}, "
+        f"{'nearer' if strongest > 0 else 'farther'} after removal"
+    )
+    return line + (f"; {text.rest_deg:+.2f} belongs to no position" if text.rest_deg else "")
+
+
+def _place_in(maps: Maps, values: np.ndarray) -> str:
+    """Where in the photo a map (h, w) is largest, in words."""
+    row, column = (int(place) for place in np.unravel_index(values.argmax(), values.shape))
+    (left, top, right, bottom), (height, width) = maps.seen, values.shape
+    down = top + (bottom - top) * (row + 0.5) / height
+    across = left + (right - left) * (column + 0.5) / width
+    thirds = np.clip([3 * down, 3 * across], 0, 2).astype(int)
+    words = f"{DOWN[thirds[0]]} {ACROSS[thirds[1]]}".strip()
+    where = f"at the {words}" if words else "in the middle"
+    return f"{where} (row {row + 1}, column {column + 1} of {height} x {width})"
 
 
 def _reach(way: Reach) -> str:

@@ -14,11 +14,22 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
+from singflow.figures.overlay import keys, overlay
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Steered
-from singflow.photo.facts import SCORES, facts_of, select
+from singflow.photo.facts import (
+    IGNORED,
+    OUTLINE,
+    SCORES,
+    TOWARD,
+    USED,
+    facts_of,
+    map_caption,
+    map_notes,
+    select,
+)
 from singflow.photo.towers import Prediction
 
 Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
@@ -99,6 +110,38 @@ def analysis_html(
         movements=[fact for fact in facts if fact.name == "movement"],
         sides=analysis.beyond_chance,
         words=[] if analysis.beyond_chance else select(facts, "words"),
+    )
+
+
+def maps_html(analysis: Analysis, photo: Image.Image) -> str:
+    """The HTML of where in a photo the head looks, and what it ignores there."""
+    facts, maps, template = facts_of(analysis), analysis.maps, TEMPLATES.get_template("maps.html")
+    if maps is None:
+        return template.render(no_maps=analysis.no_maps)
+    small = ImageOps.contain(photo, (THUMBNAIL, THUMBNAIL))
+    drawn = overlay(small, maps)
+    used, ignored, *told = select(facts, "used", "ignored", "map")
+    panels: list[tuple[Any, ...]] = [
+        (f"used: {maps.predicted}", drawn.used, used, USED, drawn.used_ends),
+        ("ignored", drawn.ignored, ignored, IGNORED, drawn.ignored_ends),
+    ]
+    for text, picture, sentence in zip(maps.texts, drawn.texts, told, strict=True):
+        sentence = f"map of “{text.text}”: {sentence}"
+        panels.append((text.text, picture, sentence, map_caption(text), ()))
+    movements, amounts, outline = map(thumbnail, keys())
+    return template.render(
+        no_maps="",
+        panels=[(title, thumbnail(picture), *said) for title, picture, *said in panels],
+        photo=thumbnail(small),
+        width=small.width,
+        height=small.height,
+        movements=movements,
+        amounts=amounts,
+        outline=outline,
+        outlined=OUTLINE,
+        ends=drawn.text_ends,
+        toward=TOWARD,
+        notes=map_notes(analysis, maps),
     )
 
 
