@@ -19,7 +19,7 @@ STUDIES = sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
 NEEDED = {
     "reference": (
         *("embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual"),
+        *("measure_evidence", "measure_unusual", "map_images"),
     ),
     "archives": ("build_manifest",),
     "own_files": ("resolve_model", "resolve_space", "render_pictures"),

@@ -157,6 +157,11 @@ def write_study(
             path="photos/00000.png", label=labels[0], text="an image of a jellyfish",
             target_is_deg=4.0, is_deg=4.0, as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0,
         ),
+        "maps": some.assign(
+            path="photos/00000.png", label=labels[0], text=HOSTILE, as_deg=0.5, positions=49,
+            positions_beyond=2, strongest_row=1, strongest_column=7, threshold_deg=0.1, others=39,
+            note="",
+        ),
         "steering": some.assign(
             prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n,
             as_target_mean_deg=3.0, as_target_std_deg=0.1, logit_change_max=0.0, note="",

@@ -437,7 +437,7 @@ def own(written, tmp_path):
 def test_a_part_that_tells_nothing_is_not_on_the_page(tmp_path, written):
     full = (written / "results/report.html").read_text()
     parts = ["t-probes", "fig12", "t-orders", "t-spurious", "t-angle_ladder", "t-rejected"]
-    parts.append("t-label_correlations")
+    parts += ["t-label_correlations", "t-maps", "maps"]
     assert all(f'id="{part}"' in full for part in parts)
     assert "figure 10" not in " ".join(re.findall(r"<h3.*?</h3>", full))
     write_study(tmp_path, models=("m1",), null_dims=(12,), extras=False)

@@ -61,7 +61,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 64
+    assert len(ours) == 67
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -120,6 +120,10 @@ COLUMNS = {
     ),
     f"neighbours/{LITE0}": "image_id original_id original_deg equivalent_id equivalent_deg",
     f"pictures/{LITE0}": " ".join([*PICTURE_TYPES, "picture"]),
+    f"maps/{LITE0}": (
+        "image_id map text row column value conditional_deg beyond as_deg first_order_deg rest_deg "
+        "threshold_deg others left top right bottom"
+    ),
 }
 ROWS = {"image_id": ("int64", (20,)), "view": ("int32", (20,))}
 TENSORS = {
@@ -239,6 +243,11 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     assert set(pictures["renderer"]) == {"photo", "words"}
     assert (pictures.loc[pictures["renderer"] == "words", "word_1"] != "").all()
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
+    maps = read(f"maps/{LITE0}").query("map == 'toward label'").groupby("image_id")
+    assert (maps["others"].max() == 3).all()  # of the fold
+    found = maps["value"].sum() - scores.set_index("image_id")["as_deg"][[*maps.groups]]
+    assert len(found) == 3 and found.abs().max() < 1e-3
+    assert read("maps/conse_minilm/tiny").empty
     assert not list(results.rglob("*.partial"))
 
 
@@ -246,7 +255,7 @@ TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38, "label_correlations": 1, "controls": 5,
     "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
     "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
-    "probes": 2, "unusual": 12,
+    "probes": 2, "unusual": 12, "maps": 7,
 }  # fmt: skip
 
 
@@ -357,7 +366,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "plot_concepts.extremes": {"plot_concepts"},
     "null_energy.unusual_labels": {"summarize", "measure_unusual", "tabulate_unusual"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
-    "pictures.guidance": {"render_pictures"},
+    "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
     "report.max_images": {"write_report"},
     "training.epochs": {"train_translator"},
     "controls.max_draws": {"measure_controls"},
@@ -365,12 +374,12 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize", "compare_models"},
-    "translator.lambdas": {"fit_translator", "measure_evidence"},
+    "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual"),
+        *("measure_evidence", "measure_unusual", "map_images"),
     },
-    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures"},
+    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures", "map_images"},
 }
 
 
@@ -406,7 +415,8 @@ def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(pr
     for project in projects:
         project.edit("params.yaml", r"an image of a jellyfish", "a jeep")
     snakemake_project, dvc_project = projects
-    first, later = {"embed_prompts@conse_minilm"}, of_models("steer_concepts", "render_pictures")
+    first = {"embed_prompts@conse_minilm"}
+    later = of_models("steer_concepts", "render_pictures", "map_images")
     assert dvc_project.changed() == first | later | STUDY
     # Of the others Snakemake gives the earlier step as the reason.
     assert snakemake_project.planned() == first | STUDY

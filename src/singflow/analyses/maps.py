@@ -289,6 +289,11 @@ def map_image(
     -------
     Maps
         The maps.
+
+    Raises
+    ------
+    InputError
+        When the image has no parts.
     """
     if image.parts is None:
         raise InputError(NO_POSITIONS)
