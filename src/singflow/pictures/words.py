@@ -37,19 +37,10 @@ def vocabulary(inputs: Inputs) -> tuple[list[str], np.ndarray]:
 def nearest_words(
     points: np.ndarray, words: list[str], texts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The three words nearest to each point, and their angles; ties go to the earlier word.
+    """The three words (n, 3) nearest to each point (n, m), nearest first, and their angles (n, 3).
 
-    Parameters
-    ----------
-    points : ndarray (n, m)
-        Translated features.
-    words, texts : list of P str, ndarray (P, m)
-        The vocabulary and its embeddings.
-
-    Returns
-    -------
-    ndarray (n, 3), ndarray (n, 3)
-        Words, nearest first, and degrees, by float64. Of fewer words, the rest is empty and NaN.
+    words, texts: the vocabulary and its embeddings (P, m). Angles in float64 decide, and ties go to
+    the earlier word. With fewer than three words, the rest is empty and NaN.
     """
     every = np.arange(len(texts))
     none = np.full(len(points), -1)
