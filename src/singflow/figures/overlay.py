@@ -40,13 +40,13 @@ class Overlays:
 def overlay(photo: Image.Image, maps: Maps) -> Overlays:
     """All maps over a photo; the maps of texts have one scale."""
     used = min(0.0, float(maps.used.min())), max(0.0, float(maps.used.max()))
-    ignored = float(maps.null_energy.max())
+    ignored = float(maps.null_energy.min()), float(maps.null_energy.max())
     most = max((float(np.abs(text.contribution_deg).max()) for text in maps.texts), default=0.0)
     return Overlays(
         used=amount(photo, maps.used, used, maps.seen),
         used_ends=(f"{used[0]:.2g}", f"{used[1]:.2g}"),
-        ignored=amount(photo, maps.null_energy, (0.0, ignored), maps.seen),
-        ignored_ends=("0", f"{100 * ignored:.2g}"),
+        ignored=amount(photo, maps.null_energy, ignored, maps.seen),
+        ignored_ends=(f"{100 * ignored[0]:.2g}", f"{100 * ignored[1]:.2g}"),
         texts=[
             toward_text(photo, text.contribution_deg, most, maps.seen, text.beyond)
             for text in maps.texts

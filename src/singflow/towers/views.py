@@ -13,6 +13,8 @@ from torch import nn
 from singflow.data.images import LONGEST_ASPECT, view_box
 from singflow.errors import InputError
 
+RAMP = 1024  # pixels of the longest side of an image that stands for another of its shape
+
 ToTensor = Callable[[Image.Image], torch.Tensor]
 
 
@@ -30,8 +32,10 @@ class Preprocess:
         """The part of an image of this size that `whole` shows: left, top, right and bottom.
 
         In shares of the width and height. Ramps from black to white go through the transform, and
-        lines are fitted to the middle half of the result.
+        lines are fitted to the middle half of the result. The ramps of a large image are smaller.
         """
+        scale = min(1.0, RAMP / max(width, height))
+        width, height = max(1, round(scale * width)), max(1, round(scale * height))
         edges = []
         for axis, side in enumerate((width, height)):
             ramp = np.linspace(0, 255, side).round().astype(np.uint8)
