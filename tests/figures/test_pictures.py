@@ -5,12 +5,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 from singflow.figures import plot_angle_ladder
 from singflow.figures.plot_pictures import FIGURES as STEP
-from singflow.figures.style import save
+from singflow.figures.style import lines_of, save
 from singflow.pictures.rendering import TYPES, picture_table
 from singflow.pictures.words import ANGLES, WORDS
 from tests.figures.drawn import assert_written_alike, words
@@ -131,6 +132,20 @@ def test_long_words_are_broken_or_shortened_and_nothing_overlaps(tmp_path, name,
     assert "…" in words(figure)
     plt.close("all")
     assert_written_alike(tmp_path, drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "inches", "lines"),
+    [
+        ("bicycle-built-for-two", 1.2, ["bicycle-built-for-two"]),
+        ("bicycle-built-for-two", 0.7, ["bicycle-built-", "for-two"]),
+        ("a bicycle-built-for-two", 0.7, ["a", "bicycle-built-", "for-two"]),
+        ("an Old English sheepdog", 0.6, ["an Old", "English", "sheepdog"]),
+        ("M" * 9, 0.5, ["M" * 5, "M" * 4]),
+    ],
+)
+def test_lines_are_broken_at_spaces_then_after_hyphens_then_anywhere(text, inches, lines):
+    assert lines_of(text, inches, FontProperties(size=7)) == lines
 
 
 def test_words_need_less_height_than_pictures():

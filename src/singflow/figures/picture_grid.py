@@ -25,7 +25,7 @@ from singflow.figures.style import (
 from singflow.pictures.words import ANGLES, WORDS
 
 # Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
-COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.45, 1.35, 1.36, 1.0, 0.38, 0.94
+COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.48, 1.35, 1.38, 1.0, 0.38, 1.0
 GAP, MARGIN = 0.2, 0.1
 FONTS = {  # font, inches of a line, colour
     "title": (FontProperties(size=11, weight="bold"), 0.2, "black"),

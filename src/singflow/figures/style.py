@@ -1,6 +1,7 @@
 """Style, captions and files of all figures, and what their modules do alike."""
 
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,7 +145,10 @@ def say(axes: Axes, text: str, **look: Any) -> None:
 
 
 def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
-    """A text in lines of at most `width` inches, broken at spaces or inside longer words."""
+    """A text in lines of at most `width` inches.
+
+    It is broken at spaces, and a word that is longer than a line after hyphens, or anywhere.
+    """
 
     def fits(line: str) -> bool:
         return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
@@ -156,7 +160,9 @@ def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
             lines[-1] = joined
             continue
         lines += [""] if lines[-1] else []
-        for character in word:
-            lines += [] if fits(lines[-1] + character) else [""]
-            lines[-1] += character
+        for part in re.split("(?<=-)", word):
+            lines += [] if not lines[-1] or fits(lines[-1] + part) else [""]
+            for character in part:
+                lines += [] if fits(lines[-1] + character) else [""]
+                lines[-1] += character
     return lines
