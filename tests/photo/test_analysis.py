@@ -59,9 +59,10 @@ def unit_rows(count, width, seed):
 def write_texts(results, labels=FIVE, templates=("an image of a {}",), tower="not loaded"):
     """Texts and images of labels, of which `elk` has its own prompt."""
     names = {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]}
-    write_json(results.path("names"), names)
+    write_json(results.path("names"), names | {"reference": ["emu"]})
     kinds = {f"{kind[:-1]}_embeddings": len(texts) for kind, texts in names.items()}
     tensors = {kind: unit_rows(n, SPACE.dim, seed) for seed, (kind, n) in enumerate(kinds.items())}
+    tensors["reference_embeddings"] = unit_rows(1, SPACE.dim, len(kinds))
     of = {"label_templates": json.dumps(templates), "concept_templates": '["{}"]'}
     results.tensors("texts", of | {"weights_sha256": tower}, **tensors)
     photos = results.folder.parents[1] / "photos"
