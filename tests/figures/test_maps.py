@@ -148,6 +148,14 @@ def test_a_model_without_maps_says_why_in_table_and_figure(asked, null_dim, note
         assert " ".join(words(figure).split()).count(note) == 2
 
 
+def test_a_figure_ends_before_it_is_too_high_and_says_what_is_missing():
+    sets = {"s": dict.fromkeys(map(str, range(60)), of_model(prompts=[]))}
+    _, figure = drawn(sets)
+    shown = words(figure).count("scale ±")
+    assert f"{120 - shown} further rows are in the table" in words(figure)
+    assert 150 < figure.get_figheight() < 153
+
+
 def test_many_prompts_are_continued_below():
     _, figure = drawn(CASES["many prompts"])
     assert figure.get_figwidth() < 16 and len(figure.axes[0].images) == 3 + 2 * (4 + len(MANY))

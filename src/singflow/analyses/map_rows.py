@@ -8,7 +8,7 @@ import pandas as pd
 from singflow.analyses.maps import Maps, TextMap
 
 USED, IGNORED, LABEL, PROMPT = "used", "null energy", "toward label", "toward prompt"
-SEEN = ("left", "top", "right", "bottom")
+EDGES = ("left", "top", "right", "bottom")
 OF_TEXT = ("as_deg", "first_order_deg", "rest_deg", "threshold_deg")
 TYPES = {
     "image_id": "int64",
@@ -21,14 +21,14 @@ TYPES = {
     "beyond": "bool",
     **dict.fromkeys(OF_TEXT, "float64"),
     "others": "int64",
-    **dict.fromkeys(SEEN, "float64"),
+    **dict.fromkeys(EDGES, "float64"),
 }
 
 
 def map_rows(image_id: int, maps: Maps) -> pd.DataFrame:
     """The maps of an image, one row a position; the first text is the label, others are prompts."""
     rows, columns = np.indices(maps.used.shape).reshape(2, -1) + 1
-    shared: dict[str, Any] = dict.fromkeys(TYPES, np.nan) | dict(zip(SEEN, maps.seen, strict=True))
+    shared: dict[str, Any] = dict.fromkeys(TYPES, np.nan) | dict(zip(EDGES, maps.seen, strict=True))
     shared |= {"image_id": image_id, "row": rows, "column": columns}
     shared |= {"beyond": False, "others": maps.others}
     parts: list[dict[str, Any]] = [
@@ -77,5 +77,5 @@ def maps_of(rows: pd.DataFrame) -> Maps:
         used=used["value"].to_numpy().reshape(shape),
         texts=list(map(of_text, texts)),
         others=int(rows["others"].iloc[0]),
-        seen=tuple(rows[[*SEEN]].iloc[0]),
+        seen=tuple(rows[[*EDGES]].iloc[0]),
     )

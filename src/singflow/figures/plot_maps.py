@@ -190,15 +190,15 @@ def draw(
     for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), said, strict=True):
         sheet.pictures.append((MARGIN, top + 0.02, across, BAR, picture))
         top = sheet.write(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
-    rows = list(rows_of(sets, photos, models, notes))
+    count = len(photos) * len(pairs_of(sets))
     for start in range(0, len(heads), ACROSS):
         part = slice(start, start + ACROSS)
         places = [NAMES + number * COLUMN for number in range(len(heads[part]))]
         named = zip(places, heads[part], strict=True)
         top = max(sheet.write(left, top + GAP, head, PICTURE) for left, head in named)
-        for number, row in enumerate(rows):
+        for number, row in enumerate(rows_of(sets, photos, models, notes)):
             if top > HIGHEST:
-                left_out = f"{len(rows) - number} further rows are in the table"
+                left_out = f"{count - number} further rows are in the table"
                 top = sheet.write(MARGIN, top + GAP, left_out, room)
                 break
             top += GAP * (1.5 if row.panels[0].picture else 0.5)
