@@ -163,6 +163,7 @@ def test_the_studies_of_the_repository_differ_in_what_they_say(monkeypatch):
     assert demo["translator"]["reference"] == "packaged"
     letter = {"study": "paper_letter", "translator": given["paper"]["translator"] | {"folds": 0}}
     letter["extraction"] = given["paper"]["extraction"] | {"precision": "float32"}
+    letter["pictures"] = given["paper"]["pictures"] | {"maps": False}
     explicit = given["paper_letter"]["extraction"] | {"precision": "float32"}
     assert given["paper_letter"] | {"extraction": explicit} == given["paper"] | letter
     for name in given:  # laid over the demo
