@@ -93,7 +93,7 @@ def test_a_row_is_an_image_and_a_model_and_the_photo_is_above_them():
     legend, panels = 3, 1 + 2 * (2 + 1 + len(PROMPTS))
     assert len(figure.axes[0].images) == legend + 2 * 2 * panels
     said = words(figure)
-    for text in ("AS ", "°", "a predicted class", "-0.2 to 0.4", "0 to 70 %", "not compared"):
+    for text in ("AS ", "°", "a predicted class", "-0.2 to 0.4", "10 to 70 %", "not compared"):
         assert text in said
     for prompt in PROMPTS:
         assert f"toward '{prompt[:8]}" in said
