@@ -43,6 +43,12 @@ step(
     threads=THREADS,
 )
 step(
+    "tabulate_unusual",
+    reads="unusual unusual_report tables/models.csv",
+    writes="tables/unusual.csv",
+    flags="models null_energy.usual_labels null_energy.unusual_labels summary.confidence",
+)
+step(
     "scan_concepts",
     reads="manifest features projector translator texts names",
     writes="concepts",

@@ -27,12 +27,6 @@ step(
     flags="models spaces",
 )
 step(
-    "tabulate_unusual",
-    reads="unusual unusual_report tables/models.csv",
-    writes="tables/unusual.csv",
-    flags="models null_energy.usual_labels null_energy.unusual_labels summary.confidence",
-)
-step(
     "compare_translators",
     reads="translator translator_report network_report",
     writes="tables/translators.csv tables/translators.json",

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.map_rows import map_rows, map_table
 from singflow.analyses.maps import (
     OTHERS,
     Located,
@@ -20,6 +19,8 @@ from singflow.analyses.maps import (
     fewest_others,
     fit_conditional,
     map_image,
+    map_rows,
+    map_table,
 )
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_parquet

@@ -19,6 +19,7 @@ from singflow.data.vocabulary import read_class_list
 from singflow.engines.code import ACCEPTED, read_accepted
 from singflow.report.content import (
     DRAWN_OF,
+    REJECTED,
     SECTIONS,
     embedded,
     machine,
@@ -64,8 +65,6 @@ def main(flags: Flags) -> None:
         for pattern in (r"tables/.*\.csv", r"figures/.*\.png")
     )
     captions = {name: read_caption(REPORT / f"captions/{name}.rst") for name in [*figures, *csv]}
-    titles = {name: caption.title for name, caption in captions.items()}
-    titles["rejected"] = "Files left out, rare reasons first"
     csv = {name: read_table(path) for name, path in csv.items()}
     models = csv["models"]
     manifest, rejected = read_manifest(flags.path("manifest")), read_table(flags.path("rejected"))
@@ -78,7 +77,9 @@ def main(flags: Flags) -> None:
     paper = read_yaml(REPORT / "paper.yaml")
     same = as_in_paper(models, manifest["class_index"], paper)
     steered = read_yaml(flags.path("params"))["steering"]["labels"]
-    tables = page_tables(csv, rejected, paper, same, steered, titles, several)
+    tables = page_tables(
+        csv, rejected, paper, same, steered, captions | {"rejected": REJECTED}, several
+    )
     looks = looks_of(flags.models)
     spaces = [space_part(space, csv, scores[space], looks) for space in flags.spaces]
     heads = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]

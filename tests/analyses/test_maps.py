@@ -9,7 +9,6 @@ from scipy.stats import binom
 
 from singflow.analyses.fitting import fit_translators
 from singflow.analyses.geometry import null_space
-from singflow.analyses.map_rows import map_rows, map_table, maps_of
 from singflow.analyses.maps import (
     Located,
     comparable,
@@ -17,6 +16,9 @@ from singflow.analyses.maps import (
     fewest_others,
     fit_conditional,
     map_image,
+    map_rows,
+    map_table,
+    maps_of,
     threshold,
 )
 from singflow.analyses.metrics import Removal, subspace_translator

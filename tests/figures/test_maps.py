@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.map_rows import map_rows, map_table
-from singflow.analyses.maps import NO_POSITIONS, Maps, TextMap
+from singflow.analyses.maps import NO_POSITIONS, Maps, TextMap, map_rows, map_table
 from singflow.figures.plot_maps import ACROSS, NO_NULL_SPACE, NOT_ASKED, draw, tabulate
 from tests.figures.drawn import assert_written_alike, models_table, words
 from tests.results import BASIS

@@ -15,7 +15,15 @@ from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
-from singflow.report.content import SHOWN, machine, page_data, page_tables, pearson, step_table
+from singflow.report.content import (
+    REJECTED,
+    machine,
+    page_data,
+    page_tables,
+    pearson,
+    read_caption,
+    step_table,
+)
 from singflow.report.page import (
     MOST_POINTS,
     VERDICTS,
@@ -247,11 +255,20 @@ def test_a_warning_is_for_what_it_names_alone(change, said):
     assert warnings(PLAIN.assign(**change), {"s": "open_clip"}, 0.2) == said
 
 
+CAPTIONS = {"rejected": REJECTED} | {
+    path.stem: read_caption(path) for path in (ROOT / "report/captions").glob("*.rst")
+}
+
+
 def test_every_explained_column_is_shown_and_every_shown_one_explained():
     steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
-    assert set(COLUMNS) - steps == {
-        column for columns in SHOWN.values() for column in columns.split()
-    }
+    shown = set()
+    for caption in [REJECTED, *CAPTIONS.values()]:
+        columns = set(caption.columns.split())
+        assert caption.headers.keys() <= columns and not caption.headers.keys() & COLUMNS.keys()
+        assert not caption.columns or caption.needs in {"", *columns}
+        shown |= columns - caption.headers.keys()
+    assert set(COLUMNS) - steps == shown
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")
@@ -284,7 +301,7 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
 
     def tables(images):
         csv["translators"] = csv["translators"].assign(model=both, n=images)
-        made = page_tables(csv, rejected, PAPER, same, case["labels"], {}, several=False)
+        made = page_tables(csv, rejected, PAPER, same, case["labels"], CAPTIONS, several=False)
         return {
             name: [
                 dict(zip((title for title, _ in of.headers), row, strict=True)) for row in of.rows

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from singflow import cli
-from singflow.analyses.map_rows import LABEL, PROMPT, maps_of
-from singflow.analyses.maps import NO_POSITIONS, Maps, fewest_others
+from singflow.analyses.maps import LABEL, NO_POSITIONS, PROMPT, Maps, fewest_others, maps_of
 from singflow.analyses.tables import SEEN, qualify
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, write_table

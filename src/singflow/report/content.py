@@ -20,47 +20,6 @@ from singflow.system import ask, processor
 
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")
 WIDTH = 1600  # pixels of an embedded figure
-SHOWN = {  # table -> its columns, in the order shown
-    "models": "space model marks verdict n_images n_evidence n_per_dim null_dim paper_null_dim "
-    "top1 reported_top1 validation_r2 r2_words is_mean is_low is_high floor_is_mean unique_r2 "
-    "unique_r2_low unique_r2_high margin p_holm turn_deg detectable blind_unique_r2 "
-    "conditional_is_mean as_mean as_contrast_mean as_abs_mean is_per_as control_is_mean "
-    "is_per_control matched_is_mean is_per_matched zero_shot zero_shot_equivalent zero_shot_space "
-    "null_energy_mean null_energy_auc note",
-    "controls": "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random "
-    "is_deg_excess_random_low is_deg_excess_random_high",
-    "orders": "space place model marks value low high n",
-    "model_pairs": "space model_a model_b marks difference low high p_holm differ",
-    "head_extensions": "space model marks n_evidence unique_r2 unique_r2_low unique_r2_high "
-    "directions_90",
-    "labels": "space model marks label n is_deg_mean floor_is_deg_mean as_deg_mean as_abs_deg_mean",
-    "label_correlations": "space model_a model_b marks n_labels spearman ceiling p_holm",
-    "concepts": "space model marks label kind place concept n angle_mean_deg contrast_deg "
-    "contrast_deg_low contrast_deg_high as_mean_deg",
-    "spurious": "space model marks label concept n angle_mean_deg lift_deg contrast_deg "
-    "contrast_deg_low contrast_deg_high as_mean_deg",
-    "angle_ladder": "space model marks path label text target_is_deg is_deg as_text_deg "
-    "as_label_deg logit_change",
-    "maps": "space model marks path label text as_deg first_order_deg positions positions_beyond "
-    "strongest_row strongest_column strongest_deg threshold_deg others note",
-    "null_validation": "model perturbation n logit_change_mean top1_changed_share note",
-    "steering": "space model marks prompt target_is_deg n n_reachable as_target_mean_deg "
-    "as_target_std_deg paper_as logit_change_max note",
-    "rank_curves": "space model marks point kept removed_dim n logit_change_mean top1_changed "
-    "is_mean_deg as_mean_deg as_abs_mean_deg",
-    "translators": "space model marks kind loss validation_cosine validation_mse validation_r2 "
-    "paper_cosine paper_mse",
-    "probes": "space model marks classifier n accuracy_principal accuracy_translated chance note",
-    "unusual": "model detector n_usual n_unusual auroc auroc_low auroc_high fpr95 n_fit note",
-    "rejected": "path reason files",
-}
-NEEDED = {  # table -> column; rows without a value in it are left out
-    "probes": "accuracy_principal",
-    "head_extensions": "unique_r2",
-    "label_correlations": "spearman",
-    "unusual": "auroc",
-    "maps": "as_deg",
-}
 DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
 
 SCORES = {  # name in the data of the page -> column
@@ -73,13 +32,59 @@ SCORES = {  # name in the data of the page -> column
 Frames = dict[str, dict[str, pd.DataFrame]]
 
 
+class Caption(NamedTuple):
+    """The caption of a figure or table: its section of the page, place there, title and text.
+
+    columns: of the table that the page shows, in order; empty: all. needs: a column without whose
+    value a row is left out. headers: of columns that no other table has, with explanations.
+    """
+
+    section: str
+    place: int
+    title: str
+    text: str
+    columns: str
+    needs: str
+    headers: dict[str, tuple[str, str]]
+
+
+REJECTED = Caption("", 0, "Files left out, rare reasons first", "", "path reason files", "", {})
+
+
+def read_caption(path: Path) -> Caption:
+    """Read a caption, whose lines `.. page: <section> <place>`, `.. title: ...` are optional."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}: every figure and table has a caption there"
+        ) from None
+    said = dict(re.findall(r"^\.\. (\w+): (.*)$", text, flags=re.MULTILINE))
+    columns = re.findall(r"^\.\. column (\w+): (.*?); (.*)$", text, flags=re.MULTILINE)
+    section, _, place = said.get("page", "").partition(" ")
+    if section and (section not in SECTIONS or not place.isdecimal()):
+        raise InputError(
+            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number "
+            "for the place in it"
+        )
+    return Caption(
+        section=section,
+        place=int(place or 0),
+        title=said.get("title", path.stem.replace("_", " ")),
+        text=re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip(),
+        columns=said.get("columns", ""),
+        needs=said.get("needs", ""),
+        headers={column: (title, words) for column, title, words in columns},
+    )
+
+
 def page_tables(
     csv: dict[str, pd.DataFrame],
     rejected: pd.DataFrame,
     paper: dict[str, Any],
     as_paper: pd.Series,
     steered: list[str],
-    titles: dict[str, str],
+    captions: dict[str, Caption],
     several: bool,
 ) -> dict[str, Table]:
     """The tables of the page that have rows.
@@ -119,14 +124,14 @@ def page_tables(
         "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
-    for name, column in NEEDED.items():
-        if column in frames[name]:
-            frames[name] = frames[name].dropna(subset=[column])
     shown = {}
     for name, frame in frames.items():
-        columns = SHOWN[name].split() if name in SHOWN else list(map(str, frame))
+        caption = captions[name]
+        if caption.needs in frame:
+            frame = frame.dropna(subset=[caption.needs])
+        columns = caption.columns.split() or list(map(str, frame))
         columns = [column for column in columns if several or column != "space"]
-        shown[name] = table(name, titles.get(name, name), frame, columns)
+        shown[name] = table(name, caption.title, frame, columns, caption.headers)
     return {name: content for name, content in shown.items() if content.rows}
 
 
@@ -137,34 +142,6 @@ def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact:
     )
     known = {(space, model): paper["models"][model].get(fact) for space, model in theirs}
     return pd.Series(map(known.get, ours), index=rows.index)
-
-
-class Caption(NamedTuple):
-    """The caption of a figure or table: its section of the page, place there, title and text."""
-
-    section: str
-    place: int
-    title: str
-    text: str
-
-
-def read_caption(path: Path) -> Caption:
-    """Read a caption; `.. page: <section> <place>` and `.. title: <title>` are optional."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}: every figure and table has a caption there"
-        ) from None
-    said = dict(re.findall(r"^\.\. (page|title): (.*)$", text, flags=re.MULTILINE))
-    section, _, place = said.get("page", "").partition(" ")
-    if section and (section not in SECTIONS or not place.isdecimal()):
-        raise InputError(
-            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number "
-            "for the place in it"
-        )
-    words = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
-    return Caption(section, int(place or 0), said.get("title", path.stem.replace("_", " ")), words)
 
 
 def sections(

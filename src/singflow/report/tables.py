@@ -110,14 +110,6 @@ COLUMNS = {  # column of a table -> (header, explanation)
         "as a detector of unusual images (no class of the head, or null_energy in params.yaml): "
         "share of pairs in which the unusual one has more; 0.5: it tells nothing",
     ),
-    "detector": ("detector", "score of unusual images; higher means more unusual"),
-    "n_usual": ("usual", "usual images"),
-    "n_unusual": ("unusual", "unusual images"),
-    "auroc": ("AUROC", "share of pairs in which the unusual image has the higher score"),
-    "auroc_low": ("AUROC low", "lower end of the interval"),
-    "auroc_high": ("AUROC high", "upper end of the interval"),
-    "fpr95": ("FPR95", "share of usual images called unusual when 95 % of the unusual are found"),
-    "n_fit": ("fitted on", "usual images that the detector is fitted on; 0: it needs none"),
     "note": ("note", "what else to know"),
     "directions_90": (
         "for 90 %",
@@ -186,17 +178,6 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "chance": ("chance", "accuracy of always guessing the commonest label"),
     "text": ("toward", "text that the image is moved toward"),
     "as_deg": ("AS (°)", "attribute score, toward the text"),
-    "first_order_deg": ("to first order (°)", "AS by its derivative at the feature alone"),
-    "positions": ("positions", "positions of the map"),
-    "positions_beyond": (
-        "stand out",
-        "positions that exceed the threshold when the null component is replaced by its prediction",
-    ),
-    "strongest_row": ("row", "of the strongest position, from the top"),
-    "strongest_column": ("column", "of the strongest position, from the left"),
-    "strongest_deg": ("strongest (°)", "part of AS of the strongest position"),
-    "threshold_deg": ("threshold (°)", "what the maps of other images exceed by chance alone"),
-    "others": ("other images", "images whose maps this one is compared with"),
     "is_deg": ("IS (°)", "image score"),
     "as_text_deg": ("AS to text (°)", "how much nearer the text"),
     "as_label_deg": ("AS to label (°)", "how much nearer its own label"),
@@ -226,21 +207,33 @@ COLUMNS = {  # column of a table -> (header, explanation)
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; `total` is the number of rows in the file."""
+    """A table of the page.
+
+    own: title and explanation of columns that no other table has. total: number of rows in the
+    file.
+    """
 
     name: str
     caption: str
     columns: list[str]
+    own: dict[str, tuple[str, str]]
     rows: list[list[Any]]
     total: int
 
     @property
     def headers(self) -> list[tuple[str, str]]:
         """Title and explanation of every column."""
-        return [COLUMNS.get(column, (column.replace("_", " "), "")) for column in self.columns]
+        known = COLUMNS | self.own
+        return [known.get(column, (column.replace("_", " "), "")) for column in self.columns]
 
 
-def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
+def table(
+    name: str,
+    caption: str,
+    frame: pd.DataFrame,
+    columns: Iterable[str],
+    own: dict[str, tuple[str, str]] | None = None,
+) -> Table:
     """A table of the page, without empty columns, and with at most MOST_ROWS rows.
 
     The first rows of every model and space are kept, by the column `place` if there is one.
@@ -255,7 +248,7 @@ def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) 
     rows = [
         [_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)
     ]
-    return Table(name, caption, shown, rows if shown else [], len(frame))
+    return Table(name, caption, shown, own or {}, rows if shown else [], len(frame))
 
 
 def _first_rows(frame: pd.DataFrame) -> pd.DataFrame:
