@@ -65,17 +65,18 @@ def test_a_sentence_says_where_each_map_is_strongest_and_what_stands_out():
         text_map("a cat", 0.1, (1, 1), [(1, 1)]),
     )
     assert lines(found) == [
-        "cat is seen most at the top right (row 1, column 4 of 4 x 4): +0.75 of its logit",
+        "cat is seen most at the top right (row 1, column 4 of 4 x 4), which adds +0.75 to its "
+        "logit",
         "most is ignored in the middle (row 2, column 3 of 4 x 4): null energy 30.0 %",
         "map of 'a rug': AS -0.50 degrees (-0.25 to first order), strongest at the left (row 3, "
-        "column 1 of 4 x 4): -0.50, farther after removal; no position stands out from the maps of "
-        "39 other images",
-        "map of 'a dog': AS +1.75 degrees (+0.12 to first order), strongest at the top right (row "
-        "1, column 4 of 4 x 4): +0.25, nearer after removal; +1.50 belongs to no position; 2 of 16 "
-        "positions stand out from the maps of 39 other images",
-        "map of 'a cat': AS +0.10 degrees (+0.05 to first order), strongest in the middle (row 2, "
-        "column 2 of 4 x 4): +0.10, nearer after removal; 1 of 16 positions stands out from the "
+        "column 1 of 4 x 4): -0.50 degrees, farther after removal; no position stands out from the "
         "maps of 39 other images",
+        "map of 'a dog': AS +1.75 degrees (+0.12 to first order), strongest at the top right (row "
+        "1, column 4 of 4 x 4): +0.25 degrees, nearer after removal; +1.50 belongs to no "
+        "position; 2 of 16 positions stand out from the maps of 39 other images",
+        "map of 'a cat': AS +0.10 degrees (+0.05 to first order), strongest in the middle (row 2, "
+        "column 2 of 4 x 4): +0.10 degrees, nearer after removal; 1 of 16 positions stands "
+        "out from the maps of 39 other images",
     ]
 
 

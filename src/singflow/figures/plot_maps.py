@@ -36,7 +36,7 @@ STRONGEST = {"row": "strongest_row", "column": "strongest_column", "value": "str
 COUNTS = ("positions", "positions_beyond", "strongest_row", "strongest_column", "others")
 COLUMNS = (
     "space model n path label text as_deg first_order_deg rest_deg positions positions_beyond"
-    " strongest_row strongest_column strongest_deg threshold_deg others note"
+    " strongest_row strongest_column strongest_deg largest_deg threshold_deg others note"
 )
 SHOWN = ("figure", "image_id", "label", "picture")  # of the table of pictures
 TITLE = "Where in an image? What the logits use, what they ignore, and toward which texts"
@@ -71,9 +71,13 @@ def tabulate(
             part = pd.DataFrame([{"n": 0, "note": note if asked else NOT_ASKED}])
         else:
             toward = frame[frame["map"].isin([LABEL, PROMPT])]
-            maps = toward.assign(size=toward["value"].abs()).groupby(key, sort=False)
+            sizes = toward.assign(
+                size=toward["value"].abs(), largest_deg=toward["conditional_deg"].abs()
+            )
+            maps = sizes.groupby(key, sort=False)
             part = toward.loc[maps["size"].idxmax()].rename(columns=STRONGEST).set_index(key)
             part = part.assign(n=1, positions=maps.size(), positions_beyond=maps["beyond"].sum())
+            part["largest_deg"] = maps["largest_deg"].max()
             part, known = part.reset_index(), part["threshold_deg"].notna().to_numpy()
             part["positions_beyond"] = part["positions_beyond"].where(known)
             for column in ("path", "label"):

@@ -165,7 +165,7 @@ def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
 def _maps(analysis: Analysis, maps: Maps) -> Iterator[Fact]:
     """Where in the photo the model looks, what it ignores there, and toward which texts."""
     at = _place_in(maps, maps.used)
-    line = f"{maps.predicted} is seen most {at}: {maps.used.max():+.2f} of its logit"
+    line = f"{maps.predicted} is seen most {at}, which adds {maps.used.max():+.2f} to its logit"
     yield Fact("used", line)
     at, most = _place_in(maps, maps.null_energy), 100 * maps.null_energy.max()
     yield Fact("ignored", f"most is ignored {at}: null energy {most:.1f} %")
@@ -180,7 +180,7 @@ def _map(text: TextMap, maps: Maps) -> str:
     strongest = float(text.contribution_deg.flat[size.argmax()])
     line = (
         f"AS {text.as_deg:+.2f} degrees ({text.first_order_deg:+.2f} to first order), strongest "
-        f"{_place_in(maps, size)}: {strongest:+.2f}, "
+        f"{_place_in(maps, size)}: {strongest:+.2f} degrees, "
         f"{'nearer' if strongest > 0 else 'farther'} after removal"
     )
     return line + (f"; {text.rest_deg:+.2f} belongs to no position" if text.rest_deg else "")
