@@ -244,11 +244,14 @@ def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
     assert "is seen most " in said[0] and said[1].startswith("most is ignored ")
     assert all(re.search(r"\(row \d, column \d of 7 x 7\)", line) for line in said)
     assert page.locator("#maps figcaption").all_inner_texts()[2:] == texts
+    asked = []
+    page.on("request", lambda request: "queue/join" in request.url and asked.append(request.url))
     page.locator("#words textarea").focus()
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.locator("#bare").evaluate("node => node === document.activeElement"):
             break
+    assert asked == [], "the photo is not analyzed again on the way"
     assert page.locator("#bare").evaluate("node => getComputedStyle(node).outlineWidth") == "3px"
     for width, colours in ((1280, "light"), (375, "dark")):
         look_like(page, width, colours)

@@ -294,7 +294,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             example.click(
                 partial(str, folder / path), outputs=photo, queue=False, **private | hidden
             )
-        triggers = [photo.change, button.click, words.submit, model.input, space.input]
+        triggers = [photo.change, button.click, words.submit, model.change, space.change]
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]
         gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, **queued)
