@@ -40,11 +40,17 @@ class _LastMean(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in MEANS and args[0].ndim > 2:
-            self.mean, self.norm = (args[0], output), None
-        elif func is functional.layer_norm and self.mean is not None:
-            self.norm = _scale_shift_eps(*args[2:], **(kwargs or {}))
+        options = kwargs or {}
+        output = func(*args, **options)
+        values: Any = args[0] if args else options.get("input")
+        if func in MEANS and values.ndim > 2 and output.ndim > 1:
+            self.mean, self.norm = (values, output), None
+        elif (
+            func is functional.layer_norm
+            and self.mean is not None
+            and values.shape[-1] == values[0].numel() == self.mean[1][0].numel()
+        ):
+            self.norm = _scale_shift_eps(*args, **options)
         return output
 
 
@@ -80,9 +86,13 @@ def locate(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
 
 
 def _scale_shift_eps(
-    weight: torch.Tensor | None = None, bias: torch.Tensor | None = None, eps: float = 1e-5
+    input: torch.Tensor,
+    normalized_shape: Any,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
 ) -> tuple[Any, Any, float]:
-    """The further arguments of a layer norm, on the CPU."""
+    """Scale, shift and eps of a layer norm, on the CPU, from its arguments."""
     scale, shift = (None if part is None else part.cpu().double() for part in (weight, bias))
     return 1.0 if scale is None else scale, 0.0 if shift is None else shift, eps
 
