@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX
 from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
@@ -47,6 +48,13 @@ def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
 
 def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.safetensors"
+
+
+def towers_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the models and of the spaces of which a results folder has shards."""
+    models = {names["model"] for _, names in CATALOG["features"].among(folder)}
+    spaces = {names["space"] for _, names in CATALOG["embeddings"].among(folder)}
+    return sorted(models), sorted(spaces)
 
 
 def shard_rows(n_images: int, shard: int, shards: int) -> range:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, WIDEST, Section, matching, phrases
+from singflow.config.sections import LOCAL, NAME, WIDEST, Section, matching, phrases
 from singflow.errors import InputError
 
 MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
@@ -72,6 +72,7 @@ ID_FORMS = {
         rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
         "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
     ),
+    "features": (NAME, "the name under which `singflow import_features` has it"),
 }
 
 
@@ -156,8 +157,8 @@ class ModelEntry(Tower):
 
     _of_tower: ClassVar[Any] = OF_CLASSIFIER
 
-    # Library that builds the architecture.
-    source: Literal["timm", "torchvision", "transformers"]
+    # Library that builds the architecture; features: imported, there is no network.
+    source: Literal["timm", "torchvision", "transformers", "features"]
     # timm, torchvision: name.tag (timm with file: and a whole transform: name alone);
     # transformers: the hub's name.
     id: str
@@ -223,6 +224,7 @@ class ModelEntry(Tower):
                 f"pooling {self.pooling} is for a timm vision transformer under head_weights"
             )
         unused = {"timm": ["config"], "torchvision": ["config", "revision", "transform"]}
+        unused["features"] = ["config", "revision", "transform", "head", "head_weights"]
         ignored = [key for key in unused.get(self.source, []) if getattr(self, key) is not None]
         if ignored:
             raise ValueError(
@@ -333,7 +335,26 @@ class OpenCLIPEntry(Tower):
         return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
 
 
-SpaceEntry = ConSEEntry | OpenCLIPEntry
+class FeaturesEntry(Tower):
+    """A space without an image tower: its embeddings are imported, its texts are given."""
+
+    _of_tower: ClassVar[Any] = {"source", "text"}
+
+    source: Literal["features"]
+    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+    # a sentence encoder (package:<distribution>), or an .npz of embedded texts (file:<path>)
+    text: Annotated[str, Field(pattern=r"^(package|file):.+$")]
+    sha256: dict[str, str] = Field(default_factory=dict)  # of the local file, by resolve_space
+
+    def with_weights(self, **changes: Any) -> Self:
+        changes.pop("weights", None)
+        return self.model_copy(update=changes)
+
+    def local_files(self) -> list[str]:
+        return [self.text.removeprefix("file:")] if self.text.startswith("file:") else []
+
+
+SpaceEntry = ConSEEntry | OpenCLIPEntry | FeaturesEntry
 Entry = TypeVar("Entry", bound=Tower)
 
 
@@ -417,11 +438,10 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
 
 def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
-    if source not in ("conse", "open_clip"):
-        raise InputError(f"{origin}: source: {source!r} is neither open_clip nor conse")
-    if source == "conse":
-        return _validated(content, ConSEEntry, origin)
-    return _validated(content, OpenCLIPEntry, origin)
+    kinds = {"open_clip": OpenCLIPEntry, "conse": ConSEEntry, "features": FeaturesEntry}
+    if source not in kinds:
+        raise InputError(f"{origin}: source: {source!r} is none of {', '.join(kinds)}")
+    return _validated(content, kinds[source], origin)  # type: ignore[type-var]
 
 
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:

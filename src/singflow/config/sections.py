@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from singflow.errors import printable
 
+CHECKOUT = Path(__file__).parents[3]  # that holds this package
 LOCAL = "checkpoints"  # folder of the user's own files; both engines notice changes in it
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 MOST_LETTERS = 100  # in a name: several names make one file name, of at most 255 bytes
@@ -26,7 +27,7 @@ MOST_IMAGES = 10**9  # no collection has more
 # Ridge penalty, relative to the variance: sums over millions of rows have a rounding error of
 # 1e-9 of the variance.
 PENALTY = {"ge": 1e-6, "le": 1e9}
-MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
+MODEL = rf"(?:(?:timm|torchvision|features)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
 def _matching(pattern: str, words: str, value: str) -> str:
@@ -70,6 +71,12 @@ def _shell_safe(value: str) -> str:
 def at_home(path: str) -> str:
     """The path with a leading `~` expanded, if it stands for the home folder of a user."""
     return os.path.expanduser(path)  # noqa: PTH111 (Path.expanduser removes a leading ./)
+
+
+def at_hand(path: Path) -> Path:
+    """A file of the workflow: the one in this folder, or else the one in the package's checkout."""
+    shipped = CHECKOUT / path
+    return shipped if shipped.exists() and not path.exists() else path
 
 
 def outside(path: str) -> Path:

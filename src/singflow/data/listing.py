@@ -333,7 +333,7 @@ def _label_images(images: list[_Image], classes: Classes, listing: _Listing) -> 
         elif text is None:
             label = ("no label: no .cls or .json beside it", None)
         else:
-            label = _of_number(text, classes)
+            label = of_number(text, classes)
         path = f"{archive}/{name}"
         listing.add(path, label, split, archive=archive, offset=offset, bytes=size)
 
@@ -347,7 +347,7 @@ def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
     return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
 
 
-def _of_number(text: str, classes: Classes) -> Label:
+def of_number(text: str, classes: Classes) -> Label:
     """The label of a text that is the number of a class, or a name."""
     text = text.strip()
     if not re.fullmatch(r"[+-]?[0-9]+", text):
@@ -365,7 +365,7 @@ def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
     if not isinstance(value, int) or isinstance(value, bool):
         return "no label: neither a number nor a text", None
     if names is None:
-        return _of_number(str(value), classes)
+        return of_number(str(value), classes)
     if 0 <= value < len(names):
         return classes.label_of(names[value])
     return f"no label: {value} is none of its column's {len(names)}", None

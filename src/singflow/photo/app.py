@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import log, scratch
 from singflow.config.reading import read_yaml
@@ -28,7 +29,7 @@ from singflow.photo.page import Picture, analysis_html, maps_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
 from singflow.photo.towers import open_image
-from singflow.translators.reference import reference_folder, towers_in
+from singflow.translators.reference import reference_folder
 
 if TYPE_CHECKING:
     import gradio as gr

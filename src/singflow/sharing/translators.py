@@ -12,6 +12,7 @@ from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of, write_bytes
+from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import (
     ModelEntry,
@@ -27,7 +28,7 @@ from singflow.study import MODELS, SPACES
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
-from singflow.translators.reference import PACKAGED, towers_in
+from singflow.translators.reference import PACKAGED
 from singflow.translators.released import EXPORTED, FIGURES, space_id
 from singflow.translators.ridge import Affine
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tensors import read_header
 from singflow.config.sections import outside
 from singflow.errors import InputError
 
@@ -69,30 +70,17 @@ def reference_folder(reference: str) -> Path:
     return PACKAGED if reference == "packaged" else outside(reference)
 
 
-def _header(path: Path) -> bytes:
-    """The JSON header of a safetensors file, as it is written."""
-    with path.open("rb") as file:
-        return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
-
-
 def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     """The metadata of the first shard in every folder of shards."""
     found = {}
     for path in sorted(folder.rglob("shard-00000.safetensors")):
         try:
-            found[path.parent] = json.loads(_header(path))["__metadata__"]
+            found[path.parent] = json.loads(read_header(path))["__metadata__"]
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{path}: not a shard of a study: remove it, or name another translator.reference"
             ) from None
     return found
-
-
-def towers_in(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the models and of the spaces of which a results folder has shards."""
-    models = {names["model"] for _, names in CATALOG["features"].among(folder)}
-    spaces = {names["space"] for _, names in CATALOG["embeddings"].among(folder)}
-    return sorted(models), sorted(spaces)
 
 
 def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
@@ -161,7 +149,7 @@ def fingerprint(reference: str | None) -> str | None:
         return None
     digest = hashlib.sha256(manifest.read_bytes())
     for path in [path for kind in SHARDS for path, _ in CATALOG[kind].among(folder)]:
-        header = hashlib.sha256(_header(path)).hexdigest()
+        header = hashlib.sha256(read_header(path)).hexdigest()
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {header}\n".encode())
     return digest.hexdigest()
 

@@ -1,0 +1,309 @@
+"""Read arrays that other programs saved, in blocks of rows: NumPy, safetensors, Parquet, HDF5."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from singflow.config.sections import WIDEST
+from singflow.errors import InputError, printable
+from singflow.extras import check_installed
+from singflow.system import regular
+
+BLOCK = 2**24  # numbers in a block of rows, about
+ENDINGS = (".npy", ".npz", ".safetensors", ".parquet", ".pq", ".h5", ".hdf5")
+Blocks = Iterator[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file: its shape, and a function that reads blocks of its rows in order."""
+
+    origin: str
+    shape: tuple[int, ...]
+    read: Callable[[], Blocks]
+
+    def blocks(self) -> Blocks:
+        """Blocks of rows as float32 (float64 stays), all finite, as many rows as the shape says."""
+        row = 0
+        for block in self.read():
+            if block.dtype.kind not in "fiu":
+                raise InputError(
+                    f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
+                )
+            numbers = block if block.dtype == np.float64 else block.astype(np.float32)
+            finite = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+            if not finite.all():
+                wrong = row + int(np.flatnonzero(~finite)[0])
+                raise InputError(
+                    f"{self.origin}: row {wrong} holds NaN or infinite values: remove the row "
+                    "everywhere, or compute it anew"
+                )
+            row += len(numbers)
+            yield numbers
+        if row != self.shape[0]:
+            raise InputError(
+                f"{self.origin}: ends after {row} of {self.shape[0]} rows: it is damaged, save it "
+                "anew"
+            )
+
+    def whole(self) -> np.ndarray:
+        return np.concatenate(list(self.blocks()))
+
+
+def find_arrays(place: str, dimensions: int) -> Stored:
+    """The array with so many dimensions at `<path>` or `<path>:<key>`.
+
+    A key is the name of an array or column in the file; a pattern as in `features_*` names several
+    whose rows follow each other. Without a key the file must have one array of these dimensions, or
+    several that are numbered. A path may be a folder of files of one kind: their rows follow each
+    other in the order of the numbers in their names.
+    """
+    path, key = Path(place), None
+    if not path.exists():
+        stem, _, named = place.rpartition(":")
+        path, key = (Path(stem), named) if stem and Path(stem).exists() else (path, None)
+    if not path.is_dir():
+        return _in_file(path, key, dimensions)
+    files = in_natural_order(one for one in path.iterdir() if one.suffix.lower() in ENDINGS)
+    kinds = sorted({one.suffix.lower() for one in files})
+    if len(kinds) != 1:
+        raise InputError(
+            f"{path}: holds {' and '.join(kinds) or 'no'} files of arrays: name a folder whose "
+            f"files are of one kind ({', '.join(ENDINGS)})"
+        )
+    return _joined(str(path), [_in_file(one, key, dimensions) for one in files])
+
+
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Sorted by name, with part_2 before part_10."""
+    return sorted(paths, key=_natural)
+
+
+def _natural(name: object) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", str(name))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _joined(origin: str, parts: list[Stored]) -> Stored:
+    if len(parts) == 1:
+        return parts[0]
+    if len(shapes := {part.shape[1:] for part in parts}) > 1:
+        raise InputError(
+            f"{origin}: its arrays have rows of different shapes, {' and '.join(map(str, shapes))}:"
+            " name one of them as <path>:<key>"
+        )
+    rows = sum(part.shape[0] for part in parts)
+    return Stored(
+        origin, (rows, *parts[0].shape[1:]), lambda: (b for part in parts for b in part.blocks())
+    )
+
+
+def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
+    readers: dict[str, Callable[[Path], dict[str, Stored]]] = {
+        ".npy": _npy,
+        ".npz": _npz,
+        ".safetensors": _safetensors,
+        ".parquet": _parquet,
+        ".pq": _parquet,
+        ".h5": _hdf5,
+        ".hdf5": _hdf5,
+    }
+    ending = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if ending not in readers:
+        raise InputError(f"{path}: is none of {', '.join(ENDINGS)}: save it as one of them")
+    if ending in (".h5", ".hdf5"):
+        check_installed("h5py")
+    try:
+        arrays = readers[ending](regular(path))
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (every library raises whatever damaged bytes provoke)
+        raise InputError(
+            f"{path}: not readable as {ending} ({printable(str(error))[:200]}): save it anew"
+        ) from None
+    found = {name: one for name, one in arrays.items() if len(one.shape) == dimensions}
+    shown = ", ".join(f"{printable(name)} {one.shape}" for name, one in arrays.items()) or "nothing"
+    if key is not None:
+        found = {name: one for name, one in found.items() if fnmatchcase(name, key)}
+        wanted = f"array {key!r} of {dimensions} dimensions"
+    else:
+        wanted = f"array of {dimensions} dimensions"
+    numbered = len({re.sub(r"\d+", "", name) for name in found}) == 1
+    if not found or (len(found) > 1 and key is None and not numbered):
+        many = "more than one" if found else "no"
+        raise InputError(
+            f"{path}: has {many} {wanted}; it has {shown}: name one as {path}:<key>"
+        )
+    chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])
+    if max(chosen.shape[1:], default=1) > WIDEST or not all(chosen.shape):
+        raise InputError(f"{path}: its array has the shape {chosen.shape}: no tower is so wide")
+    return chosen
+
+
+def _spans(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, BLOCK // max(width, 1))
+    return ((start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def _sliced(
+    origin: str, shape: tuple[int, ...], rows: Callable[[int, int], np.ndarray]
+) -> Stored:
+    """An array whose rows from start to end a function reads."""
+    count, width = shape[0] if shape else 0, int(np.prod(shape[1:], dtype=np.int64))
+    return Stored(origin, shape, lambda: (rows(*span) for span in _spans(count, width)))
+
+
+def _npy(path: Path) -> dict[str, Stored]:
+    def rows(start: int, end: int) -> np.ndarray:
+        # mapped anew for every block, so that no block stays in memory
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[start:end])
+
+    return {"": _sliced(str(path), np.load(path, mmap_mode="r", allow_pickle=False).shape, rows)}
+
+
+def _npz(path: Path) -> dict[str, Stored]:
+    with zipfile.ZipFile(path) as file:
+        names = [name for name in file.namelist() if name.endswith(".npy")]
+        return {
+            name.removesuffix(".npy"): Stored(
+                f"{path}:{name.removesuffix('.npy')}",
+                _npy_header(file.open(name))[0],
+                partial(_unzipped, path, name),
+            )
+            for name in names
+        }
+
+
+def _npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+        version, np.lib.format.read_array_header_2_0
+    )
+    return read(stream)
+
+
+def _unzipped(path: Path, name: str) -> Blocks:
+    with zipfile.ZipFile(path) as file, file.open(name) as stream:
+        shape, by_columns, kind = _npy_header(stream)
+        if kind.hasobject or (by_columns and len(shape) > 1):
+            raise InputError(
+                f"{path}: {name} is of objects or in Fortran's order: save it by rows, as "
+                "np.ascontiguousarray does"
+            )
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        for start, end in _spans(shape[0], width):
+            wanted = (end - start) * width * kind.itemsize
+            try:
+                content = stream.read(wanted)
+            except (zipfile.BadZipFile, EOFError, OSError) as error:
+                raise InputError(f"{path}: {name}: {error}: save it anew") from None
+            rows = len(content) // (width * kind.itemsize)
+            yield np.frombuffer(content, kind, rows * width).reshape(rows, *shape[1:])
+            if len(content) < wanted:
+                return
+
+
+def _safetensors(path: Path) -> dict[str, Stored]:
+    from safetensors import safe_open
+
+    def rows(name: str, start: int, end: int) -> np.ndarray:
+        with safe_open(path, framework="numpy") as file:
+            return np.asarray(file.get_slice(name)[start:end])
+
+    with safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if halves := sorted(name for name, one in slices.items() if one.get_dtype() == "BF16"):
+            raise InputError(f"{path}: {', '.join(halves)} is bfloat16: save it as float32")
+        shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+    return {
+        name: _sliced(f"{path}:{name}", shape, partial(rows, name))
+        for name, shape in shapes.items()
+    }
+
+
+def _parquet(path: Path) -> dict[str, Stored]:
+    """The columns of lists of numbers; all columns of numbers as one array if there are none."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path)
+    schema, count = file.schema_arrow, file.metadata.num_rows
+    lists = [
+        field.name
+        for field in schema
+        if (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+            or pa.types.is_fixed_size_list(field.type))
+    ]  # fmt: skip
+    numbers = [
+        field.name
+        for field in schema
+        if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+    ]
+
+    def of_lists(name: str) -> Blocks:
+        for batch in parquet.ParquetFile(path).iter_batches(_batch(width[name]), columns=[name]):
+            column = batch.column(0)
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            if column.null_count or len(flat) != len(column) * width[name]:
+                raise InputError(
+                    f"{path}: its lists in {name!r} do not all have {width[name]} numbers: remove "
+                    "the rows that differ"
+                )
+            yield flat.reshape(len(column), width[name])
+
+    def of_columns() -> Blocks:
+        batches = parquet.ParquetFile(path).iter_batches(_batch(len(numbers)), columns=numbers)
+        for batch in batches:
+            columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            yield np.stack(columns, axis=1).astype(np.float64)
+
+    width = {name: _first_length(parquet.ParquetFile(path), name) for name in lists}
+    if lists:
+        return {
+            name: Stored(f"{path}:{name}", (count, width[name]), partial(of_lists, name))
+            for name in lists
+        }
+    return {"": Stored(str(path), (count, len(numbers)), of_columns)} if numbers else {}
+
+
+def _batch(width: int) -> int:
+    return max(1, BLOCK // max(width, 1) // 4)
+
+
+def _first_length(file: Any, name: str) -> int:
+    for batch in file.iter_batches(1, columns=[name]):
+        return len(batch.column(0).flatten())
+    return 0
+
+
+def _hdf5(path: Path) -> dict[str, Stored]:
+    import h5py  # type: ignore[import-untyped]
+
+    def rows(name: str, start: int, end: int) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file[name][start:end])
+
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, one: object) -> None:
+        if isinstance(one, h5py.Dataset) and one.dtype.kind in "fiu":
+            shapes[name] = one.shape
+
+    with h5py.File(path, "r") as file:
+        file.visititems(note)  # links to other files are not followed
+    return {
+        name: _sliced(f"{path}:{name}", shape, partial(rows, name))
+        for name, shape in shapes.items()
+    }
