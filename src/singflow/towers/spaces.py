@@ -11,7 +11,7 @@ from torch import nn
 
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.tensors import provenance
-from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
+from singflow.config.registry import ConSEEntry, FeaturesEntry, OpenCLIPEntry, SpaceEntry
 from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
@@ -27,7 +27,8 @@ from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, only_file, open_clip_tag
 
-LIBRARIES = {"conse": ["sentence-transformers", "transformers"], "open_clip": ["open_clip_torch"]}
+SENTENCES = ["sentence-transformers", "transformers"]
+LIBRARIES = {"conse": SENTENCES, "open_clip": ["open_clip_torch"], "features": SENTENCES}
 
 Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
@@ -146,6 +147,11 @@ class TextTower(nn.Module):
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
     """The image tower of a space."""
+    if isinstance(entry, FeaturesEntry):
+        raise InputError(
+            f"a space of source features with text {entry.text} has no image tower: it is for "
+            "imported embeddings, data.source: features"
+        )
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
@@ -191,7 +197,7 @@ def class_spellings(
 
     A ConSE space takes its own sentences, and the filled templates as the second spelling. Another
     space takes the filled templates, and then bare names, or "a photo of a" where these are the
-    templates.
+    templates; if its texts are a file that lacks these, there is no second spelling: (0, m).
     """
     # All heads with a part of the listed classes share one set of embeddings.
     whole = listed.names if set(names) <= set(listed.names) else names
@@ -199,13 +205,19 @@ def class_spellings(
     sentences = class_sentences(entry, listed) if whole is listed.names else {}
     bare = ["a photo of a {}"] if templates == ["{}"] else ["{}"]
     texts = embed_templates(embed, whole, templates, sentences)
-    return texts[rows], embed_templates(embed, whole, templates if sentences else bare, {})[rows]
+    try:
+        others = embed_templates(embed, whole, templates if sentences else bare, {})[rows]
+    except MissingText:
+        others = texts[:0]
+    return texts[rows], others
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
     """The text tower of a space. The image tower of an open_clip model is dropped."""
     device = device or torch.device("cpu")
-    if isinstance(entry, ConSEEntry):
+    if isinstance(entry, FeaturesEntry) and entry.text.startswith("file:"):
+        return _given_texts(Path(entry.text.removeprefix("file:")), entry.dim)
+    if isinstance(entry, ConSEEntry | FeaturesEntry):
         return _sentence_encoder(entry, device)
     import open_clip
 
@@ -255,7 +267,32 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     return built.eval()
 
 
-def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
+class MissingText(InputError):
+    """A text that a file of embedded texts does not have."""
+
+
+def _given_texts(path: Path, dim: int) -> TextTower:
+    """A text tower that knows the texts of a file alone."""
+    from singflow.towers.ready_texts import read_npz
+
+    texts = read_npz(path)
+    rows = {text: row for row, text in enumerate(texts)}
+    known = nn.Module()
+    known.register_buffer("embeddings", torch.from_numpy(np.stack(list(texts.values()))))
+
+    def find(wanted: list[str]) -> tuple[torch.Tensor, list[int]]:
+        if missing := [text for text in dict.fromkeys(wanted) if text not in rows]:
+            raise MissingText(
+                f"{path}: lacks {len(missing)} of {len(wanted)} texts, {missing[0]!r} among them: "
+                "embed them into it, or change the templates under prompts, "
+                "concepts.vocabulary or steering.prompts"
+            )
+        return torch.tensor([rows[text] for text in wanted]), [1] * len(wanted)
+
+    return TextTower(known, find, lambda found: known.embeddings[found], dim)
+
+
+def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -> TextTower:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import batch_to_device
     from transformers.utils.logging import disable_progress_bar
@@ -306,8 +343,8 @@ def text_cache(
     **options: Any,
 ) -> TextCache:
     """The tower's embeddings of texts, in a cache. options: folder and progress of a TextCache."""
-    named = entry.text if isinstance(entry, ConSEEntry) else entry.id
-    package = [named.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
+    named = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
+    package = [named.removeprefix("package:")] if named.startswith("package:") else []
     made = provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])
     facts = {
         "tower": named,

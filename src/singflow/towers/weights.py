@@ -10,7 +10,13 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from singflow.artifacts.files import sha256_of
-from singflow.config.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
+from singflow.config.registry import (
+    ConSEEntry,
+    FeaturesEntry,
+    ModelEntry,
+    OpenCLIPEntry,
+    SpaceEntry,
+)
 from singflow.errors import InputError
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
@@ -201,6 +207,8 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     """The files of an entry's weights, and of its tokenizer or of its separate head."""
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
+    if isinstance(entry, FeaturesEntry) or entry.source == "features":
+        return []
     files: list[WeightFile] = []
     if own := _own_file(entry.weights, entry):
         files = [own]
