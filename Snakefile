@@ -1,23 +1,6 @@
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.20")
-
-HERE = workflow.current_basedir.get_path_or_uri(secret_free=True)
-if workflow.modifier.namespace:
-    raise WorkflowError(
-        f"{HERE} is no module: its rules work in their own folder. Let a rule of yours run it, "
-        "as docs/installation.md shows, and take files of its results/ as input"
-    )
-if Path.cwd() != Path(HERE).resolve():
-    raise WorkflowError(
-        f"this workflow works in its own folder, not in {Path.cwd()}: add `--directory {HERE}`. "
-        "A study of your own is a file, "
-        "`--configfile <file>`; results are in results/, which may be a link to another drive; "
-        "`git clone` makes a second checkout"
-    )
 
 
 configfile: "params.yaml"
@@ -70,11 +53,6 @@ for step in STEPS:
             program=step.program,
         shell:
             "python {params.program} {params.flags} --log {log}"
-
-
-localrules:
-    all,
-    tables,
 
 
 rule all:

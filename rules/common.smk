@@ -1,46 +1,70 @@
 """A step is named by the artifacts that it reads and writes, and its rule follows from them."""
 
 import re
+import shlex
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
+from runpy import run_path
 
 from snakemake.exceptions import WorkflowError
 
+MODULE = workflow.modifier.namespace
+SOURCE = workflow.current_basedir.get_basedir().get_path_or_uri(secret_free=True)
+# Elsewhere, files of the workflow are those of the checkout that holds the package.
+AT_HOME = not MODULE and Path(SOURCE).resolve() == Path.cwd()
 INSTALLED = find_spec("singflow") is not None
-if not INSTALLED:  # a bare clone can be linted and listed, but not run
-    sys.path.insert(0, str(Path(workflow.basedir) / "src"))
-
-from singflow.artifacts.catalog import CATALOG
-
+MISSING = (
+    "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
+    f"{SOURCE} and use its .venv/bin/snakemake"
+)
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
-FOR_DVC = str(config["study"]).startswith("$(")  # the rules are read to write dvc.yaml
+# Whether the rules are read to write dvc.yaml.
+FOR_DVC = str(config.get("study")).startswith("$(")
 
 if INSTALLED:
-    from singflow.study import expand_home, layered, settle, parse_texts
+    from singflow.artifacts.catalog import CATALOG
+    from singflow.config.sections import CHECKOUT, at_hand
     from singflow.engines.code import Code, archives_of
     from singflow.engines.flags import flags_of
     from singflow.errors import InputError
     from singflow.pictures.weights import generates, own_generator_files
     from singflow.planning import costs
+    from singflow.study import completed, expand_home, layered, parse_texts, settle
     from singflow.translators.reference import fingerprint
 
-    CODE = Code(Path(workflow.basedir))
+    ROOT = Path.cwd() if AT_HOME else CHECKOUT
+    ACCEPTED = str(at_hand(Path(ACCEPTED)))
+    CODE = Code(ROOT, Path(ACCEPTED))
+elif AT_HOME:  # a bare clone can be linted and listed, but not run
+    CATALOG = run_path("src/singflow/artifacts/catalog.py")["CATALOG"]
+else:
+    raise WorkflowError(MISSING)
 
+if not AT_HOME:
+    theirs, ours = Path(workflow.source_path("common.smk")), ROOT / "rules/common.smk"
+    if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
+        raise WorkflowError(
+            f"the installed singflow, of {ROOT}, and the rules, of {SOURCE}, are not of one "
+            "version: run `make workflow` in a checkout of the version of the rules"
+        )
 if INSTALLED and not FOR_DVC:
-    parse_texts(config, workflow.config_settings.config)
+    if not MODULE:
+        parse_texts(config, workflow.config_settings.config)
     expand_home(config)
     try:
         CODE.accepted  # a mistake in this file is reported here
-        STUDY, ENTRIES = settle(config, PARAMS)
+        if not AT_HOME:
+            config = completed(config)
+        STUDY, ENTRIES = settle(config, f"config of {MODULE}" if MODULE else PARAMS)
         PARAMS = layered(config, PARAMS, main=workflow.is_main_process)
     except InputError as error:
         raise WorkflowError(f"the study is not valid:\n{error}") from None
 
-RESULTS = f"results/{config['study']}"
+RESULTS = f"<results>/{config['study']}"
 THREADS = config["threads"]
 GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
 CUDA_MB = 3000
@@ -76,7 +100,7 @@ class Step:
         self.program = (
             f"-m singflow.figures.{name}"
             if name.startswith("plot_")
-            else f"scripts/{name}.py"
+            else shlex.quote(shipped(f"scripts/{name}.py"))
         )
         self.local = first.group == "local"
         self.threads = threads
@@ -92,9 +116,14 @@ class Step:
         if not INSTALLED:
             self.input = {"package": refuse}
         self.output = {_key(written): _captioned(written) for written in writes}
-        self.resources = {"mem_mb": memory, "runtime": minutes}
+        self.resources = {
+            "mem_mb": partial(memory, self),
+            "runtime": partial(minutes, self),
+        }
         self.resources |= {} if gpu is None else {"gpu": gpu}
         self.resources |= {"cpus_per_task": cores} if cores else {}
+        # slurm/config.yaml: the steps of a group take turns
+        self.resources |= {} if first.group in ("local", "") else {"turn": 1}
         self.params = {"flags": self._flags, "code": self._code}
         self.params |= dict.fromkeys(tracked, []) if FOR_DVC else tracked
 
@@ -114,7 +143,7 @@ class Step:
 
     def _flags(self, wildcards):
         """The flags of a job, as a parameter: a change of one of them re-runs it."""
-        words = [f"--results {RESULTS}"]
+        words = [f"--results {results()}"]
         words += [f"--{item} {wildcards[item]}" for item in self.wildcards]
         if self._gathers_shards:
             words.append(f"--shards {config['extraction']['shards']}")
@@ -138,10 +167,17 @@ def step(name, **parts):
 
 def refuse(wildcards):
     """The input of every step where the package is missing."""
-    sys.exit(
-        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use "
-        ".venv/bin/snakemake"
-    )
+    sys.exit(MISSING)
+
+
+def results():
+    """The study's folder, below the prefix or path variable of a module."""
+    return str(Path(rules.resolve_study.output.params).parent)
+
+
+def shipped(path):
+    """A file of the workflow."""
+    return path if AT_HOME else str(CHECKOUT / path)
 
 
 def alternatives(names):
@@ -172,7 +208,7 @@ def value(key):
     """A value of params.yaml that names a file; no file where it is null."""
     section, name = key.split(".")
     found = config[section][name]
-    return lambda wildcards: [] if found is None else found
+    return lambda wildcards: [] if found is None else local(found)
 
 
 # Values of these functions are parameters: a job runs again if its value changes.
@@ -195,7 +231,7 @@ def reference(wildcards):
 
 @cache
 def archives_here():
-    return archives_of(config) or []
+    return archives_of(config, Path(results())) or []
 
 
 def archives(wildcards):
@@ -207,12 +243,14 @@ def local_files(kind):
     """The user's own files of a model or space; DVC watches the whole registry file instead."""
     if FOR_DVC:
         return f"config/{kind}s.yaml"
-    return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
+    return lambda wildcards: [
+        local(file) for file in ENTRIES[kind][wildcards[kind]].local_files()
+    ]
 
 
 def generator_files(wildcards):
     """The files of the user's own generator, if there is one."""
-    return [] if FOR_DVC else own_generator_files(STUDY.pictures)
+    return [] if FOR_DVC else list(map(local, own_generator_files(STUDY.pictures)))
 
 
 def networks_of(wildcards):
@@ -225,11 +263,11 @@ def networks_of(wildcards):
 
 @cache
 def expected_images():
-    return costs.expected_images(config, Path(RESULTS))
+    return costs.expected_images(config, Path(results()))
 
 
-def has_gpu(rulename):
-    return bool(GPUS and "gpu" in workflow.get_rule(rulename).resources)
+def has_gpu(step):
+    return bool(GPUS and "gpu" in step.resources)
 
 
 def size_of(wildcards, gpu):
@@ -243,20 +281,20 @@ def generator_gpus(wildcards):
     return GPUS if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]]) else 0
 
 
-def memory(wildcards, attempt, rulename):
+def memory(step, wildcards, attempt):
     """Megabytes: 1.5 times the expected ones, 1000 for Snakemake in the job, and those of CUDA.
 
     Every further attempt has twice as many.
     """
-    gpu = has_gpu(rulename)
-    expected = costs.peak_mb(rulename, size_of(wildcards, gpu))
+    gpu = has_gpu(step)
+    expected = costs.peak_mb(step.name, size_of(wildcards, gpu))
     return 2 ** (attempt - 1) * (1000 + CUDA_MB * gpu + ceil(1.5 * expected))
 
 
-def minutes(wildcards, attempt, rulename):
+def minutes(step, wildcards, attempt):
     """Three times the expected minutes, and 5 for a slow start.
 
     Every further attempt has twice as many.
     """
-    expected = costs.seconds(rulename, size_of(wildcards, has_gpu(rulename))) / 60
+    expected = costs.seconds(step.name, size_of(wildcards, has_gpu(step))) / 60
     return 2 ** (attempt - 1) * (5 + ceil(3 * expected))

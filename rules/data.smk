@@ -1,13 +1,13 @@
 step(
     "resolve_study",
     writes="params",
-    files={"params": ancient(PARAMS)},
+    files={"params": ancient(local(PARAMS))},
     study=whole_study,
 )
 step(
     "resolve_model",
     writes="model_entry",
-    flags="weights",
+    flags="weights data.source",
     files={"classes": value("data.classes")},
     also={"local": local_files("model")},
     entry=entry_of("model"),

@@ -9,9 +9,12 @@ step(
     " data.source data.root data.max_pixels seed",
     files={"classes": value("data.classes")},
     also={
-        "page": ["report/page.html", "report/run.html", "report/paper.yaml", ACCEPTED],
+        "page": [
+            *map(shipped, ("report/page.html", "report/run.html", "report/paper.yaml")),
+            local(ACCEPTED),
+        ],
         "captions": sorted(
-            {f"report/captions/{Path(name).stem}.rst" for name in SHOWN}
+            {shipped(f"report/captions/{Path(name).stem}.rst") for name in SHOWN}
         ),
     },
     threads=THREADS,

@@ -12,7 +12,7 @@ step(
     writes="tables/controls.csv tables/orders.csv tables/model_pairs.csv"
     " tables/order_agreement.csv tables/orders.txt",
     flags="models spaces summary seed",
-    also={"paper": "report/paper.yaml"},
+    also={"paper": shipped("report/paper.yaml")},
 )
 step(
     "list_concepts",

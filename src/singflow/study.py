@@ -37,7 +37,16 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
-from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, at_home, unique
+from singflow.config.sections import (
+    MOST_THREADS,
+    ModelName,
+    Name,
+    Section,
+    at_hand,
+    at_home,
+    unique,
+)
+from singflow.data.imported import check_source
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 from singflow.extras import check_installed
@@ -58,7 +67,8 @@ TITLE = (
 COLUMN = 27  # where explanations in params.yaml begin
 FLOW = 60  # shorter lists (in characters) are written on one line
 PARAMS = Path("params.yaml")
-RUNNING = "SINGFLOW_STUDY"  # environment variable: digest of the study that a run began with
+RUNNING = "SINGFLOW_STUDY"  # environment variable: digests of the studies that a run began with
+SHIPPED = (("data", "table"), ("data", "classes"), ("concepts", "vocabulary"))  # have such defaults
 RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
 
 
@@ -132,6 +142,14 @@ class Params(Section):
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
             )
+        if self.data.source == "features":
+            if self.extraction.views != 1:
+                yield "data.source features has one row an image: write extraction.views: 1"
+            if self.pictures.renderer in ("unclip", "retrieval"):
+                yield (
+                    f"pictures.renderer is {self.pictures.renderer}, but data.source features has "
+                    "no photos: write renderer: words"
+                )
         for space, model in self.imported():
             if space not in self.spaces or model not in self.models:
                 yield (
@@ -229,7 +247,8 @@ def _packaged(study: Mapping[str, Any]) -> Towers | None:
     """Registry entries of a study for which the packaged reference has everything; else None."""
     models, spaces = study.get("models"), study["spaces"]
     lists = isinstance(models, list) and isinstance(spaces, list)
-    if not (models and lists and study["weights"] == "registry"):
+    imported = study["data"].get("source") == "features"
+    if imported or not (models and lists and study["weights"] == "registry"):
         return None
     try:
         entries = resolve_models(MODELS, list(map(str, models)))
@@ -241,7 +260,7 @@ def _packaged(study: Mapping[str, Any]) -> Towers | None:
     if not all(tower.weights.startswith("package:") for tower in towers):
         return None
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    absent = missing_towers(PACKAGED, entries, targets, decode=decode, precision=precision)
+    absent = missing_towers(at_hand(PACKAGED), entries, targets, decode=decode, precision=precision)
     return None if absent else (entries, targets)
 
 
@@ -251,13 +270,13 @@ def _known_controls(
     """Names of the packaged known zero and known leak, without kinds that the study already has."""
     packaged = [
         name
-        for name, entry in read_yaml(MODELS).items()
+        for name, entry in read_yaml(at_hand(MODELS)).items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
     known = {
         name: entry
         for name, entry in resolve_models(MODELS, packaged).items()
-        if not missing_towers(PACKAGED, {name: entry}, {})
+        if not missing_towers(at_hand(PACKAGED), {name: entry}, {})
     }
     joined: list[str] = []
     for kind in (
@@ -279,6 +298,20 @@ def expand_home(content: dict[str, Any]) -> list[str]:
             content[section][key] = at_home(value)
             changed.append(f"{section}.{key}")
     return changed
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A study for a folder that is no checkout: with the defaults, and with files of the workflow.
+
+    Where this folder lacks a file, it is the one in the package's checkout.
+    """
+    content = {key: value for key, value in given.items() if key != "pathvars"}  # Snakemake's
+    if not content.keys() >= Params.model_fields.keys():
+        content = with_derived_keys(content)
+    for section, key in SHIPPED:
+        if isinstance(value := content[section].get(key), str):
+            content[section] = content[section] | {key: str(at_hand(Path(value)))}
+    return content
 
 
 def with_defaults(given: Mapping[str, Any], section: type[BaseModel] = Params) -> dict[str, Any]:
@@ -379,6 +412,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
         regular(Path(named or "."))
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
+    _check_towers(study, models, spaces)
     if study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
@@ -397,6 +431,20 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     return study, {"model": models, "space": spaces}
 
 
+def _check_towers(
+    study: Params, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> None:
+    """Refuse imported features that are not there, and towers that images need and lack."""
+    if study.data.source == "features":
+        return check_source(outside(study.data.root), study.models, study.spaces)
+    for name, entry in {**models, **spaces}.items():
+        if entry.source == "features":
+            raise InputError(
+                f"{name}: has no network for images: write data.source: features, and data.root: "
+                "the folder that `singflow import_features` wrote"
+            )
+
+
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sorted paths of the user's own files that a study uses; entries: as settle() returns them."""
     towers = [entry for group in entries.values() for entry in group.values()]
@@ -411,16 +459,17 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     A job's study must be that of its run. main: this process starts the run.
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    begun = os.environ.get(RUNNING)
     if main:
-        os.environ[RUNNING] = digest
-    elif os.environ.get(RUNNING, digest) != digest:
+        os.environ[RUNNING] = f"{begun or ''} {digest}"
+    elif begun and digest not in begun.split():
         raise InputError(
             "it has changed since this run began: put params.yaml back, or stop the run and start "
             "it again; two studies at once need a file each, and --configfile <file>"
         )
-    if content == read_yaml(origin):
+    if Path(origin).is_file() and content == read_yaml(origin):
         return origin
-    path = Path(".snakemake/studies", f"{content['study']}.yaml")
+    path = Path(".snakemake/studies", f"{content['study']}-{digest[:8]}.yaml")
     text = render_params(content).encode()
     if main and not (path.is_file() and path.read_bytes() == text):
         write_bytes(path, text)

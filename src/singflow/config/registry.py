@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, NAME, WIDEST, Section, matching, phrases
+from singflow.config.sections import LOCAL, NAME, WIDEST, Section, at_hand, matching, phrases
 from singflow.errors import InputError
 
 MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
@@ -48,7 +48,12 @@ def _positions(value: str) -> list[int]:
     return [position for ends in ranges for position in range(ends[0], ends[-1] + 1)]
 
 
-GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
+GENERATOR_SPACE = {  # OpenAI's CLIP ViT-L/14, by source
+    "open_clip": "ViT-L-14-quickgelu/openai",
+    "transformers": "openai/clip-vit-large-patch14",
+}
+SAVED = "model.safetensors"  # what save_pretrained of transformers calls its weights
+READ = {".json", ".safetensors", ".txt", ".model"}  # endings of what is read of its folder
 Weights = Annotated[
     str,
     matching(
@@ -96,6 +101,24 @@ class Tower(Section):
     def local_files(self) -> list[str]:
         """Paths of the user's own files: weights, head and class list."""
         raise NotImplementedError
+
+
+def saved_folder(entry: Any) -> Path | None:
+    """The folder of save_pretrained that `weights` names by itself or by its model.safetensors."""
+    kind, _, target = entry.weights.partition(":")
+    if entry.source != "transformers" or kind != "file":
+        return None
+    path = Path(target)
+    whole = entry.config is None and path.name == SAVED
+    return path if path.is_dir() else path.parent if whole else None
+
+
+def own_weights(entry: Any) -> list[str]:
+    """The file that `weights` names, or what is read of its folder."""
+    folder = saved_folder(entry)
+    read = sorted(path for path in folder.glob("*") if path.suffix in READ) if folder else []
+    kind, _, target = entry.weights.partition(":")
+    return list(map(str, read)) or ([target] if kind == "file" else [])
 
 
 Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
@@ -163,7 +186,8 @@ class ModelEntry(Tower):
     # transformers: the hub's name.
     id: str
     revision: HubRevision | None = None  # branch, tag or commit in the hub; None: main
-    weights: Weights = "hub"  # hub, random, package:<distribution> or file:<path>
+    # hub, random, package:<distribution> or file:<path>, for transformers also of a folder
+    weights: Weights = "hub"
     # Part of the file that weights: file: names, as in state_dict_ema, where the model is in
     # several.
     checkpoint_key: str | None = Field(None, min_length=1)
@@ -262,9 +286,10 @@ class ModelEntry(Tower):
         return (own.identity, own.weights) == (self.identity, self.weights)
 
     def local_files(self) -> list[str]:
-        sources = [] if self.weights == "random" else [self.weights, self.head_weights or ""]
-        named = [source.removeprefix("file:") for source in sources if source.startswith("file:")]
-        return [*named, *([self.class_list] if self.class_list else [])]
+        kind, _, head = (self.head_weights or "").partition(":")
+        heads = [head] if kind == "file" and self.weights != "random" else []
+        listed = [self.class_list] if self.class_list else []
+        return list(dict.fromkeys([*own_weights(self), *heads, *listed]))
 
 
 class ConSEEntry(Tower):
@@ -332,7 +357,39 @@ class OpenCLIPEntry(Tower):
         return self
 
     def local_files(self) -> list[str]:
-        return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
+        return own_weights(self)
+
+
+def _settings(value: dict[str, Any]) -> dict[str, Any]:
+    return ProcessorTransform.model_validate(value, strict=True).model_dump(exclude_unset=True)
+
+
+class TransformersEntry(Tower):
+    """A dual encoder of transformers, which has get_image_features and get_text_features."""
+
+    _of_tower: ClassVar[Any] = {"source", "id", "transform", "config"}
+
+    source: Literal["transformers"]
+    id: str  # the hub's name
+    revision: HubRevision | None = None  # branch, tag or commit in the hub; None: main
+    weights: Weights = "hub"  # hub, random or file:<folder of save_pretrained>
+    # The image processor and the configuration, where weights are random.
+    transform: Annotated[dict[str, Any], AfterValidator(_settings)] | None = None
+    config: dict[str, Any] | None = None
+    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+    sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformersEntry":
+        pattern, form = ID_FORMS[self.source]
+        if not re.fullmatch(pattern, self.id):
+            raise ValueError(f"id {self.id!r} must be {form}")
+        if self.weights.startswith("package:"):
+            raise ValueError("weights of a transformers space are hub, random or file:<folder>")
+        return self
+
+    def local_files(self) -> list[str]:
+        return own_weights(self)
 
 
 class FeaturesEntry(Tower):
@@ -354,7 +411,7 @@ class FeaturesEntry(Tower):
         return [self.text.removeprefix("file:")] if self.text.startswith("file:") else []
 
 
-SpaceEntry = ConSEEntry | OpenCLIPEntry | FeaturesEntry
+SpaceEntry = ConSEEntry | OpenCLIPEntry | TransformersEntry | FeaturesEntry
 Entry = TypeVar("Entry", bound=Tower)
 
 
@@ -365,7 +422,7 @@ def resolve_models(
 
     weights: "random" replaces the weights of every entry. files: whether local files must exist.
     """
-    registry = read_yaml(path)
+    registry = read_yaml(path := at_hand(Path(path)))
     entries = {}
     for name in names:
         source, _, identifier = name.partition("/")
@@ -383,7 +440,7 @@ def resolve_spaces(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, SpaceEntry]:
     """Registry entries of the named spaces; parameters as in resolve_models()."""
-    registry = read_yaml(path)
+    registry = read_yaml(path := at_hand(Path(path)))
     entries = {}
     for name in names:
         origin = f"{path}: {name}"
@@ -396,14 +453,14 @@ def objection(entry: SpaceEntry) -> str | None:
     """Why the generator cannot draw the embeddings of a space; None if it can."""
     reason = (
         "the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 "
-        f"(open_clip {GENERATOR_SPACE}), "
+        f"(open_clip {GENERATOR_SPACE['open_clip']}), "
     )
-    if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
-        own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
+    own = getattr(entry, "id", entry.source)
+    if own != GENERATOR_SPACE.get(entry.source):
         return (
             f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
         )
-    if entry.weights == "random":
+    if getattr(entry, "weights", "") == "random":
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
 
@@ -438,8 +495,13 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
 
 def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
-    kinds = {"open_clip": OpenCLIPEntry, "conse": ConSEEntry, "features": FeaturesEntry}
-    if source not in kinds:
+    kinds: dict[str, type[Tower]] = {
+        "open_clip": OpenCLIPEntry,
+        "transformers": TransformersEntry,
+        "conse": ConSEEntry,
+        "features": FeaturesEntry,
+    }
+    if not isinstance(source, str) or source not in kinds:
         raise InputError(f"{origin}: source: {source!r} is none of {', '.join(kinds)}")
     return _validated(content, kinds[source], origin)  # type: ignore[type-var]
 

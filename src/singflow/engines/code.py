@@ -60,15 +60,15 @@ def step_files(root: Path = Path()) -> dict[str, Path]:
 class Code:
     """The code of a checkout: its package in src/, and the programs of its steps."""
 
-    def __init__(self, root: Path = Path()) -> None:
-        self._root = root
+    def __init__(self, root: Path = Path(), accepted: Path | None = None) -> None:
+        self._root, self._accepted = root, accepted or root / ACCEPTED
         self._modules: dict[str, _Module | None] = {}
         self._loaded: dict[str, list[_Part]] = {}
 
     @cached_property
     def accepted(self) -> dict[str, Acceptance]:
         """Declarations that `singflow accept` wrote, by step; InputError if the file is damaged."""
-        return read_accepted(self._root / ACCEPTED)
+        return read_accepted(self._accepted)
 
     def computed(self) -> dict[str, str]:
         """The digest of the present code of every step."""
@@ -202,19 +202,20 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
     with suppress(InputError):  # the study cannot run here
         files = own_files(*settle(content, str(params)))
         own = "".join(f"{file} {sha256_of(Path(file))}\n" for file in files)
-        state = archives_of(content)
+        state = archives_of(content, Path("results", content["study"]))
     reference = fingerprint(content.get("translator", {}).get("reference"))
     others = {"reference": reference, "archives": state, "own_files": own}
     write_json(path, Code().digests() | others)
 
 
-def archives_of(study: Mapping[str, Any]) -> str | None:
-    """State of a study's archives (archives.state()); None if its images are not in archives."""
+def archives_of(study: Mapping[str, Any], results: Path) -> str | None:
+    """State of a study's archives (archives.state()) or of its imported features; else None."""
     data = study["data"]
+    if data["source"] == "features":
+        return source_fingerprint(outside(data["root"]))
     if data["source"] != "archive":
         return None
-    manifest = CATALOG["manifest"].at(Path("results", study["study"]))
-    return archives.state(outside(data["root"]), data["archives"], manifest)
+    return archives.state(outside(data["root"]), data["archives"], CATALOG["manifest"].at(results))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_header
-from singflow.config.sections import outside
+from singflow.config.sections import at_hand, outside
 from singflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Paired:
 
 def reference_folder(reference: str) -> Path:
     """The results folder that translator.reference, which is not null, names."""
-    return PACKAGED if reference == "packaged" else outside(reference)
+    return at_hand(PACKAGED) if reference == "packaged" else outside(reference)
 
 
 def _towers(folder: Path) -> dict[Path, dict[str, str]]:
