@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.metadata
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from singflow.config.registry import (
     ModelEntry,
     OpenCLIPEntry,
     SpaceEntry,
+    TransformersEntry,
+    own_weights,
+    saved_folder,
 )
 from singflow.errors import InputError
 
@@ -23,6 +27,7 @@ FETCH = "run `make prefetch` on a machine with a network, with this study in par
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -210,19 +215,31 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     if isinstance(entry, FeaturesEntry) or entry.source == "features":
         return []
     files: list[WeightFile] = []
-    if own := _own_file(entry.weights, entry):
+    if folder := saved_folder(entry):
+        _check_saved(folder, with_words=isinstance(entry, TransformersEntry))
+        files = [LocalFile(file, entry.sha256.get(file)) for file in own_weights(entry)]
+    elif own := _own_file(entry.weights, entry):
         files = [own]
     elif entry.weights == "hub":
         files = _SOURCES[entry.source](entry)
     if isinstance(entry, OpenCLIPEntry):
         return [*files, *_tokenizer_files(entry)]
+    if isinstance(entry, TransformersEntry):
+        if entry.weights.startswith("file:") and not folder:
+            raise InputError(
+                f"{entry.weights}: name the folder of a whole model that save_pretrained wrote"
+            )
+        return files if folder else [*files, *_word_files(entry)]
     head = _own_file(entry.head_weights, entry) if entry.weights != "random" else None
     return [*files, head] if head else files
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     """Paths of all files that an entry requires, without optional files that are not there."""
-    return find_all(required(entry))
+    paths = find_all(required(entry))
+    if entry.source == "transformers" and entry.weights == "hub":
+        _check_readable(paths[0].parent)
+    return paths
 
 
 def find_all(files: list[WeightFile]) -> list[Path]:
@@ -234,6 +251,49 @@ def find_all(files: list[WeightFile]) -> list[Path]:
             raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
         paths += [path] if path else []
     return paths
+
+
+def _check_saved(folder: Path, *, with_words: bool) -> None:
+    """Refuse a folder that lacks a part of what save_pretrained writes."""
+    here = {path.name for path in folder.glob("*")}
+    if not any(name.endswith(".safetensors") for name in here):
+        raise InputError(
+            f"{folder}: holds no weights as .safetensors (other files of weights, as "
+            "pytorch_model.bin, are not read): load the model where it was trained, and save it "
+            f"with save_pretrained({str(folder)!r})"
+        )
+    parts = {
+        "model (config.json)": ("config.json",),
+        f"image processor ({PROCESSOR[0]})": PROCESSOR,
+    }
+    parts |= {f"tokenizer ({WORDS[0]})": WORDS} if with_words else {}
+    for part, names in parts.items():
+        if not here & {*names}:
+            kind = part.partition(" (")[0]
+            raise InputError(
+                f"{folder}: holds no {part}: save that of the {kind} too, with "
+                f"save_pretrained({str(folder)!r})"
+            )
+    _check_readable(folder)
+
+
+def _check_readable(folder: Path) -> None:
+    """Refuse a model that brings code of its own, and one whose images have no fixed size."""
+    for path in sorted(folder.glob("*config.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not readable as JSON ({error}): copy it again") from None
+        if not isinstance(content, dict) or "auto_map" in content:
+            raise InputError(
+                f"{path}: names code of its own (auto_map), which is never run: take a model whose "
+                "class transformers has itself"
+            )
+        if path.name == "config.json" and content.get("model_type") == "siglip2":
+            raise InputError(
+                f"{path}: this SigLIP 2 takes images of any shape (NaFlex), but views have one "
+                "size: take a variant of fixed size, as google/siglip2-base-patch16-224"
+            )
 
 
 def _own_file(source: str | None, entry: ModelEntry | OpenCLIPEntry) -> WeightFile | None:
@@ -285,8 +345,8 @@ def published_at(entry: ModelEntry) -> str | None:
     return str(known.url) if known and known.url else None
 
 
-def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
-    names = [("config.json",), ("preprocessor_config.json",), TIMM_WEIGHTS]
+def _transformers_files(entry: ModelEntry | TransformersEntry) -> list[WeightFile]:
+    names = [("config.json",), PROCESSOR, TIMM_WEIGHTS]
     return [HubFile(entry.id, alternatives, entry.revision) for alternatives in names]
 
 
@@ -337,6 +397,15 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
         files.append(HubFile(repository, WORDS))
         files += [HubFile(repository, (name,), optional=True) for name in beside]
     return files
+
+
+def _word_files(entry: TransformersEntry) -> list[WeightFile]:
+    """The files of the tokenizer of a dual encoder of transformers in the hub."""
+    beside = ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", "spiece.model"]
+    return [
+        HubFile(entry.id, WORDS, entry.revision),
+        *(HubFile(entry.id, (name,), entry.revision, optional=True) for name in beside),
+    ]
 
 
 _SOURCES: dict[str, Callable[[Any], list[WeightFile]]] = {
