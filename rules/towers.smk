@@ -1,14 +1,22 @@
 # Cores of a job on a cluster's GPU.
-DECODERS = config["extraction"]["decode_threads"] if GPUS and not FOR_DVC else None
+IMPORTED = config["data"]["source"] == "features"  # no tower runs
+TOWER_GPUS = 0 if IMPORTED else GPUS
+DECODERS = config["extraction"]["decode_threads"] if TOWER_GPUS and not FOR_DVC else None
 
-step("extract_head", reads="model_entry", writes="head")
+step(
+    "extract_head",
+    reads="model_entry",
+    writes="head",
+    flags="data.source data.root",
+    archives=archives,
+)
 step(
     "extract_features",
     reads="model_entry manifest",
     writes="features",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
-    gpu=GPUS,
+    gpu=TOWER_GPUS,
     cores=DECODERS,
 )
 step(
@@ -17,7 +25,7 @@ step(
     writes="embeddings",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
-    gpu=GPUS,
+    gpu=TOWER_GPUS,
     cores=DECODERS,
 )
 step(

@@ -5,6 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.data.archives import ATTRIBUTE
+from singflow.data.imported import listed_rows, source_fingerprint
 from singflow.data.listing import list_archives, list_folder, list_table
 from singflow.data.manifest import Refusal, build_manifest, data_root, read_classes
 from singflow.data.parameters import Data
@@ -22,11 +23,14 @@ class Flags(Data, cli.Step):
 
 
 def main(flags: Flags) -> None:
-    root = data_root(flags.source, flags.root)
+    root, known = data_root(flags.source, flags.root), None
     classes = read_classes(Path(flags.classes))
     column, of_archives = flags.label_column, None
     if flags.source == "archive":
         found, rejected, of_archives = list_archives(root, flags.archives, column, classes)
+    elif flags.source == "features":
+        found, known = listed_rows(root)
+        rejected, of_archives = [], source_fingerprint(root)
     elif flags.source == "folder":
         found, rejected = list_folder(root, classes)
     else:
@@ -43,6 +47,7 @@ def main(flags: Flags) -> None:
             seed=flags.seed,
             threads=flags.threads,
             referenced=bool(flags.reference),
+            known=known,
         )
     except Refusal as error:
         write_csv(refused, ["path", "reason"], error.rejected)
@@ -55,6 +60,11 @@ def main(flags: Flags) -> None:
     labels, held_out = manifest["label"].nunique(), (manifest["split"] == "validation").sum()
     told = f"{len(manifest)} images under {labels} labels, {held_out} held out"
     cli.log.info("%s; %d left out", told, len(rejected))
+    if known is not None:
+        cli.log.info(
+            "imported features have no pixels: this study has no photos, thumbnails, maps and "
+            "generated pictures, and a photo cannot be analyzed with it"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from singflow import cli
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
-from singflow.towers.steps import ShardFlags, run_shard
+from singflow.towers.steps import ShardFlags, run_imported, run_shard
 
 
 class Flags(ShardFlags):
@@ -18,6 +18,11 @@ def main(flags: Flags) -> None:
     from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower, text_cache
 
     torch.set_num_threads(flags.threads)
+    if flags.source == "features":
+        _, tensors, facts = run_imported(flags, "embeddings", space=flags.space)
+        metadata = provenance([], **flags.named, **facts)
+        write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
+        return
     entry = read_space(flags.path("space_entry"))
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster

@@ -1,43 +1,66 @@
 """Run a classifier over one shard of the images and keep the input of its head."""
 
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
 from singflow import cli
-from singflow.artifacts.tensors import provenance, write_tensors
-from singflow.config.registry import read_model
-from singflow.towers.steps import ShardFlags, run_shard
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
+from singflow.config.registry import ModelEntry, read_model
+from singflow.config.sections import outside
+from singflow.towers.steps import ShardFlags, run_imported, run_shard
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    Shard = tuple[pd.DataFrame, Tensors, np.ndarray, dict[str, Any]]
 
 
 class Flags(ShardFlags):
     model: str
 
 
+def extracted(flags: Flags, entry: ModelEntry) -> Shard:
+    """Features of images, the logits of whole images, and facts for the metadata."""
+    import torch
+
+    from singflow.towers.classifiers import load_classifier, weights_sha256
+
+    classifier = load_classifier(entry)
+    made = {"weights_sha256": weights_sha256(classifier.model), "tower": entry.identity}
+    rows, tensors, facts = run_shard(flags, flags.model, classifier, "features")
+    whole_images = torch.from_numpy(tensors["features"][tensors["view"] == 0])
+    logits = classifier.logits(whole_images).numpy()
+    return rows, tensors, logits, made | {"head_max_error": classifier.head_max_error} | facts
+
+
+def imported(flags: Flags) -> Shard:
+    """The same for features that were imported."""
+    rows, tensors, facts = run_imported(flags, "features", model=flags.model)
+    path = CATALOG["head"].at(outside(flags.root), model=flags.model)
+    head, made = read_tensors(path, ["weight", "bias"])
+    error = {"head_max_error": json.loads(made.get("head_max_error", "null"))}
+    return rows, tensors, tensors["features"] @ head["weight"].T + head["bias"], facts | error
+
+
 def main(flags: Flags) -> None:
     import numpy as np
-    import torch
 
     from singflow.analyses.statistics import top1_shortfall
     from singflow.data.manifest import head_classes
-    from singflow.towers.classifiers import load_classifier, weights_sha256
 
     entry = read_model(flags.path("model_entry"))
-    classifier = load_classifier(entry)
-    sha256 = weights_sha256(classifier.model)
-    rows, tensors, facts = run_shard(flags, flags.model, classifier, "features")
-    actual = head_classes(rows, entry.class_names)
-    whole_images = torch.from_numpy(tensors["features"][tensors["view"] == 0])
-    predicted = classifier.logits(whole_images).argmax(dim=1).numpy()
+    of_source = flags.source == "features"
+    rows, tensors, logits, facts = imported(flags) if of_source else extracted(flags, entry)
+    actual, predicted = head_classes(rows, entry.class_names), logits.argmax(axis=1)
     known = actual >= 0
     count = int(known.sum())
     top1 = float(np.mean(predicted[known] == actual[known])) if count else None
-    metadata = provenance(
-        ["torch", "torchvision", "timm", "pillow", entry.source],
-        **flags.named,
-        weights_sha256=sha256,
-        tower=entry.identity,
-        head_max_error=classifier.head_max_error,
-        top1=top1,
-        top1_images=count,
-        **facts,
-    )
+    libraries = [] if of_source else ["torch", "torchvision", "timm", "pillow", entry.source]
+    metadata = provenance(libraries, **flags.named, top1=top1, top1_images=count, **facts)
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
     reported, source = entry.expected_top1, entry.reported_by or "its source"
     if (
@@ -50,10 +73,9 @@ def main(flags: Flags) -> None:
             f"{source} reports {reported:.1f} %: are the weights, the evaluation transform and the "
             "order of the classes right? Every score of this model rests on them."
         )
-    accuracy, error = "unknown" if top1 is None else f"{top1:.3f}", classifier.head_max_error
-    cli.log.info(
-        "%s: top-1 %s; head reproduces the logits within %.1e", flags.model, accuracy, error
-    )
+    accuracy, error = "unknown" if top1 is None else f"{top1:.3f}", facts["head_max_error"]
+    exact = "no logits to compare with" if error is None else f"logits within {error:.1e}"
+    cli.log.info("%s: top-1 %s; head: %s", flags.model, accuracy, exact)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,24 @@
 """Write the weight and bias of a classifier's head."""
 
 from singflow import cli
-from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.config.registry import read_model
+from singflow.config.sections import outside
 
 
 class Flags(cli.Step):
     model: str
+    source: str
+    root: str
 
 
 def main(flags: Flags) -> None:
+    if flags.source == "features":
+        imported = CATALOG["head"].at(outside(flags.root), model=flags.model)
+        tensors, made = read_tensors(imported, ["weight", "bias"])
+        write_tensors(flags.path("head"), tensors, dict(made) | flags.named)
+        return
     from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
 
     entry = read_model(flags.path("model_entry"))

@@ -119,7 +119,8 @@ def mapped(flags: Flags, inputs: Inputs) -> Iterator[pd.DataFrame]:
 def main(flags: Flags) -> None:
     cli.limit_threads(1)  # the sums are small; threads are for the classifier
     inputs = Inputs.of(flags, "sha256")
-    known = flags.maps and inputs.null_basis.shape[1] > 0
+    pixels = flags.source != "features"
+    known = flags.maps and pixels and inputs.null_basis.shape[1] > 0
     table = map_table(list(mapped(flags, inputs)) if known else [])
     write_parquet(flags.path("maps"), table)
     others = table.groupby("image_id")["others"].first().tolist()

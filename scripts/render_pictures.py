@@ -101,7 +101,8 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     entry = read_space(flags.path("space_entry"))
     inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
-    renderer = choose_renderer(flags.space, entry, flags, len(manifest))
+    pixels = flags.source != "features"
+    renderer = choose_renderer(flags.space, entry, flags, len(manifest)) if pixels else "words"
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
     pictures = all_pictures(flags, inputs, chosen)
     root = data_root(flags.source, flags.root)
@@ -110,7 +111,7 @@ def main(flags: Flags) -> None:
     def photo(image_id: int) -> bytes:
         return encode(read_unchanged(root, manifest.iloc[image_id], flags.max_pixels), "JPEG")
 
-    rows = list(photos(chosen["image_id"], chosen["label"], photo))
+    rows = list(photos(chosen["image_id"], chosen["label"], photo if pixels else lambda _: b""))
     if renderer == "unclip":
         from singflow.towers.device import prepare
 

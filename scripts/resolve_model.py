@@ -14,12 +14,14 @@ class Flags(cli.Step):
     model: str
     weights: Literal["registry", "random"]
     classes: Path
+    source: str
 
 
 def main(flags: Flags) -> None:
     entry = resolve_models(MODELS, [flags.model], flags.weights)[flags.model]
     entry = with_classes_and_hashes(entry, MODELS, flags.model, flags.classes)
-    locate(entry)
+    if flags.source != "features":
+        locate(entry)
     write_json(flags.path("model_entry"), entry.model_dump())
 
 

@@ -96,7 +96,8 @@ def main(flags: Flags) -> None:
     towers = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
     }
-    sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in entries]
+    weights = [entry.weights if entry.source != "features" else "imported" for entry in entries]
+    sources = [f"{e.source}: {e.id}, {of}" for e, of in zip(entries, weights, strict=True)]
     named = zip([*flags.models, *flags.spaces], [*sources, *towers.values()], made, strict=True)
     untold = csv.keys() - tables.keys()  # tables that have nothing to tell
     drawn = [
@@ -106,6 +107,7 @@ def main(flags: Flags) -> None:
     ]
     parts = sections(captions, drawn, [name for name in csv if name in tables])
     images, root = manifest.iloc[shown], data_root(flags.source, flags.root)
+    pixels = flags.source != "features"
     content = {
         "study": flags.study,
         "models": flags.models,
@@ -142,7 +144,7 @@ def main(flags: Flags) -> None:
         "accepted": read_accepted(at_hand(ACCEPTED)),
         "params": public_params(flags.path("params"))[0].decode(),
         "data": page_data(manifest, shown, scores, neighbours, class_names),
-        "sheets": thumbnails(images, root, flags.max_pixels, flags.threads),
+        "sheets": thumbnails(images, root, flags.max_pixels, flags.threads) if pixels else [],
         "libraries": libraries(),
     }
     steps = step_table(flags.results / "benchmarks")

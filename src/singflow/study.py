@@ -44,6 +44,7 @@ from singflow.config.sections import (
     Section,
     at_hand,
     at_home,
+    outside,
     unique,
 )
 from singflow.data.imported import check_source

@@ -163,3 +163,13 @@ def parquet_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
         raise InputError(f"{path}: not readable as Parquet ({error}): {FIX}") from None
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file; 0 if it is missing or damaged (reported where it is used)."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except (OSError, ArrowException):
+        return 0

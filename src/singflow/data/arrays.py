@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -143,9 +142,7 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
     numbered = len({re.sub(r"\d+", "", name) for name in found}) == 1
     if not found or (len(found) > 1 and key is None and not numbered):
         many = "more than one" if found else "no"
-        raise InputError(
-            f"{path}: has {many} {wanted}; it has {shown}: name one as {path}:<key>"
-        )
+        raise InputError(f"{path}: has {many} {wanted}; it has {shown}: name one as {path}:<key>")
     chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])
     if max(chosen.shape[1:], default=1) > WIDEST or not all(chosen.shape):
         raise InputError(f"{path}: its array has the shape {chosen.shape}: no tower is so wide")
@@ -157,9 +154,7 @@ def _spans(rows: int, width: int) -> Iterator[tuple[int, int]]:
     return ((start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _sliced(
-    origin: str, shape: tuple[int, ...], rows: Callable[[int, int], np.ndarray]
-) -> Stored:
+def _sliced(origin: str, shape: tuple[int, ...], rows: Callable[[int, int], np.ndarray]) -> Stored:
     """An array whose rows from start to end a function reads."""
     count, width = shape[0] if shape else 0, int(np.prod(shape[1:], dtype=np.int64))
     return Stored(origin, shape, lambda: (rows(*span) for span in _spans(count, width)))
@@ -289,7 +284,7 @@ def _first_length(file: Any, name: str) -> int:
 
 
 def _hdf5(path: Path) -> dict[str, Stored]:
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     def rows(name: str, start: int, end: int) -> np.ndarray:
         with h5py.File(path, "r") as file:

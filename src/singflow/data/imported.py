@@ -1,6 +1,6 @@
 """Features and embeddings that other programs computed, as a study reads them.
 
-A source is a folder that `singflow import_features` wrote: rows.parquet, classes.csv, and the heads,
+A source is a folder that `singflow import_features` wrote: rows.parquet, classes.csv, and heads,
 features and embeddings under the names that they have in results.
 """
 
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.shards import towers_in
-from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tables import count_rows, read_parquet
 from singflow.artifacts.tensors import read_header, read_tensors
 from singflow.data.manifest import Candidate, Inspected
 from singflow.errors import InputError
@@ -60,17 +59,26 @@ def imported_shard(
     rows = pd.Index(read_rows(root)["path"]).get_indexer(pd.Index(paths))
     if (rows < 0).any():
         raise InputError(f"{rows_path(root)}: lacks images of the manifest: import it again")
-    found = None
+    found = np.empty((0, 0), np.float32)
     for shard in np.unique(rows // ROWS):
         tensors, made = read_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), [
             artifact
         ])  # fmt: skip
         here = rows // ROWS == shard
-        if found is None:
+        if not len(found):
             found = np.empty((len(rows), tensors[artifact].shape[1]), np.float32)
         found[here] = tensors[artifact][rows[here] % ROWS]
-    assert found is not None
     return found, {key: made[key] for key in CARRIED if key in made}
+
+
+def towers_of_source(root: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the models and spaces that a source has whole."""
+    if not rows_path(root).is_file():
+        return [], []
+    last = f"{(count_rows(rows_path(root)) - 1) // ROWS:05d}"
+    models = {names["model"] for _, names in CATALOG["head"].among(root)}
+    found = CATALOG["embeddings"].among(root)
+    return sorted(models), sorted({names["space"] for _, names in found if names["shard"] == last})
 
 
 def check_source(root: Path, models: list[str], spaces: list[str]) -> None:
@@ -81,7 +89,7 @@ def check_source(root: Path, models: list[str], spaces: list[str]) -> None:
             "import_features` wrote"
         )
     for kind, wanted, found in zip(
-        ("models", "spaces"), (models, spaces), towers_in(root), strict=True
+        ("models", "spaces"), (models, spaces), towers_of_source(root), strict=True
     ):
         if missing := [name for name in wanted if name not in found]:
             raise InputError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,14 +17,198 @@ from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
 from singflow.data.arrays import Stored, find_arrays, in_natural_order
-from singflow.data.imported import CARRIED, ROWS, classes_path, rows_path
+from singflow.data.imported import (
+    CARRIED,
+    ROWS,
+    classes_path,
+    listed_rows,
+    rows_path,
+    towers_of_source,
+)
 from singflow.data.listing import of_number
-from singflow.data.manifest import Candidate, Classes, in_plain_words, prompt_of
+from singflow.data.manifest import Candidate, Classes, in_plain_words, prompt_of, read_classes
 from singflow.data.reading import SPLIT_FOLDERS, iterate_rows
+from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError, printable
 
+IMAGENET = Path("config/vocab/imagenet_1k.csv")
 FEW = 5  # images of a label, below which their predictions say nothing about the order of classes
 GAP = 0.05  # of the logits' standard deviation: float16 features give 0.01, another head 1
+UNNAMED = "class {}"  # the name of a class that has none
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is to be imported: files, places of arrays (find_arrays()), columns and names."""
+
+    table: Path | None
+    id_column: str
+    label_column: str
+    features: str | None
+    head: str | None
+    bias: str | None
+    logits: str | None
+    embeddings: str | None
+    classes: Path | None
+    model: str
+    space: str | None
+    dim: int | None  # of the space, if the registry has it
+
+
+def import_source(root: Path, offer: Offer) -> Iterator[str]:
+    """Write or extend a source, and say what was done.
+
+    Shards are written one after the other, so that memory does not grow with the rows. The head and
+    the last shard of embeddings come last: what a killed import left does not count.
+    """
+    arrays = {
+        kind: find_arrays(place, 2)
+        for kind, place in vars(offer).items()
+        if kind in ("features", "embeddings", "logits") and place
+    }
+    head = None
+    if offer.head:
+        head = read_head(offer.head, offer.bias, arrays["features"].shape[1])
+    new = not rows_path(root).is_file()
+    if new and (offer.table is None or head is None):
+        raise InputError(
+            f"{root}: is no source yet: give --table, --features and --head; more models and "
+            "spaces can be added later"
+        )
+    classes = _classes(root, offer, len(head[0]) if head else None)
+    listed = _listed(root, offer, classes)
+    _check(root, offer, arrays, len(listed.images))
+    hashed = "embeddings" if "embeddings" in arrays else "features"
+    hashes: list[str] = []
+
+    def shards(kind: str, **names: str) -> Iterator[np.ndarray]:
+        for rows in write_shards(root, kind, arrays[kind].blocks(), metadata[kind], **names):
+            if kind == hashed and not listed.sha256:
+                hashes.extend(content_hashes(rows))
+            yield rows
+
+    metadata: dict[str, dict[str, str]] = {}
+    if offer.embeddings and offer.space:
+        metadata["embeddings"] = carried(offer.embeddings, CARRIED, {})
+        with _removed_if_refused(
+            CATALOG["embeddings"].at(root, space=offer.space, shard="").parent
+        ):
+            for _ in shards("embeddings", space=offer.space):
+                pass
+        yield f"{offer.space}: embeddings of {arrays['embeddings'].shape[1]} dimensions"
+    if head and offer.features and offer.head:
+        names = classes.names if classes else _names_in(listed, len(head[0]))
+        own = {"weights_sha256": hashlib.sha256(head[0].tobytes() + head[1].tobytes()).hexdigest()}
+        metadata["features"] = carried(offer.features, CARRIED, own)
+        check = HeadCheck(*head, arrays.get("logits"))
+        with _removed_if_refused(CATALOG["head"].at(root, model=offer.model).parent):
+            for rows in shards("features", model=offer.model):
+                check.add(rows)
+            top1 = check.top1(np.array([image.class_index for image in listed.images]), names)
+        facts = {"class_names": "null", "keep_classes": "null", "weight_dtype": _precision(head[0])}
+        facts = carried(offer.head, tuple(facts), facts)
+        facts["weights_sha256"] = metadata["features"]["weights_sha256"]
+        facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
+        facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
+        tensors = dict(zip(("weight", "bias"), head, strict=True))
+        if new:
+            write_classes(root, names)
+            listed.sha256 = listed.sha256 or hashes
+            write_rows(root, listed)
+        write_tensors(CATALOG["head"].at(root, model=offer.model), tensors, facts)
+        yield (
+            f"{offer.model}: {arrays['features'].shape[1]} features, {len(names)} classes, top-1 "
+            f"{'unknown' if top1 is None else f'{top1:.3f}'}"
+            + (f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else "")
+        )
+    if new:
+        copies = len(listed.sha256) - len({*listed.sha256})
+        labels = len({image.label for image in listed.images})
+        yield f"{len(listed.images)} rows of {labels} labels" + (
+            f"; {copies} are copies of others, and are in their folds" if copies else ""
+        )
+
+
+@contextmanager
+def _removed_if_refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _classes(root: Path, offer: Offer, count: int | None) -> Classes | None:
+    """The names of the head's classes: given, of the source, or ImageNet's for 1,000; else None."""
+    if classes_path(root).is_file():
+        path, known = classes_path(root), read_classes(classes_path(root))
+        if offer.classes and read_class_list(offer.classes) != known.names:
+            raise InputError(
+                f"{offer.classes}: has other classes than {path}: models of one source have the "
+                "same classes; import it into another source"
+            )
+    elif offer.classes:
+        path, names = offer.classes, read_class_list(offer.classes)
+        known = Classes(names, {name.lower(): row for row, name in enumerate(names)})
+    elif count == 1000 and IMAGENET.is_file():
+        path, known = IMAGENET, read_classes(IMAGENET)
+    else:
+        return None
+    if count not in (None, len(known.names)):
+        raise InputError(
+            f"{path}: has {len(known.names)} classes, but the head has {count} rows: give "
+            "--classes in the order of these rows"
+        )
+    return known
+
+
+def _names_in(listed: Listed, count: int) -> list[str]:
+    """The labels in the order of their class_index, or `class 0` and so on if some are unknown."""
+    found = {image.class_index: image.label for image in listed.images if image.class_index >= 0}
+    if sorted(found) == list(range(count)) and len({*found.values()}) == count:
+        return [found[row] for row in range(count)]
+    return [UNNAMED.format(row) for row in range(count)]
+
+
+def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
+    """The rows of the source; if it is there already, a table must have the same ids."""
+    given = None
+    if offer.table:
+        given = list_rows(offer.table, offer.id_column, offer.label_column, classes)
+    if not rows_path(root).is_file() and given:
+        return given
+    images, inspected = listed_rows(root)
+    if given and [image.path for image in given.images] != [image.path for image in images]:
+        raise InputError(
+            f"{offer.table}: has other ids than {rows_path(root)}, or another order: give the same "
+            "table, or import into another source"
+        )
+    return Listed(images, [facts.sha256 for facts in inspected.values()])
+
+
+def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> None:
+    """Refuse arrays of other rows or width, and what the source has already."""
+    for kind, array in arrays.items():
+        if array.shape[0] != n:
+            raise InputError(
+                f"{array.origin}: has {array.shape[0]} rows of {kind}, but the table has {n}: give "
+                "a row for every row of the table, in its order"
+            )
+    if offer.dim and arrays["embeddings"].shape[1] != offer.dim:
+        raise InputError(
+            f"{arrays['embeddings'].origin}: has {arrays['embeddings'].shape[1]} dimensions, but "
+            f"{offer.space} has {offer.dim}: name their space"
+        )
+    models, spaces = towers_of_source(root)
+    for kind, name, known in (
+        ("features", offer.model, models),
+        ("embeddings", offer.space, spaces),
+    ):
+        if kind in arrays and name in known:
+            raise InputError(
+                f"{root}: has {kind} of {name} already: remove {root / kind / name}, or give "
+                "another name"
+            )
 
 
 @dataclass
@@ -163,28 +350,37 @@ def write_shards(
     """Write the rows of features or embeddings as shards of a source, and yield every shard."""
     for shard, rows in enumerate(in_shards(blocks)):
         image_id = np.arange(shard * ROWS, shard * ROWS + len(rows))
-        places = {"image_id": image_id, "view": np.zeros(len(rows), np.int32)}
-        path = CATALOG[artifact].at(root, shard=f"{shard:05d}", **names)
-        write_tensors(path, {artifact: rows, **places}, metadata)
+        tensors = {artifact: rows, "image_id": image_id, "view": np.zeros(len(rows), np.int32)}
+        write_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), tensors, metadata)
         yield rows
 
 
-def metadata_of(stored: Stored, place: str, otherwise: dict[str, str]) -> dict[str, str]:
-    """What shards of a study say of their tower, or else the given metadata."""
+def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[str, str]:
+    """Metadata that a study's own artifacts take along; of other files: `otherwise`."""
     from safetensors import safe_open
 
-    first = next(iter(sorted(Path(place).glob("*.safetensors"))), Path(place))
-    if first.suffix.lower() != ".safetensors" or not first.is_file():
-        return {"schema_version": SCHEMA_VERSION, **otherwise}
-    with safe_open(first, framework="numpy") as file:
-        made = file.metadata() or {}
-    carried = {key: made[key] for key in CARRIED if key in made}
-    return {"schema_version": SCHEMA_VERSION, **(carried if "tower" in carried else otherwise)}
+    path = Path(place)
+    first = min(path.glob("*.safetensors"), default=path) if path.is_dir() else path
+    made: dict[str, str] = {}
+    if first.suffix.lower() == ".safetensors":
+        with safe_open(first, framework="numpy") as file:
+            made = file.metadata() or {}
+    own = made if made.get("schema_version") == SCHEMA_VERSION else {}
+    kept = {key: own[key] for key in keys if key in own}
+    return {"schema_version": SCHEMA_VERSION, **otherwise, **kept}
+
+
+def _precision(weight: np.ndarray) -> str:
+    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly."""
+    if not (weight.view(np.uint32) & 0xFFFF).any():
+        return "bfloat16"
+    with np.errstate(over="ignore"):
+        return "float16" if (weight.astype(np.float16) == weight).all() else "float32"
 
 
 def content_hashes(rows: np.ndarray) -> list[str]:
     """SHA-256 of every row; equal rows count as copies of an image, which share a fold."""
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(rows)]
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
 
 
 class HeadCheck:
@@ -259,3 +455,14 @@ def write_classes(root: Path, names: list[str]) -> None:
     write_bytes(classes_path(root), "".join(["class_index,synset,name\n", *lines]).encode())
 
 
+def study_of(root: Path) -> str | None:
+    """A study of all models and spaces of a source as YAML; None without a model or a space."""
+    import yaml
+
+    models, spaces = towers_of_source(root)
+    if not (models and spaces):
+        return None
+    data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}
+    study = {"study": root.name, "models": models, "spaces": spaces, "data": data}
+    study |= {"extraction": {"views": 1}, "pictures": {"renderer": "words", "maps": False}}
+    return yaml.safe_dump(study, sort_keys=False)

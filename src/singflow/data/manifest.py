@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -185,6 +185,7 @@ def build_manifest(
     seed: int,
     threads: int,
     referenced: bool = False,
+    known: Mapping[str, Inspected] | None = None,
 ) -> tuple[pd.DataFrame, Rejected]:
     """Build the manifest, and list every file that is left out with its reason.
 
@@ -193,6 +194,7 @@ def build_manifest(
     fold 0 is held out. Copies of an image are in the same fold and on the same side of the split.
 
     `referenced` means that translators are fitted on a reference, so that one image is enough.
+    known: facts by path, of images whose features were imported; no file is opened then.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):
@@ -200,7 +202,11 @@ def build_manifest(
     accepted: list[tuple[Candidate, Inspected]] = []
     unusable, copies = list(rejected), {}
     while batch := _draw(pools, data.per_class, accepted):
-        results = map_ahead(lambda c: inspect(root, c, data.max_pixels), batch, threads)
+        results: Iterable[Inspected | str]
+        if known is None:
+            results = map_ahead(lambda c: inspect(root, c, data.max_pixels), batch, threads)
+        else:
+            results = (known[c.path] for c in batch)
         shown = progress(results, len(batch), unit="images", description="decode")
         for candidate, result in zip(batch, shown, strict=True):
             if isinstance(result, Inspected):

@@ -43,13 +43,15 @@ Archives = Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator
 class Data(Section):
     """Which images are studied."""
 
-    source: Literal["packaged", "folder", "table", "archive"] = Field(
+    source: Literal["packaged", "folder", "table", "archive", "features"] = Field(
         "packaged",
         description="packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or "
-        "Parquet) | archive (tar, Parquet)",
+        "Parquet) | archive (tar, Parquet) | features (imported, no images)",
     )
     root: SafePath = Field(
-        ".", description="folder that image paths are relative to (packaged: not read)"
+        ".",
+        description="folder that image paths are relative to (packaged: not read; features: what "
+        "import_features wrote)",
     )
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",

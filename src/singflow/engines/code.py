@@ -19,6 +19,7 @@ from singflow.artifacts.files import read_json, sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section, outside
 from singflow.data import archives
+from singflow.data.imported import source_fingerprint
 from singflow.errors import InputError
 from singflow.study import own_files, settle
 from singflow.translators.reference import fingerprint

@@ -19,8 +19,10 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
+from singflow.data.imported import rows_path
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
@@ -174,7 +176,8 @@ def size_of(
     at most the classes in data.classes. gpu: whether the job has a GPU; None: as extraction.device
     says.
     """
-    tower = model or space
+    imported = study["data"]["source"] == "features"
+    tower = None if imported else model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
     parameters, gmacs, wide = ASSUMED
     extraction, steering, pictures = study["extraction"], study["steering"], study["pictures"]
@@ -184,7 +187,7 @@ def size_of(
     if gpu is None:
         gpu = has_gpu(extraction["device"])
     wanted = pictures["renderer"] == "unclip" or (pictures["renderer"] == "auto" and gpu)
-    drawn = wanted and space is not None and objection(space) is None
+    drawn = wanted and not imported and space is not None and objection(space) is None
     shown = len(pictures["images"]) or pictures["count"]
     size = Size(
         images=images,
@@ -238,31 +241,23 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     images.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
-    if known := _parquet_rows(manifest):
+    if known := count_rows(manifest):
         return known
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
-    if data["source"] == "folder":
+    if data["source"] == "features":
+        found = count_rows(rows_path(Path(data["root"])))
+    elif data["source"] == "folder":
         found = _in_folders(Path(data["root"]), per_class)
     else:
         table = Path(data["table"] or "")
         if data["source"] == "archive":
             found = archives.expected(Path(data["root"]), data["archives"], LOOKED_AT)
         elif table.suffix.lower() in (".parquet", ".pq"):
-            found = _parquet_rows(table)
+            found = count_rows(table)
         else:
             found = _lines(data["table"]) - 1 if table.is_file() else 0
         found = min(found, (per_class or found) * classes)
     return found or (per_class * classes if per_class else IMAGENET)
-
-
-def _parquet_rows(path: Path) -> int:
-    """Rows of a Parquet file; 0 if it is missing or damaged (reported where it is used)."""
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-
-    try:
-        return int(parquet.read_metadata(path).num_rows)
-    except (OSError, ArrowException):
-        return 0
 
 
 @cache
@@ -272,7 +267,7 @@ def _reference(reference: str | None) -> tuple[int, int]:
         return 0, 0
     folder = reference_folder(reference)
     shards = [len(list(space.glob("shard-*"))) for space in folder.glob("embeddings/*")]
-    return _parquet_rows(folder / "data/manifest.parquet"), max(shards, default=0)
+    return count_rows(folder / "data/manifest.parquet"), max(shards, default=0)
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:

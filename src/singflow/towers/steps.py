@@ -79,6 +79,23 @@ def run_shard(
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 
+def run_imported(
+    flags: ShardFlags, artifact: str, **names: str
+) -> tuple[pd.DataFrame, Tensors, dict[str, Any]]:
+    """Like run_shard(), for features or embeddings that were imported."""
+    import numpy as np
+
+    from singflow.config.sections import outside
+    from singflow.data.imported import imported_shard
+    from singflow.towers.extraction import statistics
+
+    manifest = read_manifest(flags.path("manifest"))
+    rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
+    outputs, facts = imported_shard(outside(flags.root), rows["path"], artifact, **names)
+    places = {"image_id": rows["image_id"].to_numpy(), "view": np.zeros(len(rows), np.int32)}
+    return rows, {artifact: outputs, **places}, facts | {artifact: statistics(outputs)}
+
+
 class TextFlags(Prompts, cli.Step):
     """Flags of a step that embeds texts in a space."""
 
