@@ -26,6 +26,9 @@ class ClusterProject(Project):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.move_to_site()
+
+    def move_to_site(self) -> None:
         self.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: trial")
         self.edit(
             "slurm/config.yaml",
@@ -36,9 +39,7 @@ class ClusterProject(Project):
     def copy(self, folder: Path) -> "ClusterProject":
         """The project as it stands, somewhere else."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        twin = object.__new__(type(self))
-        twin.folder = folder
-        return twin
+        return self.at(folder)
 
     @property
     def gate(self) -> Path:

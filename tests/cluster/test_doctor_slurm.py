@@ -88,11 +88,11 @@ def checked(tmp_path):
     def check(default=None, gpu=None, device="auto", **settings):
         rules = dict.fromkeys(GPU_RULES, gpu or {"gpu": 1})
         profile = {"default-resources": default or {}, "set-resources": rules}
-        profile |= {"slurm-status-command": "squeue", "cores": 4}
+        profile |= {"slurm-status-command": "squeue"}
         profile |= {name.replace("_", "-"): value for name, value in settings.items()}
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(profile))
-        return {found.name: found for found in check_cluster(path, device, 4)}
+        return {found.name: found for found in check_cluster(path, device, 4, 4)}
 
     return check
 

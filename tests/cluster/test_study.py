@@ -14,6 +14,12 @@ from tests.cluster.conftest import SNAKEMAKE, ClusterProject, targets
 from tests.cluster.slurm import wait_for
 from tests.project import ROOT
 
+SIBLINGS = {  # steps that need no other one of them: their artifact
+    "validate_null_space": "null_validation",
+    "measure_unusual": "unusual",
+    "measure_rank_curve": "rank_curves/conse_minilm",
+}
+SECONDS = 35  # of each of them: Slurm looks for jobs beyond their limit every half minute
 HELD = """
 import sys
 from dvc.repo import Repo
@@ -24,7 +30,27 @@ with Repo().lock:
 
 
 @pytest.fixture(scope="module")
-def finished(slurm, tmp_path_factory):
+def grouped(slurm, snakemake_project, tmp_path_factory):
+    """Three steps in one job, begun: each may take a minute, and all together take longer."""
+    folder = tmp_path_factory.mktemp("grouped") / "project"
+    snakemake_project.copy(folder)
+    project = ClusterProject.at(folder)
+    project.move_to_site()
+    for step in SIBLINGS:
+        importing = "from singflow import cli\n"
+        waiting = f"import time\n{importing}time.sleep({SECONDS})\n"
+        project.edit(f"scripts/{step}.py", importing, waiting)
+    limits = [f"{step}:runtime=1" for step in SIBLINGS]
+    wanted = [f"results/demo/{name}/tiny.parquet" for name in SIBLINGS.values()]
+    one_job = ["--group-components", f"model={len(SIBLINGS)}"]
+    options = ["--retries", "0", *one_job, "--set-resources", *limits, "--"]
+    project.running = project.start(*SNAKEMAKE, *options, *wanted)
+    yield project
+    project.running.kill()
+
+
+@pytest.fixture(scope="module")
+def finished(slurm, grouped, tmp_path_factory):
     """The tests' study, run on Slurm while another process holds DVC's lock.
 
     The first job of each rule is a new process.
@@ -73,9 +99,7 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
         "rule_train_translator": 3,
     }
     towers = {
-        comment.split("_wildcards")[0]
-        for comment, allocated in jobs
-        if "cpu=8," in allocated and not comment.startswith("rule_model_")  # eight steps at once
+        comment.split("_wildcards")[0] for comment, allocated in jobs if "cpu=8," in allocated
     }
     assert towers == {"rule_extract_features", "rule_embed_images"}, "extraction.decode_threads"
     rest = Counter(
@@ -84,6 +108,21 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
     assert rest == {"data": 1, "model": 2, "pictures": 1}, (
         "manifest and texts; all that is measured on a model's features; pictures"
     )
+
+
+def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the_largest(
+    grouped, slurm
+):
+    assert grouped.running.ended() == 0, grouped.running.said[-4000:]
+    wanted = "--format=State,TimelimitRaw,ElapsedRaw,ReqMem,ReqCPUS"
+    (job,) = slurm.ask(
+        "sacct", "-X", "-n", "-P", "--name", run_name(grouped), wanted, "-S", "now-1hours"
+    ).stdout.splitlines()
+    state, limit, elapsed, memory, cpus = job.split("|")
+    assert (state, limit, cpus) == ("COMPLETED", str(len(SIBLINGS)), "1")
+    assert int(elapsed) > 60 + 30, "Slurm would have ended a job of one minute"
+    asked = set(map(int, re.findall(r"mem_mb=(\d+)", grouped.running.said)))
+    assert memory == f"{max(asked)}M"
 
 
 def run_name(project):
@@ -124,8 +163,9 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
 
 def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
     profile = project.folder / "slurm/config.yaml"
-    commented = r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)"
+    commented = r"^# (set-resources:|  (?:extract|embed|train|render|map)_\w+:)"
     profile.write_text(re.sub(commented, r"\1", profile.read_text(), flags=re.M))
+    assert "rule map_images:" in project.run(*SNAKEMAKE, "--dry-run").stdout
     project.hold(0)
     running = project.start(*SNAKEMAKE, *targets(1))
     project.wait_for_held(1)

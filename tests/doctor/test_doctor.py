@@ -742,7 +742,7 @@ def test_a_profile_of_another_layout_is_a_failed_check(here, profile, said):
     path = here / "config.yaml"
     if profile is not None:
         path.write_text(yaml.safe_dump(profile))
-    *_, found = slurm.check_cluster(path, "auto", 8)
+    *_, found = slurm.check_cluster(path, "auto", 8, 1)
     assert (found.name, found.status) == ("cluster profile", "fail") and said in found.found
 
 
@@ -765,31 +765,26 @@ def test_partitions_must_exist_and_be_up(named, status, said):
 
 
 @pytest.mark.parametrize(
-    ("cores", "decoders", "named", "status", "said", "fix"),
+    ("threads", "decoders", "named", "status", "said", "fix"),
     [
-        (64, 64, None, "ok", "at most 64 for a job with several steps, 64 for", ""),
-        (64, 0, None, "ok", "at most 64 for a job with several steps$", ""),
+        (64, 64, None, "ok", "64 for a job, 64 for a job with a GPU$", ""),
+        (64, 0, None, "ok", "64 for a job$", ""),
         (
-            65,
-            8,
-            None,
-            "fail",
-            "cores is 65, but the nodes of gpu have 64",
-            "cores: 64 in the profile",
+            *(65, 8, None, "fail", "threads is 65, but the nodes of gpu have 64"),
+            "threads: 64 in params.yaml",
         ),
-        (65, 8, "cpu", "ok", "at most 65", ""),
-        (8, 65, "cpu", "ok", "at most 8 for a job with several steps, 65 for a job with", ""),
+        (65, 8, "cpu", "ok", "65 for a job", ""),
+        (8, 65, "cpu", "ok", "8 for a job, 65 for a job with a GPU", ""),
         (
             *(8, 65, None, "fail", "extraction.decode_threads is 65, but the nodes of gpu have 64"),
             "extraction.decode_threads: 64 in params.yaml",
         ),
-        (None, 8, None, "warn", "the profile sets none", "cores: 8"),
     ],
 )
-def test_a_job_must_fit_on_a_node(cores, decoders, named, status, said, fix):
+def test_a_job_must_fit_on_a_node(threads, decoders, named, status, said, fix):
     asked = jobs({"slurm_partition": named})
     listed = slurm.read_partitions(LISTED)
-    found = slurm.check_cores({"cores": cores}, asked, listed, decoders)
+    found = slurm.check_cores(asked, listed, threads, decoders)
     assert found.status == status and re.match(said, found.found)
     assert found.fix == (f"write {fix}" if fix else "")
 

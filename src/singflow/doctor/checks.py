@@ -41,7 +41,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
     """Run all checks; yields a finding as soon as its check has ended."""
     controller = check_controller()
     yield check_versions(extras=("demo", "cluster") if controller.status == "ok" else ("demo",))
-    device, decode_threads, estimated = "auto", 1, 0
+    device, decode_threads, threads, estimated = "auto", 1, 1, 0
     try:
         study = check(read_layers(params), str(params))
         entries = (
@@ -52,7 +52,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         fix = "correct it; weights, data, GPU and disk are checked once the study is valid"
         yield Finding("study", "fail", str(error), fix)
     else:
-        device = study.extraction.device
+        device, threads = study.extraction.device, study.threads
         decode_threads = study.extraction.decode_threads
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
@@ -69,7 +69,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
     yield from check_dvc(Path(), estimated)
     yield controller
     if controller.status == "ok":
-        yield from check_cluster(profile, device, decode_threads)
+        yield from check_cluster(profile, device, decode_threads, threads)
 
 
 def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("demo",)) -> Finding:

@@ -49,8 +49,10 @@ def check_controller() -> Finding:
     return Finding("Slurm", "ok", f"{ask('sinfo', '--version').out.strip()}: {', '.join(up)}")
 
 
-def check_cluster(profile: Path, device: str, decode_threads: int) -> Iterator[Finding]:
-    """All checks of a cluster that answers, for its profile and two keys of extraction."""
+def check_cluster(
+    profile: Path, device: str, decode_threads: int, threads: int
+) -> Iterator[Finding]:
+    """All checks of a cluster that answers, for its profile and three keys of params.yaml."""
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
@@ -70,7 +72,7 @@ def check_cluster(profile: Path, device: str, decode_threads: int) -> Iterator[F
         yield finding
     partition = check_partition(jobs, partitions)
     yield partition
-    yield check_cores(content, jobs, partitions, 0 if device == "cpu" else decode_threads)
+    yield check_cores(jobs, partitions, threads, 0 if device == "cpu" else decode_threads)
     in_use = jobs if partition.status == "ok" else []
     yield check_account(jobs, _accounts() if accounts else None, in_use)
     if any(job.resources.get("qos") for job in in_use):
@@ -309,20 +311,17 @@ def choose_partitions(jobs: list[JobKind], path: Path) -> tuple[list[JobKind], F
 
 
 def check_cores(
-    profile: dict[str, Any], jobs: list[JobKind], partitions: dict[str, Partition], decoders: int
+    jobs: list[JobKind], partitions: dict[str, Partition], threads: int, decoders: int
 ) -> Finding:
     """Whether some node has the CPUs that a job may ask for.
 
-    A job with several steps asks for `cores` of the profile, a job with a GPU for `decoders`.
+    A job asks for the study's `threads`, a job with a GPU for `decoders`.
     """
-    default, cores = _default(partitions), profile.get("cores")
-    if not isinstance(cores, int):
-        found = "the profile sets none: steps in one job ask for the sum of their threads"
-        return Finding("cores", "warn", found, "write cores: 8")
+    default = _default(partitions)
     on_gpus = [job for job in jobs if job.rules]
-    for wanted, key, place, asking in (
-        (cores, "cores", "the profile", jobs),
-        (decoders, "extraction.decode_threads", "params.yaml", on_gpus),
+    for wanted, key, asking in (
+        (threads, "threads", jobs),
+        (decoders, "extraction.decode_threads", on_gpus),
     ):
         used = {name or default for name in _partitions_of(asking)} & set(partitions)
         small = {name: partitions[name].cpus for name in used if partitions[name].cpus < wanted}
@@ -331,10 +330,10 @@ def check_cores(
                 f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items()
             ]
             found = f"{key} is {wanted}, but {', '.join(named)}"
-            fix = f"write {key}: {min(small.values())} in {place}"
+            fix = f"write {key}: {min(small.values())} in params.yaml"
             return Finding("cores", "fail", found, fix)
     with_gpu = f", {decoders} for a job with a GPU" if decoders else ""
-    return Finding("cores", "ok", f"at most {cores} for a job with several steps{with_gpu}")
+    return Finding("cores", "ok", f"{threads} for a job{with_gpu}")
 
 
 def _accounts() -> dict[str, str]:
