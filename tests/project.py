@@ -290,7 +290,7 @@ class Project:
         return self.run("dvc", *options, **kwargs).stdout
 
     def artifacts(self) -> dict[str, bytes]:
-        results, skipped = self.folder / "results/demo", ("logs", "benchmarks")
+        results, skipped = self.folder / "results/demo", ("logs", "benchmarks", "dvc.yaml")
         return {
             str(path.relative_to(results)): path.read_bytes()
             for path in results.rglob("*")

@@ -14,6 +14,7 @@ import requests
 import yaml
 from dvc.config import Config
 
+from singflow.artifacts.catalog import IN_GIT
 from singflow.doctor.dvc import check_shared_cache
 from tests import PATIENCE
 from tests.project import ROOT
@@ -45,7 +46,7 @@ def md5s(project):
     """MD5 of each artifact, as the published dvc.lock has them."""
     stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"].values()
     found = {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
-    in_git = ("results/demo/metrics.json", "results/code.json")
+    in_git = ("results/code.json", *(f"results/demo/{name}" for name in IN_GIT))
     return {path: md5 for path, md5 in found.items() if path not in in_git}
 
 

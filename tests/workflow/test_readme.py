@@ -35,7 +35,7 @@ TEXT = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = [line for block in blocks(TEXT) for line in block.splitlines()]
 LITE0 = "conse_minilm/efficientnet_lite0"
 OWN = ["source .venv/bin/activate", "singflow study mine.yaml", "singflow run"]
-METRICS = "git add dvc.lock results/demo/metrics.json"
+METRICS = "git add dvc.lock results/demo"
 PUBLISH = ["make publish", METRICS, 'git commit -m "study demo"']
 FETCH = ["make fetch", 'make fetch FETCH="--tier translators"', "snakemake --cores all tables"]
 COMPARE = ["make verify", "make reproduce"]

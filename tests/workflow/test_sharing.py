@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from dvc.repo import Repo
 from safetensors.numpy import load_file
 
 from tests.project import ROOT, Project, blocks
@@ -166,16 +167,28 @@ def test_another_project_translates_features_with_three_lines(study, other):
     assert "".join(url.split("/")[-2:]) == md5.split()[0] == expected
     other.shell(FOLLOW)
     assert "rev: study/demo-2" in (other.folder / "translators.dvc").read_text()
+    folder = other.folder / "translators"
+    brought = {
+        f"translators/{path.relative_to(folder)}": path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert brought == {n: data for n, data in study.first.items() if n.startswith("translators/")}
+
+
+def test_every_translator_is_a_named_artifact(study, other):
     other.shell(BY_NAME)
-    for folder in (other.folder / "translators", other.folder / "by_name"):
-        brought = {
-            f"translators/{path.relative_to(folder)}": path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-        assert brought == {
-            n: data for n, data in study.first.items() if n.startswith("translators/")
-        }
+    other.shell(f"dvc import --rev study/demo-1 ../study.git results/demo/{LINEAR}")
+    for name in ("by_name.safetensors", "linear.safetensors"):
+        assert (other.folder / name).read_bytes() == study.first[LINEAR]
+    with Repo(str(study.folder), rev="study/demo-2") as repo:
+        named = repo.artifacts.read()["results/demo/dvc.yaml"]
+    translators = [n for n in study.first if re.match(r"translators/.*\.safetensors", n)]
+    assert sorted(artifact.path for artifact in named.values()) == sorted(translators)
+    artifact = named["conse_minilm/efficientnet_lite0/linear"]
+    report = json.loads(study.first[LINEAR.replace(".safetensors", ".json")])
+    assert artifact.type == "model" and "efficientnet_lite0" in artifact.labels
+    assert artifact.meta["validation_r2"] == report["validation_r2"]
 
 
 def test_a_damaged_object_is_told_by_its_address(study, other):

@@ -1,6 +1,7 @@
 """A published study, compared with what another machine, another reader or a fault made of it."""
 
 import fcntl
+import json
 import re
 import shutil
 from collections import Counter
@@ -10,7 +11,8 @@ import pandas as pd
 from dvc.repo import Repo
 from safetensors.numpy import load_file
 
-from tests.project import PROCESSOR, ROOT, Project, blocks
+from singflow.artifacts.catalog import IN_GIT
+from tests.project import CHECKOUT, PROCESSOR, ROOT, Project, blocks
 
 GUIDE = (ROOT / "docs/reproducibility.md").read_text()
 COMMANDS = [line for block in blocks(GUIDE) for line in block.splitlines()]
@@ -52,8 +54,13 @@ def test_the_guide_counts_the_artifacts_of_the_demo(tmp_path):
     shutil.copy(ROOT / "params.yaml", project.folder)
     results = project.folder / "results/demo"
     with Repo(str(project.folder)) as repo:
-        outs = [Path(out.fs_path) for out in repo.index.outs]
-    artifacts = [out.relative_to(results) for out in outs if out.is_relative_to(results)]
+        cached = {Path(out.fs_path): out.use_cache for out in repo.index.outs}
+    artifacts = [out.relative_to(results) for out in cached if out.is_relative_to(results)]
+    kept = {str(artifact) for artifact in artifacts if not cached[results / artifact]}
+    ignored = project.run("git", "check-ignore", *map(str, cached)).stdout.splitlines()
+    assert (
+        kept == {*IN_GIT} == {str(name) for name in artifacts if str(results / name) not in ignored}
+    )
     counts = Counter(out.parts[0] for out in artifacts)
     verdict, folder = r"(NOT the same|the same): (\d+) artifacts", r"([\w.]+)"
     line = rf"^(?:{verdict}|{folder}): (\d+) identical(?:, (\d+) different)?$"
@@ -62,6 +69,41 @@ def test_the_guide_counts_the_artifacts_of_the_demo(tmp_path):
     for verdict, total, folder, identical, different in said:
         expected = counts.total() if verdict else counts[folder]
         assert int(identical) + int(different or 0) == expected == int(total or expected), folder
+
+
+def test_before_a_publication_the_numbers_are_compared_with_those_in_git(
+    snakemake_project, tmp_path
+):
+    code, said = verify(snakemake_project)  # whose results are not in git
+    assert code == 1 and re.match(
+        r"error: study demo: nothing of it was published.*`make publish`", said[-1]
+    )
+    project = snakemake_project.copy(tmp_path / "project")
+    code, said = verify(project)
+    assert code == 0 and said[-1] == f"the same: {len(IN_GIT)} artifacts: {len(IN_GIT)} identical"
+    assert said[0] == "study demo was not published: only what git has of it is compared"
+    project.edit("results/demo/metrics.json", r'(?<="is_mean": )[1-9][\d.]*', "88.5")
+    code, said = verify(project)
+    assert code == 1 and re.search(r"differs: metrics.json: .*is_mean: 88.5 here, \d", said[-2])
+    assert "is_mean" in project.dvc("metrics", "diff")
+
+
+def test_numbers_in_git_hinder_no_step_of_a_clone(snakemake_project, tmp_path):
+    clone = snakemake_project.copy(tmp_path / "project").clone(tmp_path / "clone")
+    assert {*clone.artifacts()} == {*IN_GIT}
+    planned = clone.planned(direct=False)
+    shutil.rmtree(clone.folder / "results")
+    assert planned == clone.planned(direct=False) and "summarize" in planned
+
+
+def test_the_numbers_of_the_demo_in_git_are_of_this_version(snakemake_project):
+    """Otherwise `make demo` makes them anew, to be committed."""
+    ours, theirs = (root / "results/demo" for root in (CHECKOUT, snakemake_project.folder))
+    for name in filter(lambda name: name.endswith(".csv"), IN_GIT):
+        assert [*pd.read_csv(ours / name)] == [*pd.read_csv(theirs / name)], name
+    ours, theirs = (json.loads((root / "metrics.json").read_text()) for root in (ours, theirs))
+    lite0 = [numbers["conse_minilm"]["efficientnet_lite0"] for numbers in (ours, theirs)]
+    assert lite0[0].keys() == lite0[1].keys()
 
 
 def test_nothing_is_written_and_no_lock_is_waited_for(published):

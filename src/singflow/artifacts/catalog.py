@@ -485,6 +485,12 @@ CATALOG |= {
         "report.html": "The page that holds the study, in one file.",
     }.items()
 }
+# Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
+# model, or for each point of a model's curve. `dvc metrics diff` and `dvc plots diff` read them.
+IN_GIT = (
+    *("metrics.json", "tables/models.csv", "tables/model_pairs.csv"),
+    *("tables/controls.csv", "tables/rank_curves.csv"),
+)
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
 COLUMNS["imported_rows"] = _of(i="class_index", O="path label prompt split sha256")  # of a source
 COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # of a manifest with data.source: archive

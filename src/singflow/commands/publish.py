@@ -25,7 +25,7 @@ def publish(
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     remotes.check_idle()
-    publishing.check_committed(study.study)
+    publishing.check_committed()
     remotes.check_finished()
     with remotes.repository() as repo:
         remote = remotes.working_remote(repo.config, remote, write=True)
@@ -36,6 +36,7 @@ def publish(
         root = data_root(study.data.source, study.data.root)
         publishing.check_images(root, manifest, study.data.max_pixels, study.threads, bar)
         kept = publishing.commit(repo, study.study)
+        publishing.name_translators(kept, study.study)
         there = repo.cloud.get_remote_odb(remote)
         remotes.remove_torn(repo, there)
         for artifact in remotes.remove_damaged(there, kept) if repair else []:
@@ -47,7 +48,4 @@ def publish(
         f"study {study.study}: {len(kept)} artifacts, {pushed} pushed to remote {remote}; tiers, "
         f"each with those before it: {remotes.sizes(kept)}"
     )
-    print(
-        f"now: git add dvc.lock results/{study.study}/metrics.json "
-        f"&& git commit -m 'study {study.study}'"
-    )
+    print(f"now: git add dvc.lock results/{study.study} && git commit -m 'study {study.study}'")

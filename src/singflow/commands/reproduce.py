@@ -27,7 +27,7 @@ def reproduce(
     from singflow.study import read_params
 
     study = read_params()
-    check_committed(study.study)
+    check_committed()
     if folder and folder.exists():
         raise InputError(f"{folder}: is there already: remove it, or give another --folder")
     with repository() as repo:

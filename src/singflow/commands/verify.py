@@ -4,6 +4,8 @@ from typing import Annotated
 import typer
 
 from singflow.artifacts.catalog import TIERS, Tier
+from singflow.cli import log
+from singflow.errors import InputError
 
 
 def verify(
@@ -13,7 +15,8 @@ def verify(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache."
+            help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache, or git "
+            "if the study was not published."
         ),
     ] = None,
     lock: Annotated[
@@ -25,18 +28,26 @@ def verify(
     ] = "features",
 ) -> None:
     """Compare a tree of results with the published study, or with another tree."""
+    from singflow.sharing import verification
     from singflow.sharing.remotes import tier_of
-    from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
     from singflow.study import read_params
 
     study = read_params().study
     tree = results or Path("results", study)
     if against and Path(against).is_dir():
         there = Path(against)
-        findings = compare(tree, hashes_of(there), lambda name, _: there / name)
+        known = verification.hashes_of(there)
+        findings = verification.compare(tree, known, lambda name, _: there / name)
+    elif known := verification.published(lock, study):
+        findings = verification.compare_with_published(tree, study, known, against)
+    elif not against and (findings := verification.compare_with_commit(tree, study)):
+        log.warning("study %s was not published: only what git has of it is compared", study)
     else:
-        findings = compare_with_published(tree, study, lock, against)
+        raise InputError(
+            f"study {study}: nothing of it was published, {lock} does not have it: `make publish` "
+            "publishes a finished run; `--against <folder>` compares with another tree"
+        )
     looked_at = TIERS[: TIERS.index(tier) + 1]
     kept = [finding for finding in findings if tier_of(finding.name) in looked_at]
-    print("\n".join(summary(kept)))
+    print("\n".join(verification.summary(kept)))
     raise typer.Exit(not all(finding.good for finding in kept))

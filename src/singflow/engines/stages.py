@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, IN_GIT
 from singflow.engines.code import FILE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ ITEMS = {
 PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # Snakemake would take braces for wildcards
 BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
 ITEM = re.compile(r"\$\(item\.(\w+)\)")
-IN_GIT = "/metrics.json"  # metrics that git keeps, not DVC's cache
+METRICS = ("/metrics.json", "/tables/translators.json")
 
 
 def placeholders(section: type[Any], key: str = "") -> Any:
@@ -122,13 +122,10 @@ def _stage(rule: Rule) -> dict[str, Any]:
         ],
         "params": [*(key for key in keys if key.partition(".")[0] != "item"), {str(FILE): digests}],
     }
-    outs = [_dollars(str(output)) for output in outputs]
-    metrics = [out for out in outs if out.endswith((IN_GIT, "/tables/translators.json"))]
-    body["outs"] = [out for out in outs if out not in metrics]
-    if metrics:
-        body["metrics"] = [
-            {out: {"cache": False}} if out.endswith(IN_GIT) else out for out in metrics
-        ]
+    for output in outputs:
+        out = _dollars(str(output))
+        kept = {out: {"cache": False}} if _below_results(out) in IN_GIT else out
+        body.setdefault("metrics" if out.endswith(METRICS) else "outs", []).append(kept)
     if names:
         return {"matrix": shape | ({of_bundle: [values]} if bundle else {})} | body
     return {"foreach": {"study": values}, "do": body} if bundle else body
@@ -141,6 +138,11 @@ def _key(key: str) -> str:
 def _dollars(text: str) -> str:
     """A text with DVC's `${key}` in place of `$(key)`."""
     return PLACEHOLDER.sub(r"${\1}", text)
+
+
+def _below_results(path: str) -> str:
+    """An artifact's path below results/<study>/."""
+    return path.split("/", 2)[2]
 
 
 def _place(path: str, names: list[str]) -> str:
@@ -172,7 +174,7 @@ def pipeline(file: Path, rules: list[Rule]) -> str:
     content = yaml.load(file)
     content["stages"] = stages
     outs = [out for stage in stages.values() for out in stage.get("do", stage)["outs"]]
-    figures = [out for out in outs if str(out).endswith(".png")]
+    figures = [out for out in outs if isinstance(out, str) and out.endswith(".png")]
     content["plots"] = [plot for plot in content["plots"] if not isinstance(plot, str)] + figures
     text = io.StringIO()
     yaml.dump(content, text)
@@ -186,7 +188,7 @@ def profile(file: Path, rules: list[Rule]) -> str:
     groups = {artifact.path: artifact.group for artifact in CATALOG.values()}
     lines = ["groups:\n"]
     for rule in rules:
-        group = groups[strip_wildcard_constraints(rule.output[0]).split("/", 2)[2]]
+        group = groups[_below_results(strip_wildcard_constraints(rule.output[0]))]
         lines += [f"  {rule.name}: {group}\n"] if group not in ("local", "") else []
     text = file.read_text(encoding="utf-8")
     return re.sub(r"^groups:\n(?:  .*\n)*", "".join(lines), text, flags=re.MULTILINE)

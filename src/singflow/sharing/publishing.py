@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -10,7 +11,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singflow.artifacts.files import sha256_of, write_bytes
+import yaml
+
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.files import read_json, sha256_of, write_bytes
 from singflow.config.sections import LOCAL
 from singflow.data.images import Unusable, read_image
 from singflow.engines.stages import FIRST
@@ -19,6 +23,7 @@ from singflow.parallel import map_ahead
 from singflow.sharing.remotes import (
     LOCK,
     LOCK_BEFORE,
+    NAMES,
     PublishedArtifact,
     artifacts,
     listed,
@@ -38,10 +43,10 @@ def git(*arguments: str) -> list[str]:
     return list(filter(None, answer.out.split("\0")))
 
 
-def check_committed(study: str) -> None:
-    """Check that tracked files are as in the last commit, except those that publishing writes."""
+def check_committed() -> None:
+    """Check that tracked files are as in the last commit, except results and dvc.lock."""
     status = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    changed = {line[3:] for line in status} - {"dvc.lock", f"results/{study}/metrics.json"}
+    changed = [line[3:] for line in status if not line[3:].startswith(("results/", "dvc.lock"))]
     if changed:
         raise InputError(
             f"changed since the last commit: {listed(changed)}: commit it, "
@@ -134,6 +139,30 @@ def check_unchanged(repo: Any) -> None:
             reasons |= against
     if reasons:
         raise InputError("; ".join(" ".join(doubt) for doubt in list(reasons.items())[:3]))
+
+
+def name_translators(kept: Iterable[PublishedArtifact], study: str) -> None:
+    """Make every published translator a named artifact of DVC, in results/<study>/dvc.yaml."""
+    results, named = Path("results", study), {}
+    for artifact in kept:
+        path = str(Path(artifact.path).relative_to(results))
+        if not (names := CATALOG["network"].names_in(path)):
+            continue
+        space, model, kind = names["space"], names["model"], names["kind"]
+        name = re.sub(r"[^\w/-]", "-", f"{space}/{model}/{kind}")  # DVC takes no other characters
+        while name in named:  # another model's, where a dot of one is a dash of the other
+            name += "-2"
+        report = read_json(Path(artifact.path).with_suffix(".json"))
+        facts = {key: report[key] for key in ("n_train", "validation_r2", "validation_cosine")}
+        named[name] = {
+            "path": path,
+            "type": "model",
+            "desc": f"features of {model} to embeddings of {space}, study {study}",
+            "labels": ["translator", space, model, kind],
+            "meta": {"study": study, **names, **facts},
+        }
+    text = yaml.safe_dump({"artifacts": named}, sort_keys=False)
+    write_bytes(results / NAMES, f"# `make publish` writes this file.\n{text}".encode())
 
 
 def commit(repo: Any, study: str) -> list[PublishedArtifact]:

@@ -25,6 +25,7 @@ MOST_NAMES = 5  # names that a message lists at most
 # protocols whose servers keep a partial file when the process that sends it is killed
 HALVES = ("ssh", "webdav", "webdavs")
 LOCK = Path("dvc.lock")
+NAMES = "dvc.yaml"  # of a study's results: the names of its translators
 RWLOCK = Path(".dvc/tmp/rwlock")  # which process reads or writes what; DVC writes it in parts
 CACHE = Path(".dvc/cache")
 # copy of dvc.lock while a publication rewrites it in many steps; empty if there was no dvc.lock
@@ -40,7 +41,8 @@ def tier_of(path: str) -> Tier:
 def result_files(results: Path, *without: str) -> list[Path]:
     """The files of a study, sorted, without hidden (unfinished) files and without some folders."""
     files = [path for path in results.rglob("*") if path.is_file() and path.name[0] != "."]
-    return sorted(path for path in files if path.relative_to(results).parts[0] not in without)
+    left_out = {*without, NAMES}
+    return sorted(path for path in files if path.relative_to(results).parts[0] not in left_out)
 
 
 def listed(names: Collection[str]) -> str:

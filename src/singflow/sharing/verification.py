@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from itertools import zip_longest
@@ -19,12 +20,12 @@ import scipy
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from singflow.artifacts.catalog import CATALOG, artifact_of
+from singflow.artifacts.catalog import CATALOG, IN_GIT, artifact_of
 from singflow.artifacts.files import md5_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS
 from singflow.errors import InputError
-from singflow.sharing.remotes import MOST_NAMES, listed, result_files, working_remote
+from singflow.sharing.remotes import LOCK, MOST_NAMES, listed, result_files, working_remote
 
 NO_ARTIFACTS = ("logs", "benchmarks")
 BLOCK = 4096  # rows that are compared at once
@@ -392,43 +393,61 @@ FIXES = {
 }
 
 
+def published(lock: Path, study: str) -> dict[str, str]:
+    """MD5s of a study's published artifacts, by path below its results; none if it has none."""
+    stages = read_yaml(lock).get("stages", {}).values() if lock.exists() or lock != LOCK else ()
+    outs = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    prefix = f"results/{study}/"
+    return {path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)}
+
+
 def compare_with_published(
-    results: Path, study: str, lock: Path, remote: str | None
+    results: Path, study: str, known: dict[str, str], remote: str | None
 ) -> list[ArtifactComparison]:
-    """Verdicts against the hashes in dvc.lock; takes none of DVC's locks.
+    """Verdicts against published MD5s; takes none of DVC's locks.
 
     Published files come from the remote, from DVC's local cache without one, or from git.
     """
+    with _commit() as (repo, commit, copy):
+        odb = repo.cache.local
+        if remote:
+            odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
+
+        def original(name: str, md5: str) -> Path | None:
+            place = f"/results/{study}/{name}"
+            for files, path in ((odb.fs, odb.oid_to_path(md5)), (commit, place)):
+                if files.exists(path):
+                    files.get_file(path, str(copy))
+                    if md5_of(copy) == md5:
+                        return copy
+            return None
+
+        return compare(results, known, original)
+
+
+def compare_with_commit(results: Path, study: str) -> list[ArtifactComparison]:
+    """Verdicts on the artifacts that git keeps, against the last commit."""
+    with _commit() as (_, commit, copy):
+
+        def original(name: str, _: str = "") -> Path:
+            commit.get_file(f"/results/{study}/{name}", str(copy))
+            return copy
+
+        there = [name for name in IN_GIT if commit.exists(f"/results/{study}/{name}")]
+        known = {name: md5_of(original(name)) for name in there}
+        findings = compare(results, known, original) if there else []
+        return [finding for finding in findings if finding.name in there]
+
+
+@contextmanager
+def _commit() -> Iterator[tuple[Any, Any, Path]]:
+    """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    prefix = f"results/{study}/"
-    stages = read_yaml(lock).get("stages", {}).values()
-    outs = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
-    known = {
-        path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)
-    }
-    if not known:
-        raise InputError(
-            f"{lock}: knows nothing of study {study}: run `make publish`, "
-            "or name another file with --lock"
-        )
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
-            odb = repo.cache.local
-            if remote:
-                odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
-            copy, commit = Path(folder, "copy"), repo.scm.get_fs("HEAD")
-
-            def original(name: str, md5: str) -> Path | None:
-                for files, path in ((odb.fs, odb.oid_to_path(md5)), (commit, f"/{prefix}{name}")):
-                    if files.exists(path):
-                        files.get_file(path, str(copy))
-                        if md5_of(copy) == md5:
-                            return copy
-                return None
-
-            return compare(results, known, original)
+            yield repo, repo.scm.get_fs("HEAD"), Path(folder, "copy")
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None
 
