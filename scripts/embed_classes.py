@@ -6,7 +6,7 @@ import numpy as np
 
 from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
-from singflow.config.registry import OpenCLIPEntry, read_space
+from singflow.config.registry import read_space
 from singflow.data.manifest import read_classes
 from singflow.towers.steps import TextFlags
 
@@ -22,10 +22,11 @@ def main(flags: Flags) -> None:
     head, made = read_tensors(flags.path("head"), ["weight"])
     listed = read_classes(flags.classes)
     names = made.parsed("class_names", list | None) or listed.names
+    unnamed = made.get("unnamed", "false") == "true"  # imported without names
     entry = read_space(flags.path("space_entry"))
-    untrained = isinstance(entry, OpenCLIPEntry) and entry.weights == "random"
+    untrained = getattr(entry, "weights", "") == "random"
     # no texts if the names are those of another class list, or if the text tower is untrained
-    names = names if len(names) == len(head["weight"]) and not untrained else []
+    names = names if len(names) == len(head["weight"]) and not (untrained or unnamed) else []
     spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
     if names:
         embed = flags.text_cache(entry)

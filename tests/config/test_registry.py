@@ -425,7 +425,7 @@ def test_an_entry_that_is_no_mapping_is_refused(tmp_path):
     for name in ("empty", "text"):
         with pytest.raises(InputError, match=rf"models\.yaml: {name}: \(whole file\): "):
             resolve_models(path, [name])
-        neither = "source: None is none of open_clip, conse, features"
+        neither = "source: None is none of open_clip, transformers, conse, features"
         with pytest.raises(InputError, match=rf"models\.yaml: {name}: {neither}"):
             resolve_spaces(path, [name])
 
@@ -469,7 +469,7 @@ def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):
         (read_model, "absent", "not a registry entry "),
         (read_space, "absent", "not a registry entry "),
         (read_model, "space", "dim: unknown key"),
-        (read_space, "model", "source: 'timm' is none of open_clip, conse, features"),
+        (read_space, "model", "source: 'timm' is none of open_clip, transformers, conse, features"),
     ):
         with pytest.raises(InputError, match=rf"{name}\.json: {message}"):
             read(tmp_path / f"{name}.json")

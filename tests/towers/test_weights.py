@@ -31,6 +31,7 @@ from tests.towers.models import COMMIT, in_hub
 MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 DINO = "facebook/dinov2-large-imagenet1k-1-layer"
 DINO_HEAD = (
     "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_linearweights.pth"
@@ -54,7 +55,7 @@ FILES = {
         "eva02_large": "eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
         "dinovit": "vit_large_patch16_224.augreg_in21k_ft_in1k"}.items()},
     "dinov2_large": [
-        HubFile(DINO, names) for names in (("config.json",), ("preprocessor_config.json",), TIMM)],
+        HubFile(DINO, names) for names in (("config.json",), PROCESSOR, TIMM)],
     "dinovit_linear": [HubFile("timm/vit_base_patch16_224.dino", TIMM), UrlFile(DINO_HEAD)],
     "conse_minilm": [PackageFile(LITE.format(2))],
     "clip_vit_l14": [HubFile("timm/vit_large_patch14_clip_224.openai", OPEN_CLIP)],
@@ -119,6 +120,8 @@ def test_files_in_the_caches_are_found_in_the_order_of_the_entry(hub, torch_home
         (torch_home / name).touch()
     linear = in_hub(hub, "timm/vit_base_patch16_224.dino", "model.safetensors")
     dino = ("config.json", "preprocessor_config.json", "model.safetensors")
+    for name in dino[:2]:
+        in_hub(hub, DINO, name).write_text("{}")
     clip = ("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", OPEN_CLIP[1])
     siglip = ("tokenizer.json", "special_tokens_map.json")
     expected = {

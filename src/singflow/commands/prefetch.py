@@ -45,6 +45,7 @@ def prefetch(
             failures.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
             failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
+    rows = list(dict.fromkeys(rows))  # a file may be the only one of several that will do
     if rows:
         import pandas as pd
 

@@ -288,8 +288,7 @@ class ModelEntry(Tower):
     def local_files(self) -> list[str]:
         kind, _, head = (self.head_weights or "").partition(":")
         heads = [head] if kind == "file" and self.weights != "random" else []
-        listed = [self.class_list] if self.class_list else []
-        return list(dict.fromkeys([*own_weights(self), *heads, *listed]))
+        return [*own_weights(self), *heads, *([self.class_list] if self.class_list else [])]
 
 
 class ConSEEntry(Tower):
@@ -495,7 +494,7 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
 
 def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
-    kinds: dict[str, type[Tower]] = {
+    kinds: dict[str, Any] = {
         "open_clip": OpenCLIPEntry,
         "transformers": TransformersEntry,
         "conse": ConSEEntry,
@@ -503,7 +502,7 @@ def _space(content: Any, origin: str) -> SpaceEntry:
     }
     if not isinstance(source, str) or source not in kinds:
         raise InputError(f"{origin}: source: {source!r} is none of {', '.join(kinds)}")
-    return _validated(content, kinds[source], origin)  # type: ignore[type-var]
+    return _validated(content, kinds[source], origin)
 
 
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:

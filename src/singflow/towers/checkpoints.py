@@ -247,3 +247,15 @@ def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
     said = {"it lacks ": missing, "it has besides ": more, "of another shape: ": others}
     problems = "; ".join(f"{words}{some(names)}" for words, names in said.items() if names)
     return f"{problems}: {ANEW}"
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Refuse NaN and infinite parameters, and NaN in buffers. Masks in buffers may be infinite."""
+    parameters = dict(model.named_parameters())
+    for key, tensor in model.state_dict().items():
+        damaged = ~torch.isfinite(tensor) if key in parameters else torch.isnan(tensor)
+        if damaged.any():
+            raise InputError(
+                f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: "
+                "copy or download them again"
+            )

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -10,11 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from singflow.config.registry import ModelEntry
+from singflow.config.registry import ModelEntry, saved_folder
 from singflow.errors import InputError
-from singflow.towers.checkpoints import brief, load_checkpoint, read_checkpoint, some, state_dicts
+from singflow.towers.checkpoints import (
+    brief,
+    check_finite,
+    load_checkpoint,
+    read_checkpoint,
+    some,
+    state_dicts,
+)
 from singflow.towers.device import in_float32
-from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
+from singflow.towers.pretrained import load_pretrained
+from singflow.towers.views import Preprocess, from_timm, from_torchvision
 from singflow.towers.weights import locate, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
@@ -58,7 +67,7 @@ class LoadedClassifier(nn.Module):
             output = self.model(images)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, ValueError, AssertionError) as error:
             raise InputError(
                 f"{self.name} cannot run on images of {tuple(images.shape[2:])} pixels ({error}): "
                 "look at `head`, `head_weights` and `transform` of its entry"
@@ -184,7 +193,11 @@ Built = tuple[nn.Module, list[str], Preprocess]
 
 def _built(entry: ModelEntry, files: list[Path]) -> Built:
     """A model with its weights, of which `files` are those of locate()."""
-    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+    build: dict[str, Callable[[ModelEntry], Built]] = {
+        "timm": _timm,
+        "torchvision": _torchvision,
+        "transformers": partial(_transformers, files=files),
+    }
     try:
         model, heads, preprocess = build[entry.source](entry)
     except InputError:
@@ -194,7 +207,7 @@ def _built(entry: ModelEntry, files: list[Path]) -> Built:
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     if entry.weights.startswith("package:"):
         _load_in_order(model, files[0], entry)
-    elif entry.weights.startswith("file:"):
+    elif entry.weights.startswith("file:") and not saved_folder(entry):
         load_checkpoint(model, files[0], entry, heads)
     if entry.weights != "random":
         check_finite(model, entry.id)
@@ -256,28 +269,11 @@ def _torchvision(entry: ModelEntry) -> Built:
     return model, _last_linear(model), from_torchvision(weights.transforms())
 
 
-def _transformers(entry: ModelEntry) -> Built:
-    import transformers
-
-    if entry.weights == "hub":
-        cached: dict[str, Any] = {"revision": entry.revision or "main", "local_files_only": True}
-        model = transformers.AutoModelForImageClassification.from_pretrained(
-            entry.id, weights_only=True, **cached
-        )
-        processor = transformers.AutoImageProcessor.from_pretrained(entry.id, **cached)
-    else:
-        if entry.config is None or entry.transform is None:
-            raise InputError(
-                f"{entry.id}: without the hub's weights, config/models.yaml must give its "
-                "`config` and `transform`"
-            )
-        settings, choices = dict(entry.config), dict(entry.transform)
-        configuration = transformers.AutoConfig.for_model(
-            settings.pop("model_type"), num_labels=entry.head_classes, **settings
-        )
-        model = transformers.AutoModelForImageClassification.from_config(configuration)
-        processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
-    return model, _last_linear(model), from_processor(processor)
+def _transformers(entry: ModelEntry, files: list[Path]) -> Built:
+    model, preprocess = load_pretrained(
+        entry, files, "AutoModelForImageClassification", num_labels=entry.head_classes
+    )
+    return model, _last_linear(model), preprocess
 
 
 def _last_linear(model: nn.Module) -> list[str]:
@@ -370,18 +366,6 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
-
-
-def check_finite(model: nn.Module, name: str) -> None:
-    """Refuse NaN and infinite parameters, and NaN in buffers. Masks in buffers may be infinite."""
-    parameters = dict(model.named_parameters())
-    for key, tensor in model.state_dict().items():
-        damaged = ~torch.isfinite(tensor) if key in parameters else torch.isnan(tensor)
-        if damaged.any():
-            raise InputError(
-                f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: "
-                "copy or download them again"
-            )
 
 
 def stored_precision(weight: torch.Tensor) -> str:

@@ -11,24 +11,31 @@ from torch import nn
 
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.tensors import provenance
-from singflow.config.registry import ConSEEntry, FeaturesEntry, OpenCLIPEntry, SpaceEntry
+from singflow.config.registry import (
+    ConSEEntry,
+    FeaturesEntry,
+    OpenCLIPEntry,
+    SpaceEntry,
+    TransformersEntry,
+)
 from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.checkpoints import brief, read_checkpoint
-from singflow.towers.classifiers import (
-    LoadedClassifier,
-    check_finite,
-    load_classifier,
-    weights_sha256,
-)
+from singflow.towers.checkpoints import brief, check_finite, read_checkpoint
+from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
 from singflow.towers.device import in_float32
+from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import locate, only_file, open_clip_tag
+from singflow.towers.weights import hashes_beside_weights, locate, only_file, open_clip_tag
 
 SENTENCES = ["sentence-transformers", "transformers"]
-LIBRARIES = {"conse": SENTENCES, "open_clip": ["open_clip_torch"], "features": SENTENCES}
+LIBRARIES = {
+    "conse": SENTENCES,
+    "open_clip": ["open_clip_torch"],
+    "transformers": ["transformers"],
+    "features": SENTENCES,
+}
 
 Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
@@ -81,20 +88,30 @@ class ConSE(nn.Module):
 
 
 class CLIPImages(nn.Module):
-    """The image tower of an open_clip model.
+    """The image tower of a dual encoder of open_clip or transformers.
 
     Its embeddings (n, m) are not normalized, because renderers expect them so (equation 4).
     """
 
-    def __init__(self, visual: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, visual: nn.Module, preprocess: Preprocess, dim: int) -> None:
         super().__init__()
         self.visual = visual
         self.preprocess = preprocess
+        self.dim = dim
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        output = self.visual(images)
+        try:
+            output = self.visual(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise InputError(
+                f"config/spaces.yaml: the tower cannot run on images of {tuple(images.shape[2:])} "
+                f"pixels ({brief(error)}): look at its `transform`, or its image processor"
+            ) from None
         # Some towers return embeddings of patches as well.
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        _check_width(embeddings, self.dim)
         return embeddings
 
     def compile(self, **options: Any) -> None:
@@ -135,14 +152,18 @@ class TextTower(nn.Module):
         # Only encoding runs in threads, because tokenizers are not thread-safe.
         encoded = map_ahead(self._encode, (self._tokenize(part)[0] for part in parts), threads)
         unit = nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
-        if unit.shape[1] != self.dim:
-            raise InputError(
-                f"config/spaces.yaml: the tower gives {unit.shape[1]} dimensions, not {self.dim}: "
-                "correct `dim`"
-            )
+        _check_width(unit, self.dim)
         embeddings = np.empty_like(unit)
         embeddings[order] = unit
         return embeddings
+
+
+def _check_width(embeddings: torch.Tensor | np.ndarray, dim: int) -> None:
+    if embeddings.shape[1] != dim:
+        raise InputError(
+            f"config/spaces.yaml: the tower gives {embeddings.shape[1]} dimensions, not {dim}: "
+            "correct `dim`"
+        )
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
@@ -154,7 +175,11 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
         )
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
-        return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
+        preprocess = from_open_clip(model.visual.preprocess_cfg)
+        return CLIPImages(model.visual, preprocess, entry.dim).eval()
+    if isinstance(entry, TransformersEntry):
+        model, preprocess = load_dual_encoder(entry, locate(entry), without="text")
+        return CLIPImages(ImageFeatures(model), preprocess, entry.dim).eval()
     sentences = list(_imagenet_sentences().values())
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
     if len(sentences) != classes:
@@ -213,12 +238,14 @@ def class_spellings(
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
-    """The text tower of a space. The image tower of an open_clip model is dropped."""
+    """The text tower of a space. The image tower of a dual encoder is dropped."""
     device = device or torch.device("cpu")
     if isinstance(entry, FeaturesEntry) and entry.text.startswith("file:"):
         return _given_texts(Path(entry.text.removeprefix("file:")), entry.dim)
     if isinstance(entry, ConSEEntry | FeaturesEntry):
         return _sentence_encoder(entry, device)
+    if isinstance(entry, TransformersEntry):
+        return _features_of_texts(entry, device)
     import open_clip
 
     model = _open_clip(entry)
@@ -237,6 +264,24 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
     return TextTower(
         model, numbered, lambda tokens: model.encode_text(tokens.to(device)), entry.dim
     )
+
+
+def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTower:
+    files = locate(entry)
+    model, _ = load_dual_encoder(entry, files, without="vis")
+    tokenizer, most, padding = load_tokenizer(entry, files, model)
+    model.to(device)
+
+    def tokenize(texts: list[str]) -> tuple[Any, list[int]]:
+        lengths = [len(tokens) for tokens in tokenizer(texts, verbose=False)["input_ids"]]
+        if (longest := max(lengths)) > most:
+            raise _too_long(most, texts[lengths.index(longest)])
+        return tokenizer(texts, return_tensors="pt", **padding), lengths
+
+    def encode(batch: Any) -> torch.Tensor:
+        return model.get_text_features(**batch.to(model.device)).pooler_output
+
+    return TextTower(model, tokenize, encode, entry.dim)
 
 
 def _open_clip(entry: OpenCLIPEntry) -> Any:
@@ -277,8 +322,7 @@ def _given_texts(path: Path, dim: int) -> TextTower:
 
     texts = read_npz(path)
     rows = {text: row for row, text in enumerate(texts)}
-    known = nn.Module()
-    known.register_buffer("embeddings", torch.from_numpy(np.stack(list(texts.values()))))
+    known = nn.Embedding.from_pretrained(torch.from_numpy(np.stack(list(texts.values()))))
 
     def find(wanted: list[str]) -> tuple[torch.Tensor, list[int]]:
         if missing := [text for text in dict.fromkeys(wanted) if text not in rows]:
@@ -289,7 +333,7 @@ def _given_texts(path: Path, dim: int) -> TextTower:
             )
         return torch.tensor([rows[text] for text in wanted]), [1] * len(wanted)
 
-    return TextTower(known, find, lambda found: known.embeddings[found], dim)
+    return TextTower(known, find, known, dim)
 
 
 def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -> TextTower:
@@ -356,6 +400,8 @@ def text_cache(
         else torch.backends.cpu.get_cpu_capability(),
         "batch_size": batch_size,
     }
+    if isinstance(entry, TransformersEntry):
+        facts["files"] = hashes_beside_weights(entry)
     run = partial(tower.embed, batch_size=batch_size, threads=threads)
     return TextCache(facts, run, batch_size * threads, **options)
 

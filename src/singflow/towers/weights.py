@@ -242,6 +242,12 @@ def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     return paths
 
 
+def hashes_beside_weights(entry: TransformersEntry) -> dict[str, str]:
+    """SHA-256 of an entry's files without weights, such as its tokenizer's, by their names."""
+    files = [file for file in required(entry) if not str(file).endswith(".safetensors")]
+    return {path.name: sha256_of(path) for path in find_all(files)}
+
+
 def find_all(files: list[WeightFile]) -> list[Path]:
     """Paths of the files, without optional files that are not there."""
     paths = []
@@ -262,17 +268,13 @@ def _check_saved(folder: Path, *, with_words: bool) -> None:
             "pytorch_model.bin, are not read): load the model where it was trained, and save it "
             f"with save_pretrained({str(folder)!r})"
         )
-    parts = {
-        "model (config.json)": ("config.json",),
-        f"image processor ({PROCESSOR[0]})": PROCESSOR,
-    }
-    parts |= {f"tokenizer ({WORDS[0]})": WORDS} if with_words else {}
+    parts = {"model": ("config.json",), "image processor": PROCESSOR}
+    parts |= {"tokenizer": WORDS} if with_words else {}
     for part, names in parts.items():
         if not here & {*names}:
-            kind = part.partition(" (")[0]
             raise InputError(
-                f"{folder}: holds no {part}: save that of the {kind} too, with "
-                f"save_pretrained({str(folder)!r})"
+                f"{folder}: holds no {part} ({names[0]}): save it there too, with "
+                f"{part.replace(' ', '_')}.save_pretrained({str(folder)!r})"
             )
     _check_readable(folder)
 
@@ -283,7 +285,7 @@ def _check_readable(folder: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not readable as JSON ({error}): copy it again") from None
+            raise InputError(f"{path}: not readable as JSON ({error}): copy or download it again") from None
         if not isinstance(content, dict) or "auto_map" in content:
             raise InputError(
                 f"{path}: names code of its own (auto_map), which is never run: take a model whose "
@@ -296,7 +298,9 @@ def _check_readable(folder: Path) -> None:
             )
 
 
-def _own_file(source: str | None, entry: ModelEntry | OpenCLIPEntry) -> WeightFile | None:
+def _own_file(
+    source: str | None, entry: ModelEntry | OpenCLIPEntry | TransformersEntry
+) -> WeightFile | None:
     """The file that `weights` or `head_weights` names; None for hub and random."""
     kind, _, target = (source or "").partition(":")
     if kind == "file":

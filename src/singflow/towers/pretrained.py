@@ -1,0 +1,120 @@
+"""Models of transformers: from the hub's cache, from a folder of one's own, or untrained."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from singflow.config.registry import ModelEntry, TransformersEntry, saved_folder
+from singflow.errors import InputError
+from singflow.towers.checkpoints import brief, check_finite, some
+from singflow.towers.views import Preprocess, from_processor
+
+
+def pretrained_folder(entry: ModelEntry | TransformersEntry, files: list[Path]) -> Path | None:
+    """The folder of a saved model; None if the entry says how to build one. files: of locate()."""
+    return files[0].parent if entry.weights == "hub" else saved_folder(entry)
+
+
+def load_pretrained(
+    entry: ModelEntry | TransformersEntry, files: list[Path], auto: str, **settings: Any
+) -> tuple[Any, Preprocess]:
+    """The model of an entry, as the class `auto` of transformers builds it, and its transform.
+
+    files: those of locate(). settings: of the configuration of a model that is not a saved one.
+    """
+    import transformers
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    kind, folder = getattr(transformers, auto), pretrained_folder(entry, files)
+    if folder is None and (entry.config is None or entry.transform is None):
+        registry = "spaces" if isinstance(entry, TransformersEntry) else "models"
+        raise InputError(
+            f"{entry.id}: without the hub's weights, or a folder that save_pretrained wrote, "
+            f"config/{registry}.yaml must give its `config` and `transform`"
+        )
+    try:
+        if folder is None:
+            settings |= entry.config or {}
+            choices = dict(entry.transform or {})
+            configuration = transformers.AutoConfig.for_model(
+                settings.pop("model_type"), **settings
+            )
+            processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
+            return kind.from_config(configuration).eval(), from_processor(processor)
+        safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        model, found = kind.from_pretrained(
+            folder, dtype=torch.float32, weights_only=True, output_loading_info=True, **safe
+        )
+        preprocess = from_processor(transformers.AutoImageProcessor.from_pretrained(folder, **safe))
+    except Exception as error:  # noqa: BLE001 (the library raises many kinds)
+        where = folder if entry.weights != "hub" and folder else entry.id
+        raise InputError(f"{where}: transformers cannot build it ({brief(error)})") from None
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"{entry.id}: its weights lack {some(missing)} of a {type(model).__name__}, which "
+            "would be random: save the whole model with save_pretrained"
+        )
+    return model.eval(), preprocess
+
+
+class ImageFeatures(nn.Module):
+    """Images (n, 3, h, w) -> embeddings (n, m) of a dual encoder."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = self.model.get_image_features(pixel_values=images).pooler_output
+        return embeddings
+
+
+def load_dual_encoder(
+    entry: TransformersEntry, files: list[Path], *, without: str
+) -> tuple[Any, Preprocess]:
+    """A dual encoder, without the parts whose names begin so, and its transform."""
+    torch.manual_seed(0)
+    model, preprocess = load_pretrained(entry, files, "AutoModel")
+    for side in ("image", "text"):
+        if not hasattr(model, f"get_{side}_features"):
+            raise InputError(
+                f"{entry.id}: {type(model).__name__} gives no embeddings of {side}s in one space "
+                "with the others: a space needs a dual encoder, such as CLIP or SigLIP"
+            )
+    if entry.weights != "random":
+        check_finite(model, entry.id)
+    for name, _ in [*model.named_children()]:
+        if name.startswith(without):
+            delattr(model, name)
+    return model, preprocess
+
+
+def load_tokenizer(
+    entry: TransformersEntry, files: list[Path], model: Any
+) -> tuple[Any, int, dict[str, Any]]:
+    """The tokenizer, the most tokens of a text, and the padding that the model was trained with."""
+    from transformers import AutoTokenizer
+
+    folder = saved_folder(entry) or files[0].parent
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # noqa: BLE001 (the library raises many kinds)
+        raise InputError(
+            f"{entry.id}: transformers cannot read its tokenizer ({brief(error)})"
+        ) from None
+    text = model.config.text_config
+    if len(tokenizer) > text.vocab_size:
+        raise InputError(
+            f"{entry.id}: its tokenizer has {len(tokenizer)} tokens, its model {text.vocab_size}: "
+            "save the tokenizer that the model was trained with"
+        )
+    most = min(tokenizer.model_max_length, text.max_position_embeddings)
+    padding: dict[str, Any] = {"padding": True}
+    if model.config.model_type == "siglip":  # whose text embedding is that of the last token
+        padding = {"padding": "max_length", "max_length": most}
+    return tokenizer, most, padding
