@@ -286,10 +286,8 @@ def test_a_folder_that_is_no_whole_dual_encoder_is_refused_in_one_line(how, mode
 
 def test_a_tokenizer_of_another_model_and_a_wrong_width_are_refused(models):
     shutil.copy("checkpoints/siglip2/tokenizer.json", "checkpoints/siglip")
-    with pytest.raises(
-        InputError, match=r"its tokenizer has .* tokens, its model 29: save the tok"
-    ):
-        load_text_tower(space("siglip"))
+    with pytest.raises(InputError, match="more tokens than the 29 of its model: save the"):
+        load_text_tower(space("siglip")).embed(["a dog", "a xylophone"])
     entry = space("clip", dim=16)
     for run in (
         lambda: load_image_tower(entry)(torch.ones(1, 3, SIDE, SIDE)),

@@ -1,5 +1,6 @@
 """Models of transformers: from the hub's cache, from a folder of one's own, or untrained."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def load_dual_encoder(
 
 def load_tokenizer(
     entry: TransformersEntry, files: list[Path], model: Any
-) -> tuple[Any, int, dict[str, Any]]:
-    """The tokenizer, the most tokens of a text, and the padding that the model was trained with."""
+) -> Callable[[list[str]], tuple[Any, list[int]]]:
+    """Texts -> a batch, padded as the model was trained, and the number of tokens of every text."""
     from transformers import AutoTokenizer
 
     folder = saved_folder(entry) or files[0].parent
@@ -108,13 +109,25 @@ def load_tokenizer(
             f"{entry.id}: transformers cannot read its tokenizer ({brief(error)})"
         ) from None
     text = model.config.text_config
-    if len(tokenizer) > text.vocab_size:
-        raise InputError(
-            f"{entry.id}: its tokenizer has {len(tokenizer)} tokens, its model {text.vocab_size}: "
-            "save the tokenizer that the model was trained with"
-        )
     most = min(tokenizer.model_max_length, text.max_position_embeddings)
     padding: dict[str, Any] = {"padding": True}
     if model.config.model_type == "siglip":  # whose text embedding is that of the last token
         padding = {"padding": "max_length", "max_length": most}
-    return tokenizer, most, padding
+
+    def tokenize(texts: list[str]) -> tuple[Any, list[int]]:
+        tokens = tokenizer(texts, verbose=False)["input_ids"]
+        lengths = list(map(len, tokens))
+        if (longest := max(lengths)) > most:
+            raise too_long(most, texts[lengths.index(longest)])
+        if max(map(max, tokens)) >= text.vocab_size:
+            raise InputError(
+                f"{entry.id}: its tokenizer has more tokens than the {text.vocab_size} of its "
+                "model: save the tokenizer that the model was trained with"
+            )
+        return tokenizer(texts, return_tensors="pt", **padding), lengths
+
+    return tokenize
+
+
+def too_long(tokens: int, text: str) -> InputError:
+    return InputError(f"the text tower takes {tokens} tokens; shorten the text {text[:60]!r}...")

@@ -24,7 +24,7 @@ from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import brief, check_finite, read_checkpoint
 from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
 from singflow.towers.device import in_float32
-from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer
+from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import hashes_beside_weights, locate, only_file, open_clip_tag
@@ -258,7 +258,7 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
         longer = tokenize(texts, context_length=tokenize.context_length + 1)
         cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
         if cut.any():
-            raise _too_long(tokens.shape[1], texts[int(cut.int().argmax())])
+            raise too_long(tokens.shape[1], texts[int(cut.int().argmax())])
         return tokens, [tokens.shape[1]] * len(texts)
 
     return TextTower(
@@ -269,14 +269,8 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
 def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTower:
     files = locate(entry)
     model, _ = load_dual_encoder(entry, files, without="vis")
-    tokenizer, most, padding = load_tokenizer(entry, files, model)
+    tokenize = load_tokenizer(entry, files, model)
     model.to(device)
-
-    def tokenize(texts: list[str]) -> tuple[Any, list[int]]:
-        lengths = [len(tokens) for tokens in tokenizer(texts, verbose=False)["input_ids"]]
-        if (longest := max(lengths)) > most:
-            raise _too_long(most, texts[lengths.index(longest)])
-        return tokenizer(texts, return_tensors="pt", **padding), lengths
 
     def encode(batch: Any) -> torch.Tensor:
         return model.get_text_features(**batch.to(model.device)).pooler_output
@@ -353,7 +347,7 @@ def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -
         for text, length in zip(texts, lengths, strict=True):
             full = length == model.max_seq_length
             if full and len(model.tokenizer(text, verbose=False)["input_ids"]) > length:
-                raise _too_long(length, text)
+                raise too_long(length, text)
         return batch, lengths
 
     def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -362,10 +356,6 @@ def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
-
-
-def _too_long(tokens: int, text: str) -> InputError:
-    return InputError(f"the text tower takes {tokens} tokens; shorten the text {text[:60]!r}...")
 
 
 def package_model(distribution: str) -> Path:
