@@ -21,14 +21,16 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
 from singflow.commands import prefetch as command
 from singflow.config.reading import read_yaml
-from singflow.config.registry import resolve_models
+from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.pictures.generator import load_generator
 from singflow.study import check
+from singflow.towers.spaces import load_image_tower, load_text_tower
 from singflow.towers.weights import PackageFile, UrlFile
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
 from tests.towers.models import COMMIT
+from tests.towers.tiny_transformers import SIDE, save_dual_encoder
 
 PINNED = "fedcba9876543210fedcba9876543210fedcba98"
 SMALL = "timm/test_resnet.r160_in1k"
@@ -340,6 +342,33 @@ def test_open_clip_and_tokenizers_are_fetched_with_all_their_files(prefetch, ser
         assert row(listed, "siglip", f"timm/ViT-B-16-SigLIP: {name}") == expected
     assert "Study demo: 4 files for 3 models and spaces" in listed
     assert not any("spiece" in path for path in server.downloads())
+
+
+def test_a_dual_encoder_of_transformers_is_fetched_whole_each_file_once_and_then_needs_no_network(
+    prefetch, server
+):
+    save_dual_encoder("clip", Path("saved"))
+    files = {path.name: path.read_bytes() for path in Path("saved").iterdir()}
+    pieces = {"spiece.model": b"pieces"} | {
+        name: content for name, content in files.items() if not name.startswith("tokenizer")
+    }
+    server.files |= {f"some/clip/{name}": content for name, content in files.items()}
+    server.files |= {f"some/pieces/{name}": content for name, content in pieces.items()}
+    server.revisions["v1.0"] = PINNED
+    entry = {"source": "transformers", "revision": "v1.0", "dim": 12}
+    spaces = {name: entry | {"id": f"some/{name}"} for name in ("clip", "pieces")}
+    listed, error = prefetch({"packaged": LITE}, spaces, pictures(renderer="retrieval"))
+    assert error is None and f"{len(files) + len(pieces) + 1} files for 3 models" in listed
+    for space, contents in (("clip", files), ("pieces", pieces)):
+        for name, content in contents.items():
+            verdict = "hash noted" if name.endswith(".json") else "verified"
+            found = row(listed, space, f"some/{space}: {name}")
+            assert found == listed_as(content, PINNED, verdict)
+    server.requests.clear()
+    found = resolve_spaces("config/spaces.yaml", ["clip"])["clip"]
+    assert load_text_tower(found).embed(["a dog"]).shape == (1, 12)
+    assert load_image_tower(found)(torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 12)
+    assert server.requests == []
 
 
 def test_the_file_that_a_repository_has_instead_of_the_preferred_one_is_listed_by_its_name(

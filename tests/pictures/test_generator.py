@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from singflow.config.reading import read_yaml
-from singflow.config.registry import OpenCLIPEntry, resolve_spaces
+from singflow.config.registry import OpenCLIPEntry, TransformersEntry, resolve_spaces
 from singflow.errors import InputError
 from singflow.pictures.generator import (
     PIPELINE,
@@ -356,9 +356,14 @@ def test_only_openais_clip_is_drawn(own):
     required = PICTURES.model_copy(update={"renderer": "unclip"})
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
         assert choose_renderer("clip_vit_l14", entry, required, 20) == "unclip"
+    same = TransformersEntry(
+        source="transformers", id="openai/clip-vit-large-patch14", weights="hub", dim=768
+    )
+    assert choose_renderer("clip", same, required, 20) == "unclip", "OpenAI's, by another library"
     why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*retrieval, or auto"
     for name, entry, reason in (
         ("eva02_l14", spaces["eva02_l14"], why.format("EVA02-L-14/merged2b_s4b_b131k")),
+        ("siglip", same.model_copy(update={"id": "some/siglip"}), why.format("some/siglip")),
         ("conse_minilm", spaces["conse_minilm"], why.format("conse")),
         ("mine", RANDOM, r".*untrained towers \(weights: random\)"),
     ):

@@ -11,6 +11,7 @@ import transformers
 import yaml
 from PIL import Image
 
+from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, TransformersEntry, resolve_spaces
@@ -20,6 +21,7 @@ from singflow.towers.classifiers import load_classifier
 from singflow.towers.parameters import Extraction
 from singflow.towers.spaces import load_image_tower, load_text_tower, text_cache
 from singflow.towers.weights import locate, required
+from tests.data.manifests import CLASSES_FILE
 from tests.results import Results, script
 from tests.towers.models import FIVE, in_hub, noise
 from tests.towers.tiny_transformers import DIMS, LONGEST, SIDE, VISION, save_dual_encoder
@@ -128,8 +130,8 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     images |= {"max_pixels": 10**8, "seed": 0, "shard": 0}
     run("embed_images", **images)
     words = {"label_templates": ["an image of a {}"], "concept_templates": ["{}"]}
-    words |= {"batch_size": 64, "device": "cpu", "cache": "cache", "targets": []}
-    run("embed_prompts", vocabulary="concepts.txt", reference=None, **words)
+    words |= {"batch_size": 64, "device": "cpu", "cache": "cache"}
+    run("embed_prompts", vocabulary="concepts.txt", targets=[], reference=None, **words)
 
     found, made = read_tensors(results.path("embeddings"), ["embeddings", "view"])
     whole = found["embeddings"][found["view"] == 0]
@@ -151,6 +153,14 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     assert {name for name in again if again[name] != cached[name]} == {"files"}
     with pytest.raises(InputError, match=r"tokenizer\.json: has changed since its entry was resol"):
         run("embed_images", **images)
+
+    write_json(results.path("space_entry"), space("siglip", "random").model_dump())
+    results.tensors("head", {"class_names": json.dumps(FIVE)}, weight=np.ones((5, 2)))
+    run("embed_classes", classes=CLASSES_FILE, **words)
+    spellings, _ = read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
+    assert {tensor.shape for tensor in spellings.values()} == {(0, 16)}, (
+        "untrained words say nothing"
+    )
 
 
 def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(models, hub):
