@@ -1,5 +1,6 @@
 """A step is named by the artifacts that it reads and writes, and its rule follows from them."""
 
+import os
 import re
 import shlex
 import sys
@@ -39,6 +40,8 @@ if INSTALLED:
     ROOT = Path.cwd() if AT_HOME else CHECKOUT
     ACCEPTED = str(at_hand(Path(ACCEPTED)))
     CODE = Code(ROOT, Path(ACCEPTED))
+    # The environment of `--sdm conda` installs the package from there.
+    os.environ.update(SINGFLOW_CHECKOUT=str(ROOT))
 elif AT_HOME:  # a bare clone can be linted and listed, but not run
     CATALOG = run_path("src/singflow/artifacts/catalog.py")["CATALOG"]
 else:
@@ -46,7 +49,8 @@ else:
 
 if not AT_HOME:
     theirs, ours = Path(workflow.source_path("common.smk")), ROOT / "rules/common.smk"
-    if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
+    # Snakemake strips what it fetches from a host of repositories.
+    if not ours.is_file() or ours.read_text().strip() != theirs.read_text().strip():
         raise WorkflowError(
             f"the installed singflow, of {ROOT}, and the rules, of {SOURCE}, are not of one "
             "version: run `make workflow` in a checkout of the version of the rules"

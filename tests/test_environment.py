@@ -115,9 +115,10 @@ def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
     smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
     assert usage["software-stack-deployment"] == {
         "conda": any("conda:" in text for text in smk),
-        "singularity": any("container:" in text for text in smk),
-        "singularity+conda": False,
+        "apptainer": any("container:" in text for text in smk),
+        "apptainer+conda": False,
     }
+    assert (ROOT / "config/README.md").read_text().startswith("# ")
 
 
 def test_the_supported_python_is_the_makefiles():

@@ -144,8 +144,6 @@ class Params(Section):
                 "another"
             )
         if self.data.source == "features":
-            if self.extraction.views != 1:
-                yield "data.source features has one row an image: write extraction.views: 1"
             if self.pictures.renderer in ("unclip", "retrieval"):
                 yield (
                     f"pictures.renderer is {self.pictures.renderer}, but data.source features has "
@@ -201,6 +199,9 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {key: value for key, value in differences.items() if key not in RETIRED}
     study = with_defaults(given)
+    sections = {name for name, field in Params.model_fields.items() if section_of(field)}
+    if not all(isinstance(study[name], dict) for name in sections):
+        return study  # check() says what is wrong
     shards = study["extraction"].get("shards")
     if (
         not _is_given(given, "extraction", "shard_ids")
@@ -310,8 +311,9 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     if not content.keys() >= Params.model_fields.keys():
         content = with_derived_keys(content)
     for section, key in SHIPPED:
-        if isinstance(value := content[section].get(key), str):
-            content[section] = content[section] | {key: str(at_hand(Path(value)))}
+        inner = content[section]
+        if isinstance(inner, dict) and isinstance(value := inner.get(key), str):
+            content[section] = inner | {key: str(at_hand(Path(value)))}
     return content
 
 
@@ -319,7 +321,7 @@ def with_defaults(given: Mapping[str, Any], section: type[BaseModel] = Params) -
     """The content of a section with the defaults of missing keys; unknown keys stay, at the end."""
     made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        if inner := section_of(field):
+        if (inner := section_of(field)) and isinstance(given.get(name) or {}, Mapping):
             made[name] = with_defaults(given.get(name) or {}, inner)
         elif name in given:
             made[name] = given[name]
@@ -437,7 +439,8 @@ def _check_towers(
 ) -> None:
     """Refuse imported features that are not there, and towers that images need and lack."""
     if study.data.source == "features":
-        return check_source(outside(study.data.root), study.models, study.spaces)
+        root, views = outside(study.data.root), study.extraction.views
+        return check_source(root, study.models, study.spaces, views)
     for name, entry in {**models, **spaces}.items():
         if entry.source == "features":
             raise InputError(

@@ -1,70 +1,211 @@
-"""The workflow, called from other folders and by other workflows."""
+"""The workflow in other folders, deployed by snakedeploy, and as a module of other workflows."""
 
 import os
 import re
-import textwrap
 
 import pytest
+import yaml
 
-from tests.project import ROOT, Project, blocks
+from tests.project import COMMAND, PROMPTS, ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
 SNAKEFILE = f"{ROOT}/Snakefile"
+STUDY = {
+    "study": "six",
+    "models": ["efficientnet_lite0"],
+    "data": {"table": "config/vocab/packaged_six.csv"},
+    "extraction": {"views": 1, "shards": 1},
+    "controls": {"known": "none", "max_draws": 5},
+    "evidence": {"draws": 4},
+    "comparison": {"models": []},
+    "summary": {"resamples": 200},
+}
 BARE = """
 import sys
 from pathlib import Path
 
 sys.path[:] = [path for path in sys.path if not Path(path, "singflow").is_dir()]
+for name in ("ruamel", "scipy", "torch", "typer"):  # not of Snakemake
+    sys.modules[name] = None
 """
 
 
 def snakemake(folder, *options, **variables):
     """Exit status, and what Snakemake says in a folder of another project."""
-    folder.mkdir(exist_ok=True)
     known = {"PYTHONPATH": f"{ROOT}/src"} | variables
     done = Project.at(folder).run("snakemake", *options, check=False, **known)
     assert "Traceback" not in done.stdout
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("options", [[], ["--directory", "there"]])
-def test_another_folder_is_refused_with_the_option_that_is_needed(tmp_path, options):
-    here = tmp_path / "elsewhere"
-    status, said = snakemake(here, "--dry-run", "--snakefile", SNAKEFILE, *options)
-    assert status == 1 and f"works in its own folder, not in {here}" in said, said
-    assert f"add `--directory {ROOT}`" in said
+def commands(said, **known):
+    """The commands of steps in what a dry run says."""
+    for text, plain in known.items():
+        said = said.replace(plain, text)
+    return sorted(line.strip() for line in re.findall(COMMAND, said))
 
 
-def test_a_module_of_it_is_refused_with_what_to_do(tmp_path):
-    uses = f'module sing:\n    snakefile: "{SNAKEFILE}"\n    config: config\n'
-    (tmp_path / "Snakefile").write_text(f"{uses}use rule * from sing as sing_*\n")
-    status, said = snakemake(tmp_path, "--dry-run")
-    assert status == 1 and f"{ROOT} is no module" in said and "docs/installation.md" in said, said
+def module(name, **parts):
+    """A module of this workflow in a Snakefile."""
+    lines = [
+        f"    {key}: {value}\n" for key, value in ({"snakefile": f'"{SNAKEFILE}"'} | parts).items()
+    ]
+    return "".join([f"module {name}:\n", *lines, f"use rule * from {name} as {name}_*\n"])
 
 
-def test_a_snakemake_without_the_package_lints_and_says_so_before_a_run(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(BARE)
-    options = ("-s", SNAKEFILE, "--directory", str(ROOT))
-    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
-    status, said = snakemake(tmp_path, "--lint", *options, **bare)
-    assert status == 0 and "in a good condition" in said, said
-    status, said = snakemake(tmp_path, "--dry-run", *options, **bare)
-    missing = f"singflow is not installed beside this snakemake: run `make workflow` in {ROOT}"
-    assert status == 1 and missing in said
-
-
-def test_the_page_s_rule_of_another_workflow_runs_a_study_here(snakemake_project, tmp_path):
-    project = snakemake_project.copy(tmp_path / "checkout")
-    (rule,) = re.findall(r"```\n(rule sing:.*?)```", PAGE, flags=re.DOTALL)
-    (command,) = [block.strip() for block in blocks(PAGE) if block.startswith("snakemake -s ")]
-    assert command.removesuffix("all") in textwrap.dedent(rule).replace("--configfile {input} ", "")
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    rule = rule.replace("/data/singflow", str(project.folder)).replace(
-        "results/mine", "results/demo"
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A checkout, and the variables with which a host of repositories has its tag v1."""
+    folder = tmp_path_factory.mktemp("github")
+    checkout = Project(folder / "checkout")
+    checkout.run("git", "tag", "v1")
+    checkout.run(
+        "git", "clone", "-q", "--bare", str(checkout.folder), str(folder / "lab/sing-flow")
     )
-    (theirs / "Snakefile").write_text(rule)
-    (theirs / "mine.yaml").write_text("study: demo\n")
-    status, said = snakemake(theirs, "--cores", "2", PYTHONPATH=f"{project.folder}/src")
-    assert status == 0 and (project.folder / "results/demo/report.html").is_file(), said
-    assert re.findall(r"^write_report +(\d)", said, flags=re.MULTILINE) == ["1"]
+    host = {"KEY": f"url.{folder}/.insteadOf", "VALUE": "https://github.com/"}
+    variables = {f"GIT_CONFIG_{name}_0": value for name, value in host.items()}
+    variables |= {"GIT_CONFIG_COUNT": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    return folder, variables | {"PYTHONPATH": str(checkout.folder / "src")}
+
+
+@pytest.fixture(scope="module")
+def deployed(repository, tmp_path_factory):
+    """A study that ran where snakedeploy deployed the workflow."""
+    folder, variables = repository
+    project = Project.at(tmp_path_factory.mktemp("deployed"))
+    deploy = ("snakedeploy", "deploy-workflow", f"{folder}/lab/sing-flow", ".", "--tag", "v1")
+    project.run(*deploy)
+    snakefile = (project.folder / "workflow/Snakefile").read_text()
+    assert 'github("lab/sing-flow", path="Snakefile", tag="v1")' in snakefile
+    study = project.folder / "config/config.yaml"
+    assert study.read_text() == (ROOT / "config/studies/demo.yaml").read_text()
+    study.write_text(yaml.safe_dump(STUDY))
+    (project.folder / ".cache").mkdir()
+    (project.folder / ".cache/prompts").symlink_to(PROMPTS)
+    project.said = project.snakemake(**variables)
+    return project
+
+
+def results(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("logs", "benchmarks")
+    }
+
+
+def test_a_deployed_workflow_runs_the_study_of_its_config_folder(deployed, repository):
+    _, variables = repository
+    made = results(deployed.folder / "results/six")
+    assert {"report.html", "metrics.json", "tables/models.csv", "figures/fig3.png"} <= made.keys()
+    study = yaml.safe_load(made["params.yaml"])
+    assert study["data"]["table"] == STUDY["data"]["table"]  # of the folder's own config/
+    assert study["translator"]["reference"] == "packaged" and study["seed"] == 0
+    assert str(repository[0]).encode() not in made["report.html"]
+    assert "Nothing to be done" in deployed.snakemake(**variables)
+    said = deployed.snakemake("--report", "report.zip", **variables)
+    assert "Report created" in said and (deployed.folder / "report.zip").is_file()
+
+
+def test_a_module_with_a_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
+    _, variables = repository
+    before = results(deployed.folder / "results/six")
+    config = deployed.folder / "config/second.yaml"
+    config.write_text(yaml.safe_dump({"second": STUDY}))
+    uses = module("second", config='config["second"]', prefix='"their"')
+    target = "rule all:\n    default_target: True\n    input: rules.second_all.input\n"
+    (deployed.folder / "their.smk").write_text(f'configfile: "{config}"\n{uses}{target}')
+    deployed.snakemake("-s", "their.smk", PYTHONPATH=f"{ROOT}/src")
+    theirs = results(deployed.folder / "their/results/six")
+    assert {name for name in theirs if theirs[name] != before.get(name)} == set()
+    assert theirs.keys() == before.keys()
+    assert results(deployed.folder / "results/six") == before
+    assert "Nothing to be done" in deployed.snakemake(**variables)
+
+
+def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    options = ("--cores", "2", "--dry-run", "--printshellcmds")
+    status, said = snakemake(tmp_path, "-s", SNAKEFILE, "--configfile", "mine.yaml", *options)
+    assert status == 0, said
+    alone = commands(said, **{"": f"{ROOT}/"})
+    assert len(alone) > 40 and not any("/config/" in line for line in alone)
+    study = {"config": repr(STUDY)}
+    one, two = (
+        module("one", prefix='"a/b"', **study),
+        module("two", pathvars='\n        results="c"', **study),
+    )
+    inputs = "rules.one_all.input, rules.two_all.input"
+    (tmp_path / "Snakefile").write_text(
+        f"{one}{two}rule all:\n    default_target: True\n    input: {inputs}\n"
+    )
+    status, said = snakemake(tmp_path, *options)
+    assert status == 0, said
+    both = commands(said, **{"": f"{ROOT}/"})
+    there = [line.replace("results/six", "a/b/results/six") for line in alone]
+    there += [line.replace("results/six", "c/six") for line in alone]
+    assert both == sorted(there)
+    status, said = snakemake(tmp_path, *options, "--mode", "subprocess", SINGFLOW_STUDY="another")
+    assert status == 1 and "it has changed since this run began" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"models": ["efficientnet_lite0"]}, "config of one: study: missing"),
+        (STUDY | {"modles": []}, "config of one: modles: unknown key; did you mean 'models'?"),
+        (STUDY | {"models": ["lite0"]}, "models.yaml: no entry 'lite0'"),
+        (STUDY | {"data": "photos"}, "config of one: data: 'photos'"),
+    ],
+)
+def test_a_mistake_in_the_config_of_a_module_is_named(tmp_path, config, words):
+    (tmp_path / "Snakefile").write_text(module("one", config=repr(config)))
+    status, said = snakemake(tmp_path, "--dry-run")
+    assert status == 1 and words in said, said
+
+
+def test_rules_of_another_version_than_the_package_are_refused(repository, tmp_path):
+    folder, _ = repository
+    other = Project.at(folder / "checkout").clone(tmp_path / "other")
+    other.edit("rules/common.smk", "CUDA_MB = 3000", "CUDA_MB = 4000")
+    (tmp_path / "Snakefile").write_text(
+        module("one", config=repr(STUDY), snakefile=f'"{other.folder}/Snakefile"')
+    )
+    status, said = snakemake(tmp_path, "--dry-run")
+    words = f"the installed singflow, of {ROOT}, and the rules, of {other.folder}, are not of one"
+    assert status == 1 and words in said, said
+
+
+def test_a_snakemake_alone_lints_a_bare_clone_and_says_what_a_run_needs(repository, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    clone = Project.at(repository[0] / "checkout").clone(tmp_path / "clone").folder
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    status, said = snakemake(clone, "--lint", **bare)
+    assert status == 0 and "in a good condition" in said, said
+    (tmp_path / "Snakefile").write_text(module("one", config=repr(STUDY)))
+    for folder, source in ((clone, clone), (tmp_path, ROOT)):
+        status, said = snakemake(folder, "--dry-run", **bare)
+        missing = (
+            "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
+            f"{source} and use its .venv/bin/snakemake"
+        )
+        assert status == 1 and missing in said, said
+
+
+def test_the_environment_of_conda_installs_the_package_of_the_checkout(tmp_path):
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$PWD" "$@"\n')
+    (tmp_path / "pip").chmod(0o755)
+    script = ("sh", f"{ROOT}/rules/environment.post-deploy.sh")
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SINGFLOW_CHECKOUT": str(ROOT)}
+    done = Project.at(tmp_path).run(*script, **path)
+    assert done.stdout.startswith(f"{ROOT} install --constraint constraints.txt --editable .[")
+
+
+def test_the_page_shows_a_module_that_plans_its_report(tmp_path):
+    (uses,) = re.findall(r"```\n(module sing:.*?)```", PAGE, flags=re.DOTALL)
+    head = f"config['sing'] = {STUDY!r}\n"
+    (tmp_path / "Snakefile").write_text(head + uses.replace("/data/singflow", str(ROOT)))
+    status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
+    assert status == 0 and "sing_write_report" in said, said
+    (command,) = [block for block in blocks(PAGE) if block.startswith("snakemake -s ")]
+    assert "--configfile mine.yaml" in command
