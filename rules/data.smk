@@ -7,10 +7,11 @@ step(
 step(
     "resolve_model",
     writes="model_entry",
-    flags="weights data.source",
+    flags="weights data.source data.root",
     files={"classes": value("data.classes")},
     also={"local": local_files("model")},
     entry=entry_of("model"),
+    archives=archives,
 )
 step(
     "resolve_space",

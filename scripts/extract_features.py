@@ -43,7 +43,8 @@ def imported(flags: Flags) -> Shard:
     path = CATALOG["head"].at(outside(flags.root), model=flags.model)
     head, made = read_tensors(path, ["weight", "bias"])
     error = {"head_max_error": json.loads(made.get("head_max_error", "null"))}
-    return rows, tensors, tensors["features"] @ head["weight"].T + head["bias"], facts | error
+    logits = tensors["features"][:: flags.views] @ head["weight"].T + head["bias"]
+    return rows, tensors, logits, facts | error
 
 
 def main(flags: Flags) -> None:

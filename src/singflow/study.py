@@ -143,12 +143,12 @@ class Params(Section):
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
             )
-        if self.data.source == "features":
-            if self.pictures.renderer in ("unclip", "retrieval"):
-                yield (
-                    f"pictures.renderer is {self.pictures.renderer}, but data.source features has "
-                    "no photos: write renderer: words"
-                )
+        imported, renderer = self.data.source == "features", self.pictures.renderer
+        if imported and renderer in ("unclip", "retrieval"):
+            yield (
+                f"pictures.renderer is {renderer}, but data.source features has no photos: write "
+                "renderer: words"
+            )
         for space, model in self.imported():
             if space not in self.spaces or model not in self.models:
                 yield (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from singflow.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 2**14  # of a shard of a source
+ROWS = 2**14  # of a shard of a source, about
 # Metadata that features and embeddings take along from a source.
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision", "compile")
 
@@ -53,36 +54,64 @@ def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
 def imported_shard(
     root: Path, paths: Iterable[str], artifact: str, **names: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Features or embeddings of the images with these ids, in their order, and their metadata."""
+    """Features or embeddings (views of an image in turn) of the images with these ids; metadata."""
     import pandas as pd
 
-    rows = pd.Index(read_rows(root)["path"]).get_indexer(pd.Index(paths))
-    if (rows < 0).any():
+    images = pd.Index(read_rows(root)["path"]).get_indexer(pd.Index(paths))
+    if (images < 0).any():
         raise InputError(f"{rows_path(root)}: lacks images of the manifest: import it again")
+    views = views_of(CATALOG[artifact].at(root, shard="00000", **names))
+    rows, count = (
+        (images[:, None] * views + np.arange(views)).ravel(),
+        images_in_shard(views) * views,
+    )
     found = np.empty((0, 0), np.float32)
-    for shard in np.unique(rows // ROWS):
+    for shard in np.unique(rows // count):
         tensors, made = read_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), [
             artifact
         ])  # fmt: skip
-        here = rows // ROWS == shard
+        here = rows // count == shard
         if not len(found):
             found = np.empty((len(rows), tensors[artifact].shape[1]), np.float32)
-        found[here] = tensors[artifact][rows[here] % ROWS]
+        found[here] = tensors[artifact][rows[here] % count]
     return found, {key: made[key] for key in CARRIED if key in made}
+
+
+def images_in_shard(views: int) -> int:
+    """Images in every shard of a source but the last."""
+    return max(1, ROWS // views)
+
+
+def views_of(shard: Path) -> int:
+    """Views of an image in the shards of a source."""
+    return int(read_tensors(shard, [])[1]["views"])
+
+
+def own_class_names(root: Path, model: str) -> list[str] | None:
+    """Class names of a whole head of a source, if they are not those of the source."""
+    made = read_tensors(CATALOG["head"].at(root, model=model), [])[1]
+    of_part = made.get("keep_classes", "null") != "null"  # the registry says which
+    return None if of_part else made.parsed("class_names", list | None)
 
 
 def towers_of_source(root: Path) -> tuple[list[str], list[str]]:
     """Sorted names of the models and spaces that a source has whole."""
     if not rows_path(root).is_file():
         return [], []
-    last = f"{(count_rows(rows_path(root)) - 1) // ROWS:05d}"
+    images = count_rows(rows_path(root))
     models = {names["model"] for _, names in CATALOG["head"].among(root)}
-    found = CATALOG["embeddings"].among(root)
-    return sorted(models), sorted({names["space"] for _, names in found if names["shard"] == last})
+    spaces = Counter(names["space"] for _, names in CATALOG["embeddings"].among(root))
+    first = CATALOG["embeddings"].at
+    whole = [
+        space
+        for space, shards in sorted(spaces.items())
+        if shards * images_in_shard(views_of(first(root, space=space, shard="00000"))) >= images
+    ]
+    return sorted(models), whole
 
 
-def check_source(root: Path, models: list[str], spaces: list[str]) -> None:
-    """Refuse a folder that is no source, or lacks a model or space of the study."""
+def check_source(root: Path, models: list[str], spaces: list[str], views: int) -> None:
+    """Refuse a folder that is no source, or lacks a model, a space or views of the study."""
     if not rows_path(root).is_file():
         raise InputError(
             f"data.root {root}: holds no rows.parquet: name a folder that `singflow "
@@ -95,6 +124,13 @@ def check_source(root: Path, models: list[str], spaces: list[str]) -> None:
             raise InputError(
                 f"data.root {root}: has nothing of {', '.join(missing)}; its {kind} are "
                 f"{', '.join(found) or 'none'}: import them with `singflow import_features`"
+            )
+    places = [CATALOG["features"].at(root, model=model, shard="00000") for model in models]
+    places += [CATALOG["embeddings"].at(root, space=space, shard="00000") for space in spaces]
+    for shard in places:
+        if (held := views_of(shard)) != views:
+            raise InputError(
+                f"{shard}: holds {held} views of an image: write extraction.views: {held}"
             )
 
 

@@ -19,11 +19,12 @@ from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
 from singflow.data.arrays import Stored, find_arrays, in_natural_order
 from singflow.data.imported import (
     CARRIED,
-    ROWS,
     classes_path,
+    images_in_shard,
     listed_rows,
     rows_path,
     towers_of_source,
+    views_of,
 )
 from singflow.data.listing import of_number
 from singflow.data.manifest import Candidate, Classes, in_plain_words, prompt_of, read_classes
@@ -66,67 +67,59 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         for kind, place in vars(offer).items()
         if kind in ("features", "embeddings", "logits") and place
     }
-    head = None
-    if offer.head:
-        head = read_head(offer.head, offer.bias, arrays["features"].shape[1])
+    head = read_head(offer, arrays["features"].shape[1]) if offer.head else None
     new = not rows_path(root).is_file()
     if new and (offer.table is None or head is None):
         raise InputError(
             f"{root}: is no source yet: give --table, --features and --head; more models and "
             "spaces can be added later"
         )
-    classes = _classes(root, offer, len(head[0]) if head else None)
+    classes = _classes(root, head)
     listed = _listed(root, offer, classes)
-    _check(root, offer, arrays, len(listed.images))
-    hashed = "embeddings" if "embeddings" in arrays else "features"
-    hashes: list[str] = []
+    views = _check(root, offer, arrays, len(listed.images))
+    content: list[str] = []
+    hashed = "embeddings" if offer.embeddings else "features"
 
-    def shards(kind: str, **names: str) -> Iterator[np.ndarray]:
-        for rows in write_shards(root, kind, arrays[kind].blocks(), metadata[kind], **names):
+    def shards(kind: str, metadata: dict[str, str], **names: str) -> Iterator[np.ndarray]:
+        for rows in write_shards(root, kind, arrays[kind].blocks(), views, metadata, **names):
             if kind == hashed and not listed.sha256:
-                hashes.extend(content_hashes(rows))
+                content.extend(content_hashes(rows))
             yield rows
 
-    metadata: dict[str, dict[str, str]] = {}
     if offer.embeddings and offer.space:
-        metadata["embeddings"] = carried(offer.embeddings, CARRIED, {})
-        with _removed_if_refused(
-            CATALOG["embeddings"].at(root, space=offer.space, shard="").parent
-        ):
-            for _ in shards("embeddings", space=offer.space):
-                pass
-        yield f"{offer.space}: embeddings of {arrays['embeddings'].shape[1]} dimensions"
-    if head and offer.features and offer.head:
-        names = classes.names if classes else _names_in(listed, len(head[0]))
-        own = {"weights_sha256": hashlib.sha256(head[0].tobytes() + head[1].tobytes()).hexdigest()}
-        metadata["features"] = carried(offer.features, CARRIED, own)
-        check = HeadCheck(*head, arrays.get("logits"))
-        with _removed_if_refused(CATALOG["head"].at(root, model=offer.model).parent):
-            for rows in shards("features", model=offer.model):
+        folder = CATALOG["embeddings"].at(root, space=offer.space, shard="").parent
+        with _removed_if_refused(folder):
+            made = carried(offer.embeddings, CARRIED, {})
+            width = {rows.shape[1] for rows in shards("embeddings", made, space=offer.space)}
+        yield f"{offer.space}: embeddings of {width.pop()} dimensions"
+    if head and offer.features:
+        of_source = classes.names if classes else _names_in(listed, len(head.weight))
+        names = head.names or of_source
+        path = CATALOG["head"].at(root, model=offer.model)
+        check = HeadCheck(head, arrays.get("logits"), images_in_shard(views))
+        made = carried(offer.features, CARRIED, {"weights_sha256": head.sha256})
+        with _removed_if_refused(path.parent):
+            for rows in shards("features", made, model=offer.model):
                 check.add(rows)
-            top1 = check.top1(np.array([image.class_index for image in listed.images]), names)
-        facts = {"class_names": "null", "keep_classes": "null", "weight_dtype": _precision(head[0])}
-        facts = carried(offer.head, tuple(facts), facts)
-        facts["weights_sha256"] = metadata["features"]["weights_sha256"]
-        facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
-        facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
-        tensors = dict(zip(("weight", "bias"), head, strict=True))
+            top1 = check.top1(_rows_of(listed, names, of_source), names)
         if new:
-            write_classes(root, names)
-            listed.sha256 = listed.sha256 or hashes
+            listed.sha256 = listed.sha256 or content
+            write_classes(root, of_source, offer.classes or IMAGENET)
             write_rows(root, listed)
-        write_tensors(CATALOG["head"].at(root, model=offer.model), tensors, facts)
-        yield (
-            f"{offer.model}: {arrays['features'].shape[1]} features, {len(names)} classes, top-1 "
-            f"{'unknown' if top1 is None else f'{top1:.3f}'}"
-            + (f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else "")
-        )
-    if new:
-        copies = len(listed.sha256) - len({*listed.sha256})
-        labels = len({image.label for image in listed.images})
-        yield f"{len(listed.images)} rows of {labels} labels" + (
-            f"; {copies} are copies of others, and are in their folds" if copies else ""
-        )
+            yield f"{len(listed.images)} rows; {_copies(listed)} of them are copies of others"
+        facts = head.facts | {"weights_sha256": made["weights_sha256"]}
+        facts["class_names"] = json.dumps(names if names != of_source else None)
+        facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
+        facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
+        write_tensors(path, {"weight": head.weight, "bias": head.bias}, facts)
+        accuracy = "unknown" if top1 is None else f"{top1:.3f}"
+        gap = f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else ""
+        sizes = f"{rows.shape[1]} features, {len(names)} classes"
+        yield f"{offer.model}: {sizes}, top-1 {accuracy}{gap}"
+
+
+def _copies(listed: Listed) -> int:
+    return len(listed.sha256) - len({*listed.sha256})
 
 
 @contextmanager
@@ -138,28 +131,13 @@ def _removed_if_refused(folder: Path) -> Iterator[None]:
         raise
 
 
-def _classes(root: Path, offer: Offer, count: int | None) -> Classes | None:
-    """The names of the head's classes: given, of the source, or ImageNet's for 1,000; else None."""
+def _classes(root: Path, head: Head | None) -> Classes | None:
+    """Classes of the source, or of a new one: the head's, or ImageNet's for 1,000; else None."""
     if classes_path(root).is_file():
-        path, known = classes_path(root), read_classes(classes_path(root))
-        if offer.classes and read_class_list(offer.classes) != known.names:
-            raise InputError(
-                f"{offer.classes}: has other classes than {path}: models of one source have the "
-                "same classes; import it into another source"
-            )
-    elif offer.classes:
-        path, names = offer.classes, read_class_list(offer.classes)
-        known = Classes(names, {name.lower(): row for row, name in enumerate(names)})
-    elif count == 1000 and IMAGENET.is_file():
-        path, known = IMAGENET, read_classes(IMAGENET)
-    else:
-        return None
-    if count not in (None, len(known.names)):
-        raise InputError(
-            f"{path}: has {len(known.names)} classes, but the head has {count} rows: give "
-            "--classes in the order of these rows"
-        )
-    return known
+        return read_classes(classes_path(root))
+    if head and head.names:
+        return Classes(head.names, {name.lower(): row for row, name in enumerate(head.names)})
+    return read_classes(IMAGENET) if head and len(head.weight) == 1000 else None
 
 
 def _names_in(listed: Listed, count: int) -> list[str]:
@@ -168,6 +146,14 @@ def _names_in(listed: Listed, count: int) -> list[str]:
     if sorted(found) == list(range(count)) and len({*found.values()}) == count:
         return [found[row] for row in range(count)]
     return [UNNAMED.format(row) for row in range(count)]
+
+
+def _rows_of(listed: Listed, names: list[str], of_source: list[str]) -> np.ndarray:
+    """The head's row for the class of every image, -1 for none."""
+    if len(of_source) != len(names):
+        index = {name: row for row, name in enumerate(names)}
+        return np.array([index.get(image.label, -1) for image in listed.images])
+    return np.array([image.class_index for image in listed.images])
 
 
 def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
@@ -186,10 +172,17 @@ def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
     return Listed(images, [facts.sha256 for facts in inspected.values()])
 
 
-def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> None:
-    """Refuse arrays of other rows or width, and what the source has already."""
+def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> int:
+    """Refuse arrays of other rows or width, and what the source has already; views of an image."""
+    views = {kind: _views(str(getattr(offer, kind)), array.shape[0], n)
+             for kind, array in arrays.items() if kind != "logits"}  # fmt: skip
+    if len({*views.values()}) > 1:
+        raise InputError(
+            f"{offer.features} has {views['features']} views of an image, but {offer.embeddings} "
+            f"{views['embeddings']}: give those of the same study"
+        )
     for kind, array in arrays.items():
-        if array.shape[0] != n:
+        if array.shape[0] != n * views.get(kind, 1):
             raise InputError(
                 f"{array.origin}: has {array.shape[0]} rows of {kind}, but the table has {n}: give "
                 "a row for every row of the table, in its order"
@@ -209,6 +202,17 @@ def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> None:
                 f"{root}: has {kind} of {name} already: remove {root / kind / name}, or give "
                 "another name"
             )
+    return max(views.values())
+
+
+def _views(place: str, rows: int, n: int) -> int:
+    """Views of an image in the shards of a study, whose rows are in order; 1 for other files."""
+    views = rows // n
+    try:
+        stored = find_arrays(f"{place}:view", 1).whole() if views > 1 else np.zeros(0)
+    except InputError:
+        return 1
+    return views if np.array_equal(stored, np.tile(np.arange(views), n)) else 1
 
 
 @dataclass
@@ -226,6 +230,7 @@ def list_rows(table: Path, id_column: str, label_column: str, classes: Classes |
     none, which is refused.
     """
     listed, known = Listed(), dict[str, int]()
+    drawn = True
     for where, row in _table_rows(table, id_column, label_column):
         name = row[id_column].lstrip("/")
         if not name or name != printable(name) or ".." in PurePosixPath(name).parts:
@@ -256,10 +261,13 @@ def list_rows(table: Path, id_column: str, label_column: str, classes: Classes |
             raise InputError(f"{where}: split {split!r} is neither train nor validation")
         prompt = row.get("prompt") or prompt_of(label)
         listed.images.append(Candidate(name, label, index, prompt, SPLIT_FOLDERS.get(split, "")))
+        drawn &= "fold" in row and (split == "validation") == (row["fold"] == "0")
         if "sha256" in row:
             listed.sha256.append(row["sha256"])
     if not listed.images:
         raise InputError(f"{table}: holds no rows")
+    if drawn:  # the manifest of a study that drew the split; it will be drawn again
+        listed.images = [image._replace(split="") for image in listed.images]
     return listed
 
 
@@ -277,7 +285,7 @@ def _table_rows(
     parts = [table]
     if table.is_dir():
         parts = [Path(part) for part in _parquet_parts(table)]
-    more = (label_column, "class_index", "prompt", "split", "sha256")
+    more = (label_column, "class_index", "prompt", "split", "fold", "sha256")
     for part in parts:
         for number, row in iterate_rows(part, {id_column: "the id, --id-column"}, more):
             yield f"{part}: line {number}", row
@@ -290,34 +298,57 @@ def _parquet_parts(folder: Path) -> list[Path]:
     return parts
 
 
-def read_head(weight: str, bias: str | None, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (C, d) and bias (C,) of a head on features of this width, in float32.
+@dataclass(frozen=True)
+class Head:
+    """Weight (C, d) and bias (C,) in float32, class names if they are known, and metadata."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    names: list[str] | None
+    facts: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
+
+
+def read_head(offer: Offer, width: int) -> Head:
+    """Read the head of features of this width.
 
     A weight of shape (d, C), as JAX and Keras have it, is transposed. Without a bias, the only
     array of one dimension in the file of the weight is the bias, if there is one.
     """
-    matrix = find_arrays(weight, 2)
+    place = str(offer.head)
+    matrix = find_arrays(place, 2)
     if width not in matrix.shape:
         raise InputError(
             f"{matrix.origin}: has shape {matrix.shape}, but the features have {width} columns: "
             "name the head of these features"
         )
     found = matrix.whole()
-    found = found if found.shape[1] == width else np.ascontiguousarray(found.T)
-    if len(found) < 2:
+    weight = np.ascontiguousarray(found if found.shape[1] == width else found.T, np.float32)
+    if len(weight) < 2:
         raise InputError(
             f"{matrix.origin}: has one row: write two classes, the first with weight and bias 0"
         )
-    shift = np.zeros(len(found))
-    if bias or _has_vector(weight):
-        vector = find_arrays(bias or weight, 1)
-        if vector.shape != (len(found),):
+    bias = np.zeros(len(weight), np.float32)
+    if offer.bias or _has_vector(place):
+        vector = find_arrays(offer.bias or place, 1)
+        if vector.shape != bias.shape:
             raise InputError(
-                f"{vector.origin}: has shape {vector.shape}, but the head has {len(found)} rows: "
+                f"{vector.origin}: has shape {vector.shape}, but the head has {len(weight)} rows: "
                 "name its bias"
             )
-        shift = vector.whole()
-    return found.astype(np.float32), shift.astype(np.float32)
+        bias = vector.whole().astype(np.float32)
+    facts = {"class_names": "null", "keep_classes": "null", "weight_dtype": _precision(weight)}
+    facts = carried(place, tuple(facts), facts)
+    names = read_class_list(offer.classes) if offer.classes else json.loads(facts["class_names"])
+    if names and len(names) != len(weight):
+        raise InputError(
+            f"{offer.classes or place}: has {len(names)} classes, but the head has {len(weight)} "
+            "rows: give --classes in the order of these rows"
+        )
+    return Head(weight, bias, names, facts)
 
 
 def _has_vector(place: str) -> bool:
@@ -328,16 +359,16 @@ def _has_vector(place: str) -> bool:
     return True
 
 
-def in_shards(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks of rows as float32, cut and joined to ROWS rows; the last may be smaller."""
+def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Blocks of rows as float32, cut and joined to `count` rows; the last may be smaller."""
     waiting: list[np.ndarray] = []
     for block in blocks:
         rest = block.astype(np.float32, copy=False)
         while len(rest):
-            space = ROWS - sum(map(len, waiting))
+            space = count - sum(map(len, waiting))
             waiting.append(rest[:space])
             rest = rest[space:]
-            if sum(map(len, waiting)) == ROWS:
+            if sum(map(len, waiting)) == count:
                 yield np.concatenate(waiting)
                 waiting = []
     if waiting:
@@ -345,14 +376,22 @@ def in_shards(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def write_shards(
-    root: Path, artifact: str, blocks: Iterable[np.ndarray], metadata: dict[str, str], **names: str
+    root: Path,
+    artifact: str,
+    blocks: Iterable[np.ndarray],
+    views: int,
+    metadata: dict[str, str],
+    **names: str,
 ) -> Iterator[np.ndarray]:
-    """Write the rows of features or embeddings as shards of a source, and yield every shard."""
-    for shard, rows in enumerate(in_shards(blocks)):
-        image_id = np.arange(shard * ROWS, shard * ROWS + len(rows))
-        tensors = {artifact: rows, "image_id": image_id, "view": np.zeros(len(rows), np.int32)}
-        write_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), tensors, metadata)
-        yield rows
+    """Write features or embeddings as shards of a source; yield the whole images of every shard."""
+    images = images_in_shard(views)
+    for shard, rows in enumerate(in_shards(blocks, images * views)):
+        image_id, view = np.divmod(np.arange(len(rows)), views)
+        tensors = {artifact: rows, "image_id": image_id + shard * images}
+        tensors["view"] = view.astype(np.int32)
+        path = CATALOG[artifact].at(root, shard=f"{shard:05d}", **names)
+        write_tensors(path, tensors, metadata | {"views": str(views)})
+        yield rows[::views]
 
 
 def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[str, str]:
@@ -386,9 +425,9 @@ def content_hashes(rows: np.ndarray) -> list[str]:
 class HeadCheck:
     """Predictions of a head, compared with given logits and with the labels of the images."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, logits: Stored | None) -> None:
-        self._weight, self._bias, self._logits = weight, bias, logits
-        self._given = None if logits is None else in_shards(logits.blocks())
+    def __init__(self, head: Head, logits: Stored | None, images: int) -> None:
+        self._weight, self._bias, self._logits = head.weight, head.bias, logits
+        self._given = None if logits is None else in_shards(logits.blocks(), images)
         self.max_error = 0.0
         self.predicted: list[np.ndarray] = []
 
@@ -401,7 +440,8 @@ class HeadCheck:
         given = next(self._given)
         gap, spread = float(np.abs(given - logits).max()), float(given.std())
         if gap > GAP * spread:
-            row = (len(self.predicted) - 1) * ROWS + int(np.abs(given - logits).max(1).argmax())
+            before = sum(map(len, self.predicted[:-1]))
+            row = before + int(np.abs(given - logits).max(1).argmax())
             raise InputError(
                 f"{self._logits.origin}: row {row} differs from W f + b by {gap:.2g}, and logits "
                 f"have a standard deviation of {spread:.2g}: the features are not the input of "
@@ -449,7 +489,10 @@ def write_rows(root: Path, listed: Listed) -> None:
     write_parquet(rows_path(root), frame.assign(sha256=listed.sha256))
 
 
-def write_classes(root: Path, names: list[str]) -> None:
+def write_classes(root: Path, names: list[str], origin: Path) -> None:
+    """Write the class list of a source; synsets stay if `origin` is a CSV of the same names."""
+    if origin.suffix.lower() == ".csv" and read_classes(origin).names == names:
+        return write_bytes(classes_path(root), origin.read_bytes())
     quoted = [name.replace('"', '""') for name in names]
     lines = [f'{index},,"{name}"\n' for index, name in enumerate(quoted)]
     write_bytes(classes_path(root), "".join(["class_index,synset,name\n", *lines]).encode())
@@ -464,5 +507,6 @@ def study_of(root: Path) -> str | None:
         return None
     data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}
     study = {"study": root.name, "models": models, "spaces": spaces, "data": data}
-    study |= {"extraction": {"views": 1}, "pictures": {"renderer": "words", "maps": False}}
+    views = views_of(CATALOG["features"].at(root, model=models[0], shard="00000"))
+    study |= {"extraction": {"views": views}, "pictures": {"renderer": "words", "maps": False}}
     return yaml.safe_dump(study, sort_keys=False)

@@ -92,7 +92,9 @@ def run_imported(
     manifest = read_manifest(flags.path("manifest"))
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     outputs, facts = imported_shard(outside(flags.root), rows["path"], artifact, **names)
-    places = {"image_id": rows["image_id"].to_numpy(), "view": np.zeros(len(rows), np.int32)}
+    image_id = np.repeat(rows["image_id"].to_numpy(), flags.views)
+    view = np.tile(np.arange(flags.views, dtype=np.int32), len(rows))
+    places = {"image_id": image_id, "view": view}
     return rows, {artifact: outputs, **places}, facts | {artifact: statistics(outputs)}
 
 
