@@ -4,10 +4,11 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from singflow.data.manifest import data_root
+from singflow.photo.app import CONNECTIONS
 from tests import PATIENCE
 from tests.browser.test_report_browser import check_width_and_access
 from tests.project import ROOT
@@ -334,6 +336,17 @@ def test_files_of_the_machine_and_other_hosts_are_refused(server):
         assert answer.status_code in (403, 404)
     policy = httpx.get(server, timeout=PATIENCE).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ") and "http" not in policy
+
+
+def test_more_connections_than_the_page_takes_are_refused_until_others_end(server):
+    at = urlsplit(server)
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(socket.create_connection((at.hostname, at.port), PATIENCE))
+        assert httpx.get(server, timeout=PATIENCE).status_code == 503
+    ended = time.monotonic() + PATIENCE
+    while httpx.get(server, timeout=PATIENCE).status_code != 200:
+        assert time.monotonic() < ended
 
 
 def test_only_this_machine_is_listened_to(server):

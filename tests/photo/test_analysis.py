@@ -1,5 +1,6 @@
 """A handmade study of a few random parts; what the command says is recomputed from its files."""
 
+import io
 import itertools
 import json
 import shutil
@@ -32,7 +33,7 @@ from singflow.photo.figure import draw_image
 from singflow.photo.photos import Neighbour
 from singflow.photo.study import NEEDED
 from singflow.photo.texts import stored_texts
-from singflow.photo.towers import Prediction
+from singflow.photo.towers import Prediction, open_image
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.spaces import load_text_tower
 from singflow.translators.ridge import Affine
@@ -392,6 +393,14 @@ def test_an_unusable_image_is_refused_before_anything_else_is_read(study):
     study.refuse(r"one.png: absurdly large: 200 x 160 pixels", max_pixels=100)
     study.refuse(r"--output .*one.png: File exists: name another folder", output="one.png")
     assert not Path("out").exists()
+
+
+def test_junk_in_the_place_of_exif_changes_nothing():
+    buffer, photo = io.BytesIO(), Image.new("RGB", (16, 8), "teal")
+    photo.save(buffer, "JPEG", exif=b"Exif\0\0no header")
+    opened = open_image(buffer.getvalue())
+    for image in (opened, Image.open(buffer)):
+        assert np.array_equal(open_image(image), opened)
 
 
 def test_artifacts_that_do_not_fit_together_are_refused(study):

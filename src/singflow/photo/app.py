@@ -25,6 +25,7 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import Analyzer, Result
+from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.page import Picture, analysis_html, maps_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 MOST_TEXTS, MOST_LETTERS = 20, 200  # texts in one request, letters in one text
 POINTS = 24  # of the curve that shows the way toward a text
 WAITING = 100  # limit on the requests in the queue
+CONNECTIONS = 200  # at once, of which an open page has two
+SESSIONS = 1000  # open pages whose photo is remembered
 KEPT = 4  # models that stay loaded
 HOUR = 3600  # seconds after which photos and their results are deleted
 EXAMPLES = 6
@@ -168,6 +171,8 @@ def analyze_upload(
     """Analyze a user's photo; returns the HTML of analysis_html() and maps_html(), too."""
     if photo is None:
         raise InputError("no photo so far: drop or choose one")
+    if not Path(photo).is_file():
+        raise InputError("the photo is no longer here: drop it again")
     if model not in state.models or space not in state.spaces:
         raise InputError(f"{model} in {space}: is not offered here")
     texts, analyzer, name = texts_of(words), state.load(model, space), "this photo"
@@ -302,6 +307,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
         latest = queued | hidden | {"trigger_mode": "always_last"}
         slider.input(move, [session, toward, slider], [way], **latest)
+    page.state_session_capacity = SESSIONS
     return page.queue(max_size=WAITING, api_open=False)
 
 
@@ -311,10 +317,14 @@ def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
     If `host` is an address of this machine alone, requests under other host names are refused.
     """
     import gradio as gr
-    from fastapi import FastAPI
+    from fastapi import Depends, FastAPI
+    from gradio.utils import get_upload_folder
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    page, max_bytes = blocks(state, max_mb), max_mb * 2**20
+    folder = Path(get_upload_folder()).resolve()
+    around.add_middleware(Guard, folder=folder, max_bytes=max_bytes)
     allowed = ["localhost", in_url(host)] if is_loopback(host) else ["*"]
     around.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -329,11 +339,12 @@ def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
     )
     return gr.mount_gradio_app(
         around,
-        blocks(state, max_mb),
+        page,
         "/",
+        app_kwargs={"dependencies": [Depends(checked_calls(folder, page))]},
         server_name=host,
         footer_links=[],
-        max_file_size=max_mb * 2**20,
+        max_file_size=max_bytes,
         theme=theme,
         css_paths=[Path(__file__).with_name("page.css")],
         **off,
@@ -372,7 +383,12 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
             "the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1]
         )
         config = uvicorn.Config(
-            app, log_config=None, log_level="warning", timeout_graceful_shutdown=2, headers=HEADERS
+            app,
+            log_config=None,
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+            headers=HEADERS,
+            limit_concurrency=CONNECTIONS,
         )
         uvicorn.Server(config).run([listening])
 

@@ -59,7 +59,12 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image = read(Path(image), max_pixels)
         if isinstance(image, bytes):
             return decode(image, max_pixels)
-        return upright(image.copy(), max_pixels)
+        image = image.copy()
+        try:
+            image.getexif()
+        except SyntaxError:  # no EXIF, which decode() ignores, too
+            image.info.pop("exif", None)
+        return upright(image, max_pixels)
     except (OSError, Unusable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{named}: {reason}") from None

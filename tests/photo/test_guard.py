@@ -1,0 +1,160 @@
+"""What the local page refuses to whoever reaches it."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from singflow.photo.app import EXAMPLES, application
+from singflow.photo.guard import AT_ONCE, KEPT, UNREAD, UPLOAD, Guard
+from tests.photo.test_analysis import MODEL, made  # noqa: F401 (fixture)
+from tests.photo.test_page import opened
+from tests.project import ROOT
+
+ANALYZE, ANSWERS = EXAMPLES, "/gradio_api/queue/data"  # the function after the examples'
+HOST = "http://127.0.0.1:7860"
+MB = 2**20
+
+
+class Page(TestClient):
+    """The page as an attacker sees it."""
+
+    def upload(self, content, name="photo.png", field="files", **options):
+        return self.post(UPLOAD, files={field: (name, content)}, **options)
+
+    def call(self, photo, session=None, function=ANALYZE, **options):
+        data = {"data": [photo, MODEL, "conse_minilm", ""], "fn_index": function}
+        data |= {"session_hash": session or uuid.uuid4().hex}
+        return self.post("/gradio_api/queue/join", json=data, **options)
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def page(made, uploads):  # noqa: F811
+    with pytest.MonkeyPatch.context() as changed:
+        changed.chdir(made)
+        changed.setenv("GRADIO_TEMP_DIR", str(uploads))
+        state = opened(made / "results/tiny")
+        changed.chdir(ROOT)
+        with Page(application(state, "127.0.0.1", 1), HOST) as page:
+            yield page
+
+
+def files(folder):
+    return {file for file in folder.rglob("*") if file.is_file()}
+
+
+def photo(path, **parts):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}} | parts
+
+
+def test_a_call_that_names_a_file_or_an_address_is_refused_and_nothing_is_copied(page, uploads):
+    uploaded = Path(page.upload(b"no picture").json()[0])
+    before = files(uploads)
+    (uploaded.parent / "link").symlink_to("/etc/passwd")
+    for other in (
+        photo("/etc/passwd"),
+        photo("/etc/passwd", is_stream=True),
+        {"path": "/etc/passwd"},
+        photo("params.yaml"),
+        photo(uploaded / "../../../../../../../../../etc/passwd"),
+        photo(uploaded.parent / "link"),
+        photo("file:///etc/passwd"),
+        photo("http://127.0.0.1:1/"),
+        photo("nothing", url="http://127.0.0.1:1/"),
+        photo("\0"),
+        [photo("/etc/passwd")],
+        {"deep": photo("/etc/passwd")},
+    ):
+        assert page.call(other).status_code == 422, other
+    for host in ("127.0.0.1:7860?", "127.0.0.1:7860#", "127.0.0.1:7860/x?"):
+        assert page.call(photo("/etc/passwd"), headers={"host": host}).status_code in (400, 422)
+    for function in (-1, 99):
+        assert (
+            page.call(None, function=function).json()["detail"] == "the page has no such function"
+        )
+    (uploaded.parent / "link").unlink()
+    assert page.call(photo(uploaded)).status_code == 200
+    assert files(uploads) == before
+
+
+def test_what_gradio_serves_beside_the_page_is_not_served(page):
+    for path in (
+        "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/file=http://127.0.0.1:1/",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/gradio_api/info",
+        "/openapi.json",
+        "/monitoring",
+    ):
+        assert page.get(path).status_code == 404, path
+    for path in ("process_recording", "component_server", "call/analyze", "run/analyze"):
+        assert page.post(f"/gradio_api/{path}", files={"video": b"x"}).status_code == 404, path
+
+
+def test_other_pages_of_the_browser_can_neither_upload_nor_ask(page):
+    for origin in ("http://elsewhere.example.org", "null", "http://localhost:8888"):
+        headers = {"origin": origin}
+        assert page.upload(b"x", headers=headers).status_code == 403
+        assert page.call(None, headers=headers).status_code == 403
+    assert page.upload(b"x", headers={"origin": HOST}).status_code == 200
+
+
+def test_a_large_body_is_refused_whether_it_says_its_length_or_not(page):
+    path, large = "/gradio_api/queue/join", b"[" * 2 * MB
+    assert page.post(path, content=large).status_code == 413
+    pieces = (large[:MB] for _ in range(2))
+    assert page.post(path, content=pieces).status_code == 413
+    assert page.post(UPLOAD, files=[("files", b"x" * MB)] * 2).status_code == 413
+    assert page.post(UPLOAD, files={"files": b"x" * MB}).status_code == 200
+
+
+def test_the_newest_photos_are_kept_and_nothing_that_a_broken_upload_leaves(page, uploads):
+    before = files(uploads)
+    page.upload(b"x", field="other")
+    assert files(uploads) == before
+    paths = [Path(page.upload(b"%d" % n * (MB // 2)).json()[0]) for n in range(KEPT + 5)]
+    assert [path.exists() for path in paths] == [False] * 5 + [True] * KEPT
+    icons = {file for file in files(uploads) if file.suffix == ".jpg"}
+    assert len(icons) == EXAMPLES and files(uploads) == {*icons, *paths[5:]}
+    page.call(photo(paths[0]), "gone")
+    assert "the photo is no longer here" in page.get(ANSWERS, params={"session_hash": "gone"}).text
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(page):
+    calls = [page.call(None, "one").status_code for _ in range(UNREAD + 1)]
+    assert calls == [200] * UNREAD + [429]
+    assert page.call(None, "another").status_code == 200
+    assert page.get(ANSWERS, params={"session_hash": "one"}).text.count("no photo") == UNREAD
+    assert page.call(None, "one").status_code == 200
+
+
+def test_few_photos_are_taken_at_once(tmp_path):
+    statuses = []
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def run():
+        end = asyncio.Event()
+
+        async def waits(*_):
+            await end.wait()
+
+        guard = Guard(waits, tmp_path, MB)
+        scope = {"type": "http", "path": UPLOAD, "headers": []}
+        tasks = [asyncio.create_task(guard(dict(scope), None, send)) for _ in range(AT_ONCE + 2)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        end.set()
+        await asyncio.gather(*tasks)
+        assert guard.uploads == 0
+
+    asyncio.run(run())
+    assert statuses == [503, 503]
