@@ -285,7 +285,9 @@ def _check_readable(folder: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not readable as JSON ({error}): copy or download it again") from None
+            raise InputError(
+                f"{path}: not readable as JSON ({error}): copy or download it again"
+            ) from None
         if not isinstance(content, dict) or "auto_map" in content:
             raise InputError(
                 f"{path}: names code of its own (auto_map), which is never run: take a model whose "
