@@ -24,7 +24,15 @@ from singflow.towers.weights import locate, required
 from tests.data.manifests import CLASSES_FILE
 from tests.results import Results, script
 from tests.towers.models import FIVE, in_hub, noise
-from tests.towers.tiny_transformers import DIMS, LONGEST, SIDE, VISION, save_dual_encoder
+from tests.towers.tiny_transformers import (
+    CLASSIFIERS,
+    DIMS,
+    LONGEST,
+    SIDE,
+    VISION,
+    save_classifier,
+    save_dual_encoder,
+)
 
 TEXTS = ["a photo of a dog", "A DOG", "a", "an image of a cat"]
 
@@ -330,24 +338,6 @@ def test_entries_that_cannot_be_are_refused(models, tmp_path):
         locate(space("clip", "file:checkpoints/alone.safetensors"))
 
 
-CLASSIFIERS = {
-    "vit": lambda: transformers.ViTForImageClassification(
-        transformers.ViTConfig(**VISION, num_labels=5)
-    ),
-    "dinov2": lambda: transformers.Dinov2ForImageClassification(
-        transformers.Dinov2Config(**VISION, num_labels=5)
-    ),
-    "siglip": lambda: transformers.SiglipForImageClassification(
-        transformers.SiglipConfig(vision_config=VISION, num_labels=5)
-    ),
-    "resnet": lambda: transformers.ResNetForImageClassification(
-        transformers.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=5
-        )
-    ),
-}
-
-
 def fine_tuned(kind, **changes):
     given = {"source": "transformers", "id": "some/start", "class_names": FIVE}
     return ModelEntry(**given | {"weights": f"file:checkpoints/{kind}"} | changes)
@@ -356,15 +346,8 @@ def fine_tuned(kind, **changes):
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(5)
-    model, folder = CLASSIFIERS[kind]().eval(), Path("checkpoints") / kind
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    mean = [0.4, 0.5, 0.6]
-    size = {"height": SIDE, "width": SIDE}
-    transformers.ViTImageProcessor(size=size, image_mean=mean).save_pretrained(folder)
+    folder = Path("checkpoints") / kind
+    model = save_classifier(kind, folder)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     image = noise(60, 40)
     with torch.inference_mode():
@@ -391,8 +374,7 @@ def test_a_folder_that_is_no_fine_tuned_classifier_is_refused(models):
     locate(fine_tuned("vit"))
     with pytest.raises(InputError, match=r"lack classifier\.bias, classifier\.weight of a ViTFor"):
         load_classifier(fine_tuned("vit"))
-    whole = CLASSIFIERS["vit"]()
-    whole.save_pretrained("checkpoints/vit")
+    CLASSIFIERS["vit"]().save_pretrained("checkpoints/vit")
     with pytest.raises(InputError, match="the head has 5 classes, its class list 2: name a file"):
         load_classifier(fine_tuned("vit", class_names=["ant", "bee"]))
     tower = load_classifier(fine_tuned("vit"))

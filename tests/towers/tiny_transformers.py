@@ -85,3 +85,34 @@ def save_dual_encoder(kind: str, folder: Path) -> transformers.PreTrainedModel:
         tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return model.eval()
+
+
+CLASSIFIERS = {  # of five classes
+    "vit": lambda: transformers.ViTForImageClassification(
+        transformers.ViTConfig(**VISION, num_labels=5)
+    ),
+    "dinov2": lambda: transformers.Dinov2ForImageClassification(
+        transformers.Dinov2Config(**VISION, num_labels=5)
+    ),
+    "siglip": lambda: transformers.SiglipForImageClassification(
+        transformers.SiglipConfig(vision_config=VISION, num_labels=5)
+    ),
+    "resnet": lambda: transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=5
+        )
+    ),
+}
+
+
+def save_classifier(kind: str, folder: Path) -> transformers.PreTrainedModel:
+    """Save a classifier, whose weights no fresh one has, and its image processor."""
+    torch.manual_seed(5)
+    model = CLASSIFIERS[kind]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    mean = [0.4, 0.5, 0.6]
+    transformers.ViTImageProcessor(size=SQUARE, image_mean=mean).save_pretrained(folder)
+    return model.eval()

@@ -23,10 +23,13 @@ from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.data.manifest import data_root, fill
 from singflow.study import check
 from singflow.towers.classifiers import load_classifier
+from singflow.towers.spaces import load_text_tower
 from singflow.towers.weights import required
 from tests import PATIENCE
 from tests.browser.test_app import address_of
 from tests.project import MADE, ROOT, SMALL, blocks
+from tests.towers.models import FIVE
+from tests.towers.tiny_transformers import save_classifier, save_dual_encoder
 
 NAMES = ("study", "own-data", "pictures", "paper", "cluster", "report")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
@@ -81,7 +84,7 @@ RELEASED = (
 )
 ANALYZE = 'singflow analyze photo.jpg --model efficientnet_lite0 --text "a rug" --text "a temple"'
 SNIPPETS = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
-FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, *SHOWN = SNIPPETS
+FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ENCODERS, *SHOWN = SNIPPETS
 ARTICLES, PICTURES, GENERATOR = SHOWN
 
 
@@ -339,12 +342,16 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     torch.save(scratch, "checkpoints/scratch.pth")
     Path("checkpoints/mine.txt").write_text("cat\ndog\nhorse\n")
     Path("own_models.yaml").write_text(yaml.safe_dump(CLASSIFIERS))
-    Path("own_spaces.yaml").write_text(yaml.safe_dump(SPACES))
+    Path("own_spaces.yaml").write_text(yaml.safe_dump(SPACES | ENCODERS))
+    save_dual_encoder("clip", Path("checkpoints/clip"))
+    save_classifier("vit", Path("checkpoints/tuned"))
     entries = resolve_models("own_models.yaml", list(CLASSIFIERS))
     names = {"class_names": ["cat", "dog", "horse"], "class_list": None}
     assert load_classifier(entries["mine"].model_copy(update=names)).weight.shape == (3, 512)
     scratch = load_classifier(entries["scratch"].model_copy(update=names))
     assert scratch.weight.shape == (3, 512) and scratch.preprocess.size == (176, 176)
+    of_five = {"class_names": FIVE, "class_list": None}
+    assert load_classifier(entries["tuned"].model_copy(update=of_five)).weight.shape == (5, 16)
     save_file(backbone.state_dict(), "checkpoints/backbone.safetensors")
     names["weights"] = "file:checkpoints/backbone.safetensors"
     assert load_classifier(entries["probe"].model_copy(update=names)).weight.shape == (3, 384)
@@ -357,10 +364,13 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     built = load_classifier(swin.model_copy(update={"weights": "random"}))
     assert built.weight.shape == (1000, 768)
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
-    (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
+    spaces = resolve_spaces("own_spaces.yaml", list(SPACES | ENCODERS))
     filled = [fill(text, "Egyptian cat") for text in ARTICLES["prompts"]["label_templates"]]
     assert filled == ["an image of an Egyptian cat"]
-    assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
+    assert str(required(spaces["siglip"])[0]).startswith("timm/ViT-B-16-SigLIP")
+    assert str(required(spaces["siglip2"])[0]) == "google/siglip2-base-patch16-224: config.json"
+    mine = spaces["mine"].model_copy(update={"dim": 12})
+    assert load_text_tower(mine).embed(["a dog"]).shape == (1, 12)
 
 
 def test_a_released_translator_is_imported(reader):
