@@ -153,7 +153,7 @@ def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_p
     ("config", "words"),
     [
         ({"models": ["efficientnet_lite0"]}, "config of one: study: missing"),
-        (STUDY | {"modles": []}, "config of one: modles: unknown key; did you mean 'models'?"),
+        (STUDY | {"model": []}, "config of one: model: unknown key; did you mean 'models'?"),
         (STUDY | {"models": ["lite0"]}, "models.yaml: no entry 'lite0'"),
         (STUDY | {"data": "photos"}, "config of one: data: 'photos'"),
     ],
