@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -192,22 +193,33 @@ def _npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _unzipped(path: Path, name: str) -> Blocks:
     with zipfile.ZipFile(path) as file, file.open(name) as stream:
         shape, by_columns, kind = _npy_header(stream)
-        if kind.hasobject or (by_columns and len(shape) > 1):
+        width, size = (int(np.prod(part, dtype=np.int64)) for part in (shape[1:], shape))
+        by_columns &= len(shape) > 1
+        if kind.hasobject or (by_columns and size > 4 * BLOCK):
             raise InputError(
-                f"{path}: {name} is of objects or in Fortran's order: save it by rows, as "
-                "np.ascontiguousarray does"
+                f"{path}: {name} is of objects, or large and in Fortran's order: save numbers by "
+                "rows, as np.ascontiguousarray does"
             )
-        width = int(np.prod(shape[1:], dtype=np.int64))
+        if by_columns:
+            content = _read(stream, path, size * kind.itemsize)
+            if len(content) == size * kind.itemsize:
+                yield np.frombuffer(content, kind).reshape(shape, order="F")
+            return
         for start, end in _spans(shape[0], width):
             wanted = (end - start) * width * kind.itemsize
-            try:
-                content = stream.read(wanted)
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
-                raise InputError(f"{path}: {name}: {error}: save it anew") from None
+            content = _read(stream, path, wanted)
             rows = len(content) // (width * kind.itemsize)
             yield np.frombuffer(content, kind, rows * width).reshape(rows, *shape[1:])
             if len(content) < wanted:
                 return
+
+
+def _read(stream: Any, path: Path, wanted: int) -> bytes:
+    try:
+        content: bytes = stream.read(wanted)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise InputError(f"{path}: {error}: it is damaged, save it anew") from None
+    return content
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:

@@ -174,19 +174,22 @@ def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
 
 def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> int:
     """Refuse arrays of other rows or width, and what the source has already; views of an image."""
-    views = {kind: _views(str(getattr(offer, kind)), array.shape[0], n)
-             for kind, array in arrays.items() if kind != "logits"}  # fmt: skip
-    if len({*views.values()}) > 1:
-        raise InputError(
-            f"{offer.features} has {views['features']} views of an image, but {offer.embeddings} "
-            f"{views['embeddings']}: give those of the same study"
-        )
+    matrices = {kind: array for kind, array in arrays.items() if kind != "logits"}
+    views = {
+        kind: _views(str(getattr(offer, kind)), array.shape[0], n)
+        for kind, array in matrices.items()
+    }
     for kind, array in arrays.items():
         if array.shape[0] != n * views.get(kind, 1):
             raise InputError(
                 f"{array.origin}: has {array.shape[0]} rows of {kind}, but the table has {n}: give "
                 "a row for every row of the table, in its order"
             )
+    if len({*views.values()}) > 1:
+        raise InputError(
+            f"{offer.features} has {views['features']} views of an image, but {offer.embeddings} "
+            f"{views['embeddings']}: give those of the same study"
+        )
     if offer.dim and arrays["embeddings"].shape[1] != offer.dim:
         raise InputError(
             f"{arrays['embeddings'].origin}: has {arrays['embeddings'].shape[1]} dimensions, but "
@@ -232,7 +235,7 @@ def list_rows(table: Path, id_column: str, label_column: str, classes: Classes |
     listed, known = Listed(), dict[str, int]()
     drawn = True
     for where, row in _table_rows(table, id_column, label_column):
-        name = row[id_column].lstrip("/")
+        name = row[id_column].strip().lstrip("/")
         if not name or name != printable(name) or ".." in PurePosixPath(name).parts:
             raise InputError(f"{where}: id {name!r} is empty, unprintable or has ..: rename it")
         if name in known:
@@ -491,7 +494,8 @@ def write_rows(root: Path, listed: Listed) -> None:
 
 def write_classes(root: Path, names: list[str], origin: Path) -> None:
     """Write the class list of a source; synsets stay if `origin` is a CSV of the same names."""
-    if origin.suffix.lower() == ".csv" and read_classes(origin).names == names:
+    of_csv = origin.suffix.lower() == ".csv" and origin.is_file()
+    if of_csv and read_classes(origin).names == names:
         return write_bytes(classes_path(root), origin.read_bytes())
     quoted = [name.replace('"', '""') for name in names]
     lines = [f'{index},,"{name}"\n' for index, name in enumerate(quoted)]

@@ -1,0 +1,147 @@
+"""Arrays of other programs, against what NumPy, h5py, pyarrow and safetensors wrote."""
+
+import io
+import struct
+import zipfile
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from safetensors.numpy import save_file
+
+from singflow.data import arrays
+from singflow.data.arrays import find_arrays
+from singflow.errors import InputError
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((23, 5)).astype(np.float32)
+PARTS = ROWS[:9], ROWS[9:20], ROWS[20:]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 30)  # six rows
+
+
+def lists(rows, kind=None):
+    return pa.table({"key": range(len(rows)), "image_embedding": pa.array(list(rows), kind)})
+
+
+def write_all(folder):
+    """The same rows in every form, by the place that is named for them."""
+    np.save(folder / "a.npy", ROWS)
+    np.save(folder / "columns.npy", np.asfortranarray(ROWS))
+    np.savez(folder / "a.npz", ROWS, names=np.array(["a"] * 23))
+    np.savez_compressed(folder / "many.npz", other=ROWS[:, :2], mine=np.asfortranarray(ROWS))
+    save_file({"x": ROWS, "bias": ROWS[0]}, folder / "a.safetensors")
+    parquet.write_table(lists(ROWS), folder / "lists.parquet", row_group_size=7)
+    fixed = pa.list_(pa.float32(), 5)
+    parquet.write_table(lists(ROWS, fixed), folder / "fixed.parquet", row_group_size=7)
+    wide = {"file": ["a"] * 23} | {f"f{i}": ROWS[:, i] for i in range(5)}
+    parquet.write_table(pa.table(wide), folder / "wide.parquet")
+    with h5py.File(folder / "features.hdf5", "w") as file:  # as thingsvision
+        file.create_dataset("features", data=ROWS)
+    with h5py.File(folder / "split.h5", "w") as file:
+        for number, part in zip((1, 2, 10), PARTS, strict=True):
+            file.create_dataset(f"features_{number}", data=part)
+        file.create_dataset("names", data=[b"a"] * 23)
+    for kind in ("img_emb", "metadata"):  # as clip-retrieval
+        (folder / kind).mkdir()
+    for number, part in zip((0, 2, 10), PARTS, strict=True):
+        np.save(folder / f"img_emb/img_emb_{number}.npy", part)
+    (folder / "img_emb/notes.txt").write_text("not an array")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("a.npy", "columns.npy", "a.npz", "many.npz:mine", "a.safetensors", "a.safetensors:x"),
+        *("lists.parquet", "lists.parquet:image_embedding", "fixed.parquet", "wide.parquet"),
+        *("features.hdf5", "split.h5", "split.h5:features_*", "img_emb"),
+    ],
+)
+def test_rows_come_out_as_they_were_written_in_blocks(tmp_path, place):
+    write_all(tmp_path)
+    found = find_arrays(f"{tmp_path}/{place}", 2)
+    assert found.shape == ROWS.shape
+    np.testing.assert_array_equal(found.whole(), ROWS)
+    blocks = [len(block) for block in found.blocks()]
+    assert place == "many.npz:mine" or max(blocks) <= 7  # Fortran's order in a zip is read whole
+
+
+def test_double_precision_and_integers_and_half_precision_keep_their_values(tmp_path):
+    for kind in ("float64", "float16", "int64"):
+        rows = (100 * ROWS).astype(kind)
+        np.save(tmp_path / "a.npy", rows)
+        whole = find_arrays(f"{tmp_path}/a.npy", 2).whole()
+        assert whole.dtype == ("float64" if kind == "float64" else "float32")
+        np.testing.assert_array_equal(whole, rows.astype(whole.dtype))
+
+
+def lying_npz(path, shape):
+    header = io.BytesIO()
+    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, facts)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.npy", header.getvalue() + bytes(400))
+
+
+def damage(folder):
+    np.save(folder / "objects.npy", np.array([[{}]], dtype=object))
+    np.savez(folder / "objects.npz", a=np.array([[{}]], dtype=object))
+    np.save(folder / "texts.npy", np.array([["a"]]))
+    np.save(folder / "holes.npy", np.where(np.arange(23)[:, None] == 17, np.nan, ROWS))
+    lying_npz(folder / "huge.npz", (10**12, 5))
+    lying_npz(folder / "wide.npz", (5, 10**12))
+    (folder / "text.npy").write_text("1 2 3")
+    (folder / "a.mat").write_text("")
+    (folder / "cut.npy").write_bytes(b"")
+    np.save(folder / "a.npy", ROWS)
+    content = (folder / "a.npy").read_bytes()
+    (folder / "cut.npy").write_bytes(content[:-8])
+    header = b'{"x":{"dtype":"F32","shape":[1000000,5],"data_offsets":[0,20000000]}}'
+    (folder / "lie.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    ragged = {"v": [[1.0, 2.0], [3.0]]}
+    parquet.write_table(pa.table(ragged), folder / "ragged.parquet")
+    (folder / "cut.parquet").write_bytes(b"PAR1" + bytes(30))
+    (folder / "cut.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(30))
+    np.savez(folder / "two.npz", left=ROWS, right=ROWS)
+    (folder / "mixed").mkdir()
+    np.save(folder / "mixed/a.npy", ROWS)
+    np.savez(folder / "mixed/a.npz", ROWS)
+    (folder / "widths").mkdir()
+    np.save(folder / "widths/a.npy", ROWS)
+    np.save(folder / "widths/b.npy", ROWS[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("absent.npy", "no such file"),
+        ("a.mat", "is none of .npy"),
+        ("objects.npy", "not readable"),
+        ("objects.npz", "is of objects"),
+        ("texts.npy", "not numbers"),
+        ("holes.npy", "row 17 holds NaN"),
+        ("huge.npz", "ends after 20 of 1000000000000 rows"),
+        ("wide.npz", "no tower is so wide"),
+        ("text.npy", "not readable"),
+        ("cut.npy", "not readable"),
+        ("lie.safetensors", "not readable"),
+        ("ragged.parquet", "do not all have 2 numbers"),
+        ("cut.parquet", "not readable"),
+        ("cut.hdf5", "not readable"),
+        ("two.npz", "more than one array of 2 dimensions; it has left (23, 5), right (23, 5)"),
+        ("two.npz:up", "no array 'up' of 2 dimensions"),
+        ("mixed", "name a folder whose files are of one kind"),
+        ("widths", "rows of different shapes"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path, place, said):
+    damage(tmp_path)
+    with pytest.raises(InputError) as refused:
+        find_arrays(f"{tmp_path}/{place}", 2).whole()
+    assert said in str(refused.value) and place.partition(":")[0] in str(refused.value)
+    assert "\n" not in str(refused.value)
