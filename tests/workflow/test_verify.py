@@ -91,6 +91,7 @@ def test_before_a_publication_the_numbers_are_compared_with_those_in_git(
 def test_numbers_in_git_hinder_no_step_of_a_clone(snakemake_project, tmp_path):
     clone = snakemake_project.copy(tmp_path / "project").clone(tmp_path / "clone")
     assert {*clone.artifacts()} == {*IN_GIT}
+    assert "the study has not run here: `singflow run` runs it" in verify(clone)[1][-1]
     planned = clone.planned(direct=False)
     shutil.rmtree(clone.folder / "results")
     assert planned == clone.planned(direct=False) and "summarize" in planned
