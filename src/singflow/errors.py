@@ -4,23 +4,35 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+CONTROL = ("Cc", "Cs", "Zl", "Zp")
+# Characters that change the direction of what follows, so that a text looks like another one.
+DIRECTION = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+LONGEST = 4000  # characters of a line of a message
+
 
 def printable(text: str) -> str:
-    """The text with control characters, line separators and bytes that are not UTF-8 as escapes."""
+    """The text with escapes for controls, line separators and bytes that are not UTF-8."""
     if text.isprintable():
         return text
-    control = ("Cc", "Cs", "Zl", "Zp")
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in CONTROL or unicodedata.bidirectional(c) in DIRECTION
+        else c
         for c in text
     )
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle if it is too long; the file is at its start, the fix at its end."""
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 class InputError(Exception):
     """Bad input. The message names the file, the value and what to do about it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(printable, message.split("\n"))))
+        super().__init__("\n".join(_shortened(printable(line)) for line in message.split("\n")))
 
 
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:

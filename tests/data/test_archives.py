@@ -248,7 +248,7 @@ def test_all_damaged_archives_are_named_at_once(tmp_path):
 def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         add(tar, "cat/a.png", b"a", pax_headers={"comment": "x" * 2**21})
-    with pytest.raises(InputError, match="a header of 2097"):
+    with pytest.raises(InputError, match="headers of over 1048576 bytes before byte .*: it is cut"):
         listed(tmp_path)
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         tar.fileobj.write(tarfile.TarInfo("cat/a.png").tobuf())

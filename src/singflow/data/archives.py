@@ -37,13 +37,15 @@ IMAGES = {
     *(".gif", ".bmp", ".dib", ".tif", ".tiff"),
 }
 SIDECARS = (".cls", ".json")  # files of a WebDataset sample that may state its label
-# Most bytes of a member's name and attributes, and of a sidecar that is read.
-MOST_HEADER, MOST_SIDECAR = 2**20, 2**16
-MOST_GROUP = 2**30  # most bytes of images in a row group
-# Row groups, and lists of row groups, in memory: threads that read ahead need two row groups.
+# Most bytes of a member's headers, and of a sidecar that is read; most characters of a name.
+MOST_HEADER, MOST_SIDECAR, MOST_NAME = 2**20, 2**16, 4096
+MOST_GROUP = 2**30  # most bytes of images, or of labels, in a row group
+LEAST_IMAGE = 30  # bytes; no file of an image is smaller
+# Row groups, and footers, in memory: threads that read ahead need two row groups.
 GROUPS, FOOTERS = 2, 16
 # An archive of up to WHOLE bytes is fingerprinted whole, a larger one by SAMPLES of SAMPLE bytes.
 WHOLE, SAMPLES, SAMPLE = 2**20, 16, 2**14
+CUT = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
 COUNTED = 500  # members of a tar from which the number of its images is estimated
 BLOCK = tarfile.BLOCKSIZE
 ATTRIBUTE = "archives"  # of the manifest: the fingerprint of its archives
@@ -182,13 +184,19 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
 
 
 class _Headers(io.BufferedReader):
-    """A file for tarfile that ends at the byte `end`, and reads no contents into memory."""
+    """A file for tarfile that ends at the byte `end`, and reads no contents into memory.
+
+    left: bytes that may still be read for the headers of one member.
+    """
 
     end: int
+    left: int
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size > MOST_HEADER:
-            raise Damaged(f"a header of {size} bytes at byte {self.tell()}")
+        size = MOST_HEADER + 1 if size is None or size < 0 else size
+        self.left -= size
+        if self.left < 0:
+            raise Damaged(f"headers of over {MOST_HEADER} bytes before byte {self.tell()}: {CUT}")
         return super().read(max(0, min(size, self.end - self.tell())))
 
 
@@ -203,24 +211,27 @@ def tar_members(path: Path) -> Iterator[Member]:
 
 def _members(file: _Headers, start: int, end: int, prefix: str) -> Iterator[Member]:
     """Members of the tar between two bytes of a file. `prefix`: the name of an inner tar and /."""
-    fix = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
     file.end = end
+    file.left = MOST_HEADER
     file.seek(start)
-    with _errors("tar", fix), tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+    with _errors("tar", CUT), tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while True:
-            before = tar.offset
+            before, file.left = tar.offset, MOST_HEADER
             info = tar.next()
+            file.left = MOST_HEADER
             if info is None:
                 break
             tar.members.clear()  # type: ignore[attr-defined]  # the list would grow with the archive
             if info.size < 0 or tar.offset <= min(before, info.offset):
-                raise Damaged(f"member sizes make no sense at byte {info.offset}: {fix}")
+                raise Damaged(f"member sizes make no sense at byte {info.offset}: {CUT}")
             if info.isdir():
                 continue
             place, name = info.offset_data, prefix + info.name
+            if len(name) > MOST_NAME:
+                raise Damaged(f"a name of {len(name)} characters before byte {place}: {CUT}")
             if info.isreg() and not info.issparse():
                 if end < place + info.size:
-                    raise Damaged(f"ends within {printable(name)}: {fix}")
+                    raise Damaged(f"ends within {printable(name)}: {CUT}")
                 if not prefix and info.name.lower().endswith(TAR):
                     yield from _members(file, place, place + info.size, f"{name}/")
                     file.end = end
@@ -233,7 +244,7 @@ def _members(file: _Headers, start: int, end: int, prefix: str) -> Iterator[Memb
         file.seek(tar.offset)
         rest = file.read(MOST_HEADER)
         if rest[:BLOCK] != bytes(BLOCK):  # tarfile takes an invalid header for the end
-            raise Damaged(f"no end of the archive, and no member, at byte {tar.offset}: {fix}")
+            raise Damaged(f"no end of the archive, and no member, at byte {tar.offset}: {CUT}")
         if rest.strip(b"\0"):
             raise Damaged(
                 f"goes on after its end at byte {tar.offset}, as joined tars do: keep them apart, "
@@ -271,18 +282,41 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
         if label_column not in file.schema_arrow.names:
             raise InputError(
                 f"{path}: has no column {label_column!r} (data.label_column); it has "
-                f"{', '.join(file.schema_arrow.names)}"
+                f"{', '.join(map(printable, file.schema_arrow.names))}"
             )
+        if label_column not in _leaves(file):
+            raise InputError(
+                f"{path}: column {label_column!r} (data.label_column) holds neither numbers nor "
+                "texts: name another"
+            )
+        _check_groups(file, path, label_column, "labels")
+        rows, size = file.metadata.num_rows, path.stat().st_size
+        if rows * LEAST_IMAGE > size:
+            raise Damaged(f"has {rows} rows in {size} bytes, too few for images: write it anew")
+        file = _open(path, metadata=file.metadata, read_dictionary=[label_column])
         labels = [
             label
             for batch in file.iter_batches(columns=[label_column])
-            for label in (batch.column(0).to_pylist() if batch.num_columns else [])
+            for label in (_values(batch.column(0)) if batch.num_columns else [])
         ]
-        if len(labels) != file.metadata.num_rows:
-            raise Damaged(
-                f"has {len(labels)} labels for {file.metadata.num_rows} rows: write it anew"
-            )
+        if len(labels) != rows:
+            raise Damaged(f"has {len(labels)} labels for {rows} rows: write it anew")
         return labels, _class_names(file, label_column)
+
+
+def _leaves(file: parquet.ParquetFile) -> set[str]:
+    """The paths of the columns that hold values and not other columns."""
+    return {file.schema.column(number).path for number in range(len(file.schema.names))}
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column. A text that is repeated is in memory once."""
+    import pyarrow as pa
+
+    if not isinstance(column, pa.DictionaryArray):
+        return list(column.to_pylist())
+    texts = column.dictionary.to_pylist()
+    return [None if index is None else texts[index] for index in column.indices.to_pylist()]
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
@@ -296,23 +330,28 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
         and field.type.get_field_index("bytes") >= 0
         and _is_bytes(field.type.field("bytes").type)
     ]
-    column = "image" if "image" in found else ", ".join(found)
+    column = "image" if "image" in found else ", ".join(map(printable, found))
     if column not in found:
         which = (
             f"several columns of images: {column}" if found else "no column of images (bytes, path)"
         )
         raise InputError(f"{path}: has {which}: write the file with one that is called image")
+    _check_groups(file, path, f"{column}.bytes", "images")
+    return column
+
+
+def _check_groups(file: parquet.ParquetFile, path: Path, leaf: str, what: str) -> None:
+    """Refuse row groups that would take too much memory."""
     for group in map(file.metadata.row_group, range(file.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))
-        leaf = (chunk for chunk in chunks if chunk.path_in_schema == f"{column}.bytes")
-        size = sum(chunk.total_uncompressed_size for chunk in leaf)
+        of_leaf = (chunk for chunk in chunks if chunk.path_in_schema == leaf)
+        size = sum(chunk.total_uncompressed_size for chunk in of_leaf)
         if size > MOST_GROUP:
             raise InputError(
-                f"{path}: a row group has {size} bytes of images, and one is read at a time: "
+                f"{path}: a row group has {size} bytes of {what}, and one is read at a time: "
                 "write it anew with fewer rows in each, as Dataset.to_parquet(path, "
                 "batch_size=100) does"
             )
-    return column
 
 
 def _is_bytes(kind: Any) -> bool:
@@ -347,18 +386,21 @@ _reading = threading.Lock()
 
 
 @lru_cache(FOOTERS)
-def _starts(path: Path, _state: tuple[int, int]) -> list[int]:
-    """The first row of every row group, and then the number of rows."""
-    metadata = _open(path).metadata
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    return list(accumulate((group.num_rows for group in groups), initial=0))
+def _footer(path: Path, _state: tuple[int, int]) -> tuple[Any, str, list[int]]:
+    """The metadata, the leaf with images, and the row groups' first rows and the number of rows."""
+    file = _open(path)
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    starts = list(accumulate((group.num_rows for group in groups), initial=0))
+    return file.metadata, f"{image_column(file, path)}.bytes", starts
 
 
 @lru_cache(GROUPS)
-def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
+def _group(path: Path, state: tuple[int, int], number: int) -> Any:
     """The images of a row group as a dictionary: a content that is repeated is held once."""
-    leaf = f"{image_column(_open(path), path)}.bytes"
-    file = _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16)
+    metadata, leaf, _ = _footer(path, state)
+    file = _open(
+        path, metadata=metadata, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16
+    )
     return file.read_row_group(number, columns=[leaf]).column(0)
 
 
@@ -368,7 +410,7 @@ def read_row(path: Path, row: int) -> bytes:
     state = (facts.st_mtime_ns, facts.st_size)
     with _errors("Parquet", "fetch or write it anew"):
         with _reading:  # one row group at a time, and no row group twice
-            starts = _starts(path, state)
+            _, _, starts = _footer(path, state)
             number = bisect_right(starts, row) - 1
             if not 0 <= number < len(starts) - 1:
                 raise Damaged(f"no row {row}: fetch or write it anew")

@@ -48,6 +48,8 @@ from singflow.errors import InputError, printable
 NO_CLASS = "not in a class folder"
 # A split in the path of an archive.
 OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)
+MOST_LABEL = 1000  # characters
+TOO_LONG = f"a label of more than {MOST_LABEL} characters: give it a short one"
 # A label and the index of its class; or the reason why there is no label, and None.
 Label = tuple[str, int | None]
 
@@ -72,6 +74,8 @@ class _Listing:
             self.reject(path, text)
         elif not text or text != printable(text):
             self.reject(path, "no printable label")
+        elif len(text) > MOST_LABEL:
+            self.reject(path, TOO_LONG)
         else:
             # one text in memory for many images
             text, prompt = sys.intern(text), sys.intern(prompt or prompt_of(text))
@@ -361,7 +365,7 @@ def of_number(text: str, classes: Classes) -> Label:
 def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
     """The label of a cell. A number counts the names, or without names the classes."""
     if isinstance(value, str):
-        return classes.label_of(value)
+        return classes.label_of(value) if len(value) <= MOST_LABEL else (TOO_LONG, None)
     if not isinstance(value, int) or isinstance(value, bool):
         return "no label: neither a number nor a text", None
     if names is None:

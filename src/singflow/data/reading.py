@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from singflow.errors import InputError
+from singflow.errors import InputError, printable
 from singflow.system import regular
 
 # The first separator that splits the header into the needed columns is taken.
@@ -110,7 +110,7 @@ def _places(
             what = f" ({needed[name]})" if needed[name] else ""
             raise InputError(
                 f"{path}: has no column {name!r}{what}; it has "
-                f"{', '.join(filter(str.strip, header)) or 'none'}"
+                f"{', '.join(map(printable, filter(str.strip, header))) or 'none'}"
             )
     return places
 
