@@ -75,7 +75,7 @@ def _row(
         "parameters": report["parameters"],
         "n_train": report["n_train"],
         "n": report["n_validation"],
-        "translator": "weak" if weak else "good",
+        "translator": "weak" if weak else "not weak",
         "marks": join_marks({WEAK: weak, EDGE: report.get("lambda_at_edge", False)}),
     }
 

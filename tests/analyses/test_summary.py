@@ -94,7 +94,7 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
     half = 1.96 * math.sqrt(within.sum()) / 40
     assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
     assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"]
-    assert [row[name] for name in ("translator", "note", "intervals")] == ["good", "", "images"]
+    assert [row[name] for name in ("translator", "note", "intervals")] == ["not weak", "", "images"]
     assert row["weights_id"] == ENTRY.id
     assert json.loads(json.dumps(row, allow_nan=False)) == row  # for metrics.json
 

@@ -22,10 +22,10 @@ from tests.project import ROOT
 @pytest.fixture
 def models():
     rows = [
-        ("s", "a", 9, 0.5, "good", EDGE),
+        ("s", "a", 9, 0.5, "not weak", EDGE),
         ("s", "b", 4, 0.1, "weak", WEAK),
-        ("t", "a", 9, 0.3, "good", ""),
-        ("t", "b", 4, 0.4, "good", ZERO),
+        ("t", "a", 9, 0.3, "not weak", ""),
+        ("t", "b", 4, 0.4, "not weak", ZERO),
     ]
     table = pd.DataFrame(
         rows, columns=["space", "model", "null_dim", "validation_r2", "translator", "marks"]
@@ -38,9 +38,9 @@ def test_rows_say_on_what_they_rest_in_their_own_order(models):
     table = qualify(rows, models)
     assert table.columns.tolist() == ["space", "model", "x", *BASIS]
     assert table[["x", "validation_r2", "translator", "null_dim"]].values.tolist() == [
-        [1, 0.4, "good", 4],
+        [1, 0.4, "not weak", 4],
         [2, 0.1, "weak", 4],
-        [3, 0.5, "good", 9],
+        [3, 0.5, "not weak", 9],
     ]
 
 
@@ -60,7 +60,7 @@ def test_of_a_pair_the_weaker_translator_speaks(models):
     basis = [name for name in BASIS if name != "null_dim"]
     assert table.columns.tolist() == ["space", "model_a", "model_b", "p", *basis]
     found = table[["p", "validation_r2", "translator"]].values.tolist()
-    assert found == [[0.1, 0.1, "weak"], [0.2, 0.3, "good"]]
+    assert found == [[0.1, 0.1, "weak"], [0.2, 0.3, "not weak"]]
     assert list(table["marks"]) == [f"{WEAK}, {EDGE}", ZERO]
     assert len(qualify_pairs(pairs[:0], models)) == 0
 

@@ -28,7 +28,7 @@ from singflow.commands.analyze import stems
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond
-from singflow.photo.facts import describe
+from singflow.photo.facts import describe, facts_of
 from singflow.photo.figure import draw_image
 from singflow.photo.photos import Neighbour
 from singflow.photo.study import NEEDED
@@ -508,7 +508,7 @@ times its null component
 (41.5 degrees)
 """
     assert said_of(5, 0) == lines.strip()
-    assert "WEAK" not in said_of(0, 0, setting=replace(SETTING, translator="good"))
+    assert "WEAK" not in said_of(0, 0, setting=replace(SETTING, translator="not weak"))
     assert "no word is gained or lost beyond chance" in said_of(0, 0)
     beyond = said_of(0, 0, judged=False, unlike="its null energy is high")
     words = "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high"
@@ -517,3 +517,8 @@ times its null component
     assert zero.startswith("known zero.\nphoto.jpg: cat") and zero.count("known zero") == 1
     unjudged = said_of(0, 0, setting=replace(SETTING, verdict="", said=""))
     assert "no verdict on the model: the images" in unjudged
+    for r2, words in ((0.22, "explains 22 % of the meaning of new images"), (None, "unknown")):
+        changed = analysis_of(
+            "cat", 0, 0, setting=replace(SETTING, validation_r2=r2, translator="")
+        )
+        assert words in facts_of(changed)[-1].sentence

@@ -97,7 +97,7 @@ def summarize_model(
         and expected is not None
         and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
         **{name: translator[name] for name in TRANSLATOR},
-        "translator": "weak" if weak else "good",
+        "translator": "weak" if weak else "not weak",
         "marks": join_marks(
             {
                 WEAK: weak,

@@ -37,7 +37,7 @@ class Setting:
     """The model, the space and the translator behind an analysis.
 
     source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
-    `good` or `unknown`. images: name of the n_images known images that percentiles refer to.
+    `not weak` or `unknown`. images: name of the n_images known images that percentiles refer to.
     verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
     there is no verdict.
     """

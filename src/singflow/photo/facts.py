@@ -212,8 +212,10 @@ def _reach(way: Reach) -> str:
 
 
 def _setting(setting: Setting) -> str:
-    r2 = "" if setting.validation_r2 is None else f", held-out R2 {setting.validation_r2:.2f}"
+    r2, quality = setting.validation_r2, "of unknown quality"
+    if r2 is not None:
+        quality = f"explains {100 * r2:.0f} % of the meaning of new images (R2 {r2:.2f})"
     return (
         f"{setting.model} in {setting.space}: null space of {setting.null_dim} dimensions, rank "
-        f"rule {setting.rank_rule}; {setting.translator} translator, {setting.source}{r2}"
+        f"rule {setting.rank_rule}; translator: {setting.source}, {quality}"
     )

@@ -40,7 +40,7 @@ FITTING = TranslatorParameters.model_validate({})
 def _setting(
     classifier: Classifier, space: Space, null_dim: int, r2: float | None, **facts: Any
 ) -> Setting:
-    quality = "unknown" if r2 is None else "good" if r2 >= SUMMARY.min_r2 else "weak"
+    quality = "unknown" if r2 is None else "weak" if r2 < SUMMARY.min_r2 else "not weak"
     return Setting(
         model=classifier.name,
         space=space.name,
