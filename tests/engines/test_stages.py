@@ -21,7 +21,7 @@ NEEDED = {
         *("embed_prompts", "fit_translator", "train_translator"),
         *("measure_evidence", "measure_unusual", "map_images"),
     ),
-    "archives": ("build_manifest",),
+    "archives": ("build_manifest", "resolve_model", "extract_head"),
     "own_files": ("resolve_model", "resolve_space", "render_pictures"),
 }  # what of results/code.json a step depends on besides its code
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
