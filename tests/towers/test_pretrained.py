@@ -334,7 +334,7 @@ def test_entries_that_cannot_be_are_refused(models, tmp_path):
         with pytest.raises(InputError, match=said):
             resolve_spaces(tmp_path / "spaces.yaml", ["mine"])
     shutil.copy("checkpoints/clip/config.json", "checkpoints/alone.safetensors")
-    with pytest.raises(InputError, match="name the folder of a whole model that save_pretrained"):
+    with pytest.raises(InputError, match="safetensors: name the folder that save_pretrained wr"):
         locate(space("clip", "file:checkpoints/alone.safetensors"))
 
 

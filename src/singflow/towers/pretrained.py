@@ -30,14 +30,8 @@ def load_pretrained(
 
     disable_progress_bar()
     kind, folder = getattr(transformers, auto), pretrained_folder(entry, files)
-    if folder is None and (entry.config is None or entry.transform is None):
-        registry = "spaces" if isinstance(entry, TransformersEntry) else "models"
-        raise InputError(
-            f"{entry.id}: without the hub's weights, or a folder that save_pretrained wrote, "
-            f"config/{registry}.yaml must give its `config` and `transform`"
-        )
     try:
-        if folder is None:
+        if folder is None:  # weights.required() has seen to both
             settings |= entry.config or {}
             choices = dict(entry.transform or {})
             configuration = transformers.AutoConfig.for_model(
@@ -46,9 +40,9 @@ def load_pretrained(
             processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
             return kind.from_config(configuration).eval(), from_processor(processor)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        model, found = kind.from_pretrained(
-            folder, dtype=torch.float32, weights_only=True, output_loading_info=True, **safe
-        )
+        own = True if entry.weights != "hub" else None  # the hub may have a checkpoint alone
+        options = {"use_safetensors": own, "weights_only": True, "output_loading_info": True}
+        model, found = kind.from_pretrained(folder, dtype=torch.float32, **options, **safe)
         preprocess = from_processor(transformers.AutoImageProcessor.from_pretrained(folder, **safe))
     except Exception as error:  # noqa: BLE001 (the library raises many kinds)
         where = folder if entry.weights != "hub" and folder else entry.id

@@ -218,17 +218,21 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     if folder := saved_folder(entry):
         _check_saved(folder, with_words=isinstance(entry, TransformersEntry))
         files = [LocalFile(file, entry.sha256.get(file)) for file in own_weights(entry)]
-    elif own := _own_file(entry.weights, entry):
-        files = [own]
     elif entry.weights == "hub":
         files = _SOURCES[entry.source](entry)
+    elif isinstance(entry, TransformersEntry) and entry.weights != "random":
+        raise InputError(f"{entry.weights}: name the folder that save_pretrained wrote")
+    elif entry.source == "transformers" and None in (entry.config, entry.transform):
+        registry = "spaces" if isinstance(entry, TransformersEntry) else "models"
+        raise InputError(
+            f"{entry.id}: without the hub's weights, or a folder that save_pretrained wrote, "
+            f"config/{registry}.yaml must give its `config` and `transform`"
+        )
+    elif own := _own_file(entry.weights, entry):
+        files = [own]
     if isinstance(entry, OpenCLIPEntry):
         return [*files, *_tokenizer_files(entry)]
     if isinstance(entry, TransformersEntry):
-        if entry.weights.startswith("file:") and not folder:
-            raise InputError(
-                f"{entry.weights}: name the folder of a whole model that save_pretrained wrote"
-            )
         return files if folder else [*files, *_word_files(entry)]
     head = _own_file(entry.head_weights, entry) if entry.weights != "random" else None
     return [*files, head] if head else files
