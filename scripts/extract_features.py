@@ -50,7 +50,7 @@ def imported(flags: Flags) -> Shard:
 def main(flags: Flags) -> None:
     import numpy as np
 
-    from singflow.analyses.statistics import top1_shortfall
+    from singflow.analyses.statistics import at_chance, top1_shortfall
     from singflow.data.manifest import head_classes
 
     entry = read_model(flags.path("model_entry"))
@@ -59,21 +59,24 @@ def main(flags: Flags) -> None:
     actual, predicted = head_classes(rows, entry.class_names), logits.argmax(axis=1)
     known = actual >= 0
     count = int(known.sum())
-    top1 = float(np.mean(predicted[known] == actual[known])) if count else None
+    right = int(np.sum(predicted[known] == actual[known]))
+    top1 = right / count if count else None
     libraries = [] if of_source else ["torch", "torchvision", "timm", "pillow", entry.source]
     metadata = provenance(libraries, **flags.named, top1=top1, top1_images=count, **facts)
     write_tensors(flags.path("features", shard=flags.shard_id), tensors, metadata)
-    reported, source = entry.expected_top1, entry.reported_by or "its source"
-    if (
-        top1 is not None
-        and reported is not None
-        and top1_shortfall(top1, count, reported, flags.top1_margin) > 0
-    ):
-        cli.log.warning(
-            f"WARNING: {flags.model}: top-1 on {count} labelled images is {100 * top1:.1f} %, but "
-            f"{source} reports {reported:.1f} %: are the weights, the evaluation transform and the "
-            "order of the classes right? Every score of this model rests on them."
-        )
+    reported, classes = entry.expected_top1, logits.shape[1]
+    if top1 is not None and entry.weights != "random":
+        compared = ""
+        if reported is not None and top1_shortfall(top1, count, reported, flags.top1_margin) > 0:
+            compared = f"but {entry.reported_by or 'its source'} reports {reported:.1f} %"
+        elif flags.shard == 0 and at_chance(right, count, classes):
+            compared = f"no better than a guess among its {classes} classes"
+        if compared:
+            cli.log.warning(
+                f"WARNING: {flags.model}: top-1 on {count} labelled images is {100 * top1:.1f} %, "
+                f"{compared}: are the weights, the evaluation transform and the order of the "
+                "classes right? Every score of this model rests on them."
+            )
     accuracy, error = "unknown" if top1 is None else f"{top1:.3f}", facts["head_max_error"]
     exact = "no logits to compare with" if error is None else f"logits within {error:.1e}"
     cli.log.info("%s: top-1 %s; head: %s", flags.model, accuracy, exact)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from singflow.analyses.statistics import (
     Sample,
+    at_chance,
     bootstrap_means,
     holm,
     interval,
@@ -256,6 +257,26 @@ def test_correlations_that_do_not_exist_are_undefined():
     (found,) = rank_correlations(three, 1000, seed=0)
     assert found[2] == pytest.approx(-1) and found[3] == pytest.approx(1 / 3, abs=0.05)
     assert rank_correlations(three, 1000, seed=0) == [found]
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "classes", "guessed"),
+    [
+        (0, 6, 1000, False),
+        (0, 7, 1000, True),
+        (1, 10_000, 1000, True),
+        (30, 10_000, 1000, False),
+        (50, 100, 2, True),
+        (10, 20, 2, False),
+        (90, 100, 2, False),
+        (0, 20, 2, True),
+        (20, 20, 1, False),
+    ],
+)
+def test_a_top1_is_that_of_a_guess_if_it_is_at_chance_and_far_from_a_working_classifier(
+    right, images, classes, guessed
+):
+    assert at_chance(right, images, classes) == guessed
 
 
 def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_errors():

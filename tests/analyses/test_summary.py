@@ -443,18 +443,21 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
         (70.0, "hub", 19, False),
         (99.0, "hub", 19, False),
         (99.0, "random", 19, False),
-        (None, "hub", 0, False),
+        (None, "hub", 0, True),
+        (None, "hub", 2, False),
+        (None, "random", 0, False),
         (70.0, "hub", 0, True),
         (70.0, "random", 0, False),
     ],
 )
-def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(
+def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
     scores, reported, weights, right, low
 ):
     entry = ENTRY.model_copy(update={"weights": weights, "reported_top1": reported})
     predicted = scores["class_index"].where(scores.index < right, 9)  # of the 20 known ones
     row = summarized(scores.assign(predicted_index=predicted), entry=entry)
     text = text_of(scores, m=row)
-    alarm = f"! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported {reported or 0:g} %)"
+    why = "like a guess" if reported is None else f"reported {reported:g} %"
+    alarm = f"! TOP-1 FAR TOO LOW: m (0.0 %, {why})"
     assert row["top1_low"] == (alarm in text) == (cells(text)[1][0] == "m!") == low
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")

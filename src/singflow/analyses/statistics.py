@@ -276,3 +276,15 @@ def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> 
     """
     expected = reported / 100
     return reported - 100 * top1 - margin - 200 * float(np.sqrt(expected * (1 - expected) / images))
+
+
+def at_chance(right: int, images: int, classes: int) -> bool:
+    """Whether a top-1 of `right` among `images` is that of a guess among `classes`.
+
+    Two binomial tests at the level 0.01 say so: the top-1 is not above chance, and it is below half
+    the way from chance to 1. With fewer than seven images, the second one cannot.
+    """
+    chance = 1 / classes
+    above = scipy.stats.binomtest(right, images, chance, "greater").pvalue < 0.01
+    below = scipy.stats.binomtest(right, images, (1 + chance) / 2, "less").pvalue < 0.01
+    return bool(below and not above)

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from singflow.analyses.evidence import RESOLUTION
-from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
+from singflow.analyses.statistics import Sample, at_chance, holm, rank_correlations, top1_shortfall
 from singflow.analyses.tables import (
     EDGE,
     LEAK,
@@ -81,6 +81,7 @@ def summarize_model(
     known = scores["class_index"] >= 0
     right, expected = scores["predicted_index"] == scores["class_index"], entry.expected_top1
     top1 = float(right[known].mean()) if known.any() else None
+    n_known, classes = int(known.sum()), len(entry.kept or range(entry.head_classes))
     row: dict[str, Any] = {
         "n_images": len(scores),
         "null_dim": projector["null_dim"],
@@ -94,8 +95,11 @@ def summarize_model(
         "top1": top1,
         "reported_top1": entry.reported_top1,
         "top1_low": top1 is not None
-        and expected is not None
-        and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
+        and entry.weights != "random"
+        and (
+            at_chance(int(right[known].sum()), n_known, classes)
+            or (expected is not None and top1_shortfall(top1, n_known, expected, top1_margin) > 0)
+        ),
         **{name: translator[name] for name in TRANSLATOR},
         "translator": "weak" if weak else "not weak",
         "marks": join_marks(
@@ -397,16 +401,20 @@ def render_text(
     if (empty := models["null_dim"] == 0).any():
         lines.append(f"{named(empty)}: {NO_NULL_SPACE}.")
     if models["top1_low"].any():
-        low = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
+        low = models[models["top1_low"]].drop_duplicates("model")
+        reported = [
+            "like a guess" if pd.isna(share) else f"reported {share:g} %"
+            for share in low["reported_top1"]
+        ]
         shares = ", ".join(
-            f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)"
-            for row in low
+            f"{model} ({100 * top1:.1f} %, {other})"
+            for model, top1, other in zip(low["model"], low["top1"], reported, strict=True)
         )
         lines += [
             "",
-            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {shares}. "
-            "Most often the evaluation transform or the order of the classes",
-            "  is wrong; do not trust the scores of these models before that is explained.",
+            f"! TOP-1 FAR TOO LOW: {shares}. "
+            "Most often the order of the classes, the evaluation transform or the weights",
+            "  are wrong; do not trust the scores of these models before that is explained.",
         ]
     if (models["weights"] == "random").any():
         lines += [

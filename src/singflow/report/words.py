@@ -166,7 +166,8 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
     if len(low):
         found.append(
-            f"Top-1 is far below the reported value: {_joined(low['model'])}. "
-            "Most often the evaluation transform or the order of the classes is wrong."
+            "Top-1 is far below the reported value, or like a guess: "
+            f"{_joined(low['model'])}. Most often the order of the classes, the evaluation "
+            "transform or the weights are wrong."
         )
     return found
