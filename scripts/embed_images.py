@@ -18,12 +18,13 @@ def main(flags: Flags) -> None:
     from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower, text_cache
 
     torch.set_num_threads(flags.threads)
+    entry = read_space(flags.path("space_entry"))
     if flags.source == "features":
         _, tensors, facts = run_imported(flags, "embeddings", space=flags.space)
-        metadata = provenance([], **flags.named, **facts)
+        made = {"tower": entry.identity, "weights_sha256": "imported"} | facts
+        metadata = provenance([], **flags.named, **made)
         write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
         return
-    entry = read_space(flags.path("space_entry"))
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
     if isinstance(tower, ConSE):  # all shards need nearly the same sentences

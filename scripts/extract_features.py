@@ -37,14 +37,15 @@ def extracted(flags: Flags, entry: ModelEntry) -> Shard:
     return rows, tensors, logits, made | {"head_max_error": classifier.head_max_error} | facts
 
 
-def imported(flags: Flags) -> Shard:
+def imported(flags: Flags, entry: ModelEntry) -> Shard:
     """The same for features that were imported."""
     rows, tensors, facts = run_imported(flags, "features", model=flags.model)
     path = CATALOG["head"].at(outside(flags.root), model=flags.model)
     head, made = read_tensors(path, ["weight", "bias"])
-    error = {"head_max_error": json.loads(made.get("head_max_error", "null"))}
+    made = {"head_max_error": json.loads(made["head_max_error"])}
+    facts = made | {"tower": entry.identity} | facts
     logits = tensors["features"][:: flags.views] @ head["weight"].T + head["bias"]
-    return rows, tensors, logits, facts | error
+    return rows, tensors, logits, facts
 
 
 def main(flags: Flags) -> None:
@@ -55,7 +56,7 @@ def main(flags: Flags) -> None:
 
     entry = read_model(flags.path("model_entry"))
     of_source = flags.source == "features"
-    rows, tensors, logits, facts = imported(flags) if of_source else extracted(flags, entry)
+    rows, tensors, logits, facts = imported(flags, entry) if of_source else extracted(flags, entry)
     actual, predicted = head_classes(rows, entry.class_names), logits.argmax(axis=1)
     known = actual >= 0
     count = int(known.sum())

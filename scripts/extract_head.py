@@ -17,7 +17,7 @@ def main(flags: Flags) -> None:
     if flags.source == "features":
         imported = CATALOG["head"].at(outside(flags.root), model=flags.model)
         tensors, made = read_tensors(imported, ["weight", "bias"])
-        write_tensors(flags.path("head"), tensors, dict(made) | flags.named)
+        write_tensors(flags.path("head"), tensors, made | provenance([], **flags.named))
         return
     from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
 

@@ -51,7 +51,7 @@ def write_all(folder):
         (folder / kind).mkdir()
     for number, part in zip((0, 2, 10), PARTS, strict=True):
         np.save(folder / f"img_emb/img_emb_{number}.npy", part)
-    (folder / "img_emb/notes.txt").write_text("not an array")
+    np.save(folder / "img_emb/mean.npy", ROWS[:1])  # without a number
 
 
 @pytest.mark.parametrize(

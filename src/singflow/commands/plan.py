@@ -49,6 +49,8 @@ def plan(
     """Print the cost of a study before it runs: jobs, hours, memory and disk."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.sections import outside
+    from singflow.data.imported import with_sizes
     from singflow.errors import InputError
     from singflow.planning.calibration import calibrate, read_reports
     from singflow.planning.costs import has_gpu
@@ -61,6 +63,8 @@ def plan(
     study = check(content, str(params))
     gpu = has_gpu(device or study.extraction.device)
     entries = resolve_models(models, study.models, study.weights)
+    if study.data.source == "features":
+        entries = with_sizes(outside(study.data.root), entries)
     used, calibrations = {}, {}
     if pilot:
         own, _ = runs(Path(".snakemake/log"), pilot.name)

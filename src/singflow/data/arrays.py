@@ -65,8 +65,8 @@ def find_arrays(place: str, dimensions: int) -> Stored:
 
     A key is the name of an array or column in the file; a pattern as in `features_*` names several
     whose rows follow each other. Without a key the file must have one array of these dimensions, or
-    several that are numbered. A path may be a folder of files of one kind: their rows follow each
-    other in the order of the numbers in their names.
+    several that are numbered. A path may be a folder of files of one kind, or of such files with a
+    number in their names: their rows follow each other in the order of the numbers.
     """
     path, key = Path(place), None
     if not path.exists():
@@ -75,6 +75,7 @@ def find_arrays(place: str, dimensions: int) -> Stored:
     if not path.is_dir():
         return _in_file(path, key, dimensions)
     files = in_natural_order(one for one in path.iterdir() if one.suffix.lower() in ENDINGS)
+    files = [one for one in files if re.search(r"\d", one.stem)] or files
     kinds = sorted({one.suffix.lower() for one in files})
     if len(kinds) != 1:
         raise InputError(

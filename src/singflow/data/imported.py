@@ -24,6 +24,8 @@ from singflow.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from singflow.config.registry import ModelEntry
+
 ROWS = 2**14  # of a shard of a source, about
 # Metadata that features and embeddings take along from a source.
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision", "compile")
@@ -85,6 +87,16 @@ def images_in_shard(views: int) -> int:
 def views_of(shard: Path) -> int:
     """Views of an image in the shards of a source."""
     return int(read_tensors(shard, [])[1]["views"])
+
+
+def with_sizes(root: Path, models: dict[str, ModelEntry]) -> dict[str, ModelEntry]:
+    """The entries with the width and the number of classes of the heads in a source."""
+    found = dict(models)
+    for name, entry in models.items():
+        head, _ = read_tensors(CATALOG["head"].at(root, model=name), ["weight"])
+        classes, width = head["weight"].shape
+        found[name] = entry.model_copy(update={"classes": classes, "feature_dim": width})
+    return found
 
 
 def own_class_names(root: Path, model: str) -> list[str] | None:

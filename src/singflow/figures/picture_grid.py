@@ -102,6 +102,7 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
 
 @styled
 def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figure:
+    rows, columns = _without_missing_photos(rows, columns)
     used = {renderer for _, _, frame in pairs_of(sets) for renderer in frame["renderer"].unique()}
     said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
     side = PICTURE if used & set(MEANING) else PHOTO
@@ -142,6 +143,22 @@ def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figur
     for left, down, row in pictures:
         _draw(figure, (left / width, 1 - (down + side) / top, side / width, side / top), row)
     return figure
+
+
+def _without_missing_photos(rows: Rows, columns: list[str]) -> tuple[Rows, list[str]]:
+    """Rows and columns but for those of photos that imported features do not have."""
+
+    def missing(cell: Cell) -> bool:
+        return cell.row is not None and cell.row["change"] == "photo" and not cell.row["picture"]
+
+    def empty(cell: Cell) -> bool:
+        return (cell.row is None and not cell.note) or missing(cell)
+
+    if not any(missing(cell) for _, cells in rows for cell in cells):
+        return rows, columns
+    rows = [(name, cells) for name, cells in rows if not all(map(empty, cells))]
+    kept = [at for at in range(len(columns)) if not all(empty(cells[at]) for _, cells in rows)]
+    return [(n, [cells[at] for at in kept]) for n, cells in rows], [columns[at] for at in kept]
 
 
 def _draw(figure: Figure, place: tuple[float, float, float, float], row: pd.Series) -> None:

@@ -165,6 +165,11 @@ def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
 
 def load_classifier(entry: ModelEntry) -> LoadedClassifier:
     """Build a classifier and load its weights, never from the network."""
+    if entry.source == "features":
+        raise InputError(
+            f"{entry.id}: its features were imported, and there is no network that could look at a "
+            "photo: name a model of timm, torchvision or transformers"
+        )
     files = locate(entry)
     torch.manual_seed(0)
     model, paths, preprocess = _built(entry, files)
