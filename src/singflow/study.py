@@ -28,7 +28,7 @@ from singflow.analyses.unusual import NullEnergy
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
-from singflow.config.reading import explain, missing, read_yaml, section_of
+from singflow.config.reading import explain, read_yaml, section_of
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -170,12 +170,13 @@ def check(content: dict[str, Any], origin: str) -> Params:
         f"{origin}` writes the study anew"
         for key in content.keys() & RETIRED
     ]
-    lines += [missing(origin, key) for key in _absent(content, Params)]
+    fix = f"every key must be written out: `singflow study {origin}` does it"
+    lines += [f"{origin}: {key}: missing; {fix}" for key in _absent(content, Params)]
     study = None
     try:
         study = Params.model_validate(known, strict=True)
     except ValidationError as error:
-        lines.insert(0, explain(error, Params, origin))
+        lines.insert(0, explain(error, Params, origin, fix))
     if study is None or lines:
         raise InputError("\n".join(lines))
     return study

@@ -273,9 +273,10 @@ def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: {made_with: x}", r"accepted\.yaml: accepted_for: missing"),
-        ("a: 1", r"accepted\.yaml: \(whole file\)"),
+        ("a: {made_with: x}", r"accepted\.yaml: a: accepted_for: missing; write it"),
+        ("a: 1", r"accepted\.yaml: a: \(whole file\)"),
         ("a: {", r"accepted\.yaml: not valid YAML"),
+        (f"a: {{made_with: {'0f' * 32}, accepted_for: {'0f' * 32}, reason: b}}", "a: no such step"),
     ],
 )
 def test_a_damaged_list_of_accepted_code_is_named(tmp_path, content, message):

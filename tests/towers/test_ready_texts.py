@@ -93,7 +93,7 @@ def of(classes, embeddings):
         ({"classes": ["a", "b"]}, "not readable as text embeddings"),
         (of(np.array([1, "b"], dtype=object), np.ones((2, 4))), "no list of texts"),
         (of(np.array([Payload()], dtype=object), np.ones((1, 4))), "no list of texts"),
-        (of(["a"], np.array([Payload()], dtype=object)), "allow_pickle"),
+        (of(["a"], np.array([Payload()], dtype=object)), "tensors alone"),
     ],
 )
 def test_what_is_none_is_refused_and_its_code_not_run(tmp_path, monkeypatch, arrays, message):

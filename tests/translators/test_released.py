@@ -85,7 +85,7 @@ def shapes(weight, *bias):
         (STATE, {"architecture": "mlp3"}, "architecture 'mlp3' cannot be imported"),
         (STATE, {"model_name": "resnet18"}, "unknown model_name 'resnet18': write <source>/<id>"),
         (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
-        (STATE, {"checkpoint_file": "../best.pt"}, "must be a file name in the same folder"),
+        (STATE, {"checkpoint_file": "../best.pt"}, "may hold only letters"),
         (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: no such weight file"),
         (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),

@@ -43,6 +43,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
 def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
     if not np.array_equal(manifest["image_id"], np.arange(len(manifest))):
         raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {FIX}")
+    for column in manifest.columns[manifest.isna().any()]:
+        raise InputError(f"{path}: has rows without {column}: {FIX}")
     return manifest
 
 

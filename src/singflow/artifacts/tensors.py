@@ -14,8 +14,10 @@ import numpy as np
 from singflow.artifacts.catalog import KINDS, TENSORS
 from singflow.artifacts.files import FIX, Facts, atomic
 from singflow.errors import InputError
+from singflow.system import regular
 
 SCHEMA_VERSION = "1"
+LARGEST = float(np.finfo(np.float32).max)  # float64 beyond it has squares that overflow
 Tensors = dict[str, np.ndarray]
 
 
@@ -64,7 +66,7 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(regular(path), framework="numpy") as file:
             missing = sorted(set(names) - set(file.keys()))
             if missing:
                 raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {FIX}")
@@ -81,8 +83,8 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
                 f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of "
                 f"{dimensions} dimensions: {FIX}"
             )
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            row = int(np.argwhere(~np.isfinite(tensor))[0][0])
+        if tensor.dtype.kind == "f" and not np.abs(tensor).max(initial=0) <= LARGEST:
+            row = int(np.argwhere(~(np.abs(tensor) <= LARGEST))[0][0])
             raise InputError(
                 f"{path}: {name} holds NaN or infinite values, first in row {row}: {FIX}"
             )
@@ -91,8 +93,11 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
 
 def read_header(path: Path) -> bytes:
     """The JSON header of a safetensors file, as it is written."""
-    with path.open("rb") as file:
-        return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
+    try:
+        with regular(path).open("rb") as file:
+            return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}: {FIX}") from None
 
 
 def read_null_basis(path: Path) -> np.ndarray:

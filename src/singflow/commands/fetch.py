@@ -35,6 +35,7 @@ def fetch(
         fetching.check_there(repo, kept, remote)
         images = None if whole or study.data.source == "packaged" else Path(study.data.root)
         if given := fetching.inputs(repo, images):
+            fetching.check_listings(repo, given, remote)
             repo.pull(targets=given, remote=remote)
             write_digests()
         fetching.check_same_study(repo)

@@ -21,7 +21,7 @@ def reproduce(
 
     The clone has only the files of git and DVC.
     """
-    from singflow.sharing.fetching import inputs
+    from singflow.sharing.fetching import check_listings, inputs
     from singflow.sharing.publishing import check_committed
     from singflow.sharing.remotes import repository
     from singflow.study import read_params
@@ -33,6 +33,7 @@ def reproduce(
     with repository() as repo:
         remotes = {name: settings["url"] for name, settings in repo.config["remote"].items()}
         given = inputs(repo, None)
+        check_listings(repo, given, None)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
         clone = (folder or Path(temporary, "clone")).absolute()
         run(Path(), "git", "clone", "--quiet", ".", str(clone))

@@ -10,6 +10,7 @@ def translators(
 ) -> None:
     """List the translators of the packaged reference, imported ones, and those under results/."""
     from singflow.cli import limit_threads
+    from singflow.errors import printable
     from singflow.sharing.translators import at_hand
 
     limit_threads(1)
@@ -20,9 +21,9 @@ def translators(
     rows = [("from", "space", "model", "R2", "rows", "weights", "file")]
     rows += [
         (
-            translator.origin,
-            translator.space,
-            translator.model,
+            printable(translator.origin),
+            printable(translator.space),
+            printable(translator.model),
             "-" if translator.r2 is None else f"{translator.r2:.3f}",
             "-" if translator.rows is None else str(translator.rows),
             (translator.weights_sha256 or "-")[:12],

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from singflow.errors import InputError
 from singflow.system import regular
 
+MOST_BYTES = 2**22  # of a YAML file, which takes a minute to read
 MOST_VALUES = 100_000  # in a YAML file, with its aliases expanded
 SHORT = reprlib.Repr()  # shortens values in messages
 POWER = re.compile(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)")  # a number that YAML reads as text
@@ -34,11 +35,21 @@ class _Loader(yaml.SafeLoader):
             )
         return mapping
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        str(number)  # ValueError for a number of too many digits, as 59:59:59:... is one
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping in which no key is repeated."""
     try:
-        content = yaml.load(regular(Path(path)).read_text(encoding="utf-8"), _Loader)  # noqa: S506
+        if (size := regular(Path(path)).stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}: shorten it")
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
             raise ValueError("its aliases (*name) stand for too many values: write them out")
     except FileNotFoundError:
@@ -72,29 +83,27 @@ def _size(value: Any, sizes: dict[int, int]) -> int:
     return sizes[id(value)]
 
 
-def missing(origin: str, key: str) -> str:
-    """What is said of a key that a file lacks."""
-    return (
-        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does "
-        "it"
-    )
-
-
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The class of a key that holds a section; None for any other key."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
-    """One line per mistake: the key, the value, what is wrong, and the likely spelling of a key."""
-    return "\n".join(_line(mistake, model, origin) for mistake in error.errors(include_url=False))
+def explain(
+    error: ValidationError, model: type[BaseModel], origin: str, fix: str = "write it"
+) -> str:
+    """One line per mistake: the key, the value, what is wrong, and the likely spelling of a key.
+
+    fix: what to do about a key that is missing.
+    """
+    mistakes = error.errors(include_url=False)
+    return "\n".join(_line(mistake, model, origin, fix) for mistake in mistakes)
 
 
-def _line(mistake: ErrorDetails, model: type[BaseModel], origin: str) -> str:
+def _line(mistake: ErrorDetails, model: type[BaseModel], origin: str, fix: str) -> str:
     place, given = ".".join(map(str, mistake["loc"])) or "(whole file)", mistake["input"]
     if mistake["type"] == "missing":
-        return missing(origin, place)
+        return f"{origin}: {place}: missing; {fix}"
     if mistake["type"] == "extra_forbidden":
         *above, key = mistake["loc"]
         for part in above:

@@ -44,11 +44,13 @@ class Acceptance(Section):
 
 def read_accepted(file: Path) -> dict[str, Acceptance]:
     """The declarations in config/accepted.yaml, by step; empty if there is no such file."""
-    content = read_yaml(file) if file.is_file() else {}
-    try:
-        return {step: Acceptance.model_validate(value) for step, value in content.items()}
-    except ValidationError as error:
-        raise InputError(explain(error, Acceptance, str(file))) from None
+    accepted = {}
+    for step, value in (read_yaml(file) if file.is_file() else {}).items():
+        try:
+            accepted[step] = Acceptance.model_validate(value)
+        except ValidationError as error:
+            raise InputError(explain(error, Acceptance, f"{file}: {step}")) from None
+    return accepted
 
 
 def step_files(root: Path = Path()) -> dict[str, Path]:
@@ -69,7 +71,12 @@ class Code:
     @cached_property
     def accepted(self) -> dict[str, Acceptance]:
         """Declarations that `singflow accept` wrote, by step; InputError if the file is damaged."""
-        return read_accepted(self._accepted)
+        accepted = read_accepted(self._accepted)
+        for step in accepted.keys() - step_files(self._root).keys():
+            raise InputError(
+                f"{self._accepted}: {step}: no such step: correct its name, or remove it"
+            )
+        return accepted
 
     def computed(self) -> dict[str, str]:
         """The digest of the present code of every step."""

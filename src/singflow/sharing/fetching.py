@@ -32,6 +32,27 @@ def inputs(repo: Any, but: Path | None) -> list[str]:
     return sorted({out.stage.addressing for out in added})
 
 
+def check_listings(repo: Any, given: list[str], remote: str | None) -> None:
+    """Refuse folders whose listing leads out of them: DVC would write there, as into .git/hooks.
+
+    given: .dvc files. Listings that are not here come from the remote, without what they list.
+    """
+    for out in repo.index.outs:
+        if out.stage.addressing not in given or not (out.is_dir_checksum or out.files):
+            continue
+        if out.is_dir_checksum:
+            out.get_dir_cache(remote=remote)
+        listing = out.get_obj()
+        if listing is None:
+            raise InputError(f"{out.stage.addressing}: the listing of {out} cannot be read: {HEAL}")
+        for parts, _, _ in listing:
+            if {"", ".", ".."} & {*parts} or "\0" in "".join(parts):
+                raise InputError(
+                    f"{out.stage.addressing}: the listing of {out} has {'/'.join(parts)!r}, which "
+                    "leads out of it: ask its publisher, and fetch nothing from this remote"
+                )
+
+
 def check_same_study(repo: Any) -> None:
     """Check that parameters, code and other inputs here are those that dvc.lock was written for."""
     made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}

@@ -25,6 +25,8 @@ MOST_NAMES = 5  # names that a message lists at most
 # protocols whose servers keep a partial file when the process that sends it is killed
 HALVES = ("ssh", "webdav", "webdavs")
 LOCK = Path("dvc.lock")
+MD5 = "[0-9a-f]{32}"
+RESTORE = "restore it with `git checkout <tag or commit>`"
 NAMES = "dvc.yaml"  # of a study's results: the names of its translators
 RWLOCK = Path(".dvc/tmp/rwlock")  # which process reads or writes what; DVC writes it in parts
 CACHE = Path(".dvc/cache")
@@ -128,6 +130,8 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
             f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in "
             "this commit"
         )
+    if odd := [str(out) for out in kept if not re.fullmatch(MD5, out.hash_info.value)]:
+        raise InputError(f"{LOCK}: {listed(odd)}: its hash is not that of a file: {RESTORE}")
     tiers = [tier_of(str(Path(out.fs_path).relative_to(results))) for out in kept]
     return [
         PublishedArtifact(str(out), tier, out.hash_info.value, out.meta.size or 0, out)

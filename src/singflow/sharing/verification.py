@@ -25,7 +25,15 @@ from singflow.artifacts.files import md5_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS
 from singflow.errors import InputError
-from singflow.sharing.remotes import LOCK, MOST_NAMES, listed, result_files, working_remote
+from singflow.sharing.remotes import (
+    LOCK,
+    MD5,
+    MOST_NAMES,
+    RESTORE,
+    listed,
+    result_files,
+    working_remote,
+)
 
 NO_ARTIFACTS = ("logs", "benchmarks")
 BLOCK = 4096  # rows that are compared at once
@@ -395,8 +403,15 @@ FIXES = {
 
 def published(lock: Path, study: str) -> dict[str, str]:
     """MD5s of a study's published artifacts, by path below its results; none if it has none."""
-    stages = read_yaml(lock).get("stages", {}).values() if lock.exists() or lock != LOCK else ()
-    outs = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    stages = read_yaml(lock).get("stages", {}) if lock.exists() or lock != LOCK else {}
+    try:
+        lists = [stage.get("outs", []) for stage in stages.values()]
+        outs = {out["path"]: out["md5"] for outs in lists for out in outs}
+        odd = [path for path, md5 in outs.items() if ".." in path or not re.fullmatch(MD5, md5)]
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{lock}: not as DVC writes it: {RESTORE}") from None
+    if odd:
+        raise InputError(f"{lock}: {listed(odd)}: not a path and a hash of a result: {RESTORE}")
     prefix = f"results/{study}/"
     return {path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)}
 

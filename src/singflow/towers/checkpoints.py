@@ -4,6 +4,7 @@ import argparse
 import logging
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,15 @@ ANEW = (
 )
 DEEPEST = 5  # prefixes that are tried for a name: none, and one to four words, as in a.b.c.d.
 SHOWN = 6  # names in a message
+# Archives that unpack to this many bytes are read; larger ones, if they are packed this much.
+SMALL, MOST_PACKED = 2**28, 100
 AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
 
 
 def brief(error: Exception) -> str:
     """An error in one line, for a message, without PyTorch's advice to run the code in a file."""
     words = " ".join(str(error).split())[:300]
-    if "weights_only" in str(error):
+    if "weights_only" in str(error) or "allow_pickle" in str(error):
         words = "it is not one of tensors alone"
     return printable(f"{type(error).__name__}: {words}")
 
@@ -53,6 +56,16 @@ def some(names: Iterable[Any]) -> str:
     return printable(", ".join(listed[:SHOWN])) + (
         f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     )
+
+
+def check_unpacked(path: Path) -> None:
+    """Raise ValueError for a zip archive that unpacks to far more bytes than tensors would."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+    if size > max(SMALL, MOST_PACKED * path.stat().st_size):
+        raise ValueError(f"it unpacks to {size} bytes, as no tensors do")
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -68,6 +81,7 @@ def read_checkpoint(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        check_unpacked(path)
         with (
             path.open("rb") as file,
             torch.serialization.safe_globals(HARMLESS),

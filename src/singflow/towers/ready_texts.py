@@ -5,6 +5,7 @@ import json
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterable
 from itertools import dropwhile
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tenso
 from singflow.config.registry import SpaceEntry
 from singflow.config.sections import LOCAL
 from singflow.data.manifest import fill
-from singflow.errors import InputError
-from singflow.towers.checkpoints import brief
+from singflow.errors import InputError, printable
+from singflow.system import regular
+from singflow.towers.checkpoints import brief, check_unpacked
 from singflow.towers.spaces import TextTower
 
+MOST_LETTERS = 1000  # in a text
 SAMPLE = 64  # texts that are embedded again, to check that the file belongs to the space
 MEAN = "mean"  # the name of the mean over prompts in the authors' release
 BESIDE_TEXTS = (  # other instructions in the pickle of an array of texts
@@ -32,7 +35,10 @@ def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     shape, _, kind = getattr(np.lib.format, f"read_array_header_{major}_0")(stream)
     if kind.kind != "O":
         stream.seek(0)
-        return [str(text) for text in np.load(stream, allow_pickle=False)]
+        texts = np.load(stream, allow_pickle=False)
+        if (kind.kind, len(shape)) != ("U", 1):
+            raise ValueError(f"{name} is {kind} {shape}, and not a list of texts")
+        return list(texts.tolist())
     found = _listed(stream)
     if shape != (len(found),):
         raise ValueError(f"{name} is of shape {shape}, but lists {len(found)} texts")
@@ -51,6 +57,28 @@ def _listed(stream: io.BytesIO) -> list[str]:
     return found
 
 
+def _printable(texts: Iterable[str]) -> list[str]:
+    """The texts; ValueError at the first that is too long or cannot be shown."""
+    found = []
+    for text in texts:
+        if len(text) > MOST_LETTERS or text != printable(text):
+            raise ValueError(
+                f"{text[:50]!r} holds control characters, or more than {MOST_LETTERS} characters"
+            )
+        found.append(text)
+    return found
+
+
+def _at_unit_norm(path: Path, embeddings: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.einsum("...m,...m->...", embeddings, embeddings))
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise InputError(
+            f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged"
+        )
+    return embeddings / lengths[..., None]
+
+
 def read_npz(path: Path) -> Texts:
     """Read an .npz of text embeddings, as in the authors' release and for Text-to-concept.
 
@@ -58,14 +86,18 @@ def read_npz(path: Path) -> Texts:
     with a {} is filled with every class. Without a {}, a class gets the embedding of the prompt
     `mean`, or the mean over its prompts. Pickled code is never run.
     """
+    regular(path)
     try:
+        check_unpacked(path)
         with zipfile.ZipFile(path) as file:
             names = {member.removesuffix(".npy") for member in file.namelist()}
-            embeddings = np.load(
-                io.BytesIO(file.read("embeddings.npy")), allow_pickle=False
-            ).astype(np.float64)
+            embeddings = np.load(io.BytesIO(file.read("embeddings.npy")), allow_pickle=False)
+            if embeddings.dtype.kind != "f":
+                raise ValueError(f"embeddings is {embeddings.dtype}, and not floats")
+            embeddings = embeddings.astype(np.float64)
             classes, prompts = (
-                _texts(file, name) if name in names else [] for name in ("classes", "prompts")
+                _printable(_texts(file, name) if name in names else [])
+                for name in ("classes", "prompts")
             )
     except Exception as error:  # noqa: BLE001 (zip and NumPy raise various exceptions)
         raise InputError(
@@ -79,18 +111,16 @@ def read_npz(path: Path) -> Texts:
             f"{path}: embeddings has shape {embeddings.shape}, but there are {len(classes)} "
             f"classes and {len(prompts)} prompts"
         )
-    lengths = np.sqrt(np.einsum("...m,...m->...", embeddings, embeddings))
-    if not (np.isfinite(embeddings).all() and (lengths > 0).all()):
-        raise InputError(
-            f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged"
-        )
-    embeddings /= lengths[..., None]
+    embeddings = _at_unit_norm(path, embeddings)
     if embeddings.ndim == 3 and all("{}" in prompt for prompt in prompts):
-        texts = [fill(prompt, label) for label in classes for prompt in prompts]
+        try:
+            texts = _printable(fill(prompt, label) for label in classes for prompt in prompts)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}: shorten classes or prompts") from None
         embeddings = embeddings.reshape(-1, embeddings.shape[-1])
     elif embeddings.ndim == 3:
         mean = embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
-        embeddings = mean / np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
+        embeddings = _at_unit_norm(path, mean)
     if len({*texts}) < len(texts):
         raise InputError(f"{path}: repeats a text: remove one of the two")
     return dict(zip(texts, embeddings.astype(np.float32), strict=True))

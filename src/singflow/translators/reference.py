@@ -30,6 +30,7 @@ TOWER = {
     "weights_sha256": "weights",
     "decode": "extraction.decode",
     "precision": "extraction.precision",
+    "width": "width",
 }
 
 
@@ -74,13 +75,20 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     """The metadata of the first shard in every folder of shards."""
     found = {}
     for path in sorted(folder.rglob("shard-00000.safetensors")):
-        try:
-            found[path.parent] = json.loads(read_header(path))["__metadata__"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path}: not a shard of a study: remove it, or name another translator.reference"
-            ) from None
+        found[path.parent] = _facts(path)
     return found
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """The metadata of a shard, and the width of its rows."""
+    try:
+        header = json.loads(read_header(path))
+        (_, width), *_ = (header[kind]["shape"] for kind in SHARDS if kind in header)
+        return {**header["__metadata__"], "width": width}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(
+            f"{path}: not a shard of a study: remove it, or name another translator.reference"
+        ) from None
 
 
 def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
@@ -193,9 +201,8 @@ def same_features(reference: str, mine: Path) -> tuple[Path, str, int]:
 
 def _same(folder: Path, mine: Path) -> Path:
     from singflow.artifacts.shards import shard_path
-    from singflow.artifacts.tensors import read_tensors
 
-    made = read_tensors(shard_path(mine, 0), [])[1]
+    made = _facts(shard_path(mine, 0))
     towers = _towers(folder)
     for path, facts in towers.items():
         if all(facts.get(key) == made.get(key) for key in TOWER):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +13,7 @@ from pydantic import Field
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
-from singflow.config.sections import WIDEST, Section
+from singflow.config.sections import WIDEST, Name, Section
 from singflow.errors import InputError
 from singflow.translators.linear import Translator
 from singflow.translators.ridge import Affine
@@ -51,7 +51,7 @@ class ReleaseMetadata(Section):
     in_dim: Annotated[int, Field(ge=1, le=WIDEST)]
     out_dim: Annotated[int, Field(ge=1, le=WIDEST)]
     hidden_dim: Annotated[int, Field(ge=0, le=WIDEST)]
-    checkpoint_file: str
+    checkpoint_file: Name
 
     @property
     def model(self) -> str:
@@ -156,24 +156,33 @@ def _affine(
     path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None
 ) -> Affine:
     """The two tensors, of this shape if it is known, of a checkpoint that holds no others."""
-    import torch
-
     from singflow.towers.checkpoints import read_checkpoint
 
     state = read_checkpoint(path)
     tensors = state if isinstance(state, dict) else {}
-    found = {
-        key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, torch.Tensor)
-    }
+    found = {key: tuple(value.shape) for key, value in tensors.items() if _is_dense(value)}
     rows, columns = shape or (*found.get(weight, ()), 0, 0)[:2]
     wanted = {weight: (rows, columns), bias: (rows,)}
     if found != wanted or len(tensors) != len(wanted) or not rows or not columns:
         asked = wanted if shape else f"{weight} (m, d) and {bias} (m,) alone"
         raise InputError(f"{path}: holds tensors {found}, but {holds} {asked}")
-    arrays = [tensors[key].numpy(force=True).astype(np.float32) for key in wanted]
+    arrays = [tensors[key].float().numpy(force=True) for key in wanted]
     if not all(np.isfinite(array).all() for array in arrays):
         raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
     return Affine(*arrays)
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether a value is a tensor of floats, all of which are in the file."""
+    import torch
+
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
+        and not value.is_nested
+        and value.is_floating_point()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def _metadata(origin: Path) -> ReleaseMetadata:
@@ -204,10 +213,6 @@ def read_release(folder: Path) -> Release:
         wrong = (
             f"unknown model_name {name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, or "
             f"one of the authors' names: {', '.join(MODELS)}"
-        )
-    elif Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
-        wrong = (
-            f"checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder"
         )
     if wrong:
         raise InputError(f"{origin}: {wrong}")
