@@ -159,10 +159,10 @@ class TextTower(nn.Module):
 
 
 def _check_width(embeddings: torch.Tensor | np.ndarray, dim: int) -> None:
-    if embeddings.shape[1] != dim:
+    if embeddings.shape[1:] != (dim,):
+        found = " x ".join(map(str, embeddings.shape[1:]))
         raise InputError(
-            f"config/spaces.yaml: the tower gives {embeddings.shape[1]} dimensions, not {dim}: "
-            "correct `dim`"
+            f"config/spaces.yaml: the tower gives {found} dimensions, not {dim}: correct `dim`"
         )
 
 
