@@ -130,11 +130,8 @@ def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_p
     assert status == 0, said
     alone = commands(said, **{"": f"{ROOT}/"})
     assert len(alone) > 40 and not any("/config/" in line for line in alone)
-    study = {"config": repr(STUDY)}
-    one, two = (
-        module("one", prefix='"a/b"', **study),
-        module("two", pathvars='\n        results="c"', **study),
-    )
+    one = module("one", config=repr(STUDY), prefix='"a/b"')
+    two = module("two", config=repr(STUDY | {"pathvars": {"results": "c"}}))
     inputs = "rules.one_all.input, rules.two_all.input"
     (tmp_path / "Snakefile").write_text(
         f"{one}{two}rule all:\n    default_target: True\n    input: {inputs}\n"
