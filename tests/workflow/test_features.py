@@ -1,0 +1,91 @@
+"""Studies of imported features: those of another study, and those of a classifier of texts."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_table
+from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.config.reading import read_yaml
+from tests.project import ROOT, Project, blocks
+
+PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
+LITE0, SPACE = "efficientnet_lite0", "conse_minilm"
+SCIPY = {"model": "features/scipy", "space": "minilm"}
+ANALYSES = ("scores", "evidence", "head_extensions", "controls", "unusual")
+
+
+def test_features_that_a_study_computed_give_its_scores_to_the_bit(snakemake_project, tmp_path):
+    project = snakemake_project.copy(tmp_path / "checkout")
+    demo, names = project.folder / "results/demo", {"model": LITE0, "space": SPACE}
+    params = read_yaml(project.folder / "params.yaml")
+    project.command(
+        *("import_features", "again", "--table", "results/demo/data/manifest.parquet"),
+        *("--id-column", "path", "--features", f"results/demo/features/{LITE0}"),
+        *("--head", f"results/demo/features/{LITE0}/head.safetensors", "--model", LITE0),
+        *("--embeddings", f"results/demo/embeddings/{SPACE}", "--space", SPACE),
+    )
+    study = yaml.safe_load((project.folder / "config/studies/again.yaml").read_text())
+    assert study.pop("extraction") == {"views": 2}
+    changes = {"comparison": {"models": []}, "pictures": params["pictures"] | study["pictures"]}
+    (project.folder / "again.yaml").write_text(yaml.safe_dump(params | study | changes))
+    again = project.folder / "results/again"
+    wanted = {name: CATALOG[name].at(again, **names) for name in ANALYSES}
+    targets = [str(path.relative_to(project.folder)) for path in wanted.values()]
+    project.snakemake("--configfile", "again.yaml", "--", *targets)
+    for name, path in wanted.items():
+        assert path.read_bytes() == CATALOG[name].at(demo, **names).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """The study of the page's classifier of texts, whole."""
+    project = Project(tmp_path_factory.mktemp("features") / "checkout")
+    (project.folder / "texts.py").write_text(blocks(PAGE, "python")[0])
+    project.run("python", "texts.py", warm_start=False)
+    importing, activating, running = blocks(PAGE)[1].strip().splitlines()
+    project.shell(f"{importing}\n{activating}")
+    assert running == "singflow run"
+    project.command("run", "--cores", "2")
+    return project
+
+
+def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says(texts):
+    results = texts.folder / "results/scipy"
+    evidence = read_json(CATALOG["evidence"].at(results, **SCIPY))
+    said = (results / "tables/summary.txt").read_text()
+    assert evidence["unique_r2_low"] > 0.1 and evidence["p"] < 0.001
+    assert "features/scipy: the null space holds meaning" in said and said.strip() in PAGE
+
+
+def test_a_study_without_images_has_every_table_and_figure_but_for_photos(texts):
+    results = texts.folder / "results/scipy"
+    assert {path.name for path in (results / "figures").iterdir()} == {
+        path.split("/")[1] for path in CATALOG if path.startswith("figures/")
+    }
+    assert len(read_table(results / "tables/maps.csv")) == 0
+    shown = pd.read_parquet(CATALOG["pictures"].at(results, **SCIPY))
+    assert (shown["picture"].str.len() == 0).all() and (shown["word_1"] != "").any()
+    assert "have no pixels" in (results / "logs/build_manifest.log").read_text()
+
+
+def test_what_needs_pixels_is_refused_in_one_line(texts):
+    photo = str(next((ROOT / "docs").glob("*.jpg")))
+    options = ("--results", "results/scipy", "--model", "features/scipy", "--space", "minilm")
+    said = texts.run("singflow", "analyze", photo, *options, check=False).stdout
+    assert "its features were imported" in said and "Traceback" not in said
+
+
+def test_dvc_computes_the_same_and_both_engines_notice_another_source(texts):
+    path = CATALOG["evidence"].at(texts.folder / "results/scipy", **SCIPY)
+    before = path.read_bytes()
+    texts.dvc("repro", "measure_evidence")
+    assert path.read_bytes() == before
+    assert not texts.planned() and not texts.changed() & {"build_manifest", "extract_head"}
+    head = texts.folder / "checkpoints/features/scipy/features/features/scipy/head.safetensors"
+    tensors, made = read_tensors(head, ["weight", "bias"])
+    write_tensors(head, tensors, dict(made) | {"note": "another"})
+    assert {"build_manifest", "resolve_model@features/scipy"} <= texts.planned()
+    assert {"build_manifest", "resolve_model@features/scipy"} <= texts.changed()
