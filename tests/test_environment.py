@@ -59,7 +59,7 @@ def test_conda_makes_the_environment_of_the_rules_of_the_same_python_and_the_pro
 
 
 def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():  # noqa: E501
-    assert reached("all") == EXTRAS.keys() - {"test", "check"}
+    assert reached("all") == EXTRAS.keys() - {"test", "check", "notebook"}
     assert reached("test") == {"all", "test"} | reached("all")
     assert reached("cluster") == {"cluster", "workflow", "demo"}
     assert (reached("app"), reached("demo")) == ({"app", "demo"}, {"demo"})

@@ -13,7 +13,7 @@ def project(tmp_path_factory):
     differences = {
         "models": [MODEL],
         "comparison": {"models": []},
-        "extraction": {"views": 1},
+        "extraction": {"views": 2},
         "translator": {"reference": "packaged"},
     }
     project.study(**differences | {"controls": {"known": "none"}, "pictures": {"closeup": MODEL}})
