@@ -1,5 +1,7 @@
 """Studies of imported features: those of another study, and those of a classifier of texts."""
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -9,6 +11,7 @@ from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_table
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
+from singflow.data.imported import imported_shard
 from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
@@ -37,6 +40,40 @@ def test_features_that_a_study_computed_give_its_scores_to_the_bit(snakemake_pro
     project.snakemake("--configfile", "again.yaml", "--", *targets)
     for name, path in wanted.items():
         assert path.read_bytes() == CATALOG[name].at(demo, **names).read_bytes(), name
+
+
+def test_files_of_thingsvision_and_clip_retrieval_are_imported_as_the_page_says(tmp_path):
+    project = Project(tmp_path / "checkout")
+    rng, n, names = np.random.default_rng(0), 40, ["crow", "owl"]
+    features = rng.standard_normal((n, 12)).astype(np.float32)
+    with h5py.File(project.folder / "features.hdf5", "w") as file:
+        file.create_dataset("features", data=features)
+    (project.folder / "img_emb").mkdir()
+    (project.folder / "metadata").mkdir()
+    embeddings = rng.standard_normal((n, 768)).astype(np.float16)
+    paths = [f"birds/{names[row % 2]}/{row}.jpg" for row in range(n)]
+    rows = pd.DataFrame({"image_path": paths, "caption": [names[row % 2] for row in range(n)]})
+    for part, some in enumerate((slice(0, 25), slice(25, n))):
+        np.save(project.folder / f"img_emb/img_emb_{part}.npy", embeddings[some])
+        rows[some].to_parquet(project.folder / f"metadata/metadata_{part}.parquet")
+    weight = rng.standard_normal((2, 12)).astype(np.float32)
+    np.savez(project.folder / "head.npz", kernel=weight.T)
+    (project.folder / "birds.txt").write_text("\n".join(names))
+    rows.rename(columns={"image_path": "id", "caption": "label"}).to_csv(
+        project.folder / "birds.csv", index=False
+    )
+    importing, activating, _ = blocks(PAGE)[0].strip().splitlines()
+    project.shell(f"{importing}\n{activating}")
+    of_clip = importing.replace("--table birds.csv", "--table metadata --id-column image_path")
+    project.shell(
+        of_clip.replace(" birds ", " again ", 1) + " --label-column caption --model birds"
+    )
+    for name in ("birds", "again"):
+        root = project.folder / "checkpoints/features" / name
+        found, _ = imported_shard(root, paths[::-1], "embeddings", space="clip_vit_l14")
+        np.testing.assert_array_equal(found, embeddings[::-1].astype(np.float32))
+        found, _ = imported_shard(root, paths, "features", model="features/birds")
+        np.testing.assert_array_equal(found, features)
 
 
 @pytest.fixture(scope="module")
