@@ -442,7 +442,7 @@ def compare_with_published(
 
 def compare_with_commit(results: Path, study: str) -> list[ArtifactComparison]:
     """Verdicts on the artifacts that git keeps, against the last commit."""
-    if not CATALOG["params"].at(results).is_file():
+    if not CATALOG["manifest"].at(results).is_file():
         raise InputError(f"{results}: the study has not run here: `singflow run` runs it")
     with _commit() as (_, commit, copy):
 
