@@ -282,7 +282,11 @@ def size_of(wildcards, gpu):
 
 def generator_gpus(wildcards):
     """GPUs of a job that draws pictures: none if it shows photos."""
-    return TOWER_GPUS if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]]) else 0
+    return (
+        TOWER_GPUS
+        if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]])
+        else 0
+    )
 
 
 def memory(step, wildcards, attempt):

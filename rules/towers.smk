@@ -1,7 +1,9 @@
 # Cores of a job on a cluster's GPU.
 IMPORTED = config["data"]["source"] == "features"  # no tower runs
 TOWER_GPUS = 0 if IMPORTED else GPUS
-DECODERS = config["extraction"]["decode_threads"] if TOWER_GPUS and not FOR_DVC else None
+DECODERS = (
+    config["extraction"]["decode_threads"] if TOWER_GPUS and not FOR_DVC else None
+)
 
 step(
     "extract_head",

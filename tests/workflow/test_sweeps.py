@@ -10,6 +10,7 @@ import json
 import pytest
 from PIL import Image
 
+from singflow.config.sections import CHECKOUT
 from singflow.data.manifest import data_root
 from singflow.engines.code import KEPT, Code, archives_of
 from singflow.translators.reference import PACKAGED, reference_folder
@@ -91,12 +92,12 @@ def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_pa
     data = {"source": "archive", "root": "photos", "archives": ["a.tar"]}
     study = {"study": "demo", "data": data}
     monkeypatch.chdir(tmp_path)
-    here = archives_of(study)
+    here = archives_of(study, tmp_path)
     monkeypatch.chdir(checkout)
-    assert archives_of(study) == here is not None
+    assert archives_of(study, tmp_path) == here is not None
     assert Code().computed().keys() == {"summarize"}
     assert (tmp_path / KEPT).is_file() and not (checkout / KEPT).exists()
     assert data_root("folder", "photos") == tmp_path / "photos"
     assert data_root("folder", str(tmp_path)) == tmp_path
     assert reference_folder("results/other") == tmp_path / "results/other"
-    assert reference_folder("packaged") == PACKAGED
+    assert reference_folder("packaged") == CHECKOUT / PACKAGED
