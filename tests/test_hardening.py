@@ -357,12 +357,19 @@ def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double
 # Words of messages
 
 
-@pytest.mark.parametrize("hostile", ["\x1b[31mred", "a\rb", "\udcff", "\u2028", "\x00", "\x9b31m"])
+@pytest.mark.parametrize(
+    "hostile", ["\x1b[31mred", "a\rb", "\udcff", "\u2028", "\x00", "\x9b31m", "\u202egnp"]
+)
 def test_no_message_carries_control_characters_or_broken_text_to_the_terminal(hostile):
     message = str(InputError(f"{hostile}: refused\nsecond line: {hostile}"))
     assert message.count("\n") == 1 and hostile not in message and message.encode("utf-8")
     assert all(line.isprintable() for line in message.split("\n"))
     assert str(InputError("größe/図 👩\u200d👧.png")) == "größe/図 👩\u200d👧.png"
+
+
+def test_a_line_of_a_message_keeps_the_file_and_the_fix_whatever_names_are_between():
+    message = str(InputError(f"a.yaml: holds {'x, ' * 10**5}: remove it"))
+    assert len(message) < 5000 and message[:8] == "a.yaml: " and message[-11:] == ": remove it"
 
 
 def test_the_readme_names_the_formats_that_are_read():

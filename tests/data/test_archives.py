@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import tarfile
 import tracemalloc
@@ -248,7 +249,7 @@ def test_all_damaged_archives_are_named_at_once(tmp_path):
 def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         add(tar, "cat/a.png", b"a", pax_headers={"comment": "x" * 2**21})
-    with pytest.raises(InputError, match="headers of over 1048576 bytes before byte .*: it is cut"):
+    with pytest.raises(InputError, match=r"headers of over 1048576 bytes .*: it is cut"):
         listed(tmp_path)
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         tar.fileobj.write(tarfile.TarInfo("cat/a.png").tobuf())
@@ -256,6 +257,14 @@ def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
         info.size = 2**60
         tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
     with pytest.raises(InputError, match=r"all\.tar: .*: it is cut or damaged"):
+        listed(tmp_path)
+
+
+def test_a_map_of_a_sparse_file_is_not_read_beyond_the_size_of_headers(tmp_path):
+    facts = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1"}
+    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "cat/a.png", b"900000\n" + b"1\n" * 900_000, pax_headers=facts)
+    with pytest.raises(InputError, match=r"all\.tar: headers of over .*: it is cut"):
         listed(tmp_path)
 
 
@@ -363,6 +372,26 @@ def test_a_parquet_file_without_one_column_of_images_or_labels_is_refused(tmp_pa
     parquet.write_table(table.select(["label", "right"]), tmp_path / "d.parquet")
     (image,) = listed(tmp_path, "d.parquet")[0].values()
     assert read_image(tmp_path, image, 100) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a" * 1001], "a label of more than 1000 characters: give it a short one"),
+        (["\u202etac"], "no printable label"),
+        ([[1]], "column 'label' .* holds neither numbers nor texts: name another"),
+        ([0] * 10_000, "has 10000 rows in .* bytes, too few for images: write it anew"),
+    ],
+    ids=["long", "turned", "nested", "bomb"],
+)
+def test_labels_that_are_no_short_words_are_refused(tmp_path, labels, message):
+    write_rows(tmp_path / "a.parquet", [b"x"] * len(labels), labels, group=len(labels))
+    try:
+        found, rejected = listed(tmp_path, "a.parquet")
+    except InputError as error:
+        assert re.search(message, str(error))
+    else:
+        assert found == {} and [*rejected.values()] == [message]
 
 
 def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):

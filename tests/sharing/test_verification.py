@@ -20,6 +20,7 @@ from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import write_tensors
+from singflow.errors import InputError
 from singflow.sharing.verification import (
     TOLERANCES,
     Verdict,
@@ -27,6 +28,7 @@ from singflow.sharing.verification import (
     compare_files,
     hashes_of,
     place_in_pipeline,
+    published,
 )
 from tests import warm
 from tests.project import ROOT
@@ -444,6 +446,20 @@ def test_the_command_refuses_a_lock_without_the_study(trees, tmp_path, name, wor
     (tmp_path / "other.lock").write_text("stages: {}\n")
     code, said = verify(trees[0], "--lock", str(tmp_path / name))
     assert code == 1 and f"{tmp_path / name}: {words}" in said
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ({"path": "results/demo/../../x", "md5": "0" * 32}, "not a path and a hash of a result"),
+        ({"path": "results/demo/x", "md5": "ab/../../x"}, "not a path and a hash of a result"),
+        ({"path": "results/demo/x"}, "not as DVC writes it"),
+    ],
+)
+def test_a_lock_that_leads_out_of_the_results_or_the_cache_is_refused(tmp_path, out, words):
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"a": {"outs": [out]}}}))
+    with pytest.raises(InputError, match=rf"dvc\.lock: .*{words}"):
+        published(tmp_path / "dvc.lock", "demo")
 
 
 def test_the_docs_state_the_tolerances():

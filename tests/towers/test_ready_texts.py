@@ -1,6 +1,7 @@
 """Ready text embeddings: every form is read, another space is refused, no file is executed."""
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from singflow.commands.import_texts import import_texts
 from singflow.config.registry import resolve_spaces
 from singflow.errors import InputError
+from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.ready_texts import check_texts, read_npz, read_ready, ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
 from tests.project import ROOT
@@ -94,6 +96,14 @@ def of(classes, embeddings):
         (of(np.array([1, "b"], dtype=object), np.ones((2, 4))), "no list of texts"),
         (of(np.array([Payload()], dtype=object), np.ones((1, 4))), "no list of texts"),
         (of(["a"], np.array([Payload()], dtype=object)), "tensors alone"),
+        (of(["a"], np.ones((1, 4)) * 1j), "complex128, and not floats"),
+        (of(["a"], np.full((1, 4), 1e200)), "infinite values"),
+        (of(["a"], [[[1.0], [-1.0]]]) | {"prompts": ["b", "c"]}, "embedding of zeros"),
+        (of([b"a"], np.ones((1, 4))), "not a list of texts"),
+        (of([["a"]], np.ones((1, 4))), "not a list of texts"),
+        (of(["\x1b[31m"], np.ones((1, 4))), "control characters"),
+        (of(np.array(["\ud800"], dtype=object), np.ones((1, 4))), "control characters"),
+        (of(["a" * 900], np.ones((1, 1, 4))) | {"prompts": ["{}{}"]}, "more than 1000 characters"),
     ],
 )
 def test_what_is_none_is_refused_and_its_code_not_run(tmp_path, monkeypatch, arrays, message):
@@ -115,6 +125,22 @@ def test_a_file_that_is_no_archive_or_a_damaged_one_is_refused(tmp_path):
         file.writestr("embeddings.npy", b"no array")
     with pytest.raises(InputError, match="not readable as text embeddings"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_an_archive_that_unpacks_to_gigabytes_or_a_pipe_is_refused_unread(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("embeddings.npy", "w") as member,
+    ):
+        for _ in range(17):
+            member.write(bytes(2**24))
+    with pytest.raises(InputError, match="it unpacks to 285212672 bytes, as no tensors do"):
+        read_npz(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"a\.npz: not readable as tensors: .* it unpacks to"):
+        read_checkpoint(tmp_path / "a.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match=r"pipe\.npz: not a regular file"):
+        read_npz(tmp_path / "pipe.npz")
 
 
 def test_texts_are_of_a_space_if_its_tower_finds_them_again(tower, tmp_path):

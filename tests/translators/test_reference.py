@@ -1,5 +1,6 @@
 """The images that translators are fitted on: found by provenance, refused where it differs."""
 
+import os
 import shutil
 
 import numpy as np
@@ -145,6 +146,52 @@ def test_images_that_were_made_in_another_way_are_refused(tmp_path, facts, words
     own = paired(results_in(tmp_path / "own"))
     with pytest.raises(InputError, match=words):
         training_images(str(tmp_path / "other"), own)
+
+
+LITE0_SHARD, MANIFEST = f"features/{LITE0}/shard-00000.safetensors", "data/manifest.parquet"
+
+
+def headed(header):
+    return lambda path: path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def piped(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def narrowed(path):
+    tensors, made = read_tensors(path, ["features", "image_id", "view"])
+    write_tensors(path, tensors | {"features": tensors["features"][:, :4]}, dict(made))
+
+
+def overflowing(path):
+    tensors, made = read_tensors(path, ["features", "image_id", "view"])
+    large = tensors["features"].astype(np.float64) * 1e200
+    write_tensors(path, tensors | {"features": large}, dict(made))
+
+
+def unhashed(path):
+    pd.read_parquet(path).assign(sha256=None).to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        (LITE0_SHARD, headed(b"[" * 10**5), "not a shard of a study"),
+        (LITE0_SHARD, headed(b'{"__metadata__":null,"features":{"shape":[1,5]}}'), "not a shard"),
+        (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not a shard"),
+        (LITE0_SHARD, piped, "not a regular file, but a pipe"),
+        (LITE0_SHARD, narrowed, "was made with other width than"),
+        (LITE0_SHARD, overflowing, "NaN or infinite"),
+        (MANIFEST, unhashed, "has rows without sha256"),
+    ],
+)
+def test_a_reference_that_was_tampered_with_is_refused(tmp_path, file, change, words):
+    change(results_in(tmp_path / "other", folds=2) / file)
+    own = paired(results_in(tmp_path / "own"))
+    with pytest.raises(InputError, match=words):
+        list(training_images(str(tmp_path / "other"), own))
 
 
 def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):

@@ -113,7 +113,7 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
     features = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
     expected = features @ ALIGNED["W"].numpy().T + ALIGNED["b"].numpy()
     path = tmp_path / "pytorch_resnet18.pth"
-    for kind in (torch.float32, torch.float16):
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
         torch.save({name: tensor.to(kind) for name, tensor in ALIGNED.items()}, path)
         read = read_offered(path, "")
         np.testing.assert_allclose(read.translator(features), expected, rtol=1e-6)
@@ -130,6 +130,10 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
         (STATE, r"holds tensors .*'weight': \(3, 5\)"),
         (ALIGNED | {"b": torch.zeros(4)}, "holds tensors"),
         (ALIGNED | {"W": torch.zeros(3)}, "holds tensors"),
+        (ALIGNED | {"W": torch.zeros(1).expand(3, 10**13)}, "holds tensors {'b'"),
+        (ALIGNED | {"W": ALIGNED["W"].to("meta")}, "holds tensors {'b'"),
+        (ALIGNED | {"W": ALIGNED["W"].to_sparse()}, "holds tensors {'b'"),
+        (ALIGNED | {"W": ALIGNED["W"] * 1j}, "holds tensors {'b'"),
     ],
 )
 def test_what_is_no_aligner_is_refused(tmp_path, state, message):

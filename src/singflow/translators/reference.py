@@ -84,7 +84,7 @@ def _facts(path: Path) -> dict[str, str]:
     try:
         header = json.loads(read_header(path))
         (_, width), *_ = (header[kind]["shape"] for kind in SHARDS if kind in header)
-        return {**header["__metadata__"], "width": width}
+        return {**header["__metadata__"], "width": str(width)}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{path}: not a shard of a study: remove it, or name another translator.reference"
