@@ -121,7 +121,7 @@ def test_who_fetched_the_small_tier_is_told_what_is_missing_and_how_to_look_at_t
     reader = published.clone(tmp_path / "reader")
     code, said = verify(reader)
     assert code == 1 and "metrics.json: 1 identical" in said
-    assert re.fullmatch(r"NOT the same: .*: 1 identical, \d+ missing here", said[-1])
+    assert re.fullmatch(rf"NOT the same: .*: {len(IN_GIT)} identical, \d+ missing here", said[-1])
     reader.command("fetch", "--tier", "metrics")
     code, said = verify(reader)
     assert code == 1 and said[-1].startswith("NOT the same")
