@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LARGEST = float(np.finfo(np.float32).max)  # sums of squares of larger numbers overflow
 INDEX = ["image_id", "class_index", "label", "split", "fold"]
 
 
@@ -94,8 +95,10 @@ def iterate_shards(
             raise InputError(f"{path}: its tensors differ in length: {FIX}")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: {FIX}")
-        np.add.at(seen, identifiers[tensors["view"] == 0], 1)
         wide = np.promote_types(tensors[tensor].dtype, np.float32)
+        if wide == np.float64 and np.abs(tensors[tensor]).max(initial=0) > LARGEST:
+            raise InputError(f"{path}: {tensor} holds values beyond float32: {FIX}")
+        np.add.at(seen, identifiers[tensors["view"] == 0], 1)
         yield tensors | {tensor: tensors[tensor].astype(wide, copy=False)}
     if not (seen == 1).all():
         wrong = int(np.flatnonzero(seen != 1)[0])

@@ -17,7 +17,6 @@ from singflow.errors import InputError
 from singflow.system import regular
 
 SCHEMA_VERSION = "1"
-LARGEST = float(np.finfo(np.float32).max)  # float64 beyond it has squares that overflow
 Tensors = dict[str, np.ndarray]
 
 
@@ -83,8 +82,8 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
                 f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of "
                 f"{dimensions} dimensions: {FIX}"
             )
-        if tensor.dtype.kind == "f" and not np.abs(tensor).max(initial=0) <= LARGEST:
-            row = int(np.argwhere(~(np.abs(tensor) <= LARGEST))[0][0])
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            row = int(np.argwhere(~np.isfinite(tensor))[0][0])
             raise InputError(
                 f"{path}: {name} holds NaN or infinite values, first in row {row}: {FIX}"
             )
