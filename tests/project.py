@@ -100,7 +100,7 @@ def _pristine() -> Path:
     }
     (folder / "params.yaml").write_text(render_params(studies["demo"]))
     for kind in ("models", "spaces"):  # without a user's own entries
-        named = {name for study in studies.values() for name in study[kind]}
+        named = {name for study in studies.values() for name in study[kind]} | {"minilm"}
         _keep(
             folder / f"config/{kind}.yaml",
             r"^(?=[^\s#])",

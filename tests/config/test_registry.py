@@ -165,7 +165,7 @@ def test_a_model_of_every_source_needs_no_entry(name):
     ("message", "names"),
     [
         (
-            "source: .*'timm', 'torchvision' or 'transformers'",
+            "source: .*'transformers' or 'features'",
             ["keras/resnet50.x", "open_clip/ViT-L-14-quickgelu/openai", "/resnet18.a1_in1k"],
         ),
         (".*id '{}' must be ", ["torchvision/resnet50", "transformers/a/b/c", "timm/a/b.c"]),
