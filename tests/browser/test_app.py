@@ -270,6 +270,35 @@ def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
         assert np.array_equal(shown(page, frame), mapped)
 
 
+def test_a_phone_scrolls_to_what_is_said_and_moves_at_once_where_motion_is_unwanted(visit, photos):
+    page = visit(apart=True)
+    page.add_init_script("""
+        const scroll = Element.prototype.scrollIntoView;
+        Element.prototype.scrollIntoView = function (how) {
+            window.scrolled = how.behavior;
+            scroll.call(this, how);
+        };
+    """)
+    top = "document.querySelector('#said').getBoundingClientRect().top"
+    for width, motion, moved in (
+        (375, "reduce", "instant"), (375, "no-preference", "smooth"), (1280, "reduce", None)
+    ):  # fmt: skip
+        page.set_viewport_size({"width": width, "height": 667})
+        page.emulate_media(reduced_motion=motion)
+        page.reload()
+        page.wait_for_selector("#look")
+        assert (page.evaluate(top) > 1000) == (width == 375)
+        drop(page, photos[3])
+        page.wait_for_selector("#said .verdict")
+        page.wait_for_function(f"0 <= {top} && {top} < 150")
+        assert page.evaluate("window.scrolled ?? null") == moved
+        assert (page.evaluate("scrollY") > 0) == (width == 375)
+    page.set_viewport_size({"width": 375, "height": 667})
+    clear(page)
+    settled(page)
+    assert page.evaluate("window.scrolled ?? null") is None
+
+
 def test_all_is_done_from_the_keyboard(visit):
     page = visit()
     example = page.locator("#examples button").first

@@ -59,6 +59,15 @@ DRAWN = {  # captions of the pictures of figure 1
 }
 EMPTY = "Drop a photo, and what the classifier ignores in it is said here."
 STEERING = "Steer it where the classifier does not look"
+# On a phone, what is said of a photo is a screen or two below the photo.
+SHOW = """(...inputs) => {
+    const said = document.querySelector("#said");
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (inputs[0] && said.getBoundingClientRect().top > innerHeight / 2) {
+        said.scrollIntoView({behavior: still ? "instant" : "smooth"});
+    }
+    return inputs;
+}"""
 # With this policy, the browser sends no request to any other host.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
@@ -303,7 +312,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         triggers = [photo.change, button.click, words.submit, model.change, space.change]
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]
-        gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, **queued)
+        gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, js=SHOW, **queued)
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
         latest = queued | hidden | {"trigger_mode": "always_last"}
         slider.input(move, [session, toward, slider], [way], **latest)
