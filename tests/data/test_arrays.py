@@ -145,3 +145,22 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, place, said):
         find_arrays(f"{tmp_path}/{place}", 2).whole()
     assert said in str(refused.value) and place.partition(":")[0] in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.npy", "many.npz", "a.safetensors", "lists.parquet", "split.h5"]
+)
+def test_changed_bytes_give_numbers_or_one_line_that_names_the_file(tmp_path, name):
+    write_all(tmp_path)
+    path, random = tmp_path / name, np.random.default_rng(2)
+    content = path.read_bytes()
+    for _ in range(80):
+        changed = bytearray(content)
+        for place in random.integers(len(content), size=3):
+            changed[place] = random.integers(256)
+        path.write_bytes(changed[: random.choice([len(content), random.integers(len(content))])])
+        try:
+            key = ":mine" if name == "many.npz" else ""
+            assert np.isfinite(find_arrays(f"{path}{key}", 2).whole()).all()
+        except InputError as refused:
+            assert name in str(refused) and "\n" not in str(refused)

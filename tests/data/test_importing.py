@@ -13,7 +13,7 @@ import yaml
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tensors import read_tensors
-from singflow.data import arrays, imported, importing
+from singflow.data import arrays, importing
 from singflow.data.imported import (
     check_source,
     imported_shard,
@@ -36,7 +36,7 @@ EMBEDDINGS = RNG.standard_normal((N, M)).astype(np.float32)
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.setattr(imported, "ROWS", 16)  # four shards
+    monkeypatch.setattr(importing, "ROWS", 16)  # four shards
     monkeypatch.chdir(tmp_path)
     table = {"file": [f"/data/{i}.jpg" for i in range(N)], "kind": [NAMES[i] for i in INDEX]}
     pd.DataFrame(table).to_csv("table.csv", index=False)
@@ -231,13 +231,13 @@ def test_a_study_that_asks_for_more_than_a_source_has_is_refused(here, wanted, s
 
 
 def test_memory_holds_a_few_shards_and_not_the_array(here, monkeypatch):
-    monkeypatch.setattr(imported, "ROWS", 1000)
+    monkeypatch.setattr(importing, "ROWS", 1000)
     monkeypatch.setattr(arrays, "BLOCK", 2**15)
     np.save("large.npy", np.zeros((100_000, 64), np.float32))
     whole = Path("large.npy").stat().st_size
     tracemalloc.start()
-    blocks = arrays.find_arrays("large.npy", 2).blocks()
-    shards = sum(1 for _ in importing.write_shards(here, "features", blocks, 1, {}, model="m"))
+    array = arrays.find_arrays("large.npy", 2)
+    shards = sum(1 for _ in importing.write_shards(here, "features", array, 1, {}, model="m"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shards == 100 and peak < whole / 8

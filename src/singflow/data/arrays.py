@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -35,7 +34,7 @@ class Stored:
     def blocks(self) -> Blocks:
         """Blocks of rows as float32 (float64 stays), all finite, as many rows as the shape says."""
         row = 0
-        for block in self.read():
+        for block in self._readable():
             if block.dtype.kind not in "fiu":
                 raise InputError(
                     f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
@@ -55,6 +54,15 @@ class Stored:
                 f"{self.origin}: ends after {row} of {self.shape[0]} rows: it is damaged, save it "
                 "anew"
             )
+
+    def _readable(self) -> Blocks:
+        try:
+            yield from self.read()
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 (every library has its own for damaged bytes)
+            said = printable(str(error))[:200]
+            raise InputError(f"{self.origin}: not readable ({said}): save it anew") from None
 
     def whole(self) -> np.ndarray:
         return np.concatenate(list(self.blocks()))
@@ -202,25 +210,17 @@ def _unzipped(path: Path, name: str) -> Blocks:
                 "rows, as np.ascontiguousarray does"
             )
         if by_columns:
-            content = _read(stream, path, size * kind.itemsize)
+            content = stream.read(size * kind.itemsize)
             if len(content) == size * kind.itemsize:
                 yield np.frombuffer(content, kind).reshape(shape, order="F")
             return
         for start, end in _spans(shape[0], width):
             wanted = (end - start) * width * kind.itemsize
-            content = _read(stream, path, wanted)
+            content = stream.read(wanted)
             rows = len(content) // (width * kind.itemsize)
             yield np.frombuffer(content, kind, rows * width).reshape(rows, *shape[1:])
             if len(content) < wanted:
                 return
-
-
-def _read(stream: Any, path: Path, wanted: int) -> bytes:
-    try:
-        content: bytes = stream.read(wanted)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{path}: {error}: it is damaged, save it anew") from None
-    return content
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:
@@ -246,7 +246,9 @@ def _parquet(path: Path) -> dict[str, Stored]:
     import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(path)
+    # a buffer, so that a column of a row group is not in memory as a whole
+    opened = partial(parquet.ParquetFile, path, buffer_size=2**16)
+    file = opened()
     schema, count = file.schema_arrow, file.metadata.num_rows
     lists = [
         field.name
@@ -261,7 +263,7 @@ def _parquet(path: Path) -> dict[str, Stored]:
     ]
 
     def of_lists(name: str) -> Blocks:
-        for batch in parquet.ParquetFile(path).iter_batches(_batch(width[name]), columns=[name]):
+        for batch in opened().iter_batches(_batch(width[name]), columns=[name]):
             column = batch.column(0)
             flat = column.flatten().to_numpy(zero_copy_only=False)
             if column.null_count or len(flat) != len(column) * width[name]:
@@ -272,12 +274,11 @@ def _parquet(path: Path) -> dict[str, Stored]:
             yield flat.reshape(len(column), width[name])
 
     def of_columns() -> Blocks:
-        batches = parquet.ParquetFile(path).iter_batches(_batch(len(numbers)), columns=numbers)
-        for batch in batches:
+        for batch in opened().iter_batches(_batch(len(numbers)), columns=numbers):
             columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
             yield np.stack(columns, axis=1).astype(np.float64)
 
-    width = {name: _first_length(parquet.ParquetFile(path), name) for name in lists}
+    width = {name: _first_length(opened(), name) for name in lists}
     if lists:
         return {
             name: Stored(f"{path}:{name}", (count, width[name]), partial(of_lists, name))
@@ -307,6 +308,11 @@ def _hdf5(path: Path) -> dict[str, Stored]:
 
     def note(name: str, one: object) -> None:
         if isinstance(one, h5py.Dataset) and one.dtype.kind in "fiu":
+            if np.prod(one.chunks or (), dtype=np.float64) > 4 * BLOCK:
+                raise InputError(
+                    f"{path}: {name} has chunks of {one.chunks} numbers, and one is read at a time:"
+                    " write smaller ones"
+                )
             shapes[name] = one.shape
 
     with h5py.File(path, "r") as file:

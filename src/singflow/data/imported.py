@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from singflow.config.registry import ModelEntry
 
-ROWS = 2**14  # of a shard of a source, about
+ROWS, NUMBERS = 2**14, 2**25  # of a shard of a source, at most
 # Metadata that features and embeddings take along from a source.
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision", "compile")
 
@@ -62,11 +62,8 @@ def imported_shard(
     images = pd.Index(read_rows(root)["path"]).get_indexer(pd.Index(paths))
     if (images < 0).any():
         raise InputError(f"{rows_path(root)}: lacks images of the manifest: import it again")
-    views = views_of(CATALOG[artifact].at(root, shard="00000", **names))
-    rows, count = (
-        (images[:, None] * views + np.arange(views)).ravel(),
-        images_in_shard(views) * views,
-    )
+    count, views = sizes_of(CATALOG[artifact].at(root, shard="00000", **names))
+    rows, count = (images[:, None] * views + np.arange(views)).ravel(), count * views
     found = np.empty((0, 0), np.float32)
     for shard in np.unique(rows // count):
         tensors, made = read_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), [
@@ -79,14 +76,10 @@ def imported_shard(
     return found, {key: made[key] for key in CARRIED if key in made}
 
 
-def images_in_shard(views: int) -> int:
-    """Images in every shard of a source but the last."""
-    return max(1, ROWS // views)
-
-
-def views_of(shard: Path) -> int:
-    """Views of an image in the shards of a source."""
-    return int(read_tensors(shard, [])[1]["views"])
+def sizes_of(first: Path) -> tuple[int, int]:
+    """Images in every shard of a source but the last, and views of an image, by its first shard."""
+    made = read_tensors(first, [])[1]
+    return int(made["images"]), int(made["views"])
 
 
 def with_sizes(root: Path, models: dict[str, ModelEntry]) -> dict[str, ModelEntry]:
@@ -117,7 +110,7 @@ def towers_of_source(root: Path) -> tuple[list[str], list[str]]:
     whole = [
         space
         for space, shards in sorted(spaces.items())
-        if shards * images_in_shard(views_of(first(root, space=space, shard="00000"))) >= images
+        if shards * sizes_of(first(root, space=space, shard="00000"))[0] >= images
     ]
     return sorted(models), whole
 
@@ -140,7 +133,7 @@ def check_source(root: Path, models: list[str], spaces: list[str], views: int) -
     places = [CATALOG["features"].at(root, model=model, shard="00000") for model in models]
     places += [CATALOG["embeddings"].at(root, space=space, shard="00000") for space in spaces]
     for shard in places:
-        if (held := views_of(shard)) != views:
+        if (held := sizes_of(shard)[1]) != views:
             raise InputError(
                 f"{shard}: holds {held} views of an image: write extraction.views: {held}"
             )

@@ -19,12 +19,13 @@ from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
 from singflow.data.arrays import Stored, find_arrays, in_natural_order
 from singflow.data.imported import (
     CARRIED,
+    NUMBERS,
+    ROWS,
     classes_path,
-    images_in_shard,
     listed_rows,
     rows_path,
+    sizes_of,
     towers_of_source,
-    views_of,
 )
 from singflow.data.listing import of_number
 from singflow.data.manifest import Candidate, Classes, in_plain_words, prompt_of, read_classes
@@ -81,7 +82,7 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
     hashed = "embeddings" if offer.embeddings else "features"
 
     def shards(kind: str, metadata: dict[str, str], **names: str) -> Iterator[np.ndarray]:
-        for rows in write_shards(root, kind, arrays[kind].blocks(), views, metadata, **names):
+        for rows in write_shards(root, kind, arrays[kind], views, metadata, **names):
             if kind == hashed and not listed.sha256:
                 content.extend(content_hashes(rows))
             yield rows
@@ -96,7 +97,8 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         of_source = classes.names if classes else _names_in(listed, len(head.weight))
         names = head.names or of_source
         path = CATALOG["head"].at(root, model=offer.model)
-        check = HeadCheck(head, arrays.get("logits"), images_in_shard(views))
+        images = images_in_shard(arrays["features"].shape[1], views)
+        check = HeadCheck(head, arrays.get("logits"), images)
         made = carried(offer.features, CARRIED, {"weights_sha256": head.sha256})
         with _removed_if_refused(path.parent):
             for rows in shards("features", made, model=offer.model):
@@ -378,22 +380,22 @@ def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
+def images_in_shard(width: int, views: int) -> int:
+    return max(1, min(ROWS, NUMBERS // width) // views)
+
+
 def write_shards(
-    root: Path,
-    artifact: str,
-    blocks: Iterable[np.ndarray],
-    views: int,
-    metadata: dict[str, str],
-    **names: str,
+    root: Path, artifact: str, array: Stored, views: int, metadata: dict[str, str], **names: str
 ) -> Iterator[np.ndarray]:
     """Write features or embeddings as shards of a source; yield the whole images of every shard."""
-    images = images_in_shard(views)
-    for shard, rows in enumerate(in_shards(blocks, images * views)):
+    images = images_in_shard(array.shape[1], views)
+    metadata = metadata | {"images": str(images), "views": str(views)}
+    for shard, rows in enumerate(in_shards(array.blocks(), images * views)):
         image_id, view = np.divmod(np.arange(len(rows)), views)
         tensors = {artifact: rows, "image_id": image_id + shard * images}
         tensors["view"] = view.astype(np.int32)
         path = CATALOG[artifact].at(root, shard=f"{shard:05d}", **names)
-        write_tensors(path, tensors, metadata | {"views": str(views)})
+        write_tensors(path, tensors, metadata)
         yield rows[::views]
 
 
@@ -511,6 +513,6 @@ def study_of(root: Path) -> str | None:
         return None
     data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}
     study = {"study": root.name, "models": models, "spaces": spaces, "data": data}
-    views = views_of(CATALOG["features"].at(root, model=models[0], shard="00000"))
+    _, views = sizes_of(CATALOG["features"].at(root, model=models[0], shard="00000"))
     study |= {"extraction": {"views": views}, "pictures": {"renderer": "words", "maps": False}}
     return yaml.safe_dump(study, sort_keys=False)
