@@ -316,6 +316,7 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     entry = resolve_models("config/models.yaml", ["pinned"])["pinned"]
     write_json(Path("results/demo/registry/models/pinned.json"), entry.model_dump())
     step = ["scripts/extract_head.py", "--results", "results/demo", "--model", "pinned"]
+    step += ["--source", "folder", "--root", "."]
     loaded = run(sys.executable, "-c", LOAD, " ".join(models), *step)
     assert loaded.returncode == 0, loaded.stderr
     sums = {name: float(value) for name, value in map(str.split, loaded.stdout.splitlines())}

@@ -440,7 +440,7 @@ def test_the_command_says_what_is_the_same_and_ends_accordingly(trees):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    {"other.lock": "knows nothing of study demo: run", "none.lock": "no such file"}.items(),
+    {"other.lock": "knows nothing of study demo: nothing", "none.lock": "no such file"}.items(),
 )
 def test_the_command_refuses_a_lock_without_the_study(trees, tmp_path, name, words):
     (tmp_path / "other.lock").write_text("stages: {}\n")

@@ -148,7 +148,7 @@ def test_texts_are_of_a_space_if_its_tower_finds_them_again(tower, tmp_path):
 
     def check(embeddings, name="conse_minilm", tower=tower):
         texts = dict(zip(words, embeddings, strict=False))
-        return check_texts(tmp_path, texts, name, SPACES[name], tower)
+        return check_texts(tmp_path, texts, name, SPACES[name], tower and tower.embed)
 
     right = tower.embed(words)
     other = np.roll(right, 1, axis=0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.errors import InputError
+from singflow.system import regular
 
 FIX = "remove it and run the workflow again"
 
@@ -138,6 +139,15 @@ def read_names(path: Path) -> Facts:
     for key in names:
         names.of_kind(key, list)
     return names
+
+
+def read_header(path: Path) -> bytes:
+    """The JSON header of a safetensors file, as it is written."""
+    try:
+        with regular(path).open("rb") as file:
+            return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}: {FIX}") from None
 
 
 def sha256_of(path: Path) -> str:

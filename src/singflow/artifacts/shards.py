@@ -46,6 +46,7 @@ def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {FIX}")
     for column in manifest.columns[manifest.isna().any()]:
         raise InputError(f"{path}: has rows without {column}: {FIX}")
+    manifest.attrs = {}  # pandas would take the state of the archives into every later table
     return manifest
 
 

@@ -90,15 +90,6 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
     return tensors, metadata
 
 
-def read_header(path: Path) -> bytes:
-    """The JSON header of a safetensors file, as it is written."""
-    try:
-        with regular(path).open("rb") as file:
-            return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
-    except OSError as error:
-        raise InputError(f"{path}: not readable: {error.strerror}: {FIX}") from None
-
-
 def read_null_basis(path: Path) -> np.ndarray:
     """Null basis (d, k) with orthonormal columns, from projectors/<model>.safetensors."""
     return read_tensors(path, ["null_basis"])[0]["null_basis"]

@@ -37,7 +37,7 @@ def import_texts(
         tower = None
     else:
         tower = load_text_tower(entry)
-    if doubt := check_texts(file, texts, space, entry, tower):
+    if doubt := check_texts(file, texts, space, entry, tower and tower.embed):
         log.warning(doubt)
     path = ready_path(space, file.stem)
     write_ready(path, texts, entry.identity)

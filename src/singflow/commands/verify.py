@@ -7,6 +7,8 @@ from singflow.artifacts.catalog import TIERS, Tier
 from singflow.cli import log
 from singflow.errors import InputError
 
+LOCK = Path("dvc.lock")
+
 
 def verify(
     results: Annotated[
@@ -22,7 +24,7 @@ def verify(
     lock: Annotated[
         Path,
         typer.Option(help="Hashes of the published study; not read where another tree is given."),
-    ] = Path("dvc.lock"),
+    ] = LOCK,
     tier: Annotated[
         Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")
     ] = "features",
@@ -40,11 +42,15 @@ def verify(
         findings = verification.compare(tree, known, lambda name, _: there / name)
     elif known := verification.published(lock, study):
         findings = verification.compare_with_published(tree, study, known, against)
-    elif not against and (findings := verification.compare_with_commit(tree, study)):
+    elif (
+        not against
+        and lock == LOCK
+        and (findings := verification.compare_with_commit(tree, study))
+    ):
         log.warning("study %s was not published: only what git has of it is compared", study)
     else:
         raise InputError(
-            f"study {study}: nothing of it was published, {lock} does not have it: `make publish` "
+            f"{lock}: knows nothing of study {study}: nothing of it was published: `make publish` "
             "publishes a finished run; `--against <folder>` compares with another tree"
         )
     looked_at = TIERS[: TIERS.index(tier) + 1]

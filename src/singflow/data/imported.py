@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.files import read_header
 from singflow.artifacts.tables import count_rows, read_parquet
-from singflow.artifacts.tensors import read_header, read_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.data.manifest import Candidate, Inspected
 from singflow.errors import InputError
 

@@ -22,7 +22,6 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
-from singflow.data.imported import rows_path
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
@@ -245,6 +244,8 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
         return known
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
     if data["source"] == "features":
+        from singflow.data.imported import rows_path  # which needs NumPy
+
         found = count_rows(rows_path(Path(data["root"])))
     elif data["source"] == "folder":
         found = _in_folders(Path(data["root"]), per_class)

@@ -5,7 +5,7 @@ import json
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import dropwhile
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from singflow.data.manifest import fill
 from singflow.errors import InputError, printable
 from singflow.system import regular
 from singflow.towers.checkpoints import brief, check_unpacked
-from singflow.towers.spaces import TextTower
 
 MOST_LETTERS = 1000  # in a text
 SAMPLE = 64  # texts that are embedded again, to check that the file belongs to the space
@@ -27,6 +26,7 @@ BESIDE_TEXTS = (  # other instructions in the pickle of an array of texts
     "EMPTY_LIST|MARK|APPENDS?|PUT|BINPUT|LONG_BINPUT|MEMOIZE|FRAME|TUPLE|BUILD|STOP"
 )
 Texts = dict[str, np.ndarray]
+Encode = Callable[[list[str]], np.ndarray]
 
 
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
@@ -127,7 +127,7 @@ def read_npz(path: Path) -> Texts:
 
 
 def check_texts(
-    path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None
+    path: Path, texts: Texts, name: str, entry: SpaceEntry, embed: Encode | None
 ) -> str | None:
     """Refuse texts of another space; a warning if only their width could be checked, else None."""
     width = len(next(iter(texts.values())))
@@ -137,15 +137,15 @@ def check_texts(
             "the space that they are of"
         )
     chosen = list(texts)[:SAMPLE]
-    if tower is None or len(chosen) < 2:
+    if embed is None or len(chosen) < 2:
         why = "one text is too few to tell"
-        if tower is None:
+        if embed is None:
             why = f"the text tower of {name} is not here to embed some of them again"
         return (
             f"{path}: that its embeddings are of {name} is your word: {why}, so their width, "
             f"{width}, is all that was compared"
         )
-    nearest = (tower.embed(chosen) @ np.stack([texts[text] for text in chosen]).T).argmax(axis=1)
+    nearest = (embed(chosen) @ np.stack([texts[text] for text in chosen]).T).argmax(axis=1)
     same = int((nearest == np.arange(len(chosen))).sum())
     if 2 * same <= len(chosen):
         raise InputError(

@@ -25,6 +25,7 @@ from singflow.towers.checkpoints import brief, check_finite, read_checkpoint
 from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
 from singflow.towers.device import in_float32
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
+from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import hashes_beside_weights, locate, only_file, open_clip_tag
@@ -37,7 +38,6 @@ LIBRARIES = {
     "features": SENTENCES,
 }
 
-Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 
 
@@ -312,8 +312,6 @@ class MissingText(InputError):
 
 def _given_texts(path: Path, dim: int) -> TextTower:
     """A text tower that knows the texts of a file alone."""
-    from singflow.towers.ready_texts import read_npz
-
     texts = read_npz(path)
     rows = {text: row for row, text in enumerate(texts)}
     known = nn.Embedding.from_pretrained(torch.from_numpy(np.stack(list(texts.values()))))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.tensors import read_header
+from singflow.artifacts.files import read_header
 from singflow.config.sections import at_hand, outside
 from singflow.errors import InputError
 
