@@ -43,9 +43,7 @@ def verify(
     elif known := verification.published(lock, study):
         findings = verification.compare_with_published(tree, study, known, against)
     elif (
-        not against
-        and lock == LOCK
-        and (findings := verification.compare_with_commit(tree, study))
+        not against and lock == LOCK and (findings := verification.compare_with_commit(tree, study))
     ):
         log.warning("study %s was not published: only what git has of it is compared", study)
     else:
