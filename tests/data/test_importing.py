@@ -102,12 +102,16 @@ def test_another_model_and_space_join_and_the_state_of_the_source_changes(here):
     root, before = here / "source", source_fingerprint(here / "source")
     np.savez("two.npz", w=WEIGHT[:2], b=BIAS[:2])
     (here / "two.txt").write_text("ant\nbee")
+    np.savez("back.npz", w=WEIGHT[::-1], b=BIAS[::-1])
+    (here / "back.txt").write_text("\n".join(NAMES[::-1]))
     nothing = {"table": None, "logits": None, "embeddings": None, "space": None, "dim": None}
     said = bring(here, **nothing, model="features/two", head="two.npz", classes=here / "two.txt")
     assert "2 classes, top-1 1.000" in said  # of the rows of these classes
+    back = nothing | {"model": "features/back", "head": "back.npz", "classes": here / "back.txt"}
+    assert "4 classes, top-1 1.000" in bring(here, **back)
     made = read_tensors(CATALOG["head"].at(root, model="features/two"), [])[1]
     assert made.parsed("class_names", list) == ["ant", "bee"]
-    assert towers_of_source(root)[0] == ["features/mine", "features/two"]
+    assert towers_of_source(root)[0] == [f"features/{name}" for name in ("back", "mine", "two")]
     check_source(root, ["features/two"], ["sounds"], 1)
     assert source_fingerprint(root) != before
 

@@ -77,6 +77,8 @@ def import_features(
         raise InputError("--features and --head belong together: give both, or neither")
     if (embeddings is None) != (space is None):
         raise InputError("--embeddings and --space belong together: give both, or neither")
+    if features is None and (logits or bias or classes):
+        raise InputError("--logits, --bias and --classes are of a head: give --features and --head")
     if features is None and embeddings is None:
         raise InputError("nothing to import: give --features and --head, --embeddings and --space")
     resolve_models(models, [model], files=False)

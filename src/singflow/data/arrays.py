@@ -32,20 +32,21 @@ class Stored:
     read: Callable[[], Blocks]
 
     def blocks(self) -> Blocks:
-        """Blocks of rows as float32 (float64 stays), all finite, as many rows as the shape says."""
+        """Blocks of rows as float32, all finite, as many rows as the shape says."""
         row = 0
         for block in self._readable():
             if block.dtype.kind not in "fiu":
                 raise InputError(
                     f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
                 )
-            numbers = block if block.dtype == np.float64 else block.astype(np.float32)
+            with np.errstate(over="ignore"):
+                numbers = block.astype(np.float32)
             finite = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
             if not finite.all():
                 wrong = row + int(np.flatnonzero(~finite)[0])
                 raise InputError(
-                    f"{self.origin}: row {wrong} holds NaN or infinite values: remove the row "
-                    "everywhere, or compute it anew"
+                    f"{self.origin}: row {wrong} holds NaN or infinite values, or beyond float32: "
+                    "remove the row everywhere, or compute it anew"
                 )
             row += len(numbers)
             yield numbers
@@ -276,7 +277,7 @@ def _parquet(path: Path) -> dict[str, Stored]:
     def of_columns() -> Blocks:
         for batch in opened().iter_batches(_batch(len(numbers)), columns=numbers):
             columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-            yield np.stack(columns, axis=1).astype(np.float64)
+            yield np.stack(columns, axis=1)
 
     width = {name: _first_length(opened(), name) for name in lists}
     if lists:

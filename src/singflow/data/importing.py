@@ -152,7 +152,7 @@ def _names_in(listed: Listed, count: int) -> list[str]:
 
 def _rows_of(listed: Listed, names: list[str], of_source: list[str]) -> np.ndarray:
     """The head's row for the class of every image, -1 for none."""
-    if len(of_source) != len(names):
+    if of_source != names:
         index = {name: row for row, name in enumerate(names)}
         return np.array([index.get(image.label, -1) for image in listed.images])
     return np.array([image.class_index for image in listed.images])
@@ -331,7 +331,7 @@ def read_head(offer: Offer, width: int) -> Head:
             "name the head of these features"
         )
     found = matrix.whole()
-    weight = np.ascontiguousarray(found if found.shape[1] == width else found.T, np.float32)
+    weight = np.ascontiguousarray(found if found.shape[1] == width else found.T)
     if len(weight) < 2:
         raise InputError(
             f"{matrix.origin}: has one row: write two classes, the first with weight and bias 0"
@@ -344,7 +344,7 @@ def read_head(offer: Offer, width: int) -> Head:
                 f"{vector.origin}: has shape {vector.shape}, but the head has {len(weight)} rows: "
                 "name its bias"
             )
-        bias = vector.whole().astype(np.float32)
+        bias = vector.whole()
     facts = {"class_names": "null", "keep_classes": "null", "weight_dtype": _precision(weight)}
     facts = carried(place, tuple(facts), facts)
     names = read_class_list(offer.classes) if offer.classes else json.loads(facts["class_names"])
@@ -365,10 +365,10 @@ def _has_vector(place: str) -> bool:
 
 
 def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Blocks of rows as float32, cut and joined to `count` rows; the last may be smaller."""
+    """Blocks cut and joined to `count` rows; the last may be smaller."""
     waiting: list[np.ndarray] = []
     for block in blocks:
-        rest = block.astype(np.float32, copy=False)
+        rest = block
         while len(rest):
             space = count - sum(map(len, waiting))
             waiting.append(rest[:space])
