@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.commands.study import study as write_study
-from singflow.config.reading import check_same_in_both, read_yaml
+from singflow.config.reading import check_same_in_both, read_section, read_yaml
 from singflow.errors import InputError
 from singflow.study import (
     Params,
@@ -560,3 +561,23 @@ def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs():
     assert "it has changed since this run began: put params.yaml back" in job.stdout
     of_the_run = plan("--mode", "subprocess")
     assert of_the_run.returncode == 0, of_the_run.stdout
+
+
+@pytest.mark.parametrize("key", ["data", "extraction", "translator", "evidence"])
+def test_a_changed_byte_in_the_study_of_finished_results_is_named_or_harmless(tmp_path, key):
+    section, path = Params.model_fields[key].annotation, tmp_path / "params.yaml"
+    text = f"{key}:\n" + "".join(f"  {line}\n" for line in yaml.safe_dump(PARAMS[key]).splitlines())
+    path.write_text(text)
+    assert read_section(path, key, section) == section.model_validate(PARAMS[key])
+    random = np.random.default_rng(3)
+    for place, byte in zip(
+        random.integers(len(text), size=150), random.integers(32, 127, 150), strict=False
+    ):
+        path.write_text(text[:place] + chr(byte) + text[place + 1 :])
+        try:
+            assert isinstance(read_section(path, key, section), section)
+        except InputError as error:
+            assert str(error).startswith(str(path))
+    path.write_text("study: demo\n")
+    with pytest.raises(InputError, match=f"params.yaml: {key}: "):
+        read_section(path, key, section)

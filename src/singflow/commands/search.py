@@ -38,15 +38,16 @@ def search(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.photo.study import read_texts, registry_entry, require_file
-    from singflow.study import read_params
+    from singflow.study import check, read_params, with_defaults
 
     results = results or Path("results") / read_params().study
-    study = read_yaml(require_file(CATALOG["params"].at(results)))
-    model, space = model or study["models"][0], space or study["spaces"][0]
+    path = require_file(CATALOG["params"].at(results))
+    study = check(with_defaults(read_yaml(path)), str(path))
+    model, space = model or study.models[0], space or study.spaces[0]
     registry_entry(results, "model", model)
     entry = read_space(registry_entry(results, "space", space))
     limit_threads(threads)
-    inputs = Inputs(results, model, study["extraction"]["shards"], space, ("path",))
+    inputs = Inputs(results, model, study.extraction.shards, space, ("path",))
     for artifact in ("manifest", "projector", "translator", "features"):
         require_file(inputs.path(artifact))
     manifest = inputs.manifest

@@ -5,7 +5,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from singflow.errors import InputError
 from singflow.system import regular
 
+Checked = TypeVar("Checked", bound=BaseModel)
 MOST_BYTES = 2**22  # of a YAML file, which takes a minute to read
 MOST_VALUES = 100_000  # in a YAML file, with its aliases expanded
 SHORT = reprlib.Repr()  # shortens values in messages
@@ -81,6 +82,15 @@ def _size(value: Any, sizes: dict[int, int]) -> int:
         inner = value.values() if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_size(item, sizes) for item in inner)
     return sizes[id(value)]
+
+
+def read_section(path: Path, key: str, section: type[Checked]) -> Checked:
+    """A section of the study that made some results; keys that it lacks have their defaults."""
+    try:
+        return section.model_validate(read_yaml(path).get(key))
+    except ValidationError as error:
+        fix = "remove the file, and run the workflow again"
+        raise InputError(explain(error, section, f"{path}: {key}", fix)) from None
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:

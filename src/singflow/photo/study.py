@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.evidence import Words
+from singflow.analyses.evidence import Evidence, Words
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence
@@ -19,18 +19,21 @@ from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.cli import log
-from singflow.config.reading import read_yaml
+from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import SpaceEntry, read_model, read_space
 from singflow.data.manifest import data_root, head_classes
+from singflow.data.parameters import Data
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.fits import Fits, Parts, Settings, cached_fit
 from singflow.photo.photos import Photos
 from singflow.photo.texts import Texts, stored_texts
-from singflow.photo.towers import CLASSES, Classifier, load_entry
+from singflow.photo.towers import Classifier, load_entry
+from singflow.towers.parameters import Extraction
 from singflow.towers.ready_texts import read_ready
 from singflow.translators.linear import Translator
+from singflow.translators.parameters import Translation
 from singflow.translators.reference import reference_folder
 
 if TYPE_CHECKING:
@@ -72,10 +75,11 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
 def read_photos(results: Path, space: str) -> Photos:
     """The study's photos, with their embeddings in a space."""
     inputs = Inputs(results, "", 1, space)
-    params, manifest = read_yaml(inputs.path("params")), read_manifest(inputs.path("manifest"))
-    data, packaged = params["data"], params["data"]["source"] == "packaged"
-    root = data_root("packaged", "") if packaged else Path(data["root"])
-    return Photos(manifest, inputs.path("embeddings").parent, params["extraction"]["shards"], root)
+    params, manifest = inputs.path("params"), read_manifest(inputs.path("manifest"))
+    data = read_section(params, "data", Data)
+    extraction = read_section(params, "extraction", Extraction)
+    root = data_root("packaged", "") if data.source == "packaged" else Path(data.root)
+    return Photos(manifest, inputs.path("embeddings").parent, extraction.shards, root)
 
 
 def read_texts(
@@ -113,7 +117,7 @@ def read_texts(
 def class_names(inputs: Inputs, classes: Path | None) -> list[str]:
     """Names of the head's classes: the head's own, or those of a list, by default the study's."""
     if classes is None:
-        classes = Path(read_yaml(inputs.path("params"))["data"].get("classes", CLASSES))
+        classes = Path(read_section(inputs.path("params"), "data", Data).classes)
     names = inputs.head_facts.parsed("class_names", list | None) or read_class_list(classes)
     if len(names) != len(inputs.head["weight"]):
         raise InputError(
@@ -235,10 +239,14 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
                 path.parent,
             )
             return None
-    params, report = read_yaml(inputs.path("params")), read_json(inputs.path("translator_report"))
-    translator, fitted = params["translator"], report.of_kind("lambda", float | None)
-    draws, seed, reference = params["evidence"]["draws"], params["seed"], translator["reference"]
-    settings = Settings(translator["folds"], tuple(translator["lambdas"]), fitted, draws, seed)
+    params, report = inputs.path("params"), read_json(inputs.path("translator_report"))
+    translator = read_section(params, "translator", Translation)
+    draws = read_section(params, "evidence", Evidence).draws
+    seed, reference = read_yaml(params).get("seed"), translator.reference
+    if not isinstance(seed, int):
+        raise InputError(f"{params}: seed: {seed!r} is not a whole number: {FIX}")
+    fitted = report.of_kind("lambda", float | None)
+    settings = Settings(translator.folds, tuple(translator.lambdas), fitted, draws, seed)
     folder = reference_folder(reference) if reference else inputs.results
     images = inputs.training(reference)
     path, basis = require_file(inputs.path("own_words")), inputs.null_basis
