@@ -188,7 +188,7 @@ class Steps:
         data |= {name: str(ROOT / data[name]) for name in ("table", "classes")}
         self.images_of = {name: data[name] for name in ("source", "root", "max_pixels")}
         self.study["extraction"]["device"] = "cpu"
-        self.results = folder
+        self.results, self.source = folder, {"source": "packaged", "root": "."}
         folds = self.study["translator"]["folds"]
         self.run("build_manifest", "data", "seed", "threads", folds=folds)
         self.images = pd.read_parquet(folder / "data/manifest.parquet")
@@ -208,13 +208,14 @@ class Steps:
 
     def resolve(self, model):
         """Where the model's entry is then."""
-        self.run("resolve_model", "weights", model=model, classes=self.study["data"]["classes"])
+        classes = self.study["data"]["classes"]
+        self.run("resolve_model", "weights", model=model, classes=classes, **self.source)
         return self.results / f"registry/models/{model}.json"
 
     def extract(self, model, images):
         """Head, features of the first images, and projector."""
         self.first(images)
-        self.run("extract_head", model=model)
+        self.run("extract_head", model=model, **self.source)
         keys = ("extraction", "seed", "threads")
         self.run("extract_features", *keys, model=model, shard=0, **self.images_of)
         self.run("fit_projector", "projector", "threads", model=model, shards=1)

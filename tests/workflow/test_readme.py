@@ -139,7 +139,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     assert [*before, *shared, *studies, *rest] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
         ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
-        ["translator"], ["data"], ["data"], ["mine", "probe", "scratch"], ["siglip"], ["prompts"],
+        ["translator"], ["data"], ["data"], ["mine", "probe", "scratch", "tuned"], ["siglip"],
+        ["mine", "siglip2"], ["prompts"],
         ["pictures"], ["pictures"],
     ]  # fmt: skip
 
