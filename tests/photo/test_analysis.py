@@ -101,7 +101,8 @@ def made(tmp_path_factory):
     write_json(results.path("translator_report"), {"validation_r2": 0.125})
     write_texts(results)
     data = {"source": "folder", "root": "photos"}
-    results.path("params").write_text(yaml.safe_dump({"data": data, "extraction": {"shards": 2}}))
+    shards = {"shards": 2, "shard_ids": ["00000", "00001"]}
+    results.path("params").write_text(yaml.safe_dump({"data": data, "extraction": shards}))
     generator = np.random.default_rng(5)
     scores = {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
     write_parquet(results.path("scores"), pd.DataFrame(scores))

@@ -175,7 +175,8 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
     monkeypatch.chdir(ROOT)
     first = "timm/test_resnet.r160_in1k"
     for tower in (f"features/{first}", "features/not_in_the_registry", "embeddings/conse_minilm"):
-        write_tensors(tmp_path / tower / "shard-00000.safetensors", {}, {"tower": tower})
+        tensors = {tower.partition("/")[0]: np.zeros((1, 2), np.float32)}
+        write_tensors(tmp_path / tower / "shard-00000.safetensors", tensors, {"tower": tower})
     write_bytes(tmp_path / "data/manifest.parquet", b"")
     words = f"no translator of {first} into conse_minilm is at hand"  # the first that is offered
     with pytest.raises(InputError, match=words):
