@@ -76,7 +76,7 @@ def test_before_a_publication_the_numbers_are_compared_with_those_in_git(
 ):
     code, said = verify(snakemake_project)  # whose results are not in git
     assert code == 1 and re.match(
-        r"error: dvc.lock: knows nothing of study demo: nothing of it was published.*`make publish`",
+        r"error: dvc.lock: knows nothing of study demo: nothing of it was .*`make publish`",
         said[-1],
     )
     project = snakemake_project.copy(tmp_path / "project")
