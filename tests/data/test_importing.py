@@ -172,6 +172,7 @@ REFUSED = {
     "binary": (lambda: np.savez("head.npz", w=WEIGHT[:1]), "has one row: write two classes"),
     "nan": (lambda: np.save("features.npy", FEATURES * np.nan), "row 0 holds NaN"),
     "logits": (swapped, "differs from W f + b by"),
+    "logits' width": (lambda: np.save("logits.npy", FEATURES[:, :1]), "has 1 columns, but the"),
     "classes": (lambda: Path("classes.txt").write_text("ant\nbee"), "has 2 classes, but the head"),
     "order": (other_order, "most rows of 'bee' (class 0) are predicted as 'ant' (class 1)"),
     "twice": (repeated, "id '1.jpg' is that of row 0, too"),

@@ -77,7 +77,7 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         )
     classes = _classes(root, head)
     listed = _listed(root, offer, classes)
-    views = _check(root, offer, arrays, len(listed.images))
+    views = _check(root, offer, arrays, len(listed.images), head)
     content: list[str] = []
     hashed = "embeddings" if offer.embeddings else "features"
 
@@ -117,6 +117,7 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         accuracy = "unknown" if top1 is None else f"{top1:.3f}"
         gap = f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else ""
         sizes = f"{rows.shape[1]} features, {len(names)} classes"
+        sizes += "" if head.bias.any() else " without a bias"
         yield f"{offer.model}: {sizes}, top-1 {accuracy}{gap}"
 
 
@@ -174,7 +175,7 @@ def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
     return Listed(images, [facts.sha256 for facts in inspected.values()])
 
 
-def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> int:
+def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -> int:
     """Refuse arrays of other rows or width, and what the source has already; views of an image."""
     matrices = {kind: array for kind, array in arrays.items() if kind != "logits"}
     views = {
@@ -187,6 +188,11 @@ def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int) -> int:
                 f"{array.origin}: has {array.shape[0]} rows of {kind}, but the table has {n}: give "
                 "a row for every row of the table, in its order"
             )
+    if head and offer.logits and arrays["logits"].shape[1] != len(head.weight):
+        raise InputError(
+            f"{arrays['logits'].origin}: has {arrays['logits'].shape[1]} columns, but the head has "
+            f"{len(head.weight)} rows: give the logits of this head"
+        )
     if len({*views.values()}) > 1:
         raise InputError(
             f"{offer.features} has {views['features']} views of an image, but {offer.embeddings} "
@@ -287,9 +293,7 @@ def _table_rows(
         for number, line in enumerate(lines, start=1):
             yield f"{table}: line {number}", {id_column: line.strip()}
         return
-    parts = [table]
-    if table.is_dir():
-        parts = [Path(part) for part in _parquet_parts(table)]
+    parts = _parquet_parts(table) if table.is_dir() else [table]
     more = (label_column, "class_index", "prompt", "split", "fold", "sha256")
     for part in parts:
         for number, row in iterate_rows(part, {id_column: "the id, --id-column"}, more):
