@@ -2,7 +2,7 @@
 
 from singflow import cli
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.artifacts.tensors import provenance, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import read_model
 from singflow.config.sections import outside
 
@@ -19,7 +19,7 @@ def main(flags: Flags) -> None:
         tensors, made = read_tensors(imported, ["weight", "bias"])
         write_tensors(flags.path("head"), tensors, made | provenance([], **flags.named))
         return
-    from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
+    from singflow.towers.classifiers import load_classifier, weights_sha256
 
     entry = read_model(flags.path("model_entry"))
     classifier = load_classifier(entry)
@@ -29,7 +29,7 @@ def main(flags: Flags) -> None:
         weights_sha256=weights_sha256(classifier.model),
         class_names=entry.class_names,
         keep_classes=entry.keep_classes,
-        weight_dtype=stored_precision(classifier.weight),
+        weight_dtype=stored_precision(classifier.weight.numpy()),
     )
     write_tensors(
         flags.path("head"),

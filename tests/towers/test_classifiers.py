@@ -20,6 +20,7 @@ from torchvision.transforms import (
 )
 
 from singflow.analyses.geometry import null_space
+from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
 from singflow.data.manifest import data_root
@@ -28,7 +29,6 @@ from singflow.towers.classifiers import (
     LoadedClassifier,
     feature_width,
     load_classifier,
-    stored_precision,
     weights_sha256,
 )
 from singflow.towers.views import from_timm
@@ -142,10 +142,10 @@ def test_every_demo_model_builds_with_its_weights():
     assert len(DEMO) == 4
     for name in DEMO:
         weight = load_classifier(REGISTRY[name]).weight
-        split = null_space(weight.numpy(), stored=stored_precision(weight))
+        split = null_space(weight.numpy(), stored=stored_precision(weight.numpy()))
         classes = 398 if name == "animals_lite0" else 1000
         assert split.basis.shape == (1280, 1280 - classes) and split.rank_float64 == classes
-        assert stored_precision(weight) == "float32"
+        assert stored_precision(weight.numpy()) == "float32"
         assert split.singular_values[-1] > 100 * split.tolerance
 
 
@@ -156,7 +156,7 @@ def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_th
     weight = load_classifier(REGISTRY["efficientnet_lite0"]).weight
     for head, null_dim in ((weight, 280), (weight - weight.mean(dim=0), 281)):
         rounded = head.to(half).float()
-        split = null_space(rounded.numpy(), stored=stored_precision(rounded))
+        split = null_space(rounded.numpy(), stored=stored_precision(rounded.numpy()))
         assert (split.basis.shape[1], split.rank_float64) == (null_dim, 1000)
 
 
@@ -171,15 +171,15 @@ def test_the_precision_of_a_checkpoint_is_known_though_the_model_is_loaded_in_fl
     weight = load_classifier(entry_of(RESNET, file, class_names=FIVE)).weight
     halves = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
     assert weight.dtype == torch.float32
-    assert stored_precision(weight) == halves.get(stored, "float32")
+    assert stored_precision(weight.numpy()) == halves.get(stored, "float32")
 
 
 def test_random_weights_and_means_of_several_heads_have_a_precision_too():
     for identifier in (RESNET, DISTILLED):
-        assert stored_precision(load_classifier(entry_of(identifier)).weight) == "float32"
+        assert stored_precision(load_classifier(entry_of(identifier)).weight.numpy()) == "float32"
     huge = torch.tensor([[1e30, 1 + 2**-9]])  # beyond the range of float16, finer than bfloat16
     parts = [huge, huge[:, 1:], huge[:, :1]]
-    assert list(map(stored_precision, parts)) == ["float32", "float16", "float32"]
+    assert [stored_precision(part.numpy()) for part in parts] == ["float32", "float16", "float32"]
 
 
 def test_the_width_of_every_model_is_known_without_its_weights():

@@ -90,6 +90,14 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
     return tensors, metadata
 
 
+def stored_precision(weight: np.ndarray) -> str:
+    """The coarsest of bfloat16, float16 and float32 that holds every float32 weight exactly."""
+    if not (weight.view(np.uint32) & 0xFFFF).any():
+        return "bfloat16"
+    with np.errstate(over="ignore"):
+        return "float16" if (weight.astype(np.float16) == weight).all() else "float32"
+
+
 def read_null_basis(path: Path) -> np.ndarray:
     """Null basis (d, k) with orthonormal columns, from projectors/<model>.safetensors."""
     return read_tensors(path, ["null_basis"])[0]["null_basis"]

@@ -15,7 +15,7 @@ import numpy as np
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
+from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision, write_tensors
 from singflow.data.arrays import Stored, find_arrays, in_natural_order
 from singflow.data.imported import (
     CARRIED,
@@ -349,7 +349,11 @@ def read_head(offer: Offer, width: int) -> Head:
                 "name its bias"
             )
         bias = vector.whole()
-    facts = {"class_names": "null", "keep_classes": "null", "weight_dtype": _precision(weight)}
+    facts = {
+        "class_names": "null",
+        "keep_classes": "null",
+        "weight_dtype": stored_precision(weight),
+    }
     facts = carried(place, tuple(facts), facts)
     names = read_class_list(offer.classes) if offer.classes else json.loads(facts["class_names"])
     if names and len(names) != len(weight):
@@ -416,14 +420,6 @@ def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[
     own = made if made.get("schema_version") == SCHEMA_VERSION else {}
     kept = {key: own[key] for key in keys if key in own}
     return {"schema_version": SCHEMA_VERSION, **otherwise, **kept}
-
-
-def _precision(weight: np.ndarray) -> str:
-    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly."""
-    if not (weight.view(np.uint32) & 0xFFFF).any():
-        return "bfloat16"
-    with np.errstate(over="ignore"):
-        return "float16" if (weight.astype(np.float16) == weight).all() else "float32"
 
 
 def content_hashes(rows: np.ndarray) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 
 from singflow.analyses.maps import Located
+from singflow.artifacts.tensors import stored_precision
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -201,11 +202,11 @@ def load_entry(entry: ModelEntry, name: str, classes: list[str], device: str) ->
     """Load the classifier of a resolved entry, whose head has classes of these names."""
     import torch
 
-    from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
+    from singflow.towers.classifiers import load_classifier, weights_sha256
 
     tower, on = load_classifier(entry), pick(device)
     head = (tower.weight.numpy(), tower.bias.numpy())
-    made = weights_sha256(tower.model), stored_precision(tower.weight)
+    made = weights_sha256(tower.model), stored_precision(head[0])
     placed = tower.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Classifier(name, entry, *head, classes, *made, placed, on)
 

@@ -373,14 +373,6 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
 
-def stored_precision(weight: torch.Tensor) -> str:
-    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly."""
-    for half in (torch.bfloat16, torch.float16):
-        if torch.equal(weight.to(half).float(), weight):
-            return str(half).removeprefix("torch.")
-    return "float32"
-
-
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 of the names and values of all parameters and buffers, in order of names."""
     digest = hashlib.sha256()
