@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
@@ -15,7 +16,7 @@ from singflow.data.images import FORMATS
 from singflow.figures.style import (
     COLOURS,
     Frames,
-    Look,
+    Sheet,
     caption,
     lines_of,
     of_space,
@@ -100,49 +101,56 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
     return name + none + (f"\n{space}" if len(sets) > 1 else "")
 
 
+class TextSheet(Sheet):
+    """A sheet whose texts have the fonts of FONTS."""
+
+    def put(
+        self, left: float, top: float, lines: list[str], font: str, align: str = "top"
+    ) -> float:
+        """Add lines of text; the place where they end."""
+        properties, line, colour = FONTS[font]
+        look = {"fontproperties": properties, "color": colour, "va": align}
+        self.write(left, top, "\n".join(lines), **look)
+        return top + line * len(lines)
+
+    def wrap(self, left: float, top: float, text: str, room: float, font: str = "name") -> float:
+        """Add a text in lines that are at most as long as the room; the place where it ends."""
+        return self.put(left, top, broken(text, room, font), font)
+
+
+def broken(text: str, room: float, font: str) -> list[str]:
+    """The lines of a text, each at most as long as the room."""
+    return [line for part in text.splitlines() for line in lines_of(part, room, FONTS[font][0])]
+
+
 @styled
 def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figure:
     rows, columns = _without_missing_photos(rows, columns)
     used = {renderer for _, _, frame in pairs_of(sets) for renderer in frame["renderer"].unique()}
     said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
     side = PICTURE if used & set(MEANING) else PHOTO
-    width, top = NAMES + len(columns) * COLUMN, MARGIN
-    texts: list[tuple[float, float, str, str, str]] = []  # left, top, text, font, alignment
-    pictures: list[tuple[float, float, pd.Series]] = []
+    sheet, top = TextSheet(NAMES + len(columns) * COLUMN), MARGIN
     for text, font in ((title, "title"), *((sentence, "line") for sentence in said)):
-        lines = lines_of(text, width - 2 * MARGIN, FONTS[font][0])
-        texts.append((MARGIN, top, "\n".join(lines), font, "top"))
-        top += len(lines) * FONTS[font][1] + 0.03
-    names = [lines_of(name, PICTURE, FONTS["name"][0]) for name in columns]
+        top = sheet.wrap(MARGIN, top, text, sheet.width - 2 * MARGIN, font) + 0.03
+    names = [broken(name, PICTURE, "name") for name in columns]
     top += 0.12 + max(map(len, names)) * FONTS["name"][1]
     for across, lines in enumerate(names):
-        texts.append((NAMES + across * COLUMN, top - 0.05, "\n".join(lines), "name", "bottom"))
+        sheet.put(NAMES + across * COLUMN, top - 0.05, lines, "name", "bottom")
     for name, cells in rows:
-        lines = [
-            line
-            for part in name.splitlines()
-            for line in lines_of(part, NAMES - 2 * MARGIN, FONTS["name"][0])
-        ]
-        texts.append((MARGIN, top, "\n".join(lines), "name", "top"))
-        bottom = top + len(lines) * FONTS["name"][1]
+        bottom = sheet.wrap(MARGIN, top, name, NAMES - 2 * MARGIN)
         for across, cell in enumerate(cells):
             left, down = NAMES + across * COLUMN, top
             if cell.row is not None and cell.row["picture"]:
-                pictures.append((left, down, cell.row))
+                sheet.place(left, down, side, side, partial(_draw, cell.row))
                 down += side + 0.06
             for line in _lines(cell):
-                parts = (left, line.start), (left + ANGLE, line.word)
-                texts += [(x, down, text, line.font, "top") for x, text in parts if text]
+                for x, text in ((left, line.start), (left + ANGLE, line.word)):
+                    if text:
+                        sheet.put(x, down, [text], line.font)
                 down += FONTS[line.font][1]
             bottom = max(bottom, down)
         top = bottom + GAP
-    figure = plt.figure(figsize=(width, top))
-    for left, down, text, font, align in texts:
-        look: Look = {"fontproperties": FONTS[font][0], "color": FONTS[font][2], "va": align}
-        figure.text(left / width, 1 - down / top, text, **look)
-    for left, down, row in pictures:
-        _draw(figure, (left / width, 1 - (down + side) / top, side / width, side / top), row)
-    return figure
+    return sheet.draw(top)
 
 
 def _without_missing_photos(rows: Rows, columns: list[str]) -> tuple[Rows, list[str]]:
@@ -161,8 +169,8 @@ def _without_missing_photos(rows: Rows, columns: list[str]) -> tuple[Rows, list[
     return [(n, [cells[at] for at in kept]) for n, cells in rows], [columns[at] for at in kept]
 
 
-def _draw(figure: Figure, place: tuple[float, float, float, float], row: pd.Series) -> None:
-    axes = figure.add_axes(place, xticks=[], yticks=[])
+def _draw(row: pd.Series, axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
     picture = Image.open(io.BytesIO(row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     changed = row["change"] not in (ORIGINAL, "photo")

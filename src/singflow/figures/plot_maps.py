@@ -2,10 +2,8 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,17 +15,8 @@ from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, write_table
 from singflow.data.images import FORMATS
 from singflow.figures.overlay import keys, overlay
-from singflow.figures.picture_grid import FONTS, MARGIN, name_row
-from singflow.figures.style import (
-    Frames,
-    Look,
-    lines_of,
-    of_space,
-    pairs_of,
-    read_tables,
-    styled,
-    write_figure,
-)
+from singflow.figures.picture_grid import MARGIN, TextSheet, name_row
+from singflow.figures.style import Frames, of_space, pairs_of, read_tables, styled, write_figure
 from singflow.pictures.parameters import Pictures
 
 NOT_ASKED, NO_NULL_SPACE = "no maps: pictures.maps is false", "no maps: no null space"
@@ -135,20 +124,12 @@ def _panels(picture: Image.Image, maps: Maps) -> Iterator[Panel]:
         yield Panel(over, [f"AS {text.as_deg:+.2f}°", found if known else "not compared"])
 
 
-@dataclass
-class Sheet:
-    """Texts and pictures; places are in inches from the upper left corner."""
+class MapSheet(TextSheet):
+    """A sheet whose pictures share one pair of axes."""
 
-    width: float
-    texts: list[tuple[float, float, str, str]] = field(default_factory=list)
-    pictures: list[tuple[float, float, float, float, Image.Image]] = field(default_factory=list)
-
-    def write(self, left: float, top: float, text: str, room: float, font: str = "name") -> float:
-        """Add a text in lines as long as the room; the place where it ends."""
-        look, height, _ = FONTS[font]
-        lines = [line for part in text.splitlines() for line in lines_of(part, room, look)]
-        self.texts.append((left, top, "\n".join(lines), font))
-        return top + height * len(lines)
+    def __init__(self, width: float) -> None:
+        super().__init__(width)
+        self.pictures: list[tuple[float, float, float, float, Image.Image]] = []
 
     def show(self, left: float, top: float, panel: Panel) -> float:
         """Add a picture and the lines below it; the place where they end."""
@@ -158,17 +139,14 @@ class Sheet:
             self.pictures.append((left, top, scale * sides[0], scale * sides[1], panel.picture))
             top += scale * sides[1] + 0.04
         for line in panel.lines:
-            top = self.write(left, top, line, PICTURE, "note")
+            top = self.wrap(left, top, line, PICTURE, "note")
         return top
 
     def draw(self, height: float) -> Figure:
-        figure = plt.figure(figsize=(self.width, height))
+        figure = super().draw(height)
         axes = figure.add_axes((0, 0, 1, 1))
         for left, top, across, down, picture in self.pictures:
             axes.imshow(picture, extent=(left, left + across, top + down, top), aspect="auto")
-        for left, top, text, font in self.texts:
-            look: Look = {"fontproperties": FONTS[font][0], "color": FONTS[font][2], "va": "top"}
-            axes.text(left, top, text, **look)
         axes.set(xlim=(0, self.width), ylim=(height, 0))
         axes.set_axis_off()
         return figure
@@ -183,35 +161,35 @@ def draw(
     shown = pd.concat(frame for *_, frame in pairs_of(sets))
     prompts = shown.loc[shown["map"] == PROMPT, "text"].unique()
     heads = [*HEADS, *(f"toward {prompt!r}" for prompt in prompts)]
-    sheet = Sheet(NAMES + min(len(heads), ACROSS) * COLUMN)
+    sheet = MapSheet(NAMES + min(len(heads), ACROSS) * COLUMN)
     room = sheet.width - 2 * MARGIN
-    top = sheet.write(MARGIN, MARGIN, TITLE, room, "title") + MARGIN
+    top = sheet.wrap(MARGIN, MARGIN, TITLE, room, "title") + MARGIN
     if shown.empty:
-        top = sheet.write(MARGIN, top, "\n".join(notes.unique()), room)
+        top = sheet.wrap(MARGIN, top, "\n".join(notes.unique()), room)
         return sheet.draw(top + MARGIN)
     said = (MOVED, AMOUNTS, OUTLINED.format(100 * (1 - confidence)))
     for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), said, strict=True):
         sheet.pictures.append((MARGIN, top + 0.02, across, BAR, picture))
-        top = sheet.write(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
+        top = sheet.wrap(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
     count = len(photos) * len(pairs_of(sets))
     for start in range(0, len(heads), ACROSS):
         part = slice(start, start + ACROSS)
         places = [NAMES + number * COLUMN for number in range(len(heads[part]))]
         named = zip(places, heads[part], strict=True)
-        top = max(sheet.write(left, top + GAP, head, PICTURE) for left, head in named)
+        top = max(sheet.wrap(left, top + GAP, head, PICTURE) for left, head in named)
         for number, row in enumerate(rows_of(sets, photos, models, notes)):
             if top > HIGHEST:
                 left_out = f"{count - number} further rows are in the table"
-                top = sheet.write(MARGIN, top + GAP, left_out, room)
+                top = sheet.wrap(MARGIN, top + GAP, left_out, room)
                 break
             top += GAP * (1.5 if row.panels[0].picture else 0.5)
-            ends = [sheet.write(MARGIN, top, row.name, NAMES - 2 * MARGIN)]
+            ends = [sheet.wrap(MARGIN, top, row.name, NAMES - 2 * MARGIN)]
             ends += [
                 sheet.show(left, top, panel)
                 for left, panel in zip(places, row.panels[part], strict=False)
             ]
             if row.note and not start:
-                ends.append(sheet.write(places[1], top, row.note, room - places[1]))
+                ends.append(sheet.wrap(places[1], top, row.note, room - places[1]))
             top = max(ends)
     return sheet.draw(top + MARGIN)
 

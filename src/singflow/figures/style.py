@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,3 +167,33 @@ def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
                 lines += [] if fits(lines[-1] + character) else [""]
                 lines[-1] += character
     return lines
+
+
+@dataclass
+class Sheet:
+    """Texts and axes at places in inches from the upper left corner, until the height is known."""
+
+    width: float
+    texts: list[tuple[float, float, str, Look]] = field(default_factory=list)
+    panels: list[tuple[float, float, float, float, Callable[[Axes], Any]]] = field(
+        default_factory=list
+    )
+
+    def write(self, left: float, top: float, text: str, **look: Any) -> None:
+        """Add a text below `top`."""
+        self.texts.append((left, top, text, {"va": "top"} | look))
+
+    def place(
+        self, left: float, top: float, width: float, height: float, draw: Callable[[Axes], Any]
+    ) -> None:
+        """Add axes and the function that draws in them."""
+        self.panels.append((left, top, width, height, draw))
+
+    def draw(self, height: float) -> Figure:
+        figure = plt.figure(figsize=(self.width, height))
+        for left, top, text, look in self.texts:
+            figure.text(left / self.width, 1 - top / height, text, **look)
+        for left, top, width, tall, draw in self.panels:
+            place = left / self.width, 1 - (top + tall) / height, width / self.width, tall / height
+            draw(figure.add_axes(place))
+        return figure
