@@ -120,7 +120,7 @@ def test_a_source_without_names_of_classes_says_so(here):
     bring(here, classes=None)
     made = read_tensors(CATALOG["head"].at(here / "source", model="features/mine"), [])[1]
     assert made["unnamed"] == "true" and (read_rows(here / "source")["class_index"] == -1).all()
-    assert (here / "source/classes.csv").read_text().splitlines()[1] == '0,,"class 0"'
+    assert (here / "source/classes.csv").read_text().splitlines()[1] == "0,,class 0"
 
 
 def test_labels_name_the_classes_if_the_table_has_their_rows(here):
@@ -180,7 +180,7 @@ REFUSED = {
     "outside": (lambda: edited(file=[f"../{row}" for row in range(N)]), "or has .."),
     "control": (lambda: edited(kind=["a\x07nt"] * N), "no printable label"),
     "no label": (lambda: edited(kind=[""] * N), "no printable label"),
-    "class_index": (lambda: edited(class_index=[9] * N), "class_index '9' is not a row"),
+    "class_index": (lambda: edited(class_index=[9] * N), "class_index '9' is outside the 4"),
     "split": (lambda: edited(split=["test"] * N), "neither train nor validation"),
 }
 

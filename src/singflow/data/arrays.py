@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from singflow.config.sections import WIDEST
+from singflow.data.reading import readable_as
 from singflow.errors import InputError, printable
 from singflow.extras import check_installed
-from singflow.system import regular
 
 BLOCK = 2**24  # numbers in a block of rows, about
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet", ".pq", ".h5", ".hdf5")
@@ -34,36 +34,28 @@ class Stored:
     def blocks(self) -> Blocks:
         """Blocks of rows as float32, all finite, as many rows as the shape says."""
         row = 0
-        for block in self._readable():
-            if block.dtype.kind not in "fiu":
-                raise InputError(
-                    f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
-                )
-            with np.errstate(over="ignore"):
-                numbers = block.astype(np.float32)
-            finite = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
-            if not finite.all():
-                wrong = row + int(np.flatnonzero(~finite)[0])
-                raise InputError(
-                    f"{self.origin}: row {wrong} holds NaN or infinite values, or beyond float32: "
-                    "remove the row everywhere, or compute it anew"
-                )
-            row += len(numbers)
-            yield numbers
+        with readable_as("an array", self.origin, "save it anew"):
+            for block in self.read():
+                if block.dtype.kind not in "fiu":
+                    raise InputError(
+                        f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
+                    )
+                with np.errstate(over="ignore"):
+                    numbers = block.astype(np.float32)
+                finite = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+                if not finite.all():
+                    wrong = row + int(np.flatnonzero(~finite)[0])
+                    raise InputError(
+                        f"{self.origin}: row {wrong} holds NaN or infinite values, or beyond "
+                        "float32: remove the row everywhere, or compute it anew"
+                    )
+                row += len(numbers)
+                yield numbers
         if row != self.shape[0]:
             raise InputError(
                 f"{self.origin}: ends after {row} of {self.shape[0]} rows: it is damaged, save it "
                 "anew"
             )
-
-    def _readable(self) -> Blocks:
-        try:
-            yield from self.read()
-        except InputError:
-            raise
-        except Exception as error:  # noqa: BLE001 (every library has its own for damaged bytes)
-            said = printable(str(error))[:200]
-            raise InputError(f"{self.origin}: not readable ({said}): save it anew") from None
 
     def whole(self) -> np.ndarray:
         return np.concatenate(list(self.blocks()))
@@ -83,15 +75,15 @@ def find_arrays(place: str, dimensions: int) -> Stored:
         path, key = (Path(stem), named) if stem and Path(stem).exists() else (path, None)
     if not path.is_dir():
         return _in_file(path, key, dimensions)
-    files = in_natural_order(one for one in path.iterdir() if one.suffix.lower() in ENDINGS)
-    files = [one for one in files if re.search(r"\d", one.stem)] or files
-    kinds = sorted({one.suffix.lower() for one in files})
+    files = in_natural_order(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+    files = [file for file in files if re.search(r"\d", file.stem)] or files
+    kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) != 1:
         raise InputError(
             f"{path}: holds {' and '.join(kinds) or 'no'} files of arrays: name a folder whose "
             f"files are of one kind ({', '.join(ENDINGS)})"
         )
-    return _joined(str(path), [_in_file(one, key, dimensions) for one in files])
+    return _joined(str(path), [_in_file(file, key, dimensions) for file in files])
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
@@ -133,27 +125,21 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
         raise InputError(f"{path}: no such file")
     if ending not in readers:
         raise InputError(f"{path}: is none of {', '.join(ENDINGS)}: save it as one of them")
-    if ending in (".h5", ".hdf5"):
-        check_installed("h5py")
-    try:
-        arrays = readers[ending](regular(path))
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 (every library raises whatever damaged bytes provoke)
-        raise InputError(
-            f"{path}: not readable as {ending} ({printable(str(error))[:200]}): save it anew"
-        ) from None
-    found = {name: one for name, one in arrays.items() if len(one.shape) == dimensions}
-    shown = ", ".join(f"{printable(name)} {one.shape}" for name, one in arrays.items()) or "nothing"
-    if key is not None:
-        found = {name: one for name, one in found.items() if fnmatchcase(name, key)}
-        wanted = f"array {key!r} of {dimensions} dimensions"
-    else:
-        wanted = f"array of {dimensions} dimensions"
+    with readable_as(ending, path, "save it anew"):
+        arrays = readers[ending](path)
+    found = {
+        name: array
+        for name, array in arrays.items()
+        if len(array.shape) == dimensions and (key is None or fnmatchcase(name, key))
+    }
     numbered = len({re.sub(r"\d+", "", name) for name in found}) == 1
     if not found or (len(found) > 1 and key is None and not numbered):
-        many = "more than one" if found else "no"
-        raise InputError(f"{path}: has {many} {wanted}; it has {shown}: name one as {path}:<key>")
+        many = f"{'more than one' if found else 'no'} array{'' if key is None else f' {key!r}'}"
+        shown = ", ".join(f"{printable(name)} {array.shape}" for name, array in arrays.items())
+        raise InputError(
+            f"{path}: has {many} of {dimensions} dimensions; it has {shown or 'nothing'}: name one "
+            f"as {path}:<key>"
+        )
     chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])
     if max(chosen.shape[1:], default=1) > WIDEST or not all(chosen.shape):
         raise InputError(f"{path}: its array has the shape {chosen.shape}: no tower is so wide")
@@ -180,29 +166,26 @@ def _npy(path: Path) -> dict[str, Stored]:
 
 
 def _npz(path: Path) -> dict[str, Stored]:
+    arrays = {}
     with zipfile.ZipFile(path) as file:
-        names = [name for name in file.namelist() if name.endswith(".npy")]
-        return {
-            name.removesuffix(".npy"): Stored(
-                f"{path}:{name.removesuffix('.npy')}",
-                _npy_header(file.open(name))[0],
-                partial(_unzipped, path, name),
-            )
-            for name in names
-        }
+        for member in file.namelist():
+            name = member.removesuffix(".npy")
+            if name != member:
+                shape, _, _ = read_npy_header(file.open(member))
+                arrays[name] = Stored(f"{path}:{name}", shape, partial(_unzipped, path, member))
+    return arrays
 
 
-def _npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
-        version, np.lib.format.read_array_header_2_0
-    )
-    return read(stream)
+def read_npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order (whether by columns) and type of the array that a stream holds from here on."""
+    first = np.lib.format.read_magic(stream) == (1, 0)
+    formats = np.lib.format
+    return (formats.read_array_header_1_0 if first else formats.read_array_header_2_0)(stream)
 
 
 def _unzipped(path: Path, name: str) -> Blocks:
     with zipfile.ZipFile(path) as file, file.open(name) as stream:
-        shape, by_columns, kind = _npy_header(stream)
+        shape, by_columns, kind = read_npy_header(stream)
         width, size = (int(np.prod(part, dtype=np.int64)) for part in (shape[1:], shape))
         by_columns &= len(shape) > 1
         if kind.hasobject or (by_columns and size > 4 * BLOCK):
@@ -233,9 +216,9 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
     with safe_open(path, framework="numpy") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if halves := sorted(name for name, one in slices.items() if one.get_dtype() == "BF16"):
+        if halves := sorted(name for name, part in slices.items() if part.get_dtype() == "BF16"):
             raise InputError(f"{path}: {', '.join(halves)} is bfloat16: save it as float32")
-        shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     return {
         name: _sliced(f"{path}:{name}", shape, partial(rows, name))
         for name, shape in shapes.items()
@@ -299,6 +282,7 @@ def _first_length(file: Any, name: str) -> int:
 
 
 def _hdf5(path: Path) -> dict[str, Stored]:
+    check_installed("h5py")
     import h5py
 
     def rows(name: str, start: int, end: int) -> np.ndarray:
@@ -307,14 +291,14 @@ def _hdf5(path: Path) -> dict[str, Stored]:
 
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str, one: object) -> None:
-        if isinstance(one, h5py.Dataset) and one.dtype.kind in "fiu":
-            if np.prod(one.chunks or (), dtype=np.float64) > 4 * BLOCK:
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+            if np.prod(item.chunks or (), dtype=np.float64) > 4 * BLOCK:
                 raise InputError(
-                    f"{path}: {name} has chunks of {one.chunks} numbers, and one is read at a time:"
-                    " write smaller ones"
+                    f"{path}: {name} has chunks of {item.chunks} numbers, and one is read at a "
+                    "time: write smaller ones"
                 )
-            shapes[name] = one.shape
+            shapes[name] = item.shape
 
     with h5py.File(path, "r") as file:
         file.visititems(note)  # links to other files are not followed

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from singflow.config.registry import ModelEntry
 
+ROW = ["path", "label", "class_index", "prompt", "split"]  # columns, as of a Candidate
 ROWS, NUMBERS = 2**14, 2**25  # of a shard of a source, at most
 # Metadata that features and embeddings take along from a source.
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision", "compile")
@@ -48,8 +49,7 @@ def read_rows(root: Path) -> pd.DataFrame:
 def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
     """The images of a source as candidates of a manifest, and what is known of their contents."""
     rows = read_rows(root)
-    names = ["path", "label", "class_index", "prompt", "split"]
-    found = [Candidate(*row) for row in rows[names].itertuples(index=False)]
+    found = [Candidate(*row) for row in rows[ROW].itertuples(index=False)]
     hashes = zip(rows["path"], rows["sha256"], strict=True)
     return found, {path: Inspected(0, 0, sha256, 0) for path, sha256 in hashes}
 

@@ -9,17 +9,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
-from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision, write_tensors
+from singflow.artifacts.tables import write_csv, write_parquet
+from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, stored_precision, write_tensors
+from singflow.config.registry import MOST_CLASSES
 from singflow.data.arrays import Stored, find_arrays, in_natural_order
 from singflow.data.imported import (
     CARRIED,
     NUMBERS,
+    ROW,
     ROWS,
     classes_path,
     listed_rows,
@@ -27,11 +30,21 @@ from singflow.data.imported import (
     sizes_of,
     towers_of_source,
 )
-from singflow.data.listing import of_number
-from singflow.data.manifest import Candidate, Classes, in_plain_words, prompt_of, read_classes
-from singflow.data.reading import SPLIT_FOLDERS, iterate_rows
+from singflow.data.listing import of_number, stated_class, stated_split
+from singflow.data.manifest import (
+    Candidate,
+    Classes,
+    head_classes,
+    in_plain_words,
+    prompt_of,
+    read_classes,
+)
+from singflow.data.reading import Row, iterate_rows, read_lines
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMAGENET = Path("config/vocab/imagenet_1k.csv")
 FEW = 5  # images of a label, below which their predictions say nothing about the order of classes
@@ -96,6 +109,7 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
     if head and offer.features:
         of_source = classes.names if classes else _names_in(listed, len(head.weight))
         names = head.names or of_source
+        own_names = names if names != of_source else None
         path = CATALOG["head"].at(root, model=offer.model)
         images = images_in_shard(arrays["features"].shape[1], views)
         check = HeadCheck(head, arrays.get("logits"), images)
@@ -103,14 +117,15 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         with _removed_if_refused(path.parent):
             for rows in shards("features", made, model=offer.model):
                 check.add(rows)
-            top1 = check.top1(_rows_of(listed, names, of_source), names)
+            top1 = check.top1(head_classes(rows_of(listed), own_names), names)
         if new:
             listed.sha256 = listed.sha256 or content
             write_classes(root, of_source, offer.classes or IMAGENET)
-            write_rows(root, listed)
-            yield f"{len(listed.images)} rows; {_copies(listed)} of them are copies of others"
+            write_parquet(rows_path(root), rows_of(listed).assign(sha256=listed.sha256))
+            copies = len(listed.sha256) - len({*listed.sha256})
+            yield f"{len(listed.images)} rows; {copies} of them are copies of others"
         facts = head.facts | {"weights_sha256": made["weights_sha256"]}
-        facts["class_names"] = json.dumps(names if names != of_source else None)
+        facts["class_names"] = json.dumps(own_names)
         facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
         facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
         write_tensors(path, {"weight": head.weight, "bias": head.bias}, facts)
@@ -119,10 +134,6 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         sizes = f"{rows.shape[1]} features, {len(names)} classes"
         sizes += "" if head.bias.any() else " without a bias"
         yield f"{offer.model}: {sizes}, top-1 {accuracy}{gap}"
-
-
-def _copies(listed: Listed) -> int:
-    return len(listed.sha256) - len({*listed.sha256})
 
 
 @contextmanager
@@ -149,14 +160,6 @@ def _names_in(listed: Listed, count: int) -> list[str]:
     if sorted(found) == list(range(count)) and len({*found.values()}) == count:
         return [found[row] for row in range(count)]
     return [UNNAMED.format(row) for row in range(count)]
-
-
-def _rows_of(listed: Listed, names: list[str], of_source: list[str]) -> np.ndarray:
-    """The head's row for the class of every image, -1 for none."""
-    if of_source != names:
-        index = {name: row for row, name in enumerate(names)}
-        return np.array([index.get(image.label, -1) for image in listed.images])
-    return np.array([image.class_index for image in listed.images])
 
 
 def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
@@ -260,18 +263,14 @@ def list_rows(table: Path, id_column: str, label_column: str, classes: Classes |
                 raise InputError(f"{where}: {label}: correct the label or --classes")
             index = found
         if given := row.get("class_index", "").strip():
-            index = int(given) if given.removeprefix("-").isdecimal() else -2
-            if not -1 <= index < (len(classes.names) if classes else 2**31):
-                raise InputError(f"{where}: class_index {given!r} is not a row of the head")
+            index = stated_class(given, where, len(classes.names) if classes else MOST_CLASSES)
         if not label or label != printable(label):
             raise InputError(
                 f"{where}: has no printable label: name the column of labels as --label-column"
             )
-        split = row.get("split", "").strip().lower()
-        if split not in ("", *SPLIT_FOLDERS):
-            raise InputError(f"{where}: split {split!r} is neither train nor validation")
+        split = stated_split(row, where)
         prompt = row.get("prompt") or prompt_of(label)
-        listed.images.append(Candidate(name, label, index, prompt, SPLIT_FOLDERS.get(split, "")))
+        listed.images.append(Candidate(name, label, index, prompt, split))
         drawn &= "fold" in row and (split == "validation") == (row["fold"] == "0")
         if "sha256" in row:
             listed.sha256.append(row["sha256"])
@@ -282,29 +281,18 @@ def list_rows(table: Path, id_column: str, label_column: str, classes: Classes |
     return listed
 
 
-def _table_rows(
-    table: Path, id_column: str, label_column: str
-) -> Iterator[tuple[str, dict[str, str]]]:
+def _table_rows(table: Path, id_column: str, label_column: str) -> Iterator[tuple[str, Row]]:
     if table.suffix.lower() == ".txt":
-        try:
-            lines = table.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{table}: not readable as UTF-8 text ({error})") from None
-        for number, line in enumerate(lines, start=1):
-            yield f"{table}: line {number}", {id_column: line.strip()}
+        for number, line in enumerate(read_lines(table), start=1):
+            yield f"{table}: line {number}", {id_column: line}
         return
-    parts = _parquet_parts(table) if table.is_dir() else [table]
+    parts = in_natural_order(table.glob("*.parquet")) if table.is_dir() else [table]
+    if not parts:
+        raise InputError(f"{table}: holds no .parquet: name a table, or a folder of such files")
     more = (label_column, "class_index", "prompt", "split", "fold", "sha256")
     for part in parts:
         for number, row in iterate_rows(part, {id_column: "the id, --id-column"}, more):
             yield f"{part}: line {number}", row
-
-
-def _parquet_parts(folder: Path) -> list[Path]:
-    parts = in_natural_order(folder.glob("*.parquet"))
-    if not parts:
-        raise InputError(f"{folder}: holds no .parquet: name a table, or a folder of such files")
-    return parts
 
 
 @dataclass(frozen=True)
@@ -409,14 +397,9 @@ def write_shards(
 
 def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[str, str]:
     """Metadata that a study's own artifacts take along; of other files: `otherwise`."""
-    from safetensors import safe_open
-
     path = Path(place)
     first = min(path.glob("*.safetensors"), default=path) if path.is_dir() else path
-    made: dict[str, str] = {}
-    if first.suffix.lower() == ".safetensors":
-        with safe_open(first, framework="numpy") as file:
-            made = file.metadata() or {}
+    made = read_tensors(first, [])[1] if first.suffix.lower() == ".safetensors" else {}
     own = made if made.get("schema_version") == SCHEMA_VERSION else {}
     kept = {key: own[key] for key in keys if key in own}
     return {"schema_version": SCHEMA_VERSION, **otherwise, **kept}
@@ -484,14 +467,11 @@ class HeadCheck:
         return right
 
 
-def write_rows(root: Path, listed: Listed) -> None:
-    """Write the table of a source, which is the last file of an import."""
+def rows_of(listed: Listed) -> pd.DataFrame:
+    """The table of a source, without its hashes."""
     import pandas as pd
 
-    columns = ["path", "label", "class_index", "prompt", "split"]
-    frame = pd.DataFrame([image[: len(columns)] for image in listed.images], columns=columns)
-    frame["class_index"] = frame["class_index"].astype("int32")
-    write_parquet(rows_path(root), frame.assign(sha256=listed.sha256))
+    return pd.DataFrame(listed.images)[ROW].astype({"class_index": "int32"})
 
 
 def write_classes(root: Path, names: list[str], origin: Path) -> None:
@@ -499,9 +479,8 @@ def write_classes(root: Path, names: list[str], origin: Path) -> None:
     of_csv = origin.suffix.lower() == ".csv" and origin.is_file()
     if of_csv and read_classes(origin).names == names:
         return write_bytes(classes_path(root), origin.read_bytes())
-    quoted = [name.replace('"', '""') for name in names]
-    lines = [f'{index},,"{name}"\n' for index, name in enumerate(quoted)]
-    write_bytes(classes_path(root), "".join(["class_index,synset,name\n", *lines]).encode())
+    rows = [(index, "", name) for index, name in enumerate(names)]
+    write_csv(classes_path(root), ["class_index", "synset", "name"], rows)
 
 
 def study_of(root: Path) -> str | None:

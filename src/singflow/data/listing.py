@@ -37,6 +37,7 @@ from singflow.data.manifest import (
 from singflow.data.reading import (
     SPLIT_FOLDERS,
     UNPRINTABLE,
+    Row,
     below_splits,
     is_litter,
     iterate_rows,
@@ -164,21 +165,16 @@ def list_table(
             continue
         label, index = classes.label_of(row[label_column])
         if given := row.get("class_index", "").strip():
-            index = _class_index(given, where, classes)
+            index = stated_class(given, where, len(classes.names))
             label = row[label_column]
         label = in_plain_words(label) or (classes.names[index] if index >= 0 else "")
-        split = row.get("split", "").strip().lower()
-        if split not in ("", *SPLIT_FOLDERS):
-            raise InputError(
-                f"{where}: split {row['split']!r} is neither train nor validation (val): write "
-                "one of them, or nothing"
-            )
+        split = stated_split(row, where)
         prompt = row.get("prompt") or prompt_of(label)
         if not path or place.is_absolute() or ".." in place.parts:
             listing.reject(path, OUTSIDE)
         elif str(place) in listed:
             listing.reject(path, "listed twice")
-        elif listing.add(path, (label, index), SPLIT_FOLDERS.get(split, ""), prompt):
+        elif listing.add(path, (label, index), split, prompt):
             listed.add(str(place))
             if prompts.setdefault(label, prompt) != prompt:
                 raise InputError(
@@ -191,17 +187,29 @@ def list_table(
     return listing.found, listing.rejected
 
 
-def _class_index(text: str, where: str, classes: Classes) -> int:
+def stated_class(text: str, where: str, count: int) -> int:
+    """The class_index in a cell: the number of one of `count` classes, or -1 for none."""
     try:
         index = int(float(text)) if float(text).is_integer() else None
     except ValueError:
         index = None
-    if index is None or not -1 <= index < len(classes.names):
+    if index is None or not -1 <= index < count:
         raise InputError(
-            f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to "
-            f"{len(classes.names) - 1}, or -1)"
+            f"{where}: class_index {text!r} is outside the {count} classes (0 to {count - 1}, or "
+            "-1)"
         )
     return index
+
+
+def stated_split(row: Row, where: str) -> str:
+    """The split of a row: train, validation, or nothing if it is to be drawn."""
+    split = row.get("split", "").strip().lower()
+    if split not in ("", *SPLIT_FOLDERS):
+        raise InputError(
+            f"{where}: split {row['split']!r} is neither train nor validation (val): write one of "
+            "them, or nothing"
+        )
+    return SPLIT_FOLDERS.get(split, "")
 
 
 def list_archives(

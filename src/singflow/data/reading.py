@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from singflow.errors import InputError, printable
@@ -50,17 +51,34 @@ def class_folders(root: Path) -> list[Path]:
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
+@contextmanager
+def readable_as(form: str, origin: object, fix: str) -> Iterator[None]:
+    """Turn any exception of the block into InputError that names the file, its form and the fix."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{origin}: no such file") from None
+    except Exception as error:  # noqa: BLE001 (libraries raise whatever damaged bytes provoke)
+        said = printable(str(error))[:200]
+        raise InputError(f"{origin}: not readable as {form} ({said}): {fix}") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, perhaps with a byte order mark."""
+    refuse_binary(path)
+    with readable_as("UTF-8 text", path, "name or save it anew"):
+        return path.read_text(encoding="utf-8-sig").splitlines()
+
+
 def refuse_binary(path: Path) -> None:
     """Raise InputError unless the file can be read and is neither a workbook nor Parquet."""
-    try:
-        with regular(path).open("rb") as file:
-            start = file.read(4)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: not readable as UTF-8 text or CSV ({error.strerror}): name or save it anew"
-        ) from None
+    with (
+        readable_as("UTF-8 text or CSV", path, "name or save it anew"),
+        regular(path).open("rb") as file,
+    ):
+        start = file.read(4)
     if start in WORKBOOKS:
         raise InputError(
             f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that "
@@ -121,32 +139,29 @@ def _plain(title: str) -> str:
 
 def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list[str]]]:
     refuse_binary(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next((line for line in file if line.strip(BLANK)), None)
-            if header is None:
-                raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
-            wanted = {_plain(name) for name in needed}
-            titles = ((one, next(csv.reader([header], delimiter=one))) for one in SEPARATORS)
-            fits = (one for one, found in titles if wanted <= {*map(_plain, found)})
-            separator = next(fits, ",")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for cells in reader:
-                if any(map(str.strip, cells)):
-                    yield reader.line_num, cells
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8"
-        ) from None
+    with (
+        readable_as("CSV", path, "save it anew as comma-separated UTF-8"),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        header = next((line for line in file if line.strip(BLANK)), None)
+        if header is None:
+            raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
+        wanted = {_plain(name) for name in needed}
+        titles = ((one, next(csv.reader([header], delimiter=one))) for one in SEPARATORS)
+        fits = (one for one, found in titles if wanted <= {*map(_plain, found)})
+        separator = next(fits, ",")
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     from pyarrow import parquet  # type: ignore[import-untyped]
 
-    regular(path)
-    try:
-        file = parquet.ParquetFile(path)
+    with readable_as("Parquet", path, "write it anew, or as CSV"):
+        file = parquet.ParquetFile(regular(path))
         yield 1, file.schema_arrow.names
         number = 1
         for batch in file.iter_batches():
@@ -155,9 +170,3 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 cells = ["" if value is None or value != value else str(value) for value in values]
                 if any(map(str.strip, cells)):
                     yield number, cells
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
-        raise InputError(
-            f"{path}: not readable as Parquet ({error}): write it anew, or as CSV"
-        ) from None

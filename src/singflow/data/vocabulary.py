@@ -6,19 +6,13 @@ from singflow.artifacts.files import sha256_of
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import phrases
 from singflow.data.manifest import read_classes
-from singflow.data.reading import refuse_binary
+from singflow.data.reading import read_lines
 from singflow.errors import InputError
 
 
 def read_vocabulary(path: Path) -> list[str]:
     """Read the phrases of a text file. Blank lines at its end are ignored."""
-    refuse_binary(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not readable as UTF-8 text ({error}): name or save it anew"
-        ) from None
+    lines = read_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:

@@ -14,6 +14,7 @@ import numpy as np
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import SpaceEntry
 from singflow.config.sections import LOCAL
+from singflow.data.arrays import read_npy_header
 from singflow.data.manifest import fill
 from singflow.errors import InputError, printable
 from singflow.system import regular
@@ -31,8 +32,7 @@ Encode = Callable[[list[str]], np.ndarray]
 
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     stream = io.BytesIO(file.read(f"{name}.npy"))
-    major, _ = np.lib.format.read_magic(stream)
-    shape, _, kind = getattr(np.lib.format, f"read_array_header_{major}_0")(stream)
+    shape, _, kind = read_npy_header(stream)
     if kind.kind != "O":
         stream.seek(0)
         texts = np.load(stream, allow_pickle=False)
