@@ -30,8 +30,8 @@ def main(flags: Flags) -> None:
     spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
     if names:
         embed = flags.text_cache(entry)
-        weights = embed.facts["weights_sha256"]
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
+        weights = embed.weights_sha256
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     libraries = ["torch", *LIBRARIES[entry.source]]
     metadata = provenance(libraries, **flags.named, weights_sha256=weights)

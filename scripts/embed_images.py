@@ -28,7 +28,8 @@ def main(flags: Flags) -> None:
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
     if isinstance(tower, ConSE):  # all shards need nearly the same sentences
-        tower.embed = text_cache(entry, tower.text, pick_tower_device(flags.device), batch_size=1)
+        device = pick_tower_device(flags.device)
+        tower.embed = text_cache(entry, lambda: tower.text, device, batch_size=1)
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")
     libraries = ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]]

@@ -63,7 +63,7 @@ def main(flags: Flags) -> None:
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
         **flags.named,
-        weights_sha256=embed.facts["weights_sha256"],
+        weights_sha256=embed.weights_sha256,
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,
     )

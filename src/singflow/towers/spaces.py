@@ -1,7 +1,7 @@
 """Vision-language spaces: an image tower and a text tower that share their embeddings."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from singflow.artifacts.files import code_digest
+from singflow.artifacts.files import code_digest, sha256_of
 from singflow.artifacts.tensors import provenance
 from singflow.config.registry import (
     ConSEEntry,
@@ -28,7 +28,7 @@ from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_to
 from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import hashes_beside_weights, locate, only_file, open_clip_tag
+from singflow.towers.weights import locate, only_file, open_clip_tag
 
 SENTENCES = ["sentence-transformers", "transformers"]
 LIBRARIES = {
@@ -368,19 +368,24 @@ def package_model(distribution: str) -> Path:
 
 def text_cache(
     entry: SpaceEntry,
-    tower: TextTower,
+    load: Callable[[], TextTower],
     device: torch.device,
     batch_size: int,
     threads: int = 1,
     **options: Any,
 ) -> TextCache:
-    """The tower's embeddings of texts, in a cache. options: folder and progress of a TextCache."""
+    """A space's embeddings of texts, in a cache. options: folder and progress of a TextCache.
+
+    load: gives the text tower. It is called for new texts alone.
+    """
+    tower = cache(load)
     named = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
     package = [named.removeprefix("package:")] if named.startswith("package:") else []
     made = provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])
     facts = {
         "tower": named,
-        "weights_sha256": weights_sha256(tower.module),
+        "files": [(path.name, sha256_of(path)) for path in text_files(entry)],
+        "config": getattr(entry, "config", None),
         "code": code_digest("towers"),
         "software": made["software"],
         "device": torch.cuda.get_device_name(device)
@@ -388,10 +393,24 @@ def text_cache(
         else torch.backends.cpu.get_cpu_capability(),
         "batch_size": batch_size,
     }
-    if isinstance(entry, TransformersEntry):
-        facts["files"] = hashes_beside_weights(entry)
-    run = partial(tower.embed, batch_size=batch_size, threads=threads)
-    return TextCache(facts, run, batch_size * threads, **options)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return tower().embed(texts, batch_size=batch_size, threads=threads)
+
+    def hash_weights() -> str:
+        return weights_sha256(tower().module)
+
+    return TextCache(facts, embed, batch_size * threads, hash_weights=hash_weights, **options)
+
+
+def text_files(entry: SpaceEntry) -> list[Path]:
+    """The files that decide a space's embeddings of texts; none of a tower with random weights."""
+    if not isinstance(entry, ConSEEntry | FeaturesEntry):
+        return locate(entry)
+    kind, _, named = entry.text.partition(":")
+    if kind == "file":
+        return [Path(named)]
+    return sorted(path for path in package_model(named).rglob("*") if path.is_file())
 
 
 def embed_templates(

@@ -106,7 +106,7 @@ class TextFlags(Prompts, cli.Step):
     threads: int
 
     def text_cache(self, entry: SpaceEntry) -> TextCache:
-        """The text tower of the space, with the study's cache and a progress bar."""
+        """Embeddings of texts in the space, with the study's cache and a progress bar."""
         import torch
 
         from singflow.towers.device import pick_device
@@ -116,7 +116,7 @@ class TextFlags(Prompts, cli.Step):
         device = pick_device(self.device)
         return text_cache(
             entry,
-            load_text_tower(entry, device),
+            partial(load_text_tower, entry, device),
             device,
             self.batch_size,
             threads=self.threads if device.type == "cpu" else 1,

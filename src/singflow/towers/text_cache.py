@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ CHUNK = 1024  # texts
 MANY = 4  # chunks; if so many are new, the log says how long they will take
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextCache:
-    """A folder of embedded texts, in chunks named by the hash of the facts and of their texts."""
+    """A folder of embedded texts, in chunks named by the hash of the facts and of their texts.
 
-    facts: dict[str, Any]  # what decides the bytes besides the texts: weights, versions, device
+    A call sets `weights_sha256`, which is kept beside the texts: no tower is needed for known ones.
+    """
+
+    facts: dict[str, Any]  # what decides the bytes besides the texts: files, versions, device
     embed: Callable[[list[str]], np.ndarray]  # n texts -> embeddings (n, m)
     at_once: int  # texts that `embed` needs for its full speed, and with which its time is measured
     folder: Path = CACHE
     # Wraps the chunks, and gets their number.
     progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]] = lambda chunks, _: chunks
+    hash_weights: Callable[[], str] = lambda: ""  # SHA-256 of the weights of the tower
+    weights_sha256: str = field(default="", init=False)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Embeddings (n, m) of n texts; chunks that are missing or damaged are embedded."""
@@ -64,11 +69,14 @@ class TextCache:
                 cli.log.warning("%s; its %d texts are embedded again", error, len(texts))
             else:
                 if metadata.get("sha256") == _digest(tensors["embeddings"]):
+                    self.weights_sha256 = metadata["weights_sha256"]
                     return tensors["embeddings"]
                 cli.log.warning("%s: is damaged; its %d texts are embedded again", path, len(texts))
         embeddings = self.embed(texts)
+        self.weights_sha256 = self.hash_weights()
+        made = {"sha256": _digest(embeddings), "weights_sha256": self.weights_sha256}
         try:
-            write_tensors(path, {"embeddings": embeddings}, {"sha256": _digest(embeddings)})
+            write_tensors(path, {"embeddings": embeddings}, made)
         except InputError as error:
             raise InputError(
                 f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder"

@@ -246,12 +246,6 @@ def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     return paths
 
 
-def hashes_beside_weights(entry: TransformersEntry) -> dict[str, str]:
-    """SHA-256 of an entry's files without weights, such as its tokenizer's, by their names."""
-    files = [file for file in required(entry) if not str(file).endswith(".safetensors")]
-    return {path.name: sha256_of(path) for path in find_all(files)}
-
-
 def find_all(files: list[WeightFile]) -> list[Path]:
     """Paths of the files, without optional files that are not there."""
     paths = []
