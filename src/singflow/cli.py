@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -104,29 +104,17 @@ Flags = TypeVar("Flags", bound=Command)
 
 def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
     """Parse the flags of a step, open its log and call main."""
-    with _readers_permitting():
+    with prepared():
         flags = _parse(schema)
-    with prepared(flags.log):
+        if flags.log:
+            flags.log.parent.mkdir(parents=True, exist_ok=True)
+            log.root.addHandler(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
         main(flags)
 
 
 @contextmanager
-def _readers_permitting() -> Iterator[None]:
-    """End silently if the reader of the output closes it early, as `head` does."""
-    try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Python flushes once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
-
-
-@contextmanager
-def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[None]:
-    """Set up a program: its log, offline model hubs, and an end with one message on errors.
+def prepared(*, offline: bool = True) -> Iterator[None]:
+    """Set up a program: its messages, offline model hubs, and an end with one message on errors.
 
     SIGTERM and SIGINT (Ctrl-C) interrupt the work, so that partial files are removed.
     """
@@ -142,17 +130,6 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         handlers=[logging.StreamHandler(sys.stderr)],
         force=True,
     )
-    try:
-        if log_file:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            log.root.addHandler(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
-    except OSError as error:
-        log.error(
-            "error: %s: cannot be written (%s): see to its folder, then run the same again",
-            log_file,
-            error.strerror,
-        )
-        sys.exit(1)
     logging.captureWarnings(True)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -175,6 +152,20 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         else:
             log.exception("a defect of this program, not of your input:")
         sys.exit(1)
+
+
+@contextmanager
+def _readers_permitting() -> Iterator[None]:
+    """End silently if the reader of the output closes it early, as `head` does."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager
@@ -218,36 +209,29 @@ def _heed_signals() -> None:
 def _parse(schema: type[Flags]) -> Flags:
     """Parse the flags of a step.
 
-    Only lists and switches may be left out: DVC writes no empty list, and not what is false.
+    Of a step's flags, only lists and switches may be left out: DVC writes no empty list, and not
+    what is false.
     """
-    sections = (
-        base
-        for base in schema.__mro__
-        if issubclass(base, Section) and not issubclass(base, Command)
-    )
-    told = {name for section in sections for name in section.model_fields}
     single: set[str] = set()
-    lists: dict[str, Any] = {}
     parser = argparse.ArgumentParser(
-        description=sys.modules[schema.__module__].__doc__, allow_abbrev=False
+        description=sys.modules["__main__"].__doc__, allow_abbrev=False
     )
     for name, field in schema.model_fields.items():
-        explained = (field.description or "").replace("%", "%%")
+        described = (field.description or "").replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=explained)
+            parser.add_argument(f"--{name}", action="store_true", help=described)
             continue
         many = any(
             get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation))
         )
         single |= set() if many else {f"--{name}"}
-        must = name in told or field.is_required()
-        lists |= {name: []} if many and must else {}
+        must = field.is_required() or (issubclass(schema, Step) and name != "log")
         parser.add_argument(
             f"--{name}",
             nargs="*" if many else None,
             required=must and not many,
-            default=argparse.SUPPRESS,
-            help=explained,
+            default=[] if must else argparse.SUPPRESS,
+            help=described,
         )
     joined, words = [], iter(sys.argv[1:])
     # argparse takes a value that starts with a dash for a flag: `--root -x` becomes `--root=-x`.
@@ -259,7 +243,7 @@ def _parse(schema: type[Flags]) -> Flags:
         for name, value in vars(parser.parse_args(joined)).items()
     }
     try:
-        return schema.model_validate(lists | given)
+        return schema.model_validate(given)
     except ValidationError as error:
         mistakes = "; ".join(
             f"--{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors()
