@@ -5,7 +5,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.unusual import DETECTORS, Fits, NullEnergy, detect, sum_up, two_sets
+from singflow.analyses.unusual import DETECTORS, DetectorFits, NullEnergy, detect, sum_up, two_sets
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.data.manifest import head_classes
@@ -39,7 +39,7 @@ def main(flags: Flags) -> None:
         fitted, left_out = known & ~(unusual | own).to_numpy(), np.full(len(known), WHOLE)
     label = pd.factorize(others.manifest["label"])[0]
     sums = sum_up(others.features(size=ROWS, images=fitted), label, left_out)
-    fits = Fits.of(sums, inputs.head, inputs.head_facts["weight_dtype"])
+    fits = DetectorFits.of(sums, inputs.head, inputs.head_facts["weight_dtype"])
     blocks = []
     for image_id, features in inputs.features(size=ROWS):
         found = detect(features, group[image_id], inputs.head, inputs.null_basis, fits)

@@ -17,7 +17,7 @@ from singflow.analyses.unusual import (
     IN_SAMPLE,
     NO_NULL_SPACE,
     UNFITTED,
-    Fits,
+    DetectorFits,
     NullEnergy,
     area_under_curve,
     detect,
@@ -210,7 +210,7 @@ def fit(features, label, head, group=None, size=None):
     rows, group = np.arange(len(features)), np.full(len(label), WHOLE) if group is None else group
     parts = np.array_split(rows, max(1, len(rows) // (size or len(rows)))) if len(rows) else [rows]
     sums = sum_up(((part, features[part]) for part in parts), label, group)
-    return Fits.of(sums, head, "float32")
+    return DetectorFits.of(sums, head, "float32")
 
 
 def scores_of(fits, features, group=None):

@@ -48,25 +48,11 @@ def block_size(labels: int) -> int:
 def scores_of(
     original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Angle and AS of every image toward every text, in chunks of images.
+    """Start, angle and AS (equations 5 and 7) toward every text, for each chunk of images.
 
-    Parameters
-    ----------
-    original, equivalent : ndarray or Scratch (N, m)
-        Unit embeddings before and after null removal, float32.
-    texts : ndarray (B, m)
-        Unit embeddings, float32.
-
-    Yields
-    ------
-    start : int
-        Position of the first image of the chunk.
-    angle, score : ndarray (n, B)
-        Degrees, float32.
-
-    References
-    ----------
-    Equations 5 and 7 of the paper.
+    original, equivalent: (N, m) float32, unit embeddings before and after null removal. texts:
+    (B, m), unit embeddings. Angle and AS are (n, B) float32, in degrees; start is the position of
+    the chunk's first image.
     """
     for start in range(0, len(original), CHUNK):
         part = slice(start, start + CHUNK)
@@ -91,28 +77,13 @@ def scan_block(
 ) -> dict[str, np.ndarray]:
     """Moments over images of the angle and of AS, for every label and every concept of one block.
 
-    Memory grows with L x B, not with N.
+    original, equivalent: (N, m) float32, unit embeddings before and after null removal, sorted by
+    label. n: (L,), images per label, none 0. texts: (B, m), unit embeddings of the concepts.
+    common: (N,), mean AS of every image over all concepts; by default over those of the block.
 
-    Parameters
-    ----------
-    original, equivalent : ndarray or Scratch (N, m)
-        Unit embeddings before and after null removal, float32, sorted by label.
-    n : ndarray (L,)
-        Images per label, none 0.
-    texts : ndarray (B, m)
-        Unit embeddings of the concepts, float32.
-    common : ndarray (N,), optional
-        Mean AS of every image over all concepts; by default over the concepts of the block.
-
-    Returns
-    -------
-    dict of ndarray (L, B)
-        angle_mean, angle_std, as_mean, as_std, as_abs_mean, and contrast_std (of AS minus
-        `common`), in degrees, float64. Standard deviations have the divisor n.
-
-    References
-    ----------
-    Equations 5 and 7 of the paper.
+    The moments are angle_mean, angle_std, as_mean, as_std, as_abs_mean and contrast_std (of AS
+    minus `common`): (L, B) float64, in degrees. Standard deviations have the divisor n. Memory
+    grows with L x B, not with N.
     """
     stops = np.cumsum(n)
     sums, cross = np.zeros((5, len(n), len(texts))), np.zeros((len(n), len(texts)))
@@ -208,31 +179,17 @@ def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
 def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     """Candidates for spurious cues: concepts near a label in angle that null removal does not move.
 
-    A small AS of a loosely related concept can indicate a spurious correlation: what stays near the
-    label without the null space is visible to the logits. A concept is a candidate for a label if
-    it is among the `nearest` concepts of the label, the size of its contrast is at most the label's
-    median over all concepts, it is nearer to this label than to the average label (not required if
-    there is one label only), and it does not name the label. A person has to check the candidates:
-    the angle cannot tell a cue beside the object from a part of the object. If the median is 0,
-    nothing was removed and there are no candidates.
+    A small AS of a loosely related concept can indicate a spurious correlation (section 4.3): what
+    stays near the label without the null space is visible to the logits. A concept is a candidate
+    for a label if it is among the `nearest` concepts of the label, the size of its contrast is at
+    most the label's median over all concepts, it is nearer to this label than to the average label
+    (not required if there is one label only), and it does not name the label. A person has to check
+    the candidates: the angle cannot tell a cue beside the object from a part of the object. If the
+    median is 0, nothing was removed and there are no candidates.
 
-    Parameters
-    ----------
-    scan : Scan
-        A model's scan in one space.
-    nearest : int
-        Number of nearest concepts of a label that are considered.
-
-    Returns
-    -------
-    DataFrame
-        label, concept (positions), place among the label's nearest concepts, lift_deg (mean angle
-        over all labels minus the angle to this label; NaN for a single label),
-        contrast_abs_median_deg.
-
-    References
-    ----------
-    Section 4.3 of the paper.
+    Columns: label and concept (positions), place among the label's nearest concepts, lift_deg (mean
+    angle over all labels minus the angle to this label; NaN for a single label),
+    contrast_abs_median_deg.
     """
     rows = []
     several = len(scan.labels) > 1

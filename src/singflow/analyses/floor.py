@@ -138,7 +138,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Fit:
+class RefitBasis:
     """What a ridge fit needs for new embeddings, beside their cross-products with the coordinates.
 
     groups: the groups of images that are fitted. inverse: (q, q) float32, of the penalized scatter
@@ -173,7 +173,7 @@ class Refits:
     rows: Rows
     groups: np.ndarray
     map_index: np.ndarray
-    fits: dict[int, Fit]
+    fits: dict[int, RefitBasis]
 
     @classmethod
     def prepare(
@@ -192,14 +192,14 @@ class Refits:
         """
         between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
         best = lambdas[cross_validate(between, lambdas, threads).best]
-        fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
-        numbered = dict(enumerate(fits)) | {WHOLE: sums.split.whole}
+        *folds, whole = sums.split.of_maps
+        numbered = dict(enumerate(folds)) | {WHOLE: whole}
         needed = {number: numbered[number] for number in numbered if number in map_index}
 
-        def fit(groups: list[int]) -> Fit:
+        def fit(groups: list[int]) -> RefitBasis:
             own, predictor = sums.of(groups), ridge(between.of(groups), best)
             inverse = own.inverse(*penalties(own, [penalty])).astype(np.float32)
-            return Fit(groups, inverse, own.feature_mean, own.n, predictor)
+            return RefitBasis(groups, inverse, own.feature_mean, own.n, predictor)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
         return cls(rows, sums.split.groups, map_index, made)

@@ -18,25 +18,16 @@ ENOUGH = 0.9  # share of D
 def head_extension(measured: Measurement, most: int, confidence: float) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
+    measured: the test, whose first target is the remainder of own words. most: largest number of
+    directions, min(k, m). confidence: coverage of the intervals.
+
+    There is a row for each number of directions from 0 on, and 0 alone where there is no D:
+    directions, unique_r2, and its interval unique_r2_low and unique_r2_high by the delete-a-fold
+    jackknife, for which directions are chosen anew. The interval is missing with fewer than three
+    folds. If a fit runs out of directions, its error stays constant.
+
     The penalty is that of the read-out with all null coordinates, whatever the number of
     directions; without directions it is that of the read-out without null coordinates.
-
-    Parameters
-    ----------
-    measured : Measurement
-        The test; its first target is the remainder of own words.
-    most : int
-        Largest number of directions, min(k, m).
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-
-    Returns
-    -------
-    DataFrame
-        A row for each number of directions from 0 on, and 0 alone where there is no D: directions,
-        unique_r2, and its interval unique_r2_low and unique_r2_high by the delete-a-fold jackknife,
-        for which directions are chosen anew. The interval is missing with fewer than three folds.
-        If a fit runs out of directions, its error stays constant.
     """
     readouts, spread = measured.readouts, measured.spread
     whole, without = np.zeros(1), np.empty((0, 1))

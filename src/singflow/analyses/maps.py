@@ -102,25 +102,10 @@ class Maps:
 
 
 def angle_gradients(embedding: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Gradients of the angles of an embedding to texts, with respect to the embedding.
+    """Gradients (p, m) of the angles of an embedding u (m,) to texts t (p, m), with respect to u.
 
-    Parameters
-    ----------
-    embedding : ndarray (m,)
-        Embedding u.
-    texts : ndarray (p, m)
-        Text embeddings t of any norm.
-
-    Returns
-    -------
-    ndarray (p, m)
-        (cos u - t) / (|u| sin), with u and t of unit length, in degrees; 0 where the angle is 0 or
-        180 and has no gradient.
-
-    Raises
-    ------
-    InputError
-        When a vector is zero.
+    They are (cos u - t) / (|u| sin), with u and t of unit length, in degrees; 0 where the angle is
+    0 or 180 and has no gradient. Raises InputError when a vector is zero.
     """
     (direction,), toward = unit(embedding[None]), unit(texts)
     across = (toward @ direction)[:, None] * direction - toward
@@ -130,28 +115,14 @@ def angle_gradients(embedding: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 def removal_gradients(original: np.ndarray, removed: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Mean gradients of the angles to texts while a part of an embedding is removed.
+    """Mean gradients (p, m), in degrees, of the angles to texts along the removal of a part.
 
     Their product with the removed part is AS, exactly, and not to first order alone: the integral
-    of a gradient along a line is the difference at its ends.
+    of a gradient along a line is the difference at its ends (integrated gradients; Sundararajan,
+    Taly and Yan 2017).
 
-    Parameters
-    ----------
-    original : ndarray (m,)
-        T f + c.
-    removed : ndarray (m,)
-        The part of it that the removal takes away.
-    texts : ndarray (p, m)
-        Text embeddings of any norm.
-
-    Returns
-    -------
-    ndarray (p, m)
-        Degrees.
-
-    References
-    ----------
-    Sundararajan, Taly and Yan 2017 (integrated gradients).
+    original: (m,), T f + c. removed: (m,), the part of it that the removal takes away. texts:
+    (p, m), of any norm.
     """
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     mean = np.zeros(texts.shape)
@@ -161,21 +132,11 @@ def removal_gradients(original: np.ndarray, removed: np.ndarray, texts: np.ndarr
 
 
 def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> np.ndarray:
-    """Movement of an image relative to texts, by positions.
+    """Movement (p, ..., h, w) of an image relative to texts, by positions, in degrees.
 
-    Parameters
-    ----------
-    parts : ndarray (..., h, w, d)
-        F_p of images.
-    removed : Affine
-        What a removal takes away from the translation of a feature, as T P_0 (m, d).
-    gradients : ndarray (p, m)
-        As removal_gradients() gives them.
-
-    Returns
-    -------
-    ndarray (p, ..., h, w)
-        Degrees. Their sum over positions is AS if f is the mean of its parts.
+    The sum over positions is AS if f is the mean of its parts. parts: (..., h, w, d), F_p of
+    images. removed: what a removal takes away from the translation of a feature, such as T P_0.
+    gradients: (p, m), of removal_gradients().
     """
     positions = parts.shape[-3] * parts.shape[-2]
     values = parts @ (gradients @ removed.weight).T + gradients @ removed.bias
@@ -185,23 +146,10 @@ def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> 
 def conditional_translator(
     translator: Affine, basis: np.ndarray, axes: tuple[np.ndarray, int], predictor: Affine
 ) -> Affine:
-    """What conditional removal takes away from a translation, T V_0 (b - B a), as a map of f.
+    """What conditional removal takes from a translation, T V_0 (b - B a), as a map of f in float64.
 
-    Parameters
-    ----------
-    translator : Affine
-        T (m, d) and c (m,).
-    basis : ndarray (d, k)
-        V_0.
-    axes : ndarray (d, q) and int
-        Directions of coordinates, and how many are principal, as coordinate_axes() gives them.
-    predictor : Affine
-        B, from principal to null coordinates along the axes.
-
-    Returns
-    -------
-    Affine
-        Weight (m, d) and bias (m,) in float64.
+    translator: T and c. basis: (d, k), V_0. axes: as coordinate_axes() gives them. predictor: B,
+    from principal to null coordinates along the axes.
     """
     directions, rank = axes[0].astype(np.float64), axes[1]
     of_null = translator.weight.astype(np.float64) @ directions[:, rank:]
@@ -221,8 +169,7 @@ def fit_conditional(
         parts = coordinates[:, :rank], coordinates[:, rank:]
         sums.update(*parts, shard["image_id"], shard["view"])
     best = lambdas[cross_validate(sums, lambdas).best]
-    fits = [groups for groups, _ in sums.split.fits] if sums.split.crossed else []
-    predictors = [ridge(sums.of(groups), best) for groups in [*fits, sums.split.whole]]
+    predictors = [ridge(sums.of(groups), best) for groups in sums.split.of_maps]
     if len(translators.maps) == 1:  # imported, or fitted on a reference
         predictors = predictors[-1:]
     maps = tuple(
@@ -235,21 +182,11 @@ def fit_conditional(
 def threshold(others: np.ndarray, confidence: float) -> float | None:
     """What the map of an image exceeds by chance with a probability of at most 1 - confidence.
 
-    The image and the others are exchangeable if its map is like theirs. Then its largest value is
-    above that of all but k others with probability k / (n + 1), whatever their distribution and
-    however the positions depend on each other. So the error holds for the whole map.
-
-    Parameters
-    ----------
-    others : ndarray (n, h, w)
-        Maps of n other images.
-    confidence : float
-        0 to 1.
-
-    Returns
-    -------
-    float or None
-        The k-th largest of the largest absolute values of the maps; None if n is too small.
+    It is the k-th largest of the largest absolute values of the maps (n, h, w) of n other images;
+    None if n is too small. The image and the others are exchangeable if its map is like theirs.
+    Then its largest value is above that of all but k others with probability k / (n + 1), whatever
+    their distribution and however the positions depend on each other. So the error holds for the
+    whole map.
     """
     allowed = floor((1 - confidence) * (len(others) + 1) + 1e-9)
     if not allowed or not len(others):
@@ -284,38 +221,12 @@ def map_image(
     predicted: tuple[str, np.ndarray],
     confidence: float,
 ) -> Maps:
-    """The maps of an image.
+    """The maps of an image; raises InputError if it has no parts.
 
-    Parameters
-    ----------
-    image : Located
-        The image.
-    translator : Affine
-        T (m, d) and c (m,).
-    basis : ndarray (d, k)
-        V_0.
-    conditional : Affine, optional
-        As conditional_translator() gives it.
-    others : sequence of ndarray (h, w, d)
-        Parts of other images, whose maps are the floor; none if nothing can be said.
-    texts : sequence of str
-        p texts.
-    embeddings : ndarray (p, m)
-        Embeddings of the texts, of any norm.
-    predicted : str and ndarray (d,)
-        The predicted class, and its row of W.
-    confidence : float
-        Probability with which no position counts if the map is like those of the others.
-
-    Returns
-    -------
-    Maps
-        The maps.
-
-    Raises
-    ------
-    InputError
-        When the image has no parts.
+    basis: (d, k), V_0. conditional: of conditional_translator(). others: parts (h, w, d) of other
+    images, whose maps are the floor; none if nothing can be said. texts, embeddings: p texts and
+    their embeddings (p, m), of any norm. predicted: the predicted class, and its row of W.
+    confidence: probability with which no position counts if the map is like those of the others.
     """
     if image.parts is None:
         raise InputError(NO_POSITIONS)
@@ -330,7 +241,7 @@ def map_image(
     unpredicted = np.empty((len(texts), 0, *shape))  # of the image, and of the others
     if conditional:
         along = removal_gradients(translated, conditional(image.feature)[0], embeddings)
-        every = [contributions(each, conditional, along) for each in (parts, *others)]
+        every = [contributions(image_parts, conditional, along) for image_parts in (parts, *others)]
         unpredicted = np.stack(every, axis=1)
     maps = []
     for row, text in enumerate(texts):

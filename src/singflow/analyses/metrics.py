@@ -137,19 +137,11 @@ class Removal:
         return products
 
     def image_score(self) -> np.ndarray:
-        """Image score (IS) of every row: the angle between original and equivalent.
+        """Image score (IS; equation 8) of every row: the angle between original and equivalent.
 
-        The area can be computed from the original and either the removed part or the equivalent.
-        The shorter of the two is taken, which keeps more digits.
-
-        Returns
-        -------
-        ndarray (n,)
-            Degrees, 0 to 180; exactly 0 where nothing is removed.
-
-        References
-        ----------
-        Equation 8 of the paper.
+        It is in degrees, 0 to 180; exactly 0 where nothing is removed. The area can be computed
+        from the original and either the removed part or the equivalent: the shorter of the two is
+        taken, which keeps more digits.
         """
         oo, of_removed, rr, product, ee = self._products
         area2 = np.where(rr < ee, oo * rr - of_removed**2, oo * ee - product**2)

@@ -20,27 +20,12 @@ def perturb(
     basis: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Null, random and principal perturbations of features, with the same norm for each image.
+    """Null, random and principal perturbations of features (n, d), with one norm for each image.
 
-    Parameters
-    ----------
-    features : ndarray (n, d)
-        Features f.
-    image_id : ndarray (n,)
-        A random perturbation depends only on the seed and the image_id.
-    weight, bias : ndarray (C, d) and (C,)
-        Weight W and bias b of the head.
-    basis : ndarray (d, k)
-        Orthonormal basis V_0 of the null space.
-    seed : int
-        Seed of the random perturbations.
-
-    Returns
-    -------
-    ndarray (3, n, d)
-        Float64, in the order of PERTURBATIONS. null: -P_0 f, which sets the norm. random: an
-        isotropic Gaussian vector, rescaled. principal: minus the row of W of the predicted class,
-        rescaled (the direction in which this logit falls fastest); zero if the row is zero.
+    They are (3, n, d) float64, in the order of PERTURBATIONS. null: -P_0 f, which sets the norm;
+    basis is (d, k), V_0. random: an isotropic Gaussian vector, rescaled, which depends only on the
+    seed and the image_id. principal: minus the row of W of the predicted class, rescaled (the
+    direction in which this logit falls fastest); zero if the row is zero.
     """
     wide = features.astype(np.float64)
     null = -(wide @ basis) @ basis.T
@@ -63,23 +48,8 @@ def effect(
     """Change of the output W f + b when a perturbation is added to features, computed in float64.
 
     The perturbed feature is first rounded to the features' dtype, in which it would be stored.
-
-    Parameters
-    ----------
-    features, perturbation : ndarray (n, d)
-        Features f and the vectors that are added to them.
-    weight, bias : ndarray (C, d) and (C,)
-        Weight W and bias b of the head.
-
-    Returns
-    -------
-    DataFrame
-        One row per feature: norm of the perturbation, logit_change ||W delta|| (delta is the change
-        after rounding), top1_changed, softmax_change (total variation, 0 to 1).
-
-    References
-    ----------
-    Equation 16.
+    There is one row per feature: norm of the perturbation, logit_change ||W delta|| (equation 16;
+    delta is the change after rounding), top1_changed, softmax_change (total variation, 0 to 1).
     """
     wide = features.astype(np.float64)
     perturbed = (wide + perturbation).astype(features.dtype)

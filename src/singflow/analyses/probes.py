@@ -132,27 +132,10 @@ def fit_ridge(
 ) -> Iterator[Affine]:
     """Ridge regressions onto one-hot labels; the predicted label is the largest entry of T f + c.
 
-    Parameters
-    ----------
-    rows : ndarray or Scratch (N, d)
-        Features, read in blocks.
-    index : ndarray of int (n,)
-        Rows to train on.
-    codes : ndarray of int (N,)
-        Label of each row, from 0; every label occurs in `index`.
-    alphas : list of float
-        Penalties without unit: alpha times the mean squared distance of the features from their
-        mean is the penalty of equation 4.
-
-    Yields
-    ------
-    Affine
-        T and c for each alpha, in the order of `alphas`.
-
-    Raises
-    ------
-    InputError
-        If the features do not vary, or if one is NaN or infinite.
+    There is one for each alpha, in their order; alpha times the mean squared distance of the
+    features from their mean is the penalty of equation 4. rows: (N, d), read in blocks. index:
+    (n,), rows to train on. codes: (N,), label of each row, from 0; every label occurs in `index`.
+    Raises InputError if the features do not vary, or if one is NaN or infinite.
     """
     one_hot = np.eye(codes[index].max() + 1)
     statistics = RidgeStatistics(rows.shape[1], len(one_hot))
@@ -173,35 +156,18 @@ def fit_logistic(
 ) -> Iterator[Affine]:
     """Multinomial logistic regressions on features standardized by the training rows.
 
-    The predicted label is the largest entry of T f + c. A feature that varies only by rounding (an
-    axis that lies in the null space) is not scaled. If rows times (d + labels) is at most
-    `in_memory`, scikit-learn's LogisticRegression fits all rows at once (lbfgs, C = 1 / (alpha d)).
-    Otherwise the same objective is minimized from the same start with the same algorithm and
-    tolerance, and every step reads the rows once, in blocks. The two solutions differ by rounding,
-    within the tolerance.
+    There is one for each alpha, in their order, for features that are not standardized; the
+    predicted label is the largest entry of T f + c. The objective is the sum of the rows' losses +
+    alpha d ||T||^2 / 2, where d is the total variance of standardized features. Every fit starts at
+    the solution of the fit before it, so the largest alpha should come first. A feature that varies
+    only by rounding (an axis that lies in the null space) is not scaled. For rows, index, codes and
+    what is refused see fit_ridge().
 
-    Parameters
-    ----------
-    rows, index, codes
-        See `fit_ridge`.
-    alphas : list of float
-        Penalties without unit: the objective is the sum of the rows' losses + alpha d ||T||^2 / 2,
-        where d is the total variance of standardized features. Every fit starts at the solution of
-        the fit before it, so the largest alpha should come first.
-    threads : int
-        Threads that share the blocks; the result does not depend on their number.
-    in_memory : int
-        How many numbers may be held in memory.
-
-    Yields
-    ------
-    Affine
-        T and c for each alpha, in the order of `alphas`, for features that are not standardized.
-
-    Raises
-    ------
-    InputError
-        If the features do not vary, or if one is NaN or infinite.
+    If rows times (d + labels) is at most `in_memory`, scikit-learn's LogisticRegression fits all
+    rows at once (lbfgs, C = 1 / (alpha d)). Otherwise the same objective is minimized from the same
+    start with the same algorithm and tolerance, and every step reads the rows once, in blocks that
+    the threads share. The two solutions differ by rounding, within the tolerance; the number of
+    threads changes nothing.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -308,37 +274,20 @@ def probe(
 ) -> dict[str, Any]:
     """Test accuracy of classifiers on P_r f (principal) and on T P_r f + c (translated).
 
-    Classifiers are trained on all views of the training images and tested on view 0.
+    Classifiers are trained on all views of the training images and tested on view 0. rows: for each
+    of KINDS features (N, width) in the row order of Roles.first_rows(); T and c of an image come
+    from a fit that has not seen it. views: number of views per training image. rank: dimension of
+    the principal space.
 
-    Parameters
-    ----------
-    rows : dict of ndarray or Scratch (N, width)
-        Features for each of KINDS, in the row order of `Roles.first_rows`. T and c of an image come
-        from a fit that has not seen it.
-    roles, views
-        Role of every image, and the number of views per training image.
-    rank : int
-        Dimension of the principal space.
-    settings : Probe
-        Classifier and penalties. The penalty with the best value on the held-out images is used,
-        the largest of equals. The value is the likelihood of the labels (logistic; penalties are
-        tried in descending order until it stops rising) or the number of correct labels (ridge). If
-        no image is held out, the middle penalty is used.
-    confidence, threads
-        Coverage of the intervals; worker threads, which change no result.
+    The penalty with the best value on the held-out images is used, the largest of equals. The value
+    is the likelihood of the labels (logistic; penalties are tried in descending order until it
+    stops rising) or the number of correct labels (ridge). If no image is held out, the middle
+    penalty is used.
 
-    Returns
-    -------
-    dict
-        classifier; n_train and n_test (images), n_labels; for each of KINDS accuracy_<kind> (0 to
-        1) with its Wilson interval, and alpha_<kind>; chance: share of the commonest label among
-        the test images; note. If there is nothing to classify, accuracies, alphas and chance are
-        None and note gives the reason.
-
-    Raises
-    ------
-    InputError
-        If the features do not vary, or if one is NaN or infinite.
+    The report has classifier; n_train and n_test (images), n_labels; for each of KINDS
+    accuracy_<kind> (0 to 1) with its Wilson interval, and alpha_<kind>; chance: share of the
+    commonest label among the test images; note. If there is nothing to classify, accuracies, alphas
+    and chance are None and note gives the reason.
     """
     report: dict[str, Any] = {"classifier": settings.classifier}
     report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])

@@ -196,8 +196,8 @@ class Kernels:
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
         """Squared errors (len(left_out), 1 + p) of all columns with 0 to p null directions.
 
-        The directions of `null_directions`, computed from the images that fit, join the flexible
-        features; p is at most min(k, c).
+        The directions of ranked_null_directions(), computed from the images that fit, join the
+        flexible features; p is at most min(k, c).
         """
         train = np.flatnonzero(~np.isin(self._fold, left_out))
         columns = self._columns

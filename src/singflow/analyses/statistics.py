@@ -132,19 +132,8 @@ class Sample:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval, widened by the ratio of Student's t quantile to the normal quantile.
 
-        Parameters
-        ----------
-        value : float or ndarray (...)
-            Estimate from all images.
-        samples : ndarray (resamples, ...)
-            Estimates from the resamples.
-        confidence : float
-            Coverage, 0 to 1.
-
-        Returns
-        -------
-        low, high : ndarray (...)
-            Ends of the interval; NaN if a sample is undefined.
+        value: estimates (...) from all images. samples: (resamples, ...), those from the resamples.
+        confidence: coverage. The ends are NaN if a sample is undefined.
         """
         tail = (1 + confidence) / 2
         wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)

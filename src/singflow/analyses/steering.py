@@ -84,20 +84,10 @@ class NullDirections:
         return limit
 
     def nearest(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest point to a text along v, by the maximum of the cosine in the plane of e and T v.
+        """IS of the nearest point to a text along v, and its angle to the text (m,): (n,) degrees.
 
-        Parameters
-        ----------
-        text : ndarray (m,)
-            Text embedding of any norm.
-
-        Returns
-        -------
-        is_deg : ndarray (n,)
-            IS of the nearest point, in degrees: the limit if the angle to the text falls all the
-            way, 0 if there is no direction.
-        angle_deg : ndarray (n,)
-            Angle between this point and the text.
+        It is the maximum of the cosine in the plane of e and T v. The IS is the limit if the angle
+        to the text falls all the way, and 0 if there is no direction.
         """
         ahead = unit(self.embeddings)
         exists = self.vectors.any(axis=1)
@@ -191,10 +181,10 @@ def steering_scores(
 ) -> pd.DataFrame:
     """Scores of features (n, d) that are steered to a target IS, measured on the rounded features.
 
-    head is W; translator is in float64; directions come from `null_directions` for these features
-    and this text embedding (m,); label_texts (n, m) has the text embedding of each image's label.
-    There is one row per feature; if the target is out of reach, reachable is False and every number
-    but the target is NaN. AS and IS are those of equations 7 and 8; logit_change is a norm.
+    head: W. translator: in float64. directions: of these features toward this text (m,).
+    label_texts: (n, m), the text of each image's label. AS and IS are those of equations 7 and 8;
+    logit_change is a norm. If the target is out of reach, reachable is False and every number but
+    the target is NaN.
     """
     step = directions.step(target_is_deg)
     reachable = ~np.isnan(step)

@@ -75,27 +75,12 @@ def two_sets(
 def area_under_curve(
     usual: np.ndarray, unusual: np.ndarray, confidence: float
 ) -> tuple[float, float | None, float | None]:
-    """Area under the receiver operating characteristic of a score.
+    """Area under the receiver operating characteristic of a score, with its interval.
 
     It is the share of pairs in which the unusual image has the higher score; ties count half.
-
-    Parameters
-    ----------
-    usual, unusual : ndarray (m,) and (n,)
-        Scores of the images of the two sets, at least one image in each.
-    confidence : float
-        Coverage of the interval, 0 to 1.
-
-    Returns
-    -------
-    area : float
-        0 to 1; at 0.5 the score does not separate the sets.
-    low, high : float or None
-        Interval, computed on the log odds; None if a set has one image or the area is 0 or 1.
-
-    References
-    ----------
-    DeLong, DeLong and Clarke-Pearson 1988 (variance).
+    usual, unusual: (m,) and (n,), scores of the two sets, at least one image in each. confidence:
+    coverage of the interval, which is computed on the log odds with the variance of DeLong, DeLong
+    and Clarke-Pearson 1988; None if a set has one image or the area is 0 or 1.
     """
     both = scipy.stats.rankdata(np.concatenate([usual, unusual]))
     # share of the usual images below each unusual image
@@ -114,26 +99,15 @@ def area_under_curve(
 def false_positive_rate(usual: np.ndarray, unusual: np.ndarray) -> float:
     """Share of usual images that are taken for unusual where 95 % of the unusual ones are found.
 
-    Parameters
-    ----------
-    usual, unusual : ndarray (m,) and (n,)
-        Scores of the images of the two sets, at least one image in each.
-
-    Returns
-    -------
-    float
-        FPR95, 0 to 1, at the first point of the curve with at least 95 % of the unusual images.
-
-    References
-    ----------
-    Zhang et al. 2023 (OpenOOD v1.5), in which unusual images are the positives.
+    This is FPR95, at the first point of the curve with at least 95 % of the unusual images, which
+    are the positives (Zhang et al. 2023, OpenOOD v1.5). Each set has at least one image.
     """
     least = -(-FOUND * len(unusual) // 100)
     return float((usual >= np.sort(unusual)[-least]).mean())
 
 
 @dataclass(frozen=True)
-class Moments:
+class LabelMoments:
     """Sums over fit images, in float64, after subtraction of an origin from every feature.
 
     The memory does not grow with the images. n: (L,), images of each label. sums: (L, d), of their
@@ -146,7 +120,7 @@ class Moments:
     products: np.ndarray
 
     @classmethod
-    def empty(cls, origin: np.ndarray, labels: int) -> "Moments":
+    def empty(cls, origin: np.ndarray, labels: int) -> "LabelMoments":
         """Sums over no images."""
         width = len(origin)
         return cls(origin, np.zeros(labels), np.zeros((labels, width)), np.zeros((width, width)))
@@ -179,13 +153,13 @@ class Moments:
 
 def sum_up(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]], label: np.ndarray, group: np.ndarray
-) -> dict[int, Moments]:
+) -> dict[int, LabelMoments]:
     """Sums over all fit images, as WHOLE, and for each group the sums over all others.
 
     blocks: image_id and features of the fit images. label, group: (n,), by image_id, codes from 0;
     WHOLE for an image in no group. Empty if there are no images.
     """
-    parts: dict[int, Moments] = {}
+    parts: dict[int, LabelMoments] = {}
     origin = None
     for image_id, features in blocks:
         wide = features.astype(np.float64)
@@ -193,11 +167,11 @@ def sum_up(
             rows = group[image_id] == number
             origin = wide[0] if origin is None else origin
             if number not in parts:
-                parts[number] = Moments.empty(origin, int(label.max()) + 1)
+                parts[number] = LabelMoments.empty(origin, int(label.max()) + 1)
             parts[number].update(wide[rows], label[image_id[rows]])
     if origin is None:
         return {}
-    whole = Moments.empty(origin, int(label.max()) + 1)
+    whole = LabelMoments.empty(origin, int(label.max()) + 1)
     for name in ("n", "sums", "products"):
         for part in parts.values():
             getattr(whole, name)[...] += getattr(part, name)
@@ -207,23 +181,10 @@ def sum_up(
 
 
 def oas(covariance: np.ndarray, n: int) -> np.ndarray:
-    """Oracle approximating shrinkage of a covariance toward a multiple of the identity.
+    """Oracle approximating shrinkage of a covariance (d, d) toward a multiple of the identity.
 
-    Parameters
-    ----------
-    covariance : ndarray (d, d)
-        Empirical covariance, with divisor n.
-    n : int
-        Number of images behind it.
-
-    Returns
-    -------
-    ndarray (d, d)
-        Positive definite unless the covariance is zero.
-
-    References
-    ----------
-    Chen, Wiesel, Eldar and Hero 2010, as scikit-learn computes it.
+    The covariance has the divisor n, the number of images. The result is positive definite unless
+    it is zero (Chen, Wiesel, Eldar and Hero 2010, as scikit-learn computes it).
     """
     width = len(covariance)
     mean, power = float(np.trace(covariance)) / width, float((covariance**2).mean())
@@ -238,23 +199,10 @@ def principal_dim(width: int, n: int) -> int:
 
 
 def vim_origin(weight: np.ndarray, bias: np.ndarray, stored: str) -> np.ndarray:
-    """The feature with the smallest logits, o = -W^+ b, from which ViM measures.
+    """The feature (d,) with the smallest logits, o = -W^+ b, from which ViM measures.
 
-    Parameters
-    ----------
-    weight, bias : ndarray (C, d) and (C,)
-        Weight W and bias b of the head.
-    stored : str
-        Precision in which the weights are stored, which decides the rank of W.
-
-    Returns
-    -------
-    ndarray (d,)
-        In float64.
-
-    References
-    ----------
-    Wang, Li, Feng and Zhang 2022.
+    stored: precision in which the weights are stored, which decides the rank of W (Wang, Li, Feng
+    and Zhang 2022).
     """
     wide = weight.astype(np.float64)
     left, singular, right = scipy.linalg.svd(wide, full_matrices=False)
@@ -263,7 +211,7 @@ def vim_origin(weight: np.ndarray, bias: np.ndarray, stored: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Fit:
+class DetectorFit:
     """What the fitted detectors know of usual images.
 
     origin: (d,), of vim_origin(). residual: (d, d - D), orthonormal complement of the principal
@@ -278,7 +226,7 @@ class Fit:
     means: np.ndarray
 
     @classmethod
-    def of(cls, moments: Moments, origin: np.ndarray, principal: int) -> "Fit":
+    def of(cls, moments: LabelMoments, origin: np.ndarray, principal: int) -> "DetectorFit":
         """Fit to sums over images that vary within their labels.
 
         principal: dimensions of ViM's principal space.
@@ -295,45 +243,18 @@ class Fit:
         return cls(origin, residual, moments.origin + overall, factor, whitened)
 
     def vim_residual(self, features: np.ndarray) -> np.ndarray:
-        """Norm of f - o outside the principal directions of the usual images.
+        """Norm (n,) of f - o outside the principal directions of usual images; f is (n, d).
 
-        The directions are eigenvectors of the second moment of the usual images about o.
-
-        Parameters
-        ----------
-        features : ndarray (n, d)
-            Features f.
-
-        Returns
-        -------
-        ndarray (n,)
-            At least 0.
-
-        References
-        ----------
-        Wang, Li, Feng and Zhang 2022 (ViM), without the logits that ViM adds.
+        The directions are eigenvectors of the second moment of the usual images about o. This is
+        ViM (Wang, Li, Feng and Zhang 2022) without the logits that it adds.
         """
         return np.linalg.norm((features - self.origin) @ self.residual, axis=1)
 
     def mahalanobis(self, features: np.ndarray) -> np.ndarray:
-        """Smallest squared Mahalanobis distance to the mean of a class of usual images.
+        """Smallest squared Mahalanobis distance (n,) to the mean of a class of usual images.
 
-        All classes share one covariance, which is shrunk by oas(). Labels are the classes; labels
-        with one image have the mean of all images.
-
-        Parameters
-        ----------
-        features : ndarray (n, d)
-            Features f.
-
-        Returns
-        -------
-        ndarray (n,)
-            At least 0.
-
-        References
-        ----------
-        Lee, Lee, Lee and Shin 2018.
+        All classes share one covariance, which is shrunk by oas() (Lee, Lee, Lee and Shin 2018).
+        Labels are the classes; labels with one image have the mean of all images.
         """
         x = scipy.linalg.solve_triangular(self.factor, (features - self.centre).T, lower=True).T
         squares = np.vecdot(x, x)[:, None] + np.vecdot(self.means, self.means)
@@ -341,26 +262,28 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Fits:
+class DetectorFits:
     """Fits by the group of images that they leave out, and the fit on all usual images, as WHOLE.
 
     by_group is empty if one of the fits lacks images that vary within their labels. n: fewest
     images of a fit.
     """
 
-    by_group: dict[int, Fit]
+    by_group: dict[int, DetectorFit]
     n: int
     principal_dim: int
 
     @classmethod
-    def of(cls, sums: dict[int, Moments], head: Tensors, stored: str) -> "Fits":
+    def of(cls, sums: dict[int, LabelMoments], head: Tensors, stored: str) -> "DetectorFits":
         """Fit to the sums of sum_up(), which are used up."""
         n = min((int(moments.n.sum()) for moments in sums.values()), default=0)
         dim = principal_dim(head["weight"].shape[1], n)
         if n < 2 or not all(map(_vary, sums.values())):
             return cls({}, n, dim)
         origin = vim_origin(head["weight"], head["bias"], stored)
-        return cls({number: Fit.of(sums.pop(number), origin, dim) for number in [*sums]}, n, dim)
+        return cls(
+            {number: DetectorFit.of(sums.pop(number), origin, dim) for number in [*sums]}, n, dim
+        )
 
     def scores(self, features: np.ndarray, group: np.ndarray) -> dict[str, np.ndarray]:
         """Scores of FITTED for features (n, d), each by the fit that left out its group (n,)."""
@@ -373,29 +296,17 @@ class Fits:
         return scores
 
 
-def _vary(moments: Moments) -> bool:
+def _vary(moments: LabelMoments) -> bool:
     return bool(
         np.trace(moments.within_classes()[1]) > ALIKE * max(np.trace(moments.products), 0.0)
     )
 
 
 def logit_scores(logits: np.ndarray) -> dict[str, np.ndarray]:
-    """Detectors that see the logits alone.
+    """Detectors that see the logits (n, C) alone.
 
-    Parameters
-    ----------
-    logits : ndarray (n, C)
-        Logits.
-
-    Returns
-    -------
-    dict of ndarray (n,)
-        max_softmax: minus the largest softmax probability. energy: minus the logarithm of the sum
-        of the exponentials of the logits.
-
-    References
-    ----------
-    Hendrycks and Gimpel 2017 (max_softmax); Liu, Wang, Owens and Li 2020 (energy).
+    max_softmax: minus the largest softmax probability (Hendrycks and Gimpel 2017). energy: minus
+    the logarithm of the sum of the exponentials of the logits (Liu, Wang, Owens and Li 2020).
     """
     wide = logits.astype(np.float64)
     energy = -scipy.special.logsumexp(wide, axis=1)
@@ -403,33 +314,18 @@ def logit_scores(logits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def null_scores(features: np.ndarray, basis: np.ndarray) -> dict[str, np.ndarray]:
-    """Detectors that see the null component.
+    """Detectors that see the null component: null_energy, and nusa, -||P_r f|| / ||f||.
 
-    NuSA is a falling function of null energy, turned so that it rises. Both order the images alike,
-    so that their AUROC and FPR95 are equal.
-
-    Parameters
-    ----------
-    features : ndarray (n, d)
-        Features f.
-    basis : ndarray (d, k)
-        Orthonormal basis of the null space.
-
-    Returns
-    -------
-    dict of ndarray (n,)
-        null_energy: ||P_0 f||^2 / ||f||^2. nusa: -||P_r f|| / ||f||.
-
-    References
-    ----------
-    Cook, Zare and Gader 2020 (NuSA).
+    NuSA (Cook, Zare and Gader 2020) is a falling function of null energy, turned so that it rises.
+    Both order the images alike, so that their AUROC and FPR95 are equal. features: (n, d). basis:
+    (d, k), V_0.
     """
     share = null_energy(features, basis)
     return {"null_energy": share, "nusa": -np.sqrt(np.maximum(1.0 - share, 0.0))}
 
 
 def detect(
-    features: np.ndarray, group: np.ndarray, head: Tensors, basis: np.ndarray, fits: Fits
+    features: np.ndarray, group: np.ndarray, head: Tensors, basis: np.ndarray, fits: DetectorFits
 ) -> dict[str, np.ndarray]:
     """Scores (n,) of all DETECTORS, in their order, for features (n, d) in groups (n,)."""
     scores = logit_scores(features @ head["weight"].T + head["bias"])

@@ -32,6 +32,11 @@ class Split:
     crossed: bool  # fit k translates the images of group k; False: one translator serves all
 
     @property
+    def of_maps(self) -> list[list[int]]:
+        """The groups that each map of CrossFitted is fitted on, in the order of the maps."""
+        return [*(groups for groups, _ in self.fits if self.crossed), self.whole]
+
+    @property
     def map_index(self) -> np.ndarray:
         """The fit that translates each image, (n,) int32; WHOLE: that of all training images."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)

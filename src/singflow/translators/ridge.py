@@ -128,21 +128,10 @@ class RidgeStatistics:
         return self.origin or (np.zeros_like(self._x), np.zeros_like(self._z))
 
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Means, and sums of products of differences from the means.
+        """Means of features (d,) and embeddings (m,), and sums of products about these means.
 
-        Returns
-        -------
-        feature_mean : ndarray (d,)
-        embedding_mean : ndarray (m,)
-        scatter : ndarray (d, d)
-            n times the covariance of the features.
-        cross : ndarray (d, m)
-            n times the covariance of features and embeddings.
-
-        Raises
-        ------
-        InputError
-            When there are no rows.
+        The products are the scatter (d, d), n times the covariance of the features, and the
+        cross-products (d, m) of features and embeddings. Raises InputError when there are no rows.
         """
         if not self.n:
             raise InputError(
@@ -172,22 +161,9 @@ class RidgeStatistics:
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
 
     def solve(self, alpha: float) -> Affine:
-        """The ridge solution for one penalty, in float64, without an eigendecomposition.
+        """The ridge solution for one penalty, as RidgePath.at(), without an eigendecomposition.
 
-        Parameters
-        ----------
-        alpha : float
-            Ridge penalty, above 0, in squared feature units.
-
-        Returns
-        -------
-        Affine
-            As RidgePath.at() gives it.
-
-        Raises
-        ------
-        InputError
-            When there are no rows.
+        Raises InputError when there are no rows.
         """
         x, z, penalized, cross = self.centred()
         if not len(x) or not len(z):
@@ -198,17 +174,9 @@ class RidgeStatistics:
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
-        """Inverse of the features' penalized scatter matrix: how a solution depends on a row.
+        """Inverse (d, d) of the features' scatter matrix with a penalty alpha on its diagonal.
 
-        Parameters
-        ----------
-        alpha : float
-            Ridge penalty, above 0, in squared feature units.
-
-        Returns
-        -------
-        ndarray (d, d)
-            In float64.
+        It says how a solution depends on the embedding of a row.
         """
         penalized = self.centred()[2]
         penalized.flat[:: len(penalized) + 1] += alpha
@@ -250,19 +218,10 @@ class RidgePath:
     embedding_mean: np.ndarray
 
     def at(self, alpha: float) -> Affine:
-        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 (equation 4).
+        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 (equation 4), in float64.
 
-        The intercept c is not penalized, as in scikit-learn's Ridge.
-
-        Parameters
-        ----------
-        alpha : float
-            Ridge penalty, above 0, in squared feature units.
-
-        Returns
-        -------
-        Affine
-            The solution in float64.
+        The penalty alpha, above 0, is in squared feature units. The intercept c is not penalized,
+        as in scikit-learn's Ridge.
         """
         weight = (self.rotated / (self.spectrum + alpha)[:, None]).T @ self.eigenvectors.T
         return Affine(weight, self.embedding_mean - weight @ self.feature_mean)
@@ -270,17 +229,8 @@ class RidgePath:
     def squared_errors(self, held_out: RidgeStatistics, alphas: Iterable[float]) -> np.ndarray:
         """Sum of squared errors on other rows for each penalty, computed from their sums alone.
 
-        Parameters
-        ----------
-        held_out : RidgeStatistics
-            Sums of the rows that are predicted.
-        alphas : iterable of float
-            Ridge penalties, above 0, in squared feature units.
-
-        Returns
-        -------
-        ndarray of float
-            One value for each alpha, summed over rows and coordinates.
+        The errors are summed over rows and coordinates. The penalties, above 0, are in squared
+        feature units.
         """
         xx, xz, zz = held_out._about(self.feature_mean, self.embedding_mean)
         quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
