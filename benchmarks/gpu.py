@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import extraction
 import pandas as pd
-from PIL import Image
 from pydantic import Field
 
 from singflow import cli
@@ -166,7 +165,7 @@ class Bench:
         from torch.utils.data import DataLoader
 
         batches: Any = DataLoader(
-            Photos(self.root, list(rows["path"]), transform),  # type: ignore[arg-type]
+            extraction.Photos(self.root, list(rows["path"]), transform),  # type: ignore[arg-type]
             self.batch,
             num_workers=self.decoders,
             pin_memory=self.device.type == "cuda",
@@ -177,21 +176,6 @@ class Bench:
                 batch.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             )
             getattr(output, "logits", output).cpu()
-
-
-@dataclass(frozen=True)
-class Photos:
-    """A data set for a DataLoader."""
-
-    root: Path
-    paths: list[str]
-    transform: Callable[[Image.Image], Any]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.transform(Image.open(self.root / self.paths[index]).convert("RGB"))
 
 
 def as_built(tower: Any) -> Any:
@@ -242,7 +226,7 @@ def measure_towers(flags: Flags, bench: Bench) -> Iterator[dict[str, Any]]:
     """The rows of the table of rates."""
     import torch
 
-    from singflow.towers.checkpoints import brief
+    from singflow.data.reading import brief
     from singflow.towers.classifiers import load_classifier
     from singflow.towers.extraction import fold_batch_norms
     from singflow.towers.spaces import load_image_tower

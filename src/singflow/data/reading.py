@@ -51,18 +51,33 @@ def class_folders(root: Path) -> list[Path]:
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
+def brief(error: Exception) -> str:
+    """An error in one line, for a message, without advice to run the code in a file."""
+    words = " ".join(str(error).split())[:300]
+    if "weights_only" in str(error) or "allow_pickle" in str(error):
+        words = "it is not one of tensors alone"
+    return printable(f"{type(error).__name__}: {words}")
+
+
 @contextmanager
-def readable_as(form: str, origin: object, fix: str) -> Iterator[None]:
-    """Turn any exception of the block into InputError that names the file, its form and the fix."""
+def in_one_line(problem: str, fix: str = "") -> Iterator[None]:
+    """Turn any exception of the block into InputError: the problem, the exception, and the fix."""
     try:
         yield
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{origin}: no such file") from None
     except Exception as error:  # noqa: BLE001 (libraries raise whatever damaged bytes provoke)
-        said = printable(str(error))[:200]
-        raise InputError(f"{origin}: not readable as {form} ({said}): {fix}") from None
+        raise InputError(f"{problem} ({brief(error)}){fix and ': '}{fix}") from None
+
+
+@contextmanager
+def readable_as(form: str, origin: object, fix: str) -> Iterator[None]:
+    """Turn any exception of the block into InputError that names the file, its form and the fix."""
+    with in_one_line(f"{origin}: not readable as {form}", fix):
+        try:
+            yield
+        except FileNotFoundError:
+            raise InputError(f"{origin}: no such file") from None
 
 
 def read_lines(path: Path) -> list[str]:

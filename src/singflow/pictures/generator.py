@@ -106,7 +106,7 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
 def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
     import torch
 
-    from singflow.towers.checkpoints import brief
+    from singflow.data.reading import brief
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of the generator: {FIX}")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry
+from singflow.data.reading import brief
 from singflow.errors import InputError, printable
 
 log = logging.getLogger("singflow")
@@ -40,14 +41,6 @@ SHOWN = 6  # names in a message
 # Archives that unpack to this many bytes are read; larger ones, if they are packed this much.
 SMALL, MOST_PACKED = 2**28, 100
 AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
-
-
-def brief(error: Exception) -> str:
-    """An error in one line, for a message, without PyTorch's advice to run the code in a file."""
-    words = " ".join(str(error).split())[:300]
-    if "weights_only" in str(error) or "allow_pickle" in str(error):
-        words = "it is not one of tensors alone"
-    return printable(f"{type(error).__name__}: {words}")
 
 
 def some(names: Iterable[Any]) -> str:

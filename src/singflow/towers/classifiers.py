@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry, saved_folder
+from singflow.data.reading import brief, in_one_line
 from singflow.errors import InputError
 from singflow.towers.checkpoints import (
-    brief,
     check_finite,
     load_checkpoint,
     read_checkpoint,
@@ -63,15 +63,8 @@ class LoadedClassifier(nn.Module):
         self._caught[threading.get_ident(), position] = inputs[0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        try:
-            output = self.model(images)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise InputError(
-                f"{self.name} cannot run on images of {tuple(images.shape[2:])} pixels ({error}): "
-                "look at `head`, `head_weights` and `transform` of its entry"
-            ) from None
+        hint = "look at `head`, `head_weights` and `transform` of its entry"
+        output = run_on_images(self.model, images, self.name, hint)
         logits = getattr(output, "logits", output)[:, self._kept]
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
@@ -109,6 +102,19 @@ class LoadedClassifier(nn.Module):
         """W f + b in float32, on the device of the features."""
         with in_float32(features.device):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+def run_on_images(tower: nn.Module, images: torch.Tensor, name: str, hint: str) -> Any:
+    """The tower's output; InputError if it does not take images of this size."""
+    try:
+        return tower(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        size = tuple(images.shape[2:])
+        raise InputError(
+            f"{name} cannot run on images of {size} pixels ({brief(error)}): {hint}"
+        ) from None
 
 
 def _in_float32(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
@@ -203,12 +209,8 @@ def _built(entry: ModelEntry, files: list[Path]) -> Built:
         "torchvision": _torchvision,
         "transformers": partial(_transformers, files=files),
     }
-    try:
+    with in_one_line(f"{entry.id}: {entry.source} cannot build it"):
         model, heads, preprocess = build[entry.source](entry)
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 (three libraries raise their own exceptions)
-        raise InputError(f"{entry.id}: {entry.source} cannot build it ({brief(error)})") from None
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     if entry.weights.startswith("package:"):
         _load_in_order(model, files[0], entry)

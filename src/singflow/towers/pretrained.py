@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry, TransformersEntry, saved_folder
+from singflow.data.reading import in_one_line
 from singflow.errors import InputError
-from singflow.towers.checkpoints import brief, check_finite, some
+from singflow.towers.checkpoints import check_finite, some
 from singflow.towers.views import Preprocess, from_processor
 
 
@@ -30,7 +31,8 @@ def load_pretrained(
 
     disable_progress_bar()
     kind, folder = getattr(transformers, auto), pretrained_folder(entry, files)
-    try:
+    where = folder if entry.weights != "hub" and folder else entry.id
+    with in_one_line(f"{where}: transformers cannot build it"):
         if folder is None:  # weights.required() has seen to both
             settings |= entry.config or {}
             choices = dict(entry.transform or {})
@@ -44,9 +46,6 @@ def load_pretrained(
         options = {"use_safetensors": own, "weights_only": True, "output_loading_info": True}
         model, found = kind.from_pretrained(folder, dtype=torch.float32, **options, **safe)
         preprocess = from_processor(transformers.AutoImageProcessor.from_pretrained(folder, **safe))
-    except Exception as error:  # noqa: BLE001 (the library raises many kinds)
-        where = folder if entry.weights != "hub" and folder else entry.id
-        raise InputError(f"{where}: transformers cannot build it ({brief(error)})") from None
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"{entry.id}: its weights lack {some(missing)} of a {type(model).__name__}, which "
@@ -94,14 +93,10 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     folder = saved_folder(entry) or files[0].parent
-    try:
+    with in_one_line(f"{entry.id}: transformers cannot read its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # noqa: BLE001 (the library raises many kinds)
-        raise InputError(
-            f"{entry.id}: transformers cannot read its tokenizer ({brief(error)})"
-        ) from None
     text = model.config.text_config
     most = min(tokenizer.model_max_length, text.max_position_embeddings)
     padding: dict[str, Any] = {"padding": True}

@@ -16,9 +16,10 @@ from singflow.config.registry import SpaceEntry
 from singflow.config.sections import LOCAL
 from singflow.data.arrays import read_npy_header
 from singflow.data.manifest import fill
+from singflow.data.reading import readable_as
 from singflow.errors import InputError, printable
 from singflow.system import regular
-from singflow.towers.checkpoints import brief, check_unpacked
+from singflow.towers.checkpoints import check_unpacked
 
 MOST_LETTERS = 1000  # in a text
 SAMPLE = 64  # texts that are embedded again, to check that the file belongs to the space
@@ -86,9 +87,9 @@ def read_npz(path: Path) -> Texts:
     with a {} is filled with every class. Without a {}, a class gets the embedding of the prompt
     `mean`, or the mean over its prompts. Pickled code is never run.
     """
-    regular(path)
-    try:
-        check_unpacked(path)
+    fix = "it must be an .npz of embeddings, and of classes or prompts"
+    with readable_as("text embeddings", path, fix):
+        check_unpacked(regular(path))
         with zipfile.ZipFile(path) as file:
             names = {member.removesuffix(".npy") for member in file.namelist()}
             embeddings = np.load(io.BytesIO(file.read("embeddings.npy")), allow_pickle=False)
@@ -99,11 +100,6 @@ def read_npz(path: Path) -> Texts:
                 _printable(_texts(file, name) if name in names else [])
                 for name in ("classes", "prompts")
             )
-    except Exception as error:  # noqa: BLE001 (zip and NumPy raise various exceptions)
-        raise InputError(
-            f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of "
-            "embeddings, and of classes or prompts"
-        ) from None
     texts = classes or prompts
     shape = (len(texts), *([len(prompts)] if embeddings.ndim == 3 else []))
     if embeddings.ndim not in (2, 3) or embeddings.shape[:-1] != shape or not embeddings.size:
