@@ -64,17 +64,9 @@ def test_a_failed_block_leaves_the_old_file_or_none_and_no_litter(tmp_path, old)
         files.write_bytes(path, old)
     with pytest.raises(ZeroDivisionError), files.atomic(path) as temporary:
         temporary.write_bytes(b"half")
+        assert temporary.parent == path.parent and path.exists() == bool(old)
         raise ZeroDivisionError
     assert contents(path.parent) == ({path.name: old} if old else {})
-
-
-def test_the_old_content_stays_visible_until_the_block_ends(tmp_path):
-    path = tmp_path / "scores.bin"
-    files.write_bytes(path, b"old")
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(b"new")
-        assert path.read_bytes() == b"old" and temporary.parent == path.parent
-    assert contents(tmp_path) == {path.name: b"new"}
 
 
 HOLDER = """
@@ -100,27 +92,33 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     assert living.returncode == 0 and contents(tmp_path) == {path.name: b"half"}
 
 
-def test_writers_of_one_file_never_take_each_others_temporary_file_for_a_dead_ones(tmp_path):
+def test_of_several_that_write_one_file_at_once_a_whole_one_is_there_at_every_moment(tmp_path):
     path = tmp_path / "scores.bin"
+    files.write_bytes(path, b"0" * 300_000)
     lines = """
 from singflow.artifacts import files
-for _ in range(200): files.write_bytes(Path(sys.argv[1]), b"whole")
+for _ in range(60): files.write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 300_000)
 """
-    writers = [program(lines, path) for _ in range(4)]
-    assert [writer.wait() for writer in writers] == [0] * 4
-    assert contents(tmp_path) == {path.name: b"whole"}
+    writers = [program(lines, path, letter) for letter in "abc"]
+    seen, at_work = set(), True
+    while at_work:
+        at_work = any(writer.poll() is None for writer in writers)
+        content = path.read_bytes()
+        seen.add((len(content), len(set(content))))
+    assert [writer.returncode for writer in writers] == [0] * 3
+    assert seen == {(300_000, 1)} and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_files_honour_the_umask(tmp_path, mask, kind):
-    before = os.umask(mask)
-    try:
-        WRITERS[kind][0](tmp_path / "file")
-        assert os.umask(mask) == mask
-    finally:
-        os.umask(before)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+def test_files_honour_the_umask(tmp_path, kind):
+    for mask in (0o022, 0o077):
+        before = os.umask(mask)
+        try:
+            WRITERS[kind][0](tmp_path / "file")
+            assert os.umask(mask) == mask
+        finally:
+            os.umask(before)
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 @settings(max_examples=60)
@@ -179,7 +177,7 @@ def test_a_missing_empty_or_truncated_file_is_refused_by_name(tmp_path, kind):
     content = (tmp_path / "whole").read_bytes().rstrip(b"\n")
     path = tmp_path / f"artifact.{kind}"
     assert str(path) in refusal(read, path)
-    for length in range(0, len(content), 5):
+    for length in range(0, len(content), 23):
         path.write_bytes(content[:length])
         message = refusal(read, path)
         assert str(path) in message and "remove it and run the workflow again" in message
@@ -193,29 +191,27 @@ def test_a_missing_tensor_is_refused_by_name(tmp_path):
     assert tensor_files.read_tensors(path, [])[0] == {}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("shape", [(6,), (6, 2), (6, 2, 2)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(6,), (6, 2, 2)])
 def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(
-    tmp_path, value, dtype, shape
+    tmp_path, dtype, shape
 ):
-    path = tmp_path / "head.safetensors"
-    tensor = np.ones(shape, dtype)
-    tensor[3:, ...] = value
-    tensor_files.write_tensors(path, {"bias": np.ones(3), "map": tensor}, {})
-    message = refusal(tensor_files.read_tensors, path, ["bias", "map"])
-    assert message.startswith(f"{path}: map holds NaN or infinite values, first in row 3: ")
-    assert tensor_files.read_tensors(path, ["bias"])[0].keys() == {"bias"}
+    path, tensor = tmp_path / "head.safetensors", np.ones(shape, dtype)
+    for value in (np.nan, np.inf, -np.inf):
+        tensor[3:, ...] = value
+        tensor_files.write_tensors(path, {"bias": np.ones(3), "map": tensor}, {})
+        message = refusal(tensor_files.read_tensors, path, ["bias", "map"])
+        assert message.startswith(f"{path}: map holds NaN or infinite values, first in row 3: ")
+        assert tensor_files.read_tensors(path, ["bias"])[0].keys() == {"bias"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_json_that_is_not_finite_is_never_written(tmp_path, value):
+def test_json_that_is_not_finite_is_never_written(tmp_path):
     path = tmp_path / "report.json"
     files.write_json(path, {"rank": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(path, {"rank": [value]})
-    assert files.read_json(path) == {"rank": 1}
-    assert list(tmp_path.iterdir()) == [path]
+    for value in (float("nan"), -float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            files.write_json(path, {"rank": [value]})
+    assert files.read_json(path) == {"rank": 1} and list(tmp_path.iterdir()) == [path]
 
 
 VALUES = st.recursive(
@@ -252,13 +248,6 @@ def test_a_table_comes_back_as_written_without_its_index_and_its_columns_are_che
     assert message.startswith(f"{path}: has no column 'floor_is_deg' of floats")
 
 
-def test_a_list_for_people_is_a_csv_file(tmp_path):
-    path, rows = tmp_path / "rejected.csv", [["a,b.jpg", 'no "image"\n'], ["größe.jpg", "empty"]]
-    tables.write_csv(path, ["path", "reason"], rows)
-    expected = 'path,reason\n"a,b.jpg","no ""image""\n"\ngröße.jpg,empty\n'
-    assert path.read_bytes() == expected.encode()
-
-
 def test_provenance_names_versions_and_facts_as_text():
     facts = tensor_files.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
     assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
@@ -276,10 +265,9 @@ def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
-@given(st.integers(0, 2000), st.integers(1, 2000))
-def test_more_shards_than_images_are_refused(images, surplus):
-    message = refusal(sharding.shard_rows, images, 0, shards := images + surplus)
-    assert message == f"extraction.shards is {shards}, but there are only {images} images: lower it"
+def test_more_shards_than_images_are_refused():
+    message = refusal(sharding.shard_rows, 3, 0, 4)
+    assert message == "extraction.shards is 4, but there are only 3 images: lower it"
 
 
 def write_shards(folder, shards, tensor="features"):
@@ -303,42 +291,38 @@ def test_shards_come_in_order_with_all_views(tmp_path):
     assert all((shard["features"][:, 0] == shard["image_id"]).all() for shard in shards)
 
 
+FIRST, SECOND = (f"{{}}/shard-0000{shard}.safetensors: " for shard in range(2))
+FOREIGN = "holds images that the manifest does not"
+
+
 @pytest.mark.parametrize(
     ("shards", "wrong"),
     [
-        ([[(0, 0)], [(2, 0)]], "image 1 occurs 0 times"),
-        ([[(0, 0)], [(1, 0), (2, 1)]], "image 2 occurs 0 times"),
-        ([[(0, 0), (1, 0)], [(1, 0), (2, 0)]], "image 1 occurs 2 times"),
-        ([[(0, 0), (0, 0)], [(1, 0), (2, 0)]], "image 0 occurs 2 times"),
-        ([[], []], "image 0 occurs 0 times"),
+        ([[(0, 0)], [(2, 0)]], "{}: image 1 occurs 0 times instead of once"),
+        ([[(0, 0)], [(1, 0), (2, 1)]], "{}: image 2 occurs 0 times"),
+        ([[(0, 0), (1, 0)], [(1, 0), (2, 0)]], "{}: image 1 occurs 2 times"),
+        ([[(0, 0), (0, 0)], [(1, 0), (2, 0)]], "{}: image 0 occurs 2 times"),
+        ([[], []], "{}: image 0 occurs 0 times"),
+        ([[(0, 0), (1, 0)], [(2, 0), (-1, 0)]], f"{SECOND}{FOREIGN}"),
+        ([[(0, 0), (1, 0)], [(2, 0), (2**40, 1)]], f"{SECOND}{FOREIGN}"),
+        ([[(0, 0), (1, 0), (2, 0)]], f"{SECOND}not readable"),
     ],
 )
-def test_an_image_that_is_missing_or_there_twice_is_refused(tmp_path, shards, wrong):
+def test_an_image_that_is_missing_there_twice_or_foreign_and_a_missing_shard_are_refused(
+    tmp_path, shards, wrong
+):
     write_shards(tmp_path, shards)
-    assert refusal(through, tmp_path, 2).startswith(f"{tmp_path}: {wrong} instead of once")
+    assert refusal(through, tmp_path, 2).startswith(wrong.format(tmp_path))
 
 
-@pytest.mark.parametrize("foreign", [-1, 3, 2**40])
-@pytest.mark.parametrize("view", [0, 1])
-def test_an_image_that_the_manifest_does_not_hold_is_refused_by_file(tmp_path, foreign, view):
-    write_shards(tmp_path, [[(0, 0), (1, 0)], [(2, 0), (foreign, view)]])
-    path = sharding.shard_path(tmp_path, 1)
-    message = f"{path}: holds images that the manifest does not"
-    assert refusal(through, tmp_path, 2).startswith(message)
-
-
-def test_a_missing_shard_and_one_without_its_tensor_are_refused_by_file(tmp_path):
+def test_a_shard_without_its_tensor_or_with_tensors_of_two_lengths_is_refused_by_file(tmp_path):
     write_shards(tmp_path, [[(0, 0), (1, 0), (2, 0)]])
-    assert str(tmp_path / "shard-00001.safetensors") in refusal(through, tmp_path, 2)
     message = refusal(list, sharding.iterate_shards(tmp_path, "embeddings", 1, FRAME))
-    assert message.startswith(f"{tmp_path / 'shard-00000.safetensors'}: holds no tensor embeddings")
-
-
-def test_a_shard_whose_tensors_differ_in_length_is_refused_by_file(tmp_path):
-    path = sharding.shard_path(tmp_path, 0)
+    assert message.startswith(f"{FIRST.format(tmp_path)}holds no tensor embeddings")
     tensors = {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}
-    tensor_files.write_tensors(path, tensors, {})
-    assert str(path) in refusal(through, tmp_path, 1)
+    tensor_files.write_tensors(sharding.shard_path(tmp_path, 0), tensors, {})
+    message = refusal(through, tmp_path, 1)
+    assert message.startswith(f"{FIRST.format(tmp_path)}its tensors differ in length")
 
 
 def pairs(folder, features, embeddings):
@@ -356,23 +340,12 @@ def test_pairs_hold_the_embeddings_of_the_features_rows(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [
-        [[(1, 0), (0, 0)], [(2, 0)]],
-        [[(0, 0)], [(1, 0), (2, 0)]],
-        [[(0, 0), (1, 0), (1, 1)], [(2, 0)]],
-        [[(0, 0), (1, 0)], [(2, 1)]],
-        [[(0, 0), (1, 0)], [(2, 0), (2, 1)]],
-    ],
+    [[[(1, 0), (0, 0)], [(2, 0)]], [[(0, 0)], [(1, 0), (2, 0)]], [[(0, 0), (1, 0)], [(2, 1)]]],
 )
 def test_pairs_of_different_rows_are_refused_with_both_files(tmp_path, other):
     message = refusal(pairs, tmp_path, [[(0, 0), (1, 0)], [(2, 0)]], other)
     for part in ("f/shard-", "e/shard-", " hold different rows"):
         assert part in message
-
-
-def test_pairs_refuse_an_image_that_both_sides_lack(tmp_path):
-    rows = [[(0, 0), (1, 0)]]
-    assert "image 2 occurs 0 times" in refusal(pairs, tmp_path, rows, rows)
 
 
 def in_two_parts():
@@ -476,12 +449,12 @@ def test_what_is_read_of_a_matrix_in_a_file_is_a_copy(tmp_path, rows):
 READS = """
 import resource
 from singflow.artifacts.scratch import Scratch
-matrix = Scratch(Path(sys.argv[1]), 400_000, 256)
-for start in range(0, 400_000, 10_000):
+matrix = Scratch(Path(sys.argv[1]), 200_000, 256)
+for start in range(0, 200_000, 10_000):
     matrix[start : start + 10_000] = np.full((10_000, 256), start, np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-order = np.random.default_rng(0).permutation(400_000)
-for start in range(0, 40_000, 10_000):
+order = np.random.default_rng(0).permutation(200_000)
+for start in range(0, 20_000, 10_000):
     rows = order[start : start + 10_000]
     assert (matrix[rows][:, 0] == rows // 10_000 * 10_000).all()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -492,4 +465,4 @@ def test_rows_from_all_over_a_large_matrix_need_the_memory_of_these_rows_alone(t
     done = program(READS, tmp_path, stdout=subprocess.PIPE, text=True)
     used, _ = done.communicate()
     assert done.returncode == 0
-    assert float(used) < 60, "MB; the rows have 10, the matrix 410"
+    assert float(used) < 60, "MB; the rows have 10, the matrix 205"
