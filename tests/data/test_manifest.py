@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from itertools import count, islice
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,6 @@ from singflow.data.manifest import Candidate, Refusal, data_root, fill, prompt_o
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.parallel import map_ahead, map_apart
-from tests import PATIENCE
 from tests.data.manifests import CLASSES, CLASSES_FILE, build
 from tests.project import ROOT
 from tests.results import Results
@@ -244,13 +242,8 @@ def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(tmp_pa
     (line,) = caplog.messages
     assert line.startswith(f"{len(LITTER) * len(places)} files and folders skipped")
     assert ".DS_Store" in line
-
-
-def test_nothing_is_said_where_nothing_is_skipped_and_a_hidden_folder_may_hold_the_root(
-    tmp_path, caplog
-):
-    found, _ = list_folder(tree(tmp_path / ".data", "cat/a.png"), CLASSES)
-    assert [c.path for c in found] == ["cat/a.png"] and not caplog.records
+    found, _ = list_folder(tree(tmp_path / ".hidden root", "cat/a.png"), CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"] and len(caplog.messages) == 1
 
 
 def test_a_root_that_is_missing_empty_or_a_class_folder_is_named(tmp_path):
@@ -277,9 +270,9 @@ def listed(tmp_path: Path, rows: list[dict], kind: str = "csv", label_column: st
     return list_table(table, label_column, CLASSES)
 
 
-def text_table(tmp_path: Path, content: str, label_column: str = "label"):
+def text_table(tmp_path: Path, content: str):
     (tmp_path / "table.csv").write_bytes(content.encode())
-    return list_table(tmp_path / "table.csv", label_column, CLASSES)
+    return list_table(tmp_path / "table.csv", "label", CLASSES)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "pq"])
@@ -396,15 +389,13 @@ def test_litter_in_a_table_is_skipped_and_what_is_hidden_is_taken_at_its_word(tm
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize(
-    "header", ["path,label,split", "Path, LABEL ,Split", "\ufeffPATH,Label,SPLIT"]
-)
-def test_separators_capitals_and_blank_rows_of_spreadsheets_are_understood(
+@pytest.mark.parametrize("header", ["path,label,split", "\ufeffPATH, Label ,SPLIT"])
+def test_separators_capitals_short_and_blank_rows_of_spreadsheets_are_understood(
     tmp_path, separator, end, header
 ):
     mark = "\ufeff" * header.startswith("\ufeff")
     lines = ["", ",,", header.removeprefix(mark), "", "a.png,my_cat,Val", ",,", " , ,", "*,TRAIN"]
-    content = end.join([*lines, "c.png,my cat,", ",,", ",,,,", "", ""]).replace(",", separator)
+    content = end.join([*lines, "c.png,my cat", ",,", ",,,,", "", ""]).replace(",", separator)
     content = content.replace(" \t \t", " \t\t").replace("*", f'b.png{separator}"a, b; c\td"')
     found, rejected = text_table(tmp_path, mark + content)
     assert [(c.path, c.label, c.split) for c in found] == [
@@ -412,18 +403,11 @@ def test_separators_capitals_and_blank_rows_of_spreadsheets_are_understood(
         ("c.png", "my cat", ""),
     ]
     assert rejected == [("b.png", "no printable label")]  # for the tab in it
-    with pytest.raises(
-        InputError, match=r"line 5 \(a\.png\): split 'Test' is neither train nor validation \(val\)"
-    ):
+    said = r"line 5 \(a\.png\): split 'Test' is neither train nor validation \(val\)"
+    with pytest.raises(InputError, match=said):
         text_table(tmp_path, mark + content.replace("Val", "Test"))
-
-
-def test_a_short_row_has_empty_cells_and_columns_are_found_in_any_case(tmp_path):
-    found, rejected = text_table(tmp_path, "path,label,split\na.png,cat\nb.png\n")
-    assert [(c.path, c.split) for c in found] == [("a.png", "")]
-    assert rejected == [("b.png", "no printable label")]
-    for content in ("Path,path,Animal\na.png,b.png,cat\n", "path,Animal\nb.png,cat\n"):
-        assert text_table(tmp_path, content, "animal")[0] == [candidate("b.png", "cat")]
+    exact = f"Path{separator}path{separator}label\na.png{separator}b.png{separator}cat\n"
+    assert text_table(tmp_path, exact)[0] == [candidate("b.png", "cat")]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "xlsx", "ods", "txt"])
@@ -545,11 +529,6 @@ def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
     ]
 
 
-def test_files_not_drawn_do_not_count_as_unusable(pool):
-    manifest, rejected = build(pool, labelled({"cat": 20}), per_class=2, max_rejected_fraction=0.0)
-    assert (len(manifest), len(rejected)) == (2, 18)
-
-
 def test_one_label_is_drawn_alike_whatever_other_labels_and_damaged_files_there_are(pool):
     cats = labelled({"cat": 10})
     alone = set(build(pool, cats, per_class=4)[0]["path"])
@@ -570,35 +549,30 @@ def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
         assert rejected == first_rejected
 
 
-MANY = {
-    "one label": {"cat": 20},
-    "labels of different sizes": {"cat": 10, "dog": 7, "newt": 3},
-    "labels of one size": {"cat": 5, "dog": 5, "eel": 5, "newt": 5},
-    "labels of one image": {f"kind {number}": 1 for number in range(20)},
-}
+NAMES = [f"kind {number}" for number in range(20)]
 
 
 def test_another_seed_draws_other_images_and_every_image_as_often_as_any_other(pool):
     draws = [
         frozenset(build(pool, labelled({"cat": 12}), per_class=6, folds=3, seed=seed)[0]["path"])
-        for seed in range(100)
+        for seed in range(50)
     ]
     assert len(set(draws[:8])) == 8
     drawn = Counter(path for paths in draws for path in paths)
-    assert len(drawn) == 12 and min(drawn.values()) > 30 and max(drawn.values()) < 70
+    assert len(drawn) == 12 and min(drawn.values()) > 11 and max(drawn.values()) < 39
 
 
-@pytest.mark.parametrize("numbers", MANY.values(), ids=MANY)
+@pytest.mark.parametrize("labels", [{"cat": 10, "dog": 7, "newt": 3}, dict.fromkeys(NAMES, 1)])
 def test_another_seed_gives_other_folds_and_every_image_is_in_every_fold_as_often_as_any_other(
-    pool, numbers
+    pool, labels
 ):
-    manifests = [build(pool, labelled(numbers), seed=seed)[0] for seed in range(100)]
+    manifests = [build(pool, labelled(labels), seed=seed)[0] for seed in range(60)]
     folds = np.array([manifest["fold"] for manifest in manifests])
     assert len({tuple(row) for row in folds[:8]}) == 8
     assert len({held_out(manifest) for manifest in manifests[:8]}) > 6
     often = np.array([(folds == number).sum(axis=0) for number in range(5)])
     assert often.shape == (5, 20)
-    assert often.min() > 5 and often.max() < 38
+    assert often.min() > 1 and often.max() < 27
 
 
 @pytest.mark.parametrize("number", [1, 4])
@@ -606,7 +580,7 @@ def test_of_a_few_images_without_a_split_among_many_with_one_some_are_held_out(p
     found = labelled({"cat": 7, "dog": 8})
     few = {c.path for c in found[:number]}
     found[number:] = [c._replace(split="train") for c in found[number:]]
-    for seed in range(40):
+    for seed in range(15):
         manifest, _ = build(pool, found, seed=seed)
         assert set() < held_out(manifest) <= few
         assert sizes(manifest["fold"], range(5)) == [3, 3, 3, 3, 3]
@@ -689,23 +663,24 @@ def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     assert refused(pool, bad, (), 1.0)[0].startswith("3 of 3 files are unusable")
 
 
-def test_a_thousand_absent_files_take_a_few_lines_and_too_long_names_are_told_alike(tmp_path):
-    paths = [f"cat/{number:04}.png" for number in range(1000)]
-    long = candidate("x" * 300, "cat")
-    first, reason, *rest = refused(tmp_path, [*(candidate(path, "cat") for path in paths), long])
-    assert first.startswith("1001 of 1001 files are unusable")
-    assert reason == "  cat/0000.png and 999 others: unreadable: No such file or directory"
+def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_path):
+    links = {"dangling": "nowhere", "loop": "loop"}
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "folder").mkdir()
+    absent = [f"cat/{number:04}.png" for number in range(1000)]
+    other = [*links, "folder", "x" * 300]
+    rare = [(f"f{number}", f"reason {number % 3 * 'a'} {number}") for number in range(6)]
+    first, reason, *rest = refused(
+        tmp_path, [candidate(path, "cat") for path in [*absent, *other]], rare
+    )
+    assert first.startswith("1010 of 1010 files are unusable")
+    assert reason == "  cat/0000.png and 1000 others: unreadable: No such file or directory"
     assert rest == [
-        f"  {long.path}: unreadable: File name too long",
+        *(f"  f{number} and 1 others: reason {number * 'a'} {number}" for number in range(3)),
+        "  3 more for 3 other reasons",
         f"  looked for {tmp_path}/cat/0000.png",
     ]
-
-
-def test_reasons_are_told_by_how_many_files_they_hold_for_and_the_rare_ones_counted(pool):
-    reasons = [(f"f{number}", f"reason {'abcdefg'[number % 7]} {number}") for number in range(12)]
-    lines = refused(pool, [], reasons)
-    assert lines[1:3] == ["  f0 and 1 others: reason a 0", "  f1 and 1 others: reason b 1"]
-    assert lines[5:] == ["  4 more for 3 other reasons"]
 
 
 @pytest.mark.parametrize(
@@ -734,33 +709,16 @@ def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, l
     )
 
 
-def test_a_file_that_vanished_or_cannot_be_read_is_rejected_as_unreadable(tmp_path):
-    tree(tmp_path, "a.png", "b.png")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    bad = ("dangling", "folder", "gone", "loop")
-    manifest, rejected = build(
-        tmp_path, [candidate(path, "cat") for path in ("a.png", "b.png", *bad)]
-    )
-    assert len(manifest) == 2 and [path for path, _ in rejected] == [*bad]
-    assert all(reason.startswith("unreadable: ") for _, reason in rejected)
-    assert rejected[2] == ("gone", "unreadable: No such file or directory")
-
-
 # The threads
 
 
-@given(st.lists(st.integers(), max_size=60), st.integers(1, 5))
-def test_map_ahead_gives_what_map_gives(items, threads):
-    assert list(map_ahead(lambda item: item * 3, items, threads)) == [item * 3 for item in items]
-
-
 @given(st.integers(1, 4), st.integers(1, 40), st.none() | st.integers(0, 20))
-def test_map_ahead_is_4_items_a_thread_ahead_or_as_many_as_it_is_told(threads, consumed, most):
+def test_map_ahead_is_map_4_items_a_thread_ahead_or_as_many_as_it_is_told(threads, consumed, most):
     taken = count()
-    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), threads, most=most)
-    assert list(islice(results, consumed)) == list(range(consumed))
+    results = map_ahead(
+        lambda item: 3 * item, (next(taken) for _ in range(100)), threads, most=most
+    )
+    assert list(islice(results, consumed)) == list(range(0, 3 * consumed, 3))
     results.close()
     allowed = 4 * threads if most is None else max(most, threads)
     assert next(taken) == consumed + min(4 * threads, allowed)
@@ -779,12 +737,6 @@ def test_map_apart_leaves_a_thread_of_blas_to_each_of_its_threads_and_then_as_ma
         assert blas(0) == (0, {2})
 
 
-def test_map_ahead_works_in_all_its_threads_at_once():
-    meeting = Barrier(3)
-    results = map_ahead(lambda item: (meeting.wait(timeout=PATIENCE), item)[1], range(6), 3)
-    assert list(results) == list(range(6))
-
-
 def test_map_ahead_passes_on_an_error_after_the_results_before_it():
     results = map_ahead(lambda item: 6 // (3 - item), range(1000), 2)
     assert list(islice(results, 3)) == [2, 3, 6]
@@ -799,43 +751,37 @@ def run_script(tmp_path: Path, **flags):
     known = {
         "source": "packaged",
         "root": ".",
-        "table": ROOT / "config/vocab/packaged.csv",
-        "label_column": "label",
-        "classes": CLASSES_FILE,
-        "per_class": None,
-        "folds": 5,
-        "max_pixels": 100_000_000,
+        "table": str(ROOT / "config/vocab/packaged.csv"),
+        "classes": str(CLASSES_FILE),
         "max_rejected_fraction": 0.05,
         "seed": 0,
         "threads": 2,
         "log": tmp_path / "logs/log.txt",
     }
-    return Results(tmp_path / "out").start("build_manifest", tmp_path, **known | flags)
+    Results(tmp_path / "out").run("build_manifest", **{"folds": 5} | known | flags)
 
 
 @pytest.mark.parametrize("folds, drawn", [(4, 4), (0, 5)])
-def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path, folds, drawn):
-    result = run_script(tmp_path, folds=folds)
-    assert result.returncode == 0, result.stderr
+def test_the_step_writes_the_manifest_of_the_packaged_images(tmp_path, caplog, folds, drawn):
+    caplog.set_level("INFO")
+    run_script(tmp_path, folds=folds)
     manifest = pd.read_parquet(tmp_path / "out/data/manifest.parquet")
     packaged = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     pd.testing.assert_frame_equal(manifest[list(packaged)], packaged, check_dtype=False)
     assert sizes(manifest["fold"], range(drawn)) == [20 // drawn] * drawn
     assert (tmp_path / "out/data/rejected.csv").read_text() == "path,reason\n"
     assert len([*(tmp_path / "out/data").iterdir()]) == 2
-    said = f"20 images under 19 labels, {20 // drawn} held out; 0 left out"
-    assert said in (tmp_path / "logs/log.txt").read_text()
+    assert f"20 images under 19 labels, {20 // drawn} held out; 0 left out" in caplog.messages
 
 
-def test_the_script_ends_with_the_list_and_without_output_when_all_files_are_bad(tmp_path):
+def test_the_step_ends_with_the_list_and_without_output_when_all_files_are_bad(tmp_path):
     (tmp_path / "data" / "my cat").mkdir(parents=True)
     for name, content in BAD.items():
         (tmp_path / "data" / "my cat" / f"{name}; $(x).png").write_bytes(content)
-    result = run_script(tmp_path, source="folder", root=tmp_path / "data", table=None)
-    assert result.returncode == 1
-    assert "3 of 3 files are unusable" in result.stderr and "Traceback" not in result.stderr
+    with pytest.raises(InputError, match="3 of 3 files are unusable") as refused:
+        run_script(tmp_path, source="folder", root=str(tmp_path / "data"), table=None)
     for name, reason in (("empty", "empty file"), ("text", "not an image"), ("cut", "")):
-        assert f"\n  my cat/{name}; $(x).png: {reason}" in result.stderr
+        assert f"\n  my cat/{name}; $(x).png: {reason}" in str(refused.value)
     assert not (tmp_path / "out").exists()
-    assert f"all are listed in {tmp_path / 'logs' / 'rejected.csv'}" in result.stderr
+    assert f"all are listed in {tmp_path / 'logs' / 'rejected.csv'}" in str(refused.value)
     assert len((tmp_path / "logs" / "rejected.csv").read_text().splitlines()) == 4
