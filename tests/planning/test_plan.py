@@ -96,12 +96,6 @@ def finish(folder, images, views):
         write_tensors(folder / f"features/{model}/shard-00000.safetensors", rows, {})
 
 
-def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
-    assert made_of(tmp_path) is None
-    finish(tmp_path / "demo", 4, 3)
-    assert made_of(tmp_path / "demo") == (4, 1, 12)
-
-
 def test_nothing_is_measured_before_anything_ran(study, tmp_path):
     extract = job(tmp_path, "extract_features", model=MODEL, shard="00000")
     estimate = planner(study, tmp_path).estimate(extract)
@@ -115,14 +109,16 @@ def test_nothing_is_measured_before_anything_ran(study, tmp_path):
 
 
 def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
+    assert made_of(tmp_path) is None
     fit = job(tmp_path, "fit_translator", space="conse_minilm", model=MODEL)
     gather = job(tmp_path, "summarize", "x")
     views = study["extraction"]["views"]
     own = {"a": (20, views, 11.0), "b": (20, 1, 12.0), "c": (30, views, 13.0)}
     for name, (images, own_views, taken) in own.items():
         finish(tmp_path / name, images, own_views)
-        for each in (fit, gather):
-            path = tmp_path / name / each.benchmark.relative_to(tmp_path / "demo")
+        assert made_of(tmp_path / name) == (images, 1, images * own_views)
+        for measured in (fit, gather):
+            path = tmp_path / name / measured.benchmark.relative_to(tmp_path / "demo")
             path.parent.mkdir(parents=True)
             path.write_text(TSV.format(taken, 1000))
     estimate = planner(study, tmp_path).estimate(fit)

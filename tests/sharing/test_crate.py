@@ -14,11 +14,11 @@ from rocrate.rocrate import ROCrate
 
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.commands.crate import crate
 from singflow.config.public import archived, public_params
 from singflow.errors import InputError
 from singflow.sharing.crate import FINAL, WORKFLOW, collect, crate_metadata, software, write_crate
 from singflow.study import check, read_layers
-from tests import warm
 from tests.project import ROOT
 from tests.sharing.rocrate_profile import issues
 
@@ -121,7 +121,7 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
     assert [(item["name"], item["softwareVersion"]) for item in required] == versions
 
 
-def test_tensors_on_demand_logs_and_images_never(checkout, tmp_path):
+def test_tensors_on_demand_logs_and_images_never_and_the_same_bytes_again(checkout, tmp_path):
     names = export(tmp_path / "study.zip")
     assert {f"{RESULTS}/{HOSTILE}", f"{RESULTS}/benchmarks/summarize.tsv"} <= {*names}
     assert not [name for name in names if re.search(r"safetensors|logs|JPG|left-behind|pyc", name)]
@@ -136,19 +136,15 @@ def test_tensors_on_demand_logs_and_images_never(checkout, tmp_path):
     assert listed.loc[f"{RESULTS}/{HOSTILE}", "sha256"] == sha256_of(RESULTS / HOSTILE)
     more = {*export(tmp_path / "large.zip", with_tensors=True)} - {*names}
     assert {name for name in more if not name.endswith("/")} == {left_out[0], left_out[2]}
-
-
-def test_the_same_study_gives_the_same_bytes(checkout, tmp_path):
-    export(tmp_path / "first.zip")
     for path in Path().rglob("*"):
         os.utime(path, (0, 0))
-    export(tmp_path / "second.zip")
-    assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+    export(tmp_path / "again.zip")
+    assert (tmp_path / "study.zip").read_bytes() == (tmp_path / "again.zip").read_bytes()
 
 
-@pytest.mark.parametrize("path", ["./x.csv", "/data/x.csv", "../up/x.csv", "~/x.csv"])
-def test_files_outside_the_checkout_come_to_the_top(path):
-    assert archived(path) == "x.csv"
+def test_files_outside_the_checkout_come_to_the_top():
+    for path in ("./x.csv", "/data/x.csv", "../up/x.csv", "~/x.csv"):
+        assert archived(path) == "x.csv"
     assert archived("config/vocab/x.txt") == "config/vocab/x.txt"
 
 
@@ -169,46 +165,37 @@ def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
     assert len(text.splitlines()) == len(PARAMS.read_text().splitlines())
 
 
-UNFINISHED = "results/demo: the study is not finished, there is no"
+def test_what_is_missing_or_cannot_be_read_is_named(checkout, monkeypatch, tmp_path):
+    def refused(message, **options):
+        with pytest.raises(InputError, match=message):
+            export(tmp_path / "study.zip", **options)
 
-
-@pytest.mark.parametrize(
-    ("gone", "message"),
-    {
-        RESULTS / "tables/orders.csv": rf"{UNFINISHED} tables/orders\.csv: run",
-        RESULTS: rf"{UNFINISHED} params\.yaml, .* and \d+ more: run `singflow run",
-        Path("config/vocab/concepts.txt"): (
-            r"params\.yaml: config/vocab/concepts\.txt: no such file: restore it"
-        ),
-        Path("constraints.txt"): (
-            r"constraints\.txt: no such file: run this in a checkout of the workflow"
-        ),
-    }.items(),
-    ids=str,
-)
-def test_what_is_missing_is_named(checkout, tmp_path, gone, message):
-    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    with pytest.raises(InputError, match=message):
-        export(tmp_path / "study.zip")
-
-
-def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch, tmp_path):
     def broken(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("singflow.sharing.crate.sha256_of", broken)
-    named = r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the"
-    with pytest.raises(InputError, match=named):
-        export(tmp_path / "study.zip")
+    with monkeypatch.context() as patch:
+        patch.setattr("singflow.sharing.crate.sha256_of", broken)
+        refused(r"benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the file")
+    for path, message in (
+        ("constraints.txt", r"constraints\.txt: no such file: run this in a checkout of the work"),
+        ("config/vocab/concepts.txt", r"params\.yaml: \S+/concepts\.txt: no such file: restore it"),
+    ):
+        kept = Path(path).rename(tmp_path / "kept")
+        refused(message)
+        kept.rename(path)
+    unfinished = "results/demo: the study is not finished, there is no"
+    (RESULTS / "tables/orders.csv").unlink()
+    refused(rf"{unfinished} tables/orders\.csv: run `singflow run")
+    shutil.rmtree(RESULTS)
+    refused(rf"{unfinished} data/.* and \d+ more: run `singflow run")
 
 
 def test_the_command_never_overwrites_and_knows_names_of_licences(checkout):
     Path("demo.crate.zip").touch()
-    again = warm.singflow(ROOT, "crate")
-    message = "error: demo.crate.zip: is there already: remove it, or give another --output\n"
-    assert (again.returncode, again.stderr) == (1, message)
-    refused = warm.singflow(ROOT, "crate", "--license", "all rights").stderr
-    assert "--license 'all rights': an SPDX name is wanted" in refused
+    with pytest.raises(InputError, match=r"demo\.crate\.zip: is there already: remove it, or give"):
+        crate()
+    with pytest.raises(InputError, match="--license 'all rights': an SPDX name is wanted"):
+        crate(license="all rights")
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):

@@ -1,26 +1,29 @@
 """Translators at hand: listed, passed on, and taken back byte for byte, for their model only."""
 
 import json
-import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from threadpoolctl import threadpool_limits
 
 from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.commands.import_translator import import_translator
+from singflow.commands.translators import translators
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.sharing.translators import at_hand, card, export, fit_packaged, of_study
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.released import read_exported
-from tests import warm
 from tests.project import ROOT
 from tests.results import Results
 
+fitted = cache(fit_packaged)
 LITE0, SPACE = "efficientnet_lite0", "conse_minilm"
 FEATURES = ROOT / PACKAGED / f"features/{LITE0}/shard-00000.safetensors"
 HASH = read_tensors(FEATURES, [])[1]["weights_sha256"]
@@ -28,7 +31,11 @@ HASH = read_tensors(FEATURES, [])[1]["weights_sha256"]
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder with the registries and the packaged reference, without results."""
+    """A folder with the registries and the packaged reference, without results.
+
+    Each translator of the packaged reference is fitted once for all tests.
+    """
+    monkeypatch.setattr("singflow.sharing.translators.fit_packaged", fitted)
     for name in ("config", "reference"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "own").mkdir()
@@ -61,15 +68,12 @@ def study(folder, n_train=40, reference=None, model=LITE0):
 
 
 def fit(checkout, *imported):
-    """The step on the packaged reference as if it were a study."""
+    """The step on the packaged reference as if it were a study, in this process."""
     flags = {"kind": "linear", "folds": 5, "lambdas": list(Translation().lambdas)}
     own = Results(checkout / "own", LITE0, SPACE)
     own.path("translator").unlink(missing_ok=True)
-    done = own.start("fit_translator", checkout, imported=list(imported), reference=None, **flags)
-    return own, done
-
-
-fitted = cache(fit_packaged)
+    own.run("fit_translator", imported=list(imported), reference=None, **flags)
+    return own
 
 
 @pytest.fixture
@@ -78,16 +82,14 @@ def mine(checkout):
     return export(fitted(SPACE, LITE0), checkout / "mine")
 
 
-def take(checkout, model=LITE0, space=SPACE, *flags):
-    """Import the translator of the folder mine; where it would lie, and the outcome."""
-    words = ("--release", "mine", "--model", model, "--space", space, *flags)
-    done = warm.singflow(ROOT, "import_translator", *words, cwd=checkout)
-    return checkout / f"checkpoints/translators/{space}/{model}.safetensors", done
+def take(model=LITE0, space=SPACE, **registries):
+    """Import the translator of the folder mine; where it lies then."""
+    import_translator(Path("mine"), model, space, **registries)
+    return Path(f"checkpoints/translators/{space}/{model}.safetensors")
 
 
 def test_the_packaged_reference_is_fitted_as_the_step_fits_it(checkout):
-    own, done = fit(checkout)
-    assert done.returncode == 0, done.stderr
+    own = fit(checkout)
     found, report = fitted(SPACE, LITE0), own.read("translator_report")
     tensors = load_file(own.path("translator"))
     np.testing.assert_allclose(found.translator.weight, tensors["weight"], rtol=0, atol=1e-7)
@@ -100,13 +102,13 @@ def test_the_packaged_reference_is_fitted_as_the_step_fits_it(checkout):
 
 
 def test_what_is_exported_is_imported_again_byte_for_byte_for_all_heads_on_the_same_weights(
-    checkout, mine
+    mine, caplog
 ):
     for model in (LITE0, "animals_lite0"):
-        taken, done = take(checkout, model)
-        assert done.returncode == 0 and "not checked" not in done.stderr, done.stderr
+        taken = take(model)
         ours, theirs = ({k: t.tobytes() for k, t in load_file(f).items()} for f in (mine, taken))
         assert ours == theirs
+    assert "not checked" not in caplog.text
     listed = {(translator.origin, translator.model): translator for translator in at_hand()}
     found, packaged = listed["imported", LITE0], listed["packaged", LITE0]
     assert (found.rows, found.weights_sha256) == (507, HASH)
@@ -115,53 +117,52 @@ def test_what_is_exported_is_imported_again_byte_for_byte_for_all_heads_on_the_s
 
 
 @pytest.mark.parametrize(
-    ("flags", "header", "message"),
+    ("given", "header", "message"),
     [
         (
-            ("efficientnet_lite1",),
+            {"model": "efficientnet_lite1"},
             {},
             f"{HASH[:12]}, but efficientnet_lite1 is .* weights 0437a714",
         ),
-        (("timm/resnet18.a1_in1k",), {}, "_lite0.in1k, but timm/resnet18.a1_in1k is"),
-        ((LITE0, "clip_vit_l14"), {}, r"\(384 dimensions\), which clip_vit_l14"),
-        ((LITE0, "warmer", "--spaces", "spaces.yaml"), {}, "which warmer of spaces.yaml is not"),
-        ((), {"weights_sha256": "0" * 64}, "efficientnet_lite0 is timm/tf_efficientnet_lite0"),
-        ((), {"space_sha256": "0" * 64}, "its space has weights 0000"),
+        ({"model": "timm/resnet18.a1_in1k"}, {}, "_lite0.in1k, but timm/resnet18.a1_in1k is"),
+        ({"space": "clip_vit_l14"}, {}, r"\(384 dimensions\), which clip_vit_l14"),
+        ({"space": "warmer", "spaces": "spaces.yaml"}, {}, "warmer of spaces.yaml is not"),
+        ({}, {"weights_sha256": "0" * 64}, "efficientnet_lite0 is timm/tf_efficientnet_lite0"),
+        ({}, {"space_sha256": "0" * 64}, "its space has weights 0000"),
     ],
 )
 def test_another_model_other_weights_and_another_space_are_refused(
-    checkout, mine, flags, header, message
+    checkout, mine, given, header, message
 ):
     registry = yaml.safe_load((ROOT / "config/spaces.yaml").read_text())
     registry["warmer"] = registry[SPACE] | {"temperature": 3.0}
     (checkout / "spaces.yaml").write_text(yaml.safe_dump(registry))
     tensors, made = read_tensors(mine, ["weight", "bias"])
     write_tensors(mine, tensors, made | header)
-    _, done = take(checkout, *flags)
-    assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
+    with pytest.raises(InputError, match=message):
+        take(**given)
     assert not (checkout / "checkpoints").exists()
 
 
 def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted_for_alone(
     checkout, mine
 ):
-    path, done = take(checkout)
-    assert done.returncode == 0
+    path = take()
     tensors, made = read_tensors(path, ["weight", "bias"])
     hashes = {"weights_sha256": f"features/{LITE0}", "space_sha256": f"embeddings/{SPACE}"}
     assert hashes.keys() <= made.keys()
     older = {key: value for key, value in made.items() if key not in hashes}
     for header in (made, older):  # without hashes: as of the authors' release
         write_tensors(path, tensors, header)
-        _, done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
-        assert done.returncode == 0 and "imported" in done.stderr, done.stderr
+        own = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
+        taken = load_file(own.path("translator"))
+        assert all(np.array_equal(taken[name], tensors[name]) for name in tensors)
     for key, place in hashes.items():
         write_tensors(path, tensors, made | {key: "0" * 64})
-        own, done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
-        name = place.split("/")[1]
-        said = f"{LITE0}.safetensors: was fitted for weights 000000000000 of {name}"
-        assert done.returncode == 1 and said in done.stderr, done.stderr
-        assert f"{place} was made with" in done.stderr and not own.path("translator").exists()
+        said = rf"{LITE0}.safetensors: was fitted for weights 0{{12}} of {place.split('/')[1]}"
+        with pytest.raises(InputError, match=rf"(?s){said}.*{place} was made with"):
+            fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
+        assert not own.path("translator").exists()
 
 
 def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_them(checkout):
@@ -186,18 +187,14 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     assert not (checkout / "other/translator.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
+def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout):
+    for facts, words in (
         ({"reference": "packaged"}, "507 ImageNet images"),
         ({"reference": "/elsewhere/results/o"}, "features and embeddings: the images of study o."),
-        ({"n_train": 0}, "it was imported"),
         ({"n_train": 0, "reference": "packaged"}, "it was imported"),
-    ],
-)
-def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout, facts, words):
-    study(checkout / "results/s", **facts)
-    assert words in card(of_study(checkout / "results/s", SPACE, LITE0))
+    ):
+        study(checkout / "results/s", **facts)
+        assert words in card(of_study(checkout / "results/s", SPACE, LITE0))
 
 
 def test_what_a_study_lacks_is_said(checkout):
@@ -223,18 +220,21 @@ def test_what_a_study_lacks_is_said(checkout):
             read()
 
 
-def test_all_that_are_at_hand_are_listed(checkout):
+def test_all_that_are_at_hand_are_listed(checkout, capsys):
     other = "timm/tf_efficientnet_lite0.in1k"
     study(checkout / "results/s")
     study(checkout / "results/t", model=other)
     (checkout / f"results/t/translators/{SPACE}/gone").mkdir()
     write_json(checkout / f"results/t/translators/{SPACE}/gone/linear.json", {})  # a tier of it
-    head, *rows = [line.split() for line in warm.singflow(ROOT, "translators").stdout.splitlines()]
+    with threadpool_limits(1):  # which the command sets, and this block takes back
+        translators()
+        head, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        translators(as_json=True)
     assert head == ["from", "space", "model", "R2", "rows", "weights", "file"]
     packaged = [["packaged", SPACE, f"efficientnet_lite{number}"] for number in range(3)]
     studies = [["results/s", SPACE, LITE0], ["results/t", SPACE, other]]
     assert [row[:3] for row in rows] == packaged + studies
     assert rows[3][3:6] == ["0.250", "40", HASH[:12]]
     assert rows[0][3:6] == ["0.238", "507", HASH[:12]]
-    everything = json.loads(warm.singflow(ROOT, "translators", "--json").stdout)
+    everything = json.loads(capsys.readouterr().out)
     assert everything[3]["weights_sha256"] == HASH and len(everything) == 5

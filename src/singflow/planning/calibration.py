@@ -145,12 +145,12 @@ def _subject(
     step: str, place: str, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[ModelEntry | None, SpaceEntry | None]:
     """The model and the space that the path of a job's benchmark file names."""
-    space = _leading(place, spaces) if "space" in costs.wildcards(step) else None
-    model = _leading(place[len(space) + 1 :] if space else place, models)
-    return models.get(model or ""), spaces.get(space or "")
+    space = _leading(place, spaces) if "space" in costs.wildcards(step) else ""
+    model = _leading(place.removeprefix(f"{space}/"), models)
+    return models.get(model), spaces.get(space)
 
 
-def _leading(place: str, names: Iterable[str]) -> str | None:
-    return max(
-        (name for name in names if f"{place}/".startswith(f"{name}/")), key=len, default=None
-    )
+def _leading(place: str, names: Iterable[str]) -> str:
+    """The longest of the names with which a path begins; "" if there is none."""
+    leading = [name for name in names if f"{place}/".startswith(f"{name}/")]
+    return max(leading, key=len, default="")

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, get_args
 
 from singflow.artifacts.catalog import CATALOG, artifact_of
-from singflow.artifacts.tables import parquet_errors
+from singflow.artifacts.tables import count_rows
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.errors import InputError
@@ -85,15 +85,11 @@ def parse_jobs(listing: str) -> list[Job]:
 
 def made_of(folder: Path) -> tuple[int, int, int] | None:
     """Images, shards and rows of the first shard in results/<study>; None if it lacks any."""
-    from pyarrow import parquet  # type: ignore[import-untyped]
-
-    manifest = CATALOG["manifest"].at(folder)
+    images = count_rows(CATALOG["manifest"].at(folder))
     shards = [path for path, _ in CATALOG["features"].among(folder)]
-    if not manifest.is_file() or not shards:
+    if not images or not shards:
         return None
     rows = len(read_tensors(shards[0], ["image_id"])[0]["image_id"])
-    with parquet_errors(manifest):
-        images = int(parquet.read_metadata(manifest).num_rows)
     return images, sum(shard.parent == shards[0].parent for shard in shards), rows
 
 
@@ -122,9 +118,7 @@ class Planner:
         whole = self._size({}, gpu)
         likewise = (whole.images, whole.shards, whole.images // whole.shards * whole.views)
         others = sorted(folder for folder in results.glob("*") if folder != self._own)
-        self._comparable = [
-            folder for folder in [self._own, *others] if made_of(folder) == likewise
-        ]
+        self._comparable = [own for own in (self._own, *others) if made_of(own) == likewise]
 
     def _size(self, wildcards: Mapping[str, str], gpu: bool) -> Size:
         model = self._models.get(wildcards.get("model", ""))

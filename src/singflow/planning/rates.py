@@ -26,6 +26,11 @@ READ = {  # what a plan reads of them
     "decode_threads": float,
     "images_per_s": float,  # empty: not measured, for the reason in `note`
 }
+KNOWN = {
+    "on": ("CPU", "GPU"),
+    "precision": get_args(Precision),
+    "path": ("product", "timm", "dataloader"),
+}
 COLUMNS = (
     *("device", "tower", "source", "gmacs", "precision", "path", "batch", "decode_threads"),
     *("images_per_s", "busy", "torch", "on", "note"),
@@ -56,18 +61,20 @@ def read_rates(path: Path, gpu: bool, threads: int) -> Rates | None:
     """The rates of a GPU, or of a CPU with so many threads; None if the file has none."""
     what = "a table of rates of benchmarks/gpu.py"
     table = read_columns(path, READ, what, keep_default_na=False, na_values={"images_per_s": ""})
-    known = {
-        "on": ("CPU", "GPU"),
-        "precision": get_args(Precision),
-        "path": ("product", "timm", "dataloader"),
-    }
-    for name, allowed in known.items():
-        for value in set(table[name]) - set(allowed):
-            _refuse(path, name, value, f"one of {', '.join(allowed)}")
-    for name in ("gmacs", "decode_threads", "images_per_s"):
-        for value in table[name].dropna():
-            if not 0 < value < float("inf"):
-                _refuse(path, name, value, "a positive number")
+    wrong = [
+        f"{name} is {value!r}, not one of {', '.join(allowed)}"
+        for name, allowed in KNOWN.items()
+        for value in set(table[name]) - set(allowed)
+    ]
+    wrong += [
+        f"{name} is {value!r}, not a positive number"
+        for name in ("gmacs", "decode_threads", "images_per_s")
+        for value in table[name].dropna()
+        if not 0 < value < float("inf")
+    ]
+    if wrong:
+        again = "remove the file, and measure again with `make bench-gpu`"
+        raise InputError(f"{path}: {wrong[0]}: {again}")
     rows = table[
         (table["on"] == ("GPU" if gpu else "CPU"))
         & (table["path"] == "product")
@@ -81,10 +88,3 @@ def read_rates(path: Path, gpu: bool, threads: int) -> Rates | None:
         raise InputError(f"{path}: rates of {' and '.join(devices)}: keep the rows of one device")
     counts = " or ".join(f"{count:g}" for count in decoders)
     return Rates(f"{path}, {devices[0]}, {counts} threads that decode", rows)
-
-
-def _refuse(path: Path, name: str, value: object, wanted: str) -> None:
-    raise InputError(
-        f"{path}: {name} is {value!r}, not {wanted}: remove the file, and measure again with "
-        "`make bench-gpu`"
-    )

@@ -21,7 +21,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
-from singflow.sharing.remotes import result_files
+from singflow.sharing.remotes import listed, result_files
 from singflow.study import Params
 
 if TYPE_CHECKING:
@@ -58,14 +58,6 @@ FORMATS = {  # all others: text/plain
 }
 FINAL = [artifact.path for artifact in CATALOG.values() if not artifact.wildcards]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-DESCRIPTION = """\
-What the null space of {models} classifiers holds, translated into {spaces}: study {study} of \
-{title}, version {version}. \
-docs/artifacts.md describes every result. The images that were studied are not in this archive, \
-because their licence is not \
-the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; \
-figures and report may show some, reduced. {rest}\
-files.csv lists every result of the study, in this archive or not, with its SHA-256."""
 
 Content = Path | bytes
 
@@ -78,11 +70,9 @@ def check_license(name: str | None) -> None:
 
 def check_whole(results: Path) -> None:
     """Check that a study has every final file."""
-    missing = [name for name in FINAL if not (results / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    if missing := [name for name in FINAL if not (results / name).is_file()]:
         raise InputError(
-            f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: "
+            f"{results}: the study is not finished, there is no {listed(missing)}: "
             "run `singflow run`"
         )
 
@@ -105,13 +95,13 @@ def collect(
 
     results = Path("results", study.study)
     check_whole(results)
-    found = result_files(results, "logs")
+    made = result_files(results, "logs")
     own_params = CATALOG["params"].at(results)
     text, cut = public_params(own_params)
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
-        paths = [path for path in sorted(Path().glob(pattern)) if path.is_file()]
-        paths = [path for path in paths if not any(map(_hidden, path.parts))]
+        found = [path for path in sorted(Path().glob(pattern)) if path.is_file()]
+        paths = [path for path in found if not any(map(_hidden, path.parts))]
         if not paths:
             raise InputError(f"{pattern}: no such file: run this in a checkout of the workflow")
         files |= {path.as_posix(): path for path in paths}
@@ -122,7 +112,7 @@ def collect(
             )
         files[archived(named)] = Path(named)
     rows = []
-    for path in found:
+    for path in made:
         kind, suffix = path.relative_to(results).parts[0], path.suffix
         picture = suffix.lower() in PICTURES and kind != "figures"
         included = not picture and (with_tensors or suffix != ".safetensors")
@@ -137,7 +127,7 @@ def collect(
             ) from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
-    return files, cut, found
+    return files, cut, made
 
 
 def _hidden(name: str) -> bool:
@@ -236,13 +226,14 @@ def crate_metadata(
     action = crate.add_action(workflow, "#run", list(dict.fromkeys(used)), products, properties=run)
     root = crate.root_dataset
     root["name"] = f"{citation['title']}: study {study.study}"
-    root["description"] = DESCRIPTION.format(
-        models=len(study.models),
-        spaces=", ".join(study.spaces),
-        study=study.study,
-        title=citation["title"],
-        version=citation["version"],
-        rest=left_out,
+    root["description"] = (
+        f"What the null space of {len(study.models)} classifiers holds, translated into "
+        f"{', '.join(study.spaces)}: study {study.study} of {citation['title']}, version "
+        f"{citation['version']}. docs/artifacts.md describes every result. The images that were "
+        "studied are not in this archive, because their licence is not the study's to give: "
+        f"{results}/data/manifest.parquet lists each with its SHA-256; figures and report may show "
+        f"some, reduced. {left_out}files.csv lists every result of the study, in this archive or "
+        "not, with its SHA-256."
     )
     root["datePublished"] = published
     root["license"] = spdx(license or citation["license"])

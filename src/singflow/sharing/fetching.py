@@ -91,8 +91,7 @@ def check_nothing_lost(repo: Any, kept: Iterable[PublishedArtifact], results: Pa
         md5 = md5_of(Path(out.fs_path))
         return not repo.cache.local.exists(md5) or is_damaged(repo.cache.local, md5)
 
-    unsaved = [artifact.path for artifact in kept if only_here(artifact.out)]
-    if unsaved:
+    if unsaved := [artifact.path for artifact in kept if only_here(artifact.out)]:
         raise InputError(
             f"results here differ from the published ones: {listed(unsaved)}: "
             f"`make publish` or move {results} away first"
@@ -122,8 +121,7 @@ def download(repo: Any, kept: list[PublishedArtifact], remote: str) -> list[Publ
     in_folder = {one.md5 for one in kept if folder and source.exists(one.md5)}
     pulled = repo.cloud.pull([artifact.out.hash_info for artifact in kept], remote=remote)
     failed = {hash_info.value for hash_info in pulled.failed}
-    lost = [one for one in kept if one.md5 in failed or not cache.exists(one.md5)]
-    if lost:
+    if lost := [one for one in kept if one.md5 in failed or not cache.exists(one.md5)]:
         lines = [
             f"{one.path}: its object {source.oid_to_path(one.md5)} is "
             f"{_fault(source, one.md5, one.md5 in in_folder)} in remote {remote}"

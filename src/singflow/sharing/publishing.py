@@ -65,8 +65,7 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
     alone = [
         name
         for name in git("ls-files", "--others", "-z", "--", *inside)
-        if not name.endswith(".dvc")
-        and Path(name).name != ".gitignore"
+        if not name.endswith((".dvc", ".gitignore"))
         and not any((root / name).is_relative_to(out) for out in outs)
     ]
     if alone:
@@ -168,9 +167,8 @@ def name_translators(kept: Iterable[PublishedArtifact], study: str) -> None:
 def commit(repo: Any, study: str) -> list[PublishedArtifact]:
     """Record all results in dvc.lock and copy them into DVC's cache; replace damaged objects there.
 
-    This does what `dvc commit --force` does, without recording again what is recorded already,
-    which takes most of its time. Steps that the study no longer has, such as those of removed
-    models, leave dvc.lock.
+    Like `dvc commit --force`, but it records only what changed, which takes less time. Steps that
+    the study no longer has, such as those of removed models, leave dvc.lock.
     """
     from dvc.utils.serialize import load_yaml, modify_yaml  # type: ignore[import-untyped]
 

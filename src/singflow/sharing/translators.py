@@ -60,10 +60,8 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
         yield AtHand("packaged", space, model, r2, rows, fitted.made_for["weights_sha256"], None)
     for path in sorted(Path(LOCAL, "translators").glob("*/**/*.safetensors")):
         made = read_tensors(path, [])[1]
-        r2, rows = (
-            made.parsed(key, kind) if key in made else None
-            for key, kind in (("validation_r2", float), ("n_train", int))
-        )
+        r2 = made.parsed("validation_r2", float) if "validation_r2" in made else None
+        rows = made.parsed("n_train", int) if "n_train" in made else None
         named = made["space"], made["model"], r2, rows, made.get("weights_sha256")
         yield AtHand("imported", *named, sha256_of(path))
     for study in sorted(results.glob("*/")):
@@ -137,11 +135,9 @@ def of_study(results: Path, space: str, model: str) -> Exported:
     if not path.is_file():
         reports = CATALOG["translator_report"].among(results)
         known = ", ".join(f"{names['space']}/{names['model']}" for _, names in reports)
-        fix = (
-            f"it has {known}: name one of them with --space and --model"
-            if known
-            else "name a finished study's with --results"
-        )
+        fix = "name a finished study's with --results"
+        if known:
+            fix = f"it has {known}: name one of them with --space and --model"
         raise InputError(f"{path}: no such file, so {results} has no such translator: {fix}")
     for shard in (inputs.path("features"), inputs.path("embeddings")):
         if not shard.is_file():
@@ -203,15 +199,16 @@ def card(exported: Exported) -> str:
     """The card: what a translator is, how it was made, how good it is and how to use it."""
     rows, columns = exported.translator.weight.shape
     made_for, figures = exported.made_for, exported.figures
-    penalty = (
-        ""
-        if figures["lambda"] is None
-        else f" by ridge regression with lambda {figures['lambda']:g}, chosen by cross-validation,"
-    )
-    zero = (
-        "\n**Known zero.** This space is a function of the model's own logits, "
-        "so the null space can hide nothing in it.\n"
-    )
+    penalty = zero = ""
+    if figures["lambda"] is not None:
+        penalty = (
+            f" by ridge regression with lambda {figures['lambda']:g}, chosen by cross-validation,"
+        )
+    if exported.zero:
+        zero = (
+            "\n**Known zero.** This space is a function of the model's own logits, "
+            "so the null space can hide nothing in it.\n"
+        )
     return f"""{CARD}
 tags: [translator, null-space, vision-language, linear]
 base_model: {made_for["model_id"]}
@@ -221,7 +218,7 @@ base_model: {made_for["model_id"]}
 
 A linear map T f + c from the features of an image classifier, as its head takes them, \
 to a vision-language space.
-{zero if exported.zero else ""}
+{zero}
 | | |
 | --- | --- |
 | model | `{made_for["model_id"]}`, {columns} features |
