@@ -47,8 +47,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
 
 
-def pytest_collection_finish():
-    gc.freeze()  # what has been loaded stays, and need not be looked at again in every collection
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    gc.disable()  # what is loaded now stays, and need not be looked at again and again
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)  # after the file's own fixtures

@@ -141,6 +141,7 @@ if __name__ == "__main__":
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(address)
     listening.listen(64)
+    gc.disable()  # what is loaded now stays
     for name in modules:
         if select.select([0], [], [], 0)[0]:
             sys.exit()
@@ -148,5 +149,6 @@ if __name__ == "__main__":
             importlib.import_module(name)
     # Otherwise the garbage collector of every fork would write to this memory, and so copy it.
     gc.freeze()
+    gc.enable()
     if words := _serve(listening, 0):
         _leave(words)
