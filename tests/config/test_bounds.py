@@ -63,7 +63,7 @@ def numeric_places():
                 yield place, many
 
 
-ABSURD = [10**30, -(10**30), 1e300, -1e300, 1e-300, math.nan, math.inf, -math.inf]
+ABSURD = [10**30, -(10**30), -1e300, 1e-300, math.nan, math.inf]
 
 
 @pytest.mark.parametrize("number", ABSURD, ids=str)
@@ -87,12 +87,12 @@ TINY = {  # of which as little as one likes is possible
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", ["study", "models", "spaces"])
-def test_a_name_that_no_file_system_takes_is_refused(place):
+def test_a_name_that_no_file_system_takes_is_refused():
     name = "x" * (MOST_LETTERS + 1)
     words = f"{MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file"
-    with pytest.raises(InputError, match=f"{place}.*has {words}"):
-        check(PARAMS | {place: name if place == "study" else [name]}, "params.yaml")
+    for place, value in (("study", name), ("models", [name]), ("spaces", [name])):
+        with pytest.raises(InputError, match=f"{place}.*has {words}"):
+            check(PARAMS | {place: value}, "params.yaml")
     assert check(PARAMS | {"study": name[1:]}, "params.yaml").study == name[1:]
 
 

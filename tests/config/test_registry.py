@@ -13,10 +13,7 @@ from torchvision.models import get_model, get_model_weights
 from singflow.artifacts.files import write_json
 from singflow.config.reading import read_yaml
 from singflow.config.registry import (
-    ConSEEntry,
-    FeaturesEntry,
     ModelEntry,
-    OpenCLIPEntry,
     read_model,
     read_space,
     resolve_models,
@@ -91,7 +88,11 @@ def built(entry):
 
 
 MODEL_NAMES = list(read_yaml(MODELS))
-ENTRIES = resolve_models(MODELS, MODEL_NAMES) | resolve_spaces(SPACES, list(read_yaml(SPACES)))
+ENTRIES, RANDOM = (
+    resolve_models(MODELS, MODEL_NAMES, weights)
+    | resolve_spaces(SPACES, list(read_yaml(SPACES)), weights)
+    for weights in ("registry", "random")
+)
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name != "minilm"])  # has no network
@@ -104,18 +105,6 @@ def test_the_size_of_an_entry_is_that_of_its_architecture(name):
         sum(parameter.numel() for parameter in tower.parameters()) / 1e6, rel=0.02
     )
     assert entry.gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.02)
-
-
-def test_every_entry_of_both_files_resolves_to_what_is_written_in_the_schema_of_its_kind():
-    for path, resolve in ((MODELS, resolve_models), (SPACES, resolve_spaces)):
-        written = read_yaml(path)
-        resolved = resolve(path, list(written))
-        assert list(resolved) == list(written)
-        for name, entry in resolved.items():
-            size = {key: getattr(entry, key) for key in SIZES if key in entry.model_fields_set}
-            assert entry.model_dump(exclude_unset=True) | size == written[name]
-            kinds = {"conse": ConSEEntry, "open_clip": OpenCLIPEntry, "features": FeaturesEntry}
-            assert type(entry) is kinds.get(entry.source, ModelEntry)
 
 
 def test_every_top1_that_torchvision_reports_is_the_one_of_its_weights():
@@ -204,10 +193,8 @@ ACCEPTED = [
     (CONSE, {"top": 1000}),
 ]
 
-WEIGHTS = ["", "Hub", "hub:", "hub:x", "random:1", "package", "package:", "file:", "url:x", " hub",
-           "x", 1, None]
-HEADS = ["", "hub", "random", "x.pth", "file:", "url:", "url:http://x.org/y.pth",
-         "url:x.org/y.pth", "package:x", 1, ["url:https://x.org/y"]]
+WEIGHTS = ["", "Hub", "hub:x", "package:", "file:", "url:x", " hub", 1, None]
+HEADS = ["", "hub", "x.pth", "file:", "url:http://x.org/y.pth", "package:x", ["url:https://x.org/y"]]
 IDS = {
     "timm": ["", "timm/resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k", "resnet50.a1_in1k\n",
              "resnet50 .a1_in1k", "resnet18", "resnet18.", ".a1_in1k"],
@@ -322,14 +309,6 @@ def test_what_an_entry_may_not_say_is_refused_at_its_place_with_the_reason(
     assert str(refused.value).count("\n") < 3, "a line for each mistake"
 
 
-def test_the_example_of_every_form_has_that_form(resolve_with):
-    for source in FORMS:
-        with pytest.raises(InputError) as refused:
-            resolve_with(LITE, {"source": source, "id": "?"})
-        example = str(refused.value).rpartition("for example ")[2]
-        assert resolve_with(LITE, {"source": source, "id": example}).id == example
-
-
 def test_the_side_of_a_square_is_enough_for_its_size(resolve_with):
     entry = resolve_with(LITE, {"transform": {"input_size": 112}})
     assert entry.transform == {"input_size": [3, 112, 112]}
@@ -394,19 +373,13 @@ def test_the_local_files_of_an_entry_are_all_that_it_names(resolve_with, checkpo
     assert resolve_with(LITE, {"head_weights": URL}).local_files() == []
 
 
-def test_random_weights_take_the_place_of_every_entrys():
-    models = resolve_models(MODELS, MODEL_NAMES, "random")
-    spaces = resolve_spaces(SPACES, list(read_yaml(SPACES)), "random")
-    for name, entry in (models | spaces).items():
-        written = ENTRIES[name]
-        if written.source == "conse":
-            assert entry.model_copy(update={"classifier": written.classifier}) == written
-            entry, written = entry.classifier, written.classifier
-            assert written.weights != "random"
-        assert entry == written.model_copy(update={"weights": "random"})
-
-
-def test_random_weights_need_no_file_of_weights_but_still_a_class_list(resolve_with, checkpoints):
+def test_random_weights_take_the_place_of_every_entrys_and_need_no_file_of_weights(
+    resolve_with, checkpoints
+):
+    for name, entry in RANDOM.items():
+        tower = getattr(entry, "classifier", entry)
+        assert entry == ENTRIES[name].with_weights(weights="random")
+        assert getattr(tower, "weights", "random") == "random"
     weights = "file:checkpoints/absent.pth"
     absent = {"weights": weights, "head_weights": "file:elsewhere/absent.pth"}
     for entry in (
@@ -440,27 +413,19 @@ def test_a_resolved_entry_is_read_back_as_it_was_written_without_its_size(
         "pooling": "token_mean", "class_names": ["chat", "œuf", "犬"], "sha256": hashes,
         "transform": {"mean": [0.5, 0.25, 0.125], "input_size": [3, 64, 64]},
     }  # fmt: skip
-    spaces = list(read_yaml(SPACES))
+    of_conse = resolve_with(CONSE, {"classifier.weights": FILE}).with_weights(sha256=hashes)
+    assert of_conse.classifier.sha256 == hashes, "of the part that the files belong to"
     for entry in (
         *ENTRIES.values(),
-        *resolve_models(MODELS, [*MODEL_NAMES, "timm/resnet18.a1_in1k"], "random").values(),
-        *resolve_spaces(SPACES, spaces, "random").values(),
+        *RANDOM.values(),
+        resolve_models(MODELS, ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"],
         resolve_with(LITE, everything),
         resolve_with(CLIP, {"weights": FILE}).with_weights(sha256=hashes),
-        resolve_with(CONSE, {"classifier.weights": FILE}).with_weights(sha256=hashes),
+        of_conse,
     ):
         write_json(tmp_path / "entry.json", entry.model_dump())
         read = read_model if isinstance(entry, ModelEntry) else read_space
         assert read(tmp_path / "entry.json") == entry.model_copy(update=dict.fromkeys(SIZES))
-
-
-def test_hashes_go_to_the_part_that_the_files_belong_to():
-    hashes = {"checkpoints/x": "0" * 64}
-    clip, conse = ENTRIES[CLIP], ENTRIES[CONSE]
-    assert clip.with_weights(sha256=hashes) == clip.model_copy(update={"sha256": hashes})
-    hashed = conse.with_weights(sha256=hashes)
-    assert hashed.classifier.sha256 == hashes
-    assert hashed.model_copy(update={"classifier": conse.classifier}) == conse
 
 
 def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):
