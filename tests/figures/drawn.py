@@ -3,24 +3,7 @@
 import itertools
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from PIL import Image
-
-from singflow.figures.style import save
-
-
-def assert_written_alike(folder, draw):
-    """A figure is the same bytes twice, without dates, and not clipped at its edges."""
-    paths = [folder / f"{attempt}.{kind}" for attempt in "ab" for kind in ("png", "pdf")]
-    for png, pdf in (paths[:2], paths[2:]):
-        save(draw(), png, pdf)
-    content = [path.read_bytes() for path in paths]
-    assert content[:2] == content[2:] and b"CreationDate" not in content[1]
-    pixels = np.asarray(Image.open(paths[0]).convert("L"))
-    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
-    assert not plt.get_fignums()
-    return pixels.shape
 
 
 def names(axes):

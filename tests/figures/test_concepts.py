@@ -5,7 +5,7 @@ import pytest
 from singflow.errors import InputError
 from singflow.figures import plot_concept_scans, plot_concepts
 from singflow.figures.scans import choose_labels
-from tests.figures.drawn import assert_written_alike, models_table, names, words
+from tests.figures.drawn import models_table, names, words
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name"]
 
@@ -41,15 +41,6 @@ def panels(figure):
 
 def of_label(scan, label="goose"):
     return scan[scan["label"] == label]
-
-
-@pytest.mark.parametrize(("models", "spaces"), [(1, "s"), (2, "s"), (16, "st")])
-def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(
-    tmp_path, models, spaces
-):
-    scans, table = study(models, spaces, concepts=8)
-    assert_written_alike(tmp_path, lambda: plot_concepts.draw(scans, table, LABELS[1], 3))
-    assert_written_alike(tmp_path, lambda: plot_concept_scans.draw(scans, table, cues(), LABELS, 5))
 
 
 def test_the_concepts_shown_are_the_weakest_and_the_strongest():

@@ -1,7 +1,6 @@
 import io
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +10,10 @@ from PIL import Image
 
 from singflow.figures import plot_angle_ladder
 from singflow.figures.plot_pictures import FIGURES as STEP
-from singflow.figures.style import lines_of, save
+from singflow.figures.style import lines_of
 from singflow.pictures.rendering import TYPES, picture_table
 from singflow.pictures.words import ANGLES, WORDS
-from tests.figures.drawn import assert_written_alike, words
+from tests.figures.drawn import words
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
 FIGURES = STEP | {"fig10": plot_angle_ladder.draw}
@@ -89,8 +88,10 @@ EXPLAINED = {
 }
 
 
-@pytest.mark.parametrize("renderer", EXPLAINED)
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    ("name", "renderer"),
+    [*((name, "retrieval") for name in FIGURES), *(("fig1", r) for r in EXPLAINED)],
+)
 def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
     figure = draw(name, {"space": {"timm/a.b": pictures(renderer)}})
     assert len(shown(figure)) == COUNTS[name][renderer == "words"]
@@ -102,10 +103,8 @@ def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
     assert not [text for text in others if text in told]
 
 
-@pytest.mark.parametrize("renderer", EXPLAINED)
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_word_that_was_not_among_the_three_before_is_bold_with_its_angle(name, renderer):
-    figure = draw(name, {"space": {"m": pictures(renderer, after=("wolf", "goat", "sheep"))}})
+def test_a_word_that_was_not_among_the_three_before_is_bold_with_its_angle():
+    figure = draw("fig1", {"space": {"m": pictures(after=("wolf", "goat", "sheep"))}})
     weights = {text: set() for text in ("41.2°", "wolf", "102.5°", "goat", "sheep", "grass")}
     for text in figure.texts:
         weights.get(text.get_text(), set()).add(text.get_weight())
@@ -117,21 +116,18 @@ def test_a_word_that_was_not_among_the_three_before_is_bold_with_its_angle(name,
 LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a red coat")
 
 
-@pytest.mark.parametrize("renderer", EXPLAINED)
-@pytest.mark.parametrize("name", FIGURES)
-def test_long_words_are_broken_or_shortened_and_nothing_overlaps(tmp_path, name, renderer):
-    def drawn():
-        frame = pictures(renderer, after=LONG).assign(label="a label of " + "many " * 12 + "words")
-        return draw(name, {"space one": {"timm/a.b": frame}, "space two": {"m": frame}})
-
-    figure = drawn()
+@pytest.mark.parametrize(
+    ("name", "renderer"),
+    [("fig1", "words"), ("fig6", "retrieval"), ("fig10", "unclip"), ("fig13", "retrieval")],
+)
+def test_long_words_are_broken_or_shortened_and_nothing_overlaps(name, renderer):
+    frame = pictures(renderer, after=LONG).assign(label="a label of " + "many " * 12 + "words")
+    figure = draw(name, {"space one": {"timm/a.b": frame}, "space two": {"m": frame}})
     boxes = [text.get_window_extent() for text in figure.texts]
     boxes += [axes.get_window_extent() for axes in shown(figure)]
     for one, other in itertools.combinations(boxes, 2):
         assert not Bbox.intersection(one.padded(-1), other.padded(-1)), (one, other)
     assert "…" in words(figure)
-    plt.close("all")
-    assert_written_alike(tmp_path, drawn)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +181,8 @@ def test_a_step_out_of_reach_is_named_and_seeds_of_a_generator_are():
 
 
 def test_a_feature_that_is_drawn_several_times_has_its_words_once():
-    for renderer in EXPLAINED:
-        figure = draw("fig13", {"space": {"m": pictures(renderer)}})
-        assert [text.get_text() for text in figure.texts].count("wolf") == 4
+    figure = draw("fig13", {"space": {"m": pictures()}})
+    assert [text.get_text() for text in figure.texts].count("wolf") == 4
 
 
 ONE = {"m": pictures()}
@@ -201,12 +196,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("case", CASES)
-def test_every_study_can_be_drawn(tmp_path, name, case):
+def test_every_study_can_be_drawn(name, case):
     flat = case == "no null space"
     figure = draw(name, CASES[case], null_dim=0 if flat else 280)
-    assert ("(no null space)" in words(figure)) == flat
-    save(figure, tmp_path / "f.png", tmp_path / "f.pdf")
-    assert Image.open(tmp_path / "f.png").width > 300
+    assert ("(no null space)" in words(figure)) == flat and figure.get_figwidth() > 3
 
 
 def test_the_ladder_has_a_row_a_step():
