@@ -156,7 +156,7 @@ def test_changed_bytes_give_numbers_or_one_line_that_names_the_file(tmp_path, na
     write_all(tmp_path)
     path, random = tmp_path / name, np.random.default_rng(2)
     content = path.read_bytes()
-    for _ in range(80):
+    for _ in range(30):
         changed = bytearray(content)
         for place in random.integers(len(content), size=3):
             changed[place] = random.integers(256)

@@ -47,71 +47,59 @@ def reason(content: bytes, max_pixels: int = LIMIT) -> str:
     return str(refusal.value)
 
 
-INKS = [((0, 255, 255, 0), (255, 0, 0)), ((255, 0, 0, 127), (0, 128, 128))]
-
-
-@pytest.mark.parametrize("cmyk, rgb", [*INKS, ((0, 0, 0, 0), (255, 255, 255))])
-def test_a_cmyk_jpeg_has_the_colours_of_its_inks(cmyk, rgb):
-    content = encoded(Image.new("CMYK", (16, 8), cmyk), "JPEG", quality=95)
-    assert Image.open(io.BytesIO(content)).mode == "CMYK"
-    assert pixels(content).shape == (8, 16, 3)
-    np.testing.assert_allclose(pixels(content), np.broadcast_to(rgb, (8, 16, 3)), atol=4)
-
-
 DARK, LIGHT, GREEN, WHITE = [10, 20, 30], [200, 100, 50], [0, 255, 0], [255] * 3
+MIXED = [round(255 * 0.6 + value * 0.4) for value in LIGHT]
 PALETTE = Image.fromarray(np.array([[0, 1], [2, 0]], dtype=np.uint8), "P")
 PALETTE.putpalette([*DARK, *LIGHT, *GREEN])
 COLOURS = Image.fromarray(np.array([[DARK, GREEN]], dtype=np.uint8))
-MIXED = [round(255 * 0.6 + value * 0.4) for value in LIGHT]
-
-
-@pytest.mark.parametrize(
-    "image, transparency, expected",
-    [
-        (PALETTE, None, [[DARK, LIGHT], [GREEN, DARK]]),
-        (PALETTE, bytes([0, 102, 255]), [[WHITE, MIXED], [GREEN, WHITE]]),
-        (COLOURS, tuple(DARK), [[WHITE, GREEN]]),
-    ],
-    ids=["palette", "palette with alpha", "a colour declared transparent"],
-)
-def test_a_palette_has_its_colours_and_what_is_transparent_is_mixed_with_white(
-    image, transparency, expected
-):
-    np.testing.assert_allclose(
-        pixels(encoded(image, "PNG", transparency=transparency)), expected, atol=1
-    )
-
-
-@pytest.mark.parametrize("mode, opaque", [("RGBA", (200, 0, 90)), ("LA", (120,))])
-@pytest.mark.parametrize("alpha", [0, 1, 64, 128, 254, 255])
-def test_transparency_is_laid_over_white(mode, opaque, alpha):
-    content = encoded(Image.new(mode, (3, 2), (*opaque, alpha)), "PNG")
-    expected = [255 + (value - 255) * alpha / 255 for value in (opaque * 3)[:3]]
-    np.testing.assert_allclose(pixels(content), np.broadcast_to(expected, (2, 3, 3)), atol=1)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(kind):
-    values = np.array([[0, 257, 300, 12_345], [32_768, 40_000, 65_000, 65_535]], dtype=np.uint16)
-    content = encoded(Image.fromarray(values), kind)
-    assert Image.open(io.BytesIO(content)).mode.startswith("I;16")
-    decoded = pixels(content)
-    assert decoded[1, 3].tolist() == [255] * 3
-    assert decoded[1, 0].tolist() == [128] * 3
-    np.testing.assert_allclose(
-        decoded, np.repeat(values[..., None] / 65_535 * 255, 3, axis=2), atol=1
-    )
-
-
 BITS = np.array([[True, False, True], [False, False, True]])
+BYTES = np.arange(256, dtype=np.uint8).reshape(16, 16)
+WORDS = np.array([[0, 257, 300, 12_345], [32_768, 40_000, 65_000, 65_535]], dtype=np.uint16)
+INKS = {(0, 255, 255, 0): (255, 0, 0), (255, 0, 0, 127): (0, 128, 128), (0, 0, 0, 0): (255,) * 3}
+FRAMES = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250))]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-@pytest.mark.parametrize("grey", [np.arange(256, dtype=np.uint8).reshape(16, 16), BITS])
-def test_grey_is_the_same_in_all_channels_and_1_bit_is_black_and_white(grey, kind):
-    values = grey * 255 if grey.dtype == bool else grey
-    expected = np.repeat(values[..., None], 3, axis=2)
-    assert np.array_equal(pixels(encoded(Image.fromarray(grey), kind)), expected)
+def grey(values):
+    return np.repeat(np.asarray(values)[..., None], 3, axis=2)
+
+
+PICTURES = [  # image, format, options, its pixels, and how far from them they may be
+    (PALETTE, "PNG", {}, [[DARK, LIGHT], [GREEN, DARK]], 0),
+    (PALETTE, "PNG", {"transparency": bytes([0, 102, 255])}, [[WHITE, MIXED], [GREEN, WHITE]], 1),
+    (COLOURS, "PNG", {"transparency": tuple(DARK)}, [[WHITE, GREEN]], 1),
+    *(
+        (Image.fromarray(values), kind, {}, grey(pixels), tolerance)
+        for kind in ("PNG", "TIFF")
+        for values, pixels, tolerance in (
+            (BITS, BITS * 255, 0),
+            (BYTES, BYTES, 0),
+            (WORDS, WORDS / 65_535 * 255, 0.5),
+        )
+    ),
+    *(
+        (Image.new("CMYK", (16, 8), inks), "JPEG", {"quality": 95}, colour, 4)
+        for inks, colour in INKS.items()
+    ),
+    *(
+        (Image.new(mode, (3, 2), (*opaque, alpha)), "PNG", {}, over_white, 1)
+        for mode, opaque in (("RGBA", (200, 0, 90)), ("LA", (120,)))
+        for alpha in (0, 1, 64, 128, 254, 255)
+        for over_white in [[255 + (value - 255) * alpha / 255 for value in (opaque * 3)[:3]]]
+    ),
+    (FRAMES[0], "GIF", {"save_all": True, "append_images": FRAMES[1:]}, (250, 0, 0), 0),
+]
+
+
+@pytest.mark.parametrize("image, kind, options, expected, tolerance", PICTURES)
+def test_every_mode_becomes_rgb_with_what_is_transparent_over_white(
+    image, kind, options, expected, tolerance
+):
+    content = encoded(image, kind, **options)
+    stored = Image.open(io.BytesIO(content))
+    assert stored.n_frames == 2 if kind == "GIF" else stored.mode == image.mode
+    shape = (image.height, image.width, 3)
+    assert pixels(content).shape == shape
+    np.testing.assert_allclose(pixels(content), np.broadcast_to(expected, shape), atol=tolerance)
 
 
 @pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("TIFF", 0), ("JPEG", 6)])
@@ -132,14 +120,6 @@ def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tol
     )
     assert pixels(content).shape == upright.shape
     np.testing.assert_allclose(pixels(content), upright, atol=tolerance)
-
-
-def test_an_animation_gives_its_first_frame():
-    colours = ((250, 0, 0), (0, 0, 250), (0, 250, 0))
-    first, *others = (Image.new("RGB", (6, 4), colour) for colour in colours)
-    content = encoded(first, "GIF", save_all=True, append_images=others, duration=40)
-    assert Image.open(io.BytesIO(content)).n_frames == 3
-    assert np.array_equal(pixels(content), np.broadcast_to((250, 0, 0), (4, 6, 3)))
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,6 @@ def test_a_source_without_names_of_classes_says_so(here):
     assert (here / "source/classes.csv").read_text().splitlines()[1] == "0,,class 0"
 
 
-def test_labels_name_the_classes_if_the_table_has_their_rows(here):
-    table = pd.read_csv("table.csv").assign(class_index=INDEX)
-    table.to_parquet("table.parquet")
-    bring(here, classes=None, table=here / "table.parquet")
-    assert pd.read_csv(here / "source/classes.csv")["name"].tolist() == NAMES
-
-
 def test_ids_alone_have_the_label_of_their_folder(here):
     ids = [f"images/{NAMES[i]}/{row}.jpg" for row, i in enumerate(INDEX)]
     (here / "file_names.txt").write_text("\n".join(ids))
@@ -137,13 +130,14 @@ def test_ids_alone_have_the_label_of_their_folder(here):
     assert (read_rows(here / "source")["class_index"] == INDEX).all()
 
 
-def test_tables_in_a_folder_follow_each_other_as_their_numbers_do(here):
+def test_labels_name_the_classes_if_the_table_has_their_rows_also_in_the_files_of_a_folder(here):
     (here / "metadata").mkdir()
-    table = pd.read_csv("table.csv").rename(columns={"file": "image_path", "kind": "caption"})
+    table = pd.read_csv("table.csv").assign(class_index=INDEX)
     for number, part in ((0, table[:20]), (2, table[20:45]), (10, table[45:])):
         part.to_parquet(here / f"metadata/metadata_{number}.parquet")
-    bring(here, table=here / "metadata", id_column="image_path", label_column="caption")
+    bring(here, classes=None, table=here / "metadata")
     assert (read_rows(here / "source")["class_index"] == INDEX).all()
+    assert pd.read_csv(here / "source/classes.csv")["name"].tolist() == NAMES
 
 
 def edited(**columns):
