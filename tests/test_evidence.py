@@ -3,14 +3,13 @@
 import importlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from singflow.analyses.evidence import SHARES, Words
+from tests import warm
 from tests.project import ROOT, blocks
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
@@ -24,8 +23,9 @@ WORLD = ["features", "images", "width", "function", "noise", "leak"]
 def run(command, *more):
     program, script, *flags = command.split()
     assert (program, script) == ("python", "docs/evidence.py")
-    command = [sys.executable, script, *flags, *more]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    done = warm.run(ROOT / script, *flags, *more, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A study in float32 and in float16: the same verdicts, and removals that change no logit."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from singflow.analyses.evidence import RESOLUTION, SHARES
-from singflow.analyses.summary import MEANING, NOTHING
+from singflow.analyses.summary import MEANING, NOTHING, Summary, add_verdicts
+from singflow.artifacts.files import read_json
 from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from tests.project import Project
@@ -21,7 +20,8 @@ from tests.project import Project
 VERDICTS = {"same": NOTHING, "other": MEANING}
 TOWERS = [("features", "same"), ("features", "other"), ("embeddings", "mixtures")]
 PRECISIONS = ("float32", "float16")  # also the names of the studies
-MADE = ("tables/models.csv", *(f"null_validation/{model}.parquet" for model in VERDICTS))
+MADE = [f"evidence/mixtures/{model}.json" for model in VERDICTS]
+MADE += [f"null_validation/{model}.parquet" for model in VERDICTS]
 SEED, IMAGES, SIDE, MIXED = 0, 600, 32, 20
 
 
@@ -87,7 +87,7 @@ def write_images(folder):
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """The results folders of the study in float32 and in float16, up to the verdicts."""
+    """The results folders of the study in float32 and in float16, up to the evidence."""
     project = Project(tmp_path_factory.mktemp("precision") / "checkout")
     write_towers(project.folder)
     write_images(project.folder / "digits")
@@ -128,9 +128,15 @@ def test_half_precision_changes_what_towers_give_a_little_and_is_recorded(studie
 def test_the_verdicts_are_those_that_the_towers_were_made_for_in_both_precisions(studies):
     found = []
     for study in studies:
-        table = pd.read_csv(study / "tables/models.csv", index_col="model")
+        reports = [
+            read_json(study / f"translators/mixtures/{model}/linear.json")
+            | read_json(study / f"evidence/mixtures/{model}.json")
+            for model in VERDICTS
+        ]
+        add_verdicts(reports, Summary().confidence)
+        table = pd.DataFrame(reports, index=[*VERDICTS])
         assert table["verdict"].to_dict() == VERDICTS
-        assert (table["null_dim"] > 40).all() and (table["n_evidence"] == IMAGES).all()
+        assert (table["null_dim"] > 40).all() and (table["n"] == IMAGES).all()
         # Far from where another verdict begins.
         planted = pd.read_parquet(study / "evidence/mixtures/same.parquet")
         assert planted["unique_r2_low"][planted["share"] == max(SHARES)].min() > 5 * RESOLUTION
@@ -152,7 +158,7 @@ def test_the_part_that_is_removed_changes_no_logit_in_either_precision(studies, 
         assert (np.linalg.norm(removed, axis=1) > 0.3 * np.linalg.norm(features, axis=1)).all()
         logits, changes = (np.linalg.norm(rows @ weight.T, axis=1) for rows in (features, removed))
         assert (changes / logits).max() < 1e-12
-        report = json.loads((study / f"projectors/{model}.json").read_text())
+        report = read_json(study / f"projectors/{model}.json")
         effects = pd.read_parquet(study / f"null_validation/{model}.parquet")
         most = effects.groupby("perturbation")["logit_change"].max()
         recorded.append([report["max_logit_change"] / logits.max(), most["null"] / most["random"]])
