@@ -1,5 +1,6 @@
 """The images that translators are fitted on: found by provenance, refused where it differs."""
 
+import contextlib
 import os
 import shutil
 
@@ -66,17 +67,12 @@ def paired(folder, model=LITE0):
     )
 
 
-def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
-    own = paired(tmp_path)
-    assert training_images(None, own) is own and fingerprint(None) is None
-
-
 def fitted(folder, reference, folds):
     """The report of fit_translator for the study in folder/own, and its translators."""
     own = Results(folder / "own", LITE0, MINILM)
     flags = {"kind": "linear", "folds": folds, "reference": reference, "imported": []}
-    done = own.start("fit_translator", folder, lambdas=[0.1, 1.0, 10.0], **flags)
-    assert done.returncode == 0, done.stderr
+    with contextlib.chdir(folder):
+        own.run("fit_translator", lambdas=[0.1, 1.0, 10.0], **flags)
     translators = read_crossfitted(own.path("translator"), own.read("manifest"))
     return own.read("translator_report"), translators
 
@@ -119,6 +115,7 @@ def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whate
 ):
     results_in(tmp_path / "other", ("efficientnet_lite1", LITE0), images=9, shards=3)
     own = paired(results_in(tmp_path / "own", ("animals_lite0",)), "animals_lite0")
+    assert training_images(None, own) is own
     images = training_images(str(tmp_path / "other"), own)
     assert (len(images.manifest), images.shards, images.features.name) == (9, 3, LITE0)
     for number, (shard, _) in enumerate(images):
@@ -230,7 +227,7 @@ def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
     results_in(tmp_path / "third", images=7)
     shutil.copy(tmp_path / "third" / file, again / file)
     assert fingerprint(str(other)) != fingerprint(str(again))
-    assert fingerprint("results/nowhere") is None
+    assert fingerprint("results/nowhere") is fingerprint(None) is None
 
 
 def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tmp_path):

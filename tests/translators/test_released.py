@@ -1,6 +1,7 @@
 import contextlib
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,14 @@ import yaml
 
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import write_tensors
+from singflow.commands.import_translator import import_translator
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
 from singflow.errors import InputError
 from singflow.study import settle, with_derived_keys
 from singflow.towers.weights import required
-from singflow.translators.linear import read_imported
+from singflow.translators.linear import Translator, read_imported
 from singflow.translators.released import ALIGNERS, MODELS, read_aligner, read_offered, read_release
-from tests import warm
 from tests.project import ROOT
 
 FACTS = {
@@ -75,7 +76,6 @@ def shapes(weight, *bias):
     ("state", "facts", "message"),
     [
         (shapes((3, 4), 3), {}, r"best.pt: holds tensors .*\(3, 4\).* says .*\(3, 5\)"),
-        (shapes((5, 3), 3), {}, r"holds tensors"),
         ({"weight": torch.zeros(3, 5)}, {}, r"holds tensors"),
         (STATE | {"extra": torch.zeros(1)}, {}, r"holds tensors"),
         (STATE | {"note": "text"}, {}, r"holds tensors"),
@@ -166,18 +166,14 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
         read_offered(tmp_path / "absent", own)
 
 
-def run(folder, path, model, *space):
-    """Import what lies at a path below a folder for a model, and a space if it is named."""
+def run(folder, path, model, space="clip_vit_l14"):
+    """Import what lies at a path below a folder for a model and a space; the imported file."""
     (folder / "spaces.yaml").write_text((ROOT / "config/spaces.yaml").read_text() + B16)
-    flags = [
-        "--release",
-        str(path),
-        "--model",
-        model,
-        *(word for name in space for word in ("--space", name)),
-    ]
-    registries = ["--models", ROOT / "config/models.yaml", "--spaces", folder / "spaces.yaml"]
-    return warm.singflow(ROOT, "import_translator", *flags, *registries, cwd=folder)
+    with contextlib.chdir(folder):
+        import_translator(
+            Path(path), model, space, ROOT / "config/models.yaml", Path("spaces.yaml")
+        )
+    return folder / f"checkpoints/translators/{space}/{model}.safetensors"
 
 
 def random_map(weight, bias, out_dim, in_dim):
@@ -186,29 +182,33 @@ def random_map(weight, bias, out_dim, in_dim):
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def wide(folder, in_dim=1024, out_dim=768, model_name="densenet"):
-    state = random_map("weight", "bias", out_dim, in_dim)
-    return release(folder, state, in_dim=in_dim, out_dim=out_dim, model_name=model_name), state
+def wide(folder, in_dim=1024, model_name="densenet"):
+    state = random_map("weight", "bias", 768, in_dim)
+    release(folder / "release", state, in_dim=in_dim, out_dim=768, model_name=model_name)
+    return state
 
 
-def imported(folder, text, space, model, state):
-    """The entry that a command printed; what is imported by it is the tensors of a checkpoint."""
-    (pin,) = re.findall(r"  imported: \[(.*)\]", text)
-    path = folder / f"checkpoints/translators/{space}/{model}.safetensors"
-    assert pin == f"{space}/{model}:{sha256_of(path)[:16]}"
-    with contextlib.chdir(folder):
-        read = read_imported([pin], space, model)
-    for array, tensor in zip((read.weight, read.bias), state.values(), strict=True):
-        np.testing.assert_array_equal(array, tensor.numpy())
-    return pin, path
+def aligner(folder, name, dim=512):
+    state = random_map("W", "b", dim, 512)
+    torch.save(state, folder / f"{name}.pth")
+    return state
 
 
-def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(tmp_path):
-    folder, state = wide(tmp_path / "release")
-    model, space = "densenet121", "clip_vit_l14"
-    (text,) = {run(tmp_path, folder, model).stderr for _ in range(2)}
-    pin, path = imported(tmp_path, text, space, model, state)
+def assert_holds(path, state):
+    """Whether an imported file holds the tensors of a checkpoint."""
+    for found, tensor in zip(vars(Translator.load(path)).values(), state.values(), strict=True):
+        np.testing.assert_array_equal(found, tensor.numpy())
+
+
+def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(tmp_path, caplog):
+    state, model, space = wide(tmp_path), "densenet121", "clip_vit_l14"
+    caplog.set_level("INFO")
+    (path,) = {run(tmp_path, "release", model) for _ in range(2)}
+    assert_holds(path, state)
+    pin = f"{space}/{model}:{sha256_of(path)[:16]}"
+    assert re.findall(r"  imported: \[(.*)\]", caplog.text) == [pin] * 2
     with contextlib.chdir(tmp_path):
+        assert np.array_equal(read_imported([pin], space, model).bias, state["bias"].numpy())
         assert read_imported([pin], space, "resnet50") is None
         with pytest.raises(InputError, match="its SHA-256 is"):
             read_imported([f"{space}/{model}:{'0' * 16}"], space, model)
@@ -224,97 +224,60 @@ DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
 
 
 @pytest.mark.parametrize(
-    ("model", "space", "shape", "message"),
+    ("released", "model", "space", "message"),
     [
-        ("resnet50", "", {}, f"{DENSENET}, but resnet50 is .*: write --model densenet121,"),
+        ({}, "resnet50", "", f"{DENSENET}, but resnet50 is .*: write --model densenet121,"),
         # as wide as DeiT's
         (
-            "densenet121",
-            "",
-            {"model_name": "deit"},
+            *({"model_name": "deit"}, "densenet121", ""),
             f"'deit' was fitted for {DEIT}, but densenet121 is {DENSENET}: write --model {DEIT}, "
             "here and in the study",
         ),
+        ({"in_dim": 1280}, "densenet121", "", "1280 features, but densenet121 has 1024"),
+        ({"model_name": RESNET18}, RESNET18, "", f"1024 features, but {RESNET18} has 512"),
+        ({"model_name": "dinov2", "in_dim": 2048}, DINO, "", "hub alone: write its feature_dim"),
+        ({}, "densenet121", "eva02_l14", "which eva02_l14 of .*spaces.yaml is not"),
+        ({}, "densnet121", "", "did you mean 'densenet121'"),
+        ("pytorch_resnet18", RESNET18, "clip_vit_b16", "IMAGENET1K_V1, but timm/resn"),
         (
-            "deit3_large",
-            "",
-            {"model_name": "deit"},
-            "but deit3_large is timm/deit3_large_patch16_224.fb_in22k_ft_in1k",
+            *("mine", RESNET18, "clip_vit_l14"),
+            r"open_clip's ViT-B-16-quickgelu/openai \(512 dimensions\), which clip_vit_l1",
         ),
-        ("densenet121", "", {"in_dim": 1280}, "1280 features, but densenet121 has 1024"),
-        (RESNET18, "", {"model_name": RESNET18}, f"1024 features, but {RESNET18} has 512"),
-        (DINO, "", {"model_name": "dinov2", "in_dim": 2048}, "hub alone: write its feature_dim"),
-        ("densenet121", "eva02_l14", {}, "which eva02_l14 of .*spaces.yaml is not"),
-        ("densenet121", "conse_minilm", {}, "which conse_minilm of .*spaces.yaml is not"),
-        ("densenet121", "", {"out_dim": 512}, r"\(512 dimensions\), which clip_vit_l14"),
-        ("densnet121", "", {}, "did you mean 'densenet121'"),
     ],
 )
-def test_a_release_for_another_model_or_space_is_refused_without_a_file(
-    tmp_path, model, space, shape, message
+def test_a_translator_for_another_model_or_space_is_refused_without_a_file(
+    tmp_path, released, model, space, message
 ):
-    folder, _ = wide(tmp_path / "release", **shape)
-    refused(run(tmp_path, folder, model, *filter(None, [space])), message, tmp_path)
-
-
-def refused(done, message, folder):
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert re.search(message, done.stderr), done.stderr
-    assert not list(folder.rglob("*.safetensors"))
+    if isinstance(released, str):
+        aligner(tmp_path, released)
+    else:
+        wide(tmp_path, **released)
+    path = "release" if isinstance(released, dict) else f"{released}.pth"
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, path, model, *filter(None, [space]))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
-    folder, state = wide(tmp_path / "release", model_name="deit")
-    imported(tmp_path, run(tmp_path, folder, DEIT).stderr, "clip_vit_l14", DEIT, state)
-
-
-def aligner(path, dim=512):
-    state = random_map("W", "b", dim, 512)
-    torch.save(state, path)
-    return state
+    state = wide(tmp_path, model_name="deit")
+    assert_holds(run(tmp_path, "release", DEIT), state)
 
 
 @pytest.mark.parametrize("model", ["torchvision/resnet18.IMAGENET1K_V1", "timm/resnet18.tv_in1k"])
 def test_an_aligner_is_imported_for_its_model_also_where_another_library_has_the_same_weights(
     tmp_path, model
 ):
-    state = aligner(tmp_path / "pytorch_resnet18.pth")
-    done = run(tmp_path, "pytorch_resnet18.pth", model, "clip_vit_b16")
-    imported(tmp_path, done.stderr, "clip_vit_b16", model, state)
+    state = aligner(tmp_path, "pytorch_resnet18")
+    assert_holds(run(tmp_path, "pytorch_resnet18.pth", model, "clip_vit_b16"), state)
 
 
-def test_an_aligner_of_an_unknown_name_is_taken_by_its_width_and_that_is_said(tmp_path):
-    aligner(tmp_path / "mine.pth")
-    done = run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
-    assert done.returncode == 0 and f"that it was {RESNET18} is your word" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "dim", "model", "space", "message"),
-    [
-        ("pytorch_resnet18", 512, RESNET18, "clip_vit_b16", "IMAGENET1K_V1, but timm/resn"),
-        ("mine", 512, "densenet121", "clip_vit_b16", "512 features, but densenet121 has 1024"),
-        (
-            *("mine", 512, RESNET18, "clip_vit_l14"),
-            r"open_clip's ViT-B-16-quickgelu/openai \(512 dimensions\), which clip_vit_l1",
-        ),
-        ("mine", 768, RESNET18, "clip_vit_b16", r"\(768 dimensions\), which clip_vit_b16"),
-    ],
-)
-def test_an_aligner_for_another_model_or_space_is_refused(
-    tmp_path, name, dim, model, space, message
-):
-    aligner(tmp_path / f"{name}.pth", dim)
-    refused(run(tmp_path, f"{name}.pth", model, space), message, tmp_path)
-
-
-def test_an_imported_file_with_nan_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "checkpoints/translators/s/m.safetensors"
-    tensors = {"weight": np.full((2, 3), np.nan, np.float32), "bias": np.zeros(2, np.float32)}
-    write_tensors(path, tensors, {"kind": "linear"})
-    with pytest.raises(InputError, match="weight holds NaN"):
-        read_imported([f"s/m:{sha256_of(path)[:16]}"], "s", "m")
+def test_an_aligner_of_an_unknown_name_is_taken_by_its_width_and_that_is_said(tmp_path, caplog):
+    aligner(tmp_path, "mine")
+    run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
+    assert f"that it was {RESNET18} is your word" in caplog.text
+    aligner(tmp_path, "mine", dim=768)
+    with pytest.raises(InputError, match=r"\(768 dimensions\), which clip_vit_b16"):
+        run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
 
 
 def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_for_alone(
