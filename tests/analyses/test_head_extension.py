@@ -16,7 +16,7 @@ from singflow.analyses.readout import OFFSET, TEMPERATURES, Block, read_out
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_table
 from singflow.figures import plot_head_extensions
-from tests.results import BASIS, Results, written_by
+from tests.results import BASIS, Results
 
 
 def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, noise=0.3, copies=0):
@@ -187,24 +187,15 @@ def models_of(rows):
 
 
 def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added():
-    models = models_of(
-        [("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1), ("t", "b", 0, None)]
-    )
-    table = plot_head_extensions.tabulate(
-        {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1), "b": curve(0)}},
-        models,
-    )
-    assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1, -1]
-    assert table["space"].tolist() == list("sstt") and {
-        "rank_rule",
-        "null_dim",
-        "seed",
-        "n_evidence",
-        "unique_r2_low",
-    } <= set(table)
+    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1)])
+    curves = {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1)}}
+    table = plot_head_extensions.tabulate(curves, models)
+    assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1]
+    assert table["space"].tolist() == list("sst")
+    assert {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(table)
 
 
-def test_the_step_measures_its_own_test_and_the_figure_has_the_same_bytes_twice(tmp_path):
+def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(tmp_path):
     generator, n, views, dim = np.random.default_rng(0), 24, 2, 4
     fold = np.arange(n) % 4
     heads = {
@@ -217,78 +208,60 @@ def test_the_step_measures_its_own_test_and_the_figure_has_the_same_bytes_twice(
     }
     embeddings = (features["timm/wide"] @ generator.standard_normal((12, dim))).astype(np.float32)
     told = {"margin": 0.005, "draws": 2, "lambdas": [0.1, 0.3], "folds": 4, "confidence": 0.9}
-    for attempt in "ab":
-        results = Results(tmp_path / attempt / "study", shards=2)
-        results.manifest(label="x", split="train", fold=fold)
-        results.texts({"labels": ["x"]}, label_embeddings=np.ones((1, dim), np.float32))
-        models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
-        write_table(results.path("tables/models.csv"), models)
-        for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
-            results.shard("embeddings", shard, embeddings[part], image[part], view[part])
-            for model, rows in features.items():
-                results.of(model).shard("features", shard, rows[part], image[part], view[part])
-        for model, weight in heads.items():
-            own, basis, bias = results.of(model), null_space(weight).basis, np.zeros(len(weight))
-            unnamed = np.zeros((0, dim), np.float32)
-            own.tensors("classes", class_embeddings=unnamed, other_embeddings=unnamed)
-            own.tensors("projector", null_basis=basis)
-            own.tensors("head", weight=weight, bias=bias)
-            report = {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.2}]}
-            write_json(own.path("translator_report"), report)
-            own.run("measure_evidence", **told, reference=None, seed=0)
-            written, evidence = own.read("head_extensions"), own.read("evidence")
-            assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
-            if basis.size:
-                head = SplitHead(weight, bias, complement(basis), basis)
-                block = head.block(features[model][view == 0], embeddings[view == 0], fold)
-                penalties = [evidence["lambdas"][name] for name in ("without_null", "with_null")]
-                expected = curve_of(block, penalties)
-                pd.testing.assert_frame_equal(written, expected, atol=1e-6)
-            else:
-                assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
-                assert evidence["unique_r2"] is evidence["lambdas"] is None
-        results.run("plot_head_extensions", models=list(heads))
+    results = Results(tmp_path, shards=2)
+    results.manifest(label="x", split="train", fold=fold)
+    results.texts({"labels": ["x"]}, label_embeddings=np.ones((1, dim), np.float32))
+    models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
+    write_table(results.path("tables/models.csv"), models)
+    for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
+        results.shard("embeddings", shard, embeddings[part], image[part], view[part])
+        for model, rows in features.items():
+            results.of(model).shard("features", shard, rows[part], image[part], view[part])
+    unnamed = np.zeros((0, dim), np.float32)
+    report = {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.2}]}
+    for model, weight in heads.items():
+        own, basis, bias = results.of(model), null_space(weight).basis, np.zeros(len(weight))
+        own.tensors("classes", class_embeddings=unnamed, other_embeddings=unnamed)
+        own.tensors("projector", null_basis=basis)
+        own.tensors("head", weight=weight, bias=bias)
+        write_json(own.path("translator_report"), report)
+        own.run("measure_evidence", **told, reference=None, seed=0)
+        written, evidence = own.read("head_extensions"), own.read("evidence")
+        assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
+        if basis.size:
+            head = SplitHead(weight, bias, complement(basis), basis)
+            block = head.block(features[model][view == 0], embeddings[view == 0], fold)
+            penalties = [evidence["lambdas"][name] for name in ("without_null", "with_null")]
+            expected = curve_of(block, penalties)
+            pd.testing.assert_frame_equal(written, expected, atol=1e-6)
+        else:
+            assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
+            assert evidence["unique_r2"] is evidence["lambdas"] is None
+    results.run("plot_head_extensions", models=list(heads))
     table = results.read("tables/head_extensions.csv")
     assert table["model"].tolist() == list(heads)
     assert table["directions_90"].isna().tolist()[1:] == [True]
-    assert written_by(tmp_path / "a") == written_by(tmp_path / "b")
 
 
-def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_reached():
-    generator = np.random.default_rng(0)
-    names = [f"a_classifier_{number}" for number in range(16)]
-    curves = {
-        space: {name: curve(0, *np.cumsum(generator.uniform(-0.01, 0.03, 768))) for name in names}
-        for space in "st"
-    }
-    curves["t"] |= {names[0]: curve(0), names[1]: curve(0, -0.1)}
-    d = {("t", names[0]): None, ("t", names[1]): -0.1}
-    models = models_of(
-        [
-            (s, name, len(table) - 1, d.get((s, name), 0.1))
-            for s, tables in curves.items()
-            for name, table in tables.items()
-        ]
-    )
-    of_d = ["unique_r2", "unique_r2_low", "unique_r2_high"]
-    models.loc[models["model"] == names[5], of_d] = 0.001, -0.01, 0.01
-    rows = plot_head_extensions.tabulate(curves, models)
-    figure = plot_head_extensions.draw(curves, rows, models)
+def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_at_the_end():
+    curves = {"m": curve(0, *np.linspace(0.002, 0.1, 768)), "chance": curve(0, 0.01, 0.02)}
+    curves |= {"none": curve(0), "falls": curve(0, -0.1)}
+    sizes = {"m": 0.1, "chance": 0.001, "none": None, "falls": -0.1}
+    models = models_of([("s", name, len(c) - 1, sizes[name]) for name, c in curves.items()])
+    rows = plot_head_extensions.tabulate({"s": curves}, models)
+    figure = plot_head_extensions.draw({"s": curves}, rows, models)
     figure.canvas.draw()
-    for part, (space, tables) in zip(figure.subfigs, curves.items(), strict=True):
-        drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
-        assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 16
-        is_open = [line.get_markerfacecolor() == "white" for line in drawn]
-        expected = {*names[: 2 * (space == "t")], names[5]}
-        assert {name for name, open_ in zip(tables, is_open, strict=True) if open_} == expected
-        for line, table, open_ in zip(drawn, tables.values(), is_open, strict=True):
-            assert line.get_markevery() == [len(table) - 1 if open_ else enough(table)]
-            np.testing.assert_allclose(line.get_ydata(), 100 * table["unique_r2"])
-        texts = [text.get_text() for text in part.legends[0].get_texts()]
-        said = f"90 % of it with {enough(tables[names[3]])} of 768 directions"
-        assert texts[3] == f"a_classifier_3 (weak translator): D 10.00 % [9.00, 11.00], {said}"
-        assert texts[5].endswith("[-1.00, 1.00], not beyond chance")
-        if space == "t":
-            assert texts[0].endswith(": no null space")
-            assert texts[1].endswith("D -10.00 % [-11.00, -9.00], not beyond chance")
+    (part,) = figure.subfigs
+    drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 4
+    assert [line.get_markerfacecolor() == "white" for line in drawn] == [False, True, True, True]
+    assert [line.get_markevery() for line in drawn] == [[enough(curves["m"])], [2], [0], [1]]
+    for line, table in zip(drawn, curves.values(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), 100 * table["unique_r2"])
+    texts = [text.get_text() for text in part.legends[0].get_texts()]
+    said = f"90 % of it with {enough(curves['m'])} of 768 directions"
+    assert texts[0] == f"m (weak translator): D 10.00 % [9.00, 11.00], {said}"
+    assert texts[1].endswith("[-0.90, 1.10], not beyond chance")
+    assert texts[2].endswith(": no null space")
+    assert texts[3].endswith("D -10.00 % [-11.00, -9.00], not beyond chance")
     plt.close(figure)

@@ -10,7 +10,6 @@ from singflow.analyses.ranking import (
     CHART,
     agreement_rows,
     beside_chart,
-    case_columns,
     excess_rows,
     order_rows,
     pair_rows,
@@ -72,25 +71,6 @@ def test_a_difference_that_no_digit_shows_is_none_however_sure():
         assert row["p_holm"] < 1e-6 and row["differ"] == differ
 
 
-@pytest.mark.parametrize("sizes", [[100] * 5, [140, 60, 100, 90, 110]])
-def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(  # noqa: E501
-    sizes,
-):
-    p, any_pair = [], []
-    for trial in range(2000):
-        generator = np.random.default_rng([5, trial])
-        shared = generator.normal(0, 1.0, 5)
-        noise = [shared + generator.normal(0, scale, 5) for scale in (0.2, 0.5, 1.0)]
-        # the noise of a sum over so many images
-        gains = [0.04 * np.array(sizes) + np.sqrt(sizes) * z for z in noise]
-        models = {name: report(gain, sizes) for name, gain in zip("abc", gains, strict=True)}
-        pairs = pair_rows(models, 0.95)
-        p.append(pairs["p"].iloc[0])
-        any_pair.append(pairs["differ"].any())
-    assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.07
-    assert np.mean(any_pair) <= 0.06
-
-
 def test_equal_models_and_too_few_models_make_no_difference():
     same = report([0.1, 0.2, 0.1, 0.3, 0.1])
     (row,) = pair_rows({"a": same, "b": same}, 0.95).to_dict("records")
@@ -116,14 +96,6 @@ def case(subspace, draws=1, stable=True, is_deg_spread=0.0, as_abs_deg_spread=0.
     """A case of 9 dimensions, as in the report of measure_controls."""
     return {"subspace": subspace, "dimension": 9, "draws": draws, "stable": stable,
             "is_deg_spread": is_deg_spread, "as_abs_deg_spread": as_abs_deg_spread}  # fmt: skip
-
-
-def test_the_scores_of_a_case_are_ordered_by_image():
-    grow = np.arange(N, dtype=float)
-    table = controls({("null", 9): (grow, grow / 2), ("random", 9): (3 * grow, grow)})
-    np.testing.assert_array_equal(case_columns(table, "random", 9), np.outer(grow, [3, 1]))
-    missing = case_columns(table, "row", 9)
-    assert missing.shape == (N, 2) and np.isnan(missing).all()
 
 
 def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():

@@ -175,9 +175,13 @@ def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to
     assert far["logit_change"] < 1e-6 * far["step"]
 
 
-def test_without_null_space_nothing_is_reachable():
+def test_without_null_space_nothing_is_reachable_and_nothing_comes_nearer():
     weight, _, translator, features, text = planted(5)
-    scores = scores_of(weight, np.zeros((20, 0)), translator, features, text, 1)
+    nothing = np.zeros((20, 0))
+    directions = directions_of(nothing, translator, features, text)
+    turn, near = directions.nearest(text)
+    assert (turn == 0).all() and np.allclose(near, angle_deg(directions.embeddings, text))
+    scores = scores_of(weight, nothing, translator, features, text, 1)
     assert not scores["reachable"].any()
     assert scores.drop(columns=["target_is_deg", "reachable"]).isna().all(axis=None)
 
@@ -343,10 +347,3 @@ def test_no_step_leads_nearer_than_the_closed_form_says_and_its_own_step_leads_t
         if not np.isnan(step):  # else the text is nearest at the limit
             there = directions.embeddings[row] + step * directions.translated[row]
             assert angle_deg(there, text) == pytest.approx(near[row], abs=1e-6)
-
-
-def test_without_a_null_space_nothing_comes_nearer():
-    _, _, translator, features, text = planted(0)
-    directions = directions_of(np.empty((features.shape[1], 0)), translator, features, text)
-    turn, near = directions.nearest(text)
-    assert (turn == 0).all() and np.allclose(near, angle_deg(directions.embeddings, text))

@@ -65,12 +65,6 @@ def test_of_a_pair_the_weaker_translator_speaks(models):
     assert len(qualify_pairs(pairs[:0], models)) == 0
 
 
-def test_a_table_is_written_whole_with_unix_line_ends(tmp_path):
-    write_table(tmp_path / "deep/t.csv", pd.DataFrame({"a": [1.5], "b": ["x,y"]}))
-    assert (tmp_path / "deep/t.csv").read_bytes() == b'a,b\n1.5,"x,y"\n'
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["t.csv"]
-
-
 def test_a_model_carries_its_marks_in_words_in_tables_and_as_signs_in_text(tmp_path):
     both = f"{WEAK}, {EDGE}"
     assert join_marks({WEAK: True, ZERO: False, EDGE: True}) == both
