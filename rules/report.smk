@@ -1,3 +1,4 @@
+PAGE = ("page.html", "run.html", "paper.yaml", "columns.yaml")
 SHOWN = artifacts("tables", ".csv") + artifacts("figures", ".png")
 
 step(
@@ -10,7 +11,7 @@ step(
     files={"classes": value("data.classes")},
     also={
         "page": [
-            *map(shipped, ("report/page.html", "report/run.html", "report/paper.yaml")),
+            *(shipped(f"report/{name}") for name in PAGE),
             local(ACCEPTED),
         ],
         "captions": sorted(
