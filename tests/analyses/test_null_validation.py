@@ -130,25 +130,23 @@ def test_the_summary_is_the_moments_and_wilsons_interval():
 def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
     models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
     for model, (weight, bias, features) in models.items():
-        tables = []
-        for shards in (1, 3):
-            results = Results(tmp_path, model, shards=shards)
-            results.manifest(label=["a"] * 11)
-            results.tensors("head", weight=weight, bias=bias)
-            results.tensors("projector", null_basis=null_space(weight).basis)
-            results.rows("features", features)
-            results.run("validate_null_space", seed=3, threads=2)
-            tables.append(results.read("null_validation"))
-        single, three = tables
-        pd.testing.assert_frame_equal(single, three, rtol=1e-6, atol=1e-6)
-        assert single["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
-        assert single["perturbation"].tolist() == PERTURBATIONS * 11
+        results = Results(tmp_path, model, shards=3)
+        results.manifest(label=["a"] * 11)
+        results.tensors("head", weight=weight, bias=bias)
+        results.tensors("projector", null_basis=null_space(weight).basis)
+        results.rows("features", features)
+        results.run("validate_null_space", seed=3, threads=2)
+        written = results.read("null_validation")
+        assert written["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
+        assert written["perturbation"].tolist() == PERTURBATIONS * 11
         kinds = {"image_id": "int64", "perturbation": "str", "norm": "float64"}
         kinds |= {"logit_change": "float64", "top1_changed": "bool", "softmax_change": "float64"}
-        assert single.dtypes.astype(str).to_dict() == kinds
-        expected = effects_of(weight, bias, features, null_space(weight).basis, 3)["principal"]
-        mine = single[single["perturbation"] == "principal"].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine[expected.columns], expected, rtol=1e-6)
+        assert written.dtypes.astype(str).to_dict() == kinds
+        for kind, expected in effects_of(
+            weight, bias, features, null_space(weight).basis, 3
+        ).items():
+            mine = written[written["perturbation"] == kind].reset_index(drop=True)
+            pd.testing.assert_frame_equal(mine[expected.columns], expected, rtol=1e-6, atol=1e-6)
     results.models({"wide": 7, "tall": 0})
     results.run("plot_null_validation", models=list(models), confidence=0.9)
     table = read_table(results.path("tables/null_validation.csv"))

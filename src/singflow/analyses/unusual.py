@@ -24,7 +24,7 @@ FITTED = ("vim_residual", "mahalanobis")  # detectors that are fitted on usual i
 OF_NULL_SPACE = ("null_energy", "nusa")
 DETECTORS = ("null_energy", "max_softmax", "energy", "vim_residual", "nusa", "mahalanobis")
 ALIKE = 1e-12  # share of their squared length by which rows that differ by rounding alone vary
-FOUND = 95  # percent of the unusual images at which FPR95 counts the usual ones
+RECALL = 95  # percent of the unusual images at which FPR95 counts the usual ones
 NO_NULL_SPACE, IN_SAMPLE = "no null space", "in sample: fitted on the images that it scores"
 UNFITTED = "needs usual images that differ within their labels"
 
@@ -102,7 +102,7 @@ def false_positive_rate(usual: np.ndarray, unusual: np.ndarray) -> float:
     This is FPR95, at the first point of the curve with at least 95 % of the unusual images, which
     are the positives (Zhang et al. 2023, OpenOOD v1.5). Each set has at least one image.
     """
-    least = -(-FOUND * len(unusual) // 100)
+    least = -(-RECALL * len(unusual) // 100)
     return float((usual >= np.sort(unusual)[-least]).mean())
 
 

@@ -73,10 +73,8 @@ def reference_folder(reference: str) -> Path:
 
 def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     """The metadata of the first shard in every folder of shards."""
-    found = {}
-    for path in sorted(folder.rglob("shard-00000.safetensors")):
-        found[path.parent] = _facts(path)
-    return found
+    first = sorted(folder.rglob("shard-00000.safetensors"))
+    return {path.parent: _facts(path) for path in first}
 
 
 def _facts(path: Path) -> dict[str, str]:
