@@ -254,7 +254,6 @@ def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_a
     models = models_of([("s", name, len(c) - 1, sizes[name]) for name, c in curves.items()])
     rows = plot_head_extensions.tabulate({"s": curves}, models)
     figure = plot_head_extensions.draw({"s": curves}, rows, models)
-    figure.canvas.draw()
     (part,) = figure.subfigs
     drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 4

@@ -136,9 +136,9 @@ def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
     removed *= np.geomspace(1e-9, 1e-2, 300, dtype=np.float32)[:, None]
     # from 100 on, original - removed still has digits in float64 for the reference
-    pairs = zip(original[100:], removed[100:], strict=True)
+    pairs = zip(original[100::8], removed[100::8], strict=True)
     expected = [exact_angle(o, o.astype(np.float64) - r) for o, r in pairs]
-    found = Removal(original, removed).image_score()[100:]
+    found = Removal(original, removed).image_score()[100::8]
     np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
@@ -166,23 +166,6 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
         removal = remove(features, translator, nothing)
         assert not removal.image_score().any()
         assert not removal.attribute_score(texts).any()
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 70))
-def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
-    generator = np.random.default_rng(seed)
-    translator = Affine(single(generator, 64, 160), single(generator, 64))
-    removed = subspace_translator(translator, random_basis(160, 40, seed=0, draw=0))
-    features, texts = single(generator, 71, 160), generator.standard_normal((71, 64))
-    order = generator.permutation(71)
-    whole = remove(features, translator, removed)
-    scores = whole.image_score(), whole.attribute_score(texts)
-    for part in (order[:cut], order[cut:]):
-        piece = remove(features[part], translator, removed)
-        found = piece.image_score(), piece.attribute_score(texts[part])
-        for mine, expected in zip(found, scores, strict=True):
-            np.testing.assert_allclose(mine, expected[part], rtol=0, atol=1e-4)
 
 
 def test_angles_to_all_agree_with_angles_of_pairs():

@@ -76,6 +76,7 @@ ROWS = st.tuples(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(ROWS, min_size=1, max_size=40), st.integers(1, 3))
 def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, views):
     images = pd.DataFrame(drawn, columns=["label", "split", "content"])

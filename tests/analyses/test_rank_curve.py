@@ -179,7 +179,6 @@ def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
     rows = plot_rank_curves.tabulate({"s": tables, "t": tables}, models)
     figure = plot_rank_curves.draw(rows, models)
     assert len(figure.axes) == 6
-    figure.canvas.draw()
     for axes in figure.axes:
         curves = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
         looks = {(line.get_color(), line.get_linestyle()) for line in curves}
