@@ -84,12 +84,6 @@ def test_a_real_size_head_keeps_its_logits_in_both_precisions():
     assert np.abs(double @ weight.T.astype(np.float64) - wide @ weight.T).max() <= 1e-10
 
 
-def test_the_tolerance_is_relative_so_scale_does_not_change_the_rank():
-    weight = np.diag([1.0, 1e-3, 1e-13, 0.0])
-    assert [null_space(weight * scale).rank for scale in (1e-9, 1.0, 1e9)] == [3, 3, 3]
-    assert null_space(np.diag([1.0, 1e-17])).rank == 1
-
-
 def test_rule_energy_keeps_the_fewest_directions_with_the_share():
     weight = np.diag([3.0, 2.0, 1.0, 0.0])
     ranks = {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}
@@ -98,10 +92,7 @@ def test_rule_energy_keeps_the_fewest_directions_with_the_share():
     assert null_space(np.zeros((3, 2)), "energy", energy=0.9).rank == 0
 
 
-def test_rule_fixed_keeps_the_given_rank_and_refuses_more_than_there_are():
-    split = null_space(np.diag([3.0, 2.0, 1.0]), "fixed", rank=1)
-    assert (split.rank, split.tolerance) == (1, 2.0)
-    np.testing.assert_allclose(np.abs(split.basis[0]), 0, atol=1e-15)
+def test_rule_fixed_refuses_more_directions_than_there_are():
     said = r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"
     with pytest.raises(InputError, match=said):
         null_space(np.eye(3), "fixed", rank=4)
@@ -110,6 +101,7 @@ def test_rule_fixed_keeps_the_given_rank_and_refuses_more_than_there_are():
 @pytest.mark.parametrize(
     ("rule", "options", "rank", "tolerance"),
     [
+        ("fixed", {"rank": 1}, 1, 2),
         ("fixed", {"rank": 2}, 2, 1),
         ("fixed", {"rank": 3}, 3, 0),
         ("energy", {"energy": 0.7}, 2, 1),
@@ -225,21 +217,6 @@ def test_a_head_whose_rows_sum_to_zero_but_for_the_rounding_of_its_weights_loses
     assert null_space(single, "exact64", stored=precision).rank == classes
 
 
-def test_a_head_trained_from_zero_loses_one_direction():
-    torch.manual_seed(0)
-    features, labels = torch.randn(200, 30).relu(), torch.randint(0, 8, (200,))
-    head = torch.nn.Linear(30, 8)
-    torch.nn.init.zeros_(head.weight)
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.5, momentum=0.9)
-    for _ in range(100):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(head(features), labels).backward()
-        optimizer.step()
-    split = null_space(head.weight.detach().numpy())
-    assert (split.rank, split.rank_float64) == (7, 8)
-    assert 0 < split.singular_values[-1] < 1e-6 * split.singular_values[0]
-
-
 @pytest.mark.parametrize("stored", [None, *PRECISIONS])
 def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
     weight = np.random.default_rng(0).standard_normal((60, 30))
@@ -311,14 +288,6 @@ def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimens
         assert not np.allclose(basis, random_basis(width, dimension, seed=1, draw=1))
 
 
-def test_random_subspaces_hold_their_share_of_a_vector_on_average():
-    vector = np.zeros((1, 40))
-    vector[0, 0] = 1.0
-    bases = (random_basis(40, 10, seed=0, draw=draw) for draw in range(400))
-    shares = [null_energy(vector, basis)[0] for basis in bases]
-    assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(2 * 0.25 * 0.75 / 42 / 400)
-
-
 @settings(max_examples=50)
 @given(st.integers(1, 30), st.data(), st.integers(0, 2**32 - 1))
 def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(width, data, seed):
@@ -329,12 +298,6 @@ def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(widt
     np.testing.assert_allclose(rest.T @ rest, np.eye(width - dimension), atol=1e-12)
     np.testing.assert_allclose(rest @ rest.T + basis @ basis.T, np.eye(width), atol=1e-12)
     np.testing.assert_array_equal(basis, before)
-
-
-def test_the_complement_of_a_null_space_is_its_principal_space():
-    split = null_space(np.random.default_rng(0).standard_normal((20, 50)))
-    rest = complement(split.basis)
-    np.testing.assert_allclose(rest @ rest.T, split.principal @ split.principal.T, atol=1e-12)
 
 
 @settings(max_examples=100)
@@ -372,11 +335,6 @@ def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge
         np.testing.assert_allclose(inside.coef_ @ basis.T * unit, plain.coef_ * unit, atol=1e-8)
         found, expected = inside.predict(features @ basis), plain.predict(wide)
         np.testing.assert_allclose(found, expected, atol=1e-7)
-
-
-def test_rows_that_are_all_alike_span_nothing():
-    for rows in (np.full((3, 5), 7, np.float32), np.ones((1, 5))):
-        assert row_span([rows]).shape == (5, 0)
 
 
 @pytest.mark.parametrize(("n", "spans"), [(5, True), (6, False), (7, False)])

@@ -1,7 +1,5 @@
 """The flexible read-outs against scikit-learn's kernel ridge regression, and against each other."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,21 +79,6 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
                     model = Ridge(alpha=penalty * spread).fit(x[which][train], z[train])
                     wanted = ((model.predict(x[which][judged]) - z[judged]) ** 2).sum()
                     assert found[place, at, 0] == pytest.approx(wanted, rel=1e-5)
-
-
-def test_sums_choose_the_best_penalty_where_the_error_has_two_minima():
-    block, rng = planted(n=200, seed=2, leak=0.0), np.random.default_rng(2)
-    lambdas = np.logspace(-3, 3, 13).tolist()
-    quadratic = ((block.principal - 3.0) @ rng.standard_normal((12, 5))) ** 2
-    noisy = quadratic + quadratic.std() * rng.standard_normal(quadratic.shape)
-    block = replace(block, embeddings=noisy.astype(np.float32))
-    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 120))
-    by_fold = np.stack([sums.errors(PLAIN, (fold,), lambdas)[0, :, 0] for fold in sums.folds])
-    looked = by_fold[:LOOKED].sum(axis=0)
-    assert (np.diff(np.sign(np.diff(looked))) > 0).sum() == 2  # minima
-    (chosen,), errors = sums.select(PLAIN, lambdas)
-    assert chosen == looked.argmin()
-    np.testing.assert_allclose(errors[:, 0], by_fold[:, chosen], rtol=1e-12)
 
 
 def test_kernels_are_kernel_ridge_regression_with_an_intercept():

@@ -22,19 +22,6 @@ from singflow.analyses.statistics import (
 from singflow.errors import InputError
 
 
-def covered(draw, truth, trials=1000, resamples=400):
-    """Share of trials whose 95 % interval holds the truth.
-
-    `draw`: generator -> (columns, strata, function of means).
-    """
-    hits = 0
-    for trial in range(trials):
-        columns, strata, value = draw(np.random.default_rng([7, trial]))
-        low, high = interval(value(bootstrap_means(columns, strata, resamples, seed=trial)), 0.95)
-        hits += low <= truth <= high
-    return hits / trials
-
-
 def test_the_interval_of_a_mean_over_one_stratum_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=200)
     means = bootstrap_means(values[:, None], np.zeros(200, dtype=int), 20000, seed=0)[:, 0]
@@ -55,26 +42,16 @@ def test_the_spread_is_that_of_a_stratified_mean_however_small_the_strata(size):
     assert samples.std() == pytest.approx(np.sqrt((variances / size).sum()) / 60, rel=0.04)
 
 
-def test_intervals_of_a_mean_stratified_by_label_cover_it_in_93_to_97_percent_of_1000_trials():
-    strata = np.repeat(np.arange(12), 10)
-    shift = np.linspace(-3, 3, 12)[strata]
-
-    def draw(generator):
-        values = shift + generator.gamma(2.0, 1.0, 120) - 2.0 + 5.0
-        return values[:, None], strata, lambda means: means[:, 0]
-
-    assert 0.93 <= covered(draw, 5.0) <= 0.97
-
-
 def test_intervals_of_a_ratio_cover_it_in_93_to_97_percent_of_1000_trials():
-    strata = np.repeat(np.arange(15), 10)
-
-    def draw(generator):
+    strata, hits = np.repeat(np.arange(15), 10), 0
+    for trial in range(1000):
+        generator = np.random.default_rng([7, trial])
         below = generator.gamma(4.0, 1.0, 150)
         columns = np.column_stack([8 * below + generator.normal(0, 6, 150), below])
-        return columns, strata, lambda means: means[:, 0] / means[:, 1]
-
-    assert 0.93 <= covered(draw, 8.0) <= 0.97
+        means = bootstrap_means(columns, strata, 400, seed=trial)
+        low, high = interval(means[:, 0] / means[:, 1], 0.95)
+        hits += low <= 8.0 <= high
+    assert 0.93 <= hits / 1000 <= 0.97
 
 
 def test_rows_are_drawn_whole_so_that_a_constant_ratio_has_no_width():
@@ -194,11 +171,8 @@ def test_wilsons_interval_is_its_closed_form(successes, n):
     assert wilson(successes, n, 0.9) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 
-@pytest.mark.parametrize("labels", [10, 40])
-def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials(
-    labels,
-):
-    hits = 0
+def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials():
+    labels, hits = 10, 0
     for trial in range(1500):
         generator = np.random.default_rng([8, trial])
         codes = np.arange(5 * labels) % labels
@@ -239,15 +213,6 @@ def test_rank_correlations_are_scipys_and_permutation_p_agrees_with_theory():
 def test_an_order_that_no_permutation_has_is_counted_once():
     same = np.column_stack([np.arange(15.0), np.arange(15.0) ** 3])
     assert rank_correlations(same, 99, seed=0)[0][2:] == (pytest.approx(1), 1 / 100)
-
-
-def test_the_permutation_test_of_rank_correlations_holds_its_level():
-    p = [
-        rank_correlations(np.random.default_rng([2, t]).gamma(1.0, size=(25, 2)), 200, seed=t)[0][3]
-        for t in range(1000)
-    ]
-    for level in (0.05, 0.2):
-        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * np.sqrt(level / 1000))
 
 
 def test_correlations_that_do_not_exist_are_undefined():
@@ -318,17 +283,6 @@ def test_the_reliability_of_labels_of_different_sizes_is_that_of_all_their_halvi
     found = split_half_reliability(*shuffled, 0, splits=2000)
     assert found == pytest.approx(2 * r / (1 + r), abs=0.002) and found < 0.99
     assert found == split_half_reliability(*shuffled, 0, splits=2000)
-
-
-def test_models_that_leak_alike_correlate_up_to_their_ceiling():
-    labels = pd.Series(np.repeat(np.arange(300), 6))
-    generator = np.random.default_rng(0)
-    truth = np.repeat(generator.standard_normal(300), 6)
-    a = truth + generator.standard_normal(1800)
-    b = 3 * (truth + 2 * generator.standard_normal(1800)) + 7
-    ceiling = np.sqrt(split_half_reliability(a, labels, 0) * split_half_reliability(b, labels, 0))
-    found = np.corrcoef([pd.Series(values).groupby(labels).mean() for values in (a, b)])[0, 1]
-    assert found == pytest.approx(ceiling, abs=0.05) and ceiling < 0.8
 
 
 def test_a_reliability_needs_two_images_of_every_label_and_is_never_negative():
