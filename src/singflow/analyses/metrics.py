@@ -31,7 +31,7 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Angle between the rows of two arrays.
 
     It is 2 atan2(||u - v||, ||u + v||) of unit vectors, which is exact near 0 and 180 where arccos
-    is not.
+    is not. Raises InputError when a row is zero or has NaN.
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     -------
     ndarray (n,)
         Degrees, 0 to 180.
-
-    Raises
-    ------
-    InputError
-        When a row is zero or has NaN.
 
     References
     ----------

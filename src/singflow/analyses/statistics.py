@@ -45,11 +45,9 @@ def bootstrap_means(
         Values of every image.
     strata : ndarray (n,)
         Stratum of every image, codes from 0.
-    resamples : int
-        Number of resamples.
-    seed : int
-        Seeds the generator together with n, and not with the columns, so that models with the same
-        images stay paired.
+    resamples, seed : int
+        Number of resamples, and their seed, which is used together with n, and not with the
+        columns, so that models with the same images stay paired.
 
     Returns
     -------
@@ -218,14 +216,11 @@ def split_half_reliability(
 
     Parameters
     ----------
-    values : ndarray (n,)
-        Value of every image.
-    labels : Series (n,)
-        Label of every image.
-    seed : int
-        Seeds the splits together with n, so that models with the same images have the same splits.
-    splits : int
-        Number of splits.
+    values, labels : ndarray and Series (n,)
+        Value and label of every image.
+    seed, splits : int
+        Number of splits, and their seed, which is used together with n, so that models with the
+        same images have the same splits.
 
     Returns
     -------

@@ -34,14 +34,12 @@ def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray
     """Gradient of cos(e, t) with respect to x, where e = weight x + constant.
 
     With weight T it is the gradient with respect to the feature; with T V_0 it is the gradient in
-    coordinates of the null space.
+    coordinates of the null space. Raises InputError if an embedding or the text is zero.
 
     Parameters
     ----------
-    embeddings : ndarray (n, m)
-        Embeddings e.
-    text : ndarray (m,)
-        Text embedding t of any norm.
+    embeddings, text : ndarray (n, m) and (m,)
+        Embeddings e, and text embedding t of any norm.
     weight : ndarray (m, d)
         T, or T times a basis.
 
@@ -49,11 +47,6 @@ def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray
     -------
     ndarray (n, d)
         Gradients in float64.
-
-    Raises
-    ------
-    InputError
-        If an embedding or the text is zero.
 
     References
     ----------
@@ -123,30 +116,22 @@ def null_directions(
 ) -> NullDirections:
     """Gradients toward a text, projected on the null space and normalized.
 
-    A projected gradient counts as zero if it is at most the rounding error of T V_0.
+    A projected gradient counts as zero if it is at most the rounding error of T V_0. Raises
+    InputError if a feature is translated to zero, or the text is zero.
 
     Parameters
     ----------
-    features : ndarray (n, d)
-        Features f.
+    features, text : ndarray (n, d) and (m,)
+        Features f, and text embedding of any norm.
     translator : Affine
         T (m, d) and c (m,) in float64.
-    basis : ndarray (d, k)
-        Orthonormal basis V_0 of the null space.
-    translated_basis : ndarray (m, k)
-        T V_0.
-    text : ndarray (m,)
-        Text embedding of any norm.
+    basis, translated_basis : ndarray (d, k) and (m, k)
+        Orthonormal basis V_0 of the null space, and T V_0.
 
     Returns
     -------
     NullDirections
         One row per feature.
-
-    Raises
-    ------
-    InputError
-        If a feature is translated to zero, or the text is zero.
 
     References
     ----------
