@@ -17,7 +17,7 @@ from singflow.data import arrays, importing
 from singflow.data.imported import (
     check_source,
     imported_shard,
-    read_rows,
+    read_source,
     source_fingerprint,
     towers_of_source,
 )
@@ -75,7 +75,7 @@ def test_a_source_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
     root = here / "source"
     assert "60 rows; 0 of them are copies" in said
     assert "features/mine: 7 features, 4 classes, top-1 1.000; W f + b is within" in said
-    rows = read_rows(root)
+    rows = read_source(root)
     assert rows["path"][7] == "data/7.jpg" and rows["label"][7] == "dog"
     assert (rows["class_index"] == INDEX).all() and (rows["split"] == "").all()
     assert rows["sha256"][3] == hashlib.sha256(EMBEDDINGS[3].tobytes()).hexdigest()
@@ -119,7 +119,7 @@ def test_another_model_and_space_join_and_the_state_of_the_source_changes(here):
 def test_a_source_without_names_of_classes_says_so(here):
     bring(here, classes=None)
     made = read_tensors(CATALOG["head"].at(here / "source", model="features/mine"), [])[1]
-    assert made["unnamed"] == "true" and (read_rows(here / "source")["class_index"] == -1).all()
+    assert made["unnamed"] == "true" and (read_source(here / "source")["class_index"] == -1).all()
     assert (here / "source/classes.csv").read_text().splitlines()[1] == "0,,class 0"
 
 
@@ -127,7 +127,7 @@ def test_ids_alone_have_the_label_of_their_folder(here):
     ids = [f"images/{NAMES[i]}/{row}.jpg" for row, i in enumerate(INDEX)]
     (here / "file_names.txt").write_text("\n".join(ids))
     bring(here, table=here / "file_names.txt", label_column="label")
-    assert (read_rows(here / "source")["class_index"] == INDEX).all()
+    assert (read_source(here / "source")["class_index"] == INDEX).all()
 
 
 def test_labels_name_the_classes_if_the_table_has_their_rows_also_in_the_files_of_a_folder(here):
@@ -136,7 +136,7 @@ def test_labels_name_the_classes_if_the_table_has_their_rows_also_in_the_files_o
     for number, part in ((0, table[:20]), (2, table[20:45]), (10, table[45:])):
         part.to_parquet(here / f"metadata/metadata_{number}.parquet")
     bring(here, classes=None, table=here / "metadata")
-    assert (read_rows(here / "source")["class_index"] == INDEX).all()
+    assert (read_source(here / "source")["class_index"] == INDEX).all()
     assert pd.read_csv(here / "source/classes.csv")["name"].tolist() == NAMES
 
 
@@ -239,4 +239,4 @@ def test_memory_holds_a_few_shards_and_not_the_array(here, monkeypatch):
     shards = sum(1 for _ in importing.write_shards(here, "features", array, 1, {}, model="m"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert shards == 100 and peak < whole / 8
+    assert shards == 100 and peak < whole / 4

@@ -178,10 +178,6 @@ def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(m
     folder = in_hub(hub, entry.id, "config.json", revision="v1.0").parent
     shutil.copytree("checkpoints/clip", folder, dirs_exist_ok=True)
     assert {file.revision for file in required(entry)} == {"v1.0"}
-    with torch.inference_mode():
-        ours = load_image_tower(entry)(torch.ones(1, 3, SIDE, SIDE))
-        theirs = models["clip"].get_image_features(torch.ones(1, 3, SIDE, SIDE)).pooler_output
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     texts = load_text_tower(entry).embed(TEXTS)
     np.testing.assert_allclose(texts, own_texts("clip", models["clip"], TEXTS), atol=1e-6)
 

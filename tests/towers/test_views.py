@@ -79,26 +79,56 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         assert not torch.equal(changed[1], views[1])
 
 
-@pytest.mark.parametrize(
-    ("changes", "size"),
-    [
-        (None, (160, 160)),
-        ({"input_size": [3, 192, 128]}, (128, 192)),
-        ({"crop_pct": 0.5}, (160, 160)),
-        ({"input_size": [3, 96, 96], "mean": list(MEAN), "std": list(STD)}, (96, 96)),
-        ({"input_size": [3, 96, 160], "crop_mode": "squash"}, (160, 96)),
-    ],
-)
-def test_timms_transform_is_its_own_with_the_changes(wide, changes, size):
-    preprocess = from_timm(MODEL, changes)
+def by_timm(changes):
     published = timm.get_pretrained_cfg(RESNET).to_dict()
     config = timm.data.resolve_data_config(changes or {}, pretrained_cfg=published)
+    return from_timm(MODEL, changes), timm.data.create_transform(**config)
+
+
+def by_torchvision(name):
+    preset = torchvision.models.get_weight(name).transforms()
+    return from_torchvision(preset), preset
+
+
+def by_processor(processor):
+    def own(image):
+        return processor(image, return_tensors="pt")["pixel_values"][0]
+
+    return from_processor(processor), own
+
+
+def by_open_clip(changes):
+    own = image_transform_v2(PreprocessCfg(**changes), is_train=False)
+    return from_open_clip(changes), own
+
+
+CUT = {"size": {"shortest_edge": 120}, "crop_size": {"height": 84, "width": 98}}
+SQUASHED = {"size": {"height": 40, "width": 60}, "image_mean": MEAN, "image_std": STD}
+OWN = [  # transform, the library's own, width and height, resampling
+    (*by_timm(None), (160, 160), "BILINEAR"),
+    (*by_timm({"input_size": [3, 192, 128], "crop_pct": 0.5}), (128, 192), "BILINEAR"),
+    (*by_timm({"input_size": [3, 96, 160], "crop_mode": "squash"}), (160, 96), "BILINEAR"),
+    (*by_timm({"mean": list(MEAN), "std": list(STD)}), (160, 160), "BILINEAR"),
+    (*by_torchvision("ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"), (384, 384), "BICUBIC"),
+    (*by_torchvision("ResNet50_Weights.IMAGENET1K_V1"), (224, 224), "BILINEAR"),
+    (*by_processor(processor_of(**CUT, resample=2)), (98, 84), "BILINEAR"),
+    (*by_processor(processor_of(**CUT, resample=3)), (98, 84), "BICUBIC"),
+    (*by_processor(transformers.ViTImageProcessor(**SQUASHED)), (60, 40), "BILINEAR"),
+    (*by_open_clip({}), (224, 224), "BICUBIC"),
+    (*by_open_clip({"size": 96, "interpolation": "bilinear"}), (96, 96), "BILINEAR"),
+    (*by_open_clip({"size": (84, 98), "resize_mode": "squash"}), (98, 84), "BICUBIC"),
+    (*by_open_clip({"size": (84, 98), "resize_mode": "longest"}), (98, 84), "BICUBIC"),
+]
+
+
+@pytest.mark.parametrize(("preprocess", "own", "size", "resample"), OWN)
+def test_a_transform_is_the_librarys_own_with_its_size_and_resampling(
+    wide, preprocess, own, size, resample
+):
     whole = preprocess.whole(wide)
-    assert torch.equal(whole, timm.data.create_transform(**config)(wide))
+    assert torch.equal(whole, own(wide))
     assert whole.shape == (3, size[1], size[0]) and preprocess.size == size
-    assert preprocess.resample == Image.Resampling.BILINEAR
-    unchanged = from_timm(MODEL, None).whole(wide)
-    assert (changes is None) == (unchanged.shape == whole.shape and torch.equal(unchanged, whole))
+    assert preprocess.resample == Image.Resampling[resample]
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -126,54 +156,6 @@ def test_timms_interpolation_is_that_of_the_crops(name):
     assert preprocess.resample == Image.Resampling[name.upper()]
     resized = image.resize((160, 160), Image.Resampling[name.upper()])
     torch.testing.assert_close(preprocess.whole(image), normalized(resized), rtol=0, atol=1e-5)
-
-
-TAGS = ["ResNet50 IMAGENET1K_V1", "ViT_L_16 IMAGENET1K_V1", "ViT_B_16 IMAGENET1K_SWAG_E2E_V1"]
-
-
-@pytest.mark.parametrize("name", [tag.replace(" ", "_Weights.") for tag in TAGS])
-def test_torchvisions_preset_is_its_own(wide, name):
-    preset = torchvision.models.get_weight(name).transforms()
-    preprocess = from_torchvision(preset)
-    whole = preprocess.whole(wide)
-    assert torch.equal(whole, preset(wide))
-    assert preprocess.size == (whole.shape[2], whole.shape[1])
-    assert preprocess.resample.name == preset.interpolation.name
-
-
-def test_an_image_processor_is_used_whole_and_its_size_is_that_of_its_output(wide):
-    size = {"size": {"shortest_edge": 120}, "crop_size": {"height": 84, "width": 98}}
-    squash = {"size": {"height": 40, "width": 60}, "image_mean": MEAN, "image_std": STD}
-    bilinear, bicubic = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-    for processor, (width, height), resample in (
-        (processor_of(**size, resample=bilinear), (98, 84), bilinear),
-        (processor_of(**size, resample=3), (98, 84), bicubic),
-        (transformers.ViTImageProcessor(**squash), (60, 40), bilinear),
-    ):
-        preprocess = from_processor(processor)
-        whole = preprocess.whole(wide)
-        assert whole.shape == (3, height, width) and preprocess.size == (width, height)
-        assert torch.equal(whole, processor(wide, return_tensors="pt")["pixel_values"][0])
-        assert preprocess.resample == resample
-
-
-@pytest.mark.parametrize(
-    ("changes", "size", "resample"),
-    [
-        ({}, (224, 224), "BICUBIC"),
-        ({"size": 96, "interpolation": "bilinear"}, (96, 96), "BILINEAR"),
-        ({"size": (84, 98), "resize_mode": "squash", "mean": MEAN}, (98, 84), "BICUBIC"),
-        ({"size": (84, 98), "resize_mode": "longest"}, (98, 84), "BICUBIC"),
-    ],
-)
-def test_open_clips_preprocessing_is_its_own_with_its_size_and_resampling(
-    wide, changes, size, resample
-):
-    preprocess = from_open_clip(changes)
-    whole = preprocess.whole(wide)
-    assert torch.equal(whole, image_transform_v2(PreprocessCfg(**changes), is_train=False)(wide))
-    assert whole.shape == (3, size[1], size[0]) and preprocess.size == size
-    assert preprocess.resample == Image.Resampling[resample]
 
 
 SAME = {

@@ -2,7 +2,6 @@ import re
 from pathlib import Path
 
 import pytest
-import timm
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.reading import read_yaml
@@ -14,19 +13,9 @@ from singflow.config.registry import (
     resolve_spaces,
 )
 from singflow.errors import InputError
-from singflow.pictures.weights import generator_files
-from singflow.study import check
-from singflow.towers.weights import (
-    HubFile,
-    LocalFile,
-    PackageFile,
-    UrlFile,
-    find_all,
-    locate,
-    required,
-)
+from singflow.towers.weights import HubFile, LocalFile, PackageFile, UrlFile, locate, required
 from tests.project import ROOT
-from tests.towers.models import COMMIT, in_hub
+from tests.towers.models import in_hub
 
 MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
@@ -142,11 +131,6 @@ def test_files_in_the_caches_are_found_in_the_order_of_the_entry(hub, torch_home
         locate(entries["efficientnet_b4"])
 
 
-def test_the_revision_of_an_entry_is_the_one_that_its_files_have():
-    for entry in (model(revision="v1.0"), model(DINO, "transformers", revision="v1.0")):
-        assert {file.revision for file in required(entry)} == {"v1.0"}
-
-
 def test_a_model_with_a_tokenizer_from_a_hub_needs_it_also_with_random_weights():
     repository, weights = "timm/ViT-B-16-SigLIP", HubFile("timm/ViT-B-16-SigLIP", OPEN_CLIP)
     first, *tokenizer = required(space("ViT-B-16-SigLIP/webli"))
@@ -215,16 +199,6 @@ def test_weights_that_do_not_exist_are_refused(entry, message):
         locate(entry)
 
 
-def test_the_places_of_timms_weights_are_those_that_timm_loads_from():
-    for name, (first, *_) in FILES.items():
-        if isinstance(first, HubFile) and first.names == TIMM and name != "dinov2_large":
-            published = timm.get_pretrained_cfg(read_yaml(MODELS)[name]["id"])
-            assert published.hf_hub_id == first.repository
-    (file,) = required(model("gcvit_xxtiny.in1k"))  # which is in no hub
-    assert file == UrlFile(timm.get_pretrained_cfg("gcvit_xxtiny.in1k").url)
-    assert file.url.endswith(f"/{file}")
-
-
 def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(checkpoints):
     path, name = checkpoints / "own.pth", "checkpoints/own.pth"
     path.write_bytes(b"weights")
@@ -254,34 +228,3 @@ HASHES = {
 @pytest.mark.parametrize(("name", "expected"), HASHES.items())
 def test_the_hash_in_a_name_is_expected(torch_home, name, expected):
     assert UrlFile(f"https://x.org/deep/{name}").expected(torch_home / name) == expected
-
-
-def test_a_large_file_of_a_hub_is_expected_to_have_the_hash_that_it_is_kept_under(hub):
-    file = HubFile("some/model", TIMM)
-    for name, blob in (("model.safetensors", "ab" * 32), ("config.json", "cd" * 20)):
-        path = in_hub(hub, "some/model", name)
-        (hub / "models--some--model/blobs" / blob).write_bytes(b"content")
-        path.unlink()
-        path.symlink_to(f"../../blobs/{blob}")
-        assert file.expected(path) == (blob if len(blob) == 64 else None)
-        assert file.version(path) == COMMIT
-    assert file.expected(in_hub(hub, "some/model", "copied.safetensors")) is None
-
-
-KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
-
-
-def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(hub):
-    study = check(read_yaml(ROOT / "params.yaml"), "params.yaml")
-    files = generator_files(study.pictures)
-    absent = rf"the weight file {KARLO}: model_index\.json is not in the hub cache {hub} .*prefetch"
-    with pytest.raises(InputError, match=absent):
-        find_all(files)
-    paths = [in_hub(hub, KARLO, file.names[-1]) for file in files]
-    assert find_all(files) == paths
-    labels = {file.label(file.find()) for file in files}
-    assert len(labels) == len(files)
-    assert f"{KARLO}: decoder/diffusion_pytorch_model.bin" in labels
-    assert {file.version(file.find()) for file in files} == {COMMIT}
-    preferred = in_hub(hub, KARLO, "decoder/diffusion_pytorch_model.safetensors")
-    assert preferred in find_all(files)

@@ -16,7 +16,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from singflow.data.reading import UNPRINTABLE, is_litter
+from singflow.data.reading import UNPRINTABLE, is_litter, readable_as
 from singflow.errors import InputError, printable
 from singflow.system import regular
 
@@ -75,8 +75,7 @@ def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
                 "data.root"
             )
         for path in fitting:
-            if fault := _kind_fault(root / path):
-                raise InputError(f"{root / path}: {fault}")
+            _check_kind(root / path)
     return _fitting(root, patterns)
 
 
@@ -89,29 +88,25 @@ def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
     )
 
 
-def _kind_fault(path: Path) -> str:
-    """Why a file cannot be read in place, as a compressed archive; empty if it can."""
+def _check_kind(path: Path) -> None:
+    """Refuse a file whose images cannot be read in place, such as a compressed archive."""
     if str(path) != printable(str(path)):
-        return UNPRINTABLE
-    try:
-        with regular(path).open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        return (
-            f"not readable: {error.strerror}: correct data.archives, or the permissions of the file"
-        )
+        raise InputError(f"{path}: {UNPRINTABLE}")
+    fix = "correct data.archives, or the permissions of the file"
+    with readable_as("an archive", path, fix), regular(path).open("rb") as file:
+        start = file.read(8)
     for magic, command in PACKED.items():
         if start.startswith(magic):
-            return (
-                "is compressed, so that no image can be read without all before it (images are "
-                f"compressed already): unpack it with `{command} {path.name}`, and name the .tar"
+            raise InputError(
+                f"{path}: is compressed, so that no image can be read without all before it "
+                f"(images are compressed already): unpack it with `{command} {path.name}`, and "
+                "name the .tar"
             )
     if path.suffix.lower() not in (*TAR, *PARQUET):
-        return (
-            "neither a .tar nor a .parquet file: name archives alone in data.archives, as in "
-            "[train-*.tar]"
+        raise InputError(
+            f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, as "
+            "in [train-*.tar]"
         )
-    return ""
 
 
 def is_parquet(archive: str) -> bool:
@@ -123,15 +118,15 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
-def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
+def estimate_images(root: Path, patterns: Sequence[str], looked_at: int) -> int:
     """Estimate how many images archives hold, from the first members of `looked_at` of them."""
     archives = _fitting(root, patterns)
     some = archives[:: max(1, -(-len(archives) // looked_at))]
-    images = sum(_expected_of(root / archive) for archive in some)
+    images = sum(_estimate_of(root / archive) for archive in some)
     return round(len(archives) * images / max(len(some), 1))
 
 
-def _expected_of(path: Path) -> float:
+def _estimate_of(path: Path) -> float:
     images, end = 0, 1
     try:
         if is_parquet(path.name):
@@ -284,7 +279,8 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
                 f"{path}: has no column {label_column!r} (data.label_column); it has "
                 f"{', '.join(map(printable, file.schema_arrow.names))}"
             )
-        if label_column not in _leaves(file):
+        leaves = {file.schema.column(number).path for number in range(len(file.schema.names))}
+        if label_column not in leaves:  # it holds other columns, and not values
             raise InputError(
                 f"{path}: column {label_column!r} (data.label_column) holds neither numbers nor "
                 "texts: name another"
@@ -302,11 +298,6 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
         if len(labels) != rows:
             raise Damaged(f"has {len(labels)} labels for {rows} rows: write it anew")
         return labels, _class_names(file, label_column)
-
-
-def _leaves(file: parquet.ParquetFile) -> set[str]:
-    """The paths of the columns that hold values and not other columns."""
-    return {file.schema.column(number).path for number in range(len(file.schema.names))}
 
 
 def _values(column: Any) -> list[Any]:

@@ -41,14 +41,14 @@ def classes_path(root: Path) -> Path:
     return root / "classes.csv"
 
 
-def read_rows(root: Path) -> pd.DataFrame:
+def read_source(root: Path) -> pd.DataFrame:
     """The table of a source: path (id), label, class_index, prompt, split, sha256."""
     return read_parquet(rows_path(root), "imported_rows")
 
 
 def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
     """The images of a source as candidates of a manifest, and what is known of their contents."""
-    rows = read_rows(root)
+    rows = read_source(root)
     found = [Candidate(*row) for row in rows[ROW].itertuples(index=False)]
     hashes = zip(rows["path"], rows["sha256"], strict=True)
     return found, {path: Inspected(0, 0, sha256, 0) for path, sha256 in hashes}
@@ -60,7 +60,7 @@ def imported_shard(
     """Features or embeddings (views of an image in turn) of the images with these ids; metadata."""
     import pandas as pd
 
-    images = pd.Index(read_rows(root)["path"]).get_indexer(pd.Index(paths))
+    images = pd.Index(read_source(root)["path"]).get_indexer(pd.Index(paths))
     if (images < 0).any():
         raise InputError(f"{rows_path(root)}: lacks images of the manifest: import it again")
     count, views = sizes_of(CATALOG[artifact].at(root, shard="00000", **names))

@@ -117,11 +117,11 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
         with _removed_if_refused(path.parent):
             for rows in shards("features", made, model=offer.model):
                 check.add(rows)
-            top1 = check.top1(head_classes(rows_of(listed), own_names), names)
+            top1 = check.top1(head_classes(listed.frame(), own_names), names)
         if new:
             listed.sha256 = listed.sha256 or content
             write_classes(root, of_source, offer.classes or IMAGENET)
-            write_parquet(rows_path(root), rows_of(listed).assign(sha256=listed.sha256))
+            write_parquet(rows_path(root), listed.frame().assign(sha256=listed.sha256))
             copies = len(listed.sha256) - len({*listed.sha256})
             yield f"{len(listed.images)} rows; {copies} of them are copies of others"
         facts = head.facts | {"weights_sha256": made["weights_sha256"]}
@@ -154,7 +154,7 @@ def _classes(root: Path, head: Head | None) -> Classes | None:
     return read_classes(IMAGENET) if head and len(head.weight) == 1000 else None
 
 
-def _names_in(listed: Listed, count: int) -> list[str]:
+def _names_in(listed: SourceRows, count: int) -> list[str]:
     """The labels in the order of their class_index, or `class 0` and so on if some are unknown."""
     found = {image.class_index: image.label for image in listed.images if image.class_index >= 0}
     if sorted(found) == list(range(count)) and len({*found.values()}) == count:
@@ -162,7 +162,7 @@ def _names_in(listed: Listed, count: int) -> list[str]:
     return [UNNAMED.format(row) for row in range(count)]
 
 
-def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
+def _listed(root: Path, offer: Offer, classes: Classes | None) -> SourceRows:
     """The rows of the source; if it is there already, a table must have the same ids."""
     given = None
     if offer.table:
@@ -175,7 +175,7 @@ def _listed(root: Path, offer: Offer, classes: Classes | None) -> Listed:
             f"{offer.table}: has other ids than {rows_path(root)}, or another order: give the same "
             "table, or import into another source"
         )
-    return Listed(images, [facts.sha256 for facts in inspected.values()])
+    return SourceRows(images, [facts.sha256 for facts in inspected.values()])
 
 
 def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -> int:
@@ -230,20 +230,28 @@ def _views(place: str, rows: int, n: int) -> int:
 
 
 @dataclass
-class Listed:
+class SourceRows:
     """The images, texts or sounds of a source in the order of their rows."""
 
     images: list[Candidate] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)  # empty: not given
 
+    def frame(self) -> pd.DataFrame:
+        """The table of the source, without hashes."""
+        import pandas as pd
 
-def list_rows(table: Path, id_column: str, label_column: str, classes: Classes | None) -> Listed:
+        return pd.DataFrame(self.images)[ROW].astype({"class_index": "int32"})
+
+
+def list_rows(
+    table: Path, id_column: str, label_column: str, classes: Classes | None
+) -> SourceRows:
     """Read ids and labels from CSV, Parquet, a folder of Parquet files, or a list of ids (.txt).
 
     Without a column of labels, the label is the folder in the id. An id without a folder then has
     none, which is refused.
     """
-    listed, known = Listed(), dict[str, int]()
+    listed, known = SourceRows(), dict[str, int]()
     drawn = True
     for where, row in _table_rows(table, id_column, label_column):
         name = row[id_column].strip().lstrip("/")
@@ -465,13 +473,6 @@ class HeadCheck:
                 f"(class {place}): give --classes in the order of the head's rows"
             )
         return right
-
-
-def rows_of(listed: Listed) -> pd.DataFrame:
-    """The table of a source, without its hashes."""
-    import pandas as pd
-
-    return pd.DataFrame(listed.images)[ROW].astype({"class_index": "int32"})
 
 
 def write_classes(root: Path, names: list[str], origin: Path) -> None:

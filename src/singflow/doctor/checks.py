@@ -19,7 +19,7 @@ from singflow.config.registry import (
 )
 from singflow.config.sections import LOCAL
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
-from singflow.data.imported import read_rows, rows_path
+from singflow.data.imported import read_source, rows_path
 from singflow.data.manifest import data_root
 from singflow.data.parameters import Data
 from singflow.data.reading import class_folders, iterate_rows
@@ -193,7 +193,7 @@ def _looked_into(data: Data) -> str:
     try:
         root = data_root(data.source, data.root)
         if data.source == "features":
-            return f"{root}: {rows_path(root)} has {len(read_rows(root))} rows"
+            return f"{root}: {rows_path(root)} has {len(read_source(root))} rows"
         if data.source == "folder":
             return f"{root}: {_first_class(root)} is its first class"
         if data.source == "archive":

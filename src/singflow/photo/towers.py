@@ -168,10 +168,10 @@ class Classifier:
             Feature, its parts by position, and the part of the image that they cover; no parts if
             the feature is no mean over positions.
         """
-        from singflow.towers.positions import locate
+        from singflow.towers.positions import split_by_position
 
         photo, preprocess = open_image(image, max_pixels), self.tower.preprocess
-        found = locate(self.tower, _view(self.tower, photo, self.device))
+        found = split_by_position(self.tower, _view(self.tower, photo, self.device))
         seen = preprocess.seen(*photo.size)
         parts = None if found.parts is None else found.parts[0].numpy()
         return Located(found.features.numpy(), parts, found.rest[0].numpy(), seen)

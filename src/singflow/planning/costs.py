@@ -252,7 +252,7 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     else:
         table = Path(data["table"] or "")
         if data["source"] == "archive":
-            found = archives.expected(Path(data["root"]), data["archives"], LOOKED_AT)
+            found = archives.estimate_images(Path(data["root"]), data["archives"], LOOKED_AT)
         elif table.suffix.lower() in (".parquet", ".pq"):
             found = count_rows(table)
         else:

@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"{path}: no such weight file")
     with path.open("rb") as file:
         start = file.read(512)
-    if reason := _is_none(start):
+    if reason := _not_a_checkpoint(start):
         raise InputError(f"{path}: {reason}")
     try:
         if start[8:9] == b"{":
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"{path}: not readable as tensors: {_in_words(error)}") from None
 
 
-OTHERS = {  # beginnings of files that are no checkpoints
+OTHER_FILES = {  # beginnings of files that are no checkpoints
     (b"version https://git-lfs",): (
         "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it "
         "comes from"
@@ -98,11 +98,11 @@ OTHERS = {  # beginnings of files that are no checkpoints
 }
 
 
-def _is_none(start: bytes) -> str:
+def _not_a_checkpoint(start: bytes) -> str:
     """Why a file with this start is no checkpoint. Empty if it may be one."""
     if not start:
         return "not readable as tensors: an empty file: copy or download it again"
-    for beginnings, reason in OTHERS.items():
+    for beginnings, reason in OTHER_FILES.items():
         if start.lstrip().startswith(beginnings):
             return reason
     if start.isascii() and b"".join(start.split()).decode().isprintable():

@@ -55,7 +55,7 @@ class _LastMean(TorchFunctionMode):
 
 
 @torch.no_grad()
-def locate(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
+def split_by_position(classifier: LoadedClassifier, images: torch.Tensor) -> Positions:
     """Run a classifier on images (n, 3, H, W), and split its features by positions.
 
     The input of the last mean that the model takes is caught, whatever the architecture. A layer

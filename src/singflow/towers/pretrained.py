@@ -14,11 +14,6 @@ from singflow.towers.checkpoints import check_finite, some
 from singflow.towers.views import Preprocess, from_processor
 
 
-def pretrained_folder(entry: ModelEntry | TransformersEntry, files: list[Path]) -> Path | None:
-    """The folder of a saved model; None if the entry says how to build one. files: of locate()."""
-    return files[0].parent if entry.weights == "hub" else saved_folder(entry)
-
-
 def load_pretrained(
     entry: ModelEntry | TransformersEntry, files: list[Path], auto: str, **settings: Any
 ) -> tuple[Any, Preprocess]:
@@ -30,7 +25,8 @@ def load_pretrained(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    kind, folder = getattr(transformers, auto), pretrained_folder(entry, files)
+    kind = getattr(transformers, auto)
+    folder = files[0].parent if entry.weights == "hub" else saved_folder(entry)
     where = folder if entry.weights != "hub" and folder else entry.id
     with in_one_line(f"{where}: transformers cannot build it"):
         if folder is None:  # weights.required() has seen to both

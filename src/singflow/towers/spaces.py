@@ -19,10 +19,16 @@ from singflow.config.registry import (
     TransformersEntry,
 )
 from singflow.data.manifest import Classes, fill, prompt_of
+from singflow.data.reading import in_one_line
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.checkpoints import brief, check_finite, read_checkpoint
-from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
+from singflow.towers.checkpoints import check_finite, read_checkpoint
+from singflow.towers.classifiers import (
+    LoadedClassifier,
+    load_classifier,
+    run_on_images,
+    weights_sha256,
+)
 from singflow.towers.device import in_float32
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.ready_texts import Encode, read_npz
@@ -100,15 +106,8 @@ class CLIPImages(nn.Module):
         self.dim = dim
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        try:
-            output = self.visual(images)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise InputError(
-                f"config/spaces.yaml: the tower cannot run on images of {tuple(images.shape[2:])} "
-                f"pixels ({brief(error)}): look at its `transform`, or its image processor"
-            ) from None
+        hint = "look at its `transform`, or its image processor"
+        output = run_on_images(self.visual, images, "config/spaces.yaml: the tower", hint)
         # Some towers return embeddings of patches as well.
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
         _check_width(embeddings, self.dim)
@@ -291,16 +290,15 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     if entry.transform:
         changes = changes | entry.transform.model_dump(exclude_none=True)
     torch.manual_seed(0)
-    try:
-        built = open_clip.create_model(
-            model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes
-        )
-    except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip raise their own exceptions)
-        if kind == "file":
-            read_checkpoint(paths[0])
-        raise InputError(
-            f"{entry.id}: open_clip cannot build it from {entry.weights} ({brief(error)})"
-        ) from None
+    with in_one_line(f"{entry.id}: open_clip cannot build it from {entry.weights}"):
+        try:
+            built = open_clip.create_model(
+                model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes
+            )
+        except Exception:
+            if kind == "file":
+                read_checkpoint(paths[0])  # whose message says what the file is
+            raise
     if kind != "random":
         check_finite(built, entry.id)
     return built.eval()

@@ -35,6 +35,11 @@ class ShardFlags(Extraction, cli.Step):
         """Name of the shard."""
         return f"{self.shard:05d}"
 
+    def rows(self) -> pd.DataFrame:
+        """The shard's rows of the manifest."""
+        manifest = read_manifest(self.path("manifest"))
+        return manifest.iloc[list(shard_rows(len(manifest), self.shard, self.shards))]
+
 
 def run_shard(
     flags: ShardFlags, name: str, tower: LoadedClassifier | ImageTower, tensor: str
@@ -51,8 +56,7 @@ def run_shard(
     from singflow.towers.extraction import fold_batch_norms, run_views, statistics
     from singflow.towers.views import Views
 
-    manifest = read_manifest(flags.path("manifest"))
-    rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
+    rows = flags.rows()
     device = pick_tower_device(flags.device)
     fold_batch_norms(tower, tower.preprocess.size)
     if flags.compile:
@@ -89,8 +93,7 @@ def run_imported(
     from singflow.data.imported import imported_shard
     from singflow.towers.extraction import statistics
 
-    manifest = read_manifest(flags.path("manifest"))
-    rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
+    rows = flags.rows()
     outputs, facts = imported_shard(outside(flags.root), rows["path"], artifact, **names)
     image_id = np.repeat(rows["image_id"].to_numpy(), flags.views)
     view = np.tile(np.arange(flags.views, dtype=np.int32), len(rows))

@@ -233,7 +233,8 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     if isinstance(entry, OpenCLIPEntry):
         return [*files, *_tokenizer_files(entry)]
     if isinstance(entry, TransformersEntry):
-        return files if folder else [*files, *_word_files(entry)]
+        words = [] if folder else _tokenizer_of(entry.id, "spiece.model", entry.revision)
+        return [*files, *words]
     head = _own_file(entry.head_weights, entry) if entry.weights != "random" else None
     return [*files, head] if head else files
 
@@ -397,19 +398,15 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
     if repository := text.get("hf_model_name"):
         files.append(HubFile(repository, ("config.json",)))
     if repository := text.get("hf_tokenizer_name"):
-        beside = ["tokenizer_config.json", "special_tokens_map.json", "config.json", "merges.txt"]
-        files.append(HubFile(repository, WORDS))
-        files += [HubFile(repository, (name,), optional=True) for name in beside]
+        files += _tokenizer_of(repository, "config.json")
     return files
 
 
-def _word_files(entry: TransformersEntry) -> list[WeightFile]:
-    """The files of the tokenizer of a dual encoder of transformers in the hub."""
-    beside = ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", "spiece.model"]
-    return [
-        HubFile(entry.id, WORDS, entry.revision),
-        *(HubFile(entry.id, (name,), entry.revision, optional=True) for name in beside),
-    ]
+def _tokenizer_of(repository: str, beside: str, revision: str | None = None) -> list[WeightFile]:
+    """The files of a tokenizer in the hub, with what may lie beside its words."""
+    names = ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", beside]
+    optional = [HubFile(repository, (name,), revision, optional=True) for name in names]
+    return [HubFile(repository, WORDS, revision), *optional]
 
 
 _SOURCES: dict[str, Callable[[Any], list[WeightFile]]] = {
