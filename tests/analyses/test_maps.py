@@ -104,22 +104,13 @@ def test_a_text_hidden_in_one_quadrant_is_found_there_and_nowhere_else():
 @pytest.mark.parametrize("others", [19, 39])
 def test_where_nothing_is_hidden_a_map_stands_out_as_often_as_the_level_says(others):
     stand_out = 0
-    for seed in range(4 * SEEDS):
+    for seed in range(2 * SEEDS):
         planted = Planted(seed)
         pool = [planted.image(noise=noise) for noise in planted.rng.uniform(0.5, 2, others + 1)]
         maps = planted.maps(pool[0], pool[1:])
         stand_out += maps.texts[0].beyond.any()
-    low, high = binom.ppf([0.001, 0.999], 4 * SEEDS, 0.05)
+    low, high = binom.ppf([0.001, 0.999], 2 * SEEDS, 0.05)
     assert low <= stand_out <= high
-
-
-def test_a_text_that_is_everywhere_gives_a_flat_map():
-    planted = Planted(0)
-    parts = planted.image(0, where=np.ones((SIDE, SIDE), bool), noise=0.0)
-    own = planted.maps(parts, [planted.image(1) for _ in range(OTHERS)]).texts[0]
-    assert own.as_deg < -1
-    np.testing.assert_allclose(own.contribution_deg, own.as_deg / SIDE**2, rtol=1e-9)
-    assert own.beyond.all() or not own.beyond.any()
 
 
 def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_one():

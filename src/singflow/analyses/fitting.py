@@ -43,7 +43,7 @@ def fit_translators(
         sums.update(features, embeddings, shard["image_id"], shard["view"])
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
-    made = [sums.of(groups) for groups in sums.split.of_maps]
+    made = [sums.of(groups) for groups in sums.split.fitted_on]
     maps = tuple(ridge(statistics, best) for statistics in made)
     if axes is not None:
         maps = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in maps)

@@ -192,7 +192,7 @@ class Refits:
         """
         between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
         best = lambdas[cross_validate(between, lambdas, threads).best]
-        *folds, whole = sums.split.of_maps
+        *folds, whole = sums.split.fitted_on
         numbered = dict(enumerate(folds)) | {WHOLE: whole}
         needed = {number: numbered[number] for number in numbered if number in map_index}
 

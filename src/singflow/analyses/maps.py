@@ -169,7 +169,7 @@ def fit_conditional(
         parts = coordinates[:, :rank], coordinates[:, rank:]
         sums.update(*parts, shard["image_id"], shard["view"])
     best = lambdas[cross_validate(sums, lambdas).best]
-    predictors = [ridge(sums.of(groups), best) for groups in sums.split.of_maps]
+    predictors = [ridge(sums.of(groups), best) for groups in sums.split.fitted_on]
     if len(translators.maps) == 1:  # imported, or fitted on a reference
         predictors = predictors[-1:]
     maps = tuple(

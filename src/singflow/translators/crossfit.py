@@ -32,7 +32,7 @@ class Split:
     crossed: bool  # fit k translates the images of group k; False: one translator serves all
 
     @property
-    def of_maps(self) -> list[list[int]]:
+    def fitted_on(self) -> list[list[int]]:
         """The groups that each map of CrossFitted is fitted on, in the order of the maps."""
         return [*(groups for groups, _ in self.fits if self.crossed), self.whole]
 
@@ -73,8 +73,8 @@ class GroupSums:
     """Ridge statistics of each group of images, with view 0 and the other views apart.
 
     Fits use all views; validation uses view 0. origin: features (d,) and embeddings (m,) of the
-    first row, which are subtracted from every row. of() and judging() raise InputError if there are
-    no rows at all.
+    first row, which are subtracted from every row. of() and held_out() raise InputError if there
+    are no rows at all.
     """
 
     def __init__(self, split: Split) -> None:
@@ -117,7 +117,7 @@ class GroupSums:
             made.add(sums, -1)
         return made
 
-    def judging(self, group: int) -> RidgeStatistics:
+    def held_out(self, group: int) -> RidgeStatistics:
         """Sums over view 0 of the images of a group; sums without rows if it has none."""
         return self._sums.get((group, True)) or self._added([])
 
@@ -194,7 +194,7 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
     """
 
     def judged(fit: tuple[list[int], int]) -> tuple[np.ndarray, float, int]:
-        made, held_out = sums.of(fit[0]), sums.judging(fit[1])
+        made, held_out = sums.of(fit[0]), sums.held_out(fit[1])
         errors = made.decompose().squared_errors(held_out, penalties(made, lambdas))
         return errors, held_out.squared_distance(made.embedding_mean), held_out.n
 
