@@ -36,15 +36,6 @@ def test_the_neighbours_are_scikit_learns_by_cosine_distance(monkeypatch, sizes)
     assert np.cos(np.radians(found.angle_deg)) == pytest.approx(1 - theirs[0], abs=1e-9)
 
 
-def test_planted_neighbours_are_found_whatever_their_length():
-    embeddings, points = normal(500, 24), normal(3, 24, 1)
-    for row, place in enumerate((3, 250, 499)):
-        embeddings[place] = 7.5 * (points[row] + 1e-3 * normal(1, 24, row)[0])
-    found = nearest(points, np.full(3, -1), gallery_of(embeddings), ALL_DIFFERENT, 2)
-    assert list(found.image_id[:, 0]) == [3, 250, 499]
-    assert (found.angle_deg[:, 0] < 0.2).all() and (found.angle_deg[:, 1] > 10).all()
-
-
 def test_an_image_is_never_its_own_neighbour_nor_is_a_copy_of_it():
     embeddings = normal(500, 24)
     embeddings[40] = embeddings[7]
