@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +11,10 @@ from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
 from singflow.figures.overlay import FARTHER, NEARER
-from singflow.figures.style import COLOURS, grid_lines, key, lines_of, say, styled
+from singflow.figures.style import COLOURS, Sheet, grid_lines, key, lines_of, say, styled
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
+from singflow.photo.photos import Neighbour
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[7]
@@ -23,6 +23,8 @@ SHOWN = {  # a text of the list that is ranked by a score, and the unit of the s
     "as_contrast_deg": ("class", "AS less its mean over classes (degrees)"),
     "as_deg": ("concept", "AS (degrees)"),
 }
+
+Rows = tuple[list[str], np.ndarray]  # names of rows, and how many lines every name has
 
 # Lengths in inches: margins, photo, words, and room for texts beside axes.
 WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
@@ -40,70 +42,68 @@ def draw_image(
     Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS. `near` has
     the photos of `analysis.nearest`, with None for a photo whose file is missing.
     """
-    texts = [analysis.predicted, *analysis.texts]
-    panels = [(*SHOWN[score], score, sides) for _, score, *sides in analysis.beyond_chance]
-    nearest = analysis.nearest if near else []
-    left = MARGIN + PHOTO + GAP
-    title, words = _words(name, analysis, WIDTH - MARGIN - left)
-    first, *others = (text.text for text in texts)
-    names, lines = _broken([f"class: {first}", *others])
-    broken = [[_broken([text.text for text in side]) for side in sides] for *_, sides in panels]
-    most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
-    title_height = 1.3 * LINE * (title.count("\n") + 1)
-    words_height = title_height + LINE * (words.count("\n") + 1) + GAP
-    plot_height = 1.5 * LINE * (lines.sum() + 0.4)
-    bars_heights = [1.3 * LINE * (rows + 0.4) for rows in most]
+    sheet = Sheet(WIDTH)
     photo_height = PHOTO * min(1.0, photo.height / photo.width)
-    font = FontProperties(size=NAMES_PT)
-    paths = [lines_of(neighbour.path, TILE, font) for neighbour in nearest]
-    near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
-    top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
-    height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
-    figure = plt.figure(figsize=(WIDTH, height))
-
-    axes_at = partial(place_axes, figure)
-
-    def text_at(y: float, text: str, **font: Any) -> None:
-        place = left / WIDTH, 1 - y / height
-        figure.text(*place, text, va="top", linespacing=1.3, **font)
-
-    axes = axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP)
+    nearest = analysis.nearest if near else []
+    height = max(
+        photo_height + GAP + _nearest(sheet, MARGIN + photo_height + GAP, nearest, near),
+        _angles(sheet, name, analysis),
+    )
     small = photo.copy()
     small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    axes.imshow(small)
-    axes.set_anchor("N")
-    axes.set_axis_off()
-    below = MARGIN + photo_height + GAP + TITLE
-    for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
-        axes = axes_at(MARGIN + place * (PHOTO - TILE), below, TILE, TILE)
-        when = ("before", "after")[place]
-        axes.set_title(f"nearest {when} ({found.angle_deg:.1f}°)", fontsize=NAMES_PT)
-        _near(axes, picture, path)
-    text_at(MARGIN, title, fontsize=TITLE_PT, fontweight="bold")
-    text_at(MARGIN + title_height, words, fontsize=WORDS_PT)
-    width = WIDTH - MARGIN - left - NAMES
-    axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, width, plot_height)
-    _dumbbell(axes, texts, names, lines)
-    half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
-    for (kind, unit, score, sides), labels_of, deep, rows_shown in zip(
-        panels, broken, bars_heights, most, strict=True
+    room = photo_height if nearest else height - GAP
+    sheet.place(MARGIN, MARGIN, PHOTO, room, partial(_show, small))
+    bottom = MARGIN + height
+    for _, score, *sides in analysis.beyond_chance:
+        bottom = _beyond_chance(sheet, bottom + TITLE, score, sides)
+    return sheet.draw(bottom)
+
+
+def _nearest(
+    sheet: Sheet, top: float, nearest: list[Neighbour], near: Sequence[Image.Image | None]
+) -> float:
+    """Place the nearest photos; the height that they need."""
+    if not nearest:
+        return 0.0
+    paths = [lines_of(found.path, TILE, FontProperties(size=NAMES_PT)) for found in nearest]
+    for number, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
+        title = f"nearest {('before', 'after')[number]} ({found.angle_deg:.1f}°)"
+        left = MARGIN + number * (PHOTO - TILE)
+        sheet.place(left, top + TITLE, TILE, TILE, partial(_near, title, picture, path))
+    return TITLE + TILE + LINE * max(map(len, paths)) + GAP
+
+
+def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
+    """Place the scores in words, and below them the angles to texts; the height that they need."""
+    left = MARGIN + PHOTO + GAP
+    title, words = _words(name, analysis, WIDTH - MARGIN - left)
+    height = 1.3 * LINE * (title.count("\n") + 1)
+    sheet.write(left, MARGIN, title, fontsize=TITLE_PT, fontweight="bold", linespacing=1.3)
+    sheet.write(left, MARGIN + height, words, fontsize=WORDS_PT, linespacing=1.3)
+    height += LINE * (words.count("\n") + 1) + GAP
+    first, *others = texts = [analysis.predicted, *analysis.texts]
+    rows = _rows([f"class: {first.text}", *(text.text for text in others)])
+    plot = left + NAMES, MARGIN + height + TITLE, WIDTH - MARGIN - left - NAMES
+    plot_height = 1.5 * LINE * (rows[1].sum() + 0.4)
+    sheet.place(*plot, plot_height, partial(_dumbbell, texts, rows))
+    return height + TITLE + plot_height + AXIS
+
+
+def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Movement]]) -> float:
+    """Place the texts that are gained beside those that are lost; the place where they end."""
+    half = (WIDTH - 2 * MARGIN - GAP) / 2
+    longest = max(abs(getattr(text, score)) for side in sides for text in side)
+    rows = [_rows([text.text for text in side]) for side in sides]
+    most = max(1.0, *(lines.sum() for _, lines in rows))
+    height = 1.3 * LINE * (most + 0.4)
+    for place, (change, colour) in enumerate(
+        (("gained: nearer", NEARER), ("lost: farther", FARTHER))
     ):
-        longest = max(abs(getattr(text, score)) for side in sides for text in side)
-        for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
-            axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
-            change = ("gained: nearer", "lost: farther")[place]
-            axes.set_title(f"{kind} {change} after null removal")
-            _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
-            axes.set_xlabel(unit if side else "")
-            axes.set_ylim(rows_shown + 0.2, -0.2)
-        below += deep + AXIS + TITLE
-    return figure
-
-
-def place_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Axes with their upper left corner x, y inches from the figure's upper left corner."""
-    across, down = figure.get_size_inches()
-    return figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
+        title = f"{SHOWN[score][0]} {change} after null removal"
+        bars = partial(_bars, title, sides[place], score, rows[place], (longest, most), colour)
+        left = MARGIN + place * (half + GAP) + NAMES
+        sheet.place(left, top, half - NAMES, height, bars)
+    return top + height + AXIS
 
 
 def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
@@ -122,14 +122,21 @@ def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     return "\n".join(title), "\n".join(parts)
 
 
-def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
+def _rows(texts: list[str]) -> Rows:
     """Texts in lines that fit beside axes, and the number of lines of every text."""
     lines = [lines_of(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
     return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
 
 
-def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
+def _show(photo: Image.Image, axes: Axes) -> None:
+    axes.imshow(photo)
+    axes.set_anchor("N")
+    axes.set_axis_off()
+
+
+def _near(title: str, photo: Image.Image | None, path: list[str], axes: Axes) -> None:
     """Draw a photo of the study above its path."""
+    axes.set_title(title, fontsize=NAMES_PT)
     if photo is None:
         say(axes, "not here", **ABSENT)
     else:
@@ -139,18 +146,19 @@ def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
 
-def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
+def _label_rows(axes: Axes, rows: Rows, most: float) -> np.ndarray:
     """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
+    names, lines = rows
     places = np.cumsum(lines) - lines / 2
     axes.set_yticks(places, names, fontsize=8)
     axes.tick_params(axis="y", length=0)
+    axes.set_ylim(most + 0.2, -0.2)
     grid_lines(axes, "x")
     return places
 
 
-def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.ndarray) -> None:
-    places = _rows(axes, names, lines)
-    axes.set_ylim(lines.sum() + 0.2, -0.2)
+def _dumbbell(texts: list[Movement], rows: Rows, axes: Axes) -> None:
+    places = _label_rows(axes, rows, rows[1].sum())
     before = np.array([text.angle_original_deg for text in texts])
     after = np.array([text.angle_equivalent_deg for text in texts])
     axes.hlines(places, before, after, color="0.55", lw=1.5, zorder=1)
@@ -171,31 +179,34 @@ def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.nda
     axes.legend(handles=marks, ncols=2, fontsize=8, **where)
 
 
-def _note(axes: Axes, text: str, at: tuple[float, float], gap: float, size: float) -> None:
-    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center", fontsize=size)
-
-
 def _bars(
-    axes: Axes,
+    title: str,
     texts: list[Movement],
     score: str,
-    names: list[str],
-    lines: np.ndarray,
-    longest: float,
+    rows: Rows,
+    most: tuple[float, float],
     colour: str,
+    axes: Axes,
 ) -> None:
+    """Bars of a score. most: the longest bar and the most lines of both sides."""
+    axes.set_title(title)
     if not texts:
         say(axes, "none", **ABSENT)
         axes.set(xticks=[], yticks=[])
         return
-    places = _rows(axes, names, lines)
+    places = _label_rows(axes, rows, most[1])
     values = np.array([getattr(text, score) for text in texts])
     axes.barh(places, values, 0.7, color=colour)
     axes.axvline(0, color="0.3", lw=0.8)
     side = np.sign(values[0])
-    axes.set_xlim(*sorted((0.0, side * 2.1 * longest)))
+    axes.set_xlim(*sorted((0.0, side * 2.1 * most[0])))
     if side < 0:
         axes.invert_xaxis()
+    axes.set_xlabel(SHOWN[score][1])
     for place, value, text in zip(places, values, texts, strict=True):
         angles = f"({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
         _note(axes, f"{value:+.2f}  {angles}", (value, place), 4, 7.5)
+
+
+def _note(axes: Axes, text: str, at: tuple[float, float], gap: float, size: float) -> None:
+    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center", fontsize=size)

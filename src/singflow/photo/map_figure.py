@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -11,10 +10,10 @@ from PIL import Image, ImageOps
 
 from singflow.analyses.maps import Maps
 from singflow.figures.overlay import keys, overlay
-from singflow.figures.style import lines_of, styled
+from singflow.figures.style import Sheet, lines_of, styled
 from singflow.photo.analysis import Analysis
 from singflow.photo.facts import IGNORED, OUTLINE, TOWARD, USED, map_caption, map_notes
-from singflow.photo.figure import LINE, MARGIN, NAMES_PT, WIDTH, place_axes
+from singflow.photo.figure import LINE, MARGIN, NAMES_PT, WIDTH
 
 DOTS = 200  # per inch
 COLUMNS, WIDE = (4, 2), 2.0  # panels in a row: two if width / height of the photo is larger
@@ -54,53 +53,44 @@ def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> 
         said = _lines(text.text, panel, **BOLD), _lines(map_caption(text), panel)
         panels.append(Panel(picture, *said))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    above = [LINE * max(len(each.title) + len(each.caption) for each in row) for row in rows]
-    bars = [(BAR + AXIS) * any(each.ends for each in row) for row in rows]
     room = WIDTH - 2 * MARGIN - step - 2 * BAR
     notes = [line for note in map_notes(analysis, maps) for line in _lines(note, room)]
-    below = max((BAR + AXIS) * bool(maps.texts), LINE * len(notes))
-    height = 2 * MARGIN + sum(above) + sum(bars) + len(rows) * (deep + GAP) + below
-    figure = plt.figure(figsize=(WIDTH, height))
-    axes_at, write = partial(place_axes, figure), partial(_write, figure)
-    y = MARGIN
-    for row, room, bar in zip(rows, above, bars, strict=True):
-        y += room
-        for column, each in enumerate(row):
-            x, top = MARGIN + column * step, y - LINE * len(each.caption)
-            write(x, top - LINE * len(each.title), each.title, **BOLD)
-            write(x, top, each.caption)
-            _show(axes_at(x, y, across, deep), each.picture)
-            if each.ends:
-                axes = axes_at(x, y + deep + GAP / 3, panel, BAR)
-                _scale(axes, amounts, each.ends, [each.unit])
-        y += deep + bar + GAP
+    sheet, y = Sheet(WIDTH), MARGIN
+    for row in rows:
+        y += LINE * max(len(shown.title) + len(shown.caption) for shown in row)
+        for column, shown in enumerate(row):
+            x, top = MARGIN + column * step, y - LINE * len(shown.caption)
+            _write(sheet, x, top - LINE * len(shown.title), shown.title, **BOLD)
+            _write(sheet, x, top, shown.caption)
+            sheet.place(x, y, across, deep, partial(_show, shown.picture))
+            if shown.ends:
+                scale = partial(_scale, amounts, shown.ends, [shown.unit])
+                sheet.place(x, y + deep + GAP / 3, panel, BAR, scale)
+        y += deep + (BAR + AXIS) * any(shown.ends for shown in row) + GAP
     if maps.texts:
-        axes = axes_at(MARGIN, y, panel, BAR)
-        _scale(axes, movements, drawn.text_ends, _lines(TOWARD, panel))
+        scale = partial(_scale, movements, drawn.text_ends, _lines(TOWARD, panel))
+        sheet.place(MARGIN, y, panel, BAR, scale)
     if notes and notes[0].startswith(OUTLINE):
-        _show(axes_at(MARGIN + step, y, BAR, BAR), outline)
-    write(MARGIN + step + 2 * BAR, y, notes)
-    return figure
+        sheet.place(MARGIN + step, y, BAR, BAR, partial(_show, outline))
+    _write(sheet, MARGIN + step + 2 * BAR, y, notes)
+    return sheet.draw(y + max((BAR + AXIS) * bool(maps.texts), LINE * len(notes)) + MARGIN)
 
 
 def _lines(text: str, width: float, **font: Any) -> list[str]:
     return lines_of(text, width, FontProperties(size=NAMES_PT, **font))
 
 
-def _write(figure: Figure, x: float, y: float, lines: list[str], **font: Any) -> None:
-    """Lines below y, right of x, in inches from the figure's upper left corner."""
-    across, down = figure.get_size_inches()
+def _write(sheet: Sheet, x: float, y: float, lines: list[str], **font: Any) -> None:
     for number, line in enumerate(lines):
-        place = x / across, 1 - (y + number * LINE) / down
-        figure.text(*place, line, va="top", fontsize=NAMES_PT, **font)
+        sheet.write(x, y + number * LINE, line, fontsize=NAMES_PT, **font)
 
 
-def _show(axes: Axes, picture: Image.Image) -> None:
+def _show(picture: Image.Image, axes: Axes) -> None:
     axes.imshow(picture)
     axes.set_axis_off()
 
 
-def _scale(axes: Axes, colours: Image.Image, ends: tuple[str, ...], unit: list[str]) -> None:
+def _scale(colours: Image.Image, ends: tuple[str, ...], unit: list[str], axes: Axes) -> None:
     """The colours of a map, with words at their ends and below them."""
     axes.imshow(colours, extent=(0, 1, 0, 1), aspect="auto")
     axes.spines[:].set_visible(False)
