@@ -101,6 +101,7 @@ def test_every_command_explains_itself(verb):
 SCRIPT = '''
 """A script for 100% of the tests."""
 
+import os
 from singflow import cli
 from singflow.errors import InputError
 
@@ -109,6 +110,7 @@ class Flags(cli.Command):
 
 def main(flags):
     cli.log.info("at work")
+    print(os.environ["HF_HUB_OFFLINE"])
     if flags.fail == "input":
         raise InputError("images.csv: no such file: write it")
     if flags.fail == "defect":
@@ -126,7 +128,9 @@ def test_what_a_step_says_is_in_its_log_too_which_every_run_begins_anew(tmp_path
         ("defect", 1, "KeyError: 'absent'\n"),
         ("no", 0, "at work\n"),
     ):
-        done = warm.run(tmp_path / "script.py", "--fail", fail, "--log", log, cwd=tmp_path)
+        words = ("--fail", fail, "--log", log)
+        done = warm.run(tmp_path / "script.py", *words, cwd=tmp_path, HF_HUB_OFFLINE="")
+        assert done.stdout == "1\n", "a step uses no network"
         assert done.returncode == status and done.stderr == log.read_text()
         assert done.stderr.startswith("at work\n") and done.stderr.endswith(end)
         assert ("Traceback" in done.stderr) == ("a defect of this program" in done.stderr)
