@@ -1,7 +1,9 @@
 """Search by a text: ranks and angles before and after removal, any blocks, limited memory."""
 
 import json
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +13,14 @@ from sklearn.metrics.pairwise import cosine_similarity
 from singflow.analyses.metrics import Removal
 from singflow.analyses.search import nearest_either_way, rank_by_text
 from singflow.artifacts.files import write_bytes, write_json
+from singflow.commands.search import search
 from singflow.config.registry import resolve_spaces
+from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.ready_texts import ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
 from singflow.translators.ridge import Affine
-from tests import warm
 from tests.project import ROOT
 from tests.results import Results
 
@@ -113,20 +116,24 @@ def study(tmp_path):
     return tmp_path, features, translator, basis, tower, entry
 
 
-def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
+def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(
+    study, monkeypatch, capsys, caplog
+):
     folder, features, translator, basis, tower, entry = study
+    monkeypatch.chdir(folder)
+    caplog.set_level("INFO")
     own = np.zeros(384, np.float32)
     own[0] = 1
-    path = folder / ready_path("conse_minilm", "mine")
-    write_ready(path, {"my own text": own, "a sea": own}, entry.identity)
+    write_ready(
+        ready_path("conse_minilm", "mine"), {"my own text": own, "a sea": own}, entry.identity
+    )
     wanted = {text: tower.embed([text])[0] for text in ("a sea", "a violin")} | {"my own text": own}
     before, after = translator(features), translator(features - features @ basis @ basis.T)
     for text, embedding in wanted.items():
-        done = warm.singflow(ROOT, "search", text, "--json", "--count", 8, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        # only a new text needs the tower
-        assert ("text tower loaded" in done.stderr) == (text == "a violin")
-        told = json.loads(done.stdout)
+        caplog.clear()
+        search(text, as_json=True, count=8, threads=1)
+        assert ("text tower loaded" in caplog.text) == (text == "a violin")  # a new text needs it
+        told = json.loads(capsys.readouterr().out)
         assert (told["model"], told["space"]) == ("timm/a.b", "conse_minilm")
         images = pd.DataFrame(told["images"])
         assert len(images) == 8
@@ -134,22 +141,20 @@ def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
             expected = np.degrees(np.arccos(cosine_similarity(rows, embedding[None])[:, 0]))
             np.testing.assert_allclose(images[key], expected[images["image_id"]], atol=1e-4)
         assert (images["path"] == [f"x/{image}.jpg" for image in images["image_id"]]).all()
-    done = warm.singflow(ROOT, "search", "a sea", "--count", 2, "--model", "c", cwd=folder)
-    lines = done.stdout.splitlines()
+    search("a sea", count=2, model="c", threads=1)
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("'a sea' in conse_minilm, by c: 8 images")
     assert 4 <= len(lines) <= 6 and "label" in lines[2]
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--model", "d"], "--model 'd': the study in results/s has c, timm/a.b"),
-        (["--space", "clip"], "--space 'clip': the study in results/s has conse_minilm"),
-        (["--results", "results/t"], "results/t/params.yaml: no such file"),
-        ([], "features/timm/a.b/shard-00000.safetensors: no such file"),
-    ],
-)
-def test_what_a_study_lacks_is_said(study, flags, message):
-    (study[0] / "results/s/features/timm/a.b/shard-00000.safetensors").unlink()
-    done = warm.singflow(ROOT, "search", "a sea", *flags, cwd=study[0])
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+def test_what_a_study_lacks_is_said(study, monkeypatch):
+    monkeypatch.chdir(study[0])
+    Path("results/s/features/timm/a.b/shard-00000.safetensors").unlink()
+    for flags, message in (
+        ({"model": "d"}, "--model 'd': the study in results/s has c, timm/a.b"),
+        ({"space": "clip"}, "--space 'clip': the study in results/s has conse_minilm"),
+        ({"results": Path("results/t")}, "results/t/params.yaml: no such file"),
+        ({}, "features/timm/a.b/shard-00000.safetensors: no such file"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            search("a sea", threads=1, **flags)
