@@ -13,16 +13,9 @@ from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
 from singflow.data.images import FORMATS
-from singflow.figures.style import (
-    COLOURS,
-    Frames,
-    Sheet,
-    caption,
-    lines_of,
-    of_space,
-    pairs_of,
-    styled,
-)
+from singflow.figures import style
+from singflow.figures.style import Frames, Sheet
+from singflow.pictures.selection import ORIGINAL, STEERED
 from singflow.pictures.words import ANGLES, WORDS
 
 # Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
@@ -36,7 +29,6 @@ FONTS = {  # font, inches of a line, colour
     "new": (FontProperties(size=7, weight="bold"), 0.13, "black"),
     "note": (FontProperties(size=7), 0.15, "0.35"),
 }
-ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
     "retrieval": "each picture is the study's real photo nearest to the translated feature, with "
@@ -84,7 +76,7 @@ def closeups(sets: Frames, figure: str) -> list[tuple[str, str, pd.DataFrame, pd
     """Space, model, photos, and pictures of a figure, for each model that is shown in detail."""
     return [
         (space, model, of_figure(frame, "photo"), of_figure(frame, figure))
-        for space, model, frame in pairs_of(sets)
+        for space, model, frame in style.pairs_of(sets)
         if "fig13" in set(frame["figure"])
     ]
 
@@ -95,9 +87,9 @@ def prompts_of(pictures: pd.DataFrame) -> list[str]:
 
 def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
     """A model's name with its marks, and its space if there are several."""
-    rows = of_space(table, space)
+    rows = style.of_space(table, space)
     none = "" if int(rows["null_dim"][model]) else "\n(no null space)"
-    name = caption(model, rows, "\n").replace(", ", ",\n")
+    name = style.caption(model, rows, "\n").replace(", ", ",\n")
     return name + none + (f"\n{space}" if len(sets) > 1 else "")
 
 
@@ -120,13 +112,17 @@ class TextSheet(Sheet):
 
 def broken(text: str, room: float, font: str) -> list[str]:
     """The lines of a text, each at most as long as the room."""
-    return [line for part in text.splitlines() for line in lines_of(part, room, FONTS[font][0])]
+    return [
+        line for part in text.splitlines() for line in style.lines_of(part, room, FONTS[font][0])
+    ]
 
 
-@styled
+@style.styled
 def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figure:
     rows, columns = _without_missing_photos(rows, columns)
-    used = {renderer for _, _, frame in pairs_of(sets) for renderer in frame["renderer"].unique()}
+    used = {
+        renderer for _, _, frame in style.pairs_of(sets) for renderer in frame["renderer"].unique()
+    }
     said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
     side = PICTURE if used & set(MEANING) else PHOTO
     sheet, top = TextSheet(NAMES + len(columns) * COLUMN), MARGIN
@@ -174,7 +170,7 @@ def _draw(row: pd.Series, axes: Axes) -> None:
     picture = Image.open(io.BytesIO(row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     changed = row["change"] not in (ORIGINAL, "photo")
-    axes.spines[:].set(visible=changed, color=COLOURS[5], linewidth=1.5)
+    axes.spines[:].set(visible=changed, color=style.COLOURS[5], linewidth=1.5)
 
 
 def _lines(cell: Cell) -> Iterator[Line]:
@@ -189,7 +185,7 @@ def _lines(cell: Cell) -> Iterator[Line]:
         if not word:
             continue
         font = "word" if word in row["before"] else "new"
-        first, *others = lines_of(word, WORD, FONTS[font][0])
+        first, *others = style.lines_of(word, WORD, FONTS[font][0])
         yield Line(f"{angle:.1f}°", first, font)
         if others:
             yield Line("", others[0] if len(others) == 1 else f"{others[0][:-2]}…", font)

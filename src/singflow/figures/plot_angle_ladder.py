@@ -8,7 +8,6 @@ from singflow.analyses.tables import qualify
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_table
 from singflow.figures.picture_grid import (
-    ORIGINAL,
     Cell,
     Rows,
     cell_of,
@@ -18,6 +17,7 @@ from singflow.figures.picture_grid import (
     prompts_of,
 )
 from singflow.figures.style import Frames, read_tables, write_figure
+from singflow.pictures.selection import ORIGINAL
 
 COLUMNS = (
     "space model n path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"

@@ -5,8 +5,6 @@ from matplotlib.figure import Figure
 
 from singflow import cli
 from singflow.figures.picture_grid import (
-    ORIGINAL,
-    REMOVED,
     Cell,
     Rows,
     cell_of,
@@ -17,6 +15,7 @@ from singflow.figures.picture_grid import (
     prompts_of,
 )
 from singflow.figures.style import Frames, pairs_of, read_tables, write_figure
+from singflow.pictures.selection import ORIGINAL, REMOVED
 from singflow.pictures.words import WORDS
 
 NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": "nearest words"}
