@@ -45,11 +45,12 @@ from singflow.study import check
 from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
-from tests import PATIENCE, warm
+from tests import PATIENCE
 from tests.data import archives as made
 from tests.data.manifests import CLASSES, build, whole
 from tests.data.test_images import encoded
 from tests.project import ROOT
+from tests.results import Results
 
 MANY = int(os.environ.get("FUZZ", 40))
 bounded = settings(max_examples=MANY, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -143,13 +144,10 @@ def test_a_damaged_photo_is_decoded_or_unusable_for_a_printable_reason(content, 
         assert image.mode == "RGB" and image.width * image.height <= max_pixels
 
 
-@pytest.mark.parametrize(
-    "kind", ["EPS", "PDF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "SGI", "DIB"]
-)
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "JPEG2000", "TGA"])
 def test_no_other_format_is_opened_whatever_pillow_can_read(kind):
-    with pytest.raises(
-        Unusable, match=f"not an image, or none of {', '.join(FORMATS)}: convert it"
-    ):
+    words = f"not an image, or none of {', '.join(FORMATS)}: convert it"
+    with pytest.raises(Unusable, match=words):
         decode(encoded(SMALL.convert("RGB"), kind), 10**8)
 
 
@@ -274,11 +272,9 @@ def load_own(path):
     return model
 
 
-@pytest.mark.parametrize("form", range(len(WRAPPED)))
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-@bounded
-@given(st.data())
-def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind, form, data):
+@settings(bounded, max_examples=4 * MANY)
+@given(st.sampled_from(WRAPPED), st.sampled_from(["zip", "legacy", "safetensors"]), st.data())
+def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, wrapped, kind, data):
     import torch
     from safetensors.torch import save
 
@@ -286,20 +282,18 @@ def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind,
     if kind == "safetensors":
         content = save(state)
     else:
-        torch.save(WRAPPED[form](state), file, _use_new_zipfile_serialization=kind == "zip")
+        torch.save(wrapped(state), file, _use_new_zipfile_serialization=kind == "zip")
         content = file.getvalue()
-    refused = []
 
     def load(path):
         try:
             load_own(path)
         except InputError as error:
-            refused.append(str(error))
+            assert "weights_only" not in str(error)
             raise
 
     pieces = [*BYTES, b"c__builtin__\nexec\n", b"<html>"]
     judge(of(tmp_path, "mine.pth", data.draw(damaged(content, pieces))), load)
-    assert not any("weights_only" in message for message in refused)
 
 
 OTHER_NAMES = ["model", "ema", "0", "", ".", "a" * 300, "\x1b[31m", 7, None]
@@ -348,12 +342,8 @@ def own(path):
 
 FILES = {
     "params.yaml": (own("params.yaml"), YAML, lambda path: check(read_yaml(path), str(path))),
-    "config/models.yaml": (MODELS, YAML, lambda path: resolve_models(path, NAMES)),
-    "config/spaces.yaml": (
-        own("config/spaces.yaml"),
-        YAML,
-        lambda path: resolve_spaces(path, SPACES),
-    ),
+    "models.yaml": (MODELS, YAML, lambda path: resolve_models(path, NAMES)),
+    "spaces.yaml": (own("config/spaces.yaml"), YAML, lambda path: resolve_spaces(path, SPACES)),
     "model.json": (OF_MODEL, JSON, read_model),
     "space.json": (OF_SPACE, JSON, read_space),
     "models.csv": (BASES, JSON, read_models),
@@ -542,16 +532,11 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_
 
 
 def test_an_index_holds_what_is_asked_for_of_the_manifest_and_is_checked_alike(tmp_path):
-    path, columns = tmp_path / "m.parquet", {*sharding.INDEX, "sha256"}
+    path, columns = tmp_path / "m.parquet", [*sharding.INDEX, "sha256"]
     tables.write_parquet(path, MANIFEST)
-    expected = MANIFEST[[name for name in MANIFEST if name in columns]]
-    pd.testing.assert_frame_equal(sharding.read_index(path, "sha256"), expected, check_dtype=False)
-    assert {*sharding.read_index(path)} == {*sharding.INDEX} < {*MANIFEST}
-    tables.write_parquet(path, MANIFEST.drop(columns="sha256"))
-    with pytest.raises(
-        InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.FIX}"
-    ):
-        sharding.read_index(path, "sha256")
+    index = sharding.read_index(path, "sha256")
+    assert {*sharding.read_index(path)} == {*sharding.INDEX} and {*index} == {*columns}
+    pd.testing.assert_frame_equal(index[columns], MANIFEST[columns], check_dtype=False)
     tables.write_parquet(path, MANIFEST.assign(image_id=MANIFEST["image_id"] + 1))
     with pytest.raises(InputError, match=r"m\.parquet: image_id does not count 0, 1, 2"):
         sharding.read_index(path)
@@ -680,39 +665,42 @@ MEASURED = {
 ONE_FOLD = {name: array[:1] for name, array in FOLDS.items()}
 NOT_FINITE = {"other_embeddings": np.full((2, 4), np.nan, np.float32)}
 SPOILT = [
-    ("fit_translator", "manifest", MANIFEST.drop(columns="split")),
     ("fit_translator", "manifest", MANIFEST.drop(columns="fold")),
     ("scan_concepts", "names", NAMES_OF_TEXTS | {"labels": None}),
     ("scan_concepts", "translator", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
     ("measure_zero_shot", "names", NAMES_OF_TEXTS | {"labels": ["a"]}),
     ("measure_zero_shot", "translator", LINEAR, CROSSED[1]),
     ("measure_controls", "head", HEAD, {}),
-    ("measure_controls", "translator", LINEAR, CROSSED[1]),
     ("measure_controls", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
     ("measure_controls", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
     ("measure_evidence", "classes", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
     ("measure_evidence", "classes", SPELLED | NOT_FINITE, {}),
     ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
 ]
-FIT = "--folds 2 --lambdas 1 --reference None"
+FIT = {"folds": 2, "lambdas": [1.0], "reference": None}
 FLAGS = {
-    "fit_translator": f"{FIT} --kind linear --imported",
-    "measure_controls": "--min_draws 2 --max_draws 2 --tolerance_deg 1 --seed 0",
-    "measure_evidence": f"{FIT} --margin 0.005 --draws 2 --confidence 0.95 --seed 0",
+    "fit_translator": {**FIT, "kind": "linear", "imported": []},
+    "measure_controls": {
+        "dimensions": [],
+        "min_draws": 2,
+        "max_draws": 2,
+        "tolerance_deg": 1.0,
+        "seed": 0,
+    },
+    "measure_evidence": {**FIT, "margin": 0.005, "draws": 2, "confidence": 0.95, "seed": 0},
 }
 
 
 @pytest.mark.parametrize(
-    "script, victim, content", [(script, victim, content) for script, victim, *content in SPOILT]
+    "step, victim, content", [(step, victim, content) for step, victim, *content in SPOILT]
 )
-def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, victim, content):
+def test_a_step_ends_with_one_message_and_writes_nothing(tmp_path, step, victim, content):
     artifacts = ARTIFACTS | MEASURED
     paths = write_all(tmp_path, artifacts | {victim: (artifacts[victim][0], *content)})
-    words = f"--results {tmp_path} --model m --space s --shards 1 --threads 1"
-    words = f"{words} {FLAGS.get(script, '')}".split()
-    done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
-    assert done.returncode == 1 and files.FIX in done.stderr, done.stderr
-    assert done.stderr.startswith(f"error: {paths[victim]}: ") and done.stderr.count("\n") == 1
+    with pytest.raises(InputError) as refused:
+        Results(tmp_path).run(step, **FLAGS.get(step, {}))
+    said = str(refused.value)
+    assert said.startswith(f"{paths[victim]}: ") and files.FIX in said and "\n" not in said
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(paths.values())
 
 
@@ -770,32 +758,6 @@ def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(
         assert 0 < len(found) + len(rejected) <= sum(any(map(str.strip, row)) for row in rows)
         for candidate in found:
             assert "_" not in candidate.label and candidate.split in ("", "train", "validation")
-
-
-ABSENT_ROOTS = ["", "photos/", "old/photos/", "/mnt/x/", "C:\\photos\\", "x" * 300 + "/", "a/../"]
-ABSENT_PATHS = ["cat/a.png", "a.png", "cat\\a.png", "b.png"]
-
-
-@bounded
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([*ABSENT_ROOTS, "\\\\server\\share\\"]), st.sampled_from(ABSENT_PATHS)
-        ),
-        min_size=1,
-        max_size=30,
-    )
-)
-def test_paths_that_lead_nowhere_take_a_few_printable_lines(tmp_path, paths):
-    of(tmp_path / "photos", "a.png", b"x")
-    table = tmp_path / "table.csv"
-    rows = pd.DataFrame({"path": [prefix + path for prefix, path in paths], "label": "cat"})
-    rows.to_csv(table, index=False)
-    with pytest.raises(data.Refusal) as refused:
-        build(tmp_path / "photos", *read_table(table), max_rejected_fraction=0.0)
-    lines = str(refused.value).split("\n")
-    assert len(lines) < 10 and all(line == printable(line) for line in lines)
-    assert len(refused.value.rejected) == len(paths)
 
 
 @pytest.fixture(scope="module")
