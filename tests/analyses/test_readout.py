@@ -143,7 +143,7 @@ def test_blocks_of_any_size_give_the_same_errors(form):
     np.testing.assert_allclose(*errors, rtol=1e-4)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10_000), st.permutations(LAMBDAS))
 def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     block = planted(seed=seed, n=60)

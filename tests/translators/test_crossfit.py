@@ -90,7 +90,7 @@ SETTINGS = [
 ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS))
 def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_folds(seed, setting):
     study = Study(seed, **setting)
@@ -113,7 +113,7 @@ def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_fold
                 np.testing.assert_allclose(ours(study.features), predicted, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS))
 def test_the_chosen_lambda_has_the_least_squared_error_of_view_0_over_all_folds(seed, setting):
     study = Study(seed, **setting)

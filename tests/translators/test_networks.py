@@ -266,7 +266,7 @@ def test_a_finished_state_is_not_trained_again(study, tmp_path, caplog):
     assert state.stat().st_mtime_ns == written and same(first, again)
 
 
-CHANGES = {"seed": 1, "kind": "mlp4", "batch_size": 31, "patience": 7, "learning_rate": 0.011}
+CHANGES = {"seed": 1, "kind": "mlp4", "learning_rate": 0.011}
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "losses", "data"])
@@ -338,12 +338,6 @@ def test_only_a_nonlinear_translator_is_loaded(tmp_path):
     write_tensors(path, {"weight": np.ones((2, 3)), "bias": np.ones(2)}, {"kind": "linear"})
     with pytest.raises(InputError, match=r"linear.safetensors: holds no nonlinear translator"):
         load_network(path)
-
-
-def test_one_seed_gives_the_same_bytes_and_another_seed_others(study):
-    first, again, other = (study.step(seed=seed, losses=["mse", "both"]) for seed in (0, 0, 1))
-    assert first == again
-    assert all(left != right for left, right in zip(again, other, strict=True))
 
 
 def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path, monkeypatch):

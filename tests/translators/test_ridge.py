@@ -280,12 +280,6 @@ def test_a_map_in_another_type_shares_the_arrays_that_have_the_type():
     assert single.bias.dtype == np.float32 and single.astype(np.float32).weight is single.weight
 
 
-def test_a_planted_affine_map_is_found():
-    planted, (features,) = Affine(*drawn(0, (4, 9), 4)), drawn(1, (500, 9))
-    (found,) = fitted(features, planted(features)).path([1e-9])
-    close(found, planted, 1e-8)
-
-
 def test_agreement_is_scikit_learns_cosine_and_mse_and_zero_r2_at_the_baseline():
     predicted, target = drawn(0, (50, 7), (50, 7))
     agreement, baseline = Agreement(), Agreement()
