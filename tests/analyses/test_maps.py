@@ -198,18 +198,17 @@ def test_maps_are_the_same_after_they_were_rows_of_a_table(tmp_path, others):
         planted.maps(planted.image(0), [planted.image(1) for _ in range(others)], rest=rest)
         for rest in (0.0, 0.5)
     ]
-    map_table([map_rows(7 + number, each) for number, each in enumerate(maps)]).to_parquet(
-        tmp_path / "maps.parquet"
-    )
+    tables = [map_rows(7 + number, of_image) for number, of_image in enumerate(maps)]
+    map_table(tables).to_parquet(tmp_path / "maps.parquet")
     rows = pd.read_parquet(tmp_path / "maps.parquet")
     assert len(rows) == 2 * (2 + TEXTS) * SIDE**2
     assert rows.groupby(["map"]).size()["toward label"] == 2 * SIDE**2
     corner = rows.query("row == 1 and column == 6 and map == 'used'")["value"]
-    assert list(corner) == [each.used[0, 5] for each in maps]
-    for number, each in enumerate(maps):
+    assert list(corner) == [of_image.used[0, 5] for of_image in maps]
+    for number, of_image in enumerate(maps):
         found = maps_of(rows[rows["image_id"] == 7 + number])
-        np.testing.assert_equal(vars(found) | {"texts": 0}, vars(each) | {"texts": 0})
-        for one, other in zip(found.texts, each.texts, strict=True):
+        np.testing.assert_equal(vars(found) | {"texts": 0}, vars(of_image) | {"texts": 0})
+        for one, other in zip(found.texts, of_image.texts, strict=True):
             np.testing.assert_equal(vars(one), vars(other))
     assert map_table([]).dtypes.equals(rows.dtypes)
 

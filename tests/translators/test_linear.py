@@ -47,6 +47,6 @@ def test_what_is_no_linear_translator_is_refused_by_name(tmp_path, tensors, made
     path = tmp_path / "linear.safetensors"
     if tensors:
         write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
-    mend = "" if message == OTHER else ".*: remove it and run the workflow again"
-    with pytest.raises(InputError, match=rf"linear.safetensors: .*{message}{mend}"):
+    fix = "" if message == OTHER else ".*: remove it and run the workflow again"
+    with pytest.raises(InputError, match=rf"linear.safetensors: .*{message}{fix}"):
         Translator.load(path)

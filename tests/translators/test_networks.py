@@ -244,9 +244,9 @@ def test_the_order_of_the_losses_does_not_matter_and_the_seed_does(study):
     assert (first["body.0.weight"] - second["body.0.weight"]).abs().max() > 0.01
 
 
-def test_a_training_that_runs_away_is_refused_with_its_mend(study):
-    mend = "lower training.learning_rate .* raise training.batch_size"
-    with pytest.raises(InputError, match=rf"loss mse is not finite in epoch \d: {mend}"):
+def test_a_training_that_runs_away_is_refused_with_its_fix(study):
+    fix = "lower training.learning_rate .* raise training.batch_size"
+    with pytest.raises(InputError, match=rf"loss mse is not finite in epoch \d: {fix}"):
         study.train(learning_rate=1e30)
 
 
@@ -390,8 +390,8 @@ def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
     content["training"]["history"] = "tensorboard"
     settle(copy.deepcopy(content), "params.yaml")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    mend = r"pip install -c constraints.txt -e '\.\[tensorboard\]'"
-    with pytest.raises(MissingExtra, match=f"is not installed: in the checkout, {mend}"):
+    fix = r"pip install -c constraints.txt -e '\.\[tensorboard\]'"
+    with pytest.raises(MissingExtra, match=f"is not installed: in the checkout, {fix}"):
         settle(content, "params.yaml")
 
 

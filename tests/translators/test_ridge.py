@@ -165,14 +165,14 @@ def test_features_and_embeddings_that_are_nan_or_infinite_are_refused_and_add_no
     bad = good.copy()
     bad[rows, 1] = [value, -value][: len(rows)]
     statistics = fitted(*seen)
-    mend = "is NaN or infinite: look at the weights and the precision that gave it"
+    fix = "is NaN or infinite: look at the weights and the precision that gave it"
     for pair, name in (
         ((bad, good[:, :2]), "a feature"),
         ((good, bad[:, :2]), r"an? embedding"),
         ((bad, bad[:, :2]), "a feature"),
     ):
         for sums in (statistics, RidgeStatistics(3, 2)):
-            with pytest.raises(InputError, match=f"{name} {mend}"):
+            with pytest.raises(InputError, match=f"{name} {fix}"):
                 sums.update(*pair)
     assert statistics.n == 5
     np.testing.assert_array_equal(statistics.solve(1.0).weight, fitted(*seen).solve(1.0).weight)

@@ -29,10 +29,11 @@ def fit_translators(
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
     """Fit a translator for each fold and one for all training images, with one validated penalty.
 
-    With 0 folds and no reference, there is one translator only. The translators are in float64;
-    beside them stand the mean embedding (m,) of the rows of each fit, which is the baseline of its
-    R2, and the penalty and its curve of errors, for translators/<space>/<model>/linear.json.
-    Raises InputError if all features are alike, and as Paired.split() and cross_validate() do.
+    With 0 folds and no reference, there is one translator only. Translators are in float64. Beside
+    them are returned the mean embedding (m,) of the rows of each fit, which is the baseline of its
+    R2, and the facts for translators/<space>/<model>/linear.json: the penalty and its curve of
+    errors. Raises InputError if all features are alike, and as Paired.split() and cross_validate()
+    do.
     """
     sums = GroupSums(images.split(folds))
     axes = row_span(images.features_alone())
