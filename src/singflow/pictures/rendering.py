@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,9 @@ from singflow.pictures.selection import Picture
 from singflow.pictures.words import ANGLES, WORDS, nearest_words
 
 SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
+KINDS = {str: "str", int: "int64", float: "float64"}
 TYPES = {
-    "figure": "str",
-    "image_id": "int64",
-    "label": "str",
-    "kind": "str",
-    "change": "str",
-    "text": "str",
-    "target_is_deg": "float64",
-    "is_deg": "float64",
-    "as_label_deg": "float64",
-    "as_text_deg": "float64",
-    "logit_change": "float64",
+    **{column.name: KINDS[column.type] for column in fields(Picture) if column.type in KINDS},
     "renderer": "str",
     "draw": "int64",
     "neighbour_id": "int64",
