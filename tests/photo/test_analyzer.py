@@ -78,12 +78,10 @@ def test_no_model_of_the_reference_tells_more_than_it_knows(analyzer, results):
         assert result.predicted.chance_low_deg < result.predicted.chance_high_deg
 
 
-@pytest.mark.parametrize(
-    "model", [MODEL, "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
-)
+@pytest.mark.parametrize("model", [MODEL, "animals_lite0"])
 def test_of_uniform_noise_nothing_is_claimed(home, model):
     loaded = Analyzer.load(model)
-    for seed, size in enumerate((100, 224, 375, 500, 800)):
+    for seed, size in enumerate((100, 375, 800)):
         noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
         result = loaded.analyze(Image.fromarray(noise), TEXTS)
         assert result.unlike and not result.judged
@@ -110,13 +108,13 @@ def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, ph
     embedding = analyzer.loaded.texts.embed(["a rug"])[0]
     way, other = photo.reach
     steered = [
-        analyzer.steer(photo, "a rug", angle) for angle in np.linspace(0.5, way.limit_deg - 0.5, 60)
+        analyzer.steer(photo, "a rug", angle) for angle in np.linspace(0.5, way.limit_deg - 0.5, 30)
     ]
     for result in steered:
         assert result.reachable and result.is_deg == pytest.approx(result.target_is_deg, abs=1e-3)
         assert result.logit_change < 1e-4 and not result.top1_changed
     nearest = min(result.angle_deg for result in steered)
-    assert nearest == pytest.approx(way.nearest_deg, abs=0.05) and other.text == TEXTS[1]
+    assert nearest == pytest.approx(way.nearest_deg, abs=0.2) and other.text == TEXTS[1]
     there = analyzer.steer(photo, "a rug", way.is_deg)
     assert there.angle_deg == pytest.approx(way.nearest_deg, abs=1e-4)
     assert there.step == pytest.approx(way.step, rel=1e-6)

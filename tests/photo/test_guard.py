@@ -95,6 +95,8 @@ def test_what_gradio_serves_beside_the_page_is_not_served(page):
         "/monitoring",
     ):
         assert page.get(path).status_code == 404, path
+    for file in ("config/models.yaml", f"{ROOT}/params.yaml", "/etc/hostname"):
+        assert page.get(f"/gradio_api/file={file}").status_code in (403, 404), file
     for path in ("process_recording", "component_server", "call/analyze", "run/analyze"):
         assert page.post(f"/gradio_api/{path}", files={"video": b"x"}).status_code == 404, path
 

@@ -80,48 +80,39 @@ def test_a_sentence_says_where_each_map_is_strongest_and_what_stands_out():
     ]
 
 
-@pytest.mark.parametrize(
-    ("seen", "where"),
-    [(WHOLE, "at the left"), (MIDDLE, "at the left"), ((0.4, 0.6, 0.6, 1), "at the bottom")],
-)
-def test_a_place_is_a_place_in_the_photo_and_not_in_what_the_model_sees_of_it(seen, where):
-    assert f"strongest {where} (row 3, column 1" in lines(analysed(text_map("a rug"), seen=seen))[2]
+def test_a_place_is_a_place_in_the_photo_and_not_in_what_the_model_sees_of_it():
+    for seen, where in ((MIDDLE, "at the left"), ((0.4, 0.6, 0.6, 1), "at the bottom")):
+        (told,) = lines(analysed(text_map("a rug"), seen=seen))[2:]
+        assert f"strongest {where} (row 3, column 1" in told
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
+def test_maps_that_cannot_be_compared_are_told_so_with_the_reason():
+    unjudged, zero = {"judged": False, "others": 0}, replace(SETTING, verdict="known zero")
+    for changes, reason in (
         ({"others": 18}, "18 are at hand, and 19 are needed"),
-        ({"judged": False, "unlike": "high", "others": 0}, "nothing can be said about this photo"),
-        (
-            {"judged": False, "setting": replace(SETTING, verdict="known zero"), "others": 0},
-            "the model is a known zero",
-        ),
-        (
-            {"judged": False, "others": 0},
-            "the images that the translator was fitted on are not here",
-        ),
-    ],
-)
-def test_maps_that_cannot_be_compared_are_told_so_with_the_reason(changes, reason):
-    found = analysed(text_map("a rug", threshold=None), **changes)
-    told = f"not compared with other images: {reason}"
-    assert lines(found)[2].endswith(f"after removal; {told}")
-    assert map_notes(found, found.maps) == [told]
+        (unjudged | {"unlike": "high"}, "nothing can be said about this photo"),
+        (unjudged | {"setting": zero}, "the model is a known zero"),
+        (unjudged, "the images that the translator was fitted on are not here"),
+    ):
+        found = analysed(text_map("a rug", threshold=None), **changes)
+        told = f"not compared with other images: {reason}"
+        assert lines(found)[2].endswith(f"after removal; {told}")
+        assert map_notes(found, found.maps) == [told]
     assert told in words(draw_maps(Image.new("RGB", (60, 40)), "a.jpg", found, found.maps))
     assert html.escape(told) in maps_html(found, Image.new("RGB", (60, 40)))
 
 
-@pytest.mark.parametrize(("seen", "pale"), [(WHOLE, False), (MIDDLE, True)])
-def test_notes_explain_outlines_and_pale_parts_only_if_there_are_some(seen, pale):
-    told = ["pale: the model does not see it"] if pale else []
-    for beyond, first in (
-        ([(0, 0)], "outline: stands out from the maps of 39 other images"),
-        ([], "no position stands out from the maps of 39 other images"),
-    ):
-        found = analysed(text_map("a rug", beyond=beyond), seen=seen)
-        assert map_notes(found, found.maps) == [first, *told]
-    assert map_notes(analysed(seen=seen), maps_of(seen=seen)) == told
+def test_notes_explain_outlines_and_pale_parts_only_if_there_are_some():
+    other = "from the maps of 39 other images"
+    none, outlined = text_map("a rug"), text_map("a rug", beyond=[(0, 0)])
+    for seen, pale in ((WHOLE, []), (MIDDLE, ["pale: the model does not see it"])):
+        for texts, notes in (
+            ([outlined], [f"outline: stands out {other}"]),
+            ([none], [f"no position stands out {other}"]),
+            ([], []),
+        ):
+            found = analysed(*texts, seen=seen)
+            assert map_notes(found, found.maps) == [*notes, *pale]
 
 
 def drawn(found, size=(200, 120)):
@@ -137,8 +128,15 @@ def panels(figure):
     return [picture for picture in pictures if picture.shape[:2] != (16, 16)]
 
 
-@pytest.mark.parametrize("size", [(40, 160), (160, 30), (200, 120)], ids=str)
-@pytest.mark.parametrize("texts", [[], ["a rug"], [*LONG, *map("thing {}".format, range(18))]])
+@pytest.mark.parametrize(
+    ("size", "texts"),
+    [
+        ((200, 120), []),
+        ((40, 160), ["a rug"]),
+        ((160, 30), [*LONG, *map("thing {}".format, range(18))]),
+    ],
+    ids=str,
+)
 def test_nothing_in_the_figure_overlaps_or_is_cut_and_pictures_keep_the_photo_s_shape(size, texts):
     found = analysed(*(text_map(text, beyond=[(0, 0)]) for text in texts), seen=MIDDLE)
     figure = drawn(found, size)
@@ -208,8 +206,9 @@ def test_the_page_shows_a_picture_per_text_in_the_photo_s_shape_and_tells_it_in_
     ]
     assert {picture.shape for picture, _ in shown} == {(160, 320, 3)}
     coloured = [np.ptp(picture.astype(int), axis=2) for picture, _ in shown]
-    for each in coloured:
-        assert each[:, :70].max() < 15 and each[:, 90:230].max() > 20 and each[:, 250:].max() < 15
+    for colours in coloured:
+        assert colours[:, :70].max() < 15 < 20 < colours[:, 90:230].max()
+        assert colours[:, 250:].max() < 15
     assert 'width="320" height="160"' in page and "<b>" not in page
     bare = base64.b64decode(re.search(r"--photo: url\(data:image/webp;base64,([^)]*)\)", page)[1])
     photo = np.asarray(Image.open(io.BytesIO(bare)).convert("RGB")).astype(int)
