@@ -25,8 +25,8 @@ Box = tuple[float, float, float, float]
 class Overlays:
     """A photo under each of its maps.
 
-    used_ends, ignored_ends, text_ends: values at the ends of the colours, as numbers in words. All
-    texts have the same.
+    used_ends, ignored_ends, text_ends: the values at the ends of the colours, as text. All
+    texts share text_ends.
     """
 
     used: Image.Image

@@ -1,4 +1,4 @@
-"""Grids of pictures and words with their angles, which several figures are."""
+"""Grids of pictures and words with their angles: the layout of several figures."""
 
 import io
 from collections.abc import Iterator
@@ -94,20 +94,22 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
 
 
 class TextSheet(Sheet):
-    """A sheet whose texts have the fonts of FONTS."""
+    """A sheet that writes in the fonts of FONTS."""
 
-    def put(
+    def write_lines(
         self, left: float, top: float, lines: list[str], font: str, align: str = "top"
     ) -> float:
-        """Add lines of text; the place where they end."""
+        """Add lines of text; returns where they end."""
         properties, line, colour = FONTS[font]
         look = {"fontproperties": properties, "color": colour, "va": align}
         self.write(left, top, "\n".join(lines), **look)
         return top + line * len(lines)
 
-    def wrap(self, left: float, top: float, text: str, room: float, font: str = "name") -> float:
-        """Add a text in lines that are at most as long as the room; the place where it ends."""
-        return self.put(left, top, broken(text, room, font), font)
+    def write_text(
+        self, left: float, top: float, text: str, room: float, font: str = "name"
+    ) -> float:
+        """Add a text in lines that are at most as long as the room; returns where it ends."""
+        return self.write_lines(left, top, broken(text, room, font), font)
 
 
 def broken(text: str, room: float, font: str) -> list[str]:
@@ -127,13 +129,13 @@ def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figur
     side = PICTURE if used & set(MEANING) else PHOTO
     sheet, top = TextSheet(NAMES + len(columns) * COLUMN), MARGIN
     for text, font in ((title, "title"), *((sentence, "line") for sentence in said)):
-        top = sheet.wrap(MARGIN, top, text, sheet.width - 2 * MARGIN, font) + 0.03
+        top = sheet.write_text(MARGIN, top, text, sheet.width - 2 * MARGIN, font) + 0.03
     names = [broken(name, PICTURE, "name") for name in columns]
     top += 0.12 + max(map(len, names)) * FONTS["name"][1]
     for across, lines in enumerate(names):
-        sheet.put(NAMES + across * COLUMN, top - 0.05, lines, "name", "bottom")
+        sheet.write_lines(NAMES + across * COLUMN, top - 0.05, lines, "name", "bottom")
     for name, cells in rows:
-        bottom = sheet.wrap(MARGIN, top, name, NAMES - 2 * MARGIN)
+        bottom = sheet.write_text(MARGIN, top, name, NAMES - 2 * MARGIN)
         for across, cell in enumerate(cells):
             left, down = NAMES + across * COLUMN, top
             if cell.row is not None and cell.row["picture"]:
@@ -142,7 +144,7 @@ def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figur
             for line in _lines(cell):
                 for x, text in ((left, line.start), (left + ANGLE, line.word)):
                     if text:
-                        sheet.put(x, down, [text], line.font)
+                        sheet.write_lines(x, down, [text], line.font)
                 down += FONTS[line.font][1]
             bottom = max(bottom, down)
         top = bottom + GAP

@@ -97,7 +97,7 @@ class Row(NamedTuple):
 def rows_of(
     sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, notes: pd.Series
 ) -> Iterator[Row]:
-    """Images with the models below each other. notes: by space and model."""
+    """One row for each image and model. notes: by space and model."""
     for space, frames in sets.items():
         for _, photo in photos.iterrows():
             picture = Image.open(io.BytesIO(photo["picture"]), formats=FORMATS)
@@ -132,14 +132,14 @@ class MapSheet(TextSheet):
         self.pictures: list[tuple[float, float, float, float, Image.Image]] = []
 
     def show(self, left: float, top: float, panel: Panel) -> float:
-        """Add a picture and the lines below it; the place where they end."""
+        """Add a picture and the lines below it; returns where they end."""
         if panel.picture:
             sides = panel.picture.size
             scale = min(PICTURE / sides[0], TALLEST / sides[1])
             self.pictures.append((left, top, scale * sides[0], scale * sides[1], panel.picture))
             top += scale * sides[1] + 0.04
         for line in panel.lines:
-            top = self.wrap(left, top, line, PICTURE, "note")
+            top = self.write_text(left, top, line, PICTURE, "note")
         return top
 
     def draw(self, height: float) -> Figure:
@@ -163,33 +163,33 @@ def draw(
     heads = [*HEADS, *(f"toward {prompt!r}" for prompt in prompts)]
     sheet = MapSheet(NAMES + min(len(heads), ACROSS) * COLUMN)
     room = sheet.width - 2 * MARGIN
-    top = sheet.wrap(MARGIN, MARGIN, TITLE, room, "title") + MARGIN
+    top = sheet.write_text(MARGIN, MARGIN, TITLE, room, "title") + MARGIN
     if shown.empty:
-        top = sheet.wrap(MARGIN, top, "\n".join(notes.unique()), room)
+        top = sheet.write_text(MARGIN, top, "\n".join(notes.unique()), room)
         return sheet.draw(top + MARGIN)
     said = (MOVED, AMOUNTS, OUTLINED.format(100 * (1 - confidence)))
     for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), said, strict=True):
         sheet.pictures.append((MARGIN, top + 0.02, across, BAR, picture))
-        top = sheet.wrap(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
+        top = sheet.write_text(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
     count = len(photos) * len(pairs_of(sets))
     for start in range(0, len(heads), ACROSS):
         part = slice(start, start + ACROSS)
         places = [NAMES + number * COLUMN for number in range(len(heads[part]))]
         named = zip(places, heads[part], strict=True)
-        top = max(sheet.wrap(left, top + GAP, head, PICTURE) for left, head in named)
+        top = max(sheet.write_text(left, top + GAP, head, PICTURE) for left, head in named)
         for number, row in enumerate(rows_of(sets, photos, models, notes)):
             if top > HIGHEST:
                 left_out = f"{count - number} further rows are in the table"
-                top = sheet.wrap(MARGIN, top + GAP, left_out, room)
+                top = sheet.write_text(MARGIN, top + GAP, left_out, room)
                 break
             top += GAP * (1.5 if row.panels[0].picture else 0.5)
-            ends = [sheet.wrap(MARGIN, top, row.name, NAMES - 2 * MARGIN)]
+            ends = [sheet.write_text(MARGIN, top, row.name, NAMES - 2 * MARGIN)]
             ends += [
                 sheet.show(left, top, panel)
                 for left, panel in zip(places, row.panels[part], strict=False)
             ]
             if row.note and not start:
-                ends.append(sheet.wrap(places[1], top, row.note, room - places[1]))
+                ends.append(sheet.write_text(places[1], top, row.note, room - places[1]))
             top = max(ends)
     return sheet.draw(top + MARGIN)
 

@@ -1,4 +1,4 @@
-"""Style, captions and files of all figures, and what their modules do alike."""
+"""Style, captions and files of all figures, and helpers that their modules share."""
 
 import io
 import re
@@ -171,7 +171,7 @@ def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
 
 @dataclass
 class Sheet:
-    """Texts and axes at places in inches from the upper left corner, until the height is known."""
+    """Texts and axes, placed in inches from the upper left corner. draw() makes the figure."""
 
     width: float
     texts: list[tuple[float, float, str, Look]] = field(default_factory=list)

@@ -24,7 +24,7 @@ SHOWN = {  # a text of the list that is ranked by a score, and the unit of the s
     "as_deg": ("concept", "AS (degrees)"),
 }
 
-Rows = tuple[list[str], np.ndarray]  # names of rows, and how many lines every name has
+RowNames = tuple[list[str], np.ndarray]  # names of rows, and how many lines every name has
 
 # Lengths in inches: margins, photo, words, and room for texts beside axes.
 WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
@@ -62,7 +62,7 @@ def draw_image(
 def _nearest(
     sheet: Sheet, top: float, nearest: list[Neighbour], near: Sequence[Image.Image | None]
 ) -> float:
-    """Place the nearest photos; the height that they need."""
+    """Place the nearest photos; returns their height."""
     if not nearest:
         return 0.0
     paths = [lines_of(found.path, TILE, FontProperties(size=NAMES_PT)) for found in nearest]
@@ -74,7 +74,7 @@ def _nearest(
 
 
 def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
-    """Place the scores in words, and below them the angles to texts; the height that they need."""
+    """Place the scores in words, and below them the angles to texts; returns their height."""
     left = MARGIN + PHOTO + GAP
     title, words = _words(name, analysis, WIDTH - MARGIN - left)
     height = 1.3 * LINE * (title.count("\n") + 1)
@@ -90,7 +90,7 @@ def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
 
 
 def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Movement]]) -> float:
-    """Place the texts that are gained beside those that are lost; the place where they end."""
+    """Place the texts that are gained beside those that are lost; returns where they end."""
     half = (WIDTH - 2 * MARGIN - GAP) / 2
     longest = max(abs(getattr(text, score)) for side in sides for text in side)
     rows = [_rows([text.text for text in side]) for side in sides]
@@ -122,7 +122,7 @@ def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     return "\n".join(title), "\n".join(parts)
 
 
-def _rows(texts: list[str]) -> Rows:
+def _rows(texts: list[str]) -> RowNames:
     """Texts in lines that fit beside axes, and the number of lines of every text."""
     lines = [lines_of(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
     return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
@@ -146,7 +146,7 @@ def _near(title: str, photo: Image.Image | None, path: list[str], axes: Axes) ->
     axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
 
-def _label_rows(axes: Axes, rows: Rows, most: float) -> np.ndarray:
+def _label_rows(axes: Axes, rows: RowNames, most: float) -> np.ndarray:
     """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
     names, lines = rows
     places = np.cumsum(lines) - lines / 2
@@ -157,7 +157,7 @@ def _label_rows(axes: Axes, rows: Rows, most: float) -> np.ndarray:
     return places
 
 
-def _dumbbell(texts: list[Movement], rows: Rows, axes: Axes) -> None:
+def _dumbbell(texts: list[Movement], rows: RowNames, axes: Axes) -> None:
     places = _label_rows(axes, rows, rows[1].sum())
     before = np.array([text.angle_original_deg for text in texts])
     after = np.array([text.angle_equivalent_deg for text in texts])
@@ -183,7 +183,7 @@ def _bars(
     title: str,
     texts: list[Movement],
     score: str,
-    rows: Rows,
+    rows: RowNames,
     most: tuple[float, float],
     colour: str,
     axes: Axes,

@@ -21,14 +21,25 @@ GAP, BAR, AXIS, TALLEST = 0.3, 0.1, 0.55, 3.5  # inches
 BOLD = {"weight": "bold"}
 
 
-class Panel(NamedTuple):
-    """A picture, lines above it, and what is said at the ends of its colours and below them."""
+class MapPanel(NamedTuple):
+    """A photo under a map. said: what the map shows, or the unit of colours that have ends."""
 
+    title: str
     picture: Image.Image
-    title: list[str]
-    caption: list[str]
+    said: str = ""
     ends: tuple[str, ...] = ()
-    unit: str = ""
+
+
+def map_panels(photo: Image.Image, maps: Maps) -> tuple[list[MapPanel], tuple[str, ...]]:
+    """What is used, what is ignored, and every text; the ends of the colours of all texts."""
+    drawn = overlay(photo, maps)
+    panels = [
+        MapPanel(f"used: {maps.predicted}", drawn.used, USED, drawn.used_ends),
+        MapPanel("ignored", drawn.ignored, IGNORED, drawn.ignored_ends),
+    ]
+    pairs = zip(maps.texts, drawn.texts, strict=True)
+    panels += [MapPanel(text.text, picture, map_caption(text)) for text, picture in pairs]
+    return panels, drawn.text_ends
 
 
 @styled
@@ -40,35 +51,30 @@ def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> 
     across = min(panel, TALLEST * photo.width / photo.height)
     deep = across * photo.height / photo.width
     small = ImageOps.contain(photo, (round(DOTS * across), max(1, round(DOTS * deep))))
-    drawn, (movements, amounts, outline) = overlay(small, maps), keys()
-    used, ignored = (
-        _lines(title, panel, **BOLD) for title in (f"used: {maps.predicted}", "ignored")
-    )
-    panels = [
-        Panel(small, _lines(name, panel, **BOLD), []),
-        Panel(drawn.used, used, [], drawn.used_ends, USED),
-        Panel(drawn.ignored, ignored, [], drawn.ignored_ends, IGNORED),
-    ]
-    for text, picture in zip(maps.texts, drawn.texts, strict=True):
-        said = _lines(text.text, panel, **BOLD), _lines(map_caption(text), panel)
-        panels.append(Panel(picture, *said))
-    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    panels, text_ends = map_panels(small, maps)
+    panels, (movements, amounts, outline) = [MapPanel(name, small), *panels], keys()
     room = WIDTH - 2 * MARGIN - step - 2 * BAR
     notes = [line for note in map_notes(analysis, maps) for line in _lines(note, room)]
     sheet, y = Sheet(WIDTH), MARGIN
-    for row in rows:
-        y += LINE * max(len(shown.title) + len(shown.caption) for shown in row)
-        for column, shown in enumerate(row):
-            x, top = MARGIN + column * step, y - LINE * len(shown.caption)
-            _write(sheet, x, top - LINE * len(shown.title), shown.title, **BOLD)
-            _write(sheet, x, top, shown.caption)
+    for start in range(0, len(panels), columns):
+        row = panels[start : start + columns]
+        titles = [_lines(shown.title, panel, **BOLD) for shown in row]
+        captions = [
+            _lines(shown.said, panel) if shown.said and not shown.ends else [] for shown in row
+        ]
+        texts = list(zip(titles, captions, strict=True))
+        y += LINE * max(len(title) + len(caption) for title, caption in texts)
+        for column, (shown, (title, caption)) in enumerate(zip(row, texts, strict=True)):
+            x, top = MARGIN + column * step, y - LINE * len(caption)
+            _write(sheet, x, top - LINE * len(title), title, **BOLD)
+            _write(sheet, x, top, caption)
             sheet.place(x, y, across, deep, partial(_show, shown.picture))
             if shown.ends:
-                scale = partial(_scale, amounts, shown.ends, [shown.unit])
+                scale = partial(_scale, amounts, shown.ends, [shown.said])
                 sheet.place(x, y + deep + GAP / 3, panel, BAR, scale)
         y += deep + (BAR + AXIS) * any(shown.ends for shown in row) + GAP
     if maps.texts:
-        scale = partial(_scale, movements, drawn.text_ends, _lines(TOWARD, panel))
+        scale = partial(_scale, movements, text_ends, _lines(TOWARD, panel))
         sheet.place(MARGIN, y, panel, BAR, scale)
     if notes and notes[0].startswith(OUTLINE):
         sheet.place(MARGIN + step, y, BAR, BAR, partial(_show, outline))

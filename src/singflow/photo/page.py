@@ -16,20 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from singflow.figures.overlay import keys, overlay
+from singflow.figures.overlay import keys
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Steered
-from singflow.photo.facts import (
-    IGNORED,
-    OUTLINE,
-    SCORES,
-    TOWARD,
-    USED,
-    facts_of,
-    map_caption,
-    map_notes,
-    select,
-)
+from singflow.photo.facts import OUTLINE, SCORES, TOWARD, facts_of, map_notes, select
+from singflow.photo.map_figure import map_panels
 from singflow.photo.towers import Prediction
 
 Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
@@ -119,19 +110,16 @@ def maps_html(analysis: Analysis, photo: Image.Image) -> str:
     if maps is None:
         return template.render(no_maps=analysis.no_maps)
     small = ImageOps.contain(photo, (THUMBNAIL, THUMBNAIL))
-    drawn = overlay(small, maps)
-    used, ignored, *told = select(facts, "used", "ignored", "map")
-    panels: list[tuple[Any, ...]] = [
-        (f"used: {maps.predicted}", drawn.used, used, USED, drawn.used_ends),
-        ("ignored", drawn.ignored, ignored, IGNORED, drawn.ignored_ends),
-    ]
-    for text, picture, sentence in zip(maps.texts, drawn.texts, told, strict=True):
-        sentence = f"map of “{text.text}”: {sentence}"
-        panels.append((text.text, picture, sentence, map_caption(text), ()))
+    panels, text_ends = map_panels(small, maps)
+    told = [f.sentence for f in facts if f.name in ("used", "ignored")]
+    told += [f"map of “{f.about}”: {f.sentence}" for f in facts if f.name == "map"]
     movements, amounts, outline = map(thumbnail, keys())
     return template.render(
         no_maps="",
-        panels=[(title, thumbnail(picture), *said) for title, picture, *said in panels],
+        panels=[
+            (panel.title, thumbnail(panel.picture), sentence, panel.said, panel.ends)
+            for panel, sentence in zip(panels, told, strict=True)
+        ],
         photo=thumbnail(small),
         width=small.width,
         height=small.height,
@@ -139,7 +127,7 @@ def maps_html(analysis: Analysis, photo: Image.Image) -> str:
         amounts=amounts,
         outline=outline,
         outlined=OUTLINE,
-        ends=drawn.text_ends,
+        ends=text_ends,
         toward=TOWARD,
         notes=map_notes(analysis, maps),
     )

@@ -42,7 +42,7 @@ def nearest(
     """The `count` nearest images to each point (n, m), exactly; ties go to the lowest image_id.
 
     own: (n,), the image that a point comes from, which is never its neighbour, nor is a copy of it;
-    -1 for none. content: as contents() gives it. Cosines in float32 choose the candidates, with a
+    -1 for none. content: from first_copies(). Cosines in float32 choose the candidates, with a
     margin for rounding, and angles in float64 decide. Memory does not grow with the number of
     images.
     """
