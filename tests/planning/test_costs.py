@@ -90,7 +90,7 @@ def test_memory_grows_by_what_a_job_holds():
         assert waiting > 99 * 2 * AHEAD * VIEW
         job = {"gpu": True, "views": 100}
         decoding = bytes_more(step, job | {"decoders": 8}, job | {"decoders": 16})
-        # an image that waits for each, and one in work, not four that wait
+        # one image waits for each thread and one is in work, not four that wait
         assert decoding < 3 * 16 * 100 * VIEW
         sizes = [{"views": 3, "gpu": True, "batch": batch} for batch in (1, 128, 256)]
         pinned = [bytes_more(step, *pair) for pair in pairwise(sizes)]

@@ -66,8 +66,8 @@ def check_cluster(
         yield Finding("cluster profile", "fail", str(error), fix)
         return
     partitions = read_partitions(ask(*SINFO).out)
-    chosen_by = content.get("slurm-partition-config")
-    if chosen_by := chosen_by or os.environ.get("SNAKEMAKE_SLURM_PARTITIONS"):
+    from_environment = os.environ.get("SNAKEMAKE_SLURM_PARTITIONS")
+    if chosen_by := content.get("slurm-partition-config") or from_environment:
         jobs, finding = choose_partitions(jobs, Path(chosen_by))
         yield finding
     partition = check_partition(jobs, partitions)
@@ -213,35 +213,33 @@ def read_partitions(listed: str) -> dict[str, Partition]:
     return found
 
 
-def _partitions_of(jobs: Iterable[JobKind]) -> set[str]:
-    """Partitions to which jobs are sent; "" is the default partition."""
-    return {part for job in jobs for part in job.plain("slurm_partition").split(",")}
-
-
-def _default(partitions: dict[str, Partition]) -> str:
-    return next((name for name, partition in partitions.items() if partition.default), "")
+def _used(jobs: Iterable[JobKind], partitions: dict[str, Partition]) -> set[str]:
+    """Partitions to which jobs are sent; "" if a job names none and the cluster has no default."""
+    default = next((name for name, partition in partitions.items() if partition.default), "")
+    return {part or default for job in jobs for part in job.plain("slurm_partition").split(",")}
 
 
 def check_partition(jobs: Iterable[JobKind], partitions: dict[str, Partition]) -> Finding:
     """Whether the partitions of the jobs exist and are up; unnamed, whether there is a default."""
-    wanted, default = _partitions_of(jobs), _default(partitions)
-    named = sorted({name or default for name in wanted})
-    up = {name: one.limit for name, one in partitions.items() if one.up}
-    known = ", ".join(f"{name} (at most {limit})" for name, limit in up.items()) or "none"
+    used = sorted(_used(jobs, partitions))
+    up = {
+        name: f"{name}{', the default' if one.default else ''} (at most {one.limit})"
+        for name, one in partitions.items()
+        if one.up
+    }
+    known = ", ".join(up.values()) or "none"
     fix = f"write a partition that is up as slurm_partition in the profile: {known}"
-    if "" in named:
+    if "" in used:
         found = "the profile names none, and the cluster has no default"
         return Finding("partition", "fail", found, fix)
     wrong = [
         f"{name} is down" if name in partitions else f"the cluster has no {name}"
-        for name in named
+        for name in used
         if name not in up
     ]
     if wrong:
         return Finding("partition", "fail", "; ".join(wrong), fix)
-    unnamed = {default: ", the default"} if "" in wanted else {}
-    limits = [f"{name}{unnamed.get(name, '')} (at most {up[name]})" for name in named]
-    return Finding("partition", "ok", "; ".join(limits))
+    return Finding("partition", "ok", "; ".join(up[name] for name in used))
 
 
 PARTITION_FILE = (
@@ -317,21 +315,18 @@ def check_cores(
 
     A job asks for the study's `threads`, a job with a GPU for `decoders`.
     """
-    default = _default(partitions)
-    on_gpus = [job for job in jobs if job.rules]
     for wanted, key, asking in (
         (threads, "threads", jobs),
-        (decoders, "extraction.decode_threads", on_gpus),
+        (decoders, "extraction.decode_threads", [job for job in jobs if job.rules]),
     ):
-        used = {name or default for name in _partitions_of(asking)} & set(partitions)
+        used = _used(asking, partitions) & partitions.keys()
         small = {name: partitions[name].cpus for name in used if partitions[name].cpus < wanted}
         if small:
-            named = [
+            most = ", ".join(
                 f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items()
-            ]
-            found = f"{key} is {wanted}, but {', '.join(named)}"
+            )
             fix = f"write {key}: {min(small.values())} in params.yaml"
-            return Finding("cores", "fail", found, fix)
+            return Finding("cores", "fail", f"{key} is {wanted}, but {most}", fix)
     with_gpu = f", {decoders} for a job with a GPU" if decoders else ""
     return Finding("cores", "ok", f"{threads} for a job{with_gpu}")
 
