@@ -60,21 +60,15 @@ def predicted(classifier, features):
     return classifier.logits(torch.from_numpy(features)).argmax(dim=1).numpy()
 
 
-def test_real_weights_recognize_the_packaged_images(lite0, packaged):
-    features, _, view = views_of(lite0, packaged, views=1)
-    assert (view == 0).all()
-    assert (predicted(lite0, features) == packaged[1]["class_index"]).mean() >= 0.85
-
-
 def test_features_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged):
-    whole, image_id, view = views_of(lite0, packaged, batch_size=8)
-    assert np.array_equal(image_id, np.repeat(np.arange(20), 3))
+    whole, image_id, view = views_of(lite0, packaged, slice(0, 9))
+    assert np.array_equal(image_id, np.repeat(np.arange(9), 3))
     assert np.array_equal(view[:4], [0, 1, 2, 0])
-    order = np.random.default_rng(1).permutation(20)
-    shards = [views_of(lite0, packaged, slice(*ends)) for ends in ((0, 6), (6, 13), (13, 20))]
+    order = np.random.default_rng(1).permutation(9)
+    shards = [views_of(lite0, packaged, slice(*ends)) for ends in ((0, 2), (2, 5), (5, 9))]
     runs = {
-        "batches of 5": views_of(lite0, packaged, batch_size=5),
-        "batches of 32": views_of(lite0, packaged, batch_size=32),
+        "batches of 5": views_of(lite0, packaged, slice(0, 9), batch_size=5),
+        "batches of 32": views_of(lite0, packaged, slice(0, 9), batch_size=32),
         "three shards": [np.concatenate(parts) for parts in zip(*shards, strict=True)],
         "shuffled rows": views_of(lite0, packaged, order),
     }
@@ -170,15 +164,16 @@ def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged)
     assert fold_batch_norms(classifier, classifier.preprocess.size) == 49
     found, *_ = views_of(classifier, packaged, views=1)
     assert_close(found, expected)
+    assert (predicted(classifier, found) == manifest["class_index"]).mean() >= 0.85
     for options in ({}, {"threads": 1}, {"threads": 3}, {"batch_size": 32}):
         assert np.array_equal(views_of(classifier, packaged, views=1, **options)[0], found), options
 
 
 def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
-    exact, *_ = views_of(lite0, packaged, views=1)
+    exact, *_ = views_of(lite0, packaged, slice(0, 10), views=1)
     half = {"precision": "float16"}, {"precision": "bfloat16"}
     for options, largest in zip((*half, {"reduced": True}), (0.02, 0.1, 0.25), strict=True):
-        found, *_ = views_of(lite0, packaged, views=1, **options)
+        found, *_ = views_of(lite0, packaged, slice(0, 10), views=1, **options)
         error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options
         agreed = predicted(lite0, found) == predicted(lite0, exact)
@@ -199,13 +194,18 @@ def test_the_removed_part_changes_no_logit_of_a_feature_in_any_precision(package
     assert 0 < lite0.head_max_error < 1e-4
 
 
-def test_a_value_beyond_float16_is_told_as_such(packaged):
+def test_features_that_are_not_finite_name_the_image_and_what_may_be_the_reason(packaged):
     classifier = load_classifier(entry_of(RESNET))
     with torch.no_grad():
         next(classifier.model.parameters()).mul_(1e6)
     assert np.isfinite(views_of(classifier, packaged, slice(0, 2))[0]).all()
     with pytest.raises(InputError, match=r"infinite features.*values exceed float16"):
         views_of(classifier, packaged, slice(0, 2), precision="float16")
+    with torch.no_grad():
+        next(classifier.model.parameters()).fill_(float("nan"))
+    named = r"image imagenet_00_243\.jpg gives NaN or infinite features: the weights are damaged$"
+    with pytest.raises(InputError, match=named):
+        views_of(classifier, packaged, slice(0, 2))
 
 
 def test_a_compiled_tower_gives_the_same_features_but_for_rounding(packaged):
@@ -306,15 +306,6 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, pa
     (tmp_path / path).write_bytes((root / path).read_bytes() + b"x")
     with pytest.raises(InputError, match=f"{path}: has changed since the manifest"):
         views_of(lite0, (tmp_path, manifest), slice(0, 1))
-
-
-def test_non_finite_features_name_the_image(packaged):
-    classifier = load_classifier(entry_of(RESNET))
-    with torch.no_grad():
-        next(classifier.model.parameters()).fill_(float("nan"))
-    named = r"image imagenet_00_243\.jpg gives NaN or infinite features"
-    with pytest.raises(InputError, match=named):
-        views_of(classifier, packaged, slice(0, 2))
 
 
 def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeypatch):

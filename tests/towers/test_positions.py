@@ -23,17 +23,16 @@ REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "co
 SIBLINGS = {
     "swin_large": "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k",
     "eva02_large": "eva02_tiny_patch14_336.mim_in22k_ft_in1k",
-    "resnext101": "resnext50_32x4d.fb_swsl_ig1b_ft_in1k",
     "convnext_base": "convnext_tiny.fb_in22k_ft_in1k",
-    "efficientnet_b4": "tf_efficientnet_b1.ns_jft_in1k",
     "deit3_large": "deit3_small_patch16_224.fb_in22k_ft_in1k",
     "dinovit": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "dinovit_torchvision": "vit_b_32.IMAGENET1K_V1",
     "dinovit_linear": "vit_small_patch16_224.dino",
     "vgg19": "vgg11.IMAGENET1K_V1",
 }
-NO_MEAN = ["vgg16", "vgg19", "deit3_large", "dinovit", "dinovit_torchvision"]
-PAPER = [name for name in REGISTRY if "lite" not in name]
+NO_MEAN = ["vgg19", "deit3_large", "dinovit", "dinovit_torchvision"]
+ALIKE = {"vgg16", "efficientnet_b4", "resnext101"}  # but for depth or width, as another
+PAPER = [name for name in REGISTRY if "lite" not in name and name not in ALIKE]
 
 
 def of_paper(name):
