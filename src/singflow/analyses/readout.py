@@ -280,7 +280,7 @@ class Features:
     units: np.ndarray
 
     @classmethod
-    def draw(cls, blocks: Blocks, seed: int, features: int = FEATURES) -> "Features":
+    def draw(cls, blocks: Blocks, seed: int, features: int) -> "Features":
         """Draw softmax components and ReLU units, as many of each.
 
         There are `features` in all with a and b, but at least FLEXIBLE besides a and b.
@@ -536,7 +536,7 @@ def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None =
         kernels = few_images(sum(len(block.fold) for block in blocks()), width)
     if kernels:
         return Kernels(blocks, targets)
-    return Sums(blocks, targets, Features.draw(blocks, seed))
+    return Sums(blocks, targets, Features.draw(blocks, seed, FEATURES))
 
 
 def few_images(n: int, width: int) -> bool:
