@@ -53,13 +53,10 @@ def main(flags: Flags) -> None:
         flags.path("controls_report"),
         {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report},
     )
-    cli.log.info(
-        "%d cases, %d draws; %d unstable after %d draws",
-        len(report),
-        sum(row["draws"] for row in report),
-        sum(not row["stable"] for row in report),
-        flags.max_draws,
-    )
+    draws = sum(row["draws"] for row in report)
+    unstable = sum(not row["stable"] for row in report)
+    said = f"{len(report)} cases, {draws} draws; {unstable} unstable after {flags.max_draws} draws"
+    cli.log.info(said)
     case = Case("random", null_dim, False)
     random = controls[case].table(ids, case) if controls else empty_table()
     del controls  # room for the scores

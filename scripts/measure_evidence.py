@@ -91,12 +91,8 @@ def main(flags: Flags) -> None:
         report["floor_is_deg"],
     )
     last, fewest = curve.iloc[-1], enough(curve)
-    cli.log.info(
-        "D %.4f with %d null directions%s",
-        last["unique_r2"],
-        last["directions"],
-        "" if fewest is None else f", of which {fewest} give 90 % of it",
-    )
+    most = "" if fewest is None else f", of which {fewest} give 90 % of it"
+    cli.log.info(f"D {last['unique_r2']:.4f} with {last['directions']:.0f} null directions{most}")
 
 
 if __name__ == "__main__":

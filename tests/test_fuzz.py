@@ -405,28 +405,6 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
             assert not candidate.path.startswith("/") and ".." not in candidate.path.split("/")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(bounded, max_examples=max(1, MANY // 8))
-@given(st.lists(damaged(PHOTOS[1], BYTES), min_size=1, max_size=3), st.floats(0, 1))
-def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(
-    tmp_path_factory, contents, allowed
-):
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "cat").mkdir()
-    for number, content in enumerate([PHOTOS[1], PHOTOS[0], *contents]):
-        of(folder / "cat", f"{number}.png", content)
-    try:
-        manifest, rejected = build(
-            folder, *listing.list_folder(folder, CLASSES), folds=2, max_rejected_fraction=allowed
-        )
-    except InputError as error:
-        assert "files are unusable" in str(error) and "fix or remove them" in str(error)
-    else:
-        assert len(manifest) + len(rejected) == 2 + len(contents)
-        assert set(manifest["fold"]) == {0, 1}
-        assert (manifest.groupby("sha256")["fold"].nunique() == 1).all()
-
-
 # Artifacts
 
 

@@ -86,20 +86,11 @@ class Study:
         InputError
             If the study has no such file; the message lists similar names.
         """
-        from safetensors import safe_open
-
         shards = sorted((self.folder / name).glob("shard-*.safetensors"))
-        parts = []
-        for path in shards or [self._find(name, "safetensors")]:
-            read_tensors(path, [])  # raises InputError if the file is damaged
-            with safe_open(path, framework="numpy") as file:
-                names = list(file.keys())
-            parts.append(read_tensors(path, names)[0])
-        return (
-            {tensor: np.concatenate([part[tensor] for part in parts]) for tensor in parts[0]}
-            if shards
-            else parts[0]
-        )
+        if not shards:
+            return read_tensors(self._find(name, "safetensors"))[0]
+        parts = [read_tensors(path)[0] for path in shards]
+        return {tensor: np.concatenate([part[tensor] for part in parts]) for tensor in parts[0]}
 
     def report(self, name: str) -> dict[str, Any]:
         """Content of a JSON file of the study.

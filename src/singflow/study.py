@@ -223,7 +223,7 @@ def with_derived_keys(differences: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """One line on what complete() chose for packaged models and how to change it; or empty."""
+    """What with_derived_keys() chose for packaged models, and how to change it; or empty."""
     words = []
     chosen = not _is_given(differences, "translator", "reference")
     if chosen and study["translator"]["reference"] is not None:
@@ -243,10 +243,9 @@ def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
     return key in (differences.get(section) or {})
 
 
-Towers = tuple[dict[str, ModelEntry], dict[str, SpaceEntry]]
-
-
-def _packaged(study: Mapping[str, Any]) -> Towers | None:
+def _packaged(
+    study: Mapping[str, Any],
+) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
     """Registry entries of a study for which the packaged reference has everything; else None."""
     models, spaces = study.get("models"), study["spaces"]
     lists = isinstance(models, list) and isinstance(spaces, list)

@@ -56,8 +56,8 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
         file.write(memoryview(payload)[8 + length :])
 
 
-def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
-    """Read the named tensors and the metadata of a safetensors file.
+def read_tensors(path: Path, names: Sequence[str] | None = None) -> tuple[Tensors, Facts]:
+    """Read the named tensors, or all of them, and the metadata of a safetensors file.
 
     InputError is raised for types or dimensions that differ from TENSORS, and for values that are
     not finite.
@@ -66,8 +66,8 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
 
     try:
         with safe_open(regular(path), framework="numpy") as file:
-            missing = sorted(set(names) - set(file.keys()))
-            if missing:
+            names = list(file.keys()) if names is None else names
+            if missing := sorted(set(names) - set(file.keys())):
                 raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {FIX}")
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = Facts(path, file.metadata() or {})

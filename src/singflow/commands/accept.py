@@ -29,8 +29,5 @@ def accept(
     with repository() as repo:
         declared = declare(repo, steps, reason, ACCEPTED)
     for step in steps:
-        log.info(
-            "%s: %s",
-            step,
-            "accepted" if step in declared else "made by the code that is here: nothing to accept",
-        )
+        said = "accepted" if step in declared else "made by the present code: nothing to accept"
+        log.info("%s: %s", step, said)

@@ -44,17 +44,14 @@ def crate(
     files, cut, found = collect(study, params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20
-    left_out = ""
-    if absent:
-        left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
+    left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
+    left_out = left_out if absent else ""
     published = (date or datetime.datetime.now()).date().isoformat()
     write_crate(crate_metadata(study, files, found, license, published, left_out), files, output)
     if cut:
         log.warning(
-            "%s: %s lie outside this checkout: the archive holds the last part of these paths "
-            "alone",
-            params,
-            ", ".join(cut),
+            f"{params}: {', '.join(cut)} lie outside this checkout: the archive holds only the "
+            "last part of these paths"
         )
     print(
         f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. "

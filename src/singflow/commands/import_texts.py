@@ -41,11 +41,5 @@ def import_texts(
         log.warning(doubt)
     path = ready_path(space, file.stem)
     write_ready(path, texts, entry.identity)
-    log.info(
-        "%s: %d texts of %s, from %r to %r",
-        path,
-        len(texts),
-        space,
-        next(iter(texts)),
-        next(reversed(texts)),
-    )
+    first, last = next(iter(texts)), next(reversed(texts))
+    log.info("%s: %d texts of %s, from %r to %r", path, len(texts), space, first, last)

@@ -53,11 +53,7 @@ def import_translator(
     metadata |= {key: value for key, value in hashes.items() if value} | found.figures
     translator = found.translator
     write_tensors(path, {"weight": translator.weight, "bias": translator.bias}, metadata)
+    imported = f"imported: [{space}/{model}:{sha256_of(path)[:16]}]"
     log.info(
-        "%s: released for %r; in params.yaml, under translator:\n  imported: [%s/%s:%s]",
-        path,
-        found.model,
-        space,
-        model,
-        sha256_of(path)[:16],
+        f"{path}: released for {found.model!r}; in params.yaml, under translator:\n  {imported}"
     )

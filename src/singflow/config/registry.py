@@ -1,7 +1,6 @@
 """The registries config/models.yaml and config/spaces.yaml."""
 
 import difflib
-import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from singflow.artifacts.files import read_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import LOCAL, NAME, WIDEST, Section, at_hand, matching, phrases
 from singflow.errors import InputError
@@ -100,7 +100,7 @@ class Tower(Section):
 
     def local_files(self) -> list[str]:
         """Paths of the user's own files: weights, head and class list."""
-        raise NotImplementedError
+        return own_weights(self)
 
 
 def saved_folder(entry: Any) -> Path | None:
@@ -291,7 +291,13 @@ class ModelEntry(Tower):
         return [*own_weights(self), *heads, *([self.class_list] if self.class_list else [])]
 
 
-class ConSEEntry(Tower):
+class SpaceTower(Tower):
+    """A tower whose output is the embeddings of a space."""
+
+    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+
+
+class ConSEEntry(SpaceTower):
     """A space made of label sentences, weighted by a classifier's softmax."""
 
     _of_tower: ClassVar[Any] = {
@@ -303,7 +309,6 @@ class ConSEEntry(Tower):
     }
 
     source: Literal["conse"]
-    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
     text: Annotated[str, Field(pattern=r"^package:.+$")]  # sentence encoder
     classifier: ModelEntry  # of ImageNet, whose softmax weights the sentences
     temperature: float = Field(ge=0.001, le=1000)  # divides the logits
@@ -326,7 +331,7 @@ class OpenCLIPTransform(Section):
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
 
 
-class OpenCLIPEntry(Tower):
+class OpenCLIPEntry(SpaceTower):
     """An image tower and a text tower that open_clip builds."""
 
     _of_tower: ClassVar[Any] = {"source", "id", "transform"}
@@ -336,7 +341,6 @@ class OpenCLIPEntry(Tower):
     id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")]
     weights: Weights = "hub"  # hub, random or file:<path>
     transform: OpenCLIPTransform | None = None
-    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
 
     @model_validator(mode="after")
@@ -355,15 +359,12 @@ class OpenCLIPEntry(Tower):
             )
         return self
 
-    def local_files(self) -> list[str]:
-        return own_weights(self)
-
 
 def _settings(value: dict[str, Any]) -> dict[str, Any]:
     return ProcessorTransform.model_validate(value, strict=True).model_dump(exclude_unset=True)
 
 
-class TransformersEntry(Tower):
+class TransformersEntry(SpaceTower):
     """A dual encoder of transformers, which has get_image_features and get_text_features."""
 
     _of_tower: ClassVar[Any] = {"source", "id", "transform", "config"}
@@ -375,7 +376,6 @@ class TransformersEntry(Tower):
     # The image processor and the configuration, where weights are random.
     transform: Annotated[dict[str, Any], AfterValidator(_settings)] | None = None
     config: dict[str, Any] | None = None
-    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
 
     @model_validator(mode="after")
@@ -387,17 +387,13 @@ class TransformersEntry(Tower):
             raise ValueError("weights of a transformers space are hub, random or file:<folder>")
         return self
 
-    def local_files(self) -> list[str]:
-        return own_weights(self)
 
-
-class FeaturesEntry(Tower):
+class FeaturesEntry(SpaceTower):
     """A space without an image tower: its embeddings are imported, its texts are given."""
 
     _of_tower: ClassVar[Any] = {"source", "text"}
 
     source: Literal["features"]
-    dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
     # a sentence encoder (package:<distribution>), or an .npz of embedded texts (file:<path>)
     text: Annotated[str, Field(pattern=r"^(package|file):.+$")]
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local file, by resolve_space
@@ -466,21 +462,12 @@ def objection(entry: SpaceEntry) -> str | None:
 
 def read_model(path: Path) -> ModelEntry:
     """Read the entry that the step resolve_model wrote."""
-    return _validated(_read(path), ModelEntry, str(path))
+    return _validated(dict(read_json(path)), ModelEntry, str(path))
 
 
 def read_space(path: Path) -> SpaceEntry:
     """Read the entry that the step resolve_space wrote."""
-    return _space(_read(path), str(path))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not a registry entry ({error}): remove it and run the workflow again"
-        ) from None
+    return _space(dict(read_json(path)), str(path))
 
 
 def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str = "") -> Any:
