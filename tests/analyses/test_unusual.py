@@ -11,11 +11,11 @@ from sklearn import covariance
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from singflow.analyses.geometry import complement, null_energy, null_space
+from singflow.analyses.summary import EMPTY
 from singflow.analyses.unusual import (
     DETECTORS,
     FITTED,
     IN_SAMPLE,
-    NO_NULL_SPACE,
     UNFITTED,
     DetectorFits,
     NullEnergy,
@@ -405,7 +405,7 @@ def test_what_cannot_be_said_is_missing_with_a_note(study):
     study.tensors("projector", null_basis=np.zeros((16, 0)))
     scores, _, table = measure(study)
     assert set(scores.loc[scores["class_index"] < 0, "label"]) == {"crab", "lamp", "rug"}
-    assert table["note"].dropna().to_dict() == dict.fromkeys(("null_energy", "nusa"), NO_NULL_SPACE)
+    assert table["note"].dropna().to_dict() == dict.fromkeys(("null_energy", "nusa"), EMPTY)
     assert table.loc[table["note"].notna(), ["auroc", "fpr95"]].isna().all(axis=None)
     study.tensors("head", {"class_names": '["x", "y"]'} | facts, **head)
     _, report, table = measure(study)
@@ -415,6 +415,6 @@ def test_what_cannot_be_said_is_missing_with_a_note(study):
     manifest.to_parquet(study.path("manifest"))
     _, _, table = measure(study, usual_labels=["owl"])
     assert table["note"].dropna().to_dict() == {
-        **dict.fromkeys(("null_energy", "nusa"), NO_NULL_SPACE),
+        **dict.fromkeys(("null_energy", "nusa"), EMPTY),
         **dict.fromkeys(FITTED, UNFITTED),
     }

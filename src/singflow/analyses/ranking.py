@@ -12,7 +12,7 @@ from singflow.analyses.statistics import Sample, holm, rank_correlations
 from singflow.analyses.summary import Summary
 from singflow.analyses.tables import WEAK, legend, marked
 
-SCORES = ["is_deg", "as_abs_deg"]
+COMPARED = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
 # CHART stands for the authors' chart among the spaces. LEAST models in common make a comparison.
 CHART, LEAST = ("paper's chart", 5)
@@ -26,7 +26,7 @@ def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -
     rows = controls[(controls["subspace"] == subspace) & (controls["dimension"] == dimension)]
     if rows.empty:
         return np.full((controls["image_id"].nunique(), 2), np.nan)
-    return rows.sort_values("image_id")[SCORES].to_numpy()
+    return rows.sort_values("image_id")[COMPARED].to_numpy()
 
 
 def excess_rows(
@@ -70,7 +70,7 @@ def excess_rows(
             "n": len(sample.codes),
         }
         null = columns["null", dimension]
-        for position, score in enumerate(SCORES):
+        for position, score in enumerate(COMPARED):
             name, spread = f"{score}_null", samples["null", dimension][:, position]
             row[name] = null[:, position].mean()
             low, high = sample.interval(row[name], spread, settings.confidence)
@@ -78,7 +78,7 @@ def excess_rows(
         for control in ("random", "row"):
             case = drawn.get((control, dimension), {"draws": 0, "stable": False})
             values, spread = columns[control, dimension], samples[control, dimension]
-            for position, score in enumerate(SCORES):
+            for position, score in enumerate(COMPARED):
                 row[f"{score}_{control}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
                 low, high = sample.interval(middle, spread[:, position], settings.confidence)

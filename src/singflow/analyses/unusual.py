@@ -15,6 +15,7 @@ import scipy
 from pydantic import AfterValidator, Field, model_validator
 
 from singflow.analyses.geometry import null_energy, rank_tolerance
+from singflow.analyses.summary import EMPTY
 from singflow.artifacts.tensors import Tensors
 from singflow.config.sections import Listed, Section, unique
 from singflow.errors import InputError
@@ -25,7 +26,7 @@ OF_NULL_SPACE = ("null_energy", "nusa")
 DETECTORS = ("null_energy", "max_softmax", "energy", "vim_residual", "nusa", "mahalanobis")
 ALIKE = 1e-12  # share of their squared length by which rows that differ by rounding alone vary
 RECALL = 95  # percent of the unusual images at which FPR95 counts the usual ones
-NO_NULL_SPACE, IN_SAMPLE = "no null space", "in sample: fitted on the images that it scores"
+IN_SAMPLE = "in sample: fitted on the images that it scores"
 UNFITTED = "needs usual images that differ within their labels"
 
 
@@ -358,7 +359,7 @@ def compare_detectors(
         if not usual.any() or not unusual.any():
             row["note"] = f"no {'unusual' if usual.any() else 'usual'} images"
         elif name in OF_NULL_SPACE and not null_dim:
-            row["note"] = NO_NULL_SPACE
+            row["note"] = EMPTY
         elif np.isnan(values[usual | unusual]).any():
             row["note"] = UNFITTED
         else:
