@@ -108,14 +108,14 @@ def no_hang():
     signal.signal(signal.SIGALRM, before)
 
 
-def judge(path, read, *mends):
-    """A list of what is read; an empty one if it is refused, printably, by name and with a mend."""
+def judge(path, read, *fixes):
+    """A list of what is read; an empty one if it is refused, printably, by name and with a fix."""
     try:
         return [read(path)]
     except InputError as error:
         message = str(error)
         assert str(path) in message and message == str(InputError(message)), message
-        assert not mends or any(mend in message for mend in mends), message
+        assert not fixes or any(fix in message for fix in fixes), message
         assert len(message) < 20_000
     return []
 
@@ -436,20 +436,20 @@ TENSORS = {
 }
 
 
-MENDS = ("run the workflow again", "networks.load_network", "name a file of translators/")
+FIXES = ("run the workflow again", "networks.load_network", "name a file of translators/")
 
 
 def judge_tensors(name, path):
     """Read an artifact of TENSORS; a refusal names it, or the folder of its shard."""
     judge(
-        path.parent if name.startswith("shard") else path, lambda _: TENSORS[name][2](path), *MENDS
+        path.parent if name.startswith("shard") else path, lambda _: TENSORS[name][2](path), *FIXES
     )
 
 
 @pytest.mark.parametrize("name", TENSORS)
 @bounded
 @given(st.data())
-def test_damaged_tensors_are_read_or_refused_with_the_mend(tmp_path, name, data):
+def test_damaged_tensors_are_read_or_refused_with_the_fix(tmp_path, name, data):
     tensor_files.write_tensors(tmp_path / name, *TENSORS[name][:2])
     content = data.draw(damaged((tmp_path / name).read_bytes(), [*BYTES, *JSON]))
     judge_tensors(name, of(tmp_path, name, content))
@@ -464,7 +464,7 @@ DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uin
 @pytest.mark.parametrize("name", TENSORS)
 @bounded
 @given(st.data())
-def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with_the_mend(
+def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with_the_fix(
     tmp_path, name, data
 ):
     tensors, metadata, _ = TENSORS[name]
@@ -482,7 +482,7 @@ def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with
 
 @bounded
 @given(st.data())
-def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data):
+def test_damaged_tables_of_rows_are_read_or_refused_with_the_fix(tmp_path, data):
     tables.write_parquet(tmp_path / "m.parquet", MANIFEST)
     content = data.draw(damaged((tmp_path / "m.parquet").read_bytes(), BYTES))
     path = of(tmp_path, "m.parquet", content)
@@ -494,7 +494,7 @@ def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data
 
 @bounded
 @given(st.sampled_from(sorted(COLUMNS)), st.data())
-def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_path, kind, data):
+def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_fix(tmp_path, kind, data):
     values = {"i": [0, 1], "f": [0.5, 1.5], "b": [True, False], "O": ["a", "b"]}
     frame = pd.DataFrame({name: values[letter] for name, letter in COLUMNS[kind].items()})
     path = tmp_path / "t.parquet"
@@ -504,8 +504,8 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_
     others = [values[letter] for letter in values if letter != COLUMNS[kind][victim]]
     changes = [frame.assign(**{victim: other}) for other in others]
     tables.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), *changes])))
-    mend = rf"t\.parquet: has no column '{victim}' of \w+.*: {files.FIX}"
-    with pytest.raises(InputError, match=mend):
+    fix = rf"t\.parquet: has no column '{victim}' of \w+.*: {files.FIX}"
+    with pytest.raises(InputError, match=fix):
         tables.read_parquet(path, kind)
 
 

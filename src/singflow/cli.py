@@ -134,7 +134,7 @@ def prepared(*, offline: bool = True) -> Iterator[None]:
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        with _readers_permitting(), explained():
+        with _quiet_if_output_closes(), explained():
             yield
     except Stopped as stopped:
         log.error(stopped.words)
@@ -155,7 +155,7 @@ def prepared(*, offline: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _readers_permitting() -> Iterator[None]:
+def _quiet_if_output_closes() -> Iterator[None]:
     """End silently if the reader of the output closes it early, as `head` does."""
     try:
         yield

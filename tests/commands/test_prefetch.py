@@ -386,7 +386,7 @@ def test_everything_that_cannot_be_had_is_listed_with_its_reason_and_the_rest_is
     assert [path.name for path in damaged.parent.iterdir()] == [damaged.name]
 
 
-def test_a_download_that_is_not_what_the_hub_says_is_refused_and_mended_as_the_message_says(
+def test_a_download_that_is_not_what_the_hub_says_is_refused_and_fixed_as_the_message_says(
     prefetch, server
 ):
     path, content = f"{SMALL}/model.safetensors", b"what the hub has"

@@ -360,13 +360,13 @@ def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
 
 
 @pytest.mark.parametrize(
-    ("written", "mend"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1.5E5", "1.5e+5")]
+    ("written", "fix"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1.5E5", "1.5e+5")]
 )
-def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(written, mend):
+def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(written, fix):
     message = refused(**{"translator.lambdas": [yaml.safe_load(written)]})
     assert f"translator.lambdas.0: {written!r}" in message
-    assert message.endswith(f"YAML reads {written} as text: write {mend}")
-    assert yaml.safe_load(mend) == float(written)
+    assert message.endswith(f"YAML reads {written} as text: write {fix}")
+    assert yaml.safe_load(fix) == float(written)
 
 
 @pytest.mark.parametrize("shard_ids", [[], ["0"], ["00001", "00000"], ["00000"] * 3])

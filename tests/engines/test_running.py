@@ -33,7 +33,7 @@ def run(monkeypatch, tmp_path):
 
 
 def test_a_line_says_steps_what_runs_and_what_is_left_by_the_steps_costs(run):
-    assert run.line() == "0 of 6 steps" and run.whole
+    assert run.line() == "0 of 6 steps" and run.complete
     for number in range(5):
         step = "extract_features" if number < 2 else "fit_projector"
         run.take(begun(number, step, model=f"m{number}"))
@@ -64,12 +64,12 @@ def test_every_step_that_failed_is_named_with_its_last_words_and_one_that_succee
     log.write_text("20 images\nerror: a.csv: line 3: no number\n  a hint\n")
     failed(run, 1, "fit_projector")
     failed(run, 2, "summarize")
-    assert run.complaints(f"{PROFILE} x\nspam\rusage: x.py\nx.py: error: --seed\n") == [
+    assert run.error_messages(f"{PROFILE} x\nspam\rusage: x.py\nx.py: error: --seed\n") == [
         f"fit_projector m failed:\nerror: a.csv: line 3: no number\n  a hint\nits log: {log}",
         "summarize m failed:\nspam\nusage: x.py\nx.py: error: --seed",
     ]
     run.take(begun(1, "fit_projector", model="m"))
-    assert run.complaints("") == ["summarize m failed:"]
+    assert run.error_messages("") == ["summarize m failed:"]
 
 
 def test_a_log_of_an_earlier_run_is_not_quoted(run):
@@ -77,13 +77,13 @@ def test_a_log_of_an_earlier_run_is_not_quoted(run):
     log.write_text("error: long ago\n")
     os.utime(log, (time.time() - 100, time.time() - 100))
     failed(run, 1, "fit_projector")
-    assert run.complaints("died at once") == ["fit_projector m failed:\ndied at once"]
+    assert run.error_messages("died at once") == ["fit_projector m failed:\ndied at once"]
 
 
 def test_where_no_step_failed_snakemake_is_quoted_and_a_dry_run_is_no_run(run):
     run.take(event("error", level="ERROR") | {"text": "MissingRuleException: fig99.png"})
-    assert run.complaints("noise") == ["MissingRuleException: fig99.png"]
+    assert run.error_messages("noise") == ["MissingRuleException: fig99.png"]
     dry = Run(SECONDS.__getitem__)
-    assert dry.complaints("usage: x\n\nerror: --what\n") == ["usage: x", "error: --what"]
+    assert dry.error_messages("usage: x\n\nerror: --what\n") == ["usage: x", "error: --what"]
     dry.take(event("run_info", stats={"all": 1}) | {"text": "Job stats:"})
-    assert dry.said == ["Job stats:"] and not dry.whole and dry.total == 0
+    assert dry.messages == ["Job stats:"] and not dry.complete and dry.total == 0

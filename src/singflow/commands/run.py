@@ -66,12 +66,12 @@ def run(
         if not any(LOCKS.glob("*.lock")):
             OWNER.unlink(missing_ok=True)
     if status:
-        for message in progress.complaints(printed):
+        for message in progress.error_messages(printed):
             log.error("error: %s", message)
         raise typer.Exit(1)
-    for message in progress.said:
+    for message in progress.messages:
         print(message)
-    if progress.whole:
+    if progress.complete:
         print_summary(progress.results or Path("results", study.study))
 
 

@@ -141,24 +141,24 @@ class Code:
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
     def _uses(self, part: _Part) -> Iterator[tuple[str, list[_Part] | str]]:
-        """The imported or defined names in a statement, with the meanings that _meant() returns."""
+        """The imported or defined names in a statement, and what _resolved() returns for them."""
         imports = part.module.imports | part.imports
         waiting: list[ast.AST] = [part.statement]
         while waiting:
             node = waiting.pop()
-            match _chain(node):
+            match _dotted_name(node):
                 case [name, *rest] if name in imports:
                     module, there = imports[name]
                     yield (
                         ".".join([name, *rest]),
-                        self._meant(module, [there, *rest] if there else rest),
+                        self._resolved(module, [there, *rest] if there else rest),
                     )
                 case [name] if name in part.module.named:
                     yield name, part.module.named[name]
                 case _:
                     waiting += ast.iter_child_nodes(node)
 
-    def _meant(self, module: str, names: list[str]) -> list[_Part] | str:
+    def _resolved(self, module: str, names: list[str]) -> list[_Part] | str:
         """The statements of this package that a dotted name means; its full name if of another."""
         if module.partition(".")[0] != PACKAGE:
             return ".".join([module, *names])
@@ -169,7 +169,7 @@ class Code:
             return []
         if names and names[0] in found.imports and names[0] not in found.named:
             source, there = found.imports[names[0]]
-            return self._meant(source, [there, *names[1:]] if there else names[1:])
+            return self._resolved(source, [there, *names[1:]] if there else names[1:])
         return self._loading(module) + found.named.get(names[0] if names else "", found.parts)
 
     def _loading(self, module: str) -> list[_Part]:
@@ -185,9 +185,11 @@ class Code:
                 for name in imported
                 if name.partition(".")[0] == PACKAGE
             }
-            self._loaded[module] = [part for part in parts if not _made(part.statement)] + [
+            own = [part for part in parts if not _defined_names(part.statement)]
+            imported_parts = [
                 part for name in sorted(names - CHECKS) for part in self._loading(name)
             ]
+            self._loaded[module] = own + imported_parts
         return self._loaded[module]
 
     def _module(self, name: str) -> _Module | None:
@@ -241,13 +243,13 @@ class _Module:
     @classmethod
     def read(cls, path: Path) -> _Module:
         module = cls()
-        for statement in _Plain().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
+        for statement in _Stripped().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
             if imports := _imports(statement):
                 module.imports |= imports
                 continue
             part = _Part(module, statement)
             module.parts.append(part)
-            for name in _made(statement):
+            for name in _defined_names(statement):
                 module.named.setdefault(name, []).append(part)
         return module
 
@@ -271,7 +273,7 @@ class _Part:
         return {name: meaning for imports in inner for name, meaning in imports.items()}
 
 
-class _Plain(ast.NodeTransformer):
+class _Stripped(ast.NodeTransformer):
     """Removes from a syntax tree what cannot change a result."""
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
@@ -334,7 +336,7 @@ def _imports(node: ast.AST) -> dict[str, tuple[str, str | None]]:
     return {}
 
 
-def _made(statement: ast.stmt) -> set[str]:
+def _defined_names(statement: ast.stmt) -> set[str]:
     """Names that a statement defines or changes."""
     match statement:
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
@@ -349,12 +351,12 @@ def _made(statement: ast.stmt) -> set[str]:
     return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
-def _chain(node: ast.AST) -> list[str]:
+def _dotted_name(node: ast.AST) -> list[str]:
     """The names of `a.b.c`; empty for any other expression."""
     match node:
         case ast.Name(name):
             return [name]
-        case ast.Attribute(value, name) if above := _chain(value):
+        case ast.Attribute(value, name) if above := _dotted_name(value):
             return [*above, name]
     return []
 

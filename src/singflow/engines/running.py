@@ -39,21 +39,21 @@ class Run:
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
-    whole: bool = True  # whether the study is complete if this run succeeds
+    messages: list[str] = field(default_factory=list)
+    complete: bool = True  # whether the study is finished if this run succeeds
     results: Path | None = None  # folder of the study, once a step has begun
 
     def take(self, event: dict[str, Any]) -> None:
         """Update the state with an event of the logger."""
         kind = event["event"]
         if event["text"] and event["level"] == "INFO":  # a dry run
-            self.said.append(event["text"])
-            self.whole = False
+            self.messages.append(event["text"])
+            self.complete = False
         elif kind == "run_info":
             counts = {step: count for step, count in event["stats"].items() if step in step_files()}
             self.total = sum(counts.values())
             self.work = sum(count * self.expected(step) for step, count in counts.items())
-            self.whole = "all" in event["stats"]
+            self.complete = "all" in event["stats"]
         elif kind == "job_info" and event["rule_name"] in step_files():
             self.jobs[event["jobid"]] = event
             self.results = Path(*Path(event["log"][0]).parts[:2])
@@ -67,7 +67,7 @@ class Run:
             self.done += 1
             self.worked += self.expected(self.jobs[event["job_id"]]["rule_name"])
         elif event["text"]:
-            self.said.append(event["text"])
+            self.messages.append(event["text"])
 
     def line(self) -> str:
         """The progress line: the steps done, the time left and the running steps."""
@@ -81,23 +81,23 @@ class Run:
         now = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
         return f"{self.done} of {self.total} steps{left}{now}"
 
-    def complaints(self, printed: str) -> list[str]:
+    def error_messages(self, printed: str) -> list[str]:
         """A message for each failed step, or else what Snakemake said or printed (to stderr)."""
         lines = printed.replace("\r", "\n").splitlines()
         rest = [line for line in lines if line.strip() and not line.startswith(PROFILE)]
         messages = []
         for event in self.failed.values():
             written = [log for log in map(Path, event["log"]) if self._wrote(log)]
-            own = [text for text in self.said if any(log in text for log in event["log"])]
+            own = [text for text in self.messages if any(log in text for log in event["log"])]
             killed = [
                 f"it was killed by {name}{HINTS.get(name, '')}"
                 for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))
             ]
-            said = killed or list(filter(None, map(_last_words, written))) or rest[-MOST_LINES:]
+            said = killed or list(filter(None, map(_error_in, written))) or rest[-MOST_LINES:]
             name = _name(self.jobs.get(event["jobid"], event))
             logs = [f"its log: {log}" for log in written]
             messages.append("\n".join([f"{name} failed:", *said, *logs]))
-        return messages or self.said or rest
+        return messages or self.messages or rest
 
     def _wrote(self, log: Path) -> bool:
         """Whether this run wrote something into a log."""
@@ -116,7 +116,7 @@ def _about(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def _last_words(log: Path) -> str:
+def _error_in(log: Path) -> str:
     """The error message at the end of a log, or its last lines."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
