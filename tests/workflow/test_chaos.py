@@ -95,14 +95,15 @@ def test_a_second_demo_is_refused_while_the_first_is_at_work(snakemake_project, 
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit("src/singflow/figures/plot_concepts.py", "def main", f"{WAIT}def main")
-    variables = project.environment(warm_start=False)
+    variables = project.environment(warm_start=False)  # it is found by its command
+    one_step = [*DEMO, "RUN=-- results/demo/figures/fig5.png"]
     with subprocess.Popen(
-        DEMO, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL
+        one_step, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL
     ) as first:
         while not (project.folder / "began").exists():
             assert first.poll() is None
             time.sleep(0.1)
-        refused = project.run(*DEMO, check=False, warm_start=False)
+        refused = project.run(*DEMO, check=False)
         assert (project.folder / ".snakemake/run").is_file()
         (project.folder / "go").touch()
     assert refused.returncode != 0 and first.returncode == 0

@@ -52,6 +52,8 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     assert "\nto know these hours: `make bench-gpu` on the card" in planned
     assert "Hours by precision" not in planned
 
+    measuring = project.make("--dry-run", "bench-gpu", "BENCH_GPU=--count 4").stdout
+    assert "python benchmarks/gpu.py --count 4" in measuring  # which test_gpu_benchmark runs
     rates = project.folder / "benchmarks/rates.csv"
     # two shards of 10 images, each with two views, in an hour and 5 seconds to start
     pd.DataFrame([ROW | {"gmacs": 0.86, "images_per_s": 20 / 3600}]).to_csv(rates, index=False)
@@ -74,13 +76,3 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     (project.folder / "other.csv").write_text("device\nNVIDIA\n")
     done = project.run("singflow", "plan", *named, check=False)
     assert done.returncode == 1 and f"error: {named[1]}: not a table of rates" in done.stdout
-
-
-def test_a_plan_reckons_with_what_make_bench_gpu_has_measured(tmp_path):
-    project = Project(tmp_path)
-    small = "--device cpu --count 4 --iterations 1 --threads 1 --precisions float32"
-    towers = "--models efficientnet_lite0 --spaces"
-    said = project.make("bench-gpu", f"BENCH_GPU={towers} {small}").stdout
-    assert "| tf_efficientnet_lite0.in1k | float32" in said
-    planned = project.command("plan", "--device", "cpu")
-    assert "\nHours by precision, at the rates in benchmarks/rates.csv, " in planned
