@@ -32,12 +32,12 @@ LIBRARIES = [
 
 
 def announce() -> None:
-    """Set where servers will be, and until when. The root process of a test run calls this once."""
+    """Set where servers and the hub's cache will be. The root process of a run calls this once."""
     folder = Path(tempfile.mkdtemp(prefix="singflow-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.mkfifo(folder / "alive")
     os.open(folder / "alive", os.O_RDWR)  # until this process ends
-    os.environ["SINGFLOW_WARM"] = str(folder)
+    os.environ |= {"SINGFLOW_WARM": str(folder), "HF_HUB_CACHE": str(folder / "hub")}
 
 
 def environment(**loading: str) -> dict[str, str]:
