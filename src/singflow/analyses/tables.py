@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from singflow.artifacts.tables import BASIS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WEAK, ZERO, LEAK = "weak translator", "known zero", "known leak"
 EDGE, SEEN = "penalty at the edge", "in sample"
@@ -78,8 +77,6 @@ def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     Added are rank_rule, validation_r2 and translator of the lower R2, seed, and the marks of both
     models.
     """
-    import pandas as pd
-
     basis = models.set_index(["space", "model"])[BASIS]
     a, b = (
         basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True)

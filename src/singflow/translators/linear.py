@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from singflow.artifacts.files import FIX, sha256_of
+from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
@@ -89,8 +90,6 @@ def check_imported_weights(space: str, model: str, features: Path, embeddings: P
 
     features, embeddings: folders of the study's shards, which have the hashes of the weights.
     """
-    from singflow.artifacts.shards import shard_path
-
     path = imported_path(space, model)
     made = read_tensors(path, [])[1]
     for key, name, shards in (
