@@ -29,16 +29,8 @@ def test_imports_have_no_circle(monkeypatch):
 
 
 HEAVY = {
-    "torch",
-    "timm",
-    "open_clip",
-    "transformers",
-    "diffusers",
-    "sklearn",
-    "matplotlib",
-    "plotly",
-    "snakemake",
-    "dvc",
+    *("torch", "timm", "open_clip", "transformers", "diffusers", "sklearn", "matplotlib"),
+    *("plotly", "snakemake", "dvc"),
 }
 STEPS = f"""
 import runpy, sys
@@ -78,7 +70,3 @@ def test_every_step_in_the_picture_is_a_stage():
     }
     assert len(steps) > 10
     assert steps <= set(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
-
-
-def test_the_readme_links_to_the_page():
-    assert "(docs/architecture.md)" in (ROOT / "README.md").read_text(encoding="utf-8")

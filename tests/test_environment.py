@@ -43,14 +43,11 @@ def reached(extra):
     return {extra}.union(*(reached(inner) for requirement in own for inner in requirement.extras))
 
 
-def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
+def test_conda_installs_the_project_with_its_extras_and_constraints():
     conda = [entry for entry in ENVIRONMENT if isinstance(entry, str)]
     (pip,) = [entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict)]
     assert f"python{PROJECT['requires-python']},<3.14" in conda and "pip" in conda
     assert pip == ["-c constraints.txt", "-e .[all,test,check]"]
-
-
-def test_conda_makes_the_environment_of_the_rules_of_the_same_python_and_the_project():
     rules = yaml.safe_load((ROOT / "rules/environment.yaml").read_text())["dependencies"]
     assert rules == [entry for entry in ENVIRONMENT if str(entry).startswith(("python", "pip"))]
     installs = (ROOT / "rules/environment.post-deploy.sh").read_text()
@@ -58,7 +55,7 @@ def test_conda_makes_the_environment_of_the_rules_of_the_same_python_and_the_pro
     assert set(extras.split(",")) <= EXTRAS.keys()
 
 
-def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():  # noqa: E501
+def test_the_environments_of_the_makefile_hold_what_their_targets_need():
     assert reached("all") == EXTRAS.keys() - {"test", "check", "notebook"}
     assert reached("test") == {"all", "test"} | reached("all")
     assert reached("cluster") == {"cluster", "workflow", "demo"}
@@ -66,6 +63,8 @@ def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_
     listed = " ".join(re.findall(r"^\| (`.*?) \|", GUIDE, flags=re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", listed)) == EXTRAS.keys() - {"test", "check"}
     assert re.findall(r"--editable '\.\[(.*)\]'", MAKEFILE) == ["demo", "$(EXTRAS)"]
+    supported = SpecifierSet(PROJECT["requires-python"])
+    assert supported.contains("3.11") and "sys.version_info < (3, 11)" in MAKEFILE
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", MAKEFILE, flags=re.MULTILINE))
     assert made == {"workflow": "cluster", "app": "app", "bench": "bench", "test": "all,test,check"}
 
@@ -119,11 +118,6 @@ def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
         "apptainer+conda": False,
     }
     assert (ROOT / "config/README.md").read_text().startswith("# ")
-
-
-def test_the_supported_python_is_the_makefiles():
-    assert SpecifierSet(PROJECT["requires-python"]).contains("3.11")
-    assert "sys.version_info < (3, 11)" in MAKEFILE
 
 
 def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
