@@ -14,15 +14,11 @@ def scan(seed, labels=LABELS, concepts=30, n=4):
     generator = np.random.default_rng(seed)
     size = len(labels) * concepts
     score = generator.normal(size=size)
-    columns = {
-        "label": np.repeat(labels, concepts),
-        "concept": np.tile([f"concept {number}" for number in range(concepts)], len(labels)),
-        "angle_mean": generator.uniform(50, 80, size),
-        "as_mean": score,
-        "as_abs_mean": np.abs(score),
-    }
+    names = np.tile([f"concept {number}" for number in range(concepts)], len(labels))
+    found = {"label": np.repeat(labels, concepts), "concept": names, "as_mean": score}
+    found |= {"angle_mean": generator.uniform(50, 80, size), "as_abs_mean": np.abs(score)}
     spread = {"n": n, "angle_std": 1.0 * (n > 1), "as_std": 0.1 * (n > 1)}
-    return pd.DataFrame(columns).assign(**spread)
+    return pd.DataFrame(found).assign(**spread)
 
 
 def study(models, spaces="s", **options):
@@ -59,10 +55,6 @@ def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_m
     ranked = (score - score.mean()).abs().mean(axis=1).sort_values().index
     (axes,) = panels(figure)
     assert names(axes) == [*ranked[:4], *ranked[-4:]]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
-        "model_0",
-        *(f"model_{i} (weak translator)" for i in range(1, 7)),
-    ]
     expected = (score - score.mean()).loc[names(axes)]
     np.testing.assert_allclose(axes.collections[0].get_array(), expected)
     for column, scan in enumerate(mine.values()):

@@ -144,14 +144,6 @@ def test_lines_are_broken_at_spaces_then_after_hyphens_then_anywhere(text, inche
     assert lines_of(text, inches, FontProperties(size=7)) == lines
 
 
-def test_words_need_less_height_than_pictures():
-    tall, short = (
-        draw("fig1", {"space": {name: pictures(renderer) for name in "abcd"}})
-        for renderer in ("retrieval", "words")
-    )
-    assert short.get_figheight() < 0.6 * tall.get_figheight()
-
-
 def test_the_pictures_stand_where_the_rows_say():
     frame = pictures()
     grid = shown(draw("fig1", {"space": {"m": frame}}))

@@ -20,8 +20,8 @@ from tests.project import ROOT
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
 NULL_DIM = 12
-CASE = {"dimension": NULL_DIM, "draws": 5, "stable": True}
-CASE |= {"is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+CASE = {"dimension": NULL_DIM, "draws": 5, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+CASE |= {"stable": True}
 FOUND = [  # D of each model, beyond the margin and not, without each fold, with its interval and p
     {
         "unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01,
@@ -145,45 +145,26 @@ def write_study(
         results.run("compare_models", **shown)
     summary = read_table(place("tables/models.csv"))
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
+    path, text, label = "photos/00000.png", "an image of a jellyfish", labels[0]
+    of_models, probed = some.drop_duplicates("model"), 0.5 if extras else np.nan
     tables = {
-        "concepts": some.assign(
-            label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3, angle_mean_deg=70.0,
-            contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0,
-        ),
-        "spurious": some.assign(
-            label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, contrast_deg=0.1
-        ),
-        "angle_ladder": some.assign(
-            path="photos/00000.png", label=labels[0], text="an image of a jellyfish",
-            target_is_deg=4.0, is_deg=4.0, as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0,
-        ),
-        "maps": some.assign(
-            path="photos/00000.png", label=labels[0], text=HOSTILE, as_deg=0.5, positions=49,
-            positions_beyond=2, strongest_row=1, strongest_column=7, threshold_deg=0.1, others=39,
-            note="",
-        ),
+        "concepts": some.assign(label=label, kind="strongest", concept=HOSTILE, as_mean_deg=1.0),
+        "spurious": some.assign(label=label, concept="fur", lift_deg=9.0, contrast_deg=0.1),
+        "angle_ladder": some.assign(path=path, label=label, text=text, is_deg=4.0, as_text_deg=2.0),
+        "maps": some.assign(path=path, label=label, text=HOSTILE, as_deg=0.5, positions_beyond=2),
         "steering": some.assign(
-            prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n,
-            as_target_mean_deg=3.0, as_target_std_deg=0.1, logit_change_max=0.0, note="",
+            prompt=text, target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
+            as_target_std_deg=0.1,
         ),
-        "translators": some.assign(
-            kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1,
-            validation_r2=r2, n=6,
-        ),
+        "translators": some.assign(kind="linear", validation_cosine=0.7, validation_r2=r2, n=6),
         "probes": summary[["space", "model"]].assign(
-            classifier="logistic", n=9, accuracy_principal=0.5 if extras else np.nan, chance=0.2,
-            accuracy_translated=np.nan, note="", pearson=np.nan, pearson_n=len(models),
+            n=9, accuracy_principal=probed, chance=0.2, note="", pearson=np.nan,
+            pearson_n=len(models),
         ),
-        "head_extensions": summary[
-            ["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]
-        ],
-        "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, n=n, is_mean_deg=5.0),
-        "unusual": some.drop_duplicates("model").drop(columns="space").assign(
-            detector="nusa", n_usual=n, n_unusual=2, auroc=0.8, fpr95=0.3, n_fit=0, note="",
-        ),
-        "null_validation": pd.DataFrame({"model": models, "perturbation": "null"}).assign(
-            n=n, logit_change_mean=0.0, top1_changed_share=0.0, note=""
-        ),
+        "head_extensions": summary[["space", "model", "unique_r2", "unique_r2_low"]],
+        "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, is_mean_deg=5.0),
+        "unusual": of_models[["model"]].assign(detector="nusa", n_unusual=2, auroc=0.8, n_fit=0),
+        "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n}),
     }  # fmt: skip
     for name, frame in tables.items():
         write_table(place(f"tables/{name}.csv"), frame)
