@@ -81,8 +81,7 @@ class Remote:
         values, known = settings | {name: url}, documented(name)
         self.commands = [[*words[:-1], values.pop(words[-2], words[-1])] for words in known]
         assert values == {} and [name, "verify", "true"] in [words[-3:] for words in self.commands]
-        self.writer: Remote = self
-        """The remote that fills this one: another remote if this one is read-only."""
+        self.writer: Remote = self  # fills this one: another remote if this one is read-only
 
     def objects(self) -> set[str]:
         self.filesystem.invalidate_cache()
