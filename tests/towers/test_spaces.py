@@ -370,15 +370,14 @@ NAMES = ["dog", "suspension bridge", "a {} in braces"]
 @pytest.mark.parametrize("packaged", [True, False])
 def test_neither_the_order_of_texts_nor_passes_side_by_side_change_a_byte(towers, entry, packaged):
     embed = (load_text_tower(entry) if packaged else towers[1]).embed
-    long = [f"{'a very long-haired ' * (number % 4)}{{}} {number}" for number in range(12)]
+    long = [f"{'a very long-haired ' * (number % 4)}{{}} {number}" for number in range(6)]
     texts = [template.replace("{}", name) for template in long for name in NAMES]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         reference = embed(texts, batch_size=8)
-        for batch_size in (1, 3):
-            np.testing.assert_allclose(embed(texts, batch_size), reference, rtol=0, atol=2e-6)
-        for seed in range(3):
+        np.testing.assert_allclose(embed(texts, batch_size=3), reference, rtol=0, atol=2e-6)
+        for seed in range(2):
             order = np.random.default_rng(seed).permutation(len(texts))
             again = embed([texts[row] for row in order], batch_size=8, threads=1 + seed)
             assert again.tobytes() == reference[order].tobytes()
@@ -493,9 +492,8 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
     def embed(rows, names):
         results.tensors("head", {"class_names": json.dumps(names)}, weight=np.ones((rows, 2)))
         flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
-        flags |= {"classes": CLASSES, "device": "cpu", "threads": 2, "cache": "cache"}
-        done = results.start("embed_classes", results.folder, **flags)
-        assert done.returncode == 0, done.stderr
+        flags |= {"classes": CLASSES, "device": "cpu", "cache": str(tmp_path / "cache")}
+        results.run("embed_classes", **flags)
         return read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
 
     names, tower = ["goldfish", "an old jeep"], load_text_tower(entry)
@@ -520,11 +518,11 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     other.manifest(label=[*theirs, "crane"], prompt=[*theirs.values(), "x"])
     (tmp_path / "concepts.txt").write_text("fur\nbeaker\n")
     flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
-    flags |= {"vocabulary": "concepts.txt", "device": "cpu", "cache": "cache", "targets": []}
+    flags |= {"vocabulary": tmp_path / "concepts.txt", "device": "cpu", "targets": []}
+    flags["cache"] = str(tmp_path / "cache")
 
     def embed(reference):
-        done = results.start("embed_prompts", tmp_path, reference=reference, **flags)
-        assert done.returncode == 0, done.stderr
+        results.run("embed_prompts", reference=reference, **flags)
         names = results.read("names")
         tensors = ["label_embeddings", "concept_embeddings"]
         tensors += ["reference_embeddings"] if names.get("reference") else []
