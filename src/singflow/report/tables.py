@@ -18,13 +18,13 @@ DECIMALS = dict.fromkeys(
     ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5
 )
 
-COLUMNS = at_hand(Path("report/columns.yaml"))
+COLUMNS = Path("report/columns.yaml")
 
 
 @cache
 def explained() -> dict[str, tuple[str, str]]:
     """Header and explanation of the columns that several tables have."""
-    found = {name: text.partition("; ") for name, text in read_yaml(COLUMNS).items()}
+    found = {name: text.partition("; ") for name, text in read_yaml(at_hand(COLUMNS)).items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
 
 
