@@ -119,7 +119,7 @@ def is_image(name: str) -> bool:
 
 
 def estimate_images(root: Path, patterns: Sequence[str], looked_at: int) -> int:
-    """Estimate how many images archives hold, from the first members of `looked_at` of them."""
+    """Estimate the number of images in archives, from the first members of `looked_at` archives."""
     archives = _fitting(root, patterns)
     some = archives[:: max(1, -(-len(archives) // looked_at))]
     images = sum(_estimate_of(root / archive) for archive in some)

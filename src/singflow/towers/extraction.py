@@ -165,10 +165,11 @@ def run_batches(
     device: torch.device,
     progress: Progress,
 ) -> np.ndarray:
-    """What `run` gives for the views of all rows, in order.
+    """The results of `run` for the views of all rows, in order.
 
-    While it runs, further batches are decoded and uploaded. load: gives the views of a row, of
-    this shape. images: in a batch. passes: of `run` at the same time. decoders: threads that load.
+    While `run` works on a batch, the next batches are decoded and uploaded. load: returns the views
+    of a row, in this shape. images: rows in a batch. passes: calls of `run` at the same time.
+    decoders: threads that call `load`.
     """
     _keep_freed_memory()
     batches = _batches(load, rows, shape, images, decoders, device.type == "cuda", progress)
@@ -223,7 +224,7 @@ def _batches(
 ) -> Iterator[torch.Tensor]:
     """Batches of the views of `images` rows, which threads decode into their place in a batch.
 
-    shape: of what `load` gives for a row. The last batch is filled up with its last row's views.
+    shape: the shape of a row's views. The last batch is filled up with the views of its last row.
     """
     count = shape[0]
     open_batches: deque[torch.Tensor] = deque()

@@ -19,7 +19,7 @@ def load_pretrained(
 ) -> tuple[Any, Preprocess]:
     """The model of an entry, as the class `auto` of transformers builds it, and its transform.
 
-    files: those of locate(). settings: of the configuration of a model that is not a saved one.
+    files: those of locate(). settings: further settings of the configuration, if nothing is saved.
     """
     import transformers
     from transformers.utils.logging import disable_progress_bar

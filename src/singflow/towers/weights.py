@@ -152,7 +152,7 @@ class UrlFile(WeightFile):
 
 
 def only_file(distribution: str, named: str, kind: str, chosen: Callable[[Path], bool]) -> Path:
-    """The only file of this kind in an installed distribution. named: by what, for messages."""
+    """The only file of this kind in an installed distribution. named: who asks, for messages."""
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
