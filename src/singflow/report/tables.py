@@ -22,7 +22,7 @@ COLUMNS = Path("report/columns.yaml")
 
 
 @cache
-def explained() -> dict[str, tuple[str, str]]:
+def shared_columns() -> dict[str, tuple[str, str]]:
     """Header and explanation of the columns that several tables have."""
     found = {name: text.partition("; ") for name, text in read_yaml(at_hand(COLUMNS)).items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
@@ -46,7 +46,7 @@ class Table:
     @property
     def headers(self) -> list[tuple[str, str]]:
         """Title and explanation of every column."""
-        known = explained() | self.own
+        known = shared_columns() | self.own
         return [known.get(column, (column.replace("_", " "), "")) for column in self.columns]
 
 
