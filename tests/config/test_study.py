@@ -19,9 +19,11 @@ from singflow.study import (
     expand_home,
     json_schema,
     layered,
+    own_files,
     parse_texts,
     read_layers,
     render_params,
+    settle,
     with_derived_keys,
 )
 from tests.config.studies import PARAMS, changed
@@ -502,6 +504,28 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
     assert not (tmp_path / "executed").exists()
     with pytest.raises(InputError, match=f"{tmp_path}: not readable"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
+        ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
+        ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
+        ({"models": ["absent"], "pictures.closeup": "absent"}, "models.yaml: no entry 'absent'"),
+    ],
+    ids=str,
+)
+def test_what_a_study_refers_to_must_be_there_and_fit(monkeypatch, changes, words):
+    monkeypatch.chdir(ROOT)
+    study = changed({"comparison.models": []} | changes)
+    if words is None:
+        checked, entries = settle(study, "params.yaml")
+        assert list(entries["model"]) == study["models"] and own_files(checked, entries) == []
+        return
+    with pytest.raises(InputError, match=re.escape(words)):
+        settle(study, "params.yaml")
 
 
 def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs(tmp_path, monkeypatch):
