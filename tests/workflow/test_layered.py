@@ -64,12 +64,6 @@ def test_an_edit_of_params_yaml_re_runs_no_study_that_does_not_read_the_key(laye
     assert "Nothing to be done" in layered.snakemake()
 
 
-def test_a_mistake_in_a_layer_is_named(layered):
-    wrong = ("--config", "summary={'confidence': 'much'}")
-    done = layered.run("snakemake", "--dry-run", *wrong, check=False)
-    assert done.returncode == 1 and "summary.confidence: 'much'" in done.stdout
-
-
 def test_the_home_folder_stands_for_a_tilde_in_snakemake_and_is_written_out_for_dvc(tmp_path):
     project = Project(tmp_path / "checkout")
     home = {"HOME": str(tmp_path / "mine"), "warm_start": False}
