@@ -157,7 +157,7 @@ def test_how_far_a_result_is_off_is_known_from_the_cache_the_remote_or_git(publi
 def test_another_processors_rounding_is_within_tolerance(snakemake_project, tmp_path):
     other = snakemake_project.copy(tmp_path / "other")
     extraction = ("--forcerun", "extract_head", "extract_features", "embed_images", "embed_prompts")
-    other.snakemake("results/demo/tables/models.csv", *extraction, **OLDER_PROCESSOR)
+    other.snakemake(f"results/demo/{SCORES}", *extraction, **OLDER_PROCESSOR)
     ours, theirs = (project.folder / "results/demo" for project in (snakemake_project, other))
     shard = "features/efficientnet_lite0/shard-00000.safetensors"
     off = abs(load_file(ours / shard)["features"] - load_file(theirs / shard)["features"]).max()
