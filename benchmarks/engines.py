@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import ROOT
+from memory import ROOT, seconds
 from pydantic import Field
 
 from singflow import cli
@@ -25,12 +24,12 @@ from singflow.engines.code import FILE, write_digests
 from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 
-BIN = Path(sys.executable).parent
+SNAKEMAKE, DVC = (str(Path(sys.executable).with_name(name)) for name in ("snakemake", "dvc"))
 COMMANDS = {
-    "snakemake -n": ["snakemake", "--dry-run", "--quiet"],
-    "dvc commit -f": ["dvc", "commit", "--force"],
-    "dvc status": ["dvc", "status", "--quiet"],
-    "dvc status again": ["dvc", "status", "--quiet"],
+    "snakemake -n": [SNAKEMAKE, "--dry-run", "--quiet"],
+    "dvc commit -f": [DVC, "commit", "--force"],
+    "dvc status": [DVC, "status", "--quiet"],
+    "dvc status again": [DVC, "status", "--quiet"],
 }
 
 
@@ -42,21 +41,6 @@ class Flags(cli.Command):
     limit_s: float = Field(
         10.0, gt=0, description="seconds that a command on the first study may take"
     )
-
-
-def run(*command: str) -> float:
-    """Seconds that a command takes. Raises InputError with its words when it fails."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [BIN / command[0], *command[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise InputError(f"{' '.join(command)}: {done.stdout[-3000:]}")
-    return time.perf_counter() - started
 
 
 def prepare(study: Path) -> int:
@@ -88,18 +72,18 @@ def prepare(study: Path) -> int:
             write_digests(out)
         else:
             out.write_bytes(generator.bytes(1000))
-    run("snakemake", "--touch", "--forceall", "--quiet", "--cores", "1")
+    seconds([SNAKEMAKE, "--touch", "--forceall", "--quiet", "--cores", "1"])
     return len(outs)
 
 
 def measure(repeats: int) -> dict[str, float]:
     """Median seconds of COMMANDS; every commit begins with an empty cache and without dvc.lock."""
-    seconds = []
+    rounds = []
     for _ in range(repeats):
         Path("dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(".dvc/cache", ignore_errors=True)
-        seconds.append({name: run(*command) for name, command in COMMANDS.items()})
-    return pd.DataFrame(seconds).median().to_dict()
+        rounds.append({name: seconds(command) for name, command in COMMANDS.items()})
+    return pd.DataFrame(rounds).median().to_dict()
 
 
 def main(flags: Flags) -> None:

@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from pydantic import Field
 
 from singflow import cli
@@ -99,6 +101,21 @@ def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
     return root, pd.DataFrame({"path": paths, "sha256": hashes, "image_id": range(len(paths))})
 
 
+@dataclass(frozen=True)
+class Photos:
+    """A data set for a DataLoader."""
+
+    root: Path
+    paths: list[str]
+    transform: Callable[[Image.Image], Any]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(Image.open(self.root / self.paths[index]).convert("RGB"))
+
+
 @lru_cache
 def classifier(product: bool) -> LoadedClassifier:
     """efficientnet_lite0 as timm builds it, or as the product runs it."""
@@ -116,24 +133,16 @@ def classifier(product: bool) -> LoadedClassifier:
 def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
     """Features (n, d) by timm's stock path."""
     import torch
-    from PIL import Image
     from timm.data import create_transform, resolve_data_config
     from torch.utils.data import DataLoader
 
     model: Any = classifier(False).model
     transform = create_transform(**resolve_data_config({}, model=model))
-
-    class Images(torch.utils.data.Dataset[Any]):
-        def __len__(self) -> int:
-            return len(rows)
-
-        def __getitem__(self, index: int) -> Any:
-            return transform(Image.open(root / rows["path"].iloc[index]).convert("RGB"))
-
+    photos: Any = Photos(root, list(rows["path"]), transform)
     torch.set_num_threads(flags.threads)
     with torch.inference_mode():
         batches = DataLoader(
-            Images(), flags.batch_size, num_workers=2, multiprocessing_context="fork"
+            photos, flags.batch_size, num_workers=2, multiprocessing_context="fork"
         )
         features = map(model.forward_features, batches)
         return np.concatenate([model.forward_head(f, pre_logits=True).numpy() for f in features])

@@ -181,6 +181,17 @@ def measure(command: list[str]) -> tuple[float, float]:
     return int(done.stdout.split()[-1]) * unit, time.perf_counter() - started
 
 
+def seconds(command: list[str], cwd: Path | None = None) -> float:
+    """Seconds that a command takes. Raises InputError with its output when it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise InputError(f"{shlex.join(command)}: {done.stdout[-3000:]}")
+    return time.perf_counter() - started
+
+
 def made_up(images: int, labels: int) -> list[str]:
     """Write a manifest of images whose labels take turns; the labels."""
     names, image_id = [f"label {number:04d}" for number in range(labels)], np.arange(images)

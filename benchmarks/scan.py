@@ -9,6 +9,7 @@ from contextlib import chdir
 
 import numpy as np
 from memory import made_up, measure, path, program
+from numerics import normal
 from pydantic import Field
 
 from singflow import cli
@@ -34,11 +35,6 @@ class Flags(cli.Command):
 
 def prepare(flags: Flags) -> None:
     """Write the inputs of scan_concepts into the working folder."""
-    generator = np.random.default_rng(0)
-
-    def normal(*shape: int) -> np.ndarray:
-        return generator.standard_normal(shape, dtype=np.float32)
-
     labels, ids = made_up(flags.images, flags.labels), np.arange(flags.images)
     concepts = [f"concept {number:06d}" for number in range(flags.concepts)]
     write_json(path("names"), {"labels": labels, "concepts": concepts})

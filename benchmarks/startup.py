@@ -5,12 +5,10 @@ scripts once. Ends with exit status 1 when the minimum of a script is above the 
 programs on the machine add nothing to the minimum.
 """
 
-import subprocess
 import sys
-import time
 
 import pandas as pd
-from memory import ROOT
+from memory import ROOT, seconds
 from pydantic import Field
 
 from singflow import cli
@@ -34,17 +32,6 @@ class Flags(cli.Command):
     figure_limit_s: float = Field(1.2, gt=0, description="seconds that a figure may take")
 
 
-def seconds(arguments: list[str]) -> float:
-    """Seconds that Python takes with the arguments. Raises InputError when it fails."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(f"{arguments[0]}: {done.stderr[-3000:]}")
-    return time.perf_counter() - started
-
-
 def judge(times: pd.Series, limit_s: float) -> None:
     """Count the scripts (seconds by name) that start in time. Raises InputError if some do not."""
     slow = times[times > limit_s]
@@ -56,7 +43,8 @@ def judge(times: pd.Series, limit_s: float) -> None:
 def main(flags: Flags) -> None:
     commands = BASELINES | {script: [*PROGRAMS[script], "--help"] for script in flags.scripts}
     rounds = [
-        {name: seconds(words) for name, words in commands.items()} for _ in range(flags.repeats)
+        {name: seconds([sys.executable, *words], ROOT) for name, words in commands.items()}
+        for _ in range(flags.repeats)
     ]
     runs = pd.DataFrame(rounds)
     table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})

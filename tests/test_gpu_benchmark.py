@@ -1,8 +1,6 @@
 """The benchmark of GPUs, run on a CPU with the smallest towers."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ import yaml
 
 from singflow.config.registry import resolve_models
 from singflow.planning.rates import COLUMNS, read_rates
+from tests import warm
 from tests.project import ROOT
 
 TOWERS = {"timm": ["test_resnet.r160_in1k", "test_vit.r160_in1k"], "open_clip": ["ViT-S-32-alt"]}
@@ -29,8 +28,7 @@ def ran(tmp_path_factory):
     models = [f"timm/{name}" for name in TOWERS["timm"]]
     flags = ["--models", *models, "--spaces", "tiny", "--precisions", *PRECISIONS]
     flags += [f"--{name}={value}" for name, value in SMALL.items()]
-    command = [sys.executable, ROOT / "benchmarks/gpu.py", *flags]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = warm.run(ROOT / "benchmarks/gpu.py", *flags, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return folder, done.stdout
 
@@ -62,7 +60,7 @@ def test_multiply_adds_are_those_of_the_registry(monkeypatch):
 
     from singflow.towers.classifiers import load_classifier
 
-    name = "convnext_base"
+    name = "resnet50"
     entry = resolve_models(ROOT / "config/models.yaml", [name], "random")[name]
     assert gpu.multiply_adds(load_classifier(entry)) == pytest.approx(entry.gmacs, rel=0.01)
 
