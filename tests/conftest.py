@@ -43,7 +43,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Files that run engines come first: they take longest, and must not be last alone."""
+    """Files that take longest come first, and so are not last alone: above all those of engines."""
+    items.sort(key=lambda item: item.path.parent.name not in ("browser", "remotes", "tests"))
     items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
 
 
