@@ -248,6 +248,16 @@ def test_a_table_comes_back_as_written_without_its_index_and_its_columns_are_che
     assert message.startswith(f"{path}: has no column 'floor_is_deg' of floats")
 
 
+def test_a_list_for_people_is_a_csv_file_whose_texts_stay_texts(tmp_path):
+    path, rows = tmp_path / "rejected.csv", [["a,b.jpg", 'no "image"\n'], ["größe.jpg", "NA"]]
+    tables.write_csv(path, ["path", "reason"], rows)
+    expected = 'path,reason\n"a,b.jpg","no ""image""\n"\ngröße.jpg,NA\n'
+    assert path.read_bytes() == expected.encode()
+    assert tables.read_table(path).to_numpy().tolist() == rows
+    message = refusal(tables.read_table, path, ["note"])
+    assert message.startswith(f"{path}: has no column note")
+
+
 def test_provenance_names_versions_and_facts_as_text():
     facts = tensor_files.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
     assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
