@@ -18,7 +18,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model
 from singflow.data.manifest import data_root, read_classes
 from singflow.study import with_derived_keys
-from singflow.towers import classifiers
+from singflow.towers import classifiers, spaces
 from tests.project import ROOT, Project
 from tests.results import script
 from tests.towers.test_classifiers import (
@@ -160,8 +160,11 @@ def shorten(network):
 
 @pytest.fixture(scope="module")
 def built():
-    """load_classifier for networks that are less deep; it keeps the one that it built last."""
-    build, kept = classifiers.load_classifier, {}
+    """load_classifier for networks that are less deep; it keeps the one that it built last.
+
+    Towers of spaces are less deep, too.
+    """
+    build, build_tower, kept = classifiers.load_classifier, spaces.load_image_tower, {}
 
     def load(entry):
         if (key := entry.model_dump_json()) not in kept:
@@ -171,10 +174,15 @@ def built():
             shorten(kept[key].model)
         return kept[key]
 
+    def load_tower(entry):
+        shorten(tower := build_tower(entry))
+        return tower
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         patch.setattr(classifiers, "load_classifier", load)
+        patch.setattr(spaces, "load_image_tower", load_tower)
         patch.chdir(ROOT)
         yield load
     torch.set_num_threads(threads)
