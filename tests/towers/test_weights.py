@@ -15,7 +15,7 @@ from singflow.config.registry import (
 from singflow.errors import InputError
 from singflow.towers.weights import HubFile, LocalFile, PackageFile, UrlFile, locate, required
 from tests.project import ROOT
-from tests.towers.models import in_hub
+from tests.towers.models import COMMIT, in_hub
 
 MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
@@ -228,3 +228,14 @@ HASHES = {
 @pytest.mark.parametrize(("name", "expected"), HASHES.items())
 def test_the_hash_in_a_name_is_expected(torch_home, name, expected):
     assert UrlFile(f"https://x.org/deep/{name}").expected(torch_home / name) == expected
+
+
+def test_a_file_of_a_hub_is_told_by_its_name_its_commit_and_the_hash_that_it_is_kept_under(hub):
+    file, path = HubFile("some/model", TIMM), in_hub(hub, "some/model", TIMM[1])
+    assert (file.label(path), file.version(path)) == (f"some/model: {TIMM[1]}", COMMIT)
+    assert file.expected(path) is None
+    blob = hub / "models--some--model/blobs" / ("ab" * 32)
+    blob.write_bytes(b"content")
+    path.unlink()
+    path.symlink_to(blob)
+    assert file.expected(path) == blob.name
