@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,12 +30,9 @@ class ClusterProject(Project):
         self.move_to_site()
 
     def move_to_site(self) -> None:
-        self.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: trial")
-        self.edit(
-            "slurm/config.yaml",
-            "status-checks: 40",
-            "status-checks: 2\nseconds-between-status-checks: 2",
-        )
+        profile, often = "slurm/config.yaml", "status-checks: 2\nseconds-between-status-checks: 2"
+        self.edit(profile, "  # slurm_account: my_account", "  slurm_account: trial")
+        self.edit(profile, "status-checks: 40", often)
 
     def copy(self, folder: Path) -> "ClusterProject":
         """The project as it stands, somewhere else."""
@@ -87,17 +85,11 @@ class ClusterProject(Project):
         path.with_suffix(".new").rename(path)
 
     def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
-        inherited = super().environment(warm_start, **variables)
-        path = (
-            f"{BIN}:{inherited['PATH']}"
-            if "SINGFLOW_WARM_SOCKET" in inherited
-            else inherited["PATH"]
-        )
-        return inherited | {
-            "PATH": path,
-            "PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}",
-            "GATE": str(self.gate),
-        }
+        own = super().environment(warm_start, **variables) | {"GATE": str(self.gate)}
+        own["PYTHONPATH"] += f":{FAULTS}"
+        if "SINGFLOW_WARM_SOCKET" in own:
+            own["PATH"] = f"{BIN}:{own['PATH']}"
+        return own
 
     def start(self, *command: str) -> "Running":
         """Run a command in the background."""
@@ -176,11 +168,8 @@ def prepared(tmp_path_factory):
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     shards = {"views": 2, "shards": 5, "decode_threads": 2}  # so that all run at the same time
     project.study(models=["tiny"], extraction=shards, comparison={"models": []})
-    project.edit(
-        "scripts/extract_features.py",
-        "from singflow import cli",
-        "import gate\nfrom singflow import cli",
-    )
+    importing = "from singflow import cli"
+    project.edit("scripts/extract_features.py", importing, f"import gate\n{importing}")
     space = [target.replace("features/tiny", "embeddings/conse_minilm") for target in targets(5)]
     project.snakemake(
         "results/demo/registry/models/tiny.json",
@@ -204,11 +193,9 @@ def project(slurm, prepared, tmp_path):
     twin = prepared.copy(tmp_path / "project")
     yield twin
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if process.cwd().startswith(str(twin.folder)):
                 process.kill()
-        except psutil.Error:
-            continue
     slurm.ask("scancel", "--me")
     wait_for(lambda: not slurm.jobs(), "the queue is empty")
 

@@ -184,6 +184,11 @@ class Slurm:
         listed = self.ask("squeue", "--me", "-h", *wanted, "-o", "%i|%k").stdout
         return dict(line.split("|", 1) for line in listed.splitlines())
 
+    def accounted(self, columns: str, *options: str) -> list[list[str]]:
+        """What sacct knows of the jobs of the last hour, by columns."""
+        command = ["sacct", "-X", "-n", "-P", "-S", "now-1hours", f"--format={columns}"]
+        return [line.split("|") for line in self.ask(*command, *options).stdout.splitlines()]
+
     def logs(self) -> str:
         """The ends of the daemons' logs."""
         paths = sorted(self.folder.glob("*.[lo][ou][gt]"))

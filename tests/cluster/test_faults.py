@@ -11,20 +11,14 @@ from tests.cluster.slurm import wait_for
 
 def number_of(slurm, shard, *states):
     """The job of a shard."""
-    (number,) = [
-        number
-        for number, comment in slurm.jobs(*states).items()
-        if comment.endswith(f"_tiny_0000{shard}")
-    ]
+    jobs = slurm.jobs(*states).items()
+    (number,) = [number for number, comment in jobs if comment.endswith(f"_tiny_0000{shard}")]
     return number
 
 
 def history(slurm, shard, since):
     """State and memory of every attempt at a shard, oldest first, since the test's first job."""
-    listed = slurm.ask(
-        "sacct", "-X", "-n", "-P", "-D", "--format=JobID,State,ReqMem,Comment", "-S", "now-1hours"
-    ).stdout
-    rows = [line.split("|") for line in listed.splitlines()]
+    rows = slurm.accounted("JobID,State,ReqMem,Comment", "--duplicates")
     mine = [row for row in rows if int(row[0]) >= since and row[3].endswith(f"_tiny_0000{shard}")]
     return [(state.split()[0], memory) for _, state, memory, _ in mine]
 
@@ -82,51 +76,19 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")
 
     assert running.ended() == 0, running.said[-4000:]
-    assert project.shards() == {
-        name: content for name, content in reference.items() if name < "shard-00004"
-    }
+    assert project.shards().keys() == reference.keys() - {"shard-00004.safetensors"}
+    assert project.shards().items() <= reference.items()
     assert [state for state, _ in history(slurm, slow, first)] == ["TIMEOUT", "COMPLETED"]
     assert [state for state, _ in history(slurm, undisturbed, first)] == ["COMPLETED"]
     for shard in lost:
         lost_by, again = (state for state, _ in history(slurm, shard, first))
-        assert (
-            lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"
-        )  # FAILED: the end of its step was heard before the node's
+        # FAILED: the end of its step was heard before the node's
+        assert lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"
 
 
-def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, project, reference):
-    project.hold(0)
-    project.anew("extract_features")
-    running = project.start(*SNAKEMAKE, *targets(1))
-    project.wait_for_held(1)
-    old = number_of(slurm, 0)
-    running.kill()
-
-    again = project.start(*SNAKEMAKE, *targets(1))
-    assert again.ended() == 1 and "LockException" in again.said
-    assert slurm.jobs("RUNNING") == {old: slurm.jobs()[old]}, (
-        "the job of the killed Snakemake goes on"
-    )
-
-    project.anew("snakemake", "snakemake")  # one unlocks
-    resumed = project.start(f"{sys.prefix}/bin/singflow", "resume")
-    project.wait_for_shards(resumed)
-    assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
-    refused = project.start("singflow", "resume")
-    assert (
-        refused.ended() == 1
-        and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
-    )
-    wait_for(
-        lambda: not any("extract" in comment for comment in slurm.jobs().values()),
-        "the last shard's job has ended",
-    )
-    resumed.kill()
-    assert project.shards() == reference
-    assert [state for state, _ in history(slurm, 0, int(old))] == ["CANCELLED", "COMPLETED"]
-
-
-def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
+def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
+    slurm, project, reference
+):
     project.hold(0, 1)
     project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(2))
@@ -134,19 +96,35 @@ def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
     (anew,) = project.held_anew()
     stopped, goes_on = number_of(slurm, anew), number_of(slurm, 1 - anew)
     running.kill()
+    again = project.start(*SNAKEMAKE, *targets(2))
+    assert again.ended() == 1 and "LockException" in again.said
+    assert slurm.jobs("RUNNING").keys() == {stopped, goes_on}, "the old jobs go on"
+
     project.run("snakemake", "--unlock")
     naive = project.start(*SNAKEMAKE, *targets(2))
     assert naive.ended() == 0, naive.said[-4000:]
     finished = {name: content for name, content in reference.items() if name < "shard-00002"}
-    assert {
-        name: content for name, content in project.shards().items() if name in finished
-    } == finished
-
-    slurm.ask("scancel", stopped)
+    assert finished.items() <= project.shards().items()
     project.order(1 - anew)
-    wait_for(lambda: not slurm.jobs(), f"jobs {stopped} and {goes_on} have ended")
-    assert project.shards() == finished
+    wait_for(lambda: goes_on not in slurm.jobs(), f"job {goes_on} has ended")
+    assert finished.items() <= project.shards().items()
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
+
+    project.anew("snakemake", "snakemake")  # one unlocks
+    resumed = project.start(f"{sys.prefix}/bin/singflow", "resume")
+    project.wait_for_shards(resumed)
+    assert f"cancelling job {stopped} (rule_extract_features_wildcards_tiny_" in resumed.said
+    refused = project.start("singflow", "resume")
+    busy = f"Snakemake (process {resumed.process.pid}) is at work on this study"
+    assert refused.ended() == 1 and busy in refused.said
+    wait_for(
+        lambda: not any("extract" in comment for comment in slurm.jobs().values()),
+        "the last shard's job has ended",
+    )
+    resumed.kill()
+    assert project.shards() == reference
+    states = [state for state, _ in history(slurm, anew, int(stopped))]
+    assert states == ["CANCELLED", "COMPLETED"]
 
 
 def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(
@@ -160,11 +138,8 @@ def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(
         failed = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
         assert failed.ended() == 1
         log = (project.folder / "results/demo/logs/extract_features/tiny/00000.log").read_text()
-        assert (
-            f"{targets(1)[0]}: cannot be written, the disk or your quota is full: free some space"
-            in log
-        )
-        assert "a defect of this program" not in log
+        said = "cannot be written, the disk or your quota is full: free some space"
+        assert f"{targets(1)[0]}: {said}" in log and "a defect of this program" not in log
         assert [path.name for path in disk.iterdir()] == ["other"]
         (disk / "other").unlink()
         again = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
@@ -187,16 +162,13 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
 
     slurm.ask("scancel", "--signal=USR1", "--batch", first)  # as Slurm does before the time limit
     log = project.folder / ".snakemake/controller.log"
-    wait_for(
-        lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(),
-        "the next controller waits",
-        log.read_text,
-    )
+    waiting = f"waiting for job {shard} (rule_extract_features"
+    wait_for(lambda: waiting in log.read_text(), "the next controller waits", log.read_text)
     project.order(0)
-    wait_for(
-        lambda: "rule_model" in " ".join(slurm.jobs().values()),
-        "the next controller goes on",
-        log.read_text,
-    )
+
+    def goes_on():
+        return "rule_model" in " ".join(slurm.jobs().values())
+
+    wait_for(goes_on, "the next controller goes on", log.read_text)
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]

@@ -19,7 +19,6 @@ SIBLINGS = {  # steps that need no other one of them: their artifact
     "measure_unusual": "unusual",
     "measure_rank_curve": "rank_curves/conse_minilm",
 }
-SECONDS = 35  # of each of them: Slurm looks for jobs beyond their limit every half minute
 HELD = """
 import sys
 from dvc.repo import Repo
@@ -30,27 +29,7 @@ with Repo().lock:
 
 
 @pytest.fixture(scope="module")
-def grouped(slurm, snakemake_project, tmp_path_factory):
-    """Three steps in one job, begun: each may take a minute, and all together take longer."""
-    folder = tmp_path_factory.mktemp("grouped") / "project"
-    snakemake_project.copy(folder)
-    project = ClusterProject.at(folder)
-    project.move_to_site()
-    for step in SIBLINGS:
-        importing = "from singflow import cli\n"
-        waiting = f"import time\n{importing}time.sleep({SECONDS})\n"
-        project.edit(f"scripts/{step}.py", importing, waiting)
-    limits = [f"{step}:runtime=1" for step in SIBLINGS]
-    wanted = [f"results/demo/{name}/tiny.parquet" for name in SIBLINGS.values()]
-    one_job = ["--group-components", f"model={len(SIBLINGS)}"]
-    options = ["--retries", "0", *one_job, "--set-resources", *limits, "--"]
-    project.running = project.start(*SNAKEMAKE, *options, *wanted)
-    yield project
-    project.running.kill()
-
-
-@pytest.fixture(scope="module")
-def finished(slurm, grouped, tmp_path_factory):
+def finished(slurm, tmp_path_factory):
     """The tests' study, run on Slurm while another process holds DVC's lock.
 
     The first job of each rule is a new process.
@@ -82,56 +61,45 @@ def test_every_artifact_has_the_bytes_of_a_run_on_one_machine(finished, snakemak
     assert "Nothing to be done" in finished.snakemake("--dry-run")
 
 
+def accounted(slurm, project, columns):
+    """What sacct says of the jobs of a project's first run."""
+    said = (project.folder / ".snakemake/run-0").read_text()
+    (name,) = re.findall(r"^SLURM run ID: (\S+)$", said, re.M)
+    return slurm.accounted(columns, "--name", name)
+
+
 def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slurm):
-    wanted = "--format=JobID,Comment,AllocTRES%100"
-    listed = slurm.ask(
-        "sacct", "-X", "-n", "-P", "--name", run_name(finished), wanted, "-S", "now-1hours"
-    ).stdout
-    jobs = [line.split("|")[1:] for line in listed.splitlines()]
-    asked = Counter(
-        re.sub("_wildcards.*", "", comment)
-        for comment, allocated in jobs
-        if "gres/gpu=1" in allocated
-    )
-    assert asked == {
-        "rule_extract_features": 2 * 2,
-        "rule_embed_images": 2,
-        "rule_train_translator": 3,
-    }
-    towers = {
-        comment.split("_wildcards")[0] for comment, allocated in jobs if "cpu=8," in allocated
-    }
-    assert towers == {"rule_extract_features", "rule_embed_images"}, "extraction.decode_threads"
-    rest = Counter(
-        comment.split("_")[1] for comment, allocated in jobs if "gres/gpu" not in allocated
-    )
-    assert rest == {"data": 1, "model": 2, "pictures": 1}, (
-        "manifest and texts; all that is measured on a model's features; pictures"
-    )
+    jobs = [
+        (comment.partition("_wildcards")[0], resources.split(","))
+        for comment, resources in accounted(slurm, finished, "Comment,AllocTRES%100")
+    ]
+    with_gpu = Counter(name for name, resources in jobs if "gres/gpu=1" in resources)
+    towers = {"rule_extract_features": 2 * 2, "rule_embed_images": 2}
+    assert with_gpu == towers | {"rule_train_translator": 3}
+    # extraction.decode_threads
+    assert {name for name, resources in jobs if "cpu=8" in resources} == towers.keys()
+    # manifest and texts; all that is measured on a model's features; pictures
+    groups = Counter(name.split("_")[1] for name, _ in jobs if name not in with_gpu)
+    assert groups == {"data": 1, "model": 2, "pictures": 1}
 
 
 def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the_largest(
-    grouped, slurm
+    slurm, snakemake_project, tmp_path
 ):
-    assert grouped.running.ended() == 0, grouped.running.said[-4000:]
-    wanted = "--format=State,TimelimitRaw,ElapsedRaw,ReqMem,ReqCPUS"
-    (job,) = slurm.ask(
-        "sacct", "-X", "-n", "-P", "--name", run_name(grouped), wanted, "-S", "now-1hours"
-    ).stdout.splitlines()
-    state, limit, elapsed, memory, cpus = job.split("|")
+    project = ClusterProject.at(snakemake_project.copy(tmp_path / "project").folder)
+    project.move_to_site()
+    wanted = [f"results/demo/{name}/tiny.parquet" for name in SIBLINGS.values()]
+    for name in wanted:
+        (project.folder / name).unlink()
+    limits = [f"{step}:runtime=1" for step in SIBLINGS]
+    one_job = ["--group-components", f"model={len(SIBLINGS)}"]
+    options = ["--retries", "0", *one_job, "--set-resources", *limits, "--"]
+    running = project.start(*SNAKEMAKE, *options, *wanted)
+    assert running.ended() == 0, running.said[-4000:]
+    ((state, limit, memory, cpus),) = accounted(slurm, project, "State,TimelimitRaw,ReqMem,ReqCPUS")
     assert (state, limit, cpus) == ("COMPLETED", str(len(SIBLINGS)), "1")
-    assert int(elapsed) > 60 + 30, "Slurm would have ended a job of one minute"
-    asked = set(map(int, re.findall(r"mem_mb=(\d+)", grouped.running.said)))
+    asked = map(int, re.findall(r"mem_mb=(\d+)", running.said))
     assert memory == f"{max(asked)}M"
-
-
-def run_name(project):
-    (line,) = [
-        line
-        for line in (project.folder / ".snakemake/run-0").read_text().splitlines()
-        if line.startswith("SLURM run ID: ")
-    ]
-    return line.removeprefix("SLURM run ID: ")
 
 
 def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
@@ -161,21 +129,7 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
         )
 
 
-def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
-    profile = project.folder / "slurm/config.yaml"
-    commented = r"^# (set-resources:|  (?:extract|embed|train|render|map)_\w+:)"
-    profile.write_text(re.sub(commented, r"\1", profile.read_text(), flags=re.M))
-    assert "rule map_images:" in project.run(*SNAKEMAKE, "--dry-run").stdout
-    project.hold(0)
-    running = project.start(*SNAKEMAKE, *targets(1))
-    project.wait_for_held(1)
-    assert slurm.ask("squeue", "-h", "-o", "%b").stdout.strip() == "gres/gpu:1"
-    project.order(0)
-    assert running.ended() == 0, running.said[-4000:]
-    assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
-
-
-def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_give_the_same_bytes(
+def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_the_same_bytes(
     project, reference, slurm
 ):
     project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
@@ -186,9 +140,16 @@ def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_
         "slurm-array-limit": 3,
         "slurm-efficiency-report": True,
     }
-    profile.write_text(profile.read_text() + yaml.safe_dump(site))
+    commented = r"^# (set-resources:|  (?:extract|embed|train|render|map)_\w+:)"
+    with_gres = re.sub(commented, r"\1", profile.read_text(), flags=re.M)
+    profile.write_text(with_gres + yaml.safe_dump(site))
+    assert "rule map_images:" in project.run(*SNAKEMAKE, "--dry-run").stdout
     home = ("HOME=/proc/absent", f"XDG_CACHE_HOME={project.folder}/.cache")
+    project.hold(0)
     running = project.start("env", *home, *SNAKEMAKE, *targets(5), "results/demo/params.yaml")
+    project.wait_for_held(1)
+    assert set(slurm.ask("squeue", "-h", "-o", "%b").stdout.split()) == {"gres/gpu:1"}
+    project.order(0)
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == reference
     assert running.said.count("Submitted array job") == 2

@@ -58,7 +58,7 @@ def on(event, arguments):
             return
     elif event not in CHANGES:
         return
-    named = [each for each in arguments if isinstance(each, str | bytes | os.PathLike)]
+    named = [item for item in arguments if isinstance(item, str | bytes | os.PathLike)]
     path = os.fsdecode(named[0]) if named else ""
     if "EVENTS" in os.environ and path != os.environ["EVENTS"]:
         handle = os.open(os.environ["EVENTS"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
