@@ -156,10 +156,6 @@ REFUSALS = {
         lambda p: point(p, "ssh://nobody@127.0.0.1:9/store"),
         r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached",
     ),
-    "remote for reading": (
-        lambda p: point(p, "http://127.0.0.1:9/store"),
-        "error: .*(cannot be reached|is for reading only)",
-    ),
 }
 
 
@@ -282,7 +278,7 @@ def litter(project):
 
 # Moments. They were found by listing every change of a file that publish makes (EVENTS of
 # faults/sitecustomize.py).
-PUBLISHING = {
+CACHING = {
     "before an object lies in the cache": {
         "event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
     },
@@ -290,6 +286,8 @@ PUBLISHING = {
         "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
         "cut": ".dvc/cache/files/md5/??/.*",
     },
+}  # fmt: skip
+PUBLISHING = CACHING | {
     "as a stage is committed": {"event": "open", "path": r"rwlock$", "nth": 9},
     "within a record of a run": {
         "event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9,
@@ -307,14 +305,7 @@ PUBLISHING = {
         "cut": "../store/files/md5/??/.*",
     },
 }  # fmt: skip
-FETCHING = {
-    "before an object lies in the cache": {
-        "event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
-    },
-    "within an object of the cache": {
-        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
-        "cut": ".dvc/cache/files/md5/??/.*",
-    },
+FETCHING = CACHING | {
     "before a result lies in its place": {
         "event": "open", "path": "/results/demo/", "nth": 9, "cold": True,
     },
