@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.reading import read_yaml
@@ -80,6 +81,8 @@ def test_every_registered_entry_needs_the_files_that_its_source_publishes():
     assert required(entries.pop("minilm")) == []  # it has no network
     for name, entry in entries.items():
         assert required(entry) and all(str(file) for file in required(entry)), name
+    (file,) = required(model("gcvit_xxtiny.in1k"))  # which is in no hub
+    assert file == UrlFile(timm.get_pretrained_cfg("gcvit_xxtiny.in1k").url)
     for name, entry in registered("random").items():
         assert required(entry) == [] and locate(entry) == [], name
 
