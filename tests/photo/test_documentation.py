@@ -179,6 +179,7 @@ def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(ho
 def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
     install = "is not installed: in the checkout, pip install -c constraints.txt -e '.[{}]' "
     for code, library, extra in (
+        ("singflow.Classifier", "PIL", "demo"),
         ("singflow.load_study('results/demo').table('tables/models')", "pandas", "demo"),
         ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
     ):

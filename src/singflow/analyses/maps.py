@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import subspace_translator, unit
@@ -21,6 +20,9 @@ from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted, GroupSums, cross_validate, ridge
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_POSITIONS = (
     "no maps: the feature of this model is no mean over positions of the image, but a class token, "
@@ -271,6 +273,8 @@ def map_image(
 
 def map_rows(image_id: int, maps: Maps) -> pd.DataFrame:
     """The maps of an image, one row a position; the first text is the label, others are prompts."""
+    import pandas as pd
+
     rows, columns = np.indices(maps.used.shape).reshape(2, -1) + 1
     shared: dict[str, Any] = dict.fromkeys(TYPES, np.nan) | dict(zip(EDGES, maps.seen, strict=True))
     shared |= {"image_id": image_id, "row": rows, "column": columns}
@@ -291,6 +295,8 @@ def map_rows(image_id: int, maps: Maps) -> pd.DataFrame:
 
 def map_table(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts, of which there may be none."""
+    import pandas as pd
+
     return pd.concat([pd.DataFrame(columns=[*TYPES]), *parts], ignore_index=True).astype(TYPES)
 
 
