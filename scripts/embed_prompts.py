@@ -22,7 +22,7 @@ class Flags(TextFlags):
     reference: str | None
 
 
-def prompts_of(manifest: Path) -> pd.Series:
+def label_prompts(manifest: Path) -> pd.Series:
     """The prompt of each label, by label."""
     rows = read_manifest(manifest).drop_duplicates("label")
     return rows.set_index("label")["prompt"].sort_index()
@@ -32,7 +32,7 @@ def further(reference: str | None, prompts: pd.Series) -> pd.Series:
     """The prompts of a reference's labels that are not among those of the study, in any case."""
     if reference is None:
         return prompts[:0]
-    others = prompts_of(CATALOG["manifest"].at(reference_folder(reference)))
+    others = label_prompts(CATALOG["manifest"].at(reference_folder(reference)))
     return others[~others.index.str.casefold().isin(prompts.index.str.casefold())]
 
 
@@ -40,7 +40,7 @@ def main(flags: Flags) -> None:
     from singflow.towers.spaces import LIBRARIES, embed_templates
 
     concepts = read_vocabulary(flags.vocabulary)
-    prompts = prompts_of(flags.path("manifest"))
+    prompts = label_prompts(flags.path("manifest"))
     others = further(flags.reference, prompts)
     own = {
         label: prompt

@@ -37,8 +37,8 @@ def extracted(flags: Flags, entry: ModelEntry) -> Shard:
     return rows, tensors, logits, made | {"head_max_error": classifier.head_max_error} | facts
 
 
-def imported(flags: Flags, entry: ModelEntry) -> Shard:
-    """The same for features that were imported."""
+def imported_features(flags: Flags, entry: ModelEntry) -> Shard:
+    """The same, for features that were imported."""
     rows, tensors, facts = run_imported(flags, "features", model=flags.model)
     path = CATALOG["head"].at(outside(flags.root), model=flags.model)
     head, made = read_tensors(path, ["weight", "bias"])
@@ -56,7 +56,9 @@ def main(flags: Flags) -> None:
 
     entry = read_model(flags.path("model_entry"))
     of_source = flags.source == "features"
-    rows, tensors, logits, facts = imported(flags, entry) if of_source else extracted(flags, entry)
+    rows, tensors, logits, facts = (
+        imported_features(flags, entry) if of_source else extracted(flags, entry)
+    )
     actual, predicted = head_classes(rows, entry.class_names), logits.argmax(axis=1)
     known = actual >= 0
     count = int(known.sum())

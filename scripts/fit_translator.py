@@ -24,7 +24,7 @@ def by_one(translator: Affine, images: Paired) -> CrossFitted:
     return CrossFitted((translator,), map_index, map_index)
 
 
-def imported(
+def use_released(
     flags: Flags, images: Paired, released: Affine
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """What fit_translators() returns, for a released translator, which is not fitted."""
@@ -51,7 +51,7 @@ def main(flags: Flags) -> None:
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         check_imported_weights(flags.space, flags.model, own.features, own.embeddings)
-        translators, means, facts = imported(flags, images, released)
+        translators, means, facts = use_released(flags, images, released)
     else:
         translators, means, facts = fit_translators(images, flags.folds, flags.lambdas)
     whole = translators.whole

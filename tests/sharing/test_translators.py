@@ -16,7 +16,7 @@ from singflow.commands.import_translator import import_translator
 from singflow.commands.translators import translators
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.sharing.translators import at_hand, card, export, fit_packaged, of_study
+from singflow.sharing.translators import available_translators, card, export, fit_packaged, of_study
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.released import read_exported
@@ -109,7 +109,9 @@ def test_what_is_exported_is_imported_again_byte_for_byte_for_all_heads_on_the_s
         ours, theirs = ({k: t.tobytes() for k, t in load_file(f).items()} for f in (mine, taken))
         assert ours == theirs
     assert "not checked" not in caplog.text
-    listed = {(translator.origin, translator.model): translator for translator in at_hand()}
+    listed = {
+        (translator.origin, translator.model): translator for translator in available_translators()
+    }
     found, packaged = listed["imported", LITE0], listed["packaged", LITE0]
     assert (found.rows, found.weights_sha256) == (507, HASH)
     assert found.sha256 == sha256_of(taken.with_name(f"{LITE0}.safetensors"))

@@ -11,10 +11,10 @@ def translators(
     """List the translators of the packaged reference, imported ones, and those under results/."""
     from singflow.cli import limit_threads
     from singflow.errors import printable
-    from singflow.sharing.translators import at_hand
+    from singflow.sharing.translators import available_translators
 
     limit_threads(1)
-    found = list(at_hand())
+    found = list(available_translators())
     if as_json:
         print(json.dumps([asdict(translator) for translator in found], indent=2))
         return

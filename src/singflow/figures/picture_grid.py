@@ -81,7 +81,7 @@ def closeups(sets: Frames, figure: str) -> list[tuple[str, str, pd.DataFrame, pd
     ]
 
 
-def prompts_of(pictures: pd.DataFrame) -> list[str]:
+def steering_prompts(pictures: pd.DataFrame) -> list[str]:
     return list(pictures.loc[pictures["change"] == STEERED, "text"].unique())
 
 

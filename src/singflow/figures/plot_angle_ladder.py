@@ -14,7 +14,7 @@ from singflow.figures.picture_grid import (
     closeups,
     draw_grid,
     name_row,
-    prompts_of,
+    steering_prompts,
 )
 from singflow.figures.style import Frames, read_tables, write_figure
 from singflow.pictures.selection import ORIGINAL
@@ -45,7 +45,7 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure:
         cells = [Cell(photos.iloc[0]), cell_of(steps[steps["change"] == ORIGINAL])]
         cells += [cell_of(steps[steps["target_is_deg"] == deg], "out of reach") for deg in wanted]
         rows.append((name_row(model, space, table, sets), cells))
-    prompts = prompts_of(everything)
+    prompts = steering_prompts(everything)
     title = (
         f"What a degree means: steered toward {prompts[0]!r}"
         if prompts

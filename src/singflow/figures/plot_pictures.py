@@ -12,7 +12,7 @@ from singflow.figures.picture_grid import (
     draw_grid,
     name_row,
     of_figure,
-    prompts_of,
+    steering_prompts,
 )
 from singflow.figures.style import Frames, pairs_of, read_tables, write_figure
 from singflow.pictures.selection import ORIGINAL, REMOVED
@@ -45,7 +45,7 @@ def draw_steered(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images steered inside the null space: one row per image, one column per prompt."""
     shown = closeups(sets, "fig6")
     everything = pd.concat(pictures for *_, pictures in shown)
-    prompts = prompts_of(everything)
+    prompts = steering_prompts(everything)
     rows: Rows = []
     for space, model, photos, pictures in shown:
         for _, photo in photos.iterrows():

@@ -40,7 +40,7 @@ LEARNED_FROM = {
 
 
 @dataclass(frozen=True)
-class AtHand:
+class AvailableTranslator:
     """A translator, and what is known about it; None where something is unknown."""
 
     origin: str  # packaged, imported, or a results folder
@@ -52,18 +52,20 @@ class AtHand:
     sha256: str | None  # of the translator's file
 
 
-def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
+def available_translators(results: Path = Path("results")) -> Iterator[AvailableTranslator]:
     """Translators of the packaged reference, then imported ones, then those of studies."""
     for space, model in packaged():
         fitted = fit_packaged(space, model)
         r2, rows = fitted.figures["validation_r2"], fitted.figures["n_train"]
-        yield AtHand("packaged", space, model, r2, rows, fitted.made_for["weights_sha256"], None)
+        yield AvailableTranslator(
+            "packaged", space, model, r2, rows, fitted.made_for["weights_sha256"], None
+        )
     for path in sorted(Path(LOCAL, "translators").glob("*/**/*.safetensors")):
         made = read_tensors(path, [])[1]
         r2 = made.parsed("validation_r2", float) if "validation_r2" in made else None
         rows = made.parsed("n_train", int) if "n_train" in made else None
         named = made["space"], made["model"], r2, rows, made.get("weights_sha256")
-        yield AtHand("imported", *named, sha256_of(path))
+        yield AvailableTranslator("imported", *named, sha256_of(path))
     for study in sorted(results.glob("*/")):
         for report, names in CATALOG["translator_report"].among(study):
             at = Inputs(study, names["model"], 1, names["space"]).path
@@ -73,7 +75,7 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
             weights = read_tensors(shard, [])[1].get("weights_sha256") if shard.is_file() else None
             r2, rows = facts.of_kind("validation_r2", float), facts.of_kind("n_train", int)
             of = str(study), names["space"], names["model"]
-            yield AtHand(*of, r2, rows, weights, sha256_of(path))
+            yield AvailableTranslator(*of, r2, rows, weights, sha256_of(path))
 
 
 def packaged() -> list[tuple[str, str]]:
