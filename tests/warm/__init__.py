@@ -32,7 +32,7 @@ LIBRARIES = [
 
 
 def announce() -> None:
-    """Set where servers and the hub's cache will be. The root process of a run calls this once."""
+    """Set where servers and an empty cache of the hub are. The root process of a run calls this."""
     folder = Path(tempfile.mkdtemp(prefix="singflow-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.mkfifo(folder / "alive")

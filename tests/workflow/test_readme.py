@@ -420,17 +420,18 @@ def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
         assert refused.returncode != 0 and "space conse_minilm cannot be rendered" in refused.stdout
 
 
-def put_resnet18_into_the_hub_cache():
+def hub_with_resnet18(folder):
     revision = "0123456789abcdef0123456789abcdef01234567"
-    repository = Path(os.environ["HF_HUB_CACHE"], "models--timm--resnet18.a1_in1k")
+    repository = folder / "models--timm--resnet18.a1_in1k"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text(revision)
     (repository / "snapshots" / revision).mkdir(parents=True)
     model = timm.create_model("resnet18.a1_in1k", pretrained=False)
     save_file(model.state_dict(), repository / "snapshots" / revision / "model.safetensors")
+    return {"HF_HUB_CACHE": str(folder)}
 
 
-def test_own_images_in_folders_with_an_own_model_and_own_words(reader):
+def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path):
     packaged = data_root("packaged", ".")
     table = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     photos, broken = reader.folder / "photos", "golden_retriever/broken.jpg"
@@ -443,8 +444,7 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader):
     (reader.folder / "config/vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
     small = {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}}
     write_own_study(reader, small, FOLDER, MODELS, WORDS)
-    put_resnet18_into_the_hub_cache()
-    reader.shell("\n".join(OWN))
+    reader.shell("\n".join(OWN), **hub_with_resnet18(tmp_path))
     results, resnet = reader.folder / "results/mine", "conse_minilm/timm/resnet18.a1_in1k"
     summary = (results / "tables/summary.txt").read_text()
     assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in summary
