@@ -395,6 +395,7 @@ def text_cache(
     def embed(texts: list[str]) -> np.ndarray:
         return tower().embed(texts, batch_size=batch_size, threads=threads)
 
+    @cache
     def hash_weights() -> str:
         return weights_sha256(tower().module)
 
