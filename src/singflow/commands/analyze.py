@@ -103,9 +103,10 @@ def analyze(
         if output:
             save(result.figure(), output / f"{name}.png")
             maps = output / f"{name}.maps.png"
-            maps.unlink(missing_ok=True)
             if result.maps:
                 save(result.map_figure(), maps)
+            else:
+                maps.unlink(missing_ok=True)
             write_json(output / f"{name}.json", records[-1])
         if not as_json:
             tqdm.write(str(result))

@@ -44,8 +44,9 @@ def crate(
     files, cut, found = collect(study, params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20
-    left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
-    left_out = left_out if absent else ""
+    left_out = ""
+    if absent:
+        left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
     published = (date or datetime.datetime.now()).date().isoformat()
     write_crate(crate_metadata(study, files, found, license, published, left_out), files, output)
     if cut:

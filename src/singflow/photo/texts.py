@@ -87,13 +87,12 @@ class Texts:
 
     @cached_property
     def _loaded(self) -> "tuple[TextTower, TextCache]":
-        from singflow.towers.classifiers import weights_sha256
         from singflow.towers.spaces import load_text_tower, text_cache
 
         started = time.perf_counter()
         tower = load_text_tower(self.entry, self.device)
         cached = text_cache(self.entry, lambda: tower, self.device, BATCH)
-        weights = weights_sha256(tower.module)
+        weights = cached.hash_weights()
         if self.made and weights != self.made[1]:
             raise InputError(
                 f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but "

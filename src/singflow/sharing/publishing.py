@@ -65,7 +65,8 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
     alone = [
         name
         for name in git("ls-files", "--others", "-z", "--", *inside)
-        if not name.endswith((".dvc", ".gitignore"))
+        if not name.endswith(".dvc")
+        and Path(name).name != ".gitignore"
         and not any((root / name).is_relative_to(out) for out in outs)
     ]
     if alone:
