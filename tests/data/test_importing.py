@@ -1,7 +1,13 @@
 """Features from elsewhere become a source, or are refused before a study begins."""
 
 import hashlib
+import itertools
 import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -11,17 +17,21 @@ import pytest
 import yaml
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.shards import shard_path
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.data import arrays, importing
 from singflow.data.imported import (
     check_source,
     imported_shard,
+    listed_rows,
+    own_class_names,
+    read_part,
     read_source,
     source_fingerprint,
     towers_of_source,
 )
 from singflow.data.importing import Offer, import_source, study_of
+from singflow.data.manifest import build_manifest
+from singflow.data.parameters import Data
 from singflow.errors import InputError
 
 N, D, C, M = 60, 7, 4, 5
@@ -78,7 +88,7 @@ def test_a_source_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
     rows = read_source(root)
     assert rows["path"][7] == "data/7.jpg" and rows["label"][7] == "dog"
     assert (rows["class_index"] == INDEX).all() and (rows["split"] == "").all()
-    assert rows["sha256"][3] == hashlib.sha256(EMBEDDINGS[3].tobytes()).hexdigest()
+    assert rows["sha256"][3] == hashlib.sha256(b"data/3.jpg").hexdigest()
     head, made = read_tensors(CATALOG["head"].at(root, model="features/mine"), ["weight", "bias"])
     np.testing.assert_array_equal(head["weight"], WEIGHT)
     np.testing.assert_array_equal(head["bias"], BIAS)
@@ -163,6 +173,11 @@ REFUSED = {
     "width": (lambda: np.save("embeddings.npy", FEATURES), "7 dimensions, but sounds has 5"),
     "head": (lambda: np.savez("head.npz", WEIGHT[:, :3]), "the features have 7 columns"),
     "bias": (lambda: np.savez("head.npz", w=WEIGHT, b=BIAS[:2]), "the head has 4 rows"),
+    "two biases": (
+        lambda: np.savez("head.npz", w=WEIGHT, b=BIAS, temperature=BIAS),
+        "its bias may be head.npz:b or head.npz:temperature: name it",
+    ),
+    "zeros": (lambda: np.savez("head.npz", w=0 * WEIGHT, b=BIAS), "holds zeros alone"),
     "binary": (lambda: np.savez("head.npz", w=WEIGHT[:1]), "has one row: write two classes"),
     "nan": (lambda: np.save("features.npy", FEATURES * np.nan), "row 0 holds NaN"),
     "logits": (swapped, "differs from W f + b by"),
@@ -175,6 +190,14 @@ REFUSED = {
     "control": (lambda: edited(kind=["a\x07nt"] * N), "no printable label"),
     "no label": (lambda: edited(kind=[""] * N), "no printable label"),
     "class_index": (lambda: edited(class_index=[9] * N), "class_index '9' is outside the 4"),
+    "class_index and label": (
+        lambda: edited(class_index=[1] * N),
+        "line 2: class_index 1 is 'bee', but the label is 'ant', class 0",
+    ),
+    "some hashes": (
+        lambda: edited(sha256=["", "ab", *[""] * (N - 2)]),
+        "line 3: sha256 is filled in some rows and empty in others",
+    ),
     "split": (lambda: edited(split=["test"] * N), "neither train nor validation"),
 }
 
@@ -186,31 +209,192 @@ def test_what_does_not_fit_is_refused_in_one_line_and_leaves_no_source(here, cas
     with pytest.raises(InputError) as refused:
         bring(here)
     assert said in str(refused.value) and "\n" not in str(refused.value)
-    assert towers_of_source(here / "source") == ([], [])
-    assert not list(here.glob("source/features/**/shard-*"))
+    assert not (here / "source").exists() and not list(here.glob(".source*"))
 
 
-def test_a_second_import_is_refused_where_it_would_replace_or_mix_rows(here):
+def test_labels_that_are_lists_and_a_head_of_other_classes_are_refused(here):
+    table = pd.read_csv("table.csv")
+    table.assign(kind=[[name] for name in table["kind"]]).to_parquet("table.parquet")
+    with pytest.raises(InputError, match=r"its column 'kind' holds list<.*>: write one text"):
+        bring(here, table=here / "table.parquet")
+    with pytest.raises(InputError, match="class_index '3' is outside the 3 classes"):
+        edited(class_index=INDEX)
+        np.savez("three.npz", w=WEIGHT[:3])
+        bring(here, head="three.npz", classes=None, logits=None)
     bring(here)
-    with pytest.raises(InputError, match="has features of features/mine already"):
-        bring(here, space="other")
-    with pytest.raises(InputError, match="has embeddings of sounds already"):
-        bring(here, model="features/other")
+    for weight in (WEIGHT[:3], np.vstack([WEIGHT, WEIGHT + 1])):
+        np.savez("other.npz", w=weight)
+        other = {"model": "features/other", "head": "other.npz", "classes": None, "logits": None}
+        with pytest.raises(InputError, match=rf"{len(weight)} rows, but the source has 4 classes"):
+            bring(here, **other)
+    assert towers_of_source(here / "source")[0] == ["features/mine"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{{", "5", "true", "[1, 2, 3, 4]", "{}", "[" * 100_000, '"abcd"', '["a", "a"]', "[]"]
+    + [json.dumps(["a", "b", "c", name]) for name in ("", "\0", "\ud800")],
+)  # fmt: skip
+def test_class_names_of_a_head_are_a_list_of_distinct_clean_texts(here, text):
+    made = {"schema_version": "1", "class_names": text}
+    write_tensors(here / "head.safetensors", {"weight": WEIGHT, "bias": BIAS}, made)
+    with pytest.raises(InputError) as refused:
+        bring(here, head="head.safetensors", classes=None)
+    assert re.match(r"head.safetensors: (class_names in|has 0 classes)", str(refused.value))
+    assert "\n" not in str(refused.value) and not (here / "source").exists()
+
+
+def test_the_bias_is_found_by_its_size_and_its_name_and_zeros_are_a_bias(here):
+    names = np.array(NAMES)  # an array of texts is none
+    for arrays_of_head, said, place in (
+        ({"kernel": WEIGHT.T, "offset": BIAS, "names": names}, "classes,", "head.npz"),
+        ({"fc.weight": WEIGHT, "fc.bias": BIAS, "x": BIAS + 1}, "classes,", "head.npz:fc.weight"),
+        ({"w": WEIGHT, "b": 0 * BIAS}, "classes,", "head.npz"),
+        ({"w": WEIGHT, "mean": BIAS[:1], "sd": BIAS[:2]}, "without a bias", "head.npz:w"),
+    ):
+        np.savez("head.npz", **arrays_of_head)
+        wanted = next((b for n, b in arrays_of_head.items() if b.shape == (C,) and n != "x"), 0)
+        np.save("logits.npy", FEATURES @ WEIGHT.T + (wanted if "without" not in said else 0))
+        assert said in bring(here, head=place)
+        head, _ = read_tensors(CATALOG["head"].at(here / "source", model="features/mine"), ["bias"])
+        np.testing.assert_array_equal(head["bias"], np.zeros(C) + wanted)
+        shutil.rmtree(here / "source")
+
+
+def test_rows_of_equal_content_are_copies_and_no_fold_follows_the_last_bits(here):
+    folds = []
+    for rounding in (0.0, 1e-6):
+        embeddings = EMBEDDINGS * (1 + rounding)
+        embeddings[[5, 40]] = embeddings[11]
+        np.save("embeddings.npy", embeddings)
+        assert "60 rows; 2 of them are copies" in bring(here)
+        found, known = listed_rows(here / "source")
+        assert len({known[f"data/{row}.jpg"].sha256 for row in (5, 11, 40)}) == 1
+        data = Data(source="features", max_rejected_fraction=0.0)
+        options = {"folds": 5, "seed": 0, "threads": 1, "known": known}
+        folds.append(build_manifest(here, found, [], data, **options)[0])
+        shutil.rmtree(here / "source")
+    pd.testing.assert_frame_equal(*folds)
+    by_path = folds[0].set_index("path")["fold"]
+    assert by_path["data/5.jpg"] == by_path["data/11.jpg"] == by_path["data/40.jpg"]
+    assert by_path.value_counts().tolist() == [12, 12, 12, 12, 12] or by_path.nunique() == 5
+
+
+def test_a_refused_import_leaves_nothing_that_a_later_one_could_adopt(here):
+    features = FEATURES.copy()
+    features[3] = np.nan
+    np.save("features.npy", features)
+    with pytest.raises(InputError, match="row 3 holds NaN"):
+        bring(here)
+    assert not (here / "source").exists() and not list(here.glob(".source*"))
+    good = np.arange(N) != 3
+    pd.read_csv("table.csv")[good].to_csv("table.csv", index=False)
+    np.save("features.npy", FEATURES[good])
+    without = {"logits": None, "embeddings": None, "space": None, "dim": None}
+    bring(here, **without)
+    assert towers_of_source(here / "source") == (["features/mine"], [])
+    np.save("embeddings.npy", EMBEDDINGS[good])
+    bring(here, logits=None)
+    found, _ = imported_shard(here / "source", ["data/4.jpg"], "embeddings", space="sounds")
+    np.testing.assert_array_equal(found, EMBEDDINGS[4:5])
+
+
+def test_a_second_import_adds_repeats_or_is_refused_where_it_would_replace_or_mix_rows(here):
+    bring(here)
+    before = folder_state(here / "source")
+    assert "features/mine: was there already, and stays as it is" in bring(here)
+    assert folder_state(here / "source") == before
+    np.save("features.npy", FEATURES + 1e-3)
+    with pytest.raises(InputError, match="has other features of features/mine already"):
+        bring(here, space="other", logits=None)
+    np.save("embeddings.npy", EMBEDDINGS[::-1])
+    with pytest.raises(InputError, match="has other embeddings of sounds already"):
+        bring(here, model="features/other", logits=None)
+    assert folder_state(here / "source") == before
     edited(file=[f"{row}.png" for row in range(N)])
     with pytest.raises(InputError, match="has other ids than"):
         bring(here, model="features/other", space="other")
     with pytest.raises(InputError, match="is no source yet"):
-        list(import_source(here / "new", offer(here, table=None)))
+        import_source(here / "new", offer(here, table=None))
+    (here / "new").mkdir()
+    (here / "new/note").touch()
+    with pytest.raises(InputError, match=r"new: holds files, but no rows.parquet of a source"):
+        import_source(here / "new", offer(here))
 
 
-def test_what_a_killed_import_left_does_not_count_and_is_written_anew(here):
+def folder_state(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here, extended):
+    """Killed at each rename: of each file in the temporary folder, and of what moves in place."""
+    if extended:
+        bring(here)
+        changes = {"model": "features/other", "space": "others", "dim": None}
+    else:
+        changes = {}
+    given = repr(offer(here, **changes)).replace("PosixPath", "Path")
+    before = towers_of_source(here / "source")
+    for moment in itertools.count():
+        program = KILLED.format(offer=given, moment=moment)
+        done = subprocess.run([sys.executable, "-c", program], cwd=here, check=False)
+        after = towers_of_source(here / "source")
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        if not extended:
+            assert after == before == ([], [])
+        for kind, names, place in (
+            ("features", after[0], "model"),
+            ("embeddings", after[1], "space"),
+        ):
+            for name in names:
+                found, _ = imported_shard(here / "source", IDS, kind, **{place: name})
+                np.testing.assert_array_equal(found, {"features": FEATURES}.get(kind, EMBEDDINGS))
+    assert moment > 10
+    whole = sorted({*before[0], changes.get("model", "features/mine")})
+    assert after == (whole, sorted({*before[1], changes.get("space", "sounds")}))
+    assert not list(here.glob(".source*"))
+
+
+IDS = [f"data/{row}.jpg" for row in range(N)]
+KILLED = """
+import os, pathlib, signal
+from pathlib import Path
+from singflow.data import importing
+from singflow.data.importing import Offer, import_source
+importing.ROWS, left = 16, [{moment}]
+for name in ("rename", "replace"):
+    move = getattr(Path, name)
+    def counted(self, target, move=move):
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return move(self, target)
+    setattr(Path, name, counted)
+import_source(Path("source"), {offer})
+"""
+
+
+def test_a_part_of_other_rows_is_refused_by_every_reader(here):
     bring(here)
-    root = here / "source"
-    shard_path(root / "embeddings/sounds", 3).unlink()
-    CATALOG["head"].at(root, model="features/mine").unlink()
-    assert towers_of_source(root) == ([], [])
-    bring(here)
-    assert towers_of_source(root) == (["features/mine"], ["sounds"])
+    edited(file=[f"/data/{row}.png" for row in range(N)])
+    import_source(here / "other", offer(here, space="others", dim=None))
+    root, said = here / "source", r"was not imported with the ids of .*rows.parquet: remove"
+    shutil.copytree(here / "other/embeddings/others", root / "embeddings/others")
+    shutil.copytree(here / "other/features/features/mine", root / "features/features/other")
+    readers = [
+        lambda: check_source(root, ["features/mine"], ["others"], 1),
+        lambda: check_source(root, ["features/other"], ["sounds"], 1),
+        lambda: imported_shard(root, IDS, "embeddings", space="others"),
+        lambda: imported_shard(root, IDS, "features", model="features/other"),
+        lambda: own_class_names(root, "features/other"),
+        lambda: read_part(root, "head", ["weight", "bias"], model="features/other"),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=said):
+            read()
+    check_source(root, ["features/mine"], ["sounds"], 1)
 
 
 @pytest.mark.parametrize(

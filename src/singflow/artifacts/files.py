@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,19 +29,30 @@ def atomic(path: Path) -> Iterator[Path]:
     Temporary files of `path` that a killed process left are removed. Any OSError of the block
     becomes InputError.
     """
+    with _told(path), _locked(path, folder=False) as temporary:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; what the block does not move away is removed.
+
+    Files that belong together are written here, and moved into place with one rename. Temporary
+    folders of `path` that a killed process left are removed, too. Any OSError becomes InputError.
+    """
+    with _told(path), _locked(path, folder=True) as temporary:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(path)
-        handle, temporary = _locked_file(path)
-        try:
-            with os.fdopen(handle):
-                yield temporary
-                temporary.chmod(0o666 & ~_umask())
-                with temporary.open("rb") as written:
-                    os.fsync(written.fileno())
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = (
@@ -51,25 +63,52 @@ def atomic(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written, {reason}, then run the same again") from None
 
 
-def _locked_file(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, open, and locked if the file system has locks."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
+@contextmanager
+def _locked(path: Path, *, folder: bool) -> Iterator[Path]:
+    """A new temporary file or folder of `path`, locked if the file system has locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = glob.escape(path.name), glob.escape(path.suffix)
+    for leftover in path.parent.glob(f".{names[0]}.????????{names[1]}"):
         with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if Path(name).exists():  # no other process removed it before the lock
-            return handle, Path(name)
+            handle = _opened(leftover)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if its writer lives
+                _remove(leftover)
+            finally:
+                os.close(handle)
+    temporary, handle = _new(path, folder)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
         os.close(handle)
 
 
-def _remove_left_behind(path: Path) -> None:
-    """Remove temporary files of `path` whose writer was killed: no process holds a lock on them."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(OSError), leftover.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
+def _new(path: Path, folder: bool) -> tuple[Path, int]:
+    names = path.suffix, f".{path.name}.", path.parent
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(*names)
+        else:
+            handle, name = tempfile.mkstemp(*names)
+            os.close(handle)
+        with suppress(FileNotFoundError):
+            handle = _opened(Path(name))
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if Path(name).exists():  # no other process removed it before the lock
+                return Path(name), handle
+            os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

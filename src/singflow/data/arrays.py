@@ -69,10 +69,7 @@ def find_arrays(place: str, dimensions: int) -> Stored:
     several that are numbered. A path may be a folder of files of one kind, or of such files with a
     number in their names: their rows follow each other in the order of the numbers.
     """
-    path, key = Path(place), None
-    if not path.exists():
-        stem, _, named = place.rpartition(":")
-        path, key = (Path(stem), named) if stem and Path(stem).exists() else (path, None)
+    path, key = _split(place)
     if not path.is_dir():
         return _in_file(path, key, dimensions)
     files = in_natural_order(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
@@ -84,6 +81,28 @@ def find_arrays(place: str, dimensions: int) -> Stored:
             f"files are of one kind ({', '.join(ENDINGS)})"
         )
     return _joined(str(path), [_in_file(file, key, dimensions) for file in files])
+
+
+def vectors_beside(place: str) -> list[Stored]:
+    """All arrays of one dimension and of numbers in the file of the array at a place."""
+    path, _ = _split(place)
+    found = [] if path.is_dir() else _arrays_in(path).values()
+    return [array for array in found if len(array.shape) == 1 and _holds_numbers(array)]
+
+
+def _holds_numbers(array: Stored) -> bool:
+    with readable_as("an array", array.origin, "save it anew"):
+        try:
+            return all(block.dtype.kind in "fiu" for block in array.read())
+        except InputError:  # it is of objects
+            return False
+
+
+def _split(place: str) -> tuple[Path, str | None]:
+    """Path and key of `<path>` or `<path>:<key>`."""
+    path = Path(place)
+    stem, _, key = place.rpartition(":")
+    return (Path(stem), key) if stem and not path.exists() and Path(stem).exists() else (path, None)
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
@@ -110,7 +129,7 @@ def _joined(origin: str, parts: list[Stored]) -> Stored:
     )
 
 
-def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
+def _arrays_in(path: Path) -> dict[str, Stored]:
     readers: dict[str, Callable[[Path], dict[str, Stored]]] = {
         ".npy": _npy,
         ".npz": _npz,
@@ -126,7 +145,11 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
     if ending not in readers:
         raise InputError(f"{path}: is none of {', '.join(ENDINGS)}: save it as one of them")
     with readable_as(ending, path, "save it anew"):
-        arrays = readers[ending](path)
+        return readers[ending](path)
+
+
+def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
+    arrays = _arrays_in(path)
     found = {
         name: array
         for name, array in arrays.items()

@@ -1,14 +1,14 @@
 """Features and embeddings that other programs computed, as a study reads them.
 
 A source is a folder that `singflow import_features` wrote: rows.parquet, classes.csv, and heads,
-features and embeddings under the names that they have in results.
+features and embeddings under the names that they have in results. Every tensor file states the hash
+of the ids that its rows belong to, and is read only together with these ids.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import read_header
-from singflow.artifacts.tables import count_rows, read_parquet
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.files import Facts, read_header
+from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.data.manifest import Candidate, Inspected
 from singflow.errors import InputError
 
@@ -46,6 +46,31 @@ def read_source(root: Path) -> pd.DataFrame:
     return read_parquet(rows_path(root), "imported_rows")
 
 
+def hash_of_ids(ids: Iterable[str]) -> str:
+    """SHA-256 of the ids of a source in their order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def read_part(
+    root: Path, artifact: str, tensors: list[str] | None, rows_sha256: str = "", **names: str
+) -> tuple[Tensors, Facts]:
+    """Tensors and metadata of a file of a source; InputError if it is of other rows.
+
+    rows_sha256: hash_of_ids() of the source, if it is known.
+    """
+    path = CATALOG[artifact].at(root, **names)
+    found, made = read_tensors(path, tensors)
+    rows = rows_path(root)
+    if made.get("rows_sha256") != (
+        rows_sha256 or hash_of_ids(read_parquet(rows, "imported_rows", ["path"])["path"])
+    ):
+        raise InputError(
+            f"{path}: was not imported with the ids of {rows}: remove {path.parent}, and import it "
+            "again"
+        )
+    return found, made
+
+
 def listed_rows(root: Path) -> tuple[list[Candidate], dict[str, Inspected]]:
     """The images of a source as candidates of a manifest, and what is known of their contents."""
     rows = read_source(root)
@@ -60,16 +85,16 @@ def imported_shard(
     """Features or embeddings (views of an image in turn) of the images with these ids; metadata."""
     import pandas as pd
 
-    images = pd.Index(read_source(root)["path"]).get_indexer(pd.Index(paths))
+    ids = read_source(root)["path"]
+    images = pd.Index(ids).get_indexer(pd.Index(paths))
     if (images < 0).any():
         raise InputError(f"{rows_path(root)}: lacks images of the manifest: import it again")
-    count, views = sizes_of(CATALOG[artifact].at(root, shard="00000", **names))
+    state = hash_of_ids(ids)
+    count, views = sizes_of(root, artifact, state, **names)
     rows, count = (images[:, None] * views + np.arange(views)).ravel(), count * views
     found = np.empty((0, 0), np.float32)
     for shard in np.unique(rows // count):
-        tensors, made = read_tensors(CATALOG[artifact].at(root, shard=f"{shard:05d}", **names), [
-            artifact
-        ])  # fmt: skip
+        tensors, made = read_part(root, artifact, [artifact], state, shard=f"{shard:05d}", **names)
         here = rows // count == shard
         if not len(found):
             found = np.empty((len(rows), tensors[artifact].shape[1]), np.float32)
@@ -77,9 +102,9 @@ def imported_shard(
     return found, {key: made[key] for key in CARRIED if key in made}
 
 
-def sizes_of(first: Path) -> tuple[int, int]:
+def sizes_of(root: Path, artifact: str, rows_sha256: str = "", **names: str) -> tuple[int, int]:
     """Images in every shard of a source but the last, and views of an image, by its first shard."""
-    made = read_tensors(first, [])[1]
+    made = read_part(root, artifact, [], rows_sha256, shard="00000", **names)[1]
     return int(made["images"]), int(made["views"])
 
 
@@ -87,7 +112,7 @@ def with_sizes(root: Path, models: dict[str, ModelEntry]) -> dict[str, ModelEntr
     """The entries with the width and the number of classes of the heads in a source."""
     found = dict(models)
     for name, entry in models.items():
-        head, _ = read_tensors(CATALOG["head"].at(root, model=name), ["weight"])
+        head, _ = read_part(root, "head", ["weight"], model=name)
         classes, width = head["weight"].shape
         found[name] = entry.model_copy(update={"classes": classes, "feature_dim": width})
     return found
@@ -95,25 +120,18 @@ def with_sizes(root: Path, models: dict[str, ModelEntry]) -> dict[str, ModelEntr
 
 def own_class_names(root: Path, model: str) -> list[str] | None:
     """Class names of a whole head of a source, if they are not those of the source."""
-    made = read_tensors(CATALOG["head"].at(root, model=model), [])[1]
+    made = read_part(root, "head", [], model=model)[1]
     of_part = made.get("keep_classes", "null") != "null"  # the registry says which
     return None if of_part else made.parsed("class_names", list | None)
 
 
 def towers_of_source(root: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the models and spaces that a source has whole."""
+    """Sorted names of the models and spaces of a source."""
     if not rows_path(root).is_file():
         return [], []
-    images = count_rows(rows_path(root))
     models = {names["model"] for _, names in CATALOG["head"].among(root)}
-    spaces = Counter(names["space"] for _, names in CATALOG["embeddings"].among(root))
-    first = CATALOG["embeddings"].at
-    whole = [
-        space
-        for space, shards in sorted(spaces.items())
-        if shards * sizes_of(first(root, space=space, shard="00000"))[0] >= images
-    ]
-    return sorted(models), whole
+    spaces = {names["space"] for _, names in CATALOG["embeddings"].among(root)}
+    return sorted(models), sorted(spaces)
 
 
 def check_source(root: Path, models: list[str], spaces: list[str], views: int) -> None:
@@ -131,12 +149,14 @@ def check_source(root: Path, models: list[str], spaces: list[str], views: int) -
                 f"data.root {root}: has nothing of {', '.join(missing)}; its {kind} are "
                 f"{', '.join(found) or 'none'}: import them with `singflow import_features`"
             )
-    places = [CATALOG["features"].at(root, model=model, shard="00000") for model in models]
-    places += [CATALOG["embeddings"].at(root, space=space, shard="00000") for space in spaces]
-    for shard in places:
-        if (held := sizes_of(shard)[1]) != views:
+    parts = [("features", {"model": model}) for model in models]
+    parts += [("embeddings", {"space": space}) for space in spaces]
+    state = hash_of_ids(read_source(root)["path"])
+    for artifact, names in parts:
+        if (held := sizes_of(root, artifact, state, **names)[1]) != views:
+            place = CATALOG[artifact].at(root, shard="00000", **names)
             raise InputError(
-                f"{shard}: holds {held} views of an image: write extraction.views: {held}"
+                f"{place}: holds {held} views of an image: write extraction.views: {held}"
             )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,17 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import write_bytes
+from singflow.artifacts.files import sha256_of, staged, write_bytes
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import MOST_CLASSES
-from singflow.data.arrays import Stored, find_arrays, in_natural_order
+from singflow.config.sections import phrases
+from singflow.data.arrays import Stored, find_arrays, in_natural_order, vectors_beside
 from singflow.data.imported import (
     CARRIED,
     NUMBERS,
     ROW,
     ROWS,
     classes_path,
+    hash_of_ids,
     listed_rows,
     rows_path,
     sizes_of,
@@ -70,11 +71,12 @@ class Offer:
     dim: int | None  # of the space, if the registry has it
 
 
-def import_source(root: Path, offer: Offer) -> Iterator[str]:
-    """Write or extend a source, and say what was done.
+def import_source(root: Path, offer: Offer) -> list[str]:
+    """Write or extend a source, all or nothing, and return lines that say what it has now.
 
-    Shards are written one after the other, so that memory does not grow with the rows. The head and
-    the last shard of embeddings come last: what a killed import left does not count.
+    Everything is written into a temporary folder, shard by shard, so that memory does not grow with
+    the rows. A new source is moved into place as a whole; of a source that exists, a model or a
+    space is. What is there with the same content stays, so the same call may be repeated.
     """
     arrays = {
         kind: find_arrays(place, 2)
@@ -88,61 +90,95 @@ def import_source(root: Path, offer: Offer) -> Iterator[str]:
             f"{root}: is no source yet: give --table, --features and --head; more models and "
             "spaces can be added later"
         )
+    if new and root.exists() and any(root.iterdir()):
+        raise InputError(
+            f"{root}: holds files, but no {rows_path(root).name} of a source: remove it, or give "
+            "another name"
+        )
     classes = _classes(root, head)
-    listed = _listed(root, offer, classes)
-    views = _check(root, offer, arrays, len(listed.images), head)
-    content: list[str] = []
+    listed = _listed(root, offer, classes, head)
+    views = _check(offer, arrays, len(listed.images), head)
+    if head and not head.names and classes and len(classes.names) != len(head.weight):
+        raise InputError(
+            f"{offer.head}: the head has {len(head.weight)} rows, but the source has "
+            f"{len(classes.names)} classes: name those of the head as --classes"
+        )
+    said: list[str] = []
+    content: list[bytes] = []
     hashed = "embeddings" if offer.embeddings else "features"
+    of_rows = {"rows_sha256": hash_of_ids(image.path for image in listed.images)}
+    home = root.resolve()
+    with staged(home) as made:
 
-    def shards(kind: str, metadata: dict[str, str], **names: str) -> Iterator[np.ndarray]:
-        for rows in write_shards(root, kind, arrays[kind], views, metadata, **names):
-            if kind == hashed and not listed.sha256:
-                content.extend(content_hashes(rows))
-            yield rows
+        def shards(kind: str, facts: dict[str, str], **names: str) -> Iterator[np.ndarray]:
+            for rows in write_shards(made, kind, arrays[kind], views, facts | of_rows, **names):
+                if kind == hashed and not listed.sha256:
+                    content.extend(hashlib.sha256(row.tobytes()).digest() for row in rows)
+                yield rows
 
-    if offer.embeddings and offer.space:
-        folder = CATALOG["embeddings"].at(root, space=offer.space, shard="").parent
-        with _removed_if_refused(folder):
-            made = carried(offer.embeddings, CARRIED, {})
-            width = {rows.shape[1] for rows in shards("embeddings", made, space=offer.space)}
-        yield f"{offer.space}: embeddings of {width.pop()} dimensions"
-    if head and offer.features:
-        of_source = classes.names if classes else _names_in(listed, len(head.weight))
-        names = head.names or of_source
-        own_names = names if names != of_source else None
-        path = CATALOG["head"].at(root, model=offer.model)
-        images = images_in_shard(arrays["features"].shape[1], views)
-        check = HeadCheck(head, arrays.get("logits"), images)
-        made = carried(offer.features, CARRIED, {"weights_sha256": head.sha256})
-        with _removed_if_refused(path.parent):
-            for rows in shards("features", made, model=offer.model):
+        if offer.embeddings and offer.space:
+            facts = carried(offer.embeddings, CARRIED, {})
+            width = {rows.shape[1] for rows in shards("embeddings", facts, space=offer.space)}
+            said.append(f"{offer.space}: embeddings of {width.pop()} dimensions")
+        if head and offer.features:
+            of_source = classes.names if classes else _names_in(listed, len(head.weight))
+            names = head.names or of_source
+            own_names = names if names != of_source else None
+            images = images_in_shard(arrays["features"].shape[1], views)
+            check = HeadCheck(head, arrays.get("logits"), images)
+            facts = carried(offer.features, CARRIED, {"weights_sha256": head.sha256})
+            for rows in shards("features", facts, model=offer.model):
                 check.add(rows)
             top1 = check.top1(head_classes(listed.frame(), own_names), names)
+            facts = head.facts | of_rows | {"weights_sha256": facts["weights_sha256"]}
+            facts["class_names"] = json.dumps(own_names)
+            facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
+            facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
+            tensors = {"weight": head.weight, "bias": head.bias}
+            write_tensors(CATALOG["head"].at(made, model=offer.model), tensors, facts)
+            accuracy = "unknown" if top1 is None else f"{top1:.3f}"
+            gap = f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else ""
+            sizes = f"{rows.shape[1]} features, {len(names)} classes"
+            sizes += "" if head.biased else " without a bias"
+            said.append(f"{offer.model}: {sizes}, top-1 {accuracy}{gap}")
         if new:
-            listed.sha256 = listed.sha256 or content
-            write_classes(root, of_source, offer.classes or IMAGENET)
-            write_parquet(rows_path(root), listed.frame().assign(sha256=listed.sha256))
+            listed.sha256 = listed.sha256 or hashes_of_ids(listed.images, content)
+            write_classes(made, of_source, offer.classes or IMAGENET)
+            write_parquet(rows_path(made), listed.frame().assign(sha256=listed.sha256))
             copies = len(listed.sha256) - len({*listed.sha256})
-            yield f"{len(listed.images)} rows; {copies} of them are copies of others"
-        facts = head.facts | {"weights_sha256": made["weights_sha256"]}
-        facts["class_names"] = json.dumps(own_names)
-        facts["unnamed"] = json.dumps(names[0] == UNNAMED.format(0))
-        facts["head_max_error"] = json.dumps(check.max_error if offer.logits else None)
-        write_tensors(path, {"weight": head.weight, "bias": head.bias}, facts)
-        accuracy = "unknown" if top1 is None else f"{top1:.3f}"
-        gap = f"; W f + b is within {check.max_error:.1e} of the logits" if offer.logits else ""
-        sizes = f"{rows.shape[1]} features, {len(names)} classes"
-        sizes += "" if head.bias.any() else " without a bias"
-        yield f"{offer.model}: {sizes}, top-1 {accuracy}{gap}"
+            said.append(f"{len(listed.images)} rows; {copies} of them are copies of others")
+            made.rename(home)
+        else:
+            said += _add(made, root, offer)
+    return said
 
 
-@contextmanager
-def _removed_if_refused(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _add(made: Path, root: Path, offer: Offer) -> Iterator[str]:
+    """Move the model and the space into a source; InputError if it has others of these names."""
+    parts = {"features": offer.features and offer.model}
+    parts["embeddings"] = offer.embeddings and offer.space
+    moves = []
+    for kind, name in parts.items():
+        if not name:
+            continue
+        place = Path(kind, name)
+        if not (root / place).exists():
+            moves.append(place)
+        elif _contents(root / place) != _contents(made / place):
+            raise InputError(
+                f"{root}: has other {kind} of {name} already: remove {root / place}, or give "
+                "another name"
+            )
+        else:
+            yield f"{name}: was there already, and stays as it is"
+    for place in moves:
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (made / place).rename(root / place)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
 def _classes(root: Path, head: Head | None) -> Classes | None:
@@ -162,11 +198,12 @@ def _names_in(listed: SourceRows, count: int) -> list[str]:
     return [UNNAMED.format(row) for row in range(count)]
 
 
-def _listed(root: Path, offer: Offer, classes: Classes | None) -> SourceRows:
+def _listed(root: Path, offer: Offer, classes: Classes | None, head: Head | None) -> SourceRows:
     """The rows of the source; if it is there already, a table must have the same ids."""
     given = None
     if offer.table:
-        given = list_rows(offer.table, offer.id_column, offer.label_column, classes)
+        count = len(classes.names) if classes else len(head.weight) if head else MOST_CLASSES
+        given = list_rows(offer.table, offer.id_column, offer.label_column, classes, count)
     if not rows_path(root).is_file() and given:
         return given
     images, inspected = listed_rows(root)
@@ -178,8 +215,8 @@ def _listed(root: Path, offer: Offer, classes: Classes | None) -> SourceRows:
     return SourceRows(images, [facts.sha256 for facts in inspected.values()])
 
 
-def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -> int:
-    """Refuse arrays of other rows or width, and what the source has already; views of an image."""
+def _check(offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -> int:
+    """Refuse arrays of other rows or width; views of an image."""
     matrices = {kind: array for kind, array in arrays.items() if kind != "logits"}
     views = {
         kind: _views(str(getattr(offer, kind)), array.shape[0], n)
@@ -206,16 +243,6 @@ def _check(root: Path, offer: Offer, arrays: dict[str, Stored], n: int, head: He
             f"{arrays['embeddings'].origin}: has {arrays['embeddings'].shape[1]} dimensions, but "
             f"{offer.space} has {offer.dim}: name their space"
         )
-    models, spaces = towers_of_source(root)
-    for kind, name, known in (
-        ("features", offer.model, models),
-        ("embeddings", offer.space, spaces),
-    ):
-        if kind in arrays and name in known:
-            raise InputError(
-                f"{root}: has {kind} of {name} already: remove {root / kind / name}, or give "
-                "another name"
-            )
     return max(views.values())
 
 
@@ -244,14 +271,14 @@ class SourceRows:
 
 
 def list_rows(
-    table: Path, id_column: str, label_column: str, classes: Classes | None
+    table: Path, id_column: str, label_column: str, classes: Classes | None, count: int
 ) -> SourceRows:
     """Read ids and labels from CSV, Parquet, a folder of Parquet files, or a list of ids (.txt).
 
     Without a column of labels, the label is the folder in the id. An id without a folder then has
-    none, which is refused.
+    none, which is refused. `count`: number of classes.
     """
-    listed, known = SourceRows(), dict[str, int]()
+    listed, known, hashes = SourceRows(), dict[str, int](), list[str]()
     drawn = True
     for where, row in _table_rows(table, id_column, label_column):
         name = row[id_column].strip().lstrip("/")
@@ -271,7 +298,13 @@ def list_rows(
                 raise InputError(f"{where}: {label}: correct the label or --classes")
             index = found
         if given := row.get("class_index", "").strip():
-            index = stated_class(given, where, len(classes.names) if classes else MOST_CLASSES)
+            stated = stated_class(given, where, count)
+            if classes is not None and min(stated, index) >= 0 and stated != index:
+                raise InputError(
+                    f"{where}: class_index {stated} is {classes.names[stated]!r}, but the label is "
+                    f"{label!r}, class {index}: correct one of them"
+                )
+            index = stated
         if not label or label != printable(label):
             raise InputError(
                 f"{where}: has no printable label: name the column of labels as --label-column"
@@ -281,9 +314,15 @@ def list_rows(
         listed.images.append(Candidate(name, label, index, prompt, split))
         drawn &= "fold" in row and (split == "validation") == (row["fold"] == "0")
         if "sha256" in row:
-            listed.sha256.append(row["sha256"])
+            hashes.append(row["sha256"].strip())
+            if bool(hashes[-1]) != bool(hashes[0]):
+                raise InputError(
+                    f"{where}: sha256 is filled in some rows and empty in others: fill all cells "
+                    "of the column, or none"
+                )
     if not listed.images:
         raise InputError(f"{table}: holds no rows")
+    listed.sha256 = hashes if any(hashes) else []
     if drawn:  # the manifest of a study that drew the split; it will be drawn again
         listed.images = [image._replace(split="") for image in listed.images]
     return listed
@@ -309,6 +348,7 @@ class Head:
 
     weight: np.ndarray
     bias: np.ndarray
+    biased: bool  # whether a bias was given
     names: list[str] | None
     facts: dict[str, str]
 
@@ -320,8 +360,8 @@ class Head:
 def read_head(offer: Offer, width: int) -> Head:
     """Read the head of features of this width.
 
-    A weight of shape (d, C), as JAX and Keras have it, is transposed. Without a bias, the only
-    array of one dimension in the file of the weight is the bias, if there is one.
+    A weight of shape (d, C), as JAX and Keras have it, is transposed. Without --bias, the only
+    array of C numbers in the file of the weight is the bias, if there is one.
     """
     place = str(offer.head)
     matrix = find_arrays(place, 2)
@@ -336,36 +376,58 @@ def read_head(offer: Offer, width: int) -> Head:
         raise InputError(
             f"{matrix.origin}: has one row: write two classes, the first with weight and bias 0"
         )
-    bias = np.zeros(len(weight), np.float32)
-    if offer.bias or _has_vector(place):
-        vector = find_arrays(offer.bias or place, 1)
-        if vector.shape != bias.shape:
-            raise InputError(
-                f"{vector.origin}: has shape {vector.shape}, but the head has {len(weight)} rows: "
-                "name its bias"
-            )
-        bias = vector.whole()
-    facts = {
-        "class_names": "null",
-        "keep_classes": "null",
-        "weight_dtype": stored_precision(weight),
-    }
-    facts = carried(place, tuple(facts), facts)
-    names = read_class_list(offer.classes) if offer.classes else json.loads(facts["class_names"])
-    if names and len(names) != len(weight):
+    if not weight.any():
+        raise InputError(f"{matrix.origin}: holds zeros alone: name the weight of a trained head")
+    vector = find_arrays(offer.bias, 1) if offer.bias else _bias_beside(matrix, place, len(weight))
+    if vector and vector.shape != (len(weight),):
+        raise InputError(
+            f"{vector.origin}: has shape {vector.shape}, but the head has {len(weight)} rows: "
+            "name its bias"
+        )
+    bias = vector.whole() if vector else np.zeros(len(weight), np.float32)
+    facts = carried(place, ("class_names", "keep_classes"), {"keep_classes": "null"})
+    names = _stated_names(place, facts.pop("class_names", "null"))
+    if offer.classes:
+        names = read_class_list(offer.classes)
+    if names is not None and len(names) != len(weight):
         raise InputError(
             f"{offer.classes or place}: has {len(names)} classes, but the head has {len(weight)} "
             "rows: give --classes in the order of these rows"
         )
-    return Head(weight, bias, names, facts)
+    facts["weight_dtype"] = stored_precision(weight)
+    return Head(weight, bias, vector is not None, names, facts)
 
 
-def _has_vector(place: str) -> bool:
+def _bias_beside(weight: Stored, place: str, count: int) -> Stored | None:
+    """The bias of `count` numbers in the file of a weight; None if there is none."""
+    vectors = vectors_beside(place)
+    fitting = [vector for vector in vectors if vector.shape == (count,)]
+    path, _, name = weight.origin.rpartition(":")
+    partner = f"{path}:{re.sub('weight|kernel', 'bias', name)}"
+    fitting = [vector for vector in fitting if vector.origin == partner] or fitting
+    if not fitting and weight.origin != place:  # a file of one matrix, named without a key
+        fitting = vectors
+    if len(fitting) > 1:
+        raise InputError(
+            f"{place}: its bias may be {' or '.join(vector.origin for vector in fitting)}: name "
+            "it, as in --bias <path>:<key>"
+        )
+    return fitting[0] if fitting else None
+
+
+def _stated_names(place: str, text: str) -> list[str] | None:
+    """The class names in the metadata of a head, null for none."""
     try:
-        find_arrays(place, 1)
-    except InputError:
-        return False
-    return True
+        names = json.loads(text)
+        if names is None:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("not a list of names")
+        return phrases(names)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{place}: class_names in its metadata is {text[:100]!r}: {error}: save the head anew"
+        ) from None
 
 
 def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
@@ -413,9 +475,16 @@ def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[
     return {"schema_version": SCHEMA_VERSION, **otherwise, **kept}
 
 
-def content_hashes(rows: np.ndarray) -> list[str]:
-    """SHA-256 of every row; equal rows count as copies of an image, which share a fold."""
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+def hashes_of_ids(images: list[Candidate], content: list[bytes]) -> list[str]:
+    """SHA-256 of the smallest id of the rows with the same content, which count as copies.
+
+    Folds and draws follow these hashes. They must not follow the content itself, whose last bits
+    depend on the processor.
+    """
+    smallest: dict[bytes, str] = {}
+    for image, key in zip(images, content, strict=True):
+        smallest[key] = min(smallest.get(key, image.path), image.path)
+    return [hashlib.sha256(smallest[key].encode()).hexdigest() for key in content]
 
 
 class HeadCheck:
@@ -493,6 +562,6 @@ def study_of(root: Path) -> str | None:
         return None
     data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}
     study = {"study": root.name, "models": models, "spaces": spaces, "data": data}
-    _, views = sizes_of(CATALOG["features"].at(root, model=models[0], shard="00000"))
+    _, views = sizes_of(root, "features", model=models[0])
     study |= {"extraction": {"views": views}, "pictures": {"renderer": "words", "maps": False}}
     return yaml.safe_dump(study, sort_keys=False)

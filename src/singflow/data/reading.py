@@ -111,7 +111,7 @@ def iterate_rows(
     `needed` gives the meaning of columns, for messages.
     """
     of_parquet = path.suffix.lower() in (".parquet", ".pq")
-    rows = _parquet_rows(path) if of_parquet else _csv_rows(path, needed)
+    rows = _parquet_rows(path, {*needed, *optional}) if of_parquet else _csv_rows(path, needed)
     _, header = next(rows, (1, []))
     places = _places(path, header, needed, optional)
     for number, cells in rows:
@@ -172,11 +172,18 @@ def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list
                 yield reader.line_num, cells
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    from pyarrow import parquet  # type: ignore[import-untyped]
+def _parquet_rows(path: Path, wanted: set[str]) -> Iterator[tuple[int, list[str]]]:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     with readable_as("Parquet", path, "write it anew, or as CSV"):
         file = parquet.ParquetFile(regular(path))
+        for field in file.schema_arrow:
+            if pa.types.is_nested(field.type) and _plain(field.name) in {*map(_plain, wanted)}:
+                raise InputError(
+                    f"{path}: its column {field.name!r} holds {field.type}: write one text or "
+                    "number a row"
+                )
         yield 1, file.schema_arrow.names
         number = 1
         for batch in file.iter_batches():
