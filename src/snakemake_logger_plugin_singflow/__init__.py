@@ -1,9 +1,12 @@
 """Snakemake's logger `singflow`: writes every event as a line of JSON.
 
-`singflow run` makes its progress line from the events.
+`singflow run` makes its progress line from the events. If it is killed, Snakemake ends.
 """
 
 import json
+import os
+import stat
+import threading
 from dataclasses import dataclass, field
 from logging import LogRecord
 from pathlib import Path
@@ -33,6 +36,8 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.file = self.settings.events.open("a", encoding="utf-8")
+        if stat.S_ISFIFO(os.fstat(0).st_mode):
+            threading.Thread(target=end_with_starter, args=(os.dup(0),), daemon=True).start()
 
     def emit(self, record: LogRecord) -> None:
         """Append the event and its fields, and Snakemake's text in dry runs and for warnings."""
@@ -45,3 +50,13 @@ class LogHandler(LogHandlerBase):
         }
         self.file.write(json.dumps(told, default=str) + "\n")
         self.file.flush()
+
+
+def end_with_starter(pipe: int) -> None:
+    """Wait until the pipe closes, which `singflow run` holds open; then end Snakemake."""
+    if not os.read(pipe, 1):
+        import psutil
+
+        from singflow.engines.running import stop
+
+        stop(psutil.Process())

@@ -91,20 +91,19 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
 
 
-def test_a_second_demo_is_refused_while_the_first_is_at_work(snakemake_project, tmp_path):
+def test_a_demo_is_refused_while_snakemake_is_at_work_on_it(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit("src/singflow/figures/plot_concepts.py", "def main", f"{WAIT}def main")
     variables = project.environment(warm_start=False)  # it is found by its command
-    one_step = [*DEMO, "RUN=-- results/demo/figures/fig5.png"]
+    one_step = ["snakemake", "--cores", "2", "results/demo/figures/fig5.png"]
     with subprocess.Popen(
-        one_step, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL
+        one_step, cwd=project.folder, env=variables, stderr=subprocess.DEVNULL
     ) as first:
         while not (project.folder / "began").exists():
             assert first.poll() is None
             time.sleep(0.1)
         refused = project.run(*DEMO, check=False)
-        assert (project.folder / ".snakemake/run").is_file()
         (project.folder / "go").touch()
     assert refused.returncode != 0 and first.returncode == 0
-    assert "Snakemake is at work in this folder already" in refused.stdout
+    assert f"Snakemake is at work in this folder already (process {first.pid})" in refused.stdout

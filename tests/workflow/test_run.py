@@ -143,6 +143,29 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, te
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
 
+def test_a_second_run_is_told_who_is_at_work_and_a_killed_run_takes_its_steps_with_it(
+    project, tmp_path
+):
+    first(project, WAIT)
+    with (tmp_path / "said").open("w") as said:
+        variables = project.environment(warm_start=False)
+        process = subprocess.Popen(RUN, cwd=project.folder, env=variables, stderr=said)
+        while not (project.folder / "began").exists():
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.1)
+        second = project.run(*RUN, check=False)
+        assert second.returncode == 1
+        assert f"study demo in this folder already (process {process.pid} on " in second.stdout
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 2
+        process.kill()
+        process.wait()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    (project.folder / "go").touch()
+    assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
+    assert "Nothing to be done" in project.snakemake("--dry-run")
+
+
 PROBE = """
 import atexit, json, sys
 

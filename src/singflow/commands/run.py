@@ -1,6 +1,11 @@
+import fcntl
+import os
 import platform
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +50,6 @@ def run(
         gpu=study.extraction.device != "cpu",
     )
     progress = Run(cache(planner.mean_seconds))
-    clear_lock(configfile)
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP is ignored under nohup
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -53,18 +57,20 @@ def run(
             signal.signal(number, end)
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     command = ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])]
-    try:
-        status, printed = follow(command, progress)
-    except KeyboardInterrupt:
-        log.info(
-            "stopped with %d of %d steps done: run the same again, and it goes on there",
-            progress.done,
-            progress.total,
-        )
-        raise typer.Exit(130) from None
-    finally:
-        if not any(LOCKS.glob("*.lock")):
-            OWNER.unlink(missing_ok=True)
+    with sole_run(study.study):
+        clear_lock(configfile)
+        try:
+            status, printed = follow(command, progress)
+        except KeyboardInterrupt:
+            log.info(
+                "stopped with %d of %d steps done: run the same again, and it goes on there",
+                progress.done,
+                progress.total,
+            )
+            raise typer.Exit(130) from None
+        finally:
+            if not any(LOCKS.glob("*.lock")):
+                OWNER.unlink(missing_ok=True)
     if status:
         for message in progress.error_messages(printed):
             log.error("error: %s", message)
@@ -79,16 +85,41 @@ def _end(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
+@contextmanager
+def sole_run(study: str) -> Iterator[None]:
+    """Hold a study in this folder; InputError names the run that holds it already."""
+    OWNER.parent.mkdir(exist_ok=True)
+    with OWNER.with_name(f"run-{study}").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"`singflow run` is at work on study {study} in this folder already "
+                f"({file.read()}): wait for its end, then run the same again"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
 def clear_lock(params: Path) -> None:
     """Remove the locks that a killed run left on this machine, but no other locks."""
     from singflow.artifacts.files import write_bytes
+    from singflow.engines.running import PATIENCE
     from singflow.planning.slurm import running_snakemake
 
-    if process := running_snakemake(Path.cwd(), params):
-        raise InputError(
-            f"Snakemake is at work in this folder already (process {process}): wait for its end, "
-            "then run the same again"
-        )
+    until = time.monotonic() + PATIENCE + 5
+    while process := running_snakemake(Path.cwd(), params):
+        if not OWNER.is_file() or time.monotonic() > until:
+            raise InputError(
+                f"Snakemake is at work in this folder already (process {process}): wait for its "
+                "end, then run the same again"
+            )
+        time.sleep(1)  # it ends, because its `singflow run` was killed
     here = platform.node()
     locks = list(LOCKS.glob("*.lock"))
     if (

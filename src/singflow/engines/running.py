@@ -131,17 +131,21 @@ def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
 
     The line is live on a terminal; otherwise a line is printed for every tenth of the steps and
     after 30 s of silence. If this function is interrupted, it ends Snakemake and its steps, which
-    leave no partial files.
+    leave no partial files. If this process is killed, the pipe to Snakemake closes, and the logger
+    ends them.
     """
     with tempfile.TemporaryDirectory(prefix="singflow-run-") as folder, _display() as show:
         events, errors = Path(folder, "events"), Path(folder, "errors")
         events.touch()
         program, *options = command
         words = [program, "--logger", "singflow", "--logger-singflow-events", str(events), *options]
-        with events.open(encoding="utf-8") as told, errors.open("wb") as printed:
-            process = subprocess.Popen(
-                words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0
-            )
+        with (
+            events.open(encoding="utf-8") as told,
+            errors.open("wb") as printed,
+            subprocess.Popen(
+                words, stderr=printed, stdin=subprocess.PIPE, process_group=0
+            ) as process,
+        ):
             try:
                 ended, part = False, ""
                 while not ended:
@@ -152,7 +156,8 @@ def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
                     show(run)
                     time.sleep(0 if ended else POLL)
             finally:
-                _stop(process)
+                if process.poll() is None:
+                    stop(psutil.Process(process.pid))
         return process.returncode, errors.read_text(encoding="utf-8", errors="replace")
 
 
@@ -185,27 +190,23 @@ def _display() -> Iterator[Callable[[Run], None]]:
     yield show
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(snakemake: psutil.Process) -> None:
     """Interrupt Snakemake, terminate its steps, and kill what is left (also at another Ctrl-C)."""
-    if process.poll() is not None:
-        return
     told: set[psutil.Process] = set()
     family: list[psutil.Process] = []
     until = time.monotonic() + PATIENCE
-    try:
-        process.send_signal(signal.SIGINT)
-        while process.poll() is None and time.monotonic() < until:
-            with suppress(psutil.Error):
-                family = psutil.Process(process.pid).children(recursive=True)
-            for child in {*family} - told:
-                with suppress(psutil.Error):
-                    child.terminate()
-            told |= {*family}
-            time.sleep(POLL)
-    finally:
-        if process.poll() is None:
-            for child in family:
-                with suppress(psutil.Error):
-                    child.kill()
-            process.kill()
-        process.wait()
+    with suppress(psutil.Error):
+        try:
+            snakemake.send_signal(signal.SIGINT)
+            while snakemake.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+                family = snakemake.children(recursive=True)
+                for child in {*family} - told:
+                    with suppress(psutil.Error):
+                        child.terminate()
+                told |= {*family}
+                time.sleep(POLL)
+        finally:
+            if snakemake.status() != psutil.STATUS_ZOMBIE:
+                for process in (*family, snakemake):
+                    with suppress(psutil.Error):
+                        process.kill()
