@@ -144,11 +144,8 @@ def prepared(*, offline: bool = True) -> Iterator[None]:
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
-            log.error(
-                "error: %s: %s: see to this file or its folder, then run the same again",
-                error.filename,
-                error.strerror,
-            )
+            told = f"{error.filename}: {error.strerror}: see to this file or its folder"
+            log.error("error: %s", InputError(f"{told}, then run the same again"))
         else:
             log.exception("a defect of this program, not of your input:")
         sys.exit(1)

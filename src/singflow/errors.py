@@ -22,6 +22,15 @@ def printable(text: str) -> str:
     )
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8, as bytes that the system could not read cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shortened(line: str) -> str:
     """A line without its middle if it is too long; the file is at its start, the fix at its end."""
     half = LONGEST // 2

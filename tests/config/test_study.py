@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_section, read_yaml
+from singflow.config.sections import too_long
 from singflow.errors import InputError
 from singflow.study import (
     Params,
@@ -397,6 +398,15 @@ def test_a_path_that_the_shell_would_read_is_refused_with_the_path(path):
         assert message.startswith(f"params.yaml: {place}: {path!r}") and "\n" not in message
 
 
+@pytest.mark.parametrize("path", ["x" * 100_000, "x/" * 50_000 + "x", "é" * 128])
+def test_a_path_that_no_file_system_takes_is_refused_in_one_line(path):
+    for place in (*HOMES, "data.root"):
+        message = refused(**{place: path})
+        assert "bytes: a path may have 4000, and a name in it 255" in message
+        assert "\n" not in message and len(message) < 1000
+    assert too_long("é" * 127) == too_long("/".join(["x" * 255] * 15)) == ""
+
+
 def test_a_path_with_spaces_quotes_and_unicode_is_accepted():
     for path in ("my images", "it's", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*"):
         paths = {"data.root": path, "data.table": path, "concepts.vocabulary": path}
@@ -490,6 +500,10 @@ def test_all_mistakes_are_listed_at_once():
         *((text, "must be a mapping of keys to values") for text in (b"- a", b"text", b"")),
         (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
         (b'a: "C:\\photos"', r"not valid YAML(.|\n)*: write / for \\ in paths"),
+        (
+            b"seed: 1\n<<<<<<< HEAD\nthreads: 1\n=======\nthreads: 2\n>>>>>>> other\n",
+            "holds conflict markers of a merge, first in line 2: keep one side",
+        ),
         (None, "no such file: run this in the folder of the repository"),
     ],
 )

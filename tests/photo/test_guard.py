@@ -1,6 +1,7 @@
 """What the local page refuses to whoever reaches it."""
 
 import asyncio
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.project import ROOT
 ANALYZE, ANSWERS = EXAMPLES, "/gradio_api/queue/data"  # the function after the examples'
 HOST = "http://127.0.0.1:7860"
 MB = 2**20
+PICTURE = next((ROOT / "docs").glob("*.jpg"))
 
 
 class Page(TestClient):
@@ -25,10 +27,11 @@ class Page(TestClient):
     def upload(self, content, name="photo.png", field="files", **options):
         return self.post(UPLOAD, files={field: (name, content)}, **options)
 
-    def call(self, photo, session=None, function=ANALYZE, **options):
-        data = {"data": [photo, MODEL, "conse_minilm", ""], "fn_index": function}
-        data |= {"session_hash": session or uuid.uuid4().hex}
-        return self.post("/gradio_api/queue/join", json=data, **options)
+    def call(self, photo, session=None, function=ANALYZE, data=None, **options):
+        data = [photo, MODEL, "conse_minilm", ""] if data is None else data
+        call = {"data": data, "fn_index": function, "session_hash": session or uuid.uuid4().hex}
+        options["headers"] = {"content-type": "application/json"} | options.get("headers", {})
+        return self.post("/gradio_api/queue/join", content=json.dumps(call), **options)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,37 @@ def test_a_call_that_names_a_file_or_an_address_is_refused_and_nothing_is_copied
     (uploaded.parent / "link").unlink()
     assert page.call(photo(uploaded)).status_code == 200
     assert files(uploads) == before
+
+
+def test_a_call_that_does_not_fit_its_function_is_refused_in_a_line_and_logs_nothing(
+    page, capfd, caplog
+):
+    uploaded = photo(Path(page.upload(PICTURE.read_bytes()).json()[0]))
+    good = [uploaded, MODEL, "conse_minilm", ""]
+    for data in ([], good[:3], [*good, ""], [uploaded, 5, "conse_minilm", ""], [*good[:3], None]):
+        assert page.call(None, data=data).json()["detail"] == "not what this function takes"
+    for changed in ([None, "toward", float("nan")], [None, "toward", "far"], [{}, "toward", 1.0]):
+        assert page.call(None, function=ANALYZE + 2, data=changed).status_code == 422
+    assert page.call(None, session="\ud800").status_code == 422
+    for place, value, said in (
+        (1, "no such model", "no such model in conse_minilm: is not offered here"),
+        (2, "no such space", "in no such space: is not offered here"),
+        (3, "a \ud800 dog", "is not valid Unicode: write it anew"),
+    ):
+        session = uuid.uuid4().hex
+        data = [value if at == place else part for at, part in enumerate(good)]
+        joined = page.call(None, session, data=data)
+        if joined.status_code == 200:
+            answer = page.get(ANSWERS, params={"session_hash": session}).text
+            assert said in answer and "process_completed" in answer
+        else:
+            assert joined.json()["detail"] == "not a call of the page"
+    for function, data in ((ANALYZE + 1, [None, "x"]), (ANALYZE + 2, [None, "x", -1e9])):
+        session = uuid.uuid4().hex
+        assert page.call(None, session, function, data=data).status_code == 200
+        assert '"success":true' in page.get(ANSWERS, params={"session_hash": session}).text
+    out, error = capfd.readouterr()
+    assert "Traceback" not in out + error + caplog.text
 
 
 def test_what_gradio_serves_beside_the_page_is_not_served(page):

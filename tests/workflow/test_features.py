@@ -1,5 +1,7 @@
 """Studies of imported features: those of another study, and those of a classifier of texts."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from singflow.artifacts.tables import read_table
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.data.imported import imported_shard
+from singflow.sharing.verification import differences_of_texts
 from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
@@ -94,7 +97,12 @@ def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_say
     evidence = read_json(CATALOG["evidence"].at(results, **SCIPY))
     said = (results / "tables/summary.txt").read_text()
     assert evidence["unique_r2_low"] > 0.1 and evidence["p"] < 0.001
-    assert "features/scipy: the null space holds meaning" in said and said.strip() in PAGE
+    assert "features/scipy: the null space holds meaning" in said
+    (shown,) = blocks(PAGE, "text")
+    assert [found for found in differences_of_texts("", said, shown) if found.used > 1] == []
+    told = map(float, re.search(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", shown).groups())
+    found = [evidence[f"unique_r2{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([*told], abs=0.005), "to two digits, on any processor"
     assert "linalg/" in texts.shell(blocks(PAGE)[2])
 
 
@@ -114,6 +122,13 @@ def test_what_needs_pixels_is_refused_in_one_line(texts):
     options = ("--results", "results/scipy", "--model", "features/scipy", "--space", "minilm")
     said = texts.run("singflow", "analyze", photo, *options, check=False).stdout
     assert "its features were imported" in said and "Traceback" not in said
+
+
+def test_a_text_that_is_not_unicode_is_refused_in_one_line(texts):
+    options = ("--results", "results/scipy", "--model", "features/scipy", "--space", "minilm")
+    done = texts.run("singflow", "search", "a \udcff", *options, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "error: the text 'a \\udcff' is not valid Unicode: write it anew\n"
 
 
 def test_dvc_computes_the_same_and_both_engines_notice_another_source(texts):

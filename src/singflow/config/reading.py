@@ -20,6 +20,7 @@ MOST_BYTES = 2**22  # of a YAML file, which takes a minute to read
 MOST_VALUES = 100_000  # in a YAML file, with its aliases expanded
 SHORT = reprlib.Repr()  # shortens values in messages
 POWER = re.compile(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)")  # a number that YAML reads as text
+CONFLICT = re.compile(rb"(<{7}|={7}|>{7})( |$)")  # a line by which git marks a conflict
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 20, 300, 300
 
 
@@ -67,6 +68,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             "it names"
         ) from None
     except Exception as error:  # noqa: BLE001 (YAML's constructors raise many kinds of exceptions)
+        lines = Path(path).read_bytes().splitlines()
+        if marked := [row for row, line in enumerate(lines, 1) if CONFLICT.match(line)]:
+            raise InputError(
+                f"{path}: holds conflict markers of a merge, first in line {marked[0]}: keep one "
+                "side of every conflict, and remove the markers"
+            ) from None
         hint = ": write / for \\ in paths" if "unknown escape character" in str(error) else ""
         raise InputError(f"{path}: not valid YAML: {error}{hint}") from None
     if not isinstance(content, dict):

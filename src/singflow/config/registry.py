@@ -18,7 +18,16 @@ from pydantic import (
 
 from singflow.artifacts.files import read_json
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, NAME, WIDEST, Section, at_hand, matching, phrases
+from singflow.config.sections import (
+    LOCAL,
+    NAME,
+    WIDEST,
+    Section,
+    at_hand,
+    matching,
+    phrases,
+    too_long,
+)
 from singflow.errors import InputError
 
 MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
@@ -510,6 +519,8 @@ def _settled(entry: Entry, origin: str, weights: str, files: bool) -> Entry:
                 f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both "
                 "engines notice: move or link it there"
             )
+        if reason := too_long(file):
+            raise InputError(f"{origin}: {file}: {reason}")
         if not Path(file).is_file():
             raise InputError(f"{origin}: {file}: no such file")
     return entry

@@ -16,6 +16,7 @@ from singflow.errors import printable
 CHECKOUT = Path(__file__).parents[3]  # that holds this package
 LOCAL = "checkpoints"  # folder of the user's own files; both engines notice changes in it
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes: what file systems take
 MOST_LETTERS = 100  # in a name: several names make one file name, of at most 255 bytes
 # Upper bounds of numbers, and why no larger number is needed.
 MOST_THREADS = 1024  # no machine has more
@@ -59,6 +60,8 @@ def _text(value: str) -> str:
 
 def _shell_safe(value: str) -> str:
     value = at_home(value)
+    if reason := too_long(value):
+        raise ValueError(reason)
     if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
         windows = ": write / for \\ (under WSL, C:\\ is /mnt/c/)" if "\\" in value else ""
         raise ValueError(
@@ -66,6 +69,17 @@ def _shell_safe(value: str) -> str:
             f"of a command{windows}"
         )
     return value
+
+
+def too_long(path: str) -> str:
+    """Why no file system takes a path; empty if it is short enough."""
+    content = path.encode(errors="surrogatepass")
+    longest = max(map(len, content.split(b"/")))
+    if len(content) <= LONGEST_PATH and longest <= LONGEST_NAME:
+        return ""
+    return (
+        f"has {len(content)} bytes: a path may have {LONGEST_PATH}, and a name in it {LONGEST_NAME}"
+    )
 
 
 def at_home(path: str) -> str:

@@ -220,7 +220,7 @@ def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     """HTML that shows the photo steered toward a text to an IS of at most the slider's maximum."""
     analyzer, features = session.analyzer, session.result.features
     reach, most = session.reach(text)
-    now = analyzer.steer(session.result, text, min(is_deg, most))
+    now = analyzer.steer(session.result, text, min(max(is_deg, 0.0), most))
     (embedding,), targets = analyzer.loaded.texts.embed([text]), np.linspace(0, most, POINTS)
     path = steering_path(features, analyzer.loaded, embedding, targets)
     before, after = analyzer.loaded.classifier.predict(np.stack([features[0], now.feature]))
@@ -309,6 +309,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             example.click(
                 partial(str, folder / path), outputs=photo, queue=False, **private | hidden
             )
+        for choice in (model, space, toward, slider):
+            choice.preprocess = lambda value: value  # analyze, turn and move look at it
         triggers = [photo.change, button.click, words.submit, model.change, space.change]
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]

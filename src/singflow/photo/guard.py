@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -88,9 +88,19 @@ class _Photo(BaseModel):
 
 
 class _Call(BaseModel):
-    session_hash: str
+    session_hash: Annotated[str, Field(pattern=r"^\w{1,64}$")]
     fn_index: int
-    data: list[_Photo | str | float | None]
+    data: list[_Photo | str | Annotated[float, Field(allow_inf_nan=False)] | None]
+
+
+SENT = {  # by kind of component
+    "image": (_Photo, type(None)),
+    "textbox": (str,),
+    "dropdown": (str,),
+    "radio": (str, type(None)),
+    "slider": (float,),
+    "state": (type(None),),
+}
 
 
 def checked_calls(folder: Path, page: "Blocks") -> Callable[..., object]:
@@ -113,6 +123,9 @@ def checked_calls(folder: Path, page: "Blocks") -> Callable[..., object]:
             raise HTTPException(422, "not a call of the page") from None
         if call.fn_index not in page.fns:
             raise HTTPException(422, "the page has no such function")
+        kinds = [SENT[block.get_block_name()] for block in page.fns[call.fn_index].inputs]
+        if len(kinds) != len(call.data) or not all(map(isinstance, call.data, kinds)):
+            raise HTTPException(422, "not what this function takes")
         if not all(photo.is_relative_to(folder) for photo in photos):
             raise HTTPException(422, "no such photo: upload it first")
         if len(queue.pending_event_ids_session.get(call.session_hash, ())) >= UNREAD:

@@ -13,7 +13,7 @@ from singflow import cli
 from singflow.artifacts.tensors import Tensors
 from singflow.config.registry import SpaceEntry
 from singflow.data.manifest import Classes, fill, prompt_of
-from singflow.errors import InputError
+from singflow.errors import InputError, is_unicode
 from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
@@ -105,10 +105,13 @@ class Texts:
         """Unit embeddings (n, m) of texts.
 
         Every new text is embedded alone, so that its embedding does not depend on other texts.
-        Raises InputError if the weights of the tower have changed since the study.
+        Raises InputError if a text is not valid Unicode, or if the weights of the tower have
+        changed since the study.
         """
         known = self.ready | self.stored
         for text in texts:
+            if not is_unicode(text):
+                raise InputError(f"the text {text[:40]!r} is not valid Unicode: write it anew")
             if text not in known:
                 known[text] = self.stored[text] = self._loaded[0].embed([text])[0]
         return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)

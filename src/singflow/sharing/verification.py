@@ -368,7 +368,7 @@ def _pictures(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
     yield Difference(where, left, right, float(np.mean(off > LEVELS)), PIXELS)
 
 
-def _text(name: str, here: str, there: str) -> Differences:
+def differences_of_texts(name: str, here: str, there: str) -> Differences:
     """Differences of lines: words exactly, decimal numbers within tolerance."""
     lines = zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing")
     for row, pair in enumerate(lines, 1):
@@ -390,7 +390,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
     ".csv": (partial(pd.read_csv, keep_default_na=False, na_values=[""]), _tables),
     ".json": (lambda path: json.loads(path.read_bytes()), _facts),
     ".png": (_read_picture, _pictures),
-    ".txt": (partial(Path.read_text, encoding="utf-8"), _text),
+    ".txt": (partial(Path.read_text, encoding="utf-8"), differences_of_texts),
 }
 
 
