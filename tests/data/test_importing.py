@@ -1,13 +1,9 @@
 """Features from elsewhere become a source, or are refused before a study begins."""
 
 import hashlib
-import itertools
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -33,6 +29,7 @@ from singflow.data.importing import Offer, import_source, study_of
 from singflow.data.manifest import build_manifest
 from singflow.data.parameters import Data
 from singflow.errors import InputError
+from tests.kills import killed
 
 N, D, C, M = 60, 7, 4, 5
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -327,7 +324,6 @@ def folder_state(folder):
 
 @pytest.mark.parametrize("extended", [False, True])
 def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here, extended):
-    """Killed at each rename: of each file in the temporary folder, and of what moves in place."""
     if extended:
         bring(here)
         changes = {"model": "features/other", "space": "others", "dim": None}
@@ -335,44 +331,26 @@ def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here
         changes = {}
     given = repr(offer(here, **changes)).replace("PosixPath", "Path")
     before = towers_of_source(here / "source")
-    for moment in itertools.count():
-        program = KILLED.format(offer=given, moment=moment)
-        done = subprocess.run([sys.executable, "-c", program], cwd=here, check=False)
+    for moves in killed(IMPORT.format(offer=given), here):
         after = towers_of_source(here / "source")
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL
-        if not extended:
-            assert after == before == ([], [])
-        for kind, names, place in (
-            ("features", after[0], "model"),
-            ("embeddings", after[1], "space"),
-        ):
-            for name in names:
-                found, _ = imported_shard(here / "source", IDS, kind, **{place: name})
-                np.testing.assert_array_equal(found, {"features": FEATURES}.get(kind, EMBEDDINGS))
-    assert moment > 10
+        for model in after[0]:
+            found, _ = imported_shard(here / "source", IDS, "features", model=model)
+            np.testing.assert_array_equal(found, FEATURES)
+        for space in after[1]:
+            found, _ = imported_shard(here / "source", IDS, "embeddings", space=space)
+            np.testing.assert_array_equal(found, EMBEDDINGS)
+        assert extended or (moves > 10) or after == ([], [])
     whole = sorted({*before[0], changes.get("model", "features/mine")})
     assert after == (whole, sorted({*before[1], changes.get("space", "sounds")}))
     assert not list(here.glob(".source*"))
 
 
 IDS = [f"data/{row}.jpg" for row in range(N)]
-KILLED = """
-import os, pathlib, signal
-from pathlib import Path
+IMPORT = """
 from singflow.data import importing
-from singflow.data.importing import Offer, import_source
-importing.ROWS, left = 16, [{moment}]
-for name in ("rename", "replace"):
-    move = getattr(Path, name)
-    def counted(self, target, move=move):
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left[0] -= 1
-        return move(self, target)
-    setattr(Path, name, counted)
-import_source(Path("source"), {offer})
+from singflow.data.importing import Offer
+importing.ROWS = 16
+importing.import_source(Path("source"), {offer})
 """
 
 

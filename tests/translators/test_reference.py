@@ -22,6 +22,7 @@ from singflow.translators.reference import (
     reference_folder,
     training_images,
 )
+from tests.kills import killed
 from tests.project import ROOT
 from tests.results import Results
 
@@ -250,6 +251,18 @@ def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tm
         assert after["features"].dtype == np.float32
         np.testing.assert_array_equal(after["features"], before["features"].astype(np.float16))
         np.testing.assert_array_equal(same, targets)
+
+
+def test_a_killed_packing_leaves_no_part_of_a_reference_and_the_same_call_ends_it(tmp_path):
+    results_in(tmp_path / "other")
+    lines = "from singflow.translators.reference import pack\npack(Path('other'), Path('packed'))"
+    for moves in killed(lines, tmp_path):
+        left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+        assert left == {"other"} or moves > 2
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "packed"}
+    assert pack(tmp_path / "other", tmp_path / "again") == sum(
+        path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file()
+    )
 
 
 def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import read_json, sha256_of, write_bytes
+from singflow.artifacts.files import read_json, sha256_of, staged, write_bytes
 from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import (
@@ -184,16 +184,24 @@ def _exported(
 
 
 def export(exported: Exported, folder: Path) -> Path:
-    """Write translator.safetensors and its card; refuses a folder that has another README.md."""
+    """Write translator.safetensors and its card; refuses a folder that has another README.md.
+
+    If this is killed, no card is there that is not of the translator.
+    """
     path, readme = folder / EXPORTED, folder / "README.md"
     if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
         raise InputError(
             f"{readme}: is no card of a translator, and would be replaced by one: "
             "name another folder"
         )
-    fitted = exported.translator
-    write_tensors(path, {"weight": fitted.weight, "bias": fitted.bias}, exported.metadata)
-    write_bytes(readme, card(exported).encode())
+    tensors = {"weight": exported.translator.weight, "bias": exported.translator.bias}
+    with staged(folder.resolve()) as made:
+        write_tensors(made / EXPORTED, tensors, exported.metadata)
+        write_bytes(made / readme.name, card(exported).encode())
+        folder.mkdir(exist_ok=True)
+        readme.unlink(missing_ok=True)
+        for file in (path, readme):
+            (made / file.name).replace(file)
     return path
 
 

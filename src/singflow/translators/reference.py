@@ -226,7 +226,7 @@ def pack(results: Path, output: Path) -> int:
     """
     import numpy as np
 
-    from singflow.artifacts.files import write_bytes
+    from singflow.artifacts.files import staged, write_bytes
     from singflow.artifacts.shards import read_manifest
     from singflow.artifacts.tensors import read_tensors, write_tensors
 
@@ -237,20 +237,22 @@ def pack(results: Path, output: Path) -> int:
         raise InputError(f"{results}: holds no features and embeddings: run its study first")
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output}: holds files: remove it, or name another folder")
-    written = []
     texts = [path for kind in ("names", "texts") for path, _ in CATALOG[kind].among(results)]
-    for path in [manifest, *texts, *shards]:
-        written.append(output / path.relative_to(results))
-        if not path.is_relative_to(results / "features"):
-            write_bytes(written[-1], path.read_bytes())
-            continue
-        tensors, made = read_tensors(path, ["features", "image_id", "view"])
-        with np.errstate(over="ignore"):
-            half = tensors["features"].astype(np.float16)
-        if not np.isfinite(half).all():
-            raise InputError(
-                f"{path}: holds features beyond the range of float16: name {results} itself as the "
-                "reference"
-            )
-        write_tensors(written[-1], tensors | {"features": half}, dict(made))
-    return sum(path.stat().st_size for path in written)
+    with staged(output.resolve()) as made:
+        for path in [manifest, *texts, *shards]:
+            copy = made / path.relative_to(results)
+            if not path.is_relative_to(results / "features"):
+                write_bytes(copy, path.read_bytes())
+                continue
+            tensors, facts = read_tensors(path, ["features", "image_id", "view"])
+            with np.errstate(over="ignore"):
+                half = tensors["features"].astype(np.float16)
+            if not np.isfinite(half).all():
+                raise InputError(
+                    f"{path}: holds features beyond the range of float16: name {results} itself as "
+                    "the reference"
+                )
+            write_tensors(copy, tensors | {"features": half}, dict(facts))
+        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+        made.rename(output.resolve())
+    return size
