@@ -19,6 +19,7 @@ from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_p
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
+from singflow.artifacts.tolerances import rounded
 from singflow.config.reading import read_yaml
 from singflow.config.sections import at_hand
 
@@ -62,9 +63,9 @@ def main(flags: Flags) -> None:
     of_space = pd.concat(dict(zip(flags.spaces, pairs, strict=True)), names=["space"])
     pair = of_space.reset_index("space").reset_index(drop=True)
     excess_table = pd.DataFrame(excess or {"space": [], "model": []})
-    write_table(flags.path("tables/controls.csv"), qualify(excess_table, summary))
+    write_table(flags.path("tables/controls.csv"), rounded(qualify(excess_table, summary)))
     write_table(flags.path("tables/orders.csv"), order)
-    write_table(flags.path("tables/model_pairs.csv"), qualify_pairs(pair, summary))
+    write_table(flags.path("tables/model_pairs.csv"), rounded(qualify_pairs(pair, summary)))
     basis = []
     for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True):
         rows = ranked[ranked["space"].isin(spaces)]

@@ -20,6 +20,7 @@ from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, write_table
+from singflow.artifacts.tolerances import kept
 from singflow.config.registry import read_model
 
 
@@ -54,6 +55,7 @@ def main(flags: Flags) -> None:
             )
         add_verdicts(rows, flags.confidence)
         models += rows
+    models = [{name: kept(name, value) for name, value in row.items()} for row in models]
     table = pd.DataFrame(models)
     manifest = read_index(flags.path("manifest"))
     text = render_text(flags.study, table, manifest, flags.confidence, flags.min_r2)

@@ -20,9 +20,9 @@ from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import write_tensors
+from singflow.artifacts.tolerances import TOLERANCES
 from singflow.errors import InputError
 from singflow.sharing.verification import (
-    TOLERANCES,
     Verdict,
     compare,
     compare_files,
@@ -447,7 +447,9 @@ def test_the_docs_state_the_tolerances():
     for tolerance in TOLERANCES:
         fields = tolerance.fields.replace("|", r"\|")
         size = f"{tolerance.absolute:g} | {tolerance.relative:g}"
-        assert f"| `{fields}` | {size} | {tolerance.why} |" in lines
+        kind = {"f": "decimals", "g": "digits"}
+        kept = f" {tolerance.in_git[1]} {kind[tolerance.in_git[-1]]}" if tolerance.in_git else ""
+        assert f"| `{fields}` | {size} |{kept} | {tolerance.why} |" in lines
     times = {"itself": "itself", "row": "its row's norm", "tensor": "its tensor's root mean square"}
     for artifact in CATALOG.values():
         if artifact.within:

@@ -12,6 +12,7 @@ from dvc.repo import Repo
 from safetensors.numpy import load_file
 
 from singflow.artifacts.catalog import IN_GIT
+from singflow.artifacts.tolerances import rounded
 from tests.project import CHECKOUT, PROCESSOR, ROOT, Project, blocks
 
 GUIDE = (ROOT / "docs/reproducibility.md").read_text()
@@ -103,6 +104,8 @@ def test_the_numbers_of_the_demo_in_git_are_of_this_version(snakemake_project):
     ours, theirs = (root / "results/demo" for root in (CHECKOUT, snakemake_project.folder))
     for name in filter(lambda name: name.endswith(".csv"), IN_GIT):
         assert [*pd.read_csv(ours / name)] == [*pd.read_csv(theirs / name)], name
+        table = pd.read_csv(theirs / name)
+        pd.testing.assert_frame_equal(table, rounded(table), check_exact=True)
     ours, theirs = (json.loads((root / "metrics.json").read_text()) for root in (ours, theirs))
     lite0 = [numbers["conse_minilm"]["efficientnet_lite0"] for numbers in (ours, theirs)]
     assert lite0[0].keys() == lite0[1].keys()

@@ -8,6 +8,7 @@ from matplotlib.ticker import NullLocator
 from singflow import cli
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import write_table
+from singflow.artifacts.tolerances import rounded
 from singflow.figures import style
 from singflow.figures.style import Frames, Look
 
@@ -106,7 +107,7 @@ class Flags(cli.Selection): ...
 def main(flags: Flags) -> None:
     curves, models = style.read_tables(flags, "rank_curves")
     rows = tabulate(curves, models)
-    write_table(flags.path("tables/rank_curves.csv"), rows)
+    write_table(flags.path("tables/rank_curves.csv"), rounded(rows))
     style.write_figure(flags, "rank_curves", draw(rows, models))
 
 

@@ -119,7 +119,6 @@ def page_tables(
         "labels": labels.sort_values(
             ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
         ),
-        "model_pairs": csv["model_pairs"].round({"low": 5, "high": 5}),
         "controls": controls,
         "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),

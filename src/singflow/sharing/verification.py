@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from singflow.artifacts.catalog import CATALOG, IN_GIT, artifact_of
 from singflow.artifacts.files import md5_of
+from singflow.artifacts.tolerances import PRINTED, tolerance_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS
 from singflow.errors import InputError
@@ -58,41 +59,6 @@ SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "row": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
     "tensor": lambda block: np.sqrt(np.mean(np.square(block))),
 }
-PRINTED = "a printed number"
-
-
-class Tolerance(NamedTuple):
-    """How much numbers may differ: by absolute + relative * scale."""
-
-    fields: str  # regular expression for their tensor, column or key
-    absolute: float
-    relative: float
-    why: str
-    scale: str = "itself"  # a key of SCALES
-
-
-SPANS = "sine of the largest angle between the spans: a basis is free to rotate"
-LOGITS = "logits; for null parts rounding alone"
-P_VALUES = "p|.*_p|p_holm|.*(spearman|kendall|pearson).*"
-TOLERANCES = (  # of artifacts for which the catalog states none
-    Tolerance("null_basis", 1e-6, 0, SPANS),
-    Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
-    Tolerance(PRINTED, 1e-1, 1e-3, "rounded for print"),
-    Tolerance(".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, LOGITS),
-    Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties"),
-    Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers"),
-    Tolerance(".*(r2|cosine|energy|share|accuracy|gain|top1).*", 1e-3, 0, "shares and cosines"),
-    Tolerance(".*", 1e-2, 1e-3, "degrees, and what follows from them"),
-)
-
-
-def tolerance_of(name: str, field: str) -> Tolerance:
-    """The tolerance of the artifact at a path below results/<study>/, or the first general one."""
-    artifact = artifact_of(name)
-    if artifact and (within := CATALOG[artifact].within):
-        scale, relative = within
-        return Tolerance(".*", 0, relative, "", scale)
-    return next(tolerance for tolerance in TOLERANCES if re.fullmatch(tolerance.fields, field))
 
 
 class Verdict(StrEnum):

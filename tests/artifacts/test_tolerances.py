@@ -1,0 +1,54 @@
+"""Numbers of the files that git keeps."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from singflow.artifacts.tolerances import kept, rounded, tolerance_of
+
+FIELDS = ["is_mean", "unique_r2_low", "p_holm", "max_logit_change", "difference", "turn_deg"]
+
+
+@given(st.sampled_from(FIELDS), st.floats(-1e6, 1e6), st.floats(-1e-9, 1e-9))
+def test_a_number_in_git_is_within_tolerance_also_if_another_processor_rounds_otherwise(
+    field, value, noise
+):
+    value = value % 1.0 if field == "p_holm" else value
+    found, other = kept(field, value), kept(field, value * (1 + noise))
+    rule = tolerance_of("metrics.json", field)
+    assert abs(found - value) <= rule.absolute + rule.relative * abs(value)
+    assert abs(found - other) <= rule.absolute + rule.relative * max(abs(found), abs(other))
+    assert kept(field, found) == found and (found != 0 or math.copysign(1, found) == 1)
+        1, found
+    )
+
+
+def test_digits_that_processors_agree_on_stay_and_parameters_are_not_rounded():
+    for field, value, wanted in (
+        ("is_mean", 27.151568785979908, 27.15),
+        ("unique_r2", 0.05353677885525576, 0.0535),
+        ("unique_r2", -3.996976924894484e-05, 0.0),
+        ("p", 2.257712473346177e-05, 2.26e-05),
+        ("max_logit_change", 3.4e-07 + 1e-15, 0.0),
+        ("margin", 0.005, 0.005),
+        ("lambda", 1e-05, 1e-05),
+        ("n", 123456, 123456),
+        ("verdict", "nothing found", "nothing found"),
+        ("known_leak", True, True),
+        ("detectable", None, None),
+    ):
+        assert kept(field, value) == wanted and type(kept(field, value)) is type(wanted), field
+    assert math.isnan(kept("is_mean", math.nan))
+
+
+def test_a_table_keeps_its_types_and_what_is_no_number():
+    table = pd.DataFrame({"model": ["a", "b"], "n": [1, 2], "known_zero": [True, False]})
+    table = table.assign(is_mean=[7.075112887969473, np.nan], p=[1 / 3, 1.0])
+    found = rounded(table)
+    wanted = table.assign(is_mean=[7.08, np.nan], p=[0.333, 1.0])
+    pd.testing.assert_frame_equal(found, wanted)
+    assert table["is_mean"][0] == pytest.approx(7.075112887969473, abs=0)
