@@ -32,7 +32,7 @@ TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance("null_basis", 1e-6, 0, SPANS),
     Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
     Tolerance(PRINTED, 1e-1, 1e-3, "rounded for print"),
-    Tolerance(".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, LOGITS, ".4f"),
+    Tolerance(".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, LOGITS, ".3f"),
     Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties", ".3g"),
     Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers", ".3g"),
     Tolerance(SHARES, 1e-3, 0, "shares, cosines, and differences of shares", ".4f"),
@@ -59,9 +59,10 @@ def kept(field: str, value: Any) -> Any:
 
     Floats are rounded, but for those of at most FEW digits, such as parameters.
     """
-    if not isinstance(value, float) or float(f"{value:.{FEW}g}") == value:
+    if not isinstance(value, float):
         return value
-    return float(format(value, _general(field).in_git)) + 0.0  # no -0.0
+    few = float(f"{value:.{FEW}g}")
+    return (few if few == value else float(format(value, _general(field).in_git))) + 0.0  # no -0.0
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
