@@ -119,7 +119,7 @@ def null_space(
         kept = rank
     if rule in ("energy", "fixed"):
         tolerance = float(singular[kept]) if kept < len(singular) else 0.0
-    basis, principal = np.ascontiguousarray(right[kept:].T), right[:kept].T
+    basis, principal = of_span(right[kept:].T), right[:kept].T
     return NullSpace(singular, basis, principal, kept, tolerance, ranks[stored], ranks["float64"])
 
 
@@ -206,12 +206,23 @@ def orthonormal(columns: np.ndarray) -> np.ndarray:
     return basis
 
 
+def of_span(basis: np.ndarray) -> np.ndarray:
+    """An orthonormal basis (d, k) of the same span that follows from the span alone.
+
+    A decomposition leaves signs and rotations of its vectors to the processor's last bits, and with
+    them all that is drawn in their coordinates. With a fixed normal G (d, k) and basis' G = Q R,
+    the result is basis Q: for another basis O of the span, O = basis S, Q becomes S' Q.
+    """
+    normal = np.random.default_rng(basis.shape).standard_normal(basis.shape)
+    return np.ascontiguousarray(basis @ orthonormal(basis.T @ normal))
+
+
 def complement(basis: np.ndarray) -> np.ndarray:
     """Orthonormal basis (d, d - k) of the orthogonal complement of a basis (d, k)."""
     width, dimension = basis.shape
     if not dimension:
         return np.eye(width)
-    return scipy.linalg.qr(basis, check_finite=False)[0][:, dimension:]
+    return of_span(scipy.linalg.qr(basis, check_finite=False)[0][:, dimension:])
 
 
 def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
@@ -228,7 +239,7 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
     differences -= differences[0].copy()
     _, singular, right = scipy.linalg.svd(differences, full_matrices=False, check_finite=False)
     rounding = max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)
-    return right[singular > rounding].T
+    return of_span(right[singular > rounding].T)
 
 
 def coordinate_axes(

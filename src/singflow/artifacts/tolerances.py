@@ -26,8 +26,9 @@ class Tolerance(NamedTuple):
 PRINTED = "a printed number"
 SPANS = "sine of the largest angle between the spans: a basis is free to rotate"
 LOGITS = "logits; for null parts rounding alone"
+FEW_IMAGES = "of few images: a small standard error times a large quantile"
 P_VALUES = "p|.*_p|p_holm|.*(spearman|kendall|pearson).*"
-SHARES = ".*(r2|cosine|energy|share|accuracy|gain|top1|softmax).*|difference|low|high"
+SHARES = ".*(r2|cosine|energy|share|accuracy|gain|top1|softmax|difference).*"
 TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance("null_basis", 1e-6, 0, SPANS),
     Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
@@ -36,8 +37,11 @@ TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties", ".3g"),
     Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers", ".3g"),
     Tolerance(SHARES, 1e-3, 0, "shares, cosines, and differences of shares", ".4f"),
+    Tolerance("low|high", 1e-2, 1e-3, "ends of intervals, of degrees or of shares", ".4f"),
+    Tolerance("contrast_deg_(low|high)", 1e-2, 1e-2, FEW_IMAGES, ".2f"),
     Tolerance(".*", 1e-2, 1e-3, "degrees, and what follows from them", ".2f"),
 )
+LEAST = 1e-6  # of tolerances that follow a scale: a tensor may be zero but for rounding
 FEW = 4  # significant digits of parameters, which are no results of sums
 
 
@@ -46,7 +50,7 @@ def tolerance_of(name: str, field: str) -> Tolerance:
     artifact = artifact_of(name)
     if artifact and (within := CATALOG[artifact].within):
         scale, relative = within
-        return Tolerance(".*", 0, relative, "", scale=scale)
+        return Tolerance(".*", LEAST if relative else 0, relative, "", scale=scale)
     return _general(field)
 
 
