@@ -211,10 +211,12 @@ def of_span(basis: np.ndarray) -> np.ndarray:
 
     A decomposition leaves signs and rotations of its vectors to the processor's last bits, and with
     them all that is drawn in their coordinates. With a fixed normal G (d, k) and basis' G = Q R,
-    the result is basis Q: for another basis O of the span, O = basis S, Q becomes S' Q.
+    where the diagonal of R is positive, the result is basis Q. For another basis of the span,
+    basis S, the factor is S' Q, so that the result is the same.
     """
     normal = np.random.default_rng(basis.shape).standard_normal(basis.shape)
-    return np.ascontiguousarray(basis @ orthonormal(basis.T @ normal))
+    turned, upper = scipy.linalg.qr(basis.T @ normal, check_finite=False)
+    return np.ascontiguousarray(basis @ (turned * np.sign(upper.diagonal())))
 
 
 def complement(basis: np.ndarray) -> np.ndarray:
