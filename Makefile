@@ -2,6 +2,8 @@
 # make workflow   environment with all that studies and clusters may ask for beyond the demo (docs/installation.md)
 # make app    environment with the local page, and the page: drop a photo on it; APP="--port 8000" passes options
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
+# make kernels   what compares numbers, once more with older instructions of this processor: those of AVX2, and those of 2008
+#             (docs/reproducibility.md)
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
@@ -21,11 +23,16 @@ BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other, and where a step has more, they wait asleep.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
+# Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them. torch.compile is left out: it compiles for the processor
+# itself.
+AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+SSE := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+NUMBERS = tests/workflow/test_features.py tests/photo/test_documentation.py tests/test_evidence.py tests/analyses tests/translators 	tests/towers/test_extraction.py --deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
 BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run workflow app test quick soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: demo run workflow app test quick kernels soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -41,6 +48,9 @@ test: .venv/test
 
 quick: .venv/test
 	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
+
+kernels: .venv/test
+	$(foreach which,AVX2 SSE,$($(which)) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) &&) true
 
 soak: .venv/test
 	pytest $(PYTEST) tests/soak

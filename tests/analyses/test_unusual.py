@@ -301,7 +301,7 @@ def test_where_nothing_differs_intervals_hold_a_half_as_often_as_they_say():
     found = [areas(generator, 0.0) for _ in range(200)]
     for name in DETECTORS:
         area, low, high = np.transpose([draw[name] for draw in found])
-        # Labels are as frequent in both sets, so a score that follows the label has less spread than
+        # Labels are as frequent in both sets: a score that follows the label has less spread than
         # its interval assumes.
         most = 0.995 if name == "energy" else 0.99
         assert 0.91 <= np.mean((low <= 0.5) & (high >= 0.5)) <= most, name

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,7 +186,8 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     [
         ({"reference": "nowhere"}, "--reference nowhere: holds no data/manifest.parquet: name the"),
         ({"translator": "no.safetensors"}, "--translator no.safetensors: no such file: name an"),
-        ({"texts": ["a rug", " "]}, r"a text .* \(--text\) is blank: write words"),
+        ({"texts": ["a rug", " "]}, r"a text .* compared with is blank: write words"),
+        ({"texts": ["a \udcff"]}, r"the text 'a \\udcff' is not valid Unicode: write it anew"),
         ({"model": "timm/resnet18.a1_in1k"}, "no translator of timm/resnet18.a1_in1k into conse_"),
         (
             {"model": "tiny"},
@@ -285,6 +287,16 @@ def test_the_command_prints_json_and_loads_the_model_once(
     records = json.loads(capsys.readouterr().out)
     assert len(loads) == 1 and [record["image"] for record in records] == list(map(str, photos[:2]))
     assert json.loads((tmp_path / f"{photos[0].stem}.json").read_text()) == records[0]
+
+
+def test_a_photo_whose_name_is_no_text_is_described_drawn_and_kept(home, photos, capsys, tmp_path):
+    photo = tmp_path / "ph\udcff.jpg"
+    shutil.copy(photos[0], photo)
+    command(images=[photo], model=MODEL, threads=1, output=tmp_path / "out")
+    shown = f"{tmp_path}/ph\\udcff.jpg"
+    assert f"{shown}: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/ph\udcff.json").read_text())["image"] == shown
+    assert (tmp_path / "out/ph\udcff.png").is_file()
 
 
 def test_names_are_escaped_in_notebooks(analyzer, photos):

@@ -38,8 +38,10 @@ def search(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.photo.study import read_texts, registry_entry, require_file
+    from singflow.photo.texts import checked_texts
     from singflow.study import check, read_params, with_defaults
 
+    asked = checked_texts([text])
     results = results or Path("results") / read_params().study
     path = require_file(CATALOG["params"].at(results))
     study = check(with_defaults(read_yaml(path)), str(path))
@@ -52,7 +54,7 @@ def search(
         require_file(inputs.path(artifact))
     manifest = inputs.manifest
     texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
-    wanted = texts.embed([text])[0]
+    wanted = texts.embed(asked)[0]
 
     ranked = rank_by_text(inputs.removals(size=4096), wanted, len(manifest))
     found = nearest_either_way(ranked, count)

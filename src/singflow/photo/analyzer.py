@@ -12,7 +12,7 @@ import numpy as np
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.steering import steer
 from singflow.config.registry import MODELS, SPACES, resolve_models
-from singflow.errors import InputError
+from singflow.errors import InputError, printable
 from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
 from singflow.photo.photos import Neighbour, Photos
@@ -237,7 +237,7 @@ class Analyzer:
         analysis = analyze_feature(located, self.loaded, asked, extremes, digest)
         return Result(
             **vars(analysis),
-            name=name or (str(image) if path else "image"),
+            name=printable(name or (str(image) if path else "image")),
             sha256=digest,
             image=photo,
             features=located.feature,

@@ -31,11 +31,14 @@ def text_of(name: str, templates: list[str]) -> str:
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
-    """The texts as a list; InputError if one of them is blank."""
-    if not all(text.strip() for text in texts):
-        raise InputError(
-            "a text that photos are compared with (--text) is blank: write words, or leave it out"
-        )
+    """The texts as a list; InputError if one of them is blank or not valid Unicode."""
+    for text in texts:
+        if not text.strip():
+            raise InputError(
+                "a text that images are compared with is blank: write words, or leave it out"
+            )
+        if not is_unicode(text):
+            raise InputError(f"the text {text[:40]!r} is not valid Unicode: write it anew")
     return list(texts)
 
 
@@ -105,13 +108,10 @@ class Texts:
         """Unit embeddings (n, m) of texts.
 
         Every new text is embedded alone, so that its embedding does not depend on other texts.
-        Raises InputError if a text is not valid Unicode, or if the weights of the tower have
-        changed since the study.
+        Raises InputError if the weights of the tower have changed since the study.
         """
         known = self.ready | self.stored
         for text in texts:
-            if not is_unicode(text):
-                raise InputError(f"the text {text[:40]!r} is not valid Unicode: write it anew")
             if text not in known:
                 known[text] = self.stored[text] = self._loaded[0].embed([text])[0]
         return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)
