@@ -28,10 +28,14 @@ def test_a_number_in_git_is_within_tolerance_also_if_another_processor_rounds_ot
 
 def test_digits_that_processors_agree_on_stay_and_parameters_are_not_rounded():
     for field, value, wanted in (
-        ("is_mean", 27.151568785979908, 27.15),
-        ("unique_r2", 0.05353677885525576, 0.0535),
+        ("is_mean", 27.161568785979908, 27.16),
+        ("is_mean", 27.151568785979908, 27.16),  # which 27.2 is, and 27.15 might not be
+        ("unique_r2", 0.05363677885525576, 0.0536),
+        ("unique_r2", 0.05353677885525576, 0.0536),
+        ("is_mean", -27.1484, -27.14),
+        ("p", 2.2549e-05, 2.26e-05),
         ("unique_r2", -3.996976924894484e-05, 0.0),
-        ("p", 2.257712473346177e-05, 2.26e-05),
+        ("p", 2.2577e-05, 2.26e-05),
         ("max_logit_change", 3.4e-07 + 1e-15, 0.0),
         ("margin", 0.005, 0.005),
         ("lambda", 1e-05, 1e-05),
@@ -42,6 +46,12 @@ def test_digits_that_processors_agree_on_stay_and_parameters_are_not_rounded():
     ):
         assert kept(field, value) == wanted and type(kept(field, value)) is type(wanted), field
     assert math.isnan(kept("is_mean", math.nan))
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_number_in_git_shows_the_digits_of_the_number_itself(value):
+    assert f"{kept('is_mean', value):z.1f}" == f"{value:z.1f}"
+    assert f"{kept('unique_r2', value):z.3f}" == f"{value:z.3f}"
 
 
 def test_a_table_keeps_its_types_and_what_is_no_number():

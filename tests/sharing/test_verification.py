@@ -448,7 +448,7 @@ def test_the_docs_state_the_tolerances():
         fields = tolerance.fields.replace("|", r"\|")
         size = f"{tolerance.absolute:g} | {tolerance.relative:g}"
         kind = {"f": "decimals", "g": "digits"}
-        kept = f" {tolerance.in_git[1]} {kind[tolerance.in_git[-1]]}" if tolerance.in_git else ""
+        kept = f" {tolerance.in_git[-2]} {kind[tolerance.in_git[-1]]}" if tolerance.in_git else ""
         assert f"| `{fields}` | {size} |{kept} | {tolerance.why} |" in lines
     times = {"itself": "itself", "row": "its row's norm", "tensor": "its tensor's root mean square"}
     for artifact in CATALOG.values():

@@ -33,9 +33,9 @@ TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance("null_basis", 1e-6, 0, SPANS),
     Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),
     Tolerance(PRINTED, 1e-1, 1e-3, "rounded for print"),
-    Tolerance(".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, LOGITS, ".3f"),
-    Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties", ".3g"),
-    Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers", ".3g"),
+    Tolerance(".*(logit|max_error|orthonormality).*", 2e-3, 1e-3, LOGITS, ".3f"),
+    Tolerance(P_VALUES, 2e-2, 0, "p-values, some by permutations with ties", "#.3g"),
+    Tolerance(".*(mse|loss).*", 0, 1e-2, "mean squares of small numbers", "#.3g"),
     Tolerance(SHARES, 1e-3, 0, "shares, cosines, and differences of shares", ".4f"),
     Tolerance("low|high", 1e-2, 1e-3, "ends of intervals, of degrees or of shares", ".4f"),
     Tolerance("contrast_deg_(low|high)", 1e-2, 1e-2, FEW_IMAGES, ".2f"),
@@ -61,12 +61,19 @@ def _general(field: str) -> Tolerance:
 def kept(field: str, value: Any) -> Any:
     """A value as git keeps it, so that another processor gives the same in nearly all cases.
 
-    Floats are rounded, but for those of at most FEW digits, such as parameters.
+    Floats are rounded, but for those of at most FEW digits, such as parameters. The last digit is
+    no 5, but a 4 or a 6, so that the number is still rounded rightly where fewer digits are shown.
     """
     if not isinstance(value, float):
         return value
-    few = float(f"{value:.{FEW}g}")
-    return (few if few == value else float(format(value, _general(field).in_git))) + 0.0  # no -0.0
+    text = f"{value:.{FEW}g}"
+    if float(text) != value:
+        text = format(value, _general(field).in_git)
+        mantissa, exponent, power = text.partition("e")
+        if mantissa.endswith("5"):
+            last = "6" if abs(value) > abs(float(text)) else "4"
+            text = f"{mantissa[:-1]}{last}{exponent}{power}"
+    return float(text) + 0.0  # no -0.0
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
