@@ -38,6 +38,8 @@ class LogHandler(LogHandlerBase):
         self.file = self.settings.events.open("a", encoding="utf-8")
         if stat.S_ISFIFO(os.fstat(0).st_mode):
             threading.Thread(target=end_with_starter, args=(os.dup(0),), daemon=True).start()
+            with Path(os.devnull).open() as nothing:
+                os.dup2(nothing.fileno(), 0)  # for the jobs
 
     def emit(self, record: LogRecord) -> None:
         """Append the event and its fields, and Snakemake's text in dry runs and for warnings."""
