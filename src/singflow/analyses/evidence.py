@@ -43,6 +43,7 @@ UNKNOWN = (  # where there is no D
     "lambdas",
 )
 MOST_NOISE = 64  # columns of planted noise
+ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
 MOST_COLUMNS = 480  # of all planted leaks together, where read-outs are in the form of sums
 
 
@@ -342,7 +343,8 @@ class Planted:
         """
         scatter = sum(rest.T @ rest for rest in map(words.remainder, blocks()))
         total, square = float(np.trace(scatter)) / words.n, float((scatter**2).sum()) / words.n**2
-        wide = round(total**2 / square) if square > 0 else 1
+        own = total > ROUNDING * words.variance
+        wide = round(total**2 / square) if own else len(scatter)
         width = int(np.clip(wide, 1, min(most, len(scatter))))
         directions = np.random.default_rng([seed, 1]).standard_normal(
             (len(scale.null), draws * width)
