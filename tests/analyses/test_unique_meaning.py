@@ -214,9 +214,11 @@ def test_the_noise_of_a_planted_leak_has_the_effective_dimension_of_the_remainde
         for most in (1, 2, 100)
     ]
     assert widths == [1, 2, effective] and 2 < effective < 8
-    silent = replace(block, embeddings=words.spoken(block.logits))
-    leaks = Planted.draw(parts(silent), words, Scale.of(parts(silent)), 3, 0)
-    assert leaks.directions.shape[2] == 1 and leaks.noise == 0.0
+    rounding = np.random.default_rng(0).standard_normal((400, 1)) * np.eye(8)[0]
+    for least in (0.0, 1e-5, -1e-5):  # a remainder of rounding alone has no directions of its own
+        silent = replace(block, embeddings=words.spoken(block.logits) + least * rounding)
+        leaks = Planted.draw(parts(silent), words, Scale.of(parts(silent)), 3, 0)
+        assert leaks.directions.shape[2] == 8 and leaks.noise < 1e-5
 
 
 def test_planted_leaks_are_listed_by_share_and_draw_and_are_as_large_as_their_share():
