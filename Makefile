@@ -27,7 +27,9 @@ QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm
 # itself.
 AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 SSE := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
-NUMBERS = tests/workflow/test_features.py tests/photo/test_documentation.py tests/test_evidence.py tests/analyses tests/translators 	tests/towers/test_extraction.py --deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
+NUMBERS = tests/test_evidence.py tests/towers/test_extraction.py \
+	--deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
+PAGES = tests/workflow/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
 BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -50,7 +52,8 @@ quick: .venv/test
 	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
 
 kernels: .venv/test
-	$(foreach which,AVX2 SSE,$($(which)) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) &&) true
+	$(AVX2) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses
+	$(SSE) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) tests/analyses/test_readout.py tests/analyses/test_unique_meaning.py
 
 soak: .venv/test
 	pytest $(PYTEST) tests/soak
