@@ -89,7 +89,7 @@ def _end(number: int, _: object) -> None:
 def sole_run(study: str) -> Iterator[None]:
     """Hold a study in this folder; InputError names the run that holds it already."""
     OWNER.parent.mkdir(exist_ok=True)
-    with OWNER.with_name(f"run-{study}").open("a+", encoding="utf-8") as file:
+    with OWNER.with_name(f"study-{study}").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
