@@ -102,8 +102,9 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
 
     cache = TextCache({}, embed, 1, tmp_path / "cache")
     cache(["a", "b"])
-    litter = tmp_path / ".artifact.killed"
+    litter, of_editor = tmp_path / ".artifact.kill3d__", tmp_path / ".artifact.swp"
     litter.touch()
+    of_editor.touch()
     for path in [*tmp_path.rglob("*")]:
         os.utime(path, (then, then))
     row = SimpleNamespace(path="a.png", sha256=seen.sha256)
@@ -112,6 +113,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     assert embedded == ["a", "b"]
     files.write_bytes(tmp_path / "artifact", b"whole")
     assert (tmp_path / "artifact").read_bytes() == b"whole" and not litter.exists()
+    assert of_editor.exists()
 
 
 # Many files
