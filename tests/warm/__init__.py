@@ -32,12 +32,14 @@ LIBRARIES = [
 
 
 def announce() -> None:
-    """Set where servers and an empty cache of the hub are. The root process of a run calls this."""
+    """Set where servers and empty caches are. The root process of a run calls this."""
     folder = Path(tempfile.mkdtemp(prefix="singflow-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.mkfifo(folder / "alive")
     os.open(folder / "alive", os.O_RDWR)  # until this process ends
     os.environ |= {"SINGFLOW_WARM": str(folder), "HF_HUB_CACHE": str(folder / "hub")}
+    # What torch.compile kept on other kernels of this processor crashes here.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
 
 
 def environment(**loading: str) -> dict[str, str]:
