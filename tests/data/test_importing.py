@@ -273,7 +273,7 @@ def test_rows_of_equal_content_are_copies_and_no_fold_follows_the_last_bits(here
     pd.testing.assert_frame_equal(*folds)
     by_path = folds[0].set_index("path")["fold"]
     assert by_path["data/5.jpg"] == by_path["data/11.jpg"] == by_path["data/40.jpg"]
-    assert by_path.value_counts().tolist() == [12, 12, 12, 12, 12] or by_path.nunique() == 5
+    assert by_path.nunique() == 5
 
 
 def test_a_refused_import_leaves_nothing_that_a_later_one_could_adopt(here):
@@ -331,17 +331,19 @@ def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here
         changes = {}
     given = repr(offer(here, **changes)).replace("PosixPath", "Path")
     before = towers_of_source(here / "source")
-    for moves in killed(IMPORT.format(offer=given), here):
-        after = towers_of_source(here / "source")
+    added = changes.get("model", "features/mine"), changes.get("space", "sounds")
+    whole = tuple(sorted({*names, name}) for names, name in zip(before, added, strict=True))
+    seen = []
+    for _ in killed(IMPORT.format(offer=given), here):
+        seen.append(after := towers_of_source(here / "source"))
         for model in after[0]:
             found, _ = imported_shard(here / "source", IDS, "features", model=model)
             np.testing.assert_array_equal(found, FEATURES)
         for space in after[1]:
             found, _ = imported_shard(here / "source", IDS, "embeddings", space=space)
             np.testing.assert_array_equal(found, EMBEDDINGS)
-        assert extended or (moves > 10) or after == ([], [])
-    whole = sorted({*before[0], changes.get("model", "features/mine")})
-    assert after == (whole, sorted({*before[1], changes.get("space", "sounds")}))
+        assert extended or after in (before, whole)
+    assert len(seen) > 10 and seen[-1] == whole
     assert not list(here.glob(".source*"))
 
 

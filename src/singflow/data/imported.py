@@ -52,7 +52,7 @@ def hash_of_ids(ids: Iterable[str]) -> str:
 
 
 def read_part(
-    root: Path, artifact: str, tensors: list[str] | None, rows_sha256: str = "", **names: str
+    root: Path, artifact: str, tensors: list[str], rows_sha256: str = "", **names: str
 ) -> tuple[Tensors, Facts]:
     """Tensors and metadata of a file of a source; InputError if it is of other rows.
 

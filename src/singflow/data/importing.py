@@ -386,9 +386,8 @@ def read_head(offer: Offer, width: int) -> Head:
         )
     bias = vector.whole() if vector else np.zeros(len(weight), np.float32)
     facts = carried(place, ("class_names", "keep_classes"), {"keep_classes": "null"})
-    names = _stated_names(place, facts.pop("class_names", "null"))
-    if offer.classes:
-        names = read_class_list(offer.classes)
+    stated = facts.pop("class_names", "null")
+    names = read_class_list(offer.classes) if offer.classes else _stated_names(place, stated)
     if names is not None and len(names) != len(weight):
         raise InputError(
             f"{offer.classes or place}: has {len(names)} classes, but the head has {len(weight)} "
