@@ -4,10 +4,10 @@ The embedding z of an image is split into the model's own words and a remainder.
 the logits spell with the texts of the head's classes. D is the share of the embeddings' variance by
 which the null component improves a flexible read-out of the remainder from the principal
 coordinates and the logits (analyses/readout.py). D is cross-fitted. It is also given in degrees,
-and beside the smallest leak that the study could have found.
+and beside the smallest leak that the study would call meaning.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -17,34 +17,38 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
+from singflow.analyses.bands import Bands, Block, Blocks, search_weights, softmax
+from singflow.analyses.geometry import random_basis
 from singflow.analyses.readout import (
-    PLAIN,
-    WITH_NULL,
-    Block,
-    Blocks,
+    LANDMARKS,
+    Exact,
+    Fit,
+    Nystroem,
     ReadOuts,
-    Scale,
+    Selected,
     Targets,
-    few_images,
-    read_out,
-    softmax,
+    select,
 )
 from singflow.config.sections import Section
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 WORDS = len(SHARP) + 2
-SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' variance
+SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)  # planted leaks, as shares of the embeddings' variance
+EVEN, FIRST = "even", "first"  # leaks along all null coordinates, and along their first direction
 TINY = np.finfo(np.float64).tiny
-POWER = 0.9  # share of the draws in which a study must find a planted leak
+POWER = 0.9  # share of the draws in which a study must call a planted leak meaning
 # D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
 RESOLUTION = 5e-4
 UNKNOWN = (  # where there is no D
-    *("unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"),
-    "lambdas",
+    *("unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "detectable_first"),
+    *("gain", "null_r2", "blind_unique_r2", "weights", "lambdas", "learning"),
 )
-MOST_NOISE = 64  # columns of planted noise
 ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
-MOST_COLUMNS = 480  # of all planted leaks together, where read-outs are in the form of sums
+SEARCHED, SKETCH = 1000, 128  # images, and directions of the embedding, that weights are found on
+# Directions of the embedding in which a leak is planted, with exact kernels and with features, and
+# in which the blind check looks.
+PLANTED, PLANTED_MANY = 64, 12
+LEARNING = (0.25, 0.5)  # shares of the images at which D is measured, too
 
 
 class Evidence(Section):
@@ -157,12 +161,6 @@ class Words:
         return block.embeddings - self.spoken(block.logits)
 
 
-def remainders(words: Words) -> Targets:
-    """The remainder of own words as the only target."""
-    groups = np.ones((len(words.offset), 1))
-    return Targets(lambda block, _: words.remainder(block), groups, np.ones(1))
-
-
 @dataclass(frozen=True)
 class JackknifeEstimate:
     """D of one target, or a difference of two values of D, with an interval.
@@ -230,50 +228,57 @@ class FoldVariance:
         )
 
 
-def without_folds(
-    folds: list[int],
-    spread: FoldVariance,
-    gains: Callable[[tuple[int, ...]], Iterable[np.ndarray]],
-    variance: np.ndarray,
-) -> np.ndarray:
-    """D of every target without each fold: (folds, targets); no rows where images are too few.
+class FoldVariance:
+    """Squared distances of embeddings from a mean, by fold: the denominators of D."""
 
-    A fold is left out of fitting and of judging: the estimate without it is judged on the others.
-    gains: terms (folds left out, targets) of what the null coordinates gain on folds that a fit
-    leaves out.
-    """
-    if not spread.can_leave(2):
-        return np.empty((0, len(variance)))
-    sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
-    for first, second in combinations(range(len(folds)), 2):
-        left_out, without = (folds[first], folds[second]), [second, first]
-        totals[without] += spread.of(left_out)
-        for gain in gains(left_out):
-            sums[without] += gain
-    return sums / (totals[:, None] * variance)
+    def __init__(self, blocks: Blocks) -> None:
+        self._sums: dict[int, tuple[int, np.ndarray, float]] = {}
+        for block in blocks():
+            z = block.embeddings.astype(np.float64)
+            for fold in np.unique(block.fold).tolist():
+                rows = z[block.fold == fold]
+                n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
+                square += float(np.vdot(rows, rows))
+                self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
+
+    def can_leave(self, folds: int) -> bool:
+        """Whether any `folds` folds can be left out so that two images remain to fit on."""
+        return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
+
+    def of(self, left_out: tuple[int, ...]) -> np.ndarray:
+        """Sum of squared distances of each fold left out from the mean of the kept folds."""
+        kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
+        mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
+        return np.array(
+            [
+                square - 2.0 * mean @ total + n * mean @ mean
+                for n, total, square in map(self._sums.__getitem__, left_out)
+            ]
+        )
+
+
+def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
+    """At most `most` random orthonormal directions (m, q) that keep the mean squared length."""
+    return np.eye(m) if m <= most else random_basis(m, most, seed, draw) * np.sqrt(m / most)
 
 
 def unique_r2(
     readouts: ReadOuts,
-    variance: np.ndarray,
+    targets: Targets,
     spread: FoldVariance,
-    lambdas: Sequence[float],
     confidence: float,
     intervals: np.ndarray | None = None,
-) -> tuple[list[JackknifeEstimate], np.ndarray]:
+) -> tuple[list[JackknifeEstimate], Selected]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
 
     Parameters
     ----------
     readouts : ReadOuts
-        Read-outs of the targets.
-    variance : ndarray (targets,)
-        As in Targets.
+        Read-outs of the targets' columns.
+    targets : Targets
+        The targets.
     spread : FoldVariance
         Squared distances of the embeddings.
-    lambdas : sequence of float
-        Penalties, as multiples of the mean squared distance of the features from their mean; the
-        penalty is chosen for every target and read-out.
     confidence : float
         Coverage of the intervals, 0 to 1.
     intervals : ndarray of bool (targets,), optional
@@ -283,110 +288,184 @@ def unique_r2(
     -------
     estimates : list of JackknifeEstimate
         By target.
-    chosen : ndarray of int (2, targets)
-        Positions of the penalties without and with the null coordinates.
+    selected : Selected
+        The read-outs behind them.
+
+    Notes
+    -----
+    The refits keep the penalties and the weight of b. A fold that is left out of fitting and of
+    judging needs, for each other fold, a fit without both folds.
     """
-    if intervals is None:
-        intervals = np.ones(len(variance), dtype=bool)
-    (plain, without_null), (full, with_null) = (
-        readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL)
-    )
-    total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
-    whole = (without_null - with_null).sum(axis=0) / (total * variance)
-
-    def gains(left_out: tuple[int, ...]) -> Iterable[np.ndarray]:
-        for which, chosen, sign in ((PLAIN, plain, 1.0), (WITH_NULL, full, -1.0)):
-            used, at = np.unique(chosen[intervals], return_inverse=True)
-            wanted, penalties = (used[:, None] == chosen) & intervals, np.asarray(lambdas)[used]
-            found = readouts.errors(which, left_out, penalties, wanted)
-            gain = np.zeros((len(left_out), len(variance)))
-            gain[:, intervals] = sign * found[:, at, np.flatnonzero(intervals)]
-            yield gain
-
-    without = without_folds(readouts.folds, spread, gains, variance)
+    folds, variance = readouts.folds, targets.variance
+    total = sum(float(spread.of((fold,)).sum()) for fold in folds)
+    selected = select(readouts, targets, total)
+    whole = selected.gain.sum(axis=0) / (total * variance)
+    judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
+    sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
+    pairs = list(combinations(folds, 2)) if spread.can_leave(2) else []
+    for pair in pairs:
+        totals[[folds.index(pair[1]), folds.index(pair[0])]] += spread.of(pair)
+    for fits, sign in ((selected.plain, 1.0), (selected.full, -1.0)):
+        for fit in sorted({fit for fit, wanted in zip(fits, judged, strict=True) if wanted}):
+            mine = judged & np.array([one == fit for one in fits])
+            used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
+            groups = targets.groups[np.ix_(used, mine)]
+            found = readouts.errors(fit, pairs, targets.pairs[used])
+            for (first, second), products in zip(pairs, found, strict=True):
+                rows = [folds.index(second), folds.index(first)]
+                sums[np.ix_(rows, mine)] += sign * (products @ groups)
+    without = sums / (totals[:, None] * variance) if pairs else np.empty((0, len(variance)))
     estimates = [
-        jackknife(gain, without[:, target].tolist() if intervals[target] else [], confidence)
-        for target, gain in enumerate(whole)
+        jackknife(gain, without[:, place].tolist() if judged[place] else [], confidence)
+        for place, gain in enumerate(whole)
     ]
-    return estimates, np.stack([plain, full])
+    return estimates, selected
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Images whose kernels with all images stand for the kernels: all images, if they are few.
+
+    block: the images. searched: places among them of the images that weights are found on. mean:
+    (k,) mean of b; level: what makes its mean square 1. n: number of all images.
+    """
+
+    block: Block
+    searched: np.ndarray
+    mean: np.ndarray
+    level: float
+    n: int
+
+    @classmethod
+    def draw(cls, blocks: Blocks, n: int, seed: int) -> "Landmarks":
+        """Draw landmarks among n images."""
+        order = np.random.default_rng([seed, 4]).permutation(n)[:LANDMARKS]
+        wanted, start, parts = np.sort(order), 0, []
+        for block in blocks():
+            stop = start + len(block.fold)
+            inside = wanted[(wanted >= start) & (wanted < stop)] - start
+            parts.append([column[inside] for column in vars(block).values()])
+            start = stop
+        block = Block(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        null = block.null.astype(np.float64)
+        mean = null.mean(axis=0)
+        square = float(((null - mean) ** 2).sum()) / len(null)
+        level = 1.0 / np.sqrt(square) if square > TINY else 0.0
+        searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
+        return cls(block, searched, mean, level, n)
+
+    def null(self, block: Block) -> np.ndarray:
+        """b of a block (n, k), with mean square 1 about its mean."""
+        return (block.null - self.mean) * self.level
+
+    def read_outs(
+        self,
+        blocks: Blocks,
+        bands: Bands,
+        weights: dict[str, float],
+        columns: Callable[[Block, int], np.ndarray],
+    ) -> ReadOuts:
+        """The read-outs of columns, exact if the landmarks are all images."""
+        block = self.block
+        if self.n > len(block.fold):
+            return Nystroem(blocks, bands, weights, self.null, columns)
+        return Exact(bands.mixed(weights), self.null(block), columns(block, 0), block.fold)
+
+    def first_direction(self) -> np.ndarray:
+        """First principal direction (k,) of b, with mean square 1 along it."""
+        null = self.null(self.block)
+        _, spread, axes = np.linalg.svd(null, full_matrices=False)
+        first = axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()])
+        return np.asarray(first * np.sqrt(len(null)) / max(float(spread[0]), TINY))
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Leaks planted on a study's coordinates: noise as large as the remainder, and directions of b.
+    """Leaks planted on a study: its plain prediction, a remainder of its covariance, and b.
 
-    Own words are left out of the planted embeddings, because the test would subtract them again.
-    sizes: (shares,) length of the leak. directions: (k, draws, width) of b, scaled so that the leak
-    of a draw has mean square 1. middle: (k,) mean of b. noise: length of one noise column. A draw
-    has `width` columns of noise, the effective dimension of the remainder.
+    readouts, targets: of the planted embeddings. kind, share, draw: of each target.
     """
 
-    sizes: np.ndarray
-    directions: np.ndarray
-    middle: np.ndarray
-    noise: float
-    seed: int
+    readouts: ReadOuts
+    targets: Targets
+    kind: list[str]
+    share: list[float]
+    draw: list[int]
 
     @classmethod
-    def draw(
+    def on(
         cls,
-        blocks: Blocks,
-        words: Words,
-        scale: Scale,
+        readouts: ReadOuts,
+        penalty: float,
+        covariance: np.ndarray,
+        variance: float,
+        marks: Landmarks,
         draws: int,
+        most: int,
         seed: int,
-        most: int = MOST_NOISE,
+        shares: Sequence[float] = SHARES,
     ) -> "Planted":
-        """Draw directions, and measure how large leaks and noise must be.
+        """Plant leaks.
 
-        A draw has at most `most` columns of noise.
+        readouts: their first columns are the remainder (m,), their last ones white noise, `most`
+        (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
+        variance: of the embeddings. An embedding of more than `most` dimensions is seen through
+        random directions.
         """
-        scatter = sum(rest.T @ rest for rest in map(words.remainder, blocks()))
-        total, square = float(np.trace(scatter)) / words.n, float((scatter**2).sum()) / words.n**2
-        own = total > ROUNDING * words.variance
-        wide = round(total**2 / square) if own else len(scatter)
-        width = int(np.clip(wide, 1, min(most, len(scatter))))
-        directions = np.random.default_rng([seed, 1]).standard_normal(
-            (len(scale.null), draws * width)
+        null, m = marks.null(marks.block), len(covariance)
+        k, q = null.shape[1], min(m, most)
+        wide = draws * (2 * q + 1) + 1
+        mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
+        leak[:, -1] = marks.first_direction()
+        pairs, targets, rows = [], [], []
+        for draw in range(draws):
+            generator = np.random.default_rng([seed, 1, draw])
+            seen = directions(m, most, seed, 1 + draw)
+            root = _root(seen.T @ covariance @ seen, ROUNDING * variance)
+            toward = generator.standard_normal(q)
+            toward /= np.linalg.norm(toward)
+            even = generator.standard_normal((k, q))
+            even /= np.sqrt(max(float(((null @ even) ** 2).sum()) / len(null), TINY))
+            start, own = draw * (2 * q + 1), slice(draw * q, draw * q + q)
+            base, hidden = np.arange(start, start + q), np.arange(start + q, start + 2 * q)
+            mix[:, base], noise[own, base], leak[:, hidden] = seen, root, even
+            mix[:, start + 2 * q], noise[own, start + 2 * q] = seen @ toward, root @ toward
+            of_draw = [*zip(base, base), *zip(base, hidden), *zip(hidden, hidden)]
+            of_draw += [(start + 2 * q, wide - 1), (wide - 1, wide - 1)]
+            pairs += of_draw
+            for kind, share in [(EVEN, 0.0), *((kind, s) for s in shares for kind in (EVEN, FIRST))]:
+                size = np.sqrt(share / (1.0 - share) * variance)
+                weight = np.repeat([1.0, 0.0, 0.0], [q, 2 * q, 2])
+                if kind == EVEN:
+                    weight[q : 3 * q] = np.repeat([2.0 * size, size**2], q)
+                else:
+                    weight[3 * q :] = 2.0 * size, size**2
+                targets.append(weight)
+                rows.append((kind, share, draw))
+        groups = np.zeros((len(pairs), len(targets)))
+        each, per_draw = 3 * q + 2, len(targets) // draws
+        for draw in range(draws):
+            of_draw = slice(draw * per_draw, (draw + 1) * per_draw)
+            groups[draw * each : (draw + 1) * each, of_draw] = np.stack(targets[of_draw], axis=1)
+        kinds, sizes, numbers = (list(column) for column in zip(*rows, strict=True))
+        return cls(
+            readouts.derive(penalty, mix, noise, leak),
+            Targets(np.array(pairs), groups, 1.0 / (1.0 - np.array(sizes))),
+            kinds,
+            sizes,
+            numbers,
         )
-        leaks = ((block.null - scale.null) @ directions for block in blocks())
-        squares = sum((leak**2).sum(axis=0) for leak in leaks) / words.n
-        lengths = np.sqrt(np.maximum(squares.reshape(draws, width).sum(axis=1), TINY))
-        directions /= np.repeat(lengths, width)
-        shares = np.array(SHARES)
-        sizes = np.sqrt(shares / (1.0 - shares) * words.variance)
-        noise = float(np.sqrt(total / width))
-        return cls(sizes, directions.reshape(-1, draws, width), scale.null, noise, seed)
-
-    @property
-    def targets(self) -> Targets:
-        """The leaks as targets: one for each draw and share."""
-        draws = self.directions.shape[1]
-        return Targets(self.columns, self.groups, np.tile(1.0 / (1.0 - np.array(SHARES)), draws))
-
-    @property
-    def groups(self) -> np.ndarray:
-        """(c, t) weights of the errors of noise, leak and both, by draw and share.
-
-        Three errors are enough, because an error is quadratic in the size of the leak.
-        """
-        _, draws, width = self.directions.shape
-        weights = np.stack([1.0 - self.sizes, self.sizes**2 - self.sizes, self.sizes])
-        return np.kron(np.eye(draws), np.repeat(weights, width, axis=0))
-
-    def columns(self, block: Block, start: int) -> np.ndarray:
-        """Columns (n, c) of a block: noise, leak and their sum, for each draw.
-
-        The noise of an image does not depend on where blocks begin.
-        """
-        k, draws, width = self.directions.shape
-        noise = self.noise * _normal(self.seed, start, len(block.fold), draws * width)
-        noise = noise.reshape(-1, draws, width)
-        leak = ((block.null - self.middle) @ self.directions.reshape(k, -1)).reshape(noise.shape)
-        return np.concatenate([noise, leak, noise + leak], axis=2).reshape(len(noise), -1)
 
 
-CHUNK = 256
+def _root(covariance: np.ndarray, least: float) -> np.ndarray:
+    """R (q, q) with R^T R = covariance; 0 where the total variance is at most `least`."""
+    if np.trace(covariance) <= least:
+        return np.zeros_like(covariance)
+    spectrum, axes = scipy.linalg.eigh(covariance)
+    return np.asarray((axes * np.sqrt(np.maximum(spectrum, 0.0))) @ axes.T)
+
+
+CHUNK = 256  # images whose noise is drawn together
 
 
 def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
@@ -398,19 +477,25 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
     return np.concatenate(drawn)[start - CHUNK * chunks[0] :][:n]
 
 
+
 @dataclass(frozen=True)
 class Measurement:
     """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
 
-    The files are in evidence/<space>. readouts: those of the remainder; None where there is no D.
-    spread: squared distances of the embeddings.
+    The files are in evidence/<space>. readouts: of the remainder, the first columns; None where
+    there is no D. fits: the read-outs without and with b that D compares. spread: squared distances
+    of the embeddings. residuals: a function that gives, in the blocks of images, the cross-fitted
+    errors of the remainder without and with b (n, m), and the predicted classes (n,). covariance:
+    (m, m), of the embeddings.
     """
 
     facts: dict[str, Any]
     planted: pd.DataFrame
     words: Words
     readouts: ReadOuts | None
+    fits: tuple[Fit, Fit] | None
     spread: FoldVariance
+    residuals: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 def measure(
@@ -418,80 +503,149 @@ def measure(
     texts: np.ndarray | None,
     others: np.ndarray | None,
     settings: Evidence,
-    lambdas: Sequence[float],
     confidence: float,
     seed: int,
 ) -> Measurement:
     """Test a model in a space.
 
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
-    classes in other words (for the blind check); None where classes have no names. lambdas:
-    penalties of the read-outs. confidence: coverage of the intervals. seed: of planted leaks and
-    random features.
+    classes in other words (for the blind check); None where classes have no names. confidence:
+    coverage of the intervals. seed: of planted leaks and landmarks.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
     three folds, or where leaving out two folds leaves fewer than two images.
     """
-    words, scale, spread = Words.fit(blocks, texts), Scale.of(blocks), FoldVariance(blocks)
-    margin, draws = settings.margin, settings.draws
+    words, spread = Words.fit(blocks, texts), FoldVariance(blocks)
+    margin, draws, m = settings.margin, settings.draws, len(words.offset)
     facts: dict[str, Any] = {
         "n": words.n,
         "r2_words": words.r2 if texts is not None else None,
         "margin": margin,
     }
-    if not len(scale.null) or not spread.can_leave(1) or not words.variance > 0:
-        return Measurement(facts | dict.fromkeys(UNKNOWN), _table([]), words, None, spread)
-    kernels = few_images(words.n, len(scale.principal) + len(scale.null))
-    most = MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws))
-    blind = [] if texts is None or others is None else [_blind(blocks, words, others)]
-    leaks = Planted.draw(blocks, words, scale, draws, seed, most).targets
-    parts = [remainders(words), *blind, leaks]
-    targets = Targets(
-        lambda block, start: np.hstack([part.columns(block, start) for part in parts]),
-        scipy.linalg.block_diag(*(part.groups for part in parts)),
-        np.concatenate([part.variance for part in parts]),
+    marks = Landmarks.draw(blocks, words.n, seed)
+    if not marks.level or not spread.can_leave(1) or not words.variance > 0:
+        return Measurement(
+            facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, lambda: iter(())
+        )
+    bands, weights = weighted(marks, words, seed)
+    exact = words.n == len(marks.block.fold)
+    most = PLANTED if exact else PLANTED_MANY
+    blind, blind_variance = (
+        (None, 1.0) if texts is None or others is None else _blind(blocks, words, others)
     )
-    readouts = read_out(blocks, targets, seed, kernels)
-    intervals = np.ones(len(targets.variance), dtype=bool)
-    intervals[1 : 1 + len(blind)] = False
-    estimates, chosen = unique_r2(
-        readouts, targets.variance, spread, lambdas, confidence, intervals
+    looked = directions(m, most, seed, 0)
+
+    def columns(block: Block, start: int) -> np.ndarray:
+        parts = [words.remainder(block)]
+        if blind is not None:
+            parts.append(blind(block) @ looked)
+        return np.hstack([*parts, _normal(seed, start, len(block.fold), draws * min(m, most))])
+
+    readouts = marks.read_outs(blocks, bands, weights, columns)
+    sizes = (m,) if blind is None else (m, looked.shape[1])
+    targets = Targets.of(*sizes, variance=[1.0, blind_variance][: len(sizes)])
+    estimates, selected = unique_r2(
+        readouts, targets, spread, confidence, np.arange(len(sizes)) == 0
     )
-    real, planted = estimates[0], estimates[1 + len(blind) :]
+    real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
+    covariance = np.zeros((m, m))
+    for missed in readouts.residuals(plain, m, blocks):
+        covariance += missed.T @ missed / words.n
+    planted = Planted.on(
+        readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
+    )
+    leaks = unique_r2(planted.readouts, planted.targets, spread, confidence)[0]
     table = _table(
         [
-            (share, number // len(SHARES), leak.unique_r2, leak.low, leak.p(margin))
-            for number, (share, leak) in enumerate(zip(SHARES * draws, planted, strict=True))
+            (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))
+            for kind, share, draw, leak in zip(
+                planted.kind, planted.share, planted.draw, leaks, strict=True
+            )
         ]
     )
+    curve = [
+        _at(share, blocks, words, weights, seed) for share in LEARNING
+    ]
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
         "unique_r2_high": real.high,
         "unique_r2_without": real.without,
         "p": real.p(margin),
-        "detectable": detectable(table),
+        "detectable": detectable(table, EVEN, 1.0 - confidence),
+        "detectable_first": detectable(table, FIRST, 1.0 - confidence),
+        "gain": gain(table),
+        "null_r2": null_r2(readouts, marks, m),
         "blind_unique_r2": estimates[1].unique_r2 if blind else None,
-        "lambdas": {
-            name: float(lambdas[position])
-            for name, position in zip(("without_null", "with_null"), chosen[:, 0], strict=True)
-        },
+        "weights": weights | {"null": full.own},
+        "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
+        "learning": [*curve, real.unique_r2],
     }
-    return Measurement(facts, table, words, readouts.first(), spread)
+
+    def residuals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return zip(
+            readouts.residuals(plain, m, blocks), readouts.residuals(full, m, blocks), strict=True
+        )
+
+    return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
+
+
+def weighted(marks: Landmarks, words: Words, seed: int) -> tuple[Bands, dict[str, float]]:
+    """The bands of the landmarks, and the weights that read the remainder best."""
+    block, some = marks.block, marks.searched
+    bands = Bands(block.principal, block.logits)
+    kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
+    target = words.remainder(block)[some] @ directions(len(words.offset), SKETCH, seed, 0)
+    return bands, search_weights(kernels, target, block.fold[some], words.variance)
+
+
+def _at(
+    share: float, blocks: Blocks, words: Words, weights: dict[str, float], seed: int
+) -> float | None:
+    """D of a random share of the images; None where they are too few."""
+    drawn = np.random.default_rng([seed, 5]).permutation(words.n) < share * words.n
+
+    def some() -> Iterator[Block]:
+        start = 0
+        for block in blocks():
+            mine = drawn[start : start + len(block.fold)]
+            start += len(block.fold)
+            yield Block(*(column[mine] for column in vars(block).values()))
+
+    spread = FoldVariance(some)
+    if not spread.can_leave(1):
+        return None
+    marks = Landmarks.draw(some, int(drawn.sum()), seed)
+    bands = Bands(marks.block.principal, marks.block.logits)
+    readouts = marks.read_outs(some, bands, weights, lambda block, _: words.remainder(block))
+    targets = Targets.of(len(words.offset))
+    return unique_r2(readouts, targets, spread, 0.5, np.zeros(1, dtype=bool))[0][0].unique_r2
+
+
+def null_r2(readouts: ReadOuts, marks: Landmarks, m: int) -> float:
+    """Cross-fitted share of the variance of b that the plain bands explain."""
+    k = marks.block.null.shape[1]
+    own = readouts.derive(1.0, np.zeros((m, k)), np.zeros((0, k)), np.eye(k))
+    total = float(marks.n)  # the mean square of b is 1
+    error = select(own, Targets.of(k), total, own=(0.0,)).error.sum()
+    return float(1.0 - error / total)
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     """The planted leaks, one row each."""
-    table = pd.DataFrame(rows, columns=["share", "draw", "unique_r2", "unique_r2_low", "p"])
-    kinds = dict.fromkeys(table, float) | {"draw": np.int64}
-    return table.astype(kinds).sort_values(["share", "draw"], ignore_index=True)
+    table = pd.DataFrame(rows, columns=["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"])
+    kinds = dict.fromkeys(table.columns[1:], float) | {"draw": np.int64, "kind": object}
+    return table.astype(kinds).sort_values(["kind", "share", "draw"], ignore_index=True)
 
 
-def _blind(blocks: Blocks, words: Words, others: np.ndarray) -> Targets:
+def _blind(
+    blocks: Blocks, words: Words, others: np.ndarray
+) -> tuple[Callable[[Block], np.ndarray], float]:
     """The target of the blind check: the remainder of embeddings that the logits spell.
 
-    They are spelled with other texts than own words, so that own words are imperfect.
+    They are spelled with other texts than own words, so that own words are imperfect. The second
+    value is their variance, divided by that of the study's embeddings.
     """
     elsewhere = replace(words, texts=others)
 
@@ -499,21 +653,36 @@ def _blind(blocks: Blocks, words: Words, others: np.ndarray) -> Targets:
         return replace(block, embeddings=elsewhere.spoken(block.logits))
 
     fitted = Words.fit(lambda: map(blind, blocks()), words.texts)
-    variance = np.array([fitted.variance / words.variance])
-    groups = np.ones((len(words.offset), 1))
-    return Targets(lambda block, _: fitted.remainder(blind(block)), groups, variance)
+    return lambda block: fitted.remainder(blind(block)), fitted.variance / words.variance
 
 
-def detectable(planted: pd.DataFrame) -> float | None:
-    """Smallest planted share that is found in POWER of its draws, as are all larger shares.
+def detectable(planted: pd.DataFrame, kind: str, level: float) -> float | None:
+    """The smallest share of planted leaks of a kind that is called meaning in POWER of the draws.
 
-    A leak is found if its interval is above 0. None if even the largest share is not found.
+    A draw is called meaning from the share on at which p falls below the level for good, read off
+    between the planted shares (log p against log share). None if the largest share is not enough.
     """
-    leaks = planted[planted["share"] > 0]
-    often = (leaks["unique_r2_low"] > RESOLUTION).groupby(leaks["share"]).mean()
-    missed = often.index[often < POWER]
-    found = often.index[often.index > missed.max()] if len(missed) else often.index
-    return float(found.min()) if len(found) else None
+    reached = []
+    leaks = planted[(planted["kind"] == kind) & (planted["share"] > 0)]
+    for _, draw in leaks.groupby("draw"):
+        shares, p = np.log(draw["share"]), np.log(np.maximum(draw["p"], TINY))
+        above = np.flatnonzero(p.to_numpy() > np.log(level))
+        last = above[-1] if len(above) else -1
+        if last < 0:
+            reached.append(shares.iloc[0])
+        elif last == len(draw) - 1:
+            reached.append(np.inf)
+        else:
+            two = slice(last, last + 2)
+            reached.append(np.interp(-np.log(level), -p.iloc[two], shares.iloc[two]))
+    size = np.exp(np.sort(reached)[int(np.ceil(POWER * len(reached))) - 1])
+    return float(size) if np.isfinite(size) else None
+
+
+def gain(planted: pd.DataFrame, share: float = 0.1) -> float:
+    """The share of an evenly spread leak that D shows."""
+    mean = planted[planted["kind"] == EVEN].groupby("share")["unique_r2"].mean()
+    return float((mean[share] - mean[0.0]) / share)
 
 
 def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:

@@ -1,361 +1,177 @@
-"""Cross-fitted ridge read-outs of an embedding from logits, with and without the null component.
+"""Cross-fitted read-outs of targets from the bands of a and the logits, with and without b.
 
-The features are the principal coordinates a = V_r^T f, the square roots of softmax(logits / T) for
-each T, and random ReLU units of a; all blocks have the same mean square. The second read-out also
-has the null coordinates b = V_0^T f, on the scale of a. There are two forms, which agree up to the
-draw of random features: kernels for few images, and sums over features for many images. Both take
-images in blocks, and measure the error on a fold with fits that did not see the fold.
+A read-out is a kernel ridge regression. Its plain kernel is a weighted sum of bands
+(analyses/bands.py). The other read-out adds the null coordinates b with a weight of their own.
+Up to LANDMARKS images the kernels are exact. Above, the bands are known by their kernels with
+LANDMARKS images (Nystroem's method), and b stays exact.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 
-from singflow.analyses.geometry import random_basis
+from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, first_best
 
-TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax features
-OFFSET = 0.5  # of the ReLU units, beside features of mean square 1
-FEATURES = 3072  # features of a read-out in the form of sums, b included
-FLEXIBLE = 1024  # the least number of softmax features and ReLU units
-CLASSES = 1365  # the softmax of more classes is compressed to this width
-LOOKED = 2  # folds on which penalties are chosen in the form of sums
-PLAIN, WITH_NULL = 0, 1
+LANDMARKS = 1024  # images up to which kernels are exact
+OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean trace 1
+LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
+JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
 
 
-@dataclass(frozen=True)
-class Block:
-    """Some images: coordinates a and b, logits, embeddings and folds.
+class Fit(NamedTuple):
+    """A read-out: the weight of b, and the penalty."""
 
-    principal is a (n, r), null is b (n, k), logits (n, C), embeddings (n, m), fold (n,) from 0.
-    """
-
-    principal: np.ndarray
-    null: np.ndarray
-    logits: np.ndarray
-    embeddings: np.ndarray
-    fold: np.ndarray
-
-
-Blocks = Callable[[], Iterable[Block]]  # every call yields all images, in the same order
-
-
-def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (n, C) of logits (n, C) at a temperature."""
-    return np.asarray(scipy.special.softmax(logits.astype(np.float64) / temperature, axis=1))
+    own: float
+    penalty: float
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Columns that are read out; the error of a target is a weighted sum over columns.
+    """What is read out; the error of a target is a weighted sum of products of column errors.
 
-    columns: function that gives the columns (n, c) of a block whose first image is number `start`.
-    groups: (c, t), weight of the squared error of each column in each target.
-    variance: (t,), variance of a target's embeddings divided by that of the study's embeddings.
+    pairs: (p, 2), positions of two columns; a column with itself gives its squared error. groups:
+    (p, t), weight of the products in the targets. variance: (t,), variance of a target's embeddings
+    divided by that of the study's embeddings.
     """
 
-    columns: Callable[[Block, int], np.ndarray]
+    pairs: np.ndarray
     groups: np.ndarray
     variance: np.ndarray
 
+    @classmethod
+    def of(cls, *sizes: int, variance: Sequence[float] = (1.0,)) -> "Targets":
+        """Targets that consist of the first columns, the next columns and so on."""
+        places = np.arange(sum(sizes))
+        groups = np.repeat(np.eye(len(sizes)), sizes, axis=0)
+        return cls(np.stack([places, places], axis=1), groups, np.array(variance))
+
 
 @dataclass(frozen=True)
-class Scale:
-    """Scale of the features: means of a (r,) and b (k,), and mean square of a about its mean."""
+class Partial:
+    """Scatter after a plain fit, on its own images and on a fold that it left out.
 
-    principal: np.ndarray
+    null: (k, k) and cross: (k, c), of b with itself and with the columns, on the images of the fit.
+    left_out: for each fold the same two of the errors, and the sum of the columns' squared errors.
+    """
+
     null: np.ndarray
-    square: float
-
-    @classmethod
-    def of(cls, blocks: Blocks) -> "Scale":
-        n, square = 0, 0.0
-        for block in blocks():
-            rows = np.hstack([block.principal, block.null]).astype(np.float64)
-            if not n:
-                rank, first = block.principal.shape[1], rows[0].copy()
-                sums = np.zeros(rows.shape[1])
-            rows -= first
-            n += len(rows)
-            sums += rows.sum(axis=0)
-            square += float((rows[:, :rank] ** 2).sum())
-        mean = sums / n
-        about = max(square / n - float((mean[:rank] ** 2).sum()), np.finfo(np.float64).tiny)
-        return cls(first[:rank] + mean[:rank], first[rank:] + mean[rank:], about)
+    cross: np.ndarray
+    left_out: list[tuple[np.ndarray, np.ndarray, float]]
 
 
-def _normed(kernel: np.ndarray) -> np.ndarray:
-    """The kernel, centred and scaled to trace n."""
-    kernel = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
-    trace = np.trace(kernel)
-    return kernel * (len(kernel) / trace) if trace > 0 else kernel
+class Exact:
+    """The read-outs of few images, with a closed form for the errors on folds left out.
 
-
-def _arccosine(rows: np.ndarray) -> np.ndarray:
-    """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1)."""
-    rows = np.hstack([rows, np.full((len(rows), 1), OFFSET)])
-    norm = np.sqrt(np.vecdot(rows, rows))
-    angle = np.arccos(np.clip(rows @ rows.T / norm[:, None] / norm, -1.0, 1.0))
-    return norm[:, None] * norm * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
-
-
-def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """L^-1 values, for a lower triangular factor L."""
-    return scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
-
-
-def _descent(missed: float, square: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """Squared errors after 0, 1, ... steps of a read-out that is built up direction by direction.
-
-    missed: the error before the first step. square, linear: products of the steps with each other,
-    and with what was missed.
-    """
-    steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
-    return missed + np.cumsum(np.concatenate([[0.0], steps]))
-
-
-class Kernels:
-    """The read-outs PLAIN and WITH_NULL for few images: kernel ridge regression.
-
-    They are judged by their errors on images not seen.
-    """
-
-    def __init__(self, blocks: Blocks, targets: Targets) -> None:
-        scale, images = Scale.of(blocks), list(blocks())
-        starts = np.cumsum([0, *(len(block.fold) for block in images)])
-        self._columns = np.concatenate(
-            [targets.columns(block, start) for block, start in zip(images, starts, strict=False)]
-        )
-        a, b, logits, self._fold = (
-            np.concatenate([getattr(block, name) for block in images])
-            for name in ("principal", "null", "logits", "fold")
-        )
-        self.folds, self._groups = np.unique(self._fold).tolist(), targets.groups
-        a = (a.astype(np.float64) - scale.principal) / np.sqrt(scale.square)
-        self._null = (b.astype(np.float64) - scale.null) / np.sqrt(scale.square)
-        flexible = _normed(a @ a.T) + _normed(_arccosine(a))
-        for temperature in TEMPERATURES:
-            roots = np.sqrt(softmax(logits, temperature))
-            flexible += _normed(roots @ roots.T)
-        self._kernels = flexible, flexible + self._null @ self._null.T
-
-    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Position of the best penalty of each target (t,), and its squared errors (folds, t).
-
-        Errors are summed over images and columns. Every penalty is tried.
-        """
-        errors = np.stack([self.errors(which, (fold,), lambdas)[0] for fold in self.folds], axis=1)
-        chosen = errors.sum(axis=1).argmin(axis=0)
-        return chosen, errors[chosen, :, np.arange(len(chosen))].T
-
-    def errors(
-        self,
-        which: int,
-        left_out: tuple[int, ...],
-        lambdas: Sequence[float],
-        wanted: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Squared errors (len(left_out), len(lambdas), t) on the folds that the fit leaves out.
-
-        wanted: bool (len(lambdas), t); errors of targets that are not wanted mean nothing. Columns
-        that no wanted target has are skipped.
-        """
-        kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
-        inner = kernel[np.ix_(train, train)]
-        means, mean = inner.mean(axis=0), inner.mean()
-        spectrum, vectors = np.linalg.eigh(inner - means - means[:, None] + mean)
-        spectrum = np.maximum(spectrum, 0.0)
-        columns = self._columns
-        middle = columns[train].mean(axis=0)
-        rotated = vectors.T @ (columns[train] - middle)
-        found = np.empty((len(left_out), len(lambdas), self._groups.shape[1]))
-        for judge, fold in enumerate(left_out):
-            test = np.flatnonzero(self._fold == fold)
-            outer = kernel[np.ix_(test, train)]
-            read = (outer - outer.mean(axis=1)[:, None] - means + mean) @ vectors
-            missed = columns[test] - middle
-            for place, penalty in enumerate(lambdas):
-                mine = slice(None) if wanted is None else wanted[place]
-                used = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
-                shrunk = (spectrum + penalty * spectrum.sum() / len(train))[:, None]
-                weights = rotated[:, used]
-                weights = np.divide(weights, shrunk, out=np.zeros_like(weights), where=shrunk > 0)
-                errors = np.zeros(columns.shape[1])
-                errors[used] = ((read @ weights - missed[:, used]) ** 2).sum(axis=0)
-                found[judge, place] = errors @ self._groups
-        return found
-
-    def first(self) -> "Kernels":
-        """The read-outs of the first target alone."""
-        alone, mine = copy(self), self._groups[:, 0] != 0
-        alone._columns, alone._groups = self._columns[:, mine], self._groups[mine, :1]
-        return alone
-
-    def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
-        """Squared errors (len(left_out), 1 + p) of all columns with 0 to p null directions.
-
-        The directions of ranked_null_directions(), computed from the images that fit, join the
-        flexible features; p is at most min(k, c).
-        """
-        train = np.flatnonzero(~np.isin(self._fold, left_out))
-        columns = self._columns
-        middle = columns[train].mean(axis=0)
-        centred = np.eye(len(train)) - 1.0 / len(train)
-        inner = centred @ self._kernels[PLAIN][np.ix_(train, train)] @ centred
-        null = self._null[train] - self._null[train].mean(axis=0)
-        alpha = penalty * (np.trace(inner) + (null**2).sum()) / len(train)
-        penalized = inner + alpha * np.eye(len(train))
-        factor = scipy.linalg.cho_factor(penalized, lower=True, check_finite=False)
-        seen = scipy.linalg.cho_solve(factor, columns[train] - middle, check_finite=False)
-        hidden = scipy.linalg.cho_solve(factor, null, check_finite=False)
-        # The penalized scatter of b after regression on the flexible features.
-        scatter = alpha * null.T @ hidden + alpha * np.eye(null.shape[1])
-        half = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        basis = ranked_null_directions(half, _solved(half, alpha * null.T @ seen))
-        shown = hidden @ basis
-        half = scipy.linalg.cholesky(np.eye(basis.shape[1]) + (null @ basis).T @ shown, lower=True)
-        weights = _solved(half, (null @ basis).T @ seen)
-        found = []
-        for judge in left_out:
-            test = np.flatnonzero(self._fold == judge)
-            outer = self._kernels[PLAIN][np.ix_(test, train)]
-            outer = (outer - self._kernels[PLAIN][np.ix_(train, train)].mean(axis=0)) @ centred
-            missed = columns[test] - middle - outer @ seen
-            added = (self._null[test] - self._null[train].mean(axis=0)) @ basis - outer @ shown
-            added = _solved(half, added.T).T
-            square = (added.T @ added) * (weights @ weights.T)
-            found.append(_descent((missed**2).sum(), square, np.vecdot(added.T @ missed, weights)))
-        return np.array(found)
-
-
-def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Orthonormal null directions, ordered by how much they improve the read-out.
-
-    The first q of them give the least penalized squared error that any q directions can give.
+    With M = (K + penalty I)^-1 - 1 1^T / (n penalty) for a centred kernel K, the fit without the
+    images S has the errors (M_SS)^-1 (M t)_S on them, so that no fold needs a fit of its own.
 
     Parameters
     ----------
-    factor : ndarray (k, k)
-        Lower Cholesky factor L of the penalized scatter of b, after regression on the other
-        features.
-    white : ndarray (k, m)
-        L^-1 times the cross-products of b and the target, after the same regression; the
-        coefficients of b in the read-out are L^-T white.
-
-    Returns
-    -------
-    ndarray (k, p)
-        One column for each direction in which the read-out moves the target, so p is at most min(k,
-        m).
-
-    References
-    ----------
-    Izenman, Reduced-rank regression for the multivariate linear model, 1975.
-    """
-    carried, directions = scipy.linalg.eigh(white.T @ white, check_finite=False)
-    kept = carried > max(white.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
-    hidden = scipy.linalg.solve_triangular(
-        factor, white @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False
-    )
-    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][
-        :, : len(factor)
-    ]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Flexible features of a block, with b behind them: softmax features, and drawn ReLU units.
-
-    sketch: (C, s), random projection that first compresses the softmax of many classes, or None.
-    parts: one matrix (s, q) per temperature, which maps softmax features to their q leading
-    components.
-    units: (r + 1, h), weights of the ReLU units; the last row is for the offset.
+    kernel : ndarray (n, n)
+        Weighted sum of the bands.
+    null : ndarray (n, k)
+        b, with mean square 1 about its mean.
+    columns : ndarray (n, c)
+        Columns of the targets.
+    fold : ndarray (n,)
+        Folds of the images.
     """
 
-    scale: Scale
-    sketch: np.ndarray | None
-    parts: list[np.ndarray]
-    units: np.ndarray
+    def __init__(
+        self, kernel: np.ndarray, null: np.ndarray, columns: np.ndarray, fold: np.ndarray
+    ) -> None:
+        self._null, self._columns, self._fold = null, columns, fold
+        self.folds = self.looked = np.unique(fold).tolist()
+        self._kernel = centred(kernel)
+        self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
 
-    @classmethod
-    def draw(cls, blocks: Blocks, seed: int, features: int) -> "Features":
-        """Draw softmax components and ReLU units, as many of each.
+    def _operator(self, fit: Fit) -> np.ndarray:
+        """M (n, n)."""
+        if fit.own not in self._spectra:
+            kernel = self._kernel + fit.own * centred(self._null @ self._null.T)
+            spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
+            self._spectra[fit.own] = np.maximum(spectrum, 0.0), vectors
+        spectrum, vectors = self._spectra[fit.own]
+        operator = (vectors / (spectrum + fit.penalty)) @ vectors.T
+        return operator - 1.0 / (len(operator) * fit.penalty)
 
-        There are `features` in all with a and b, but at least FLEXIBLE besides a and b.
-        """
-        scale, first = Scale.of(blocks), next(iter(blocks()))
-        rank, classes = first.principal.shape[1], first.logits.shape[1]
-        room = max(FLEXIBLE, features - rank - first.null.shape[1])
-        sketch = random_basis(classes, CLASSES, seed, 0) if classes > CLASSES else None
-        left, units, draw = room - room // 2, [], 1
-        # Units that are orthogonal within a draw come nearer to the limit of infinitely many units.
-        while left:
-            taken = min(left, rank + 1)
-            lengths = np.sqrt(np.random.default_rng([seed, draw]).chisquare(rank + 1, taken))
-            units.append(random_basis(rank + 1, taken, seed, draw) * lengths)
-            left, draw = left - taken, draw + 1
-        drawn = cls(scale, sketch, [], np.hstack(units))
-        widths = [len(TEMPERATURES) * min(classes, CLASSES), drawn.units.shape[1]]
-        n, sums, squares = 0, np.zeros(sum(widths)), np.zeros(widths[1])
-        scatter = np.zeros((widths[0], widths[0]))
+    def _missed(
+        self, operator: np.ndarray, moved: np.ndarray, folds: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the folds left out, and the errors there; moved is M t (n, c)."""
+        rows = np.flatnonzero(np.isin(self._fold, folds))
+        inner = operator[np.ix_(rows, rows)]
+        return rows, scipy.linalg.solve(inner, moved[rows], assume_a="pos", check_finite=False)
+
+    def errors(
+        self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
+    ) -> list[np.ndarray]:
+        """Products (len(folds), p) of column errors on folds left out together, by set of folds."""
+        used = np.unique(pairs)
+        (first, second), operator = np.searchsorted(used, pairs.T), self._operator(fit)
+        moved, found = operator @ self._columns[:, used], []
+        for folds in left_out:
+            rows, missed = self._missed(operator, moved, folds)
+            products = missed[:, first] * missed[:, second]
+            found.append(np.stack([products[self._fold[rows] == f].sum(axis=0) for f in folds]))
+        return found
+
+    def residuals(self, fit: Fit, m: int, blocks: Blocks) -> Iterator[np.ndarray]:
+        """Cross-fitted errors (n, m) of the first m columns, in the blocks of images."""
+        missed, start = self._cross_fitted(fit, m), 0
         for block in blocks():
-            roots, relu = np.hstack(drawn._roots(block)), drawn._relu(block)
-            n, sums = n + len(relu), sums + np.concatenate([roots.sum(axis=0), relu.sum(axis=0)])
-            scatter += roots.T @ roots
-            squares += np.einsum("nh,nh->h", relu, relu)
-        mean = sums / n
-        scatter = scatter / n - np.outer(mean[: widths[0]], mean[: widths[0]])
-        per_temperature = widths[0] // len(TEMPERATURES)
-        level = _inverse_root(np.diag(scatter).reshape(-1, per_temperature).sum(axis=1))
-        level = np.repeat(level, per_temperature)
-        leading = scipy.linalg.eigh(scatter * level * level[:, None])[1][:, ::-1][:, : room // 2]
-        parts = np.split((leading * level[:, None]).astype(np.float32), len(TEMPERATURES))
-        relu_level = _inverse_root(np.array([squares.sum() / n - (mean[widths[0] :] ** 2).sum()]))
-        return cls(scale, sketch, parts, drawn.units * relu_level)
+            yield missed[start : start + len(block.fold)]
+            start += len(block.fold)
 
-    @property
-    def width(self) -> int:
-        """Number of features before b."""
-        return len(self.scale.principal) + self.parts[0].shape[1] + self.units.shape[1]
+    def _cross_fitted(self, fit: Fit, m: int) -> np.ndarray:
+        operator = self._operator(fit)
+        moved = operator @ self._columns[:, :m]
+        for fold in self.folds:
+            rows, missed = self._missed(operator, moved, (fold,))
+            moved[rows] = missed
+        return moved
 
-    def of(self, block: Block) -> np.ndarray:
-        """Features (n, p) of a block in float32: on the scale of a, b last."""
-        softmaxes = sum(
-            roots.astype(np.float32) @ part
-            for roots, part in zip(self._roots(block), self.parts, strict=True)
-        )
-        b = (block.null - self.scale.null) / np.sqrt(self.scale.square)
-        parts = self._principal(block), softmaxes, self._relu(block), b.astype(np.float32)
-        return np.hstack(parts)
+    def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
+        """See Partial; of the first m columns."""
+        operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
+        moved = operator @ np.hstack([self._null, self._columns[:, :m]])
+        rows, missed = self._missed(operator, moved, left_out)
+        both = self._null.T @ moved - moved[rows, :k].T @ missed
+        parts = []
+        for fold in left_out:
+            own = missed[self._fold[rows] == fold]
+            b, t = own[:, :k], own[:, k:]
+            parts.append((b.T @ b, b.T @ t, float(np.vdot(t, t))))
+        return Partial(penalty * both[:, :k], penalty * both[:, k:], parts)
 
-    def _principal(self, block: Block) -> np.ndarray:
-        a = (block.principal - self.scale.principal) / np.sqrt(self.scale.square)
-        return a.astype(np.float32)
+    def derive(
+        self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
+    ) -> "Exact":
+        """Read-outs of other columns: prediction @ mix + last columns @ noise + b @ leak.
 
-    def _roots(self, block: Block) -> list[np.ndarray]:
-        roots = [np.sqrt(softmax(block.logits, temperature)) for temperature in TEMPERATURES]
-        return roots if self.sketch is None else [root @ self.sketch for root in roots]
-
-    def _relu(self, block: Block) -> np.ndarray:
-        units = self.units.astype(np.float32)
-        return np.maximum(self._principal(block) @ units[:-1] + OFFSET * units[-1], 0.0)
-
-
-def _inverse_root(squares: np.ndarray) -> np.ndarray:
-    return np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+        prediction: the cross-fitted plain one of the first columns, as many as mix has rows.
+        """
+        made, y = copy(self), self._columns[:, : len(mix)]
+        predicted = y - self._cross_fitted(Fit(0.0, penalty), len(mix))
+        last = self._columns[:, self._columns.shape[1] - len(noise) :]
+        made._columns = predicted @ mix + last @ noise + self._null @ leak
+        return made
 
 
 class Moments:
-    """Sums of x, t, x x^T, x t^T and t^2 over images, of features x (p,) and target columns t (c,).
+    """Sums of x, t, x x^T, x t^T and t t^T over images, of features x (p,) and columns t (c,).
 
     The caller subtracts an origin from x and t.
     """
 
     def __init__(self, width: int, columns: int) -> None:
         self.n, self.x, self.xx = 0, np.zeros(width), np.zeros((width, width))
-        self.t, self.tt, self.xt = np.zeros(columns), np.zeros(columns), np.zeros((width, columns))
+        self.t, self.tt = np.zeros(columns), np.zeros((columns, columns))
+        self.xt = np.zeros((width, columns))
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         self.n += len(x)
@@ -363,182 +179,281 @@ class Moments:
         self.t += t.sum(axis=0)
         self.xx += x.T @ x
         self.xt += x.T @ t
-        self.tt += np.einsum("nc,nc->c", t, t)
+        self.tt += t.T @ t
 
-    def of(self, columns: np.ndarray) -> "Moments":
-        """The sums of some of the columns."""
-        some = copy(self)
-        some.t, some.xt, some.tt = self.t[columns], self.xt[:, columns], self.tt[columns]
-        return some
+    def derive(
+        self, features: np.ndarray, columns: np.ndarray, constant: np.ndarray
+    ) -> "Moments":
+        """The sums for the columns x @ features + t @ columns + constant."""
+        made, moved = copy(self), self.xx @ features
+        crossed, linear = features.T @ self.xt @ columns, self.x @ features + self.t @ columns
+        shifted = np.outer(linear, constant)
+        made.t = linear + self.n * constant
+        made.xt = moved + self.xt @ columns + np.outer(self.x, constant)
+        made.tt = features.T @ moved + crossed + crossed.T + columns.T @ self.tt @ columns
+        made.tt += shifted + shifted.T + self.n * np.outer(constant, constant)
+        return made
 
-    def about(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums of x x^T, x t^T and t^2 about the means x (p,) and t (c,)."""
-        xx = np.outer(self.x, -x)
-        xx += xx.T
-        xx += self.n * np.outer(x, x)
-        xx += self.xx
-        xt = self.xt - np.outer(self.x, t) - np.outer(x, self.t - self.n * t)
-        return xx, xt, self.tt - 2.0 * t * self.t + self.n * t * t
-
-    def squared_errors(
-        self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray
-    ) -> np.ndarray:
-        """Squared errors (c,) of some columns, read out by a weight (p, c) of the first p features.
-
-        x (p,) and t (c,) are the means that the read-out subtracts and adds.
-        """
-        width = len(weight)
-        own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
-        linear = np.einsum("pc,pc->c", weight, self.xt[:width, columns])
-        linear = linear - read * t - moved * (own - self.n * t)
-        # This is the largest product; float32 has enough digits for errors.
-        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)
-        square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
-        return self.tt[columns] - 2.0 * t * own + self.n * t * t - 2.0 * linear + square
-
-
-class Sums:
-    """The read-outs for many images: sums over features for each fold, in constant memory."""
-
-    def __init__(self, blocks: Blocks, targets: Targets, features: Features) -> None:
-        self._groups, self._flexible = targets.groups, features.width
-        self._moments: dict[int, Moments] = {}
-        start, origin = 0, None
-        for block in blocks():
-            x = features.of(block).astype(np.float64)
-            t = targets.columns(block, start).astype(np.float64)
-            origin = (x[0].copy(), t[0].copy()) if origin is None else origin
-            x, t, start = x - origin[0], t - origin[1], start + len(x)
-            for fold in np.unique(block.fold).tolist():
-                of_fold = self._moments.setdefault(fold, Moments(x.shape[1], t.shape[1]))
-                of_fold.add(x[block.fold == fold], t[block.fold == fold])
-        self.folds = sorted(self._moments)
-
-    def _width(self, which: int) -> int:
-        return self._flexible if which == PLAIN else len(self._moments[self.folds[0]].x)
-
-    def _fitted(
-        self, left_out: tuple[int, ...], width: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
-        """Means x and t, scatter, cross-products and total variance of the first features.
-
-        They cover the folds that are not left out; penalties are multiples of the total variance.
-        """
-        kept = [self._moments[fold] for fold in self.folds if fold not in left_out]
-        n = sum(moments.n for moments in kept)
-        x = np.sum([moments.x[:width] for moments in kept], axis=0) / n
-        t = np.sum([moments.t for moments in kept], axis=0) / n
-        scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
-        for moments in kept:
-            scatter += moments.xx[:width, :width]
-            cross += moments.xt[:width]
-        return x, t, scatter, cross, float(np.trace(scatter)) / n
-
-    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """See Kernels; penalties are chosen on the first LOOKED folds.
-
-        Every second penalty is tried, then the neighbours of the best one, until both have been
-        tried.
-        """
-        order, targets = np.argsort(lambdas), self._groups.shape[1]
-        made = np.full((len(lambdas), len(self.folds), targets), np.inf)
-
-        def make(fold: int, places: np.ndarray, wanted: np.ndarray) -> None:
-            tried = [lambdas[order[place]] for place in places]
-            found = self.errors(which, (self.folds[fold],), tried, wanted)[0]
-            made[places, fold] = np.where(wanted, found, made[places, fold])
-
-        wanted = np.zeros((len(lambdas), targets), dtype=bool)
-        wanted[::2] = True
-        while wanted.any():
-            places = np.flatnonzero(wanted.any(axis=1))
-            for fold in range(len(self.folds))[:LOOKED]:
-                make(fold, places, wanted[places])
-            looked = made[:, :LOOKED].sum(axis=1)
-            best, wanted = looked.argmin(axis=0), np.zeros_like(wanted)
-            for step in (-1, 1):
-                beside = best + step
-                inside = np.flatnonzero((beside >= 0) & (beside < len(lambdas)))
-                wanted[beside[inside], inside] |= ~np.isfinite(looked[beside[inside], inside])
-        used = np.unique(best)
-        for fold in range(len(self.folds))[LOOKED:]:
-            make(fold, used, used[:, None] == best)
-        return order[best], made[best, :, np.arange(targets)].T
+    def about(
+        self, x: np.ndarray, t: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums of x x^T, x t^T and t t^T about x (p,) and t (c,), of the first columns."""
+        m, own = len(t), self.t[: len(t)]
+        xx = self.xx - np.outer(self.x, x) - np.outer(x, self.x - self.n * x)
+        xt = self.xt[:, :m] - np.outer(self.x, t) - np.outer(x, own - self.n * t)
+        tt = self.tt[:m, :m] - np.outer(own, t) - np.outer(t, own - self.n * t)
+        return xx, xt, tt
 
     def errors(
         self,
-        which: int,
-        left_out: tuple[int, ...],
-        lambdas: Sequence[float],
-        wanted: np.ndarray | None = None,
+        weight: np.ndarray,
+        x: np.ndarray,
+        t: np.ndarray,
+        used: np.ndarray,
+        pairs: np.ndarray,
     ) -> np.ndarray:
-        """See Kernels; columns that no wanted target has are skipped."""
-        width, targets = self._width(which), self._groups.shape[1]
-        x, t, scatter, cross, scale = self._fitted(left_out, width)
-        found = np.full((len(left_out), len(lambdas), targets), np.inf)
-        for place, penalty in enumerate(lambdas):
-            mine = np.ones(targets, dtype=bool) if wanted is None else wanted[place]
-            columns = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
-            penalized = scatter.copy()
-            penalized.flat[:: width + 1] += penalty * scale
-            factor = scipy.linalg.cho_factor(
-                penalized.T, lower=True, overwrite_a=True, check_finite=False
+        """Products (p,) of the errors of two columns each, read out by a weight (q, c).
+
+        x (q,) and t (c,) are the means that the read-out subtracts and adds; used: (c,) positions
+        of the columns; pairs: (2, p) places among them.
+        """
+        width, (first, second) = len(weight), pairs
+        own, moved, read = self.t[used] - self.n * t, x @ weight, self.x[:width] @ weight
+        shift = read - self.n * moved
+        tt = self.tt[np.ix_(used, used)][first, second] - t[first] * self.t[used][second]
+        tt = tt - t[second] * own[first]
+        xt = self.xt[:width, used]
+        # This is the largest product; float32 has enough digits for errors.
+        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)
+        linear = np.einsum("qp,qp->p", weight[:, first], xt[:, second])
+        linear = linear - read[first] * t[second] - moved[first] * own[second]
+        if (first != second).any():
+            other = np.einsum("qp,qp->p", weight[:, second], xt[:, first])
+            linear = linear + other - read[second] * t[first] - moved[second] * own[first]
+        else:
+            linear = 2.0 * linear
+        square = np.einsum("qp,qp->p", weight[:, first], product[:, second])
+        square = square - read[first] * moved[second] - moved[first] * shift[second]
+        return np.asarray(tt - linear + square)
+
+
+class Nystroem:
+    """The read-outs of many images: sums over features for each fold, in constant memory.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        The images.
+    bands, weights : Bands, mapping of str to float
+        The bands of the landmarks, and their weights.
+    null : function of Block
+        b of a block (n, k), with mean square 1 about its mean.
+    columns : function of Block and int
+        Columns (n, c) of a block whose first image has this number.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        bands: Bands,
+        weights: Mapping[str, float],
+        null: Callable[[Block], np.ndarray],
+        columns: Callable[[Block, int], np.ndarray],
+    ) -> None:
+        marks = bands.mixed(weights)
+        marks.flat[:: len(marks) + 1] += JITTER
+        self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
+        self._bands, self._weights, self._null, self._columns = bands, weights, null, columns
+        self._plain, self._moments, start = len(marks), dict[int, Moments](), 0
+        for block in blocks():
+            x, t = self._features(block), columns(block, start)
+            start += len(x)
+            for fold in np.unique(block.fold).tolist():
+                rows = block.fold == fold
+                if fold not in self._moments:
+                    self._moments[fold] = Moments(x.shape[1], t.shape[1])
+                self._moments[fold].add(x[rows], t[rows])
+        self.folds = sorted(self._moments)
+        self.looked = self.folds[:LOOKED]
+
+    def _features(self, block: Block) -> np.ndarray:
+        """Features whose products are the plain kernel, then b: (n, L + k)."""
+        kernel = self._bands.mixed(self._weights, block)
+        return np.hstack([_solved(self._factor, kernel.T).T, self._null(block)])
+
+    def _means(self, left_out: Sequence[int]) -> tuple[list[Moments], np.ndarray, np.ndarray]:
+        """Moments of the folds that are not left out, and their means of x and t."""
+        kept = [moments for fold, moments in self._moments.items() if fold not in left_out]
+        n = sum(moments.n for moments in kept)
+        return kept, sum(one.x for one in kept) / n, sum(one.t for one in kept) / n
+
+    def _fitted(
+        self, fit: Fit, left_out: Sequence[int], used: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights (p, c) of some columns, and the means of x (p,) and t (c,)."""
+        kept, x, t = self._means(left_out)
+        width = len(x) if fit.own else self._plain
+        x, t, n = x[:width], t[used], sum(one.n for one in kept)
+        scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
+        for one in kept:
+            scatter += one.xx[:width, :width]
+            cross += one.xt[:width, used]
+        diagonal = scatter.reshape(-1)[:: width + 1]
+        diagonal[: self._plain] += fit.penalty
+        if fit.own:
+            diagonal[self._plain :] += fit.penalty / fit.own
+        factor = scipy.linalg.cho_factor(
+            scatter.T, lower=True, overwrite_a=True, check_finite=False
+        )
+        return scipy.linalg.cho_solve(factor, cross, check_finite=False), x, t
+
+    def errors(
+        self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
+    ) -> list[np.ndarray]:
+        """See Exact."""
+        used = np.unique(pairs)
+        places, found = np.searchsorted(used, pairs.T), []
+        for folds in left_out:
+            weight, x, t = self._fitted(fit, folds, used)
+            found.append(
+                np.stack(
+                    [
+                        self._moments[fold].errors(weight, x, t, used, places)
+                        for fold in folds
+                    ]
+                )
             )
-            solved = scipy.linalg.cho_solve(factor, cross[:, columns], check_finite=False)
-            for judge, fold in enumerate(left_out):
-                missed = self._moments[fold].squared_errors(solved, x, t[columns], columns)
-                found[judge, place, mine] = missed @ self._groups[np.ix_(columns, mine)]
         return found
 
-    def first(self) -> "Sums":
-        """See Kernels."""
-        alone, mine = copy(self), np.flatnonzero(self._groups[:, 0])
-        alone._groups = self._groups[mine, :1]
-        alone._moments = {fold: moments.of(mine) for fold, moments in self._moments.items()}
-        return alone
+    def residuals(self, fit: Fit, m: int, blocks: Blocks) -> Iterator[np.ndarray]:
+        """See Exact."""
+        fits = {fold: self._fitted(fit, (fold,), np.arange(m)) for fold in self.folds}
+        start = 0
+        for block in blocks():
+            x, out = self._features(block), self._columns(block, start)[:, :m].copy()
+            start += len(x)
+            for fold in np.unique(block.fold).tolist():
+                rows, (weight, mean, middle) = block.fold == fold, fits[fold]
+                out[rows] -= middle + (x[rows, : len(weight)] - mean) @ weight
+            yield out
 
-    def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
-        """See Kernels."""
-        rank, width = self._width(PLAIN), self._width(WITH_NULL)
-        x, t, scatter, cross, scale = self._fitted(left_out, width)
-        alpha = penalty * scale
-        scatter.flat[:: width + 1] += alpha
-        factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        basis = ranked_null_directions(factor[rank:, rank:], _solved(factor, cross)[rank:])
-
-        def narrow(rows: np.ndarray) -> np.ndarray:
-            return np.concatenate([rows[:rank], basis.T @ rows[rank:]])
-
-        factor = scipy.linalg.cholesky(narrow(narrow(scatter).T), lower=True, check_finite=False)
-        white = _solved(factor, narrow(cross))
-        found = []
+    def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
+        """See Exact."""
+        kept, x, t = self._means(left_out)
+        plain = slice(0, self._plain)
+        sums = [one.about(x, t[:m]) for one in kept]
+        scatter, b = sum(one[0] for one in sums), slice(self._plain, None)
+        sides = np.hstack([scatter[plain, b], sum(one[1] for one in sums)[plain]])
+        inner = scatter[plain, plain].copy()
+        inner.flat[:: len(inner) + 1] += penalty
+        weight = scipy.linalg.solve(inner, sides, assume_a="pos", check_finite=False)
+        k = scatter.shape[0] - self._plain
+        both = np.hstack([scatter[b, b], sum(one[1] for one in sums)[b]])
+        both = both - scatter[plain, b].T @ weight
+        parts = []
         for fold in left_out:
-            xx, xt, tt = self._moments[fold].about(x, t)
-            xx, xt = narrow(narrow(xx).T), narrow(xt)
-            square = _solved(factor, _solved(factor, xx).T) * (white @ white.T)
-            linear = np.vecdot(_solved(factor, xt), white)
-            found.append(_descent(tt.sum(), square, linear)[rank:])
-        return np.array(found)
+            xx, xt, tt = self._moments[fold].about(x, t[:m])
+            seen = np.hstack([xx[plain, b], xt[plain]])
+            carried = xx[plain, plain] @ weight
+            hidden = np.hstack([xx[b, b], xt[b]]) - weight[:, :k].T @ seen
+            hidden += weight[:, :k].T @ carried - xx[plain, b].T @ weight
+            missed = np.trace(tt) - 2.0 * np.vdot(xt[plain], weight[:, k:])
+            missed += np.vdot(weight[:, k:], carried[:, k:])
+            parts.append((hidden[:, :k], hidden[:, k:], float(missed)))
+        return Partial(both[:, :k], both[:, k:], parts)
+
+    def derive(
+        self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
+    ) -> "Nystroem":
+        """See Exact."""
+        made, m = copy(self), len(mix)
+        made._moments = {}
+        for fold, moments in self._moments.items():
+            weight, mean, middle = self._fitted(Fit(0.0, penalty), (fold,), np.arange(m))
+            columns = np.zeros((len(moments.t), mix.shape[1]))
+            columns[len(columns) - len(noise) :] = noise
+            made._moments[fold] = moments.derive(
+                np.vstack([weight @ mix, leak]), columns, (middle - mean @ weight) @ mix
+            )
+        return made
 
 
-ReadOuts = Kernels | Sums
+ReadOuts = Exact | Nystroem
 
 
-def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None) -> ReadOuts:
-    """The read-outs in the form that suits the number of images.
+def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """L^-1 values, for a lower triangular factor L."""
+    return np.asarray(
+        scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
+    )
 
-    Both forms give the same numbers, up to the draw of random features by `seed` in the form of
-    sums. If `kernels` is None, kernels are used where there are fewer images than features.
+
+@dataclass(frozen=True)
+class Selected:
+    """The read-outs of every target: without b, and with b (of weight 0, if b does not help).
+
+    plain, full: (t,) fits. gain: (folds, t), squared errors without b minus those with b.
+    error: (folds, t), squared errors without b.
     """
-    if kernels is None:
-        first = next(iter(blocks()))
-        width = first.principal.shape[1] + first.null.shape[1]
-        kernels = few_images(sum(len(block.fold) for block in blocks()), width)
-    if kernels:
-        return Kernels(blocks, targets)
-    return Sums(blocks, targets, Features.draw(blocks, seed, FEATURES))
+
+    plain: list[Fit]
+    full: list[Fit]
+    gain: np.ndarray
+    error: np.ndarray
 
 
-def few_images(n: int, width: int) -> bool:
-    """Whether n images are fewer than the features of a read-out: then kernels are cheaper."""
-    return n < max(FEATURES, width)
+def select(readouts: ReadOuts, targets: Targets, scale: float, own: Sequence[float] = OWN) -> Selected:
+    """Choose the penalty of each target, and the weight of b, by the cross-validated error.
+
+    Every second penalty is tried without b, then the neighbours of the best one until both have
+    been tried. With b the walk begins at the best penalty without b. scale: sum of the squared
+    distances of the embeddings, against which errors are equal or not.
+    """
+    folds, count = readouts.folds, len(targets.variance)
+    looked = [folds.index(fold) for fold in readouts.looked]
+    made = np.full((len(own), len(PENALTIES), len(folds), count), np.inf)
+    level = scale * targets.variance
+
+    def make(weight: int, wanted: np.ndarray, judged: Sequence[int]) -> None:
+        for place in np.flatnonzero(wanted.any(axis=1)):
+            mine = np.flatnonzero(wanted[place])
+            used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
+            found = readouts.errors(
+                Fit(own[weight], float(PENALTIES[place])),
+                [(folds[at],) for at in judged],
+                targets.pairs[used],
+            )
+            for at, products in zip(judged, found, strict=True):
+                made[weight, place, at, mine] = (products @ targets.groups[np.ix_(used, mine)])[0]
+
+    def walk(weight: int, wanted: np.ndarray) -> np.ndarray:
+        while wanted.any():
+            make(weight, wanted, looked)
+            total = made[weight][:, looked].sum(axis=1)
+            best, wanted = first_best(total, level), np.zeros_like(wanted)
+            for step in (-1, 1):
+                beside = best + step
+                inside = np.flatnonzero((beside >= 0) & (beside < len(PENALTIES)))
+                wanted[beside[inside], inside] |= ~np.isfinite(total[beside[inside], inside])
+        return best
+
+    start = np.zeros((len(PENALTIES), count), dtype=bool)
+    start[::2] = True
+    plain = walk(0, start)
+    for weight in range(1, len(own)):
+        walk(weight, np.arange(len(PENALTIES))[:, None] == plain)
+    total = made[:, :, looked].sum(axis=2).reshape(-1, count)
+    full = np.unravel_index(first_best(total, level), made.shape[:2])
+    every = np.arange(count)
+    rest = [at for at in range(len(folds)) if at not in looked]
+    for weight, best in ((np.zeros_like(plain), plain), full):
+        for one in np.unique(weight) if rest else ():
+            wanted = (np.arange(len(PENALTIES))[:, None] == best) & (weight == one)
+            make(one, wanted & ~np.isfinite(made[one, best, rest[0], every]), rest)
+    without, with_null = made[0, plain, :, every].T, made[(*full, slice(None), every)].T
+    return Selected(
+        [Fit(0.0, float(PENALTIES[place])) for place in plain],
+        [Fit(own[weight], float(PENALTIES[place])) for weight, place in zip(*full, strict=True)],
+        without - with_null,
+        without,
+    )

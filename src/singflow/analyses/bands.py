@@ -1,0 +1,238 @@
+"""Kernels of the principal coordinates and the logits, in bands, and the weights of the bands.
+
+A band is one idea of how an embedding may depend on what the logits see: linearly, through the
+probabilities, smoothly, through products, through a few leading directions. No single kernel is
+right for every model, so the weights of the bands are found by cross-validation (banded ridge
+regression: Dupre la Tour et al. 2022, Feature-space selection with banded ridge regression).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+
+TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax band
+OFFSET = 0.5  # of the ReLU units, beside coordinates of mean square 1
+LEADING = 32  # principal coordinates of a that have bands of their own
+DIRICHLET, DRAWN, DRAWN_BY = 0.5, 24, 7  # concentration, number and seed of the drawn weights
+PENALTIES = 10.0 ** np.arange(2.0, -4.01, -0.5)  # multiples of the mean trace, largest first
+TIE = 1e-9  # share of the variance by which errors may differ and count as equal
+BANDS = (
+    *("linear", "softmax", "relu", "rbf", "rbf_narrow", "square"),
+    *("leading_square", "leading_rbf_32", "leading_rbf_8", "leading_rbf_4"),
+    *("single_32", "single_8"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images: coordinates a and b, logits, embeddings and folds.
+
+    principal is a (n, r), null is b (n, k), logits (n, C), embeddings (n, m), fold (n,) from 0.
+    """
+
+    principal: np.ndarray
+    null: np.ndarray
+    logits: np.ndarray
+    embeddings: np.ndarray
+    fold: np.ndarray
+
+
+Blocks = Callable[[], Iterable[Block]]  # every call yields all images, in the same order
+
+
+def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (n, C) of logits (n, C) at a temperature."""
+    return np.asarray(scipy.special.softmax(logits.astype(np.float64) / temperature, axis=1))
+
+
+def first_best(errors: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
+    """Position of the least error along the first axis; the first one of equal errors.
+
+    Errors that differ by less than TIE times `scale` are equal, so that rounding, which differs
+    between processors, decides nothing.
+    """
+    return np.asarray((errors <= errors.min(axis=0) + TIE * scale).argmax(axis=0))
+
+
+class Bands:
+    """The kernels between images and landmarks.
+
+    A kernel has mean 0 over the landmarks (in rows and columns), and trace L there.
+
+    Parameters
+    ----------
+    principal : ndarray (L, r)
+        Principal coordinates of the landmarks.
+    logits : ndarray (L, C)
+        Their logits.
+    """
+
+    def __init__(self, principal: np.ndarray, logits: np.ndarray) -> None:
+        a = principal.astype(np.float64)
+        self._mean = a.mean(axis=0)
+        a = a - self._mean
+        self._length = float(np.sqrt(max((a**2).sum() / len(a), np.finfo(np.float64).tiny)))
+        _, spread, axes = np.linalg.svd(a, full_matrices=False)
+        kept = spread[:LEADING] > len(a) * np.finfo(np.float64).eps * spread.max(initial=0.0)
+        self._axes = axes[:LEADING][kept].T * (np.sqrt(len(a)) / spread[:LEADING][kept])
+        roots = [np.sqrt(softmax(logits, temperature)) for temperature in TEMPERATURES]
+        self._roots_mean = [root.mean(axis=0) for root in roots]
+        spreads = [root.var(axis=0).sum() * len(roots) for root in roots]
+        self._roots_level = [spread**-0.5 if spread > 0 else 0.0 for spread in spreads]
+        self._marks = self._coordinates(principal, logits)
+        a, lead = self._marks[0], self._marks[1]
+        self._wide = _median(a)
+        self._leading = {size: _median(lead[:, :size]) for size in (32, 8, 4)}
+        self._centre: dict[str, tuple[np.ndarray, float, float]] = {}
+        for name in BANDS:
+            kernel = self._raw(name, self._marks)
+            columns = kernel.mean(axis=0)
+            mean = float(columns.mean())
+            trace = float(np.trace(kernel)) - len(a) * mean
+            level = len(a) / trace if trace > TIE * abs(np.trace(kernel)) else 0.0
+            self._centre[name] = columns, mean, level
+
+    def _coordinates(self, principal: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, ...]:
+        """a at mean square 1, its whitened leading coordinates, and the softmax features."""
+        a = principal.astype(np.float64) - self._mean
+        roots = [
+            (np.sqrt(softmax(logits, temperature)) - mean) * level
+            for temperature, mean, level in zip(
+                TEMPERATURES, self._roots_mean, self._roots_level, strict=True
+            )
+        ]
+        return a / self._length, a @ self._axes, np.hstack(roots)
+
+    def _raw(self, name: str, images: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The kernel between images and landmarks, before it is centred and scaled."""
+        (a, lead, roots), (za, zlead, zroots) = images, self._marks
+        family, _, size = name.rpartition("_")
+        match name:
+            case "linear":
+                return a @ za.T
+            case "softmax":
+                return roots @ zroots.T
+            case "relu":
+                return _arccosine(a, za)
+            case "rbf":
+                return np.exp(-_distances(a, za) / self._wide)
+            case "rbf_narrow":
+                return np.exp(-_distances(a, za) / (self._wide / 4))
+            case "square":
+                return (a @ za.T) ** 2
+            case "leading_square":
+                return (lead @ zlead.T / LEADING) ** 2
+        count = int(size)
+        lead, zlead = lead[:, :count], zlead[:, :count]
+        if family == "leading_rbf":
+            return np.exp(-_distances(lead, zlead) / self._leading[count])
+        one = np.zeros((len(lead), len(zlead)))
+        for own, mark in zip(lead.T, zlead.T, strict=True):
+            one += np.exp(-2.0 * np.subtract.outer(own, mark) ** 2)
+        return one
+
+    def of(self, name: str, principal: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """A band's kernel (n, L) between images and landmarks."""
+        return self._settled(name, self._raw(name, self._coordinates(principal, logits)))
+
+    def _settled(self, name: str, raw: np.ndarray) -> np.ndarray:
+        columns, mean, level = self._centre[name]
+        return (raw - raw.mean(axis=1)[:, None] - columns + mean) * level
+
+    def among(self, names: Iterable[str] = BANDS) -> Iterator[tuple[str, np.ndarray]]:
+        """The kernels (L, L) of the landmarks among themselves."""
+        for name in names:
+            yield name, self._settled(name, self._raw(name, self._marks))
+
+    def mixed(self, weights: Mapping[str, float], block: Block | None = None) -> np.ndarray:
+        """The weighted sum of the bands between images and landmarks, or among landmarks."""
+        images = self._marks
+        if block is not None:
+            images = self._coordinates(block.principal, block.logits)
+        total = np.zeros((len(images[0]), len(self._marks[0])))
+        for name, weight in weights.items():
+            if weight:
+                total += weight * self._settled(name, self._raw(name, images))
+        return total
+
+
+def _distances(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    squares = np.vecdot(rows, rows)[:, None] + np.vecdot(marks, marks)
+    return np.maximum(squares - 2.0 * rows @ marks.T, 0.0)
+
+
+def _median(rows: np.ndarray) -> float:
+    """Median squared distance of two rows; 1 where it is 0."""
+    pairs = _distances(rows, rows)[np.triu_indices(len(rows), 1)]
+    return float(np.median(pairs)) or 1.0 if len(pairs) else 1.0
+
+
+def _arccosine(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1)."""
+    dot = rows @ marks.T + OFFSET**2
+    left, right = (np.sqrt(np.vecdot(one, one) + OFFSET**2) for one in (rows, marks))
+    lengths = left[:, None] * right
+    angle = np.arccos(np.clip(dot / lengths, -1.0, 1.0))
+    return lengths * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
+
+
+def candidates() -> list[dict[str, float]]:
+    """Weights of the bands that are tried: equal, one band alone, and drawn ones; their sum is 1."""
+    count = len(BANDS)
+    drawn = np.random.default_rng(DRAWN_BY).dirichlet(np.full(count, DIRICHLET), DRAWN).round(3)
+    rows = np.vstack([np.ones(count), np.eye(count), drawn])
+    return [dict(zip(BANDS, row.tolist(), strict=True)) for row in rows / rows.sum(1)[:, None]]
+
+
+def search_weights(
+    kernels: Mapping[str, np.ndarray], target: np.ndarray, fold: np.ndarray, scale: float
+) -> dict[str, float]:
+    """The candidate whose kernel ridge regression has the least cross-validated error.
+
+    Parameters
+    ----------
+    kernels : mapping of str to ndarray (n, n)
+        The bands among some images.
+    target : ndarray (n, m)
+        What is read out.
+    fold : ndarray (n,)
+        Folds of the images.
+    scale : float
+        Variance of the embeddings: what errors are compared with.
+
+    Notes
+    -----
+    Every second penalty is tried. The errors are those of refits without a fold, which need no
+    refit (see `readout.Exact`).
+    """
+    target, parts = target - target.mean(axis=0), [np.flatnonzero(fold == f) for f in np.unique(fold)]
+    tried = candidates()
+    least = []
+    for weights in tried:
+        kernel = sum(weight * kernels[name] for name, weight in weights.items() if weight)
+        least.append(min(_left_out_errors(centred(kernel), target, parts)))
+    return tried[int(first_best(np.array(least), scale * len(target)))]
+
+
+def _left_out_errors(
+    kernel: np.ndarray, target: np.ndarray, parts: list[np.ndarray]
+) -> Iterator[float]:
+    spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
+    turned, n = vectors.T @ target, len(kernel)
+    for penalty in PENALTIES[::2]:
+        inverse = 1.0 / (np.maximum(spectrum, 0.0) + penalty)
+        missed = vectors @ (inverse[:, None] * turned)
+        total = 0.0
+        for part in parts:
+            inner = (vectors[part] * inverse) @ vectors[part].T - 1.0 / (n * penalty)
+            left_out = scipy.linalg.solve(inner, missed[part], assume_a="pos", check_finite=False)
+            total += float(np.vdot(left_out, left_out))
+        yield total
+
+
+def centred(kernel: np.ndarray) -> np.ndarray:
+    """A kernel (n, n) about the means of its rows and columns."""
+    means = kernel.mean(axis=0)
+    return np.asarray(kernel - means - means[:, None] + means.mean())
