@@ -20,29 +20,27 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
+from singflow.analyses.bands import (
+    Bands,
+    Block,
+    Blocks,
+    leading_directions,
+    search_weights,
+    softmax,
+)
 from singflow.analyses.evidence import (
     RESOLUTION,
     Evidence,
     FoldVariance,
     JackknifeEstimate,
-    Planted,
-    Words,
-    detectable,
+    Landmarks,
+    measure,
     own_words,
     unique_r2,
 )
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
-from singflow.analyses.readout import (
-    Block,
-    Blocks,
-    Features,
-    Scale,
-    Sums,
-    Targets,
-    read_out,
-    softmax,
-)
+from singflow.analyses.readout import Targets
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models
@@ -53,7 +51,7 @@ from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.ridge import Affine
 
-FOLDS, CONFIDENCE, DIM = 5, 0.95, 64  # DIM: dimensions of planted embeddings
+FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
 LAMBDAS, MARGIN = Translation().lambdas, Evidence().margin
 
 
@@ -145,26 +143,45 @@ def made_up(per_dimension: float, width: int) -> Images:
     features = np.maximum(
         cause @ normal((causes, width)) / np.sqrt(width) + 0.1 * normal((n, width)), 0.0
     )
-    weight = normal((classes, width))
+    return headed(features, classes, normal)
+
+
+def headed(features: np.ndarray, classes: int, normal: Callable[..., np.ndarray]) -> Images:
+    """Features as a random head sees them."""
+    weight = normal((classes, features.shape[1]))
     weight *= 3.0 / (features @ weight.T).std()
     return seen_by(
         weight,
         -(features @ weight.T).mean(axis=0),
         features,
-        np.arange(n) % FOLDS,
+        np.arange(len(features)) % FOLDS,
         unit(normal((classes, DIM)) + normal(DIM)),
     )
+
+
+def few_causes(width: int = 128) -> Images:
+    """Features of 12 causes after a ReLU: b is a function of causes that a has, too."""
+    n, classes = 4 * width, width // 2
+    normal = np.random.default_rng([n, width, 12]).standard_normal
+    features = np.maximum(normal((n, 12)) @ normal((12, width)) / np.sqrt(12), 0.0)
+    return headed(features, classes, normal)
 
 
 FEATURES: dict[str, Callable[[], Images]] = {
     "efficientnet_lite0": partial(packaged, "efficientnet_lite0", "efficientnet_lite0"),
     "efficientnet_lite2": partial(packaged, "efficientnet_lite2", "efficientnet_lite2"),
     "animals_lite0": partial(packaged, "animals_lite0", "efficientnet_lite0"),
+    "made-up n/d 0.4": partial(made_up, 0.4, 1280),
     "made-up n/d 4": partial(made_up, 4, 128),
     "made-up n/d 16": partial(made_up, 16, 48),
-    "made-up n/d 16 large": partial(made_up, 16, 256),  # more images than the form of kernels takes
+    "12 causes": few_causes,
+    "ResNet50 / 8": partial(made_up, 16, 256),  # more images than have exact kernels
 }
-LEAKS = (0.01, 0.03, 0.1)
+DRAWS_AT_ONCE = {"ResNet50 / 8": 1, "made-up n/d 0.4": 10}
+UNSEEN = ("entropy", "second class", "phase", "network", "cells")  # not looked at for the bands
+EVEN, FIRST, BESIDE, QUARTER = "even", "first direction", "beside |.|", "a quarter of the classes"
+LEAKS = [(EVEN, 0.01), (EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.01), (FIRST, 0.03), (BESIDE, 0.1)]
+LEAKS += [(QUARTER, 0.1), (QUARTER, 0.3)]
 
 
 def levelled(rows: np.ndarray) -> np.ndarray:
@@ -180,42 +197,89 @@ def spoken(logits: np.ndarray, texts: np.ndarray, top: int = 5) -> np.ndarray:
     return unit(weights @ texts)
 
 
-World = tuple[str, str, float]  # function of a, noise, leak as a share of Var z
+World = tuple[str, str, float]  # function of a or place of the leak, noise, leak as a share of Var z
 
 
-def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarray]]:
-    """Texts (C, DIM) and planted embeddings (n, DIM) of every world."""
-    block, normal = images.block, np.random.default_rng([draw, 3]).standard_normal
-    n, logits = len(images), images.block.logits
-    texts = unit(images.texts @ normal((images.texts.shape[1], DIM)))
+def functions_of_a(
+    images: Images, texts: np.ndarray, normal: Callable[..., np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Functions (n, q) of what the logits see, of any width."""
+    a, logits = images.block.principal, images.block.logits
     others = unit(texts + 0.5 * normal(texts.shape) / np.sqrt(DIM))
-    linear = levelled(block.principal @ normal((block.principal.shape[1], DIM)))
-    functions = {
+    linear, centred = levelled(a @ normal((a.shape[1], DIM))), a - a.mean(axis=0)
+    spread, axes = leading_directions(centred, 8)
+    lead = centred @ axes / spread
+    u, order = lead[:, :4], np.argsort(logits, axis=1)
+    top, sharp = order[:, -1], softmax(logits, 1.0)
+    centres = np.stack([centred[top == one].mean(axis=0) for one in np.unique(top)])
+    gaps = (centred**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
+    nearest = (gaps - 2.0 * centred @ centres.T).argmin(axis=1)
+    cells = centred[np.abs(normal(len(a))).argsort()[:16]]
+    hidden = np.tanh(levelled(a @ normal((a.shape[1], 32))) * np.sqrt(32))
+    angle = np.arctan2(u[:, 1], u[:, 0])[:, None]
+    return {
         "own words": spoken(logits, texts),
         "other words": spoken(logits, others),
         "linear": linear,
         "tanh": np.tanh(2 * np.sqrt(DIM) * linear),
         "quadratic": linear**2,
-        "top-1": others[logits.argmax(axis=1)],
+        "top-1": others[top],
+        "|a|^2": (centred**2).sum(axis=1)[:, None],
+        "cos": np.cos(2 * u),
+        "sin": np.sin(2 * u),
+        "|.|": np.abs(u),
+        "products": np.stack([u[:, i] * u[:, j] for i in range(4) for j in range(i)], axis=1),
+        "xor": np.sign(u[:, :1] * u[:, 1:2]),
+        "step": np.sign(lead[:, 4:8]),
+        "largest of six": lead[:, :6].max(axis=1, keepdims=True),
+        "nearest mean": others[np.unique(top)[nearest]],
+        "ranks": u.argsort(axis=0).argsort(axis=0).astype(float),
+        "margin": np.diff(np.take_along_axis(logits, order[:, -2:], axis=1)),
+        "entropy": -(sharp * np.log(sharp + 1e-12)).sum(axis=1, keepdims=True),
+        "second class": others[order[:, -2]],
+        "phase": np.hstack([np.cos(angle), np.sin(3 * angle)]),
+        "network": np.tanh(hidden @ normal((32, DIM))),
+        "cells": np.eye(16)[(centred @ cells.T - 0.5 * (cells**2).sum(axis=1)).argmax(axis=1)],
     }
-    odds = softmax(logits, 1.0)
-    doubt = 0.3 - (odds * np.log(odds + 1e-12)).sum(axis=1, keepdims=True)
+
+
+def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarray]]:
+    """Texts (C, DIM) and planted embeddings (n, DIM) of every world."""
+    generator = np.random.default_rng([draw, 3])
+    normal, n, logits = generator.standard_normal, len(images), images.block.logits
+    texts = unit(images.texts @ normal((images.texts.shape[1], DIM)))
+    functions = {
+        name: levelled(rows @ normal((rows.shape[1], DIM)) if rows.shape[1] < DIM else rows)
+        for name, rows in functions_of_a(images, texts, normal).items()
+    }
+    doubt = 0.3 + functions_of_a(images, texts, normal)["entropy"]
     noises = {
-        "none": 0.0,
+        "little": 0.05 * levelled(normal((n, DIM))),
         "equal": levelled(normal((n, DIM))),
         "unequal": levelled(normal((n, DIM)) * doubt),
+        "heavy": levelled(normal((n, DIM)) / np.sqrt(generator.chisquare(2, (n, 1)))),
     }
-    leak = levelled(block.null @ normal((block.null.shape[1], DIM)))
     found = {
-        (name, noise, 0.0): levelled(z) + part
+        (name, noise, 0.0): z + noises[noise]
         for name, z in functions.items()
-        for noise, part in noises.items()
+        for noise in (("little", "equal", "unequal", "heavy") if name == "own words" else ("little", "equal"))
     }
-    own = found["own words", "unequal", 0.0]
-    return texts, found | {
-        ("own words", "unequal", part): own + np.sqrt(2 * part / (1 - part)) * leak
-        for part in LEAKS
+    null = images.block.null - images.block.null.mean(axis=0)
+    every = levelled(null @ normal((null.shape[1], DIM)))
+    top = logits.argmax(axis=1)
+    few = np.isin(top, generator.permutation(np.unique(top))[: len(np.unique(top)) // 4])
+    leaks = {
+        EVEN: every,
+        FIRST: levelled(null @ leading_directions(null, 1)[1] @ normal((1, DIM))),
+        BESIDE: every,
+        QUARTER: levelled(every * few[:, None]),
     }
+    base, beside = found["own words", "equal", 0.0], functions["|.|"]
+    for kind, part in LEAKS:
+        size = np.sqrt((3 if kind == BESIDE else 2) * part / (1 - part))
+        z = base + beside if kind == BESIDE else base
+        found[kind, "equal", part] = z + size * leaks[kind]
+    return texts, found
 
 
 def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -> list[np.ndarray]:
@@ -233,25 +297,40 @@ def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -
 def judge(
     images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]
 ) -> list[JackknifeEstimate]:
-    """D of planted embeddings, by their texts: all of them are targets of the same read-outs."""
-    columns = np.hstack(
-        [rest for texts, embeddings in planted for rest in remainder(images, texts, embeddings)]
+    """D of planted embeddings, by their texts, with weights of their own for each of them.
+
+    Embeddings that choose the same weights are targets of the same read-outs.
+    """
+    rests = [rest for texts, made in planted for rest in remainder(images, texts, made)]
+    blocks, variance = (
+        images.blocks(planted[0][1][0]),
+        np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
     )
-    variance = np.array([z.var(axis=0).sum() for _, embeddings in planted for z in embeddings])
-    targets = Targets(
-        lambda *_: columns,
-        np.kron(np.eye(len(variance)), np.ones((DIM, 1))),
-        variance / variance[0],
+    marks = Landmarks.draw(blocks, len(images), 0)
+    bands = Bands(marks.block.principal, marks.block.logits)
+    some, rows = marks.searched, marks.rows
+    kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
+    chosen = search_weights(
+        kernels, np.stack(rests, axis=1)[rows][some], marks.block.fold[some], variance
     )
-    blocks = images.blocks(planted[0][1][0])
-    return unique_r2(
-        read_out(blocks, targets, 0), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
-    )[0]
+    spread, found = FoldVariance(blocks), [JackknifeEstimate(0.0, [])] * len(rests)
+    for weights in {tuple(one.values()): one for one in chosen}.values():
+        mine = [place for place, one in enumerate(chosen) if one == weights]
+        columns = np.hstack([rests[place] for place in mine])
+        readouts = marks.read_outs(
+            blocks, bands, weights, [lambda block, start, c=columns: c[start : start + len(block.fold)]]
+        )
+        targets = Targets.of(*[DIM] * len(mine), variance=variance[mine] / variance[0])
+        for place, one in zip(
+            mine, unique_r2(readouts, targets, spread, CONFIDENCE)[0], strict=True
+        ):
+            found[place] = one
+    return found
 
 
-def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
+def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
     """Rates of `trace` (interval above 0) and `meaning` (p for D above the margin), per world."""
-    images, found = FEATURES[name](), {}
+    images, found, at_once = FEATURES[name](), {}, DRAWS_AT_ONCE.get(name, 10)
     for start in range(0, draws, at_once):
         made = [worlds(images, draw) for draw in range(start, min(start + at_once, draws))]
         judged = iter(judge(images, [(texts, list(of_world.values())) for texts, of_world in made]))
@@ -270,38 +349,19 @@ def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
             "trace": np.mean([estimate.low > RESOLUTION for estimate in estimates]),
             "meaning": np.mean([estimate.p(MARGIN) <= 1 - CONFIDENCE for estimate in estimates]),
             "unique_r2": np.mean([estimate.unique_r2 for estimate in estimates]),
+            "most": np.max([estimate.unique_r2 for estimate in estimates]),
         }
 
 
 PER_DIMENSION, MOST, WIDEST = (0.25, 0.5, 1, 2, 4, 8, 16), 1536, 1024  # images; dimensions
-SHARES = np.array([0.0, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3])
 
 
 def smallest_leak(per_dimension: float, draws: int) -> float | None:
-    """The smallest leak that a study of made-up features finds.
-
-    The leaks are those that every study plants on its own coordinates.
-    """
+    """The smallest evenly spread leak that a study of made-up features would call meaning."""
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
-    words = Words.fit(blocks, images.texts)
-    planted = replace(
-        Planted.draw(blocks, words, Scale.of(blocks), draws, 0),
-        sizes=np.sqrt(SHARES / (1 - SHARES) * words.variance),
-    )
-    targets = Targets(planted.columns, planted.groups, np.tile(1 / (1 - SHARES), draws))
-    estimates = unique_r2(
-        read_out(blocks, targets, 0), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
-    )[0]
-    return detectable(
-        pd.DataFrame(
-            {
-                "share": np.tile(SHARES, draws),
-                "unique_r2_low": [estimate.low for estimate in estimates],
-            }
-        )
-    )
+    return measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts["detectable"]
 
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:

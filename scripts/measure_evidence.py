@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from singflow import cli
+from singflow.analyses.bands import Block
 from singflow.analyses.evidence import Evidence, measure, turn_deg
 from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.readout import Block
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
@@ -58,7 +58,7 @@ def main(flags: Flags) -> None:
     def blocks() -> Iterator[Block]:
         return chain.from_iterable(whole_images(images, head) for images in pool)
 
-    found = measure(blocks, texts, others, flags, flags.lambdas, flags.confidence, flags.seed)
+    found = measure(blocks, texts, others, flags, flags.confidence, flags.seed)
     facts, words, planted = found.facts, found.words, found.planted
     curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence)
     del found  # the read-outs leave room for the translators

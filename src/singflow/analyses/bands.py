@@ -16,7 +16,8 @@ TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax band
 OFFSET = 0.5  # of the ReLU units, beside coordinates of mean square 1
 LEADING = 32  # principal coordinates of a that have bands of their own
 DIRICHLET, DRAWN, DRAWN_BY = 0.5, 24, 7  # concentration, number and seed of the drawn weights
-PENALTIES = 10.0 ** np.arange(2.0, -4.01, -0.5)  # multiples of the mean trace, largest first
+PENALTIES = tuple((10.0 ** (np.arange(4, -9, -1) / 2)).tolist())  # times mean trace; falling
+MIDDLE = 1.0  # penalty at which walks begin
 TIE = 1e-9  # share of the variance by which errors may differ and count as equal
 BANDS = (
     *("linear", "softmax", "relu", "rbf", "rbf_narrow", "square"),
@@ -56,6 +57,38 @@ def first_best(errors: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     return np.asarray((errors <= errors.min(axis=0) + TIE * scale).argmax(axis=0))
 
 
+def descend(
+    errors: Callable[[int, np.ndarray], np.ndarray],
+    made: np.ndarray,
+    wanted: np.ndarray,
+    scale: np.ndarray,
+) -> np.ndarray:
+    """Position of the least error of each target, by steps to the neighbours of the best place.
+
+    Parameters
+    ----------
+    errors : function of int and ndarray
+        Errors of some targets at a place.
+    made : ndarray (places, t)
+        Errors that are known, else infinite; is filled.
+    wanted : ndarray of bool (places, t)
+        Where the walks begin.
+    scale : ndarray (t,)
+        See first_best.
+    """
+    while True:
+        for place in np.flatnonzero(wanted.any(axis=1)):
+            mine = np.flatnonzero(wanted[place])
+            made[place, mine] = errors(int(place), mine)
+        best, wanted = first_best(made, scale), np.zeros_like(wanted)
+        for step in (-1, 1):
+            beside = best + step
+            inside = np.flatnonzero((beside >= 0) & (beside < len(made)))
+            wanted[beside[inside], inside] |= ~np.isfinite(made[beside[inside], inside])
+        if not wanted.any():
+            return best
+
+
 class Bands:
     """The kernels between images and landmarks.
 
@@ -74,9 +107,8 @@ class Bands:
         self._mean = a.mean(axis=0)
         a = a - self._mean
         self._length = float(np.sqrt(max((a**2).sum() / len(a), np.finfo(np.float64).tiny)))
-        _, spread, axes = np.linalg.svd(a, full_matrices=False)
-        kept = spread[:LEADING] > len(a) * np.finfo(np.float64).eps * spread.max(initial=0.0)
-        self._axes = axes[:LEADING][kept].T * (np.sqrt(len(a)) / spread[:LEADING][kept])
+        spread, axes = leading_directions(a, LEADING)
+        self._axes = axes / spread
         roots = [np.sqrt(softmax(logits, temperature)) for temperature in TEMPERATURES]
         self._roots_mean = [root.mean(axis=0) for root in roots]
         spreads = [root.var(axis=0).sum() * len(roots) for root in roots]
@@ -158,6 +190,21 @@ class Bands:
         return total
 
 
+def leading_directions(rows: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (q,) and principal directions (d, q) of centred rows (n, d).
+
+    There are at most `most`, and none whose variance is rounding.
+    """
+    width = rows.shape[1]
+    if not width:
+        return np.zeros(0), np.zeros((0, 0))
+    scatter = rows.T @ rows / len(rows)
+    taken = [max(width - most, 0), width - 1]
+    variance, axes = scipy.linalg.eigh(scatter, subset_by_index=taken, check_finite=False)
+    kept = variance > width * np.finfo(np.float64).eps * max(variance[-1], 0.0)
+    return np.sqrt(variance[kept])[::-1], axes[:, kept][:, ::-1]
+
+
 def _distances(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
     squares = np.vecdot(rows, rows)[:, None] + np.vecdot(marks, marks)
     return np.maximum(squares - 2.0 * rows @ marks.T, 0.0)
@@ -187,49 +234,60 @@ def candidates() -> list[dict[str, float]]:
 
 
 def search_weights(
-    kernels: Mapping[str, np.ndarray], target: np.ndarray, fold: np.ndarray, scale: float
-) -> dict[str, float]:
-    """The candidate whose kernel ridge regression has the least cross-validated error.
+    kernels: Mapping[str, np.ndarray],
+    target: np.ndarray,
+    fold: np.ndarray,
+    scale: np.ndarray,
+) -> list[dict[str, float]]:
+    """For each target the candidate whose kernel ridge regression has the least error.
 
     Parameters
     ----------
     kernels : mapping of str to ndarray (n, n)
         The bands among some images.
-    target : ndarray (n, m)
-        What is read out.
+    target : ndarray (n, t, m)
+        What is read out, for t targets.
     fold : ndarray (n,)
-        Folds of the images.
-    scale : float
-        Variance of the embeddings: what errors are compared with.
+        Folds of the images: errors are cross-validated.
+    scale : ndarray (t,)
+        Variances of the embeddings: what errors are compared with.
 
     Notes
     -----
-    Every second penalty is tried. The errors are those of refits without a fold, which need no
-    refit (see `readout.Exact`).
+    Every second penalty counts, and the walk begins at MIDDLE. The errors on a fold are those of a
+    refit without it, in closed form (see `readout.Exact`).
     """
-    target, parts = target - target.mean(axis=0), [np.flatnonzero(fold == f) for f in np.unique(fold)]
-    tried = candidates()
-    least = []
-    for weights in tried:
-        kernel = sum(weight * kernels[name] for name, weight in weights.items() if weight)
-        least.append(min(_left_out_errors(centred(kernel), target, parts)))
-    return tried[int(first_best(np.array(least), scale * len(target)))]
+    n, count, m = target.shape
+    columns = (target - target.mean(axis=0)).reshape(n, -1)
+    rows, tried, penalties = [np.flatnonzero(fold == one) for one in np.unique(fold)], candidates(), PENALTIES[::2]
+    least = np.empty((len(tried), count))
+    for place, weights in enumerate(tried):
+        kernel = centred(sum(weight * kernels[name] for name, weight in weights.items() if weight))
+        spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
+        spectrum, turned = np.maximum(spectrum, 0.0), vectors.T @ columns
 
+        def errors(
+            at: int,
+            mine: np.ndarray,
+            spectrum: np.ndarray = spectrum,
+            vectors: np.ndarray = vectors,
+            turned: np.ndarray = turned,
+        ) -> np.ndarray:
+            inverse = 1.0 / (spectrum + penalties[at])
+            used = (mine[:, None] * m + np.arange(m)).ravel()
+            moved, found = vectors @ (inverse[:, None] * turned[:, used]), np.zeros(len(mine))
+            for part in rows:
+                inner = (vectors[part] * inverse) @ vectors[part].T - 1.0 / (n * penalties[at])
+                missed = scipy.linalg.solve(inner, moved[part], assume_a="pos", check_finite=False)
+                found += (missed**2).sum(axis=0).reshape(-1, m).sum(axis=1)
+            return found
 
-def _left_out_errors(
-    kernel: np.ndarray, target: np.ndarray, parts: list[np.ndarray]
-) -> Iterator[float]:
-    spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
-    turned, n = vectors.T @ target, len(kernel)
-    for penalty in PENALTIES[::2]:
-        inverse = 1.0 / (np.maximum(spectrum, 0.0) + penalty)
-        missed = vectors @ (inverse[:, None] * turned)
-        total = 0.0
-        for part in parts:
-            inner = (vectors[part] * inverse) @ vectors[part].T - 1.0 / (n * penalty)
-            left_out = scipy.linalg.solve(inner, missed[part], assume_a="pos", check_finite=False)
-            total += float(np.vdot(left_out, left_out))
-        yield total
+        made = np.full((len(penalties), count), np.inf)
+        wanted = np.zeros(made.shape, dtype=bool)
+        wanted[penalties.index(MIDDLE)] = True
+        best = descend(errors, made, wanted, scale * n)
+        least[place] = made[best, np.arange(count)]
+    return [tried[place] for place in first_best(least, scale * n)]
 
 
 def centred(kernel: np.ndarray) -> np.ndarray:

@@ -17,10 +17,19 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.bands import Bands, Block, Blocks, search_weights, softmax
+from singflow.analyses.bands import (
+    PENALTIES,
+    Bands,
+    Block,
+    Blocks,
+    leading_directions,
+    search_weights,
+    softmax,
+)
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.readout import (
     LANDMARKS,
+    Columns,
     Exact,
     Fit,
     Nystroem,
@@ -268,6 +277,7 @@ def unique_r2(
     spread: FoldVariance,
     confidence: float,
     intervals: np.ndarray | None = None,
+    penalties: Sequence[float] = PENALTIES,
 ) -> tuple[list[JackknifeEstimate], Selected]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
 
@@ -283,6 +293,8 @@ def unique_r2(
         Coverage of the intervals, 0 to 1.
     intervals : ndarray of bool (targets,), optional
         Targets that get an interval; by default all.
+    penalties : sequence of float
+        Penalties that are tried, from the largest on.
 
     Returns
     -------
@@ -298,7 +310,7 @@ def unique_r2(
     """
     folds, variance = readouts.folds, targets.variance
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
-    selected = select(readouts, targets, total)
+    selected = select(readouts, targets, total, penalties)
     whole = selected.gain.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
     sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
@@ -326,10 +338,11 @@ def unique_r2(
 class Landmarks:
     """Images whose kernels with all images stand for the kernels: all images, if they are few.
 
-    block: the images. searched: places among them of the images that weights are found on. mean:
-    (k,) mean of b; level: what makes its mean square 1. n: number of all images.
+    rows: their numbers. block: the images. searched: places among them of the images that weights
+    are found on. mean: (k,) mean of b; level: what makes its mean square 1. n: number of all images.
     """
 
+    rows: np.ndarray
     block: Block
     searched: np.ndarray
     mean: np.ndarray
@@ -352,7 +365,12 @@ class Landmarks:
         square = float(((null - mean) ** 2).sum()) / len(null)
         level = 1.0 / np.sqrt(square) if square > TINY else 0.0
         searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
-        return cls(block, searched, mean, level, n)
+        return cls(wanted, block, searched, mean, level, n)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the landmarks are all images."""
+        return self.n == len(self.block.fold)
 
     def null(self, block: Block) -> np.ndarray:
         """b of a block (n, k), with mean square 1 about its mean."""
@@ -363,20 +381,20 @@ class Landmarks:
         blocks: Blocks,
         bands: Bands,
         weights: dict[str, float],
-        columns: Callable[[Block, int], np.ndarray],
+        parts: Sequence[Columns],
     ) -> ReadOuts:
         """The read-outs of columns, exact if the landmarks are all images."""
+        if not self.exact:
+            return Nystroem(blocks, bands, weights, self.null, parts)
         block = self.block
-        if self.n > len(block.fold):
-            return Nystroem(blocks, bands, weights, self.null, columns)
-        return Exact(bands.mixed(weights), self.null(block), columns(block, 0), block.fold)
+        columns = np.hstack([part(block, 0) for part in parts])
+        return Exact(bands.mixed(weights), self.null(block), columns, block.fold)
 
     def first_direction(self) -> np.ndarray:
         """First principal direction (k,) of b, with mean square 1 along it."""
-        null = self.null(self.block)
-        _, spread, axes = np.linalg.svd(null, full_matrices=False)
-        first = axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()])
-        return np.asarray(first * np.sqrt(len(null)) / max(float(spread[0]), TINY))
+        (spread,), axes = leading_directions(self.null(self.block), 1)
+        first = axes[:, 0] * np.sign(axes[np.abs(axes[:, 0]).argmax(), 0])
+        return np.asarray(first / spread)
 
 
 @dataclass(frozen=True)
@@ -479,14 +497,21 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Residuals:
+    """Cross-fitted errors (n, m) of the remainder, plain and with b; predicted classes (n,)."""
+
+    plain: np.ndarray
+    full: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
 
-    The files are in evidence/<space>. readouts: of the remainder, the first columns; None where
-    there is no D. fits: the read-outs without and with b that D compares. spread: squared distances
-    of the embeddings. residuals: a function that gives, in the blocks of images, the cross-fitted
-    errors of the remainder without and with b (n, m), and the predicted classes (n,). covariance:
-    (m, m), of the embeddings.
+    The files are in evidence/<space>. readouts: of the remainder, the first columns. fits: the
+    read-outs without and with b that D compares. spread: squared distances of the embeddings.
+    readouts, fits and residuals are None where there is no D.
     """
 
     facts: dict[str, Any]
@@ -495,7 +520,7 @@ class Measurement:
     readouts: ReadOuts | None
     fits: tuple[Fit, Fit] | None
     spread: FoldVariance
-    residuals: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+    residuals: Residuals | None
 
 
 def measure(
@@ -505,12 +530,14 @@ def measure(
     settings: Evidence,
     confidence: float,
     seed: int,
+    keep: Callable[[tuple[int, int]], Any] = np.empty,
 ) -> Measurement:
     """Test a model in a space.
 
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
     classes in other words (for the blind check); None where classes have no names. confidence:
-    coverage of the intervals. seed: of planted leaks and landmarks.
+    coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a shape,
+    in memory or in a file, for the residuals.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
@@ -526,36 +553,39 @@ def measure(
     marks = Landmarks.draw(blocks, words.n, seed)
     if not marks.level or not spread.can_leave(1) or not words.variance > 0:
         return Measurement(
-            facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, lambda: iter(())
+            facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, None
         )
     bands, weights = weighted(marks, words, seed)
-    exact = words.n == len(marks.block.fold)
-    most = PLANTED if exact else PLANTED_MANY
-    blind, blind_variance = (
-        (None, 1.0) if texts is None or others is None else _blind(blocks, words, others)
-    )
-    looked = directions(m, most, seed, 0)
-
-    def columns(block: Block, start: int) -> np.ndarray:
-        parts = [words.remainder(block)]
-        if blind is not None:
-            parts.append(blind(block) @ looked)
-        return np.hstack([*parts, _normal(seed, start, len(block.fold), draws * min(m, most))])
-
-    readouts = marks.read_outs(blocks, bands, weights, columns)
-    sizes = (m,) if blind is None else (m, looked.shape[1])
-    targets = Targets.of(*sizes, variance=[1.0, blind_variance][: len(sizes)])
+    most = PLANTED if marks.exact else PLANTED_MANY
+    wide, looked = draws * min(m, most), directions(m, most, seed, 0)
+    parts: list[Columns] = [lambda block, _: words.remainder(block)]
+    variance, sizes = [1.0], [m]
+    if texts is not None and others is not None:
+        blind, blind_variance = _blind(blocks, words, others)
+        parts.append(lambda block, _: blind(block) @ looked)
+        variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
+    noise: Columns = lambda block, start: _normal(seed, start, len(block.fold), wide)
+    readouts = marks.read_outs(blocks, bands, weights, [*parts, noise])
     estimates, selected = unique_r2(
-        readouts, targets, spread, confidence, np.arange(len(sizes)) == 0
+        readouts,
+        Targets.of(*sizes, variance=variance),
+        spread,
+        confidence,
+        np.arange(len(sizes)) == 0,
     )
     real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-    covariance = np.zeros((m, m))
-    for missed in readouts.residuals(plain, m, blocks):
-        covariance += missed.T @ missed / words.n
+    residuals = Residuals(keep((words.n, m)), keep((words.n, m)), np.empty(words.n, np.int32))
+    covariance, start = np.zeros((m, m)), 0
+    for block, missed in readouts.residuals((plain, full), m, blocks):
+        rows = slice(start, start + len(block.fold))
+        residuals.plain[rows], residuals.full[rows] = missed
+        residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
+        covariance += missed[0].T @ missed[0] / words.n
     planted = Planted.on(
         readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
     )
-    leaks = unique_r2(planted.readouts, planted.targets, spread, confidence)[0]
+    penalties = PENALTIES if marks.exact else (plain.penalty,)
+    leaks, _ = unique_r2(planted.readouts, planted.targets, spread, confidence, None, penalties)
     table = _table(
         [
             (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))
@@ -564,9 +594,7 @@ def measure(
             )
         ]
     )
-    curve = [
-        _at(share, blocks, words, weights, seed) for share in LEARNING
-    ]
+    curve = [_at(share, blocks, words, weights, penalties, seed) for share in LEARNING]
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
@@ -577,16 +605,11 @@ def measure(
         "detectable_first": detectable(table, FIRST, 1.0 - confidence),
         "gain": gain(table),
         "null_r2": null_r2(readouts, marks, m),
-        "blind_unique_r2": estimates[1].unique_r2 if blind else None,
+        "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
         "weights": weights | {"null": full.own},
         "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
         "learning": [*curve, real.unique_r2],
     }
-
-    def residuals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return zip(
-            readouts.residuals(plain, m, blocks), readouts.residuals(full, m, blocks), strict=True
-        )
 
     return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
 
@@ -597,11 +620,17 @@ def weighted(marks: Landmarks, words: Words, seed: int) -> tuple[Bands, dict[str
     bands = Bands(block.principal, block.logits)
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     target = words.remainder(block)[some] @ directions(len(words.offset), SKETCH, seed, 0)
-    return bands, search_weights(kernels, target, block.fold[some], words.variance)
+    scale = np.array([words.variance])
+    return bands, search_weights(kernels, target[:, None], block.fold[some], scale)[0]
 
 
 def _at(
-    share: float, blocks: Blocks, words: Words, weights: dict[str, float], seed: int
+    share: float,
+    blocks: Blocks,
+    words: Words,
+    weights: dict[str, float],
+    penalties: Sequence[float],
+    seed: int,
 ) -> float | None:
     """D of a random share of the images; None where they are too few."""
     drawn = np.random.default_rng([seed, 5]).permutation(words.n) < share * words.n
@@ -618,9 +647,9 @@ def _at(
         return None
     marks = Landmarks.draw(some, int(drawn.sum()), seed)
     bands = Bands(marks.block.principal, marks.block.logits)
-    readouts = marks.read_outs(some, bands, weights, lambda block, _: words.remainder(block))
-    targets = Targets.of(len(words.offset))
-    return unique_r2(readouts, targets, spread, 0.5, np.zeros(1, dtype=bool))[0][0].unique_r2
+    readouts = marks.read_outs(some, bands, weights, [lambda block, _: words.remainder(block)])
+    targets, no = Targets.of(len(words.offset)), np.zeros(1, dtype=bool)
+    return unique_r2(readouts, targets, spread, 0.5, no, penalties)[0][0].unique_r2
 
 
 def null_r2(readouts: ReadOuts, marks: Landmarks, m: int) -> float:

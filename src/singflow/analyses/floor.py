@@ -15,11 +15,11 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.bands import Block
 from singflow.analyses.evidence import Words
 from singflow.analyses.geometry import complement, coordinate_axes
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
-from singflow.analyses.readout import Block
 from singflow.artifacts.files import Facts, read_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks

@@ -6,11 +6,14 @@ coordinates. The curve is a diagnostic of what can be decoded. It does not promi
 classifier.
 """
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
+import scipy
 
-from singflow.analyses.evidence import Measurement, jackknife, without_folds
-from singflow.analyses.readout import PLAIN
+from singflow.analyses.evidence import Measurement, jackknife
+from singflow.analyses.readout import Fit, Partial
 
 ENOUGH = 0.9  # share of D
 
@@ -18,34 +21,42 @@ ENOUGH = 0.9  # share of D
 def head_extension(measured: Measurement, most: int, confidence: float) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
-    measured: the test, whose first target is the remainder of own words. most: largest number of
+    measured: the test, whose first columns are the remainder of own words. most: largest number of
     directions, min(k, m). confidence: coverage of the intervals.
 
-    There is a row for each number of directions from 0 on, and 0 alone where there is no D:
-    directions, unique_r2, and its interval unique_r2_low and unique_r2_high by the delete-a-fold
-    jackknife, for which directions are chosen anew. The interval is missing with fewer than three
-    folds. If a fit runs out of directions, its error stays constant.
+    There is a row for each number of directions from 0 on, and 0 alone where there is no D, or
+    where the read-out does without b: directions, unique_r2, and its interval unique_r2_low and
+    unique_r2_high by the delete-a-fold jackknife, for which directions are chosen anew. The
+    interval is missing with fewer than three folds. If a fit runs out of directions, its error
+    stays constant.
 
     The penalty is that of the read-out with all null coordinates, whatever the number of
     directions; without directions it is that of the read-out without null coordinates.
     """
-    readouts, spread = measured.readouts, measured.spread
+    readouts, fits, spread = measured.readouts, measured.fits, measured.spread
     whole, without = np.zeros(1), np.empty((0, 1))
-    if readouts is not None:
-        lambdas = measured.facts["lambdas"]
+    if readouts is not None and fits is not None and fits[1].own:
+        (plain, full), m, folds = fits, len(measured.words.offset), readouts.folds
+        squares = np.stack([np.arange(m)] * 2, axis=1)
 
         def gains(left_out: tuple[int, ...]) -> np.ndarray:
-            plain = readouts.errors(PLAIN, left_out, [lambdas["without_null"]])[:, :, 0]
-            nested = readouts.nested(left_out, lambdas["with_null"])[:, 1:]
-            nested = nested if nested.size else plain
-            short = max(most - nested.shape[1], 0)
-            with_null = np.pad(nested, ((0, 0), (0, short)), mode="edge")[:, :most]
-            return np.pad(plain - with_null, ((0, 0), (1, 0)))
+            without_null = readouts.errors(plain, [left_out], squares)[0].sum(axis=1)
+            with_null = nested(readouts.partial(full.penalty, left_out, m), full)[:, 1:]
+            if not with_null.size:
+                with_null = without_null[:, None]
+            short = max(most - with_null.shape[1], 0)
+            with_null = np.pad(with_null, ((0, 0), (0, short)), mode="edge")[:, :most]
+            return np.pad(without_null[:, None] - with_null, ((0, 0), (1, 0)))
 
-        total = sum(spread.of((fold,))[0] for fold in readouts.folds)
-        whole = sum(gains((fold,))[0] for fold in readouts.folds) / total
-        every = np.ones(len(whole))
-        without = without_folds(readouts.folds, spread, lambda out: [gains(out)], every)
+        total = sum(spread.of((fold,))[0] for fold in folds)
+        whole = sum(gains((fold,))[0] for fold in folds) / total
+        if spread.can_leave(2):
+            sums, totals = np.zeros((len(folds), len(whole))), np.zeros((len(folds), 1))
+            for pair in combinations(folds, 2):
+                rows = [folds.index(pair[1]), folds.index(pair[0])]
+                sums[rows] += gains(pair)
+                totals[rows] += spread.of(pair)[:, None]
+            without = sums / totals
     estimates = [
         jackknife(gain, without[:, place].tolist(), confidence) for place, gain in enumerate(whole)
     ]
@@ -56,6 +67,71 @@ def head_extension(measured: Measurement, most: int, confidence: float) -> pd.Da
         "unique_r2_high": [estimate.high for estimate in estimates],
     }
     return pd.DataFrame(curve).astype({"unique_r2_low": float, "unique_r2_high": float})
+
+
+def nested(partial: Partial, fit: Fit) -> np.ndarray:
+    """Squared errors (folds, 1 + p) on the folds left out, with 0 to p null directions.
+
+    The directions are those of ranked_null_directions() on the images of the fit, and join the
+    plain read-out; p is at most min(k, m).
+
+    Notes
+    -----
+    With the scatter G of b and its cross-products H after a plain fit, the weights of b in the full
+    fit are (G + penalty / own I)^-1 H (Frisch, Waugh and Lovell, for ridge regression).
+    """
+    scatter = partial.null + fit.penalty / fit.own * np.eye(len(partial.null))
+    factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
+    basis = ranked_null_directions(factor, _solved(factor, partial.cross))
+    half = scipy.linalg.cholesky(basis.T @ scatter @ basis, lower=True, check_finite=False)
+    weights, found = _solved(half, basis.T @ partial.cross), []
+    for null, cross, missed in partial.left_out:
+        square = _solved(half, _solved(half, basis.T @ null @ basis).T) * (weights @ weights.T)
+        linear = np.vecdot(_solved(half, basis.T @ cross), weights)
+        steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
+        found.append(missed + np.cumsum(np.concatenate([[0.0], steps])))
+    return np.array(found)
+
+
+def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Orthonormal null directions, ordered by how much they improve the read-out.
+
+    The first q of them give the least penalized squared error that any q directions can give.
+
+    Parameters
+    ----------
+    factor : ndarray (k, k)
+        Lower Cholesky factor L of the penalized scatter of b, after regression on the other
+        features.
+    white : ndarray (k, m)
+        L^-1 times the cross-products of b and the target, after the same regression; the
+        coefficients of b in the read-out are L^-T white.
+
+    Returns
+    -------
+    ndarray (k, p)
+        One column for each direction in which the read-out moves the target, so p is at most min(k,
+        m).
+
+    References
+    ----------
+    Izenman, Reduced-rank regression for the multivariate linear model, 1975.
+    """
+    carried, directions = scipy.linalg.eigh(white.T @ white, check_finite=False)
+    kept = carried > max(white.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
+    hidden = scipy.linalg.solve_triangular(
+        factor, white @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False
+    )
+    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][
+        :, : len(factor)
+    ]
+
+
+def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """L^-1 values, for a lower triangular factor L."""
+    return np.asarray(
+        scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
+    )
 
 
 def enough(curve: pd.DataFrame) -> int | None:

@@ -6,7 +6,7 @@ Up to LANDMARKS images the kernels are exact. Above, the bands are known by thei
 LANDMARKS images (Nystroem's method), and b stays exact.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,12 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, first_best
+from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, descend, first_best
 
 LANDMARKS = 1024  # images up to which kernels are exact
 OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean trace 1
 LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
 JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
+
+
+Columns = Callable[[Block, int], np.ndarray]  # of a block whose first image has this number
 
 
 class Fit(NamedTuple):
@@ -120,11 +123,13 @@ class Exact:
             found.append(np.stack([products[self._fold[rows] == f].sum(axis=0) for f in folds]))
         return found
 
-    def residuals(self, fit: Fit, m: int, blocks: Blocks) -> Iterator[np.ndarray]:
-        """Cross-fitted errors (n, m) of the first m columns, in the blocks of images."""
-        missed, start = self._cross_fitted(fit, m), 0
+    def residuals(
+        self, fits: Sequence[Fit], m: int, blocks: Blocks
+    ) -> Iterator[tuple[Block, list[np.ndarray]]]:
+        """Blocks of images with the cross-fitted errors (n, m) of the first m columns, by fit."""
+        missed, start = [self._cross_fitted(fit, m) for fit in fits], 0
         for block in blocks():
-            yield missed[start : start + len(block.fold)]
+            yield block, [errors[start : start + len(block.fold)] for errors in missed]
             start += len(block.fold)
 
     def _cross_fitted(self, fit: Fit, m: int) -> np.ndarray:
@@ -172,6 +177,15 @@ class Moments:
         self.n, self.x, self.xx = 0, np.zeros(width), np.zeros((width, width))
         self.t, self.tt = np.zeros(columns), np.zeros((columns, columns))
         self.xt = np.zeros((width, columns))
+
+    @classmethod
+    def over(cls, parts: Iterable["Moments"]) -> "Moments":
+        """The sums over images of all parts."""
+        first, *others = parts
+        made = copy(first)
+        for name in vars(made):
+            setattr(made, name, sum((getattr(one, name) for one in others), getattr(first, name)))
+        return made
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         self.n += len(x)
@@ -248,8 +262,8 @@ class Nystroem:
         The bands of the landmarks, and their weights.
     null : function of Block
         b of a block (n, k), with mean square 1 about its mean.
-    columns : function of Block and int
-        Columns (n, c) of a block whose first image has this number.
+    parts : sequence of functions of Block and int
+        Columns of a block whose first image has this number; together (n, c).
     """
 
     def __init__(
@@ -258,21 +272,22 @@ class Nystroem:
         bands: Bands,
         weights: Mapping[str, float],
         null: Callable[[Block], np.ndarray],
-        columns: Callable[[Block, int], np.ndarray],
+        parts: Sequence[Columns],
     ) -> None:
         marks = bands.mixed(weights)
         marks.flat[:: len(marks) + 1] += JITTER
         self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
-        self._bands, self._weights, self._null, self._columns = bands, weights, null, columns
+        self._bands, self._weights, self._null, self._first = bands, weights, null, parts[0]
         self._plain, self._moments, start = len(marks), dict[int, Moments](), 0
         for block in blocks():
-            x, t = self._features(block), columns(block, start)
+            x, t = self._features(block), np.hstack([part(block, start) for part in parts])
             start += len(x)
             for fold in np.unique(block.fold).tolist():
                 rows = block.fold == fold
                 if fold not in self._moments:
                     self._moments[fold] = Moments(x.shape[1], t.shape[1])
                 self._moments[fold].add(x[rows], t[rows])
+        self._total = Moments.over(self._moments.values())
         self.folds = sorted(self._moments)
         self.looked = self.folds[:LOOKED]
 
@@ -281,23 +296,25 @@ class Nystroem:
         kernel = self._bands.mixed(self._weights, block)
         return np.hstack([_solved(self._factor, kernel.T).T, self._null(block)])
 
-    def _means(self, left_out: Sequence[int]) -> tuple[list[Moments], np.ndarray, np.ndarray]:
-        """Moments of the folds that are not left out, and their means of x and t."""
-        kept = [moments for fold, moments in self._moments.items() if fold not in left_out]
-        n = sum(moments.n for moments in kept)
-        return kept, sum(one.x for one in kept) / n, sum(one.t for one in kept) / n
+    def _kept(self, left_out: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
+        """Number of images of the folds that are not left out, and their means of x and t."""
+        out = [self._moments[fold] for fold in left_out]
+        n = self._total.n - sum(one.n for one in out)
+        x, t = self._total.x - sum(one.x for one in out), self._total.t - sum(one.t for one in out)
+        return n, x / n, t / n
 
     def _fitted(
         self, fit: Fit, left_out: Sequence[int], used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights (p, c) of some columns, and the means of x (p,) and t (c,)."""
-        kept, x, t = self._means(left_out)
+        n, x, t = self._kept(left_out)
         width = len(x) if fit.own else self._plain
-        x, t, n = x[:width], t[used], sum(one.n for one in kept)
-        scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
-        for one in kept:
-            scatter += one.xx[:width, :width]
-            cross += one.xt[:width, used]
+        x, t = x[:width], t[used]
+        scatter = self._total.xx[:width, :width] - n * np.outer(x, x)
+        cross = self._total.xt[:width, used] - n * np.outer(x, t)
+        for one in map(self._moments.__getitem__, left_out):
+            scatter -= one.xx[:width, :width]
+            cross -= one.xt[:width, used]
         diagonal = scatter.reshape(-1)[:: width + 1]
         diagonal[: self._plain] += fit.penalty
         if fit.own:
@@ -325,23 +342,32 @@ class Nystroem:
             )
         return found
 
-    def residuals(self, fit: Fit, m: int, blocks: Blocks) -> Iterator[np.ndarray]:
+    def residuals(
+        self, fits: Sequence[Fit], m: int, blocks: Blocks
+    ) -> Iterator[tuple[Block, list[np.ndarray]]]:
         """See Exact."""
-        fits = {fold: self._fitted(fit, (fold,), np.arange(m)) for fold in self.folds}
+        made = [
+            {fold: self._fitted(fit, (fold,), np.arange(m)) for fold in self.folds} for fit in fits
+        ]
         start = 0
         for block in blocks():
-            x, out = self._features(block), self._columns(block, start)[:, :m].copy()
+            x, t = self._features(block), self._first(block, start)
             start += len(x)
+            missed = [t.astype(np.float64) for _ in fits]
             for fold in np.unique(block.fold).tolist():
-                rows, (weight, mean, middle) = block.fold == fold, fits[fold]
-                out[rows] -= middle + (x[rows, : len(weight)] - mean) @ weight
-            yield out
+                rows = block.fold == fold
+                for of_fold, out in zip(made, missed, strict=True):
+                    weight, mean, middle = of_fold[fold]
+                    out[rows] -= middle + (x[rows, : len(weight)] - mean) @ weight
+            yield block, missed
 
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Exact."""
-        kept, x, t = self._means(left_out)
+        _, x, t = self._kept(left_out)
         plain = slice(0, self._plain)
-        sums = [one.about(x, t[:m]) for one in kept]
+        sums = [
+            one.about(x, t[:m]) for fold, one in self._moments.items() if fold not in left_out
+        ]
         scatter, b = sum(one[0] for one in sums), slice(self._plain, None)
         sides = np.hstack([scatter[plain, b], sum(one[1] for one in sums)[plain]])
         inner = scatter[plain, plain].copy()
@@ -375,6 +401,7 @@ class Nystroem:
             made._moments[fold] = moments.derive(
                 np.vstack([weight @ mix, leak]), columns, (middle - mean @ weight) @ mix
             )
+        made._total = Moments.over(made._moments.values())
         return made
 
 
@@ -402,7 +429,13 @@ class Selected:
     error: np.ndarray
 
 
-def select(readouts: ReadOuts, targets: Targets, scale: float, own: Sequence[float] = OWN) -> Selected:
+def select(
+    readouts: ReadOuts,
+    targets: Targets,
+    scale: float,
+    penalties: Sequence[float] = PENALTIES,
+    own: Sequence[float] = OWN,
+) -> Selected:
     """Choose the penalty of each target, and the weight of b, by the cross-validated error.
 
     Every second penalty is tried without b, then the neighbours of the best one until both have
@@ -411,49 +444,43 @@ def select(readouts: ReadOuts, targets: Targets, scale: float, own: Sequence[flo
     """
     folds, count = readouts.folds, len(targets.variance)
     looked = [folds.index(fold) for fold in readouts.looked]
-    made = np.full((len(own), len(PENALTIES), len(folds), count), np.inf)
+    made = np.full((len(own), len(penalties), len(folds), count), np.inf)
     level = scale * targets.variance
 
-    def make(weight: int, wanted: np.ndarray, judged: Sequence[int]) -> None:
-        for place in np.flatnonzero(wanted.any(axis=1)):
-            mine = np.flatnonzero(wanted[place])
-            used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
-            found = readouts.errors(
-                Fit(own[weight], float(PENALTIES[place])),
-                [(folds[at],) for at in judged],
-                targets.pairs[used],
-            )
-            for at, products in zip(judged, found, strict=True):
-                made[weight, place, at, mine] = (products @ targets.groups[np.ix_(used, mine)])[0]
+    def judge(fit: tuple[int, int], mine: np.ndarray, judged: Sequence[int]) -> None:
+        used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
+        found = readouts.errors(
+            Fit(own[fit[0]], penalties[fit[1]]),
+            [(folds[at],) for at in judged],
+            targets.pairs[used],
+        )
+        for at, products in zip(judged, found, strict=True):
+            made[(*fit, at, mine)] = (products @ targets.groups[np.ix_(used, mine)])[0]
 
     def walk(weight: int, wanted: np.ndarray) -> np.ndarray:
-        while wanted.any():
-            make(weight, wanted, looked)
-            total = made[weight][:, looked].sum(axis=1)
-            best, wanted = first_best(total, level), np.zeros_like(wanted)
-            for step in (-1, 1):
-                beside = best + step
-                inside = np.flatnonzero((beside >= 0) & (beside < len(PENALTIES)))
-                wanted[beside[inside], inside] |= ~np.isfinite(total[beside[inside], inside])
-        return best
+        def errors(place: int, mine: np.ndarray) -> np.ndarray:
+            judge((weight, place), mine, looked)
+            return np.asarray(made[weight, place][np.ix_(looked, mine)].sum(axis=0))
 
-    start = np.zeros((len(PENALTIES), count), dtype=bool)
+        return descend(errors, np.full((len(penalties), count), np.inf), wanted, level)
+
+    start, every = np.zeros((len(penalties), count), dtype=bool), np.arange(count)
     start[::2] = True
     plain = walk(0, start)
     for weight in range(1, len(own)):
-        walk(weight, np.arange(len(PENALTIES))[:, None] == plain)
+        walk(weight, np.arange(len(penalties))[:, None] == plain)
     total = made[:, :, looked].sum(axis=2).reshape(-1, count)
     full = np.unravel_index(first_best(total, level), made.shape[:2])
-    every = np.arange(count)
     rest = [at for at in range(len(folds)) if at not in looked]
-    for weight, best in ((np.zeros_like(plain), plain), full):
-        for one in np.unique(weight) if rest else ():
-            wanted = (np.arange(len(PENALTIES))[:, None] == best) & (weight == one)
-            make(one, wanted & ~np.isfinite(made[one, best, rest[0], every]), rest)
+    for best in (np.zeros_like(plain), plain), full:
+        for fit in set(zip(*(part.tolist() for part in best), strict=True)) if rest else ():
+            mine = (best[0] == fit[0]) & (best[1] == fit[1]) & ~np.isfinite(made[(*fit, rest[0])])
+            if mine.any():
+                judge(fit, np.flatnonzero(mine), rest)
     without, with_null = made[0, plain, :, every].T, made[(*full, slice(None), every)].T
     return Selected(
-        [Fit(0.0, float(PENALTIES[place])) for place in plain],
-        [Fit(own[weight], float(PENALTIES[place])) for weight, place in zip(*full, strict=True)],
+        [Fit(0.0, penalties[place]) for place in plain],
+        [Fit(own[weight], penalties[place]) for weight, place in zip(*full, strict=True)],
         without - with_null,
         without,
     )

@@ -224,7 +224,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "evidence/{space}/{model}.parquet",
         "One row per planted leak: share (of the variance; 0: no leak), draw, unique_r2,"
         " unique_r2_low, p.",
-        columns=_of(i="draw", f="share unique_r2 unique_r2_low p"),
+        columns=_of(i="draw", f="share unique_r2 unique_r2_low p", O="kind"),
     ),
     "own_words": Artifact(
         "evidence/{space}/{model}.safetensors",
