@@ -107,7 +107,7 @@ def mapped(flags: Flags, inputs: Inputs) -> Iterator[pd.DataFrame]:
             translators.maps[number],
             basis,
             conditional.maps[number],
-            [parts[other].parts for other in others[row.image_id]],
+            [parts[other] for other in others[row.image_id]],
             [row.label, *prompts],
             np.stack([label, *prompts.values()]),
             (names[best], weight[best]),

@@ -42,6 +42,11 @@ class Paired(Images):
         return split(self.manifest, folds)
 
 
+def located(parts, rest=0.0):
+    rest = np.zeros(parts.shape[-1]) + rest
+    return Located((parts.mean((0, 1)) + rest)[None], parts, rest, (0.0, 0.0, 1.0, 1.0))
+
+
 class Planted:
     """A head, and a translator that turns null directions into texts."""
 
@@ -70,20 +75,18 @@ class Planted:
         nothing = Affine(np.zeros((WIDTH - CLASSES, CLASSES)), np.zeros(WIDTH - CLASSES))
         return conditional_translator(self.translator, self.basis, axes, nothing)
 
-    def maps(self, parts, others, conditional=None, rest=0.0):
-        rest = np.zeros(WIDTH) + rest
-        image = Located((parts.mean((0, 1)) + rest)[None], parts, rest, (0.0, 0.0, 1.0, 1.0))
+    def maps(self, parts, others, conditional=None, rest=0.0, confidence=0.95):
         names, predicted = [f"text {row}" for row in range(TEXTS)], ("class 0", self.weight[0])
         return map_image(
-            image,
+            located(parts, rest),
             self.translator,
             self.basis,
             conditional or self.conditional(),
-            others,
+            [located(other) for other in others],
             names,
             self.texts,
             predicted,
-            0.95,
+            confidence,
         )
 
 
@@ -111,6 +114,18 @@ def test_where_nothing_is_hidden_a_map_stands_out_as_often_as_the_level_says(oth
         stand_out += maps.texts[0].beyond.any()
     low, high = binom.ppf([0.001, 0.999], 2 * SEEDS, 0.05)
     assert low <= stand_out <= high
+
+
+@pytest.mark.parametrize("allowed", [1, 4])
+def test_of_images_compared_with_each_other_only_the_strongest_stand_out(allowed):
+    planted, stand_out = Planted(0), np.zeros(TEXTS)
+    strengths = planted.rng.uniform(0, 8, 20)
+    pool = [planted.image(0, strength=strength) for strength in strengths]
+    for number, image in enumerate(pool):
+        others = pool[:number] + pool[number + 1 :]
+        texts = planted.maps(image, others, confidence=1 - allowed / 20).texts
+        stand_out += [text.beyond.any() for text in texts]
+    assert (stand_out == allowed).all()
 
 
 def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_one():

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binom
 
 import singflow
+from singflow.analyses.maps import map_image
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import read_tensors, write_tensors
@@ -21,7 +23,7 @@ from singflow.commands.analyze import analyze as command
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.photo import fits
-from singflow.photo.analysis import IN_SAMPLE
+from singflow.photo.analysis import CONFIDENCE, IN_SAMPLE
 from singflow.photo.analyzer import Analyzer
 from singflow.photo.sources import check_pair
 from singflow.translators.linear import Translator
@@ -77,6 +79,49 @@ def test_no_model_of_the_reference_tells_more_than_it_knows(analyzer, results):
     assert all(result.judged for result in results) and sum(listed) <= 4  # 1 in 21 by chance
     for result in results:
         assert result.predicted.chance_low_deg < result.predicted.chance_high_deg
+
+
+@pytest.mark.parametrize("model", [MODEL, "animals_lite0"])
+def test_of_20_real_photos_compared_with_each_other_one_has_an_outline_toward_each_text(
+    home, photos, model
+):
+    """The head of animals hides something of every photo, so that the maps differ most."""
+    loaded = Analyzer.load(model)
+    texts = [*TEXTS, "a dog", "a chair", "a building", "food"]
+    maps = [loaded.analyze(photo, texts).maps for photo in photos]
+    assert {found.others for found in maps} == {19}
+    outlined = [[text.beyond.any() for text in found.texts] for found in maps]
+    assert np.sum(outlined, axis=0).tolist() == [1] * len(texts)
+
+
+def test_a_text_hidden_in_a_quarter_of_a_real_photo_is_found_there_and_nowhere_else(analyzer):
+    loaded, strength = analyzer.loaded, 4.0
+    photos, embedding = list(loaded.others.values()), loaded.texts.embed(["a rug"])
+    conditional = loaded.fits.conditional(loaded.translator)
+    hidden = loaded.basis @ loaded.basis.T @ loaded.translator.weight.T @ embedding[0]
+    hidden /= np.linalg.norm(hidden)
+    quarter = np.zeros((7, 7), bool)
+    quarter[:3, :3] = True
+    found, outside = [], 0
+    for number, photo in enumerate(photos):
+        parts = photo.parts.astype(np.float64)
+        usual = np.linalg.norm(parts @ loaded.basis, axis=2).mean()
+        parts[quarter] += strength * usual * hidden
+        (text,) = map_image(
+            replace(photo, parts=parts, feature=parts.mean((0, 1))[None]),
+            loaded.translator,
+            loaded.basis,
+            conditional,
+            photos[:number] + photos[number + 1 :],
+            ["a rug"],
+            embedding,
+            ("", loaded.classifier.weight[0]),
+            CONFIDENCE,
+        ).texts
+        found.append(text.beyond[quarter].mean())
+        outside += text.beyond[~quarter].any()
+    assert min(found) == 1 and len(found) == 20
+    assert outside <= binom.ppf(0.999, 20, 1 - CONFIDENCE)
 
 
 @pytest.mark.parametrize("model", [MODEL, "animals_lite0"])

@@ -62,6 +62,12 @@ class Located:
     rest: np.ndarray
     seen: tuple[float, float, float, float]
 
+    def by_position(self) -> np.ndarray:
+        """The parts; raises InputError if there are none."""
+        if self.parts is None:
+            raise InputError(NO_POSITIONS)
+        return self.parts
+
 
 @dataclass(frozen=True)
 class TextMap:
@@ -143,6 +149,13 @@ def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> 
     return np.moveaxis(values, -1, 0) / positions
 
 
+def movement(image: Located, translator: Affine, removed: Affine, texts: np.ndarray) -> np.ndarray:
+    """contributions() of an image by its own gradients. translator: T and c. texts: (p, m)."""
+    original, taken = translator(image.feature)[0], removed(image.feature)[0]
+    gradients = removal_gradients(original, taken, texts)
+    return contributions(image.by_position(), removed, gradients)
+
+
 def conditional_translator(
     translator: Affine, basis: np.ndarray, axes: tuple[np.ndarray, int], predictor: Affine
 ) -> Affine:
@@ -215,7 +228,7 @@ def map_image(
     translator: Affine,
     basis: np.ndarray,
     conditional: Affine | None,
-    others: Sequence[np.ndarray],
+    others: Sequence[Located],
     texts: Sequence[str],
     embeddings: np.ndarray,
     predicted: tuple[str, np.ndarray],
@@ -223,15 +236,14 @@ def map_image(
 ) -> Maps:
     """The maps of an image; raises InputError if it has no parts.
 
-    basis: (d, k), V_0. conditional: of conditional_translator(). others: parts (h, w, d) of other
-    images, whose maps are the floor; none if nothing can be said. texts, embeddings: p texts and
+    basis: (d, k), V_0. conditional: of conditional_translator(). others: images whose maps are the
+    floor; none if nothing can be said. Each map is made with the gradient of its own image:
+    otherwise the image would not be exchangeable with the others. texts, embeddings: p texts and
     their embeddings (p, m), of any norm. predicted: the predicted class, and its row of W.
     confidence: probability with which no position counts if the map is like those of the others.
     """
-    if image.parts is None:
-        raise InputError(NO_POSITIONS)
-    parts, shape = image.parts, image.parts.shape[:2]
-    translated = translator.astype(np.float64)(image.feature)[0]
+    parts, wide = image.by_position(), translator.astype(np.float64)
+    shape, translated = parts.shape[:2], wide(image.feature)[0]
     removed = subspace_translator(translator, basis)
     taken = removed(image.feature)[0]
     gradients = removal_gradients(translated, taken, embeddings)
@@ -240,8 +252,7 @@ def map_image(
     first_order = angle_gradients(translated, embeddings) @ taken
     unpredicted = np.empty((len(texts), 0, *shape))  # of the image, and of the others
     if conditional:
-        along = removal_gradients(translated, conditional(image.feature)[0], embeddings)
-        every = [contributions(image_parts, conditional, along) for image_parts in (parts, *others)]
+        every = [movement(each, wide, conditional, embeddings) for each in (image, *others)]
         unpredicted = np.stack(every, axis=1)
     maps = []
     for row, text in enumerate(texts):

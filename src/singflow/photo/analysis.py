@@ -81,18 +81,18 @@ class Loaded:
     training: frozenset[str] = frozenset()
 
     @cached_property
-    def others(self) -> dict[str, np.ndarray]:
-        """Parts (h, w, d) of images that the translator was not fitted on, by hash of the file.
+    def others(self) -> dict[str, Located]:
+        """Images that the translator was not fitted on, by hash of the file; parts in float32.
 
         Empty if the images that it was fitted on are not available, or if features have no parts.
         """
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Located] = {}
         for sha256, image in self.photos.sample(MAX_PIXELS) if self.fits and self.photos else ():
             if sha256 not in self.training:
-                parts = self.classifier.locate(image).parts
-                if parts is None:
+                located = self.classifier.locate(image)
+                if located.parts is None:
                     return {}
-                found[sha256] = parts.astype(np.float32)
+                found[sha256] = replace(located, parts=located.parts.astype(np.float32))
         return found
 
     @cached_property
@@ -299,7 +299,7 @@ def analyze_feature(
             loaded.translator,
             loaded.basis,
             fits.conditional(loaded.translator) if fits else None,
-            [parts for other, parts in others.items() if other != sha256],
+            [located for other, located in others.items() if other != sha256],
             texts,
             embeddings,
             (predictions[0].name, classifier.weight[best]),
