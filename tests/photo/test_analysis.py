@@ -27,7 +27,7 @@ from singflow.commands.analyze import analyze as command
 from singflow.commands.analyze import stems
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond
+from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond, _chance_range
 from singflow.photo.facts import describe, facts_of
 from singflow.photo.figure import draw_image
 from singflow.photo.photos import Neighbour
@@ -258,6 +258,14 @@ def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
         scores, *chance = generator.normal(0, 1, (21, 40))
         listed += any(_beyond(movements_of(scores), scores, np.array(chance), 5))
     assert 3 < listed <= 26  # 300 / 21 or fewer, as a list needs the sign as well
+
+
+@pytest.mark.parametrize("draws", [2, 5, 20])
+def test_of_draws_and_a_score_that_are_alike_1_score_in_20_is_beyond_chance(draws):
+    scores, *chance = np.random.default_rng(4).normal(3, 2, (1 + draws, 10_000))
+    low, high = _chance_range(np.array(chance))
+    lowest, highest = scipy.stats.binom.ppf([0.001, 0.999], len(scores), 0.05)
+    assert lowest <= np.sum((scores < low) | (scores > high)) <= highest
 
 
 def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.maps import NO_POSITIONS, Located, Maps, map_image
@@ -27,7 +28,7 @@ from singflow.translators.ridge import Affine
 
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
-CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
+CHANCE = 0.95  # share of AS by chance inside its range
 CONFIDENCE = 0.95  # that no position of a map stands out by chance
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 
@@ -353,11 +354,21 @@ def _movements(
     scores: (3, p), angles before and after null removal, and AS. contrast: (p,). chance: (draws,
     p), AS of null components that carry no information; no draws if chance is unknown.
     """
-    low, high = (
-        np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
-    )
+    low, high = _chance_range(chance) if len(chance) else [[None] * len(names)] * 2
     rows = zip(names, *scores.tolist(), contrast.tolist(), low, high, strict=True)
     return [Movement(*row) for row in rows]
+
+
+def _chance_range(chance: np.ndarray) -> list[list[float]]:
+    """Low and high ends that one more draw is between with a probability of CHANCE.
+
+    It is the prediction interval of a normal distribution, of which chance (n, p) are the draws.
+    Percentiles of few draws are too near to each other.
+    """
+    n = len(chance)
+    width = scipy.stats.t.ppf((1 + CHANCE) / 2, n - 1) * np.sqrt(1 + 1 / n)
+    middle, half = chance.mean(axis=0), width * chance.std(axis=0, ddof=1)
+    return [(middle - half).tolist(), (middle + half).tolist()]
 
 
 def _beyond(
