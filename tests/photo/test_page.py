@@ -199,7 +199,8 @@ def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyon
         ({"classes_lost": word}, ["Classes lost beyond chance", "a kite", "+1.50°"]),
         ({"gained": word}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
     ):
-        moved = page(judged=True, **changes)[1]
+        said, moved = page(judged=True, **changes)
+        assert said.count("1 photo in 20") == 1 and "1 photo in 20" not in moved
         assert [phrase for phrase in words if phrase not in moved] == []
     said = page(unlike="its null energy is high")[0]
     assert '<p class="said">NOTHING CAN BE SAID about this photo' in said

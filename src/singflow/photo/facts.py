@@ -20,7 +20,11 @@ OUTLINE = "outline"
 ABSENT = "the images that the translator was fitted on are not here"
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
-SCORES = ("unlike", "verdict", "IS", "null energy", "note", "weak translator")
+SCORES = ("unlike", "verdict", "IS", "null energy", "note", "weak translator", "chance")
+BY_CHANCE = (
+    "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
+    "shows an outline and 1 in 20 a score beyond chance"
+)
 
 
 class Fact(NamedTuple):
@@ -95,6 +99,8 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     if setting.translator == "weak":
         line = f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the "
         yield Fact("weak translator", f"{line}method works, not what the model ignores")
+    if analysis.judged:
+        yield Fact("chance", BY_CHANCE)
 
 
 def _place(percentile: float | None, setting: Setting) -> str:
