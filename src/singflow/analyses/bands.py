@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from singflow.parallel import map_apart
+
 TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax band
 OFFSET = 0.5  # of the ReLU units, beside coordinates of mean square 1
 LEADING = 32  # principal coordinates of a that have bands of their own
@@ -76,17 +78,14 @@ def descend(
     scale : ndarray (t,)
         See first_best.
     """
-    while True:
+    places = np.arange(len(made))[:, None]
+    while wanted.any():
         for place in np.flatnonzero(wanted.any(axis=1)):
             mine = np.flatnonzero(wanted[place])
             made[place, mine] = errors(int(place), mine)
-        best, wanted = first_best(made, scale), np.zeros_like(wanted)
-        for step in (-1, 1):
-            beside = best + step
-            inside = np.flatnonzero((beside >= 0) & (beside < len(made)))
-            wanted[beside[inside], inside] |= ~np.isfinite(made[beside[inside], inside])
-        if not wanted.any():
-            return best
+        best = first_best(made, scale)
+        wanted = (np.abs(places - best) == 1) & ~np.isfinite(made)
+    return first_best(made, scale)
 
 
 class Bands:
@@ -238,6 +237,7 @@ def search_weights(
     target: np.ndarray,
     fold: np.ndarray,
     scale: np.ndarray,
+    threads: int = 1,
 ) -> list[dict[str, float]]:
     """For each target the candidate whose kernel ridge regression has the least error.
 
@@ -251,6 +251,8 @@ def search_weights(
         Folds of the images: errors are cross-validated.
     scale : ndarray (t,)
         Variances of the embeddings: what errors are compared with.
+    threads : int
+        Candidates that are tried at once.
 
     Notes
     -----
@@ -259,35 +261,38 @@ def search_weights(
     """
     n, count, m = target.shape
     columns = (target - target.mean(axis=0)).reshape(n, -1)
-    rows, tried, penalties = [np.flatnonzero(fold == one) for one in np.unique(fold)], candidates(), PENALTIES[::2]
-    least = np.empty((len(tried), count))
-    for place, weights in enumerate(tried):
+    rows, penalties = [np.flatnonzero(fold == one) for one in np.unique(fold)], PENALTIES[::2]
+
+    def least(weights: dict[str, float]) -> np.ndarray:
         kernel = centred(sum(weight * kernels[name] for name, weight in weights.items() if weight))
         spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
-        spectrum, turned = np.maximum(spectrum, 0.0), vectors.T @ columns
+        spectrum, vectors = np.maximum(spectrum, 0.0), np.ascontiguousarray(vectors)
+        parts, turned = [vectors[part] for part in rows], vectors.T @ columns
 
-        def errors(
-            at: int,
-            mine: np.ndarray,
-            spectrum: np.ndarray = spectrum,
-            vectors: np.ndarray = vectors,
-            turned: np.ndarray = turned,
-        ) -> np.ndarray:
+        def errors(at: int, mine: np.ndarray) -> np.ndarray:
             inverse = 1.0 / (spectrum + penalties[at])
             used = (mine[:, None] * m + np.arange(m)).ravel()
-            moved, found = vectors @ (inverse[:, None] * turned[:, used]), np.zeros(len(mine))
-            for part in rows:
-                inner = (vectors[part] * inverse) @ vectors[part].T - 1.0 / (n * penalties[at])
-                missed = scipy.linalg.solve(inner, moved[part], assume_a="pos", check_finite=False)
-                found += (missed**2).sum(axis=0).reshape(-1, m).sum(axis=1)
+            scaled, found = inverse[:, None] * turned[:, used], np.zeros(len(mine))
+            for part in parts:
+                inner = (part * inverse) @ part.T - 1.0 / (n * penalties[at])
+                missed = solved(inner, part @ scaled)
+                found += np.vecdot(missed, missed, axis=0).reshape(-1, m).sum(axis=1)
             return found
 
         made = np.full((len(penalties), count), np.inf)
         wanted = np.zeros(made.shape, dtype=bool)
         wanted[penalties.index(MIDDLE)] = True
-        best = descend(errors, made, wanted, scale * n)
-        least[place] = made[best, np.arange(count)]
-    return [tried[place] for place in first_best(least, scale * n)]
+        return made[descend(errors, made, wanted, scale * n), np.arange(count)]
+
+    tried = candidates()
+    best = first_best(np.array(list(map_apart(least, tried, threads))), scale * n)
+    return [tried[place] for place in best]
+
+
+def solved(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Solution of a positive definite system."""
+    factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
+    return np.asarray(scipy.linalg.cho_solve(factor, values, check_finite=False))
 
 
 def centred(kernel: np.ndarray) -> np.ndarray:

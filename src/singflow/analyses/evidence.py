@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from singflow.analyses.bands import (
     PENALTIES,
@@ -103,9 +104,13 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
         if classes > TOP
         else np.broadcast_to(np.arange(classes), (n, classes))
     )
-    likeliest, said = np.take_along_axis(logits, top, axis=1), texts[top]
+    likeliest, starts = np.take_along_axis(logits, top, axis=1), np.arange(n + 1) * top.shape[1]
     means = [
-        np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP
+        scipy.sparse.csr_array(
+            (softmax(likeliest, temperature).ravel(), top.ravel(), starts), shape=(n, classes)
+        )
+        @ texts
+        for temperature in SHARP
     ]  # not yet of norm 1
     stacked = np.stack([*means, softmax(logits, FLAT) @ texts])
     lengths = np.maximum(np.linalg.norm(stacked, axis=2, keepdims=True), TINY)
@@ -382,10 +387,11 @@ class Landmarks:
         bands: Bands,
         weights: dict[str, float],
         parts: Sequence[Columns],
+        threads: int = 1,
     ) -> ReadOuts:
         """The read-outs of columns, exact if the landmarks are all images."""
         if not self.exact:
-            return Nystroem(blocks, bands, weights, self.null, parts)
+            return Nystroem(blocks, bands, weights, self.null, parts, threads)
         block = self.block
         columns = np.hstack([part(block, 0) for part in parts])
         return Exact(bands.mixed(weights), self.null(block), columns, block.fold)
@@ -498,11 +504,16 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Cross-fitted errors (n, m) of the remainder, plain and with b; predicted classes (n,)."""
+    """Cross-fitted errors of the remainder, and what comes out of the same pass.
+
+    plain, full: (n, m), errors without and with b. predicted: (n,), classes. covariance: (m, m), of
+    the embeddings.
+    """
 
     plain: np.ndarray
     full: np.ndarray
     predicted: np.ndarray
+    covariance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -531,6 +542,7 @@ def measure(
     confidence: float,
     seed: int,
     keep: Callable[[tuple[int, int]], Any] = np.empty,
+    threads: int = 1,
 ) -> Measurement:
     """Test a model in a space.
 
@@ -538,11 +550,26 @@ def measure(
     classes in other words (for the blind check); None where classes have no names. confidence:
     coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a shape,
     in memory or in a file, for the residuals.
+    threads: fits that are computed at once, with one BLAS thread each; they change no result.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
     three folds, or where leaving out two folds leaves fewer than two images.
     """
+    with threadpool_limits(1):
+        return _measure(blocks, texts, others, settings, confidence, seed, keep, threads)
+
+
+def _measure(
+    blocks: Blocks,
+    texts: np.ndarray | None,
+    others: np.ndarray | None,
+    settings: Evidence,
+    confidence: float,
+    seed: int,
+    keep: Callable[[tuple[int, int]], Any],
+    threads: int,
+) -> Measurement:
     words, spread = Words.fit(blocks, texts), FoldVariance(blocks)
     margin, draws, m = settings.margin, settings.draws, len(words.offset)
     facts: dict[str, Any] = {
@@ -555,7 +582,7 @@ def measure(
         return Measurement(
             facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, None
         )
-    bands, weights = weighted(marks, words, seed)
+    bands, weights = weighted(marks, words, seed, threads)
     most = PLANTED if marks.exact else PLANTED_MANY
     wide, looked = draws * min(m, most), directions(m, most, seed, 0)
     parts: list[Columns] = [lambda block, _: words.remainder(block)]
@@ -565,7 +592,7 @@ def measure(
         parts.append(lambda block, _: blind(block) @ looked)
         variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
     noise: Columns = lambda block, start: _normal(seed, start, len(block.fold), wide)
-    readouts = marks.read_outs(blocks, bands, weights, [*parts, noise])
+    readouts = marks.read_outs(blocks, bands, weights, [*parts, noise], threads)
     estimates, selected = unique_r2(
         readouts,
         Targets.of(*sizes, variance=variance),
@@ -574,13 +601,16 @@ def measure(
         np.arange(len(sizes)) == 0,
     )
     real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-    residuals = Residuals(keep((words.n, m)), keep((words.n, m)), np.empty(words.n, np.int32))
+    shape, predicted = (words.n, m), np.empty(words.n, np.int32)
+    residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
     covariance, start = np.zeros((m, m)), 0
     for block, missed in readouts.residuals((plain, full), m, blocks):
         rows = slice(start, start + len(block.fold))
         residuals.plain[rows], residuals.full[rows] = missed
         residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
         covariance += missed[0].T @ missed[0] / words.n
+        centred = block.embeddings - words.mean
+        residuals.covariance[:] += centred.T @ centred / words.n
     planted = Planted.on(
         readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
     )
@@ -594,7 +624,7 @@ def measure(
             )
         ]
     )
-    curve = [_at(share, blocks, words, weights, penalties, seed) for share in LEARNING]
+    curve = [_at(share, blocks, words, weights, penalties, seed, threads) for share in LEARNING]
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
@@ -614,14 +644,16 @@ def measure(
     return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
 
 
-def weighted(marks: Landmarks, words: Words, seed: int) -> tuple[Bands, dict[str, float]]:
+def weighted(
+    marks: Landmarks, words: Words, seed: int, threads: int
+) -> tuple[Bands, dict[str, float]]:
     """The bands of the landmarks, and the weights that read the remainder best."""
     block, some = marks.block, marks.searched
     bands = Bands(block.principal, block.logits)
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     target = words.remainder(block)[some] @ directions(len(words.offset), SKETCH, seed, 0)
     scale = np.array([words.variance])
-    return bands, search_weights(kernels, target[:, None], block.fold[some], scale)[0]
+    return bands, search_weights(kernels, target[:, None], block.fold[some], scale, threads)[0]
 
 
 def _at(
@@ -631,6 +663,7 @@ def _at(
     weights: dict[str, float],
     penalties: Sequence[float],
     seed: int,
+    threads: int,
 ) -> float | None:
     """D of a random share of the images; None where they are too few."""
     drawn = np.random.default_rng([seed, 5]).permutation(words.n) < share * words.n
@@ -647,7 +680,8 @@ def _at(
         return None
     marks = Landmarks.draw(some, int(drawn.sum()), seed)
     bands = Bands(marks.block.principal, marks.block.logits)
-    readouts = marks.read_outs(some, bands, weights, [lambda block, _: words.remainder(block)])
+    parts: list[Columns] = [lambda block, _: words.remainder(block)]
+    readouts = marks.read_outs(some, bands, weights, parts, threads)
     targets, no = Targets.of(len(words.offset)), np.zeros(1, dtype=bool)
     return unique_r2(readouts, targets, spread, 0.5, no, penalties)[0][0].unique_r2
 
@@ -657,7 +691,7 @@ def null_r2(readouts: ReadOuts, marks: Landmarks, m: int) -> float:
     k = marks.block.null.shape[1]
     own = readouts.derive(1.0, np.zeros((m, k)), np.zeros((0, k)), np.eye(k))
     total = float(marks.n)  # the mean square of b is 1
-    error = select(own, Targets.of(k), total, own=(0.0,)).error.sum()
+    error = select(own, Targets.of(k), total, PENALTIES[::2], own=(0.0,)).error.sum()
     return float(1.0 - error / total)
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, descend, first_best
+from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, descend, first_best, solved
+from singflow.parallel import map_apart
 
 LANDMARKS = 1024  # images up to which kernels are exact
 OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean trace 1
@@ -107,8 +108,7 @@ class Exact:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the folds left out, and the errors there; moved is M t (n, c)."""
         rows = np.flatnonzero(np.isin(self._fold, folds))
-        inner = operator[np.ix_(rows, rows)]
-        return rows, scipy.linalg.solve(inner, moved[rows], assume_a="pos", check_finite=False)
+        return rows, solved(operator[np.ix_(rows, rows)], moved[rows])
 
     def errors(
         self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
@@ -236,17 +236,18 @@ class Moments:
         shift = read - self.n * moved
         tt = self.tt[np.ix_(used, used)][first, second] - t[first] * self.t[used][second]
         tt = tt - t[second] * own[first]
-        xt = self.xt[:width, used]
-        # This is the largest product; float32 has enough digits for errors.
-        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)
-        linear = np.einsum("qp,qp->p", weight[:, first], xt[:, second])
-        linear = linear - read[first] * t[second] - moved[first] * own[second]
-        if (first != second).any():
-            other = np.einsum("qp,qp->p", weight[:, second], xt[:, first])
-            linear = linear + other - read[second] * t[first] - moved[second] * own[first]
+        # The largest product; float32 has enough digits for errors.
+        single, xt = weight.astype(np.float32), self.xt[:width, used]
+        product = self.xx[:width, :width].astype(np.float32) @ single
+        if (first == second).all():
+            linear = 2.0 * np.vecdot(weight, xt, axis=0)[first]
+            square = np.vecdot(weight, product, axis=0)[first]
         else:
-            linear = 2.0 * linear
-        square = np.einsum("qp,qp->p", weight[:, first], product[:, second])
+            both = weight.T @ xt
+            linear = both[first, second] + both[second, first]
+            square = (single.T @ product)[first, second].astype(np.float64)
+        linear = linear - read[first] * t[second] - moved[first] * own[second]
+        linear = linear - read[second] * t[first] - moved[second] * own[first]
         square = square - read[first] * moved[second] - moved[first] * shift[second]
         return np.asarray(tt - linear + square)
 
@@ -264,6 +265,8 @@ class Nystroem:
         b of a block (n, k), with mean square 1 about its mean.
     parts : sequence of functions of Block and int
         Columns of a block whose first image has this number; together (n, c).
+    threads : int
+        Blocks and fits that are computed at once.
     """
 
     def __init__(
@@ -273,15 +276,19 @@ class Nystroem:
         weights: Mapping[str, float],
         null: Callable[[Block], np.ndarray],
         parts: Sequence[Columns],
+        threads: int = 1,
     ) -> None:
         marks = bands.mixed(weights)
         marks.flat[:: len(marks) + 1] += JITTER
         self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
         self._bands, self._weights, self._null, self._first = bands, weights, null, parts[0]
-        self._plain, self._moments, start = len(marks), dict[int, Moments](), 0
-        for block in blocks():
-            x, t = self._features(block), np.hstack([part(block, start) for part in parts])
-            start += len(x)
+        self._plain, self._moments, self._threads = len(marks), dict[int, Moments](), threads
+
+        def rows_of(numbered: tuple[int, Block]) -> tuple[Block, np.ndarray, np.ndarray]:
+            start, block = numbered
+            return block, self._features(block), np.hstack([part(block, start) for part in parts])
+
+        for block, x, t in map_apart(rows_of, _numbered(blocks), threads):
             for fold in np.unique(block.fold).tolist():
                 rows = block.fold == fold
                 if fold not in self._moments:
@@ -319,28 +326,21 @@ class Nystroem:
         diagonal[: self._plain] += fit.penalty
         if fit.own:
             diagonal[self._plain :] += fit.penalty / fit.own
-        factor = scipy.linalg.cho_factor(
-            scatter.T, lower=True, overwrite_a=True, check_finite=False
-        )
-        return scipy.linalg.cho_solve(factor, cross, check_finite=False), x, t
+        return solved(scatter, cross), x, t
 
     def errors(
         self, fit: Fit, left_out: Sequence[tuple[int, ...]], pairs: np.ndarray
     ) -> list[np.ndarray]:
         """See Exact."""
         used = np.unique(pairs)
-        places, found = np.searchsorted(used, pairs.T), []
-        for folds in left_out:
+        places = np.searchsorted(used, pairs.T)
+
+        def judged(folds: tuple[int, ...]) -> np.ndarray:
             weight, x, t = self._fitted(fit, folds, used)
-            found.append(
-                np.stack(
-                    [
-                        self._moments[fold].errors(weight, x, t, used, places)
-                        for fold in folds
-                    ]
-                )
-            )
-        return found
+            parts = [self._moments[fold] for fold in folds]
+            return np.stack([one.errors(weight, x, t, used, places) for one in parts])
+
+        return list(map_apart(judged, left_out, self._threads))
 
     def residuals(
         self, fits: Sequence[Fit], m: int, blocks: Blocks
@@ -349,17 +349,19 @@ class Nystroem:
         made = [
             {fold: self._fitted(fit, (fold,), np.arange(m)) for fold in self.folds} for fit in fits
         ]
-        start = 0
-        for block in blocks():
-            x, t = self._features(block), self._first(block, start)
-            start += len(x)
-            missed = [t.astype(np.float64) for _ in fits]
+
+        def missed(numbered: tuple[int, Block]) -> tuple[Block, list[np.ndarray]]:
+            start, block = numbered
+            x, t = self._features(block), self._first(block, start).astype(np.float64)
+            found = [t, *(t.copy() for _ in fits[1:])]
             for fold in np.unique(block.fold).tolist():
                 rows = block.fold == fold
-                for of_fold, out in zip(made, missed, strict=True):
+                for of_fold, out in zip(made, found, strict=True):
                     weight, mean, middle = of_fold[fold]
                     out[rows] -= middle + (x[rows, : len(weight)] - mean) @ weight
-            yield block, missed
+            return block, found
+
+        yield from map_apart(missed, _numbered(blocks), self._threads)
 
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Exact."""
@@ -372,7 +374,7 @@ class Nystroem:
         sides = np.hstack([scatter[plain, b], sum(one[1] for one in sums)[plain]])
         inner = scatter[plain, plain].copy()
         inner.flat[:: len(inner) + 1] += penalty
-        weight = scipy.linalg.solve(inner, sides, assume_a="pos", check_finite=False)
+        weight = solved(inner, sides)
         k = scatter.shape[0] - self._plain
         both = np.hstack([scatter[b, b], sum(one[1] for one in sums)[b]])
         both = both - scatter[plain, b].T @ weight
@@ -408,6 +410,14 @@ class Nystroem:
 ReadOuts = Exact | Nystroem
 
 
+def _numbered(blocks: Blocks) -> Iterator[tuple[int, Block]]:
+    """Blocks with the number of their first image."""
+    start = 0
+    for block in blocks():
+        yield start, block
+        start += len(block.fold)
+
+
 def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
     """L^-1 values, for a lower triangular factor L."""
     return np.asarray(
@@ -438,45 +448,53 @@ def select(
 ) -> Selected:
     """Choose the penalty of each target, and the weight of b, by the cross-validated error.
 
-    Every second penalty is tried without b, then the neighbours of the best one until both have
-    been tried. With b the walk begins at the best penalty without b. scale: sum of the squared
-    distances of the embeddings, against which errors are equal or not.
+    Without b every second penalty is tried, then the neighbours of the best one until both have
+    been tried. With b every weight is tried at this penalty, and then a walk over the penalties
+    begins from the best weight. scale: sum of the squared distances of the embeddings, against
+    which errors are equal or not.
     """
     folds, count = readouts.folds, len(targets.variance)
     looked = [folds.index(fold) for fold in readouts.looked]
     made = np.full((len(own), len(penalties), len(folds), count), np.inf)
     level = scale * targets.variance
 
-    def judge(fit: tuple[int, int], mine: np.ndarray, judged: Sequence[int]) -> None:
+    def judge(weight: int, place: int, mine: np.ndarray, judged: Sequence[int]) -> None:
         used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
         found = readouts.errors(
-            Fit(own[fit[0]], penalties[fit[1]]),
+            Fit(own[weight], penalties[place]),
             [(folds[at],) for at in judged],
             targets.pairs[used],
         )
         for at, products in zip(judged, found, strict=True):
-            made[(*fit, at, mine)] = (products @ targets.groups[np.ix_(used, mine)])[0]
+            made[weight, place, at, mine] = (products @ targets.groups[np.ix_(used, mine)])[0]
 
     def walk(weight: int, wanted: np.ndarray) -> np.ndarray:
         def errors(place: int, mine: np.ndarray) -> np.ndarray:
-            judge((weight, place), mine, looked)
+            judge(weight, place, mine, looked)
             return np.asarray(made[weight, place][np.ix_(looked, mine)].sum(axis=0))
 
-        return descend(errors, np.full((len(penalties), count), np.inf), wanted, level)
+        total = made[weight][:, looked].sum(axis=1)
+        return descend(errors, total, wanted & ~np.isfinite(total), level)
 
-    start, every = np.zeros((len(penalties), count), dtype=bool), np.arange(count)
+    every, places = np.arange(count), np.arange(len(penalties))[:, None]
+    start = np.zeros((len(penalties), count), dtype=bool)
     start[::2] = True
     plain = walk(0, start)
     for weight in range(1, len(own)):
-        walk(weight, np.arange(len(penalties))[:, None] == plain)
+        for place in np.unique(plain):
+            judge(weight, place, np.flatnonzero(plain == place), looked)
+    best = first_best(made[:, plain, :, every][:, :, looked].sum(axis=2).T, level)
+    for weight in np.unique(best):
+        walk(weight, (best == weight) & (np.abs(places - plain) == 1))
     total = made[:, :, looked].sum(axis=2).reshape(-1, count)
     full = np.unravel_index(first_best(total, level), made.shape[:2])
     rest = [at for at in range(len(folds)) if at not in looked]
-    for best in (np.zeros_like(plain), plain), full:
-        for fit in set(zip(*(part.tolist() for part in best), strict=True)) if rest else ():
-            mine = (best[0] == fit[0]) & (best[1] == fit[1]) & ~np.isfinite(made[(*fit, rest[0])])
+    for chosen in (np.zeros_like(plain), plain), full:
+        for weight, place in np.unique(np.stack(chosen, axis=1), axis=0) if rest else ():
+            mine = (chosen[0] == weight) & (chosen[1] == place)
+            mine &= ~np.isfinite(made[weight, place, rest[0]])
             if mine.any():
-                judge(fit, np.flatnonzero(mine), rest)
+                judge(weight, place, np.flatnonzero(mine), rest)
     without, with_null = made[0, plain, :, every].T, made[(*full, slice(None), every)].T
     return Selected(
         [Fit(0.0, penalties[place]) for place in plain],

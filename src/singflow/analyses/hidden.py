@@ -1,0 +1,172 @@
+"""Which meaning is hidden, and where: D by text and by group.
+
+The cross-fitted errors of the test of meaning answer both questions without a new fit. D of a text
+is D of the embeddings' projection on it. D of a group is D within its images. Many texts or groups
+are tested at once, so p is corrected for their number, and for their correlation.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from singflow.analyses.evidence import TINY, Residuals
+from singflow.analyses.metrics import unit
+
+DRAWS = 999  # of the multiplier bootstrap
+CLUSTERS = 2000  # images, or groups of images, that the bootstrap draws, at most
+FEWEST = 10  # images of a group that is tested
+ROWS, TEXTS = 4096, 512  # images and texts at once
+
+# Estimates (j,) of some texts or groups, and the influence (clusters, j) of the clusters on them.
+Influence = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """How texts and groups are tested.
+
+    margin: what D must exceed. confidence: coverage of intervals; its complement is the familywise
+    level. seed: of the bootstrap.
+    """
+
+    margin: float
+    confidence: float
+    seed: int
+
+
+def clusters(copies: np.ndarray, seed: int) -> np.ndarray:
+    """The cluster of each image (n,): copies of an image together, at most CLUSTERS in all."""
+    numbers = np.unique(copies, return_inverse=True)[1]
+    count = int(numbers.max(initial=-1)) + 1
+    if count <= CLUSTERS:
+        return np.asarray(numbers)
+    return np.asarray(np.random.default_rng([seed, 6]).permutation(count)[numbers] % CLUSTERS)
+
+
+def centred_texts(texts: np.ndarray) -> np.ndarray:
+    """Unit texts (T, m) less their mean, which all pictures share; one text stays as it is."""
+    return unit(texts - texts.mean(axis=0) if len(texts) > 1 else texts)
+
+
+def by_text(
+    residuals: Residuals, texts: np.ndarray, copies: np.ndarray, question: Question
+) -> pd.DataFrame:
+    """D of each text, and whether it exceeds the margin.
+
+    Parameters
+    ----------
+    residuals : Residuals
+        Cross-fitted errors of the remainder, without and with b, of n images.
+    texts : ndarray (T, m)
+        Unit vectors, see centred_texts().
+    copies : ndarray (n,)
+        Images with the same number are copies, and are drawn together.
+    question : Question
+        How they are tested.
+
+    Returns
+    -------
+    DataFrame
+        A row for each text: unique_r2 and its interval unique_r2_low and unique_r2_high, and p,
+        corrected for the number of texts.
+
+    Notes
+    -----
+    D_t = mean over images of [(e . t)^2 - (e_b . t)^2] / Var(z . t), for the errors e without and
+    e_b with b. Studentized; step-down over the largest statistic (Romano and Wolf 2005), by a
+    multiplier bootstrap over images.
+    """
+    of_image = clusters(copies, question.seed)
+    n, count = len(of_image), int(of_image.max()) + 1
+    members = scipy.sparse.csr_array((np.ones(n), (np.arange(n), of_image)), shape=(n, count))
+    sizes = np.bincount(of_image, minlength=count)[:, None]
+
+    def influence(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        toward = texts[chosen].T.astype(np.float64)
+        variance = np.einsum("mt,mt->t", toward, residuals.covariance @ toward)
+        sums = np.zeros((count, len(chosen)))
+        for start in range(0, n, ROWS):
+            rows = slice(start, start + ROWS)
+            gain = (residuals.plain[rows] @ toward) ** 2 - (residuals.full[rows] @ toward) ** 2
+            sums += members[rows].T @ gain
+        sums *= np.divide(1.0 / n, variance, out=np.zeros_like(variance), where=variance > TINY)
+        estimate = sums.sum(axis=0)
+        return estimate, sums - sizes * (estimate / n)
+
+    return _tested(influence, np.full(len(texts), count), question)
+
+
+def by_group(
+    residuals: Residuals, groups: np.ndarray, copies: np.ndarray, question: Question
+) -> pd.DataFrame:
+    """D within each group of images, and whether it exceeds the margin.
+
+    groups: (n,) number of each image's group, -1 for none. The columns are those of by_text(), and
+    n, the images of the group. Groups of fewer than FEWEST images (copies count once) have no
+    interval and no p.
+    """
+    of_image, mine = clusters(copies, question.seed), groups >= 0
+    count, found = int(of_image.max()) + 1, int(groups.max(initial=-1)) + 1
+    variance = float(np.trace(residuals.covariance))
+    gain = np.concatenate(
+        [
+            (np.square(residuals.plain[rows]) - np.square(residuals.full[rows])).sum(axis=1)
+            for rows in (slice(start, start + ROWS) for start in range(0, len(groups), ROWS))
+        ]
+    )
+    at, shape = (of_image[mine], groups[mine]), (count, found)
+    sums = scipy.sparse.coo_array((gain[mine] / variance, at), shape=shape).toarray()
+    sizes = scipy.sparse.coo_array((np.ones(mine.sum()), at), shape=shape).toarray()
+    n = np.maximum(sizes.sum(axis=0), 1.0)
+    estimate = sums.sum(axis=0) / n
+    centred = (sums - sizes * estimate) / n
+    images = (sizes > 0).sum(axis=0)
+    large = np.flatnonzero(images >= FEWEST)
+    table = pd.DataFrame({"unique_r2": estimate, "n": sizes.sum(axis=0).astype(np.int64)})
+    tested = _tested(
+        lambda chosen: (estimate[large[chosen]], centred[:, large[chosen]]), images[large], question
+    )
+    return table.join(tested.drop(columns="unique_r2").set_index(large))
+
+
+def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.DataFrame:
+    """Estimates with intervals and corrected p.
+
+    images: (j,) number of clusters behind each estimate.
+    """
+    every = np.arange(len(images))
+    estimate, error = np.zeros(len(images)), np.zeros(len(images))
+    for some in _batches(every):
+        estimate[some], each = influence(some)
+        error[some] = np.sqrt((each**2).sum(axis=0) * images[some] / (images[some] - 1))
+    error = np.maximum(error, 1e-12)
+    statistic = (estimate - question.margin) / error
+    order, p = np.argsort(statistic, kind="stable"), np.ones(len(images))
+    largest, generator = np.full(DRAWS, -np.inf), np.random.default_rng([question.seed, 7])
+    draws = None
+    for some in _batches(order):
+        each = influence(some)[1]
+        draws = generator.standard_normal((DRAWS, len(each))) if draws is None else draws
+        drawn = np.column_stack([largest, draws @ (each / error[some])])
+        np.maximum.accumulate(drawn, axis=1, out=drawn)
+        largest = drawn[:, -1]
+        p[some] = (1 + (drawn[:, 1:] >= statistic[some]).sum(axis=0)) / (DRAWS + 1)
+    falling = order[::-1]
+    p[falling] = np.maximum.accumulate(p[falling])
+    reach = scipy.special.stdtrit(images - 1, (1 + question.confidence) / 2) * error
+    return pd.DataFrame(
+        {
+            "unique_r2": estimate,
+            "unique_r2_low": estimate - reach,
+            "unique_r2_high": estimate + reach,
+            "p": p,
+        }
+    )
+
+
+def _batches(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(numbers), TEXTS):
+        yield numbers[start : start + TEXTS]
