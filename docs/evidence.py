@@ -40,7 +40,7 @@ from singflow.analyses.evidence import (
 )
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
-from singflow.analyses.readout import Targets
+from singflow.analyses.readout import LANDMARKS, Targets
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models
@@ -176,8 +176,10 @@ FEATURES: dict[str, Callable[[], Images]] = {
     "made-up n/d 16": partial(made_up, 16, 48),
     "12 causes": few_causes,
     "ResNet50 / 8": partial(made_up, 16, 256),  # more images than have exact kernels
+    "ResNet50 / 8, 128 landmarks": partial(made_up, 16, 256),  # as few as at the full size
 }
-DRAWS_AT_ONCE = {"ResNet50 / 8": 1, "made-up n/d 0.4": 10}
+MARKS = {"ResNet50 / 8, 128 landmarks": 128}
+LARGE, FEWER = "ResNet50 / 8", 5  # a fifth of the draws
 UNSEEN = ("entropy", "second class", "phase", "network", "cells")  # not looked at for the bands
 EVEN, FIRST, BESIDE, QUARTER = "even", "first direction", "beside |.|", "a quarter of the classes"
 LEAKS = [(EVEN, 0.01), (EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.01), (FIRST, 0.03), (BESIDE, 0.1)]
@@ -295,7 +297,7 @@ def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -
 
 
 def judge(
-    images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]
+    images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]], most: int = LANDMARKS
 ) -> list[JackknifeEstimate]:
     """D of planted embeddings, by their texts, with weights of their own for each of them.
 
@@ -306,14 +308,14 @@ def judge(
         images.blocks(planted[0][1][0]),
         np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
     )
-    marks = Landmarks.draw(blocks, len(images), 0)
+    marks = Landmarks.draw(blocks, len(images), 0, most)
     bands = Bands(marks.block.principal, marks.block.logits)
     some, rows = marks.searched, marks.rows
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     chosen = search_weights(
         kernels, np.stack(rests, axis=1)[rows][some], marks.block.fold[some], variance
     )
-    spread, found = FoldVariance(blocks), [JackknifeEstimate(0.0, [])] * len(rests)
+    spread, found = FoldVariance.of_all(blocks), [JackknifeEstimate(0.0, [])] * len(rests)
     for weights in {tuple(one.values()): one for one in chosen}.values():
         mine = [place for place, one in enumerate(chosen) if one == weights]
         columns = np.hstack([rests[place] for place in mine])
@@ -330,10 +332,12 @@ def judge(
 
 def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
     """Rates of `trace` (interval above 0) and `meaning` (p for D above the margin), per world."""
-    images, found, at_once = FEATURES[name](), {}, DRAWS_AT_ONCE.get(name, 10)
+    images, found, large = FEATURES[name](), {}, name.startswith(LARGE)
+    draws, at_once = (-(-draws // FEWER), 1) if large else (draws, 10)
     for start in range(0, draws, at_once):
         made = [worlds(images, draw) for draw in range(start, min(start + at_once, draws))]
-        judged = iter(judge(images, [(texts, list(of_world.values())) for texts, of_world in made]))
+        planted = [(texts, list(of_world.values())) for texts, of_world in made]
+        judged = iter(judge(images, planted, MARKS.get(name, LANDMARKS)))
         for _, of_world in made:
             for world in of_world:
                 found.setdefault(world, []).append(next(judged))

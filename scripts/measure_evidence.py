@@ -56,11 +56,13 @@ def main(flags: Flags) -> None:
     )
 
     def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(images, head) for images in pool)
+        return chain.from_iterable(whole_images(images, head, flags.threads) for images in pool)
 
-    found = measure(blocks, texts, others, flags, flags.confidence, flags.seed)
+    found = measure(
+        blocks, texts, others, flags, flags.confidence, flags.seed, threads=flags.threads
+    )
     facts, words, planted = found.facts, found.words, found.planted
-    curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence)
+    curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence, flags.threads)
     del found  # the read-outs leave room for the translators
     scores, refitted = refitted_scores(
         inputs,

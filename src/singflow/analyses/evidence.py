@@ -19,10 +19,12 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from singflow.analyses.bands import (
+    MIDDLE,
     PENALTIES,
     Bands,
     Block,
     Blocks,
+    descend,
     leading_directions,
     search_weights,
     softmax,
@@ -30,6 +32,8 @@ from singflow.analyses.bands import (
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.readout import (
     LANDMARKS,
+    OWN,
+    PARTS,
     Columns,
     Exact,
     Fit,
@@ -40,6 +44,7 @@ from singflow.analyses.readout import (
     select,
 )
 from singflow.config.sections import Section
+from singflow.parallel import map_apart
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 WORDS = len(SHARP) + 2
@@ -54,11 +59,10 @@ UNKNOWN = (  # where there is no D
     *("gain", "null_r2", "blind_unique_r2", "weights", "lambdas", "learning"),
 )
 ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
-SEARCHED, SKETCH = 1000, 128  # images, and directions of the embedding, that weights are found on
+SEARCHED, SKETCH = 800, 128  # images, and directions of the embedding, that weights are found on
 # Directions of the embedding in which a leak is planted, with exact kernels and with features, and
 # in which the blind check looks.
 PLANTED, PLANTED_MANY = 64, 12
-LEARNING = (0.25, 0.5)  # shares of the images at which D is measured, too
 
 
 class Evidence(Section):
@@ -216,44 +220,31 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> J
 class FoldVariance:
     """Squared distances of embeddings from a mean, by fold: the denominators of D."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self) -> None:
         self._sums: dict[int, tuple[int, np.ndarray, float]] = {}
-        for block in blocks():
-            z = block.embeddings.astype(np.float64)
-            for fold in np.unique(block.fold).tolist():
-                rows = z[block.fold == fold]
-                n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
-                square += float(np.vdot(rows, rows))
-                self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
 
-    def can_leave(self, folds: int) -> bool:
-        """Whether any `folds` folds can be left out so that two images remain to fit on."""
-        return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
+    @classmethod
+    def of_all(cls, blocks: Blocks) -> "FoldVariance":
+        """The squared distances of all images."""
+        spread = cls()
+        for _ in spread.watching(blocks)():
+            pass
+        return spread
 
-    def of(self, left_out: tuple[int, ...]) -> np.ndarray:
-        """Sum of squared distances of each fold left out from the mean of the kept folds."""
-        kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
-        mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
-        return np.array(
-            [
-                square - 2.0 * mean @ total + n * mean @ mean
-                for n, total, square in map(self._sums.__getitem__, left_out)
-            ]
-        )
+    def watching(self, blocks: Blocks) -> Blocks:
+        """The blocks, whose embeddings are added once they have been read."""
 
+        def watched() -> Iterator[Block]:
+            for block in blocks():
+                yield block
+                z = block.embeddings.astype(np.float64)
+                for fold in np.unique(block.fold).tolist():
+                    rows = z[block.fold == fold]
+                    n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
+                    square += float(np.vdot(rows, rows))
+                    self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
 
-class FoldVariance:
-    """Squared distances of embeddings from a mean, by fold: the denominators of D."""
-
-    def __init__(self, blocks: Blocks) -> None:
-        self._sums: dict[int, tuple[int, np.ndarray, float]] = {}
-        for block in blocks():
-            z = block.embeddings.astype(np.float64)
-            for fold in np.unique(block.fold).tolist():
-                rows = z[block.fold == fold]
-                n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
-                square += float(np.vdot(rows, rows))
-                self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square
+        return watched
 
     def can_leave(self, folds: int) -> bool:
         """Whether any `folds` folds can be left out so that two images remain to fit on."""
@@ -283,6 +274,7 @@ def unique_r2(
     confidence: float,
     intervals: np.ndarray | None = None,
     penalties: Sequence[float] = PENALTIES,
+    own: Sequence[float] = OWN,
 ) -> tuple[list[JackknifeEstimate], Selected]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
 
@@ -298,8 +290,8 @@ def unique_r2(
         Coverage of the intervals, 0 to 1.
     intervals : ndarray of bool (targets,), optional
         Targets that get an interval; by default all.
-    penalties : sequence of float
-        Penalties that are tried, from the largest on.
+    penalties, own : sequences of float
+        Penalties that are tried, from the largest on, and weights of b, from 0 on.
 
     Returns
     -------
@@ -315,7 +307,7 @@ def unique_r2(
     """
     folds, variance = readouts.folds, targets.variance
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
-    selected = select(readouts, targets, total, penalties)
+    selected = select(readouts, targets, total, penalties, own)
     whole = selected.gain.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
     sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
@@ -344,7 +336,8 @@ class Landmarks:
     """Images whose kernels with all images stand for the kernels: all images, if they are few.
 
     rows: their numbers. block: the images. searched: places among them of the images that weights
-    are found on. mean: (k,) mean of b; level: what makes its mean square 1. n: number of all images.
+    are found on. mean: (k,) mean of b; level: what makes its mean square 1. parts: (n,) of all
+    images, the first of PARTS that an image belongs to.
     """
 
     rows: np.ndarray
@@ -352,12 +345,12 @@ class Landmarks:
     searched: np.ndarray
     mean: np.ndarray
     level: float
-    n: int
+    parts: np.ndarray
 
     @classmethod
-    def draw(cls, blocks: Blocks, n: int, seed: int) -> "Landmarks":
+    def draw(cls, blocks: Blocks, n: int, seed: int, most: int = LANDMARKS) -> "Landmarks":
         """Draw landmarks among n images."""
-        order = np.random.default_rng([seed, 4]).permutation(n)[:LANDMARKS]
+        order = np.random.default_rng([seed, 4]).permutation(n)[:most]
         wanted, start, parts = np.sort(order), 0, []
         for block in blocks():
             stop = start + len(block.fold)
@@ -370,12 +363,13 @@ class Landmarks:
         square = float(((null - mean) ** 2).sum()) / len(null)
         level = 1.0 / np.sqrt(square) if square > TINY else 0.0
         searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
-        return cls(wanted, block, searched, mean, level, n)
+        place = np.random.default_rng([seed, 5]).permutation(n) / n
+        return cls(wanted, block, searched, mean, level, np.searchsorted(PARTS, place, "right"))
 
     @property
     def exact(self) -> bool:
         """Whether the landmarks are all images."""
-        return self.n == len(self.block.fold)
+        return len(self.parts) == len(self.block.fold)
 
     def null(self, block: Block) -> np.ndarray:
         """b of a block (n, k), with mean square 1 about its mean."""
@@ -391,10 +385,10 @@ class Landmarks:
     ) -> ReadOuts:
         """The read-outs of columns, exact if the landmarks are all images."""
         if not self.exact:
-            return Nystroem(blocks, bands, weights, self.null, parts, threads)
+            return Nystroem(blocks, bands, weights, self.null, parts, self.parts, threads)
         block = self.block
         columns = np.hstack([part(block, 0) for part in parts])
-        return Exact(bands.mixed(weights), self.null(block), columns, block.fold)
+        return Exact(bands.mixed(weights), self.null(block), columns, block.fold, self.parts)
 
     def first_direction(self) -> np.ndarray:
         """First principal direction (k,) of b, with mean square 1 along it."""
@@ -570,7 +564,8 @@ def _measure(
     keep: Callable[[tuple[int, int]], Any],
     threads: int,
 ) -> Measurement:
-    words, spread = Words.fit(blocks, texts), FoldVariance(blocks)
+    spread = FoldVariance()
+    words = Words.fit(spread.watching(blocks), texts)
     margin, draws, m = settings.margin, settings.draws, len(words.offset)
     facts: dict[str, Any] = {
         "n": words.n,
@@ -601,6 +596,8 @@ def _measure(
         np.arange(len(sizes)) == 0,
     )
     real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
+    learning = [at_part(readouts, part, m, selected, spread) for part in range(len(PARTS))]
+    readouts.forget_parts()
     shape, predicted = (words.n, m), np.empty(words.n, np.int32)
     residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
     covariance, start = np.zeros((m, m)), 0
@@ -624,7 +621,6 @@ def _measure(
             )
         ]
     )
-    curve = [_at(share, blocks, words, weights, penalties, seed, threads) for share in LEARNING]
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
@@ -634,11 +630,11 @@ def _measure(
         "detectable": detectable(table, EVEN, 1.0 - confidence),
         "detectable_first": detectable(table, FIRST, 1.0 - confidence),
         "gain": gain(table),
-        "null_r2": null_r2(readouts, marks, m),
+        "null_r2": null_r2(readouts, words.n, threads),
         "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
         "weights": weights | {"null": full.own},
         "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
-        "learning": [*curve, real.unique_r2],
+        "learning": [*learning, real.unique_r2],
     }
 
     return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
@@ -656,43 +652,39 @@ def weighted(
     return bands, search_weights(kernels, target[:, None], block.fold[some], scale, threads)[0]
 
 
-def _at(
-    share: float,
-    blocks: Blocks,
-    words: Words,
-    weights: dict[str, float],
-    penalties: Sequence[float],
-    seed: int,
-    threads: int,
+def at_part(
+    readouts: ReadOuts, part: int, m: int, selected: Selected, spread: FoldVariance
 ) -> float | None:
-    """D of a random share of the images; None where they are too few."""
-    drawn = np.random.default_rng([seed, 5]).permutation(words.n) < share * words.n
-
-    def some() -> Iterator[Block]:
-        start = 0
-        for block in blocks():
-            mine = drawn[start : start + len(block.fold)]
-            start += len(block.fold)
-            yield Block(*(column[mine] for column in vars(block).values()))
-
-    spread = FoldVariance(some)
-    if not spread.can_leave(1):
+    """D of a part of the images; None where it is too small."""
+    some, plain, full = readouts.part(part), selected.plain[0], selected.full[0]
+    if some is None:
         return None
-    marks = Landmarks.draw(some, int(drawn.sum()), seed)
-    bands = Bands(marks.block.principal, marks.block.logits)
-    parts: list[Columns] = [lambda block, _: words.remainder(block)]
-    readouts = marks.read_outs(some, bands, weights, parts, threads)
-    targets, no = Targets.of(len(words.offset)), np.zeros(1, dtype=bool)
-    return unique_r2(readouts, targets, spread, 0.5, no, penalties)[0][0].unique_r2
+    total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
+    penalties = sorted({plain.penalty, full.penalty}, reverse=True)
+    found = select(some, Targets.of(m), total * PARTS[part], penalties, (0.0, full.own))
+    return float(found.gain.sum() / (total * PARTS[part]))
 
 
-def null_r2(readouts: ReadOuts, marks: Landmarks, m: int) -> float:
-    """Cross-fitted share of the variance of b that the plain bands explain."""
-    k = marks.block.null.shape[1]
-    own = readouts.derive(1.0, np.zeros((m, k)), np.zeros((0, k)), np.eye(k))
-    total = float(marks.n)  # the mean square of b is 1
-    error = select(own, Targets.of(k), total, PENALTIES[::2], own=(0.0,)).error.sum()
-    return float(1.0 - error / total)
+def null_r2(readouts: ReadOuts, n: int, threads: int) -> float:
+    """Cross-fitted share of the variance of b that the plain bands explain.
+
+    The total variance of b is 1 for each of the n images.
+    """
+    penalties = PENALTIES[::2]
+
+    def error(penalty: float, folds: Iterable[int]) -> float:
+        parts = map_apart(lambda fold: readouts.partial(penalty, (fold,), 0), folds, threads)
+        return float(sum(np.trace(part.left_out[0][0]) for part in parts))
+
+    made, wanted = np.full((len(penalties), 1), np.inf), np.zeros((len(penalties), 1), dtype=bool)
+    wanted[penalties.index(MIDDLE)] = True
+    best = descend(
+        lambda place, _: np.array([error(penalties[place], readouts.looked)]),
+        made,
+        wanted,
+        np.array([float(n)]),
+    )
+    return 1.0 - error(penalties[int(best[0])], readouts.folds) / n
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

@@ -67,15 +67,18 @@ class SplitHead:
         return axes, (self.weight @ self.null).astype(np.float32).T
 
 
-def whole_images(images: Paired, head: SplitHead) -> Iterator[Block]:
-    """View 0 of images, in blocks and in the order of the shards."""
+def whole_images(images: Paired, head: SplitHead, threads: int | None = None) -> Iterator[Block]:
+    """View 0 of images, in blocks and in the order of the shards; threads: as in map_apart()."""
     fold = images.manifest["fold"].to_numpy()
-    for shard, embeddings in images:
-        for part in in_blocks(np.flatnonzero(shard["view"] == 0), ROWS):
-            if len(part):
-                yield head.block(
-                    shard["features"][part], embeddings[part], fold[shard["image_id"][part]]
-                )
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for shard, embeddings in images:
+            for part in in_blocks(np.flatnonzero(shard["view"] == 0), ROWS):
+                if len(part):
+                    image_id = shard["image_id"][part]
+                    yield shard["features"][part], embeddings[part], fold[image_id]
+
+    yield from map_apart(lambda part: head.block(*part), parts(), threads)
 
 
 @dataclass(frozen=True)

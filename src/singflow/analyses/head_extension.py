@@ -14,15 +14,18 @@ import scipy
 
 from singflow.analyses.evidence import Measurement, jackknife
 from singflow.analyses.readout import Fit, Partial
+from singflow.parallel import map_apart
 
 ENOUGH = 0.9  # share of D
 
 
-def head_extension(measured: Measurement, most: int, confidence: float) -> pd.DataFrame:
+def head_extension(
+    measured: Measurement, most: int, confidence: float, threads: int = 1
+) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
     measured: the test, whose first columns are the remainder of own words. most: largest number of
-    directions, min(k, m). confidence: coverage of the intervals.
+    directions, min(k, m). confidence: coverage of the intervals. threads: fits at once.
 
     There is a row for each number of directions from 0 on, and 0 alone where there is no D, or
     where the read-out does without b: directions, unique_r2, and its interval unique_r2_low and
@@ -49,12 +52,14 @@ def head_extension(measured: Measurement, most: int, confidence: float) -> pd.Da
             return np.pad(without_null[:, None] - with_null, ((0, 0), (1, 0)))
 
         total = sum(spread.of((fold,))[0] for fold in folds)
-        whole = sum(gains((fold,))[0] for fold in folds) / total
+        alone = map_apart(gains, [(fold,) for fold in folds], threads)
+        whole = sum(gain[0] for gain in alone) / total
         if spread.can_leave(2):
             sums, totals = np.zeros((len(folds), len(whole))), np.zeros((len(folds), 1))
-            for pair in combinations(folds, 2):
+            pairs = list(combinations(folds, 2))
+            for pair, gain in zip(pairs, map_apart(gains, pairs, threads), strict=True):
                 rows = [folds.index(pair[1]), folds.index(pair[0])]
-                sums[rows] += gains(pair)
+                sums[rows] += gain
                 totals[rows] += spread.of(pair)[:, None]
             without = sums / totals
     estimates = [

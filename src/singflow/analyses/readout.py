@@ -6,7 +6,7 @@ Up to LANDMARKS images the kernels are exact. Above, the bands are known by thei
 LANDMARKS images (Nystroem's method), and b stays exact.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from singflow.parallel import map_apart
 LANDMARKS = 1024  # images up to which kernels are exact
 OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean trace 1
 LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
+PARTS = (0.25, 0.5)  # shares of the images at which D is measured, too
 JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
 
 
@@ -83,14 +84,21 @@ class Exact:
         Columns of the targets.
     fold : ndarray (n,)
         Folds of the images.
+    parts : ndarray (n,)
+        The first of PARTS that an image belongs to.
     """
 
     def __init__(
-        self, kernel: np.ndarray, null: np.ndarray, columns: np.ndarray, fold: np.ndarray
+        self,
+        kernel: np.ndarray,
+        null: np.ndarray,
+        columns: np.ndarray,
+        fold: np.ndarray,
+        parts: np.ndarray,
     ) -> None:
         self._null, self._columns, self._fold = null, columns, fold
         self.folds = self.looked = np.unique(fold).tolist()
-        self._kernel = centred(kernel)
+        self._kernel, self._parts = centred(kernel), parts
         self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
 
     def _operator(self, fit: Fit) -> np.ndarray:
@@ -140,6 +148,21 @@ class Exact:
             moved[rows] = missed
         return moved
 
+    def part(self, part: int) -> "Exact | None":
+        """The read-outs of a part of the images; None if a fold has no image there."""
+        rows = np.flatnonzero(self._parts <= part)
+        some = Exact(
+            self._kernel[np.ix_(rows, rows)],
+            self._null[rows],
+            self._columns[rows],
+            self._fold[rows],
+            self._parts[rows],
+        )
+        return some if some.folds == self.folds else None
+
+    def forget_parts(self) -> None:
+        """See Nystroem; nothing here is large."""
+
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Partial; of the first m columns."""
         operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
@@ -179,7 +202,7 @@ class Moments:
         self.xt = np.zeros((width, columns))
 
     @classmethod
-    def over(cls, parts: Iterable["Moments"]) -> "Moments":
+    def over(cls, parts: Sequence["Moments"]) -> "Moments":
         """The sums over images of all parts."""
         first, *others = parts
         made = copy(first)
@@ -263,8 +286,10 @@ class Nystroem:
         The bands of the landmarks, and their weights.
     null : function of Block
         b of a block (n, k), with mean square 1 about its mean.
-    parts : sequence of functions of Block and int
+    columns : sequence of functions of Block and int
         Columns of a block whose first image has this number; together (n, c).
+    parts : ndarray (n,)
+        See Exact.
     threads : int
         Blocks and fits that are computed at once.
     """
@@ -275,28 +300,49 @@ class Nystroem:
         bands: Bands,
         weights: Mapping[str, float],
         null: Callable[[Block], np.ndarray],
-        parts: Sequence[Columns],
+        columns: Sequence[Columns],
+        parts: np.ndarray,
         threads: int = 1,
     ) -> None:
         marks = bands.mixed(weights)
         marks.flat[:: len(marks) + 1] += JITTER
         self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
-        self._bands, self._weights, self._null, self._first = bands, weights, null, parts[0]
-        self._plain, self._moments, self._threads = len(marks), dict[int, Moments](), threads
+        self._bands, self._weights, self._null, self._first = bands, weights, null, columns[0]
+        self._plain, self._threads = len(marks), threads
+        # Sums over the images of each fold that are in each part, or in none.
+        self._split: list[dict[int, Moments]] = [{} for _ in (*PARTS, 1.0)]
 
-        def rows_of(numbered: tuple[int, Block]) -> tuple[Block, np.ndarray, np.ndarray]:
+        def rows_of(numbered: tuple[int, Block]) -> tuple[np.ndarray, ...]:
             start, block = numbered
-            return block, self._features(block), np.hstack([part(block, start) for part in parts])
+            t = np.hstack([column(block, start) for column in columns])
+            return self._features(block), t, block.fold, parts[start : start + len(t)]
 
-        for block, x, t in map_apart(rows_of, _numbered(blocks), threads):
-            for fold in np.unique(block.fold).tolist():
-                rows = block.fold == fold
-                if fold not in self._moments:
-                    self._moments[fold] = Moments(x.shape[1], t.shape[1])
-                self._moments[fold].add(x[rows], t[rows])
-        self._total = Moments.over(self._moments.values())
-        self.folds = sorted(self._moments)
-        self.looked = self.folds[:LOOKED]
+        for x, t, fold, part in map_apart(rows_of, _numbered(blocks), threads):
+            for place, one in np.unique(np.stack([part, fold], axis=1), axis=0).tolist():
+                rows, sums = (part == place) & (fold == one), self._split[place]
+                if one not in sums:
+                    sums[one] = Moments(x.shape[1], t.shape[1])
+                sums[one].add(x[rows], t[rows])
+        self._add_up(self._split)
+
+    def _add_up(self, split: list[dict[int, Moments]]) -> None:
+        """Sums over the images of each fold, and over all images, from those of some parts."""
+        folds = sorted({fold for sums in split for fold in sums})
+        self._moments = {
+            fold: Moments.over([sums[fold] for sums in split if fold in sums]) for fold in folds
+        }
+        self._total = Moments.over(list(self._moments.values()))
+        self.folds, self.looked = folds, folds[:LOOKED]
+
+    def part(self, part: int) -> "Nystroem | None":
+        """See Exact."""
+        some = copy(self)
+        some._add_up(self._split[: part + 1])
+        return some if some.folds == self.folds else None
+
+    def forget_parts(self) -> None:
+        """Free the memory of the sums that part() needs."""
+        self._split = []
 
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
@@ -366,28 +412,22 @@ class Nystroem:
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Exact."""
         _, x, t = self._kept(left_out)
-        plain = slice(0, self._plain)
-        sums = [
-            one.about(x, t[:m]) for fold, one in self._moments.items() if fold not in left_out
-        ]
-        scatter, b = sum(one[0] for one in sums), slice(self._plain, None)
-        sides = np.hstack([scatter[plain, b], sum(one[1] for one in sums)[plain]])
-        inner = scatter[plain, plain].copy()
+        plain, b = slice(0, self._plain), slice(self._plain, None)
+        out = [self._moments[fold].about(x, t[:m]) for fold in left_out]
+        scatter, cross, _ = self._total.about(x, t[:m])
+        for xx, xt, _ in out:
+            scatter -= xx
+            cross -= xt
+        inner, sides = scatter[plain, plain].copy(), np.hstack([scatter[plain, b], cross[plain]])
         inner.flat[:: len(inner) + 1] += penalty
-        weight = solved(inner, sides)
-        k = scatter.shape[0] - self._plain
-        both = np.hstack([scatter[b, b], sum(one[1] for one in sums)[b]])
-        both = both - scatter[plain, b].T @ weight
-        parts = []
-        for fold in left_out:
-            xx, xt, tt = self._moments[fold].about(x, t[:m])
-            seen = np.hstack([xx[plain, b], xt[plain]])
-            carried = xx[plain, plain] @ weight
-            hidden = np.hstack([xx[b, b], xt[b]]) - weight[:, :k].T @ seen
-            hidden += weight[:, :k].T @ carried - xx[plain, b].T @ weight
-            missed = np.trace(tt) - 2.0 * np.vdot(xt[plain], weight[:, k:])
-            missed += np.vdot(weight[:, k:], carried[:, k:])
-            parts.append((hidden[:, :k], hidden[:, k:], float(missed)))
+        weight, k = solved(inner, sides), len(scatter) - self._plain
+        both, parts = np.hstack([scatter[b, b], cross[b]]) - scatter[plain, b].T @ weight, []
+        for xx, xt, tt in out:
+            seen, carried = np.hstack([xx[plain, b], xt[plain]]), xx[plain, plain] @ weight
+            hidden = np.hstack([xx[b, b], xt[b]]) - xx[plain, b].T @ weight
+            hidden += weight[:, :k].T @ (carried - seen)
+            missed = np.vdot(weight[:, k:], carried[:, k:] - 2.0 * xt[plain])
+            parts.append((hidden[:, :k], hidden[:, k:], float(np.trace(tt) + missed)))
         return Partial(both[:, :k], both[:, k:], parts)
 
     def derive(
@@ -395,15 +435,17 @@ class Nystroem:
     ) -> "Nystroem":
         """See Exact."""
         made, m = copy(self), len(mix)
-        made._moments = {}
-        for fold, moments in self._moments.items():
+        columns = np.zeros((len(self._total.t), mix.shape[1]))
+        columns[len(columns) - len(noise) :] = noise
+
+        def derived(fold: int) -> Moments:
             weight, mean, middle = self._fitted(Fit(0.0, penalty), (fold,), np.arange(m))
-            columns = np.zeros((len(moments.t), mix.shape[1]))
-            columns[len(columns) - len(noise) :] = noise
-            made._moments[fold] = moments.derive(
-                np.vstack([weight @ mix, leak]), columns, (middle - mean @ weight) @ mix
-            )
-        made._total = Moments.over(made._moments.values())
+            features, constant = np.vstack([weight @ mix, leak]), (middle - mean @ weight) @ mix
+            return self._moments[fold].derive(features, columns, constant)
+
+        found = map_apart(derived, self.folds, self._threads)
+        made._moments = dict(zip(self.folds, found, strict=True))
+        made._total = Moments.over(list(made._moments.values()))
         return made
 
 
