@@ -199,7 +199,9 @@ def spoken(logits: np.ndarray, texts: np.ndarray, top: int = 5) -> np.ndarray:
     return unit(weights @ texts)
 
 
-World = tuple[str, str, float]  # function of a or place of the leak, noise, leak as a share of Var z
+World = tuple[
+    str, str, float
+]  # function of a or place of the leak, noise, leak as a share of Var z
 
 
 def functions_of_a(
@@ -264,7 +266,9 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
     found = {
         (name, noise, 0.0): z + noises[noise]
         for name, z in functions.items()
-        for noise in (("little", "equal", "unequal", "heavy") if name == "own words" else ("little", "equal"))
+        for noise in (
+            ("little", "equal", "unequal", "heavy") if name == "own words" else ("little", "equal")
+        )
     }
     null = images.block.null - images.block.null.mean(axis=0)
     every = levelled(null @ normal((null.shape[1], DIM)))
@@ -320,7 +324,10 @@ def judge(
         mine = [place for place, one in enumerate(chosen) if one == weights]
         columns = np.hstack([rests[place] for place in mine])
         readouts = marks.read_outs(
-            blocks, bands, weights, [lambda block, start, c=columns: c[start : start + len(block.fold)]]
+            blocks,
+            bands,
+            weights,
+            [lambda block, start, c=columns: c[start : start + len(block.fold)]],
         )
         targets = Targets.of(*[DIM] * len(mine), variance=variance[mine] / variance[0])
         for place, one in zip(
@@ -365,7 +372,9 @@ def smallest_leak(per_dimension: float, draws: int) -> float | None:
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
-    return measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts["detectable"]
+    return measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts[
+        "detectable"
+    ]
 
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:

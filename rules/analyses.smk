@@ -1,9 +1,11 @@
 step(
     "measure_evidence",
     reads="manifest head classes features embeddings projector translator_report texts names",
-    writes="evidence planted_leaks own_words evidence_images head_extensions",
+    writes="evidence planted_leaks own_words evidence_images evidence_texts evidence_groups"
+    " head_extensions",
     flags="evidence translator.lambdas translator.folds translator.reference"
     " summary.confidence seed",
+    files={"table": value("data.table")},
     reference=reference,
     threads=THREADS,
 )

@@ -34,7 +34,7 @@ def main(flags: Flags) -> None:
         weights = embed.weights_sha256
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     libraries = ["torch", *LIBRARIES[entry.source]]
-    metadata = provenance(libraries, **flags.named, weights_sha256=weights)
+    metadata = provenance(libraries, **flags.named, weights_sha256=weights, class_names=names)
     write_tensors(flags.path("classes"), tensors, metadata)
     cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)
 

@@ -1,23 +1,31 @@
 """Test whether the null component tells something about an image that the logits do not tell, which
-leaks this study could have found, and how many null directions a head would have to make visible.
+leaks this study could have found, which texts and groups of images the hidden meaning is about, and
+how many null directions a head would have to make visible.
 """
 
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import Evidence, measure, turn_deg
-from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
+from singflow.analyses.evidence import Evidence, Measurement, measure, turn_deg
+from singflow.analyses.floor import SplitHead, image_ids, refitted_scores, whole_images
 from singflow.analyses.head_extension import enough, head_extension
+from singflow.analyses.hidden import Question, by_group, by_text, centred_texts
 from singflow.analyses.inputs import Inputs
-from singflow.artifacts.files import write_json
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.data.reading import read_column
+from singflow.translators.reference import Paired, reference_folder
 
 
 class Flags(Evidence, cli.PairStep):
@@ -26,6 +34,7 @@ class Flags(Evidence, cli.PairStep):
     reference: str | None
     confidence: float
     seed: int
+    table: Path
 
 
 def known(inputs: Inputs) -> dict[str, bool]:
@@ -42,9 +51,84 @@ def known(inputs: Inputs) -> dict[str, bool]:
     }
 
 
+def all_texts(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
+    """Labels, concepts and the reference's other labels (text, kind), and their embeddings (T, m).
+
+    Labels are centred together, and concepts together, because their texts have other templates.
+    """
+    labels, kinds, rows = (
+        inputs.labels.tolist(),
+        ["label"] * len(inputs.labels),
+        [inputs.label_texts],
+    )
+    if reference is not None:
+        folder = reference_folder(reference)
+        names, tensors = (
+            CATALOG[name].at(folder, space=inputs.space) for name in ("names", "texts")
+        )
+        if names.is_file() and tensors.is_file():
+            theirs = read_json(names)["labels"]
+            new = [place for place, name in enumerate(theirs) if name not in set(labels)]
+            rows.append(read_tensors(tensors, ["label_embeddings"])[0]["label_embeddings"][new])
+            labels, kinds = (
+                labels + [theirs[place] for place in new],
+                kinds + ["reference"] * len(new),
+            )
+    concepts = inputs.names["concepts"]
+    texts = [centred_texts(np.concatenate(rows)), centred_texts(inputs.texts("concept_embeddings"))]
+    listed = {"text": labels + concepts, "kind": kinds + ["concept"] * len(concepts)}
+    return pd.DataFrame(listed), np.concatenate(texts)
+
+
+def all_groups(
+    inputs: Inputs, pool: list[Paired], images: pd.DataFrame, predicted: np.ndarray, flags: Flags
+) -> dict[str, pd.Series]:
+    """Groups of the pool's images, by what they are groups of; images without a group are missing."""
+    named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
+    classes = pd.Series(predicted, images.index).map(
+        lambda place: named[place] if named else str(place)
+    )
+    groups = {"label": images["label"], "predicted": classes}
+    if flags.groups is not None:
+        column = read_column(flags.table, flags.groups, "evidence.groups")
+        groups["column"] = images["path"].map(column).where(images["own"])
+    return groups
+
+
+def hidden(
+    inputs: Inputs, pool: list[Paired], found: Measurement, flags: Flags
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """D by text and by group; p is corrected within all texts, and within each kind of group."""
+    texts, embeddings = all_texts(inputs, flags.reference)
+    columns = ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
+    groups = pd.DataFrame(columns=["group", "by", "n", *columns])
+    if found.residuals is None:
+        return texts.reindex(columns=["text", "kind", *columns, "hidden"])[:0], groups.assign(
+            hidden=False
+        )
+    images = pd.concat(
+        [part.manifest.iloc[image_ids(part)].assign(own=part is inputs.pairs) for part in pool],
+        ignore_index=True,
+    )
+    copies = pd.factorize(images["sha256"])[0]
+    question = Question(flags.margin, flags.confidence, flags.seed)
+    said = found.facts["p"] <= 1 - flags.confidence
+    texts = texts.join(by_text(found.residuals, embeddings, copies, question))
+    parts = []
+    for by, of_image in all_groups(inputs, pool, images, found.residuals.predicted, flags).items():
+        codes, names = pd.factorize(of_image, sort=True)
+        table = by_group(found.residuals, codes, copies, question)
+        parts.append(table.assign(group=names, by=by))
+    groups = pd.concat(parts, ignore_index=True)[groups.columns]
+    return tuple(
+        table.assign(hidden=said & (table["p"] <= 1 - flags.confidence))
+        for table in (texts, groups)
+    )
+
+
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    inputs = Inputs.of(flags)
+    inputs = Inputs.of(flags, "sha256", *(["path"] if flags.groups else []))
     training = inputs.training(flags.reference)
     pool = [training] if training is inputs.pairs else [training, inputs.pairs]
     head = SplitHead.split(inputs.head, inputs.null_basis)
@@ -59,10 +143,18 @@ def main(flags: Flags) -> None:
         return chain.from_iterable(whole_images(images, head, flags.threads) for images in pool)
 
     found = measure(
-        blocks, texts, others, flags, flags.confidence, flags.seed, threads=flags.threads
+        blocks,
+        texts,
+        others,
+        flags,
+        flags.confidence,
+        flags.seed,
+        lambda shape: Scratch(flags.path("evidence").parent, *shape),
+        flags.threads,
     )
     facts, words, planted = found.facts, found.words, found.planted
     curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence, flags.threads)
+    of_texts, of_groups = hidden(inputs, pool, found, flags)
     del found  # the read-outs leave room for the translators
     scores, refitted = refitted_scores(
         inputs,
@@ -82,18 +174,28 @@ def main(flags: Flags) -> None:
         report[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, report["r2"])
     write_parquet(flags.path("evidence_images"), scores)
     write_parquet(flags.path("planted_leaks"), planted)
+    write_parquet(flags.path("evidence_texts"), of_texts)
+    write_parquet(flags.path("evidence_groups"), of_groups)
     write_parquet(flags.path("head_extensions"), curve)
     saved = {"word_weights": words.weights, "offset": words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
     write_json(flags.path("evidence"), report)
     cli.log.info(
-        "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",
+        "D %s, margin %g, p %s; detectable %s; blind check %s; floor of IS %.2f degrees",
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
         report["floor_is_deg"],
     )
     last, fewest = curve.iloc[-1], enough(curve)
     most = "" if fewest is None else f", of which {fewest} give 90 % of it"
+    cli.log.info(
+        "%d of %d texts and %d of %d groups are hidden",
+        *(
+            number
+            for table in (of_texts, of_groups)
+            for number in (table["hidden"].sum(), len(table))
+        ),
+    )
     cli.log.info(f"D {last['unique_r2']:.4f} with {last['directions']:.0f} null directions{most}")
 
 

@@ -80,6 +80,11 @@ class Evidence(Section):
         le=1000,
         description="planted leaks of each size, and random signs behind the floor of IS",
     )
+    groups: str | None = Field(
+        None,
+        description="column of data.table by which images are grouped for D by group, beside label "
+        "and predicted class; null: none",
+    )
 
 
 def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -451,7 +456,10 @@ class Planted:
             of_draw = [*zip(base, base), *zip(base, hidden), *zip(hidden, hidden)]
             of_draw += [(start + 2 * q, wide - 1), (wide - 1, wide - 1)]
             pairs += of_draw
-            for kind, share in [(EVEN, 0.0), *((kind, s) for s in shares for kind in (EVEN, FIRST))]:
+            for kind, share in [
+                (EVEN, 0.0),
+                *((kind, s) for s in shares for kind in (EVEN, FIRST)),
+            ]:
                 size = np.sqrt(share / (1.0 - share) * variance)
                 weight = np.repeat([1.0, 0.0, 0.0], [q, 2 * q, 2])
                 if kind == EVEN:
@@ -493,7 +501,6 @@ def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
         np.random.default_rng([seed, 2, chunk]).standard_normal((CHUNK, width)) for chunk in chunks
     ]
     return np.concatenate(drawn)[start - CHUNK * chunks[0] :][:n]
-
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.files import Facts, read_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks
-from singflow.artifacts.tensors import Tensors
+from singflow.artifacts.shards import in_blocks, shard_path
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, ridge
@@ -79,6 +79,13 @@ def whole_images(images: Paired, head: SplitHead, threads: int | None = None) ->
                     yield shard["features"][part], embeddings[part], fold[image_id]
 
     yield from map_apart(lambda part: head.block(*part), parts(), threads)
+
+
+def image_ids(images: Paired) -> np.ndarray:
+    """Image ids of the rows of whole_images()."""
+    paths = [shard_path(images.features, shard) for shard in range(images.shards)]
+    shards = [read_tensors(path, ["image_id", "view"])[0] for path in paths]
+    return np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
 
 
 @dataclass(frozen=True)

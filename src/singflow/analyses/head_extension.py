@@ -134,9 +134,7 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
 
 def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
     """L^-1 values, for a lower triangular factor L."""
-    return np.asarray(
-        scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
-    )
+    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
 
 
 def enough(curve: pd.DataFrame) -> int | None:

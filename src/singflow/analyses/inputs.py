@@ -42,7 +42,7 @@ class Inputs:
     def of(cls, flags: cli.ModelStep, *columns: str) -> Inputs:
         """The inputs of a step; with a reference, images are told apart by their hashes."""
         space = flags.space if isinstance(flags, cli.PairStep) else ""
-        if getattr(flags, "reference", None) is not None:
+        if getattr(flags, "reference", None) is not None and "sha256" not in columns:
             columns = (*columns, "sha256")
         return cls(flags.results, flags.model, flags.shards, space, columns)
 

@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from singflow.analyses.bands import PENALTIES, Bands, Block, Blocks, centred, descend, first_best, solved
+from singflow.analyses.bands import (
+    PENALTIES,
+    Bands,
+    Block,
+    Blocks,
+    centred,
+    descend,
+    first_best,
+    solved,
+)
 from singflow.parallel import map_apart
 
 LANDMARKS = 1024  # images up to which kernels are exact
@@ -218,9 +227,7 @@ class Moments:
         self.xt += x.T @ t
         self.tt += t.T @ t
 
-    def derive(
-        self, features: np.ndarray, columns: np.ndarray, constant: np.ndarray
-    ) -> "Moments":
+    def derive(self, features: np.ndarray, columns: np.ndarray, constant: np.ndarray) -> "Moments":
         """The sums for the columns x @ features + t @ columns + constant."""
         made, moved = copy(self), self.xx @ features
         crossed, linear = features.T @ self.xt @ columns, self.x @ features + self.t @ columns
@@ -231,9 +238,7 @@ class Moments:
         made.tt += shifted + shifted.T + self.n * np.outer(constant, constant)
         return made
 
-    def about(
-        self, x: np.ndarray, t: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def about(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sums of x x^T, x t^T and t t^T about x (p,) and t (c,), of the first columns."""
         m, own = len(t), self.t[: len(t)]
         xx = self.xx - np.outer(self.x, x) - np.outer(x, self.x - self.n * x)
@@ -242,12 +247,7 @@ class Moments:
         return xx, xt, tt
 
     def errors(
-        self,
-        weight: np.ndarray,
-        x: np.ndarray,
-        t: np.ndarray,
-        used: np.ndarray,
-        pairs: np.ndarray,
+        self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, used: np.ndarray, pairs: np.ndarray
     ) -> np.ndarray:
         """Products (p,) of the errors of two columns each, read out by a weight (q, c).
 
@@ -462,9 +462,7 @@ def _numbered(blocks: Blocks) -> Iterator[tuple[int, Block]]:
 
 def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
     """L^-1 values, for a lower triangular factor L."""
-    return np.asarray(
-        scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False)
-    )
+    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
 
 
 @dataclass(frozen=True)
@@ -503,9 +501,7 @@ def select(
     def judge(weight: int, place: int, mine: np.ndarray, judged: Sequence[int]) -> None:
         used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
         found = readouts.errors(
-            Fit(own[weight], penalties[place]),
-            [(folds[at],) for at in judged],
-            targets.pairs[used],
+            Fit(own[weight], penalties[place]), [(folds[at],) for at in judged], targets.pairs[used]
         )
         for at, products in zip(judged, found, strict=True):
             made[weight, place, at, mine] = (products @ targets.groups[np.ix_(used, mine)])[0]

@@ -56,6 +56,7 @@ class Summary(Section):
 MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot tell"
 FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
+MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # never below 0
 
@@ -151,7 +152,8 @@ TRANSLATOR = [
 ]  # fmt: skip
 EVIDENCE = [
     "known_zero", "known_leak", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high",
-    "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "blind_unique_r2",
+    "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "detectable_first",
+    "gain", "null_r2", "blind_unique_r2",
 ]  # fmt: skip
 
 
@@ -179,7 +181,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
     MEANING: D exceeds the margin (p_holm is at most the level); FOUND for a known leak.
     MISSED: the model is a known leak.
     TRACE: the interval of D is above 0.
-    NOTHING: the study would detect a leak; otherwise UNTOLD.
+    NOTHING: the study would call an even leak of MOST_LEAK meaning; otherwise UNTOLD.
     """
     if not row["null_dim"]:
         return EMPTY
@@ -195,7 +197,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
         return MISSED
     if row["unique_r2_low"] > RESOLUTION:
         return TRACE
-    return UNTOLD if row["detectable"] is None else NOTHING
+    return NOTHING if (row["detectable"] or 1.0) <= MOST_LEAK else UNTOLD
 
 
 def verdict_sentence(row: Mapping[Any, Any]) -> str:

@@ -215,16 +215,36 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " r2 (of the translator), r2_words (of the own words; null without class names);"
         " unique_r2 (D) with its interval, unique_r2_without (D without each fold), margin, p"
         " (one-sided: D is not above the margin); turn_deg, turn_low_deg, turn_high_deg;"
-        " detectable (the smallest planted leak that was found; null: none), blind_unique_r2 (D"
-        " of the blind check); floor_is_deg (mean over images), floor_is_sd (over draws of"
-        " signs); lambdas (penalties of the read-outs without_null and with_null); known_zero,"
-        " known_leak. Numbers of D are null without a null space or with fewer than two folds.",
+        " detectable, detectable_first (the smallest planted leak that is called meaning, spread"
+        " evenly over b or along its first direction; null: none), gain (share of an even leak of"
+        " 10 % that D shows), null_r2 (cross-fitted R² of b from the plain bands),"
+        " blind_unique_r2 (D of the blind check); weights (of the bands, sum 1, and of b: null),"
+        " lambdas (penalties of the read-outs without_null and with_null), learning (D at a"
+        " quarter, half and all of the images); floor_is_deg (mean over images), floor_is_sd (over"
+        " draws of signs); known_zero, known_leak. Numbers of D are null without a null space or"
+        " with fewer than two folds.",
     ),
     "planted_leaks": Artifact(
         "evidence/{space}/{model}.parquet",
-        "One row per planted leak: share (of the variance; 0: no leak), draw, unique_r2,"
-        " unique_r2_low, p.",
+        "One row per planted leak: kind (even: over all of b; first: along its first direction),"
+        " share (of the variance; 0: no leak), draw, unique_r2, unique_r2_low, p.",
         columns=_of(i="draw", f="share unique_r2 unique_r2_low p", O="kind"),
+    ),
+    "evidence_texts": Artifact(
+        "evidence_texts/{space}/{model}.parquet",
+        "One row per text: text, kind (label, concept, reference: a label of the reference alone),"
+        " unique_r2 (D along the text) with its interval, p (that D is not above the margin,"
+        " corrected for all texts), hidden (p is at most the level, and D of the model is above the"
+        " margin, too).",
+        columns=_of(f="unique_r2 unique_r2_low unique_r2_high p", O="text kind", b="hidden"),
+    ),
+    "evidence_groups": Artifact(
+        "evidence_groups/{space}/{model}.parquet",
+        "One row per group of images: group, by (label, predicted: class; column: of"
+        " evidence.groups), n (images, with those of a reference), unique_r2 (D within the group)"
+        " with its interval, p (corrected for all groups of this kind), hidden; groups of fewer"
+        " than 10 images have no interval and no p.",
+        columns=_of(i="n", f="unique_r2 unique_r2_low unique_r2_high p", O="group by", b="hidden"),
     ),
     "own_words": Artifact(
         "evidence/{space}/{model}.safetensors",

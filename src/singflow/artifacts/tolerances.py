@@ -28,7 +28,7 @@ SPANS = "sine of the largest angle between the spans: a basis is free to rotate"
 LOGITS = "logits; for null parts rounding alone"
 FEW_IMAGES = "of few images: a small standard error times a large quantile"
 P_VALUES = "p|.*_p|p_holm|.*(spearman|kendall|pearson).*"
-SHARES = ".*(r2|cosine|energy|share|accuracy|gain|top1|softmax|difference).*"
+SHARES = ".*(r2|cosine|energy|share|accuracy|gain|top1|softmax|difference|detectable).*"
 TOLERANCES = (  # of artifacts for which the catalog states none
     Tolerance("null_basis", 1e-6, 0, SPANS),
     Tolerance("singular_values|tolerance", 0, 1e-6, "float64 sums"),

@@ -124,6 +124,12 @@ def iterate_rows(
         yield number, {name: cells[place] for name, place in places.items()}
 
 
+def read_column(path: Path, column: str, parameter: str) -> dict[str, str]:
+    """The cells of a column by the images' paths; empty cells are left out."""
+    rows = iterate_rows(path, {"path": "the image's path", column: parameter})
+    return {row["path"]: row[column].strip() for _, row in rows if row[column].strip()}
+
+
 def _places(
     path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]
 ) -> dict[str, int]:

@@ -87,7 +87,6 @@ def read_reference(
                 partial(whole_images, images, head),
                 *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
                 EVIDENCE,
-                settings.lambdas,
                 SUMMARY.confidence,
                 settings.seed,
             )
