@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.bands import (
     Bands,
     Block,
@@ -28,6 +27,7 @@ from singflow.analyses.bands import (
     search_weights,
     softmax,
 )
+from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.evidence import (
     RESOLUTION,
     Evidence,
@@ -600,19 +600,17 @@ def linear_or_flexible() -> list[int]:
     """Draws whose interval of a linear Delta R2, and of D, is above 0, for z quadratic in a."""
     images = made_up(16, 48)
     made = [worlds(images, draw) for draw in range(DRAWS)]
-    planted = [(texts, [of_world["quadratic", "none", 0.0]]) for texts, of_world in made]
+    planted = [(texts, [of_world["quadratic", "little", 0.0]]) for texts, of_world in made]
     columns = np.hstack([z for _, (z,) in planted])
     blocks = images.blocks(columns[:, :DIM])
-    targets = Targets(lambda *_: columns, np.kron(np.eye(DRAWS), np.ones((DIM, 1))), np.ones(DRAWS))
-    plain = Features(
-        Scale.of(blocks),
-        None,
-        [np.empty((len(images.texts), 0))] * 3,
-        np.empty((images.block.principal.shape[1] + 1, 0)),
+    marks = Landmarks.draw(blocks, len(images), 0)
+    bands = Bands(marks.block.principal, marks.block.logits)
+    linear, _ = unique_r2(
+        marks.read_outs(blocks, bands, {"linear": 1.0}, [lambda *_: columns]),
+        Targets.of(*[DIM] * DRAWS, variance=np.ones(DRAWS)),
+        FoldVariance.of_all(blocks),
+        CONFIDENCE,
     )
-    linear = unique_r2(
-        Sums(blocks, targets, plain), targets.variance, FoldVariance(blocks), LAMBDAS, CONFIDENCE
-    )[0]
     return [
         sum(estimate.low > RESOLUTION for estimate in estimates)
         for estimates in (linear, judge(images, planted))

@@ -83,7 +83,7 @@ def all_texts(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.n
 def all_groups(
     inputs: Inputs, pool: list[Paired], images: pd.DataFrame, predicted: np.ndarray, flags: Flags
 ) -> dict[str, pd.Series]:
-    """Groups of the pool's images, by what they are groups of; images without a group are missing."""
+    """Group of every image of the pool, if it has one, by the kind of the group."""
     named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
     classes = pd.Series(predicted, images.index).map(
         lambda place: named[place] if named else str(place)

@@ -225,7 +225,7 @@ def _arccosine(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
 
 
 def candidates() -> list[dict[str, float]]:
-    """Weights of the bands that are tried: equal, one band alone, and drawn ones; their sum is 1."""
+    """Weights of the bands that are tried: equal, one band alone, and drawn; their sum is 1."""
     count = len(BANDS)
     drawn = np.random.default_rng(DRAWN_BY).dirichlet(np.full(count, DIRICHLET), DRAWN).round(3)
     rows = np.vstack([np.ones(count), np.eye(count), drawn])
@@ -264,7 +264,8 @@ def search_weights(
     rows, penalties = [np.flatnonzero(fold == one) for one in np.unique(fold)], PENALTIES[::2]
 
     def least(weights: dict[str, float]) -> np.ndarray:
-        kernel = centred(sum(weight * kernels[name] for name, weight in weights.items() if weight))
+        mixed = [weight * kernels[name] for name, weight in weights.items() if weight]
+        kernel = centred(np.sum(mixed, axis=0))
         spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
         spectrum, vectors = np.maximum(spectrum, 0.0), np.ascontiguousarray(vectors)
         parts, turned = [vectors[part] for part in rows], vectors.T @ columns
@@ -276,7 +277,7 @@ def search_weights(
             for part in parts:
                 inner = (part * inverse) @ part.T - 1.0 / (n * penalties[at])
                 missed = solved(inner, part @ scaled)
-                found += np.vecdot(missed, missed, axis=0).reshape(-1, m).sum(axis=1)
+                found += np.einsum("nc,nc->c", missed, missed).reshape(-1, m).sum(axis=1)
             return found
 
         made = np.full((len(penalties), count), np.inf)

@@ -453,9 +453,9 @@ class Planted:
             base, hidden = np.arange(start, start + q), np.arange(start + q, start + 2 * q)
             mix[:, base], noise[own, base], leak[:, hidden] = seen, root, even
             mix[:, start + 2 * q], noise[own, start + 2 * q] = seen @ toward, root @ toward
-            of_draw = [*zip(base, base), *zip(base, hidden), *zip(hidden, hidden)]
-            of_draw += [(start + 2 * q, wide - 1), (wide - 1, wide - 1)]
-            pairs += of_draw
+            leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
+            pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
+            pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
             for kind, share in [
                 (EVEN, 0.0),
                 *((kind, s) for s in shares for kind in (EVEN, FIRST)),
@@ -468,15 +468,15 @@ class Planted:
                     weight[3 * q :] = 2.0 * size, size**2
                 targets.append(weight)
                 rows.append((kind, share, draw))
-        groups = np.zeros((len(pairs), len(targets)))
         each, per_draw = 3 * q + 2, len(targets) // draws
+        groups = np.zeros((draws * each, len(targets)))
         for draw in range(draws):
-            of_draw = slice(draw * per_draw, (draw + 1) * per_draw)
-            groups[draw * each : (draw + 1) * each, of_draw] = np.stack(targets[of_draw], axis=1)
+            mine = slice(draw * per_draw, (draw + 1) * per_draw)
+            groups[draw * each : (draw + 1) * each, mine] = np.stack(targets[mine], axis=1)
         kinds, sizes, numbers = (list(column) for column in zip(*rows, strict=True))
         return cls(
             readouts.derive(penalty, mix, noise, leak),
-            Targets(np.array(pairs), groups, 1.0 / (1.0 - np.array(sizes))),
+            Targets(np.concatenate(pairs), groups, 1.0 / (1.0 - np.array(sizes))),
             kinds,
             sizes,
             numbers,
@@ -549,9 +549,8 @@ def measure(
 
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
     classes in other words (for the blind check); None where classes have no names. confidence:
-    coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a shape,
-    in memory or in a file, for the residuals.
-    threads: fits that are computed at once, with one BLAS thread each; they change no result.
+    coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a
+    shape, in memory or in a file, for the residuals. threads: fits that are computed at once, with one BLAS thread each; they change no result.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
@@ -593,8 +592,8 @@ def _measure(
         blind, blind_variance = _blind(blocks, words, others)
         parts.append(lambda block, _: blind(block) @ looked)
         variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-    noise: Columns = lambda block, start: _normal(seed, start, len(block.fold), wide)
-    readouts = marks.read_outs(blocks, bands, weights, [*parts, noise], threads)
+    parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
+    readouts = marks.read_outs(blocks, bands, weights, parts, threads)
     estimates, selected = unique_r2(
         readouts,
         Targets.of(*sizes, variance=variance),
@@ -727,16 +726,16 @@ def detectable(planted: pd.DataFrame, kind: str, level: float) -> float | None:
     reached = []
     leaks = planted[(planted["kind"] == kind) & (planted["share"] > 0)]
     for _, draw in leaks.groupby("draw"):
-        shares, p = np.log(draw["share"]), np.log(np.maximum(draw["p"], TINY))
-        above = np.flatnonzero(p.to_numpy() > np.log(level))
-        last = above[-1] if len(above) else -1
+        shares, p = np.log(draw["share"].to_numpy()), np.maximum(draw["p"].to_numpy(), TINY)
+        above = np.flatnonzero(p > level)
+        last = int(above[-1]) if len(above) else -1
         if last < 0:
-            reached.append(shares.iloc[0])
+            reached.append(shares[0])
         elif last == len(draw) - 1:
             reached.append(np.inf)
         else:
             two = slice(last, last + 2)
-            reached.append(np.interp(-np.log(level), -p.iloc[two], shares.iloc[two]))
+            reached.append(np.interp(-np.log(level), -np.log(p[two]), shares[two]))
     size = np.exp(np.sort(reached)[int(np.ceil(POWER * len(reached))) - 1])
     return float(size) if np.isfinite(size) else None
 

@@ -263,8 +263,8 @@ class Moments:
         single, xt = weight.astype(np.float32), self.xt[:width, used]
         product = self.xx[:width, :width].astype(np.float32) @ single
         if (first == second).all():
-            linear = 2.0 * np.vecdot(weight, xt, axis=0)[first]
-            square = np.vecdot(weight, product, axis=0)[first]
+            linear = 2.0 * np.einsum("qc,qc->c", weight, xt)[first]
+            square = np.einsum("qc,qc->c", weight, product)[first]
         else:
             both = weight.T @ xt
             linear = both[first, second] + both[second, first]
@@ -509,7 +509,7 @@ def select(
     def walk(weight: int, wanted: np.ndarray) -> np.ndarray:
         def errors(place: int, mine: np.ndarray) -> np.ndarray:
             judge(weight, place, mine, looked)
-            return np.asarray(made[weight, place][np.ix_(looked, mine)].sum(axis=0))
+            return np.asarray(made[weight, place][looked][:, mine].sum(axis=0))
 
         total = made[weight][:, looked].sum(axis=1)
         return descend(errors, total, wanted & ~np.isfinite(total), level)
@@ -533,7 +533,7 @@ def select(
             mine &= ~np.isfinite(made[weight, place, rest[0]])
             if mine.any():
                 judge(weight, place, np.flatnonzero(mine), rest)
-    without, with_null = made[0, plain, :, every].T, made[(*full, slice(None), every)].T
+    without, with_null = made[0, plain, :, every].T, made[full[0], full[1], :, every].T
     return Selected(
         [Fit(0.0, penalties[place]) for place in plain],
         [Fit(own[weight], penalties[place]) for weight, place in zip(*full, strict=True)],
