@@ -1,33 +1,19 @@
-"""The flexible read-outs against scikit-learn's kernel ridge regression, and against each other."""
-
-from functools import partial
+"""The read-outs against scikit-learn's kernel ridge regression, and their two forms as one."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import Ridge
 
-from singflow.analyses.readout import (
-    LOOKED,
-    PLAIN,
-    WITH_NULL,
-    Block,
-    Features,
-    Kernels,
-    Scale,
-    Sums,
-    Targets,
-    _arccosine,
-    few_images,
-    ranked_null_directions,
-    read_out,
-)
+from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
+from singflow.analyses.evidence import Landmarks
+from singflow.analyses.readout import OWN, Exact, Fit, Moments, Nystroem, Targets, select
+from tests.analyses.test_bands import refit
 
-LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]
-# Rounding of what is the same number: kernels are products in float64, sums in float32.
-ROUNDING = {"kernels": 1e-9, "sums": 1e-6}
+WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0], strict=True))
+FITS = [Fit(0.0, 1.0), Fit(0.1, 0.1), Fit(1.0, 10.0)]
+PAIRS = [(0, 3), (1, 2), (1, 4)]
+ALIKE = 2e-6  # the largest product of sums is in float32
 
 
 def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
@@ -36,7 +22,7 @@ def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
     a, b = rng.standard_normal((n, r)) + 3.0, rng.standard_normal((n, k)) - 5.0
     logits = 2.0 * (a - 3.0) @ rng.standard_normal((r, classes))
     z = np.tanh((a - 3.0) @ rng.standard_normal((r, m))) + 2.0
-    z += leak * (b + 5.0) @ rng.standard_normal((k, m))
+    z += leak * (b + 5.0) @ rng.standard_normal((k, m)) / np.sqrt(k)
     z += 0.2 * rng.standard_normal((n, m))
     return Block(*(rows.astype(np.float32) for rows in (a, b, logits, z)), np.arange(n) % 5)
 
@@ -50,216 +36,258 @@ def parts(block, size=40):
     return blocks
 
 
-def embeddings(block):
-    m = block.embeddings.shape[1]
-    return Targets(lambda part, _: part.embeddings, np.ones((m, 1)), np.ones(1))
+def embeddings(block, _):
+    return block.embeddings.astype(np.float64)
 
 
-def readouts_of(form, block, size=40):
+def exact(block):
+    """The exact read-outs of embeddings, with their kernels of a and of b, and b."""
+    marks = Landmarks.draw(parts(block), len(block.fold), 0)
+    bands = Bands(block.principal, block.logits)
+    made = marks.read_outs(parts(block), bands, WEIGHTS, [embeddings])
+    assert isinstance(made, Exact)
+    null = marks.null(block)
+    return made, bands.mixed(WEIGHTS), null @ null.T, null
+
+
+def nystroem(block, most=None, size=40, threads=1, columns=(embeddings,)):
+    """The read-outs by kernels with landmarks, by default with all images."""
+    marks = Landmarks.draw(parts(block, size), len(block.fold), 0, most or len(block.fold))
+    bands = Bands(marks.block.principal, marks.block.logits)
     blocks = parts(block, size)
-    if form == "kernels":
-        return Kernels(blocks, embeddings(block))
-    return Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
+    return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, marks.parts, threads)
 
 
-def explicit(block, features):
-    x = features.of(block).astype(np.float64)
-    return {PLAIN: x[:, : features.width], WITH_NULL: x}
+def squares(m):
+    return np.stack([np.arange(m)] * 2, axis=1)
 
 
-def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_folds():
+@settings(max_examples=30)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(OWN),
+    st.sampled_from(PENALTIES),
+    st.lists(st.integers(0, 4), min_size=30, max_size=30),
+    st.sets(st.integers(0, 3), min_size=1, max_size=2),
+)
+def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
+    """With folds of any size; fold 4 is always kept, and the images of fold 0 to 3 are some."""
+    fold = np.array([0, 1, 2, 3, 4, 4, 4, *fold])
+    block = planted(n=len(fold), seed=seed)
+    block = Block(**(vars(block) | {"fold": fold}))
+    readouts, kernel, of_null, _ = exact(block)
+    y, left_out = embeddings(block, 0), tuple(sorted(out))
+    train = ~np.isin(fold, left_out)
+    pairs = np.array([[0, 0], [1, 1], [4, 2], [0, 4]])
+    (found,) = readouts.errors(Fit(own, penalty), [left_out], pairs)
+    for place, judged in enumerate(left_out):
+        missed = refit(kernel + own * of_null, y, train, fold == judged, penalty)
+        wanted = (missed[:, pairs[:, 0]] * missed[:, pairs[:, 1]]).sum(axis=0)
+        np.testing.assert_allclose(found[place], wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
     block = planted()
-    features = Features.draw(parts(block), 0, 64)
-    x, z = explicit(block, features), block.embeddings.astype(np.float64)
-    sums = Sums(parts(block), embeddings(block), features)
-    for which in (PLAIN, WITH_NULL):
-        for left_out in ((2,), (0, 3)):
-            train = ~np.isin(block.fold, left_out)
-            spread = ((x[which][train] - x[which][train].mean(0)) ** 2).sum(1).mean()
-            found = sums.errors(which, left_out, LAMBDAS)
-            for place, fold in enumerate(left_out):
-                judged = block.fold == fold
-                for at, penalty in enumerate(LAMBDAS):
-                    model = Ridge(alpha=penalty * spread).fit(x[which][train], z[train])
-                    wanted = ((model.predict(x[which][judged]) - z[judged]) ** 2).sum()
-                    assert found[place, at, 0] == pytest.approx(wanted, rel=1e-5)
+    readouts, kernel, of_null, _ = exact(block)
+    y = embeddings(block, 0)
+    pieces = list(readouts.residuals([fit, FITS[0]], 5, parts(block)))
+    assert [len(errors[0]) for _, errors in pieces] == [40, 40, 10]
+    found = np.concatenate([errors[0] for _, errors in pieces])
+    for fold in range(5):
+        judged = block.fold == fold
+        wanted = refit(kernel + fit.own * of_null, y, ~judged, judged, fit.penalty)
+        np.testing.assert_allclose(found[judged], wanted, rtol=1e-6, atol=1e-9)
+        (errors,) = readouts.errors(fit, [(fold,)], squares(5))
+        np.testing.assert_allclose(errors[0], (found[judged] ** 2).sum(axis=0))
+    alone = np.concatenate([e[0] for _, e in readouts.residuals(FITS[:1], 5, parts(block))])
+    np.testing.assert_allclose(np.concatenate([errors[1] for _, errors in pieces]), alone)
 
 
-def test_kernels_are_kernel_ridge_regression_with_an_intercept():
+def test_what_b_adds_to_a_plain_fit_is_its_scatter_after_scikit_learns_fit():
+    """On the images of the fit it is penalty times the dual weights of b."""
+    block, penalty = planted(), 0.3
+    readouts, kernel, _, null = exact(block)
+    columns, left_out = np.hstack([null, embeddings(block, 0)[:, :3]]), (1, 4)
+    found, train = readouts.partial(penalty, left_out, 3), ~np.isin(block.fold, left_out)
+    middle, own = np.eye(train.sum()) - 1 / train.sum(), kernel[np.ix_(train, train)]
+    after = penalty * np.linalg.inv(middle @ own @ middle + penalty * np.eye(train.sum()))
+    scatter = null[train].T @ middle @ after @ middle @ columns[train]
+    np.testing.assert_allclose(found.null, scatter[:, :7], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(found.cross, scatter[:, 7:], rtol=1e-8, atol=1e-9)
+    for fold, (of_null, cross, square) in zip(left_out, found.left_out, strict=True):
+        missed = refit(kernel, columns, train, block.fold == fold, penalty)
+        np.testing.assert_allclose(of_null, missed[:, :7].T @ missed[:, :7], rtol=1e-7)
+        np.testing.assert_allclose(cross, missed[:, :7].T @ missed[:, 7:], rtol=1e-7, atol=1e-8)
+        assert square == pytest.approx((missed[:, 7:] ** 2).sum())
+
+
+def test_derived_columns_are_the_prediction_the_last_columns_and_b():
+    block, rng = planted(), np.random.default_rng(1)
+    mix, noise, leak = (rng.standard_normal((rows, 4)) for rows in (3, 2, 7))
+    readouts, kernel, _, null = exact(block)
+    y = embeddings(block, 0)
+    predicted = y[:, :3].copy()
+    for fold in range(5):
+        judged = block.fold == fold
+        predicted[judged] -= refit(kernel, y[:, :3], ~judged, judged, 0.1)
+    wanted = predicted @ mix + y[:, 3:] @ noise + null @ leak
+    marks = Landmarks.draw(parts(block), 90, 0)
+    direct = Exact(kernel, null, wanted, block.fold, marks.parts)
+    derived = readouts.derive(0.1, mix, noise, leak)
+    for fit in FITS:
+        found, errors = (form.errors(fit, [(2,)], squares(4)) for form in (derived, direct))
+        np.testing.assert_allclose(found, errors, rtol=1e-7)
+
+
+def test_a_part_of_the_images_is_read_out_as_if_there_were_no_others():
     block = planted()
-    kernels, z = Kernels(parts(block), embeddings(block)), block.embeddings.astype(np.float64)
-    for which in (PLAIN, WITH_NULL):
-        kernel, left_out = kernels._kernels[which], (1, 4)
-        train = ~np.isin(block.fold, left_out)
-        centre = np.eye(train.sum()) - 1 / train.sum()
-        inner = centre @ kernel[np.ix_(train, train)] @ centre
-        found = kernels.errors(which, left_out, LAMBDAS)
-        for place, fold in enumerate(left_out):
-            judged = block.fold == fold
-            outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
-            for at, penalty in enumerate(LAMBDAS):
-                alpha, middle = penalty * np.trace(inner) / train.sum(), z[train].mean(0)
-                model = KernelRidge(alpha=alpha, kernel="precomputed").fit(inner, z[train] - middle)
-                wanted = ((model.predict(outer) + middle - z[judged]) ** 2).sum()
-                assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
+    readouts, kernel, _, null = exact(block)
+    place = Landmarks.draw(parts(block), 90, 0).parts
+    assert np.bincount(place).tolist() == [23, 22, 45]
+    for part in (0, 1):
+        rows = np.flatnonzero(place <= part)
+        own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows].astype(float)
+        direct = Exact(*own, block.fold[rows], place[rows])
+        for fit in FITS:
+            some, wanted = (
+                form.errors(fit, [(1, 3)], squares(5)) for form in (readouts.part(part), direct)
+            )
+            np.testing.assert_allclose(some, wanted, rtol=1e-9)
+    last = np.flatnonzero(place == 2)[0]
+    few = Block(**(vars(block) | {"fold": np.where(np.arange(90) == last, 5, block.fold)}))
+    assert exact(few)[0].part(1) is nystroem(few).part(1) is None
+    assert exact(few)[0].folds == nystroem(few).folds == [*range(6)]
 
 
-def test_both_forms_give_the_same_errors():
-    block = planted(n=200)
-    kernels = Kernels(parts(block), embeddings(block))
-    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 4096))
-    for which in (PLAIN, WITH_NULL):
-        found, wanted = (form.errors(which, (0, 1), [0.1, 1.0, 10.0]) for form in (sums, kernels))
-        np.testing.assert_allclose(found, wanted, rtol=0.02)
+def everything(readouts, block, noise=2):
+    """All numbers that a form of the read-outs gives, by name."""
+    rng, found = np.random.default_rng(1), {}
+    derive = 0.3, *(rng.standard_normal((rows, 4)) for rows in (3, noise, block.null.shape[1]))
+    pairs, part = np.array([[0, 0], [1, 3], [4, 2], [2, 2]]), readouts.part(1)
+    for fit in FITS:
+        found[f"errors {fit}"] = readouts.errors(fit, [(0,), (2,)], squares(5))
+        found[f"pairs {fit}"] = readouts.errors(fit, PAIRS, squares(5))
+        found[f"products {fit}"] = readouts.errors(fit, PAIRS, pairs)
+        found[f"part {fit}"] = part.errors(fit, PAIRS, squares(5))
+        derived = readouts.derive(*derive)
+        found[f"derived {fit}"] = derived.errors(fit, PAIRS, np.array([[0, 0], [1, 3], [2, 2]]))
+    pieces = list(readouts.residuals(FITS, 5, parts(block)))
+    for place, fit in enumerate(FITS):
+        found[f"residuals {fit}"] = np.concatenate([errors[place] for _, errors in pieces])
+    for left_out in ((2,), (0, 3)):
+        partial = readouts.partial(0.3, left_out, 3)
+        found |= {f"b {left_out}": partial.null, f"cross {left_out}": partial.cross}
+        for place, parts_of_fold in enumerate(zip(*partial.left_out, strict=True)):
+            found[f"{place} on {left_out}"] = np.stack(parts_of_fold)
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
-def test_the_kernel_of_relu_units_is_the_limit_of_many():
-    rows = np.random.default_rng(0).standard_normal((6, 4))
-    units = np.random.default_rng(1).standard_normal((5, 400_000))
-    made = np.maximum(rows @ units[:-1] + 0.5 * units[-1], 0.0)
-    np.testing.assert_allclose(_arccosine(rows), 2 * made @ made.T / units.shape[1], rtol=0.02)
+def alike(found, wanted, rtol):
+    """Numbers agree but for this share of the largest of their kind."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        atol = rtol * np.abs(value).max()
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=atol, err_msg=name)
 
 
-def test_flexible_blocks_have_equal_mean_square_and_b_has_the_scale_of_a():
-    block = planted(n=150)
-    features = Features.draw(parts(block), 3, 64)
-    x = features.of(block).astype(np.float64)
-    x -= x.mean(0)
-    square = (x**2).sum(0) / len(x)
-    r, h = block.principal.shape[1], features.units.shape[1]
-    blocks = np.split(square[: features.width], [r, features.width - h])
-    assert [block.sum() for block in blocks] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
-    ratio = np.var(block.null, axis=0).sum() / np.var(block.principal, axis=0).sum()
-    assert square[features.width :].sum() == pytest.approx(ratio, rel=1e-4)
-
-
-def test_many_classes_are_compressed_before_their_leading_parts_are_taken(monkeypatch):
-    monkeypatch.setattr("singflow.analyses.readout.CLASSES", 6)
-    features = Features.draw(parts(planted()), 0, 64)
-    assert features.sketch.shape == (9, 6)
-    assert np.isfinite(features.of(planted())).all()
-
-
-@pytest.mark.parametrize("form", ["kernels", "sums"])
-def test_blocks_of_any_size_give_the_same_errors(form):
-    readouts = (readouts_of(form, planted(), size) for size in (90, 7))
-    errors = [readout.errors(WITH_NULL, (0,), LAMBDAS) for readout in readouts]
-    np.testing.assert_allclose(*errors, rtol=1e-4)
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 10_000), st.permutations(LAMBDAS))
-def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
-    block = planted(seed=seed, n=60)
-    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 48))
-    chosen, errors = sums.select(WITH_NULL, lambdas)
-    by_fold = [sums.errors(WITH_NULL, (fold,), lambdas)[0, :, 0] for fold in sums.folds]
-    some = np.sum(by_fold[:LOOKED], axis=0)
-    order = np.argsort(lambdas)
-    assert some[chosen[0]] <= some[order[::2]].min() * (1 + ROUNDING["sums"])
-    rising = np.diff(some[order]) > 0
-    if (np.diff(rising.astype(int)) >= 0).all():  # one minimum
-        assert some[chosen[0]] == pytest.approx(some.min(), rel=ROUNDING["sums"])
-    np.testing.assert_allclose(errors[:, 0], np.array(by_fold)[:, chosen[0]], rtol=ROUNDING["sums"])
-
-
-@pytest.mark.parametrize("n", [6, 7])
-def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_penalty(
-    n, monkeypatch
-):
-    """Curves with one minimum at each penalty, and one with a lower minimum seen only from afar."""
-    curves = [np.abs(np.arange(n) - least) + 1.0 for least in range(n)]
-    curves.append(np.where(np.arange(n) == 4, 0.5, np.abs(np.arange(n) - 1.0) + 1.0))
-    curves = np.transpose(curves)
-    sums = Sums(parts(planted()), embeddings(planted()), Features.draw(parts(planted()), 0, 8))
-    sums._groups, asked = np.eye(n + 1), np.zeros((5, n, n + 1), int)
-
-    def errors(_, left_out, lambdas, wanted):
-        (fold,), places = left_out, [round(np.log10(penalty)) for penalty in lambdas]
-        asked[fold, places] += wanted
-        worse = 0.0 if fold < LOOKED else 100.0 * np.arange(n)[places, None]
-        return np.where(wanted, curves[places] + worse, np.nan)[None]
-
-    monkeypatch.setattr(sums, "errors", errors)
-    lambdas = [10.0**place for place in reversed(range(n))]
-    chosen, found = sums.select(PLAIN, lambdas)
-    least = [*range(n), 4]
-    assert (n - 1 - chosen).tolist() == least and asked.max() == 1
-    wanted = curves[least, range(n + 1)]
-    np.testing.assert_array_equal(found[:LOOKED], [wanted] * LOOKED)
-    np.testing.assert_array_equal(found[LOOKED:], [wanted + 100.0 * np.array(least)] * 3)
-    assert asked[:LOOKED].sum() < LOOKED * n * (n + 1) and asked[LOOKED:].sum() == 3 * (n + 1)
-
-
-def test_both_forms_plant_the_same_noise_in_the_same_image():
-    block = planted(n=200, leak=0.0)
-    noise = np.random.default_rng(0).standard_normal((200, 3))
-    loud = Targets(
-        lambda part, start: noise[start : start + len(part.fold)], np.ones((3, 1)), np.ones(1)
-    )
-    kernels = Kernels(parts(block), loud)
-    sums = Sums(parts(block), loud, Features.draw(parts(block), 0, 64))
-    found, wanted = (form.errors(PLAIN, (0, 1), [1e6])[:, 0, 0] for form in (sums, kernels))
-    np.testing.assert_allclose(found, wanted, rtol=1e-3)
-
-
-@pytest.mark.parametrize("form", ["kernels", "sums"])
-def test_what_is_not_wanted_and_targets_that_are_left_out_change_nothing(form):
+def test_landmarks_that_are_all_images_give_the_exact_read_outs():
     block = planted()
-    both = Targets(
-        lambda part, _: np.hstack([part.embeddings, part.embeddings[:, :2] ** 2]),
-        np.kron(np.eye(2), np.ones((5, 1)))[:7],
-        np.ones(2),
-    )
-    features = Features.draw(parts(block), 0, 64)
-    readouts, alone = (
-        Kernels(parts(block), targets)
-        if form == "kernels"
-        else Sums(parts(block), targets, features)
-        for targets in (both, embeddings(block))
-    )
-    whole = readouts.errors(PLAIN, (0, 3), [0.1, 10.0])
-    some = readouts.errors(PLAIN, (0, 3), [0.1, 10.0], np.array([[True, False], [False, True]]))
-    alike = partial(np.testing.assert_allclose, rtol=ROUNDING[form])
-    alike(some[:, [0, 1], [0, 1]], whole[:, [0, 1], [0, 1]])
-    first = readouts.first()
-    alike(first.errors(PLAIN, (0, 3), [0.1, 10.0]), whole[..., :1])
-    alike(first.nested((0, 3), 0.3), alone.nested((0, 3), 0.3))
+    alike(everything(nystroem(block), block), everything(exact(block)[0], block), ALIKE)
 
 
-@pytest.mark.parametrize("form", ["kernels", "sums"])
-def test_nested_errors_are_those_of_the_directions_themselves(form):
-    readouts, left_out, penalty = readouts_of(form, planted()), (0, 2), 0.3
-    found = readouts.nested(left_out, penalty)
-    whole = readouts.errors(WITH_NULL, left_out, [penalty])[:, 0, 0]
-    assert found.shape == (2, 1 + 5)
-    # five columns move in five directions
-    np.testing.assert_allclose(found[:, -1], whole, rtol=1e-6)
-    assert (found[:, 0] > found[:, -1]).all()
+def test_blocks_of_any_size_give_the_same_and_threads_give_it_to_the_last_bit():
+    block = planted()
+    wanted = everything(nystroem(block, 50), block)
+    alike(everything(nystroem(block, 50, 7), block), wanted, ALIKE)
+    for name, value in everything(nystroem(block, 50, threads=3), block).items():
+        np.testing.assert_array_equal(value, wanted[name], err_msg=name)
 
 
-def test_null_directions_lower_the_penalized_error_most():
+def test_half_of_the_images_as_landmarks_are_close_to_all_of_them():
+    block = planted(n=300, r=4, leak=0.5)
+    whole, half = exact(block)[0], nystroem(block, 150)
+    variance = np.square(block.embeddings - block.embeddings.mean(0)).sum()
+
+    def error(readouts, fit):
+        return np.sum(readouts.errors(fit, [(fold,) for fold in range(5)], squares(5))) / variance
+
+    for fit in FITS:
+        assert error(half, fit) == pytest.approx(error(whole, fit), rel=0.05)
+    gain = [error(form, FITS[0]) - error(form, Fit(1.0, 1.0)) for form in (whole, half)]
+    assert gain[1] == pytest.approx(gain[0], rel=0.1) and gain[0] > 0.05
+
+
+def test_columns_come_side_by_side_and_know_the_numbers_of_their_images():
+    block = planted()
+    noise = np.random.default_rng(0).standard_normal((90, 2))
+    both = [embeddings, lambda part, start: noise[start : start + len(part.fold)]]
+    marks, bands = Landmarks.draw(parts(block), 90, 0), Bands(block.principal, block.logits)
+    wanted = marks.read_outs(parts(block), bands, WEIGHTS, both)
+    pairs = np.array([[6, 6], [0, 5]])
+    for fit in FITS:
+        found = nystroem(block, columns=both).errors(fit, PAIRS, pairs)
+        alike({"": found}, {"": wanted.errors(fit, PAIRS, pairs)}, ALIKE)
+
+
+def test_sums_about_a_mean_are_those_of_centred_rows():
     rng = np.random.default_rng(0)
-    b, z = rng.standard_normal((60, 6)), rng.standard_normal((60, 3))
-    alpha, gram = 2.0, b.T @ b + 2.0 * np.eye(6)
-    factor = np.linalg.cholesky(gram)
-    basis = ranked_null_directions(factor, np.linalg.solve(factor, b.T @ z))
+    x, t = rng.standard_normal((20, 4)) + 2.0, rng.standard_normal((20, 3)) - 1.0
+    first, second, whole = Moments(4, 3), Moments(4, 3), Moments(4, 3)
+    first.add(x[:7], t[:7])
+    second.add(x[7:], t[7:])
+    whole.add(x, t)
+    joined = Moments.over([first, second])
+    for name, value in vars(whole).items():
+        np.testing.assert_allclose(getattr(joined, name), value)
+    assert first.n == 7, "the parts stay as they are"
+    xx, xt, tt = joined.about(np.ones(4), np.full(2, 0.5))
+    np.testing.assert_allclose(xx, (x - 1).T @ (x - 1))
+    np.testing.assert_allclose(xt, (x - 1).T @ (t[:, :2] - 0.5))
+    np.testing.assert_allclose(tt, (t[:, :2] - 0.5).T @ (t[:, :2] - 0.5))
 
-    def gain(directions):
-        part = b @ directions
-        scatter = part.T @ part + alpha * np.eye(directions.shape[1])
-        return np.trace(z.T @ part @ np.linalg.solve(scatter, part.T @ z))
 
-    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
-    for q in (1, 2):
-        others = [np.linalg.qr(rng.standard_normal((6, q)))[0] for _ in range(500)]
-        assert gain(basis[:, :q]) > max(map(gain, others))
+def errors_at(readouts, fit, targets):
+    """Errors of targets by fold."""
+    found = readouts.errors(fit, [(fold,) for fold in readouts.folds], targets.pairs)
+    return np.concatenate(found) @ targets.groups
 
 
-def test_kernels_are_taken_where_images_are_fewer_than_features():
+@settings(max_examples=10)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.sampled_from([exact, nystroem]))
+def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_without_b(
+    seed, leak, form
+):
+    block, penalties, weights = planted(n=60, seed=seed, leak=leak), PENALTIES[::2], OWN[::2]
+    readouts = form(block)[0] if form is exact else form(block, 40)
+    targets = Targets.of(2, 3, variance=[1.0, 1.0])
+    found = select(readouts, targets, 1e3, penalties, weights)
+    grid = np.array(
+        [[errors_at(readouts, Fit(own, p), targets) for p in penalties] for own in weights]
+    )
+    looked = grid[:, :, : len(readouts.looked)].sum(axis=2)
+    assert len(readouts.looked) == (5 if form is exact else 2)
+    slack = looked.max() * 1e-5
+    for t, (plain, full) in enumerate(zip(found.plain, found.full, strict=True)):
+        place, own = penalties.index(plain.penalty), weights.index(full.own)
+        at, curve = penalties.index(full.penalty), looked[0, :, t]
+        beside = looked[own, max(at - 1, 0) : at + 2, t]
+        assert plain.own == 0.0
+        assert curve[place] <= min(*curve[::2], *curve[max(place - 1, 0) : place + 2]) + slack
+        assert looked[own, at, t] <= min(*looked[:, place, t], *beside) + slack
+        gain = grid[0, place, :, t] - grid[own, at, :, t]
+        np.testing.assert_allclose(found.error[:, t], grid[0, place, :, t], atol=slack)
+        np.testing.assert_allclose(found.gain[:, t], gain, atol=slack)
+        assert form is nystroem or found.gain[:, t].sum() >= 0.0
+        alone = Targets(targets.pairs, targets.groups[:, [t]], np.ones(1))
+        single = select(readouts, alone, 1e3, penalties, weights)
+        assert (single.plain[0], single.full[0]) == (plain, full)
+
+
+@pytest.mark.parametrize("form", [exact, nystroem])
+def test_nothing_to_read_out_takes_the_largest_penalty_and_no_b(form):
     block = planted()
-    assert isinstance(read_out(parts(block), embeddings(block), 0), Kernels)
-    assert isinstance(read_out(parts(block), embeddings(block), 0, kernels=False), Sums)
-    assert few_images(3071, 512) and not few_images(3072, 512) and few_images(4000, 4096)
-    square = np.var(block.principal, axis=0).sum()
-    assert Scale.of(parts(block)).square == pytest.approx(square, rel=1e-5)
+    still = Block(**(vars(block) | {"embeddings": np.ones_like(block.embeddings)}))
+    readouts = form(still)[0] if form is exact else form(still, 50)
+    found = select(readouts, Targets.of(5), 1.0)
+    assert found.plain == found.full == [Fit(0.0, PENALTIES[0])]
