@@ -1,34 +1,45 @@
 """D, own words, planted leaks and the verdict, on planted data and recomputed independently."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy
-from sklearn.kernel_ridge import KernelRidge
+from himalaya.kernel_ridge import MultipleKernelRidgeCV, WeightedKernelRidge
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import PredefinedSplit
 
+from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
 from singflow.analyses.evidence import (
+    EVEN,
+    FIRST,
     SHARES,
+    UNKNOWN,
     Evidence,
     FoldVariance,
+    Landmarks,
     Planted,
     Words,
+    at_part,
     detectable,
+    directions,
+    gain,
     jackknife,
     measure,
+    null_r2,
     own_words,
-    remainders,
     turn_deg,
     unique_r2,
-    without_folds,
 )
-from singflow.analyses.readout import Block, Features, Kernels, Scale, Sums
-from tests.analyses.test_readout import parts
+from singflow.analyses.readout import OWN, Exact, Fit, Nystroem, Targets, select
+from tests.analyses.test_bands import plain_kernels, refit
+from tests.analyses.test_readout import ALIKE, WEIGHTS, embeddings, exact, nystroem, parts
 
-LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]
-OPTIONS = Evidence(draws=10), LAMBDAS, 0.95, 0
+SETTINGS = Evidence(draws=2)
 
 
 def texts_of(classes=12, m=8, seed=0):
@@ -52,8 +63,18 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     return Block(a, b, logits, z, np.arange(n) % 5)
 
 
+def measured(block, texts=None, others=None, size=100, draws=2, threads=1):
+    texts = texts_of() if texts is None else texts
+    settings = Evidence(draws=draws)
+    return measure(parts(block, size), texts, others, settings, 0.95, 0, threads=threads)
+
+
 def facts_of(block, texts=None, others=None):
-    return measure(parts(block), texts_of() if texts is None else texts, others, *OPTIONS).facts
+    return measured(block, texts, others).facts
+
+
+def with_landmarks(monkeypatch, most):
+    monkeypatch.setattr(Landmarks, "draw", partial(Landmarks.draw, most=most))
 
 
 @pytest.mark.parametrize("classes", [3, 10, 1000])
@@ -97,175 +118,403 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
 
 
 def test_what_own_words_explain_wholly_leaves_nothing():
-    found = facts_of(planted(noise=0.0))
-    assert found["r2_words"] == pytest.approx(1.0)
-    assert found["unique_r2"] == pytest.approx(0.0, abs=1e-9)
-    assert found["blind_unique_r2"] is None
+    for least in (0.0, 1e-9):  # rounding, and a little more
+        block = planted(noise=least)
+        found = facts_of(block)
+        assert found["r2_words"] == pytest.approx(1.0)
+        assert found["unique_r2"] == 0.0 and found["p"] == 1.0
+        ends = [found["unique_r2_low"], found["unique_r2_high"]]
+        assert ends == pytest.approx([0.0, 0.0], abs=1e-9)
+        assert found["weights"] == dict.fromkeys(BANDS, 1 / len(BANDS)) | {"null": 0.0}
+        assert found["blind_unique_r2"] is None and found["learning"] == [0.0, 0.0, 0.0]
 
 
-def test_a_null_component_that_tells_nothing_shows_nothing_and_a_leak_is_found_with_its_size():
-    nothing = [facts_of(planted(seed=seed)) for seed in range(8)]
-    assert all(facts["p"] > 0.05 for facts in nothing)
-    assert sum(facts["unique_r2_low"] > 1e-6 for facts in nothing) <= 1
-    assert np.mean([facts["unique_r2"] for facts in nothing]) == pytest.approx(0.0, abs=0.002)
-    for leak in (0.4, 0.8):
-        block = planted(leak=leak, n=600)
-        found, variance = facts_of(block), np.var(block.embeddings, axis=0).sum()
-        # the share of variance that a cannot tell, if all could be decoded
-        truth = leak**2 * 0.49 * 8 / variance
-        assert found["p"] < 0.001 and 0.5 * truth < found["unique_r2"] < 1.1 * truth
+def bent(kind, seed, n=200):
+    """Embeddings that are a function of the leading coordinates of a, and noise of equal size.
+
+    The spreads of a and b fall; b is a function of a, as after a ReLU, and noise.
+    """
+    rng = np.random.default_rng(seed)
+    lead = rng.standard_normal((n, 12))
+    a = lead * np.linspace(2.0, 0.3, 12)
+    b = np.maximum(a @ rng.standard_normal((12, 10)) / 4, 0)
+    b += rng.standard_normal((n, 10)) * np.linspace(2.0, 0.3, 10)
+    logits, u = 2.0 * a @ rng.standard_normal((12, 12)) / 4, lead[:, :4]
+    told = {
+        "square": (a**2).sum(axis=1, keepdims=True),
+        "cos": np.cos(2 * u),
+        "abs": np.abs(u),
+        "products": np.stack([u[:, i] * u[:, j] for i in range(4) for j in range(i)], axis=1),
+    }[kind]
+    z = standard(told @ rng.standard_normal((told.shape[1], 8)))
+    z += standard(rng.standard_normal((n, 8)))
+    return Block(a, b, logits, z, np.arange(n) % 5)
+
+
+def standard(rows):
+    rows = rows - rows.mean(axis=0)
+    return rows / np.sqrt((rows**2).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("kind", ["square", "cos", "abs", "products"])
+def test_functions_of_leading_coordinates_are_no_meaning_and_a_leak_beside_them_is(kind):
+    for seed in range(2):
+        block = bent(kind, seed)
+        nothing = facts_of(block)
+        assert 0 <= nothing["unique_r2"] < 0.0025 and nothing["p"] > 0.5
+    rng, null = np.random.default_rng(9), block.null - block.null.mean(axis=0)
+    even = null @ rng.standard_normal((10, 8))
+    first = np.outer(null @ np.linalg.svd(null)[2][0], rng.standard_normal(8))
+    for share, leak in ((0.3, even), (0.1, first)):
+        told = standard(leak) * np.sqrt(2 * share / (1 - share))
+        found = facts_of(replace(block, embeddings=block.embeddings + told))
+        assert found["p"] < 0.05 and 0.6 * share < found["unique_r2"] < 1.1 * share
+
+
+def test_a_large_linear_leak_shows_with_its_size():
+    block, rng = planted(n=300, noise=0.1), np.random.default_rng(1)
+    null = rng.standard_normal((300, 10))  # independent of a
+    for share in (0.3, 0.6):
+        variance = np.var(block.embeddings, axis=0).sum()
+        told = standard(null @ rng.standard_normal((10, 8)))
+        told *= np.sqrt(variance * share / (1 - share))
+        found = facts_of(replace(block, null=null, embeddings=block.embeddings + told))
+        assert found["unique_r2"] == pytest.approx(share, rel=0.1)
         assert found["unique_r2_low"] < found["unique_r2"] < found["unique_r2_high"]
+        assert found["null_r2"] < 0.02 and found["weights"]["null"] > 0
 
 
-def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
-    texts, block = texts_of(), planted(leak=0.3, n=120)
-    found, words = facts_of(block), Words.fit(parts(block), texts)
-    y, z, fold = words.remainder(block), block.embeddings, block.fold
-    kernels = Kernels(parts(block), remainders(words))._kernels
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0, 0.5), st.integers(2, 6))
+def test_d_of_exact_kernels_is_never_below_zero(seed, leak, folds):
+    block = planted(leak=leak, n=40, seed=seed)
+    block = replace(block, fold=np.arange(40) % folds)
+    targets, spread = Targets.of(3, 5, variance=[1.0, 1.0]), FoldVariance.of_all(parts(block))
+    estimates, _ = unique_r2(exact(block)[0], targets, spread, 0.95)
+    assert all(estimate.unique_r2 >= 0.0 for estimate in estimates)
+    assert all((estimate.low is None) == (folds < 3) for estimate in estimates)
 
-    def error(kernel, left_out, judge, penalty):
-        train, test = ~np.isin(fold, left_out), fold == judge
+
+def himalayas_errors(kernels, weights, penalty, y, train, judged):
+    """Errors on images left out of himalaya's banded ridge regression; it has no intercept."""
+    used = [name for name, weight in weights.items() if weight]
+    middle, own, outer = y[train].mean(axis=0), [], []
+    for name in used:
+        kernel = kernels[name][np.ix_(train, train)]
         centre = np.eye(train.sum()) - 1 / train.sum()
-        inner = centre @ kernel[np.ix_(train, train)] @ centre
-        outer = (kernel[np.ix_(test, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
-        ridge = KernelRidge(alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed")
-        ridge.fit(inner, y[train] - y[train].mean(0))
-        return ((ridge.predict(outer) + y[train].mean(0) - y[test]) ** 2).sum()
+        own.append(centre @ kernel @ centre)
+        outer.append((kernels[name][np.ix_(judged, train)] - kernel.mean(axis=0)) @ centre)
+    deltas = np.log([weights[name] for name in used])
+    model = WeightedKernelRidge(
+        penalty, deltas, "precomputed", solver_params={"max_iter": 2000, "tol": 1e-6}
+    )
+    model.fit(np.stack(own), y[train] - middle)
+    return y[judged] - middle - model.predict(np.stack(outer))
 
-    def spread(left_out, judge):
-        return ((z[fold == judge] - z[~np.isin(fold, left_out)].mean(0)) ** 2).sum()
 
-    def chosen(kernel):
-        return min(LAMBDAS, key=lambda x: sum(error(kernel, [j], j, x) for j in range(5)))
+def test_d_is_that_of_himalaya_and_himalayas_own_search_finds_no_better_read_out():
+    """himalaya is Dupre la Tour's program for banded ridge regression; kernels are made anew."""
+    block = bent("cos", 0)
+    rng = np.random.default_rng(2)
+    told = standard(block.null) @ rng.standard_normal((10, 8)) / 3
+    block = replace(block, embeddings=block.embeddings + told)
+    facts, words = facts_of(block), Words.fit(parts(block), texts_of())
+    y, z, fold = words.remainder(block), block.embeddings, block.fold
+    kernels = plain_kernels(block.principal, block.logits, np.arange(200))
+    null = standard(block.null)
+    kernels["null"] = null @ null.T
+    weights, penalties = facts["weights"], list(facts["lambdas"].values())
+    errors, total = np.zeros(2), 0.0
+    for one in range(5):
+        train, judged = fold != one, fold == one
+        total += ((z[judged] - z[train].mean(axis=0)) ** 2).sum()
+        for at, used in enumerate((weights | {"null": 0.0}, weights)):
+            missed = himalayas_errors(kernels, used, penalties[at], y, train, judged)
+            errors[at] += (missed**2).sum()
+    assert weights["null"] > 0 and facts["unique_r2"] > 0.03
+    assert facts["unique_r2"] == pytest.approx((errors[0] - errors[1]) / total, abs=0.001)
+    del kernels["null"]
+    search = MultipleKernelRidgeCV(
+        "precomputed",
+        solver_params={
+            "n_iter": 40,
+            "alphas": np.array(PENALTIES),
+            "local_alpha": False,
+            "progress_bar": False,
+        },
+        cv=PredefinedSplit(fold),
+        random_state=0,
+    ).fit(np.stack(list(kernels.values())), y - y.mean(axis=0))
+    theirs = -search.cv_scores_.mean(axis=1).max() * y.size
+    assert errors[0] < 1.05 * theirs
 
-    best = [chosen(kernel) for kernel in kernels]
-    assert list(found["lambdas"].values()) == best
+
+def test_the_jackknife_refits_without_each_fold():
+    block = planted(leak=0.3, n=100)
+    readouts, kernel, of_null, _ = exact(block)
+    y, fold, penalty, own = embeddings(block, 0), block.fold, 0.3, 0.1
+    spread = FoldVariance.of_all(parts(block))
+    (found,), selected = unique_r2(
+        readouts, Targets.of(8), spread, 0.9, None, (penalty,), (0.0, own)
+    )
+    assert selected.full == [Fit(own, penalty)] and selected.plain == [Fit(0.0, penalty)]
 
     def gain(left_out, judge):
-        plain, full = map(error, kernels, [left_out] * 2, [judge] * 2, best)
-        return plain - full
+        train, judged = ~np.isin(fold, left_out), fold == judge
+        plain, full = (
+            (refit(matrix, y, train, judged, penalty) ** 2).sum()
+            for matrix in (kernel, kernel + own * of_null)
+        )
+        return plain - full, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
 
-    d = sum(gain([j], j) for j in range(5)) / sum(spread([j], j) for j in range(5))
+    one = np.array([gain([j], j) for j in range(5)])
+    np.testing.assert_allclose(selected.gain[:, 0], one[:, 0])
     without = np.zeros((5, 2))
     for i, j in combinations(range(5), 2):
-        for out, judge in ((i, j), (j, i)):
-            without[out] += gain([i, j], judge), spread([i, j], judge)
-    without = without[:, 0] / without[:, 1]
-    assert found["unique_r2"] == pytest.approx(d, abs=1e-6)
-    np.testing.assert_allclose(found["unique_r2_without"], without, atol=1e-6)
-    error_of_d = np.sqrt(16 / 5 * np.var(without, ddof=1))
-    low = d - scipy.stats.t.ppf(0.975, 4) * error_of_d
-    assert found["unique_r2_low"] == pytest.approx(low, abs=1e-6)
-    assert found["p"] == pytest.approx(scipy.stats.t.sf((d - 0.005) / error_of_d, 4), abs=1e-6)
-
-
-def test_both_forms_of_the_test_agree():
-    block = planted(leak=0.3)
-    targets, spread = remainders(Words.fit(parts(block), texts_of())), FoldVariance(parts(block))
-    few = Features.draw(parts(block), 0, 1)
-    forms = Kernels(parts(block), targets), Sums(parts(block), targets, few)
-    kernels, sums = (
-        unique_r2(form, targets.variance, spread, LAMBDAS, 0.95)[0][0] for form in forms
-    )
-    assert kernels.unique_r2 > 0.05
-    assert sums.unique_r2 == pytest.approx(kernels.unique_r2, abs=0.001)
-    assert sums.error == pytest.approx(kernels.error, rel=0.1)
-
-
-def test_the_blind_check_is_d_of_own_words_in_other_words():
-    texts, others, block = texts_of(), texts_of(seed=1), planted()
-    words = replace(Words.fit(parts(block), texts), texts=others)
-    spelled = replace(block, embeddings=words.spoken(block.logits))
-    blind, alone = facts_of(block, texts, others)["blind_unique_r2"], facts_of(spelled)["unique_r2"]
-    assert blind == pytest.approx(alone, rel=0.02)
-
-
-def test_planted_leaks_have_their_share_and_the_remainders_noise_in_blocks_of_any_size():
-    block = planted(n=400)
-    words = Words.fit(parts(block), texts_of())
-    leaks = Planted.draw(parts(block), words, Scale.of(parts(block)), 6, 0)
-    _, draws, width = leaks.directions.shape
-    whole = leaks.columns(block, 0)
-    pieces = [leaks.columns(part, 33 * at) for at, part in enumerate(parts(block, 33)())]
-    np.testing.assert_allclose(np.concatenate(pieces), whole)
-    noise, leak, both = np.moveaxis(whole.reshape(400, draws, 3, width), 2, 0)
-    np.testing.assert_allclose(noise + leak, both)
-    rest = (words.remainder(block) ** 2).sum() / 400
-    np.testing.assert_allclose(np.var(noise, axis=0).sum(axis=1), rest, rtol=0.15)
-    np.testing.assert_allclose((leak**2).mean(axis=0).sum(axis=1), 1)
-    sizes = leaks.sizes**2
-    np.testing.assert_allclose(sizes / (words.variance + sizes), SHARES)
-    targets = leaks.groups.reshape(draws, 3, width, draws, len(SHARES))
-    for draw, share in ((0, 2), (3, 3)):
-        errors = (whole**2).sum(axis=0) @ leaks.groups[:, draw * len(SHARES) + share]
-        moved = noise[:, draw] + leaks.sizes[share] * leak[:, draw]
-        assert errors == pytest.approx((moved**2).sum())
-        assert not targets[draw - 1, :, :, draw, share].any()
-
-
-def test_the_noise_of_a_planted_leak_has_the_effective_dimension_of_the_remainder():
-    block = planted(n=400)
-    narrow = replace(block, embeddings=block.embeddings * [4, 4, 4, 1, 1, 1, 1, 1])
-    words = Words.fit(parts(narrow), texts_of())
-    values = np.linalg.eigvalsh(np.cov(words.remainder(narrow).T))
-    effective = round(values.sum() ** 2 / (values**2).sum())
-    widths = [
-        Planted.draw(parts(narrow), words, Scale.of(parts(narrow)), 3, 0, most).directions.shape[2]
-        for most in (1, 2, 100)
-    ]
-    assert widths == [1, 2, effective] and 2 < effective < 8
-    rounding = np.random.default_rng(0).standard_normal((400, 1)) * np.eye(8)[0]
-    for least in (0.0, 1e-5, -1e-5):  # a remainder of rounding alone has no directions of its own
-        silent = replace(block, embeddings=words.spoken(block.logits) + least * rounding)
-        leaks = Planted.draw(parts(silent), words, Scale.of(parts(silent)), 3, 0)
-        assert leaks.directions.shape[2] == 8 and leaks.noise < 1e-5
-
-
-def test_planted_leaks_are_listed_by_share_and_draw_and_are_as_large_as_their_share():
-    found = measure(parts(planted(n=400)), texts_of(), texts_of(seed=1), *OPTIONS)
-    table = found.planted
-    assert list(table) == ["share", "draw", "unique_r2", "unique_r2_low", "p"]
-    assert table["draw"].tolist() == [*range(10)] * len(SHARES) and table["draw"].dtype == np.int64
-    assert table["share"].tolist() == np.repeat(SHARES, 10).tolist()
-    assert table.index.tolist() == [*range(len(table))] and table.notna().all(axis=None)
-    assert (table["unique_r2_low"] < table["unique_r2"]).all() and table["p"].between(0, 1).all()
-    sizes = table.groupby("share")["unique_r2"].mean()
-    assert sizes.is_monotonic_increasing and abs(sizes[0.0]) < 0.002
-    assert 0.04 < sizes[0.1] < 0.1  # the rest of the leak is told by a, or not decoded
-    assert found.facts["n"] == 400 and found.facts["detectable"] == detectable(table)
+        without[i] += gain([i, j], j)
+        without[j] += gain([i, j], i)
+    d, without = one[:, 0].sum() / one[:, 1].sum(), without[:, 0] / without[:, 1]
+    assert found.unique_r2 == pytest.approx(d)
+    np.testing.assert_allclose(found.without, without)
+    error = np.sqrt(16 / 5 * np.var(without, ddof=1))
+    assert found.low == pytest.approx(d - scipy.stats.t.ppf(0.95, 4) * error)
+    assert found.high == pytest.approx(d + scipy.stats.t.ppf(0.95, 4) * error)
+    assert found.p(0.005) == pytest.approx(scipy.stats.t.sf((d - 0.005) / error, 4))
 
 
 def test_only_the_targets_that_are_asked_for_get_an_interval():
-    block = planted(n=120)
-    words = Words.fit(parts(block), texts_of())
-    targets = Planted.draw(parts(block), words, Scale.of(parts(block)), 1, 0).targets
-    readouts, spread = Kernels(parts(block), targets), FoldVariance(parts(block))
-    asked = np.arange(len(SHARES)) != 1
-    assert targets.variance[3] == pytest.approx(1 / 0.9)  # of the planted embeddings
-    arguments = readouts, targets.variance, spread, LAMBDAS, 0.95
-    every, some = unique_r2(*arguments)[0], unique_r2(*arguments, asked)[0]
-    assert some[1].low is None and some[1].without == []
-    assert some[1].unique_r2 == pytest.approx(every[1].unique_r2)
-    for place in np.flatnonzero(asked):
-        assert some[place].low == pytest.approx(every[place].low)
+    block = planted(n=100)
+    readouts, spread = exact(block)[0], FoldVariance.of_all(parts(block))
+    targets = Targets.of(2, 2, 4, variance=[1.0, 2.0, 1.0])
+    every, _ = unique_r2(readouts, targets, spread, 0.95)
+    some, _ = unique_r2(readouts, targets, spread, 0.95, np.array([True, False, True]))
+    assert some[1].low is None and some[1].without == [] and some[1].p(0.0) == 1.0
+    assert [one.unique_r2 for one in some] == pytest.approx([one.unique_r2 for one in every])
+    assert [some[0].low, some[2].low] == pytest.approx([every[0].low, every[2].low])
+    single = Targets.of(2, variance=[0.5])
+    (alone,), _ = unique_r2(readouts, single, spread, 0.95)
+    assert alone.unique_r2 == pytest.approx(2 * every[0].unique_r2)
 
 
-@pytest.mark.parametrize(("n", "form"), [(300, Kernels), (420, Sums)])
-def test_few_images_are_read_out_by_kernels_and_many_by_sums(n, form, monkeypatch):
-    monkeypatch.setattr("singflow.analyses.readout.FEATURES", 400)
-    block = planted(n=n, r=4, k=3, texts=texts_of(m=3))
-    found = measure(parts(block, 100), texts_of(m=3), None, Evidence(draws=2), [0.1, 1.0], 0.95, 0)
-    assert isinstance(found.readouts, form) and found.facts["p"] > 0.01
+def test_the_blind_check_is_d_of_own_words_in_other_words():
+    texts, others, block = texts_of(), texts_of(seed=1), planted(n=120)
+    words = replace(Words.fit(parts(block), texts), texts=others)
+    spelled = replace(block, embeddings=words.spoken(block.logits))
+    found, alone = facts_of(block, texts, others), facts_of(spelled, texts)
+    # the blind check has the weights of the bands of the study
+    assert found["blind_unique_r2"] == pytest.approx(alone["unique_r2"], abs=0.01)
+    without = facts_of(block, texts)
+    for name in without.keys() - {"blind_unique_r2"}:
+        assert found[name] == pytest.approx(without[name]), name
 
 
-def test_the_smallest_leak_is_that_from_which_on_nine_of_ten_are_found():
-    table = pd.DataFrame({"share": np.repeat([0.0, 0.01, 0.03, 0.1], 10), "unique_r2_low": 0.01})
-    table.loc[10, "unique_r2_low"] = 5e-4  # 9 of 10 at 1 %
-    assert detectable(table) == 0.01
-    table.loc[11, "unique_r2_low"] = -0.1  # 8 of 10
-    assert detectable(table) == 0.03
-    table.loc[30:31, "unique_r2_low"] = 0.0  # and at 10 %: what is found below does not count
-    assert detectable(table) is None
+def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
+    block = planted(leak=0.4, n=200)
+    for readouts in (exact(block)[0], nystroem(block)):
+        targets, spread = Targets.of(8), FoldVariance.of_all(parts(block))
+        _, selected = unique_r2(readouts, targets, spread, 0.95)
+        plain, full = selected.plain[0], selected.full[0]
+        total = sum(spread.of((fold,))[0] for fold in range(5))
+        place = Landmarks.draw(parts(block), 200, 0).parts
+        _, kernel, _, null = exact(block)
+        for part, share in enumerate((0.25, 0.5)):
+            rows = np.flatnonzero(place <= part)
+            own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows], block.fold[rows]
+            penalties = sorted({plain.penalty, full.penalty}, reverse=True)
+            direct = select(Exact(*own, place[rows]), targets, total, penalties, (0.0, full.own))
+            wanted = direct.gain.sum() / (total * share)
+            found = at_part(readouts, part, 8, selected, spread)
+            assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
+        few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
+        assert at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
+
+
+def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit():
+    for seed in range(2):
+        block = planted(n=100, seed=seed)
+        readouts, kernel, _, null = exact(block)
+        fold = block.fold
+
+        def error(penalty, kernel=kernel, null=null, fold=fold):
+            missed = [refit(kernel, null, fold != f, fold == f, penalty) for f in range(5)]
+            return (np.concatenate(missed) ** 2).sum()
+
+        best = min(map(error, PENALTIES[::2]))
+        assert null_r2(readouts, 100, 1) == pytest.approx(1 - best / 100)
+        assert null_r2(readouts, 100, 3) == null_r2(readouts, 100, 1) > 0.1
+
+
+def planted_on(block, most, draws=3):
+    """Leaks planted on a study, and its embeddings' plain prediction and errors."""
+    marks, (readouts, *_) = Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
+    pieces = list(readouts.residuals([Fit(0.0, 0.3)], 8, parts(block)))
+    missed = np.concatenate([errors[0] for _, errors in pieces])
+    bands, variance = Bands(block.principal, block.logits), np.var(block.embeddings, axis=0).sum()
+    noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
+    both = [embeddings, lambda _, start: noise]
+    covariance = missed.T @ missed / len(missed)
+    leaks = Planted.on(
+        marks.read_outs(parts(block), bands, WEIGHTS, both),
+        *(0.3, covariance, variance, marks, draws, most, 0),
+    )
+    return leaks, block.embeddings - missed, covariance, variance, marks
+
+
+def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like_the_remainder():
+    block = planted(n=600)
+    leaks, predicted, covariance, variance, marks = planted_on(block, 64)
+    columns, groups = leaks.readouts._columns, leaks.targets.groups
+    first = columns[:, -1]
+    null = marks.null(block)
+    axis = np.linalg.svd(null)[2][0]
+    assert abs(np.corrcoef(first, null @ axis)[0, 1]) == pytest.approx(1.0)
+    assert (first**2).mean() == pytest.approx(1.0)
+    products = columns[:, leaks.targets.pairs[:, 0]] * columns[:, leaks.targets.pairs[:, 1]]
+    found = products.mean(axis=0) @ groups
+    for draw in range(3):
+        base, hidden, toward = np.split(columns[:, draw * 17 : draw * 17 + 17], [8, 16], axis=1)
+        np.testing.assert_allclose(np.cov((base - predicted).T), covariance, atol=0.01)
+        assert (hidden**2).sum(axis=1).mean() == pytest.approx(1.0)
+        assert np.linalg.lstsq(null, hidden, rcond=None)[1].max() < 1e-12
+        along = np.linalg.lstsq(base, toward[:, 0], rcond=None)[0]
+        assert np.linalg.norm(along) == pytest.approx(1.0)
+        kinds = {EVEN: hidden, FIRST: np.outer(first, along)}
+        mine = np.flatnonzero(np.array(leaks.draw) == draw)
+        assert len(mine) == 1 + 2 * len(SHARES)
+        for place in mine:
+            share = leaks.share[place]
+            size = np.sqrt(share / (1 - share) * variance)
+            moved = base + size * kinds[leaks.kind[place]]
+            assert found[place] == pytest.approx((moved**2).sum(axis=1).mean())
+            assert size**2 / (size**2 + variance) == pytest.approx(share)
+            assert leaks.targets.variance[place] == pytest.approx((size**2 + variance) / variance)
+    assert sorted(set(leaks.share)) == [0.0, *SHARES]
+
+
+def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_length():
+    seen = [directions(40, 10, 0, draw) for draw in range(2)]
+    for one in seen:
+        np.testing.assert_allclose(one.T @ one, 4 * np.eye(10), atol=1e-9)
+    assert abs(seen[0] - seen[1]).max() > 0.1
+    np.testing.assert_array_equal(directions(10, 10, 0, 0), np.eye(10))
+    leaks, *_ = planted_on(planted(), 3)
+    assert leaks.readouts._columns.shape == (240, 3 * 7 + 1)
+
+
+def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_their_share():
+    found = measured(planted(n=400), draws=6)
+    table = found.planted
+    assert list(table) == ["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"]
+    shares = [*np.repeat([0.0, *SHARES], 6), *np.repeat(SHARES, 6)]
+    assert table["share"].tolist() == shares
+    assert table["kind"].tolist() == [EVEN] * 36 + [FIRST] * 30
+    assert table["draw"].tolist() == [*range(6)] * 11 and table["draw"].dtype == np.int64
+    assert table.index.tolist() == [*range(66)] and table.notna().all(axis=None)
+    assert (table["unique_r2_low"] <= table["unique_r2"]).all() and table["p"].between(0, 1).all()
+    for kind, sizes in table.groupby("kind"):
+        mean = sizes.groupby("share")["unique_r2"].mean()
+        assert mean.is_monotonic_increasing
+        assert 0.05 < mean[0.1] < 0.11 and 0.15 < mean[0.3] < 0.32
+        name = "detectable" if kind == EVEN else "detectable_first"
+        assert found.facts[name] == pytest.approx(detectable(table, kind, 0.05))
+        assert 0.01 < found.facts[name] < 0.1
+    assert table[table["share"] == 0]["unique_r2"].mean() < 0.002
+    assert found.facts["gain"] == gain(table) and 0.5 < gain(table) < 1.1
+
+
+@pytest.mark.parametrize("most", [240, 150])
+def test_blocks_of_any_size_and_threads_change_no_result(most, monkeypatch):
+    with_landmarks(monkeypatch, most)
+    texts, others, block = texts_of(), texts_of(seed=1), planted(leak=0.4)
+    one, other = (measured(block, texts, others, size) for size in (240, 37))
+    side_by_side = measured(block, texts, others, 240, threads=3)
+    assert isinstance(one.readouts, Exact if most == 240 else Nystroem)
+    assert side_by_side.facts == one.facts
+    pd.testing.assert_frame_equal(side_by_side.planted, one.planted, check_exact=True)
+    assert one.facts["weights"] == other.facts["weights"]
+    assert one.facts["lambdas"] == other.facts["lambdas"]
+    for name in ("unique_r2", "unique_r2_low", "null_r2", "blind_unique_r2", "learning"):
+        assert other.facts[name] == pytest.approx(one.facts[name], abs=ALIKE), name
+    pd.testing.assert_frame_equal(one.planted, other.planted, atol=1e-5, rtol=1e-3)
+    for name, value in vars(one.residuals).items():
+        np.testing.assert_allclose(getattr(other.residuals, name), value, atol=1e-6)
+
+
+def test_half_of_the_images_as_landmarks_give_nearly_the_same(monkeypatch):
+    block = planted(leak=0.4, n=300)
+    whole = measured(block)
+    with_landmarks(monkeypatch, 150)
+    half = measured(block)
+    for name in ("unique_r2", "unique_r2_low", "null_r2"):
+        assert half.facts[name] == pytest.approx(whole.facts[name], abs=0.03), name
+    assert half.facts["unique_r2"] > 0.1 and half.facts["detectable"] < 0.1
+
+
+def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
+    block, kept = planted(leak=0.4), []
+
+    def keep(shape):
+        kept.append(np.full(shape, np.nan))
+        return kept[-1]
+
+    found = measure(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
+    residuals, total = found.residuals, 0.0
+    assert residuals.plain is kept[0] and residuals.full is kept[1]
+    for fold in range(5):
+        total += found.spread.of((fold,))[0]
+    gained = (residuals.plain**2).sum() - (residuals.full**2).sum()
+    assert gained / total == pytest.approx(found.facts["unique_r2"])
+    np.testing.assert_allclose(residuals.covariance, np.cov(block.embeddings.T, bias=True))
+    np.testing.assert_array_equal(residuals.predicted, block.logits.argmax(axis=1))
+    assert found.facts["lambdas"] == {
+        "without_null": found.fits[0].penalty,
+        "with_null": found.fits[1].penalty,
+    }
+    assert found.fits[0].own == 0.0 and found.fits[1].own == found.facts["weights"]["null"]
+    assert found.facts["weights"]["null"] in OWN and found.facts["n"] == 240
+
+
+def leaks_of(*p, kind=EVEN):
+    """A table of planted leaks: for each draw, p at shares of 0 (not read), 1, 3 and 10 %."""
+    shares = [0.0, 0.01, 0.03, 0.1]
+    rows = [
+        (kind, share, draw, value)
+        for draw, values in enumerate(p)
+        for share, value in zip(shares, (0.0, *values), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["kind", "share", "draw", "p"])
+
+
+def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws():
+    level = 0.05
+    half_way = np.sqrt(0.01 * 0.03)  # log p crosses half-way between 1 % and 3 %
+    table = leaks_of((level * 4, level / 4, 1e-6))
+    assert detectable(table, EVEN, level) == pytest.approx(half_way)
+    third = leaks_of((level * 2, level / 4, 1e-6))
+    assert detectable(third, EVEN, level) == pytest.approx(0.01 * 3 ** (1 / 3))
+    found_all = leaks_of((level, 0.01, 0.0))
+    assert detectable(found_all, EVEN, level) == pytest.approx(0.01)
+    again = leaks_of((0.001, level * 4, level / 4))  # what is found below does not count
+    assert detectable(again, EVEN, level) == pytest.approx(np.sqrt(0.03 * 0.1))
+    assert detectable(leaks_of((0.9, 0.9, level * 1.01)), EVEN, level) is None
+    never, always = (0.9, 0.9, 0.9), (0.0, 0.0, 0.0)
+    crossing = (level * 4, level / 4, 1e-6)
+    nine = leaks_of(*[always] * 8, crossing, never)
+    assert detectable(nine, EVEN, level) == pytest.approx(half_way)
+    assert detectable(leaks_of(*[always] * 8, never, never), EVEN, level) is None
+    twenty = leaks_of(*[always] * 17, crossing, never, never)
+    assert detectable(twenty, EVEN, level) == pytest.approx(half_way)
+    both = pd.concat([leaks_of(never), leaks_of(always, kind=FIRST)])
+    assert detectable(both, FIRST, level) == pytest.approx(0.01)
+    assert detectable(both, EVEN, level) is None
+
+
+def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
+    rows = [(EVEN, 0.0, 0, 0.001), (EVEN, 0.0, 1, 0.003), (EVEN, 0.1, 0, 0.06), (EVEN, 0.1, 1, 0.1)]
+    table = pd.DataFrame(
+        [*rows, (FIRST, 0.1, 0, 9.0)], columns=["kind", "share", "draw", "unique_r2"]
+    )
+    assert gain(table) == pytest.approx((0.08 - 0.002) / 0.1)
 
 
 def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
@@ -275,15 +524,18 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         assert (found["unique_r2"] is None) == (n == 2)  # two images must remain to fit on
     few = planted(n=6)
     found = facts_of(replace(few, fold=np.arange(6) % 3))
-    assert found["unique_r2_low"] < found["unique_r2"]
+    assert found["unique_r2_low"] <= found["unique_r2"]
     block = planted()
-    for none in (planted(n=2), replace(block, null=block.null[:, :0])):
-        found = measure(parts(none), texts_of(), None, *OPTIONS)
-        assert found.facts["unique_r2"] is found.facts["lambdas"] is None
-        assert not len(found.planted) and found.readouts is None
+    still = replace(block, null=np.ones_like(block.null))
+    for none in (planted(n=2), replace(block, null=block.null[:, :0]), still):
+        found = measured(none)
+        assert all(found.facts[name] is None for name in UNKNOWN)
+        assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
+        assert not len(found.planted) and found.readouts is found.fits is found.residuals is None
         assert isinstance(found.spread, FoldVariance)
-    unnamed = measure(parts(block), None, None, *OPTIONS).facts
-    assert unnamed["r2_words"] is None and unnamed["unique_r2"] is not None
+    unnamed = measure(parts(block), None, None, SETTINGS, 0.95, 0).facts
+    assert unnamed["r2_words"] is unnamed["blind_unique_r2"] is None
+    assert unnamed["unique_r2"] is not None
 
 
 def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
@@ -315,10 +567,7 @@ def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
     wanted = [
         ((z[fold == judged] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for judged in (1, 3)
     ]
-    spread = FoldVariance(parts(block))
+    spread = FoldVariance.of_all(parts(block))
     np.testing.assert_allclose(spread.of((1, 3)), wanted)
-    pairs = {fold: [pair for pair in combinations(range(5), 2) if fold in pair] for fold in (0, 4)}
-    found = without_folds([*range(5)], spread, lambda out: [np.ones((2, 2))], np.array([1.0, 4.0]))
-    for fold, left_out in pairs.items():
-        others = sum(spread.of(pair)[1 - pair.index(fold)] for pair in left_out)
-        np.testing.assert_allclose(found[fold], [4 / others, 1 / others])
+    few = FoldVariance.of_all(parts(planted(n=7)))
+    assert few.can_leave(2) and not few.can_leave(4)
