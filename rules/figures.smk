@@ -44,6 +44,12 @@ step(
     flags="models spaces plot_concept_scans",
 )
 step(
+    "plot_hidden_texts",
+    reads="tables/hidden_texts.csv tables/models.csv",
+    figures="hidden_texts",
+    flags="models spaces",
+)
+step(
     "plot_controls",
     reads="tables/controls.csv tables/models.csv",
     figures="controls",

@@ -26,7 +26,7 @@ from singflow.config.sections import at_hand
 REPORTED = at_hand(Path("report/paper.yaml"))
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
 RANKED = ["known_zero", "known_leak", "in_sample", "weights", "weights_id", "n_images"]
-RANKED += [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
+RANKED += ["n_classes", PAPER, f"{PAPER}_low", f"{PAPER}_high"]
 
 
 class Flags(Summary, cli.Selection):
@@ -38,7 +38,8 @@ def main(flags: Flags) -> None:
     summary = read_models(flags.path("tables/models.csv"), [*BASIS, *RANKED])
     manifest, paper = read_index(flags.path("manifest")), read_yaml(REPORTED)
     sample = Sample.of(manifest["label"], flags.resample)
-    dims = summary.drop_duplicates("model").set_index("model")["null_dim"]
+    heads = summary.drop_duplicates("model").set_index("model")
+    dims, classes = heads["null_dim"], heads["n_classes"].to_dict()
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     excess, pairs = [], []
     for space in flags.spaces:
@@ -52,7 +53,7 @@ def main(flags: Flags) -> None:
         reports = {
             model: read_json(flags.path("evidence", space=space, model=model)) for model in judged
         }
-        pairs.append(pair_rows(reports, flags.confidence))
+        pairs.append(pair_rows(reports, classes, flags.confidence))
     order = order_rows(ranked)
     same = summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]
     chart = {m: paper["models"][m]["ratio"] for m in same if "ratio" in paper["models"][m]}

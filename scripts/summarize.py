@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.findings import TABLES, all_findings, looked_at
 from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import (
     Summary,
@@ -27,6 +28,15 @@ from singflow.config.registry import read_model
 class Flags(Summary, NullEnergy, cli.Selection):
     top1_margin: float
     seed: int
+
+
+def of_found(flags: Flags, models: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Texts or groups of the models in which something was found."""
+    artifact = name.replace("hidden", "evidence")
+    pairs = looked_at(models)[["space", "model", "n_evidence"]].to_dict("records")
+    tables = [read_parquet(flags.path(artifact, **pair), artifact).assign(**pair) for pair in pairs]
+    columns = ["space", "model", *TABLES[name]]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def main(flags: Flags) -> None:
@@ -58,7 +68,9 @@ def main(flags: Flags) -> None:
     models = [{name: kept(name, value) for name, value in row.items()} for row in models]
     table = pd.DataFrame(models)
     manifest = read_index(flags.path("manifest"))
-    text = render_text(flags.study, table, manifest, flags.confidence, flags.min_r2)
+    texts, groups = (of_found(flags, table, name) for name in ("hidden_texts", "hidden_groups"))
+    found = all_findings(table, texts, groups)
+    text = render_text(flags.study, table, found, manifest, flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
     by_label = by_label[["space", "model", *by_label.columns[:-2]]]
     write_table(flags.path("tables/models.csv"), table)
@@ -66,6 +78,8 @@ def main(flags: Flags) -> None:
     ranked = by_label.merge(table.loc[~is_control(table), ["space", "model"]])
     correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
     write_table(flags.path("tables/label_correlations.csv"), qualify_pairs(correlations, table))
+    write_table(flags.path("tables/hidden_texts.csv"), qualify(texts, table))
+    write_table(flags.path("tables/hidden_groups.csv"), qualify(groups, table))
     write_bytes(flags.path("tables/summary.txt"), text.encode())
     metrics: dict[str, dict[str, object]] = {}
     for row in models:

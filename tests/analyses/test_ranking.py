@@ -33,7 +33,12 @@ def report(gains, sizes=None):
 
 def pairs_of(**gains):
     """Rows of the pairs of models with these gains."""
-    return pair_rows({name: report(gain) for name, gain in gains.items()}, 0.95).to_dict("records")
+    return compared({name: report(gain) for name, gain in gains.items()}).to_dict("records")
+
+
+def compared(reports, confidence=0.95, classes=()):
+    """Rows of the pairs of models with these reports, with heads of 9 classes or others."""
+    return pair_rows(reports, dict.fromkeys(reports, 9) | dict(classes), confidence)
 
 
 UNKNOWN = {"unique_r2": None, "unique_r2_low": None}  # of a model without a null space
@@ -44,7 +49,7 @@ UNSURE = {"unique_r2": 0.1, "unique_r2_low": None, "unique_r2_without": []}
 def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
     gains = np.random.default_rng(0).normal(0.05, 0.01, (3, 5))
     models = dict(zip("abc", map(report, gains), strict=True))
-    pairs = pair_rows(models | {"none": UNKNOWN, "few": UNSURE}, 0.9)
+    pairs = compared(models | {"none": UNKNOWN, "few": UNSURE}, 0.9)
     assert (pairs["model_a"] + pairs["model_b"]).tolist() == ["ab", "ac", "bc"]
     for row, (a, b) in zip(pairs.to_dict("records"), combinations(gains, 2), strict=True):
         theirs = scipy.stats.ttest_rel(a, b)
@@ -73,12 +78,20 @@ def test_a_difference_that_no_digit_shows_is_none_however_sure():
 
 def test_equal_models_and_too_few_models_make_no_difference():
     same = report([0.1, 0.2, 0.1, 0.3, 0.1])
-    (row,) = pair_rows({"a": same, "b": same}, 0.95).to_dict("records")
+    (row,) = compared({"a": same, "b": same}).to_dict("records")
     expected = {"difference": 0, "low": 0, "high": 0, "p": 1, "differ": False}
     assert row.items() >= expected.items()
     for few in ({}, {"a": same}, {"a": same, "b": UNKNOWN}):
-        pairs = pair_rows(few, 0.95)
+        pairs = compared(few)
         assert pairs.empty and {"p_holm", "differ"} <= set(pairs)
+
+
+def test_models_are_compared_only_with_heads_of_one_size_and_on_the_same_folds():
+    gains = np.random.default_rng(4).normal(0.05, 0.01, (4, 5))
+    models = dict(zip("abc", map(report, gains[:3]), strict=True)) | {"d": report(gains[3, :4])}
+    pairs = compared(models, classes={"b": 8})
+    assert (pairs["model_a"] + pairs["model_b"]).tolist() == ["ac"]
+    assert pairs["p_holm"].tolist() == pairs["p"].tolist()  # of one pair
 
 
 def controls(scores, n=N):

@@ -62,11 +62,12 @@ def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     return summarize_model(scores, *reports, entry, SETTINGS, top1_margin=10.0, seed=0)
 
 
-def text_of(scores, **rows):
+def text_of(scores, found=(), **rows):
     """The text of models of one space, by name, as summarize writes it."""
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
-    return render_text("mine", pd.DataFrame(models), scores.assign(split="train"), 0.95, 0.2)
+    table = pd.DataFrame(models)
+    return render_text("mine", table, dict(found), scores.assign(split="train"), 0.95, 0.2)
 
 
 def cells(text):
@@ -87,7 +88,9 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
         expected[f"is_per_{name}"] = means["is_deg"] / means[f"{below}_deg"]
     expected |= {"floor_is_mean": 4.6, "n_images": 40, "n_evidence": 640, "n_per_dim": 0.5}
     expected |= {"top1": 15 / 20, "max_logit_change": 1e-6, "seed": 0}
-    expected |= {name: EVIDENCE[name] for name in EVIDENCE if name not in ("n", "floor_is_deg")}
+    renamed = {"n", "floor_is_deg", "learning"}
+    expected |= {name: EVIDENCE[name] for name in EVIDENCE.keys() - renamed}
+    expected |= {"unique_r2_quarter": 0.02, "unique_r2_half": 0.04, "n_classes": 1000}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     for name in names:
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
@@ -235,7 +238,9 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
 
 SIZE = "6.2 % of the meaning, a turn of 9 degrees"
 NUMBERS = {MEANING: SIZE, TRACE: f"({SIZE}), but not beyond the margin of 0.5 %", FOUND: SIZE}
-NUMBERS |= {NOTHING: "A leak of 3 % of the meaning", EMPTY: "", ZERO: "", UNJUDGED: "", UNTOLD: ""}
+LEAK = "An evenly spread leak of 5.9 % of the meaning would be called meaning in 9 of 10 trials."
+NUMBERS |= {NOTHING: LEAK, EMPTY: "", ZERO: "", UNJUDGED: ""}
+NUMBERS[UNTOLD] = "An evenly spread leak of 10 % would not be called meaning in 9 of 10 trials"
 NUMBERS[MISSED] = ""
 
 
@@ -317,17 +322,18 @@ def test_a_single_model_has_no_pair_to_correlate():
 
 def test_the_table_of_a_space_its_sentences_and_the_meaning_of_its_columns(scores):
     row = summarized(scores.assign(is_deg=5.56))
-    text = text_of(scores, m=row)
+    found = {("s", "m"): "Hidden: fur.", ("t", "m"): "Hidden: stripes."}
+    text = text_of(scores, found, m=row)
     assert text.startswith(
         "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\n"
         "Space s: does the null space "
     )
-    header = "model|null dim|n per dim|R2 (words)|IS|floor|D [95 %]|turn|detectable|verdict"
-    line = f"m|280|0.5|0.30 (0.40)|5.6|4.6|0.060 [0.030, 0.090]|9|3 %|{MEANING}"
+    header = "model|null dim|n per dim|R2 (words)|IS|floor|D [95 %]|turn|detectable (first)|verdict"
+    line = f"m|280|0.5|0.30 (0.40)|5.6|4.6|0.060 [0.030, 0.090]|9|5.9 % (1.2 %)|{MEANING}"
     assert cells(text) == [header.split("|"), line.split("|")]
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
-    assert text.count("6.0 % of the meaning, a turn of 9 degrees.\n") == 1
-    explained = text.rpartition("degrees.\n\n")[2]
+    assert text.count("6.0 % of the meaning, a turn of 9 degrees. Hidden: fur.\n") == 1
+    explained = text.rpartition("Hidden: fur.\n\n")[2]
     for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
         assert explained.count(column) == 1
     assert max(map(len, text.splitlines())) <= 150
@@ -338,7 +344,10 @@ def test_what_is_not_known_is_a_dash_and_no_zero_has_a_minus(scores):
     none |= {"turn_deg": 0.0, "detectable": None, "r2_words": None}
     row = summarized(scores, none, {"validation_r2": -0.003})
     table = cells(text_of(scores, a=row, b=summarized(scores, UNMEASURED)))
-    assert table[1][6:] == ["0.000 [0.000, 0.000]", "0", "-", UNTOLD] and table[1][3] == "0.00 (-)"
+    assert (
+        table[1][6:] == ["below 0.0005", "0", "more than 30 % (1.2 %)", UNTOLD]
+        and table[1][3] == "0.00 (-)"
+    )
     assert table[2][6:] == ["-", "-", "-", UNTOLD]
 
 
@@ -412,7 +421,7 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
     ):
         row = {"space": "s", "model": "m", **summarized(scores, {}, {"reference": reference})}
         add_verdicts([row], 0.95)
-        text = render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2)
+        text = render_text("mine", pd.DataFrame([row]), {}, held_out, 0.95, 0.2)
         assert f", {said}; " in text.partition("\n")[0]
 
 

@@ -200,7 +200,7 @@ def test_every_table_and_the_picture_are_saved_as_csv_with_the_numbers_of_the_st
 
 def test_text_of_the_data_stays_text(load):
     page = load()
-    for name in ("labels", "concepts", "rejected", "images"):
+    for name in ("labels", "hidden_texts", "hidden_groups", "concepts", "rejected", "images"):
         assert HOSTILE in page.locator(f"#t-{name}").inner_text()
     assert page.locator("#t-labels tbody b").count() == 0
     page.get_by_label("filter label", exact=True).first.fill("01")
@@ -209,8 +209,8 @@ def test_text_of_the_data_stays_text(load):
 
 def test_a_figure_opens_in_full_size_and_closes_again(load):
     page = load(375)
-    fitted = page.locator("#fig4 img").bounding_box()["width"]
-    page.locator("#fig4 a.full").click()
-    assert page.locator("#fig4 img").bounding_box()["width"] > fitted
-    page.locator("#fig4 a.fit").click()
-    assert page.locator("#fig4 img").bounding_box()["width"] == fitted
+    fitted = page.locator("#fig5 img").bounding_box()["width"]
+    page.locator("#fig5 a.full").click()
+    assert page.locator("#fig5 img").bounding_box()["width"] > fitted
+    page.locator("#fig5 a.fit").click()
+    assert page.locator("#fig5 img").bounding_box()["width"] == fitted

@@ -127,6 +127,17 @@ def write_study(
             }
             for name, report in written.items():
                 write_json(place(name, space=space, model=model), report)
+            found = {"unique_r2_low": 0.1, "unique_r2_high": 0.3, "p": 0.001, "hidden": True}
+            found |= {"unique_r2": [0.2, 0.25]}
+            texts, groups = [HOSTILE, "fur"], [labels[0], "few"]
+            tables = {
+                "evidence_texts": pd.DataFrame({"text": texts, "kind": "label"} | found),
+                "evidence_groups": pd.DataFrame(
+                    {"group": groups, "by": "label", "n": 12} | found | {"p": [0.001, np.nan]}
+                ),
+            }
+            for name, table in tables.items():
+                write_parquet(place(name, space=space, model=model), table)
             named = dict.fromkeys(("translated", "equivalent", "embedding"), drawn["label"])
             named = drawn[["image_id", "label"]].assign(**named)
             write_parquet(place("zero_shot", space=space, model=model), named)

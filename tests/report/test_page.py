@@ -55,7 +55,9 @@ def models(*rows):
             "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0, "is_per_as": 7.0,
             "top1_low": False, "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01,
             "unique_r2_high": None if d is None else d + 0.01, "margin": 0.005, "p_holm": 0.01,
-            "turn_deg": 9.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+            "turn_deg": 9.0, "detectable": 0.03, "detectable_first": None, "gain": 0.2,
+            "null_r2": 0.12, "unique_r2_quarter": 0.01, "unique_r2_half": 0.02,
+            "blind_unique_r2": 0.001,
             "known_zero": verdict == ZERO, "known_leak": verdict == FOUND, "rank_rule": "exact",
             "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
         }  # fmt: skip
@@ -71,11 +73,19 @@ FOUR = models(
 )
 
 
+TEXTS = pd.DataFrame(
+    {"space": "s", "model": ["a", "b"], "text": ["fur", "tail"], "kind": "label", "p": 0.01}
+).assign(unique_r2=0.2, unique_r2_low=0.1, unique_r2_high=0.3, hidden=True)
+
+
 def test_the_page_opens_with_the_verdict_of_every_model_and_controls_come_last():
     rows = {row["model"]: row for row in FOUR.to_dict("records")}
-    assert verdicts(FOUR) == [verdict_sentence(rows[name]) for name in ("a", "b", "leak", "zero")]
-    seen = "A leak of 3 % of the meaning would have been seen."
-    assert verdicts(FOUR)[1] == f"b: nothing found. {seen}"
+    first, *others = verdicts(FOUR, TEXTS, TEXTS.rename(columns={"text": "group", "kind": "by"}))
+    assert others == [verdict_sentence(rows[name]) for name in ("b", "leak", "zero")]
+    by = "By label, D is largest for images of fur (20 %)."
+    assert first == f"{verdict_sentence(rows['a'])} Hidden: fur (of 1 texts). {by}"
+    seen = "An evenly spread leak of 3 % of the meaning would be called meaning in 9 of 10 trials."
+    assert others[0] == f"b: nothing found. {seen}"
 
 
 def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_controls_apart():
@@ -94,7 +104,7 @@ def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_c
     assert picture["margin_text"] == "0.5 %"
     names = ("low", "d", "high", "seen")
     assert [rows["a"][name] for name in names] == at(0.03, 0.04, 0.05, 0.03)
-    said = "D 4.00 %; from 3.00 %; to 5.00 %; smallest leak found 3.00 %"
+    said = "D 4.00 %; from 3.00 %; to 5.00 %; smallest even leak called meaning 3.00 %"
     assert rows["leak+"]["seen"] is None and rows["a"]["text"] == said
     places = [row[name] for row in rows.values() for name in names if row[name] is not None]
     assert all(0 <= place <= 100 for place in places)
@@ -107,18 +117,25 @@ def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_c
 def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
     first, *_, zero = evidence_rows(FOUR)
     assert list(first) == list(VERDICTS)
-    numbers = "4|2|0.40|0.90|7.0|6.5|4.0 %|3.0 %|5.0 %|9|3 %"
+    numbers = "4|2|0.40|0.90|7.0|6.5|4.0 % [3.0, 5.0]|9|3 %|more than 30 %"
     assert "|".join(first.values()) == f"a|{MEANING}|{numbers}"
-    assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 %"
+    assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 % [-1.0, 1.0]"
     (none,) = evidence_rows(models((("a", "no null space", None), {"turn_deg": None})))
-    assert none["turn_deg"] == "-"
+    assert [none[name] for name in ("turn_deg", "unique_r2", "detectable")] == ["-"] * 3
+    small = {"unique_r2_low": -0.0004, "unique_r2_high": 0.0004}
+    (zero,) = evidence_rows(models((("a", NOTHING, 0.0001), small)))
+    assert zero["unique_r2"] == "below 0.05 %"
 
 
 def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
     columns = {"place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0]}
     orders = pd.DataFrame(columns).assign(space="s", marks="")
     none = pd.DataFrame(columns=["space_a", "space_b"])
-    scores, order, blind = below_the_table(FOUR, pairs(), orders, none)
+    power, *learning, scores, order, blind = below_the_table(FOUR, pairs(), orders, none)
+    assert power.startswith("D shows 20 % of an evenly spread leak")
+    assert power.endswith("The logits predict 12 % of the null component.")
+    grown = "{}: D is 1 % with a quarter of the images, 2 % with half of them, {} % with all."
+    assert learning == [grown.format("leak", 6), grown.format("a", 4)]
     same = "+0.50, 1.00, 7.0"
     assert scores.endswith(f": a {same}; b {same}; leak+ {same}; zero~ {same}.")
     assert order == "The paper's order in space s, by IS/|AS|: b 9.00 > a 7.00."
@@ -132,7 +149,7 @@ def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
     charted = below_the_table(FOUR, pairs(), orders, both)
     assert charted.count(f"IS/|AS| beside the paper's chart, {found}") == 1
     alone = below_the_table(FOUR[2:3], pairs(), orders[:1], none)
-    assert len(alone) == 2 and "order" not in " ".join(alone)
+    assert len(alone) == 4 and "order" not in " ".join(alone)
 
 
 def pairs(*rows):
@@ -349,6 +366,19 @@ def test_of_too_many_rows_the_first_places_and_as_many_of_every_model_are_kept()
     assert kept == ["a"] * (MOST_ROWS // 2) + ["b"] * (MOST_ROWS // 2)
 
 
+def test_of_many_texts_the_page_has_the_most_hidden_of_every_model_and_says_so(own):
+    place = own / "results/tables/hidden_texts.csv"
+    row = read_table(place).iloc[0].to_dict()
+    many = [row | {"model": m, "text": f"{m}{d}", "unique_r2": d} for m in "ab" for d in range(99)]
+    pd.DataFrame(many).to_csv(place, index=False)
+    page = write_page(own)
+    shown = json.loads(re.search(r'id="d-hidden_texts">(.*?)</script>', page, re.DOTALL)[1])
+    named = [values[shown["columns"].index("text")] for values in shown["rows"]]
+    assert named == [f"{m}{d}" for d in range(98, 48, -1) for m in "ab"]
+    said = "100 of 198 rows, as many of every model, those with the largest D; all are in"
+    assert f"{said} the study's folder" in html.unescape(page)
+
+
 def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
     assert np.array_equal(sample(10, 3, 10, 0), np.arange(10))
     drawn, again, other = (sample(10_000, 32, 10_000, seed) for seed in (0, 0, 1))
@@ -417,10 +447,11 @@ def own(written, tmp_path):
 def test_a_part_that_tells_nothing_is_not_on_the_page(tmp_path, written):
     full = (written / "results/report.html").read_text()
     parts = ["t-probes", "fig12", "t-orders", "t-spurious", "t-angle_ladder", "t-rejected"]
-    parts += ["t-label_correlations", "t-maps", "maps"]
+    parts += ["t-maps", "maps", "t-hidden_texts", "hidden_texts", "t-hidden_groups"]
     assert all(f'id="{part}"' in full for part in parts)
     assert "figure 10" not in " ".join(re.findall(r"<h3.*?</h3>", full))
-    write_study(tmp_path, models=("m1",), null_dims=(12,), extras=False)
+    assert "fig4" not in full and "t-label_correlations" not in full
+    write_study(tmp_path, models=("m1",), null_dims=(0,), extras=False)
     write_bytes(tmp_path / "results/data/rejected.csv", b"path,reason\n")
     page = write_page(tmp_path, models=("m1",))
     assert not any(f'id="{part}"' in page for part in parts)

@@ -178,6 +178,7 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
 
 TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38, "label_correlations": 1, "controls": 5,
+    "hidden_texts": 0, "hidden_groups": 0,
     "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
     "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
     "probes": 2, "unusual": 12, "maps": 7,
@@ -367,7 +368,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     gather = {"summarize", "compare_models", "list_concepts"}
     gather |= {"tabulate_steering", "tabulate_unusual"}
     figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
-    figures += " head_extensions pictures angle_ladder maps"
+    figures += " hidden_texts head_extensions pictures angle_ladder maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
     assert {job for job in planned if "lite1" not in job} == gather | after_summary

@@ -112,10 +112,14 @@ def _with_draws(
     return float(scipy.special.stdtrit(together, tail) * np.sqrt(total))
 
 
-def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataFrame:
+def pair_rows(
+    reports: dict[str, dict[str, Any]], classes: dict[str, int], confidence: float
+) -> pd.DataFrame:
     """Differences of D (model_a minus model_b) on the same folds, with jackknife intervals.
 
-    `reports` holds evidence/<space>/<model>.json by model; models without an interval are left out.
+    `reports` holds evidence/<space>/<model>.json by model, and `classes` the number of classes of
+    each head. Left out are models without an interval, and pairs with heads of another size or with
+    other folds.
     p is two-sided, p_holm has Holm's correction for the number of pairs. Two models differ if
     p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
@@ -124,6 +128,9 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
     }
     rows = []
     for (a, first), (b, second) in combinations(known.items(), 2):
+        folds = [len(report["unique_r2_without"]) for report in (first, second)]
+        if classes[a] != classes[b] or folds[0] != folds[1]:
+            continue
         without = np.subtract(first["unique_r2_without"], second["unique_r2_without"]).tolist()
         found = jackknife(first["unique_r2"] - second["unique_r2"], without, confidence)
         above = found.p(0.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from singflow.analyses.evidence import RESOLUTION
+from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
 from singflow.analyses.statistics import Sample, at_chance, holm, rank_correlations, top1_shortfall
 from singflow.analyses.tables import (
     EDGE,
@@ -20,6 +20,8 @@ from singflow.analyses.tables import (
     is_control,
     join_marks,
     marked,
+    percent,
+    with_interval,
 )
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import MOST_DRAWS, Section
@@ -56,6 +58,7 @@ class Summary(Section):
 MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot tell"
 FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
+TRIALS = f"{10 * POWER:g} of 10 trials"
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # never below 0
@@ -83,8 +86,10 @@ def summarize_model(
     right, expected = scores["predicted_index"] == scores["class_index"], entry.expected_top1
     top1 = float(right[known].mean()) if known.any() else None
     n_known, classes = int(known.sum()), len(entry.kept or range(entry.head_classes))
+    quarter, half, _ = evidence["learning"] or [None] * 3
     row: dict[str, Any] = {
         "n_images": len(scores),
+        "n_classes": classes,
         "null_dim": projector["null_dim"],
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
@@ -115,6 +120,8 @@ def summarize_model(
         "n_evidence": evidence["n"],
         "n_per_dim": evidence["n"] / (projector["rank"] + projector["null_dim"]),
         **{name: evidence[name] for name in EVIDENCE},
+        "unique_r2_quarter": quarter,
+        "unique_r2_half": half,
         "floor_is_mean": evidence["floor_is_deg"],
         "floor_is_sd": evidence["floor_is_sd"],
         "max_logit_change": float(scores["logit_change"].max()),
@@ -216,15 +223,23 @@ def verdict_sentence(row: Mapping[Any, Any]) -> str:
         MEANING: f"the null space holds meaning that the logits do not tell: {size}.{doubt}",
         TRACE: f"a trace. The null space adds a little ({size}), but not beyond "
         f"the margin of {100 * row['margin']:g} %.{doubt}",
-        NOTHING: f"nothing found. A leak of {100 * (row['detectable'] or 0):g} % "
-        "of the meaning would have been seen.",
-        UNTOLD: "this study cannot tell. It would miss even a leak of 10 %, "
-        "or its translator explains nothing. Give it more images.",
+        NOTHING: f"nothing found. An evenly spread leak of {detected(row, 'detectable')} of the "
+        f"meaning would be called meaning in {TRIALS}.",
+        UNTOLD: f"this study cannot tell. An evenly spread leak of {percent(MOST_LEAK)} would not "
+        f"be called meaning in {TRIALS}, or the translator explains nothing. Give the study more "
+        "images.",
         FOUND: f"known leak, found as it should be: {size}.",
         MISSED: "known leak, missed. This study misses what is there, "
         "so “nothing found” says little.",
     }
     return f"{marked(row['model'], row['marks'])}: {said[row['verdict']]}"
+
+
+def detected(row: Mapping[Any, Any], kind: str) -> str:
+    """The smallest planted leak that is called meaning; kind: detectable or detectable_first."""
+    if pd.isna(row["unique_r2"]):
+        return "-"
+    return f"more than {percent(SHARES[-1])}" if pd.isna(row[kind]) else percent(row[kind])
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
@@ -321,15 +336,14 @@ def _number(value: Any, digits: int) -> str:
     return "-" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
-def _table(models: pd.DataFrame, percent: str) -> list[str]:
+def _table(models: pd.DataFrame, coverage: str) -> list[str]:
     """Aligned lines of the table of one space."""
     cells = [
-        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{percent}]", "turn",
-         "detectable", "verdict"],
+        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{coverage}]", "turn",
+         "detectable (first)", "verdict"],
     ]  # fmt: skip
     for row in models.to_dict("records"):
-        low, high = _number(row["unique_r2_low"], 3), _number(row["unique_r2_high"], 3)
-        interval = "" if pd.isna(row["unique_r2_low"]) else f" [{low}, {high}]"
+        even, first = detected(row, "detectable"), detected(row, "detectable_first")
         cells.append(
             [
                 marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
@@ -338,9 +352,9 @@ def _table(models: pd.DataFrame, percent: str) -> list[str]:
                 f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
                 f"{row['is_mean']:.1f}",
                 f"{row['floor_is_mean']:.1f}",
-                _number(row["unique_r2"], 3) + interval,
+                with_interval((row[f"unique_r2{end}"] for end in ("", "_low", "_high")), 3),
                 _number(row["turn_deg"], 0),
-                "-" if pd.isna(row["detectable"]) else f"{100 * row['detectable']:g} %",
+                even if even == "-" else f"{even} ({first})",
                 row["verdict"],
             ]
         )
@@ -356,8 +370,11 @@ IS: how far meaning turns, in degrees, when the null component is removed, which
 floor: the same angle for a null
 component that tells nothing. D: what the null space adds to all that the logits tell, as a share \
 of the variance of meaning.
-turn: D in degrees. detectable: the smallest planted leak that this study finds. n per dim: images \
-for each feature dimension.
+turn: the square root of D, in degrees: a D of 0.005 is about 5 degrees. n per dim: images for \
+each feature dimension.
+detectable: the smallest planted leak that is called meaning in 9 of 10 trials, spread evenly over \
+the null space; in brackets along its
+first direction. D shows only a part of a leak, so it is smaller than the leak.
 R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
 model's own words explain."""
 # What is said of the models {} that have a mark: the column of the mark, and the sentence.
@@ -374,9 +391,17 @@ REMARKS = {
 
 
 def render_text(
-    study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float
+    study: str,
+    models: pd.DataFrame,
+    found: Mapping[tuple[str, str], str],
+    manifest: pd.DataFrame,
+    confidence: float,
+    min_r2: float,
 ) -> str:
-    """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings."""
+    """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings.
+
+    found: by space and model, sentences on what the hidden meaning is about.
+    """
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
         f"{seen_by_translators(models, manifest)}; "
@@ -388,7 +413,8 @@ def render_text(
         lines.append(f"Space {space}: does the null space tell what the logits do not?")
         lines += [*_table(ordered, f"{100 * confidence:g} %"), paper_scores(group), ""]
         for row in ordered.to_dict("records"):
-            lines += textwrap.wrap(verdict_sentence(row), 130, subsequent_indent="  ")
+            said = f"{verdict_sentence(row)} {found.get((str(space), row['model']), '')}".strip()
+            lines += textwrap.wrap(said, 130, subsequent_indent="  ")
         lines.append("")
     lines.append(COLUMNS)
 

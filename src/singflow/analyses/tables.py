@@ -15,6 +15,28 @@ EDGE, SEEN = "penalty at the edge", "in sample"
 MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}
 
 
+def percent(share: float) -> str:
+    """A share in percent with two digits, as in `5.9 %`."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
+
+
+def with_interval(numbers: Iterable[float], digits: int, unit: str = "") -> str:
+    """A number and the ends of its interval, if it has one, as in `0.054 [0.046, 0.061]`.
+
+    Where the digits show none of them, the text says so: `below 0.0005`. It is a dash if the number
+    is missing.
+    """
+    known = [number for number in numbers if pd.notna(number)]
+    least = 0.5 * 10.0**-digits
+    if not known:
+        return "-"
+    if max(map(abs, known)) < least:
+        return f"below {least:g}{unit}"
+    value, *ends = known
+    said = f" [{', '.join(f'{end:z.{digits}f}' for end in ends)}]" if ends else ""
+    return f"{value:z.{digits}f}{unit}{said}"
+
+
 def is_control(models: pd.DataFrame) -> pd.Series:
     """Which rows of tables/models.csv are controls: known zero or known leak.
 

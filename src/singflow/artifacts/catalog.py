@@ -423,10 +423,18 @@ TABLES = {
         "Two models: Spearman correlation of the mean |AS| of their labels, its `ceiling`"
         " (empty if a label has a single image), p by permuting labels, `p_holm`."
     ),
+    "hidden_texts": (
+        "A text, of a model with the verdict *meaning* or a known leak that was found: D along the"
+        " text with its interval, p (corrected for all texts of the model), `hidden`."
+    ),
+    "hidden_groups": (
+        "A group of images of such a model, by label, predicted class or `evidence.groups`: D"
+        " within the group; no interval and no p for fewer than 10 images."
+    ),
     "model_pairs": (
-        "Two models: difference of D on the same folds, with interval, `p` (Student's t,"
-        " two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant and the"
-        " interval is more than 0.0005 from 0."
+        "Two models with heads of one size: difference of D on the same folds, with interval, `p`"
+        " (Student's t, two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant"
+        " and the interval is more than 0.0005 from 0."
     ),
     "controls": (
         "A model and a number of dimensions: null, random and row-space parts, and the excess"
@@ -476,7 +484,7 @@ TABLES = {
     "rank_curves": "A point of the rank curve of a model; `removed_dim` dimensions are removed.",
     "head_extensions": (
         "A model: D, and directions_90, the fewest null directions that give 90 % of D (empty"
-        " if D is not above 0)."
+        " if D is not above the margin)."
     ),
     "probes": (
         "A model: accuracy of linear classifiers on principal features before and after"
@@ -485,7 +493,7 @@ TABLES = {
 }  # name: what a row is
 FIGURES = (
     *(f"fig{number}" for number in (1, *range(3, 14), 15)),
-    *("controls", "rank_curves", "head_extensions", "maps"),
+    *("hidden_texts", "controls", "rank_curves", "head_extensions", "maps"),
 )  # their captions are in report/captions
 
 CATALOG |= {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed", "marks"]
 TEXTS = [
     *("space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text"),
-    *("note", "reason", "translator", "marks"),
+    *("group", "note", "reason", "translator", "marks"),
 ]
 
 

@@ -8,23 +8,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from singflow import cli
-from singflow.analyses.evidence import RESOLUTION
+from singflow.analyses.findings import OPEN
 from singflow.analyses.head_extension import ENOUGH, enough
-from singflow.analyses.tables import qualify
+from singflow.analyses.tables import percent, qualify, with_interval
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
 from singflow.figures import style
 from singflow.figures.style import Frames
 
-D = ["n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]  # columns of tables/models.csv
+D = [
+    "n_evidence",
+    "verdict",
+    "unique_r2",
+    "unique_r2_low",
+    "unique_r2_high",
+]  # columns of tables/models.csv
 
 
 def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
-    """One row per model: D with its interval, and the directions that give 90 % of it, if any."""
+    """One row per model: D with its interval, and the directions that give 90 % of it.
+
+    There are no such directions where D is not above the margin.
+    """
     rows = [(space, model, enough(curve)) for space, model, curve in style.pairs_of(curves)]
     table = pd.DataFrame(rows, columns=["space", "model", "directions_90"])
     table = table.astype({"directions_90": "Int64"})
     facts = models[["space", "model", *D]]
-    return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)
+    found = facts.merge(table, on=["space", "model"], validate="one_to_one")
+    found["directions_90"] = found["directions_90"].where(found["verdict"].isin(OPEN))
+    return qualify(found, models)
 
 
 @style.styled
@@ -39,7 +50,7 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
         handles = []
         for number, (model, curve) in enumerate(tables.items()):
             row, x = found[model], curve["directions"]
-            above = row["unique_r2_low"] > RESOLUTION
+            above = pd.notna(row["directions_90"])
             look = style.look_of(number) | {"lw": 1.4, "ms": 6}
             look["mfc"] = look["color"] if above else "white"
             at = [int(row["directions_90"]) if above else len(curve) - 1]
@@ -61,12 +72,12 @@ def _said(row: dict[str, Any]) -> str:
         return "no null space"
     if pd.isna(row["unique_r2"]):
         return "too few images"
-    d, low, high = (100 * row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
-    size = f"D {d:z.2f} % " + ("(no interval)" if pd.isna(low) else f"[{low:z.2f}, {high:z.2f}]")
-    if not row["unique_r2_low"] > RESOLUTION:
-        return f"{size}, not beyond chance"
+    ends = (100 * row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+    size = f"D {with_interval(ends, 2, ' %')}"
+    if pd.isna(row["directions_90"]):
+        return f"{size}, not above the margin"
     few = f"{row['directions_90']} of {row['null_dim']} directions"
-    return f"{size}, {100 * ENOUGH:g} % of it with {few}"
+    return f"{size}, {percent(ENOUGH)} of it with {few}"
 
 
 def _ticks(axes: Axes, most: int) -> None:

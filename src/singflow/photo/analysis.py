@@ -40,7 +40,8 @@ class Setting:
     source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
     `not weak` or `unknown`. images: name of the n_images known images that percentiles refer to.
     verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
-    there is no verdict.
+    there is no verdict. hidden: what the hidden meaning of the model is about, in sentences; empty
+    if the study found none, or without a study.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Setting:
     n_images: int
     verdict: str
     said: str
+    hidden: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ OUTLINE = "outline"
 ABSENT = "the images that the translator was fitted on are not here"
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
-SCORES = ("unlike", "verdict", "IS", "null energy", "note", "weak translator", "chance")
+SCORES = ("unlike", "verdict", "hidden", "IS", "null energy", "note", "weak translator", "chance")
 BY_CHANCE = (
     "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
     "shows an outline and 1 in 20 a score beyond chance"
@@ -85,6 +85,8 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     elif setting.verdict != ZERO:
         basis = f"by the {setting.images}: " if setting.n_images else ""
         yield Fact("verdict", basis + setting.said)
+    if setting.hidden:
+        yield Fact("hidden", f"of the model, not of this photo: {setting.hidden}")
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
     line += _place(analysis.is_percentile, setting)
     if analysis.chance_is_deg is not None:
@@ -106,7 +108,12 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
 def _place(percentile: float | None, setting: Setting) -> str:
     if percentile is None:
         return ""
-    return f", more than in {percentile:.0f} % of the {setting.images}"
+    return f", more than in {share_below(percentile)} of the {setting.images}"
+
+
+def share_below(percentile: float) -> str:
+    """A percentile in words, which is 100 % only where it is 100."""
+    return f"{np.floor(10 * percentile) / 10:g} %"
 
 
 def _beyond_chance(analysis: Analysis) -> Iterator[str]:

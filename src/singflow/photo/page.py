@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from singflow.figures.overlay import keys
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Steered
-from singflow.photo.facts import OUTLINE, SCORES, TOWARD, facts_of, map_notes, select
+from singflow.photo.facts import OUTLINE, SCORES, TOWARD, facts_of, map_notes, select, share_below
 from singflow.photo.map_figure import map_panels
 from singflow.photo.towers import Prediction
 
@@ -81,10 +81,10 @@ def analysis_html(
     charts = []
     for title, name, factor, sign, unit in CHARTED if known and setting.null_dim else ():
         value = factor * getattr(analysis, name)
-        place = getattr(analysis, f"{name.removesuffix('_deg')}_percentile")
+        place = share_below(getattr(analysis, f"{name.removesuffix('_deg')}_percentile"))
         drawing = partial(_draw_histogram, factor * known[name], value, unit)
         description = (
-            f"{title}: this photo has {value:.1f}{sign}, more than in {place:.0f} % of the "
+            f"{title}: this photo has {value:.1f}{sign}, more than in {place} of the "
             f"{setting.images}"
         )
         charts.append((title, chart(drawing, description, 2.8, 1.6)))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import Evidence, Words
+from singflow.analyses.findings import OPEN, findings
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence
@@ -183,7 +184,16 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         n_images=images,
         verdict=str(row["verdict"]),
         said=said,
+        hidden=_hidden(inputs, row["margin"]) if row["verdict"] in OPEN else "",
     )
+
+
+def _hidden(inputs: Inputs, margin: float) -> str:
+    texts, groups = (
+        read_parquet(require_file(inputs.path(name)), name)
+        for name in ("evidence_texts", "evidence_groups")
+    )
+    return findings(texts, groups, margin)
 
 
 def read_finished(

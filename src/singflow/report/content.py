@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from singflow.analyses.findings import TABLES, by_size
 from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import LEAK, ZERO
 from singflow.errors import InputError
-from singflow.report.tables import Table, table
+from singflow.report.tables import MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
@@ -36,7 +37,8 @@ class Caption(NamedTuple):
     """The caption of a figure or table: its section of the page, place there, title and text.
 
     columns: of the table that the page shows, in order; empty: all. needs: a column without whose
-    value a row is left out. headers: of columns that no other table has, with explanations.
+    value a row is left out. most: limit on its rows. headers: of columns that no other table has,
+    with explanations.
     """
 
     section: str
@@ -45,10 +47,13 @@ class Caption(NamedTuple):
     text: str
     columns: str
     needs: str
+    most: int
     headers: dict[str, tuple[str, str]]
 
 
-REJECTED = Caption("", 0, "Files left out, rare reasons first", "", "path reason files", "", {})
+REJECTED = Caption(
+    "", 0, "Files left out, rare reasons first", "", "path reason files", "", MOST_ROWS, {}
+)
 
 
 def read_caption(path: Path) -> Caption:
@@ -74,6 +79,7 @@ def read_caption(path: Path) -> Caption:
         text=re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip(),
         columns=said.get("columns", ""),
         needs=said.get("needs", ""),
+        most=int(said.get("most", MOST_ROWS)),
         headers={column: (title, words) for column, title, words in columns},
     )
 
@@ -120,6 +126,7 @@ def page_tables(
             ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
         ),
         "controls": controls,
+        **{name: by_size(csv[name]) for name in TABLES},
         "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
@@ -130,7 +137,7 @@ def page_tables(
             frame = frame.dropna(subset=[caption.needs])
         columns = caption.columns.split() or list(map(str, frame))
         columns = [column for column in columns if several or column != "space"]
-        shown[name] = table(name, caption.title, frame, columns, caption.headers)
+        shown[name] = table(name, caption.title, frame, columns, caption.headers, caption.most)
     return {name: content for name, content in shown.items() if content.rows}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.summary import controls_last, per_dimension
-from singflow.analyses.tables import marked
+from singflow.analyses.summary import controls_last, detected, per_dimension
+from singflow.analyses.tables import marked, with_interval
 from singflow.report.tables import table
 from singflow.report.words import below_the_table, verdicts
 
@@ -53,12 +53,13 @@ def space_part(
     looks: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
     """What the page says of the models in a space; scores: of the images on the page, by model."""
-    models, pairs, orders = (
-        csv[name][csv[name]["space"] == space] for name in ("models", "model_pairs", "orders")
+    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders")
+    models, texts, groups, pairs, orders = (
+        csv[name][csv[name]["space"] == space] for name in names
     )
     return {
         "name": space,
-        "verdicts": verdicts(models),
+        "verdicts": verdicts(models, texts, groups),
         "picture": evidence_picture(models),
         "rows": evidence_rows(models),
         "table": table(f"verdicts-{space}", "", models, [*VERDICTS, *BESIDE]),
@@ -68,7 +69,7 @@ def space_part(
 
 
 def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
-    """Chart of D with its interval, the margin and the smallest detectable leak, for one space.
+    """Chart of D with its interval, the margin and the smallest even leak that is detectable.
 
     Positions are percentages of the width from the left; None if unknown.
     """
@@ -108,7 +109,7 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
 
 
 PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
-SPOKEN = {"d": "D", "low": "from", "high": "to", "seen": "smallest leak found"}
+SPOKEN = {"d": "D", "low": "from", "high": "to", "seen": "smallest even leak called meaning"}
 VERDICTS = {  # column of the first table -> format of its cells
     "model": "",
     "verdict": "",
@@ -118,28 +119,42 @@ VERDICTS = {  # column of the first table -> format of its cells
     "r2_words": "z.2f",
     "is_mean": ".1f",
     "floor_is_mean": ".1f",
-    "unique_r2": "z.1%",
-    "unique_r2_low": "z.1%",
-    "unique_r2_high": "z.1%",
+    "unique_r2": "",
     "turn_deg": ".0f",
-    "detectable": ".0%",
+    "detectable": "",
+    "detectable_first": "",
 }
+INTERVAL = ["unique_r2", "unique_r2_low", "unique_r2_high"]
 # Further columns, which only the CSV of the first table has.
-BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]
+BESIDE = [
+    "unique_r2_low",
+    "unique_r2_high",
+    "gain",
+    "null_r2",
+    "marks",
+    "margin",
+    "p_holm",
+    "as_mean",
+    "as_abs_mean",
+    "is_per_as",
+]
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
     """Cells of the first table by column, controls last; - stands for a missing number."""
     return [
         {
-            name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %")
+            name: "-" if pd.isna(row[name]) else format(row[name], form)
             for name, form in VERDICTS.items()
         }
         | {
             "model": marked(row["model"], row["marks"]),
             "n_per_dim": per_dimension(row["n_per_dim"]),
+            "unique_r2": with_interval((100 * row[name] for name in INTERVAL), 1, " %"),
+            "detectable": detected(row, "detectable"),
+            "detectable_first": detected(row, "detectable_first"),
         }
-        for row in controls_last(models).to_dict("records")
+        for row in controls_last(models).astype(dict.fromkeys(INTERVAL, float)).to_dict("records")
     ]
 
 

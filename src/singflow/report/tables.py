@@ -56,12 +56,13 @@ def table(
     frame: pd.DataFrame,
     columns: Iterable[str],
     own: dict[str, tuple[str, str]] | None = None,
+    most: int = MOST_ROWS,
 ) -> Table:
-    """A table of the page, without empty columns, and with at most MOST_ROWS rows.
+    """A table of the page, without empty columns, and with at most `most` rows.
 
     The first rows of every model and space are kept, by the column `place` if there is one.
     """
-    kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
+    kept = frame if len(frame) <= most else _first_rows(frame.reset_index(drop=True), most)
     kept = kept.round(DECIMALS)
     shown = [
         column
@@ -74,13 +75,13 @@ def table(
     return Table(name, caption, shown, own or {}, rows if shown else [], len(frame))
 
 
-def _first_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _first_rows(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     first = frame.sort_values("place", kind="stable") if "place" in frame else frame
     series = [column for column in ("space", "model") if column in frame]
     if series:
         groups = first.groupby(series, sort=False)
-        first = groups.head(max(1, MOST_ROWS // groups.ngroups))
-    return first.head(MOST_ROWS).sort_index()
+        first = groups.head(max(1, most // groups.ngroups))
+    return first.head(most).sort_index()
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import scipy
 
+from singflow.analyses.findings import all_findings, looked_at
 from singflow.analyses.ranking import render_orders
 from singflow.analyses.summary import (
     controls_last,
@@ -13,7 +14,7 @@ from singflow.analyses.summary import (
     rank_differences,
     verdict_sentence,
 )
-from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK
+from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, percent, with_interval
 
 MOST = 3  # limit on the pairs of models that a sentence names
 
@@ -23,19 +24,49 @@ def _joined(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def verdicts(models: pd.DataFrame) -> list[str]:
-    """One sentence for the verdict on every model of a space, controls last."""
+def verdicts(models: pd.DataFrame, texts: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
+    """The verdict on every model of a space, and what is hidden, controls last."""
     rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
-    return [verdict_sentence(row) for row in rows]
+    found = all_findings(models, texts, groups)
+    return [
+        f"{verdict_sentence(row)} {found.get((row['space'], row['model']), '')}".strip()
+        for row in rows
+    ]
 
 
 def below_the_table(
     models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame
 ) -> list[str]:
-    """Paragraphs on the paper's scores and order, pairs of models, and the blind check."""
-    paragraphs = [f"{paper_scores(models)}."]
+    """Paragraphs on the power of the test, the paper's scores and order, and pairs of models."""
+    paragraphs = [*power_said(models), *learning_said(models), f"{paper_scores(models)}."]
     paragraphs += [f"{line.strip()}." for line in render_orders(orders, agreement).splitlines()]
     return [*paragraphs, *pairs_said(pairs), *blind_said(models)]
+
+
+def power_said(models: pd.DataFrame) -> list[str]:
+    """What D shows of a leak, and what the logits say of the null component; none without D."""
+    tested = models.dropna(subset=["gain", "null_r2"])
+    if tested.empty:
+        return []
+    gain, null_r2 = _range(tested["gain"]), _range(tested["null_r2"])
+    return [
+        f"D shows {gain} of an evenly spread leak, because the null component is read with few "
+        f"images. The logits predict {null_r2} of the null component."
+    ]
+
+
+def _range(shares: pd.Series) -> str:
+    ends = dict.fromkeys(percent(max(share, 0.0)) for share in (shares.min(), shares.max()))
+    return " to ".join(ends)
+
+
+def learning_said(models: pd.DataFrame) -> list[str]:
+    """How D grows with the images, of the models in which something was found."""
+    return [
+        f"{row['model']}: D is {percent(row['unique_r2_quarter'])} with a quarter of the images, "
+        f"{percent(row['unique_r2_half'])} with half of them, {percent(row['unique_r2'])} with all."
+        for row in looked_at(models).dropna(subset=["unique_r2_quarter"]).to_dict("records")
+    ]
 
 
 def pairs_said(pairs: pd.DataFrame) -> list[str]:
@@ -67,7 +98,8 @@ def pairs_said(pairs: pd.DataFrame) -> list[str]:
 def _difference(row: dict[Any, Any]) -> str:
     sign = 100 if row["difference"] >= 0 else -100
     low, high = sorted((sign * row["low"], sign * row["high"]))
-    return f"{sign * row['difference']:z.2f} % [{low:z.2f}, {high:z.2f}], p = {row['p_holm']:.2g}"
+    size = with_interval([sign * row["difference"], low, high], 2, " %")
+    return f"{size}, p = {row['p_holm']:.2g}"
 
 
 def blind_said(models: pd.DataFrame) -> list[str]:
@@ -76,10 +108,11 @@ def blind_said(models: pd.DataFrame) -> list[str]:
     if found.empty:
         return []
     most = found.sort_values("blind_unique_r2", kind="stable").iloc[-1]
+    size = with_interval([100 * most["blind_unique_r2"]], 2, " %")
     return [
         "Blind check: the target is now the model's own words in another spelling, so there is "
-        f"nothing to find. The largest D is {100 * most['blind_unique_r2']:z.2f} % "
-        f"({most['model']}); the margin is {100 * most['margin']:g} %."
+        f"nothing to find. The largest D is {size} ({most['model']}); "
+        f"the margin is {percent(most['margin'])}."
     ]
 
 
