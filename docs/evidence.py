@@ -2,8 +2,9 @@
 
 Embeddings are planted and then judged by the workflow's own code. A planted embedding is made of
 principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
-flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv and
-src/singflow/planning/power.csv, which --level and --power write.
+flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv,
+docs/evidence/stability.csv and src/singflow/planning/power.csv, which --level, --stability and
+--power write.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_tr
 from singflow.analyses.readout import LANDMARKS, Targets
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import resolve_models
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.data.manifest import read_classes
 from singflow.figures.style import STYLE, colour, marker, save
 from singflow.planning.power import TABLE
 from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
@@ -51,6 +53,7 @@ from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.ridge import Affine
 
+CLASSES, CACHE = Path("config/vocab/imagenet_1k.csv"), Path(".cache/prompts")
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
 LAMBDAS, MARGIN = Translation().lambdas, Evidence().margin
 
@@ -67,7 +70,10 @@ class Flags(cli.Command):
     features: list[str] = Field(
         [], description="features of --level, as in level.csv; all by default"
     )
-    folder: Path = Field(Path("docs/evidence"), description="folder of level.csv and the figures")
+    stability: int = Field(
+        0, ge=0, description="write stability.csv, of so many divisions into folds"
+    )
+    folder: Path = Field(Path("docs/evidence"), description="folder of the CSV and the figures")
     table: Path = Field(TABLE, description="power.csv")
 
 
@@ -167,10 +173,13 @@ def few_causes(width: int = 128) -> Images:
     return headed(features, classes, normal)
 
 
+HEADS = (
+    ("efficientnet_lite0", "efficientnet_lite0"),
+    ("efficientnet_lite2", "efficientnet_lite2"),
+    ("animals_lite0", "efficientnet_lite0"),
+)
 FEATURES: dict[str, Callable[[], Images]] = {
-    "efficientnet_lite0": partial(packaged, "efficientnet_lite0", "efficientnet_lite0"),
-    "efficientnet_lite2": partial(packaged, "efficientnet_lite2", "efficientnet_lite2"),
-    "animals_lite0": partial(packaged, "animals_lite0", "efficientnet_lite0"),
+    **{name: partial(packaged, name, tower) for name, tower in HEADS},
     "made-up n/d 0.4": partial(made_up, 0.4, 1280),
     "made-up n/d 4": partial(made_up, 4, 128),
     "made-up n/d 16": partial(made_up, 16, 48),
@@ -308,6 +317,7 @@ def judge(
     Embeddings that choose the same weights are targets of the same read-outs.
     """
     rests = [rest for texts, made in planted for rest in remainder(images, texts, made)]
+    width = rests[0].shape[1]
     blocks, variance = (
         images.blocks(planted[0][1][0]),
         np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
@@ -329,7 +339,7 @@ def judge(
             weights,
             [lambda block, start, c=columns: c[start : start + len(block.fold)]],
         )
-        targets = Targets.of(*[DIM] * len(mine), variance=variance[mine] / variance[0])
+        targets = Targets.of(*[width] * len(mine), variance=variance[mine] / variance[0])
         for place, one in zip(
             mine, unique_r2(readouts, targets, spread, CONFIDENCE)[0], strict=True
         ):
@@ -364,6 +374,52 @@ def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def both_wordings(model: str) -> list[np.ndarray]:
+    """Unit embeddings (C, m) of the texts of a head's classes, and in another wording."""
+    import torch
+
+    from singflow.towers.spaces import class_spellings, load_text_tower, text_cache
+
+    space, cpu = "conse_minilm", torch.device("cpu")
+    entry = resolve_spaces("config/spaces.yaml", [space])[space]
+    kept = resolve_models("config/models.yaml", [model])[model].kept
+    embed = text_cache(entry, partial(load_text_tower, entry, cpu), cpu, 64, folder=CACHE)
+    listed = read_classes(CLASSES)
+    names = [listed.names[row] for row in kept] if kept else listed.names
+    spelled = class_spellings(embed, names, listed, entry, ["an image of a {}"])
+    return [texts.astype(np.float64) for texts in spelled]
+
+
+def stability(name: str, tower: str, divisions: int) -> Iterator[dict[str, Any]]:
+    """D of the reference's real embeddings, for divisions into folds and wordings of the texts."""
+    images = packaged(name, tower)
+    path = PACKAGED / "embeddings/conse_minilm/shard-00000.safetensors"
+    z = read_tensors(path, ["embeddings"])[0]["embeddings"].astype(np.float64)
+    for wording, texts in zip(("own", "other"), both_wordings(name), strict=True):
+        for division in range(divisions):
+            fold = np.random.default_rng(division).permutation(len(z)) % FOLDS
+            divided = Images(replace(images.block, fold=fold), texts)
+            (found,) = judge(divided, [(texts, [z])])
+            yield {
+                "features": name,
+                "texts": wording,
+                "division": division,
+                "unique_r2": found.unique_r2,
+                "low": found.low,
+                "high": found.high,
+            }
+
+
+def stability_table(found: pd.DataFrame) -> list[list[str]]:
+    """What the page says of stability.csv: a row for each kind of features and wording."""
+    rows = [["features", "class texts", "D: mean", "from", "to", "width of the interval"]]
+    for (name, wording), mine in found.groupby(["features", "texts"], sort=False):
+        d, width = mine["unique_r2"], (mine["high"] - mine["low"]).mean()
+        numbers = [f"{number:.4f}" for number in (d.mean(), d.min(), d.max(), width)]
+        rows.append([str(name), str(wording), *numbers])
+    return rows
+
+
 PER_DIMENSION, MOST, WIDEST = (0.25, 0.5, 1, 2, 4, 8, 16), 1536, 1024  # images; dimensions
 
 
@@ -379,118 +435,80 @@ def smallest_leak(per_dimension: float, draws: int) -> float | None:
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of level.csv: a row for each kind of features."""
-    rows = [
-        [
-            "features",
-            "images / dimensions",
-            "null: *meaning*",
-            "null: *trace*",
-            *(f"leak {leak:.0%}" for leak in LEAKS),
-        ]
-    ]
+    leaks = [f"{kind} {part:.0%}" for kind, part in LEAKS]
+    rows = [["features", "images / dimensions", "five new nulls", "all other nulls", *leaks]]
     for name, mine in found.groupby("features", sort=False):
-        null, leaks = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
-        (worst, most), (_, next_most), *_ = (
-            null.groupby("function")["trace"].max().sort_values(ascending=False).items()
-        )
-        found_in = [f"{row.trace:.0%} ({row.meaning:.0%})" for row in leaks.itertuples()]
-        trace = f"{most:.0%} ({worst}), others {next_most:.0%}"
+        null, planted = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
+        new = null["function"].isin(UNSEEN)
         rows.append(
             [
                 name,
                 f"{mine['images'].max()} / {mine['width'].max()}",
-                f"{null['meaning'].max():.0%}",
-                trace,
-                *found_in,
+                *(_worst(part) for part in (null[new], null[~new])),
+                *(f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in planted.itertuples()),
             ]
         )
     return rows
 
 
+def _worst(null: pd.DataFrame) -> str:
+    """The most *meaning* of any null, and the largest mean D, with the function."""
+    most, largest = null.loc[null["meaning"].idxmax()], null.loc[null["unique_r2"].idxmax()]
+    named = f" {most['function']}," if most["meaning"] else ","
+    return f"{most['meaning']:.0%}{named} {largest['unique_r2']:z.4f} {largest['function']}"
+
+
 def draw_level(found: pd.DataFrame) -> Figure:
-    """How often nothing is called a trace, by world and features."""
+    """Mean D of every null, by function, noise and features."""
     null = found[found["leak"] == 0]
     names, functions = null["features"].unique(), list(null["function"].unique())
     figure, axes = plt.subplots(
-        1, len(names), figsize=(8.4, 2.6), layout="constrained", sharey=True, squeeze=False
+        1, len(names), figsize=(11, 4.2), layout="constrained", sharey=True, squeeze=False
     )
     for axis, name in zip(axes[0], names, strict=True):
-        mine, look = null[null["features"] == name], {"ls": "none", "ms": 5}
+        mine = null[null["features"] == name]
         for number, (noise, part) in enumerate(mine.groupby("noise", sort=False)):
-            y = part["function"].map(functions.index) + 0.22 * (number - 1)
-            axis.plot(
-                100 * part["trace"],
-                y,
-                marker=marker(number),
-                color=colour(number),
-                label=f"trace, noise: {noise}",
-                **look,
-            )
-        meaning = 100 * mine.groupby("function", sort=False)["meaning"].max()
-        axis.plot(
-            meaning,
-            range(len(functions)),
-            marker="x",
-            color="black",
-            label="meaning, any noise",
-            **look,
-        )
-        axis.axvline(10, color="0.6", lw=1, ls=":")
-        axis.set(
-            xlim=(-6, 106),
-            title=name.replace("efficientnet_", "").replace(" n/d", "\nn/d"),
-            xlabel="% of draws",
-        )
+            look = {"marker": marker(number), "color": colour(number), "ls": "none", "ms": 4}
+            y = part["function"].map(functions.index) + 0.2 * (number - 1)
+            axis.plot(100 * part["unique_r2"], y, label=f"noise: {noise}", **look)
+        axis.axvline(100 * MARGIN, color="0.6", lw=1, ls=":")
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.set(xlim=(-0.1, 30), title=name.replace(" n/d", "\nn/d").replace(", ", ",\n"))
+        axis.set_xticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
         axis.set_yticks(range(len(functions)), functions)
         axis.grid(axis="y", color="0.93")
+        axis.title.set_fontsize(8)
     axes[0, 0].invert_yaxis()
+    figure.supxlabel("mean D of embeddings that hide nothing (% of Var z); dotted: the margin")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
 def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
-    """How often a leak is found, by its size, and the smallest leak found, by n / d."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
-    for number, (name, mine) in enumerate(found[found["leak"] > 0].groupby("features", sort=False)):
-        look: dict[str, Any] = {
-            "color": colour(number),
-            "marker": marker(number),
-            "ms": 5,
-            "lw": 1.4,
-        }
-        left.plot(100 * mine["leak"], mine["trace"], label=name, **look)
-        left.plot(100 * mine["leak"], mine["meaning"], ls="--", mfc="white", **look)
-    left.plot([], [], color="0.4", label="found: trace or meaning")
-    left.plot([], [], color="0.4", ls="--", label="meaning")
-    left.set(
-        xscale="log",
-        ylim=(-0.03, 1.03),
-        xlabel="planted leak (% of Var z)",
-        ylabel="share of draws",
-    )
-    left.set_xticks([100 * leak for leak in LEAKS], [f"{100 * leak:g}" for leak in LEAKS])
-    left.minorticks_off()
+    """How often an even leak is called meaning, by its size, and the smallest one, by n / d."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), layout="constrained")
+    even = found[found["function"] == EVEN]
+    for number, (name, mine) in enumerate(even.groupby("features", sort=False)):
+        look: dict[str, Any] = {"color": colour(number), "marker": marker(number), "ms": 5}
+        left.plot(100 * mine["leak"], mine["meaning"], label=name, lw=1.4, **look)
+    left.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share of draws called meaning")
+    left.set_xlabel("planted even leak (% of Var z)")
+    ticks = sorted(100 * even["leak"].unique())
+    left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     right.plot(
         reached["images_per_dim"], 100 * reached["leak"], color=colour(0), marker="o", ms=5, lw=1.4
     )
-    right.set(
-        xscale="log",
-        yscale="log",
-        xlabel="images per feature dimension, n / d",
-        ylabel="smallest leak (% of Var z)",
-    )
+    right.set(xscale="log", yscale="log", xlabel="images per feature dimension, n / d")
+    right.set_ylabel("smallest leak called meaning\nin 9 of 10 draws (% of Var z)")
     right.set_xticks(
         reached["images_per_dim"], [f"{ratio:g}" for ratio in reached["images_per_dim"]]
     )
-    right.set_yticks(
-        ticks := sorted(100 * reached["leak"].dropna().unique()), [f"{tick:g}" for tick in ticks]
-    )
-    right.minorticks_off()
-    left.set_title("A leak is found from a few per cent on,\nbut rarely called meaning", loc="left")
-    right.set_title("More images find smaller leaks\n(made-up features)", loc="left")
+    right.set_yticks(ticks := [2, 5, 10, 20], [f"{tick:g}" for tick in ticks])
+    for axis in (left, right):
+        axis.minorticks_off()
     figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
     )
     return figure
 
@@ -687,20 +705,26 @@ def main(flags: Flags) -> None:
             cli.log.info("%s: measured", name)
         write(
             kept,
-            pd.DataFrame(rows).round({"trace": 4, "meaning": 4, "unique_r2": 5}).replace(-0.0, 0.0),
+            pd.DataFrame(rows)
+            .round({"trace": 4, "meaning": 4, "unique_r2": 5, "most": 5})
+            .replace(-0.0, 0.0),
         )
     if flags.power:
         rows = [
             {"images_per_dim": ratio, "leak": smallest_leak(ratio, flags.power)}
             for ratio in PER_DIMENSION
         ]
-        write(flags.table, pd.DataFrame(rows))
-    if flags.level or flags.power:
+        write(flags.table, pd.DataFrame(rows).round(4))
+    stable = flags.folder / "stability.csv"
+    if flags.stability:
+        rows = [row for pair in HEADS for row in stability(*pair, flags.stability)]
+        write(stable, pd.DataFrame(rows).round(5))
+    if flags.level or flags.power or flags.stability:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)
-    told(other_scores())
-    print()
-    told(level_table(found))
+    for table in other_scores(), level_table(found), stability_table(pd.read_csv(stable)):
+        told(table)
+        print()
     with plt.rc_context(STYLE | {"savefig.dpi": 140}):
         save(draw_level(found), flags.folder / "level.png")
         save(draw_power(found, reached), flags.folder / "power.png")
