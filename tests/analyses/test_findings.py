@@ -7,8 +7,6 @@ from singflow.analyses.summary import FOUND, MEANING, MISSED, NOTHING, TRACE, UN
 from singflow.artifacts.tables import read_table
 from tests.report.report_study import HOSTILE, write_study
 
-MARGIN = 0.005
-
 
 def texts(**d):
     """Texts with this D and an interval of plus or minus .02; they are hidden from .1 on."""
@@ -31,22 +29,21 @@ MANY = {"fur": 0.1, "tow_truck": 0.3, "cairn": -0.02, "sky": 0.05, "van": 0.2, "
     [
         ({}, ""),
         ({"sky": 0.05, "cairn": -0.02}, "None of 2 texts is hidden beyond chance."),
-        ({"sky": 0.05, "van": 0.2}, "Hidden: van (of 2 texts)."),
-        (MANY, "Hidden: tow truck, van, fur (of 6 texts); not hidden: flamingo, cairn."),
+        ({"sky": 0.05, "van": 0.2}, "Hidden: van (of 2 texts); not found: sky."),
+        (MANY, "Hidden: tow truck, van, fur (of 6 texts); not found: flamingo, cairn."),
         (
             MANY | {f"x{number}": 0.15 for number in range(1000)},
-            "Hidden: tow truck, van, x0 and 1,000 more of 1,006 texts; "
-            "not hidden: flamingo, cairn.",
+            "Hidden: tow truck, van, x0 and 1,000 more of 1,006 texts; not found: flamingo, cairn.",
         ),
     ],
 )
-def test_the_sentence_names_the_most_hidden_texts_and_those_that_surely_are_not(d, said):
-    assert findings(texts(**d), groups(), MARGIN) == said
+def test_the_sentence_names_the_most_and_the_least_hidden_texts(d, said):
+    assert findings(texts(**d), groups()) == said
 
 
 def test_a_text_that_is_a_label_and_a_concept_counts_once():
     twice = pd.concat([texts(van=0.05), texts(van=0.2), texts(sky=0.05)])
-    assert findings(twice, groups(), MARGIN) == "Hidden: van (of 2 texts)."
+    assert findings(twice, groups()) == "Hidden: van (of 2 texts); not found: sky."
 
 
 def test_of_each_kind_of_groups_the_largest_and_one_that_is_not_above_the_margin_are_named():
@@ -58,8 +55,8 @@ def test_of_each_kind_of_groups_the_largest_and_one_that_is_not_above_the_margin
             groups("nobody asked", east=0.3).assign(p=np.nan),
         ]
     )
-    assert findings(NONE, found, MARGIN) == (
-        "By label, D is largest for images of ant (22 %), and not above the margin for cat. "
+    assert findings(NONE, found) == (
+        "By label, D is largest for images of ant (22 %), and not found above the margin for cat. "
         "By predicted class, D is largest for images of ant (12 %). "
         "D is above the margin in no group of images (of 2) beyond chance."
     )
@@ -72,9 +69,7 @@ def test_texts_are_looked_at_only_where_something_was_found():
     of_all = pd.concat(texts(van=0.2).assign(space="s", model=name) for name in "abcdefg")
     elsewhere = texts(fur=0.3).assign(space="t", model="a")
     found = all_findings(
-        models.assign(margin=MARGIN),
-        pd.concat([of_all, elsewhere]),
-        groups().assign(space="s", model=""),
+        models, pd.concat([of_all, elsewhere]), groups().assign(space="s", model="")
     )
     assert found == dict.fromkeys([("s", "a"), ("s", "b")], "Hidden: van (of 1 texts).")
 

@@ -198,8 +198,32 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact",
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
         "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
-        "said": f"{MODEL}: nothing found. A leak of 3 % of the meaning would have been seen.",
+        "said": f"{MODEL}: nothing found. An evenly spread leak of 3 % of the meaning would be "
+        "called meaning in 9 of 10 trials.", "hidden": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", ["meaning", "known leak: found", "trace", "nothing found"])
+def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study, capsys, verdict):
+    study.models({MODEL: 1}, **JUDGED | {"verdict": verdict})
+    size = {"unique_r2": [0.3, -0.01], "unique_r2_low": 0.1, "unique_r2_high": 0.4, "p": [0.01, 1]}
+    found = pd.DataFrame(size | {"hidden": [True, False]}).astype({"p": float})
+    write_parquet(study.path("evidence_texts"), found.assign(text=["<b>", "fur"], kind="label"))
+    write_parquet(study.path("evidence_groups"), found[:0].assign(group="", by="", n=1))
+    (record,) = study.analyze("one.png")
+    told, said = capsys.readouterr().out, "Hidden: <b> (of 2 texts); not found: fur."
+    looked_at = verdict in ("meaning", "known leak: found")
+    assert record["setting"]["hidden"] == (said if looked_at else "")
+    assert (f"\n  of the model, not of this photo: {said}\n" in told) == looked_at
+
+
+@pytest.mark.parametrize(
+    ("percentile", "said"), [(99.8, "99.8 %"), (100.0, "100 %"), (99.99, "99.9 %"), (16.0, "16 %")]
+)
+def test_a_share_is_100_percent_only_where_it_is(percentile, said):
+    assert f", more than in {said} of the" in describe(
+        "x.png", analysis_of("cat", 0, 0, is_percentile=percentile)
+    )
 
 
 def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_itself(study, capsys):

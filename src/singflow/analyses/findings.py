@@ -26,12 +26,9 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
     return tested.sort_values("unique_r2", ascending=False, kind="stable")
 
 
-def findings(texts: pd.DataFrame, groups: pd.DataFrame, margin: float) -> str:
-    """Sentences on the texts and groups of one model; empty if they were not looked at.
-
-    Called not hidden, or not above the margin, is what has an interval of D up to the margin.
-    """
-    return " ".join([*_of_texts(texts, margin), *_of_groups(groups, margin)])
+def findings(texts: pd.DataFrame, groups: pd.DataFrame) -> str:
+    """Sentences on the texts and groups of one model; empty if they were not looked at."""
+    return " ".join([*_of_texts(texts), *_of_groups(groups)])
 
 
 def all_findings(
@@ -44,12 +41,12 @@ def all_findings(
         of_texts, of_groups = (
             of[(of["space"] == space) & (of["model"] == model)] for of in (texts, groups)
         )
-        found[space, model] = findings(of_texts, of_groups, row["margin"])
+        found[space, model] = findings(of_texts, of_groups)
     return found
 
 
-def _of_texts(texts: pd.DataFrame, margin: float) -> list[str]:
-    rows = by_size(texts).drop_duplicates("text")
+def _of_texts(texts: pd.DataFrame) -> list[str]:
+    rows = by_size(texts).drop_duplicates("text").astype({"hidden": bool})
     if rows.empty:
         return []
     hidden, count = rows.loc[rows["hidden"], "text"], f"{len(rows):,} texts"
@@ -57,21 +54,21 @@ def _of_texts(texts: pd.DataFrame, margin: float) -> list[str]:
         return [f"None of {count} is hidden beyond chance."]
     more = len(hidden) - HIDDEN
     of = f" and {more:,} more of {count}" if more > 0 else f" (of {count})"
-    absent = rows.loc[rows["unique_r2_high"] <= margin, "text"][: -ABSENT - 1 : -1]
-    no = "" if absent.empty else f"; not hidden: {', '.join(absent)}"
+    absent = rows.loc[~rows["hidden"], "text"][: -ABSENT - 1 : -1]
+    no = "" if absent.empty else f"; not found: {', '.join(absent)}"
     return [f"Hidden: {', '.join(hidden[:HIDDEN])}{of}{no}."]
 
 
-def _of_groups(groups: pd.DataFrame, margin: float) -> list[str]:
+def _of_groups(groups: pd.DataFrame) -> list[str]:
     said = []
-    for by, rows in by_size(groups).groupby("by", sort=False):
+    for by, rows in by_size(groups).astype({"hidden": bool}).groupby("by", sort=False):
         kind, count = KINDS[str(by)], int(rows["hidden"].sum())
         if not count:
             said.append(f"D is above the margin in no {kind} (of {len(rows)}) beyond chance.")
             continue
         most = rows[rows["hidden"]].iloc[0]
-        absent = rows.loc[rows["unique_r2_high"] <= margin, "group"]
-        no = "" if absent.empty else f", and not above the margin for {absent.iloc[-1]}"
+        absent = rows.loc[~rows["hidden"], "group"]
+        no = "" if absent.empty else f", and not found above the margin for {absent.iloc[-1]}"
         said.append(
             f"By {kind}, D is largest for images of {most['group']} "
             f"({percent(most['unique_r2'])}){no}."

@@ -184,16 +184,16 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         n_images=images,
         verdict=str(row["verdict"]),
         said=said,
-        hidden=_hidden(inputs, row["margin"]) if row["verdict"] in OPEN else "",
+        hidden=_hidden(inputs) if row["verdict"] in OPEN else "",
     )
 
 
-def _hidden(inputs: Inputs, margin: float) -> str:
+def _hidden(inputs: Inputs) -> str:
     texts, groups = (
         read_parquet(require_file(inputs.path(name)), name)
         for name in ("evidence_texts", "evidence_groups")
     )
-    return findings(texts, groups, margin)
+    return findings(texts, groups)
 
 
 def read_finished(
