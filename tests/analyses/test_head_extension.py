@@ -8,15 +8,23 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.evidence import FoldVariance, Measurement, Words, jackknife, remainders
+from singflow.analyses.bands import BANDS, Bands, Block
+from singflow.analyses.evidence import FoldVariance, Landmarks, Measurement, Words, jackknife
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
-from singflow.analyses.head_extension import enough, head_extension
-from singflow.analyses.readout import OFFSET, TEMPERATURES, Block, Features, Kernels, Sums
+from singflow.analyses.head_extension import enough, head_extension, nested, ranked_null_directions
+from singflow.analyses.readout import Fit, Nystroem
+from singflow.analyses.summary import MEANING, NOTHING
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_table
 from singflow.figures import plot_head_extensions
+from tests.analyses.test_bands import plain_kernels
+from tests.analyses.test_readout import ALIKE, PAIRS, exact, nystroem, squares
+from tests.analyses.test_readout import planted as images_of
 from tests.results import BASIS, Results
+
+FITS = Fit(0.0, 0.3), Fit(1.0, 0.1)
+WEIGHTS = dict.fromkeys(BANDS, 0.0) | {"linear": 0.5, "softmax": 0.2, "relu": 0.3}
 
 
 def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, noise=0.3, copies=0):
@@ -36,54 +44,37 @@ def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, nois
     return Block(a, b, a @ generator.standard_normal((rank, 4)), z, generator.permutation(n) % 4)
 
 
-def curve_of(images, penalties=(0.01, 0.01), kernels=True):
+def curve_of(images, fits=FITS, landmarks=None, weights=WEIGHTS, threads=1):
     def blocks():
         return [images]
 
-    words = Words.fit(blocks, None)
-    targets = remainders(words)
-    if kernels:
-        readouts = Kernels(blocks, targets)
-    else:
-        readouts = Sums(blocks, targets, Features.draw(blocks, 0, 1))
-    facts = {"lambdas": dict(zip(("without_null", "with_null"), penalties, strict=True))}
-    measured = Measurement(facts, pd.DataFrame(), words, readouts, FoldVariance(blocks))
-    return head_extension(measured, min(images.null.shape[1], images.embeddings.shape[1]), 0.9)
+    words, n = Words.fit(blocks, None), len(images.fold)
+    marks = Landmarks.draw(blocks, n, 0, landmarks or n)
+    bands = Bands(marks.block.principal, marks.block.logits)
+    readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: words.remainder(part)])
+    assert isinstance(readouts, Nystroem) == (landmarks is not None)
+    spread = FoldVariance.of_all(blocks)
+    measured = Measurement({}, pd.DataFrame(), words, readouts, fits, spread, None)
+    most = min(images.null.shape[1], images.embeddings.shape[1])
+    return head_extension(measured, most, 0.9, threads)
 
 
-def flexible(images):
-    """Features whose products are the kernel of the flexible read-out, written down anew."""
-    a = images.principal - images.principal.mean(axis=0)
-    a /= np.sqrt((a**2).sum(axis=1).mean())
-    units = np.hstack([a, np.full((len(a), 1), OFFSET)])
-    length = np.linalg.norm(units, axis=1)
-    theta = np.arccos(np.clip(units @ units.T / np.outer(length, length), -1, 1))
-    relu = np.outer(length, length) * (np.sin(theta) + (np.pi - theta) * np.cos(theta))
-    odds = [np.exp(images.logits / temperature) for temperature in TEMPERATURES]
-    roots = [np.sqrt(o / o.sum(axis=1, keepdims=True)) for o in odds]
-    kernels = [a @ a.T, relu, *(root @ root.T for root in roots)]
-    centre = np.eye(len(a)) - 1 / len(a)
-    kernels = [centre @ kernel @ centre for kernel in kernels]
-    values, vectors = np.linalg.eigh(sum(k * len(a) / np.trace(k) for k in kernels))
-    return vectors * np.sqrt(np.maximum(values, 0))
-
-
-def slow(images, penalties, without=None):
+def slow(images, fits, without=None):
     """D by the number of directions, by scikit-learn's Ridge on rows of (flexible features, Q^T b).
 
-    The directions are the right singular vectors of T_0 S^1/2, mapped by S^-1/2. S is the penalized
-    scatter of b minus its prediction by the flexible features; T_0 is the read-out's part on b.
+    The products of the flexible features are the plain kernel. The directions are the right
+    singular vectors of T_0 S^1/2, mapped by S^-1/2. S is the penalized scatter of b minus its
+    prediction by the flexible features; T_0 is the read-out's part on b.
     """
-    x, z = flexible(images), images.embeddings
-    a, b = images.principal, images.null - images.null.mean(axis=0)
-    b = b / np.sqrt(((a - a.mean(axis=0)) ** 2).sum(axis=1).mean())
+    kernels = plain_kernels(images.principal, images.logits, np.arange(len(images.fold)))
+    values, vectors = np.linalg.eigh(sum(w * kernels[name] for name, w in WEIGHTS.items() if w))
+    x, z = vectors * np.sqrt(np.maximum(values, 0)), images.embeddings
+    b = images.null - images.null.mean(axis=0)
+    b = b / np.sqrt((b**2).sum(axis=1).mean()) * np.sqrt(fits[1].own)
     most, total = min(b.shape[1], z.shape[1]), 0.0
     gains = np.zeros(1 + most)
     for judge in set(np.unique(images.fold)) - {without}:
         made, judged = (images.fold != judge) & (images.fold != without), images.fold == judge
-
-        def scale(rows, made=made):
-            return ((rows[made] - rows[made].mean(axis=0)) ** 2).sum(axis=1).mean()
 
         def ridge(rows, alpha, target=z, made=made):
             return Ridge(alpha=alpha, solver="svd").fit(rows[made], target[made])
@@ -91,8 +82,7 @@ def slow(images, penalties, without=None):
         def error(rows, alpha, judged=judged, ridge=ridge):
             return ((ridge(rows, alpha).predict(rows[judged]) - z[judged]) ** 2).sum()
 
-        both = np.hstack([x, b])
-        alpha = penalties[1] * scale(both)
+        both, alpha = np.hstack([x, b]), fits[1].penalty
         slope = ridge(x, alpha, b)
         left = b[made] - slope.predict(x[made])
         scatter = left.T @ left + alpha * (slope.coef_ @ slope.coef_.T + np.eye(b.shape[1]))
@@ -100,7 +90,7 @@ def slow(images, penalties, without=None):
         hidden = ridge(both, alpha).coef_[:, x.shape[1] :]
         _, _, right = np.linalg.svd(hidden @ (vectors * np.sqrt(values)) @ vectors.T)
         directions = np.linalg.qr((vectors / np.sqrt(values)) @ vectors.T @ right.T)[0]
-        plain = error(x, penalties[0] * scale(x))
+        plain = error(x, fits[0].penalty)
         shown = [np.hstack([x, b @ directions[:, :q]]) for q in range(1, 1 + most)]
         gains[1:] += [plain - error(rows, alpha) for rows in shown]
         total += ((z[judged] - z[made].mean(axis=0)) ** 2).sum()
@@ -108,17 +98,17 @@ def slow(images, penalties, without=None):
 
 
 @pytest.mark.parametrize(("rank", "null_dim", "dim"), [(6, 7, 5), (3, 2, 5), (4, 6, 2)])
-@pytest.mark.parametrize("penalties", [(0.01, 0.1), (1.0, 0.03)])
+@pytest.mark.parametrize("fits", [FITS, (Fit(0.0, 1.0), Fit(10.0, 3.0))])
 def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and_directions(
-    rank, null_dim, dim, penalties
+    rank, null_dim, dim, fits
 ):
     contents = min(null_dim, dim, 3)
     images = planted(7, 0.5, n=60, rank=rank, null_dim=null_dim, dim=dim, contents=contents)
-    curve = curve_of(images, penalties)
-    expected = slow(images, penalties)
+    curve = curve_of(images, fits)
+    expected = slow(images, fits)
     assert curve["directions"].tolist() == list(range(len(expected)))
     np.testing.assert_allclose(curve["unique_r2"], expected, atol=1e-7)
-    without = np.array([slow(images, penalties, fold) for fold in range(4)]).T
+    without = np.array([slow(images, fits, fold) for fold in range(4)]).T
     intervals = [jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
     for end in ("low", "high"):
         ends = [getattr(interval, end) for interval in intervals]
@@ -136,11 +126,46 @@ def test_content_of_rank_3_saturates_the_curve_at_3(contents, null_dim):
         assert (gain[contents:] <= gain[contents] + 0.03 * whole).all()
 
 
-def test_the_form_of_sums_gives_the_curve_of_kernels_but_for_the_draw_of_features():
+def test_kernels_with_landmarks_give_nearly_the_curve_of_exact_ones_and_threads_change_nothing():
     images = planted(0, 0.7, n=120, contents=1)
-    kernels, sums = (curve_of(images, kernels=form)["unique_r2"] for form in (True, False))
-    np.testing.assert_allclose(sums, kernels, atol=0.02)
-    assert sums.iloc[-1] > 0.1
+    wanted, half = curve_of(images), curve_of(images, landmarks=80)
+    np.testing.assert_allclose(half["unique_r2"], wanted["unique_r2"], atol=0.03)
+    assert half["unique_r2"].iloc[-1] > 0.1
+    side_by_side = curve_of(images, landmarks=80, threads=3)
+    pd.testing.assert_frame_equal(side_by_side, half, check_exact=True)
+
+
+@pytest.mark.parametrize("form", [exact, nystroem])
+def test_all_directions_together_are_the_read_out_with_b(form):
+    block = images_of(k=7, m=5)
+    readouts = form(block)[0] if form is exact else form(block, 60)
+    for fit in FITS[1], Fit(0.01, 1.0):
+        for left_out in ((2,), *PAIRS):
+            found = nested(readouts.partial(fit.penalty, left_out, 5), fit)
+            ends = [
+                readouts.errors(one, [left_out], squares(5))[0].sum(axis=1)
+                for one in (Fit(0.0, fit.penalty), fit)
+            ]
+            assert found.shape == (len(left_out), 1 + 5)  # five columns move in five directions
+            np.testing.assert_allclose(found[:, [0, -1]].T, ends, rtol=10 * ALIKE)
+
+
+def test_null_directions_lower_the_penalized_error_most():
+    rng = np.random.default_rng(0)
+    b, z = rng.standard_normal((60, 6)), rng.standard_normal((60, 3))
+    alpha, gram = 2.0, b.T @ b + 2.0 * np.eye(6)
+    factor = np.linalg.cholesky(gram)
+    basis = ranked_null_directions(factor, np.linalg.solve(factor, b.T @ z))
+
+    def gain(directions):
+        part = b @ directions
+        scatter = part.T @ part + alpha * np.eye(directions.shape[1])
+        return np.trace(z.T @ part @ np.linalg.solve(scatter, part.T @ z))
+
+    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+    for q in (1, 2):
+        others = [np.linalg.qr(rng.standard_normal((6, q)))[0] for _ in range(500)]
+        assert gain(basis[:, :q]) > max(map(gain, others))
 
 
 def test_null_coordinates_that_repeat_principal_ones_are_not_taken_for_content():
@@ -158,7 +183,9 @@ def test_two_folds_give_no_interval_and_a_silent_null_part_no_direction():
     assert two[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
     assert two["unique_r2"].iloc[-1] > 0.1
     silent = curve_of(replace(images, null=np.full_like(images.null, 7.0)))
-    assert (silent["unique_r2"] == 0).all() and enough(silent) is None
+    assert np.ptp(silent["unique_r2"].iloc[1:]) == 0
+    alone = curve_of(images, (FITS[0], Fit(0.0, 0.3)))
+    assert alone["directions"].tolist() == [0] and alone["unique_r2"].tolist() == [0.0]
 
 
 def curve(*d):
@@ -187,12 +214,13 @@ def models_of(rows):
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
     facts = {name: value for name, value in BASIS.items() if name not in table}
     ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
+    facts |= {"verdict": np.where(table["unique_r2"] > 0.005, MEANING, NOTHING)}
     return table.assign(known_zero=False, n_evidence=20, **ends, **facts)
 
 
-def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added():
-    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1)])
-    curves = {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1)}}
+def test_the_table_has_a_row_for_each_model_and_no_number_where_no_meaning_is_found():
+    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, 0.004)])
+    curves = {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, 0.004)}}
     table = plot_head_extensions.tabulate(curves, models)
     assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1]
     assert table["space"].tolist() == list("sst")
@@ -213,8 +241,14 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
     embeddings = (features["timm/wide"] @ generator.standard_normal((12, dim))).astype(np.float32)
     told = {"margin": 0.005, "draws": 2, "lambdas": [0.1, 0.3], "folds": 4, "confidence": 0.9}
     results = Results(tmp_path, shards=2)
-    results.manifest(label="x", split="train", fold=fold)
-    results.texts({"labels": ["x"]}, label_embeddings=np.ones((1, dim), np.float32))
+    hashes = [str(number) for number in range(n)]
+    results.manifest(label="x", split="train", fold=fold, sha256=hashes)
+    texts = generator.standard_normal((3, dim)).astype(np.float32)
+    results.texts(
+        {"labels": ["x"], "concepts": ["y", "z"]},
+        label_embeddings=texts[:1],
+        concept_embeddings=texts[1:],
+    )
     models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
     write_table(results.path("tables/models.csv"), models)
     for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
@@ -225,19 +259,22 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
     report = {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.2}]}
     for model, weight in heads.items():
         own, basis, bias = results.of(model), null_space(weight).basis, np.zeros(len(weight))
-        own.tensors("classes", class_embeddings=unnamed, other_embeddings=unnamed)
+        names = {"class_names": "[]"}
+        own.tensors("classes", names, class_embeddings=unnamed, other_embeddings=unnamed)
         own.tensors("projector", null_basis=basis)
         own.tensors("head", weight=weight, bias=bias)
         write_json(own.path("translator_report"), report)
-        own.run("measure_evidence", **told, reference=None, seed=0)
+        own.run("measure_evidence", **told, reference=None, seed=0, table=tmp_path)
         written, evidence = own.read("head_extensions"), own.read("evidence")
         assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
         if basis.size:
             head = SplitHead(weight, bias, complement(basis), basis)
             block = head.block(features[model][view == 0], embeddings[view == 0], fold)
-            penalties = [evidence["lambdas"][name] for name in ("without_null", "with_null")]
-            expected = curve_of(block, penalties)
-            pd.testing.assert_frame_equal(written, expected, atol=1e-6)
+            weights, penalties = evidence["weights"], evidence["lambdas"]
+            full = Fit(weights.pop("null"), penalties["with_null"])
+            assert full.own, "the leak is found"
+            expected = curve_of(block, (Fit(0.0, penalties["without_null"]), full), None, weights)
+            pd.testing.assert_frame_equal(written, expected, atol=1e-5)
         else:
             assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
             assert evidence["unique_r2"] is evidence["lambdas"] is None
@@ -264,7 +301,7 @@ def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_a
     texts = [text.get_text() for text in part.legends[0].get_texts()]
     said = f"90 % of it with {enough(curves['m'])} of 768 directions"
     assert texts[0] == f"m (weak translator): D 10.00 % [9.00, 11.00], {said}"
-    assert texts[1].endswith("[-0.90, 1.10], not beyond chance")
+    assert texts[1].endswith("[-0.90, 1.10], not above the margin")
     assert texts[2].endswith(": no null space")
-    assert texts[3].endswith("D -10.00 % [-11.00, -9.00], not beyond chance")
+    assert texts[3].endswith("D -10.00 % [-11.00, -9.00], not above the margin")
     plt.close(figure)
