@@ -423,14 +423,16 @@ def stability_table(found: pd.DataFrame) -> list[list[str]]:
 PER_DIMENSION, MOST, WIDEST = (0.25, 0.5, 1, 2, 4, 8, 16), 1536, 1024  # images; dimensions
 
 
-def smallest_leak(per_dimension: float, draws: int) -> float | None:
-    """The smallest evenly spread leak that a study of made-up features would call meaning."""
+def smallest_leak(per_dimension: float, draws: int) -> float:
+    """The smallest evenly spread leak that a study of made-up features would call meaning.
+
+    NaN if not even the largest planted leak is.
+    """
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
-    return measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts[
-        "detectable"
-    ]
+    facts = measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts
+    return facts["detectable"] or np.nan
 
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:
@@ -711,10 +713,10 @@ def main(flags: Flags) -> None:
         )
     if flags.power:
         rows = [
-            {"images_per_dim": ratio, "leak": smallest_leak(ratio, flags.power)}
+            {"images_per_dim": ratio, "leak": float(f"{smallest_leak(ratio, flags.power):.2g}")}
             for ratio in PER_DIMENSION
         ]
-        write(flags.table, pd.DataFrame(rows).round(4))
+        write(flags.table, pd.DataFrame(rows))
     stable = flags.folder / "stability.csv"
     if flags.stability:
         rows = [row for pair in HEADS for row in stability(*pair, flags.stability)]

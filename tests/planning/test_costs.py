@@ -99,10 +99,10 @@ def test_memory_grows_by_what_a_job_holds():
 
 
 def test_time_grows_as_the_work_of_a_job():
-    sizes = [replace(SIZE, images=n) for n in (1, 1000, 2000, 10_000, 20_000)]
+    sizes = [replace(SIZE, images=n) for n in (1, 500, 1000, 10_000, 20_000)]
     none, few, twice, many, more = (seconds("measure_evidence", size) for size in sizes)
     assert twice - none > 2.9 * (few - none)  # kernels grow with the images
-    assert more < 1.51 * many  # sums do not
+    assert more < 1.7 * many  # sums do not
     ratio = IMAGENET / 160_000
     sizes = [replace(SIZE, images=n, shards=n // 5000) for n in (160_000, IMAGENET)]
     some, all_images = (seconds("find_neighbours", size) for size in sizes)
@@ -131,7 +131,7 @@ def test_the_images_of_a_reference_take_time_and_memory_and_write_nothing():
 
 
 def test_the_limits_are_those_of_the_analyses():
-    assert (costs.FEATURES, costs.FLEXIBLE) == (readout.FEATURES, readout.FLEXIBLE)
+    assert costs.LANDMARKS == readout.LANDMARKS
     assert (costs.SCANNED, costs.PROBED) == (concepts.CELLS, probes.IN_MEMORY)
     assert costs.MAPPED == maps.OTHERS + 1
 

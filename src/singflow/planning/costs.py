@@ -40,7 +40,7 @@ IMAGENET = 1_281_167  # images of a study whose data is not here yet
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500_000  # most labels x concepts that a thread scans at once (concepts.CELLS)
 MAPPED = 40  # an image and those that it is compared with (maps.OTHERS)
-FEATURES, FLEXIBLE = (3072, 1024)  # of read-outs in sum form (analyses/readout.py)
+LANDMARKS = 1024  # images up to which read-outs have exact kernels (readout.LANDMARKS)
 # Class folders or archives that are inspected, and entries that are counted in a folder, at most.
 LOOKED_AT, COUNTED = (10, 20_000)
 
@@ -119,7 +119,7 @@ class Size:
         tested = self.images + images
         largest_shard = max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
         folds = self.folds or 5  # without folds, read-outs take 5
-        kernel = tested if tested < max(FEATURES, self.feature_dim) else 0
+        kernel = tested if tested <= LANDMARKS else 0
         cells = 0.0 if self.images <= self.exact_up_to else self.images / CELL
         waiting = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
         widths = (self.feature_dim, self.space_dim)
@@ -137,9 +137,9 @@ class Size:
             "fits": self.folds + 1,  # translators of a model in a space: of each fold, and of all
             # folds and pairs of folds that read-outs leave out in turn
             "left_out": folds + (folds * (folds - 1) // 2 if folds > 2 else 0),
-            "kernel": kernel,  # rows of the kernel of a read-out; 0 if it has sum form
-            # features of a read-out in sum form, null coordinates included; 0 if it has a kernel
-            "summed": 0 if kernel else max(FEATURES, self.feature_dim + FLEXIBLE),
+            "kernel": kernel,  # rows of the exact kernel of a read-out; 0 if it has landmarks
+            # features of a read-out with landmarks, null coordinates included; else 0
+            "summed": 0 if kernel else LANDMARKS + self.null_dim,
             # weights of the largest nonlinear translator
             "network": self.width * (2 * self.feature_dim + self.width + self.space_dim),
             "results": tested * self.models * self.spaces,  # that a step gathers
