@@ -370,11 +370,11 @@ IS: how far meaning turns, in degrees, when the null component is removed, which
 floor: the same angle for a null
 component that tells nothing. D: what the null space adds to all that the logits tell, as a share \
 of the variance of meaning.
-turn: the square root of D, in degrees: a D of 0.005 is about 5 degrees. n per dim: images for \
-each feature dimension.
-detectable: the smallest planted leak that is called meaning in 9 of 10 trials, spread evenly over \
-the null space; in brackets along its
-first direction. D shows only a part of a leak, so it is smaller than the leak.
+turn: D as an angle in degrees, which grows with the square root of D: a D of 0.005 is about 5 \
+degrees. n per dim: images for
+each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
+trials, spread evenly over the
+null space; in brackets, along the first direction of the null component. D shows only a part of a leak.
 R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
 model's own words explain."""
 # What is said of the models {} that have a mark: the column of the mark, and the sentence.
