@@ -550,7 +550,8 @@ def measure(
     texts, others: unit embeddings (C, m) of the texts of the head's classes, and of the same
     classes in other words (for the blind check); None where classes have no names. confidence:
     coverage of the intervals. seed: of planted leaks and landmarks. keep: makes an array of a
-    shape, in memory or in a file, for the residuals. threads: fits that are computed at once, with one BLAS thread each; they change no result.
+    shape, in memory or in a file, for the residuals. threads: fits that are computed at once, with
+    one BLAS thread each; they change no result.
 
     D and all that follows from it are None without null space, without variance of the embeddings,
     or where leaving out a fold leaves fewer than two images. Intervals are None with fewer than
