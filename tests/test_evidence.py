@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.evidence import SHARES, Words
+from singflow.analyses.evidence import Words
 from tests import warm
 from tests.project import ROOT, blocks
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
+STABLE = pd.read_csv(ROOT / "docs/evidence/stability.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
 NUMBER = r"-?\d+\.?\d*"
 COMMANDS = [line for block in blocks(PAGE) for line in block.splitlines()]
@@ -39,7 +40,8 @@ def program():
 def made(tmp_path_factory):
     """A folder in which the page's first command ran, and what it said."""
     folder = tmp_path_factory.mktemp("evidence")
-    shutil.copy(ROOT / "docs/evidence/level.csv", folder)
+    for name in ("level", "stability"):
+        shutil.copy(ROOT / f"docs/evidence/{name}.csv", folder)
     return folder, run(COMMANDS[0], "--folder", folder)
 
 
@@ -59,32 +61,46 @@ def test_every_figure_is_made_small_and_shown_once(made):
     assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/evidence").iterdir())
 
 
-def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path):
+def test_the_level_is_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path):
     (command, draws), name = COMMANDS[1].rsplit(" ", 1), "made-up n/d 4"
-    assert command.endswith("--level") and (KEPT["draws"] == int(draws)).all()
-    run(command, "3", "--features", name, "--folder", tmp_path)
+    assert command.endswith("--level")
+    run(command, "2", "--features", name, "--folder", tmp_path)
     found = pd.read_csv(tmp_path / "level.csv")
     kept = KEPT[KEPT["features"] == name].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[WORLD], kept[WORLD])
     null = found["leak"] == 0
-    assert (found["meaning"][null] == 0).all()
-    assert (found["trace"][null & (found["function"] != "quadratic")] == 0).all()
-    assert found["trace"].iloc[-1] == 1
-    np.testing.assert_allclose(found["unique_r2"], kept["unique_r2"], atol=0.01)
+    assert (found["meaning"][null] == 0).all() and (found["unique_r2"][null] < 0.005).all()
+    large = (found["function"] == "even") & (found["leak"] == 0.1)
+    assert (found["meaning"][large] == 1).all() and large.sum() == 1
+    np.testing.assert_allclose(found["unique_r2"], kept["unique_r2"], atol=0.015)
 
 
-def test_the_kept_table_has_every_world_and_holds_its_level(program):
+def test_the_stability_is_measured_by_the_command_of_the_page_here_in_one_division(tmp_path):
+    command, divisions = COMMANDS[3].rsplit(" ", 1)
+    assert command.endswith("--stability") and (STABLE["division"].max() + 1) == int(divisions)
+    run(command, "1", "--folder", tmp_path)
+    found = pd.read_csv(tmp_path / "stability.csv")
+    kept = STABLE[STABLE["division"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, kept, atol=1e-3)
+
+
+def test_the_kept_table_has_every_world_and_misses_the_level_only_where_the_page_says(program):
     assert list(KEPT["features"].unique()) == list(program.FEATURES)
     null, leaks = KEPT[KEPT["leak"] == 0], KEPT[KEPT["leak"] > 0]
-    assert set(leaks["leak"]) == set(SHARES[1:]) and (KEPT["draws"] >= 100).all()
-    worlds = len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
-    assert len(null.drop_duplicates(WORLD)) == len(null) == worlds
-    assert (null["meaning"] <= 0.05).all()
-    # As the page says.
-    excepted = {"animals_lite0", "made-up n/d 4", "made-up n/d 16 large"}
-    traced = null[null["trace"] > 0.1]
-    assert set(traced["features"]) == excepted and set(traced["function"]) == {"quadratic"}
-    assert (traced["unique_r2"] < 0.005).all()
+    planted = list(zip(leaks["function"], leaks["leak"], strict=True))
+    assert set(planted) == set(program.LEAKS) and set(program.UNSEEN) < set(null["function"])
+    worlds = null.groupby("features").size()
+    assert (worlds == worlds.iloc[0]).all() and worlds.iloc[0] == 2 * null["function"].nunique() + 2
+    missed = null[(null["meaning"] > 0.05) | (null["unique_r2"] >= 0.002)]
+    told = PAGE[PAGE.index("## Level and power") : PAGE.index("## Stability")]
+    for row in missed.itertuples():
+        assert row.features == "12 causes" or f"*{row.function}*" in told, row
+
+
+def test_the_division_into_folds_moves_d_by_less_than_a_quarter_of_its_interval():
+    for _, mine in STABLE.groupby(["features", "texts"]):
+        width = (mine["high"] - mine["low"]).mean()
+        assert mine["unique_r2"].std() < width / 4
 
 
 def test_the_remainder_is_that_of_the_workflow(program):
