@@ -370,7 +370,7 @@ IS: how far meaning turns, in degrees, when the null component is removed, which
 floor: the same angle for a null
 component that tells nothing. D: what the null space adds to all that the logits tell, as a share \
 of the variance of meaning.
-turn: D as an angle in degrees, which grows with the square root of D: a D of 0.005 is about 5 \
+turn: D as an angle in degrees, which grows with the square root of D, so that 0.005 is about 5 \
 degrees. n per dim: images for
 each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
 trials, spread evenly over the
