@@ -132,8 +132,8 @@ def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
     orders = pd.DataFrame(columns).assign(space="s", marks="")
     none = pd.DataFrame(columns=["space_a", "space_b"])
     power, *learning, scores, order, blind = below_the_table(FOUR, pairs(), orders, none)
-    assert power.startswith("D shows 20 % of an evenly spread leak")
-    assert power.endswith("The logits predict 12 % of the null component.")
+    assert power.startswith("D shows 20 % (leak) to 20 % (b) of an evenly spread leak of 10 %, ")
+    assert power.endswith("The logits predict 12 % (leak) to 12 % (b) of the null component.")
     grown = "{}: D is 1 % with a quarter of the images, 2 % with half of them, {} % with all."
     assert learning == [grown.format("leak", 6), grown.format("a", 4)]
     same = "+0.50, 1.00, 7.0"

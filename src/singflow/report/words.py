@@ -48,16 +48,18 @@ def power_said(models: pd.DataFrame) -> list[str]:
     tested = models.dropna(subset=["gain", "null_r2"])
     if tested.empty:
         return []
-    gain, null_r2 = _range(tested["gain"]), _range(tested["null_r2"])
+    gain, null_r2 = (_range(tested, column) for column in ("gain", "null_r2"))
     return [
-        f"D shows {gain} of an evenly spread leak, because the null component is read with few "
-        f"images. The logits predict {null_r2} of the null component."
+        f"D shows {gain} of an evenly spread leak of 10 %, because the null component is read from "
+        f"few images. The logits predict {null_r2} of the null component."
     ]
 
 
-def _range(shares: pd.Series) -> str:
-    ends = dict.fromkeys(percent(max(share, 0.0)) for share in (shares.min(), shares.max()))
-    return " to ".join(ends)
+def _range(models: pd.DataFrame, column: str) -> str:
+    rows = models.sort_values(column, kind="stable").iloc[[0, -1][: len(models)]]
+    return " to ".join(
+        f"{percent(max(row[column], 0.0))} ({row['model']})" for row in rows.to_dict("records")
+    )
 
 
 def learning_said(models: pd.DataFrame) -> list[str]:
