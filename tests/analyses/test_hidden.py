@@ -1,0 +1,252 @@
+"""D by text and by group against a bootstrap in loops, and by its familywise level and power."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+
+from singflow.analyses import hidden
+from singflow.analyses.evidence import Residuals
+from singflow.analyses.hidden import Question, by_group, by_text, centred_texts, clusters
+from tests.analyses.test_unique_meaning import measured, planted, standard
+
+QUESTION = Question(0.005, 0.95, 0)
+DRAWS = 999
+
+
+def residuals_of(n=80, m=6, seed=0, gain=0.0, toward=None):
+    """Errors of equal size without and with b, but for what b tells: `gain` of the variance.
+
+    It lies along `toward` or else along every direction. The variance is m.
+    """
+    rng = np.random.default_rng(seed)
+    plain, full = rng.standard_normal((2, n, m))
+    if toward is None:
+        full *= np.sqrt(1 - gain)
+    else:
+        full -= (1 - np.sqrt(1 - gain)) * np.outer(full @ toward, toward)
+    return Residuals(plain, full, np.zeros(n, np.int32), np.eye(m))
+
+
+def texts_of(count=10, m=6, seed=1):
+    texts = np.random.default_rng(seed).standard_normal((count, m))
+    return texts / np.linalg.norm(texts, axis=1, keepdims=True)
+
+
+def alone(n):
+    return np.arange(n)
+
+
+def in_loops(influence, estimate, images, question, draws):
+    """Intervals, and p of the step-down and of the single-step procedure.
+
+    influence: (clusters, j). images: clusters of each estimate. draws: (draws, clusters) numbers.
+    """
+    error = np.array(
+        [
+            np.sqrt(sum(one**2 for one in column) * count / (count - 1))
+            for column, count in zip(influence.T, images, strict=True)
+        ]
+    )
+    statistic, moved = (estimate - question.margin) / error, draws @ influence / error
+    order = sorted(range(len(error)), key=lambda j: -statistic[j])
+    p, single, before = np.empty(len(error)), np.empty(len(error)), 0.0
+    for place, j in enumerate(order):
+        rest = order[place:]
+        reached = sum(max(row[rest]) >= statistic[j] for row in moved)
+        p[j] = before = max(before, (1 + reached) / (1 + len(draws)))
+        single[j] = (1 + sum(max(row) >= statistic[j] for row in moved)) / (1 + len(draws))
+    width = [scipy.stats.t.ppf((1 + question.confidence) / 2, c - 1) for c in images] * error
+    return estimate - width, estimate + width, p, single
+
+
+def gains_by_text(residuals, texts):
+    """What b tells of every image (n, texts), as a share of the variance of the texts."""
+    rows = [
+        [((e @ t) ** 2 - (f @ t) ** 2) / (t @ residuals.covariance @ t) for t in texts]
+        for e, f in zip(residuals.plain, residuals.full, strict=True)
+    ]
+    return np.array(rows)
+
+
+def drawn(seed, count):
+    return np.random.default_rng(seed).standard_normal((DRAWS, count))
+
+
+@pytest.mark.parametrize("copies", [alone(80), np.arange(80) // 2, np.arange(80) % 30])
+def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
+    toward, question = texts_of()[0], Question(0.05, 0.9, 0)
+    residuals, texts = residuals_of(gain=0.9, toward=toward), texts_of()
+    residuals.covariance[:] = np.cov(residuals.plain.T) + 1.0
+    found = by_text(residuals, texts, copies, question)
+    gain = gains_by_text(residuals, texts)
+    estimate = gain.mean(axis=0)
+    numbers = np.unique(copies)
+    influence = np.array([(gain[copies == c] - estimate).sum(axis=0) / 80 for c in numbers])
+    images = np.full(len(texts), len(numbers))
+    same, other = drawn([0, 7], len(numbers)), drawn(99, len(numbers))
+    low, high, p, single = in_loops(influence, estimate, images, question, same)
+    np.testing.assert_allclose(found["unique_r2"], estimate)
+    np.testing.assert_allclose(found["unique_r2_low"], low)
+    np.testing.assert_allclose(found["unique_r2_high"], high)
+    np.testing.assert_allclose(found["p"], p)
+    assert (found["p"] <= single + 1e-12).all() and (found["p"] < single).any()
+    # and by other draws, but for their error
+    p = in_loops(influence, estimate, images, question, other)[2]
+    spread = 4 * np.sqrt(2 * p * (1 - p) / DRAWS) + 2 / DRAWS
+    assert (np.abs(found["p"] - p) < spread).all()
+    assert list(found) == ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
+
+
+@pytest.mark.parametrize("copies", [alone(90), np.arange(90) // 2])
+def test_d_by_group_is_that_of_a_bootstrap_in_loops(copies):
+    residuals, question = residuals_of(n=90, gain=0.3), Question(0.05, 0.9, 0)
+    groups = np.random.default_rng(2).permutation(np.repeat([-1, 0, 1, 2, 3], [9, 40, 25, 12, 4]))
+    found = by_group(residuals, groups, copies, question)
+    gain = ((residuals.plain**2).sum(axis=1) - (residuals.full**2).sum(axis=1)) / 6
+    estimate = np.array([gain[groups == g].mean() for g in range(4)])
+    sizes = [len(set(copies[groups == g])) for g in range(4)]
+    large, numbers = [g for g in range(4) if sizes[g] >= 10], np.unique(copies)
+    assert 2 <= len(large) <= 3
+    influence = np.zeros((len(numbers), len(large)))
+    for at, group in enumerate(large):
+        for row, number in enumerate(numbers):
+            mine = (copies == number) & (groups == group)
+            influence[row, at] = (gain[mine] - estimate[group]).sum() / (groups == group).sum()
+    arguments = influence, estimate[large], np.array(sizes)[large], question
+    low, high, p, single = in_loops(*arguments, drawn([0, 7], len(numbers)))
+    np.testing.assert_allclose(found["unique_r2"], estimate)
+    assert found["n"].tolist() == [40, 25, 12, 4]
+    np.testing.assert_allclose(found["unique_r2_low"][large], low)
+    np.testing.assert_allclose(found["unique_r2_high"][large], high)
+    np.testing.assert_allclose(found["p"][large], p)
+    assert (found["p"][large] <= single + 1e-12).all()
+
+
+def test_groups_of_few_images_have_a_size_and_no_interval():
+    residuals, groups = residuals_of(n=60), np.repeat([0, 1, 2], [41, 9, 10])
+    found = by_group(residuals, groups, alone(60), QUESTION)
+    ends = ["unique_r2_low", "unique_r2_high", "p"]
+    assert found["unique_r2"].notna().all() and found["n"].tolist() == [41, 9, 10]
+    assert found[ends].isna().any(axis=1).tolist() == [False, True, False]
+    # copies count once
+    copied = by_group(residuals, groups, np.where(alone(60) == 59, 58, alone(60)), QUESTION)
+    assert copied["p"].isna().tolist() == [False, True, True]
+    without = by_group(residuals, np.where(groups == 1, -1, groups), alone(60), QUESTION)
+    pd.testing.assert_frame_equal(without.loc[[0, 2]], found.loc[[0, 2]])
+    few = by_group(residuals, alone(60) // 9, alone(60), QUESTION)
+    assert few[ends].isna().all(axis=None) and len(few) == 7
+    assert by_group(residuals, np.full(60, -1), alone(60), QUESTION).empty
+
+
+def errors_within(level, draws):
+    """Most false alarms in so many draws, but for chance (1 in 1,000)."""
+    return scipy.stats.binom.ppf(0.999, draws, level)
+
+
+def test_without_effect_the_familywise_level_of_texts_and_groups_holds():
+    question, groups, wrong = Question(0.0, 0.95, 0), np.arange(100) % 5, np.zeros(2)
+    for seed in range(200):
+        residuals = residuals_of(n=100, seed=seed)
+        wrong[0] += by_text(residuals, texts_of(), alone(100), question)["p"].min() <= 0.05
+        wrong[1] += by_group(residuals, groups, alone(100), question)["p"].min() <= 0.05
+    assert (wrong <= errors_within(0.05, 200)).all() and (wrong > 0).all()
+
+
+def test_an_effect_of_the_size_of_the_margin_is_called_no_more_often_than_none():
+    called = np.zeros(2)
+    for seed in range(100):
+        residuals = residuals_of(n=400, seed=seed, gain=0.5)
+        for at, margin in enumerate((0.5, 0.0)):
+            question = Question(margin, 0.95, 0)
+            called[at] += by_text(residuals, texts_of(), alone(400), question)["p"].min() <= 0.05
+    assert called[0] <= errors_within(0.05, 100) and called[1] == 100
+
+
+def test_a_planted_text_is_found_and_those_across_it_are_not():
+    texts, block = np.eye(8)[:4], planted(n=300)
+    null = block.null - block.null.mean(axis=0)
+    told = standard(null @ np.random.default_rng(3).standard_normal((10, 1)))
+    leaking = block.embeddings + 0.5 * told * texts[1]
+    residuals = measured(replace(block, embeddings=leaking)).residuals
+    found = by_text(residuals, texts, alone(300), QUESTION)
+    assert (found["p"] <= 0.05).tolist() == [False, True, False, False]
+    assert found["unique_r2"][1] > 0.3 and (found["unique_r2"].drop(1) < 0.05).all()
+
+
+def test_a_planted_group_is_found_and_others_are_not():
+    residuals, groups = residuals_of(n=200), np.arange(200) % 4
+    residuals.full[groups == 2] *= 0.5
+    found = by_group(residuals, groups, alone(200), QUESTION)
+    assert (found["p"] <= 0.05).tolist() == [False, False, True, False]
+    assert found["unique_r2"][2] == pytest.approx(0.75, abs=0.15)
+
+
+def test_copies_of_every_image_tell_nothing_new():
+    residuals, groups = residuals_of(gain=0.3), np.arange(80) % 4
+    twice = Residuals(
+        *(np.repeat(rows, 2, axis=0) for rows in (residuals.plain, residuals.full)),
+        np.repeat(residuals.predicted, 2),
+        residuals.covariance,
+    )
+    copies = np.repeat(alone(80), 2)
+    for function, chosen in ((by_text, [texts_of()] * 2), (by_group, [groups, groups.repeat(2)])):
+        once = function(residuals, chosen[0], alone(80), QUESTION)
+        both = function(twice, chosen[1], copies, QUESTION)
+        pd.testing.assert_frame_equal(
+            both.drop(columns="n", errors="ignore"), once.drop(columns="n", errors="ignore")
+        )
+    apart = by_text(twice, texts_of(), alone(160), QUESTION)
+    width = (apart["unique_r2_high"] - apart["unique_r2_low"]).mean()
+    once = by_text(residuals, texts_of(), alone(80), QUESTION)
+    assert width < 0.75 * (once["unique_r2_high"] - once["unique_r2_low"]).mean()
+
+
+def test_more_images_than_the_bootstrap_draws_are_drawn_in_groups(monkeypatch):
+    residuals, groups = residuals_of(n=600, gain=0.3), np.arange(600) % 3
+    wanted = by_text(residuals, texts_of(), alone(600), QUESTION)
+    of_groups = by_group(residuals, groups, alone(600), QUESTION)
+    monkeypatch.setattr(hidden, "CLUSTERS", 100)
+    copies = np.arange(600) // 2
+    placed = clusters(copies, 0)
+    assert set(placed) == set(range(100)) and np.ptp(np.bincount(placed)) == 0
+    np.testing.assert_array_equal(placed[::2], placed[1::2])
+    assert len(set(clusters(np.array([7, 3, 7, 9]), 0))) == 3
+    found = by_text(residuals, texts_of(), alone(600), QUESTION)
+    of_some = by_group(residuals, groups, alone(600), QUESTION)
+    for some, every in ((found, wanted), (of_some, of_groups)):
+        np.testing.assert_allclose(some["unique_r2"], every["unique_r2"])
+        widths = [table["unique_r2_high"] - table["unique_r2_low"] for table in (some, every)]
+        np.testing.assert_allclose(widths[0], widths[1], rtol=0.3)
+        np.testing.assert_allclose(some["p"], every["p"], atol=0.1)
+
+
+def test_the_order_of_texts_and_how_many_are_tested_at_once_change_nothing(monkeypatch):
+    residuals, texts = residuals_of(gain=0.2), texts_of(20)
+    wanted = by_text(residuals, texts, alone(80), QUESTION)
+    order = np.random.default_rng(0).permutation(20)
+    found = by_text(residuals, texts[order], alone(80), QUESTION)
+    pd.testing.assert_frame_equal(found, wanted.iloc[order].reset_index(drop=True))
+    monkeypatch.setattr(hidden, "TEXTS", 7)
+    monkeypatch.setattr(hidden, "ROWS", 33)
+    pd.testing.assert_frame_equal(by_text(residuals, texts, alone(80), QUESTION), wanted)
+
+
+def test_texts_are_told_apart_by_what_they_do_not_share():
+    texts = texts_of(5)
+    found = centred_texts(texts)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0)
+    about = texts - texts.mean(axis=0)
+    cosines = np.einsum("tm,tm->t", found, about) / np.linalg.norm(about, axis=1)
+    np.testing.assert_allclose(cosines, 1.0)
+    np.testing.assert_allclose(centred_texts(texts[:1]), texts[:1])
+
+
+def test_a_text_along_which_embeddings_do_not_vary_has_no_d():
+    residuals = residuals_of(gain=0.2)
+    residuals.covariance[0] = residuals.covariance[:, 0] = 0.0
+    residuals.plain[:, 0] = residuals.full[:, 0] = 0.0
+    found = by_text(residuals, np.eye(6)[:2], alone(80), QUESTION)
+    assert found["unique_r2"][0] == 0.0 and found["p"][0] == 1.0 and found["p"][1] < 1.0
