@@ -50,14 +50,14 @@ def test_of_each_kind_of_groups_the_largest_and_one_that_is_not_above_the_margin
     found = pd.concat(
         [
             groups(ant=0.22, bee=0.31, cat=-0.02).assign(p=[0.01, np.nan, 0.9]),
-            groups("predicted", ant=0.12),
+            groups("predicted", ant=0.42),
             groups("column", north=0.05, south=0.02),
             groups("nobody asked", east=0.3).assign(p=np.nan),
         ]
     )
     assert findings(NONE, found) == (
         "By label, D is largest for images of ant (22 %), and not found above the margin for cat. "
-        "By predicted class, D is largest for images of ant (12 %). "
+        "By predicted class, D is largest for images of ant (42 %). "
         "D is above the margin in no group of images (of 2) beyond chance."
     )
 

@@ -60,10 +60,12 @@ def _of_texts(texts: pd.DataFrame) -> list[str]:
 
 
 def _of_groups(groups: pd.DataFrame) -> list[str]:
-    said = []
-    for by, rows in by_size(groups).astype({"hidden": bool}).groupby("by", sort=False):
-        kind, count = KINDS[str(by)], int(rows["hidden"].sum())
-        if not count:
+    said, tested = [], by_size(groups).astype({"hidden": bool})
+    for by, kind in KINDS.items():
+        rows = tested[tested["by"] == by]
+        if rows.empty:
+            continue
+        if not rows["hidden"].any():
             said.append(f"D is above the margin in no {kind} (of {len(rows)}) beyond chance.")
             continue
         most = rows[rows["hidden"]].iloc[0]
