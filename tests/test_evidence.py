@@ -62,7 +62,7 @@ def test_every_figure_is_made_small_and_shown_once(made):
 
 
 def test_the_level_is_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path):
-    (command, draws), name = COMMANDS[1].rsplit(" ", 1), "made-up n/d 4"
+    command, name = COMMANDS[1].rsplit(" ", 1)[0], "made-up n/d 4"
     assert command.endswith("--level")
     run(command, "2", "--features", name, "--folder", tmp_path)
     found = pd.read_csv(tmp_path / "level.csv")

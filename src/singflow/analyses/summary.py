@@ -374,7 +374,8 @@ turn: D as an angle in degrees, which grows with the square root of D, so that 0
 degrees. n per dim: images for
 each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
 trials, spread evenly over the
-null space; in brackets, along the first direction of the null component. D shows only a part of a leak.
+null space; in brackets, along the first direction of the null component. D shows only \
+a part of a leak.
 R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
 model's own words explain."""
 # What is said of the models {} that have a mark: the column of the mark, and the sentence.
