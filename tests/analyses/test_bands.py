@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge
 
+import singflow.analyses.bands as module
 from singflow.analyses.bands import (
     BANDS,
     DRAWN,
@@ -208,7 +209,14 @@ def targets_of(a, logits, seed=0):
     return np.stack([m / s + e for m, s, e in zip(made, spread, noise, strict=True)], axis=1)
 
 
-def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_target():
+def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_target(monkeypatch):
+    walked = []
+
+    def watched(errors, made, wanted, scale):
+        walked.append(made)
+        return descend(errors, made, wanted, scale)
+
+    monkeypatch.setattr(module, "descend", watched)
     a, logits = images_of(n=60, r=6)
     kernels, target, fold = dict(Bands(a, logits).among()), targets_of(a, logits), np.arange(60) % 4
     scale = np.ones(target.shape[1])
@@ -223,6 +231,10 @@ def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_t
     best = errors.min(axis=1).argmin(axis=0)
     found = search_weights(kernels, target, fold, scale)
     assert found == [tried[place] for place in best]
+    for made, wanted in zip(walked, errors, strict=True):
+        known = np.isfinite(made)
+        assert known.any(axis=0).all()
+        np.testing.assert_allclose(made[known], wanted[known], rtol=1e-6)
     assert len(set(best)) == len(best), "every target has weights of its own"
     alone = [search_weights(kernels, target[:, [t]], fold, scale[:1])[0] for t in range(4)]
     assert found == alone == search_weights(kernels, target, fold, scale, threads=3)
