@@ -549,8 +549,8 @@ JUDGED = (
 )
 SCORED = {"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]}
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
-D = dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high", "p"], [0.01])
-D = pd.DataFrame(D | {"hidden": True})
+D = pd.DataFrame(0.01, [0], ["unique_r2", "unique_r2_low", "unique_r2_high", "p"])
+D["hidden"] = True
 REPORTED = {
     "projector_report": (files.write_json, {"rule": "exact"}),
     "translator_report": (files.write_json, {"validation_r2": 0.5}),
