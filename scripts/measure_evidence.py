@@ -186,7 +186,8 @@ def main(flags: Flags) -> None:
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
         report["floor_is_deg"],
     )
-    last, fewest = curve.iloc[-1], enough(curve)
+    above = facts["p"] is not None and facts["p"] <= 1 - flags.confidence
+    last, fewest = curve.iloc[-1], enough(curve) if above else None
     most = "" if fewest is None else f", of which {fewest} give 90 % of it"
     cli.log.info(
         "%d of %d texts and %d of %d groups are hidden",
