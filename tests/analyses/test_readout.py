@@ -308,9 +308,9 @@ def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_pen
 
     With b the minimum is lower and two penalties further, or the curve is higher.
     """
-    at, least = np.arange(n), [*range(n), 4]
+    at, least = np.arange(n), [*range(n), 2]
     plain = [np.abs(at - place) + 2.0 for place in range(n)]
-    plain.append(np.where(at == 4, 0.5, np.abs(at - 1.0) + 2.0))
+    plain.append(np.where(at == 2, 0.5, np.abs(at - 5.0) + 2.0))
     full = [np.abs(at - min(place + 2, n - 1)) - 1.0 for place in least[:-1]]
     curves = np.stack([np.transpose(plain), np.transpose([*full, at + 9.0])])
     readouts, penalties = Curves(curves), [10.0**-place for place in range(n)]
