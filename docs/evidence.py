@@ -62,7 +62,7 @@ class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
     level: int = Field(
-        0, ge=0, description="write level.csv, of so many draws (100: an hour of one core)"
+        0, ge=0, description="write level.csv, of so many draws (10: half an hour of one core)"
     )
     power: int = Field(
         0, ge=0, description="write power.csv, of so many draws (20: 3 minutes of one core)"
@@ -465,7 +465,7 @@ def draw_level(found: pd.DataFrame) -> Figure:
     null = found[found["leak"] == 0]
     names, functions = null["features"].unique(), list(null["function"].unique())
     figure, axes = plt.subplots(
-        1, len(names), figsize=(11, 4.2), layout="constrained", sharey=True, squeeze=False
+        1, len(names), figsize=(9.6, 4), layout="constrained", sharey=True, squeeze=False
     )
     for axis, name in zip(axes[0], names, strict=True):
         mine = null[null["features"] == name]
@@ -686,10 +686,13 @@ def other_scores() -> list[list[str]]:
     ]
 
 
+PIPE = r"\|"  # in a cell
+
+
 def told(rows: list[list[str]]) -> None:
     """Print a table of Markdown."""
     for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]:
-        print(f"| {' | '.join(row)} |")
+        print(f"| {' | '.join(cell.replace('|', PIPE) for cell in row)} |")
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
