@@ -730,7 +730,7 @@ def main(flags: Flags) -> None:
     for table in other_scores(), level_table(found), stability_table(pd.read_csv(stable)):
         told(table)
         print()
-    with plt.rc_context(STYLE | {"savefig.dpi": 140}):
+    with plt.rc_context(STYLE | {"savefig.dpi": 110}):
         save(draw_level(found), flags.folder / "level.png")
         save(draw_power(found, reached), flags.folder / "power.png")
 
