@@ -78,13 +78,13 @@ def descend(
     scale : ndarray (t,)
         See first_best.
     """
-    places = np.arange(len(made))[:, None]
+    places, walked = np.arange(len(made))[:, None], wanted.any(axis=0)
     while wanted.any():
         for place in np.flatnonzero(wanted.any(axis=1)):
             mine = np.flatnonzero(wanted[place])
             made[place, mine] = errors(int(place), mine)
         best = first_best(made, scale)
-        wanted = (np.abs(places - best) == 1) & ~np.isfinite(made)
+        wanted = walked & (np.abs(places - best) == 1) & ~np.isfinite(made)
     return first_best(made, scale)
 
 

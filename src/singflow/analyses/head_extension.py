@@ -54,6 +54,7 @@ def head_extension(
         total = sum(spread.of((fold,))[0] for fold in folds)
         alone = map_apart(gains, [(fold,) for fold in folds], threads)
         whole = sum(gain[0] for gain in alone) / total
+        without = np.empty((0, len(whole)))
         if spread.can_leave(2):
             sums, totals = np.zeros((len(folds), len(whole))), np.zeros((len(folds), 1))
             pairs = list(combinations(folds, 2))
@@ -93,8 +94,7 @@ def nested(partial: Partial, fit: Fit) -> np.ndarray:
     for null, cross, missed in partial.left_out:
         square = _solved(half, _solved(half, basis.T @ null @ basis).T) * (weights @ weights.T)
         linear = np.vecdot(_solved(half, basis.T @ cross), weights)
-        steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
-        found.append(missed + np.cumsum(np.concatenate([[0.0], steps])))
+        found.append(missed + np.cumsum(np.concatenate([[0.0], np.diag(square) - 2.0 * linear])))
     return np.array(found)
 
 
