@@ -669,7 +669,15 @@ FLAGS = {
         "tolerance_deg": 1.0,
         "seed": 0,
     },
-    "measure_evidence": {**FIT, "margin": 0.005, "draws": 2, "confidence": 0.95, "seed": 0},
+    "measure_evidence": {
+        **FIT,
+        "margin": 0.005,
+        "draws": 2,
+        "groups": None,
+        "confidence": 0.95,
+        "seed": 0,
+        "table": "",
+    },
 }
 
 

@@ -77,6 +77,11 @@ def descend(
         Where the walks begin.
     scale : ndarray (t,)
         See first_best.
+
+    Returns
+    -------
+    ndarray (t,)
+        Positions of the least errors.
     """
     places, walked = np.arange(len(made))[:, None], wanted.any(axis=0)
     while wanted.any():
@@ -253,6 +258,11 @@ def search_weights(
         Variances of the embeddings: what errors are compared with.
     threads : int
         Candidates that are tried at once.
+
+    Returns
+    -------
+    list of dict
+        Weights of the bands, by target.
 
     Notes
     -----

@@ -76,10 +76,20 @@ def head_extension(
 
 
 def nested(partial: Partial, fit: Fit) -> np.ndarray:
-    """Squared errors (folds, 1 + p) on the folds left out, with 0 to p null directions.
+    """Errors with 0 to p null directions, which join the plain read-out.
 
-    The directions are those of ranked_null_directions() on the images of the fit, and join the
-    plain read-out; p is at most min(k, m).
+    Parameters
+    ----------
+    partial : Partial
+        Scatter of b and of the targets after a plain fit.
+    fit : Fit
+        The read-out with all of b.
+
+    Returns
+    -------
+    ndarray (folds, 1 + p)
+        Squared errors on the folds left out, with the first directions of ranked_null_directions()
+        on the images of the fit; p is at most min(k, m).
 
     Notes
     -----
