@@ -310,6 +310,8 @@ def evidence(flags: Flags) -> list[float]:
         "measure_evidence",
         margin=0.005,
         draws=flags.draws,
+        groups=None,
+        table="",
         folds=5,
         confidence=0.95,
         reference=None,
