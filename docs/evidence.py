@@ -727,9 +727,10 @@ def main(flags: Flags) -> None:
     if flags.level or flags.power or flags.stability:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)
-    for table in other_scores(), level_table(found), stability_table(pd.read_csv(stable)):
-        told(table)
+    told(other_scores())
+    for table in level_table(found), stability_table(pd.read_csv(stable)):
         print()
+        told(table)
     with plt.rc_context(STYLE | {"savefig.dpi": 110}):
         save(draw_level(found), flags.folder / "level.png")
         save(draw_power(found, reached), flags.folder / "power.png")

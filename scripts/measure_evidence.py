@@ -101,10 +101,13 @@ def hidden(
     """D by text and by group; p is corrected within all texts, and within each kind of group."""
     texts, embeddings = all_texts(inputs, flags.reference)
     columns = ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
-    groups = pd.DataFrame(columns=["group", "by", "n", *columns])
+    named = ["group", "by", "n", *columns]
     if found.residuals is None:
-        return texts.reindex(columns=["text", "kind", *columns, "hidden"])[:0], groups.assign(
-            hidden=False
+        kinds = {"n": np.int64, **dict.fromkeys(columns, float), "hidden": bool}
+        rows = texts[:0].reindex(columns=[*texts, *columns, "hidden"])
+        groups = pd.DataFrame(columns=[*named, "hidden"])
+        return rows.astype({name: kinds[name] for name in rows if name in kinds}), groups.astype(
+            kinds
         )
     images = pd.concat(
         [part.manifest.iloc[image_ids(part)].assign(own=part is inputs.pairs) for part in pool],
@@ -119,7 +122,7 @@ def hidden(
         codes, names = pd.factorize(of_image, sort=True)
         table = by_group(found.residuals, codes, copies, question)
         parts.append(table.assign(group=names, by=by))
-    groups = pd.concat(parts, ignore_index=True)[groups.columns]
+    groups = pd.concat(parts, ignore_index=True)[named]
     return tuple(
         table.assign(hidden=said & (table["p"] <= 1 - flags.confidence))
         for table in (texts, groups)

@@ -92,7 +92,7 @@ def test_the_kept_table_has_every_world_and_misses_the_level_only_where_the_page
     worlds = null.groupby("features").size()
     assert (worlds == worlds.iloc[0]).all() and worlds.iloc[0] == 2 * null["function"].nunique() + 2
     missed = null[(null["meaning"] > 0.05) | (null["unique_r2"] >= 0.002)]
-    told = PAGE[PAGE.index("## Level and power") : PAGE.index("## Stability")]
+    told = " ".join(PAGE[PAGE.index("## Level and power") : PAGE.index("## Stability")].split())
     for row in missed.itertuples():
         assert row.features == "12 causes" or f"*{row.function}*" in told, row
 
@@ -100,7 +100,7 @@ def test_the_kept_table_has_every_world_and_misses_the_level_only_where_the_page
 def test_the_division_into_folds_moves_d_by_less_than_a_quarter_of_its_interval():
     for _, mine in STABLE.groupby(["features", "texts"]):
         width = (mine["high"] - mine["low"]).mean()
-        assert mine["unique_r2"].std() < width / 4
+        assert mine["unique_r2"].std() <= width / 4
 
 
 def test_the_remainder_is_that_of_the_workflow(program):

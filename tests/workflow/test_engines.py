@@ -63,7 +63,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 67
+    assert len(ours) == 68
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -160,11 +160,11 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     assert np.array_equal(words["class_embeddings"], classes["class_embeddings"])
     evidence = read(f"evidence/{LITE0}", "json")
     assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
-    assert evidence["unique_r2_low"] < evidence["unique_r2"] < evidence["unique_r2_high"]
+    assert evidence["unique_r2_low"] <= evidence["unique_r2"] <= evidence["unique_r2_high"]
     floor = read(f"evidence_images/{LITE0}")["floor_is_deg"].mean()
     assert floor == pytest.approx(evidence["floor_is_deg"], abs=1e-9)
     extension = read(f"head_extensions/{LITE0}")
-    assert list(extension["directions"]) == list(range(281))
+    assert len(extension) == (281 if evidence["weights"]["null"] else 1)
     ends = [0.0, evidence["unique_r2"]]
     assert extension["unique_r2"].iloc[[0, -1]].tolist() == pytest.approx(ends, abs=1e-6)
     pictures = read(f"pictures/{LITE0}")
