@@ -293,11 +293,15 @@ def write_study(flags: Flags) -> tuple[np.ndarray, np.ndarray]:
         "embeddings": rows | {"embeddings": embeddings},
         "head": {"weight": axes[:, :rank].T.astype(np.float32), "bias": normal(rank)},
         "projector": {"null_basis": axes[:, rank:]},
-        "texts": {"label_embeddings": unit(normal(len(labels), flags.dims))},
+        "texts": {
+            "label_embeddings": unit(normal(len(labels), flags.dims)),
+            "concept_embeddings": np.zeros((0, flags.dims), np.float32),
+        },
         "classes": {"class_embeddings": classes[0], "other_embeddings": classes[1]},
     }
     for name, tensor in tensors.items():
-        write_tensors(path(name), tensor, {"weights_sha256": "0", "keep_classes": "null"})
+        made = {"weights_sha256": "0", "keep_classes": "null", "class_names": "[]"}
+        write_tensors(path(name), tensor, made)
     write_json(path("names"), {"labels": labels, "concepts": [], "targets": []})
     curve = [{"lambda": 0.1, "validation_r2": 0.5}]
     write_json(path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
