@@ -67,8 +67,8 @@ def all_texts(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.n
             CATALOG[name].at(folder, space=inputs.space) for name in ("names", "texts")
         )
         if names.is_file() and tensors.is_file():
-            theirs = read_json(names)["labels"]
-            new = [place for place, name in enumerate(theirs) if name not in set(labels)]
+            theirs, own = read_json(names)["labels"], set(labels)
+            new = [place for place, name in enumerate(theirs) if name not in own]
             rows.append(read_tensors(tensors, ["label_embeddings"])[0]["label_embeddings"][new])
             labels, kinds = (
                 labels + [theirs[place] for place in new],
@@ -81,7 +81,7 @@ def all_texts(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.n
 
 
 def all_groups(
-    inputs: Inputs, pool: list[Paired], images: pd.DataFrame, predicted: np.ndarray, flags: Flags
+    inputs: Inputs, images: pd.DataFrame, predicted: np.ndarray, flags: Flags
 ) -> dict[str, pd.Series]:
     """Group of every image of the pool, if it has one, by the kind of the group."""
     named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
@@ -118,7 +118,7 @@ def hidden(
     said = found.facts["p"] <= 1 - flags.confidence
     texts = texts.join(by_text(found.residuals, embeddings, copies, question))
     parts = []
-    for by, of_image in all_groups(inputs, pool, images, found.residuals.predicted, flags).items():
+    for by, of_image in all_groups(inputs, images, found.residuals.predicted, flags).items():
         codes, names = pd.factorize(of_image, sort=True)
         table = by_group(found.residuals, codes, copies, question)
         parts.append(table.assign(group=names, by=by))
@@ -189,9 +189,6 @@ def main(flags: Flags) -> None:
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
         report["floor_is_deg"],
     )
-    above = facts["p"] is not None and facts["p"] <= 1 - flags.confidence
-    last, fewest = curve.iloc[-1], enough(curve) if above else None
-    most = "" if fewest is None else f", of which {fewest} give 90 % of it"
     cli.log.info(
         "%d of %d texts and %d of %d groups are hidden",
         *(
@@ -200,6 +197,9 @@ def main(flags: Flags) -> None:
             for number in (table["hidden"].sum(), len(table))
         ),
     )
+    above = facts["p"] is not None and facts["p"] <= 1 - flags.confidence
+    last, fewest = curve.iloc[-1], enough(curve) if above else None
+    most = "" if fewest is None else f", of which {fewest} give 90 % of it"
     cli.log.info(f"D {last['unique_r2']:.4f} with {last['directions']:.0f} null directions{most}")
 
 

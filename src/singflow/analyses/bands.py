@@ -306,6 +306,11 @@ def solved(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(scipy.linalg.cho_solve(factor, values, check_finite=False))
 
 
+def half_solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """L^-1 values, for a lower triangular factor L."""
+    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
+
+
 def centred(kernel: np.ndarray) -> np.ndarray:
     """A kernel (n, n) about the means of its rows and columns."""
     means = kernel.mean(axis=0)

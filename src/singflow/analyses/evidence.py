@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy
+import scipy.linalg  # whose BLAS can be limited once it is loaded
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -558,93 +558,79 @@ def measure(
     three folds, or where leaving out two folds leaves fewer than two images.
     """
     with threadpool_limits(1):
-        return _measure(blocks, texts, others, settings, confidence, seed, keep, threads)
-
-
-def _measure(
-    blocks: Blocks,
-    texts: np.ndarray | None,
-    others: np.ndarray | None,
-    settings: Evidence,
-    confidence: float,
-    seed: int,
-    keep: Callable[[tuple[int, int]], Any],
-    threads: int,
-) -> Measurement:
-    spread = FoldVariance()
-    words = Words.fit(spread.watching(blocks), texts)
-    margin, draws, m = settings.margin, settings.draws, len(words.offset)
-    facts: dict[str, Any] = {
-        "n": words.n,
-        "r2_words": words.r2 if texts is not None else None,
-        "margin": margin,
-    }
-    marks = Landmarks.draw(blocks, words.n, seed)
-    if not marks.level or not spread.can_leave(1) or not words.variance > 0:
-        return Measurement(
-            facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, None
-        )
-    bands, weights = weighted(marks, words, seed, threads)
-    most = PLANTED if marks.exact else PLANTED_MANY
-    wide, looked = draws * min(m, most), directions(m, most, seed, 0)
-    parts: list[Columns] = [lambda block, _: words.remainder(block)]
-    variance, sizes = [1.0], [m]
-    if texts is not None and others is not None:
-        blind, blind_variance = _blind(blocks, words, others)
-        parts.append(lambda block, _: blind(block) @ looked)
-        variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
-    parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
-    readouts = marks.read_outs(blocks, bands, weights, parts, threads)
-    estimates, selected = unique_r2(
-        readouts,
-        Targets.of(*sizes, variance=variance),
-        spread,
-        confidence,
-        np.arange(len(sizes)) == 0,
-    )
-    real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-    learning = [at_part(readouts, part, m, selected, spread) for part in range(len(PARTS))]
-    readouts.forget_parts()
-    shape, predicted = (words.n, m), np.empty(words.n, np.int32)
-    residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
-    covariance, start = np.zeros((m, m)), 0
-    for block, missed in readouts.residuals((plain, full), m, blocks):
-        rows = slice(start, start + len(block.fold))
-        residuals.plain[rows], residuals.full[rows] = missed
-        residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
-        covariance += missed[0].T @ missed[0] / words.n
-        centred = block.embeddings - words.mean
-        residuals.covariance[:] += centred.T @ centred / words.n
-    planted = Planted.on(
-        readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
-    )
-    penalties = PENALTIES if marks.exact else (plain.penalty,)
-    leaks, _ = unique_r2(planted.readouts, planted.targets, spread, confidence, None, penalties)
-    table = _table(
-        [
-            (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))
-            for kind, share, draw, leak in zip(
-                planted.kind, planted.share, planted.draw, leaks, strict=True
+        spread = FoldVariance()
+        words = Words.fit(spread.watching(blocks), texts)
+        margin, draws, m = settings.margin, settings.draws, len(words.offset)
+        facts: dict[str, Any] = {
+            "n": words.n,
+            "r2_words": words.r2 if texts is not None else None,
+            "margin": margin,
+        }
+        marks = Landmarks.draw(blocks, words.n, seed)
+        if not marks.level or not spread.can_leave(1) or not words.variance > 0:
+            return Measurement(
+                facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, None
             )
-        ]
-    )
-    facts |= {
-        "unique_r2": real.unique_r2,
-        "unique_r2_low": real.low,
-        "unique_r2_high": real.high,
-        "unique_r2_without": real.without,
-        "p": real.p(margin),
-        "detectable": detectable(table, EVEN, 1.0 - confidence),
-        "detectable_first": detectable(table, FIRST, 1.0 - confidence),
-        "gain": gain(table),
-        "null_r2": null_r2(readouts, words.n, threads),
-        "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
-        "weights": weights | {"null": full.own},
-        "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
-        "learning": [*learning, real.unique_r2],
-    }
-
-    return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
+        bands, weights = weighted(marks, words, seed, threads)
+        most = PLANTED if marks.exact else PLANTED_MANY
+        wide, looked = draws * min(m, most), directions(m, most, seed, 0)
+        parts: list[Columns] = [lambda block, _: words.remainder(block)]
+        variance, sizes = [1.0], [m]
+        if texts is not None and others is not None:
+            blind, blind_variance = _blind(blocks, words, others)
+            parts.append(lambda block, _: blind(block) @ looked)
+            variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
+        parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
+        readouts = marks.read_outs(blocks, bands, weights, parts, threads)
+        estimates, selected = unique_r2(
+            readouts,
+            Targets.of(*sizes, variance=variance),
+            spread,
+            confidence,
+            np.arange(len(sizes)) == 0,
+        )
+        real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
+        learning = [at_part(readouts, part, m, selected, spread) for part in range(len(PARTS))]
+        readouts.forget_parts()
+        shape, predicted = (words.n, m), np.empty(words.n, np.int32)
+        residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
+        covariance, start = np.zeros((m, m)), 0
+        for block, missed in readouts.residuals((plain, full), m, blocks):
+            rows = slice(start, start + len(block.fold))
+            residuals.plain[rows], residuals.full[rows] = missed
+            residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
+            covariance += missed[0].T @ missed[0] / words.n
+            centred = block.embeddings - words.mean
+            residuals.covariance[:] += centred.T @ centred / words.n
+        planted = Planted.on(
+            readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
+        )
+        penalties = PENALTIES if marks.exact else (plain.penalty,)
+        leaks, _ = unique_r2(planted.readouts, planted.targets, spread, confidence, None, penalties)
+        table = _table(
+            [
+                (kind, share, draw, leak.unique_r2, leak.low, leak.p(margin))
+                for kind, share, draw, leak in zip(
+                    planted.kind, planted.share, planted.draw, leaks, strict=True
+                )
+            ]
+        )
+        facts |= {
+            "unique_r2": real.unique_r2,
+            "unique_r2_low": real.low,
+            "unique_r2_high": real.high,
+            "unique_r2_without": real.without,
+            "p": real.p(margin),
+            "detectable": detectable(table, EVEN, 1.0 - confidence),
+            "detectable_first": detectable(table, FIRST, 1.0 - confidence),
+            "gain": gain(table),
+            "null_r2": null_r2(readouts, words.n, threads),
+            "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
+            "weights": weights | {"null": full.own},
+            "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
+            "learning": [*learning, real.unique_r2],
+        }
+        return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
 
 
 def weighted(

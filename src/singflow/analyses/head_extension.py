@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from singflow.analyses.bands import half_solved
 from singflow.analyses.evidence import Measurement, jackknife
 from singflow.analyses.readout import Fit, Partial
 from singflow.parallel import map_apart
@@ -98,12 +99,14 @@ def nested(partial: Partial, fit: Fit) -> np.ndarray:
     """
     scatter = partial.null + fit.penalty / fit.own * np.eye(len(partial.null))
     factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-    basis = ranked_null_directions(factor, _solved(factor, partial.cross))
+    basis = ranked_null_directions(factor, half_solved(factor, partial.cross))
     half = scipy.linalg.cholesky(basis.T @ scatter @ basis, lower=True, check_finite=False)
-    weights, found = _solved(half, basis.T @ partial.cross), []
+    weights, found = half_solved(half, basis.T @ partial.cross), []
     for null, cross, missed in partial.left_out:
-        square = _solved(half, _solved(half, basis.T @ null @ basis).T) * (weights @ weights.T)
-        linear = np.vecdot(_solved(half, basis.T @ cross), weights)
+        square = half_solved(half, half_solved(half, basis.T @ null @ basis).T) * (
+            weights @ weights.T
+        )
+        linear = np.vecdot(half_solved(half, basis.T @ cross), weights)
         found.append(missed + np.cumsum(np.concatenate([[0.0], np.diag(square) - 2.0 * linear])))
     return np.array(found)
 
@@ -140,11 +143,6 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
     return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][
         :, : len(factor)
     ]
-
-
-def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """L^-1 values, for a lower triangular factor L."""
-    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
 
 
 def enough(curve: pd.DataFrame) -> int | None:

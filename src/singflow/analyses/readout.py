@@ -22,6 +22,7 @@ from singflow.analyses.bands import (
     centred,
     descend,
     first_best,
+    half_solved,
     solved,
 )
 from singflow.parallel import map_apart
@@ -31,7 +32,6 @@ OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean
 LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
 PARTS = (0.25, 0.5)  # shares of the images at which D is measured, too
 JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
-
 
 Columns = Callable[[Block, int], np.ndarray]  # of a block whose first image has this number
 
@@ -347,7 +347,7 @@ class Nystroem:
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
         kernel = self._bands.mixed(self._weights, block)
-        return np.hstack([_solved(self._factor, kernel.T).T, self._null(block)])
+        return np.hstack([half_solved(self._factor, kernel.T).T, self._null(block)])
 
     def _kept(self, left_out: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
         """Number of images of the folds that are not left out, and their means of x and t."""
@@ -458,11 +458,6 @@ def _numbered(blocks: Blocks) -> Iterator[tuple[int, Block]]:
     for block in blocks():
         yield start, block
         start += len(block.fold)
-
-
-def _solved(factor: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """L^-1 values, for a lower triangular factor L."""
-    return np.asarray(scipy.linalg.solve_triangular(factor, values, lower=True, check_finite=False))
 
 
 @dataclass(frozen=True)

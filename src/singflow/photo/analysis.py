@@ -368,7 +368,7 @@ def _chance_range(chance: np.ndarray) -> list[list[float]]:
     Percentiles of few draws are too near to each other.
     """
     n = len(chance)
-    width = scipy.stats.t.ppf((1 + CHANCE) / 2, n - 1) * np.sqrt(1 + 1 / n)
+    width = scipy.special.stdtrit(n - 1, (1 + CHANCE) / 2) * np.sqrt(1 + 1 / n)
     middle, half = chance.mean(axis=0), width * chance.std(axis=0, ddof=1)
     return [(middle - half).tolist(), (middle + half).tolist()]
 
