@@ -82,10 +82,14 @@ class Flags(cli.Command):
 
 @dataclass(frozen=True)
 class Images:
-    """Images without embeddings, and the unit embeddings (C, m) of the classes' texts."""
+    """Images without embeddings, the unit embeddings (C, m) of the classes' texts, and causes.
+
+    causes: (n, q), what the features are made of, where z may be made of them, too.
+    """
 
     block: Block
     texts: np.ndarray
+    causes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.block.fold)
@@ -169,8 +173,9 @@ def few_causes(width: int = 128) -> Images:
     """Features of 12 causes after a ReLU: b is a function of causes that a has, too."""
     n, classes = 4 * width, width // 2
     normal = np.random.default_rng([n, width, 12]).standard_normal
-    features = np.maximum(normal((n, 12)) @ normal((12, width)) / np.sqrt(12), 0.0)
-    return headed(features, classes, normal)
+    causes = normal((n, 12))
+    features = np.maximum(causes @ normal((12, width)) / np.sqrt(12), 0.0)
+    return replace(headed(features, classes, normal), causes=causes)
 
 
 HEADS = (
@@ -189,6 +194,7 @@ FEATURES: dict[str, Callable[[], Images]] = {
 }
 MARKS = {"ResNet50 / 8, 128 landmarks": 128}
 LARGE, FEWER = "ResNet50 / 8", 5  # a fifth of the draws
+CAUSES = "common causes"  # the embedding is made of what both a and b are made of
 UNSEEN = ("entropy", "second class", "phase", "network", "cells")  # not looked at for the bands
 EVEN, FIRST, BESIDE, QUARTER = "even", "first direction", "beside |.|", "a quarter of the classes"
 LEAKS = [(EVEN, 0.01), (EVEN, 0.03), (EVEN, 0.1), (FIRST, 0.01), (FIRST, 0.03), (BESIDE, 0.1)]
@@ -279,6 +285,9 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
             ("little", "equal", "unequal", "heavy") if name == "own words" else ("little", "equal")
         )
     }
+    if images.causes is not None:
+        z = levelled(images.causes @ normal((images.causes.shape[1], DIM)))
+        found[CAUSES, "equal", 0.0] = z + noises["equal"]
     null = images.block.null - images.block.null.mean(axis=0)
     every = levelled(null @ normal((null.shape[1], DIM)))
     top = logits.argmax(axis=1)
@@ -441,6 +450,8 @@ def level_table(found: pd.DataFrame) -> list[list[str]]:
     rows = [["features", "images / dimensions", "five new nulls", "all other nulls", *leaks]]
     for name, mine in found.groupby("features", sort=False):
         null, planted = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
+        common = null["function"] == CAUSES
+        limit, null = null[common], null[~common]
         new = null["function"].isin(UNSEEN)
         rows.append(
             [
@@ -450,6 +461,10 @@ def level_table(found: pd.DataFrame) -> list[list[str]]:
                 *(f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in planted.itertuples()),
             ]
         )
+        if len(limit):
+            rows.append(
+                [f"{name}, which are *z*", rows[-1][1], "", _worst(limit), *[""] * len(leaks)]
+            )
     return rows
 
 
@@ -462,7 +477,7 @@ def _worst(null: pd.DataFrame) -> str:
 
 def draw_level(found: pd.DataFrame) -> Figure:
     """Mean D of every null, by function, noise and features."""
-    null = found[found["leak"] == 0]
+    null = found[(found["leak"] == 0) & (found["function"] != CAUSES)]
     names, functions = null["features"].unique(), list(null["function"].unique())
     figure, axes = plt.subplots(
         1, len(names), figsize=(9.6, 4), layout="constrained", sharey=True, squeeze=False

@@ -63,6 +63,10 @@ def plain_kernels(a, logits, landmarks):
     def single(x):
         return sum(np.exp(-2.0 * (one[:, None] - one[landmarks]) ** 2) for one in x.T)
 
+    def squares(x):
+        square = (x**2).sum(axis=1, keepdims=True)
+        return (square - square[landmarks].mean()) / square[landmarks].std()
+
     raw = {
         "linear": a @ a[landmarks].T,
         "softmax": softmax(),
@@ -76,6 +80,7 @@ def plain_kernels(a, logits, landmarks):
         "leading_rbf_4": rbf(lead[:, :4]),
         "single_32": single(lead),
         "single_8": single(lead[:, :8]),
+        "norm": single(squares(a)),
     }
     return {name: settled(kernel) for name, kernel in raw.items()}
 
@@ -114,6 +119,8 @@ def test_a_band_that_sees_no_difference_between_landmarks_is_zero():
     a, logits = images_of()
     found = dict(Bands(a, np.zeros_like(logits)).among())
     assert not found["softmax"].any() and np.trace(found["linear"]) == pytest.approx(len(a))
+    lengths = np.where(np.arange(len(a)) % 2, -1.0, 1.0)[:, None] * np.sqrt([0.3, 0.7])
+    assert not dict(Bands(lengths, logits).among())["norm"].any()
     for alike in (np.ones((6, 3)), np.zeros((6, 0))):
         assert not any(kernel.any() for _, kernel in Bands(alike, np.zeros((6, 2))).among())
 

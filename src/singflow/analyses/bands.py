@@ -1,9 +1,10 @@
 """Kernels of the principal coordinates and the logits, in bands, and the weights of the bands.
 
 A band is one idea of how an embedding may depend on what the logits see: linearly, through the
-probabilities, smoothly, through products, through a few leading directions. No single kernel is
-right for every model, so the weights of the bands are found by cross-validation (banded ridge
-regression: Dupre la Tour et al. 2022, Feature-space selection with banded ridge regression).
+probabilities, smoothly, through products, through a few leading directions, through the length.
+No single kernel is right for every model, so the weights of the bands are found by cross-validation
+(banded ridge regression: Dupre la Tour et al. 2022, Feature-space selection with banded ridge
+regression).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ TIE = 1e-9  # share of the variance by which errors may differ and count as equa
 BANDS = (
     *("linear", "softmax", "relu", "rbf", "rbf_narrow", "square"),
     *("leading_square", "leading_rbf_32", "leading_rbf_8", "leading_rbf_4"),
-    *("single_32", "single_8"),
+    *("single_32", "single_8", "norm"),
 )
 
 
@@ -110,7 +111,10 @@ class Bands:
         a = principal.astype(np.float64)
         self._mean = a.mean(axis=0)
         a = a - self._mean
-        self._length = float(np.sqrt(max((a**2).sum() / len(a), np.finfo(np.float64).tiny)))
+        square = np.vecdot(a, a)
+        mean, spread = float(square.mean()), float(square.std())
+        self._length = float(np.sqrt(max(mean, np.finfo(np.float64).tiny)))
+        self._square = mean, spread if spread > TIE * mean else 1.0
         spread, axes = leading_directions(a, LEADING)
         self._axes = axes / spread
         roots = [np.sqrt(softmax(logits, temperature)) for temperature in TEMPERATURES]
@@ -118,7 +122,7 @@ class Bands:
         spreads = [root.var(axis=0).sum() * len(roots) for root in roots]
         self._roots_level = [spread**-0.5 if spread > 0 else 0.0 for spread in spreads]
         self._marks = self._coordinates(principal, logits)
-        a, lead = self._marks[0], self._marks[1]
+        a, lead = self._marks[:2]
         self._wide = _median(a)
         self._leading = {size: _median(lead[:, :size]) for size in (32, 8, 4)}
         self._centre: dict[str, tuple[np.ndarray, float, float]] = {}
@@ -131,7 +135,7 @@ class Bands:
             self._centre[name] = columns, mean, level
 
     def _coordinates(self, principal: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, ...]:
-        """a at mean square 1, its whitened leading coordinates, and the softmax features."""
+        """a at mean square 1, its whitened leading coordinates, softmax features, and |a|^2."""
         a = principal.astype(np.float64) - self._mean
         roots = [
             (np.sqrt(softmax(logits, temperature)) - mean) * level
@@ -139,11 +143,13 @@ class Bands:
                 TEMPERATURES, self._roots_mean, self._roots_level, strict=True
             )
         ]
-        return a / self._length, a @ self._axes, np.hstack(roots)
+        mean, spread = self._square
+        square = ((np.vecdot(a, a) - mean) / spread)[:, None]
+        return a / self._length, a @ self._axes, np.hstack(roots), square
 
     def _raw(self, name: str, images: tuple[np.ndarray, ...]) -> np.ndarray:
         """The kernel between images and landmarks, before it is centred and scaled."""
-        (a, lead, roots), (za, zlead, zroots) = images, self._marks
+        (a, lead, roots, square), (za, zlead, zroots, zsquare) = images, self._marks
         family, _, size = name.rpartition("_")
         match name:
             case "linear":
@@ -160,6 +166,8 @@ class Bands:
                 return (a @ za.T) ** 2
             case "leading_square":
                 return (lead @ zlead.T / LEADING) ** 2
+            case "norm":
+                return np.exp(-2.0 * _distances(square, zsquare))
         count = int(size)
         lead, zlead = lead[:, :count], zlead[:, :count]
         if family == "leading_rbf":
