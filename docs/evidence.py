@@ -20,14 +20,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.bands import (
-    Bands,
-    Block,
-    Blocks,
-    leading_directions,
-    search_weights,
-    softmax,
-)
+from singflow.analyses.bands import Block, Blocks, leading_directions, search_weights, softmax
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.evidence import (
     RESOLUTION,
@@ -226,7 +219,7 @@ def functions_of_a(
     a, logits = images.block.principal, images.block.logits
     others = unit(texts + 0.5 * normal(texts.shape) / np.sqrt(DIM))
     linear, centred = levelled(a @ normal((a.shape[1], DIM))), a - a.mean(axis=0)
-    spread, axes = leading_directions(centred, 8)
+    spread, axes = leading_directions(centred.T @ centred / len(a), 8)
     lead = centred @ axes / spread
     u, order = lead[:, :4], np.argsort(logits, axis=1)
     top, sharp = order[:, -1], softmax(logits, 1.0)
@@ -294,7 +287,7 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
     few = np.isin(top, generator.permutation(np.unique(top))[: len(np.unique(top)) // 4])
     leaks = {
         EVEN: every,
-        FIRST: levelled(null @ leading_directions(null, 1)[1] @ normal((1, DIM))),
+        FIRST: levelled(null @ leading_directions(null.T @ null, 1)[1] @ normal((1, DIM))),
         BESIDE: every,
         QUARTER: levelled(every * few[:, None]),
     }
@@ -332,7 +325,7 @@ def judge(
         np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
     )
     marks = Landmarks.draw(blocks, len(images), 0, most)
-    bands = Bands(marks.block.principal, marks.block.logits)
+    bands = marks.bands()
     some, rows = marks.searched, marks.rows
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     chosen = search_weights(
@@ -639,7 +632,7 @@ def linear_or_flexible() -> list[int]:
     columns = np.hstack([z for _, (z,) in planted])
     blocks = images.blocks(columns[:, :DIM])
     marks = Landmarks.draw(blocks, len(images), 0)
-    bands = Bands(marks.block.principal, marks.block.logits)
+    bands = marks.bands()
     linear, _ = unique_r2(
         marks.read_outs(blocks, bands, {"linear": 1.0}, [lambda *_: columns]),
         Targets.of(*[DIM] * DRAWS, variance=np.ones(DRAWS)),

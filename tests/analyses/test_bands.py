@@ -93,12 +93,25 @@ def test_every_band_is_its_definition_on_landmarks_and_on_other_images(r):
     wanted = plain_kernels(a, logits, landmarks)
     assert tuple(wanted) == BANDS
     weights = dict(zip(BANDS, np.arange(len(BANDS)), strict=True))
-    for name, kernel in wanted.items():
-        np.testing.assert_allclose(bands.of(name, a, logits), kernel, atol=1e-8, err_msg=name)
-    mixed = sum(weights[name] * kernel for name, kernel in wanted.items())
     block = Block(a, a, logits, a, np.zeros(len(a)))
+    for name, kernel in wanted.items():
+        found = bands.mixed({name: 1.0}, block)
+        np.testing.assert_allclose(found, kernel, atol=1e-8, err_msg=name)
+    mixed = sum(weights[name] * kernel for name, kernel in wanted.items())
     np.testing.assert_allclose(bands.mixed(weights, block), mixed, atol=1e-6)
     np.testing.assert_allclose(bands.mixed(weights), mixed[landmarks], atol=1e-6)
+
+
+def test_leading_directions_come_from_all_images_where_their_covariance_is_given():
+    a, logits = images_of(n=90, r=45)
+    rows = a - a.mean(axis=0)
+    bands = Bands(a[:30], logits[:30], rows.T @ rows / len(rows))
+    values, axes = np.linalg.svd(rows, full_matrices=False)[1:]
+    lead = (rows @ axes.T * np.sqrt(len(a)) / values)[:30, :8]
+    kernel = sum(np.exp(-2.0 * np.subtract.outer(one, one) ** 2) for one in lead.T)
+    kernel = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
+    found = bands.mixed({"single_8": 1.0})
+    np.testing.assert_allclose(found, kernel * 30 / np.trace(kernel), atol=1e-8)
 
 
 @settings(max_examples=25)
@@ -112,7 +125,7 @@ def test_every_band_has_mean_0_and_the_trace_of_its_landmarks(seed, n, r, classe
         np.testing.assert_allclose(kernel.mean(axis=0), 0.0, atol=1e-9)
         np.testing.assert_allclose(kernel, kernel.T, atol=1e-9)
         assert np.trace(kernel) == pytest.approx(n)
-        np.testing.assert_allclose(bands.of(name, a, logits), kernel, atol=1e-9)
+        np.testing.assert_allclose(bands.mixed({name: 1.0}), kernel, atol=1e-9)
 
 
 def test_a_band_that_sees_no_difference_between_landmarks_is_zero():
@@ -133,18 +146,19 @@ def test_the_kernel_of_relu_units_is_the_limit_of_many():
     made = np.maximum(x @ units[:-1] + 0.5 * units[-1], 0.0)
     made -= made.mean(axis=0)
     wanted = made @ made.T * len(a) / (made**2).sum()
-    np.testing.assert_allclose(Bands(a, logits).of("relu", a, logits), wanted, atol=0.01)
+    np.testing.assert_allclose(Bands(a, logits).mixed({"relu": 1.0}), wanted, atol=0.01)
 
 
 def test_leading_directions_are_principal_components_without_those_of_rounding():
     rows = np.random.default_rng(0).standard_normal((30, 5)) * [5, 4, 3, 2, 1]
     rows -= rows.mean(axis=0)
-    spread, axes = leading_directions(np.hstack([rows, rows[:, :2]]), 4)
+    covariance = np.cov(np.hstack([rows, rows[:, :2]]), rowvar=False, bias=True)
+    spread, axes = leading_directions(covariance, 4)
     values, wanted = np.linalg.svd(np.hstack([rows, rows[:, :2]]))[1:]
     np.testing.assert_allclose(spread, values[:4] / np.sqrt(30))
     np.testing.assert_allclose(np.abs(wanted[:4] @ axes), np.eye(4), atol=1e-8)
-    assert len(leading_directions(np.hstack([rows, rows[:, :2]]), 7)[0]) == 5
-    assert leading_directions(rows[:, :0], 3)[1].shape == (0, 0)
+    assert len(leading_directions(covariance, 7)[0]) == 5
+    assert leading_directions(covariance[:0, :0], 3)[1].shape == (0, 0)
 
 
 def test_the_candidates_are_equal_weights_single_bands_and_drawn_ones():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.bands import BANDS, Bands, Block
+from singflow.analyses.bands import BANDS, Block
 from singflow.analyses.evidence import FoldVariance, Landmarks, Measurement, Words, jackknife
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
@@ -50,7 +50,7 @@ def curve_of(images, fits=FITS, landmarks=None, weights=WEIGHTS, threads=1):
 
     words, n = Words.fit(blocks, None), len(images.fold)
     marks = Landmarks.draw(blocks, n, 0, landmarks or n)
-    bands = Bands(marks.block.principal, marks.block.logits)
+    bands = marks.bands()
     readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: words.remainder(part)])
     assert isinstance(readouts, Nystroem) == (landmarks is not None)
     spread = FoldVariance.of_all(blocks)

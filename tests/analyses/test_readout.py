@@ -10,7 +10,7 @@ from singflow.analyses.evidence import Landmarks
 from singflow.analyses.readout import OWN, Exact, Fit, Moments, Nystroem, Targets, select
 from tests.analyses.test_bands import refit
 
-WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0], strict=True))
+WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0, 0.2], strict=True))
 FITS = [Fit(0.0, 1.0), Fit(0.1, 0.1), Fit(1.0, 10.0)]
 PAIRS = [(0, 3), (1, 2), (1, 4)]
 ALIKE = 2e-6  # the largest product of sums is in float32
@@ -53,7 +53,7 @@ def exact(block):
 def nystroem(block, most=None, size=40, threads=1, columns=(embeddings,)):
     """The read-outs by kernels with landmarks, by default with all images."""
     marks = Landmarks.draw(parts(block, size), len(block.fold), 0, most or len(block.fold))
-    bands = Bands(marks.block.principal, marks.block.logits)
+    bands = marks.bands()
     blocks = parts(block, size)
     return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, marks.parts, threads)
 

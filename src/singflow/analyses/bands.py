@@ -105,9 +105,14 @@ class Bands:
         Principal coordinates of the landmarks.
     logits : ndarray (L, C)
         Their logits.
+    covariance : ndarray (r, r), optional
+        Of the principal coordinates of all images; by default of the landmarks, which are too few
+        to find the leading directions where they are about as many as coordinates.
     """
 
-    def __init__(self, principal: np.ndarray, logits: np.ndarray) -> None:
+    def __init__(
+        self, principal: np.ndarray, logits: np.ndarray, covariance: np.ndarray | None = None
+    ) -> None:
         a = principal.astype(np.float64)
         self._mean = a.mean(axis=0)
         a = a - self._mean
@@ -115,7 +120,8 @@ class Bands:
         mean, spread = float(square.mean()), float(square.std())
         self._length = float(np.sqrt(max(mean, np.finfo(np.float64).tiny)))
         self._square = mean, spread if spread > TIE * mean else 1.0
-        spread, axes = leading_directions(a, LEADING)
+        covariance = a.T @ a / len(a) if covariance is None else covariance
+        spread, axes = leading_directions(covariance, LEADING)
         self._axes = axes / spread
         roots = [np.sqrt(softmax(logits, temperature)) for temperature in TEMPERATURES]
         self._roots_mean = [root.mean(axis=0) for root in roots]
@@ -177,10 +183,6 @@ class Bands:
             one += np.exp(-2.0 * np.subtract.outer(own, mark) ** 2)
         return one
 
-    def of(self, name: str, principal: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """A band's kernel (n, L) between images and landmarks."""
-        return self._settled(name, self._raw(name, self._coordinates(principal, logits)))
-
     def _settled(self, name: str, raw: np.ndarray) -> np.ndarray:
         columns, mean, level = self._centre[name]
         return (raw - raw.mean(axis=1)[:, None] - columns + mean) * level
@@ -202,17 +204,16 @@ class Bands:
         return total
 
 
-def leading_directions(rows: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations (q,) and principal directions (d, q) of centred rows (n, d).
+def leading_directions(covariance: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (q,) and principal directions (d, q) of a covariance (d, d).
 
     There are at most `most`, and none whose variance is rounding.
     """
-    width = rows.shape[1]
+    width = len(covariance)
     if not width:
         return np.zeros(0), np.zeros((0, 0))
-    scatter = rows.T @ rows / len(rows)
     taken = [max(width - most, 0), width - 1]
-    variance, axes = scipy.linalg.eigh(scatter, subset_by_index=taken, check_finite=False)
+    variance, axes = scipy.linalg.eigh(covariance, subset_by_index=taken, check_finite=False)
     kept = variance > width * np.finfo(np.float64).eps * max(variance[-1], 0.0)
     return np.sqrt(variance[kept])[::-1], axes[:, kept][:, ::-1]
 

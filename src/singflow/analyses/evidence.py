@@ -342,7 +342,7 @@ class Landmarks:
 
     rows: their numbers. block: the images. searched: places among them of the images that weights
     are found on. mean: (k,) mean of b; level: what makes its mean square 1. parts: (n,) of all
-    images, the first of PARTS that an image belongs to.
+    images, the first of PARTS that an image belongs to. covariance: (r, r) of a, over all images.
     """
 
     rows: np.ndarray
@@ -351,6 +351,7 @@ class Landmarks:
     mean: np.ndarray
     level: float
     parts: np.ndarray
+    covariance: np.ndarray
 
     @classmethod
     def draw(cls, blocks: Blocks, n: int, seed: int, most: int = LANDMARKS) -> "Landmarks":
@@ -358,6 +359,12 @@ class Landmarks:
         order = np.random.default_rng([seed, 4]).permutation(n)[:most]
         wanted, start, parts = np.sort(order), 0, []
         for block in blocks():
+            if not start:
+                first = block.principal[0].astype(np.float64)
+                total, products = np.zeros(len(first)), np.zeros((len(first), len(first)))
+            a = block.principal - first
+            total += a.sum(axis=0)
+            products += a.T @ a
             stop = start + len(block.fold)
             inside = wanted[(wanted >= start) & (wanted < stop)] - start
             parts.append([column[inside] for column in vars(block).values()])
@@ -369,7 +376,13 @@ class Landmarks:
         level = 1.0 / np.sqrt(square) if square > TINY else 0.0
         searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
         place = np.random.default_rng([seed, 5]).permutation(n) / n
-        return cls(wanted, block, searched, mean, level, np.searchsorted(PARTS, place, "right"))
+        covariance = products / n - np.outer(total / n, total / n)
+        part = np.searchsorted(PARTS, place, "right")
+        return cls(wanted, block, searched, mean, level, part, covariance)
+
+    def bands(self) -> Bands:
+        """The bands of the landmarks."""
+        return Bands(self.block.principal, self.block.logits, self.covariance)
 
     @property
     def exact(self) -> bool:
@@ -397,7 +410,8 @@ class Landmarks:
 
     def first_direction(self) -> np.ndarray:
         """First principal direction (k,) of b, with mean square 1 along it."""
-        (spread,), axes = leading_directions(self.null(self.block), 1)
+        null = self.null(self.block)
+        (spread,), axes = leading_directions(null.T @ null / len(null), 1)
         first = axes[:, 0] * np.sign(axes[np.abs(axes[:, 0]).argmax(), 0])
         return np.asarray(first / spread)
 
@@ -637,8 +651,7 @@ def weighted(
     marks: Landmarks, words: Words, seed: int, threads: int
 ) -> tuple[Bands, dict[str, float]]:
     """The bands of the landmarks, and the weights that read the remainder best."""
-    block, some = marks.block, marks.searched
-    bands = Bands(block.principal, block.logits)
+    block, some, bands = marks.block, marks.searched, marks.bands()
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
     target = words.remainder(block)[some] @ directions(len(words.offset), SKETCH, seed, 0)
     scale = np.array([words.variance])
