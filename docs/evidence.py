@@ -34,7 +34,7 @@ from singflow.analyses.evidence import (
 )
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
-from singflow.analyses.readout import LANDMARKS, Targets
+from singflow.analyses.readout import Targets
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
@@ -183,10 +183,9 @@ FEATURES: dict[str, Callable[[], Images]] = {
     "made-up n/d 16": partial(made_up, 16, 48),
     "12 causes": few_causes,
     "ResNet50 / 8": partial(made_up, 16, 256),  # more images than have exact kernels
-    "ResNet50 / 8, 128 landmarks": partial(made_up, 16, 256),  # as few as at the full size
+    "ResNet50": partial(made_up, 5, 2048),  # half as many landmarks as dimensions
 }
-MARKS = {"ResNet50 / 8, 128 landmarks": 128}
-LARGE, FEWER = "ResNet50 / 8", 5  # a fifth of the draws
+FEWER = {"ResNet50 / 8": 5, "ResNet50": 20}  # a fifth, and a twentieth of the draws
 CAUSES = "common causes"  # the embedding is made of what both a and b are made of
 UNSEEN = ("entropy", "second class", "phase", "network", "cells")  # not looked at for the bands
 EVEN, FIRST, BESIDE, QUARTER = "even", "first direction", "beside |.|", "a quarter of the classes"
@@ -312,7 +311,7 @@ def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -
 
 
 def judge(
-    images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]], most: int = LANDMARKS
+    images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]
 ) -> list[JackknifeEstimate]:
     """D of planted embeddings, by their texts, with weights of their own for each of them.
 
@@ -324,7 +323,7 @@ def judge(
         images.blocks(planted[0][1][0]),
         np.array([z.var(axis=0).sum() for _, made in planted for z in made]),
     )
-    marks = Landmarks.draw(blocks, len(images), 0, most)
+    marks = Landmarks.draw(blocks, len(images), 0)
     bands = marks.bands()
     some, rows = marks.searched, marks.rows
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
@@ -351,12 +350,12 @@ def judge(
 
 def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
     """Rates of `trace` (interval above 0) and `meaning` (p for D above the margin), per world."""
-    images, found, large = FEATURES[name](), {}, name.startswith(LARGE)
-    draws, at_once = (-(-draws // FEWER), 1) if large else (draws, 10)
+    images, found, fewer = FEATURES[name](), {}, FEWER.get(name)
+    draws, at_once = (-(-draws // fewer), 1) if fewer else (draws, 10)
     for start in range(0, draws, at_once):
         made = [worlds(images, draw) for draw in range(start, min(start + at_once, draws))]
         planted = [(texts, list(of_world.values())) for texts, of_world in made]
-        judged = iter(judge(images, planted, MARKS.get(name, LANDMARKS)))
+        judged = iter(judge(images, planted))
         for _, of_world in made:
             for world in of_world:
                 found.setdefault(world, []).append(next(judged))
