@@ -9,23 +9,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import Evidence, Measurement, measure, turn_deg
-from singflow.analyses.floor import SplitHead, image_ids, refitted_scores, whole_images
+from singflow.analyses.evidence import Evidence, measure, turn_deg
+from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
 from singflow.analyses.head_extension import enough, head_extension
-from singflow.analyses.hidden import Question, by_group, by_text, centred_texts
+from singflow.analyses.hidden import Question, hidden_groups, hidden_texts
 from singflow.analyses.inputs import Inputs
-from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.files import write_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
-from singflow.data.reading import read_column
-from singflow.translators.reference import Paired, reference_folder
+from singflow.data.reading import column_cells
 
 
 class Flags(Evidence, cli.PairStep):
@@ -49,84 +46,6 @@ def known(inputs: Inputs) -> dict[str, bool]:
         "known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"),
         "known_leak": leak,
     }
-
-
-def all_texts(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Labels, concepts and the reference's other labels (text, kind), and their embeddings (T, m).
-
-    Labels are centred together, and concepts together, because their texts have other templates.
-    """
-    labels, kinds, rows = (
-        inputs.labels.tolist(),
-        ["label"] * len(inputs.labels),
-        [inputs.label_texts],
-    )
-    if reference is not None:
-        folder = reference_folder(reference)
-        names, tensors = (
-            CATALOG[name].at(folder, space=inputs.space) for name in ("names", "texts")
-        )
-        if names.is_file() and tensors.is_file():
-            theirs, own = read_json(names)["labels"], set(labels)
-            new = [place for place, name in enumerate(theirs) if name not in own]
-            rows.append(read_tensors(tensors, ["label_embeddings"])[0]["label_embeddings"][new])
-            labels, kinds = (
-                labels + [theirs[place] for place in new],
-                kinds + ["reference"] * len(new),
-            )
-    concepts = inputs.names["concepts"]
-    texts = [centred_texts(np.concatenate(rows)), centred_texts(inputs.texts("concept_embeddings"))]
-    listed = {"text": labels + concepts, "kind": kinds + ["concept"] * len(concepts)}
-    return pd.DataFrame(listed), np.concatenate(texts)
-
-
-def all_groups(
-    inputs: Inputs, images: pd.DataFrame, predicted: np.ndarray, flags: Flags
-) -> dict[str, pd.Series]:
-    """Group of every image of the pool, if it has one, by the kind of the group."""
-    named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
-    classes = pd.Series(predicted, images.index).map(
-        lambda place: named[place] if named else str(place)
-    )
-    groups = {"label": images["label"], "predicted": classes}
-    if flags.groups is not None:
-        column = read_column(flags.table, flags.groups, "evidence.groups")
-        groups["column"] = images["path"].map(column).where(images["own"])
-    return groups
-
-
-def hidden(
-    inputs: Inputs, pool: list[Paired], found: Measurement, flags: Flags
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """D by text and by group; p is corrected within all texts, and within each kind of group."""
-    texts, embeddings = all_texts(inputs, flags.reference)
-    columns = ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
-    named = ["group", "by", "n", *columns]
-    if found.residuals is None:
-        kinds = {"n": np.int64, **dict.fromkeys(columns, float), "hidden": bool}
-        rows = texts[:0].reindex(columns=[*texts, *columns, "hidden"])
-        groups = pd.DataFrame(columns=[*named, "hidden"])
-        return rows.astype({name: kinds[name] for name in rows if name in kinds}), groups.astype(
-            kinds
-        )
-    images = pd.concat(
-        [part.manifest.iloc[image_ids(part)].assign(own=part is inputs.pairs) for part in pool],
-        ignore_index=True,
-    )
-    copies = pd.factorize(images["sha256"])[0]
-    question = Question(flags.margin, flags.confidence, flags.seed)
-    said = found.facts["p"] <= 1 - flags.confidence
-    texts = texts.join(by_text(found.residuals, embeddings, copies, question))
-    parts = []
-    for by, of_image in all_groups(inputs, images, found.residuals.predicted, flags).items():
-        codes, names = pd.factorize(of_image, sort=True)
-        table = by_group(found.residuals, codes, copies, question)
-        parts.append(table.assign(group=names, by=by))
-    groups = pd.concat(parts, ignore_index=True)[named]
-    return tuple(
-        table.assign(hidden=said & (table["p"] <= 1 - flags.confidence))
-        for table in (texts, groups)
-    )
 
 
 def main(flags: Flags) -> None:
@@ -157,7 +76,12 @@ def main(flags: Flags) -> None:
     )
     facts, words, planted = found.facts, found.words, found.planted
     curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence, flags.threads)
-    of_texts, of_groups = hidden(inputs, pool, found, flags)
+    question = Question(flags.margin, flags.confidence, flags.seed)
+    column = None
+    if flags.groups:
+        column = dict(column_cells(flags.table, flags.groups, "evidence.groups"))
+    of_texts = hidden_texts(inputs, pool, flags.reference, found, question)
+    of_groups = hidden_groups(inputs, pool, column, found, question)
     del found  # the read-outs leave room for the translators
     scores, refitted = refitted_scores(
         inputs,

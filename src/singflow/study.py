@@ -49,6 +49,7 @@ from singflow.config.sections import (
 )
 from singflow.data.imported import check_source
 from singflow.data.parameters import Data
+from singflow.data.reading import column_cells
 from singflow.errors import InputError
 from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
@@ -142,6 +143,11 @@ class Params(Section):
             yield (
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
+            )
+        if self.evidence.groups and self.data.table is None:
+            yield (
+                f"evidence.groups is {self.evidence.groups}, a column of data.table, which is "
+                "null: write data.table, or groups: null"
             )
         imported, renderer = self.data.source == "features", self.pictures.renderer
         if imported and renderer in ("unclip", "retrieval"):
@@ -413,6 +419,8 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
         check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named or "."))
+    if study.evidence.groups and study.data.table:
+        next(column_cells(Path(study.data.table), study.evidence.groups, "evidence.groups"), None)
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     _check_towers(study, models, spaces)

@@ -243,6 +243,10 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
     results = Results(tmp_path, shards=2)
     hashes = [str(number) for number in range(n)]
     results.manifest(label="x", split="train", fold=fold, sha256=hashes)
+    paths, table = results.read("manifest")["path"], tmp_path / "photos.csv"
+    cameras = np.where(np.arange(n) < 14, "old", "")
+    cameras[20] = "new"
+    pd.DataFrame({"path": paths, "camera": cameras}).to_csv(table, index=False)
     texts = generator.standard_normal((3, dim)).astype(np.float32)
     results.texts(
         {"labels": ["x"], "concepts": ["y", "z"]},
@@ -264,7 +268,7 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
         own.tensors("projector", null_basis=basis)
         own.tensors("head", weight=weight, bias=bias)
         write_json(own.path("translator_report"), report)
-        own.run("measure_evidence", **told, reference=None, seed=0, table=tmp_path)
+        own.run("measure_evidence", **told, reference=None, seed=0, table=table, groups="camera")
         written, evidence = own.read("head_extensions"), own.read("evidence")
         assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
         if basis.size:
@@ -273,11 +277,18 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
             weights, penalties = evidence["weights"], evidence["lambdas"]
             full = Fit(weights.pop("null"), penalties["with_null"])
             assert full.own, "the leak is found"
+            groups = own.read("evidence_groups").set_index(["by", "group"])
+            assert groups["n"].to_dict()["label", "x"] == groups.loc["predicted", "n"].sum() == n
+            assert groups.loc["column", "n"].to_dict() == {"new": 1, "old": 14}
+            d = groups["unique_r2"]
+            assert d["label", "x"] == pytest.approx(evidence["unique_r2"], rel=0.1)
+            assert d["column", "old"] > 0.05 and groups["p"].isna()["column", "new"]
             expected = curve_of(block, (Fit(0.0, penalties["without_null"]), full), None, weights)
             pd.testing.assert_frame_equal(written, expected, atol=1e-5)
         else:
             assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
             assert evidence["unique_r2"] is evidence["lambdas"] is None
+            assert own.read("evidence_groups").empty and own.read("evidence_texts").empty
     results.run("plot_head_extensions", models=list(heads))
     table = results.read("tables/head_extensions.csv")
     assert table["model"].tolist() == list(heads)

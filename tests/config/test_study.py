@@ -445,6 +445,10 @@ TABLE = "needs data.table: a CSV or Parquet file"
     [
         ({"data.source": "table", "data.table": None}, f"data.source table {TABLE}"),
         ({"data.table": None}, f"data.source packaged {TABLE}"),
+        (
+            {"data.source": "folder", "data.table": None, "evidence.groups": "camera"},
+            "evidence.groups is camera, a column of data.table, which is null: write data.table",
+        ),
         ({"data.source": "archive"}, "data.source archive needs data.archives: tar or Parquet"),
         ({"data.root": "photos"}, "data.root is photos, but data.source packaged studies the pack"),
         ({"data.root": "C:\\photos"}, "write / for \\ (under WSL, C:\\ is /mnt/c/)"),
@@ -527,6 +531,10 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
+        (
+            {"evidence.groups": "camera"},
+            "has no column 'camera' (evidence.groups); it has path, la",
+        ),
         ({"models": ["absent"], "pictures.closeup": "absent"}, "models.yaml: no entry 'absent'"),
     ],
     ids=str,

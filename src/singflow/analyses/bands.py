@@ -117,9 +117,9 @@ class Bands:
         self._mean = a.mean(axis=0)
         a = a - self._mean
         square = np.vecdot(a, a)
-        mean, spread = float(square.mean()), float(square.std())
+        mean, deviation = float(square.mean()), float(square.std())
         self._length = float(np.sqrt(max(mean, np.finfo(np.float64).tiny)))
-        self._square = mean, spread if spread > TIE * mean else 1.0
+        self._square = mean, deviation if deviation > TIE * mean else 1.0
         covariance = a.T @ a / len(a) if covariance is None else covariance
         spread, axes = leading_directions(covariance, LEADING)
         self._axes = axes / spread

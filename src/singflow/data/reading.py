@@ -124,10 +124,11 @@ def iterate_rows(
         yield number, {name: cells[place] for name, place in places.items()}
 
 
-def read_column(path: Path, column: str, parameter: str) -> dict[str, str]:
-    """The cells of a column by the images' paths; empty cells are left out."""
-    rows = iterate_rows(path, {"path": "the image's path", column: parameter})
-    return {row["path"]: row[column].strip() for _, row in rows if row[column].strip()}
+def column_cells(path: Path, column: str, parameter: str) -> Iterator[tuple[str, str]]:
+    """The images' paths and the cells of a column that are not empty."""
+    for _, row in iterate_rows(path, {"path": "the image's path", column: parameter}):
+        if cell := row[column].strip():
+            yield row["path"], cell
 
 
 def _places(
