@@ -197,7 +197,8 @@ def made_up(images: int, labels: int) -> list[str]:
     names, image_id = [f"label {number:04d}" for number in range(labels)], np.arange(images)
     columns = {"image_id": image_id, "label": np.resize(names, images), "fold": image_id % 5}
     columns["split"] = np.where(columns["fold"] == 0, "validation", "train")
-    others = dict.fromkeys(("path", "prompt", "sha256"), "-")
+    columns["sha256"] = image_id.astype(str)
+    others = dict.fromkeys(("path", "prompt"), "-")
     numbers = dict.fromkeys(("class_index", "width", "height"), 1)
     write_parquet(path("manifest"), pd.DataFrame(columns).assign(**others, **numbers))
     return names

@@ -155,14 +155,15 @@ def test_null_directions_lower_the_penalized_error_most():
     b, z = rng.standard_normal((60, 6)), rng.standard_normal((60, 3))
     alpha, gram = 2.0, b.T @ b + 2.0 * np.eye(6)
     factor = np.linalg.cholesky(gram)
-    basis = ranked_null_directions(factor, np.linalg.solve(factor, b.T @ z))
+    basis, read = ranked_null_directions(factor, np.linalg.solve(factor, b.T @ z))
+    np.testing.assert_allclose(basis @ read, np.linalg.solve(gram, b.T @ z), atol=1e-12)
 
     def gain(directions):
         part = b @ directions
-        scatter = part.T @ part + alpha * np.eye(directions.shape[1])
+        scatter = part.T @ part + alpha * directions.T @ directions
         return np.trace(z.T @ part @ np.linalg.solve(scatter, part.T @ z))
 
-    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(basis.T @ gram @ basis, np.eye(3), atol=1e-12)
     for q in (1, 2):
         others = [np.linalg.qr(rng.standard_normal((6, q)))[0] for _ in range(500)]
         assert gain(basis[:, :q]) > max(map(gain, others))

@@ -75,6 +75,12 @@ def drawn(seed, count):
     return np.random.default_rng(seed).standard_normal((DRAWS, count))
 
 
+def test_copies_of_one_image_show_nothing():
+    found = by_text(residuals_of(n=20, gain=0.5), texts_of(3), np.zeros(20, int), QUESTION)
+    assert (found["p"] == 1).all() and (found["unique_r2"] > 0.1).all()
+    assert found[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("copies", [alone(80), np.arange(80) // 2, np.arange(80) % 30])
 def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     toward, question = texts_of()[0], Question(0.05, 0.9, 0)

@@ -99,20 +99,17 @@ def nested(partial: Partial, fit: Fit) -> np.ndarray:
     """
     scatter = partial.null + fit.penalty / fit.own * np.eye(len(partial.null))
     factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-    basis = ranked_null_directions(factor, half_solved(factor, partial.cross))
-    half = scipy.linalg.cholesky(basis.T @ scatter @ basis, lower=True, check_finite=False)
-    weights, found = half_solved(half, basis.T @ partial.cross), []
+    directions, read = ranked_null_directions(factor, half_solved(factor, partial.cross))
+    size, found = np.vecdot(read, read), []
     for null, cross, missed in partial.left_out:
-        square = half_solved(half, half_solved(half, basis.T @ null @ basis).T) * (
-            weights @ weights.T
-        )
-        linear = np.vecdot(half_solved(half, basis.T @ cross), weights)
-        found.append(missed + np.cumsum(np.concatenate([[0.0], np.diag(square) - 2.0 * linear])))
+        square = size * np.vecdot(directions.T, (null @ directions).T)
+        linear = np.vecdot(directions.T @ cross, read)
+        found.append(missed + np.cumsum(np.concatenate([[0.0], square - 2.0 * linear])))
     return np.array(found)
 
 
-def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Orthonormal null directions, ordered by how much they improve the read-out.
+def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Null directions, ordered by how much they improve the read-out, and what is read from them.
 
     The first q of them give the least penalized squared error that any q directions can give.
 
@@ -127,22 +124,24 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray (k, p)
-        One column for each direction in which the read-out moves the target, so p is at most min(k,
-        m).
+    directions : ndarray (k, p)
+        One column V_i for each direction in which the read-out moves the target, so p is at most
+        min(k, m). V^T L L^T V = I: a read-out of the first q directions has their rows of `read`.
+    read : ndarray (p, m)
+        Orthogonal rows; directions @ read are the coefficients of b.
 
     References
     ----------
     Izenman, Reduced-rank regression for the multivariate linear model, 1975.
     """
-    carried, directions = scipy.linalg.eigh(white.T @ white, check_finite=False)
+    carried, axes = scipy.linalg.eigh(white.T @ white, check_finite=False)
     kept = carried > max(white.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
-    hidden = scipy.linalg.solve_triangular(
-        factor, white @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False
+    size = np.sqrt(carried[kept])[::-1][: len(factor)]
+    axes = axes[:, kept][:, ::-1][:, : len(factor)]
+    directions = scipy.linalg.solve_triangular(
+        factor, white @ axes / size, lower=True, trans=1, check_finite=False
     )
-    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][
-        :, : len(factor)
-    ]
+    return directions, size[:, None] * axes.T
 
 
 def enough(curve: pd.DataFrame) -> int | None:

@@ -142,16 +142,16 @@ def by_group(
 
 
 def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.DataFrame:
-    """Estimates with intervals and corrected p.
+    """Estimates with intervals and corrected p; of one cluster, p is 1 without an interval.
 
     images: (j,) number of clusters behind each estimate.
     """
-    every = np.arange(len(images))
+    every, freedom = np.arange(len(images)), np.maximum(images - 1, 1)
     estimate, error = np.zeros(len(images)), np.zeros(len(images))
     for some in _batches(every):
         estimate[some], each = influence(some)
-        error[some] = np.sqrt((each**2).sum(axis=0) * images[some] / (images[some] - 1))
-    error = np.maximum(error, 1e-12)
+        error[some] = np.sqrt((each**2).sum(axis=0) * images[some] / freedom[some])
+    error = np.where(images > 1, np.maximum(error, 1e-12), np.inf)
     statistic = (estimate - question.margin) / error
     order, p = np.argsort(statistic, kind="stable"), np.ones(len(images))
     largest, generator = np.full(DRAWS, -np.inf), np.random.default_rng([question.seed, 7])
@@ -165,7 +165,8 @@ def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.
         p[some] = (1 + (drawn[:, 1:] >= statistic[some]).sum(axis=0)) / (DRAWS + 1)
     falling = order[::-1]
     p[falling] = np.maximum.accumulate(p[falling])
-    reach = scipy.special.stdtrit(images - 1, (1 + question.confidence) / 2) * error
+    reach = scipy.special.stdtrit(freedom, (1 + question.confidence) / 2) * error
+    reach[images < 2] = np.nan
     columns = estimate, estimate - reach, estimate + reach, p
     return pd.DataFrame(dict(zip(TESTED, columns, strict=True)))
 

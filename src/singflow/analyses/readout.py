@@ -9,6 +9,8 @@ LANDMARKS images (Nystroem's method), and b stays exact.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import iadd
 from typing import NamedTuple
 
 import numpy as np
@@ -213,11 +215,15 @@ class Moments:
     @classmethod
     def over(cls, parts: Sequence["Moments"]) -> "Moments":
         """The sums over images of all parts."""
-        first, *others = parts
-        made = copy(first)
-        for name in vars(made):
-            setattr(made, name, sum((getattr(one, name) for one in others), getattr(first, name)))
+        made = cls(*parts[0].xt.shape)
+        for one in parts:
+            made.absorb(one)
         return made
+
+    def absorb(self, other: "Moments") -> None:
+        """Add the sums over other images."""
+        for name, sums in vars(other).items():
+            setattr(self, name, iadd(getattr(self, name), sums))
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         self.n += len(x)
@@ -309,8 +315,8 @@ class Nystroem:
         self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
         self._bands, self._weights, self._null, self._first = bands, weights, null, columns[0]
         self._plain, self._threads = len(marks), threads
-        # Sums over the images of each fold that are in each part, or in none.
-        self._split: list[dict[int, Moments]] = [{} for _ in (*PARTS, 1.0)]
+        # Sums over the images of each fold that are in a part, from the smallest part to all.
+        self._sums: list[dict[int, Moments]] = [{} for _ in (*PARTS, 1.0)]
 
         def rows_of(numbered: tuple[int, Block]) -> tuple[np.ndarray, ...]:
             start, block = numbered
@@ -319,30 +325,30 @@ class Nystroem:
 
         for x, t, fold, part in map_apart(rows_of, _numbered(blocks), threads):
             for place, one in np.unique(np.stack([part, fold], axis=1), axis=0).tolist():
-                rows, sums = (part == place) & (fold == one), self._split[place]
+                rows, sums = (part == place) & (fold == one), self._sums[place]
                 if one not in sums:
                     sums[one] = Moments(x.shape[1], t.shape[1])
                 sums[one].add(x[rows], t[rows])
-        self._add_up(self._split)
+        for smaller, larger in pairwise(self._sums):
+            for one, sums in smaller.items():
+                larger.setdefault(one, Moments(*sums.xt.shape)).absorb(sums)
+        self._use(self._sums[-1])
 
-    def _add_up(self, split: list[dict[int, Moments]]) -> None:
-        """Sums over the images of each fold, and over all images, from those of some parts."""
-        folds = sorted({fold for sums in split for fold in sums})
-        self._moments = {
-            fold: Moments.over([sums[fold] for sums in split if fold in sums]) for fold in folds
-        }
-        self._total = Moments.over(list(self._moments.values()))
-        self.folds, self.looked = folds, folds[:LOOKED]
+    def _use(self, moments: dict[int, Moments]) -> None:
+        """Sums over the images of each fold, and over all of them."""
+        self._moments, self.folds = moments, sorted(moments)
+        self._total = Moments.over([moments[fold] for fold in self.folds])
+        self.looked = self.folds[:LOOKED]
 
     def part(self, part: int) -> "Nystroem | None":
         """See Exact."""
         some = copy(self)
-        some._add_up(self._split[: part + 1])
+        some._use(self._sums[part])
         return some if some.folds == self.folds else None
 
     def forget_parts(self) -> None:
         """Free the memory of the sums that part() needs."""
-        self._split = []
+        self._sums = []
 
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
@@ -363,7 +369,8 @@ class Nystroem:
         n, x, t = self._kept(left_out)
         width = len(x) if fit.own else self._plain
         x, t = x[:width], t[used]
-        scatter = self._total.xx[:width, :width] - n * np.outer(x, x)
+        scatter = np.outer(n * x, x)
+        np.subtract(self._total.xx[:width, :width], scatter, out=scatter)
         cross = self._total.xt[:width, used] - n * np.outer(x, t)
         for one in map(self._moments.__getitem__, left_out):
             scatter -= one.xx[:width, :width]
