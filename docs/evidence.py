@@ -3,8 +3,8 @@
 Embeddings are planted and then judged by the workflow's own code. A planted embedding is made of
 principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
 flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv,
-docs/evidence/stability.csv and src/singflow/planning/power.csv, which --level, --stability and
---power write.
+docs/evidence/groups.csv, docs/evidence/stability.csv and src/singflow/planning/power.csv, which
+--level, --groups, --stability and --power write.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,6 +33,7 @@ from singflow.analyses.evidence import (
     unique_r2,
 )
 from singflow.analyses.geometry import null_space, random_basis
+from singflow.analyses.hidden import Question, by_group
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
 from singflow.analyses.readout import Targets
 from singflow.artifacts.files import write_bytes
@@ -55,13 +56,16 @@ class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
     level: int = Field(
-        0, ge=0, description="write level.csv, of so many draws (10: half an hour of one core)"
+        0, ge=0, description="write level.csv, of so many draws (100: 3 hours of one core)"
     )
     power: int = Field(
         0, ge=0, description="write power.csv, of so many draws (20: 3 minutes of one core)"
     )
     features: list[str] = Field(
-        [], description="features of --level, as in level.csv; all by default"
+        [], description="features of --level and --groups, as in level.csv; all by default"
+    )
+    groups: int = Field(
+        0, ge=0, description="write groups.csv, of so many draws (10: 10 minutes of one core)"
     )
     stability: int = Field(
         0, ge=0, description="write stability.csv, of so many divisions into folds"
@@ -373,6 +377,50 @@ def level(name: str, draws: int) -> Iterator[dict[str, Any]]:
             "unique_r2": np.mean([estimate.unique_r2 for estimate in estimates]),
             "most": np.max([estimate.unique_r2 for estimate in estimates]),
         }
+
+
+GROUPED = ["efficientnet_lite0", "made-up n/d 4", "made-up n/d 16"]
+LOCAL, QUARTERS = (0.03, 0.1, 0.2, 0.3, 0.5), 4  # leaks in a quarter of the classes
+
+
+def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
+    """How often D by group finds a leak in a quarter of the classes, and how often it errs."""
+    images = FEATURES[name]()
+    top, n = images.block.logits.argmax(axis=1), len(images)
+    null, classes = images.block.null - images.block.null.mean(axis=0), np.unique(top)
+    question = Question(MARGIN, CONFIDENCE, 0)
+    for part in LOCAL:
+        found = []
+        for draw in range(draws):
+            generator = np.random.default_rng([draw, 9])
+            normal = generator.standard_normal
+            texts = unit(images.texts @ normal((images.texts.shape[1], DIM)))
+            quarter = generator.permutation(len(classes)) % QUARTERS
+            group = quarter[np.searchsorted(classes, top)]
+            z = levelled(spoken(images.block.logits, texts)) + levelled(normal((n, DIM)))
+            leak = levelled(null @ normal((null.shape[1], DIM))) * (group == 0)[:, None]
+            z += np.sqrt(2 * part / (1 - part)) * levelled(leak)
+            made = measure(images.blocks(z), texts, None, Evidence(draws=2), CONFIDENCE, 0)
+            groups = by_group(made.residuals, group, np.arange(n), question)
+            hidden = groups["p"] <= 1 - CONFIDENCE
+            meaning = made.facts["p"] <= 1 - CONFIDENCE
+            found.append([meaning, hidden[0], hidden[1:].any()])
+            found[-1] += [made.facts["unique_r2"], groups["unique_r2"][0]]
+        named = ["meaning", "quarter", "others", "unique_r2", "unique_r2_quarter"]
+        means = dict(zip(named, np.mean(found, axis=0).round(4).tolist(), strict=True))
+        yield {"features": name, "leak": part, "draws": draws} | means
+
+
+def group_table(found: pd.DataFrame) -> list[list[str]]:
+    """What the page says of groups.csv: a row for each kind of features."""
+    rows = [["features", *(f"{part:.0%} in a quarter of the classes" for part in LOCAL)]]
+    for name, mine in found.groupby("features", sort=False):
+        cells = (
+            f"{row.meaning:.0%}, {row.quarter:.0%}, {row.others:.0%} ({row.unique_r2_quarter:.3f})"
+            for row in mine.itertuples()
+        )
+        rows.append([str(name), *cells])
+    return rows
 
 
 def both_wordings(model: str) -> list[np.ndarray]:
@@ -727,15 +775,22 @@ def main(flags: Flags) -> None:
             for ratio in PER_DIMENSION
         ]
         write(flags.table, pd.DataFrame(rows))
+    local = flags.folder / "groups.csv"
+    if flags.groups:
+        names = flags.features or GROUPED
+        write(
+            local, pd.DataFrame([row for name in names for row in by_quarter(name, flags.groups)])
+        )
     stable = flags.folder / "stability.csv"
     if flags.stability:
         rows = [row for pair in HEADS for row in stability(*pair, flags.stability)]
         write(stable, pd.DataFrame(rows).round(5))
-    if flags.level or flags.power or flags.stability:
+    if flags.level or flags.power or flags.groups or flags.stability:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)
     told(other_scores())
-    for table in level_table(found), stability_table(pd.read_csv(stable)):
+    tables = level_table(found), group_table(pd.read_csv(local))
+    for table in *tables, stability_table(pd.read_csv(stable)):
         print()
         told(table)
     with plt.rc_context(STYLE | {"savefig.dpi": 110}):

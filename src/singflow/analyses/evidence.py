@@ -454,7 +454,7 @@ class Planted:
         wide = draws * (2 * q + 1) + 1
         mix, noise, leak = np.zeros((m, wide)), np.zeros((draws * q, wide)), np.zeros((k, wide))
         leak[:, -1] = marks.first_direction()
-        pairs, targets, rows = [], [], []
+        pairs = []
         for draw in range(draws):
             generator = np.random.default_rng([seed, 1, draw])
             seen = directions(m, most, seed, 1 + draw)
@@ -470,30 +470,24 @@ class Planted:
             leaked, plain_last = (start + 2 * q, wide - 1), (wide - 1, wide - 1)
             pairs += [np.stack([base, base], 1), np.stack([base, hidden], 1)]
             pairs += [np.stack([hidden, hidden], 1), np.array([leaked, plain_last])]
-            for kind, share in [
-                (EVEN, 0.0),
-                *((kind, s) for s in shares for kind in (EVEN, FIRST)),
-            ]:
-                size = np.sqrt(share / (1.0 - share) * variance)
-                weight = np.repeat([1.0, 0.0, 0.0], [q, 2 * q, 2])
-                if kind == EVEN:
-                    weight[q : 3 * q] = np.repeat([2.0 * size, size**2], q)
-                else:
-                    weight[3 * q :] = 2.0 * size, size**2
-                targets.append(weight)
-                rows.append((kind, share, draw))
-        each, per_draw = 3 * q + 2, len(targets) // draws
-        groups = np.zeros((draws * each, len(targets)))
-        for draw in range(draws):
-            mine = slice(draw * per_draw, (draw + 1) * per_draw)
-            groups[draw * each : (draw + 1) * each, mine] = np.stack(targets[mine], axis=1)
-        kinds, sizes, numbers = (list(column) for column in zip(*rows, strict=True))
+        planted = [(EVEN, 0.0), *((kind, share) for share in shares for kind in (EVEN, FIRST))]
+        weights = np.zeros((3 * q + 2, len(planted)))  # of the pairs of a draw
+        weights[:q] = 1.0
+        for place, (kind, share) in enumerate(planted):
+            size = np.sqrt(share / (1.0 - share) * variance)
+            rows, repeats = (slice(q, 3 * q), q) if kind == EVEN else (slice(3 * q, None), 1)
+            weights[rows, place] = np.repeat([2.0 * size, size**2], repeats)
+        kinds, sizes = (list(column) * draws for column in zip(*planted, strict=True))
         return cls(
             readouts.derive(penalty, mix, noise, leak),
-            Targets(np.concatenate(pairs), groups, 1.0 / (1.0 - np.array(sizes))),
+            Targets(
+                np.concatenate(pairs),
+                scipy.linalg.block_diag(*[weights] * draws),
+                1.0 / (1.0 - np.array(sizes)),
+            ),
             kinds,
             sizes,
-            numbers,
+            np.repeat(np.arange(draws), len(planted)).tolist(),
         )
 
 

@@ -30,7 +30,7 @@ from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, pena
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
-ROWS = 2048  # in memory at once
+ROWS = 1024  # in memory at once
 Result = TypeVar("Result")
 
 
