@@ -53,7 +53,7 @@ quick: .venv/test
 
 kernels: .venv/test
 	$(AVX2) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses
-	$(SSE) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) tests/analyses/test_readout.py tests/analyses/test_unique_meaning.py
+	$(SSE) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) tests/analyses/test_bands.py tests/analyses/test_readout.py tests/analyses/test_unique_meaning.py
 
 soak: .venv/test
 	pytest $(PYTEST) tests/soak

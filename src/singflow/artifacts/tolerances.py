@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,8 +62,9 @@ def _general(field: str) -> Tolerance:
 def kept(field: str, value: Any) -> Any:
     """A value as git keeps it, so that another processor gives the same in nearly all cases.
 
-    Floats are rounded, but for those of at most FEW digits, such as parameters. The last digit is
-    no 5, but a 4 or a 6, so that the number is still rounded rightly where fewer digits are shown.
+    Floats are rounded, but for those of at most FEW digits, such as parameters. A number that ends
+    in 5, or in 5 and zeros, is moved by its last digit toward the value, so that it is still rounded
+    rightly where fewer digits are shown.
     """
     if not isinstance(value, float):
         return value
@@ -70,9 +72,11 @@ def kept(field: str, value: Any) -> Any:
     if float(text) != value:
         text = format(value, _general(field).in_git)
         mantissa, exponent, power = text.partition("e")
-        if mantissa.endswith("5"):
-            last = "6" if abs(value) > abs(float(text)) else "4"
-            text = f"{mantissa[:-1]}{last}{exponent}{power}"
+        if mantissa.rstrip("0").endswith("5"):
+            number = Decimal(mantissa)
+            last = Decimal(1).scaleb(int(number.as_tuple().exponent)).copy_sign(number)
+            number += last if abs(value) > abs(float(text)) else -last
+            text = f"{number}{exponent}{power}"
     return float(text) + 0.0  # no -0.0
 
 
