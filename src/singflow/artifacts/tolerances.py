@@ -63,8 +63,8 @@ def kept(field: str, value: Any) -> Any:
     """A value as git keeps it, so that another processor gives the same in nearly all cases.
 
     Floats are rounded, but for those of at most FEW digits, such as parameters. A number that ends
-    in 5, or in 5 and zeros, is moved by its last digit toward the value, so that it is still rounded
-    rightly where fewer digits are shown.
+    in 5, or in 5 and zeros, is moved by its last digit toward the value, so that it is still
+    rounded rightly where fewer digits are shown.
     """
     if not isinstance(value, float):
         return value
