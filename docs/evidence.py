@@ -487,7 +487,8 @@ def smallest_leak(per_dimension: float, draws: int) -> float:
 def level_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of level.csv: a row for each kind of features."""
     leaks = [f"{kind} {part:.0%}" for kind, part in LEAKS]
-    rows = [["features", "images / dimensions", "five new nulls", "all other nulls", *leaks]]
+    rows = [["features", "images / dimensions", "draws", "five new nulls", "all other nulls"]]
+    rows[0] += leaks
     for name, mine in found.groupby("features", sort=False):
         null, planted = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
         common = null["function"] == CAUSES
@@ -497,14 +498,14 @@ def level_table(found: pd.DataFrame) -> list[list[str]]:
             [
                 name,
                 f"{mine['images'].max()} / {mine['width'].max()}",
+                f"{mine['draws'].max()}",
                 *(_worst(part) for part in (null[new], null[~new])),
                 *(f"{row.meaning:.0%} ({row.unique_r2:.3f})" for row in planted.itertuples()),
             ]
         )
         if len(limit):
-            rows.append(
-                [f"{name}, which are *z*", rows[-1][1], "", _worst(limit), *[""] * len(leaks)]
-            )
+            told = [f"{name}, which are *z*", *rows[-1][1:3], "", _worst(limit)]
+            rows.append(told + [""] * len(leaks))
     return rows
 
 

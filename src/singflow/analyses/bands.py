@@ -129,11 +129,12 @@ class Bands:
         self._roots_level = [spread**-0.5 if spread > 0 else 0.0 for spread in spreads]
         self._marks = self._coordinates(principal, logits)
         a, lead = self._marks[:2]
+        self._dot = a @ a.T
         self._wide = _median(a)
         self._leading = {size: _median(lead[:, :size]) for size in (32, 8, 4)}
         self._centre: dict[str, tuple[np.ndarray, float, float]] = {}
         for name in BANDS:
-            kernel = self._raw(name, self._marks)
+            kernel = self._raw(name, self._marks, self._dot)
             columns = kernel.mean(axis=0)
             mean = float(columns.mean())
             trace = float(np.trace(kernel)) - len(a) * mean
@@ -153,23 +154,26 @@ class Bands:
         square = ((np.vecdot(a, a) - mean) / spread)[:, None]
         return a / self._length, a @ self._axes, np.hstack(roots), square
 
-    def _raw(self, name: str, images: tuple[np.ndarray, ...]) -> np.ndarray:
-        """The kernel between images and landmarks, before it is centred and scaled."""
+    def _raw(self, name: str, images: tuple[np.ndarray, ...], dot: np.ndarray) -> np.ndarray:
+        """The kernel between images and landmarks, before it is centred and scaled.
+
+        dot: (n, L), products of the first coordinates with those of the landmarks.
+        """
         (a, lead, roots, square), (za, zlead, zroots, zsquare) = images, self._marks
         family, _, size = name.rpartition("_")
         match name:
             case "linear":
-                return a @ za.T
+                return dot
             case "softmax":
                 return roots @ zroots.T
             case "relu":
-                return _arccosine(a, za)
+                return _arccosine(a, za, dot)
             case "rbf":
-                return np.exp(-_distances(a, za) / self._wide)
+                return np.exp(-_distances(a, za, dot) / self._wide)
             case "rbf_narrow":
-                return np.exp(-_distances(a, za) / (self._wide / 4))
+                return np.exp(-_distances(a, za, dot) / (self._wide / 4))
             case "square":
-                return (a @ za.T) ** 2
+                return dot**2
             case "leading_square":
                 return (lead @ zlead.T / LEADING) ** 2
             case "norm":
@@ -190,17 +194,18 @@ class Bands:
     def among(self, names: Iterable[str] = BANDS) -> Iterator[tuple[str, np.ndarray]]:
         """The kernels (L, L) of the landmarks among themselves."""
         for name in names:
-            yield name, self._settled(name, self._raw(name, self._marks))
+            yield name, self._settled(name, self._raw(name, self._marks, self._dot))
 
     def mixed(self, weights: Mapping[str, float], block: Block | None = None) -> np.ndarray:
         """The weighted sum of the bands between images and landmarks, or among landmarks."""
-        images = self._marks
+        images, dot = self._marks, self._dot
         if block is not None:
             images = self._coordinates(block.principal, block.logits)
+            dot = images[0] @ self._marks[0].T
         total = np.zeros((len(images[0]), len(self._marks[0])))
         for name, weight in weights.items():
             if weight:
-                total += weight * self._settled(name, self._raw(name, images))
+                total += weight * self._settled(name, self._raw(name, images, dot))
         return total
 
 
@@ -218,9 +223,9 @@ def leading_directions(covariance: np.ndarray, most: int) -> tuple[np.ndarray, n
     return np.sqrt(variance[kept])[::-1], axes[:, kept][:, ::-1]
 
 
-def _distances(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
+def _distances(rows: np.ndarray, marks: np.ndarray, dot: np.ndarray | None = None) -> np.ndarray:
     squares = np.vecdot(rows, rows)[:, None] + np.vecdot(marks, marks)
-    return np.maximum(squares - 2.0 * rows @ marks.T, 0.0)
+    return np.maximum(squares - 2.0 * (rows @ marks.T if dot is None else dot), 0.0)
 
 
 def _median(rows: np.ndarray) -> float:
@@ -229,9 +234,9 @@ def _median(rows: np.ndarray) -> float:
     return float(np.median(pairs)) or 1.0 if len(pairs) else 1.0
 
 
-def _arccosine(rows: np.ndarray, marks: np.ndarray) -> np.ndarray:
+def _arccosine(rows: np.ndarray, marks: np.ndarray, dot: np.ndarray) -> np.ndarray:
     """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1)."""
-    dot = rows @ marks.T + OFFSET**2
+    dot = dot + OFFSET**2
     left, right = (np.sqrt(np.vecdot(one, one) + OFFSET**2) for one in (rows, marks))
     lengths = left[:, None] * right
     angle = np.arccos(np.clip(dot / lengths, -1.0, 1.0))
