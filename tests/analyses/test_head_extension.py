@@ -213,9 +213,11 @@ def test_the_fewest_directions_give_90_percent_of_what_all_add(d, fewest):
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, D)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
+    table["unique_r2"] = table["unique_r2"].astype(float)
     facts = {name: value for name, value in BASIS.items() if name not in table}
     ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
     facts |= {"verdict": np.where(table["unique_r2"] > 0.005, MEANING, NOTHING)}
+    facts |= {"unique_r2_quarter": table["unique_r2"] / 2, "unique_r2_half": table["unique_r2"]}
     return table.assign(known_zero=False, n_evidence=20, **ends, **facts)
 
 
@@ -310,6 +312,9 @@ def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_a
     assert [line.get_markevery() for line in drawn] == [[enough(curves["m"])], [2], [0], [1]]
     for line, table in zip(drawn, curves.values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * table["unique_r2"])
+    learned = {line.get_color(): line.get_ydata() for line in part.axes[1].get_lines()}
+    np.testing.assert_allclose(learned[drawn[0].get_color()], [5, 10, 10])
+    assert [text.get_text() for text in part.axes[1].get_xticklabels()] == ["5", "10", "20"]
     texts = [text.get_text() for text in part.legends[0].get_texts()]
     said = f"90 % of it with {enough(curves['m'])} of 768 directions"
     assert texts[0] == f"m (weak translator): D 10.00 % [9.00, 11.00], {said}"

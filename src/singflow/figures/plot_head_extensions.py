@@ -1,4 +1,7 @@
-"""Draw the head extension curves of all models, and tabulate how many directions each one needs."""
+"""Draw D of all models against visible null directions and against the number of images.
+
+A table says how many directions each model needs.
+"""
 
 from typing import Any
 
@@ -22,6 +25,7 @@ D = [
     "unique_r2_low",
     "unique_r2_high",
 ]  # columns of tables/models.csv
+LEARNING = ["unique_r2_quarter", "unique_r2_half", "unique_r2"]
 
 
 def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
@@ -40,13 +44,14 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 
 @style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
-    """D with its interval against the number of visible null directions, one panel per space."""
+    """D, with its interval, against the number of visible null directions, and of images."""
     height = 3.2 + 0.17 * max(map(len, curves.values()))
     figure, subfigures = style.subfigures(len(curves), 6.5, len(curves) * height)
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
         found: dict[str, dict[str, Any]] = style.of_space(rows, space).to_dict("index")  # type: ignore[assignment]
         named = style.of_space(models, space)
-        axes = subfigure.subplots()
+        axes, learning = subfigure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+        measured = named[["n_evidence", *LEARNING]].astype(float)
         handles = []
         for number, (model, curve) in enumerate(tables.items()):
             row, x = found[model], curve["directions"]
@@ -57,11 +62,19 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
             low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
             axes.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
             axes.plot(x, middle, markevery=at, **look)
+            images, *shown = measured.loc[[model]].to_numpy()[0]
+            shown = [100 * d for d in shown]
+            learning.plot([images / 4, images / 2, images], shown, **look | {"mfc": look["color"]})
             handles.append(style.key(f"{style.caption(model, named)}: {_said(row)}", **look))
         axes.axhline(0, color="0.6", lw=0.8, zorder=0)
         axes.set_ylabel("D (%)")
+        learning.set(xscale="log", xlabel="images of the test")
+        shares = [measured["n_evidence"].max() / part for part in (4, 2, 1)]
+        learning.set_xticks(shares, [f"{share:,.0f}" for share in shares])
+        learning.xaxis.set_minor_locator(NullLocator())
+        learning.grid(axis="y", color="0.92", lw=0.6)
         _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
-        subfigure.suptitle(f"What visible null directions add, space {space}", fontsize=11)
+        subfigure.suptitle(f"What visible null directions and images add, space {space}", fontsize=11)
         subfigure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=8)
     return figure
 
@@ -93,7 +106,7 @@ class Flags(cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    models = read_models(flags.path("tables/models.csv"), [*BASIS, *D, "known_zero"])
+    models = read_models(flags.path("tables/models.csv"), [*BASIS, *D, *LEARNING[:2], "known_zero"])
     curves = flags.gather("head_extensions", lambda path: read_parquet(path, "head_extensions"))
     rows = tabulate(curves, models)
     write_table(flags.path("tables/head_extensions.csv"), rows)
