@@ -74,7 +74,9 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
         learning.xaxis.set_minor_locator(NullLocator())
         learning.grid(axis="y", color="0.92", lw=0.6)
         _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
-        subfigure.suptitle(f"What visible null directions and images add, space {space}", fontsize=11)
+        subfigure.suptitle(
+            f"What visible null directions and images add, space {space}", fontsize=11
+        )
         subfigure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=8)
     return figure
 
