@@ -10,7 +10,7 @@ from singflow.analyses.evidence import Landmarks
 from singflow.analyses.readout import OWN, Exact, Fit, Moments, Nystroem, Targets, select
 from tests.analyses.test_bands import refit
 
-WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0, 0.2], strict=True))
+WEIGHTS = dict(zip(BANDS, [0.1, 0.2, 0, 0.3, 0, 0.1, 0.1, 0, 0.1, 0, 0.1, 0, 0.02], strict=True))
 FITS = [Fit(0.0, 1.0), Fit(0.1, 0.1), Fit(1.0, 10.0)]
 PAIRS = [(0, 3), (1, 2), (1, 4)]
 ALIKE = 2e-6  # the largest product of sums is in float32

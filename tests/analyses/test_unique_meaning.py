@@ -341,7 +341,7 @@ def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit():
 
         best = min(map(error, PENALTIES[::2]))
         assert null_r2(readouts, 100, 1) == pytest.approx(1 - best / 100)
-        assert null_r2(readouts, 100, 3) == null_r2(readouts, 100, 1) > 0.05
+        assert null_r2(readouts, 100, 3) == null_r2(readouts, 100, 1) > 0.1
 
 
 def planted_on(block, most, draws=3):
