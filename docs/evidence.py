@@ -24,12 +24,12 @@ from singflow.analyses.bands import Block, Blocks, leading_directions, search_we
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.evidence import (
     RESOLUTION,
-    Evidence,
+    EvidenceSettings,
     FoldVariance,
     JackknifeEstimate,
     Landmarks,
-    measure,
     own_words,
+    unique_meaning,
     unique_r2,
 )
 from singflow.analyses.geometry import null_space, random_basis
@@ -49,7 +49,7 @@ from singflow.translators.ridge import Affine
 
 CLASSES, CACHE = Path("config/vocab/imagenet_1k.csv"), Path(".cache/prompts")
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
-LAMBDAS, MARGIN = Translation().lambdas, Evidence().margin
+LAMBDAS, MARGIN = Translation().lambdas, EvidenceSettings().margin
 
 
 class Flags(cli.Command):
@@ -92,7 +92,7 @@ class Images:
         return len(self.block.fold)
 
     def blocks(self, embeddings: np.ndarray) -> Blocks:
-        """The images with embeddings, as measure() takes them."""
+        """The images with embeddings, as unique_meaning() takes them."""
         return lambda: iter([replace(self.block, embeddings=embeddings)])
 
 
@@ -400,7 +400,9 @@ def by_quarter(name: str, draws: int) -> Iterator[dict[str, Any]]:
             z = levelled(spoken(images.block.logits, texts)) + levelled(normal((n, DIM)))
             leak = levelled(null @ normal((null.shape[1], DIM))) * (group == 0)[:, None]
             z += np.sqrt(2 * part / (1 - part)) * levelled(leak)
-            made = measure(images.blocks(z), texts, None, Evidence(draws=2), CONFIDENCE, 0)
+            made = unique_meaning(
+                images.blocks(z), texts, None, EvidenceSettings(draws=2), CONFIDENCE, 0
+            )
             groups = by_group(made.residuals, group, np.arange(n), question)
             hidden = groups["p"] <= 1 - CONFIDENCE
             meaning = made.facts["p"] <= 1 - CONFIDENCE
@@ -480,7 +482,9 @@ def smallest_leak(per_dimension: float, draws: int) -> float:
     images = made_up(per_dimension, round(min(WIDEST, MOST / per_dimension)))
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
-    facts = measure(blocks, images.texts, None, Evidence(draws=draws), CONFIDENCE, 0).facts
+    facts = unique_meaning(
+        blocks, images.texts, None, EvidenceSettings(draws=draws), CONFIDENCE, 0
+    ).facts
     return facts["detectable"] or np.nan
 
 

@@ -3,29 +3,27 @@ leaks this study could have found, which texts and groups of images the hidden m
 how many null directions a head would have to make visible.
 """
 
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.bands import Block
-from singflow.analyses.evidence import Evidence, measure, turn_deg
-from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
-from singflow.analyses.head_extension import enough, head_extension
-from singflow.analyses.hidden import Question, hidden_groups, hidden_texts
-from singflow.analyses.inputs import Inputs
-from singflow.artifacts.files import write_json
-from singflow.artifacts.scratch import Scratch
+from singflow.analyses.evidence import EvidenceSettings
+from singflow.analyses.floor import SplitHead
+from singflow.analyses.head_extension import enough
+from singflow.analyses.hidden import TESTED
+from singflow.analyses.inputs import Inputs, images_of
+from singflow.analyses.measured import Measured, measure
+from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.data.reading import column_cells
 
 
-class Flags(Evidence, cli.PairStep):
+class Flags(EvidenceSettings, cli.PairStep):
     lambdas: list[Annotated[float, Field(gt=0)]]
     folds: int
     reference: str | None
@@ -48,70 +46,78 @@ def known(inputs: Inputs) -> dict[str, bool]:
     }
 
 
+def stated_fit(inputs: Inputs) -> tuple[float, float] | None:
+    """The translator's penalty, and R2 at this penalty; None for an imported translator."""
+    report = read_json(inputs.path("translator_report"))
+    penalty = report.of_kind("lambda", float | None)
+    if penalty is None:
+        return None
+    curve = report["alpha_curve"]
+    return penalty, next(p["validation_r2"] for p in curve if p["lambda"] == penalty)
+
+
+def hidden_groups(
+    inputs: Inputs, images: pd.DataFrame, found: Measured, column: dict[str, str]
+) -> pd.DataFrame:
+    """D by label, by predicted class and, where a column names them, by groups of images."""
+    named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
+    predicted = pd.Series(found.residuals.predicted if found.residuals else 0, images.index)
+    groups = {"label": images["label"], "predicted": predicted.map(
+        lambda place: named[place] if named else str(place)
+    )}  # fmt: skip
+    if column:
+        groups["column"] = images["path"].map(column).where(images["own"])
+    tables = [found.groups(group).assign(by=by) for by, group in groups.items()]
+    return pd.concat(tables, ignore_index=True)[["group", "by", "n", *TESTED, "hidden"]]
+
+
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags, "sha256", *(["path"] if flags.groups else []))
     training = inputs.training(flags.reference)
     pool = [training] if training is inputs.pairs else [training, inputs.pairs]
-    head = SplitHead.split(inputs.head, inputs.null_basis)
-    null_dim = head.null.shape[1]
+    column = {}
+    if flags.groups:
+        column = dict(column_cells(flags.table, flags.groups, "evidence.groups"))
+    images = images_of(pool, inputs.pairs)
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
         for name in ("class_embeddings", "other_embeddings")
     )
-
-    def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(images, head, flags.threads) for images in pool)
-
     found = measure(
-        blocks,
+        pool,
+        SplitHead.split(inputs.head, inputs.null_basis),
         texts,
         others,
+        pd.factorize(images["sha256"])[0],
         flags,
-        flags.confidence,
-        flags.seed,
-        lambda shape: Scratch(flags.path("evidence").parent, *shape),
-        flags.threads,
-    )
-    facts, words, planted = found.facts, found.words, found.planted
-    curve = head_extension(found, min(null_dim, len(words.offset)), flags.confidence, flags.threads)
-    question = Question(flags.margin, flags.confidence, flags.seed)
-    column = None
-    if flags.groups:
-        column = dict(column_cells(flags.table, flags.groups, "evidence.groups"))
-    of_texts = hidden_texts(inputs, pool, flags.reference, found, question)
-    of_groups = hidden_groups(inputs, pool, column, found, question)
-    del found  # the read-outs leave room for the translators
-    scores, refitted = refitted_scores(
-        inputs,
-        pool,
-        head,
-        words,
+        fitted=stated_fit(inputs),
+        label_texts=inputs.label_texts[inputs.label_of],
         folds=flags.folds,
         lambdas=flags.lambdas,
-        draws=flags.draws,
+        confidence=flags.confidence,
         seed=flags.seed,
         threads=flags.threads,
+        folder=flags.path("evidence").parent,
     )
-    report = facts | refitted | known(inputs)
-    report |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim}
-    report |= {"floor_is_deg": float(scores["floor_is_deg"].mean())}
-    for end in ("", "_low", "_high"):
-        report[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, report["r2"])
-    write_parquet(flags.path("evidence_images"), scores)
-    write_parquet(flags.path("planted_leaks"), planted)
+    listed, embeddings = inputs.asked(flags.reference)
+    of_texts = listed.join(found.texts(embeddings), how="inner")
+    of_groups = hidden_groups(inputs, images, found, column)
+    facts, words, curve = found.facts, found.words, found.curve
+    write_parquet(flags.path("evidence_images"), found.scores)
+    write_parquet(flags.path("planted_leaks"), found.planted)
     write_parquet(flags.path("evidence_texts"), of_texts)
     write_parquet(flags.path("evidence_groups"), of_groups)
     write_parquet(flags.path("head_extensions"), curve)
     saved = {"word_weights": words.weights, "offset": words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
-    write_json(flags.path("evidence"), report)
+    write_json(flags.path("evidence"), facts | known(inputs))
     cli.log.info(
         "D %s, margin %g, p %s; detectable %s; blind check %s; floor of IS %.2f degrees",
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
-        report["floor_is_deg"],
+        facts["floor_is_deg"],
     )
     cli.log.info(
         "%d of %d texts and %d of %d groups are hidden",

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
-from singflow.analyses.evidence import Evidence
+from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
@@ -106,7 +106,7 @@ class Params(Section):
     projector: Projector
     translator: Translation
     controls: Controls
-    evidence: Evidence
+    evidence: EvidenceSettings
     rank_curve: RankCurve
     concepts: Concepts
     steering: Steering

@@ -19,7 +19,7 @@ from singflow.analyses.evidence import (
     FIRST,
     SHARES,
     UNKNOWN,
-    Evidence,
+    EvidenceSettings,
     FoldVariance,
     Landmarks,
     Planted,
@@ -29,17 +29,17 @@ from singflow.analyses.evidence import (
     directions,
     gain,
     jackknife,
-    measure,
     null_r2,
     own_words,
     turn_deg,
+    unique_meaning,
     unique_r2,
 )
 from singflow.analyses.readout import OWN, Exact, Fit, Nystroem, Targets, select
 from tests.analyses.test_bands import plain_kernels, refit
 from tests.analyses.test_readout import ALIKE, WEIGHTS, embeddings, exact, nystroem, parts
 
-SETTINGS = Evidence(draws=2)
+SETTINGS = EvidenceSettings(draws=2)
 
 
 def texts_of(classes=12, m=8, seed=0):
@@ -65,8 +65,8 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
 
 def measured(block, texts=None, others=None, size=100, draws=2, threads=1):
     texts = texts_of() if texts is None else texts
-    settings = Evidence(draws=draws)
-    return measure(parts(block, size), texts, others, settings, 0.95, 0, threads=threads)
+    settings = EvidenceSettings(draws=draws)
+    return unique_meaning(parts(block, size), texts, others, settings, 0.95, 0, threads=threads)
 
 
 def facts_of(block, texts=None, others=None):
@@ -457,7 +457,7 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
         kept.append(np.full(shape, np.nan))
         return kept[-1]
 
-    found = measure(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
+    found = unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
     residuals, total = found.residuals, 0.0
     assert residuals.plain is kept[0] and residuals.full is kept[1]
     for fold in range(5):
@@ -533,7 +533,7 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
         assert not len(found.planted) and found.readouts is found.fits is found.residuals is None
         assert isinstance(found.spread, FoldVariance)
-    unnamed = measure(parts(block), None, None, SETTINGS, 0.95, 0).facts
+    unnamed = unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
     assert unnamed["r2_words"] is unnamed["blind_unique_r2"] is None
     assert unnamed["unique_r2"] is not None
 

@@ -65,7 +65,7 @@ SEARCHED, SKETCH = 800, 128  # images, and directions of the embedding, that wei
 PLANTED, PLANTED_MANY = 64, 12
 
 
-class Evidence(Section):
+class EvidenceSettings(Section):
     """The test of meaning in the null space."""
 
     margin: float = Field(
@@ -527,11 +527,11 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
+    """Results of unique_meaning().
 
-    The files are in evidence/<space>. readouts: of the remainder, the first columns. fits: the
-    read-outs without and with b that D compares. spread: squared distances of the embeddings.
-    readouts, fits and residuals are None where there is no D.
+    facts, planted: for <model>.json and <model>.parquet in evidence/<space>. readouts: of the
+    remainder, the first columns. fits: the read-outs without and with b that D compares. spread:
+    squared distances of the embeddings. readouts, fits and residuals are None where there is no D.
     """
 
     facts: dict[str, Any]
@@ -543,11 +543,11 @@ class Measurement:
     residuals: Residuals | None
 
 
-def measure(
+def unique_meaning(
     blocks: Blocks,
     texts: np.ndarray | None,
     others: np.ndarray | None,
-    settings: Evidence,
+    settings: EvidenceSettings,
     confidence: float,
     seed: int,
     keep: Callable[[tuple[int, int]], Any] = np.empty,

@@ -21,18 +21,18 @@ from singflow.translators.crossfit import (
 from singflow.translators.ridge import Affine, Agreement
 
 if TYPE_CHECKING:
-    from singflow.translators.reference import Paired
+    from singflow.translators.reference import Images
 
 
 def fit_translators(
-    images: Paired, folds: int, lambdas: list[float]
+    images: Images, folds: int, lambdas: list[float]
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
     """Fit a translator for each fold and one for all training images, with one validated penalty.
 
     With 0 folds and no reference, there is one translator only. Translators are in float64. Beside
     them are returned the mean embedding (m,) of the rows of each fit, which is the baseline of its
     R2, and the facts for translators/<space>/<model>/linear.json: the penalty and its curve of
-    errors. Raises InputError if all features are alike, and as Paired.split() and cross_validate()
+    errors. Raises InputError if all features are alike, and as Images.split() and cross_validate()
     do.
     """
     sums = GroupSums(images.split(folds))
@@ -84,7 +84,7 @@ class FitQuality:
 
 
 def fit_quality(
-    images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
+    images: Images, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
 ) -> list[FitQuality]:
     """Agreement of translators with view 0 of images, for each choice of images.
 

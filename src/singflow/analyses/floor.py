@@ -5,7 +5,7 @@ embeddings z* are own words plus the remainder of the true embeddings, with a ra
 image. The coordinates (a, b) stay, and the translator is refitted to z*.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -18,16 +18,14 @@ import pandas as pd
 from singflow.analyses.bands import Block
 from singflow.analyses.evidence import Words
 from singflow.analyses.geometry import complement, coordinate_axes
-from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import Removal
-from singflow.artifacts.files import Facts, read_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, shard_path
-from singflow.artifacts.tensors import Tensors, read_tensors
+from singflow.artifacts.shards import in_blocks
+from singflow.artifacts.tensors import Tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, ridge
-from singflow.translators.reference import Paired
+from singflow.translators.reference import Images
 from singflow.translators.ridge import Affine
 
 ROWS = 1024  # in memory at once
@@ -67,7 +65,7 @@ class SplitHead:
         return axes, (self.weight @ self.null).astype(np.float32).T
 
 
-def whole_images(images: Paired, head: SplitHead, threads: int | None = None) -> Iterator[Block]:
+def whole_images(images: Images, head: SplitHead, threads: int | None = None) -> Iterator[Block]:
     """View 0 of images, in blocks and in the order of the shards; threads: as in map_apart()."""
     fold = images.manifest["fold"].to_numpy()
 
@@ -79,13 +77,6 @@ def whole_images(images: Paired, head: SplitHead, threads: int | None = None) ->
                     yield shard["features"][part], embeddings[part], fold[image_id]
 
     yield from map_apart(lambda part: head.block(*part), parts(), threads)
-
-
-def image_ids(images: Paired) -> np.ndarray:
-    """Image ids of the rows of whole_images()."""
-    paths = [shard_path(images.features, shard) for shard in range(images.shards)]
-    shards = [read_tensors(path, ["image_id", "view"])[0] for path in paths]
-    return np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ class Rows:
     @classmethod
     def read(
         cls,
-        images: Paired,
+        images: Images,
         head: SplitHead,
         axes: tuple[np.ndarray, int],
         words: Words,
@@ -310,28 +301,14 @@ class Refits:
         return total, float(np.std(means, ddof=1))
 
 
-def validated(
-    sums: GroupSums, translator: Facts, lambdas: list[float], threads: int | None
-) -> tuple[float, float]:
-    """The translator's penalty, and the cross-validated R2 at this penalty, from its report.
-
-    An imported translator has neither, so they are computed here.
-    """
-    penalty = translator.of_kind("lambda", float | None)
-    if penalty is None:
-        validation = cross_validate(sums, lambdas, threads)
-        return lambdas[validation.best], float(validation.r2[validation.best])
-    return penalty, next(
-        point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty
-    )
-
-
 def refitted_scores(
-    inputs: Inputs,
-    pool: list[Paired],
+    pool: Sequence[Images],
     head: SplitHead,
     words: Words,
     *,
+    folder: Path,
+    fitted: tuple[float, float] | None,
+    label_texts: np.ndarray | None,
     folds: int,
     lambdas: list[float],
     draws: int,
@@ -340,11 +317,14 @@ def refitted_scores(
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Floor of IS and conditional scores of every image, and facts about the refitted translators.
 
-    pool: the images of the study, after those of the reference if there is one. The table has the
-    columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the facts are r2 and
-    floor_is_sd (degrees).
+    pool: the images that are scored, after those of the reference if there is one. folder: of
+    temporary files. fitted: lambda and cross-validated R2 of the translator; None: they are
+    computed. label_texts: (n, m), the text of each scored image's label; None: no conditional AS.
+    The table has the columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the
+    facts are r2 and floor_is_sd (degrees).
     """
-    ids = inputs.manifest["image_id"]
+    training, *own = pool
+    ids = np.arange(len(pool[-1].manifest))
     columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
     if not head.null.shape[1]:
         nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
@@ -352,19 +332,19 @@ def refitted_scores(
     axes = coordinate_axes(
         head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
     )
-    training, *own = pool
-    sums, folder = GroupSums(training.split(folds)), inputs.path("evidence").parent
+    sums = GroupSums(training.split(folds))
     scored = rows = Rows.read(training, head, axes, words, folder, sums)
     map_index = sums.split.map_index
     if own:
         scored = Rows.read(own[0], head, axes, words, folder, None)
         map_index = np.full(len(ids), WHOLE, np.int32)
-    report = read_json(inputs.path("translator_report"))
-    penalty, r2 = validated(sums, report, lambdas, threads)
+    if fitted is None:
+        validation = cross_validate(sums, lambdas, threads)
+        fitted = lambdas[validation.best], float(validation.r2[validation.best])
+    penalty, r2 = fitted
     refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
     del sums
-    texts = inputs.label_texts[inputs.label_of]
-    conditional = refits.image_scores(scored, refits.translators(), texts, conditional=True)
+    conditional = refits.image_scores(scored, refits.translators(), label_texts, conditional=True)
     floors, spread = refits.floor(scored, draws=draws, seed=seed, threads=threads)
-    scores = dict(zip(columns, (floors, *conditional), strict=True))
+    scores = dict(zip(columns, (floors, *conditional), strict=label_texts is not None))
     return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}

@@ -5,21 +5,14 @@ is D of the embeddings' projection on it. D of a group is D within its images. M
 are tested at once, so p is corrected for their number, and for their correlation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.evidence import TINY, Measurement, Residuals
-from singflow.analyses.floor import image_ids
-from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import unit
-from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import read_json
-from singflow.artifacts.tensors import read_tensors
-from singflow.translators.reference import Paired, reference_folder
+from singflow.analyses.evidence import TINY, Residuals
 
 DRAWS = 999  # of the multiplier bootstrap
 CLUSTERS = 2000  # images, or groups of images, that the bootstrap draws, at most
@@ -53,11 +46,6 @@ def clusters(copies: np.ndarray, seed: int) -> np.ndarray:
     if count <= CLUSTERS:
         return np.asarray(numbers)
     return np.asarray(np.random.default_rng([seed, 6]).permutation(count)[numbers] % CLUSTERS)
-
-
-def centred_texts(texts: np.ndarray) -> np.ndarray:
-    """Unit texts (T, m) less their mean, which all pictures share; one text stays as it is."""
-    return unit(texts - texts.mean(axis=0) if len(texts) > 1 else texts)
 
 
 def by_text(
@@ -174,94 +162,3 @@ def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.
 def _batches(numbers: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(numbers), TEXTS):
         yield numbers[start : start + TEXTS]
-
-
-def texts_of(inputs: Inputs, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Labels, concepts and the reference's other labels (text, kind), and their embeddings (T, m).
-
-    Labels are centred together, and concepts together, because their texts have other templates.
-    """
-    labels, embeddings = inputs.labels.tolist(), [inputs.label_texts]
-    kinds = ["label"] * len(labels)
-    if reference is not None:
-        names, tensors = (
-            CATALOG[name].at(reference_folder(reference), space=inputs.space)
-            for name in ("names", "texts")
-        )
-        if names.is_file() and tensors.is_file():
-            theirs, own = read_json(names)["labels"], set(labels)
-            new = [place for place, name in enumerate(theirs) if name not in own]
-            embeddings.append(
-                read_tensors(tensors, ["label_embeddings"])[0]["label_embeddings"][new]
-            )
-            labels += [theirs[place] for place in new]
-            kinds += ["reference"] * len(new)
-    concepts = inputs.names["concepts"]
-    listed = {"text": labels + concepts, "kind": kinds + ["concept"] * len(concepts)}
-    parts = np.concatenate(embeddings), inputs.texts("concept_embeddings")
-    return pd.DataFrame(listed), np.concatenate([centred_texts(part) for part in parts])
-
-
-def images_of(pool: Sequence[Paired], own: Paired) -> pd.DataFrame:
-    """Rows of the manifests for the images of a measurement; `own`: those of the study itself."""
-    parts = [part.manifest.iloc[image_ids(part)].assign(own=part is own) for part in pool]
-    return pd.concat(parts, ignore_index=True)
-
-
-def groups_of(
-    inputs: Inputs, images: pd.DataFrame, predicted: np.ndarray, column: Mapping[str, str] | None
-) -> dict[str, pd.Series]:
-    """Group of every image, if it has one, by the kind of the group; column: groups by path."""
-    named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
-    classes = pd.Series(predicted, images.index).map(
-        lambda place: named[place] if named else str(place)
-    )
-    groups = {"label": images["label"], "predicted": classes}
-    if column is not None:
-        groups["column"] = images["path"].map(column).where(images["own"])
-    return groups
-
-
-def hidden_texts(
-    inputs: Inputs,
-    pool: Sequence[Paired],
-    reference: str | None,
-    found: Measurement,
-    question: Question,
-) -> pd.DataFrame:
-    """evidence_texts/<space>/<model>.parquet; p is corrected within all texts."""
-    listed, embeddings = texts_of(inputs, reference)
-    if found.residuals is None:
-        none = listed[:0].reindex(columns=[*listed, *TESTED]).astype(TESTED)
-        return _judged(none, found, question)
-    copies = pd.factorize(images_of(pool, inputs.pairs)["sha256"])[0]
-    tested = by_text(found.residuals, embeddings, copies, question)
-    return _judged(listed.join(tested), found, question)
-
-
-def hidden_groups(
-    inputs: Inputs,
-    pool: Sequence[Paired],
-    column: Mapping[str, str] | None,
-    found: Measurement,
-    question: Question,
-) -> pd.DataFrame:
-    """evidence_groups/<space>/<model>.parquet; p is corrected within a kind of group."""
-    named = ["group", "by", "n", *TESTED]
-    if found.residuals is None:
-        none = pd.DataFrame(columns=named).astype({"n": np.int64, **TESTED})
-        return _judged(none, found, question)
-    images, tables = images_of(pool, inputs.pairs), []
-    copies = pd.factorize(images["sha256"])[0]
-    for by, groups in groups_of(inputs, images, found.residuals.predicted, column).items():
-        codes, names = pd.factorize(groups, sort=True)
-        table = by_group(found.residuals, codes, copies, question)
-        tables.append(table.assign(group=names, by=by))
-    return _judged(pd.concat(tables, ignore_index=True)[named], found, question)
-
-
-def _judged(table: pd.DataFrame, found: Measurement, question: Question) -> pd.DataFrame:
-    """With a column hidden: nothing is, unless D of the model exceeds the margin."""
-    level = 1 - question.confidence
-    said = found.facts["p"] is not None and found.facts["p"] <= level
-    return table.assign(hidden=said & (table["p"] <= level))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.metrics import Removal, subspace_translator
+from singflow.analyses.metrics import Removal, centred_texts, subspace_translator
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_index
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index, shard_path
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.linear import read_crossfitted
-from singflow.translators.reference import Paired, training_images
+from singflow.translators.reference import Paired, reference_folder, training_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,3 +147,42 @@ class Inputs:
     def training(self, reference: str | None) -> Paired:
         """The images that translators are fitted on: the reference, or else the study itself."""
         return training_images(reference, self.pairs)
+
+    def asked(self, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
+        """Labels, concepts and a reference's other labels (text, kind), and embeddings (T, m).
+
+        Labels are centred together, and concepts together, as their texts have other templates.
+        """
+        import pandas as pd
+
+        labels, embeddings = self.labels.tolist(), [self.label_texts]
+        kinds = ["label"] * len(labels)
+        if reference is not None:
+            names, tensors = (
+                CATALOG[name].at(reference_folder(reference), space=self.space)
+                for name in ("names", "texts")
+            )
+            if names.is_file() and tensors.is_file():
+                theirs, own = read_names(names)["labels"], set(labels)
+                new = [place for place, name in enumerate(theirs) if name not in own]
+                held, _ = read_tensors(tensors, ["label_embeddings"])
+                embeddings.append(held["label_embeddings"][new])
+                labels += [theirs[place] for place in new]
+                kinds += ["reference"] * len(new)
+        concepts = self.names["concepts"]
+        listed = {"text": labels + concepts, "kind": kinds + ["concept"] * len(concepts)}
+        parts = np.concatenate(embeddings), self.texts("concept_embeddings")
+        return pd.DataFrame(listed), np.concatenate([centred_texts(part) for part in parts])
+
+
+def images_of(pool: Sequence[Paired], own: Paired) -> pd.DataFrame:
+    """Rows of the manifests for view 0 in the order of the shards; `own`: those of the study."""
+    import pandas as pd
+
+    parts = []
+    for part in pool:
+        paths = [shard_path(part.features, shard) for shard in range(part.shards)]
+        shards = [read_tensors(path, ["image_id", "view"])[0] for path in paths]
+        ids = np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
+        parts.append(part.manifest.iloc[ids].assign(own=part is own))
+    return pd.concat(parts, ignore_index=True)

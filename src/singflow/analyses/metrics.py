@@ -27,6 +27,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return wide / norms
 
 
+def centred_texts(texts: np.ndarray) -> np.ndarray:
+    """Unit texts (T, m) less their mean, which all pictures share; one text stays as it is."""
+    return unit(texts - texts.mean(axis=0) if len(texts) > 1 else texts)
+
+
 def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Angle between the rows of two arrays.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from singflow.analyses.evidence import Evidence, measure
+from singflow.analyses.evidence import EvidenceSettings, unique_meaning
 from singflow.analyses.floor import SplitHead, whole_images
 from singflow.analyses.geometry import null_space
 from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, add_verdicts, verdict_sentence
@@ -33,7 +33,7 @@ from singflow.translators.released import space_id
 from singflow.translators.ridge import Affine
 
 # The defaults of a study.
-EVIDENCE, SUMMARY = Evidence.model_validate({}), Summary.model_validate({})
+EVIDENCE, SUMMARY = EvidenceSettings.model_validate({}), Summary.model_validate({})
 FITTING = TranslatorParameters.model_validate({})
 
 
@@ -83,7 +83,7 @@ def read_reference(
             head = SplitHead.split(
                 {"weight": classifier.weight, "bias": classifier.bias}, _null_basis(classifier)
             )
-            found = measure(
+            found = unique_meaning(
                 partial(whole_images, images, head),
                 *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
                 EVIDENCE,

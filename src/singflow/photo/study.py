@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.evidence import Evidence, Words
+from singflow.analyses.evidence import EvidenceSettings, Words
 from singflow.analyses.findings import OPEN, findings
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
@@ -251,7 +251,7 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
             return None
     params, report = inputs.path("params"), read_json(inputs.path("translator_report"))
     translator = read_section(params, "translator", Translation)
-    draws = read_section(params, "evidence", Evidence).draws
+    draws = read_section(params, "evidence", EvidenceSettings).draws
     seed, reference = read_yaml(params).get("seed"), translator.reference
     if not isinstance(seed, int):
         raise InputError(f"{params}: seed: {seed!r} is not a whole number: {FIX}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
@@ -32,6 +32,25 @@ TOWER = {
     "precision": "extraction.precision",
     "width": "width",
 }
+
+
+class Images(Protocol):
+    """Images with features and embeddings, in blocks that every pass reads anew.
+
+    manifest: columns split and fold, by image_id. features: where they are, for messages.
+    """
+
+    @property
+    def manifest(self) -> pd.DataFrame: ...
+
+    @property
+    def features(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]: ...
+
+    def features_alone(self) -> Iterator[np.ndarray]: ...
+
+    def split(self, folds: int) -> Split: ...
 
 
 @dataclass(frozen=True)

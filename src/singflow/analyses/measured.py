@@ -1,0 +1,128 @@
+"""All that the test of meaning says about a model in a space, from one pass of questions.
+
+They are D with its controls, D against the number of null directions, D by text and by group, and
+the floor of IS by image.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from singflow.analyses.bands import Block
+from singflow.analyses.evidence import EvidenceSettings, Residuals, Words, turn_deg, unique_meaning
+from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
+from singflow.analyses.head_extension import head_extension
+from singflow.analyses.hidden import TESTED, Question, by_group, by_text
+from singflow.artifacts.scratch import Scratch
+from singflow.translators.reference import Images
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results of measure().
+
+    facts: the report of evidence/<space>/<model>.json, without what is known in advance. planted,
+    curve, scores: the tables planted_leaks, head_extensions and evidence_images. copies: (n,) of
+    all images of the test; those with the same number are drawn together.
+    """
+
+    facts: dict[str, Any]
+    words: Words
+    planted: pd.DataFrame
+    curve: pd.DataFrame
+    scores: pd.DataFrame
+    residuals: Residuals | None
+    copies: np.ndarray
+    question: Question
+
+    def texts(self, embeddings: np.ndarray) -> pd.DataFrame:
+        """D of texts (T, m) of centred_texts(), a row each; p is corrected within all of them."""
+        if self.residuals is None:
+            return self._judged(pd.DataFrame(columns=[*TESTED]).astype(TESTED))
+        return self._judged(by_text(self.residuals, embeddings, self.copies, self.question))
+
+    def groups(self, groups: pd.Series) -> pd.DataFrame:
+        """D within each group of all images of the test, with columns group and n.
+
+        An image of no group has None. p is corrected within the groups.
+        """
+        if self.residuals is None:
+            kinds = {"group": object, "n": np.int64, **TESTED}
+            return self._judged(pd.DataFrame(columns=[*kinds]).astype(kinds))
+        codes, names = pd.factorize(groups, sort=True)
+        table = by_group(self.residuals, codes, self.copies, self.question)
+        table.insert(0, "group", names)
+        return self._judged(table)
+
+    def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
+        """With a column hidden: nothing is, unless D of the model exceeds the margin."""
+        level = 1 - self.question.confidence
+        said = self.facts["p"] is not None and self.facts["p"] <= level
+        return table.assign(hidden=said & (table["p"] <= level))
+
+
+def measure(
+    pool: Sequence[Images],
+    head: SplitHead,
+    texts: np.ndarray | None,
+    others: np.ndarray | None,
+    copies: np.ndarray,
+    settings: EvidenceSettings,
+    *,
+    fitted: tuple[float, float] | None,
+    label_texts: np.ndarray | None,
+    folds: int,
+    lambdas: list[float],
+    confidence: float,
+    seed: int,
+    threads: int,
+    folder: Path,
+) -> Measured:
+    """Ask all questions about a model in a space.
+
+    pool: the images of the study, after those of the reference if there is one. texts, others: see
+    unique_meaning(). fitted, label_texts, folds, lambdas, folder: see refitted_scores(). threads:
+    fits and blocks at once, which change no result.
+    """
+
+    def blocks() -> Iterator[Block]:
+        return chain.from_iterable(whole_images(images, head, threads) for images in pool)
+
+    found = unique_meaning(
+        blocks,
+        texts,
+        others,
+        settings,
+        confidence,
+        seed,
+        lambda shape: Scratch(folder, *shape),
+        threads,
+    )
+    facts, words, planted, residuals = found.facts, found.words, found.planted, found.residuals
+    null_dim = head.null.shape[1]
+    curve = head_extension(found, min(null_dim, len(words.offset)), confidence, threads)
+    del found  # the read-outs leave room for the translators
+    scores, refitted = refitted_scores(
+        pool,
+        head,
+        words,
+        folder=folder,
+        fitted=fitted,
+        label_texts=label_texts,
+        folds=folds,
+        lambdas=lambdas,
+        draws=settings.draws,
+        seed=seed,
+        threads=threads,
+    )
+    facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
+    facts["floor_is_deg"] = float(scores["floor_is_deg"].mean())
+    for end in ("", "_low", "_high"):
+        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, facts["r2"])
+    question = Question(settings.margin, confidence, seed)
+    return Measured(facts, words, planted, curve, scores, residuals, copies, question)
