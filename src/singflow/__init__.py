@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.analyses.metrics import remove as remove
     from singflow.analyses.metrics import subspace_translator as subspace_translator
     from singflow.errors import InputError as InputError
+    from singflow.measuring import Evidence as Evidence
+    from singflow.measuring import measure as measure
     from singflow.photo.analysis import Steered as Steered
     from singflow.photo.analyzer import Analyzer as Analyzer
     from singflow.photo.analyzer import Result as Result
@@ -31,6 +33,7 @@ _PUBLIC = {
     "analyses.geometry": ("NullSpace", "null_energy", "null_space", "remove_null"),
     "analyses.metrics": ("Removal", "angle_deg", "contrast_deg", "remove", "subspace_translator"),
     "errors": ("InputError",),
+    "measuring": ("Evidence", "measure"),
     "photo.analysis": ("Steered",),
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
     "photo.towers": ("Classifier", "Space"),

@@ -209,6 +209,11 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
 
 def verdict_sentence(row: Mapping[Any, Any]) -> str:
     """The verdict on a model as a sentence for a reader who does not know the terms."""
+    return f"{marked(row['model'], row['marks'])}: {verdict_words(row)}"
+
+
+def verdict_words(row: Mapping[Any, Any]) -> str:
+    """The sentence of a verdict, without the name of the model."""
     gain, turn = f"{100 * (row['unique_r2'] or 0):.1f} %", row["turn_deg"]
     size = "" if pd.isna(turn) else f"{gain} of the meaning, a turn of {turn:.0f} degrees"
     blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
@@ -232,7 +237,7 @@ def verdict_sentence(row: Mapping[Any, Any]) -> str:
         MISSED: "known leak, missed. This study misses what is there, "
         "so “nothing found” says little.",
     }
-    return f"{marked(row['model'], row['marks'])}: {said[row['verdict']]}"
+    return said[row["verdict"]]
 
 
 def detected(row: Mapping[Any, Any], kind: str) -> str:

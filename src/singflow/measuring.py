@@ -1,0 +1,522 @@
+"""The test of meaning as one call on arrays."""
+
+from __future__ import annotations
+
+import html
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
+
+from singflow.analyses.evidence import EvidenceSettings
+from singflow.analyses.fitting import fit_translators
+from singflow.analyses.floor import SplitHead
+from singflow.analyses.geometry import null_energy, null_space
+from singflow.analyses.measured import Measured
+from singflow.analyses.measured import measure as measure_pool
+from singflow.analyses.metrics import Removal, centred_texts, subspace_translator, unit
+from singflow.analyses.summary import TRIALS, detected, verdict, verdict_words
+from singflow.analyses.tables import with_interval
+from singflow.artifacts.files import staged, write_bytes, write_json
+from singflow.artifacts.tensors import stored_precision
+from singflow.config.reading import explain
+from singflow.errors import InputError
+from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
+from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.linear import Translator
+from singflow.translators.parameters import Translation
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from singflow.translators.arrays import Array, Rows
+
+    Linear = Array | tuple[Array, Array] | torch.nn.Module
+
+UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
+
+
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    """What the test of meaning says about a model in a space.
+
+    Shown, it is the verdict in a sentence with the numbers behind it. D and shares are of the
+    variance of the embeddings; angles are in degrees.
+
+    Attributes
+    ----------
+    verdict : str
+        `meaning`, `trace`, `nothing found`, `cannot tell` or `no null space`.
+    facts : dict
+        All numbers, by the names of evidence/<space>/<model>.json.
+    images : DataFrame
+        A row an image: is_deg (IS), floor_is_deg (IS of a null component that tells nothing),
+        conditional_is_deg, null_energy, and with labels and their texts as_deg, conditional_as_deg.
+    translator : Translator
+        Ridge regression from features to embeddings, fitted on all images.
+    """
+
+    facts: dict[str, Any]
+    images: pd.DataFrame
+    translator: Translator
+    measured: Measured = field(compare=False)
+    labels: np.ndarray | None = field(compare=False)
+
+    @property
+    def verdict(self) -> str:
+        return str(self.facts["verdict"])
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in a sentence."""
+        said = verdict_words(self.facts)
+        return said[0].upper() + said[1:]
+
+    @property
+    def d(self) -> float | None:
+        """D; None where there is no null space, or where images are too few."""
+        return self.facts["unique_r2"]
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """The ends of the interval of D."""
+        return self.facts["unique_r2_low"], self.facts["unique_r2_high"]
+
+    @property
+    def p(self) -> float | None:
+        """One-sided p for D above the margin."""
+        return self.facts["p"]
+
+    @property
+    def turn_deg(self) -> float | None:
+        """D as an angle."""
+        return self.facts["turn_deg"]
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest evenly spread leak that is called meaning in 9 of 10 trials."""
+        return self.facts["detectable"]
+
+    @property
+    def gain(self) -> float | None:
+        """The share of an evenly spread leak that D shows."""
+        return self.facts["gain"]
+
+    @property
+    def r2(self) -> float:
+        """Cross-validated R2 of the translator."""
+        return float(self.facts["r2"])
+
+    @property
+    def own_words_r2(self) -> float | None:
+        """Share that the texts of the classes explain, weighted by the logits; None without."""
+        return self.facts["r2_words"]
+
+    @property
+    def controls(self) -> pd.DataFrame:
+        """D where the answer is known: of what logits spell (blind check), and of planted leaks.
+
+        Columns: control, share (of the leak), unique_r2 (mean D), meaning (share of the trials that
+        are called meaning; NaN for the blind check, which is one).
+        """
+        level = 1 - self.measured.question.confidence
+        planted = self.measured.planted.assign(meaning=self.measured.planted["p"] <= level)
+        table = planted.groupby(["kind", "share"], as_index=False)[["unique_r2", "meaning"]].mean()
+        table = table.rename(columns={"kind": "control"}).assign(
+            control="leak, " + table["kind"].where(table["share"] > 0, "none")
+        )
+        blind = self.facts["blind_unique_r2"]
+        if blind is None:
+            return table
+        row = {"control": "blind check", "share": 0.0, "unique_r2": blind, "meaning": np.nan}
+        return pd.concat([pd.DataFrame([row]), table], ignore_index=True)
+
+    def texts(
+        self, embeddings: Array, names: Iterable[str], kinds: Iterable[str] | None = None
+    ) -> pd.DataFrame:
+        """Which texts name hidden meaning.
+
+        Parameters
+        ----------
+        embeddings : array (T, m)
+            Embeddings of texts in the space.
+        names : sequence of str
+            The T texts.
+        kinds : sequence of str, optional
+            Texts of one kind have one template, and are centred together. By default, all are.
+
+        Returns
+        -------
+        DataFrame
+            A row a text, the largest D first: text, unique_r2 with its interval, p (corrected for
+            all texts), and hidden: whether D exceeds the margin at the familywise level.
+
+        Raises
+        ------
+        InputError
+            When shapes do not fit, or when a value is not finite.
+        """
+        listed = list(names)
+        found = _matrix("embeddings", embeddings, self.translator.weight.shape[0], "dimensions")
+        if len(listed) != len(found):
+            raise InputError(
+                f"names: holds {len(listed)} texts, but embeddings has {len(found)} rows: give one "
+                "name a row"
+            )
+        of = pd.Series(list(kinds) if kinds is not None else [""] * len(listed), dtype=object)
+        if len(of) != len(listed):
+            raise InputError(f"kinds: holds {len(of)}, not {len(listed)}: give one a text")
+        centred = np.empty(found.shape)
+        for rows in of.groupby(of).indices.values():
+            centred[rows] = centred_texts(found[rows])
+        table = pd.DataFrame({"text": listed}).join(self.measured.texts(centred), how="inner")
+        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
+
+    def groups(self, labels: Iterable[Any] | None = None) -> pd.DataFrame:
+        """In which groups of images the hidden meaning is.
+
+        Parameters
+        ----------
+        labels : sequence, optional
+            The group of each image; None: of no group. By default the labels given to measure(), or
+            else the predicted classes.
+
+        Returns
+        -------
+        DataFrame
+            A row a group: group, n (images), unique_r2 within them with its interval, p (corrected
+            for all groups), and hidden. Groups of fewer than 10 images have no p.
+
+        Raises
+        ------
+        InputError
+            When there is not one label an image.
+        """
+        n, own = len(self.measured.copies), len(self.images)
+        of = self.labels if labels is None else np.array(list(labels), dtype=object)
+        if of is None:
+            residuals = self.measured.residuals
+            of = np.zeros(n, np.int32) if residuals is None else residuals.predicted
+        if len(of) not in (n, own):
+            raise InputError(f"labels: holds {len(of)}, not {own}: give one an image")
+        series = pd.Series(of, dtype=object).set_axis(range(n - len(of), n)).reindex(range(n))
+        table = self.measured.groups(series)
+        return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
+
+    def plot(self) -> Figure:
+        """D beside planted leaks, D by the number of null directions, and IS beside its floor."""
+        import matplotlib.pyplot as plt
+
+        from singflow.figures.evidence import draw
+
+        figure = draw(self.facts, self.controls, self.measured.curve, self.images)
+        plt.close(figure)  # otherwise a notebook shows the figure twice
+        return figure
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts, as values that JSON can hold."""
+        return {**self.facts, "sentence": self.sentence}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The facts in one row, without those that are lists."""
+        row = {k: v for k, v in self.to_dict().items() if not isinstance(v, list | dict)}
+        return pd.DataFrame([row])
+
+    def save(self, folder: str | Path) -> None:
+        """Write evidence.json, images.csv, controls.csv, head_extension.csv and the translator.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or empty folder. All files are written, or none.
+
+        Raises
+        ------
+        InputError
+            When the folder holds files.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder}: holds files: remove it, or name another folder")
+        tables = {"images": self.images, "controls": self.controls}
+        tables["head_extension"] = self.measured.curve
+        with staged(folder.resolve()) as made:
+            write_json(made / "evidence.json", self.to_dict())
+            for name, table in tables.items():
+                write_bytes(made / f"{name}.csv", table.to_csv(index=False).encode())
+            made.rename(folder.resolve())
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        lines = [self.sentence]
+        if self.d is not None:
+            ends = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+            lines.append(
+                f"D {with_interval(ends, 4)} of the variance of {facts['n']} embeddings; p "
+                f"{facts['p']:.2g} for D above the margin {facts['margin']:g}"
+            )
+            lines.append(
+                f"called meaning in {TRIALS}: a leak of {detected(facts, 'detectable')} spread "
+                f"evenly over the null space, of {detected(facts, 'detectable_first')} along its "
+                "first direction"
+            )
+        if facts["blind_unique_r2"] is not None:
+            said = with_interval([facts["blind_unique_r2"]], 4)
+            lines.append(f"D where nothing is hidden (blind check): {said}")
+        words = "" if self.own_words_r2 is None else f"; the classes' texts {self.own_words_r2:.2f}"
+        lines.append(f"R2 of the translator {self.r2:.2f}{words}")
+        if facts["null_dim"]:
+            lines.append(
+                f"IS {self.images['is_deg'].mean():.1f} degrees; {facts['floor_is_deg']:.1f} for "
+                "a null component that tells nothing"
+            )
+        total = facts["null_dim"] + facts["principal_dim"]
+        lines.append(f"null space: {facts['null_dim']} of {total} dimensions")
+        return "\n  ".join(lines)
+
+    def _repr_html_(self) -> str:
+        first, *lines = (html.escape(line.strip()) for line in repr(self).splitlines())
+        return f"<b>{first}</b><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+
+def measure(
+    features: Rows,
+    head: Linear,
+    embeddings: Rows,
+    class_texts: Array | tuple[Array, Array] | None = None,
+    *,
+    groups: Iterable[Any] | None = None,
+    labels: Iterable[Any] | None = None,
+    texts: Array | Mapping[Any, Array] | None = None,
+    reference: tuple[Rows, Rows] | None = None,
+    folds: int | Iterable[int] = 5,
+    seed: int = 0,
+    margin: float = 0.005,
+    draws: int = 20,
+    confidence: float = 0.95,
+    threads: int = 1,
+) -> Evidence:
+    """Does the null space of a head hold meaning that the logits do not tell?
+
+    Parameters
+    ----------
+    features : array (n, d) or (n, v, d), or function
+        Inputs of the head, of NumPy, PyTorch or a memory map. With v views of an image, the first
+        is the image itself; translators are fitted on all of them. A function is called for each
+        pass, and yields arrays of rows; memory then does not grow with n.
+    head : array (C, d), pair of arrays (C, d) and (C,), or torch.nn.Linear
+        The head: weight, and bias if it has one.
+    embeddings : array (n, m) or (n, v, m), or function
+        Embeddings of the same images, in the same order.
+    class_texts : array (C, m), or pair of such arrays, optional
+        Embeddings of the texts of the head's classes. What the logits spell with them is no hidden
+        meaning. A second array has the same classes in other words, for the blind check.
+    groups : sequence of n, optional
+        Rows of one group (a patient, copies of an image) share a fold. Rows with equal embeddings
+        always do.
+    labels : sequence of n, optional
+        Label of each image, for Evidence.groups(), and with `texts` for AS.
+    texts : array (L, m), or mapping of labels to arrays (m,), optional
+        Texts of the labels. Rows of an array belong to labels 0 to L - 1.
+    reference : pair of features and embeddings, optional
+        Other images, which translators are fitted on, and which D is measured on, too.
+    folds : int, or sequence of the fold of each image
+        Number of folds, at least 2; intervals need 3. Folds of a reference come first.
+    seed : int
+        Of folds, planted leaks and draws.
+    margin : float
+        Share of the variance that D must exceed to be called meaning.
+    draws : int
+        Planted leaks of each size, and random signs behind the floor of IS.
+    confidence : float
+        Coverage of intervals; its complement is the level of the tests.
+    threads : int
+        Fits at once, which change no result.
+
+    Returns
+    -------
+    Evidence
+        The verdict, and all behind it.
+
+    Raises
+    ------
+    InputError
+        When an argument has another shape, or is not finite; the message names the argument.
+    """
+    settings = _settings(margin, draws, confidence, threads)
+    pool = [ArrayImages.read(features, embeddings)]
+    if reference is not None:
+        pool.insert(0, ArrayImages.read(*reference, of="reference"))
+        widths = [[shape[1] for shape in images.shapes] for images in pool]
+        if widths[0] != widths[1]:
+            raise InputError(
+                f"reference: has features and embeddings of {widths[0]} columns, but those of the "
+                f"images have {widths[1]}: give the same model and space"
+            )
+    own = pool[-1]
+    width, dim = (shape[1] for shape in own.shapes)
+    weight, bias = _head(head, width)
+    class_texts, others = _class_texts(class_texts, len(weight), dim)
+    listed = None if labels is None else one_each("labels", labels, len(own))
+    label_texts = None if texts is None else _label_texts(texts, listed, dim)
+    copies = clusters_of(pool, groups)
+    fold = folds_of(folds, copies, seed)
+    ends = np.cumsum([len(images) for images in pool])[:-1]
+    pool = [images.with_folds(own) for images, own in zip(pool, np.split(fold, ends), strict=True)]
+    own, number = pool[-1], len(np.unique(fold))
+    basis = null_space(weight, stored=stored_precision(weight)).basis
+    lambdas = list(Translation.model_validate({}).lambdas)
+    with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
+        crossed, _, chosen = fit_translators(pool[0], number, lambdas)
+        crossed = crossed.map(lambda affine: affine.astype(np.float32))
+        r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
+        found = measure_pool(
+            pool,
+            SplitHead.split({"weight": weight, "bias": bias}, basis),
+            class_texts,
+            others,
+            copies,
+            settings,
+            fitted=(chosen["lambda"], r2),
+            label_texts=label_texts,
+            folds=number,
+            lambdas=lambdas,
+            confidence=confidence,
+            seed=seed,
+            threads=threads,
+            folder=Path(scratch),
+        )
+        if len(pool) > 1:
+            map_index = np.full(len(own), WHOLE, np.int32)
+            crossed = CrossFitted(crossed.maps, map_index, map_index)
+        scores = pd.DataFrame(_removal_scores(own, crossed, basis, label_texts))
+    facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
+    known = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
+    row = facts | known | {"validation_r2": r2, "p_holm": facts["p"]}
+    facts["verdict"] = verdict(row, 1 - confidence)
+    images = scores.join(found.scores.drop(columns="image_id"))
+    if label_texts is None:
+        images = images.drop(columns="conditional_as_deg", errors="ignore")
+    whole = crossed.whole
+    return Evidence(facts, images, Translator(whole.weight, whole.bias), found, listed)
+
+
+def _removal_scores(
+    images: ArrayImages, crossed: CrossFitted, basis: np.ndarray, texts: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """IS, null energy and, with texts (n, m) of the labels, AS of each image."""
+    removed = crossed.map(lambda affine: subspace_translator(affine, basis).astype(np.float32))
+    names = ["is_deg", "null_energy", *(["as_deg"] if texts is not None else [])]
+    scores = {name: np.empty(len(images)) for name in names}
+    for shard, _ in images:
+        rows = shard["view"] == 0
+        ids, x = shard["image_id"][rows], shard["features"][rows]
+        removal = Removal(crossed(x, ids), removed(x, ids))
+        scores["is_deg"][ids] = removal.image_score()
+        scores["null_energy"][ids] = null_energy(x, basis)
+        if texts is not None:
+            scores["as_deg"][ids] = removal.attribute_score(texts[ids])
+    return scores
+
+
+def _settings(margin: float, draws: int, confidence: float, threads: int) -> EvidenceSettings:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: is {confidence}, but must be between 0 and 1")
+    if threads < 1:
+        raise InputError(f"threads: is {threads}, but must be at least 1")
+    try:
+        return EvidenceSettings.model_validate({"margin": margin, "draws": draws})
+    except ValidationError as error:
+        raise InputError(explain(error, EvidenceSettings, "measure")) from None
+
+
+def _matrix(name: str, values: Any, width: int, unit_of: str) -> np.ndarray:
+    """Finite rows (n, width) in float64."""
+    matrix = as_array(values)
+    if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or matrix.shape[1] != width:
+        raise InputError(
+            f"{name}: has shape {matrix.shape} and type {matrix.dtype}, but rows need {width} "
+            f"{unit_of}: give an array (rows, {width})"
+        )
+    if not np.isfinite(matrix).all():
+        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        raise InputError(f"{name}: row {row} holds NaN or infinite values: correct it")
+    return matrix.astype(np.float64)
+
+
+def _head(head: Linear, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (C, d) and bias (C,) in float32."""
+    given: Any = head
+    weight, bias = (
+        given
+        if _is_pair(given)
+        else (getattr(given, "weight", given), getattr(given, "bias", None))
+    )
+    matrix = as_array(weight)
+    if matrix.shape[2:] == (1, 1):  # a convolution on pooled features
+        matrix = matrix[:, :, 0, 0]
+    if matrix.ndim == 2 and matrix.shape[0] == width != matrix.shape[1]:
+        raise InputError(
+            f"head: has shape {matrix.shape}, but features have {width} columns: give its transpose"
+        )
+    wide = _matrix("head", matrix, width, "columns, as features have")
+    if len(wide) < 2 or not wide.any():
+        raise InputError(
+            f"head: has {len(wide)} rows, or zeros alone: give a trained head of two classes or "
+            "more; of one logit, give two rows, the first with weight and bias 0"
+        )
+    vector = np.zeros(len(wide)) if bias is None else as_array(bias)
+    if vector.shape != (len(wide),) or not np.isfinite(vector).all():
+        raise InputError(
+            f"head: its bias has shape {vector.shape}, but the weight has {len(wide)} rows: give "
+            "one finite number a row"
+        )
+    return wide.astype(np.float32), vector.astype(np.float32)
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether an argument is a pair of arrays, and not one array as a list of rows."""
+    return isinstance(given, tuple | list) and len(given) == 2 and np.ndim(given[0]) >= 2
+
+
+def _class_texts(given: Any, classes: int, dim: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Unit texts of the classes, and of the classes in other words, in float64."""
+    if given is None:
+        return None, None
+    pair = given if _is_pair(given) else (given, None)
+    found = []
+    for texts in pair:
+        if texts is not None:
+            texts = _matrix("class_texts", texts, dim, "columns, as embeddings have")
+            if len(texts) != classes:
+                raise InputError(
+                    f"class_texts: has {len(texts)} rows, but the head has {classes} classes: give "
+                    "one text a row of the head"
+                )
+            if np.abs(np.linalg.norm(texts, axis=1) - 1).max() > UNIT:
+                texts = unit(texts)
+        found.append(texts)
+    return found[0], found[1]
+
+
+def _label_texts(texts: Any, labels: np.ndarray | None, dim: int) -> np.ndarray:
+    """The text (n, m) of each image's label."""
+    if labels is None:
+        raise InputError("texts: are those of labels: give labels, too")
+    if isinstance(texts, Mapping):
+        texts, names = [as_array(row) for row in texts.values()], list(texts)
+    else:
+        names = list(range(len(texts)))
+    matrix = _matrix("texts", texts, dim, "columns, as embeddings have")
+    of = pd.Index(names).get_indexer(pd.Index(labels))
+    if (of < 0).any():
+        label = labels[int(np.argmin(of))]
+        raise InputError(f"texts: has none of the label {label!r}: give one a label")
+    return matrix[of].astype(np.float32)

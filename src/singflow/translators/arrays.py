@@ -1,0 +1,264 @@
+"""Images whose features and embeddings are arrays in memory, or functions that yield them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from singflow.data.importing import in_shards
+from singflow.errors import InputError
+from singflow.translators.crossfit import Split, split
+
+if TYPE_CHECKING:
+    import torch
+
+    from singflow.artifacts.tensors import Tensors
+
+    Array = np.ndarray | torch.Tensor
+    Rows = Array | Callable[[], Iterable[Array]]
+
+IMAGES, NUMBERS = 4096, 2**23  # images, and numbers of an array, that are read at once, at most
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of NumPy with the values of an array or of a tensor of PyTorch."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values.numpy()
+    return np.asarray(values)
+
+
+def as_float32(name: str, values: Any) -> np.ndarray:
+    """The values in float32, which may be infinite; InputError if they are no numbers."""
+    array = as_array(values)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name}: holds {array.dtype}, not numbers: give an array of numbers")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
+    """The rows in float32, in blocks whose size does not depend on those of a function."""
+    if isinstance(values, Iterator):
+        raise InputError(
+            f"{name}: can be read once alone: give a function that returns such an iterator anew"
+        )
+    if callable(values):
+        given = (as_float32(name, block) for block in values())
+        first = next(given, None)
+        if first is not None:
+            yield from in_shards(_with(first, given), _at_once(first.shape))
+        return
+    shape = tuple(values.shape)
+    if len(shape) not in (2, 3):
+        raise InputError(f"{name}: has shape {shape}, not (n, width) or (n, views, width)")
+    step = _at_once(shape)
+    for start in range(0, shape[0], step):
+        yield as_float32(name, values[start : start + step])
+
+
+def _with(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    yield first
+    yield from others
+
+
+def _at_once(shape: tuple[int, ...]) -> int:
+    return max(1, min(IMAGES, NUMBERS // max(1, int(np.prod(shape[1:])))))
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images (see translators/reference.py) with values in memory.
+
+    features: the name of the argument. values: features and embeddings. shapes: of a row of both,
+    (views, width). content: (n,), the same for images with equal embeddings.
+    """
+
+    features: str
+    values: tuple[Rows, Rows]
+    shapes: tuple[tuple[int, int], tuple[int, int]]
+    content: list[bytes]
+    manifest: pd.DataFrame
+    reference: bool = False
+
+    @classmethod
+    def read(cls, features: Rows, embeddings: Rows, of: str = "") -> ArrayImages:
+        """Look at all rows once.
+
+        Raises InputError for rows that differ in shape, are not finite, or are not the same in
+        number. of: begins the names of the arguments; with it, the images are a reference.
+        """
+        names, shapes, counts, content = [], [], [0, 0], []
+        for place, values in enumerate((features, embeddings)):
+            names.append(name := f"{of} {('features', 'embeddings')[place]}".strip())
+            found: set[tuple[int, ...]] = set()
+            for block in blocks_of(name, values):
+                rows = block.reshape(len(block), -1)
+                finite = np.isfinite(rows).all(axis=1)
+                if not finite.all():
+                    raise InputError(
+                        f"{name}: row {counts[place] + int(np.argmin(finite))} holds NaN, or "
+                        "values that are infinite in float32: leave the image out everywhere"
+                    )
+                found.add(block.shape[1:])
+                counts[place] += len(block)
+                if place:
+                    content += [
+                        hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows
+                    ]
+            shapes.append(_shape(name, found))
+        if counts[0] != counts[1] or shapes[0][0] != shapes[1][0]:
+            sizes = [
+                f"{name} is ({n}, {', '.join(map(str, shape))})"
+                for name, n, shape in zip(names, counts, shapes, strict=True)
+            ]
+            raise InputError(
+                f"{' and '.join(sizes)} (images, views, width): give the same images and views in "
+                "both, in the same order"
+            )
+        manifest = pd.DataFrame({"split": "train", "fold": np.zeros(counts[0], np.int32)})
+        both = features, embeddings
+        return cls(names[0], both, (shapes[0], shapes[1]), content, manifest, bool(of))
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def with_folds(self, fold: np.ndarray) -> ArrayImages:
+        """The same images in these folds (n,)."""
+        manifest = self.manifest.assign(fold=fold.astype(np.int32))
+        return ArrayImages(**{**vars(self), "manifest": manifest})
+
+    def _parts(self, place: int) -> Iterator[np.ndarray]:
+        """Blocks of (images, views, width); InputError if a function did not start anew."""
+        name, n = self.features, 0
+        for block in blocks_of(name, self.values[place]):
+            n += len(block)
+            yield block.reshape(len(block), *self.shapes[place])
+        if n != len(self):
+            kind = ("features", "embeddings")[place]
+            raise InputError(
+                f"{kind}: the function gave {len(self)} rows on its first call, and {n} on a later "
+                "one: let it begin anew on each call"
+            )
+
+    def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
+        start = 0
+        for x, z in _together(self._parts(0), self._parts(1)):
+            image_id, view = np.divmod(np.arange(len(x) * x.shape[1]), x.shape[1])
+            tensors = {"features": x.reshape(-1, x.shape[2]), "image_id": image_id + start}
+            yield tensors | {"view": view}, z.reshape(-1, z.shape[2])
+            start += len(x)
+
+    def features_alone(self) -> Iterator[np.ndarray]:
+        """Features (n, d) of all rows, in blocks."""
+        return (x.reshape(-1, x.shape[2]) for x in self._parts(0))
+
+    def split(self, folds: int) -> Split:
+        """How translators are fitted on these images."""
+        return split(self.manifest, folds)
+
+
+def _together(
+    left: Iterator[np.ndarray], right: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of both with the same number of rows; the blocks of one side may be larger."""
+    waiting: list[np.ndarray] = []
+    for x in left:
+        while sum(map(len, waiting)) < len(x) and (more := next(right, None)) is not None:
+            waiting.append(more)
+        z = np.concatenate(waiting) if waiting else np.empty((0, 0, 0), np.float32)
+        if len(z) < len(x):
+            break
+        yield x, z[: len(x)]
+        waiting = [z[len(x) :]]
+    for _ in left:
+        pass
+    for _ in right:
+        pass
+
+
+def _shape(name: str, found: set[tuple[int, ...]]) -> tuple[int, int]:
+    """(views, width) of the rows; InputError unless all are the same, and not empty."""
+    if len(found) != 1 or len(shape := next(iter(found))) not in (1, 2) or 0 in shape:
+        shapes = ", ".join(map(str, sorted(found))) or "none at all"
+        raise InputError(
+            f"{name}: its rows have the shapes {shapes}: give (n, width) or (n, views, width)"
+        )
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+def one_each(name: str, values: Iterable[Any], n: int) -> np.ndarray:
+    """The values (n,), one an image."""
+    listed = as_array(values) if hasattr(values, "shape") else np.array(list(values), dtype=object)
+    if listed.shape != (n,):
+        raise InputError(f"{name}: has shape {listed.shape}, not ({n},): give one an image")
+    return listed
+
+
+def clusters_of(pool: Sequence[ArrayImages], groups: Iterable[Any] | None) -> np.ndarray:
+    """The number of each image's cluster: images with equal embeddings or of one group."""
+    contents = [content for images in pool for content in images.content]
+    copies = pd.factorize(pd.Series(contents, dtype=object))[0]
+    start = len(contents) - len(pool[-1])
+    shared = np.isin(copies[start:], copies[:start])
+    if shared.any():
+        raise InputError(
+            f"reference: holds {shared.sum()} of the images, row {int(np.argmax(shared))} among "
+            "them, which would be scored in sample: take them out of one of the two"
+        )
+    if groups is None:
+        return copies
+    codes = pd.factorize(pd.Series(one_each("groups", groups, len(pool[-1]))))[0]
+    if (codes < 0).any():
+        raise InputError(f"groups: row {int(np.argmin(codes))} has none: give one a row")
+    # Images and groups are the nodes of a graph; a cluster is what is connected.
+    edges = np.arange(start, len(copies)), len(copies) + codes
+    nodes = len(copies) + int(codes.max()) + 1
+    first = np.unique(copies, return_index=True)[1][copies]
+    rows = np.concatenate([edges[0], np.arange(len(copies))])
+    columns = np.concatenate([edges[1], first])
+    graph = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(nodes, nodes))
+    found = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    return np.asarray(pd.factorize(found[: len(copies)])[0])
+
+
+def folds_of(folds: int | Iterable[int], clusters: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each image: given, or drawn by cluster so that folds have about equal sizes.
+
+    The largest clusters are dealt first, each into the smallest fold; the seed orders equal ones.
+    """
+    count = int(clusters.max()) + 1
+    if not isinstance(folds, int | np.integer):
+        given = one_each("folds", folds, len(clusters))
+        if given.dtype.kind == "O":
+            given = np.array(given.tolist())
+        if given.dtype.kind not in "iu" or given.min() < 0 or len(np.unique(given)) < 2:
+            raise InputError("folds: must be whole numbers from 0 on, at least two different ones")
+        pairs = np.unique(np.stack([clusters, given], axis=1), axis=0)
+        if len(pairs) > count:
+            cluster = int(np.argmax(np.bincount(pairs[:, 0]) > 1))
+            rows = np.flatnonzero(clusters == cluster)[:2].tolist()
+            raise InputError(
+                f"folds: rows {rows[0]} and {rows[1]} are copies or of one group, but not all of "
+                "these rows are in one fold: put them into the same fold"
+            )
+        return given
+    if not 2 <= folds <= count:
+        raise InputError(
+            f"folds: is {folds}, but must be from 2 to {count}, the number of different images, or "
+            "of groups"
+        )
+    order = np.random.default_rng([seed, 8]).permutation(count)
+    sizes = np.bincount(clusters)
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    filled, fold_of = np.zeros(folds, np.int64), np.empty(count, np.int64)
+    for cluster in order:
+        fold_of[cluster] = np.argmin(filled)
+        filled[fold_of[cluster]] += sizes[cluster]
+    return np.asarray(fold_of[clusters])

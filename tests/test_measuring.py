@@ -1,0 +1,376 @@
+"""The library's one call on arrays: planted answers, every form of the arrays, and refusals."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+from threadpoolctl import threadpool_info
+
+import singflow
+from singflow import InputError
+from singflow.analyses.metrics import angle_deg
+from singflow.translators.arrays import IMAGES, ArrayImages, clusters_of, folds_of
+
+RNG = np.random.default_rng(7)
+CLASSES, NULL, DIM = 6, 8, 10
+BASIS = np.linalg.qr(RNG.standard_normal((CLASSES + NULL, CLASSES + NULL)))[0]
+WEIGHT = (RNG.standard_normal((CLASSES, CLASSES)) @ BASIS[:, :CLASSES].T).astype(np.float32)
+BIAS = RNG.standard_normal(CLASSES).astype(np.float32)
+TEXTS = RNG.standard_normal((CLASSES, DIM))
+TEXTS /= np.linalg.norm(TEXTS, axis=1, keepdims=True)
+HIDDEN = RNG.standard_normal((NULL, DIM)) / np.sqrt(NULL)
+
+
+def planted(seed, n=240, leak=0.0):
+    """Features and embeddings; the null component adds `leak` times its own meaning."""
+    rng = np.random.default_rng([seed, 11])
+    a, b = rng.standard_normal((n, CLASSES)), rng.standard_normal((n, NULL))
+    x = (np.hstack([a, b]) @ BASIS.T).astype(np.float32)
+    z = a @ RNG_TOLD + leak * b @ HIDDEN + 0.5 * rng.standard_normal((n, DIM)) + 1.0
+    return x, z.astype(np.float32)
+
+
+RNG_TOLD = np.random.default_rng(3).standard_normal((CLASSES, DIM)) / np.sqrt(CLASSES)
+
+
+@pytest.fixture(scope="module")
+def found():
+    x, z = planted(0, leak=1.0)
+    labels = np.array(["left", "right"], dtype=object)[np.arange(240) % 2]
+    texts = {"left": TEXTS[0], "right": TEXTS[1]}
+    return singflow.measure(x, (WEIGHT, BIAS), z, TEXTS, labels=labels, texts=texts)
+
+
+def test_a_planted_leak_is_meaning_and_its_size_is_that_of_the_plant(found):
+    x, z = planted(0, leak=1.0)
+    hidden = x @ BASIS[:, CLASSES:] @ HIDDEN
+    share = hidden.var(axis=0).sum() / z.var(axis=0).sum()
+    assert found.verdict == "meaning" and found.p < 0.001
+    low, high = found.interval
+    assert 0.8 * share < low < found.d < high < 1.1 * share
+    assert found.facts["null_dim"] == NULL and found.own_words_r2 < found.r2 < 1
+    assert found.turn_deg > 5 and 0.5 < found.gain <= 1.1 and found.detectable < 0.1
+
+
+def test_no_leak_is_no_meaning_and_the_level_holds_in_100_null_studies():
+    def called(seed):
+        x, z = planted(seed, n=120)
+        return singflow.measure(x, WEIGHT, z, margin=0, seed=seed, draws=2).p <= 0.05
+
+    # Above the margin 0 the test is sharpest; more than this many of 100 have a chance of 0.1 %.
+    assert sum(map(called, range(100))) <= binom.ppf(0.999, 100, 0.05)
+
+
+def test_the_translator_and_the_scores_are_those_of_the_formulas(found):
+    x, _ = planted(0, leak=1.0)
+    null = BASIS[:, CLASSES:]
+    split = singflow.null_space(WEIGHT)
+    np.testing.assert_allclose(split.basis @ split.basis.T, null @ null.T, atol=1e-6)
+    images, whole = found.images, found.translator
+    np.testing.assert_allclose(
+        images["null_energy"], ((x @ null) ** 2).sum(1) / (x**2).sum(1), rtol=1e-5
+    )
+    # The translators of the folds differ a little from the one of all images.
+    before, after = whole(x), whole((x - x @ null @ null.T).astype(np.float32))
+    np.testing.assert_allclose(images["is_deg"], angle_deg(before, after), atol=5)
+    own = np.stack([TEXTS[row % 2] for row in range(240)])
+    toward = angle_deg(before, own) - angle_deg(after, own)
+    np.testing.assert_allclose(images["as_deg"], toward, atol=5)
+    assert images.columns[-3:].tolist() == [
+        *("floor_is_deg", "conditional_is_deg", "conditional_as_deg")
+    ]
+    assert np.isfinite(images.to_numpy()).all() and len(images) == 240
+
+
+def functions(x, size):
+    return lambda: (x[start : start + size] for start in range(0, len(x), size))
+
+
+def test_arrays_tensors_memory_maps_and_functions_give_the_same_bits(tmp_path, found):
+    x, z = planted(0, leak=1.0)
+    for name, array in (("x", x), ("z", z)):
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xz"]
+    linear = torch.nn.Linear(CLASSES + NULL, CLASSES)
+    linear.weight.data, linear.bias.data = torch.from_numpy(WEIGHT), torch.from_numpy(BIAS)
+    forms = [
+        (torch.from_numpy(x), linear, torch.from_numpy(z).requires_grad_()),
+        (mapped[0], [WEIGHT, BIAS], mapped[1]),
+        (functions(x, 7), (torch.from_numpy(WEIGHT), BIAS), functions(torch.from_numpy(z), 100)),
+        (x[:, None], SimpleNamespace(weight=WEIGHT[:, :, None, None], bias=BIAS), z[:, None]),
+        (x.astype(np.float64), (WEIGHT, BIAS), z.astype(np.float64)),
+    ]
+    for features, head, embeddings in forms:
+        again = singflow.measure(features, head, embeddings, TEXTS, threads=2)
+        assert again.facts == found.facts
+        np.testing.assert_array_equal(again.images["is_deg"], found.images["is_deg"])
+
+
+def test_images_are_read_in_blocks_that_hang_on_no_form_and_hold_both_sides_in_order():
+    n = IMAGES + 300
+    x = np.arange(n, dtype=np.float32)[:, None] * [1.0, 2.0]
+    z = np.random.default_rng(0).standard_normal((n, 3000)).astype(np.float32)
+    forms = [(x, z), (functions(x, 999), functions(z, 50)), (functions(x, n), z)]
+    read = [list(ArrayImages.read(*form)) for form in forms]
+    for blocks in read:
+        assert [len(rows) for _, rows in blocks] == [IMAGES, 300]
+        np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), z)
+        for name, whole in (("features", x), ("image_id", np.arange(n)), ("view", np.zeros(n))):
+            np.testing.assert_array_equal(np.concatenate([t[name] for t, _ in blocks]), whole)
+
+
+def test_views_of_an_image_serve_the_translator_alone():
+    x, z = planted(2, leak=1.0)
+    views = np.stack([x, planted(3)[0]], axis=1), np.stack([z, planted(3)[1]], axis=1)
+    alone, more = singflow.measure(x, WEIGHT, z), singflow.measure(views[0], WEIGHT, views[1])
+    assert more.d == alone.d and more.r2 != alone.r2
+
+
+def test_rows_of_a_group_and_copies_share_a_fold_so_that_no_copy_explains_another():
+    rng = np.random.default_rng(4)
+    x, _ = planted(5, n=24)
+    z = rng.standard_normal((24, DIM)).astype(np.float32)  # nothing can be read from features
+    x, copied = np.concatenate([x] * 10), np.concatenate([z] * 10)
+    near = copied + 1e-4 * rng.standard_normal(copied.shape).astype(np.float32)
+    patient = np.tile(np.arange(24), 10)
+    assert singflow.measure(x, WEIGHT, near).r2 > 0.4  # each image helps its copies
+    by_patient = singflow.measure(x, WEIGHT, near, groups=patient)
+    exact = singflow.measure(x, WEIGHT, copied)
+    assert by_patient.r2 < 0.05 and exact.r2 < 0.05 and by_patient.verdict != "meaning"
+
+
+class Rows(list):
+    """Images whose contents are those of a list."""
+
+    @property
+    def content(self):
+        return [bytes([value]) for value in self]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=40))
+def test_clusters_are_the_connected_components_of_copies_and_groups(rows):
+    contents, groups = zip(*rows, strict=True)
+    clusters = clusters_of([Rows(contents)], groups)
+    wanted = list(range(len(rows)))  # by brute force
+    for _ in rows:
+        for i, one in enumerate(rows):
+            for j, other in enumerate(rows):
+                if one[0] == other[0] or one[1] == other[1]:
+                    wanted[i] = wanted[j] = min(wanted[i], wanted[j])
+    np.testing.assert_array_equal(clusters, pd.factorize(np.array(wanted))[0])
+
+
+@given(st.lists(st.integers(0, 12), min_size=4, max_size=60), st.integers(2, 4), st.integers(0, 9))
+def test_folds_hold_whole_clusters_and_differ_by_at_most_the_largest(rows, folds, seed):
+    clusters = pd.factorize(np.array(rows))[0]
+    if clusters.max() + 1 < folds:
+        with pytest.raises(InputError, match=f"folds: is {folds}, but must be from 2 to"):
+            folds_of(folds, clusters, seed)
+        return
+    fold = folds_of(folds, clusters, seed)
+    np.testing.assert_array_equal(fold, folds_of(folds, clusters, seed))
+    assert all(len(set(fold[clusters == cluster])) == 1 for cluster in set(clusters))
+    sizes = np.bincount(fold, minlength=folds)
+    assert sizes.min() > 0 and np.ptp(sizes) <= np.bincount(clusters).max()
+
+
+def test_a_text_along_the_leak_is_hidden_and_others_are_not():
+    x, _ = planted(6)
+    rng = np.random.default_rng(8)
+    toward = np.eye(DIM)[0]
+    z = rng.standard_normal((240, DIM)) + np.outer(x @ BASIS[:, CLASSES] * 3, toward)
+    evidence = singflow.measure(x, WEIGHT, z)
+    both = np.concatenate([np.eye(DIM), -np.eye(DIM)])  # whose mean is 0
+    table = evidence.texts(both, [f"{sign}{place}" for sign in "+-" for place in range(DIM)])
+    assert set(table["text"][table["hidden"]]) == {"+0", "-0"} == set(table["text"][:2])
+    assert table["unique_r2"].is_monotonic_decreasing and table["p"].between(0, 1).all()
+    kinds = ["a"] * 2 + ["b"] * 2
+    apart = evidence.texts(both[[0, 10, 1, 11]], ["+0", "-0", "+1", "-1"], kinds)
+    assert set(apart["text"][apart["hidden"]]) == {"+0", "-0"}
+    # A text that points along the leak only because it is centred with such a text is alone.
+    alone = evidence.texts(both[[0, 1]], ["+0", "+1"], kinds=[0, 1]).set_index("text")
+    together = evidence.texts(both[[0, 1]], ["+0", "+1"]).set_index("text")
+    assert together["hidden"].all() and alone["hidden"].to_dict() == {"+0": True, "+1": False}
+
+
+def test_the_group_with_the_leak_is_found():
+    x, z = planted(9, n=400)
+    half = np.arange(400) < 200
+    z[half] += 2 * x[half] @ BASIS[:, CLASSES:] @ HIDDEN
+    evidence = singflow.measure(x, WEIGHT, z, labels=half)
+    table = evidence.groups().set_index("group")
+    assert table["hidden"].to_dict() == {True: True, False: False} and (table["n"] == 200).all()
+    named = evidence.groups(["a" if one else None for one in half])
+    assert named["group"].tolist() == ["a"] and named["unique_r2"][0] == table["unique_r2"][True]
+    predicted = singflow.measure(x, WEIGHT, z).groups()
+    assert predicted["n"].sum() == 400 and set(predicted["group"]) <= set(range(CLASSES))
+
+
+def test_of_a_reference_translators_are_fitted_and_images_are_scored():
+    x, z = planted(10, n=300, leak=1.0)
+    small, large = slice(0, 30), slice(30, None)
+    found = singflow.measure(x[small], WEIGHT, z[small], reference=(x[large], z[large]))
+    alone = singflow.measure(x[large], WEIGHT, z[large])
+    assert len(found.images) == 30 and found.facts["n"] == 300 and found.verdict == "meaning"
+    np.testing.assert_allclose(found.translator.weight, alone.translator.weight, rtol=0.2, atol=0.1)
+    assert len(found.groups(["a"] * 30)) == 1 and found.groups(["a"] * 300)["n"][0] == 300
+
+
+def test_it_says_what_it_found_and_writes_it(found, tmp_path):
+    said = str(found)
+    assert said.startswith("The null space holds meaning that the logits do not tell: ")
+    assert f"p {found.p:.2g} for D above the margin 0.005" in said
+    assert "8 of 14 dimensions" in said and "blind" not in said
+    assert found._repr_html_().startswith(f"<b>{found.sentence}</b><ul><li>D 0.")
+    row = found.to_frame()
+    assert len(row) == 1 and row["unique_r2"][0] == found.d and row["verdict"][0] == "meaning"
+    planted = found.controls[found.controls["control"] == "leak, even"]
+    assert planted["meaning"].is_monotonic_increasing and planted["meaning"].iloc[-1] == 1
+    found.save(tmp_path / "evidence")
+    saved = json.loads((tmp_path / "evidence/evidence.json").read_text())
+    assert saved == json.loads(json.dumps(found.to_dict()))
+    images = pd.read_csv(tmp_path / "evidence/images.csv")
+    np.testing.assert_allclose(images["is_deg"], found.images["is_deg"])
+    with pytest.raises(InputError, match="holds files: remove it, or name another folder"):
+        found.save(tmp_path / "evidence")
+
+
+def test_other_words_of_the_classes_are_a_blind_check(found):
+    x, z = planted(0, leak=1.0)
+    others = TEXTS + 0.2 * np.random.default_rng(1).standard_normal(TEXTS.shape)
+    checked = singflow.measure(x, (WEIGHT, BIAS), z, (3.0 * TEXTS, others))
+    assert checked.d == pytest.approx(found.d, abs=1e-9)  # texts are brought to norm 1
+    assert abs(checked.facts["blind_unique_r2"]) < 0.005 and "blind check" in str(checked)
+    assert checked.controls["control"][0] == "blind check"
+
+
+def test_the_figure_has_the_numbers(found):
+    first, second, third = found.plot().axes
+    assert first.get_lines()[0].get_ydata()[0] == pytest.approx(100 * found.d)
+    last = second.get_lines()[0].get_ydata()[-1]
+    assert last == pytest.approx(100 * found.measured.curve["unique_r2"].iloc[-1])
+    assert sum(bar.get_height() for bar in third.patches[:30]) == 240
+
+
+def test_a_head_without_null_space_has_no_verdict_but_that():
+    x, z = planted(0)
+    full = np.vstack([WEIGHT, BASIS[:, CLASSES:].T]).astype(np.float32)
+    found = singflow.measure(x, full, z)
+    assert (found.verdict, found.d, found.p) == ("no null space", None, None)
+    assert "null space: 0 of 14 dimensions" in str(found) and found.images["is_deg"].max() == 0
+    assert found.texts(TEXTS, list("abcdef")).empty and found.groups().empty
+    assert len(found.plot().axes) == 3 and found.to_frame()["verdict"][0] == "no null space"
+
+
+def spoiled(row, value, array):
+    array = array.copy()
+    array[row] = value
+    return array
+
+
+X, Z = planted(0)
+REFUSED = [
+    (
+        {"features": spoiled(9, np.nan, X)},
+        r"features: row 9 holds NaN, or values that are infinite",
+    ),
+    ({"embeddings": spoiled(5, np.inf, Z)}, r"embeddings: row 5 holds NaN, or"),
+    ({"features": spoiled(3, 1e39, X.astype(float))}, r"features: row 3 .* infinite in float32"),
+    ({"features": X[:-1]}, r"features is \(239, 1, 14\) and embeddings is \(240, 1, 10\)"),
+    ({"embeddings": np.stack([Z, Z], 1)}, r"embeddings is \(240, 2, 10\) .*: give the same images"),
+    ({"features": X[0]}, r"features: has shape \(14,\), not \(n, width\) or \(n, views, width\)"),
+    ({"features": lambda: iter([X[0], X[1]])}, r"features: its rows have the shapes \(\): give"),
+    ({"features": lambda: iter([])}, r"features: its rows have the shapes none at all"),
+    ({"features": iter([X])}, r"features: can be read once alone: give a function that returns"),
+    ({"features": X.astype(str)}, r"features: holds <U32, not numbers"),
+    ({"head": WEIGHT.T}, r"head: has shape \(14, 6\), but features have 14 columns: give its tr"),
+    ({"head": WEIGHT[:, :-1]}, r"head: has shape \(6, 13\) and type float32, but rows need 14 col"),
+    ({"head": WEIGHT[:1]}, r"head: has 1 rows, or zeros alone: give a trained head of two classes"),
+    ({"head": 0 * WEIGHT}, r"head: has 6 rows, or zeros alone"),
+    ({"head": spoiled(2, np.nan, WEIGHT)}, r"head: row 2 holds NaN or infinite values"),
+    ({"head": (WEIGHT, BIAS[:-1])}, r"head: its bias has shape \(5,\), but the weight has 6 rows"),
+    ({"class_texts": TEXTS[:5]}, r"class_texts: has 5 rows, but the head has 6 classes"),
+    ({"class_texts": TEXTS[:, 1:]}, r"class_texts: has shape \(6, 9\) .* rows need 10 columns"),
+    ({"groups": ["a"] * 239}, r"groups: has shape \(239,\), not \(240,\): give one an image"),
+    ({"groups": [None] + ["a"] * 239}, r"groups: row 0 has none: give one a row"),
+    ({"groups": ["a"] * 120 + ["b"] * 120}, r"folds: is 5, but must be from 2 to 2, the number"),
+    ({"folds": 1}, r"folds: is 1, but must be from 2 to 240"),
+    ({"folds": [0] * 240}, r"folds: must be whole numbers from 0 on, at least two different ones"),
+    ({"folds": [0.5, 1.5] * 120}, r"folds: must be whole numbers from 0 on"),
+    ({"groups": [0] * 240, "folds": [0, 1] * 120}, r"folds: rows 0 and 1 are copies or of one gr"),
+    ({"labels": ["a"]}, r"labels: has shape \(1,\), not \(240,\)"),
+    ({"texts": TEXTS}, r"texts: are those of labels: give labels, too"),
+    ({"texts": TEXTS, "labels": [6] * 240}, r"texts: has none of the label 6: give one a label"),
+    ({"reference": (X, Z)}, r"reference: holds 240 of the images, row 0 among them"),
+    ({"reference": (X[:, 1:], Z + 1)}, r"reference: has features and embeddings of \[13, 10\]"),
+    ({"reference": (X, spoiled(1, np.nan, Z))}, r"reference embeddings: row 1 holds NaN"),
+    ({"margin": -1}, r"margin"),
+    ({"confidence": 95}, r"confidence: is 95, but must be between 0 and 1"),
+    ({"threads": 0}, r"threads: is 0, but must be at least 1"),
+    ({"features": np.ones_like(X)}, r"the features of the training images are all alike"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "line"), REFUSED, ids=lambda value: str(value)[:40])
+def test_bad_input_is_refused_in_one_line(wrong, line):
+    given = {"features": X, "head": WEIGHT, "embeddings": Z} | wrong
+    with pytest.raises(InputError, match=line) as refused:
+        singflow.measure(given.pop("features"), given.pop("head"), given.pop("embeddings"), **given)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_function_that_does_not_begin_anew_is_refused():
+    parts = iter([X])
+    with pytest.raises(InputError, match=r"features: the function gave 240 rows .* and 0 on a la"):
+        singflow.measure(lambda: parts, WEIGHT, Z)
+
+
+def test_questions_with_bad_input_are_refused(found):
+    for call, line in [
+        (lambda: found.texts(TEXTS[:, 1:], "abcdef"), r"embeddings: has shape \(6, 9\)"),
+        (lambda: found.texts(TEXTS, "abc"), r"names: holds 3 texts, but embeddings has 6 rows"),
+        (lambda: found.texts(TEXTS, "abcdef", kinds="a"), r"kinds: holds 1, not 6"),
+        (lambda: found.groups(["a"]), r"labels: holds 1, not 240: give one an image"),
+    ]:
+        with pytest.raises(InputError, match=line):
+            call()
+
+
+def test_a_call_changes_no_global_state():
+    def state():
+        pools = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+        torches = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_rng_state().sum()
+        return pools, torches, np.geterr(), warnings.filters[:], np.random.get_state()[1].sum()
+
+    singflow.measure(X, WEIGHT, Z, draws=2)  # loads what it needs
+    before = state()
+    singflow.measure(torch.from_numpy(X), WEIGHT, Z, draws=2, threads=2)
+    with pytest.raises(InputError):
+        singflow.measure(X, WEIGHT, Z[:-1])
+    assert state() == before
+
+
+def test_on_arrays_neither_pytorch_nor_what_draws_is_loaded_and_nothing_is_logged():
+    program = (
+        "import logging, sys, numpy as np, singflow\n"
+        "r = np.random.default_rng(0)\n"
+        "x, z = r.standard_normal((60, 8)), r.standard_normal((60, 4))\n"
+        "singflow.measure(x, r.standard_normal((3, 8)), z, draws=2)\n"
+        "loaded = {'torch', 'matplotlib', 'sklearn', 'PIL', 'huggingface_hub'}\n"
+        "assert not loaded & set(sys.modules), loaded & set(sys.modules)\n"
+        "assert not logging.root.handlers and not logging.getLogger('singflow').handlers\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
