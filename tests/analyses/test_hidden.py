@@ -9,7 +9,8 @@ import scipy
 
 from singflow.analyses import hidden
 from singflow.analyses.evidence import Residuals
-from singflow.analyses.hidden import Question, by_group, by_text, centred_texts, clusters
+from singflow.analyses.hidden import Question, by_group, by_text, clusters
+from singflow.analyses.metrics import centred_texts
 from tests.analyses.test_unique_meaning import measured, planted, standard
 
 QUESTION = Question(0.005, 0.95, 0)

@@ -29,7 +29,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def centred_texts(texts: np.ndarray) -> np.ndarray:
     """Unit texts (T, m) less their mean, which all pictures share; one text stays as it is."""
-    return unit(texts - texts.mean(axis=0) if len(texts) > 1 else texts)
+    wide = texts.astype(np.float64)
+    return unit(wide - wide.mean(axis=0) if len(wide) > 1 else wide)
 
 
 def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:

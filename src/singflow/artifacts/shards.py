@@ -154,6 +154,22 @@ def join_blocks(
         yield joined(waiting)
 
 
+def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Blocks cut and joined to `count` rows; the last may be smaller."""
+    waiting: list[np.ndarray] = []
+    for block in blocks:
+        rest = block
+        while len(rest):
+            space = count - sum(map(len, waiting))
+            waiting.append(rest[:space])
+            rest = rest[space:]
+            if sum(map(len, waiting)) == count:
+                yield np.concatenate(waiting)
+                waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
     """Index into `labels` for every image. The manifest must have exactly these labels."""
     import pandas as pd

@@ -14,6 +14,7 @@ import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import sha256_of, staged, write_bytes
+from singflow.artifacts.shards import in_shards
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import MOST_CLASSES
@@ -427,22 +428,6 @@ def _stated_names(place: str, text: str) -> list[str] | None:
         raise InputError(
             f"{place}: class_names in its metadata is {text[:100]!r}: {error}: save the head anew"
         ) from None
-
-
-def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Blocks cut and joined to `count` rows; the last may be smaller."""
-    waiting: list[np.ndarray] = []
-    for block in blocks:
-        rest = block
-        while len(rest):
-            space = count - sum(map(len, waiting))
-            waiting.append(rest[:space])
-            rest = rest[space:]
-            if sum(map(len, waiting)) == count:
-                yield np.concatenate(waiting)
-                waiting = []
-    if waiting:
-        yield np.concatenate(waiting)
 
 
 def images_in_shard(width: int, views: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.data.importing import in_shards
+from singflow.artifacts.shards import in_shards
 from singflow.errors import InputError
 from singflow.translators.crossfit import Split, split
 

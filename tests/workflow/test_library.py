@@ -1,0 +1,96 @@
+"""The step measure_evidence and the library's call on arrays: the same numbers, to the bit."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import singflow
+from tests.project import Project
+
+SPACE, MODELS = "conse_minilm", ["animals_lite0", "efficientnet_lite0"]
+WANTED = {
+    "images": "evidence_images",
+    "planted": "evidence",
+    "curve": "head_extensions",
+    "texts": "evidence_texts",
+    "groups": "evidence_groups",
+}
+
+
+def with_views(study, name, tensor):
+    """Rows (n, views, width) of a study or reference."""
+    shard = study.tensors(name)
+    views = int(shard["view"].max()) + 1
+    rows = shard[tensor]
+    return rows.reshape(-1, views, rows.shape[1]) if views > 1 else rows
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo's translators and evidence of two models."""
+    project = Project(tmp_path_factory.mktemp("library") / "project")
+    project.study(extraction={"views": 4}, evidence={}, models=MODELS)
+    tables = (*WANTED.values(), "scores")
+    project.snakemake(
+        *(f"results/demo/{name}/{SPACE}/{model}.parquet" for name in tables for model in MODELS)
+    )
+    return project.folder
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model):
+    study, packaged = (
+        singflow.Study(demo / folder) for folder in ("results/demo", "reference/imagenet507")
+    )
+    head = study.tensors(f"features/{model}/head")
+    spelled = study.tensors(f"classes/{SPACE}/{model}")
+    named, texts = study.report(f"prompts/{SPACE}"), study.tensors(f"prompts/{SPACE}")
+    others = packaged.report(f"prompts/{SPACE}"), packaged.tensors(f"prompts/{SPACE}")
+    manifests = [part.table("data/manifest") for part in (packaged, study)]
+    found = singflow.measure(
+        with_views(study, f"features/{model}", "features"),
+        (head["weight"], head["bias"]),
+        with_views(study, f"embeddings/{SPACE}", "embeddings"),
+        (spelled["class_embeddings"], spelled["other_embeddings"]),
+        labels=manifests[1]["label"],
+        texts=dict(zip(named["labels"], texts["label_embeddings"], strict=True)),
+        reference=(
+            with_views(packaged, "features/efficientnet_lite0", "features"),
+            with_views(packaged, f"embeddings/{SPACE}", "embeddings"),
+        ),
+        folds=pd.concat(manifests)["fold"].to_numpy(),
+    )
+    written = {name: study.table(f"{kind}/{SPACE}/{model}") for name, kind in WANTED.items()}
+    report = study.report(f"evidence/{SPACE}/{model}")
+    assert report.keys() - found.facts.keys() == {"known_zero", "known_leak"}
+    ours = json.loads(json.dumps(found.facts))
+    assert {name: ours[name] for name in report.keys() & ours.keys()} == {
+        name: report[name] for name in report.keys() & ours.keys()
+    }
+    for name, table in (("planted", found.measured.planted), ("curve", found.measured.curve)):
+        pd.testing.assert_frame_equal(written[name], table, check_exact=True, check_dtype=False)
+    for column in ("floor_is_deg", "conditional_is_deg", "conditional_as_deg"):
+        np.testing.assert_array_equal(written["images"][column], found.images[column])
+    scores = study.table(f"scores/{SPACE}/{model}")
+    for column in ("is_deg", "as_deg", "null_energy"):
+        np.testing.assert_allclose(scores[column], found.images[column], rtol=1e-12)
+    new = [place for place, label in enumerate(others[0]["labels"]) if label not in named["labels"]]
+    embeddings = np.concatenate(
+        [texts["label_embeddings"], others[1]["label_embeddings"][new], texts["concept_embeddings"]]
+    )
+    kinds = ["label"] * (len(named["labels"]) + len(new)) + ["concept"] * len(named["concepts"])
+    theirs = written["texts"].drop(columns="kind")
+    ours = found.texts(embeddings, theirs["text"], kinds)
+    order = theirs.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
+    pd.testing.assert_frame_equal(ours, order, check_exact=True, check_dtype=False)
+    by_label = written["groups"].query("by == 'label'").drop(columns="by").set_index("group")
+    mine = found.groups(pd.concat(manifests)["label"]).set_index("group")
+    pd.testing.assert_frame_equal(
+        mine.loc[by_label.index],
+        by_label,
+        check_exact=True,
+        check_dtype=False,
+        check_index_type=False,
+    )
