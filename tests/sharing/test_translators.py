@@ -187,7 +187,7 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     refused = r"other/README.md: is no card of a translator, .* by one: name another folder"
     with pytest.raises(InputError, match=refused):
         export(exported, checkout / "other")
-    assert not (checkout / "other/translator.safetensors").exists()
+    assert not (checkout / "other/linear.safetensors").exists()
 
 
 def test_a_killed_export_leaves_no_card_of_another_translator(checkout):
@@ -197,19 +197,19 @@ def test_a_killed_export_leaves_no_card_of_another_translator(checkout):
     out = checkout / "out"
     for again in (False, True):
         if again:  # over another translator and its card
-            (out / "translator.safetensors").write_bytes(b"another")
+            (out / "linear.safetensors").write_bytes(b"another")
             (out / "README.md").write_text(card_of.replace("0.2500", "0.1000"))
         lines = "from singflow.sharing.translators import export, of_study\n"
         lines += f"export(of_study(Path('results/s'), {SPACE!r}, {LITE0!r}), Path('out'))"
         seen = {}
         for moves in killed(lines, checkout):
-            path, readme = out / "translator.safetensors", out / "README.md"
+            path, readme = out / "linear.safetensors", out / "README.md"
             content = path.read_bytes() if path.exists() else None
             said = readme.read_text() if readme.exists() else None
             seen[moves] = content, said
             assert said is None or (said == card_of) == (content == whole)
         assert len(seen) > 4 and seen[moves] == (whole, card_of)
-        assert {file.name for file in out.iterdir()} == {"translator.safetensors", "README.md"}
+        assert {file.name for file in out.iterdir()} == {"linear.safetensors", "README.md"}
         assert not list(checkout.glob(".out.*"))
 
 
