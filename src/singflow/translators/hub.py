@@ -85,7 +85,8 @@ def _told(repo_id: str, revision: str | None) -> Iterator[None]:
             "HF_ENDPOINT and HF_HUB_OFFLINE, or name a folder"
         )
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
+        origin = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        said = " ".join(str(origin).split())
         reason = (
             f"{hub} says: {said}: look at the connection and at HF_ENDPOINT, or log in with "
             "`hf auth login` as one who may write there"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.artifacts.files import FIX, sha256_of
+from singflow.artifacts.files import FIX, Facts, sha256_of
 from singflow.artifacts.shards import shard_path
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
 from singflow.extras import explained
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 
 FILE = "linear.safetensors"
+
+
+def read_linear(path: Path) -> tuple[Tensors, Facts]:
+    """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata.
+
+    Steps read with this, so that code that only Translator reaches makes nothing stale.
+    """
+    _, made = read_tensors(path, [])
+    if made.get("kind") != "linear":
+        raise InputError(
+            f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
+            "networks.load_network reads those of the other kinds"
+        )
+    tensors, _ = read_tensors(path, ["weight", "bias"])
+    weight, bias = (tensor.shape for tensor in tensors.values())
+    if bias != weight[:1]:
+        raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
+    return tensors, made
 
 
 @dataclass(frozen=True)
@@ -63,18 +81,8 @@ class Translator(Affine):
         InputError
             When the file is damaged, or holds no linear translator.
         """
-        path = Path(path)
-        _, made = read_tensors(path, [])
-        if made.get("kind") != "linear":
-            raise InputError(
-                f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
-                "networks.load_network reads those of the other kinds"
-            )
-        loaded = cls(**read_tensors(path, ["weight", "bias"])[0], facts=dict(made))
-        weight, bias = loaded.weight.shape, loaded.bias.shape
-        if bias != weight[:1]:
-            raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
-        return loaded
+        tensors, made = read_linear(Path(path))
+        return cls(**tensors, facts=dict(made))
 
     @classmethod
     def from_pretrained(
@@ -218,7 +226,7 @@ def imported_path(space: str, model: str) -> Path:
     return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
 
 
-def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
+def read_imported(imported: list[str], space: str, model: str) -> Affine | None:
     """The translator that the study imports for a model and space; None if it imports none.
 
     imported: entries <space>/<model>:<hash>, the hash being the beginning of the file's SHA-256.
@@ -239,7 +247,7 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
             f"{path}: its SHA-256 is {here}, but translator.imported says {pin}: import "
             "it again, or correct the hash"
         )
-    return Translator.load(path)
+    return Affine(**read_linear(path)[0])
 
 
 def check_imported_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
@@ -268,8 +276,8 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     A file without folds gives the translator of all training images alone.
     """
     path = Path(path)
-    whole = Translator.load(path)
-    made = read_tensors(path, [])[1]
+    tensors, made = read_linear(path)
+    whole = Affine(**tensors)
     folds = made.parsed("folds", int) if "folds" in made else 0
     map_index = fold = np.full(len(manifest), WHOLE, np.int32)
     maps: tuple[Affine, ...] = ()
