@@ -98,6 +98,10 @@ def test_a_file_of_a_study_loses_what_is_about_its_folds_and_a_private_path(tmp_
     assert header(tmp_path / "out" / FILE) == study
     assert_same(Translator.from_pretrained(tmp_path / "out"), given)
     assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "out").iterdir())
+    (tmp_path / "study/linear.json").write_text("{}")
+    with pytest.raises(InputError, match="study: holds the translator of a study: name another"):
+        found.save_pretrained(tmp_path / "study")
+    assert Translator.load(tmp_path / "study" / FILE).facts == study | private
 
 
 def test_the_card_states_every_fact_and_what_is_not_stated(tmp_path):

@@ -24,8 +24,9 @@ from singflow.config.registry import (
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
 from singflow.study import MODELS, SPACES
+from singflow.translators.cards import FILE
 from singflow.translators.crossfit import WHOLE
-from singflow.translators.linear import FILE, Translator
+from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.released import FIGURES, space_id

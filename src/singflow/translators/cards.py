@@ -14,9 +14,9 @@ import yaml
 from singflow.artifacts.files import staged, write_bytes
 from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
 from singflow.errors import InputError
-from singflow.translators.linear import FILE, Translator
+from singflow.translators.ridge import Affine
 
-CARD = "README.md"
+FILE, CARD = "linear.safetensors", "README.md"
 UNKNOWN = "not stated"
 TAGS = ["translator", "null-space", "vision-language", "linear"]
 # Of the translators of all folds, which are not written; a reference may be a private path.
@@ -24,7 +24,7 @@ OF_FOLDS = {"folds", "in_sample", "reference"}
 ON_A_HUB = re.compile(r"(?:transformers/(?=[\w.-]+/)|(?=timm/))([\w.-]+/[\w.-]+)")
 
 
-def save(translator: Translator, folder: Path, name: str) -> None:
+def save(translator: Affine, facts: Mapping[str, Any], folder: Path, name: str) -> None:
     """Write a translator and its card, which says that from_pretrained loads it by this name.
 
     If this is killed, no card is there that is not of the translator.
@@ -36,8 +36,10 @@ def save(translator: Translator, folder: Path, name: str) -> None:
             f"{readme}: is no card of a translator, and would be replaced by one: "
             "name another folder"
         )
+    if (folder / "linear.json").exists():
+        raise InputError(f"{folder}: holds the translator of a study: name another folder")
     tensors = _checked(translator)
-    kept = {key: fact for key, fact in translator.facts.items() if key not in OF_FOLDS}
+    kept = {key: fact for key, fact in facts.items() if key not in OF_FOLDS}
     header = {key: _text(key, fact) for key, fact in kept.items()}
     header |= {"schema_version": SCHEMA_VERSION, "kind": "linear"}
     with staged(folder.resolve()) as made:
@@ -49,7 +51,7 @@ def save(translator: Translator, folder: Path, name: str) -> None:
             (made / file).replace(folder / file)
 
 
-def _checked(translator: Translator) -> dict[str, np.ndarray]:
+def _checked(translator: Affine) -> dict[str, np.ndarray]:
     """The tensors of a translator in float32."""
     weight, bias = translator.weight, translator.bias
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:

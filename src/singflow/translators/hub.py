@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from singflow.errors import InputError
-from singflow.translators.linear import FILE
+from singflow.translators.cards import FILE
 
 
 class Repository(ModelHubMixin):

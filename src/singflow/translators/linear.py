@@ -16,14 +16,12 @@ from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
 from singflow.extras import explained
+from singflow.translators.cards import FILE, save
 from singflow.translators.crossfit import WHOLE, CrossFitted, split
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-FILE = "linear.safetensors"
 
 
 def read_linear(path: Path) -> tuple[Tensors, Facts]:
@@ -167,11 +165,10 @@ class Translator(Affine):
         ------
         InputError
             When the arrays make no affine map or are not finite in float32, when a fact is neither
-            text nor JSON, or when the folder has a README.md that is no card of a translator.
+            text nor JSON, or when the folder has a README.md that is no card of a translator, or
+            the files of a study.
         """
-        from singflow.translators.cards import save
-
-        save(self, Path(folder), "<this repository or folder>")
+        save(self, self.facts, Path(folder), "<this repository or folder>")
 
     def push_to_hub(
         self,
@@ -207,10 +204,9 @@ class Translator(Affine):
         """
         with explained():
             from singflow.translators.hub import push_folder
-        from singflow.translators.cards import save
 
         with TemporaryDirectory() as temporary:
-            save(self, Path(temporary), repo_id)
+            save(self, self.facts, Path(temporary), repo_id)
             return push_folder(
                 temporary,
                 repo_id,

@@ -15,7 +15,8 @@ from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.config.sections import WIDEST, Name, Section
 from singflow.errors import InputError
-from singflow.translators.linear import FILE, Translator
+from singflow.translators.cards import FILE
+from singflow.translators.linear import Translator
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
