@@ -91,6 +91,9 @@ HARMLESS = [
     ),
     ("src/singflow/artifacts/catalog.py", r"CATALOG: dict.*? = \{", CATALOG),
     ("src/singflow/commands/plan.py", r"def plan", "def other():\n    ...\n\n\ndef plan"),
+    ("src/singflow/translators/cards.py", r"How to use", "Use"),
+    ("src/singflow/translators/hub.py", r"def fetch", "def other():\n    ...\n\n\ndef fetch"),
+    ("src/singflow/translators/hub.py", r"branch=branch", "branch=None"),
     ("src/singflow/planning/costs.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
 ]
 

@@ -181,6 +181,7 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
     for code, library, extra in (
         ("singflow.Classifier", "PIL", "demo"),
         ("singflow.load_study('results/demo').table('tables/models')", "pandas", "demo"),
+        ("singflow.Translator.from_pretrained('lab/x')", "huggingface_hub", "demo"),
         ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
     ):
         code = f"import singflow\ntry:\n    {code}\nexcept ImportError as error:\n    print(error)"

@@ -16,7 +16,7 @@ from singflow.commands.import_translator import import_translator
 from singflow.commands.translators import translators
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.sharing.translators import available_translators, card, export, fit_packaged, of_study
+from singflow.sharing.translators import available_translators, export, fit_packaged, of_study
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 from singflow.translators.released import read_exported
@@ -81,6 +81,11 @@ def fit(checkout, *imported):
 def mine(checkout):
     """A translator of the packaged reference, exported into the folder mine."""
     return export(fitted(SPACE, LITE0), checkout / "mine")
+
+
+def card(exported):
+    """The card of an exported translator."""
+    return export(exported, Path("card")).with_name("README.md").read_text()
 
 
 def take(model=LITE0, space=SPACE, **registries):
@@ -179,7 +184,8 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     assert (read.model_id, read.weights_sha256) == ("timm/tf_efficientnet_lite0.in1k", HASH)
     text = (checkout / "out/README.md").read_text()
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "timm/tf_efficientnet_lite0.in1k"
-    said = ("the images of study s", "on 40 rows", "On 10 images", "R² 0.2500", "lambda 3")
+    said = ["| the images of study s |", "embeddings | 40 |", "not seen | 10 |", "| R² | 0.2500 "]
+    said += ["relative: 3 |", "from_pretrained(\"<this repository or folder>\")"]
     assert [words for words in (*said, HASH, "(384, 1280)") if words not in text] == []
     assert "Known zero" not in text
     (checkout / "other").mkdir()
@@ -187,7 +193,7 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     refused = r"other/README.md: is no card of a translator, .* by one: name another folder"
     with pytest.raises(InputError, match=refused):
         export(exported, checkout / "other")
-    assert not (checkout / "other/translator.safetensors").exists()
+    assert not (checkout / "other/linear.safetensors").exists()
 
 
 def test_a_killed_export_leaves_no_card_of_another_translator(checkout):
@@ -197,26 +203,26 @@ def test_a_killed_export_leaves_no_card_of_another_translator(checkout):
     out = checkout / "out"
     for again in (False, True):
         if again:  # over another translator and its card
-            (out / "translator.safetensors").write_bytes(b"another")
+            (out / "linear.safetensors").write_bytes(b"another")
             (out / "README.md").write_text(card_of.replace("0.2500", "0.1000"))
         lines = "from singflow.sharing.translators import export, of_study\n"
         lines += f"export(of_study(Path('results/s'), {SPACE!r}, {LITE0!r}), Path('out'))"
         seen = {}
         for moves in killed(lines, checkout):
-            path, readme = out / "translator.safetensors", out / "README.md"
+            path, readme = out / "linear.safetensors", out / "README.md"
             content = path.read_bytes() if path.exists() else None
             said = readme.read_text() if readme.exists() else None
             seen[moves] = content, said
             assert said is None or (said == card_of) == (content == whole)
         assert len(seen) > 4 and seen[moves] == (whole, card_of)
-        assert {file.name for file in out.iterdir()} == {"translator.safetensors", "README.md"}
+        assert {file.name for file in out.iterdir()} == {"linear.safetensors", "README.md"}
         assert not list(checkout.glob(".out.*"))
 
 
 def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout):
     for facts, words in (
         ({"reference": "packaged"}, "507 ImageNet images"),
-        ({"reference": "/elsewhere/results/o"}, "features and embeddings: the images of study o."),
+        ({"reference": "/elsewhere/results/o"}, "| fitted on | the images of study o |"),
         ({"n_train": 0, "reference": "packaged"}, "it was imported"),
     ):
         study(checkout / "results/s", **facts)

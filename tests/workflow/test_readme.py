@@ -231,7 +231,7 @@ def test_translators_are_listed_and_passed_on_and_the_demos_images_are_searched(
     listed, exported, found = map(reader.shell, TRANSLATORS)
     first = r"^results/demo +conse_minilm +efficientnet_lite0 "
     assert re.search(first, listed, flags=re.MULTILINE)
-    assert re.search(r"export/lite0/translator.safetensors: R2 0\.2\d", exported)
+    assert re.search(r"export/lite0/linear.safetensors: R2 0\.2\d", exported)
     taken = "singflow import_translator --release export/lite0 --model efficientnet_lite0"
     assert f"imported: [{LITE0}:" in reader.shell(f"{taken} --space conse_minilm")
     assert "'a dog' in conse_minilm, by efficientnet_lite0: 20 images" in found

@@ -1,8 +1,7 @@
-"""List the translators at hand, and export a translator as a file with a model card for others."""
+"""List the translators at hand, and export a translator with its model card for others."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import read_json, sha256_of, staged, write_bytes
+from singflow.artifacts.files import read_json, sha256_of
 from singflow.artifacts.shards import towers_in
-from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import (
     ModelEntry,
     SpaceEntry,
@@ -25,14 +24,14 @@ from singflow.config.registry import (
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
 from singflow.study import MODELS, SPACES
+from singflow.translators.cards import FILE
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
-from singflow.translators.released import EXPORTED, FIGURES, space_id
+from singflow.translators.released import FIGURES, space_id
 from singflow.translators.ridge import Affine
 
-CARD = "---\nlibrary_name: singflow"  # the first lines of a card
 LEARNED_FROM = {
     "study": "the images of study {}",
     "packaged": "507 ImageNet images, one a class (the packaged reference)",
@@ -95,11 +94,10 @@ class Exported:
     zero: bool  # whether the space is a function of the model's own logits
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """The header of the file, without software versions: equal translators give equal files."""
-        header = {"schema_version": SCHEMA_VERSION, "kind": "linear", **self.made_for}
-        header |= {key: json.dumps(value) for key, value in self.figures.items()}
-        return header | {FIGURES[-1]: self.fitted_on}
+    def facts(self) -> dict[str, Any]:
+        """Without software versions: equal translators give equal files."""
+        facts = self.made_for | self.figures | {FIGURES[-1]: self.fitted_on}
+        return facts | {"known_zero": True} if self.zero else facts
 
 
 def fit_packaged(space: str, model: str) -> Exported:
@@ -184,84 +182,7 @@ def _exported(
 
 
 def export(exported: Exported, folder: Path) -> Path:
-    """Write translator.safetensors and its card; refuses a folder that has another README.md.
-
-    If this is killed, no card is there that is not of the translator.
-    """
-    path, readme = folder / EXPORTED, folder / "README.md"
-    if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
-        raise InputError(
-            f"{readme}: is no card of a translator, and would be replaced by one: "
-            "name another folder"
-        )
-    tensors = {"weight": exported.translator.weight, "bias": exported.translator.bias}
-    with staged(folder.resolve()) as made:
-        write_tensors(made / EXPORTED, tensors, exported.metadata)
-        write_bytes(made / readme.name, card(exported).encode())
-        folder.mkdir(exist_ok=True)
-        readme.unlink(missing_ok=True)
-        for file in (path, readme):
-            (made / file.name).replace(file)
-    return path
-
-
-def card(exported: Exported) -> str:
-    """The card: what a translator is, how it was made, how good it is and how to use it."""
-    rows, columns = exported.translator.weight.shape
-    made_for, figures = exported.made_for, exported.figures
-    penalty = zero = ""
-    if figures["lambda"] is not None:
-        penalty = (
-            f" by ridge regression with lambda {figures['lambda']:g}, chosen by cross-validation,"
-        )
-    if exported.zero:
-        zero = (
-            "\n**Known zero.** This space is a function of the model's own logits, "
-            "so the null space can hide nothing in it.\n"
-        )
-    return f"""{CARD}
-tags: [translator, null-space, vision-language, linear]
-base_model: {made_for["model_id"]}
----
-
-# {made_for["model"]} to {made_for["space"]}
-
-A linear map T f + c from the features of an image classifier, as its head takes them, \
-to a vision-language space.
-{zero}
-| | |
-| --- | --- |
-| model | `{made_for["model_id"]}`, {columns} features |
-| its weights | SHA-256 `{made_for["weights_sha256"]}`, as `singflow` counts it |
-| space | `{made_for["space_id"]}`, {rows} dimensions |
-| its image tower | SHA-256 `{made_for["space_sha256"]}` |
-| file | `{EXPORTED}`: weight ({rows}, {columns}) and bias ({rows},), float32 |
-
-## From what
-
-Fitted{penalty} on {figures["n_train"]} rows of features and embeddings: {exported.fitted_on}.
-
-## How good
-
-On {figures["n_validation"]} images, each translated by a fit that had not seen it: \
-R² {figures["validation_r2"]:.4f} (the mean embedding: 0), cosine
-{figures["validation_cosine"]:.4f} (the mean embedding: {figures["baseline_cosine"]:.4f}).
-
-## How to use
-
-```sh
-singflow import_translator --release <this folder> \
---model {made_for["model"]} --space {made_for["space"]}
-```
-
-prints the line for `params.yaml`. Another model, other weights or another space are \
-refused. In Python:
-
-```python
-from safetensors.numpy import load_file
-
-translator = load_file("{EXPORTED}")
-embedding = features @ translator["weight"].T + translator["bias"]  \
-# features (n, {columns}) -> embeddings (n, {rows})
-```
-"""
+    """Write a translator and its card into a folder, as Translator.save_pretrained does."""
+    whole = exported.translator
+    Translator(whole.weight, whole.bias, exported.facts).save_pretrained(folder)
+    return folder / FILE

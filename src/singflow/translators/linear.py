@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.artifacts.files import FIX, sha256_of
+from singflow.artifacts.files import FIX, Facts, sha256_of
 from singflow.artifacts.shards import shard_path
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
+from singflow.extras import explained
+from singflow.translators.cards import FILE, save
 from singflow.translators.crossfit import WHOLE, CrossFitted, split
 from singflow.translators.ridge import Affine
 
@@ -20,8 +24,41 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def read_linear(path: Path) -> tuple[Tensors, Facts]:
+    """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata.
+
+    Steps read with this, so that code that only Translator reaches makes nothing stale.
+    """
+    _, made = read_tensors(path, [])
+    if made.get("kind") != "linear":
+        raise InputError(
+            f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
+            "networks.load_network reads those of the other kinds"
+        )
+    tensors, _ = read_tensors(path, ["weight", "bias"])
+    weight, bias = (tensor.shape for tensor in tensors.values())
+    if bias != weight[:1]:
+        raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
+    return tensors, made
+
+
+@dataclass(frozen=True)
 class Translator(Affine):
-    """A linear translator T f + c: weight (m, d), bias (m,)."""
+    """A linear translator T f + c: weight (m, d), bias (m,), and facts about it.
+
+    Parameters
+    ----------
+    weight, bias : ndarray
+        The map: (m, d) and (m,).
+    facts : mapping
+        What is known about the translator, for its file and its card. The card reads `model`,
+        `model_id` (<source>/<id>) and `weights_sha256` of the classifier; `space`, `space_id` and
+        `space_sha256`; `fitted_on` (a text), `n_train` (rows), `lambda` (the relative penalty);
+        `validation_r2`, `validation_cosine`, `baseline_cosine` and `n_validation`, of rows that
+        the fit had not seen. In a file, all facts are texts.
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -35,25 +72,149 @@ class Translator(Affine):
         Returns
         -------
         Translator
-            The translator in the file.
+            The translator in the file, with the metadata of the file as its facts.
 
         Raises
         ------
         InputError
             When the file is damaged, or holds no linear translator.
         """
-        path = Path(path)
-        _, made = read_tensors(path, [])
-        if made.get("kind") != "linear":
-            raise InputError(
-                f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
-                "networks.load_network reads those of the other kinds"
+        tensors, made = read_linear(Path(path))
+        return cls(**tensors, facts=dict(made))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Read the translator in a folder, or in a repository of the Hugging Face Hub.
+
+        A folder needs neither the network nor huggingface_hub.
+
+        Parameters
+        ----------
+        repo_or_folder : Path or str
+            A folder with a linear.safetensors, or else a repository: <owner>/<name>.
+        revision : str, optional
+            A branch, tag or commit of the repository; by default its main branch.
+        token, cache_dir, force_download, local_files_only
+            As in `huggingface_hub.hf_hub_download`.
+
+        Returns
+        -------
+        Translator
+            The translator, with the metadata of its file as its facts.
+
+        Raises
+        ------
+        InputError
+            When there is no such folder, repository, revision or file, when the hub does not
+            answer, or when the file holds no linear translator.
+        """
+        folder = Path(repo_or_folder)
+        if not folder.is_dir():
+            with explained():
+                from singflow.translators.hub import fetch
+
+            path = fetch(
+                str(repo_or_folder),
+                revision,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
             )
-        loaded = cls(**read_tensors(path, ["weight", "bias"])[0])
-        weight, bias = loaded.weight.shape, loaded.bias.shape
-        if bias != weight[:1]:
-            raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
-        return loaded
+            try:
+                return cls.load(path)
+            except InputError as error:
+                reason = str(error).removesuffix(f": {FIX}")
+                raise InputError(
+                    f"{repo_or_folder}: {reason}: name another revision, or tell the owner"
+                ) from None
+        if revision is not None:
+            raise InputError(
+                f"{folder}: is a folder, which has no revision {revision!r}: leave revision out, "
+                "or name a repository"
+            )
+        if not (folder / FILE).is_file():
+            raise InputError(
+                f"{folder}: holds no {FILE}: name a folder that save_pretrained or `singflow "
+                "export_translator` wrote"
+            )
+        return cls.load(folder / FILE)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write linear.safetensors, in float32, and its model card README.md into a folder.
+
+        The file has the facts as metadata, without those of a study's folds (`folds`, `in_sample`,
+        `reference`). The card says which facts are not stated. A translator and its card that are
+        in the folder are replaced.
+
+        Parameters
+        ----------
+        folder : Path or str
+            The folder, which is made if it is not there.
+
+        Raises
+        ------
+        InputError
+            When the arrays make no affine map or are not finite in float32, when a fact is neither
+            text nor JSON, or when the folder has a README.md that is no card of a translator, or
+            the files of a study.
+        """
+        save(self, self.facts, Path(folder), "<this repository or folder>")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        branch: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        commit_message: str = "Add a translator",
+    ) -> str:
+        """Write the files of `save_pretrained` into a repository of the Hugging Face Hub.
+
+        The repository is made if it is not there. Both files are one commit.
+
+        Parameters
+        ----------
+        repo_id : str
+            The repository: <owner>/<name>.
+        branch : str, optional
+            A branch of the repository; by default main.
+        token, private, commit_message
+            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Returns
+        -------
+        str
+            The address of the commit.
+
+        Raises
+        ------
+        InputError
+            As `save_pretrained`; also when the hub does not answer, or refuses.
+        """
+        with explained():
+            from singflow.translators.hub import push_folder
+
+        with TemporaryDirectory() as temporary:
+            save(self, self.facts, Path(temporary), repo_id)
+            return push_folder(
+                temporary,
+                repo_id,
+                branch=branch,
+                token=token,
+                private=private,
+                commit_message=commit_message,
+            )
 
 
 def imported_path(space: str, model: str) -> Path:
@@ -61,7 +222,7 @@ def imported_path(space: str, model: str) -> Path:
     return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
 
 
-def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
+def read_imported(imported: list[str], space: str, model: str) -> Affine | None:
     """The translator that the study imports for a model and space; None if it imports none.
 
     imported: entries <space>/<model>:<hash>, the hash being the beginning of the file's SHA-256.
@@ -82,7 +243,7 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
             f"{path}: its SHA-256 is {here}, but translator.imported says {pin}: import "
             "it again, or correct the hash"
         )
-    return Translator.load(path)
+    return Affine(**read_linear(path)[0])
 
 
 def check_imported_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
@@ -111,8 +272,8 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     A file without folds gives the translator of all training images alone.
     """
     path = Path(path)
-    whole = Translator.load(path)
-    made = read_tensors(path, [])[1]
+    tensors, made = read_linear(path)
+    whole = Affine(**tensors)
     folds = made.parsed("folds", int) if "folds" in made else 0
     map_index = fold = np.full(len(manifest), WHOLE, np.int32)
     maps: tuple[Affine, ...] = ()

@@ -15,6 +15,7 @@ from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.config.sections import WIDEST, Name, Section
 from singflow.errors import InputError
+from singflow.translators.cards import FILE
 from singflow.translators.linear import Translator
 from singflow.translators.ridge import Affine
 
@@ -70,7 +71,6 @@ ALIGNERS = {  # pretrained_aligners/ of Text-to-concept
     "dino_vits8": "timm/vit_small_patch8_224.dino",
 }
 ALIGNER_SPACE = "ViT-B-16-quickgelu/openai"
-EXPORTED = "translator.safetensors"
 FIGURES = (
     "validation_r2",
     "validation_cosine",
@@ -112,8 +112,8 @@ def read_offered(path: Path, model_id: str) -> Release:
         )
     if path.is_file():
         return read_exported(path) if path.suffix == ".safetensors" else read_aligner(path)
-    if (path / EXPORTED).is_file():
-        return read_exported(path / EXPORTED)
+    if (path / FILE).is_file():
+        return read_exported(path / FILE)
     if (path / "metadata.yaml").is_file() or not path.is_dir():
         return read_release(path)
     found = {origin.parent: _metadata(origin) for origin in sorted(path.glob("**/metadata.yaml"))}

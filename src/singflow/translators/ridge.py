@@ -1,7 +1,8 @@
 """Affine maps from features to embeddings: ridge regression from streamed sums (equation 4)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import scipy
@@ -22,9 +23,10 @@ class Affine:
     weight: np.ndarray
     bias: np.ndarray
 
-    def astype(self, dtype: DTypeLike) -> "Affine":
+    def astype(self, dtype: DTypeLike) -> Self:
         """The same map in another type; arrays that have the type already are shared."""
-        return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
+        weight, bias = (array.astype(dtype, copy=False) for array in (self.weight, self.bias))
+        return replace(self, weight=weight, bias=bias)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""

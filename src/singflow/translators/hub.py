@@ -1,0 +1,96 @@
+"""Repositories of the Hugging Face Hub, through huggingface_hub and its mixin."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelHubMixin, constants, hf_hub_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from singflow.errors import InputError
+from singflow.translators.cards import FILE
+
+
+class Repository(ModelHubMixin):
+    """A folder whose files are those of a repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        shutil.copytree(self.folder, save_directory, dirs_exist_ok=True)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        return cls(Path(hf_hub_download(model_id, FILE, **options)).parent)
+
+
+def fetch(repo_id: str, revision: str | None, **options: Any) -> Path:
+    """The linear.safetensors of a repository in the cache, downloaded if it is not there.
+
+    The options are those of hf_hub_download.
+    """
+    with _told(repo_id, revision):
+        try:  # the mixin's from_pretrained wants a config.json, also of a repository in the cache
+            found = Repository._from_pretrained(model_id=repo_id, revision=revision, **options)
+        except RemoteEntryNotFoundError:
+            raise InputError(
+                f"{repo_id}: holds no {FILE} at {constants.ENDPOINT}: name a repository or "
+                "revision that push_to_hub wrote"
+            ) from None
+    return found.folder / FILE
+
+
+def push_folder(
+    folder: Path | str, repo_id: str, *, branch: str | None = None, **options: Any
+) -> str:
+    """Commit the files of a folder to a repository, which is made if it is not there.
+
+    Returns the address of the commit. The options are those of the mixin's push_to_hub: token,
+    private, commit_message.
+    """
+    with _told(repo_id, branch):
+        return str(Repository(Path(folder)).push_to_hub(repo_id, branch=branch, **options))
+
+
+@contextmanager
+def _told(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Raise InputError in place of the errors of the hub and of its client."""
+    hub = constants.ENDPOINT
+    try:
+        yield
+    except HFValidationError:
+        reason = "is no name of a repository: write <owner>/<name>, or the path of a folder"
+    except RepositoryNotFoundError:
+        reason = (
+            f"is no repository of {hub} that you may read: correct the name, or the path if a "
+            "folder is meant, or log in with `hf auth login`"
+        )
+    except RevisionNotFoundError:
+        reason = f"has no revision {revision!r} at {hub}: name one of its branches, tags or commits"
+    except LocalEntryNotFoundError:
+        reason = (
+            f"is not in the cache, and {hub} was not reached: look at the connection, at "
+            "HF_ENDPOINT and HF_HUB_OFFLINE, or name a folder"
+        )
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        origin = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        said = " ".join(str(origin).split())
+        reason = (
+            f"{hub} says: {said}: look at the connection and at HF_ENDPOINT, or log in with "
+            "`hf auth login` as one who may write there"
+        )
+    else:
+        return
+    raise InputError(f"{repo_id}: {reason}")
