@@ -27,7 +27,9 @@ from singflow.artifacts.files import staged, write_bytes, write_json
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import explain
 from singflow.errors import InputError
+from singflow.extras import explained
 from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
+from singflow.translators.cards import CARD, escaped, front_matter
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     Linear = Array | tuple[Array, Array] | torch.nn.Module
 
+FITTED_ON = "features and embeddings that were given to singflow.measure"
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
 
 
@@ -230,7 +233,9 @@ class Evidence:
         return pd.DataFrame([row])
 
     def save(self, folder: str | Path) -> None:
-        """Write evidence.json, images.csv, controls.csv, head_extension.csv and the translator.
+        """Write README.md, evidence.json, images.csv, controls.csv and head_extension.csv.
+
+        README.md is a card with the verdict. `translator.save_pretrained` writes the translator.
 
         Parameters
         ----------
@@ -243,15 +248,73 @@ class Evidence:
             When the folder holds files.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: holds files: remove it, or name another folder")
+        with staged(folder.resolve()) as made:
+            self._write(made, folder.name)
+            made.rename(folder.resolve())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        branch: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        commit_message: str = "Add evidence",
+    ) -> str:
+        """Write the files of save() into a repository of the Hugging Face Hub, as one commit.
+
+        Parameters
+        ----------
+        repo_id : str
+            The repository: <owner>/<name>. It is made if it is not there.
+        branch : str, optional
+            A branch of the repository; by default main.
+        token, private, commit_message
+            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Returns
+        -------
+        str
+            The address of the commit.
+
+        Raises
+        ------
+        InputError
+            When the hub does not answer, or refuses.
+        """
+        with explained():
+            from singflow.translators.hub import push_folder
+
+        with tempfile.TemporaryDirectory(prefix="singflow-") as made:
+            self._write(Path(made), repo_id)
+            options = {"token": token, "private": private, "commit_message": commit_message}
+            return push_folder(made, repo_id, branch=branch, **options)
+
+    def _write(self, folder: Path, name: str) -> None:
         tables = {"images": self.images, "controls": self.controls}
         tables["head_extension"] = self.measured.curve
-        with staged(folder.resolve()) as made:
-            write_json(made / "evidence.json", self.to_dict())
-            for name, table in tables.items():
-                write_bytes(made / f"{name}.csv", table.to_csv(index=False).encode())
-            made.rename(folder.resolve())
+        write_json(folder / "evidence.json", self.to_dict())
+        for table, rows in tables.items():
+            write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
+        write_bytes(folder / CARD, self._card(name).encode())
+
+    def _card(self, name: str) -> str:
+        first, *lines = (escaped(line) for line in repr(self).splitlines())
+        listed = "\n".join(f"- {line}" for line in lines)
+        return f"""{front_matter(["null-space", "evidence", "vision-language"])}
+# {escaped(name)}
+
+**{first}**
+
+{listed}
+
+D is the share of the variance of embeddings by which the null component improves a read-out of the
+embeddings from the logits and the principal component. `evidence.json` has all numbers,
+`controls.csv` D of planted leaks, `head_extension.csv` D by the number of null directions, and
+`images.csv` the angles of each image. Computed with `singflow.measure`.
+"""
 
     def __repr__(self) -> str:
         facts = self.facts
@@ -405,7 +468,9 @@ def measure(
     if label_texts is None:
         images = images.drop(columns="conditional_as_deg", errors="ignore")
     whole = crossed.whole
-    return Evidence(facts, images, Translator(whole.weight, whole.bias), found, listed)
+    stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
+    translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})
+    return Evidence(facts, images, translator, found, listed)
 
 
 def _removal_scores(

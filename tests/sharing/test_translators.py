@@ -185,7 +185,7 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     text = (checkout / "out/README.md").read_text()
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "timm/tf_efficientnet_lite0.in1k"
     said = ["| the images of study s |", "embeddings | 40 |", "not seen | 10 |", "| R² | 0.2500 "]
-    said += ["relative: 3 |", "from_pretrained(\"<this repository or folder>\")"]
+    said += ["relative: 3 |", 'from_pretrained("<this repository or folder>")']
     assert [words for words in (*said, HASH, "(384, 1280)") if words not in text] == []
     assert "Known zero" not in text
     (checkout / "other").mkdir()

@@ -381,6 +381,35 @@ print(json.dumps([[one.weight.tolist() for one in found], *said_of]))""",
     assert "\n" not in lines[1] + lines[2]
 
 
+def test_evidence_is_a_repository_with_its_verdict_on_the_card(hub, tmp_path):
+    address, sentence = python(
+        f"""
+import json
+import numpy as np, singflow
+r = np.random.default_rng(0)
+x, w, z = (r.standard_normal(shape) for shape in ((80, 8), (3, 8), (80, 4)))
+found = singflow.measure(x, w, z + x[:, :4], draws=2)
+found.save({str(tmp_path / "saved")!r})
+address = found.push_to_hub("lab/evidence", commit_message="Measured")
+print(json.dumps([address, found.sentence]))""",
+        **at(hub, tmp_path / "home"),
+    )
+    (commit,) = (
+        commit
+        for commit in hub.repositories["lab/evidence"]["commits"].values()
+        if commit["title"] == "Measured"
+    )
+    assert address.startswith(f"{hub.url}/lab/evidence/commit/")
+    names = {"README.md", "controls.csv", "evidence.json", "head_extension.csv", "images.csv"}
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    assert commit["changed"] == names == saved.keys()
+    assert all(commit["files"][name] == saved[name] for name in names - {"README.md"})
+    (tmp_path / "README.md").write_bytes(commit["files"]["README.md"])
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.to_dict()["tags"] == ["null-space", "evidence", "vision-language"]
+    assert card.text.startswith(f"\n# lab/evidence\n\n**{sentence}**\n\n- D ")
+
+
 def test_an_exported_translator_is_a_folder_of_this_kind(tmp_path, monkeypatch):
     from singflow.sharing.translators import export, fit_packaged
 

@@ -57,7 +57,7 @@ class Measured:
         codes, names = pd.factorize(groups, sort=True)
         table = by_group(self.residuals, codes, self.copies, self.question)
         table.insert(0, "group", names)
-        return self._judged(table)
+        return self._judged(table[["group", "n", *TESTED]])
 
     def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
         """With a column hidden: nothing is, unless D of the model exceeds the margin."""

@@ -6,8 +6,7 @@ import typer
 
 def export_translator(
     output: Annotated[
-        Path,
-        typer.Argument(help="Folder to write: translator.safetensors and its card, README.md."),
+        Path, typer.Argument(help="Folder to write: linear.safetensors and its card, README.md.")
     ],
     model: Annotated[str, typer.Option(help="Model that it translates.")],
     space: Annotated[str, typer.Option(help="Space that it translates into.")] = "conse_minilm",
