@@ -14,7 +14,7 @@
 # make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
 #             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
-#             and the schema of params.yaml
+#             and the schema of params.yaml; docs/reference.md, the public names from their docstrings, is made by `make docs/reference.md`
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
@@ -34,7 +34,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run workflow app test quick kernels soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs/reference.md demo run workflow app test quick kernels soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -74,6 +74,7 @@ style: .venv/test
 	snakefmt --check Snakefile rules
 	hadolint Containerfile
 	codespell
+	python docs/reference.py --check
 
 workflows: .venv/test
 	singflow study demo --check  # what is given to users is the demo
@@ -95,6 +96,9 @@ $(BEFORE): .venv/demo
 $(COMMANDS): .venv/workflow
 $(BEFORE) $(COMMANDS):
 	singflow $@ $($(call upper,$@))
+
+docs/reference.md: .venv/test
+	python docs/reference.py
 
 dvc.yaml: .venv/demo
 	python -m singflow.engines.stages
