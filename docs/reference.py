@@ -25,7 +25,8 @@ LOOK = {
 }
 HEAD = """# Reference
 
-The public names of `import singflow`, from their docstrings; `python docs/reference.py` writes this page. [api.md](api.md) shows how to use them.
+The public names of `import singflow`, from their docstrings, by `python docs/reference.py`.
+[api.md](api.md) shows how to use them.
 """
 
 

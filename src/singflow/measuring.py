@@ -215,13 +215,11 @@ class Evidence:
 
     def plot(self) -> Figure:
         """D beside planted leaks, D by the number of null directions, and IS beside its floor."""
-        import matplotlib.pyplot as plt
+        with explained():
+            from singflow.figures.evidence import draw
+            from singflow.figures.style import shown
 
-        from singflow.figures.evidence import draw
-
-        figure = draw(self.facts, self.controls, self.measured.curve, self.images)
-        plt.close(figure)  # otherwise a notebook shows the figure twice
-        return figure
+        return shown(draw(self.facts, self.controls, self.measured.curve, self.images))
 
     def to_dict(self) -> dict[str, Any]:
         """The facts, as values that JSON can hold."""

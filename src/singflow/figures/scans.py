@@ -1,7 +1,7 @@
 """What figures of concept scans share."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
@@ -12,7 +12,7 @@ from singflow.errors import check_labels
 from singflow.figures.style import Frames, caption, of_space
 
 CONTRAST = "contrast: AS less its mean over concepts (degrees)"
-SHADES = plt.get_cmap("RdBu_r")  # safe for colour-blind readers, white at 0
+SHADES = colormaps["RdBu_r"]  # safe for colour-blind readers, white at 0
 
 
 def read_scans(

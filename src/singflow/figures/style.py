@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,7 +20,6 @@ from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import Selection, Step
 
-plt.rcdefaults()  # ignore the user's matplotlibrc
 # Palette of Okabe and Ito, safe for colour-blind readers; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
@@ -38,7 +34,10 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,
 }
-styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw
+# Decorators of functions that write and that draw, whatever the user's matplotlibrc says. Figures
+# are made without pyplot, so that neither its backend nor its list of figures changes.
+plain = matplotlib.style.context("default")
+styled = matplotlib.style.context(["default", STYLE])
 
 Item = TypeVar("Item")
 Look = dict[str, Any]  # keyword arguments of Matplotlib
@@ -60,8 +59,9 @@ def look_of(number: int) -> Look:
     return {"color": colour(number), "marker": marker(number)}
 
 
+@plain
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
-    """Write a figure without time or software stamps, so that files are reproducible; close it."""
+    """Write a figure without time or software stamps, so that files are reproducible."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # both files keep the layout computed above
     edges = figure.get_tightbbox().padded(0.1)  # inches
@@ -74,7 +74,14 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=edges)
         write_bytes(path, buffer.getvalue())
-    plt.close(figure)
+
+
+def shown(figure: Figure) -> Figure:
+    """The figure, which a notebook can show once pyplot has loaded the notebook's backend."""
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend(matplotlib.get_backend())
+    return figure
 
 
 def write_figure(flags: Step, name: str, figure: Figure) -> None:
@@ -120,12 +127,13 @@ def panels(
     rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `size` inches with a grid (rows, columns) of axes."""
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def subfigures(count: int, width: float, height: float) -> tuple[Figure, Iterable[SubFigure]]:
     """A figure with `count` subfigures, one below the other: one for each space."""
-    figure = plt.figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]
 
 
@@ -190,7 +198,7 @@ class Sheet:
         self.panels.append((left, top, width, height, draw))
 
     def draw(self, height: float) -> Figure:
-        figure = plt.figure(figsize=(self.width, height))
+        figure = Figure(figsize=(self.width, height))
         for left, top, text, look in self.texts:
             figure.text(left / self.width, 1 - top / height, text, **look)
         for left, top, width, tall, draw in self.panels:
