@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.photo.towers import Space as Space
     from singflow.results import Study as Study
     from singflow.results import load_study as load_study
+    from singflow.results import packaged_reference as packaged_reference
     from singflow.translators.linear import Translator as Translator
 
 _PUBLIC = {
@@ -37,7 +38,7 @@ _PUBLIC = {
     "photo.analysis": ("Steered",),
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
     "photo.towers": ("Classifier", "Space"),
-    "results": ("Study", "load_study"),
+    "results": ("Study", "load_study", "packaged_reference"),
     "translators.linear": ("Translator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

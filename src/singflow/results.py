@@ -16,6 +16,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
 from singflow.extras import explained
+from singflow.translators.reference import reference_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """The results folder of a study; a file's name is its path there, without suffix."""
+    """The results folder of a study, or a reference; a file's name is its path without suffix."""
 
     folder: Path
 
@@ -92,6 +93,32 @@ class Study:
         parts = [read_tensors(path)[0] for path in shards]
         return {tensor: np.concatenate([part[tensor] for part in parts]) for tensor in parts[0]}
 
+    def rows(self, name: str) -> np.ndarray:
+        """Features or embeddings of the study by image, as measure() takes them.
+
+        Parameters
+        ----------
+        name : str
+            Path of a folder of shards, as in features/efficientnet_lite0.
+
+        Returns
+        -------
+        ndarray (n, width) or (n, views, width)
+            Rows in the order of the manifest.
+
+        Raises
+        ------
+        InputError
+            If the study has no such shards; the message lists similar names.
+        """
+        shards = self.tensors(name)
+        if "view" not in shards:
+            raise InputError(f"{self.folder / name}: holds no shards: name features or embeddings")
+        order = np.lexsort((shards["view"], shards["image_id"]))
+        array = shards[name.partition("/")[0]][order]
+        views = int(shards["view"].max()) + 1
+        return array.reshape(-1, views, array.shape[1]) if views > 1 else array
+
     def report(self, name: str) -> dict[str, Any]:
         """Content of a JSON file of the study.
 
@@ -152,3 +179,14 @@ def load_study(folder: str | Path) -> Study:
             "study with `singflow run`"
         )
     return Study(Path(folder))
+
+
+def packaged_reference() -> Study:
+    """Open the packaged reference.
+
+    Returns
+    -------
+    Study
+        Features, embeddings and texts of 507 images of ImageNet, one a class.
+    """
+    return Study(reference_folder("packaged"))

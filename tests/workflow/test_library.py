@@ -19,14 +19,6 @@ WANTED = {
 }
 
 
-def with_views(study, name, tensor):
-    """Rows (n, views, width) of a study or reference."""
-    shard = study.tensors(name)
-    views = int(shard["view"].max()) + 1
-    rows = shard[tensor]
-    return rows.reshape(-1, views, rows.shape[1]) if views > 1 else rows
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """The demo's translators and evidence of two models."""
@@ -50,15 +42,15 @@ def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model
     others = packaged.report(f"prompts/{SPACE}"), packaged.tensors(f"prompts/{SPACE}")
     manifests = [part.table("data/manifest") for part in (packaged, study)]
     found = singflow.measure(
-        with_views(study, f"features/{model}", "features"),
+        study.rows(f"features/{model}"),
         (head["weight"], head["bias"]),
-        with_views(study, f"embeddings/{SPACE}", "embeddings"),
+        study.rows(f"embeddings/{SPACE}"),
         (spelled["class_embeddings"], spelled["other_embeddings"]),
         labels=manifests[1]["label"],
         texts=dict(zip(named["labels"], texts["label_embeddings"], strict=True)),
         reference=(
-            with_views(packaged, "features/efficientnet_lite0", "features"),
-            with_views(packaged, f"embeddings/{SPACE}", "embeddings"),
+            packaged.rows("features/efficientnet_lite0"),
+            packaged.rows(f"embeddings/{SPACE}"),
         ),
         folds=pd.concat(manifests)["fold"].to_numpy(),
     )
