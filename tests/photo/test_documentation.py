@@ -177,7 +177,10 @@ def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(ho
 
 
 def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
-    install = "is not installed: in the checkout, pip install -c constraints.txt -e '.[{}]' "
+    install = (
+        "is not installed: pip install 'singflow[{0}]', or, in a checkout, pip install -c "
+        "constraints.txt -e '.[{0}]'"
+    )
     for code, library, extra in (
         ("singflow.Classifier", "PIL", "demo"),
         ("singflow.load_study('results/demo').table('tables/models')", "pandas", "demo"),
@@ -188,4 +191,4 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
     run = "runpy.run_module('singflow', run_name='__main__')"
     verb = without_extras(f"import runpy\nsys.argv[1:] = ['analyze']\n{run}")
     assert verb.returncode == 1
-    assert verb.stderr.startswith(f"error: typer {install.format('demo').strip()}"), verb.stderr
+    assert verb.stderr.startswith(f"error: typer {install.format('demo')}"), verb.stderr
