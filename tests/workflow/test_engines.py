@@ -70,7 +70,9 @@ def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_projec
         # Snakemake watches one entry, as a parameter, and the local files of that entry. DVC
         # watches whole registries and a digest of all local files of the study, and compares the
         # resulting entry.
-        watched = {"config/models.yaml", "config/spaces.yaml", "results/code.json"}
+        folders, kinds = ("config", "src/singflow/packaged"), ("models", "spaces")
+        watched = {f"{folder}/{kind}.yaml" for folder in folders for kind in kinds}
+        watched |= {"results/code.json"}
         assert covered(inputs, dvc_inputs - watched), (command, inputs ^ dvc_inputs)
 
 

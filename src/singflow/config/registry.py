@@ -436,10 +436,11 @@ class Registry(NamedTuple):
             return self.entries[name]
         near = difflib.get_close_matches(name, map(str, self.entries))
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        own = ", ".join(map(str, self.own)) or "none"
         raise InputError(
-            f"{self.path}: no entry {name!r}: {guess}it has {', '.join(map(str, self.own)) or 'none'}, "
-            f"and packaged are {', '.join(self.packaged)}{otherwise}: name one of these, or write "
-            f"an entry of your own into {self.path}"
+            f"{self.path}: no entry {name!r}: {guess}it has {own}; packaged are "
+            f"{', '.join(self.packaged)}{otherwise}: name one of them, or write an entry of your "
+            f"own into {self.path}"
         )
 
 
