@@ -160,7 +160,7 @@ def test_packaged_entries_stand_beside_the_users_own_and_an_own_one_of_the_name_
     assert [entry.id for entry in entries.values()] == ["a.b", "c.d", packaged["resnet50"]["id"]]
     own.write_text((PACKAGE_DATA / "models.yaml").read_text())  # as older versions had it
     assert resolve_models(own, list(packaged)) == {name: ENTRIES[name] for name in packaged}
-    with pytest.raises(InputError, match="config/other.yaml: no such file"):
+    with pytest.raises(InputError, match=r"config/other\.yaml: no such file"):
         resolve_models("config/other.yaml", [LITE])
 
 
