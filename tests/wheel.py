@@ -24,7 +24,8 @@ NEEDED = ("pyproject.toml", "README.md", "LICENSE", "src", "config/vocab", "refe
 NO_NETWORK = """
 import socket
 
-connect, lookup, local = socket.socket.connect, socket.getaddrinfo, ("127.0.0.1", "::1", "localhost")
+connect, lookup = socket.socket.connect, socket.getaddrinfo
+local = ("127.0.0.1", "::1", "localhost")
 
 def connect_here(self, address):
     if self.family != socket.AF_UNIX and address[0] not in local:
@@ -102,10 +103,9 @@ class Environment:
 
 def required(requirements: list[str], extras: tuple[str, ...]) -> set[str]:
     """Names of the distributions that the core, or extras of it, require in turn."""
-    waiting = [("singflow", requirements, extras)]
-    seen = set()
+    waiting, seen = [(requirements, extras)], set()
     while waiting:
-        name, named, wanted = waiting.pop()
+        named, wanted = waiting.pop()
         for requirement in map(Requirement, named):
             marker, other = requirement.marker, canonicalize_name(requirement.name)
             if marker and not any(marker.evaluate({"extra": extra}) for extra in wanted or ("",)):
@@ -114,7 +114,7 @@ def required(requirements: list[str], extras: tuple[str, ...]) -> set[str]:
             if (other, then) not in seen:
                 seen.add((other, then))
                 of = requirements if other == "singflow" else importlib.metadata.requires(other)
-                waiting.append((other, of or [], then))
+                waiting.append((of or [], then))
     return {name for name, _ in seen} - {"singflow"}
 
 
