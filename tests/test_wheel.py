@@ -129,7 +129,7 @@ def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
 def test_a_photo_is_analyzed_and_the_examples_of_the_page_run(singflow, app, folder):
     (found,) = json.loads(singflow("analyze", "photo.jpg", "--model", LITE0, "--json"))
     assert found["predictions"][0]["name"] == "folding chair" and found["is_deg"] > 0
-    page = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("\n## A study")[0]
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("\n## The parts")[0]
     examples = "".join(blocks(page, "python"))
     done = app.run("python", "-c", f"{examples}\nprint(table['photo.jpg'])", cwd=folder)
     assert done.returncode == 0, done.stderr

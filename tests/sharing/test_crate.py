@@ -40,7 +40,7 @@ def checkout(tmp_path, monkeypatch):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         else:
-            shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(folder)
     shutil.copy(ROOT / PARAMS, PARAMS)
     for path in (*(RESULTS / name for name in PLACEHOLDERS), Path("src/__pycache__/cli.pyc")):
@@ -97,8 +97,10 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
     assert run["instrument"] is workflow and root["mentions"] is run
     inputs = {
         "params": "params.yaml",
-        "models": "config/models.yaml",
-        "spaces": "config/spaces.yaml",
+        "models": "src/singflow/packaged/models.yaml",
+        "spaces": "src/singflow/packaged/spaces.yaml",
+        "own_models": "config/models.yaml",
+        "own_spaces": "config/spaces.yaml",
         "table": "config/vocab/packaged.csv",
         "classes": "config/vocab/imagenet_1k.csv",
         "vocabulary": "config/vocab/concepts.txt",
