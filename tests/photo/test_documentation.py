@@ -67,7 +67,7 @@ def test_the_example_of_the_readme_runs(reader, capsys):
 def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, monkeypatch):
     cells = jupytext.read(ROOT / "notebooks/photo.py").cells
     cells = [ast.parse(cell.source).body for cell in cells if cell.cell_type == "code"]
-    monkeypatch.chdir(reader / "docs")
+    monkeypatch.chdir(reader / "notebooks")
     names = {}
     for statements in cells:
         shown = statements.pop() if isinstance(statements[-1], ast.Expr) else None
