@@ -15,6 +15,7 @@
 # needs the environment of `make demo`, and no network. The last part also needs its results.
 
 # %%
+import importlib.util
 from pathlib import Path
 
 import singflow
@@ -25,8 +26,6 @@ import singflow
 # One of the photos inside the package foolbox; put the path of your own here.
 
 # %%
-import importlib.util
-
 photo = (
     Path(importlib.util.find_spec("foolbox").submodule_search_locations[0])
     / "data/imagenet_01_559.jpg"

@@ -52,6 +52,7 @@ def print_entries(entries: "Iterable[Listed]", as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return
+    rows: list[Sequence[str]]
     rows = [("name", "source", "id", "from", "width", "classes", "reference", "MB", "weights")]
     for entry in entries:
         numbers = (entry.width, entry.classes)
