@@ -369,7 +369,7 @@ def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(projects)
     snakemake_project, dvc_project = projects
     assert snakemake_project.planned() == {"resolve_model@efficientnet_lite0"}
     # DVC watches whole registries, and then compares the resulting entries.
-    assert dvc_project.changed() == of_models("resolve_model")
+    assert dvc_project.changed() == {f"resolve_model@{model}" for model in MODELS}
 
 
 def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
