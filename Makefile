@@ -6,7 +6,7 @@
 #             (docs/reproducibility.md)
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
-# make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
+# make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
 # make coverage   all tests, and the share of lines and branches of the package that they run
 # make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the
 #             paper's largest size and of a scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to
@@ -34,7 +34,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs/reference.md demo run workflow app test quick kernels soak coverage check types style workflows audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs/reference.md demo run workflow app test quick kernels soak coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -62,7 +62,7 @@ soak: .venv/test
 coverage: override PYTEST += --cov --cov-fail-under=95
 coverage: test
 
-check: types style workflows audit
+check: types style workflows package audit
 
 types: .venv/test
 	mypy
@@ -81,6 +81,11 @@ workflows: .venv/test
 	python -m singflow.engines.stages --check
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	snakemake --lint
+
+package: .venv/test
+	rm -rf dist && python -m build --no-isolation >/dev/null
+	twine check --strict dist/*
+	@test -z "$$(find dist -size +15000k)" || { echo 'error: a file in dist/ has more than 15 MB'; exit 1; }
 
 audit: .venv/test
 	python tests/audit.py $(AUDIT)

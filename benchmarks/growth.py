@@ -171,7 +171,8 @@ def make_up(flags: Flags) -> None:
     classes = {"class_embeddings": texts(means), "other_embeddings": others}
     write_tensors(path("classes"), classes, facts)
     write_json(path("names"), {"labels": labels, "concepts": concepts, "targets": targets})
-    write_json(path("model_entry"), read_yaml("config/models.yaml")[TWO[0]])
+    entry = resolve_models("config/models.yaml", TWO)[TWO[0]]
+    write_json(path("model_entry"), entry.model_dump())
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
     write_json(path("space_entry"), space)
 

@@ -15,18 +15,10 @@
 # needs the environment of `make demo`, and no network. The last part also needs its results.
 
 # %%
-import os
+import importlib.util
 from pathlib import Path
 
 import singflow
-
-os.chdir(
-    next(
-        folder
-        for folder in [Path.cwd(), *Path.cwd().parents]
-        if (folder / "config/models.yaml").is_file()
-    )
-)
 
 # %% [markdown]
 # ## One photo
@@ -34,8 +26,6 @@ os.chdir(
 # One of the photos inside the package foolbox; put the path of your own here.
 
 # %%
-import importlib.util
-
 photo = (
     Path(importlib.util.find_spec("foolbox").submodule_search_locations[0])
     / "data/imagenet_01_559.jpg"
@@ -86,7 +76,7 @@ table = pd.DataFrame([analyzer.analyze(path).to_dict() for path in photos])
 table[["is_deg", "chance_is_deg", "null_energy"]].mean()
 
 # %%
-study = singflow.load_study("results/demo")
+study = singflow.load_study("../results/demo")
 scores = study.table("scores/conse_minilm/efficientnet_lite0")
 scores[["is_deg", "floor_is_deg"]].mean()
 

@@ -27,9 +27,9 @@ ACCEPTED = "config/accepted.yaml"
 FOR_DVC = str(config.get("study")).startswith("$(")
 
 if INSTALLED:
+    import singflow
     from singflow.artifacts.catalog import CATALOG
-    from singflow.config.sections import CHECKOUT, at_hand
-    from singflow.engines.code import Code, archives_of
+    from singflow.engines.code import Code, accepted_file, archives_of
     from singflow.engines.flags import flags_of
     from singflow.errors import InputError
     from singflow.pictures.weights import generates, own_generator_files
@@ -37,8 +37,8 @@ if INSTALLED:
     from singflow.study import completed, expand_home, layered, parse_texts, settle
     from singflow.translators.reference import fingerprint
 
-    ROOT = Path.cwd() if AT_HOME else CHECKOUT
-    ACCEPTED = str(at_hand(Path(ACCEPTED)))
+    ROOT = Path.cwd() if AT_HOME else Path(singflow.__file__).parents[2]
+    ACCEPTED = str(accepted_file(ROOT))
     CODE = Code(ROOT, Path(ACCEPTED))
     # The environment of `--sdm conda` installs the package from there.
     os.environ.update(SINGFLOW_CHECKOUT=str(ROOT))
@@ -181,7 +181,7 @@ def results():
 
 def shipped(path):
     """A file of the workflow."""
-    return path if AT_HOME else str(CHECKOUT / path)
+    return path if AT_HOME else str(ROOT / path)
 
 
 def alternatives(names):
@@ -244,9 +244,9 @@ def archives(wildcards):
 
 
 def local_files(kind):
-    """The user's own files of a model or space; DVC watches the whole registry file instead."""
+    """The user's own files of a model or space; DVC watches both registries as a whole instead."""
     if FOR_DVC:
-        return f"config/{kind}s.yaml"
+        return [f"config/{kind}s.yaml", f"src/singflow/packaged/{kind}s.yaml"]
     return lambda wildcards: [
         local(file) for file in ENTRIES[kind][wildcards[kind]].local_files()
     ]

@@ -1,4 +1,4 @@
-PAGE = ("page.html", "run.html", "paper.yaml", "columns.yaml")
+PAGE = ("page.html", "run.html", "paper.yaml")
 SHOWN = artifacts("tables", ".csv") + artifacts("figures", ".png")
 
 step(
@@ -12,6 +12,7 @@ step(
     also={
         "page": [
             *(shipped(f"report/{name}") for name in PAGE),
+            shipped("src/singflow/report/columns.yaml"),
             local(ACCEPTED),
         ],
         "captions": sorted(

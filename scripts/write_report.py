@@ -14,10 +14,9 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import public_params
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
-from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root
 from singflow.data.vocabulary import read_class_list
-from singflow.engines.code import ACCEPTED, read_accepted
+from singflow.engines.code import accepted_file, read_accepted
 from singflow.report.content import (
     DRAWN_OF,
     REJECTED,
@@ -36,7 +35,8 @@ from singflow.report.parameters import Report
 from singflow.report.thumbnails import thumbnails
 from singflow.report.words import steering_said, warnings
 
-REPORT = at_hand(Path("report/page.html")).parent  # templates, captions and figures of the paper
+CHECKOUT = Path(__file__).parents[1]
+REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
 CONTENTS = {
     "summary": "Verdicts",
     "models": "Models",
@@ -141,7 +141,7 @@ def main(flags: Flags) -> None:
         ),
         "precisions": sorted({facts["precision"] for facts in made if "precision" in facts}),
         "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
-        "accepted": read_accepted(at_hand(ACCEPTED)),
+        "accepted": read_accepted(accepted_file(CHECKOUT)),
         "params": public_params(flags.path("params"))[0].decode(),
         "data": page_data(manifest, shown, scores, neighbours, class_names),
         "sheets": thumbnails(images, root, flags.max_pixels, flags.threads) if pixels else [],

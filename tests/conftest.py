@@ -16,6 +16,7 @@ from singflow.data.manifest import data_root
 from tests import warm
 from tests.data.manifests import CLASSES, build
 from tests.project import ELSEWHERE, ROOT, THREADS, Project
+from tests.wheel import Built, Environment
 
 settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
 settings.load_profile("untimed")
@@ -141,3 +142,15 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     project = Project.at(folder)
     project.said = said
     return project
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The sdist and the wheel."""
+    return Built(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def core(built, tmp_path_factory):
+    """An environment with the wheel and without extras."""
+    return Environment(tmp_path_factory.mktemp("core") / "venv", built)

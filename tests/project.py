@@ -80,7 +80,10 @@ def _files() -> list[str]:
 def _copy(source: Path, names: list[str], folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, folder / name)
+        if (source / name).is_symlink() and (source / name).is_dir():  # the package's data
+            (folder / name).symlink_to((source / name).readlink())
+        else:
+            shutil.copy2(source / name, folder / name)
 
 
 def _pristine() -> Path:
@@ -91,7 +94,10 @@ def _pristine() -> Path:
     atexit.register(shutil.rmtree, around, ignore_errors=True)
     folder = around / "project"
     os.environ["SINGFLOW_PRISTINE"] = str(folder)
-    names = sorted({*filter(lambda name: (CHECKOUT / name).is_file(), _files()), "params.yaml"})
+    there = [
+        name for name in _files() if (CHECKOUT / name).is_file() or (CHECKOUT / name).is_symlink()
+    ]
+    names = sorted({*there, "params.yaml"})
     (around / "files").write_text("\n".join(names))
     _copy(CHECKOUT, names, folder)
     studies = {
@@ -100,12 +106,7 @@ def _pristine() -> Path:
     }
     (folder / "params.yaml").write_text(render_params(studies["demo"]))
     for kind in ("models", "spaces"):  # without a user's own entries
-        named = {name for study in studies.values() for name in study[kind]} | {"minilm"}
-        _keep(
-            folder / f"config/{kind}.yaml",
-            r"^(?=[^\s#])",
-            lambda part, named=named: part[0] == "#" or part.partition(":")[0] in named,
-        )
+        _keep(folder / f"config/{kind}.yaml", r"^(?=[^\s#])", lambda part: part[0] == "#")
     (folder / ACCEPTED).write_text(render_accepted({}))
     remotes = folder / ".dvc/config"
     _keep(

@@ -122,5 +122,6 @@ def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
 
 def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
     named = re.compile(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/")
-    files = {name for name in FILES if named.search((ROOT / name).read_bytes())}
+    own = [name for name in FILES if (ROOT / name).is_file()]
+    files = {name for name in own if named.search((ROOT / name).read_bytes())}
     assert files <= {"tests/test_environment.py"}

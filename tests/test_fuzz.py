@@ -34,6 +34,7 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data import listing
 from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
@@ -319,7 +320,8 @@ def test_a_checkpoint_of_any_names_shapes_and_nesting_is_loaded_or_refused(tmp_p
 
 NAMES = ["resnet50", "efficientnet_lite0", "dinov2_large", "dinovit_linear"]
 SPACES = ["conse_minilm", "clip_vit_l14"]
-MODELS = read_yaml(ROOT / "config/models.yaml")
+REGISTRY = (PACKAGE_DATA / "spaces.yaml").read_bytes()
+MODELS = read_yaml(PACKAGE_DATA / "models.yaml")
 MODELS = yaml.safe_dump({name: MODELS[name] for name in NAMES}).encode()
 
 
@@ -343,7 +345,7 @@ def own(path):
 FILES = {
     "params.yaml": (own("params.yaml"), YAML, lambda path: check(read_yaml(path), str(path))),
     "models.yaml": (MODELS, YAML, lambda path: resolve_models(path, NAMES)),
-    "spaces.yaml": (own("config/spaces.yaml"), YAML, lambda path: resolve_spaces(path, SPACES)),
+    "spaces.yaml": (REGISTRY, YAML, lambda path: resolve_spaces(path, SPACES)),
     "model.json": (OF_MODEL, JSON, read_model),
     "space.json": (OF_SPACE, JSON, read_space),
     "models.csv": (BASES, JSON, read_models),

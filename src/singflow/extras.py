@@ -31,8 +31,8 @@ def explained() -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if extra := _extra_of(library):
             raise MissingExtra(
-                f"{library} is not installed: in the checkout, pip install -c constraints.txt -e "
-                f"'.[{extra}]' (docs/installation.md)"
+                f"{library} is not installed: pip install 'singflow[{extra}]', or, in a checkout, "
+                f"pip install -c constraints.txt -e '.[{extra}]'"
             ) from error
         raise
 

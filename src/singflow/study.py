@@ -34,6 +34,7 @@ from singflow.config.registry import (
     SPACES,
     ModelEntry,
     SpaceEntry,
+    read_registry,
     resolve_models,
     resolve_spaces,
 )
@@ -60,7 +61,7 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
-from singflow.translators.reference import PACKAGED, check_reference, missing_towers
+from singflow.translators.reference import check_reference, missing_towers, reference_folder
 
 TITLE = (
     "The study in force, as `singflow study <name>` writes it. "
@@ -268,7 +269,8 @@ def _packaged(
     if not all(tower.weights.startswith("package:") for tower in towers):
         return None
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    absent = missing_towers(at_hand(PACKAGED), entries, targets, decode=decode, precision=precision)
+    folder = reference_folder("packaged")
+    absent = missing_towers(folder, entries, targets, decode=decode, precision=precision)
     return None if absent else (entries, targets)
 
 
@@ -278,13 +280,13 @@ def _known_controls(
     """Names of the packaged known zero and known leak, without kinds that the study already has."""
     packaged = [
         name
-        for name, entry in read_yaml(at_hand(MODELS)).items()
+        for name, entry in read_registry(MODELS, MODELS).entries.items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
     known = {
         name: entry
         for name, entry in resolve_models(MODELS, packaged).items()
-        if not missing_towers(at_hand(PACKAGED), {name: entry}, {})
+        if not missing_towers(reference_folder("packaged"), {name: entry}, {})
     }
     joined: list[str] = []
     for kind in (
@@ -311,7 +313,7 @@ def expand_home(content: dict[str, Any]) -> list[str]:
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """A study for a folder that is no checkout: with the defaults, and with files of the workflow.
 
-    Where this folder lacks a file, it is the one in the package's checkout.
+    Where this folder lacks a file, it is the packaged one.
     """
     content = {key: value for key, value in given.items() if key != "pathvars"}  # Snakemake's
     if not content.keys() >= Params.model_fields.keys():

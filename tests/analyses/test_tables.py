@@ -16,6 +16,7 @@ from singflow.analyses.tables import (
 )
 from singflow.artifacts.tables import BASIS, read_table, write_table
 from singflow.config.reading import read_yaml
+from singflow.config.sections import PACKAGE_DATA
 from tests.project import ROOT
 
 
@@ -101,10 +102,10 @@ def test_the_papers_numbers_stand_beside_the_same_space_weights_and_labels_alone
 
 
 def test_the_papers_models_are_those_of_the_registry():
-    registry = read_yaml(ROOT / "config/models.yaml")
+    registry = read_yaml(PACKAGE_DATA / "models.yaml")
     for name, entry in PAPER["models"].items():
         assert registry[name]["id"] == entry["weights"]
         null_dim = registry[name]["feature_dim"] - PAPER["classes"]
         assert entry.get("null_dim", null_dim) == null_dim
-    assert read_yaml(ROOT / "config/spaces.yaml")[PAPER["space"]]["source"] == "open_clip"
+    assert read_yaml(PACKAGE_DATA / "spaces.yaml")[PAPER["space"]]["source"] == "open_clip"
     assert sum("ratio" in entry for entry in PAPER["models"].values()) == 13

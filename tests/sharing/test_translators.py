@@ -14,7 +14,9 @@ from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.import_translator import import_translator
 from singflow.commands.translators import translators
+from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.sections import PACKAGE_DATA
 from singflow.errors import InputError
 from singflow.sharing.translators import available_translators, export, fit_packaged, of_study
 from singflow.translators.parameters import Translation
@@ -142,7 +144,7 @@ def test_what_is_exported_is_imported_again_byte_for_byte_for_all_heads_on_the_s
 def test_another_model_other_weights_and_another_space_are_refused(
     checkout, mine, given, header, message
 ):
-    registry = yaml.safe_load((ROOT / "config/spaces.yaml").read_text())
+    registry = read_yaml(PACKAGE_DATA / "spaces.yaml")
     registry["warmer"] = registry[SPACE] | {"temperature": 3.0}
     (checkout / "spaces.yaml").write_text(yaml.safe_dump(registry))
     tensors, made = read_tensors(mine, ["weight", "bias"])

@@ -20,6 +20,7 @@ from singflow.analyses.geometry import null_space
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.towers.classifiers import (
@@ -29,10 +30,10 @@ from singflow.towers.classifiers import (
     weights_sha256,
 )
 from singflow.towers.views import from_timm
-from tests.project import ROOT
 from tests.towers.models import FIVE, RESNET, entry_of, saved
 
-REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
+MODELS = PACKAGE_DATA / "models.yaml"
+REGISTRY = resolve_models(MODELS, list(read_yaml(MODELS)))
 VIT, DINO = "test_vit.r160_in1k", "vit_small_patch16_224.dino"
 DISTILLED = "deit_tiny_distilled_patch16_224.fb_in1k"
 

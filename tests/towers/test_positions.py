@@ -11,14 +11,15 @@ from singflow.analyses.geometry import null_space
 from singflow.analyses.maps import contributions
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
+from singflow.config.sections import PACKAGE_DATA
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.positions import split_by_position
 from singflow.translators.ridge import Affine
-from tests.project import ROOT
 from tests.towers.models import entry_of
 from tests.towers.test_classifiers import classifier_of, pictures
 
-REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
+MODELS = PACKAGE_DATA / "models.yaml"
+REGISTRY = resolve_models(MODELS, list(read_yaml(MODELS)))
 # The paper's models, with the smallest sibling of each large one.
 SIBLINGS = {
     "swin_large": "swin_tiny_patch4_window7_224.ms_in22k_ft_in1k",

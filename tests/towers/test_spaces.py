@@ -16,6 +16,7 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import prompt_of, read_classes
 from singflow.errors import InputError
 from singflow.towers.classifiers import weights_sha256
@@ -349,7 +350,7 @@ def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_ta
 @pytest.mark.parametrize("name", ["clip_vit_l14", "eva02_l14"])
 def test_the_papers_spaces_are_built_as_their_weights_want_them(name):
     """workflow/test_paper_smoke.py embeds images and texts in them."""
-    path = ROOT / "config/spaces.yaml"
+    path = PACKAGE_DATA / "spaces.yaml"
     entry = resolve_spaces(path, [name], "random")[name]
     tag = open_clip.get_pretrained_cfg(*read_yaml(path)[name]["id"].split("/"))
     tower = load_image_tower(entry)

@@ -13,12 +13,12 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
+from singflow.config.sections import PACKAGE_DATA
 from singflow.errors import InputError
 from singflow.towers.weights import HubFile, LocalFile, PackageFile, UrlFile, locate, required
-from tests.project import ROOT
 from tests.towers.models import COMMIT, in_hub
 
-MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
+MODELS, SPACES = PACKAGE_DATA / "models.yaml", PACKAGE_DATA / "spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")

@@ -13,6 +13,7 @@ from singflow.artifacts.tensors import write_tensors
 from singflow.commands.import_translator import import_translator
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
+from singflow.config.sections import PACKAGE_DATA
 from singflow.errors import InputError
 from singflow.study import settle, with_derived_keys
 from singflow.towers.weights import required
@@ -57,7 +58,7 @@ def test_a_release_is_its_affine_map(tmp_path):
 
 
 def test_the_authors_models_exist_and_are_those_of_the_registry_but_for_deit():
-    known = ROOT / "config/models.yaml"
+    known = PACKAGE_DATA / "models.yaml"
     entries = resolve_models(known, [*MODELS.values(), *ALIGNERS.values()]).values()
     ids = [f"{entry.source}/{entry.id}" for entry in entries]
     assert ids == [*MODELS.values(), *ALIGNERS.values()]
@@ -100,12 +101,6 @@ def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(
     assert not (tmp_path / "executed").exists()
 
 
-B16 = """
-clip_vit_b16:  # of config/spaces.yaml, where no study of the project names it
-  source: open_clip
-  id: ViT-B-16-quickgelu/openai
-  dim: 512
-"""
 ALIGNED = {"W": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1.0, 0.5, -1.0])}
 
 
@@ -168,11 +163,8 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
 
 def run(folder, path, model, space="clip_vit_l14"):
     """Import what lies at a path below a folder for a model and a space; the imported file."""
-    (folder / "spaces.yaml").write_text((ROOT / "config/spaces.yaml").read_text() + B16)
     with contextlib.chdir(folder):
-        import_translator(
-            Path(path), model, space, ROOT / "config/models.yaml", Path("spaces.yaml")
-        )
+        import_translator(Path(path), model, space)
     return folder / f"checkpoints/translators/{space}/{model}.safetensors"
 
 

@@ -40,7 +40,8 @@ def test_a_step_reads_nothing_but_its_declared_inputs(step, jobs, snakemake_proj
         (tmp_path / name).symlink_to(study / name)
     for name in [*inputs, *TRACKED]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(study / name, tmp_path / name)
+        if not (tmp_path / name).exists():
+            shutil.copy(study / name, tmp_path / name)
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache/prompts").symlink_to(PROMPTS)
     Project.at(tmp_path).run(*shlex.split(command))

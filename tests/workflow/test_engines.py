@@ -70,7 +70,9 @@ def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_projec
         # Snakemake watches one entry, as a parameter, and the local files of that entry. DVC
         # watches whole registries and a digest of all local files of the study, and compares the
         # resulting entry.
-        watched = {"config/models.yaml", "config/spaces.yaml", "results/code.json"}
+        folders, kinds = ("config", "src/singflow/packaged"), ("models", "spaces")
+        watched = {f"{folder}/{kind}.yaml" for folder in folders for kind in kinds}
+        watched |= {"results/code.json"}
         assert covered(inputs, dvc_inputs - watched), (command, inputs ^ dvc_inputs)
 
 
@@ -230,8 +232,9 @@ def both(projects):
     return snakemake_project.planned(), dvc_project.changed()
 
 
+OWN, PACKAGED = "config/models.yaml", "src/singflow/packaged/models.yaml"
 EDITED = [
-    *("params.yaml", "config/models.yaml"),
+    *("params.yaml", OWN, PACKAGED),
     *(f"src/singflow/{name}.py" for name in ("analyses/metrics", "study", "artifacts/catalog")),
 ]
 
@@ -240,8 +243,7 @@ EDITED = [
 def projects(snakemake_project, dvc_project):
     saved = {name: (snakemake_project.folder / name).read_bytes() for name in EDITED}
     yield snakemake_project, dvc_project
-    registry = dvc_project.folder / "config/models.yaml"
-    resolved = registry.read_bytes() != saved["config/models.yaml"]
+    resolved = (dvc_project.folder / OWN).read_bytes() != saved[OWN]
     for project in (snakemake_project, dvc_project):
         for name, content in saved.items():
             (project.folder / name).write_bytes(content)
@@ -346,9 +348,9 @@ def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(pr
 def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothing(projects):
     added = "\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n"
     for project in projects:
-        (project.folder / "config/models.yaml").open("a").write(added)
+        (project.folder / OWN).open("a").write(added)
         known = "weights: random\n  reported_top1: 1.0"
-        project.edit("config/models.yaml", r"weights: random", known)
+        project.edit(OWN, r"weights: random", known)
     snakemake_project, dvc_project = projects
     planned = snakemake_project.planned(direct=False)
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
@@ -359,6 +361,15 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
     # The summary compares top-1 with what the entry reports, and maps need the classifier.
     later = {"map_images@conse_minilm-tiny", "summarize"} | PAGE
     assert dvc_project.changed() == extraction | later
+
+
+def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(projects):
+    for project in projects:
+        project.edit(PACKAGED, r"reported_top1: 75\.1", "reported_top1: 75.2")
+    snakemake_project, dvc_project = projects
+    assert snakemake_project.planned() == {"resolve_model@efficientnet_lite0"}
+    # DVC watches whole registries, and then compares the resulting entries.
+    assert dvc_project.changed() == {f"resolve_model@{model}" for model in MODELS}
 
 
 def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):

@@ -16,6 +16,7 @@ from torch import nn
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root, read_classes
 from singflow.study import with_derived_keys
 from singflow.towers import classifiers, spaces
@@ -264,7 +265,7 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
     assert classifier.preprocess.size == (pixels.shape[3], pixels.shape[2])
     files = [data_root("packaged", ".") / file for file in steps.images["path"]]
     # Three images make two batches, of which one is not full.
-    gmacs = read_yaml(ROOT / "config/models.yaml")[model]["gmacs"]
+    gmacs = read_yaml(PACKAGE_DATA / "models.yaml")[model]["gmacs"]
     count = 3 if gmacs < LARGE else 2
     last = transform(Image.open(files[count - 1]).convert("RGB"))[None]
     # As in extraction: other layouts round otherwise.

@@ -10,7 +10,7 @@ import json
 import pytest
 from PIL import Image
 
-from singflow.config.sections import CHECKOUT
+from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
 from singflow.engines.code import KEPT, Code, archives_of
 from singflow.translators.reference import PACKAGED, reference_folder
@@ -100,4 +100,4 @@ def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_pa
     assert data_root("folder", "photos") == tmp_path / "photos"
     assert data_root("folder", str(tmp_path)) == tmp_path
     assert reference_folder("results/other") == tmp_path / "results/other"
-    assert reference_folder("packaged") == CHECKOUT / PACKAGED
+    assert reference_folder("packaged") == PACKAGE_DATA / PACKAGED

@@ -59,14 +59,19 @@ def import_features(
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from singflow.config.reading import read_yaml
-    from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.registry import (
+        MODELS,
+        SPACES,
+        read_registry,
+        resolve_models,
+        resolve_spaces,
+    )
     from singflow.config.sections import ModelName, Name
     from singflow.data.arrays import find_arrays
     from singflow.data.importing import Offer, import_source, study_of
 
     model = model or name
-    known = read_yaml(models)
+    known = read_registry(models, MODELS).entries
     model = model if model in known or "/" in model else f"features/{model}"
     for kind, value in (Name, name), (ModelName, model), (Name, space or name):
         try:
@@ -82,7 +87,7 @@ def import_features(
     if features is None and embeddings is None:
         raise InputError("nothing to import: give --features and --head, --embeddings and --space")
     resolve_models(models, [model], files=False)
-    registered = space in read_yaml(spaces)
+    registered = space in read_registry(spaces, SPACES).entries
     dim = resolve_spaces(spaces, [space], files=False)[space].dim if space and registered else None
     root = Path(LOCAL, "features", name)
     offer = Offer(

@@ -29,15 +29,15 @@ def import_translator(
     """Check a translator of others for its model and space, and import it for a study."""
     from singflow.artifacts.files import sha256_of
     from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
-    from singflow.config.reading import read_yaml
-    from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.registry import MODELS, read_registry, resolve_models, resolve_spaces
     from singflow.translators.linear import imported_path
     from singflow.translators.released import check_model, check_space, read_offered
 
     entry = resolve_models(models, [model])[model]
     target = resolve_spaces(spaces, [space])[space]
     found = read_offered(release, f"{entry.source}/{entry.id}")
-    listed = {name: own for name, own in read_yaml(models).items() if isinstance(own, dict)}
+    entries = read_registry(models, MODELS).entries.items()
+    listed = {name: own for name, own in entries if isinstance(own, dict)}
     known = {f"{own.get('source')}/{own.get('id')}": name for name, own in listed.items()}
     for doubt in (
         check_space(found, release, f"{space} of {spaces}", target),

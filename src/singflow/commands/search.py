@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from singflow.commands.options import PARAMS
+from singflow.errors import InputError
+
 
 def search(
     text: Annotated[str, typer.Argument(help="Text to compare the images with, word for word.")],
@@ -42,6 +45,11 @@ def search(
     from singflow.study import check, read_params, with_defaults
 
     asked = checked_texts([text])
+    if results is None and not PARAMS.is_file():
+        raise InputError(
+            "--results: missing, and there is no params.yaml here: name the folder of a finished "
+            "study"
+        )
     results = results or Path("results") / read_params().study
     path = require_file(CATALOG["params"].at(results))
     study = check(with_defaults(read_yaml(path)), str(path))

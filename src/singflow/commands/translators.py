@@ -1,13 +1,10 @@
 import json
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
+from singflow.commands.options import AsJson, print_table
 
 
-def translators(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+def translators(as_json: AsJson = False) -> None:
     """List the translators of the packaged reference, imported ones, and those under results/."""
     from singflow.cli import limit_threads
     from singflow.errors import printable
@@ -31,6 +28,4 @@ def translators(
         )
         for translator in found
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    print_table(rows)

@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path, *, may_be_empty: bool = False) -> dict[str, Any]:
     """Read a YAML mapping in which no key is repeated."""
     try:
         if (size := regular(Path(path)).stat().st_size) > MOST_BYTES:
@@ -76,6 +76,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             ) from None
         hint = ": write / for \\ in paths" if "unknown escape character" in str(error) else ""
         raise InputError(f"{path}: not valid YAML: {error}{hint}") from None
+    if content is None and may_be_empty:
+        return {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     return content

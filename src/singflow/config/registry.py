@@ -1,9 +1,9 @@
-"""The registries config/models.yaml and config/spaces.yaml."""
+"""The registries: config/models.yaml and config/spaces.yaml of the user, and the packaged ones."""
 
 import difflib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,9 +21,9 @@ from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import (
     LOCAL,
     NAME,
+    PACKAGE_DATA,
     WIDEST,
     Section,
-    at_hand,
     matching,
     phrases,
     too_long,
@@ -419,6 +419,41 @@ SpaceEntry = ConSEEntry | OpenCLIPEntry | TransformersEntry | FeaturesEntry
 Entry = TypeVar("Entry", bound=Tower)
 
 
+class Registry(NamedTuple):
+    """Entries by name, unchecked: the user's own, which take precedence, and the packaged ones."""
+
+    path: Path  # the user's file
+    own: dict[str, Any]
+    packaged: dict[str, Any]
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        return self.packaged | self.own
+
+    def named(self, name: str, otherwise: str = "") -> Any:
+        """The content of an entry; InputError with the known names if there is none."""
+        if name in self.entries:
+            return self.entries[name]
+        near = difflib.get_close_matches(name, map(str, self.entries))
+        guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        own = ", ".join(map(str, self.own)) or "none"
+        raise InputError(
+            f"{self.path}: no entry {name!r}: {guess}it has {own}; packaged are "
+            f"{', '.join(self.packaged)}{otherwise}: name one of them, or write an entry of your "
+            f"own into {self.path}"
+        )
+
+
+def read_registry(path: str | Path, default: Path) -> Registry:
+    """The user's registry at a path and the packaged one of the same kind.
+
+    default: MODELS or SPACES, the kind; the file of this name may be missing.
+    """
+    path = Path(path)
+    own = {} if path == default and not path.exists() else read_yaml(path, may_be_empty=True)
+    return Registry(path, own, read_yaml(PACKAGE_DATA / default.name))
+
+
 def resolve_models(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, ModelEntry]:
@@ -426,7 +461,7 @@ def resolve_models(
 
     weights: "random" replaces the weights of every entry. files: whether local files must exist.
     """
-    registry = read_yaml(path := at_hand(Path(path)))
+    registry = read_registry(path, MODELS)
     entries = {}
     for name in names:
         source, _, identifier = name.partition("/")
@@ -434,7 +469,7 @@ def resolve_models(
             content, origin = {"source": source, "id": identifier}, f"models: {name}"
         else:
             otherwise = " or <source>/<id>, as in timm/resnet18.a1_in1k"
-            content, origin = _named(registry, name, path, otherwise), f"{path}: {name}"
+            content, origin = registry.named(name, otherwise), f"{path}: {name}"
         entry = _validated(content, ModelEntry, origin)
         entries[name] = _settled(entry, origin, weights, files)
     return entries
@@ -444,11 +479,11 @@ def resolve_spaces(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, SpaceEntry]:
     """Registry entries of the named spaces; parameters as in resolve_models()."""
-    registry = read_yaml(path := at_hand(Path(path)))
+    registry = read_registry(path, SPACES)
     entries = {}
     for name in names:
         origin = f"{path}: {name}"
-        entry = _space(_named(registry, name, path), origin)
+        entry = _space(registry.named(name), origin)
         entries[name] = _settled(entry, origin, weights, files)
     return entries
 
@@ -477,15 +512,6 @@ def read_model(path: Path) -> ModelEntry:
 def read_space(path: Path) -> SpaceEntry:
     """Read the entry that the step resolve_space wrote."""
     return _space(dict(read_json(path)), str(path))
-
-
-def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str = "") -> Any:
-    if name not in registry:
-        known = [str(key) for key in registry]
-        near = difflib.get_close_matches(name, known)
-        guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise InputError(f"{path}: no entry {name!r}: {guess}it has {', '.join(known)}{otherwise}")
-    return registry[name]
 
 
 def _space(content: Any, origin: str) -> SpaceEntry:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from singflow.errors import printable
 
-CHECKOUT = Path(__file__).parents[3]  # that holds this package
+PACKAGE_DATA = Path(__file__).parents[1] / "packaged"  # registries, vocab/ and reference/
 LOCAL = "checkpoints"  # folder of the user's own files; both engines notice changes in it
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes: what file systems take
@@ -88,8 +88,8 @@ def at_home(path: str) -> str:
 
 
 def at_hand(path: Path) -> Path:
-    """A file of the workflow: the one in this folder, or else the one in the package's checkout."""
-    shipped = CHECKOUT / path
+    """A file of config/ or reference/: the one in this folder, or else the packaged one."""
+    shipped = PACKAGE_DATA / path.as_posix().removeprefix("config/")
     return shipped if shipped.exists() and not path.exists() else path
 
 

@@ -18,7 +18,7 @@ from singflow.artifacts.shards import in_shards
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import MOST_CLASSES
-from singflow.config.sections import phrases
+from singflow.config.sections import at_hand, phrases
 from singflow.data.arrays import Stored, find_arrays, in_natural_order, vectors_beside
 from singflow.data.imported import (
     CARRIED,
@@ -144,7 +144,7 @@ def import_source(root: Path, offer: Offer) -> list[str]:
             said.append(f"{offer.model}: {sizes}, top-1 {accuracy}{gap}")
         if new:
             listed.sha256 = listed.sha256 or hashes_of_ids(listed.images, content)
-            write_classes(made, of_source, offer.classes or IMAGENET)
+            write_classes(made, of_source, offer.classes or at_hand(IMAGENET))
             write_parquet(rows_path(made), listed.frame().assign(sha256=listed.sha256))
             copies = len(listed.sha256) - len({*listed.sha256})
             said.append(f"{len(listed.images)} rows; {copies} of them are copies of others")
@@ -188,7 +188,7 @@ def _classes(root: Path, head: Head | None) -> Classes | None:
         return read_classes(classes_path(root))
     if head and head.names:
         return Classes(head.names, {name.lower(): row for row, name in enumerate(head.names)})
-    return read_classes(IMAGENET) if head and len(head.weight) == 1000 else None
+    return read_classes(at_hand(IMAGENET)) if head and len(head.weight) == 1000 else None
 
 
 def _names_in(listed: SourceRows, count: int) -> list[str]:

@@ -42,6 +42,11 @@ class Acceptance(Section):
     reason: str
 
 
+def accepted_file(checkout: Path) -> Path:
+    """The declarations that hold here: those of this folder, or else of the checkout."""
+    return ACCEPTED if ACCEPTED.exists() else checkout / ACCEPTED
+
+
 def read_accepted(file: Path) -> dict[str, Acceptance]:
     """The declarations in config/accepted.yaml, by step; empty if there is no such file."""
     accepted = {}

@@ -145,7 +145,7 @@ class Analyzer:
         translator : str or Path, optional
             File with a linear translator, which is used.
         models, spaces : str or Path
-            Registry files.
+            Registries of your own models and spaces, beside the packaged ones.
         classes : str or Path, optional
             Class list for a head without class names; by default the study's list, or ImageNet's.
         device : str

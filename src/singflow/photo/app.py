@@ -20,7 +20,8 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import log, scratch
-from singflow.config.reading import read_yaml
+from singflow.config.registry import MODELS, read_registry
+from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
@@ -105,7 +106,8 @@ class PageState:
         Raises InputError if there is nothing to offer. `parts` are options of Analyzer.load().
         """
         if results is None:
-            folder, known = reference_folder(reference), read_yaml(Path(parts["models"]))
+            folder = reference_folder(reference)
+            known = read_registry(parts["models"], MODELS).entries
             models, spaces = towers_in(folder)
             models = [name for name in models if name in known or "/" in name]
         else:
@@ -265,7 +267,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             names, value=names[0], label=label, elem_id=label.lower(), filterable=False
         )
 
-    packaged, folder = pd.read_csv(PACKAGED)[::3][:EXAMPLES], data_root("packaged", "")
+    packaged = pd.read_csv(at_hand(PACKAGED))[::3][:EXAMPLES]
+    folder = data_root("packaged", "")
     life = (HOUR // 6, HOUR)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=life

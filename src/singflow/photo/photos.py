@@ -12,6 +12,7 @@ import pandas as pd
 
 from singflow.analyses.maps import OTHERS
 from singflow.artifacts.shards import iterate_whole
+from singflow.config.sections import at_hand
 from singflow.data.images import decode, read_unchanged
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
@@ -75,7 +76,7 @@ class Photos:
         """
         if self.root is None:
             folder = data_root("packaged", "")
-            for path in pd.read_csv(PACKAGED)["path"]:
+            for path in pd.read_csv(at_hand(PACKAGED))["path"]:
                 content = (folder / path).read_bytes()
                 yield hashlib.sha256(content).hexdigest(), decode(content, max_pixels)
             return

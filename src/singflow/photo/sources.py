@@ -17,6 +17,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tensors import read_tensors
+from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Loaded, Setting
@@ -71,10 +72,11 @@ def read_reference(
     images = Paired(manifest, features, embeddings, shards, reference=True)
     settings = Settings(FITTING.folds, tuple(FITTING.lambdas), None, EVIDENCE.draws, 0)
     names, texts = classifier.class_names, _texts(folder, embeddings, classifier, space)
+    classes = at_hand(CLASSES)
     weights = classifier.weight.tobytes() + classifier.bias.tobytes()
     made_of = {
         "head": hashlib.sha256(weights + classifier.weight_dtype.encode()).hexdigest(),
-        "words": [names, texts.templates, space.entry.identity, sha256_of(CLASSES)],
+        "words": [names, texts.templates, space.entry.identity, sha256_of(classes)],
         "test": [EVIDENCE.margin, SUMMARY.confidence],
     }
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
@@ -85,7 +87,7 @@ def read_reference(
             )
             found = unique_meaning(
                 partial(whole_images, images, head),
-                *pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result(),
+                *pool.submit(lambda: texts.spellings(names, read_classes(classes))).result(),
                 EVIDENCE,
                 SUMMARY.confidence,
                 settings.seed,

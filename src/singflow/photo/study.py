@@ -22,6 +22,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import SpaceEntry, read_model, read_space
+from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root, head_classes
 from singflow.data.parameters import Data
 from singflow.data.vocabulary import read_class_list
@@ -118,7 +119,7 @@ def read_texts(
 def class_names(inputs: Inputs, classes: Path | None) -> list[str]:
     """Names of the head's classes: the head's own, or those of a list, by default the study's."""
     if classes is None:
-        classes = Path(read_section(inputs.path("params"), "data", Data).classes)
+        classes = at_hand(Path(read_section(inputs.path("params"), "data", Data).classes))
     names = inputs.head_facts.parsed("class_names", list | None) or read_class_list(classes)
     if len(names) != len(inputs.head["weight"]):
         raise InputError(

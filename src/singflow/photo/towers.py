@@ -21,6 +21,7 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
+from singflow.config.sections import at_hand
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
@@ -113,7 +114,7 @@ class Classifier:
         name : str
             Name in the registry, or <source>/<id>, as in timm/resnet18.a1_in1k.
         models : str or Path
-            Registry file.
+            Registry of your own models, beside the packaged ones.
         classes : str or Path
             Class list for a head whose entry names none.
         device : str
@@ -130,10 +131,11 @@ class Classifier:
             For an unknown name, and for weights that are missing, are damaged, or do not fit the
             entry.
         """
+        listed = at_hand(Path(classes))
         entry = with_classes_and_hashes(
-            resolve_models(models, [name])[name], Path(models), name, Path(classes)
+            resolve_models(models, [name])[name], Path(models), name, listed
         )
-        return load_entry(entry, name, entry.class_names or read_class_list(Path(classes)), device)
+        return load_entry(entry, name, entry.class_names or read_class_list(listed), device)
 
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The inputs of the head, with the model's own evaluation transform.
@@ -231,7 +233,7 @@ class Space:
         name : str
             Name in the registry.
         spaces : str or Path
-            Registry file.
+            Registry of your own spaces, beside the packaged ones.
         device : str
             auto, cpu, cuda or mps.
 

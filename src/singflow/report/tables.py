@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from singflow.config.reading import read_yaml
-from singflow.config.sections import at_hand
 
 MOST_ROWS = 5_000  # limit on the rows of a table
 # Further digits of D are rounding errors.
@@ -18,13 +17,13 @@ DECIMALS = dict.fromkeys(
     ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5
 )
 
-COLUMNS = Path("report/columns.yaml")
+COLUMNS = Path(__file__).with_name("columns.yaml")
 
 
 @cache
 def shared_columns() -> dict[str, tuple[str, str]]:
     """Header and explanation of the columns that several tables have."""
-    found = {name: text.partition("; ") for name, text in read_yaml(at_hand(COLUMNS)).items()}
+    found = {name: text.partition("; ") for name, text in read_yaml(COLUMNS).items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
 
 

@@ -20,6 +20,7 @@ from singflow.artifacts.files import atomic, sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
 from singflow.config.reading import read_yaml
+from singflow.config.registry import MODELS, SPACES
 from singflow.errors import InputError
 from singflow.sharing.remotes import listed, result_files
 from singflow.study import Params
@@ -203,12 +204,13 @@ def crate_metadata(
     workflow["softwareRequirements"] = [entities["constraints.txt"], *packages]
     inputs = {
         "params": "params.yaml",
-        "models": "config/models.yaml",
-        "spaces": "config/spaces.yaml",
+        "models": "src/singflow/packaged/models.yaml",
+        "spaces": "src/singflow/packaged/spaces.yaml",
         "classes": archived(study.data.classes),
         "table": archived(study.data.table) if study.data.table else None,
         "vocabulary": archived(study.concepts.vocabulary),
     }
+    inputs |= {f"own_{path.stem}": str(path) for path in (MODELS, SPACES) if str(path) in files}
     used = [parameter("input", name, path) for name, path in inputs.items() if path]
     for path in ("metrics.json", "tables/", "figures/"):
         parameter("output", re.split("[./]", path)[0], f"{results}/{path}")

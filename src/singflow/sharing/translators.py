@@ -28,7 +28,7 @@ from singflow.translators.cards import FILE
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
-from singflow.translators.reference import PACKAGED
+from singflow.translators.reference import reference_folder
 from singflow.translators.released import FIGURES, space_id
 from singflow.translators.ridge import Affine
 
@@ -79,7 +79,7 @@ def available_translators(results: Path = Path("results")) -> Iterator[Available
 
 def packaged() -> list[tuple[str, str]]:
     """Pairs of a space and a model that the packaged reference has."""
-    models, spaces = towers_in(PACKAGED)
+    models, spaces = towers_in(reference_folder("packaged"))
     return [(space, model) for space in spaces for model in models]
 
 
@@ -111,8 +111,9 @@ def fit_packaged(space: str, model: str) -> Exported:
             f"the packaged reference has no {model} for {space}; it has {known}: "
             "name a study's results with --results, or one of these"
         )
-    shards = [names["model"] for _, names in CATALOG["features"].among(PACKAGED)].count(model)
-    inputs = Inputs(PACKAGED, model, shards, space)
+    folder = reference_folder("packaged")
+    shards = [names["model"] for _, names in CATALOG["features"].among(folder)].count(model)
+    inputs = Inputs(folder, model, shards, space)
     images, settings = inputs.pairs, Translation.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
     (found,) = fit_quality(images, translators, means, translators.map_index != WHOLE)

@@ -1,0 +1,91 @@
+"""What the registries offer, and what of it is on this machine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from singflow.config.registry import (
+    MODELS,
+    SPACES,
+    ConSEEntry,
+    FeaturesEntry,
+    ModelEntry,
+    Registry,
+    SpaceEntry,
+    read_registry,
+    resolve_models,
+    resolve_spaces,
+)
+from singflow.errors import InputError
+from singflow.extras import explained
+from singflow.towers.spaces import text_files
+from singflow.towers.weights import required
+from singflow.translators.reference import missing_towers, reference_folder
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An entry of a registry."""
+
+    name: str
+    source: str
+    id: str
+    origin: str  # own or packaged
+    width: int | None  # of features or embeddings, as far as the entry says it
+    classes: int | None  # of the head
+    reference: bool  # whether the packaged reference has it
+    megabytes: float | None  # 10^6 bytes of its files; None: they are not here
+    weights: str  # here, not here, random, imported, or why they cannot be found
+
+
+def listed_models(path: Path) -> Iterator[Listed]:
+    """The packaged models, and those of the user's registry."""
+    registry = read_registry(path, MODELS)
+    for name, entry in resolve_models(path, list(registry.entries), files=False).items():
+        absent = missing_towers(reference_folder("packaged"), {name: entry}, {})
+        listed = None if entry.class_list else entry.head_classes
+        classes = len(entry.kept) if entry.kept else listed
+        yield _listed(registry, name, entry, entry.id, entry.feature_dim, classes, not absent)
+
+
+def listed_spaces(path: Path) -> Iterator[Listed]:
+    """The packaged spaces, and those of the user's registry."""
+    registry = read_registry(path, SPACES)
+    for name, entry in resolve_spaces(path, list(registry.entries), files=False).items():
+        absent = missing_towers(reference_folder("packaged"), {}, {name: entry})
+        identifier = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
+        yield _listed(registry, name, entry, identifier, entry.dim, None, not absent)
+
+
+def _listed(
+    registry: Registry,
+    name: str,
+    entry: ModelEntry | SpaceEntry,
+    identifier: str,
+    width: int | None,
+    classes: int | None,
+    known: bool,
+) -> Listed:
+    packaged = registry.packaged.get(name)
+    origin = "packaged" if registry.own.get(name, packaged) == packaged else "own"
+    tower = entry.classifier if isinstance(entry, ConSEEntry) else entry
+    shipped = getattr(tower, "weights", "").startswith("package:")
+    found = origin, width, classes, known and shipped, *_weights(entry)
+    return Listed(name, entry.source, identifier, *found)
+
+
+def _weights(entry: ModelEntry | SpaceEntry) -> tuple[float | None, str]:
+    """Megabytes of an entry's files, and whether they are here."""
+    try:
+        with explained():
+            found = [file.find() for file in required(entry) if not file.optional]
+            if isinstance(entry, ConSEEntry | FeaturesEntry):
+                found += text_files(entry)
+    except InputError as error:
+        return None, str(error)
+    if not found:
+        return None, "imported" if entry.source == "features" else "random"
+    files = {path for path in found if path and path.is_file()}
+    if len(files) < len({*found}):
+        return None, "not here"
+    return sum(path.stat().st_size for path in files) / 1e6, "here"

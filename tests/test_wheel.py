@@ -1,0 +1,159 @@
+"""The wheel in an empty folder: arrays by the core alone, photos and the page with the extras."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+import urllib.request
+import zipfile
+
+import pytest
+
+from singflow.data.manifest import data_root
+from tests import PATIENCE
+from tests.project import ROOT, blocks
+from tests.wheel import Environment
+
+LIMIT = 15e6  # bytes of the sdist, and of the wheel
+DATA = {"packaged/vocab": "config/vocab", "packaged/reference": "reference"}
+LITE0, CONSE = "efficientnet_lite0", "conse_minilm"
+ARRAYS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import singflow
+from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
+from singflow.config.sections import at_hand
+from singflow.translators.reference import reference_folder
+
+generator = np.random.default_rng(0)
+weight, features = generator.standard_normal((3, 8)), generator.standard_normal((5, 8))
+basis = singflow.null_space(weight).basis
+kept = np.linalg.pinv(weight) @ weight  # the projector on the rows of the head
+np.testing.assert_allclose(singflow.remove_null(features, basis), features @ kept, atol=1e-12)
+assert basis.shape == (8, 5)
+assert resolve_models(MODELS, ["resnet50"])["resnet50"].feature_dim == 2048
+assert resolve_spaces(SPACES, ["conse_minilm"])["conse_minilm"].dim == 384
+names = pd.read_csv(at_hand(Path("config/vocab/imagenet_1k.csv")))["name"]
+assert len(names) == 1000 and names[559] == "folding chair"
+assert (reference_folder("packaged") / "data/manifest.parquet").is_file()
+files = [getattr(module, "__file__", None) for module in sys.modules.values()]
+print(*sys.path, *files, sep="\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def app(built, tmp_path_factory):
+    return Environment(tmp_path_factory.mktemp("app") / "venv", built, "app")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An empty folder, but for two photos."""
+    folder = tmp_path_factory.mktemp("empty")
+    for name, number in (("photo.jpg", 559), ("other.jpg", 243)):
+        (photo,) = data_root("packaged", "").glob(f"imagenet_*_{number}.jpg")
+        shutil.copy(photo, folder / name)
+    return folder
+
+
+@pytest.fixture
+def singflow(app, folder):
+    """What a command says in the empty folder."""
+
+    def singflow(*words, status=0):
+        done = app.run("singflow", *words, cwd=folder)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout or done.stderr
+
+    return singflow
+
+
+def test_sdist_and_wheel_hold_the_code_and_its_data_as_files_and_are_small(built):
+    code = (ROOT / "src/singflow").rglob("*.py")
+    named = {path.relative_to(ROOT / "src/singflow"): path for path in code}
+    for inside, place in DATA.items():
+        files = [path for path in (ROOT / place).rglob("*") if path.is_file()]
+        named |= {inside / path.relative_to(ROOT / place): path for path in files}
+    assert len(named) > 180
+    with zipfile.ZipFile(built.wheel) as wheel, tarfile.open(built.sdist) as sdist:
+        root = built.sdist.name.removesuffix(".tar.gz")
+        for name, path in named.items():
+            content = path.read_bytes()
+            assert wheel.read(f"singflow/{name}") == content, name
+            assert sdist.extractfile(f"{root}/src/singflow/{name}").read() == content, name
+        assert all(member.isfile() or member.isdir() for member in sdist)
+    assert max(path.stat().st_size for path in (built.wheel, built.sdist)) < LIMIT
+
+
+def test_the_core_alone_works_on_arrays_and_reads_what_is_packaged(core, tmp_path):
+    done = core.run("python", "-c", ARRAYS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not [line for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
+    assert "torch" not in core.libraries and list(tmp_path.iterdir()) == []
+    asked = "import socket; socket.create_connection(('192.0.2.1', 80))"
+    assert "there is no network" in core.run("python", "-c", asked, cwd=tmp_path).stderr
+
+
+def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
+    models = {row["name"]: row for row in json.loads(singflow("models", "--json"))}
+    known = models[LITE0]
+    assert [known[key] for key in ("origin", "weights", "reference", "classes", "width")] == [
+        *("packaged", "here", True, 1000, 1280)
+    ]
+    assert known["megabytes"] == pytest.approx(18.8, abs=0.1)
+    away = models["resnet50"]
+    assert (away["weights"], away["megabytes"], away["reference"]) == ("not here", None, False)
+    assert "mine" not in models and models["animals_lite0"]["classes"] == 398
+    (folder / "config").mkdir()
+    own = "mine: {source: timm, id: resnet18.a1_in1k, weights: 'file:checkpoints/mine.pth'}\n"
+    (folder / "config/models.yaml").write_text(f"{own}vgg16: {{source: timm, id: vgg16.tv_in1k}}\n")
+    rows = [re.split(" {2,}", line) for line in singflow("models").splitlines()]
+    assert len({len(row) for row in rows}) == 1 and len(rows) == len(models) + 2
+    table = {row[0]: row[1:] for row in rows}
+    assert [table[name][2] for name in ("mine", "vgg16", "vgg19")] == ["own", "own", "packaged"]
+    assert table["mine"][-1] == "checkpoints/mine.pth: no such weight file"
+    spaces = {row["name"]: row for row in json.loads(singflow("spaces", "--json"))}
+    conse, clip = spaces[CONSE], spaces["clip_vit_l14"]
+    assert (conse["weights"], conse["reference"], conse["width"]) == ("here", True, 384)
+    assert "pip install 'singflow[workflow]'" in clip["weights"]  # which brings open_clip
+    shutil.rmtree(folder / "config")
+
+
+def test_a_photo_is_analyzed_and_the_examples_of_the_page_run(singflow, app, folder):
+    (found,) = json.loads(singflow("analyze", "photo.jpg", "--model", LITE0, "--json"))
+    assert found["predictions"][0]["name"] == "folding chair" and found["is_deg"] > 0
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("\n## The parts")[0]
+    examples = "".join(blocks(page, "python"))
+    done = app.run("python", "-c", f"{examples}\nprint(table['photo.jpg'])", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(found["is_deg"], abs=1e-4)
+
+
+def test_a_search_without_a_study_says_what_it_needs(singflow):
+    said = singflow("search", "a dog", status=1)
+    assert said.startswith("error: --results: missing, and there is no params.yaml here: name the")
+
+
+def test_the_page_is_served(app, folder):
+    said = folder / "said"
+    command = [str(app.programs / "singflow"), "app", "--port", "0", "--model", LITE0]
+    with said.open("w") as out:
+        page = subprocess.Popen(command, cwd=folder, env=app.variables(), stdout=out, stderr=out)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not (found := re.search(r"the page is at (http://\S+)", said.read_text())):
+            assert page.poll() is None and time.monotonic() < end, said.read_text()
+            time.sleep(0.2)
+        with urllib.request.urlopen(found[1]) as answer:  # noqa: S310
+            assert b"gradio" in answer.read()
+    finally:
+        page.send_signal(signal.SIGINT)
+        page.wait(PATIENCE)
+    said.unlink()
