@@ -85,7 +85,7 @@ workflows: .venv/test
 package: .venv/test
 	rm -rf dist && python -m build --no-isolation >/dev/null
 	twine check --strict dist/*
-	@test -z "$$(find dist -size +15000k)" || { echo 'error: a file in dist/ has more than 15 MB'; exit 1; }
+	@test -z "$$(find dist -size +15000000c)" || { echo 'error: a file in dist/ has more than 15 MB'; exit 1; }
 
 audit: .venv/test
 	python tests/audit.py $(AUDIT)
