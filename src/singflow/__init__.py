@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.photo.towers import Space as Space
     from singflow.results import Study as Study
     from singflow.results import load_study as load_study
+    from singflow.towers.collected import Collected as Collected
+    from singflow.towers.collected import collect as collect
     from singflow.translators.linear import Translator as Translator
 
 _PUBLIC = {
@@ -35,6 +37,7 @@ _PUBLIC = {
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
     "photo.towers": ("Classifier", "Space"),
     "results": ("Study", "load_study"),
+    "towers.collected": ("Collected", "collect"),
     "translators.linear": ("Translator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -1,6 +1,7 @@
 """Choose the device that towers run on."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +51,49 @@ def in_float32(device: torch.device) -> Iterator[None]:
             yield
         finally:
             use_tf32(True)
+
+
+_LOCK = threading.Lock()
+_FOUND: list[tuple[bool, bool]] = []  # the flags of TF32 as the first of the open blocks found them
+
+
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Multiply float32 matrices in full precision. Blocks may overlap in threads."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with _LOCK:
+        _FOUND.append(_FOUND[0] if _FOUND else (matmul.allow_tf32, cudnn.allow_tf32))
+        use_tf32(False)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _FOUND.pop()
+            if not _FOUND:
+                matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw the same random numbers every time; those of the process go on as if none was drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def place_of(model: torch.nn.Module, device: str) -> torch.device:
+    """The device of a name; auto: that of the model's parameters."""
+    if device == "auto":
+        tensors = (*model.parameters(), *model.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device is {device!r}: write auto, cpu, cuda or mps")
+    pick_tower_device(kind)
+    return torch.device(device)
 
 
 def prepare(device: str, threads: int) -> torch.device:
