@@ -322,7 +322,10 @@ def _of_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def analyze(
-    image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any
+    image: "Photo",
+    model: str | Classifier = "efficientnet_lite0",
+    texts: Sequence[str] = (),
+    **options: Any,
 ) -> Result:
     """Measure what a model's head ignores in one photo; for many photos, load an Analyzer once.
 
@@ -330,8 +333,8 @@ def analyze(
     ----------
     image : str, Path, bytes or PIL.Image.Image
         Path of a file, content of a file, or an image.
-    model : str
-        Name in the registry, or <source>/<id>.
+    model : str or Classifier
+        Name in the registry, or <source>/<id>; or a classifier.
     texts : sequence of str
         Texts that the photo is compared with.
     **options : Any

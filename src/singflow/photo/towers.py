@@ -78,8 +78,9 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 class Classifier:
     """A classifier with its head as arrays.
 
-    entry: in the registry; None for a model that was in memory. weight (C, d) and bias (C,): of the head, float32. weights_sha256: hash of all weights.
-    weight_dtype: precision in which the weights of the head are stored.
+    entry: in the registry; None for a model that was in memory. weight (C, d) and bias (C,): of the
+    head, float32. weights_sha256: hash of all weights. weight_dtype: precision in which the weights
+    of the head are stored.
     """
 
     name: str
@@ -388,11 +389,11 @@ def _embedded(
     from singflow.towers.device import without_tf32
     from singflow.towers.parameters import CPU_BATCH, GPU_BATCH
 
-    one = isinstance(images, str | Path | bytes | Image.Image | torch.Tensor)
+    one = str | Path | bytes | Image.Image | torch.Tensor
     most = CPU_BATCH if device.type == "cpu" else GPU_BATCH
     rows = []
     with torch.no_grad(), without_tf32(device):
-        for item in [images] if one else images:
+        for item in [images] if isinstance(images, one) else images:
             photos = [open_image(photo, max_pixels) for photo in photos_of(item, normalized)]
             for start in range(0, len(photos), most):
                 views = _views(tower, photos[start : start + most], device)

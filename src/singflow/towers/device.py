@@ -3,7 +3,8 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -41,9 +42,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32 on the device, where autocast or TF32 may be on."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32
     with torch.autocast(device.type, enabled=False):
-        if not (tf32 and device.type == "cuda"):
+        if device.type != "cuda" or not torch.backends.cuda.matmul.allow_tf32:
             yield
             return
         use_tf32(False)
@@ -54,7 +54,7 @@ def in_float32(device: torch.device) -> Iterator[None]:
 
 
 _LOCK = threading.Lock()
-_FOUND: list[tuple[bool, bool]] = []  # the flags of TF32 as the first of the open blocks found them
+_FOUND: list[list[tuple[Any, str, Any]]] = []  # what the first of the open blocks found
 
 
 @contextmanager
@@ -63,17 +63,31 @@ def without_tf32(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with _LOCK:
-        _FOUND.append(_FOUND[0] if _FOUND else (matmul.allow_tf32, cudnn.allow_tf32))
+        _FOUND.append(_FOUND[0] if _FOUND else _tf32_flags())
         use_tf32(False)
     try:
         yield
     finally:
         with _LOCK:
             before = _FOUND.pop()
-            if not _FOUND:
-                matmul.allow_tf32, cudnn.allow_tf32 = before
+            for place, name, value in before if not _FOUND else ():
+                setattr(place, name, value)
+
+
+def _tf32_flags() -> list[tuple[Any, str, Any]]:
+    """The flags of TF32: two of all versions of PyTorch, then those that 2.9 has beside them.
+
+    The former cannot be read where the latter were set.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    places = [(matmul, "allow_tf32"), (cudnn, "allow_tf32"), (matmul, "fp32_precision")]
+    places += [(getattr(cudnn, part, None), "fp32_precision") for part in ("conv", "rnn")]
+    found = []
+    for place, name in places:
+        with suppress(AttributeError, RuntimeError):
+            found.append((place, name, getattr(place, name)))
+    return found
 
 
 @contextmanager

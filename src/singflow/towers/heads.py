@@ -94,7 +94,7 @@ class Heads:
                 f"{head} gives {len(self.weight)} numbers, but the model {logits.shape[1]}"
             )
         gap = float((self.logits(features) - logits).abs().max().detach())
-        fits = gap <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max()))
+        fits = gap <= HEAD_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
         if not fits and torch.isfinite(features).all():
             raise self._refusal(
                 f"W f + b differs from the model's logits by {gap:.2g}: {head} is not the last "
