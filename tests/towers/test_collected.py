@@ -1,8 +1,10 @@
 """collect() gives what a model's own parts compute, or says why not, and changes nothing."""
 
 import random
+import weakref
 from contextlib import ExitStack
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import singflow
+from singflow.data.imported import imported_shard, read_source, towers_of_source
+from singflow.data.importing import Offer, import_source
 from singflow.errors import InputError
 from singflow.towers.collected import _borrowed, joined
 from singflow.towers.device import _tf32_flags, without_tf32
@@ -425,6 +429,23 @@ def test_what_a_model_keeps_from_the_pass_can_be_trained_with():
     assert model.backbone.classifier[1].weight.grad.abs().sum() > 0
 
 
+def test_no_more_than_two_batches_are_in_memory():
+    living = weakref.WeakSet()
+
+    def loader():
+        for _ in range(6):
+            batch = Batch(torch.rand(2, 3, 8, 8))
+            living.add(batch)
+            assert len(living) <= 2
+            yield batch
+
+    assert len(singflow.collect(Nested(), loader()).features) == 12
+
+
+class Batch(torch.Tensor):
+    __hash__ = object.__hash__
+
+
 def test_hooks_run_in_a_model_that_is_compiled():
     plain = singflow.collect(Nested(), LOADER)
     in_place, wrapped = Nested(), torch.compile(Nested())
@@ -482,3 +503,146 @@ def test_blocks_are_joined_in_their_order():
     blocks = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.zeros((2, 2))]
     wanted = np.concatenate(blocks)
     assert np.array_equal(joined(blocks), wanted) and not blocks
+
+
+NAMES = ["ant", "bee", "cat", "dog", "elk"]
+EMBEDDINGS = np.random.default_rng(1).standard_normal((7, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def collected():
+    return singflow.collect(Nested(), LOADER)
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_saved_source_is_that_of_the_command_for_the_same_arrays_in_files(
+    collected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    more = {"class_names": NAMES, "space": "minilm", "embeddings": torch.from_numpy(EMBEDDINGS)}
+    said = collected.save("mine", **more)
+    assert said[0] == "minilm: embeddings of 3 dimensions"
+    assert said[1].startswith("features/mine: 8 features, 5 classes, top-1 0.")
+    assert said[2] == "7 rows; 0 of them are copies of others"
+    for name, array in (
+        ("features", collected.features),
+        ("logits", collected.logits),
+        ("embeddings", EMBEDDINGS),
+    ):
+        np.save(f"{name}.npy", array)
+    np.savez("head.npz", **collected.head._asdict())
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    rows = [f"{row:07d},{label}" for row, label in enumerate(LABELS.tolist())]
+    (tmp_path / "table.csv").write_text("\n".join(["id,label", *rows]))
+    import_source(
+        tmp_path / "theirs",
+        Offer(
+            table=tmp_path / "table.csv",
+            id_column="id",
+            label_column="label",
+            features="features.npy",
+            head="head.npz",
+            bias=None,
+            logits="logits.npy",
+            embeddings="embeddings.npy",
+            classes=tmp_path / "names.txt",
+            model="features/mine",
+            space="minilm",
+            dim=None,
+        ),
+    )
+    assert content(tmp_path / "mine") == content(tmp_path / "theirs")
+    rows = read_source(tmp_path / "mine")
+    assert rows["label"].tolist() == [NAMES[label] for label in LABELS]
+    found, _ = imported_shard(tmp_path / "mine", rows["path"], "features", model="features/mine")
+    np.testing.assert_array_equal(found, collected.features)
+
+
+def test_another_model_and_space_join_a_source_and_the_same_call_changes_nothing(
+    collected, tmp_path
+):
+    root = tmp_path / "mine"
+    collected.save(root, class_names=NAMES, model="timm/mine.tag")
+    before = content(root)
+    logits = collected.features @ collected.head.weight.T + collected.head.bias
+    gap = f"{np.abs(logits - collected.logits).max():.1e}"
+    assert collected.save(root, class_names=NAMES, model="timm/mine.tag") == [
+        "timm/mine.tag: 8 features, 5 classes, top-1 "
+        f"{np.mean(collected.logits.argmax(1) == collected.labels):.3f}; W f + b is within {gap} "
+        "of the logits",
+        "timm/mine.tag: was there already, and stays as it is",
+    ]
+    assert content(root) == before
+    texts = replace(collected, labels=np.array(NAMES)[collected.labels])
+    texts.save(root, space="sounds", embeddings=EMBEDDINGS)
+    assert towers_of_source(root) == (["features/mine", "timm/mine.tag"], ["sounds"])
+    assert before.items() <= content(root).items()
+    unnamed = tmp_path / "unnamed"
+    collected.save(unnamed)
+    assert read_source(unnamed)["label"].tolist() == [f"class {label}" for label in LABELS]
+    paths = [f"{NAMES[label]}/{row}.jpg" for row, label in enumerate(LABELS)]
+    replace(collected, labels=None).save(tmp_path / "folders", ids=paths, class_names=NAMES)
+    assert (read_source(tmp_path / "folders")["class_index"] == LABELS.numpy()).all()
+
+
+IDS = [f"{row}.jpg" for row in range(7)]
+UNSAVED = [
+    (
+        {"class_names": NAMES[:4]},
+        "class_names: 4 names, but the head has 5 rows: name its classes in their order",
+    ),
+    (
+        {"class_names": ["ant"] * 5},
+        "class_names: name 2 repeats 'ant' of name 1: rename or remove one of them",
+    ),
+    ({"ids": IDS[:6]}, "ids: 6 for 7 rows of features: give one for each row"),
+    (
+        {"ids": [*IDS[:6], "0.jpg"]},
+        "row 6: id '0.jpg' is that of row 0, too: remove one of the two from the table and from "
+        "the arrays",
+    ),
+    ({"ids": ["../a", *IDS[:6]]}, "row 0: id '../a' is empty, unprintable or has ..: rename it"),
+    ({"space": "clip"}, "space and embeddings belong together: give both, or neither"),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS[:6]},
+        "embeddings: has 6 rows of embeddings, but the table has 7: give a row for every row of "
+        "the table, in its order",
+    ),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS[0]},
+        "embeddings: shape (3,), not (n, m): give one row for each row",
+    ),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS * np.nan},
+        "embeddings: row 0 holds NaN or infinite values, or beyond float32: remove the row "
+        "everywhere, or compute it anew",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), UNSAVED)
+def test_what_does_not_fit_is_not_saved(collected, tmp_path, options, said):
+    with pytest.raises(InputError) as refused:
+        collected.save(tmp_path / "mine", **options)
+    assert str(refused.value) == said and not any(tmp_path.iterdir())
+
+
+def test_a_source_keeps_its_ids_and_needs_labels(collected, tmp_path):
+    root = tmp_path / "mine"
+    with pytest.raises(InputError, match="labels: the loader gave none, and a study needs them"):
+        replace(collected, labels=None).save(root)
+    collected.save(root, class_names=NAMES)
+    before = content(root)
+    with pytest.raises(InputError, match=r"ids: has other ids than .*rows.parquet, or another"):
+        collected.save(root, ids=IDS, model="other")
+    other = replace(collected, features=collected.features + 1, logits=collected.logits)
+    with pytest.raises(InputError, match=r"logits: row \d differs from W f \+ b by"):
+        other.save(root, model="other")
+    assert content(root) == before

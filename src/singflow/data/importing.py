@@ -106,7 +106,7 @@ def import_source(root: Path, offer: Offer) -> list[str]:
             f"{root}: holds files, but no {rows_path(root).name} of a source: remove it, or give "
             "another name"
         )
-    classes = _classes(root, head)
+    classes = known_classes(root, head)
     listed = _listed(root, offer, classes, head)
     views = _check(offer, arrays, len(listed.images), head)
     if head and not head.names and classes and len(classes.names) != len(head.weight):
@@ -192,7 +192,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
-def _classes(root: Path, head: Head | None) -> Classes | None:
+def known_classes(root: Path, head: Head | None) -> Classes | None:
     """Classes of the source, or of a new one: the head's, or ImageNet's for 1,000; else None."""
     if classes_path(root).is_file():
         return read_classes(classes_path(root))

@@ -101,7 +101,7 @@ class Collected:
             When shapes, names or ids do not fit each other or the source.
         """
         from singflow.data.arrays import in_memory
-        from singflow.data.importing import Offer, checked_name, import_source
+        from singflow.data.importing import Offer, checked_name, import_source, known_classes
 
         root, n = Path(folder), len(self.features)
         model = root.resolve().name if model is None else model
@@ -114,12 +114,14 @@ class Collected:
         rows = [f"{row:0{digits}d}" for row in range(n)] if ids is None else [*map(str, ids)]
         if len(rows) != n:
             raise InputError(f"ids: {len(rows)} for {n} rows of features: give one for each row")
+        head = self._named_head(class_names)
+        named = known_classes(root, head) is not None
         offer = Offer(
-            table=self._rows(rows),
+            table=self._rows(rows, named),
             id_column="id",
             label_column="label",
             features=in_memory("features", self.features),
-            head=self._named_head(class_names),
+            head=head,
             bias=None,
             logits=in_memory("logits", self.logits),
             embeddings=None if embeddings is None else in_memory("embeddings", _matrix(embeddings)),
@@ -149,10 +151,11 @@ class Collected:
         facts["weight_dtype"] = stored_precision(weight)
         return Head(origin, weight, bias, bool(bias.any()), names, facts)
 
-    def _rows(self, ids: list[str]) -> Iterator[Row]:
+    def _rows(self, ids: list[str], named: bool) -> Iterator[Row]:
         """The table of a source: ids, and labels or classes."""
         from singflow.data.importing import UNNAMED
 
+        text = "{}" if named else UNNAMED  # a number stands for the name of its class
         if self.labels is None:
             if not all(PurePosixPath(name).parent.name for name in ids):
                 raise InputError(
@@ -163,7 +166,7 @@ class Collected:
         if self.labels.dtype.kind == "U":
             return ({"id": i, "label": label} for i, label in zip(ids, self.labels, strict=True))
         return (
-            {"id": i, "label": UNNAMED.format(index), "class_index": str(index)}
+            {"id": i, "label": text.format(index), "class_index": str(index)}
             for i, index in zip(ids, self.labels.tolist(), strict=True)
         )
 
