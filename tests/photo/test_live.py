@@ -75,6 +75,7 @@ def test_the_features_and_classes_are_those_of_the_model_itself(model, classifie
     collected = singflow.collect(model, [images])
     np.testing.assert_allclose(collected.features, result.features, rtol=1e-5, atol=1e-6)
     assert np.array_equal(collected.head.weight, classifier.weight)
+    assert collected.weights_sha256 == classifier.weights_sha256
 
 
 def test_the_scores_are_those_of_the_planted_translator(classifier, planted, result):

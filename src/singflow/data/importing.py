@@ -378,11 +378,8 @@ class Head:
     bias: np.ndarray
     biased: bool  # whether a bias was given
     names: list[str] | None
+    sha256: str  # of the model's weights, or of weight and bias
     facts: dict[str, str]
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
 
 
 def check_weight(origin: str, weight: np.ndarray) -> None:
@@ -425,7 +422,8 @@ def read_head(offer: Offer, place: str, width: int) -> Head:
             "rows: give --classes in the order of these rows"
         )
     facts["weight_dtype"] = stored_precision(weight)
-    return Head(matrix.origin, weight, bias, vector is not None, names, facts)
+    sha256 = hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
+    return Head(matrix.origin, weight, bias, vector is not None, names, sha256, facts)
 
 
 def _bias_beside(weight: Stored, place: str, count: int) -> Stored | None:

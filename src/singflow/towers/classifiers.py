@@ -1,6 +1,5 @@
 """Build classifiers from registry entries, and catch the input of their heads."""
 
-import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -22,6 +21,7 @@ from singflow.towers.checkpoints import (
     some,
     state_dicts,
 )
+from singflow.towers.checkpoints import weights_sha256 as weights_sha256
 from singflow.towers.device import seeded
 from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
@@ -342,12 +342,3 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of the names and values of all parameters and buffers, in order of names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

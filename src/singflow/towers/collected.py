@@ -17,6 +17,7 @@ from torch import nn
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision
 from singflow.config.sections import ModelName, Name, phrases
 from singflow.errors import InputError
+from singflow.towers.checkpoints import weights_sha256
 from singflow.towers.device import place_of, without_tf32
 from singflow.towers.heads import Heads, find_heads, head_paths
 
@@ -40,7 +41,8 @@ class Collected:
 
     features: (n, d) float32, the inputs of the head. head: weight (C, d), bias (C,). logits: (n, C)
     float32. labels: (n,) integers or texts; None if the loader gives none. head_path: of the head
-    in the model. max_error: the largest |W f + b - logits|.
+    in the model. max_error: the largest |W f + b - logits|. weights_sha256: hash of all weights of
+    the model.
     """
 
     features: np.ndarray
@@ -49,6 +51,7 @@ class Collected:
     labels: np.ndarray | None
     head_path: str
     max_error: float
+    weights_sha256: str
 
     def __repr__(self) -> str:
         (n, d), classes = self.features.shape, len(self.head.weight)
@@ -149,7 +152,7 @@ class Collected:
                 )
         facts = {"schema_version": SCHEMA_VERSION, "keep_classes": "null"}
         facts["weight_dtype"] = stored_precision(weight)
-        return Head(origin, weight, bias, bool(bias.any()), names, facts)
+        return Head(origin, weight, bias, bool(bias.any()), names, self.weights_sha256, facts)
 
     def _rows(self, ids: list[str], named: bool) -> Iterator[Row]:
         """The table of a source: ids, and labels or classes."""
@@ -257,6 +260,7 @@ def collect(
                 "loader: gave no batch: its data set is empty, or it is an iterator that was used "
                 "before"
             )
+        sha256 = weights_sha256(getattr(model, "_orig_mod", model))
         kept = Head(*(part.cpu().numpy().copy() for part in (found.weight, found.bias)))
     return Collected(
         joined(features),
@@ -265,6 +269,7 @@ def collect(
         np.concatenate(labels) if labels else None,
         found.path,
         error,
+        sha256,
     )
 
 
