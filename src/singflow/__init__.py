@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.results import Study as Study
     from singflow.results import load_study as load_study
     from singflow.results import packaged_reference as packaged_reference
+    from singflow.towers.collected import Collected as Collected
+    from singflow.towers.collected import collect as collect
     from singflow.translators.linear import Translator as Translator
 
 _PUBLIC = {
@@ -39,6 +41,7 @@ _PUBLIC = {
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
     "photo.towers": ("Classifier", "Space"),
     "results": ("Study", "load_study", "packaged_reference"),
+    "towers.collected": ("Collected", "collect"),
     "translators.linear": ("Translator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}

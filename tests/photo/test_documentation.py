@@ -54,7 +54,7 @@ def test_the_examples_of_the_page_run_one_after_the_other(reader, capsys):
     assert names["features"].shape == (20, 1280) and names["rank"] == 1000
     assert list(names["models"]["model"]) == [MODEL]
     public = set(re.findall(r"singflow\.(\w+)", "".join(BLOCKS)))
-    returned = {"NullSpace", "Removal", "Result", "Steered", "Study", "InputError"}
+    returned = {"Collected", "NullSpace", "Removal", "Result", "Steered", "Study", "InputError"}
     assert public | returned == set(singflow.__all__)
 
 

@@ -23,12 +23,7 @@ from singflow.config.registry import resolve_models
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.towers.classifiers import (
-    LoadedClassifier,
-    feature_width,
-    load_classifier,
-    weights_sha256,
-)
+from singflow.towers.classifiers import feature_width, load_classifier, weights_sha256, with_head
 from singflow.towers.views import from_timm
 from tests.towers.models import FIVE, RESNET, entry_of, saved
 
@@ -39,7 +34,7 @@ DISTILLED = "deit_tiny_distilled_patch16_224.fb_in1k"
 
 
 def classifier_of(model, heads, entry):
-    return LoadedClassifier(model, heads, entry, from_timm(timm.create_model(RESNET), None))
+    return with_head(model, heads, entry, from_timm(timm.create_model(RESNET), None))
 
 
 def pictures(count, side=160):
@@ -67,7 +62,7 @@ def stir(model, side=160):
 
 def stirred(entry, *paths, side=160):
     built = load_classifier(entry)
-    return LoadedClassifier(stir(built.model, side), list(paths), entry, built.preprocess)
+    return with_head(stir(built.model, side), list(paths), entry, built.preprocess)
 
 
 def assert_same(ours, theirs):

@@ -79,6 +79,68 @@ def test_files_of_thingsvision_and_clip_retrieval_are_imported_as_the_page_says(
         np.testing.assert_array_equal(found, features)
 
 
+NOTEBOOK = """
+import numpy as np, torch, singflow
+from torchvision.transforms import Compose, Resize, ToTensor
+
+torch.manual_seed(0)
+body = [torch.nn.Conv2d(3, 12, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)]
+model = torch.nn.Sequential(*body, torch.nn.Flatten(), torch.nn.Linear(12, 3))
+loader = [(torch.rand(60, 3, 16, 16), torch.arange(60) % 3) for _ in range(2)]
+data = singflow.collect(model, loader)
+rng = np.random.default_rng(0)
+embeddings = data.features @ rng.standard_normal((12, 384)) + rng.standard_normal((120, 384)) / 9
+names = {"class_names": ["crow", "owl", "tit"], "space": "conse_minilm"}
+data.save("checkpoints/features/birds", **names, embeddings=embeddings)
+np.savez("notebook.npz", features=data.features, embeddings=embeddings, **data.head._asdict())
+"""
+BACK = """
+space = singflow.Space.load("conse_minilm")
+transform = Compose([Resize((16, 16)), ToTensor()])
+live = singflow.Classifier.of(model, transform, names["class_names"])
+translator = "results/birds/translators/conse_minilm/features/birds/linear.safetensors"
+found = singflow.Analyzer.load(live, space, translator=translator).analyze("photo.jpg", ["a rug"])
+assert found.maps.texts[0].contribution_deg.shape == (14, 14), found
+print(found.setting.source)
+"""
+
+
+def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_live_model(tmp_path):
+    project = Project(tmp_path / "checkout")
+    (project.folder / "notebook.py").write_text(NOTEBOOK)
+    project.run("python", "notebook.py", warm_start=False)
+    root, results = "checkpoints/features/birds", project.folder / "results/birds"
+    project.study(
+        "birds",
+        models=["features/birds"],
+        spaces=["conse_minilm"],
+        data={"source": "features", "root": root, "classes": f"{root}/classes.csv"},
+        extraction={"views": 1, "shards": 1},
+        comparison={"models": []},
+        pictures={"renderer": "words", "maps": False},
+    )
+    names = {"model": "features/birds", "space": "conse_minilm", "shard": "00000"}
+    wanted = ("head", "features", "embeddings", "translator", "evidence")
+    paths = {name: CATALOG[name].at(results, **names) for name in wanted}
+    project.snakemake(*(str(path.relative_to(project.folder)) for path in paths.values()))
+    given = dict(np.load(project.folder / "notebook.npz"))
+    manifest = pd.read_parquet(results / "data/manifest.parquet")
+    rows = manifest["path"].astype(int)
+    assert manifest["label"].tolist() == [["crow", "owl", "tit"][row % 3] for row in rows]
+    head = read_tensors(paths["head"], ["weight", "bias"])[0]
+    for name in ("weight", "bias"):
+        np.testing.assert_array_equal(head[name], given[name])
+    for name in ("features", "embeddings"):
+        found = read_tensors(paths[name], [name])[0][name]
+        np.testing.assert_array_equal(found, given[name][rows].astype(np.float32))
+    assert read_json(paths["evidence"])["n"] == 120
+    photo = next((ROOT / "docs").glob("*.jpg"))
+    (project.folder / "photo.jpg").write_bytes(photo.read_bytes())
+    (project.folder / "notebook.py").write_text(NOTEBOOK + BACK)
+    said = project.run("python", "notebook.py", warm_start=False).stdout
+    assert "results/birds/translators" in said
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     """The study of the page's classifier of texts, whole."""

@@ -57,8 +57,6 @@ def import_features(
     A source has the rows of one table, and features of any number of models and spaces: call the
     command again for another model or space.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     from singflow.config.registry import (
         MODELS,
         SPACES,
@@ -68,16 +66,13 @@ def import_features(
     )
     from singflow.config.sections import ModelName, Name
     from singflow.data.arrays import find_arrays
-    from singflow.data.importing import Offer, import_source, study_of
+    from singflow.data.importing import Offer, checked_name, import_source, study_of
 
     model = model or name
     known = read_registry(models, MODELS).entries
     model = model if model in known or "/" in model else f"features/{model}"
     for kind, value in (Name, name), (ModelName, model), (Name, space or name):
-        try:
-            TypeAdapter(kind).validate_python(value)
-        except ValidationError as error:
-            raise InputError(f"{value}: {error.errors()[0]['msg']}") from None
+        checked_name(kind, value)
     if (features is None) != (head is None):
         raise InputError("--features and --head belong together: give both, or neither")
     if (embeddings is None) != (space is None):

@@ -61,6 +61,11 @@ class Stored:
         return np.concatenate(list(self.blocks()))
 
 
+def in_memory(origin: str, array: np.ndarray) -> Stored:
+    """An array that is no file's."""
+    return _sliced(origin, array.shape, lambda start, end: array[start:end])
+
+
 def find_arrays(place: str, dimensions: int) -> Stored:
     """The array with so many dimensions at `<path>` or `<path>:<key>`.
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import sha256_of, staged, write_bytes
@@ -56,20 +57,28 @@ UNNAMED = "class {}"  # the name of a class that has none
 
 @dataclass(frozen=True)
 class Offer:
-    """What is to be imported: files, places of arrays (find_arrays()), columns and names."""
+    """What to import: a table or rows, arrays or their places (find_arrays()), and names."""
 
-    table: Path | None
+    table: Path | Iterable[Row] | None
     id_column: str
     label_column: str
-    features: str | None
-    head: str | None
+    features: str | Stored | None
+    head: str | Head | None
     bias: str | None
-    logits: str | None
-    embeddings: str | None
+    logits: str | Stored | None
+    embeddings: str | Stored | None
     classes: Path | None
     model: str
     space: str | None
     dim: int | None  # of the space, if the registry has it
+
+
+def checked_name(kind: Any, value: str) -> str:
+    """A name of a model or a space; InputError if it is none."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"{value}: {error.errors()[0]['msg']}") from None
 
 
 def import_source(root: Path, offer: Offer) -> list[str]:
@@ -80,11 +89,13 @@ def import_source(root: Path, offer: Offer) -> list[str]:
     space is. What is there with the same content stays, so the same call may be repeated.
     """
     arrays = {
-        kind: find_arrays(place, 2)
+        kind: find_arrays(place, 2) if isinstance(place, str) else place
         for kind, place in vars(offer).items()
         if kind in ("features", "embeddings", "logits") and place
     }
-    head = read_head(offer, arrays["features"].shape[1]) if offer.head else None
+    head = offer.head
+    if isinstance(head, str):
+        head = read_head(offer, head, arrays["features"].shape[1])
     new = not rows_path(root).is_file()
     if new and (offer.table is None or head is None):
         raise InputError(
@@ -96,12 +107,12 @@ def import_source(root: Path, offer: Offer) -> list[str]:
             f"{root}: holds files, but no {rows_path(root).name} of a source: remove it, or give "
             "another name"
         )
-    classes = _classes(root, head)
+    classes = known_classes(root, head)
     listed = _listed(root, offer, classes, head)
     views = _check(offer, arrays, len(listed.images), head)
     if head and not head.names and classes and len(classes.names) != len(head.weight):
         raise InputError(
-            f"{offer.head}: the head has {len(head.weight)} rows, but the source has "
+            f"{head.origin}: the head has {len(head.weight)} rows, but the source has "
             f"{len(classes.names)} classes: name those of the head as --classes"
         )
     said: list[str] = []
@@ -182,7 +193,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
-def _classes(root: Path, head: Head | None) -> Classes | None:
+def known_classes(root: Path, head: Head | None) -> Classes | None:
     """Classes of the source, or of a new one: the head's, or ImageNet's for 1,000; else None."""
     if classes_path(root).is_file():
         return read_classes(classes_path(root))
@@ -210,18 +221,18 @@ def _listed(root: Path, offer: Offer, classes: Classes | None, head: Head | None
     images, inspected = listed_rows(root)
     if given and [image.path for image in given.images] != [image.path for image in images]:
         raise InputError(
-            f"{offer.table}: has other ids than {rows_path(root)}, or another order: give the same "
-            "table, or import into another source"
+            f"{_named(offer.table)}: has other ids than {rows_path(root)}, or another order: give "
+            "the same table, or import into another source"
         )
     return SourceRows(images, [facts.sha256 for facts in inspected.values()])
 
 
 def _check(offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -> int:
     """Refuse arrays of other rows or width; views of an image."""
-    matrices = {kind: array for kind, array in arrays.items() if kind != "logits"}
     views = {
-        kind: _views(str(getattr(offer, kind)), array.shape[0], n)
-        for kind, array in matrices.items()
+        kind: _views(getattr(offer, kind), array.shape[0], n)
+        for kind, array in arrays.items()
+        if kind != "logits"
     }
     for kind, array in arrays.items():
         if array.shape[0] != n * views.get(kind, 1):
@@ -247,9 +258,11 @@ def _check(offer: Offer, arrays: dict[str, Stored], n: int, head: Head | None) -
     return max(views.values())
 
 
-def _views(place: str, rows: int, n: int) -> int:
-    """Views of an image in the shards of a study, whose rows are in order; 1 for other files."""
+def _views(place: str | Stored, rows: int, n: int) -> int:
+    """Views of an image in the shards of a study, whose rows are in order; 1 for other arrays."""
     views = rows // n
+    if not isinstance(place, str):
+        return 1
     try:
         stored = find_arrays(f"{place}:view", 1).whole() if views > 1 else np.zeros(0)
     except InputError:
@@ -272,9 +285,13 @@ class SourceRows:
 
 
 def list_rows(
-    table: Path, id_column: str, label_column: str, classes: Classes | None, count: int
+    table: Path | Iterable[Row],
+    id_column: str,
+    label_column: str,
+    classes: Classes | None,
+    count: int,
 ) -> SourceRows:
-    """Read ids and labels from CSV, Parquet, a folder of Parquet files, or a list of ids (.txt).
+    """Read ids and labels from CSV, Parquet, a folder of Parquet files, a .txt of ids, or rows.
 
     Without a column of labels, the label is the folder in the id. An id without a folder then has
     none, which is refused. `count`: number of classes.
@@ -322,14 +339,24 @@ def list_rows(
                     "of the column, or none"
                 )
     if not listed.images:
-        raise InputError(f"{table}: holds no rows")
+        raise InputError(f"{_named(table)}: holds no rows")
     listed.sha256 = hashes if any(hashes) else []
     if drawn:  # the manifest of a study that drew the split; it will be drawn again
         listed.images = [image._replace(split="") for image in listed.images]
     return listed
 
 
-def _table_rows(table: Path, id_column: str, label_column: str) -> Iterator[tuple[str, Row]]:
+def _named(table: Path | Iterable[Row] | None) -> str:
+    return str(table) if isinstance(table, Path) else "ids"
+
+
+def _table_rows(
+    table: Path | Iterable[Row], id_column: str, label_column: str
+) -> Iterator[tuple[str, Row]]:
+    if not isinstance(table, Path):
+        for number, row in enumerate(table):
+            yield f"row {number}", row
+        return
     if table.suffix.lower() == ".txt":
         for number, line in enumerate(read_lines(table), start=1):
             yield f"{table}: line {number}", {id_column: line}
@@ -347,24 +374,30 @@ def _table_rows(table: Path, id_column: str, label_column: str) -> Iterator[tupl
 class Head:
     """Weight (C, d) and bias (C,) in float32, class names if they are known, and metadata."""
 
+    origin: str
     weight: np.ndarray
     bias: np.ndarray
     biased: bool  # whether a bias was given
     names: list[str] | None
+    sha256: str  # of the model's weights, or of weight and bias
     facts: dict[str, str]
 
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
+
+def check_weight(origin: str, weight: np.ndarray) -> None:
+    if len(weight) < 2:
+        raise InputError(
+            f"{origin}: has one row: write two classes, the first with weight and bias 0"
+        )
+    if not weight.any():
+        raise InputError(f"{origin}: holds zeros alone: name the weight of a trained head")
 
 
-def read_head(offer: Offer, width: int) -> Head:
+def read_head(offer: Offer, place: str, width: int) -> Head:
     """Read the head of features of this width.
 
     A weight of shape (d, C), as JAX and Keras have it, is transposed. Without --bias, the only
     array of C numbers in the file of the weight is the bias, if there is one.
     """
-    place = str(offer.head)
     matrix = find_arrays(place, 2)
     if width not in matrix.shape:
         raise InputError(
@@ -373,12 +406,7 @@ def read_head(offer: Offer, width: int) -> Head:
         )
     found = matrix.whole()
     weight = np.ascontiguousarray(found if found.shape[1] == width else found.T)
-    if len(weight) < 2:
-        raise InputError(
-            f"{matrix.origin}: has one row: write two classes, the first with weight and bias 0"
-        )
-    if not weight.any():
-        raise InputError(f"{matrix.origin}: holds zeros alone: name the weight of a trained head")
+    check_weight(matrix.origin, weight)
     vector = find_arrays(offer.bias, 1) if offer.bias else _bias_beside(matrix, place, len(weight))
     if vector and vector.shape != (len(weight),):
         raise InputError(
@@ -395,7 +423,8 @@ def read_head(offer: Offer, width: int) -> Head:
             "rows: give --classes in the order of these rows"
         )
     facts["weight_dtype"] = stored_precision(weight)
-    return Head(weight, bias, vector is not None, names, facts)
+    sha256 = hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
+    return Head(matrix.origin, weight, bias, vector is not None, names, sha256, facts)
 
 
 def _bias_beside(weight: Stored, place: str, count: int) -> Stored | None:
@@ -449,11 +478,13 @@ def write_shards(
         yield rows[::views]
 
 
-def carried(place: str, keys: Iterable[str], otherwise: dict[str, str]) -> dict[str, str]:
-    """Metadata that a study's own artifacts take along; of other files: `otherwise`."""
-    path = Path(place)
-    first = min(path.glob("*.safetensors"), default=path) if path.is_dir() else path
-    made = read_tensors(first, [])[1] if first.suffix.lower() == ".safetensors" else {}
+def carried(place: str | Stored, keys: Iterable[str], otherwise: dict[str, str]) -> dict[str, str]:
+    """Metadata that a study's own artifacts take along; of other arrays: `otherwise`."""
+    made: dict[str, str] = {}
+    if isinstance(place, str):
+        path = Path(place)
+        first = min(path.glob("*.safetensors"), default=path) if path.is_dir() else path
+        made = read_tensors(first, [])[1] if first.suffix.lower() == ".safetensors" else {}
     own = made if made.get("schema_version") == SCHEMA_VERSION else {}
     kept = {key: own[key] for key in keys if key in own}
     return {"schema_version": SCHEMA_VERSION, **otherwise, **kept}

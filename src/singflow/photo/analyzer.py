@@ -20,6 +20,7 @@ from singflow.photo.sources import read_reference, read_translator, reference_sh
 from singflow.photo.study import read_finished
 from singflow.photo.texts import checked_texts
 from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
+from singflow.translators.linear import Translator
 from singflow.translators.reference import reference_folder
 from singflow.translators.ridge import Affine
 
@@ -116,12 +117,12 @@ class Analyzer:
     @classmethod
     def load(
         cls,
-        model: str = "efficientnet_lite0",
-        space: str = "conse_minilm",
+        model: str | Classifier = "efficientnet_lite0",
+        space: str | Space = "conse_minilm",
         *,
         reference: str = "packaged",
         results: str | Path | None = None,
-        translator: str | Path | None = None,
+        translator: str | Path | Translator | None = None,
         models: str | Path = MODELS,
         spaces: str | Path = SPACES,
         classes: str | Path | None = None,
@@ -134,16 +135,18 @@ class Analyzer:
 
         Parameters
         ----------
-        model, space : str
-            Names in the registries, or in the study. A model can also be <source>/<id>, as in
-            timm/resnet18.a1_in1k.
+        model : str or Classifier
+            Name in the registry, or in the study, or <source>/<id>, as in timm/resnet18.a1_in1k;
+            or a classifier. One without an entry in a registry needs a translator.
+        space : str or Space
+            Name in the registry, or in the study; or a space.
         reference : str
             Results folder whose images the translator is fitted on; `packaged`: 507 images of
             ImageNet.
         results : str or Path, optional
             Results folder of a finished study, whose translator is used.
-        translator : str or Path, optional
-            File with a linear translator, which is used.
+        translator : str, Path or Translator, optional
+            Linear translator, or the file of one, which is used.
         models, spaces : str or Path
             Registries of your own models and spaces, beside the packaged ones.
         classes : str or Path, optional
@@ -176,24 +179,31 @@ class Analyzer:
                     f"--results {results} and --translator {translator}: name one of them, whose "
                     "translator is taken"
                 )
+            if not isinstance(model, str) or not isinstance(space, str):
+                raise InputError(
+                    f"results {results}: model and space are names of the study: give their names"
+                )
             own = None if classes is None else Path(classes)
             return cls(
                 read_finished(Path(results), model, space, own, device, threads, Path(cache))
             )
-        into = Space.load(space, spaces=spaces, device=device)
-        entry, folder = resolve_models(models, [model])[model], reference_folder(reference)
-        if translator is None:
-            reference_shards(folder, model, entry.identity, into)
-        elif not Path(translator).is_file():
+        into = Space.load(space, spaces=spaces, device=device) if isinstance(space, str) else space
+        given = Path(translator) if isinstance(translator, str) else translator
+        if isinstance(given, Path) and not given.is_file():
             raise InputError(
-                f"--translator {translator}: no such file: name an imported translator, or one of "
+                f"--translator {given}: no such file: name an imported translator, or one of "
                 "a study's"
             )
-        listed = classes or CLASSES
-        classifier = Classifier.load(model, models=models, classes=listed, device=device)
-        if translator is not None:
-            return cls(read_translator(Path(translator), classifier, into))
-        return cls(read_reference(folder, classifier, into, threads, Path(cache), asked))
+        folder = reference_folder(reference)
+        if isinstance(model, str):
+            entry = resolve_models(models, [model])[model]
+            if given is None:
+                reference_shards(folder, model, entry.identity, into)
+            listed = classes or CLASSES
+            model = Classifier.load(model, models=models, classes=listed, device=device)
+        if given is not None:
+            return cls(read_translator(given, model, into))
+        return cls(read_reference(folder, model, into, threads, Path(cache), asked))
 
     def analyze(
         self,
@@ -312,7 +322,10 @@ def _of_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def analyze(
-    image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any
+    image: "Photo",
+    model: str | Classifier = "efficientnet_lite0",
+    texts: Sequence[str] = (),
+    **options: Any,
 ) -> Result:
     """Measure what a model's head ignores in one photo; for many photos, load an Analyzer once.
 
@@ -320,8 +333,8 @@ def analyze(
     ----------
     image : str, Path, bytes or PIL.Image.Image
         Path of a file, content of a file, or an image.
-    model : str
-        Name in the registry, or <source>/<id>.
+    model : str or Classifier
+        Name in the registry, or <source>/<id>; or a classifier.
     texts : sequence of str
         Texts that the photo is compared with.
     **options : Any

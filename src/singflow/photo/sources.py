@@ -64,8 +64,14 @@ def read_reference(
 
     The texts asked for are embedded while the fits are made.
     """
+    entry = classifier.entry
+    if entry is None:
+        raise InputError(
+            f"{classifier.name}: a model in memory has no images in a reference: give its "
+            "translator"
+        )
     features, embeddings = reference_shards(
-        folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256
+        folder, classifier.name, entry.identity, space, classifier.weights_sha256
     )
     manifest = read_manifest(CATALOG["manifest"].at(folder))
     n, shards = len(manifest), len(list(features.glob("shard-*.safetensors")))
@@ -98,7 +104,7 @@ def read_reference(
         fits = cached_fit(folder, images, made_of, parts, settings, cache, threads)
         embedded.result()
         class_texts, class_embeddings = of_classes.result()
-    leak, null_dim = classifier.entry.kept is not None, fits.null_basis.shape[1]
+    leak, null_dim = entry.kept is not None, fits.null_basis.shape[1]
     made = read_tensors(shard_path(embeddings, 0), [])[1]
     row = fits.facts | {
         "model": classifier.name,
@@ -145,13 +151,18 @@ def _texts(folder: Path, embeddings: Path, classifier: Classifier, space: Space)
     return replace(space.texts, stored=stored.stored, made=stored.made)
 
 
-def read_translator(path: Path, classifier: Classifier, space: Space) -> Loaded:
-    """A model and a space, with the translator of a file and without known images."""
-    translator = Translator.load(path)
-    check_pair(path, translator, classifier, space)
-    basis, r2 = _null_basis(classifier), read_tensors(path, [])[1].get("validation_r2")
+def read_translator(given: Path | Translator, classifier: Classifier, space: Space) -> Loaded:
+    """A model and a space, with a translator, of a file or in memory, and without known images."""
+    basis, r2 = _null_basis(classifier), None
+    if isinstance(given, Path):
+        translator, source = Translator.load(given), str(given)
+        check_pair(given, translator, classifier, space)
+        r2 = read_tensors(given, [])[1].get("validation_r2")
+    else:
+        translator, source = given, "translator in memory"
+        check_shape(source, translator, classifier, space)
     verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    facts = {"source": str(path), "images": "reference's 0 images", "n_images": 0}
+    facts = {"source": source, "images": "reference's 0 images", "n_images": 0}
     facts |= {"verdict": verdict, "said": said}
     r2 = None if r2 is None else float(r2)
     setting = _setting(classifier, space, basis.shape[1], r2, **facts)
@@ -164,14 +175,9 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
 
     Models are compared by the hash of their weights or, for a released translator, by model id.
     """
-    made = read_tensors(path, [])[1]
-    mine = f"{classifier.entry.source}/{classifier.entry.id}"
-    shape = (space.entry.dim, classifier.weight.shape[1])
-    if translator.weight.shape != shape:
-        raise InputError(
-            f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
-            f"needs {shape}: name its own"
-        )
+    made, entry = read_tensors(path, [])[1], classifier.entry
+    mine = f"{entry.source}/{entry.id}" if entry else classifier.name
+    check_shape(path, translator, classifier, space)
     into = made.get("space_id", made.get("space", space.name))
     if into not in (space.name, space_id(space.entry)):
         raise InputError(
@@ -193,6 +199,17 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
         raise InputError(
             f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model "
             f"{wanted}"
+        )
+
+
+def check_shape(
+    origin: Path | str, translator: Translator, classifier: Classifier, space: Space
+) -> None:
+    shape = (space.entry.dim, classifier.weight.shape[1])
+    if translator.weight.shape != shape:
+        raise InputError(
+            f"{origin}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
+            f"needs {shape}: name its own"
         )
 
 

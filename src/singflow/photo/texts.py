@@ -110,10 +110,14 @@ class Texts:
         Every new text is embedded alone, so that its embedding does not depend on other texts.
         Raises InputError if the weights of the tower have changed since the study.
         """
+        from singflow.towers.device import without_tf32
+
         known = self.ready | self.stored
         for text in texts:
             if text not in known:
-                known[text] = self.stored[text] = self._loaded[0].embed([text])[0]
+                tower = self._loaded[0]
+                with without_tf32(self.device):
+                    known[text] = self.stored[text] = tower.embed([text])[0]
         return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
@@ -145,8 +149,12 @@ class Texts:
 
     def _of_tower(self, texts: list[str]) -> np.ndarray:
         """Stored embeddings; the text tower embeds the texts that have none, as embed_prompts."""
+        from singflow.towers.device import without_tf32
+
         known = dict(self.stored)
         lacking = [text for text in texts if text not in known]
         if lacking:
-            known |= dict(zip(lacking, self._loaded[1](lacking), strict=True))
+            cached = self._loaded[1]
+            with without_tf32(self.device):
+                known |= dict(zip(lacking, cached(lacking), strict=True))
         return np.stack([known[text] for text in texts])

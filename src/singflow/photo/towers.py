@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy
@@ -21,7 +21,7 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
-from singflow.config.sections import at_hand
+from singflow.config.sections import at_hand, phrases
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
@@ -31,7 +31,9 @@ from singflow.towers.ready_texts import read_ready
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+    from torch import nn
 
+    from singflow.photo.batches import Normalized
     from singflow.towers import classifiers, spaces
 
     Photo = str | Path | bytes | Image.Image
@@ -72,24 +74,17 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise InputError(f"{named}: {reason}") from None
 
 
-def pick(wanted: str) -> torch.device:
-    """The device for towers; as a side effect, TF32 is switched off for the whole process."""
-    from singflow.towers.device import pick_tower_device, use_tf32
-
-    use_tf32(False)
-    return pick_tower_device(wanted)
-
-
 @dataclass
 class Classifier:
     """A classifier with its head as arrays.
 
-    weight (C, d) and bias (C,): of the head, float32. weights_sha256: hash of all weights.
-    weight_dtype: precision in which the weights of the head are stored.
+    entry: in the registry; None for a model that was in memory. weight (C, d) and bias (C,): of the
+    head, float32. weights_sha256: hash of all weights. weight_dtype: precision in which the weights
+    of the head are stored.
     """
 
     name: str
-    entry: ModelEntry
+    entry: ModelEntry | None
     weight: np.ndarray
     bias: np.ndarray
     class_names: list[str]
@@ -137,6 +132,60 @@ class Classifier:
         )
         return load_entry(entry, name, entry.class_names or read_class_list(listed), device)
 
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        transform: Callable[[Image.Image], torch.Tensor],
+        class_names: Sequence[str],
+        *,
+        head: str | nn.Module | Sequence[str | nn.Module] | None = None,
+        name: str = "model",
+        device: str = "auto",
+    ) -> Classifier:
+        """Make a classifier of a copy of a model that is in memory.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Images (n, 3, H, W) -> logits, as in collect(). It is copied, and stays as it is.
+        transform : callable
+            Evaluation transform: an RGB image of Pillow -> a tensor (3, H, W).
+        class_names : sequence of str
+            Names of the C classes of the head, in their order.
+        head : str, torch.nn.Module or sequence of them, optional
+            Path or module of the head, as in collect().
+        name : str
+            Name of the model in results.
+        device : str
+            auto (where the model's parameters are), cpu, cuda or mps.
+
+        Returns
+        -------
+        Classifier
+            In evaluation mode, without an entry in a registry.
+
+        Raises
+        ------
+        InputError
+            When the model cannot be copied, has no such head, or has other classes, and when the
+            transform gives no tensor (3, H, W).
+        """
+        from singflow.towers.classifiers import of_model
+        from singflow.towers.device import place_of
+
+        try:
+            names = phrases([*class_names])
+        except ValueError as error:
+            raise InputError(f"class_names: {error}") from None
+        tower = of_model(model, transform, head, name)
+        if len(names) != len(tower.weight):
+            raise InputError(
+                f"class_names: {len(names)} names, but the head of {name} has {len(tower.weight)} "
+                "rows: name its classes in their order"
+            )
+        return _placed(tower, name, None, names, place_of(model, device))
+
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The inputs of the head, with the model's own evaluation transform.
 
@@ -170,10 +219,12 @@ class Classifier:
             Feature, its parts by position, and the part of the image that they cover; no parts if
             the feature is no mean over positions.
         """
+        from singflow.towers.device import without_tf32
         from singflow.towers.positions import split_by_position
 
         photo, preprocess = open_image(image, max_pixels), self.tower.preprocess
-        found = split_by_position(self.tower, _view(self.tower, photo, self.device))
+        with without_tf32(self.device):
+            found = split_by_position(self.tower, _views(self.tower, [photo], self.device))
         seen = preprocess.seen(*photo.size)
         parts = None if found.parts is None else found.parts[0].numpy()
         return Located(found.features.numpy(), parts, found.rest[0].numpy(), seen)
@@ -202,15 +253,27 @@ class Classifier:
 
 def load_entry(entry: ModelEntry, name: str, classes: list[str], device: str) -> Classifier:
     """Load the classifier of a resolved entry, whose head has classes of these names."""
+    from singflow.towers.classifiers import load_classifier
+    from singflow.towers.device import pick_tower_device
+
+    return _placed(load_classifier(entry), name, entry, classes, pick_tower_device(device))
+
+
+def _placed(
+    tower: classifiers.LoadedClassifier,
+    name: str,
+    entry: ModelEntry | None,
+    classes: list[str],
+    device: torch.device,
+) -> Classifier:
     import torch
 
-    from singflow.towers.classifiers import load_classifier, weights_sha256
+    from singflow.towers.classifiers import weights_sha256
 
-    tower, on = load_classifier(entry), pick(device)
-    head = (tower.weight.numpy(), tower.bias.numpy())
-    made = weights_sha256(tower.model), stored_precision(head[0])
-    placed = tower.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(name, entry, *head, classes, *made, placed, on)
+    weight, bias = (part.cpu().numpy().copy() for part in (tower.weight, tower.bias))
+    made = weights_sha256(tower.model), stored_precision(weight)
+    placed = tower.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Classifier(name, entry, weight, bias, classes, *made, placed, device)
 
 
 @dataclass
@@ -247,9 +310,9 @@ class Space:
         InputError
             For an unknown name.
         """
-        from singflow.towers.device import pick_device
+        from singflow.towers.device import pick_device, pick_tower_device
 
-        entry, on = resolve_spaces(spaces, [name])[name], pick(device)
+        entry, on = resolve_spaces(spaces, [name])[name], pick_tower_device(device)
         ready = read_ready(name, entry)
         texts = Texts(entry, pick_device(device), ["an image of a {}"], ready=ready)
         return cls(name, entry, texts, on)
@@ -277,49 +340,76 @@ class Space:
         return self.texts.embed(list(texts))
 
     def embed_images(
-        self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS
+        self,
+        images: Photo | Iterable[Any],
+        max_pixels: int = MAX_PIXELS,
+        *,
+        normalized: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> np.ndarray:
-        """Embeddings of images.
+        """Embeddings of images, which go through the space's own transform.
 
         Parameters
         ----------
-        images : str, Path, bytes or PIL.Image.Image, or a sequence of them
-            n images.
+        images : str, Path, bytes or PIL.Image.Image, or an iterable of them or of batches
+            n images. A batch, as of a data loader, is a tensor (k, 3, H, W), a list of images, a
+            tuple of images and labels, or a mapping with `pixel_values`. Single images go through
+            the tower one by one, batches as batches.
         max_pixels : int
             Limit on width times height, in pixels.
+        normalized : tuple of mean and standard deviation, optional
+            How tensors were normalized: three numbers each, for red, green and blue. None: their
+            values are from 0 to 1.
 
         Returns
         -------
         ndarray of shape (n, m)
             Float32, not normalized.
+
+        Raises
+        ------
+        InputError
+            For unusable images, and for tensors whose values are not from 0 to 1 after the
+            normalization is undone.
         """
-        return _embedded(self.tower, images, self.device, max_pixels)
+        return _embedded(self.tower, images, self.device, max_pixels, normalized)
 
 
 def _embedded(
     tower: classifiers.LoadedClassifier | spaces.ImageTower,
-    images: Photo | Sequence[Photo],
+    images: Photo | Iterable[Any],
     device: torch.device,
     max_pixels: int,
+    normalized: Normalized = None,
 ) -> np.ndarray:
-    """Outputs of a tower for view 0 of every image; each image is a batch of its own."""
+    """Outputs of a tower for view 0 of every image; each single image is a batch of its own."""
     import torch
     from PIL import Image
 
+    from singflow.photo.batches import photos_of
+    from singflow.towers.collected import joined
+    from singflow.towers.device import without_tf32
+    from singflow.towers.parameters import CPU_BATCH, GPU_BATCH
+
+    one = str | Path | bytes | Image.Image | torch.Tensor
+    most = CPU_BATCH if device.type == "cpu" else GPU_BATCH
     rows = []
-    with torch.inference_mode():
-        for image in [images] if isinstance(images, str | Path | bytes | Image.Image) else images:
-            view = _view(tower, open_image(image, max_pixels), device)
-            rows.append(tower(view).float().cpu().numpy())
-    return np.concatenate(rows)
+    with torch.no_grad(), without_tf32(device):
+        for item in [images] if isinstance(images, one) else images:
+            photos = [open_image(photo, max_pixels) for photo in photos_of(item, normalized)]
+            for start in range(0, len(photos), most):
+                views = _views(tower, photos[start : start + most], device)
+                rows.append(tower(views).float().cpu().numpy())
+    if not rows:
+        raise InputError("images: none were given: the loader or the list is empty")
+    return joined(rows)
 
 
-def _view(
+def _views(
     tower: classifiers.LoadedClassifier | spaces.ImageTower,
-    photo: Image.Image,
+    photos: list[Image.Image],
     device: torch.device,
 ) -> torch.Tensor:
     import torch
 
-    view = tower.preprocess.whole(photo)[None]
-    return view.to(device, memory_format=torch.channels_last)
+    views = torch.stack([tower.preprocess.whole(photo) for photo in photos])
+    return views.to(device, memory_format=torch.channels_last)

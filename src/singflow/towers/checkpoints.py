@@ -1,6 +1,7 @@
 """Read checkpoints as tensors only, and load the part of a checkpoint that belongs to a model."""
 
 import argparse
+import hashlib
 import logging
 import re
 import warnings
@@ -266,3 +267,12 @@ def check_finite(model: nn.Module, name: str) -> None:
                 f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: "
                 "copy or download them again"
             )
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of the names and values of all parameters and buffers, in order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

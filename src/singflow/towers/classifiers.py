@@ -1,14 +1,14 @@
 """Build classifiers from registry entries, and catch the input of their heads."""
 
-import hashlib
-import threading
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from singflow.config.registry import ModelEntry, saved_folder
@@ -21,12 +21,14 @@ from singflow.towers.checkpoints import (
     some,
     state_dicts,
 )
-from singflow.towers.device import in_float32
+from singflow.towers.checkpoints import weights_sha256 as weights_sha256
+from singflow.towers.device import seeded
+from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
-from singflow.towers.views import Preprocess, from_timm, from_torchvision
+from singflow.towers.views import Preprocess, Transform, from_timm, from_torchvision
 from singflow.towers.weights import locate, torchvision_weights
 
-HEAD_TOLERANCE = 1e-4
+FIX = "correct `head` in config/models.yaml"
 
 
 class LoadedClassifier(nn.Module):
@@ -38,70 +40,32 @@ class LoadedClassifier(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess
+        self, model: nn.Module, heads: Heads, preprocess: Transform, name: str, hint: str
     ) -> None:
         super().__init__()
         self.model = model.eval()
-        self.name = entry.id
-        self.preprocess = preprocess
-        modules = _heads(model, heads, entry)
-        weights = [module.weight.detach().flatten(1).float() for module in modules]
-        biases = [_bias(module) for module in modules]
-        weight, bias = torch.cat(weights, dim=1) / len(heads), torch.stack(biases).mean(dim=0)
-        _check_head(weight, entry)
-        self._kept = slice(None) if entry.kept is None else entry.kept
-        self.weight, self.bias = weight[self._kept], bias[self._kept]
-        self._gaps = [0.0]
-        self._heads = len(heads)
-        self._caught: dict[tuple[int, int], torch.Tensor] = {}
-        for position, module in enumerate(modules):
-            # By way of self, where compile() replaces it.
-            module.register_forward_pre_hook(partial(lambda *call: self._catch(*call), position))
-            module.forward = MethodType(_in_float32, module)
-
-    def _catch(self, position: int, _: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        self._caught[threading.get_ident(), position] = inputs[0]
+        self.name, self.preprocess = name, preprocess
+        self.weight, self.bias = heads.weight, heads.bias
+        self.logits = heads.logits
+        self._heads, self._hint, self._gaps = heads, hint, [0.0]
+        heads.attach()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        hint = "look at `head`, `head_weights` and `transform` of its entry"
-        output = run_on_images(self.model, images, self.name, hint)
-        logits = getattr(output, "logits", output)[:, self._kept]
-        mine = [(threading.get_ident(), position) for position in range(self._heads)]
-        if not all(key in self._caught for key in mine):
-            raise InputError(
-                "the model never ran the head that config/models.yaml names: correct `head`"
-            )
-        features = torch.cat([self._caught.pop(key).flatten(1) for key in mine], dim=1).float()
-        if features.shape != (len(images), self.weight.shape[1]):
-            raise InputError(
-                f"the head's input has shape {tuple(features.shape)}, not (n, "
-                f"{self.weight.shape[1]}): it is applied before pooling"
-            )
-        logits = logits.float()
-        gap = float((self.logits(features) - logits).abs().max())
-        fits = gap <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max()))
-        if not fits and torch.isfinite(features).all():
-            raise InputError(
-                f"W f + b differs from the model's logits by {gap:.2g}: the head in "
-                "config/models.yaml is not the last layer"
-            )
+        features, _, gap = self._heads.watch(
+            lambda: run_on_images(self.model, images, self.name, self._hint)
+        )
         self._gaps.append(gap)
         return features
 
     def compile(self, **options: Any) -> None:
         """Compile the model, but not what catches the input of its head."""
-        self._catch = torch.compiler.disable(self._catch)  # type: ignore[method-assign]
+        self._heads.skip_compiler()
         self.model.compile(**options)
 
     @property
     def head_max_error(self) -> float:
         """Largest difference between W f + b and the model's logits so far."""
         return max(self._gaps)
-
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """W f + b in float32, on the device of the features."""
-        with in_float32(features.device):
-            return features @ self.weight.to(features.device).T + self.bias.to(features.device)
 
 
 def run_on_images(tower: nn.Module, images: torch.Tensor, name: str, hint: str) -> Any:
@@ -117,38 +81,42 @@ def run_on_images(tower: nn.Module, images: torch.Tensor, name: str, hint: str) 
         ) from None
 
 
-def _in_float32(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """The forward function of a head, whatever the precision of its model."""
-    with in_float32(features.device):
-        logits: torch.Tensor = type(head).forward(head, features.float())
-    return logits
+def with_head(
+    model: nn.Module, paths: list[str], entry: ModelEntry, preprocess: Preprocess
+) -> LoadedClassifier:
+    """A model with the head at these paths; InputError if it is not the head of the entry."""
+    heads = Heads(model, paths, entry.id, FIX)
+    _check_head(heads.weight, entry)
+    if entry.kept is not None:
+        heads.keep(entry.kept)
+    hint = "look at `head`, `head_weights` and `transform` of its entry"
+    return LoadedClassifier(model, heads, preprocess, entry.id, hint)
 
 
-def _module_at(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        raise InputError(
-            f"the model has no module {path!r}: correct `head` in config/models.yaml"
-        ) from None
+def of_model(
+    model: nn.Module, transform: Callable[[Image.Image], torch.Tensor], head: Any, name: str
+) -> LoadedClassifier:
+    """A copy of a model in memory, with the head that is named, or found on a made-up image."""
+    fix = 'name the last linear layer, as in head="fc", of a model that returns logits'
+    paths = [] if head is None else head_paths(model, head, name, fix)
+    with in_one_line(f"{name}: the model cannot be copied", "build it anew and load its weights"):
+        copy = deepcopy(getattr(model, "_orig_mod", model)).eval()
+    first = next(copy.parameters(), torch.empty(0))
 
+    def whole(image: Image.Image) -> torch.Tensor:
+        view = transform(image)
+        if not isinstance(view, torch.Tensor) or view.ndim != 3:
+            form = tuple(view.shape) if isinstance(view, torch.Tensor) else type(view).__name__
+            raise InputError(f"transform gives {form}, not a tensor (3, H, W): let it end in one")
+        return view.to(first.dtype)
 
-def _heads(model: nn.Module, paths: list[str], entry: ModelEntry) -> list[Any]:
-    """The modules at these paths, which must be linear layers or 1 x 1 convolutions."""
-    heads = [_module_at(model, path) for path in paths]
-    for head, path in zip(heads, paths, strict=True):
-        shape = tuple(getattr(getattr(head, "weight", None), "shape", ()))
-        if len(shape) not in (2, 4) or any(side != 1 for side in shape[2:]):
-            raise InputError(
-                f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 "
-                "convolution: name the head in config/models.yaml"
-            )
-    return heads
-
-
-def _bias(head: Any) -> torch.Tensor:
-    bias = getattr(head, "bias", None)
-    return torch.zeros(len(head.weight)) if bias is None else bias.detach().float()
+    if not paths:
+        noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        images = whole(Image.fromarray(noise))[None].to(first.device)
+        with torch.no_grad():
+            paths = find_heads(copy, lambda: copy(images), name, fix)
+    heads = Heads(copy, paths, name, fix)
+    return LoadedClassifier(copy, heads, Transform(whole), name, "look at its transform")
 
 
 def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
@@ -177,14 +145,14 @@ def load_classifier(entry: ModelEntry) -> LoadedClassifier:
             "photo: name a model of timm, torchvision or transformers"
         )
     files = locate(entry)
-    torch.manual_seed(0)
-    model, paths, preprocess = _built(entry, files)
-    if entry.weights == "random":
-        for head in _heads(model, paths, entry):  # some libraries set its weights to zero
-            nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
-            if getattr(head, "bias", None) is not None:
-                nn.init.zeros_(head.bias)
-    return LoadedClassifier(model, paths, entry, preprocess)
+    with seeded():
+        model, paths, preprocess = _built(entry, files)
+        if entry.weights == "random":
+            for head in linear_layers(model, paths, entry.id, FIX):  # some libraries set it to zero
+                nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
+                if getattr(head, "bias", None) is not None:
+                    nn.init.zeros_(head.bias)
+    return with_head(model, paths, entry, preprocess)
 
 
 def feature_width(entry: ModelEntry) -> int:
@@ -196,7 +164,8 @@ def feature_width(entry: ModelEntry) -> int:
         )
     with torch.device("meta"):
         model, paths, _ = _built(entry.model_copy(update={"weights": "random"}), [])
-        return sum(head.weight.shape[1] for head in _heads(model, paths, entry))
+        layers = linear_layers(model, paths, entry.id, FIX)
+        return sum(head.weight.shape[1] for head in layers)
 
 
 Built = tuple[nn.Module, list[str], Preprocess]
@@ -319,7 +288,7 @@ def _with_own_head(
         raise InputError(
             f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace"
         )
-    replaced = _module_at(model, heads[0])
+    replaced = module_at(model, heads[0], entry.id, FIX)
     if entry.pooling == "own":
         own = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None)
         width = own or getattr(model, "head_hidden_size", None) or model.num_features
@@ -373,12 +342,3 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of the names and values of all parameters and buffers, in order of names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -1,8 +1,10 @@
 """Choose the device that towers run on."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -40,9 +42,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32 on the device, where autocast or TF32 may be on."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32
     with torch.autocast(device.type, enabled=False):
-        if not (tf32 and device.type == "cuda"):
+        if device.type != "cuda" or not torch.backends.cuda.matmul.allow_tf32:
             yield
             return
         use_tf32(False)
@@ -50,6 +51,63 @@ def in_float32(device: torch.device) -> Iterator[None]:
             yield
         finally:
             use_tf32(True)
+
+
+_LOCK = threading.Lock()
+_FOUND: list[list[tuple[Any, str, Any]]] = []  # what the first of the open blocks found
+
+
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Multiply float32 matrices in full precision. Blocks may overlap in threads."""
+    if device.type != "cuda":
+        yield
+        return
+    with _LOCK:
+        _FOUND.append(_FOUND[0] if _FOUND else _tf32_flags())
+        use_tf32(False)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _FOUND.pop()
+            for place, name, value in before if not _FOUND else ():
+                setattr(place, name, value)
+
+
+def _tf32_flags() -> list[tuple[Any, str, Any]]:
+    """The flags of TF32: two of all versions of PyTorch, then those that 2.9 has beside them.
+
+    The former cannot be read where the latter were set.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    places = [(matmul, "allow_tf32"), (cudnn, "allow_tf32"), (matmul, "fp32_precision")]
+    places += [(getattr(cudnn, part, None), "fp32_precision") for part in ("conv", "rnn")]
+    found = []
+    for place, name in places:
+        with suppress(AttributeError, RuntimeError):
+            found.append((place, name, getattr(place, name)))
+    return found
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw the same random numbers every time; those of the process go on as if none was drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def place_of(model: torch.nn.Module, device: str) -> torch.device:
+    """The device of a name; auto: that of the model's parameters."""
+    if device == "auto":
+        tensors = (*model.parameters(), *model.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device is {device!r}: write auto, cpu, cuda or mps")
+    pick_tower_device(kind)
+    return torch.device(device)
 
 
 def prepare(device: str, threads: int) -> torch.device:

@@ -11,6 +11,7 @@ from singflow.config.registry import ModelEntry, TransformersEntry, saved_folder
 from singflow.data.reading import in_one_line
 from singflow.errors import InputError
 from singflow.towers.checkpoints import check_finite, some
+from singflow.towers.device import seeded
 from singflow.towers.views import Preprocess, from_processor
 
 
@@ -66,8 +67,8 @@ def load_dual_encoder(
     entry: TransformersEntry, files: list[Path], *, without: str
 ) -> tuple[Any, Preprocess]:
     """A dual encoder, without the parts whose names begin so, and its transform."""
-    torch.manual_seed(0)
-    model, preprocess = load_pretrained(entry, files, "AutoModel")
+    with seeded():
+        model, preprocess = load_pretrained(entry, files, "AutoModel")
     for side in ("image", "text"):
         if not hasattr(model, f"get_{side}_features"):
             raise InputError(

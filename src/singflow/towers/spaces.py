@@ -29,7 +29,7 @@ from singflow.towers.classifiers import (
     run_on_images,
     weights_sha256,
 )
-from singflow.towers.device import in_float32
+from singflow.towers.device import in_float32, seeded
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.text_cache import TextCache
@@ -289,8 +289,7 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     changes = tag if kind != "hub" else {}
     if entry.transform:
         changes = changes | entry.transform.model_dump(exclude_none=True)
-    torch.manual_seed(0)
-    with in_one_line(f"{entry.id}: open_clip cannot build it from {entry.weights}"):
+    with seeded(), in_one_line(f"{entry.id}: open_clip cannot build it from {entry.weights}"):
         try:
             built = open_clip.create_model(
                 model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from singflow import cli
 from singflow.artifacts.shards import read_manifest, shard_rows
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from singflow.config.registry import SpaceEntry
     from singflow.towers.classifiers import LoadedClassifier
     from singflow.towers.spaces import ImageTower
+    from singflow.towers.views import Preprocess
 
 
 class ShardFlags(Extraction, cli.Step):
@@ -58,7 +59,8 @@ def run_shard(
 
     rows = flags.rows()
     device = pick_tower_device(flags.device)
-    fold_batch_norms(tower, tower.preprocess.size)
+    preprocess = cast("Preprocess", tower.preprocess)  # of a registry's tower
+    fold_batch_norms(tower, preprocess.size)
     if flags.compile:
         tower.compile(dynamic=False)
     smallest, largest = flags.crop_area
@@ -67,7 +69,7 @@ def run_shard(
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        Views(tower.preprocess, flags.views, flags.seed, (smallest, largest), reduced),
+        Views(preprocess, flags.views, flags.seed, (smallest, largest), reduced),
         tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         device=device,
         batch_size=flags.batch_size,

@@ -19,14 +19,10 @@ ToTensor = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Transform:
     """A tower's evaluation transform."""
 
     whole: ToTensor  # any RGB image -> (3, height, width)
-    to_tensor: ToTensor  # its last steps, for a crop that has the right size already
-    size: tuple[int, int]  # width, height
-    resample: Image.Resampling  # filter that resizes the crop
-    resized: int  # side in pixels to which `whole` resizes the image before it cuts out the center
 
     def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of an image of this size that `whole` shows: left, top, right and bottom.
@@ -36,15 +32,15 @@ class Preprocess:
         """
         scale = min(1.0, RAMP / max(width, height))
         width, height = max(1, round(scale * width)), max(1, round(scale * height))
+        black, white = (
+            float(self.whole(Image.new("RGB", (width, height), colour))[0].mean())
+            for colour in ("black", "white")
+        )
         edges = []
         for axis, side in enumerate((width, height)):
             ramp = np.linspace(0, 255, side).round().astype(np.uint8)
             pixels = np.broadcast_to(ramp if axis == 0 else ramp[:, None], (height, width))
             line = self.whole(Image.fromarray(pixels).convert("RGB"))[0].double().mean(axis)
-            black, white = (
-                float(self.to_tensor(Image.new("RGB", self.size, colour))[0].mean())
-                for colour in ("black", "white")
-            )
             middle = np.arange(len(line))[len(line) // 4 : -(len(line) // 4)]
             slope, start = np.polyfit(middle, (line.numpy()[middle] - black) / (white - black), 1)
             # the centre of a pixel to its edge, and a ramp that ends at the centres of its pixels
@@ -52,6 +48,16 @@ class Preprocess:
             edges.append((ends * (side - 1) + 0.5) / side)
         (left, right), (top, bottom) = np.round(edges, 3).tolist()
         return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Preprocess(Transform):
+    """An evaluation transform whose steps are known, so that crops can be views, too."""
+
+    to_tensor: ToTensor  # its last steps, for a crop that has the right size already
+    size: tuple[int, int]  # width, height
+    resample: Image.Resampling  # filter that resizes the crop
+    resized: int  # side in pixels to which `whole` resizes the image before it cuts out the center
 
 
 @dataclass(frozen=True)

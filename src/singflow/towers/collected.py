@@ -1,0 +1,378 @@
+"""The features, the head and the logits of a model that is in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision
+from singflow.config.sections import ModelName, Name, phrases
+from singflow.errors import InputError
+from singflow.towers.checkpoints import weights_sha256
+from singflow.towers.device import place_of, without_tf32
+from singflow.towers.heads import Heads, find_heads, head_paths
+
+if TYPE_CHECKING:
+    from singflow.data.importing import Head as ImportedHead
+    from singflow.data.reading import Row
+
+OF, FIX = "collect", 'name the last linear layer, as in head="fc", of a model that returns logits'
+
+
+class Head(NamedTuple):
+    """A linear head: weight (C, d), bias (C,), float32."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class Collected:
+    """What collect() found, one row for each of n inputs.
+
+    features: (n, d) float32, the inputs of the head. head: weight (C, d), bias (C,). logits: (n, C)
+    float32. labels: (n,) integers or texts; None if the loader gives none. head_path: of the head
+    in the model. max_error: the largest |W f + b - logits|. weights_sha256: hash of all weights of
+    the model.
+    """
+
+    features: np.ndarray
+    head: Head
+    logits: np.ndarray
+    labels: np.ndarray | None
+    head_path: str
+    max_error: float
+    weights_sha256: str
+
+    def __repr__(self) -> str:
+        (n, d), classes = self.features.shape, len(self.head.weight)
+        labelled = "without labels" if self.labels is None else "with labels"
+        return (
+            f"{n} rows {labelled}: {d} features before the head {self.head_path!r} of {classes} "
+            f"classes; W f + b is within {self.max_error:.1e} of the logits"
+        )
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        class_names: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        model: str | None = None,
+        space: str | None = None,
+        embeddings: Any = None,
+    ) -> list[str]:
+        """Write the source that a study reads as `data.root`, with `data.source: features`.
+
+        All or nothing. A folder that is a source already gets the model, and the embeddings of the
+        space, beside those that it has. The rows must have the same ids.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Folder of the source, such as checkpoints/features/birds.
+        class_names : sequence of str, optional
+            Names of the C classes of the head, in the order of its rows. Labels that are integers
+            take these names.
+        ids : sequence of str, optional
+            A name for each of the n rows; by default the number of the row, 0000000 and so on.
+        model : str, optional
+            Name of the model; by default the name of the folder. In a study it is
+            features/<name>. A name with a slash, such as timm/resnet50.a1_in1k, stays as it is.
+        space : str, optional
+            Name of the space of the embeddings.
+        embeddings : array_like of shape (n, m), optional
+            Embeddings of the same rows in the space.
+
+        Returns
+        -------
+        list of str
+            What the source has now, a line for each part.
+
+        Raises
+        ------
+        InputError
+            When shapes, names or ids do not fit each other or the source.
+        """
+        from singflow.data.arrays import in_memory
+        from singflow.data.importing import Offer, checked_name, import_source, known_classes
+
+        root, n = Path(folder), len(self.features)
+        model = root.resolve().name if model is None else model
+        model = checked_name(ModelName, model if "/" in model else f"features/{model}")
+        if (space is None) != (embeddings is None):
+            raise InputError("space and embeddings belong together: give both, or neither")
+        if space is not None:
+            checked_name(Name, space)
+        digits = max(7, len(str(n - 1)))
+        rows = [f"{row:0{digits}d}" for row in range(n)] if ids is None else [*map(str, ids)]
+        if len(rows) != n:
+            raise InputError(f"ids: {len(rows)} for {n} rows of features: give one for each row")
+        head = self._named_head(class_names)
+        named = known_classes(root, head) is not None
+        offer = Offer(
+            table=self._rows(rows, named),
+            id_column="id",
+            label_column="label",
+            features=in_memory("features", self.features),
+            head=head,
+            bias=None,
+            logits=in_memory("logits", self.logits),
+            embeddings=None if embeddings is None else in_memory("embeddings", _matrix(embeddings)),
+            classes=None,
+            model=model,
+            space=space,
+            dim=None,
+        )
+        return import_source(root, offer)
+
+    def _named_head(self, class_names: Sequence[str] | None) -> ImportedHead:
+        from singflow.data.importing import Head, check_weight
+
+        origin, (weight, bias), names = f"head {self.head_path!r}", self.head, None
+        check_weight(origin, weight)
+        if class_names is not None:
+            try:
+                names = phrases([*class_names])
+            except ValueError as error:
+                raise InputError(f"class_names: {error}") from None
+            if len(names) != len(weight):
+                raise InputError(
+                    f"class_names: {len(names)} names, but the head has {len(weight)} rows: name "
+                    "its classes in their order"
+                )
+        facts = {"schema_version": SCHEMA_VERSION, "keep_classes": "null"}
+        facts["weight_dtype"] = stored_precision(weight)
+        return Head(origin, weight, bias, bool(bias.any()), names, self.weights_sha256, facts)
+
+    def _rows(self, ids: list[str], named: bool) -> Iterator[Row]:
+        """The table of a source: ids, and labels or classes."""
+        from singflow.data.importing import UNNAMED
+
+        text = "{}" if named else UNNAMED  # a number stands for the name of its class
+        if self.labels is None:
+            if not all(PurePosixPath(name).parent.name for name in ids):
+                raise InputError(
+                    "labels: the loader gave none, and a study needs them: let it give labels, or "
+                    "give ids whose folder is the label, as in dog/0001"
+                )
+            return ({"id": name} for name in ids)
+        if self.labels.dtype.kind == "U":
+            return ({"id": i, "label": label} for i, label in zip(ids, self.labels, strict=True))
+        return (
+            {"id": i, "label": text.format(index), "class_index": str(index)}
+            for i, index in zip(ids, self.labels.tolist(), strict=True)
+        )
+
+
+def collect(
+    model: nn.Module,
+    loader: Iterable[Any],
+    head: str | nn.Module | Sequence[str | nn.Module] | None = None,
+    device: str = "auto",
+) -> Collected:
+    """Run a model over a loader, and keep the inputs of its linear head, its logits and labels.
+
+    The model runs in evaluation mode and without gradients. After the call it is as it was before,
+    and so are the flags and the random state of the process, also after an error.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A classifier. It returns logits (n, C), an object or a mapping with `logits`, or a tuple
+        whose first item is the logits.
+    loader : iterable
+        Batches: tensors of images, tuples or lists of images, labels and more, or mappings as of
+        transformers, which are the model's keyword arguments, beside `labels` or `label`. Labels
+        are integers, a tensor, or texts.
+    head : str, torch.nn.Module or sequence of them, optional
+        The head: its path in the model, or the module. Several heads count as one head, whose
+        logits are their mean. By default, the linear layer or 1 x 1 convolution whose output is the
+        model's.
+    device : str
+        auto (where the model's parameters are), cpu, cuda or mps. The model is moved back.
+
+    Returns
+    -------
+    Collected
+        Features (n, d), the head, logits (n, C) and labels (n,).
+
+    Raises
+    ------
+    InputError
+        When no head gives the model's logits as W f + b: the head is not linear, was not run or
+        more than once, is applied before pooling, or something follows it. For an empty loader,
+        batches of different form, and features that are not finite.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}, not a torch.nn.Module: wrap it in one")
+    features: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    error, form = 0.0, ""
+    with _borrowed(model, device) as place, ExitStack() as attached:
+        found: Heads | None = None
+        for number, batch in enumerate(loader):
+            inputs, options, given = _parts(batch, number)
+            this = _form(inputs, options, given)
+            form = form or this
+            if this != form:
+                raise InputError(f"loader: batch {number} is {this}, but batch 0 was {form}")
+            kind = _precision(model)
+            inputs = [_placed(part, place, kind) for part in inputs]
+            options = {name: _placed(part, place, kind) for name, part in options.items()}
+            run = partial(model, *inputs, **options)
+            if found is None:
+                paths = (
+                    find_heads(model, run, OF, FIX)
+                    if head is None
+                    else head_paths(model, head, OF, FIX)
+                )
+                found = Heads(model, paths, OF, FIX)
+                attached.enter_context(found.attach())
+            rows, outputs, gap = found.watch(run)
+            if not (finite := torch.isfinite(rows).all(dim=1)).all():
+                row = sum(map(len, features)) + int(finite.int().argmin())
+                raise InputError(
+                    f"features hold NaN or infinite values, first in row {row}: look at the images "
+                    "and the weights"
+                )
+            if given is not None and given.shape != (len(rows),):
+                raise InputError(
+                    f"loader: batch {number} has labels of shape {given.shape} for {len(rows)} "
+                    "rows: give one label, an integer or a text, for each"
+                )
+            features.append(rows.cpu().numpy().copy())
+            logits.append(outputs.cpu().numpy().copy())
+            labels += [] if given is None else [given]
+            error = max(error, gap)
+        if found is None:
+            raise InputError(
+                "loader: gave no batch: its data set is empty, or it is an iterator that was used "
+                "before"
+            )
+        sha256 = weights_sha256(getattr(model, "_orig_mod", model))
+        kept = Head(*(part.cpu().numpy().copy() for part in (found.weight, found.bias)))
+    return Collected(
+        joined(features),
+        kept,
+        joined(logits),
+        np.concatenate(labels) if labels else None,
+        found.path,
+        error,
+        sha256,
+    )
+
+
+def joined(blocks: list[np.ndarray]) -> np.ndarray:
+    """Blocks of rows as one array. The blocks are emptied, so that memory holds the rows once."""
+    whole = np.empty((sum(map(len, blocks)), *blocks[0].shape[1:]), blocks[0].dtype)
+    end = len(whole)
+    while blocks:
+        block = blocks.pop()
+        whole[end - len(block) : end] = block
+        end -= len(block)
+    return whole
+
+
+Parts = tuple[list[Any], dict[str, Any], np.ndarray | None]
+
+
+def _parts(batch: Any, number: int) -> Parts:
+    """Positional and keyword arguments of the model, and the labels of a batch."""
+    if isinstance(batch, torch.Tensor):
+        return [batch], {}, None
+    if isinstance(batch, Mapping):
+        options = {name: part for name, part in batch.items() if name not in ("labels", "label")}
+        given = batch.get("labels", batch.get("label"))
+        return [], options, None if given is None else _labels(given)
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], torch.Tensor):
+        return [batch[0]], {}, _labels(batch[1]) if len(batch) > 1 else None
+    form = type(batch).__name__
+    if isinstance(batch, tuple | list) and batch:
+        form += f" of {type(batch[0]).__name__}"
+    raise InputError(
+        f"loader: batch {number} is a {form}: give tensors of images, tuples of images and labels, "
+        "or mappings of the model's keyword arguments"
+    )
+
+
+def _labels(given: Any) -> np.ndarray:
+    found = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given)
+    if found.dtype.kind not in "biuU":
+        raise InputError(f"loader: labels are {found.dtype}, not integers or texts: convert them")
+    return np.atleast_1d(found if found.dtype.kind == "U" else found.astype(np.int64))
+
+
+def _form(inputs: list[Any], options: dict[str, Any], labels: np.ndarray | None) -> str:
+    images = "images" if inputs else f"a mapping with {', '.join(sorted(options))}"
+    if labels is None:
+        return f"{images} without labels"
+    return f"{images} with {'texts' if labels.dtype.kind == 'U' else 'integers'} as labels"
+
+
+def _precision(model: nn.Module) -> torch.dtype:
+    floating = (part.dtype for part in model.parameters() if part.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def _placed(part: Any, place: torch.device, precision: torch.dtype) -> Any:
+    """The part of a batch on a device; numbers with a fraction in the precision of the model."""
+    if not isinstance(part, torch.Tensor):
+        return part
+    return part.to(place, precision if part.is_floating_point() else None)
+
+
+@contextmanager
+def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
+    """Move a model (auto: stay), set it to evaluation, and leave everything as it was in the end.
+
+    Not in inference mode: what a model keeps from a pass could then not be trained with.
+    """
+    place, moved = place_of(model, device), device != "auto"
+    modules = [*model.modules()]
+    modes = [module.training for module in modules]
+    owned = [(dict(module._parameters), dict(module._buffers)) for module in modules]
+    held = [part for own in model.parameters() for part in (own, own.grad) if part is not None]
+    values = [part.data for part in held]
+    randomness = random.getstate(), np.random.get_state()
+    generators = [place] if place.type == "cuda" else []
+    compiled = any(module._compiled_call_impl or hasattr(module, "_orig_mod") for module in modules)
+    with ExitStack() as state:
+        state.enter_context(torch.random.fork_rng(generators))
+        state.enter_context(without_tf32(place))
+        state.enter_context(torch.no_grad())
+        if compiled:  # compiled code runs no hooks
+            state.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            model.eval()
+            if moved:
+                model.to(place)
+            yield place
+        finally:
+            random.setstate(randomness[0])
+            np.random.set_state(randomness[1])
+            model.train(modes[0])
+            for module, mode, (parameters, buffers) in zip(modules, modes, owned, strict=True):
+                module.training = mode
+                if moved:
+                    module._parameters.update(parameters)
+                    module._buffers.update(buffers)
+            for part, data in zip(held if moved else [], values, strict=False):
+                part.data = data
+
+
+def _matrix(given: Any) -> np.ndarray:
+    array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+    if array.ndim != 2:
+        raise InputError(f"embeddings: shape {array.shape}, not (n, m): give one row for each row")
+    return array

@@ -1,0 +1,263 @@
+"""A model in memory gets a photo's scores, maps and steering; a space embeds what loaders yield."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+
+import singflow
+from singflow.errors import InputError
+from tests.project import ROOT
+from tests.towers.models import noise
+from tests.towers.test_collected import NAMES, Nested, state_of
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+TRANSFORM = Compose([Resize(40), CenterCrop(32), ToTensor(), Normalize(MEAN, STD)])
+TEXT, OTHER = "a rug", "a dog"
+
+
+@pytest.fixture(scope="module")
+def space():
+    return singflow.Space.load("conse_minilm", spaces=ROOT / "config/spaces.yaml")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Nested().train()
+
+
+@pytest.fixture(scope="module")
+def classifier(model):
+    return singflow.Classifier.of(model, TRANSFORM, NAMES, name="mine")
+
+
+@pytest.fixture(scope="module")
+def planted(classifier, space):
+    """A null direction that is translated into one text, and logits that are into another."""
+    null = scipy.linalg.null_space(classifier.weight.astype(np.float64))[:, 0]
+    rug, dog = space.embed_texts([TEXT, OTHER]).astype(np.float64)
+    weight = np.outer(rug, 3 * null) + np.outer(dog, classifier.weight[0])
+    return singflow.Translator(weight.astype(np.float32), 0.1 * dog.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def analyzer(classifier, space, planted):
+    return singflow.Analyzer.load(classifier, space, translator=planted)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return noise(80, 50).resize((160, 100), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def result(analyzer, photo):
+    return analyzer.analyze(photo, [TEXT, OTHER])
+
+
+def angle(one, other):
+    return np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
+
+
+def test_the_features_and_classes_are_those_of_the_model_itself(model, classifier, photo, result):
+    images, twin = TRANSFORM(photo)[None], Nested().eval()
+    with torch.no_grad():
+        expected = twin(images).double().softmax(dim=1)[0]
+        features = twin.pooled(images)
+    np.testing.assert_allclose(classifier.features(photo), features, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(result.features, classifier.features([photo]))
+    best = expected.argsort(descending=True)
+    assert [found.name for found in result.predictions] == [NAMES[row] for row in best]
+    shares = [found.probability for found in result.predictions]
+    np.testing.assert_allclose(shares, expected[best], rtol=1e-5)
+    collected = singflow.collect(model, [images])
+    np.testing.assert_allclose(collected.features, result.features, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(collected.head.weight, classifier.weight)
+    assert collected.weights_sha256 == classifier.weights_sha256
+
+
+def test_the_scores_are_those_of_the_planted_translator(classifier, planted, result):
+    feature, weight = result.features[0].astype(np.float64), planted.weight.astype(np.float64)
+    basis = scipy.linalg.null_space(classifier.weight.astype(np.float64))
+    before = weight @ feature + planted.bias
+    after = weight @ (feature - basis @ (basis.T @ feature)) + planted.bias
+    assert result.is_deg == pytest.approx(angle(before, after), abs=1e-3) and result.is_deg > 1
+    assert result.setting.source == "translator in memory" and not result.judged
+    assert result.logit_change < 1e-5
+
+
+def test_maps_sum_to_the_score_and_lie_in_the_seen_part(result, photo):
+    assert [text.text for text in result.maps.texts] == [TEXT, OTHER]
+    for text, score in zip(result.maps.texts, result.texts, strict=True):
+        assert text.as_deg == pytest.approx(score.as_deg, abs=1e-4) and abs(score.as_deg) > 0.1
+        assert text.contribution_deg.sum() + text.rest_deg == pytest.approx(text.as_deg, abs=1e-4)
+        assert text.contribution_deg.shape == (30, 30)
+    scale = 40 / photo.height
+    left = (photo.width * scale - 32) / 2 / (photo.width * scale)
+    assert result.maps.seen == pytest.approx((left, 0.1, 1 - left, 0.9), abs=0.01)
+    assert result.map_figure().axes
+
+
+def test_steering_keeps_the_logits(analyzer, classifier, result):
+    steered = analyzer.steer(result, TEXT, 5.0)
+    assert steered.reachable and steered.is_deg == pytest.approx(5, abs=1e-3)
+    assert steered.angle_deg < steered.angle_original_deg
+    logits = [classifier.weight @ feature for feature in (result.features[0], steered.feature)]
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)
+    assert np.linalg.norm(steered.feature - result.features[0]) > 1e-3
+
+
+def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
+    model = Nested().train()
+    before = state_of(model)
+    classifier = singflow.Classifier.of(model, TRANSFORM, NAMES)
+    assert state_of(model) == before
+    features, sha256 = classifier.features(photo), classifier.weights_sha256
+    with torch.no_grad():
+        for part in model.parameters():
+            part.add_(1)
+    assert np.array_equal(classifier.features(photo), features)
+    assert singflow.Classifier.of(model, TRANSFORM, NAMES).weights_sha256 != sha256
+    half = singflow.Classifier.of(Nested().to(torch.bfloat16), TRANSFORM, NAMES)
+    assert half.weight_dtype == "bfloat16" and half.entry is None
+    np.testing.assert_allclose(half.features(photo), features, rtol=0, atol=0.05)
+
+
+def test_what_cannot_be_a_live_classifier_is_refused(classifier, space, planted, tmp_path):
+    fix = 'name the last linear layer, as in head="fc", of a model that returns logits'
+    for model, transform, names, options, said in (
+        (
+            Nested(), TRANSFORM, NAMES[:4], {},
+            "class_names: 4 names, but the head of model has 5 rows: name its classes in their "
+            "order",
+        ),
+        (Nested(), TRANSFORM, ["", *NAMES], {}, "class_names: name 1 is blank: fill or remove it"),
+        (
+            Nested(), lambda image: image, NAMES, {},
+            "transform gives Image, not a tensor (3, H, W): let it end in one",
+        ),
+        (
+            Nested(), lambda image: TRANSFORM(image)[None], NAMES, {},
+            "transform gives (1, 3, 32, 32), not a tensor (3, H, W): let it end in one",
+        ),
+        (Nested(), TRANSFORM, NAMES, {"head": "fc"}, f"model: has no module 'fc': {fix}"),
+        (
+            Nested(lambda logits: logits[:, :3]), TRANSFORM, NAMES, {"name": "mine"},
+            f"mine: no linear layer or 1 x 1 convolution of the model has 3 outputs: {fix}",
+        ),
+        (
+            Uncopied(), TRANSFORM, NAMES, {},
+            "model: the model cannot be copied (TypeError: a handle): build it anew and load its "
+            "weights",
+        ),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as refused:
+            singflow.Classifier.of(model, transform, names, **options)
+        assert str(refused.value) == said
+    narrow = singflow.Translator(planted.weight[:, :7], planted.bias)
+    file = tmp_path / "none.safetensors"
+    for options, said in (
+        ({}, "mine: a model in memory has no images in a reference: give its translator"),
+        (
+            {"translator": narrow},
+            "translator in memory: has shape (384, 7), but mine -> conse_minilm needs (384, 8): "
+            "name its own",
+        ),
+        (
+            {"translator": file},
+            f"--translator {file}: no such file: name an imported translator, or one of a "
+            "study's",
+        ),
+        (
+            {"results": "results/demo"},
+            "results results/demo: model and space are names of the study: give their names",
+        ),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as refused:
+            singflow.Analyzer.load(classifier, space, **options)
+        assert str(refused.value) == said
+
+
+class Uncopied(Nested):
+    def __deepcopy__(self, _):
+        raise TypeError("a handle")
+
+
+@pytest.fixture(scope="module")
+def images(packaged):
+    root, manifest = packaged
+    return [
+        Image.open(root / path).convert("RGB").resize((300, 240)) for path in manifest["path"][:3]
+    ]
+
+
+def tensors(images, mean=(0, 0, 0), std=(1, 1, 1)):
+    return torch.stack([Compose([ToTensor(), Normalize(mean, std)])(image) for image in images])
+
+
+def test_a_space_embeds_the_batches_of_a_loader_as_the_images_they_were_made_of(space, images):
+    single = space.embed_images(images)
+    assert np.array_equal(single, np.concatenate([space.embed_images(image) for image in images]))
+    batched = space.embed_images([images])
+    np.testing.assert_allclose(batched, single, rtol=0, atol=1e-5)
+    normalized = tensors(images, MEAN, STD)
+    for loader, options in (
+        ([tensors(images)], {}),
+        (tensors(images), {}),
+        ([(tensors(images), torch.arange(3))], {}),
+        ([normalized], {"normalized": (MEAN, STD)}),
+        ([{"pixel_values": normalized, "labels": [0, 1, 2]}], {"normalized": (MEAN, STD)}),
+        ([(tuple(images), ("a", "b", "c"))], {}),
+    ):
+        assert np.array_equal(space.embed_images(loader, **options), batched)
+    pairs = [(image, 0) for image in images]  # a data set without a loader
+    assert np.array_equal(space.embed_images(pairs), single)
+    named = [(image, "a label") for image in images]
+    assert np.array_equal(space.embed_images(named), single)
+
+
+def test_values_that_are_no_colours_and_what_holds_no_images_are_refused(space, images):
+    pixels = tensors(images[:1], MEAN, STD)
+    low, high = float(pixels.min()), float(pixels.max())
+    say = "give the mean and std of their transform as normalized=(mean, std)"
+    three = "give (mean, std) of three numbers each, or None for values from 0 to 1"
+    for loader, normalized, said in (
+        (
+            [pixels], None,
+            f"images: values from {low:.3g} to {high:.3g} with normalized=None undone, not from "
+            f"0 to 1: {say}",
+        ),
+        (
+            [pixels * torch.nan], (MEAN, STD),
+            f"images: values from nan to nan with normalized={(MEAN, STD)!r} undone, not from 0 "
+            f"to 1: {say}",
+        ),
+        ([pixels], (0.5, 0.5), f"normalized is (0.5, 0.5): {three}"),
+        ([pixels], (MEAN,), f"normalized is {(MEAN,)!r}: {three}"),
+        (
+            pixels[0], (MEAN, STD),
+            "images: a tensor of shape (3, 240, 300), not (k, 3, H, W): give batches of RGB "
+            "images",
+        ),
+        (
+            [5], None,
+            "images: int holds no images: give images of Pillow, paths, or batches of tensors "
+            "(k, 3, H, W)",
+        ),
+        ([], None, "images: none were given: the loader or the list is empty"),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as refused:
+            space.embed_images(loader, normalized=normalized)
+        assert str(refused.value) == said
+
+
+def test_loading_draws_no_random_number():
+    before = torch.get_rng_state()
+    singflow.Classifier.load(
+        "efficientnet_lite0",
+        models=ROOT / "config/models.yaml",
+        classes=ROOT / "config/vocab/imagenet_1k.csv",
+    )
+    assert torch.equal(torch.get_rng_state(), before)

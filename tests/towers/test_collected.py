@@ -1,0 +1,654 @@
+"""collect() gives what a model's own parts compute, or says why not, and changes nothing."""
+
+import hashlib
+import random
+import weakref
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import singflow
+from singflow.data.imported import imported_shard, read_source, towers_of_source
+from singflow.data.importing import Offer, import_source
+from singflow.errors import InputError
+from singflow.towers.collected import _borrowed, joined
+from singflow.towers.device import _tf32_flags, without_tf32
+from tests.towers.models import RESNET
+from tests.towers.test_classifiers import DISTILLED, two_tokens
+from tests.towers.tiny_transformers import CLASSIFIERS
+
+IMAGES = torch.rand(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(7) % 5
+LOADER = [(IMAGES[:4], LABELS[:4]), (IMAGES[4:], LABELS[4:])]
+
+
+class Nested(nn.Module):
+    """A small network whose head is two modules deep; `after` changes its logits."""
+
+    def __init__(self, after=lambda logits: logits):
+        super().__init__()
+        torch.manual_seed(3)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.backbone.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 5))
+        self.spare = nn.Linear(8, 5)
+        self.after = after
+
+    def pooled(self, images):
+        return self.backbone[:3](images).mean(dim=(2, 3))
+
+    def forward(self, images):
+        return self.after(self.backbone.classifier(self.pooled(images)))
+
+
+def assert_gives(model, loader, features, logits, path, **options):
+    """What is collected is these parts, and the head explains the logits."""
+    found = singflow.collect(model, loader, **options)
+    assert found.head_path == path
+    torch.testing.assert_close(torch.from_numpy(found.features), features.flatten(1).float())
+    torch.testing.assert_close(torch.from_numpy(found.logits), logits.float())
+    explained = found.features @ found.head.weight.T + found.head.bias
+    error = float(np.abs(explained - found.logits).max())
+    assert error == pytest.approx(found.max_error, abs=1e-5) and error < 1e-4
+    assert {part.dtype for part in (found.features, found.logits, *found.head)} == {
+        np.dtype("float32")
+    }
+    return found
+
+
+@torch.no_grad()
+def test_a_nested_head_is_found_and_the_rows_are_those_of_torch_to_the_bit():
+    model = Nested()
+    twin = deepcopy(model).eval()
+    found = singflow.collect(model, LOADER)
+    assert found.head_path == "backbone.classifier.1" and found.labels.tolist() == LABELS.tolist()
+    for rows, part in ((found.features, twin.pooled), (found.logits, twin)):
+        assert torch.equal(
+            torch.from_numpy(rows), torch.cat([part(images) for images, _ in LOADER])
+        )
+    assert np.array_equal(found.head.weight, twin.backbone.classifier[1].weight.numpy())
+    before = deepcopy(found)
+    model.backbone.classifier[1].weight.add_(1)  # which is not the weight in what was collected
+    assert np.array_equal(found.head.weight, before.head.weight)
+    assert repr(found).startswith("7 rows with labels: 8 features before the head 'backbone.class")
+    for head in ("backbone.classifier.1", model.backbone.classifier[1]):
+        assert singflow.collect(model, LOADER, head).head_path == "backbone.classifier.1"
+
+
+@torch.no_grad()
+def test_the_heads_of_libraries_are_found_by_themselves():
+    torch.manual_seed(0)
+    resnet = torchvision.models.resnet18(num_classes=5).eval()
+    body = nn.Sequential(*[*resnet.children()][:-1])
+    assert_gives(resnet, [IMAGES], body(IMAGES), resnet(IMAGES), "fc")
+    small = timm.create_model(RESNET, num_classes=5).eval()
+    feature = small.forward_head(small.forward_features(IMAGES), pre_logits=True)
+    assert_gives(small, [IMAGES], feature, small(IMAGES), "fc")
+    convolution = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 5, 1), nn.Flatten()
+    )
+    assert_gives(convolution, [IMAGES], convolution[:2](IMAGES), convolution(IMAGES), "2")
+    linear = nn.Linear(8, 5)
+    assert_gives(
+        linear, [IMAGES[0, 0, :, :8]], IMAGES[0, 0, :, :8], linear(IMAGES[0, 0, :, :8]), ""
+    )
+
+
+@torch.no_grad()
+def test_heads_whose_mean_is_the_output_are_one_head():
+    model = timm.create_model(DISTILLED, num_classes=5, img_size=32).eval()
+    parts = torch.cat(two_tokens(model, IMAGES), dim=1)
+    for head in (None, ["head", model.head_dist]):
+        assert_gives(model, [IMAGES], parts, model(IMAGES), "head and head_dist", head=head)
+    with pytest.raises(InputError, match="'head' is not the last layer, or a softmax or a scale"):
+        singflow.collect(model, LOADER, "head")
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@torch.no_grad()
+def test_mappings_of_transformers_are_keyword_arguments(kind):
+    torch.manual_seed(5)
+    model = CLASSIFIERS[kind]().eval()
+    batch = {"pixel_values": IMAGES, "labels": LABELS}
+    path = {"resnet": "classifier.1"}.get(kind, "classifier")
+    inputs = []
+    hook = model.get_submodule(path).register_forward_pre_hook(lambda _, args: inputs.append(*args))
+    logits = model(pixel_values=IMAGES).logits
+    hook.remove()
+    found = assert_gives(model, [batch], inputs[0], logits, path)
+    assert found.labels.tolist() == LABELS.tolist()
+    assert singflow.collect(model, [{"pixel_values": IMAGES}]).labels is None
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda logits: (logits, "more"),
+        lambda logits: {"logits": logits, "loss": 0},
+        lambda logits: SimpleNamespace(logits=logits),
+    ],
+)
+def test_logits_are_found_in_what_a_model_returns(after):
+    plain = singflow.collect(Nested(), LOADER)
+    assert np.array_equal(singflow.collect(Nested(after), LOADER).logits, plain.logits)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@torch.no_grad()
+def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
+    model = Nested().to(kind).eval()
+    features = model.pooled(IMAGES.to(kind)).float()
+    head = model.backbone.classifier[1]
+    logits = features @ head.weight.float().T + head.bias.float()
+    found = assert_gives(model, [IMAGES], features, logits, "backbone.classifier.1")
+    assert (
+        found.max_error < 1e-6
+        and head.weight.dtype == kind
+        and model(IMAGES.to(kind)).dtype == kind
+    )
+    averaged = Nested().to(kind).eval()
+    averaged.after = lambda _: (head_of(averaged) + averaged.spare(averaged.seen)) / 2
+
+    def head_of(model):
+        model.seen = model.pooled(IMAGES.to(kind))
+        return model.backbone.classifier[1](model.seen)
+
+    averaged.forward = lambda images: averaged.after(None)
+    assert singflow.collect(averaged, [IMAGES]).head_path == "backbone.classifier.1 and spare"
+
+
+def test_under_autocast_the_head_is_computed_in_float32():
+    with torch.autocast("cpu", torch.bfloat16):
+        found = singflow.collect(Nested(), LOADER)
+    exact = singflow.collect(Nested(), LOADER)
+    gap = np.abs(found.features - exact.features).max()
+    assert 0 < gap < 0.02 and found.max_error < 1e-6
+
+
+def test_labels_are_integers_tensors_or_texts_and_a_batch_may_hold_more():
+    for given, wanted in (
+        ([2, 0, 1], [2, 0, 1]),
+        (torch.tensor([1, 1, 0], dtype=torch.uint8), [1, 1, 0]),
+        (("ant", "bee", "cat"), ["ant", "bee", "cat"]),
+    ):
+        found = singflow.collect(Nested(), [[IMAGES[:3], given, ["path"] * 3]] * 2)
+        assert found.labels.tolist() == [*wanted, *wanted] and len(found.features) == 6
+    set_ = TensorDataset(IMAGES, LABELS)
+    assert singflow.collect(Nested(), DataLoader(set_, 3)).labels.tolist() == LABELS.tolist()
+    assert singflow.collect(Nested(), DataLoader(TensorDataset(IMAGES), 3)).labels is None
+
+
+class Early(Nested):
+    """The head is applied to every position, and then pooled."""
+
+    def forward(self, images):
+        values = self.backbone[:3](images).movedim(1, -1)
+        return self.backbone.classifier(values).mean(dim=(1, 2))
+
+
+class Twice(Nested):
+    def forward(self, images):
+        return super().forward(images.flip(3)) * 0 + super().forward(images)
+
+
+def broken():
+    model = Nested()
+    nn.init.constant_(model.backbone[0].bias, float("nan"))
+    model.backbone[1] = nn.Identity()
+    return model
+
+
+NAME = 'name the last linear layer, as in head="fc", of a model that returns logits'
+HEAD = "the head 'backbone.classifier.1'"
+SCALED = f"{HEAD} is not the last layer, or a softmax or a scale follows it: {NAME}"
+GAP = "collect: W f + b differs from the model's logits by "
+EMPTY = "loader: gave no batch: its data set is empty, or it is an iterator that was used before"
+OTHER = nn.Linear(8, 5)
+REFUSED = [
+    (Nested(), LOADER, "fc", f"collect: has no module 'fc': {NAME}"),
+    (
+        Nested(),
+        LOADER,
+        "backbone.1",
+        f"collect: 'backbone.1' is BatchNorm2d, not a linear layer or 1 x 1 convolution: {NAME}",
+    ),
+    (Nested(), LOADER, "spare", f"collect: never ran the head 'spare': {NAME}"),
+    (Nested(), LOADER, OTHER, f"collect: head is a Linear of another model: {NAME}"),
+    (Nested(), LOADER, 5, f"collect: head is 5, not a path or a module: {NAME}"),
+    (Twice(), LOADER, None, f"collect: runs {HEAD} 2 times in a pass: {NAME}"),
+    (
+        Early(),
+        LOADER,
+        None,
+        f"collect: the input of {HEAD} has shape (4, 30, 30, 8), not (n, 8): it is applied before "
+        f"pooling: {NAME}",
+    ),
+    (Nested(lambda logits: 2 * logits), LOADER, None, (GAP, SCALED)),
+    (Nested(lambda logits: logits.softmax(dim=1)), LOADER, None, (GAP, SCALED)),
+    (
+        Nested(lambda logits: logits[:, :4]),
+        LOADER,
+        "backbone.classifier.1",
+        f"collect: {HEAD} gives 5 numbers, but the model 4: {NAME}",
+    ),
+    (
+        Nested(lambda logits: logits[:, :4]),
+        LOADER,
+        None,
+        f"collect: no linear layer or 1 x 1 convolution of the model has 4 outputs: {NAME}",
+    ),
+    (
+        Nested(lambda logits: logits[:, 0]),
+        LOADER,
+        None,
+        "the model's output is of shape (4,), not logits (n, C): return the logits",
+    ),
+    (
+        Nested(lambda logits: "five"),
+        LOADER,
+        None,
+        "the model's output is str, not logits (n, C): return the logits",
+    ),
+    (
+        torch.sin,
+        LOADER,
+        None,
+        "model is builtin_function_or_method, not a torch.nn.Module: wrap it in one",
+    ),
+    (Nested(), [], None, EMPTY),
+    (Nested(), iter(()), None, EMPTY),
+    (
+        Nested(),
+        [LOADER[0], IMAGES],
+        None,
+        "loader: batch 1 is images without labels, but batch 0 was images with integers as labels",
+    ),
+    (
+        Nested(),
+        [LOADER[0], (IMAGES[:1], ["ant"])],
+        None,
+        "loader: batch 1 is images with texts as labels, but batch 0 was images with integers as "
+        "labels",
+    ),
+    (
+        Nested(),
+        ["photo.jpg"],
+        None,
+        "loader: batch 0 is a str: give tensors of images, tuples of images and labels, or "
+        "mappings of the model's keyword arguments",
+    ),
+    (
+        Nested(),
+        [(IMAGES, LABELS[:3])],
+        None,
+        "loader: batch 0 has labels of shape (3,) for 7 rows: give one label, an integer or a "
+        "text, for each",
+    ),
+    (
+        Nested(),
+        [(IMAGES, torch.rand(7))],
+        None,
+        "loader: labels are float32, not integers or texts: convert them",
+    ),
+    (
+        broken(),
+        LOADER,
+        None,
+        "features hold NaN or infinite values, first in row 0: look at the images and the weights",
+    ),
+    (
+        Nested(),
+        [IMAGES, IMAGES * torch.tensor([1.0] * 5 + [torch.inf, 1]).reshape(7, 1, 1, 1)],
+        None,
+        "features hold NaN or infinite values, first in row 12: look at the images and the weights",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "loader", "head", "said"), REFUSED)
+def test_what_cannot_be_collected_is_refused_in_one_line(model, loader, head, said):
+    with pytest.raises(InputError) as refused:
+        singflow.collect(model, loader, head)
+    first, last = said if isinstance(said, tuple) else (said, said)
+    assert str(refused.value).startswith(first) and str(refused.value).endswith(last)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_device_that_is_not_here_is_refused():
+    for device, said in (
+        ("gpu", "device is 'gpu': write auto, cpu, cuda or mps"),
+        ("mps", "device is mps, but PyTorch sees no Apple GPU: write auto or cpu"),
+    ):
+        with pytest.raises(InputError, match=said):
+            singflow.collect(Nested(), LOADER, device=device)
+    assert len(singflow.collect(Nested(), LOADER, device="cpu").features) == 7
+
+
+def state_of(model):
+    """All that a call could change: of the model, and of the process."""
+    modules = dict(model.named_modules())
+    return {
+        "modes": {name: module.training for name, module in modules.items()},
+        "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
+        "hooks": {
+            name: [len(hooks) for key, hooks in vars(module).items() if key.endswith("_hooks")]
+            for name, module in modules.items()
+        },
+        "tensors": {
+            name: (id(part), part.data_ptr(), part.requires_grad, part.device, part.tolist())
+            for name, part in (*model.named_parameters(), *model.named_buffers())
+        },
+        "grads": {name: part.grad is None for name, part in model.named_parameters()},
+        "process": (
+            torch.get_default_dtype(),
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cuda.matmul.allow_tf32,
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.benchmark,
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+        ),
+    }
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Draws from all three generators of random numbers."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, row):
+        return IMAGES[row] + torch.rand(1) + np.random.rand() + random.random(), row  # noqa: S311
+
+
+def fails():
+    yield LOADER[0]
+    raise RuntimeError("the disk is gone")
+
+
+@pytest.mark.parametrize(
+    ("loader", "head", "error"),
+    [
+        (lambda: DataLoader(Augmented(), 2, shuffle=True), None, None),
+        (fails, None, RuntimeError),
+        (lambda: LOADER, "spare", InputError),
+        (lambda: [torch.zeros(2, 5, 8, 8)], "backbone.classifier.1", RuntimeError),
+    ],
+)
+def test_the_model_and_the_process_are_as_before_also_after_an_error(loader, head, error):
+    model = Nested()
+    model.backbone[1].eval()  # a frozen norm in a model that trains
+    model.backbone[0].requires_grad_(False)
+    own = model.backbone.classifier[1].register_forward_hook(lambda *_: None)
+    model(IMAGES).sum().backward()
+    before = state_of(model)
+    if error:
+        with pytest.raises(error):
+            singflow.collect(model, loader(), head)
+    else:
+        singflow.collect(model, loader(), head)
+    assert state_of(model) == before
+    own.remove()
+    assert model(IMAGES).grad_fn is not None
+
+
+def test_a_model_that_was_moved_is_put_back_with_the_same_tensors():
+    """`meta` stands for any other device, to which tensors of the CPU cannot be assigned."""
+    model = Nested()
+    model(IMAGES).sum().backward()
+    before = state_of(model)
+    with pytest.raises(ZeroDivisionError), _borrowed(model, "cpu"):
+        model.to("meta")
+        assert next(model.parameters()).is_meta
+        raise ZeroDivisionError
+    assert state_of(model) == before
+
+
+def test_what_a_model_keeps_from_the_pass_can_be_trained_with():
+    class Keeps(Nested):
+        scale = None
+
+        def pooled(self, images):
+            self.scale = images.new_ones(()) if self.scale is None else self.scale
+            return super().pooled(images) * self.scale
+
+    model = Keeps()
+    singflow.collect(model, LOADER)
+    model(IMAGES).sum().backward()
+    assert model.backbone.classifier[1].weight.grad.abs().sum() > 0
+
+
+def test_no_more_than_two_batches_are_in_memory():
+    living = weakref.WeakSet()
+
+    def loader():
+        for _ in range(6):
+            batch = Batch(torch.rand(2, 3, 8, 8))
+            living.add(batch)
+            assert len(living) <= 2
+            yield batch
+
+    assert len(singflow.collect(Nested(), loader()).features) == 12
+
+
+class Batch(torch.Tensor):
+    __hash__ = object.__hash__
+
+
+def test_hooks_run_in_a_model_that_is_compiled():
+    plain = singflow.collect(Nested(), LOADER)
+    in_place, wrapped = Nested(), torch.compile(Nested())
+    in_place.compile()
+    for model in (in_place, wrapped):
+        found = singflow.collect(model, LOADER)
+        assert np.array_equal(found.features, plain.features)
+        assert found.head_path.endswith("backbone.classifier.1")
+
+
+def flags():
+    """Both interfaces of PyTorch to TF32; `mixed` if they contradict each other."""
+    found = []
+    for place, name in (
+        (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cuda.matmul, "fp32_precision"),
+        (torch.backends.cudnn, "allow_tf32"),
+        (torch.backends.cudnn.conv, "fp32_precision"),
+    ):
+        try:
+            found.append(getattr(place, name))
+        except RuntimeError:
+            found.append("mixed")
+    return found
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    ],
+)
+def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(choose):
+    found = _tf32_flags()
+    try:
+        choose()
+        before, first, second = flags(), ExitStack(), ExitStack()
+        for block in (first, second):
+            block.enter_context(without_tf32(torch.device("cuda")))
+            assert flags() == [False, "ieee", False, "none"]
+        first.close()  # as where another thread began earlier
+        assert flags() == [False, "ieee", False, "none"]
+        second.close()
+        assert flags() == before
+    finally:
+        for place, name, value in found:
+            setattr(place, name, value)
+
+
+def test_blocks_are_joined_in_their_order():
+    blocks = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.zeros((2, 2))]
+    wanted = np.concatenate(blocks)
+    assert np.array_equal(joined(blocks), wanted) and not blocks
+
+
+NAMES = ["ant", "bee", "cat", "dog", "elk"]
+EMBEDDINGS = np.random.default_rng(1).standard_normal((7, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def collected():
+    return singflow.collect(Nested(), LOADER)
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_saved_source_is_that_of_the_command_for_the_same_arrays_in_files(
+    collected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    more = {"class_names": NAMES, "space": "minilm", "embeddings": torch.from_numpy(EMBEDDINGS)}
+    said = collected.save("mine", **more)
+    assert said[0] == "minilm: embeddings of 3 dimensions"
+    assert said[1].startswith("features/mine: 8 features, 5 classes, top-1 0.")
+    assert said[2] == "7 rows; 0 of them are copies of others"
+    for name, array in (
+        ("features", collected.features),
+        ("logits", collected.logits),
+        ("embeddings", EMBEDDINGS),
+    ):
+        np.save(f"{name}.npy", array)
+    np.savez("head.npz", **collected.head._asdict())
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    rows = [f"{row:07d},{label}" for row, label in enumerate(LABELS.tolist())]
+    (tmp_path / "table.csv").write_text("\n".join(["id,label", *rows]))
+    import_source(
+        tmp_path / "theirs",
+        Offer(
+            table=tmp_path / "table.csv",
+            id_column="id",
+            label_column="label",
+            features="features.npy",
+            head="head.npz",
+            bias=None,
+            logits="logits.npy",
+            embeddings="embeddings.npy",
+            classes=tmp_path / "names.txt",
+            model="features/mine",
+            space="minilm",
+            dim=None,
+        ),
+    )
+    ours, theirs = content(tmp_path / "mine"), content(tmp_path / "theirs")
+    of_head = hashlib.sha256(collected.head.weight.tobytes() + collected.head.bias.tobytes())
+    for path in ours:  # a hash of the whole model in place of a hash of its head
+        weights = collected.weights_sha256.encode(), of_head.hexdigest().encode()
+        assert ours[path].replace(*weights) == theirs.pop(path), path
+    assert not theirs
+    rows = read_source(tmp_path / "mine")
+    assert rows["label"].tolist() == [NAMES[label] for label in LABELS]
+    found, _ = imported_shard(tmp_path / "mine", rows["path"], "features", model="features/mine")
+    np.testing.assert_array_equal(found, collected.features)
+
+
+def test_another_model_and_space_join_a_source_and_the_same_call_changes_nothing(
+    collected, tmp_path
+):
+    root = tmp_path / "mine"
+    collected.save(root, class_names=NAMES, model="timm/mine.tag")
+    before = content(root)
+    logits = collected.features @ collected.head.weight.T + collected.head.bias
+    gap = f"{np.abs(logits - collected.logits).max():.1e}"
+    assert collected.save(root, class_names=NAMES, model="timm/mine.tag") == [
+        "timm/mine.tag: 8 features, 5 classes, top-1 "
+        f"{np.mean(collected.logits.argmax(1) == collected.labels):.3f}; W f + b is within {gap} "
+        "of the logits",
+        "timm/mine.tag: was there already, and stays as it is",
+    ]
+    assert content(root) == before
+    texts = replace(collected, labels=np.array(NAMES)[collected.labels])
+    texts.save(root, space="sounds", embeddings=EMBEDDINGS)
+    assert towers_of_source(root) == (["features/mine", "timm/mine.tag"], ["sounds"])
+    assert before.items() <= content(root).items()
+    unnamed = tmp_path / "unnamed"
+    collected.save(unnamed)
+    assert read_source(unnamed)["label"].tolist() == [f"class {label}" for label in LABELS]
+    paths = [f"{NAMES[label]}/{row}.jpg" for row, label in enumerate(LABELS)]
+    replace(collected, labels=None).save(tmp_path / "folders", ids=paths, class_names=NAMES)
+    assert (read_source(tmp_path / "folders")["class_index"] == LABELS.numpy()).all()
+
+
+IDS = [f"{row}.jpg" for row in range(7)]
+UNSAVED = [
+    (
+        {"class_names": NAMES[:4]},
+        "class_names: 4 names, but the head has 5 rows: name its classes in their order",
+    ),
+    (
+        {"class_names": ["ant"] * 5},
+        "class_names: name 2 repeats 'ant' of name 1: rename or remove one of them",
+    ),
+    ({"ids": IDS[:6]}, "ids: 6 for 7 rows of features: give one for each row"),
+    (
+        {"ids": [*IDS[:6], "0.jpg"]},
+        "row 6: id '0.jpg' is that of row 0, too: remove one of the two from the table and from "
+        "the arrays",
+    ),
+    ({"ids": ["../a", *IDS[:6]]}, "row 0: id '../a' is empty, unprintable or has ..: rename it"),
+    ({"space": "clip"}, "space and embeddings belong together: give both, or neither"),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS[:6]},
+        "embeddings: has 6 rows of embeddings, but the table has 7: give a row for every row of "
+        "the table, in its order",
+    ),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS[0]},
+        "embeddings: shape (3,), not (n, m): give one row for each row",
+    ),
+    (
+        {"space": "clip", "embeddings": EMBEDDINGS * np.nan},
+        "embeddings: row 0 holds NaN or infinite values, or beyond float32: remove the row "
+        "everywhere, or compute it anew",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), UNSAVED)
+def test_what_does_not_fit_is_not_saved(collected, tmp_path, options, said):
+    with pytest.raises(InputError) as refused:
+        collected.save(tmp_path / "mine", **options)
+    assert str(refused.value) == said and not any(tmp_path.iterdir())
+
+
+def test_a_source_keeps_its_ids_and_needs_labels(collected, tmp_path):
+    root = tmp_path / "mine"
+    with pytest.raises(InputError, match="labels: the loader gave none, and a study needs them"):
+        replace(collected, labels=None).save(root)
+    collected.save(root, class_names=NAMES)
+    before = content(root)
+    with pytest.raises(InputError, match=r"ids: has other ids than .*rows.parquet, or another"):
+        collected.save(root, ids=IDS, model="other")
+    other = replace(collected, features=collected.features + 1, logits=collected.logits)
+    with pytest.raises(InputError, match=r"logits: row \d differs from W f \+ b by"):
+        other.save(root, model="other")
+    assert content(root) == before
