@@ -11,16 +11,16 @@
 # %% [markdown]
 # # Your model in a notebook
 #
-# Does a classifier of PyTorch ignore meaning, and which? The notebook goes from a model in memory to
-# a verdict, to the texts that name what is hidden, and to the places in a photo. It needs
+# Does a classifier of PyTorch ignore meaning, and which? The notebook goes from a model in memory
+# to a verdict, to the texts that name what is hidden, and to the places in a photo. It needs
 # `pip install 'singflow[demo]'`, and no network.
 
 # %% [markdown]
 # ## The model
 #
 # Put your own `torch.nn.Module` here, with its evaluation transform and the names of its classes.
-# This one was trained on ImageNet, and kept the 398 classes of animals. So the answer is known: what
-# tells all other things apart does not reach its logits.
+# This one was trained on ImageNet, and kept the 398 classes of animals. So the answer is known:
+# what tells all other things apart does not reach its logits.
 
 # %%
 import torch
@@ -51,7 +51,9 @@ from PIL import Image
 folder = Path(importlib.util.find_spec("foolbox").submodule_search_locations[0]) / "data"
 paths = sorted(folder.glob("imagenet_*.jpg"))
 photos = [Image.open(path).convert("RGB") for path in paths]
-loader = torch.utils.data.DataLoader([transform(photo) for photo in photos], batch_size=4)
+labels = [packaged.class_names[int(path.stem.rpartition("_")[2])] for path in paths]
+rows = [(transform(photo), label) for photo, label in zip(photos, labels, strict=True)]
+loader = torch.utils.data.DataLoader(rows, batch_size=4)
 data = singflow.collect(model, loader)
 data
 
@@ -99,7 +101,7 @@ texts.head(10)
 # %%
 classifier = singflow.Classifier.of(model, transform, class_names, name="animals")
 analyzer = singflow.Analyzer.load(classifier, space, translator=found)
-result = analyzer.analyze(paths[0], ["a folding chair", "a dog"], name="photo")
+result = analyzer.analyze(paths[1], ["a folding chair", "a dog"], name="photo")
 result
 
 # %%
@@ -108,7 +110,7 @@ result.map_figure()
 # %% [markdown]
 # ## On to a cluster
 #
-# The folder is a source for a study: `data: {source: features, root: checkpoints/features/animals}`.
+# The folder is a source for a study, with `data.source: features` and the folder as `data.root`.
 # There, `singflow run` compares models, and writes tables, figures and a page.
 
 # %%

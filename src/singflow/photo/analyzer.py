@@ -13,6 +13,7 @@ from singflow.analyses.metrics import angle_deg
 from singflow.analyses.steering import steer
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError, printable
+from singflow.measuring import Evidence
 from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
 from singflow.photo.photos import Neighbour, Photos
@@ -65,14 +66,11 @@ class Result(Analysis):
         matplotlib.figure.Figure
             10.5 inches wide.
         """
-        import matplotlib.pyplot as plt
-
+        from singflow.figures.style import shown
         from singflow.photo.figure import draw_image
 
         near = self.photos.pictures(self.nearest, MAX_PIXELS) if self.photos else []
-        figure = draw_image(self.image, Path(self.name).name, self, near)
-        plt.close(figure)  # otherwise a notebook shows the figure twice
-        return figure
+        return shown(draw_image(self.image, Path(self.name).name, self, near))
 
     def map_figure(self) -> "Figure":
         """Where in the photo: what the predicted class uses, what the head ignores, and every text.
@@ -90,15 +88,12 @@ class Result(Analysis):
         InputError
             When there are no maps, for the reason in `no_maps`.
         """
-        import matplotlib.pyplot as plt
-
+        from singflow.figures.style import shown
         from singflow.photo.map_figure import draw_maps
 
         if self.maps is None:
             raise InputError(f"{self.name}: {self.no_maps}")
-        figure = draw_maps(self.image, Path(self.name).name, self, self.maps)
-        plt.close(figure)  # as in figure()
-        return figure
+        return shown(draw_maps(self.image, Path(self.name).name, self, self.maps))
 
     def __repr__(self) -> str:
         return describe(self.name, self)
@@ -122,7 +117,7 @@ class Analyzer:
         *,
         reference: str = "packaged",
         results: str | Path | None = None,
-        translator: str | Path | Translator | None = None,
+        translator: str | Path | Translator | Evidence | None = None,
         models: str | Path = MODELS,
         spaces: str | Path = SPACES,
         classes: str | Path | None = None,
@@ -145,8 +140,9 @@ class Analyzer:
             ImageNet.
         results : str or Path, optional
             Results folder of a finished study, whose translator is used.
-        translator : str, Path or Translator, optional
-            Linear translator, or the file of one, which is used.
+        translator : str, Path, Translator or Evidence, optional
+            Linear translator, or the file of one, which is used. Evidence of the same model and
+            space also gives the verdict.
         models, spaces : str or Path
             Registries of your own models and spaces, beside the packaged ones.
         classes : str or Path, optional

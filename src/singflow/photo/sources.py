@@ -12,7 +12,14 @@ import numpy as np
 from singflow.analyses.evidence import EvidenceSettings, unique_meaning
 from singflow.analyses.floor import SplitHead, whole_images
 from singflow.analyses.geometry import null_space
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, add_verdicts, verdict_sentence
+from singflow.analyses.summary import (
+    EMPTY,
+    NO_NULL_SPACE,
+    Summary,
+    add_verdicts,
+    verdict_sentence,
+    verdict_words,
+)
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import read_manifest, shard_path
@@ -20,6 +27,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
+from singflow.measuring import Evidence
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.fits import Parts, Settings, cached_fit
 from singflow.photo.photos import Photos
@@ -151,23 +159,40 @@ def _texts(folder: Path, embeddings: Path, classifier: Classifier, space: Space)
     return replace(space.texts, stored=stored.stored, made=stored.made)
 
 
-def read_translator(given: Path | Translator, classifier: Classifier, space: Space) -> Loaded:
-    """A model and a space, with a translator, of a file or in memory, and without known images."""
-    basis, r2 = _null_basis(classifier), None
+def read_translator(
+    given: Path | Translator | Evidence, classifier: Classifier, space: Space
+) -> Loaded:
+    """A model and a space, with a translator of a file or in memory, or with evidence.
+
+    Evidence also has the verdict, and the scores of its images.
+    """
+    basis, known, n = _null_basis(classifier), {}, 0
+    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
     if isinstance(given, Path):
         translator, source = Translator.load(given), str(given)
         check_pair(given, translator, classifier, space)
-        r2 = read_tensors(given, [])[1].get("validation_r2")
+    elif isinstance(given, Evidence):
+        translator, n = given.translator, len(given.images)
+        source = f"fitted on {translator.facts['n_train']} rows of the evidence"
+        verdict, said = given.verdict, f"{classifier.name}: {verdict_words(given.facts)}"
+        known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
     else:
         translator, source = given, "translator in memory"
-        check_shape(source, translator, classifier, space)
-    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    facts = {"source": source, "images": "reference's 0 images", "n_images": 0}
-    facts |= {"verdict": verdict, "said": said}
-    r2 = None if r2 is None else float(r2)
-    setting = _setting(classifier, space, basis.shape[1], r2, **facts)
+    check_shape(source, translator, classifier, space)
+    r2 = translator.facts.get("validation_r2")
+    setting = _setting(
+        classifier,
+        space,
+        basis.shape[1],
+        None if r2 is None else float(r2),
+        source=source,
+        images=f"{'evidence' if n else 'reference'}'s {n} images",
+        n_images=n,
+        verdict=verdict,
+        said=said,
+    )
     of_classes = space.texts.of_classes(classifier.class_names)
-    return Loaded(classifier, space.texts, setting, *of_classes, basis, translator)
+    return Loaded(classifier, space.texts, setting, *of_classes, basis, translator, known=known)
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
@@ -177,7 +202,6 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
     """
     made, entry = read_tensors(path, [])[1], classifier.entry
     mine = f"{entry.source}/{entry.id}" if entry else classifier.name
-    check_shape(path, translator, classifier, space)
     into = made.get("space_id", made.get("space", space.name))
     if into not in (space.name, space_id(space.entry)):
         raise InputError(
