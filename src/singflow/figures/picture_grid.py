@@ -21,13 +21,13 @@ from singflow.pictures.words import ANGLES, WORDS
 # Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
 COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.48, 1.35, 1.38, 1.0, 0.38, 1.0
 GAP, MARGIN = 0.2, 0.1
-FONTS = {  # font, inches of a line, colour
-    "title": (FontProperties(size=11, weight="bold"), 0.2, "black"),
-    "line": (FontProperties(size=8), 0.15, "0.35"),
-    "name": (FontProperties(size=8), 0.15, "black"),
-    "word": (FontProperties(size=7), 0.13, "black"),
-    "new": (FontProperties(size=7, weight="bold"), 0.13, "black"),
-    "note": (FontProperties(size=7), 0.15, "0.35"),
+FONTS: dict[str, tuple[style.Look, float, str]] = {  # font, inches of a line, colour
+    "title": ({"size": 11, "weight": "bold"}, 0.2, "black"),
+    "line": ({"size": 8}, 0.15, "0.35"),
+    "name": ({"size": 8}, 0.15, "black"),
+    "word": ({"size": 7}, 0.13, "black"),
+    "new": ({"size": 7, "weight": "bold"}, 0.13, "black"),
+    "note": ({"size": 7}, 0.15, "0.35"),
 }
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
@@ -100,8 +100,8 @@ class TextSheet(Sheet):
         self, left: float, top: float, lines: list[str], font: str, align: str = "top"
     ) -> float:
         """Add lines of text; returns where they end."""
-        properties, line, colour = FONTS[font]
-        look = {"fontproperties": properties, "color": colour, "va": align}
+        _, line, colour = FONTS[font]
+        look = {"fontproperties": font_of(font), "color": colour, "va": align}
         self.write(left, top, "\n".join(lines), **look)
         return top + line * len(lines)
 
@@ -112,10 +112,15 @@ class TextSheet(Sheet):
         return self.write_lines(left, top, broken(text, room, font), font)
 
 
+def font_of(name: str) -> FontProperties:
+    """A font of FONTS, whose family is that of the style in force."""
+    return FontProperties(**FONTS[name][0])
+
+
 def broken(text: str, room: float, font: str) -> list[str]:
     """The lines of a text, each at most as long as the room."""
     return [
-        line for part in text.splitlines() for line in style.lines_of(part, room, FONTS[font][0])
+        line for part in text.splitlines() for line in style.lines_of(part, room, font_of(font))
     ]
 
 
@@ -187,7 +192,7 @@ def _lines(cell: Cell) -> Iterator[Line]:
         if not word:
             continue
         font = "word" if word in row["before"] else "new"
-        first, *others = style.lines_of(word, WORD, FONTS[font][0])
+        first, *others = style.lines_of(word, WORD, font_of(font))
         yield Line(f"{angle:.1f}°", first, font)
         if others:
             yield Line("", others[0] if len(others) == 1 else f"{others[0][:-2]}…", font)
