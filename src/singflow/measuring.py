@@ -20,7 +20,7 @@ from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import null_energy, null_space
 from singflow.analyses.measured import Measured
 from singflow.analyses.measured import measure as measure_pool
-from singflow.analyses.metrics import Removal, centred_texts, subspace_translator, unit
+from singflow.analyses.metrics import NullRemoval, centred_texts, unit
 from singflow.analyses.summary import TRIALS, detected, verdict, verdict_words
 from singflow.analyses.tables import with_interval
 from singflow.artifacts.files import staged, write_bytes, write_json
@@ -475,13 +475,13 @@ def _removal_scores(
     images: ArrayImages, crossed: CrossFitted, basis: np.ndarray, texts: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """IS, null energy and, with texts (n, m) of the labels, AS of each image."""
-    removed = crossed.map(lambda affine: subspace_translator(affine, basis).astype(np.float32))
+    removed = NullRemoval(crossed, basis)
     names = ["is_deg", "null_energy", *(["as_deg"] if texts is not None else [])]
     scores = {name: np.empty(len(images)) for name in names}
     for shard, _ in images:
         rows = shard["view"] == 0
         ids, x = shard["image_id"][rows], shard["features"][rows]
-        removal = Removal(crossed(x, ids), removed(x, ids))
+        removal = removed(x, ids)
         scores["is_deg"][ids] = removal.image_score()
         scores["null_energy"][ids] = null_energy(x, basis)
         if texts is not None:

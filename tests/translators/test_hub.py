@@ -89,7 +89,7 @@ def test_a_file_of_a_study_loses_what_is_about_its_folds_and_a_private_path(tmp_
     given = translator()
     folds = {"fold_weight": given.weight[None], "fold_bias": given.bias[None]}
     study = FACTS | MADE | {"study": "demo"}
-    private = {"folds": "1", "in_sample": "false", "reference": "/home/ada/secret"}
+    private = {"folds": "1", "in_sample": "false", "reference": "/data/ada/secret"}
     tensors = {"weight": given.weight, "bias": given.bias, **folds}
     write_tensors(tmp_path / "study" / FILE, tensors, study | private)
     found = Translator.from_pretrained(tmp_path / "study")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.metrics import Removal, centred_texts, subspace_translator
+from singflow.analyses.metrics import NullRemoval, Removal, centred_texts
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index, shard_path
@@ -76,11 +76,9 @@ class Inputs:
         return read_crossfitted(self.path("translator"), self.manifest)
 
     @cached_property
-    def null_translators(self) -> CrossFitted:
-        """The translators of the null component alone (equation 9), float32."""
-        return self.translators.map(
-            lambda translator: subspace_translator(translator, self.null_basis).astype(np.float32)
-        )
+    def null_removal(self) -> NullRemoval:
+        """Removal of the null component, each image by the translator that did not see it."""
+        return NullRemoval(self.translators, self.null_basis)
 
     @cached_property
     def names(self) -> Facts:
@@ -130,8 +128,7 @@ class Inputs:
     def removals(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, Removal]]:
         """image_id and the removal of the null component of whole images, in blocks."""
         for image_id, features in self.features(size=size):
-            original = self.translators(features, image_id)
-            yield image_id, Removal(original, self.null_translators(features, image_id))
+            yield image_id, self.null_removal(features, image_id)
 
     def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """image_id and embeddings of whole images (view 0), in blocks."""

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from singflow.errors import InputError
+from singflow.translators.crossfit import CrossFitted
 from singflow.translators.ridge import Affine
 
 ROWS = 128  # their float64 copies stay in the processor's cache
@@ -189,6 +190,26 @@ class Removal:
         """
         original, equivalent = self.angles(texts)
         return original - equivalent
+
+
+@dataclass(frozen=True)
+class NullRemoval:
+    """Removal of the null component, spanned by a basis (d, k), with translators of all folds."""
+
+    translators: CrossFitted
+    basis: np.ndarray
+
+    @cached_property
+    def _of_null(self) -> CrossFitted:
+        """What the translators make of the null component alone (equation 9), float32."""
+        return self.translators.map(
+            lambda translator: subspace_translator(translator, self.basis).astype(np.float32)
+        )
+
+    def __call__(self, features: np.ndarray, image_id: np.ndarray) -> Removal:
+        """The removal from features (n, d) of images (n,)."""
+        original = self.translators(features, image_id)
+        return Removal(original, self._of_null(features, image_id))
 
 
 def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import Removal, contrast_deg
+from singflow.analyses.metrics import contrast_deg
 
 ROWS = 4096  # features scored at once
 
@@ -18,12 +18,11 @@ def remove_null_components(
     class_index: (n,), the position of each image's class in the head, or -1. beside: by image_id,
     the scores of controls (control_*, matched_*), the conditional scores and the floor of IS.
     """
-    head, basis, translators = inputs.head, inputs.null_basis, inputs.translators
+    head, basis, fold = inputs.head, inputs.null_basis, inputs.translators.fold
     blocks = []
     for image_id, features in inputs.features(size=ROWS):
         label, others = inputs.label_of[image_id], beside.loc[image_id]
-        without = inputs.null_translators(features, image_id)
-        removal = Removal(translators(features, image_id), without)
+        removal = inputs.null_removal(features, image_id)
         original, equivalent = removal.angles(inputs.label_texts[label])
         logits = features @ head["weight"].T + head["bias"]
         columns = {
@@ -31,7 +30,7 @@ def remove_null_components(
             "label": inputs.labels[label],
             "class_index": class_index[image_id],
             "predicted_index": np.argmax(logits, axis=1).astype(np.int32),
-            "fold": translators.fold[image_id],
+            "fold": fold[image_id],
             "is_deg": removal.image_score(),
             "as_deg": original - equivalent,
             "as_contrast_deg": contrast_deg(removal, inputs.label_texts, label),

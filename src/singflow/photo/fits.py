@@ -19,7 +19,7 @@ from singflow.analyses.fitting import fit_translators
 from singflow.analyses.floor import Refits, Refitted, Rows, SplitHead
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.maps import conditional_translator
-from singflow.analyses.metrics import Removal, subspace_translator
+from singflow.analyses.metrics import NullRemoval, Removal
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
@@ -170,13 +170,12 @@ def fit(
 
 def _image_scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> dict[str, np.ndarray]:
     """IS and null energy of view 0, the mean null component, and the cosines to this mean."""
-    removed = crossed.map(lambda affine: subspace_translator(affine, basis).astype(np.float32))
+    removed = NullRemoval(crossed, basis)
     is_deg, energy, cosine = np.empty((3, len(images.manifest)))
     total = np.zeros(len(basis))
     shards = partial(iterate_whole, images.features, "features", images.shards, images.manifest)
     for image_id, features in shards():
-        removal = Removal(crossed(features, image_id), removed(features, image_id))
-        is_deg[image_id] = removal.image_score()
+        is_deg[image_id] = removed(features, image_id).image_score()
         energy[image_id] = null_energy(features, basis)
         total += features.sum(axis=0, dtype=np.float64)
     mean = basis @ (basis.T @ total) / len(is_deg)
