@@ -112,6 +112,14 @@ def test_heads_whose_mean_is_the_output_are_one_head():
         singflow.collect(model, LOADER, "head")
 
 
+def test_a_layer_that_runs_after_the_head_is_not_the_head():
+    class Auxiliary(Nested):
+        def forward(self, images):
+            return super().forward(images), self.spare(self.pooled(images))
+
+    assert singflow.collect(Auxiliary(), LOADER).head_path == "backbone.classifier.1"
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 @torch.no_grad()
 def test_mappings_of_transformers_are_keyword_arguments(kind):
@@ -404,16 +412,30 @@ def test_the_model_and_the_process_are_as_before_also_after_an_error(loader, hea
     assert model(IMAGES).grad_fn is not None
 
 
-def test_a_model_that_was_moved_is_put_back_with_the_same_tensors():
-    """`meta` stands for any other device, to which tensors of the CPU cannot be assigned."""
+@pytest.mark.parametrize("elsewhere", ["meta", torch.float64])
+def test_a_model_that_was_moved_is_put_back_with_the_same_tensors(elsewhere):
+    """As from the CPU to a device: to one gives other parameters, to the other other values."""
     model = Nested()
     model(IMAGES).sum().backward()
     before = state_of(model)
     with pytest.raises(ZeroDivisionError), _borrowed(model, "cpu"):
-        model.to("meta")
-        assert next(model.parameters()).is_meta
+        model.to(elsewhere)
+        assert elsewhere in (next(model.parameters()).device.type, next(model.parameters()).dtype)
         raise ZeroDivisionError
     assert state_of(model) == before
+
+
+def test_a_model_that_changes_its_weights_in_evaluation_changes_them_back():
+    class Merging(Nested):
+        def train(self, mode=True):
+            if mode != self.training:
+                self.spare.weight.data.add_(-1 if mode else 1)
+            return super().train(mode)
+
+    model = Merging()
+    before = model.spare.weight.detach().clone()
+    singflow.collect(model, LOADER)
+    torch.testing.assert_close(model.spare.weight.detach(), before)
 
 
 def test_what_a_model_keeps_from_the_pass_can_be_trained_with():

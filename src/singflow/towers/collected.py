@@ -251,7 +251,7 @@ def collect(
                     f"loader: batch {number} has labels of shape {given.shape} for {len(rows)} "
                     "rows: give one label, an integer or a text, for each"
                 )
-            features.append(rows.cpu().numpy().copy())
+            features.append(rows.cpu().numpy())
             logits.append(outputs.cpu().numpy().copy())
             labels += [] if given is None else [given]
             error = max(error, gap)
@@ -261,7 +261,7 @@ def collect(
                 "before"
             )
         sha256 = weights_sha256(getattr(model, "_orig_mod", model))
-        kept = Head(*(part.cpu().numpy().copy() for part in (found.weight, found.bias)))
+        kept = Head(*(part.cpu().numpy() for part in (found.weight, found.bias)))
     return Collected(
         joined(features),
         kept,

@@ -54,7 +54,7 @@ def in_float32(device: torch.device) -> Iterator[None]:
 
 
 _LOCK = threading.Lock()
-_FOUND: list[list[tuple[Any, str, Any]]] = []  # what the first of the open blocks found
+_FOUND: list[list[tuple[Any, str, Any]]] = []  # by the blocks that are open
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def without_tf32(device: torch.device) -> Iterator[None]:
         yield
         return
     with _LOCK:
-        _FOUND.append(_FOUND[0] if _FOUND else _tf32_flags())
+        _FOUND.append(_tf32_flags())
         use_tf32(False)
     try:
         yield
