@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from nbclient import NotebookClient
 
 import singflow
 from singflow.artifacts.tensors import read_tensors
@@ -54,7 +55,16 @@ def test_the_examples_of_the_page_run_one_after_the_other(reader, capsys):
     assert names["features"].shape == (20, 1280) and names["rank"] == 1000
     assert list(names["models"]["model"]) == [MODEL]
     public = set(re.findall(r"singflow\.(\w+)", "".join(BLOCKS)))
-    returned = {"Collected", "NullSpace", "Removal", "Result", "Steered", "Study", "InputError"}
+    returned = {
+        "Collected",
+        "NullSpace",
+        "Removal",
+        "Result",
+        "Steered",
+        "Study",
+        "InputError",
+        "Evidence",
+    }
     assert public | returned == set(singflow.__all__)
 
 
@@ -77,6 +87,21 @@ def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, mon
     assert len(cells) == 8 and MODEL in value.columns and len(names["table"]) == 10
     assert "folding chair" in names["result"]._repr_html_()
     assert "turned by 40.0" in capsys.readouterr().out
+
+
+def test_the_notebook_of_an_own_model_runs_in_an_empty_folder(tmp_path):
+    notebook = jupytext.read(ROOT / "notebooks/own_model.py")
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [output.data for outputs in cells for output in outputs if "data" in output]
+    said = "\n".join(data["text/plain"] for data in shown)
+    assert "before the head 'classifier' of 398 classes; W f + b is within" in said
+    assert "The null space holds meaning that the logits do not tell: 7" in said
+    assert "<b>The null space holds meaning" in "".join(data.get("text/html", "") for data in shown)
+    assert "trailer truck" in said and "photo: " in said
+    assert sum("image/png" in data for data in shown) == 2  # which a kernel can show
+    source = tmp_path / "checkpoints/features/animals"
+    assert len(pd.read_parquet(source / "rows.parquet")) == 20
 
 
 def test_the_guide_quotes_what_the_command_says(home):

@@ -286,11 +286,11 @@ def search_weights(
     n, count, m = target.shape
     columns = (target - target.mean(axis=0)).reshape(n, -1)
     rows, penalties = [np.flatnonzero(fold == one) for one in np.unique(fold)], PENALTIES[::2]
+    stacked = np.stack(list(kernels.values()))
 
     def least(weights: dict[str, float]) -> np.ndarray:
-        mixed = [weight * kernels[name] for name, weight in weights.items() if weight]
-        kernel = centred(np.sum(mixed, axis=0))
-        spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
+        kernel = centred(np.tensordot([weights[name] for name in kernels], stacked, 1))
+        spectrum, vectors = scipy.linalg.eigh(kernel, driver="evd", check_finite=False)
         spectrum, vectors = np.maximum(spectrum, 0.0), np.ascontiguousarray(vectors)
         parts, turned = [vectors[part] for part in rows], vectors.T @ columns
 

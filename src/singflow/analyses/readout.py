@@ -111,16 +111,23 @@ class Exact:
         self.folds = self.looked = np.unique(fold).tolist()
         self._kernel, self._parts = centred(kernel), parts
         self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        # The last of their kind, which fits that leave out one fold after the other have in common.
+        self._operators: dict[Fit, np.ndarray] = {}
+        self._moved: dict[tuple[float, int], np.ndarray] = {}
 
     def _operator(self, fit: Fit) -> np.ndarray:
         """M (n, n)."""
+        if (known := self._operators.get(fit)) is not None:
+            return known
         if fit.own not in self._spectra:
             kernel = self._kernel + fit.own * centred(self._null @ self._null.T)
-            spectrum, vectors = scipy.linalg.eigh(kernel, check_finite=False)
+            spectrum, vectors = scipy.linalg.eigh(kernel, driver="evd", check_finite=False)
             self._spectra[fit.own] = np.maximum(spectrum, 0.0), vectors
         spectrum, vectors = self._spectra[fit.own]
         operator = (vectors / (spectrum + fit.penalty)) @ vectors.T
-        return operator - 1.0 / (len(operator) * fit.penalty)
+        operator -= 1.0 / (len(operator) * fit.penalty)
+        self._operators = {fit: operator}
+        return operator
 
     def _missed(
         self, operator: np.ndarray, moved: np.ndarray, folds: Sequence[int]
@@ -138,8 +145,8 @@ class Exact:
         moved, found = operator @ self._columns[:, used], []
         for folds in left_out:
             rows, missed = self._missed(operator, moved, folds)
-            products = missed[:, first] * missed[:, second]
-            found.append(np.stack([products[self._fold[rows] == f].sum(axis=0) for f in folds]))
+            parts = [missed.T[:, self._fold[rows] == f] for f in folds]
+            found.append(np.stack([np.vecdot(part[first], part[second]) for part in parts]))
         return found
 
     def residuals(
@@ -177,7 +184,9 @@ class Exact:
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Partial; of the first m columns."""
         operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
-        moved = operator @ np.hstack([self._null, self._columns[:, :m]])
+        if (moved := self._moved.get((penalty, m))) is None:
+            moved = operator @ np.hstack([self._null, self._columns[:, :m]])
+            self._moved = {(penalty, m): moved}
         rows, missed = self._missed(operator, moved, left_out)
         both = self._null.T @ moved - moved[rows, :k].T @ missed
         parts = []
@@ -197,7 +206,7 @@ class Exact:
         made, y = copy(self), self._columns[:, : len(mix)]
         predicted = y - self._cross_fitted(Fit(0.0, penalty), len(mix))
         last = self._columns[:, self._columns.shape[1] - len(noise) :]
-        made._columns = predicted @ mix + last @ noise + self._null @ leak
+        made._columns, made._moved = predicted @ mix + last @ noise + self._null @ leak, {}
         return made
 
 

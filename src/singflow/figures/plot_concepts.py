@@ -55,7 +55,7 @@ def _draw_panels(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) 
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     size = (0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = style.new_figure(size, layout="constrained")
     boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03).flat
     sides = []
     for box, (space, model, scan) in zip(boxes, pairs, strict=False):

@@ -153,7 +153,7 @@ def _kinds(reports: Reports) -> list[str]:
 
 def _untrained() -> Figure:
     """A figure that says that there is nothing to compare."""
-    figure = Figure(figsize=(6, 1.2))
+    figure = style.new_figure((6, 1.2))
     said = "no nonlinear translator was trained\n(comparison.models or comparison.kinds is empty)"
     figure.text(0.5, 0.5, said, ha="center", va="center")
     return figure

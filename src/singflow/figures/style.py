@@ -11,6 +11,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -123,17 +124,24 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")
 
 
+def new_figure(size: tuple[float, float], layout: Any = None) -> Figure:
+    """An empty figure of `size` inches, which pyplot does not know."""
+    figure = Figure(figsize=size, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def panels(
     rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `size` inches with a grid (rows, columns) of axes."""
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def subfigures(count: int, width: float, height: float) -> tuple[Figure, Iterable[SubFigure]]:
     """A figure with `count` subfigures, one below the other: one for each space."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure((width, height), layout="constrained")
     return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]
 
 
@@ -198,7 +206,7 @@ class Sheet:
         self.panels.append((left, top, width, height, draw))
 
     def draw(self, height: float) -> Figure:
-        figure = Figure(figsize=(self.width, height))
+        figure = new_figure((self.width, height))
         for left, top, text, look in self.texts:
             figure.text(left / self.width, 1 - top / height, text, **look)
         for left, top, width, tall, draw in self.panels:
