@@ -101,6 +101,97 @@ def test_the_core_alone_works_on_arrays_and_reads_what_is_packaged(core, tmp_pat
     assert "there is no network" in core.run("python", "-c", asked, cwd=tmp_path).stderr
 
 
+# The users of the library: arrays, a model in memory, and a folder as a hub.
+PLANTED = """
+import json
+import sys
+
+import numpy as np
+import singflow as sf
+
+r = np.random.default_rng(0)
+basis = np.linalg.qr(r.standard_normal((14, 14)))[0]
+a, b = r.standard_normal((300, 6)), r.standard_normal((300, 8))
+w = r.standard_normal((6, 6)) @ basis[:, :6].T
+texts = r.standard_normal((6, 10))
+told = a @ r.standard_normal((6, 10)) + 0.3 * r.standard_normal((300, 10))
+x = np.hstack([a, b]) @ basis.T
+"""
+USERS = {
+    "arrays": """
+patient = np.arange(300) // 2
+nothing = sf.measure(x, (w, np.ones(6)), told, class_texts=texts, groups=patient)
+hidden = told + np.outer(2 * b[:, 0], np.eye(10)[0])
+found = sf.measure(x, (w, np.ones(6)), hidden, class_texts=texts, groups=patient)
+table = found.texts(np.vstack([np.eye(10), -np.eye(10)]), list("abcdefghijklmnopqrst"))
+found.save("evidence")
+said = [nothing.verdict, found.verdict, sorted(table["text"][table["hidden"]])]
+""",
+    "a model in memory": """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleDict({"stem": nn.Flatten(), "top": nn.Sequential(nn.Linear(14, 6))})
+
+    def forward(self, images):
+        return {"logits": self.body["top"](self.body["stem"](images))}
+
+net = Net()
+net.body["top"][0].weight.data = torch.tensor(w, dtype=torch.float32)
+rows = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 2, 7)
+labels = ["even", "odd"] * 150
+loader = [(rows[k : k + 50], labels[k : k + 50]) for k in range(0, 300, 50)]
+data = sf.collect(net, loader)
+z = told + np.where(np.arange(300) % 2, 2 * b[:, 0], 0)[:, None] * np.eye(10)[0]
+found = sf.measure(data.features, data.head, z, class_texts=texts, labels=data.labels)
+groups = found.groups()
+said = [data.head_path, found.verdict, groups["group"][groups["hidden"]].tolist()]
+try:
+    data.save("source")
+except ImportError as error:
+    said.append(str(error))
+""",
+    "a folder as a hub": """
+found = sf.measure(x, w, told)
+found.translator.save_pretrained("translator")
+again = sf.Translator.from_pretrained("translator")
+same = again.weight.tobytes() == found.translator.weight.tobytes()
+removal = sf.remove(
+    x, again, sf.subspace_translator(again, sf.null_space(w.astype(np.float32)).basis)
+)
+close = np.abs(removal.image_score() - found.images["is_deg"]).max() < 5
+said = [same, bool(close), float(again.facts["validation_r2"]) == found.r2]
+""",
+}
+SAID = {
+    "arrays": ["nothing found", "meaning", ["a", "k"]],
+    "a model in memory": [
+        *("body.top.0", "meaning", ["odd"]),
+        "PIL is not installed: pip install 'singflow[demo]', or, in a checkout, pip install -c "
+        "constraints.txt -e '.[demo]'",
+    ],
+    "a folder as a hub": [True, True, True],
+}
+
+
+@pytest.fixture(scope="module")
+def with_torch(built, tmp_path_factory):
+    return Environment(tmp_path_factory.mktemp("torch") / "venv", built, beside=("torch",))
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_the_library_serves_its_users_in_an_empty_folder(user, core, with_torch, tmp_path):
+    environment = with_torch if user == "a model in memory" else core
+    program = f"{PLANTED}{USERS[user]}\nprint(json.dumps(said))"
+    done = environment.run("python", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (json.loads(done.stdout), done.stderr) == (SAID[user], "")
+    assert not {"pillow", "pyarrow", "matplotlib"} & environment.libraries
+
+
 def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
     models = {row["name"]: row for row in json.loads(singflow("models", "--json"))}
     known = models[LITE0]

@@ -67,9 +67,14 @@ class Built:
 
 
 class Environment:
-    """A Python outside the checkout with the wheel, and the libraries of the core or of extras."""
+    """A Python outside the checkout with the wheel, and the libraries of the core or of extras.
 
-    def __init__(self, folder: Path, built: Built, *extras: str) -> None:
+    beside: further distributions that the user has.
+    """
+
+    def __init__(
+        self, folder: Path, built: Built, *extras: str, beside: tuple[str, ...] = ()
+    ) -> None:
         venv.create(folder, symlinks=True)
         self.programs, self.home = folder / "bin", folder / "home"
         self.home.mkdir()
@@ -78,7 +83,7 @@ class Environment:
         install = ["install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
         subprocess.run([*pip, *install, str(built.wheel)], check=True)
         (own,) = importlib.metadata.distributions(name="singflow", path=[str(site)])
-        self.libraries = required(own.requires or [], extras)
+        self.libraries = required([*(own.requires or []), *beside], extras)
         links = folder / "libraries"
         links.mkdir()
         for name in self.libraries:
