@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Your model in a notebook
 #
-# Does a classifier of PyTorch ignore meaning, and which? The notebook goes from a model in memory
+# Does your classifier ignore meaning? Which meaning does it ignore? The notebook goes from a model in memory
 # to a verdict, to the texts that name what is hidden, and to the places in a photo. It needs
 # `pip install 'singflow[demo]'`, and no network.
 
@@ -37,10 +37,11 @@ model.classifier.bias.data = torch.from_numpy(packaged.bias[:398])
 # %% [markdown]
 # ## Features, and embeddings of the same photos
 #
-# Any data loader will do. Here it goes over the 20 photos inside the package foolbox. `collect`
+# Any data loader that does not shuffle will do. Here it goes over the 20 photos inside the package foolbox. `collect`
 # finds the linear head by itself, and checks that it gives the model's logits. Embeddings may come
-# from any model that places images and texts in one space. Without a network there is
-# `conse_minilm`, which mixes sentences about ImageNet's classes.
+# from any model that places images and texts in one space, such as CLIP
+# (`singflow.Space.load("clip_vit_l14")`). `conse_minilm` needs no network. It describes an image by
+# the weighted mean of sentences about ImageNet's classes.
 
 # %%
 import importlib.util
@@ -65,6 +66,7 @@ class_texts = space.embed_texts([f"an image of a {name}" for name in class_names
 # %% [markdown]
 # ## The verdict
 #
+# D is the share of the embeddings' variance that the null component adds to what the logits tell.
 # 20 photos are too few to say anything. The features of this backbone for 507 more photos are
 # packaged. With your own model, give `measure` some hundred photos of your own, and no `reference`.
 
@@ -75,8 +77,9 @@ found = singflow.measure(data.features, data.head, embeddings, class_texts, refe
 found
 
 # %% [markdown]
-# The figure shows D beside leaks that were planted into the same data (a), how many null directions
-# hold it (b), and IS beside its floor (c).
+# (a) D, and D of known leaks that were added to the same data. (b) D by the number of null
+# directions. (c) IS, the angle by which removal of the null component turns an image's translation,
+# and its floor, the same angle where the null component tells nothing.
 
 # %%
 found.plot()

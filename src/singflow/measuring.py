@@ -50,18 +50,23 @@ UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to
 class Evidence:
     """What the test of meaning says about a model in a space.
 
-    Shown, it is the verdict in a sentence with the numbers behind it. D and shares are of the
-    variance of the embeddings; angles are in degrees.
+    Shown, it is the verdict in a sentence with the numbers behind it. D is the share of the
+    embeddings' variance that the null component adds to what the logits and the principal component
+    tell. All shares are of this variance. Angles are in degrees.
 
     Attributes
     ----------
     verdict : str
-        `meaning`, `trace`, `nothing found`, `cannot tell` or `no null space`.
+        `meaning`: D exceeds the margin. `trace`: D is above 0, but not above the margin. `nothing
+        found`: neither, and a planted leak of 10 % would have been found. `cannot tell`: it would
+        not. `no null space`.
     facts : dict
         All numbers, by the names of evidence/<space>/<model>.json.
     images : DataFrame
-        A row an image: is_deg (IS), floor_is_deg (IS of a null component that tells nothing),
-        conditional_is_deg, null_energy, and with labels and their texts as_deg, conditional_as_deg.
+        A row an image: is_deg (IS, the angle by which its translation turns when the null
+        component is removed), floor_is_deg (this angle where the null component tells nothing),
+        conditional_is_deg (only what the principal component does not predict is removed),
+        null_energy, and with labels and their texts as_deg, conditional_as_deg.
     translator : Translator
         Ridge regression from features to embeddings, fitted on all images.
     """
@@ -104,12 +109,12 @@ class Evidence:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest evenly spread leak that is called meaning in 9 of 10 trials."""
+        """The smallest planted leak, spread over all null directions, found in 9 of 10 trials."""
         return self.facts["detectable"]
 
     @property
     def gain(self) -> float | None:
-        """The share of an evenly spread leak that D shows."""
+        """D of a planted leak, divided by its true share."""
         return self.facts["gain"]
 
     @property
@@ -377,8 +382,8 @@ def measure(
     embeddings : array (n, m) or (n, v, m), or function
         Embeddings of the same images, in the same order.
     class_texts : array (C, m), or pair of such arrays, optional
-        Embeddings of the texts of the head's classes. What the logits spell with them is no hidden
-        meaning. A second array has the same classes in other words, for the blind check.
+        Embeddings of the texts of the head's classes. Their means, weighted by the logits, are no
+        hidden meaning. A second array has the same classes in other words, for the blind check.
     groups : sequence of n, optional
         Rows of one group (a patient, copies of an image) share a fold. Rows with equal embeddings
         always do.
@@ -387,7 +392,8 @@ def measure(
     texts : array (L, m), or mapping of labels to arrays (m,), optional
         Texts of the labels. Rows of an array belong to labels 0 to L - 1.
     reference : pair of features and embeddings, optional
-        Other images, which translators are fitted on, and which D is measured on, too.
+        Other images of the same model and space. Translators are fitted on them alone. D is
+        measured on them and on the images.
     folds : int, or sequence of the fold of each image
         Number of folds, at least 2; intervals need 3. Folds of a reference come first.
     seed : int
