@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Your model in a notebook
 #
-# Does your classifier ignore meaning? Which meaning does it ignore? The notebook goes from a model in memory
-# to a verdict, to the texts that name what is hidden, and to the places in a photo. It needs
-# `pip install 'singflow[demo]'`, and no network.
+# Does your classifier ignore meaning? Which meaning does it ignore? The notebook goes from a
+# model in memory to a verdict, to the texts that name what is hidden, and to the places in a
+# photo. It needs `pip install 'singflow[demo]'`, and no network.
 
 # %% [markdown]
 # ## The model
@@ -37,11 +37,11 @@ model.classifier.bias.data = torch.from_numpy(packaged.bias[:398])
 # %% [markdown]
 # ## Features, and embeddings of the same photos
 #
-# Any data loader that does not shuffle will do. Here it goes over the 20 photos inside the package foolbox. `collect`
-# finds the linear head by itself, and checks that it gives the model's logits. Embeddings may come
-# from any model that places images and texts in one space, such as CLIP
-# (`singflow.Space.load("clip_vit_l14")`). `conse_minilm` needs no network. It describes an image by
-# the weighted mean of sentences about ImageNet's classes.
+# Any data loader that does not shuffle will do. Here it goes over the 20 photos inside the
+# package foolbox. `collect` finds the linear head by itself, and checks that it gives the model's
+# logits. Embeddings may come from any model that places images and texts in one space, such as
+# CLIP (`singflow.Space.load("clip_vit_l14")`). `conse_minilm` needs no network. It describes an
+# image by the weighted mean of sentences about ImageNet's classes.
 
 # %%
 import importlib.util
@@ -68,7 +68,8 @@ class_texts = space.embed_texts([f"an image of a {name}" for name in class_names
 #
 # D is the share of the embeddings' variance that the null component adds to what the logits tell.
 # 20 photos are too few to say anything. The features of this backbone for 507 more photos are
-# packaged. With your own model, give `measure` some hundred photos of your own, and no `reference`.
+# packaged. With your own model, give `measure` some hundred photos of your own, and no
+# `reference`.
 
 # %%
 more = singflow.packaged_reference()
@@ -78,8 +79,8 @@ found
 
 # %% [markdown]
 # (a) D, and D of known leaks that were added to the same data. (b) D by the number of null
-# directions. (c) IS, the angle by which removal of the null component turns an image's translation,
-# and its floor, the same angle where the null component tells nothing.
+# directions. (c) IS, the angle by which removal of the null component turns an image's
+# translation, and its floor, the same angle where the null component tells nothing.
 
 # %%
 found.plot()
@@ -87,8 +88,8 @@ found.plot()
 # %% [markdown]
 # ## Which meaning is hidden
 #
-# D of each text, with p corrected for their number. The model knows animals alone, so the words are
-# about other things.
+# D of each text, with p corrected for their number. The model knows animals alone, so the words
+# are about other things.
 
 # %%
 names = more.report("prompts/conse_minilm")["labels"]
