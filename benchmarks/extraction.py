@@ -32,7 +32,7 @@ from pydantic import Field
 from singflow import cli
 from singflow.analyses.geometry import null_space
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.metrics import Removal, remove, subspace_translator
+from singflow.analyses.metrics import remove, subspace_translator
 from singflow.analyses.summary import Summary, add_verdicts
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_parquet
@@ -410,7 +410,7 @@ def scores(inputs: Inputs, fitted: Inputs) -> pd.DataFrame:
     """
     parts = []
     for ids, features in inputs.features():
-        removal = Removal(fitted.translators(features, ids), fitted.null_translators(features, ids))
+        removal = fitted.null_removal(features, ids)
         toward = removal.attribute_score(inputs.label_texts[inputs.label_of[ids]])
         parts.append(pd.DataFrame({"IS": removal.image_score(), "AS": toward}, index=ids))
     beside = read_parquet(inputs.path("evidence_images")).set_index("image_id")

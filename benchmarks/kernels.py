@@ -164,7 +164,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
     from singflow.figures.style import STYLE, colour, marker, save
 
-    with plt.rc_context(STYLE):
+    with plt.style.context(["default", STYLE]):
         figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.4), layout="constrained")
         drawn = {"s": "processor time [s]", "MB": "peak memory [MB]"}
         for axis, (column, name) in zip(axes, drawn.items(), strict=True):

@@ -15,7 +15,7 @@ from singflow.artifacts.files import sha256_of, write_bytes, write_json
 from singflow.artifacts.tables import read_table, write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
-from singflow.figures.style import plt, save
+from singflow.figures.style import panels, save
 from tests.project import ROOT
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
@@ -44,7 +44,7 @@ def flat(number: int) -> Image.Image:
 @cache
 def drawing() -> bytes:
     """A figure, which stands for all."""
-    figure, axes = plt.subplots(figsize=(8, 2))
+    figure, ((axes,),) = panels(1, 1, (8, 2))
     axes.set_title("a figure")
     with tempfile.TemporaryDirectory() as folder:
         save(figure, Path(folder, "figure.png"))

@@ -176,9 +176,10 @@ def read_translator(
         source = f"fitted on {translator.facts['n_train']} rows of the evidence"
         verdict, said = given.verdict, f"{classifier.name}: {verdict_words(given.facts)}"
         known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
+        check_shape("evidence", translator, classifier, space)
     else:
         translator, source = given, "translator in memory"
-    check_shape(source, translator, classifier, space)
+        check_shape(source, translator, classifier, space)
     r2 = translator.facts.get("validation_r2")
     setting = _setting(
         classifier,
@@ -202,6 +203,7 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
     """
     made, entry = read_tensors(path, [])[1], classifier.entry
     mine = f"{entry.source}/{entry.id}" if entry else classifier.name
+    check_shape(path, translator, classifier, space)
     into = made.get("space_id", made.get("space", space.name))
     if into not in (space.name, space_id(space.entry)):
         raise InputError(

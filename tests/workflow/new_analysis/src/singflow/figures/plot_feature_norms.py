@@ -6,19 +6,19 @@ from matplotlib.figure import Figure
 from singflow import cli
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import read_models, read_parquet, write_table
-from singflow.figures.style import STYLE, colour, plt, write_figure
+from singflow.figures.style import colour, panels, styled, write_figure
 
 
+@styled
 def draw(table: pd.DataFrame) -> Figure:
     """Mean norm of every label's features, one row of dots per model.
 
     The table has the columns model, label and norm_mean.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-        for number, (model, rows) in enumerate(table.groupby("model", sort=False)):
-            axes.plot(rows["norm_mean"], [model] * len(rows), "o", color=colour(number))
-        axes.set_xlabel("mean norm of a label's features")
+    figure, ((axes,),) = panels(1, 1, (6, 3))
+    for number, (model, rows) in enumerate(table.groupby("model", sort=False)):
+        axes.plot(rows["norm_mean"], [model] * len(rows), "o", color=colour(number))
+    axes.set_xlabel("mean norm of a label's features")
     return figure
 
 
