@@ -119,7 +119,7 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     if lacking:
         stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
         deps = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
-        if old := [path for path in deps if path.startswith("src/")]:
+        if old := [path for path in deps if path.startswith("src/") and path.endswith(".py")]:
             raise InputError(
                 f"{LOCK}: was written when steps depended on files of code, as {old[0]}, "
                 "and had other names: "
