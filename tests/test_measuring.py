@@ -1,5 +1,6 @@
 """The library's one call on arrays: planted answers, every form of the arrays, and refusals."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -18,8 +19,11 @@ from threadpoolctl import threadpool_info
 
 import singflow
 from singflow import InputError
+from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.metrics import angle_deg
+from singflow.analyses.summary import Summary
 from singflow.translators.arrays import IMAGES, ArrayImages, clusters_of, folds_of
+from singflow.translators.parameters import Translation
 
 RNG = np.random.default_rng(7)
 CLASSES, NULL, DIM = 6, 8, 10
@@ -28,6 +32,7 @@ WEIGHT = (RNG.standard_normal((CLASSES, CLASSES)) @ BASIS[:, :CLASSES].T).astype
 BIAS = RNG.standard_normal(CLASSES).astype(np.float32)
 TEXTS = RNG.standard_normal((CLASSES, DIM))
 TEXTS /= np.linalg.norm(TEXTS, axis=1, keepdims=True)
+TOLD = np.random.default_rng(3).standard_normal((CLASSES, DIM)) / np.sqrt(CLASSES)
 HIDDEN = RNG.standard_normal((NULL, DIM)) / np.sqrt(NULL)
 
 
@@ -36,11 +41,8 @@ def planted(seed, n=240, leak=0.0):
     rng = np.random.default_rng([seed, 11])
     a, b = rng.standard_normal((n, CLASSES)), rng.standard_normal((n, NULL))
     x = (np.hstack([a, b]) @ BASIS.T).astype(np.float32)
-    z = a @ RNG_TOLD + leak * b @ HIDDEN + 0.5 * rng.standard_normal((n, DIM)) + 1.0
+    z = a @ TOLD + leak * b @ HIDDEN + 0.5 * rng.standard_normal((n, DIM)) + 1.0
     return x, z.astype(np.float32)
-
-
-RNG_TOLD = np.random.default_rng(3).standard_normal((CLASSES, DIM)) / np.sqrt(CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +335,23 @@ def test_a_function_that_does_not_begin_anew_is_refused():
     parts = iter([X])
     with pytest.raises(InputError, match=r"features: the function gave 240 rows .* and 0 on a la"):
         singflow.measure(lambda: parts, WEIGHT, Z)
+    parts = iter([Z + 1])
+    line = r"reference embeddings: the function gave 240 rows on its first call, and 0 on a later"
+    with pytest.raises(InputError, match=line):
+        singflow.measure(X, WEIGHT, Z, reference=(X, lambda: parts))
+
+
+def test_its_defaults_are_those_of_a_study():
+    given = inspect.signature(singflow.measure).parameters
+    sections = [section.model_validate({}) for section in (EvidenceSettings, Translation, Summary)]
+    evidence, translator, summary = sections
+    wanted = {
+        "folds": translator.folds,
+        "margin": evidence.margin,
+        "draws": evidence.draws,
+        "confidence": summary.confidence,
+    }
+    assert {name: given[name].default for name in wanted} == wanted
 
 
 def test_questions_with_bad_input_are_refused(found):

@@ -436,7 +436,9 @@ def measure(
     copies = clusters_of(pool, groups)
     fold = folds_of(folds, copies, seed)
     ends = np.cumsum([len(images) for images in pool])[:-1]
-    pool = [images.with_folds(own) for images, own in zip(pool, np.split(fold, ends), strict=True)]
+    pool = [
+        images.with_folds(part) for images, part in zip(pool, np.split(fold, ends), strict=True)
+    ]
     own, number = pool[-1], len(np.unique(fold))
     basis = null_space(weight, stored=stored_precision(weight)).basis
     lambdas = list(Translation.model_validate({}).lambdas)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
         given = (as_float32(name, block) for block in values())
         first = next(given, None)
         if first is not None:
-            yield from in_shards(_with(first, given), _at_once(first.shape))
+            yield from in_shards(chain([first], given), _at_once(first.shape))
         return
     shape = tuple(values.shape)
     if len(shape) not in (2, 3):
@@ -61,11 +62,6 @@ def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
     step = _at_once(shape)
     for start in range(0, shape[0], step):
         yield as_float32(name, values[start : start + step])
-
-
-def _with(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from others
 
 
 def _at_once(shape: tuple[int, ...]) -> int:
@@ -76,27 +72,26 @@ def _at_once(shape: tuple[int, ...]) -> int:
 class ArrayImages:
     """Images (see translators/reference.py) with values in memory.
 
-    features: the name of the argument. values: features and embeddings. shapes: of a row of both,
-    (views, width). content: (n,), the same for images with equal embeddings.
+    names, values: of features and embeddings, the arguments. shapes: of a row of both, (views,
+    width). content: (n,), the same for images with equal embeddings.
     """
 
-    features: str
+    names: tuple[str, str]
     values: tuple[Rows, Rows]
     shapes: tuple[tuple[int, int], tuple[int, int]]
     content: list[bytes]
     manifest: pd.DataFrame
-    reference: bool = False
 
     @classmethod
     def read(cls, features: Rows, embeddings: Rows, of: str = "") -> ArrayImages:
         """Look at all rows once.
 
         Raises InputError for rows that differ in shape, are not finite, or are not the same in
-        number. of: begins the names of the arguments; with it, the images are a reference.
+        number. of: begins the names of the arguments.
         """
-        names, shapes, counts, content = [], [], [0, 0], []
-        for place, values in enumerate((features, embeddings)):
-            names.append(name := f"{of} {('features', 'embeddings')[place]}".strip())
+        names = (f"{of} features".strip(), f"{of} embeddings".strip())
+        shapes, counts, content = [], [0, 0], []
+        for place, (name, values) in enumerate(zip(names, (features, embeddings), strict=True)):
             found: set[tuple[int, ...]] = set()
             for block in blocks_of(name, values):
                 rows = block.reshape(len(block), -1)
@@ -124,26 +119,29 @@ class ArrayImages:
             )
         manifest = pd.DataFrame({"split": "train", "fold": np.zeros(counts[0], np.int32)})
         both = features, embeddings
-        return cls(names[0], both, (shapes[0], shapes[1]), content, manifest, bool(of))
+        return cls(names, both, (shapes[0], shapes[1]), content, manifest)
+
+    @property
+    def features(self) -> str:
+        """The argument that holds the features."""
+        return self.names[0]
 
     def __len__(self) -> int:
         return len(self.content)
 
     def with_folds(self, fold: np.ndarray) -> ArrayImages:
         """The same images in these folds (n,)."""
-        manifest = self.manifest.assign(fold=fold.astype(np.int32))
-        return ArrayImages(**{**vars(self), "manifest": manifest})
+        return replace(self, manifest=self.manifest.assign(fold=fold.astype(np.int32)))
 
     def _parts(self, place: int) -> Iterator[np.ndarray]:
         """Blocks of (images, views, width); InputError if a function did not start anew."""
-        name, n = self.features, 0
+        name, n = self.names[place], 0
         for block in blocks_of(name, self.values[place]):
             n += len(block)
             yield block.reshape(len(block), *self.shapes[place])
         if n != len(self):
-            kind = ("features", "embeddings")[place]
             raise InputError(
-                f"{kind}: the function gave {len(self)} rows on its first call, and {n} on a later "
+                f"{name}: the function gave {len(self)} rows on its first call, and {n} on a later "
                 "one: let it begin anew on each call"
             )
 
