@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,9 +80,10 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
 
 def shown(figure: Figure) -> Figure:
     """The figure, which a notebook can show once pyplot has loaded the notebook's backend."""
-    import matplotlib.pyplot as plt
+    if "IPython" in sys.modules:
+        import matplotlib.pyplot as plt
 
-    plt.switch_backend(matplotlib.get_backend())
+        plt.switch_backend(matplotlib.get_backend())
     return figure
 
 
