@@ -361,7 +361,7 @@ def test_coordinate_axes_keep_every_difference_between_features(n, ranks):
     rng = np.random.default_rng(n)
     basis = random_basis(10, 4, 0, 0)
     features = (5 + rng.standard_normal((n, 10))).astype(np.float32)
-    axes, rank = coordinate_axes(basis, lambda: np.array_split(features, 3))
+    axes, rank = coordinate_axes(complement(basis), basis, lambda: np.array_split(features, 3))
     assert axes.dtype == np.float32 and axes.shape == (10, sum(ranks)) and rank == ranks[0]
     np.testing.assert_allclose(axes.T @ axes, np.eye(sum(ranks)), atol=1e-6)
     np.testing.assert_allclose(axes[:, :rank].T @ basis, 0, atol=1e-6)

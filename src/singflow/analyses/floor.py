@@ -330,7 +330,9 @@ def refitted_scores(
         nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
         return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
     axes = coordinate_axes(
-        head.null, lambda: chain.from_iterable(images.features_alone() for images in pool)
+        head.principal,
+        head.null,
+        lambda: chain.from_iterable(images.features_alone() for images in pool),
     )
     sums = GroupSums(training.split(folds))
     scored = rows = Rows.read(training, head, axes, words, folder, sums)

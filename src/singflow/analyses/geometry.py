@@ -245,15 +245,16 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
 
 
 def coordinate_axes(
-    basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
+    principal: np.ndarray, null: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
 ) -> tuple[np.ndarray, int]:
     """Directions of principal and then of null coordinates in which the features differ.
 
-    They are the columns of a float32 matrix (d, q); the second value is the number of principal
-    ones. q is d unless there are fewer features than dimensions. `read` returns the features in
-    blocks of rows (n, d), anew at every call.
+    principal (d, r) and null (d, k) are bases of the two parts. The directions are the columns of a
+    float32 matrix (d, q); the second value is the number of principal ones. q is d unless there are
+    fewer features than dimensions. `read` returns the features in blocks of rows (n, d), anew at
+    every call.
     """
-    parts = [complement(basis), basis]
+    parts = [principal, null]
     spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
     parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
     return np.hstack(parts).astype(np.float32), parts[0].shape[1]

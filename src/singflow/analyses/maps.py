@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.geometry import complement, coordinate_axes, null_energy
 from singflow.analyses.metrics import subspace_translator, unit
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted, GroupSums, cross_validate, ridge
@@ -175,7 +175,7 @@ def fit_conditional(
     images: Paired, folds: int, lambdas: list[float], basis: np.ndarray, translators: CrossFitted
 ) -> CrossFitted:
     """conditional_translator() of every translator, with B fitted on the same images as it."""
-    directions, rank = axes = coordinate_axes(basis, images.features_alone)
+    directions, rank = axes = coordinate_axes(complement(basis), basis, images.features_alone)
     sums = GroupSums(images.split(folds))
     for shard, _ in images:
         coordinates = shard["features"] @ directions

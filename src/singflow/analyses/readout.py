@@ -113,7 +113,7 @@ class Exact:
         self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         # The last of their kind, which fits that leave out one fold after the other have in common.
         self._operators: dict[Fit, np.ndarray] = {}
-        self._moved: dict[tuple[float, int], np.ndarray] = {}
+        self._moved: dict[tuple[float, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def _operator(self, fit: Fit) -> np.ndarray:
         """M (n, n)."""
@@ -184,11 +184,12 @@ class Exact:
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
         """See Partial; of the first m columns."""
         operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
-        if (moved := self._moved.get((penalty, m))) is None:
+        if (known := self._moved.get((penalty, m))) is None:
             moved = operator @ np.hstack([self._null, self._columns[:, :m]])
-            self._moved = {(penalty, m): moved}
+            self._moved = {(penalty, m): (known := (moved, self._null.T @ moved))}
+        moved, whole = known
         rows, missed = self._missed(operator, moved, left_out)
-        both = self._null.T @ moved - moved[rows, :k].T @ missed
+        both = whole - moved[rows, :k].T @ missed
         parts = []
         for fold in left_out:
             own = missed[self._fold[rows] == fold]

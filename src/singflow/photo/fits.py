@@ -136,7 +136,7 @@ def fit(
         crossed, _, chosen = fitting.result()
     crossed = crossed.map(lambda affine: affine.astype(np.float32))
     penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
-    axes = coordinate_axes(head.null, images.features_alone)
+    axes = coordinate_axes(head.principal, head.null, images.features_alone)
     sums = GroupSums(images.split(settings.folds))
     rows = Rows.read(images, head, axes, words, scratch, sums)
     map_index = np.full(len(images.manifest), WHOLE, np.int32)
