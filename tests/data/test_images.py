@@ -151,6 +151,18 @@ def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_deco
     )
 
 
+def test_the_limit_of_pillow_is_not_ours_and_stays_as_the_process_has_it(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    held = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(held, "PNG")
+    assert decode(held.getvalue(), 64 * 64).size == (64, 64)
+    with pytest.raises(Unusable, match="truncated"):
+        decode(held.getvalue()[:60], 64 * 64)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(held)
+
+
 def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():
     assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
     more = reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100)

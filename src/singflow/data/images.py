@@ -1,19 +1,22 @@
 """Decode images to upright 8-bit RGB, whatever a file holds, and draw the boxes of views."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from singflow.data import archives
 from singflow.errors import InputError, printable
 
-Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
+if TYPE_CHECKING:
+    from PIL import Image
 
 # The decoders of other formats run programs, or are hardly maintained.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -21,6 +24,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MOST_BYTES = (8, 2**26)
 # Longer by shorter side. Towers resize the shorter side to a fixed length, whatever the longer.
 MOST_OBLONG = 50
+_OPENING = Lock()  # of Pillow's limit, which is that of the process
 LONGEST_ASPECT = 4.0 / 3.0
 
 
@@ -69,10 +73,12 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
     If `least_side` (pixels) is given, a JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and
     1/8 that leaves both sides at least as long.
     """
+    from PIL import UnidentifiedImageError
+
     if not content:
         raise Unusable("empty file")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _opened(content) as image:
             return upright(image, max_pixels, least_side)
     except Unusable:
         raise
@@ -82,8 +88,22 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
         raise Unusable(f"truncated or corrupt: {printable(str(error))}") from None
 
 
+def _opened(content: bytes) -> Image.Image:
+    """The image of a file, of any size: upright() has its own limit, and reads no pixel before."""
+    from PIL import Image
+
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
     """Turn an open image into upright 8-bit RGB. `least_side` means the same as in decode()."""
+    from PIL import ImageOps
+
     if image.width * image.height > max_pixels:
         raise Unusable(
             f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is "
@@ -102,6 +122,8 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
     if image.mode.startswith("I;16"):
         grey = np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")

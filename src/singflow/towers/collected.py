@@ -17,7 +17,6 @@ from torch import nn
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision
 from singflow.config.sections import ModelName, Name, phrases
 from singflow.errors import InputError
-from singflow.extras import check_installed
 from singflow.towers.checkpoints import weights_sha256
 from singflow.towers.device import place_of, without_tf32
 from singflow.towers.heads import Heads, find_heads, head_paths
@@ -104,8 +103,6 @@ class Collected:
         InputError
             When shapes, names or ids do not fit each other or the source.
         """
-        for library in ("PIL", "pyarrow"):
-            check_installed(library)
         from singflow.data.arrays import in_memory
         from singflow.data.importing import Offer, checked_name, import_source, known_classes
 
