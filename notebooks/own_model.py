@@ -99,8 +99,8 @@ texts.head(10)
 # %% [markdown]
 # ## Where in a photo
 #
-# A live classifier has maps and steering as a packaged one has. The evidence gives the translator
-# and the verdict.
+# A live classifier has maps and steering as a packaged one has. The evidence gives the translator,
+# the verdict, and what chance does to the scores of a photo.
 
 # %%
 classifier = singflow.Classifier.of(model, transform, class_names, name="animals")

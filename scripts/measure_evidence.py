@@ -17,7 +17,7 @@ from singflow.analyses.head_extension import enough
 from singflow.analyses.hidden import TESTED
 from singflow.analyses.inputs import Inputs, images_of
 from singflow.analyses.measured import Measured, measure
-from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.data.reading import column_cells
@@ -44,16 +44,6 @@ def known(inputs: Inputs) -> dict[str, bool]:
         "known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"),
         "known_leak": leak,
     }
-
-
-def stated_fit(inputs: Inputs) -> tuple[float, float] | None:
-    """The translator's penalty, and R2 at this penalty; None for an imported translator."""
-    report = read_json(inputs.path("translator_report"))
-    penalty = report.of_kind("lambda", float | None)
-    if penalty is None:
-        return None
-    curve = report["alpha_curve"]
-    return penalty, next(p["validation_r2"] for p in curve if p["lambda"] == penalty)
 
 
 def hidden_groups(
@@ -92,7 +82,7 @@ def main(flags: Flags) -> None:
         others,
         pd.factorize(images["sha256"])[0],
         flags,
-        fitted=stated_fit(inputs),
+        fitted=inputs.fitted,
         label_texts=inputs.label_texts[inputs.label_of],
         folds=flags.folds,
         lambdas=flags.lambdas,

@@ -30,9 +30,8 @@ def main(flags: Flags) -> None:
     group = images["fold"].to_numpy() if crossed else np.full(len(images), WHOLE)
     others, fitted, left_out = inputs, usual, group
     if flags.reference is not None:
-        others = Inputs(
-            *same_features(flags.reference, inputs.path("features").parent), columns=("sha256",)
-        )
+        where = same_features(flags.reference, inputs.path("features").parent)
+        others = Inputs(*where, columns=("sha256",))
         known = head_classes(others.manifest, names) >= 0
         unusual = others.manifest["label"].isin(flags.unusual_labels)
         own = others.manifest["sha256"].isin(images["sha256"])

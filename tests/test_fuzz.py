@@ -583,7 +583,7 @@ def finished(tmp_path_factory):
     def read(_=None):
         import torch
 
-        inputs = Inputs(folder, "m", 1, "s")
+        inputs = Inputs(folder, "m", "s")
         class_names(inputs, ROOT / "config/vocab/imagenet_1k.csv")
         read_stored(inputs, SimpleNamespace(class_names=[]), torch.device("cpu"))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from singflow.analyses.evidence import EvidenceSettings
+from singflow.analyses.fits import Fits, fit
 from singflow.analyses.fitting import fit_translators
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import null_energy, null_space
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from singflow.translators.arrays import Array, Rows
+    from singflow.translators.reference import Images
 
     Linear = Array | tuple[Array, Array] | torch.nn.Module
 
@@ -76,6 +79,13 @@ class Evidence:
     translator: Translator
     measured: Measured = field(compare=False)
     labels: np.ndarray | None = field(compare=False)
+    refit: Callable[..., Fits] = field(compare=False)
+
+    @cached_property
+    def fits(self) -> Fits:
+        """What a new image is compared with; the data are read anew when it is first asked for."""
+        with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
+            return self.refit(folder=Path(scratch))
 
     @property
     def verdict(self) -> str:
@@ -439,36 +449,78 @@ def measure(
     pool = [
         images.with_folds(part) for images, part in zip(pool, np.split(fold, ends), strict=True)
     ]
-    own, number = pool[-1], len(np.unique(fold))
+    number = len(np.unique(fold))
+    return evidence_of(
+        pool,
+        (weight, bias),
+        class_texts,
+        others,
+        copies,
+        settings,
+        label_texts=label_texts,
+        labels=listed,
+        folds=number,
+        confidence=confidence,
+        seed=seed,
+        threads=threads,
+    )
+
+
+def evidence_of(
+    pool: Sequence[Images],
+    head: tuple[np.ndarray, np.ndarray],
+    class_texts: np.ndarray | None,
+    others: np.ndarray | None,
+    copies: np.ndarray,
+    settings: EvidenceSettings,
+    *,
+    label_texts: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    folds: int,
+    confidence: float,
+    seed: int,
+    threads: int,
+    known: dict[str, bool] | None = None,
+) -> Evidence:
+    """Evidence of images, which are the last of the pool; see measure() of analyses/measured.py.
+
+    head: weight (C, d) and bias (C,). labels: of the images. known: known_zero or known_leak, where
+    the answer is known in advance.
+    """
+    own, (weight, bias) = pool[-1], head
     basis = null_space(weight, stored=stored_precision(weight)).basis
+    split = SplitHead.split({"weight": weight, "bias": bias}, basis)
     lambdas = list(Translation.model_validate({}).lambdas)
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
-        crossed, _, chosen = fit_translators(pool[0], number, lambdas)
+        crossed, _, chosen = fit_translators(pool[0], folds, lambdas)
         crossed = crossed.map(lambda affine: affine.astype(np.float32))
         r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
+        how: dict[str, Any] = {
+            "fitted": (chosen["lambda"], r2),
+            "folds": folds,
+            "lambdas": lambdas,
+            "seed": seed,
+            "threads": threads,
+        }
         found = measure_pool(
             pool,
-            SplitHead.split({"weight": weight, "bias": bias}, basis),
+            split,
             class_texts,
             others,
             copies,
             settings,
-            fitted=(chosen["lambda"], r2),
+            **how,
             label_texts=label_texts,
-            folds=number,
-            lambdas=lambdas,
             confidence=confidence,
-            seed=seed,
-            threads=threads,
             folder=Path(scratch),
         )
         if len(pool) > 1:
-            map_index = np.full(len(own), WHOLE, np.int32)
+            map_index = np.full(len(own.manifest), WHOLE, np.int32)
             crossed = CrossFitted(crossed.maps, map_index, map_index)
         scores = pd.DataFrame(_removal_scores(own, crossed, basis, label_texts))
     facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
-    known = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
-    row = facts | known | {"validation_r2": r2, "p_holm": facts["p"]}
+    unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
+    row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
     facts["verdict"] = verdict(row, 1 - confidence)
     images = scores.join(found.scores.drop(columns="image_id"))
     if label_texts is None:
@@ -476,16 +528,17 @@ def measure(
     whole = crossed.whole
     stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
     translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})
-    return Evidence(facts, images, translator, found, listed)
+    refit = partial(fit, pool[0], split, found.words, draws=settings.draws, **how)
+    return Evidence(facts, images, translator, found, labels, refit)
 
 
 def _removal_scores(
-    images: ArrayImages, crossed: CrossFitted, basis: np.ndarray, texts: np.ndarray | None
+    images: Images, crossed: CrossFitted, basis: np.ndarray, texts: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """IS, null energy and, with texts (n, m) of the labels, AS of each image."""
     removed = NullRemoval(crossed, basis)
     names = ["is_deg", "null_energy", *(["as_deg"] if texts is not None else [])]
-    scores = {name: np.empty(len(images)) for name in names}
+    scores = {name: np.empty(len(images.manifest)) for name in names}
     for shard, _ in images:
         rows = shard["view"] == 0
         ids, x = shard["image_id"][rows], shard["features"][rows]

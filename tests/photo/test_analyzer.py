@@ -21,11 +21,14 @@ from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.cli import limit_threads
 from singflow.commands.analyze import analyze as command
 from singflow.config.registry import ModelEntry
+from singflow.config.sections import at_hand
+from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.photo import fits
+from singflow.photo import sources
 from singflow.photo.analysis import CONFIDENCE, IN_SAMPLE
 from singflow.photo.analyzer import Analyzer
 from singflow.photo.sources import check_pair
+from singflow.photo.towers import CLASSES
 from singflow.translators.linear import Translator
 from tests.photo.conftest import MODEL, SCORES, SPACE
 
@@ -137,6 +140,24 @@ def test_of_uniform_noise_nothing_is_claimed(home, model):
         assert "NOTHING CAN BE SAID about this photo" in said and "beyond chance" not in said
 
 
+def test_evidence_of_the_same_images_by_a_call_on_arrays_gives_the_same(analyzer, photos):
+    reference, loaded = singflow.packaged_reference(), analyzer.loaded
+    space, classifier = singflow.Space.load(), loaded.classifier
+    x, z = (reference.rows(name) for name in (f"features/{MODEL}", f"embeddings/{SPACE}"))
+    classes = read_classes(at_hand(CLASSES))
+    texts = loaded.texts.spellings(classifier.class_names, classes)
+    fold = reference.table("data/manifest")["fold"]
+    found = singflow.measure(x, (classifier.weight, classifier.bias), z, texts, folds=fold)
+    live = Analyzer.load(classifier, space, translator=found)
+    ours, theirs = (source.analyze(photos[4], TEXTS) for source in (analyzer, live))
+    for name in ("is_deg", "null_energy", "chance_is_deg", "is_percentile"):
+        assert getattr(theirs, name) == pytest.approx(getattr(ours, name), abs=1e-4)
+    assert theirs.judged and theirs.setting.verdict == ours.setting.verdict == found.verdict
+    assert theirs.setting.said == ours.setting.said
+    for one, other in zip(theirs.texts, ours.texts, strict=True):
+        assert one.chance_low_deg == pytest.approx(other.chance_low_deg, abs=1e-4)
+
+
 def test_a_finished_study_on_the_same_reference_gives_the_same(analyzer, photos):
     study = Analyzer.load(MODEL, results="results/demo")
     ours, theirs = (source.analyze(photos[4], TEXTS) for source in (analyzer, study))
@@ -223,7 +244,11 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     animals = Analyzer.load("animals_lite0")
     assert animals.loaded.setting.verdict == "known leak: found"
     assert len(animals.loaded.classifier.class_names) == 398
-    assert animals.analyze(photos[0]).predictions[0].name == "bull mastiff"
+    found = animals.analyze(photos[0])
+    assert found.predictions[0].name == "bull mastiff"
+    hidden = r"of this photo: Hidden: ([\w ]+, ){2}[\w ]+ and \d+ more of 1,\d+ texts; not found: "
+    assert re.search(hidden, repr(found))
+    assert not zero.setting.hidden
 
 
 @pytest.mark.parametrize(
@@ -315,7 +340,7 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged(
     assert first == analyzer.analyze(photos[0]).to_dict()
     (file,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(fits, "fit", lambda *_: pytest.fail("fitted again"))
+        patch.setattr(sources, "evidence_of", lambda *_, **__: pytest.fail("fitted again"))
         assert again() == first
     file.write_bytes(file.read_bytes()[:5000])
     assert again() == first

@@ -82,7 +82,7 @@ def test_positions_sum_to_the_scores_of_a_study(study):
     assert list(rows["image_id"].unique()) == list(
         choose_images(study.read("manifest"), [], 4, 0)["image_id"]
     )
-    inputs = Inputs(study.folder, "m", 1, "s")
+    inputs = Inputs(study.folder, "m", "s")
     texts = dict(zip(PROMPTS, inputs.texts("target_embeddings"), strict=True))
     texts |= dict(zip(inputs.names["labels"], inputs.label_texts, strict=True))
     ((image_id, removal),) = inputs.removals()

@@ -51,7 +51,7 @@ def study(tmp_path):
         }
         tensors = {kind: np.array(rows, np.float32) for kind, rows in numbers.items()}
         results.texts(names, **tensors)
-        return Inputs(tmp_path, "m", 1, "s")
+        return Inputs(tmp_path, "m", "s")
 
     return write
 

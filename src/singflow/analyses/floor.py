@@ -301,6 +301,30 @@ class Refits:
         return total, float(np.std(means, ddof=1))
 
 
+def read_training(
+    images: Images,
+    head: SplitHead,
+    axes: tuple[np.ndarray, int],
+    words: Words,
+    folder: Path,
+    folds: int,
+    fitted: tuple[float, float] | None,
+    lambdas: list[float],
+    threads: int | None,
+) -> tuple[Rows, GroupSums, tuple[float, float]]:
+    """Rows of training images, sums over them, and lambda and R2 of the translator.
+
+    fitted: lambda and R2 if they are known; None: the best of lambdas, by cross-validation. axes,
+    folder: see Rows.read().
+    """
+    sums = GroupSums(images.split(folds))
+    rows = Rows.read(images, head, axes, words, folder, sums)
+    if fitted is None:
+        validation = cross_validate(sums, lambdas, threads)
+        fitted = lambdas[validation.best], float(validation.r2[validation.best])
+    return rows, sums, fitted
+
+
 def refitted_scores(
     pool: Sequence[Images],
     head: SplitHead,
@@ -334,16 +358,13 @@ def refitted_scores(
         head.null,
         lambda: chain.from_iterable(images.features_alone() for images in pool),
     )
-    sums = GroupSums(training.split(folds))
-    scored = rows = Rows.read(training, head, axes, words, folder, sums)
-    map_index = sums.split.map_index
+    rows, sums, (penalty, r2) = read_training(
+        training, head, axes, words, folder, folds, fitted, lambdas, threads
+    )
+    scored, map_index = rows, sums.split.map_index
     if own:
         scored = Rows.read(own[0], head, axes, words, folder, None)
         map_index = np.full(len(ids), WHOLE, np.int32)
-    if fitted is None:
-        validation = cross_validate(sums, lambdas, threads)
-        fitted = lambdas[validation.best], float(validation.r2[validation.best])
-    penalty, r2 = fitted
     refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
     del sums
     conditional = refits.image_scores(scored, refits.translators(), label_texts, conditional=True)

@@ -13,8 +13,14 @@ import numpy as np
 from singflow import cli
 from singflow.analyses.metrics import NullRemoval, Removal, centred_texts
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import Facts, read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_index, shard_path
+from singflow.artifacts.files import Facts, read_json, read_names
+from singflow.artifacts.shards import (
+    count_shards,
+    iterate_whole,
+    label_rows,
+    read_index,
+    shard_path,
+)
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
@@ -29,14 +35,15 @@ if TYPE_CHECKING:
 class Inputs:
     """Artifacts of a model, and with a space those of the model in the space; read when asked for.
 
-    columns: of the manifest, beyond those that most analyses need.
+    columns: of the manifest, beyond those that most analyses need. shards: of features and of
+    embeddings; 0: as many as there are.
     """
 
     results: Path
-    model: str
-    shards: int
+    model: str = ""
     space: str = ""
     columns: tuple[str, ...] = ()
+    shards: int = 0
 
     @classmethod
     def of(cls, flags: cli.ModelStep, *columns: str) -> Inputs:
@@ -44,7 +51,7 @@ class Inputs:
         space = flags.space if isinstance(flags, cli.PairStep) else ""
         if getattr(flags, "reference", None) is not None and "sha256" not in columns:
             columns = (*columns, "sha256")
-        return cls(flags.results, flags.model, flags.shards, space, columns)
+        return cls(flags.results, flags.model, space, columns, flags.shards)
 
     def path(self, artifact: str) -> Path:
         """Where an artifact lies."""
@@ -74,6 +81,16 @@ class Inputs:
     def translators(self) -> CrossFitted:
         """The linear translators: each image has the one that did not see it."""
         return read_crossfitted(self.path("translator"), self.manifest)
+
+    @cached_property
+    def fitted(self) -> tuple[float, float] | None:
+        """Penalty of the translator, and R2 at this penalty; None for an imported translator."""
+        report = read_json(self.path("translator_report"))
+        penalty = report.of_kind("lambda", float | None)
+        if penalty is None:
+            return None
+        curve = report["alpha_curve"]
+        return penalty, next(p["validation_r2"] for p in curve if p["lambda"] == penalty)
 
     @cached_property
     def null_removal(self) -> NullRemoval:
@@ -120,10 +137,7 @@ class Inputs:
 
         images: which images, as truth values; all by default.
         """
-        folder = self.path("features").parent
-        return iterate_whole(
-            folder, "features", self.shards, self.manifest, size=size, images=images
-        )
+        return self._whole("features", size, images)
 
     def removals(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, Removal]]:
         """image_id and the removal of the null component of whole images, in blocks."""
@@ -132,14 +146,20 @@ class Inputs:
 
     def embeddings(self, *, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """image_id and embeddings of whole images (view 0), in blocks."""
-        folder = self.path("embeddings").parent
-        return iterate_whole(folder, "embeddings", self.shards, self.manifest, size=size)
+        return self._whole("embeddings", size, None)
+
+    def _whole(
+        self, tensor: str, size: int | None, images: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        folder = self.path(tensor).parent
+        shards = self.shards or count_shards(folder)
+        return iterate_whole(folder, tensor, shards, self.manifest, size=size, images=images)
 
     @cached_property
     def pairs(self) -> Paired:
         """Features of all views with the embeddings of the same views."""
         features, embeddings = (self.path(tensor).parent for tensor in ("features", "embeddings"))
-        return Paired(self.manifest, features, embeddings, self.shards)
+        return Paired(self.manifest, features, embeddings, self.shards or count_shards(features))
 
     def training(self, reference: str | None) -> Paired:
         """The images that translators are fitted on: the reference, or else the study itself."""

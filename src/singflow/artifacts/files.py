@@ -201,7 +201,7 @@ def md5_of(path: Path) -> str:
 
 
 def code_digest(*rooms: str) -> str:
-    """SHA-256 of the Python files in the given folders of the package."""
+    """SHA-256 of the Python files in folders of the package; `.` is the package itself."""
     digest = hashlib.sha256()
     for room in rooms:
         for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):

@@ -54,6 +54,11 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.safetensors"
 
 
+def count_shards(folder: Path) -> int:
+    """Number of shards in a folder."""
+    return len(list(folder.glob("shard-*.safetensors")))
+
+
 def towers_in(folder: Path) -> tuple[list[str], list[str]]:
     """Sorted names of the models and of the spaces of which a results folder has shards."""
     models = {names["model"] for _, names in CATALOG["features"].among(folder)}

@@ -57,11 +57,11 @@ def search(
     registry_entry(results, "model", model)
     entry = read_space(registry_entry(results, "space", space))
     limit_threads(threads)
-    inputs = Inputs(results, model, study.extraction.shards, space, ("path",))
+    inputs = Inputs(results, model, space, ("path",))
     for artifact in ("manifest", "projector", "translator", "features"):
         require_file(inputs.path(artifact))
     manifest = inputs.manifest
-    texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
+    texts = read_texts(inputs, entry, torch.device("cpu"), [])[0]
     wanted = texts.embed(asked)[0]
 
     ranked = rank_by_text(inputs.removals(size=4096), wanted, len(manifest))

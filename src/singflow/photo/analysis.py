@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.maps import NO_POSITIONS, Located, Maps, map_image
 from singflow.analyses.metrics import (
@@ -20,7 +21,6 @@ from singflow.analyses.metrics import (
 )
 from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.tables import ZERO
-from singflow.photo.fits import Fits
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.texts import Texts
 from singflow.photo.towers import MAX_PIXELS, Classifier, Prediction
@@ -41,7 +41,7 @@ class Setting:
     `not weak` or `unknown`. images: name of the n_images known images that percentiles refer to.
     verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
     there is no verdict. hidden: what the hidden meaning of the model is about, in sentences; empty
-    if the study found none, or without a study.
+    if none was found, or with a translator alone.
     """
 
     model: str

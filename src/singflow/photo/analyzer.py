@@ -142,7 +142,7 @@ class Analyzer:
             Results folder of a finished study, whose translator is used.
         translator : str, Path, Translator or Evidence, optional
             Linear translator, or the file of one, which is used. Evidence of the same model and
-            space also gives the verdict.
+            space also gives the verdict, and what chance does.
         models, spaces : str or Path
             Registries of your own models and spaces, beside the packaged ones.
         classes : str or Path, optional

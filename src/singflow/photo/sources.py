@@ -1,41 +1,37 @@
 """A model and a space whose translator is fitted on a reference, or read from a file."""
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from singflow.analyses.evidence import EvidenceSettings, unique_meaning
-from singflow.analyses.floor import SplitHead, whole_images
+from singflow.analyses.evidence import EvidenceSettings
+from singflow.analyses.findings import OPEN, TABLES, findings
+from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import null_space
-from singflow.analyses.summary import (
-    EMPTY,
-    NO_NULL_SPACE,
-    Summary,
-    add_verdicts,
-    verdict_sentence,
-    verdict_words,
-)
+from singflow.analyses.inputs import Inputs
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, verdict_words
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
-from singflow.artifacts.shards import read_manifest, shard_path
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.shards import count_shards, read_manifest, shard_path
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.measuring import Evidence
+from singflow.measuring import Evidence, evidence_of
 from singflow.photo.analysis import Loaded, Setting
-from singflow.photo.fits import Parts, Settings, cached_fit
+from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
 from singflow.photo.study import read_texts
 from singflow.photo.texts import Texts
 from singflow.photo.towers import CLASSES, Classifier, Space
 from singflow.translators.linear import Translator
-from singflow.translators.parameters import Translation as TranslatorParameters
+from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired, find_shards
 from singflow.translators.released import MODELS as RELEASED
 from singflow.translators.released import space_id
@@ -43,32 +39,59 @@ from singflow.translators.ridge import Affine
 
 # The defaults of a study.
 EVIDENCE, SUMMARY = EvidenceSettings.model_validate({}), Summary.model_validate({})
-FITTING = TranslatorParameters.model_validate({})
+FITTING = Translation.model_validate({})
 
 
-def _setting(
-    classifier: Classifier, space: Space, null_dim: int, r2: float | None, **facts: Any
-) -> Setting:
-    quality = "unknown" if r2 is None else "weak" if r2 < SUMMARY.min_r2 else "not weak"
-    return Setting(
+def _loaded(
+    classifier: Classifier,
+    space: Space,
+    texts: Texts,
+    translator: Affine,
+    r2: float | None,
+    *,
+    basis: np.ndarray | None = None,
+    facts: Mapping[str, Any] | None = None,
+    known: dict[str, np.ndarray] | None = None,
+    images: str = "reference",
+    source: str,
+    hidden: str = "",
+    **more: Any,
+) -> Loaded:
+    """A model and a space, with the facts of evidence, if there are any.
+
+    known: scores of the images of the evidence. images: whose they are. hidden, more: of Setting
+    and of Loaded.
+    """
+    if basis is None:
+        basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
+    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
+    if facts is not None:
+        verdict, said = facts["verdict"], f"{classifier.name}: {verdict_words(facts)}"
+    n = len(known["is_deg"]) if known else 0
+    setting = Setting(
         model=classifier.name,
         space=space.name,
+        source=source,
         rank_rule="exact",
-        null_dim=null_dim,
+        null_dim=basis.shape[1],
         validation_r2=r2,
-        translator=quality,
-        **facts,
+        translator="unknown" if r2 is None else "weak" if r2 < SUMMARY.min_r2 else "not weak",
+        images=f"{images}'s {n} images",
+        n_images=n,
+        verdict=verdict,
+        said=said,
+        hidden=hidden,
     )
-
-
-def _null_basis(classifier: Classifier) -> np.ndarray:
-    return null_space(classifier.weight, stored=classifier.weight_dtype).basis
+    of_classes = texts.of_classes(classifier.class_names)
+    return Loaded(
+        classifier, texts, setting, *of_classes, basis, translator, known=known or {}, **more
+    )
 
 
 def read_reference(
     folder: Path, classifier: Classifier, space: Space, threads: int, cache: Path, asked: list[str]
 ) -> Loaded:
-    """A model and a space, with fits to the images of a reference.
+    """A model and a space, with evidence and fits by the images of a reference.
 
     The texts asked for are embedded while the fits are made.
     """
@@ -82,81 +105,86 @@ def read_reference(
         folder, classifier.name, entry.identity, space, classifier.weights_sha256
     )
     manifest = read_manifest(CATALOG["manifest"].at(folder))
-    n, shards = len(manifest), len(list(features.glob("shard-*.safetensors")))
-    images = Paired(manifest, features, embeddings, shards, reference=True)
-    settings = Settings(FITTING.folds, tuple(FITTING.lambdas), None, EVIDENCE.draws, 0)
-    names, texts = classifier.class_names, _texts(folder, embeddings, classifier, space)
-    classes = at_hand(CLASSES)
+    images = Paired(manifest, features, embeddings, count_shards(features), reference=True)
+    inputs = Inputs(folder, space=embeddings.relative_to(folder / "embeddings").as_posix())
+    names, texts = classifier.class_names, _texts(inputs, classifier, space)
+    classes, sha256 = at_hand(CLASSES), manifest["sha256"]
     weights = classifier.weight.tobytes() + classifier.bias.tobytes()
+    leak = entry.kept is not None
+    zero = read_tensors(shard_path(embeddings, 0), [])[1].get("classifier_sha256")
+    known = {"known_zero": not leak and zero == classifier.weights_sha256, "known_leak": leak}
     made_of = {
         "head": hashlib.sha256(weights + classifier.weight_dtype.encode()).hexdigest(),
         "words": [names, texts.templates, space.entry.identity, sha256_of(classes)],
-        "test": [EVIDENCE.margin, SUMMARY.confidence],
+        "known": known,
+        "texts": [sha256_of(p) for p in map(inputs.path, ("names", "texts")) if p.is_file()],
     }
+
+    def make() -> tuple[Tensors, dict[str, Any]]:
+        spelled = pool.submit(lambda: texts.spellings(names, read_classes(classes)))
+        of_classes, others = spelled.result()
+        found = evidence_of(
+            [images],
+            (classifier.weight, classifier.bias),
+            of_classes,
+            others,
+            pd.factorize(sha256)[0],
+            EVIDENCE,
+            folds=FITTING.folds,
+            confidence=SUMMARY.confidence,
+            seed=0,
+            threads=threads,
+            known=known,
+        )
+        whole = {"weight": found.translator.weight, "bias": found.translator.bias}
+        is_deg = found.images["is_deg"].to_numpy()
+        said = {"facts": found.facts, "hidden": _hidden(found, inputs, names)}
+        return {**vars(found.fits), **whole, "is_deg": is_deg}, said
+
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
-
-        def parts() -> Parts:
-            head = SplitHead.split(
-                {"weight": classifier.weight, "bias": classifier.bias}, _null_basis(classifier)
-            )
-            found = unique_meaning(
-                partial(whole_images, images, head),
-                *pool.submit(lambda: texts.spellings(names, read_classes(classes))).result(),
-                EVIDENCE,
-                SUMMARY.confidence,
-                settings.seed,
-            )
-            return head, found.words, found.facts
-
-        of_classes, embedded = pool.submit(texts.of_classes, names), pool.submit(texts.embed, asked)
-        fits = cached_fit(folder, images, made_of, parts, settings, cache, threads)
+        wanted = ["weight", "bias", "is_deg", *(field.name for field in fields(Fits))]
+        embedded = pool.submit(texts.embed, asked)
+        tensors, made = cached(cache, folder, images, made_of, wanted, make)
         embedded.result()
-        class_texts, class_embeddings = of_classes.result()
-    leak, null_dim = entry.kept is not None, fits.null_basis.shape[1]
-    made = read_tensors(shard_path(embeddings, 0), [])[1]
-    row = fits.facts | {
-        "model": classifier.name,
-        "marks": "",
-        "null_dim": null_dim,
-        "validation_r2": fits.r2,
-        "in_sample": False,
-        "known_zero": not leak and made.get("classifier_sha256") == classifier.weights_sha256,
-        "known_leak": leak,
-    }
-    add_verdicts([row], SUMMARY.confidence)
-    setting = _setting(
+    weight, bias, is_deg = (tensors.pop(name) for name in wanted[:3])
+    facts, fits = made.parsed("facts", dict), Fits(**tensors)
+    return _loaded(
         classifier,
         space,
-        null_dim,
-        fits.r2,
-        source=f"fitted on the {n} images of {folder}",
-        images=f"reference's {n} images",
-        n_images=n,
-        verdict=row["verdict"],
-        said=verdict_sentence(row),
-    )
-    return Loaded(
-        classifier,
         texts,
-        setting,
-        class_texts,
-        class_embeddings,
-        fits.null_basis,
-        Affine(fits.weight, fits.bias),
-        known={"is_deg": fits.is_deg, "null_energy": fits.null_energy},
+        Affine(weight, bias),
+        facts["r2"],
+        basis=fits.null_basis,
+        facts=facts,
+        known={"is_deg": is_deg, "null_energy": fits.null_energy},
+        source=f"fitted on the {len(sha256)} images of {folder}",
+        hidden=made["hidden"],
         fits=fits,
-        photos=Photos(manifest, embeddings, shards, None),
-        training=frozenset(manifest["sha256"]),
+        photos=Photos(manifest, embeddings, images.shards, None),
+        training=frozenset(sha256),
     )
 
 
-def _texts(folder: Path, embeddings: Path, classifier: Classifier, space: Space) -> Texts:
+def _texts(reference: Inputs, classifier: Classifier, space: Space) -> Texts:
     """The texts of a space, with the embeddings that a reference has stored, if any."""
-    name = embeddings.relative_to(folder / "embeddings").as_posix()
-    if not CATALOG["texts"].at(folder, space=name).is_file():
+    if not reference.path("texts").is_file():
         return space.texts
-    stored, *_ = read_texts(folder, name, space.entry, space.device, classifier.class_names)
+    stored, *_ = read_texts(reference, space.entry, space.device, classifier.class_names)
     return replace(space.texts, stored=stored.stored, made=stored.made)
+
+
+def _hidden(found: Evidence, reference: Inputs, class_names: list[str]) -> str:
+    """The texts of a reference, and the predicted classes, that the hidden meaning is about."""
+    measured = found.measured
+    if found.verdict not in OPEN or measured.residuals is None:
+        return ""
+    predicted = np.array(class_names, dtype=object)[measured.residuals.predicted]
+    groups = measured.groups(pd.Series(predicted)).assign(by="predicted")
+    texts = pd.DataFrame(columns=TABLES["hidden_texts"])
+    if reference.path("texts").is_file():
+        listed, embeddings = reference.asked(None)
+        texts = listed.join(measured.texts(embeddings), how="inner")
+    return findings(texts, groups)
 
 
 def read_translator(
@@ -164,36 +192,24 @@ def read_translator(
 ) -> Loaded:
     """A model and a space, with a translator of a file or in memory, or with evidence.
 
-    Evidence also has the verdict, and the scores of its images.
+    Evidence also has the verdict, the scores of its images, and fits to them.
     """
-    basis, known, n = _null_basis(classifier), {}, 0
-    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
+    more: dict[str, Any] = {}
     if isinstance(given, Path):
         translator, source = Translator.load(given), str(given)
         check_pair(given, translator, classifier, space)
     elif isinstance(given, Evidence):
-        translator, n = given.translator, len(given.images)
+        translator = given.translator
         source = f"fitted on {translator.facts['n_train']} rows of the evidence"
-        verdict, said = given.verdict, f"{classifier.name}: {verdict_words(given.facts)}"
-        known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
         check_shape("evidence", translator, classifier, space)
+        known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
+        more = {"facts": given.facts, "known": known, "images": "evidence", "fits": given.fits}
     else:
         translator, source = given, "translator in memory"
         check_shape(source, translator, classifier, space)
     r2 = translator.facts.get("validation_r2")
-    setting = _setting(
-        classifier,
-        space,
-        basis.shape[1],
-        None if r2 is None else float(r2),
-        source=source,
-        images=f"{'evidence' if n else 'reference'}'s {n} images",
-        n_images=n,
-        verdict=verdict,
-        said=said,
-    )
-    of_classes = space.texts.of_classes(classifier.class_names)
-    return Loaded(classifier, space.texts, setting, *of_classes, basis, translator, known=known)
+    r2 = None if r2 is None else float(r2)
+    return _loaded(classifier, space, space.texts, translator, r2, source=source, **more)
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:

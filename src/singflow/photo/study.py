@@ -2,15 +2,16 @@
 
 import difflib
 import hashlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import EvidenceSettings, Words
 from singflow.analyses.findings import OPEN, findings
+from singflow.analyses.fits import Fits, fit
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence
@@ -18,7 +19,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX, read_json, sha256_of
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_models, read_parquet
-from singflow.artifacts.tensors import read_tensors
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import SpaceEntry, read_model, read_space
@@ -28,7 +29,7 @@ from singflow.data.parameters import Data
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
 from singflow.photo.analysis import Loaded, Setting
-from singflow.photo.fits import Fits, Parts, Settings, cached_fit
+from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
 from singflow.photo.texts import Texts, stored_texts
 from singflow.photo.towers import Classifier, load_entry
@@ -74,9 +75,8 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
     return entries.at(results, **{kind: name})
 
 
-def read_photos(results: Path, space: str) -> Photos:
+def read_photos(inputs: Inputs) -> Photos:
     """The study's photos, with their embeddings in a space."""
-    inputs = Inputs(results, "", 1, space)
     params, manifest = inputs.path("params"), read_manifest(inputs.path("manifest"))
     data = read_section(params, "data", Data)
     extraction = read_section(params, "extraction", Extraction)
@@ -85,10 +85,10 @@ def read_photos(results: Path, space: str) -> Photos:
 
 
 def read_texts(
-    results: Path, space: str, entry: SpaceEntry, device: "torch.device", class_names: list[str]
+    inputs: Inputs, entry: SpaceEntry, device: "torch.device", class_names: list[str]
 ) -> tuple[Texts, list[str], np.ndarray]:
     """The study's texts in a space, and its P concepts with their embeddings (P, m)."""
-    inputs = Inputs(results, "", 1, space, ("prompt",))
+    inputs = replace(inputs, columns=("prompt",))
     for artifact in ("texts", "names", "manifest"):
         require_file(inputs.path(artifact))
     path, names = inputs.path("texts"), inputs.names
@@ -110,7 +110,7 @@ def read_texts(
     head_rows = head_classes(pd.DataFrame({"label": names["labels"]}), class_names).tolist()
     of_labels = zip(head_rows, own, tensors["label_embeddings"], strict=True)
     labels = {row: (text, embedding) for row, text, embedding in of_labels if row >= 0}
-    known = stored, read_ready(space, entry), labels, (path, made["weights_sha256"])
+    known = stored, read_ready(inputs.space, entry), labels, (path, made["weights_sha256"])
     texts = Texts(entry, device, templates, *known)
     none = np.empty((0, entry.dim), np.float32)
     return texts, names["concepts"], tensors.get("concept_embeddings", none)
@@ -134,9 +134,7 @@ def read_stored(inputs: Inputs, classifier: Classifier, device: "torch.device") 
     space, basis = inputs.space, inputs.null_basis
     translator = Translator.load(inputs.path("translator"))
     entry = read_space(registry_entry(inputs.results, "space", space))
-    texts, concepts, embeddings = read_texts(
-        inputs.results, space, entry, device, classifier.class_names
-    )
+    texts, concepts, embeddings = read_texts(inputs, entry, device, classifier.class_names)
     widths = {len(basis), translator.weight.shape[1], inputs.head["weight"].shape[1]}
     if len(widths) > 1 or len(translator.weight) != embeddings.shape[1]:
         folder = inputs.path("translator").parent
@@ -215,10 +213,10 @@ def read_finished(
 
     entry = read_model(registry_entry(results, "model", model))
     registry_entry(results, "space", space)
-    inputs = Inputs(results, model, 1, space, ("sha256",))
+    inputs = Inputs(results, model, space, ("sha256",))
     for artifact in NEEDED:
         require_file(inputs.path(artifact))
-    names, photos = class_names(inputs, classes), read_photos(results, space)
+    names, photos = class_names(inputs, classes), read_photos(inputs)
     classifier = load_entry(entry, model, names, device)
     if classifier.weights_sha256 != inputs.head_facts["weights_sha256"]:
         raise InputError(
@@ -250,19 +248,29 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
                 path.parent,
             )
             return None
-    params, report = inputs.path("params"), read_json(inputs.path("translator_report"))
-    translator = read_section(params, "translator", Translation)
+    params = inputs.path("params")
+    settings = read_section(params, "translator", Translation)
     draws = read_section(params, "evidence", EvidenceSettings).draws
-    seed, reference = read_yaml(params).get("seed"), translator.reference
+    seed, reference = read_yaml(params).get("seed"), settings.reference
     if not isinstance(seed, int):
         raise InputError(f"{params}: seed: {seed!r} is not a whole number: {FIX}")
-    fitted = report.of_kind("lambda", float | None)
-    settings = Settings(translator.folds, tuple(translator.lambdas), fitted, draws, seed)
+    how: dict[str, Any] = {
+        "fitted": inputs.fitted,
+        "folds": settings.folds,
+        "lambdas": settings.lambdas,
+        "draws": draws,
+        "seed": seed,
+    }
     folder = reference_folder(reference) if reference else inputs.results
     images = inputs.training(reference)
     path, basis = require_file(inputs.path("own_words")), inputs.null_basis
-    words = Words.read(read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0])
     made_of = {"basis": hashlib.sha256(basis.tobytes()).hexdigest(), "words": sha256_of(path)}
-    parts: Parts = SplitHead.split(inputs.head, basis), words, {}
-    fits = cached_fit(folder, images, made_of, lambda: parts, settings, cache, threads)
-    return fits, frozenset(images.manifest["sha256"])
+
+    def make() -> tuple[Tensors, dict[str, Any]]:
+        words = Words.read(read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0])
+        head = SplitHead.split(inputs.head, basis)
+        return vars(fit(images, head, words, threads=threads, folder=cache, **how)), {}
+
+    names = [field.name for field in fields(Fits)]
+    tensors, _ = cached(cache, folder, images, made_of | how, names, make)
+    return Fits(**tensors), frozenset(images.manifest["sha256"])

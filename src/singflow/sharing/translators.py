@@ -67,7 +67,7 @@ def available_translators(results: Path = Path("results")) -> Iterator[Available
         yield AvailableTranslator("imported", *named, sha256_of(path))
     for study in sorted(results.glob("*/")):
         for report, names in CATALOG["translator_report"].among(study):
-            at = Inputs(study, names["model"], 1, names["space"]).path
+            at = Inputs(study, names["model"], names["space"]).path
             path, shard, facts = at("translator"), at("features"), read_json(report)
             if not path.is_file():
                 continue
@@ -112,8 +112,7 @@ def fit_packaged(space: str, model: str) -> Exported:
             "name a study's results with --results, or one of these"
         )
     folder = reference_folder("packaged")
-    shards = [names["model"] for _, names in CATALOG["features"].among(folder)].count(model)
-    inputs = Inputs(folder, model, shards, space)
+    inputs = Inputs(folder, model, space)
     images, settings = inputs.pairs, Translation.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
     (found,) = fit_quality(images, translators, means, translators.map_index != WHOLE)
@@ -131,7 +130,7 @@ def fit_packaged(space: str, model: str) -> Exported:
 
 def of_study(results: Path, space: str, model: str) -> Exported:
     """A finished study's translator that was fitted on all training images."""
-    inputs = Inputs(results, model, 1, space)
+    inputs = Inputs(results, model, space)
     path = inputs.path("translator")
     if not path.is_file():
         reports = CATALOG["translator_report"].among(results)

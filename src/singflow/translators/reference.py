@@ -184,7 +184,7 @@ def training_images(reference: str | None, own: Paired) -> Paired:
 
     These must be made in the same way with the same weights, and hold no image of the study.
     """
-    from singflow.artifacts.shards import read_index, read_manifest
+    from singflow.artifacts.shards import count_shards, read_index, read_manifest
 
     if reference is None:
         return own
@@ -201,19 +201,16 @@ def training_images(reference: str | None, own: Paired) -> Paired:
             "them, which would be scored in sample: write translator.reference: null, or take "
             "these images out of the study"
         )
-    shards = len(list(features.glob("shard-*.safetensors")))
-    return Paired(manifest, features, embeddings, shards, reference=True)
+    return Paired(manifest, features, embeddings, count_shards(features), reference=True)
 
 
-def same_features(reference: str, mine: Path) -> tuple[Path, str, int]:
-    """Where a reference has the features of a model: its results, the model there, its shards.
+def same_features(reference: str, mine: Path) -> tuple[Path, str]:
+    """Where a reference has the features of a model: its results, and the model there.
 
     mine: the folder of the study's own features, which were made in the same way.
     """
     folder = reference_folder(reference)
-    features = _same(folder / "features", mine)
-    model = features.relative_to(folder / "features").as_posix()
-    return folder, model, len(list(features.glob("shard-*.safetensors")))
+    return folder, _same(folder / "features", mine).relative_to(folder / "features").as_posix()
 
 
 def _same(folder: Path, mine: Path) -> Path:

@@ -1,0 +1,149 @@
+"""Fits to training images, which a new image is compared with: chance, and images like it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from singflow.analyses.evidence import Words
+from singflow.analyses.floor import Refits, Refitted, SplitHead, read_training
+from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.maps import conditional_translator
+from singflow.analyses.metrics import Removal
+from singflow.translators.crossfit import WHOLE
+from singflow.translators.reference import Images
+from singflow.translators.ridge import Affine
+
+RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Fits to training images; all fields are arrays.
+
+    null_basis: (d, k). null_energy: (n,), of view 0. mean_null: (d,), mean null component.
+    alignment: (n,), cosine of every null component to `mean_null`.
+
+    chance_weight (draws, r + q, m), chance_constant (draws, m): translators for which the null
+    component carries no information. They translate coordinates along principal_axes (d, r) and
+    null_axes (d, q). predictor_weight, predictor_bias: B, from principal to null coordinates.
+    """
+
+    null_basis: np.ndarray
+    null_energy: np.ndarray
+    mean_null: np.ndarray
+    alignment: np.ndarray
+    principal_axes: np.ndarray
+    null_axes: np.ndarray
+    chance_weight: np.ndarray
+    chance_constant: np.ndarray
+    predictor_weight: np.ndarray
+    predictor_bias: np.ndarray
+
+    def conditional(self, translator: Affine) -> Affine:
+        """What conditional removal takes away from a translation, as a map of features."""
+        predictor = Affine(self.predictor_weight, self.predictor_bias)
+        axes = np.hstack([self.principal_axes, self.null_axes]), self.principal_axes.shape[1]
+        return conditional_translator(translator, self.null_basis, axes, predictor)
+
+    def chance_removal(self, features: np.ndarray) -> Removal:
+        """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
+        (a,), (b,) = features @ self.principal_axes, features @ self.null_axes
+        seen, hidden = np.split(self.chance_weight, [len(a)], axis=1)
+        removed = b @ hidden
+        return Removal(a @ seen + removed + self.chance_constant, removed)
+
+    def unlike(self, features: np.ndarray) -> str:
+        """Why the null component of a photo is unlike those of the images; empty if it is not."""
+        energy = float(null_energy(features, self.null_basis)[0])
+        cosine = float(alignment(features, self.null_basis, self.mean_null)[0])
+        low, high = np.percentile(self.null_energy, RANGE).tolist()
+        least = float(np.percentile(self.alignment, RANGE[0]))
+        if not low <= energy <= high:
+            return (
+                f"its null energy, {100 * energy:.1f} %, is outside their range, {100 * low:.1f} "
+                f"to {100 * high:.1f} %"
+            )
+        if cosine < least:
+            return (
+                f"its null component points away from theirs (cosine to their mean {cosine:.2f}, "
+                f"theirs from {least:.2f})"
+            )
+        return ""
+
+
+def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) -> np.ndarray:
+    """Cosine of the null components of features to their mean; 0 if one is zero."""
+    components = features.astype(np.float64) @ basis
+    length = np.linalg.norm(components, axis=1) * np.linalg.norm(mean_null)
+    return components @ (basis.T @ mean_null) / np.where(length > 0, length, 1.0)
+
+
+def fit(
+    images: Images,
+    head: SplitHead,
+    words: Words,
+    *,
+    fitted: tuple[float, float] | None,
+    folds: int,
+    lambdas: list[float],
+    draws: int,
+    seed: int,
+    threads: int,
+    folder: Path,
+) -> Fits:
+    """Fit to training images.
+
+    fitted, folds, lambdas, folder: see read_training(). draws, seed: of the translators of chance.
+    threads: fits at once, which change no result.
+    """
+    axes = directions, rank = coordinate_axes(head.principal, head.null, images.features_alone)
+    rows, sums, (penalty, _) = read_training(
+        images, head, axes, words, folder, folds, fitted, lambdas, threads
+    )
+    map_index = np.full(len(images.manifest), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
+
+    def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
+        """The translator of coordinates, whose origin goes into the constant."""
+        weight = made[WHOLE].weight
+        return weight, made[WHOLE].constant - rows.origin.astype(np.float32) @ weight
+
+    drawn = refits.over_signs(of_coordinates, draws, seed, threads)
+    weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
+    energy, mean, cosine = _null_components(images, head.null)
+    predictor = refits.fits[WHOLE].predictor
+    return Fits(
+        null_basis=head.null,
+        null_energy=energy,
+        mean_null=mean,
+        alignment=cosine,
+        principal_axes=directions[:, :rank],
+        null_axes=directions[:, rank:],
+        chance_weight=weight,
+        chance_constant=constant,
+        predictor_weight=predictor.weight,
+        predictor_bias=predictor.bias,
+    )
+
+
+def _null_components(
+    images: Images, basis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Null energy (n,) of view 0, the mean null component (d,), and cosines (n,) to this mean."""
+    energy, cosine = np.empty((2, len(images.manifest)))
+    total = np.zeros(len(basis))
+
+    def whole() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for shard, _ in images:
+            rows = shard["view"] == 0
+            yield shard["image_id"][rows], shard["features"][rows]
+
+    for image_id, features in whole():
+        energy[image_id] = null_energy(features, basis)
+        total += features.sum(axis=0, dtype=np.float64)
+    mean = basis @ (basis.T @ total) / len(energy)
+    for image_id, features in whole():
+        cosine[image_id] = alignment(features, basis, mean)
+    return energy, mean, cosine
