@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG, artifact_of
 from singflow.artifacts.files import read_json
+from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
@@ -42,6 +44,37 @@ class Study:
     def spaces(self) -> list[str]:
         """Names of the spaces."""
         return list(self.params["spaces"])
+
+    def of(self, model: str, space: str = "") -> Inputs:
+        """What the steps read of a model, and of the model in a space.
+
+        Parameters
+        ----------
+        model : str
+            Name of a model of the study.
+        space : str
+            Name of a space of the study; without one, only what is of the model alone can be read.
+
+        Returns
+        -------
+        Inputs
+            The artifacts, read when asked for: `manifest`, `head`, `null_basis`, `features()`,
+            `label_texts`, `translators`, `null_removal`, `pairs` and more.
+
+        Raises
+        ------
+        InputError
+            If the folder has nothing of the model or of the space; the message lists what it has.
+        """
+        for kind, name, known in zip(
+            ("model", "space"), (model, space), towers_in(self.folder), strict=True
+        ):
+            if name and name not in known:
+                raise InputError(
+                    f"{self.folder}: has no shards of the {kind} {name!r}; it has those of "
+                    f"{', '.join(known) or 'none'}"
+                )
+        return Inputs(self.folder, model, space)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the study.

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -128,7 +129,13 @@ def test_a_study_s_files_are_found_by_their_names(home):
     head = f"features/{MODEL}/head"
     theirs = read_tensors(home / f"results/demo/{head}.safetensors", ["weight"])[0]
     assert np.array_equal(study.tensors(head)["weight"], theirs["weight"])
+    pair = study.of(MODEL, SPACE)
+    for image_id, removal in pair.removals():
+        wanted = table.set_index("image_id")["is_deg"][image_id]
+        np.testing.assert_allclose(removal.image_score(), wanted, atol=1e-5)
     for read, name, words in (
+        (study.of, "lite0", rf"results/demo: has no shards of the model 'lite0'; it .* {MODEL}"),
+        (partial(study.of, MODEL), "clip", rf"of the space 'clip'; it has those of {SPACE}"),
         (
             study.table,
             "tables/model",
@@ -174,8 +181,7 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(core, home):
         "constraints.txt -e '.[{0}]'"
     )
     for code, library, extra in (
-        ("singflow.Classifier", "PIL", "demo"),
-        (f"singflow.load_study('results/demo').table('scores/{SPACE}/{MODEL}')", "pyarrow", "demo"),
+        ("singflow.Classifier", "torch", "demo"),
         ("singflow.Translator.from_pretrained('lab/x')", "huggingface_hub", "demo"),
         ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
     ):
