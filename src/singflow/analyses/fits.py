@@ -104,6 +104,7 @@ def fit(
     )
     map_index = np.full(len(images.manifest), WHOLE, np.int32)
     refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
+    del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
         """The translator of coordinates, whose origin goes into the constant."""
