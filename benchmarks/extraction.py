@@ -325,7 +325,7 @@ def run_tower(settings: Settings, precision: Precision, model: str = "") -> np.n
     from singflow.towers.extraction import fold_batch_norms
     from singflow.towers.spaces import load_image_tower
 
-    inputs = Inputs(settings["results"], model, 1, SPACE)
+    inputs = Inputs(settings["results"], model, SPACE)
     tower: Any
     if model:
         tower = classifier = load_classifier(read_model(inputs.path("model_entry")))
@@ -395,7 +395,7 @@ def study(
         features.append(run_tower(settings, precision, model))
         for step in ("fit_projector", "fit_translator", "measure_evidence"):
             run(step, settings | {"model": model})
-        inputs = Inputs(settings["results"], model, 1, SPACE)
+        inputs = Inputs(settings["results"], model, SPACE)
         reports.append(
             read_json(inputs.path("translator_report")) | read_json(inputs.path("evidence"))
         )
@@ -444,7 +444,7 @@ def measure_precisions(flags: Flags) -> None:
             shutil.copytree(settings["results"], results)
             made = study(settings | {"results": results}, precision, flags.models)
             for model, features, report in zip(flags.models, *made, strict=True):
-                here = Inputs(results, model, 1, SPACE)
+                here = Inputs(results, model, SPACE)
                 expected, before, there = exact.setdefault(model, (features, report, here))
                 change = (scores(here, here) - scores(there, there)).abs()
                 kept = (scores(here, there) - scores(there, there)).abs()
