@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from singflow.analyses.inputs import Inputs
 from singflow.artifacts.shards import read_manifest
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
@@ -118,7 +119,7 @@ def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its
 
 
 def test_photos_beside_a_single_one_are_shown_out_of_archives(project, made):
-    photos = read_photos(project.folder / "results/demo", "conse_minilm")
+    photos = read_photos(Inputs(project.folder / "results/demo", space="conse_minilm"))
     number = len(photos.manifest) - 1
     near = Neighbour(number, photos.manifest["path"][number], 0.0)
     (shown,) = replace(photos, root=project.folder / photos.root).pictures([near], 10**8)
