@@ -72,9 +72,11 @@ class Study:
             if name and name not in known:
                 raise InputError(
                     f"{self.folder}: has no shards of the {kind} {name!r}; it has those of "
-                    f"{', '.join(known) or 'none'}"
+                    f"{', '.join(known) or 'none'}: name one of them"
                 )
-        return Inputs(self.folder, model, space)
+        of_study = CATALOG["params"].at(self.folder).is_file()  # a reference has no params.yaml
+        shards = self.params["extraction"]["shards"] if of_study else 0
+        return Inputs(self.folder, model, space, shards=shards)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the study.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
+import singflow
 from singflow.analyses.metrics import Removal
 from singflow.analyses.search import nearest_either_way, rank_by_text
 from singflow.artifacts.files import write_bytes, write_json
@@ -158,3 +160,16 @@ def test_what_a_study_lacks_is_said(study, monkeypatch):
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             search("a sea", threads=1, **flags)
+
+
+def test_shards_of_an_earlier_division_are_not_read(study, monkeypatch, capsys):
+    folder, features, *_ = study
+    monkeypatch.chdir(folder)
+    search("a sea", as_json=True, count=8, threads=1)
+    before = capsys.readouterr().out
+    shards = folder / "results/s/features/timm/a.b"
+    shutil.copy(shards / "shard-00001.safetensors", shards / "shard-00002.safetensors")
+    search("a sea", as_json=True, count=8, threads=1)
+    assert capsys.readouterr().out == before
+    read = singflow.load_study("results/s").of("timm/a.b").features()
+    assert np.array_equal(np.concatenate([rows for _, rows in read]), features)

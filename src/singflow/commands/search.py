@@ -57,7 +57,7 @@ def search(
     registry_entry(results, "model", model)
     entry = read_space(registry_entry(results, "space", space))
     limit_threads(threads)
-    inputs = Inputs(results, model, space, ("path",))
+    inputs = Inputs(results, model, space, ("path",), study.extraction.shards)
     for artifact in ("manifest", "projector", "translator", "features"):
         require_file(inputs.path(artifact))
     manifest = inputs.manifest

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,8 +26,31 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MOST_BYTES = (8, 2**26)
 # Longer by shorter side. Towers resize the shorter side to a fixed length, whatever the longer.
 MOST_OBLONG = 50
-_OPENING = Lock()  # of Pillow's limit, which is that of the process
 LONGEST_ASPECT = 4.0 / 3.0
+
+_lock, _inside, _limit = Lock(), 0, None  # of any_size()
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Lift Pillow's limit on pixels, which is that of the process; it is put back at the end.
+
+    Several threads may be inside. Files of others need a limit of ours, as in upright().
+    """
+    from PIL import Image
+
+    global _inside, _limit
+    with _lock:
+        if not _inside:
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                Image.MAX_IMAGE_PIXELS = _limit
 
 
 class Unusable(Exception):
@@ -73,12 +98,12 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
     If `least_side` (pixels) is given, a JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and
     1/8 that leaves both sides at least as long.
     """
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise Unusable("empty file")
     try:
-        with _opened(content) as image:
+        with any_size(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return upright(image, max_pixels, least_side)
     except Unusable:
         raise
@@ -86,18 +111,6 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
         raise Unusable(f"not an image, or none of {', '.join(FORMATS)}: convert it") from None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise whatever a damaged file provokes)
         raise Unusable(f"truncated or corrupt: {printable(str(error))}") from None
-
-
-def _opened(content: bytes) -> Image.Image:
-    """The image of a file, of any size: upright() has its own limit, and reads no pixel before."""
-    from PIL import Image
-
-    with _OPENING:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(content), formats=FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
 
 
 def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
@@ -116,7 +129,8 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
         )
     if least_side:
         image.draft(None, (least_side, least_side))
-    image.load()
+    with any_size():
+        image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return _rgb(image)
 

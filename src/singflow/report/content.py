@@ -14,6 +14,7 @@ from PIL import Image
 from singflow.analyses.findings import TABLES, by_size
 from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import LEAK, ZERO
+from singflow.data.images import any_size
 from singflow.errors import InputError
 from singflow.report.tables import MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
@@ -245,7 +246,8 @@ def page_data(
 
 def embedded(png: Path, caption: Caption) -> dict[str, Any]:
     """A figure as base64 WebP, with its caption and its size in pixels."""
-    content, width, height = figure_image(Image.open(png, formats=["PNG"]), WIDTH)
+    with any_size(), Image.open(png, formats=["PNG"]) as figure:
+        content, width, height = figure_image(figure, WIDTH)
     return {"content": content, "caption": caption.text, "width": width, "height": height}
 
 

@@ -24,7 +24,7 @@ from singflow.artifacts.catalog import CATALOG, IN_GIT, artifact_of
 from singflow.artifacts.files import md5_of
 from singflow.artifacts.tolerances import PRINTED, tolerance_of
 from singflow.config.reading import read_yaml
-from singflow.data.images import FORMATS
+from singflow.data.images import FORMATS, any_size
 from singflow.errors import InputError
 from singflow.sharing.remotes import (
     LOCK,
@@ -321,7 +321,7 @@ def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
 
 
 def _read_picture(source: Path | io.BytesIO) -> np.ndarray:
-    with Image.open(source, formats=FORMATS) as picture:
+    with any_size(), Image.open(source, formats=FORMATS) as picture:
         return np.asarray(picture.convert("RGBA")).astype(np.int16)
 
 
