@@ -1,5 +1,6 @@
 step(
     "resolve_study",
+    reads="manifest",
     writes="params",
     files={"params": ancient(local(PARAMS))},
     study=whole_study,

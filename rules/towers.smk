@@ -15,6 +15,7 @@ step(
 step(
     "extract_features",
     reads="model_entry manifest",
+    after="params",
     writes="features",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
@@ -24,6 +25,7 @@ step(
 step(
     "embed_images",
     reads="space_entry manifest",
+    after="params",
     writes="embeddings",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
