@@ -26,15 +26,17 @@ def main(flags: Flags) -> None:
     root, known = data_root(flags.source, flags.root), None
     classes = read_classes(Path(flags.classes))
     column, of_archives = flags.label_column, None
+    table = Path(flags.table) if flags.table else None
     if flags.source == "archive":
-        found, rejected, of_archives = list_archives(root, flags.archives, column, classes)
+        listed = list_archives(root, flags.archives, column, classes, table)
+        found, rejected, of_archives = listed
     elif flags.source == "features":
         found, known = listed_rows(root)
         rejected, of_archives = [], source_fingerprint(root)
     elif flags.source == "folder":
-        found, rejected = list_folder(root, classes)
+        found, rejected = list_folder(root, classes, table, column)
     else:
-        found, rejected = list_table(Path(flags.table or ""), column, classes)
+        found, rejected = list_table(table or Path(), column, classes)
     # beside the log, because Snakemake removes the outputs of a step that fails
     refused = (flags.log or flags.path("rejected")).with_name("rejected.csv")
     try:
