@@ -187,6 +187,11 @@ def test_a_flat_archive_without_labels_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(InputError, match=rf"{name}: 6 images without labels: {THREE}") as refused:
         list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
     assert "\n" not in str(refused.value) and "folder for each class" in str(refused.value)
+    pack(tmp_path / name, {f"{number}.jpg": picture(number, "JPEG") for number in range(3)})
+    write(tmp_path, devkit())
+    others = rf"3 images without labels \({tmp_path / DEVKIT} has labels of other names\): {THREE}"
+    with pytest.raises(InputError, match=others):
+        list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
 
 
 def test_flat_images_without_labels_are_refused_in_one_line_beside_training_images_too(tmp_path):
