@@ -86,9 +86,9 @@ class Step:
 
     reads, writes: artifacts of the catalog. figures: names of figures that it writes, as PNG and
     PDF. flags: keys of params.yaml that reach its command. files: other files that reach it, by
-    flag. also: files that it depends on. after: an artifact that is made before, whatever its
-    content: only Snakemake needs to know, since DVC runs stages in their order. threads: of its
-    job, if it has a flag `--threads`.
+    flag. also: files that it depends on. stops: files that reach it, by flag, and can stop it, but
+    change nothing that it writes: no engine watches them. threads: of its job, if it has a flag
+    `--threads`.
     cores: that a cluster is asked for, where these are not its threads.
     models: section of params.yaml whose models it gathers. tracked: parameters whose change
     re-runs it, beyond its flags and its code.
@@ -96,7 +96,7 @@ class Step:
 
     def __init__(
         self, name, *, reads="", writes="", figures="", flags="", files=None, also=None,
-        after=None, threads=None, gpu=None, cores=None, models=None, **tracked,
+        stops=None, threads=None, gpu=None, cores=None, models=None, **tracked,
     ):  # fmt: skip
         reads, writes = reads.split(), writes.split()
         for figure in figures.split():
@@ -119,8 +119,6 @@ class Step:
         )
         self.input = {_key(read): self._paths(read) for read in reads}
         self.input |= self._files | (also or {})
-        if after and not FOR_DVC:
-            self.input["after"] = ancient(self._paths(after))
         if not INSTALLED:
             self.input = {"package": refuse}
         self.output = {_key(written): _captioned(written) for written in writes}
@@ -133,6 +131,13 @@ class Step:
         # slurm/config.yaml: the steps of a group take turns
         self.resources |= {} if first.group in ("local", "") else {"turn": 1}
         self.params = {"flags": self._flags, "code": self._code}
+        if stops:
+            words = "".join(f' --{flag} "{file}"' for flag, file in stops.items())
+            self.params["values"] = self._flags
+            # Snakemake does not watch a parameter that depends on the output.
+            self.params["flags"] = lambda wildcards, output: (
+                self._flags(wildcards) + words
+            )
         self.params |= dict.fromkeys(tracked, []) if FOR_DVC else tracked
 
     def file(self, folder, ending):

@@ -26,6 +26,7 @@ step(
     writes="manifest rejected",
     flags="data translator.folds translator.reference seed",
     also={"table": value("data.table"), "classes": value("data.classes")},
+    stops={"params": local(PARAMS)},
     archives=archives,
     threads=THREADS,
 )

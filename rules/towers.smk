@@ -15,7 +15,6 @@ step(
 step(
     "extract_features",
     reads="model_entry manifest",
-    after="params",
     writes="features",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
@@ -25,7 +24,6 @@ step(
 step(
     "embed_images",
     reads="space_entry manifest",
-    after="params",
     writes="embeddings",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,

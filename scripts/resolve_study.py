@@ -1,6 +1,6 @@
 """Write the study in force into its results, because other files may be laid over params.yaml.
 
-Labels and images that the study chooses are checked here, before any tower runs.
+Labels and images that the study chooses are checked against the manifest.
 """
 
 from pathlib import Path
