@@ -49,9 +49,9 @@ def devkit(ids=IDS, synsets=SYNSETS):
     return {f"{DEVKIT}/data/{META}": file.getvalue(), f"{DEVKIT}/data/{TRUTH}": truth}
 
 
-def packed_devkit(root):
+def packed_devkit(root, *facts):
     with tarfile.open(root / f"{DEVKIT}.tar.gz", "w:gz") as tar:
-        for name, content in devkit().items():
+        for name, content in devkit(*facts).items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -64,8 +64,8 @@ def solution(path):
     path.write_text(f"ImageId,PredictionString\n{boxes}")
 
 
-def flat_archive(root):
-    pack(root / "ILSVRC2012_img_val.tar", IMAGES)
+def flat_archive(root, images=IMAGES):
+    pack(root / "ILSVRC2012_img_val.tar", images)
 
 
 def flat_folder(root, below="val"):

@@ -27,8 +27,9 @@ from singflow.towers.spaces import load_text_tower
 from singflow.towers.weights import required
 from tests import PATIENCE
 from tests.browser.test_app import address_of
-from tests.data.test_imagenet import LABELS, flat_archive, packed_devkit
-from tests.project import MADE, ROOT, SMALL, blocks
+from tests.data.archives import picture
+from tests.data.test_imagenet import flat_archive, packed_devkit
+from tests.project import MADE, ROOT, SMALL, Project, blocks
 from tests.towers.models import FIVE
 from tests.towers.tiny_transformers import save_classifier, save_dual_encoder
 
@@ -498,15 +499,21 @@ def test_own_images_in_a_table(reader):
     assert (manifest["class_index"] == -1).all()
 
 
-@pytest.mark.usefixtures("unchanged")
-def test_imagenet_from_the_download_to_the_plan(reader):
-    flat_archive(reader.folder)
-    packed_devkit(reader.folder)
-    said = reader.shell("\n".join(line for line in IMAGENET if line != "make prefetch"))
-    manifest = pd.read_parquet(reader.folder / "results/paper/data/manifest.parquet")
-    names = manifest["path"].str.removesuffix(".JPEG")
-    assert dict(zip(names, manifest["label"], strict=True)) == LABELS
-    assert "extract_features" in said and "6 images" in said
+def test_imagenet_from_the_download_to_the_plan(tmp_path):
+    project = Project(tmp_path)
+    project.equip()
+    synset_of = pd.read_csv(ROOT / "config/vocab/imagenet_1k.csv").set_index("name")["synset"]
+    labels = read_yaml(ROOT / "config/studies/paper.yaml")["plot_labels"]["labels"]
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, len(labels) + 1)]
+    contents = [picture(number, "JPEG") for number in range(len(names))]
+    flat_archive(tmp_path, dict(zip(names, contents, strict=True)))
+    packed_devkit(tmp_path, range(len(labels), 0, -1), [*synset_of[labels[::-1]], "n00001740"])
+    said = project.shell("\n".join(line for line in IMAGENET if line != "make prefetch"))
+    manifest = pd.read_parquet(tmp_path / "results/paper/data/manifest.parquet")
+    found = dict(zip(manifest["path"], manifest["label"], strict=True))
+    assert found == dict(zip(names, labels, strict=True))
+    assert f"{len(labels)} images under {len(labels)} labels" in said
+    assert "extract_features" in said
 
 
 def test_own_images_in_a_tar(reader):
