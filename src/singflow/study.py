@@ -129,11 +129,19 @@ class Params(Section):
         return self
 
     def _misfits(self) -> Iterator[str]:
-        if unknown := [model for model in self.comparison.models if model not in self.models]:
-            yield (
-                f"comparison.models names {', '.join(unknown)}, which models does not list: write "
-                f"comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
-            )
+        for key, named, fix in (
+            (
+                "comparison.models",
+                self.comparison.models,
+                f"[{self.models[0]}], or [] to train no nonlinear translator",
+            ),
+            ("plot_concepts.shown", self.plot_concepts.shown, "[] to show all models"),
+        ):
+            if unknown := [model for model in named if model not in self.models]:
+                yield (
+                    f"{key} names {', '.join(unknown)}, which models does not list: write "
+                    f"{key}: {fix}"
+                )
         if self.pictures.closeup not in self.models:
             yield (
                 f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "

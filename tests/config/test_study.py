@@ -458,6 +458,7 @@ TABLE = "needs data.table: a CSV or Parquet file"
         ({"projector.rule": "fixed"}, "rule fixed needs a rank: write rank: <number>"),
         ({"models": [TIMM]}, f"comparison.models names {OTHER} comparison.models: [{TIMM}]"),
         ({"models": [TIMM]}, f"pictures.closeup is {OTHER} closeup: {TIMM}"),
+        ({"plot_concepts.shown": [TIMM]}, f"plot_concepts.shown names {TIMM}, which models does"),
         *(
             ({place: ["b", "a", "b"]}, f"{place}: ['b', 'a', 'b'] lists b more than once")
             for place in ("models", "spaces")

@@ -42,6 +42,7 @@ FILES = {
         "convnext_base": "convnext_base.fb_in22k_ft_in1k",
         "swin_large": "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
         "deit3_large": "deit3_large_patch16_224.fb_in22k_ft_in1k",
+        "deit3_large_in1k": "deit3_large_patch16_224.fb_in1k",
         "eva02_large": "eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
         "dinovit": "vit_large_patch16_224.augreg_in21k_ft_in1k"}.items()},
     "dinov2_large": [

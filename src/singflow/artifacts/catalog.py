@@ -411,7 +411,8 @@ TABLES = {
     "models": (
         "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
         " models that are no controls) and turn; detectable leak, blind check; IS and its"
-        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, random and matched"
+        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS|"
+        " (`is_per_mean_as`; no interval if the mean AS may be 0), random and matched"
         " subspaces, with intervals; [zero-shot accuracy](report.md#how-good-is-the-translation)"
         " and [null energy](report.md#unusual-images). The same is in `metrics.json`."
     ),
