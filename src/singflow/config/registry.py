@@ -94,7 +94,7 @@ ID_FORMS = {
 def _unfit_id(source: str, identifier: str, form: str) -> str:
     """What is wrong with an id that has not this form, with the ids that its library has."""
     words = f"id {identifier!r} must be {form}"
-    if source in IDS and re.match(r"[\w-]", identifier):
+    if source in IDS and re.fullmatch(r"[\w-]+(\.[\w.-]*)?", identifier):
         try:
             return f"{words}; {source} has {', '.join(IDS[source](identifier)) or 'none'}"
         except InputError as error:
