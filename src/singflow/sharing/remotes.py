@@ -100,6 +100,8 @@ def repository() -> Iterator[Any]:
             repo.drop_data_index()
             yield repo
     except DvcException as error:
+        if LOCK.is_file():
+            read_yaml(LOCK)  # says how to resolve the conflict markers of a merge
         raise InputError(f"DVC: {error}") from None
 
 
@@ -210,7 +212,7 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
     config["core"]["remote"] = chosen
-    finding = check_remote(Path(), config)
+    finding = check_remote(Path(), config, write=write)
     if finding.status != "ok":
         raise InputError(f"{finding.found}: {finding.fix}")
     settings = config["remote"][chosen]
