@@ -50,7 +50,7 @@ def run(
 
     study, entries = settle(content := read_layers(configfile), str(configfile))
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
-    if not any(option.startswith(("--config", "-C")) for option in options or []):
+    if not any(option.startswith(("--config", "-C")) for option in options or []):  # other models
         check_weights(study, entries, configfile, options or [])
     planner = Planner(
         content,
