@@ -112,7 +112,7 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
     project, tmp_path
 ):
     model, hub = "timm/test_resnet.r160_in1k", {"HF_HUB_CACHE": str(tmp_path / "hub")}
-    project.edit("params.yaml", "- tiny", f"- {model}")
+    project.edit("params.yaml", "lite0, tiny", f"lite0, {model}")
     before = project.artifacts()
     done = project.run(*RUN, check=False, **hub)
     wanted = (

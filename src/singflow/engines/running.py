@@ -24,7 +24,7 @@ PATIENCE = 10.0  # seconds that steps have to end after a signal
 MOST_NAMES = 3  # running steps that a progress line names
 MOST_LINES = 5  # shown of the log of a step that failed without an error message
 PROFILE = "Using workflow specific profile"  # first line of Snakemake's output
-USUAL = 20.0  # seconds of steps that are taken to have run as fast as expected
+USUAL = 60.0  # seconds of steps that are taken to have run as fast as expected
 ALMOST = 0.9  # most of a step that counts as done while it runs
 HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
