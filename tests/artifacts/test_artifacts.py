@@ -439,6 +439,13 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     write(path)
 
 
+def test_a_matrix_that_the_disk_has_no_room_for_is_refused_at_once(small_disk):
+    message = refusal(Scratch, small_disk, 500_000, 4)
+    assert message.startswith(f"{small_disk}/")
+    assert "cannot be written, the disk or your quota is full" in message
+    assert not any(small_disk.iterdir())
+
+
 ROWS = [slice(1, 3), slice(None), slice(9, 2, -3), [2, 0], [1, 4, 8], [3, 3], [0, 39], 1]
 ROWS += [(np.array([2, 0]), slice(1, None)), np.array([[5], [7]]), np.array([], int)]
 

@@ -427,12 +427,16 @@ def _commit() -> Iterator[tuple[Any, Any, Path]]:
     """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
+    from pygit2 import GitError
 
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
             yield repo, repo.scm.get_fs("HEAD"), Path(folder, "copy")
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None
+    except GitError as error:
+        trust = f"`git config --global --add safe.directory {Path.cwd()}`"
+        raise InputError(f"git: {error}: if this checkout is another user's: {trust}") from None
 
 
 def summary(findings: list[ArtifactComparison]) -> list[str]:
