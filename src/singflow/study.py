@@ -254,6 +254,46 @@ def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> st
     return "; ".join(words)
 
 
+def losses(
+    differences: Mapping[str, Any],
+    study: Mapping[str, Any],
+    models: Mapping[str, ModelEntry],
+    spaces: Mapping[str, SpaceEntry],
+) -> str:
+    """What a study lacks because the packaged reference does not fit, and the ways back; or empty.
+
+    models, spaces: the registry entries of the study. Empty if the study has or needs no packaged
+    reference, or says itself what its reference is.
+    """
+    imported = study["data"]["source"] == "features" or study["weights"] == "random"
+    if imported or _is_given(differences, "translator", "reference") or _packaged(study):
+        return ""
+    absent, targets = _unpackaged(study, models, spaces)
+    fitting = [name for name in models if name not in absent]
+    known = _known_controls(models, spaces) if study["controls"]["known"] == "auto" else []
+    lacks = [f"no features of {', '.join(absent)}"] if absent else []
+    lacks += [f"no embeddings in {', '.join(targets)}"] if targets else []
+    lost = "translators are fitted on the study's own images"
+    if known:
+        lost += f", and no known controls ({', '.join(known)}) join the models"
+    ways = []
+    if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
+        made = "with extraction.decode {decode} and extraction.precision {precision}"
+        lacks[-1] += f" {made.format(**study['extraction'])}"
+        ways = ["write neither extraction.decode nor extraction.precision"]
+    elif fitting and not targets:
+        ways = [f"leave {', '.join(absent)} to another study"]
+    every = ", ".join([*models, *known])
+    ways.append(
+        f"first a study of some hundred other images with models: [{every}], then this study with "
+        "the same models and translator.reference: results/<the first study>"
+    )
+    lines = [f"the packaged reference has {' and '.join(lacks)}: {lost}"]
+    starts = ["to get this back", "or"]
+    lines += [f"  {start}: {way}" for start, way in zip(starts, ways, strict=False)]
+    return "\n".join(lines)
+
+
 def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
     return key in (differences.get(section) or {})
 
@@ -272,14 +312,24 @@ def _packaged(
         targets = resolve_spaces(SPACES, list(map(str, spaces)))
     except InputError:
         return None
-    towers: list[Any] = [*entries.values()]
-    towers += [getattr(entry, "classifier", entry) for entry in targets.values()]
-    if not all(tower.weights.startswith("package:") for tower in towers):
-        return None
-    decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    folder = reference_folder("packaged")
-    absent = missing_towers(folder, entries, targets, decode=decode, precision=precision)
-    return None if absent else (entries, targets)
+    return None if any(_unpackaged(study, entries, targets)) else (entries, targets)
+
+
+def _unpackaged(
+    study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> tuple[list[str], list[str]]:
+    """Models and spaces of which the packaged reference has nothing that was made in this way."""
+    made = {key: str(study["extraction"][key]) for key in ("decode", "precision")}
+    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces}, **made)
+
+    def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
+        names = {*absent.get(kind, [])}
+        for name, entry in towers.items():
+            weights = getattr(getattr(entry, "classifier", entry), "weights", "")
+            names |= set() if weights.startswith("package:") else {name}
+        return [name for name in towers if name in names]
+
+    return lacking("features", models), lacking("embeddings", spaces)
 
 
 def _known_controls(

@@ -108,6 +108,22 @@ def test_what_snakemake_refuses_is_said_in_its_words(project):
     assert wrong.returncode == 1 and wrong.stdout.startswith(said)
 
 
+def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_step(
+    project, tmp_path
+):
+    model, hub = "timm/test_resnet.r160_in1k", {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    project.edit("params.yaml", "lite0, tiny", f"lite0, {model}")
+    before = project.artifacts()
+    done = project.run(*RUN, check=False, **hub)
+    wanted = (
+        f"error: weights that this run needs are not here:\n{model}: {model}: model.safetensors\n"
+    )
+    assert done.returncode == 1 and wanted in done.stdout and "steps" not in done.stdout
+    assert "run `make prefetch` on" in done.stdout and project.artifacts() == before
+    needs_none = ("--", "results/demo/data/manifest.parquet")
+    assert "not here" not in project.run(*RUN, *needs_none, **hub).stdout
+
+
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed

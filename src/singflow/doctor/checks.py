@@ -4,19 +4,12 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 
-from singflow.config.registry import (
-    ConSEEntry,
-    ModelEntry,
-    SpaceEntry,
-    resolve_models,
-    resolve_spaces,
-)
+from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
 from singflow.data.imported import read_source, rows_path
@@ -32,7 +25,7 @@ from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
 from singflow.study import check, read_layers
 from singflow.system import existing, in_bytes, regular
-from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
+from singflow.towers.weights import FETCH, WeightFile, missing, with_texts
 
 NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
 
@@ -140,16 +133,16 @@ def check_weights(
     models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
 ) -> Finding:
     """Whether all weight files are in their cache, package or folder; nothing is downloaded."""
-    missing = [
+    absent = [
         f"{name}: {file}"
         for name, entry in [*models.items(), *spaces.items()]
-        for file in _missing(_files, entry)
+        for file in missing(with_texts, entry)
     ]
     drawn = generates(pictures, spaces.values())
-    undrawn = _missing(_generator, pictures) if drawn else []
-    if missing or (undrawn and pictures.renderer == "unclip"):
-        missing += [f"{pictures.generator}: {file}" for file in undrawn]
-        listed = "\n".join([f"{len(missing)} missing:", *missing])
+    undrawn = missing(_generator, pictures) if drawn else []
+    if absent or (undrawn and pictures.renderer == "unclip"):
+        absent += [f"{pictures.generator}: {file}" for file in undrawn]
+        listed = "\n".join([f"{len(absent)} missing:", *absent])
         return Finding("weights", "fail", listed, FETCH)
     if undrawn:
         found = (
@@ -160,25 +153,11 @@ def check_weights(
     return Finding("weights", "ok", "all are here; no hub was asked")
 
 
-def _files(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    if not isinstance(entry, ConSEEntry):
-        return required(entry)
-    return [*required(entry), PackageFile(entry.text.removeprefix("package:"))]
-
-
 def _generator(pictures: Pictures) -> list[WeightFile]:
     own = pictures.generator.startswith(f"{LOCAL}/")
     if own and not Path(pictures.generator, "model_index.json").is_file():
         raise InputError("holds no model_index.json")
     return generator_files(pictures)
-
-
-def _missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
-    """The files that are missing, or the reason why the files cannot be listed."""
-    try:
-        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
-    except InputError as error:
-        return [str(error)]
 
 
 def check_data(data: Data) -> Finding:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snakemake.rules import Rule
 
 FIRST = "check_study"  # the stage before all others, which only DVC needs
+WHY = "Always runs, and `dvc status` always lists it: it also checks files that DVC does not track."
 ITEMS = {
     "space": "spaces",
     "model": "models",
@@ -72,6 +73,7 @@ def stages_of(rules: list[Rule]) -> dict[str, Any]:
     """The stages by name, as dvc.yaml holds them, in the order of the rules."""
     steps = {rule.name: _stage(rule) for rule in rules}
     first = {
+        "desc": WHY,
         "cmd": f"python scripts/{FIRST}.py --params params.yaml --output {FILE}",
         "always_changed": True,
         "outs": [{str(FILE): {"cache": False}}],
