@@ -142,6 +142,7 @@ def test_labels_name_the_classes_if_the_table_has_their_rows_also_in_the_files_o
     table = pd.read_csv("table.csv").assign(class_index=INDEX)
     for number, part in ((0, table[:20]), (2, table[20:45]), (10, table[45:])):
         part.to_parquet(here / f"metadata/metadata_{number}.parquet")
+    (here / "metadata/._metadata_0.parquet").write_bytes(b"\0\5\x16\7")
     bring(here, classes=None, table=here / "metadata")
     assert (read_source(here / "source")["class_index"] == INDEX).all()
     assert pd.read_csv(here / "source/classes.csv")["name"].tolist() == NAMES
