@@ -148,7 +148,7 @@ def work_of_listing(folder, sizes, monkeypatch, *, labels):
     """Calls by which folders of so many files, under one label or a label each, are drawn from."""
 
     def subfolders(root):
-        return [SimpleNamespace(name=Name(child)) for child in sorted(os.listdir(root))]
+        return [SimpleNamespace(name=Name(child.name)) for child in sorted(root.iterdir())]
 
     monkeypatch.setattr("singflow.data.listing.subfolders", subfolders)
     work = {}

@@ -177,6 +177,10 @@ REFUSED = {
     ),
     "zeros": (lambda: np.savez("head.npz", w=0 * WEIGHT, b=BIAS), "holds zeros alone"),
     "binary": (lambda: np.savez("head.npz", w=WEIGHT[:1]), "has one row: write two classes"),
+    "empty": (
+        lambda: np.save("embeddings.npy", np.where(np.arange(N)[:, None] < 40, EMBEDDINGS, 0)),
+        "embeddings.npy: row 40 holds zeros alone, which have no direction",
+    ),
     "nan": (lambda: np.save("features.npy", FEATURES * np.nan), "row 0 holds NaN"),
     "logits": (swapped, "differs from W f + b by"),
     "logits' width": (lambda: np.save("logits.npy", FEATURES[:, :1]), "has 1 columns, but the"),
