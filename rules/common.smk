@@ -21,6 +21,10 @@ MISSING = (
     "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
     f"{SOURCE} and use its .venv/bin/snakemake"
 )
+# The folder of a module's results, which its user names, may need quotes in a shell.
+COMMAND = "python {params.program} {params.flags} --log " + (
+    "{log:q}" if MODULE else "{log}"
+)
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
 # Whether the rules are read to write dvc.yaml.
@@ -147,7 +151,8 @@ class Step:
 
     def _flags(self, wildcards):
         """The flags of a job, as a parameter: a change of one of them re-runs it."""
-        words = [f"--results {results()}"]
+        folder = shlex.quote(results()) if MODULE else results()
+        words = [f"--results {folder}"]
         words += [f"--{item} {wildcards[item]}" for item in self.wildcards]
         if self._gathers_shards:
             words.append(f"--shards {config['extraction']['shards']}")

@@ -100,8 +100,9 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     A subfolder that is not named after a class (by synset or name) gets class_index -1.
     """
     top = subfolders(root)
+    names = [folder.name.lower() for folder in top]
     others = [folder.name for folder in top if folder.name.lower() not in SPLIT_FOLDERS]
-    splits = {SPLIT_FOLDERS[folder.name.lower()] for folder in top if folder.name not in others}
+    splits = {SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS}
     if len(splits) == 2 and others:
         raise InputError(
             f"data.root {root}: holds other folders beside train and val: "
