@@ -42,6 +42,7 @@ for step in STEPS:
             step.file("logs", ".log"),
         benchmark:
             step.file("benchmarks", ".tsv")
+        priority: int(step.local)
         localrule: step.local
         conda:
             "rules/environment.yaml"

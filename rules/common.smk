@@ -90,7 +90,9 @@ class Step:
 
     reads, writes: artifacts of the catalog. figures: names of figures that it writes, as PNG and
     PDF. flags: keys of params.yaml that reach its command. files: other files that reach it, by
-    flag. also: files that it depends on. threads: of its job, if it has a flag `--threads`.
+    flag. also: files that it depends on. stops: files that reach it, by flag, and can stop it, but
+    change nothing that it writes: no engine watches them. threads: of its job, if it has a flag
+    `--threads`.
     cores: that a cluster is asked for, where these are not its threads.
     models: section of params.yaml whose models it gathers. tracked: parameters whose change
     re-runs it, beyond its flags and its code.
@@ -98,7 +100,7 @@ class Step:
 
     def __init__(
         self, name, *, reads="", writes="", figures="", flags="", files=None, also=None,
-        threads=None, gpu=None, cores=None, models=None, **tracked,
+        stops=None, threads=None, gpu=None, cores=None, models=None, **tracked,
     ):  # fmt: skip
         reads, writes = reads.split(), writes.split()
         for figure in figures.split():
@@ -133,6 +135,13 @@ class Step:
         # slurm/config.yaml: the steps of a group take turns
         self.resources |= {} if first.group in ("local", "") else {"turn": 1}
         self.params = {"flags": self._flags, "code": self._code}
+        if stops:
+            words = "".join(f' --{flag} "{file}"' for flag, file in stops.items())
+            self.params["values"] = self._flags
+            # Snakemake does not watch a parameter that depends on the output.
+            self.params["flags"] = lambda wildcards, output: (
+                self._flags(wildcards) + words
+            )
         self.params |= dict.fromkeys(tracked, []) if FOR_DVC else tracked
 
     def file(self, folder, ending):

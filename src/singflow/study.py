@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -51,7 +51,7 @@ from singflow.config.sections import (
 from singflow.data.imported import check_source
 from singflow.data.parameters import Data
 from singflow.data.reading import column_cells
-from singflow.errors import InputError
+from singflow.errors import InputError, check_labels
 from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
 from singflow.pictures.parameters import Pictures
@@ -62,6 +62,9 @@ from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
 from singflow.translators.reference import check_reference, missing_towers, reference_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLE = (
     "The study in force, as `singflow study <name>` writes it. "
@@ -500,6 +503,23 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
                 "import_translator`"
             )
     return study, {"model": models, "space": spaces}
+
+
+def check_chosen(study: Params, manifest: "pd.DataFrame") -> None:
+    """Refuse labels and images that the study chooses and the manifest lacks.
+
+    The key of labels in a section ends in `label` or `labels`, and no other key does.
+    """
+    from singflow.pictures.selection import choose_images
+
+    known = sorted(manifest["label"].unique())
+    for section in (name for name, field in Params.model_fields.items() if section_of(field)):
+        for key, value in getattr(study, section):
+            if key.endswith(("label", "labels")) and value:
+                wanted = [value] if isinstance(value, str) else value
+                check_labels(wanted, known, f"{section}.{key}")
+    if study.pictures.images:
+        choose_images(manifest, study.pictures.images, 0, study.seed)
 
 
 def _check_towers(

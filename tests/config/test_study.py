@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
@@ -21,6 +22,7 @@ from singflow.errors import InputError
 from singflow.study import (
     Params,
     check,
+    check_chosen,
     completed,
     expand_home,
     json_schema,
@@ -692,3 +694,29 @@ def test_a_changed_byte_in_the_study_of_finished_results_is_named_or_harmless(tm
     path.write_text("study: demo\n")
     with pytest.raises(InputError, match=f"params.yaml: {key}: "):
         read_section(path, key, section)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steering.labels", ["beaker", "bekaer"]),
+        ("plot_labels.labels", ["bekaer"]),
+        ("plot_concepts.label", "bekaer"),
+        ("plot_concept_scans.labels", ["bekaer", "buckeye"]),
+        ("null_energy.usual_labels", ["bekaer"]),
+        ("null_energy.unusual_labels", ["bekaer"]),
+        ("pictures.images", ["a.jpg", "c.jpg"]),
+    ],
+)
+def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named(key, value):
+    manifest = pd.DataFrame({"image_id": [0, 1], "path": ["a.jpg", "b.jpg"]})
+    manifest = manifest.assign(label=["beaker", "buckeye"], sha256="0")
+    check_chosen(checked(), manifest)
+    right = [word for word in value if word in ("beaker", "buckeye", "a.jpg")]
+    check_chosen(checked(**{key: right or None if key.endswith("label") else right}), manifest)
+    said = "no image has the label 'bekaer' \\(did you mean 'beaker'\\?\\)"
+    with pytest.raises(InputError, match=f"{key}: (c.jpg: not in the manifest|{said})"):
+        check_chosen(checked(**{key: value}), manifest)
+    if key == "plot_labels.labels":
+        with pytest.raises(InputError, match=r"'zebra' \(labels are 'beaker', 'buckeye', \.\.\.\)"):
+            check_chosen(checked(**{key: ["zebra"]}), manifest)

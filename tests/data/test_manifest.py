@@ -250,9 +250,13 @@ def test_a_root_that_is_missing_empty_or_a_class_folder_is_named(tmp_path):
     assert data_root("folder", str(tmp_path)) == tmp_path
     (tmp_path / "cat").mkdir()
     none = f"data.root {tmp_path}: holds no images in class folders"
+    flat = rf"{tmp_path}: 1 image without labels: .*, or name the folder above as data\.root$"
+    with pytest.raises(InputError, match=flat):
+        list_folder(tmp_path, CLASSES)
+    (tmp_path / "a.png").rename(tmp_path / "a.txt")
     with pytest.raises(InputError, match=rf"{none} .*; 1 of its files lie in none: name the fold"):
         list_folder(tmp_path, CLASSES)
-    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.txt").unlink()
     with pytest.raises(InputError, match=rf"{none} \(<root>/<class>/<image>\)$"):
         list_folder(tmp_path, CLASSES)
 

@@ -300,6 +300,7 @@ def photos(here):
     frame[:0].to_csv("empty.csv", index=False)
     Path("damaged.parquet").write_bytes(b"x")
     shutil.copytree("photos", "splits/train")
+    shutil.copytree(ROOT / "config/vocab", "config/vocab")
 
 
 def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
@@ -326,7 +327,10 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
         ({"source": "folder"}, "photos: a_cat is its first class"),
         ({"source": "folder", "root": "splits"}, "splits: train/a_cat is its first class"),
         ({"root": "absent"}, "data.root absent: no such folder"),
-        ({"root": "photos/a_cat", "source": "folder"}, "data.root photos/a_cat: holds no class"),
+        (
+            {"root": "photos/a_cat", "source": "folder", "table": "empty.csv"},
+            "photos/a_cat: 1 image without labels",
+        ),
         ({"table": "no.csv"}, "no.csv: no such file"),
         ({"table": "absent.csv"}, "photos/a_cat/absent.jpg: not readable: No such file or "),
         ({"table": "empty.csv"}, "empty.csv: holds no rows"),

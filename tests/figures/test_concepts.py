@@ -194,5 +194,5 @@ def test_labels_with_most_images_are_chosen_with_ties_by_name_unless_others_are_
     block = block.astype({"label": "category"})
     assert choose_labels(block, [], 2, "key") == ["c", "a"]
     assert choose_labels(block, ["d", "b"], 2, "key") == ["d", "b"]
-    with pytest.raises(InputError, match=r"key: no image has the label 'x' \(tables/labels.csv"):
+    with pytest.raises(InputError, match=r"key: no image has the label 'x' \(labels are '"):
         choose_labels(block, ["b", "x"], 2, "key")

@@ -13,7 +13,8 @@ from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, res
 from singflow.config.sections import LOCAL
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
 from singflow.data.imported import read_source, rows_path
-from singflow.data.manifest import data_root
+from singflow.data.listing import list_folder
+from singflow.data.manifest import data_root, read_classes
 from singflow.data.parameters import Data
 from singflow.data.reading import class_folders, iterate_rows
 from singflow.doctor.dvc import check_dvc
@@ -174,7 +175,7 @@ def _looked_into(data: Data) -> str:
         if data.source == "features":
             return f"{root}: {rows_path(root)} has {len(read_source(root))} rows"
         if data.source == "folder":
-            return f"{root}: {_first_class(root)} is its first class"
+            return f"{root}: {_class_folders(root, data)}"
         if data.source == "archive":
             return f"{root}: {_archives(root, data)}"
         path = root / _first_row(regular(Path(str(data.table))), data.label_column)
@@ -186,15 +187,16 @@ def _looked_into(data: Data) -> str:
     return f"{root}: {path.name}, the first image of {data.table}, can be read"
 
 
-def _first_class(root: Path) -> str:
+def _class_folders(root: Path, data: Data) -> str:
+    """The first class folder; without class folders, InputError if images have no labels."""
     folders = class_folders(root)
     if not folders:
-        raise InputError(
-            f"data.root {root}: holds no class folders: images are expected at "
-            "<root>/<class>/<image>"
-        )
+        table = Path(data.table) if data.table else None
+        classes = read_classes(Path(data.classes))
+        found, _ = list_folder(root, classes, table, data.label_column)
+        return f"all {len(found)} images in no class folder have labels"
     next(os.scandir(folders[0]), None)
-    return str(folders[0].relative_to(root))
+    return f"{folders[0].relative_to(root)} is its first class"
 
 
 def _archives(root: Path, data: Data) -> str:
