@@ -9,6 +9,7 @@ import pytest
 
 from singflow import system
 from singflow.commands.run import gpu_limit
+from singflow.engines.stages import read_rules
 from singflow.planning.costs import ON_GPU, has_gpu
 from tests.project import ROOT
 
@@ -103,7 +104,9 @@ def test_a_run_has_as_many_jobs_on_gpus_as_there_are(machine, monkeypatch, visib
         assert gpu_limit(own) == []
 
 
-def test_the_page_names_the_steps_that_ask_for_a_gpu():
+def test_rules_and_the_page_name_the_steps_that_ask_for_a_gpu():
+    asking = {rule.name for rule in read_rules(ROOT) if "gpu" in rule.resources}
+    assert asking == set(ON_GPU)
     page = (ROOT / "docs/cluster.md").read_text()
     (said,) = re.findall(r"^- \*\*GPUs\.\*\* (.*?)\n-", page, re.M | re.S)
     asking, _, _ = said.partition("Texts and maps")

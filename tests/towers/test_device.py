@@ -1,5 +1,7 @@
 """Which device a step gets, and what is said where a GPU cannot be used; without a GPU."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from singflow import system
 from singflow.config.registry import resolve_models
 from singflow.errors import InputError
 from singflow.photo.towers import load_entry
-from singflow.towers.classifiers import run_on_images
+from singflow.towers.classifiers import load_classifier, run_on_images
 from singflow.towers.device import misfit, pick_device, pick_tower_device
+from singflow.towers.steps import run_shard
 from tests.project import ROOT
 
 LITE0 = "efficientnet_lite0"
@@ -126,7 +129,14 @@ def test_weights_that_do_not_fit_into_a_gpu_are_told(monkeypatch, words):
     def to(*_, **__):
         raise torch.OutOfMemoryError(words)
 
+    flags = SimpleNamespace(device="cpu", compile=False, crop_area=(0.3, 1.0), decode="full")
+    vars(flags).update(rows=list, shard=0, shards=1)
+    classifier = load_classifier(entry)
     monkeypatch.setattr("singflow.towers.classifiers.LoadedClassifier.to", to)
     said = rf"memory is too small for the weights of {LITE0} \({words.splitlines()[0]}\): take a l"
-    with pytest.raises(InputError, match=said):
-        load_entry(entry, LITE0, [], "cpu")
+    for place in (
+        lambda: load_entry(entry, LITE0, [], "cpu"),
+        lambda: run_shard(flags, LITE0, classifier, "features"),
+    ):
+        with pytest.raises(InputError, match=said):
+            place()
