@@ -216,6 +216,7 @@ SEVEN, EIGHT = ("V100", (7, 0)), ("A100", (8, 0))
         ("auto", [EIGHT], False, "ok"),
         ("cuda", [EIGHT, EIGHT], True, "ok"),
         ("auto", [EIGHT, SEVEN], False, "fail"),
+        ("auto", [SEVEN], True, "warn"),
         ("auto", [], False, "warn"),
         ("cuda", [], True, "warn"),
         ("cuda", [], False, "fail"),
@@ -246,9 +247,12 @@ def test_a_gpu_that_pytorch_does_not_see_is_told_with_driver_and_build(monkeypat
     (tmp_path / "nvidia0").touch()
     line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  525.60.13  Wed Nov 30\n"
     (tmp_path / "version").write_text(line)
-    found = checks.check_gpu("auto", *checks.visible_gpus("auto"), False)
+    cuda, found = (
+        checks.check_gpu(device, *checks.visible_gpus(device), False) for device in ("cuda", "auto")
+    )
     said = r"PyTorch sees no GPU \(version .*, built .*; NVIDIA driver 525\.60\.13\)"
-    assert found.status == "fail" and re.fullmatch(said, found.found)
+    assert (cuda.status, found.status) == ("fail", "warn") and cuda.found == found.found
+    assert re.fullmatch(said, found.found) and "docs/installation.md" in found.fix
 
 
 # Weights

@@ -136,7 +136,8 @@ def check_gpu(device: str, gpus: list[str], wrong: str, slurm: bool) -> Finding:
     if wrong:
         from singflow.towers.device import BUILD
 
-        return Finding("GPU", "fail", wrong, BUILD)
+        stops = (gpus or device == "cuda") and not slurm
+        return Finding("GPU", "fail" if stops else "warn", wrong, BUILD)
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
