@@ -139,13 +139,14 @@ def test_further_options_reach_snakemake(project):  # test_layered runs a study 
 def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
     first(project, WAIT)
     with (tmp_path / "said").open("w+") as said:
-        variables = project.environment(warm_start=False)
+        variables = project.environment(warm_start=False, CUDA_VISIBLE_DEVICES="0,1")
         streams = {"stdout": said, "stderr": said, "start_new_session": True}
         process = subprocess.Popen(RUN, cwd=project.folder, env=variables, **streams)
         while not (project.folder / "began").exists():
             assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.1)
         family = psutil.Process(process.pid).children(recursive=True)
+        assert "--resources gpu=2 --cores" in " ".join(family[0].cmdline())
         process.send_signal(signal.SIGTERM if terminated else signal.SIGINT)
         assert process.wait(20) == (143 if terminated else 130)
         said.seek(0)

@@ -15,6 +15,7 @@ import typer
 from singflow.cli import log
 from singflow.commands.options import PARAMS
 from singflow.errors import InputError
+from singflow.system import gpu_count
 
 if TYPE_CHECKING:
     from singflow.study import Params
@@ -65,7 +66,9 @@ def run(
         if signal.getsignal(number) is not signal.SIG_IGN:
             end = signal.default_int_handler if number == signal.SIGINT else _end
             signal.signal(number, end)
-    command = ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])]
+    limit = gpu_limit(options or [])
+    command = ["snakemake", *limit, "--cores", cores, "--rerun-incomplete", *layer]
+    command += options or []
     with sole_run(study.study):
         clear_lock(configfile)
         try:
@@ -88,6 +91,13 @@ def run(
         print(message)
     if progress.complete:
         print_summary(progress.results or Path("results", study.study))
+
+
+def gpu_limit(options: list[str]) -> list[str]:
+    """At most one job for each GPU of this machine, unless the options set limits of their own."""
+    own = {"--resources", "--res", "--profile", "--executor", "-e"}
+    count = 0 if own & {option.partition("=")[0] for option in options} else gpu_count()
+    return ["--resources", f"gpu={count}"] if count else []
 
 
 def _end(number: int, _: object) -> None:

@@ -25,7 +25,7 @@ from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
 from singflow.study import check, read_layers
-from singflow.system import existing, in_bytes, regular
+from singflow.system import existing, gpu_count, in_bytes, regular
 from singflow.towers.weights import FETCH, WeightFile, missing, with_texts
 
 NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
@@ -50,8 +50,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         decode_threads = study.extraction.decode_threads
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
-        gpus = visible_gpus(device) if device != "cpu" else []
-        yield check_gpu(device, gpus, controller.status == "ok")
+        yield check_gpu(device, *visible_gpus(device), controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -103,21 +102,36 @@ def _version(name: str) -> str | None:
         return None
 
 
-def visible_gpus(device: str) -> list[str]:
-    """Names of the GPUs that PyTorch sees; with device `mps`, of Apple's."""
+def visible_gpus(device: str) -> tuple[list[str], str]:
+    """Names of the GPUs that PyTorch sees (with device `mps`, of Apple's), and what is wrong."""
+    if device == "cpu":
+        return [], ""
     if device == "mps":
         from torch.backends.mps import is_available as has_apple
 
-        return ["Apple GPU, on which this workflow is untested"] if has_apple() else []
+        return ["Apple GPU, on which this workflow is untested"] if has_apple() else [], ""
     from torch.cuda import device_count, get_device_name, is_available
 
-    return [get_device_name(index) for index in range(device_count())] if is_available() else []
+    from singflow.towers.device import misfit, unseen
+
+    if not is_available():
+        return [], unseen() if gpu_count() else ""
+    gpus = range(device_count())
+    return [*map(get_device_name, gpus)], "; ".join(filter(None, map(misfit, gpus)))
 
 
-def check_gpu(device: str, gpus: list[str], slurm: bool) -> Finding:
-    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs."""
+def check_gpu(device: str, gpus: list[str], wrong: str, slurm: bool) -> Finding:
+    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs.
+
+    wrong: why PyTorch cannot use the GPUs of this machine.
+    """
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
+    if wrong:
+        from singflow.towers.device import BUILD
+
+        stops = (gpus or device == "cuda") and not slurm
+        return Finding("GPU", "fail" if stops else "warn", wrong, BUILD)
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:

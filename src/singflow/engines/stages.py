@@ -184,16 +184,27 @@ def pipeline(file: Path, rules: list[Rule]) -> str:
 
 
 def profile(file: Path, rules: list[Rule]) -> str:
-    """The text for slurm/config.yaml: groups of jobs from the catalog, the rest unchanged."""
+    """The text for slurm/config.yaml: groups of jobs and GPUs by the catalog, the rest unchanged.
+
+    GPUs are a comment, which is left alone once a user has made settings of it.
+    """
     from snakemake.io import strip_wildcard_constraints
 
-    groups = {artifact.path: artifact.group for artifact in CATALOG.values()}
-    lines = ["groups:\n"]
-    for rule in rules:
-        group = groups[_below_results(strip_wildcard_constraints(rule.output[0]))]
-        lines += [f"  {rule.name}: {group}\n"] if group not in ("local", "") else []
+    artifacts = {artifact.path: artifact for artifact in CATALOG.values()}
+    made = {
+        rule.name: artifacts[_below_results(strip_wildcard_constraints(rule.output[0]))]
+        for rule in rules
+    }
+    groups = {name: one.group for name, one in made.items() if one.group not in ("local", "")}
+    shared = {one.group for one in made.values() if one.gpu} - {""}
+    first, *others = (name for name, one in made.items() if one.gpu or one.group in shared)
+    requests = {first: '&gpu {gpu: 0, gres: "gpu:1"}'} | dict.fromkeys(others, "*gpu")
     text = file.read_text(encoding="utf-8")
-    return re.sub(r"^groups:\n(?:  .*\n)*", "".join(lines), text, flags=re.MULTILINE)
+    for mark, key, values in (("# ", "set-resources", requests), ("", "groups", groups)):
+        lines = [f"{mark}  {name}: {value}\n" for name, value in values.items()]
+        block = rf"^({mark}{key}:\n)(?:{mark}  .*\n)*"
+        text = re.sub(block, "".join([r"\1", *lines]), text, flags=re.MULTILINE)
+    return text
 
 
 def page(file: Path, rules: list[Rule]) -> str:

@@ -25,6 +25,7 @@ from singflow.data import archives
 from singflow.data.reading import class_folders, flat_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
+from singflow.system import gpu_count
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
@@ -159,7 +160,7 @@ class Size:
 
 def has_gpu(device: str) -> bool:
     """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
-    return device == "cuda" or (device == "auto" and Path("/dev/nvidia0").exists())
+    return device == "cuda" or (device == "auto" and gpu_count() > 0)
 
 
 def size_of(
@@ -332,6 +333,10 @@ COSTS = {
     for step, rows in _rows(TABLE).items()
 }
 WRITTEN = _rows(DISK)
+# What steps run on a GPU, by the steps whose jobs ask for one.
+ON_GPU = {
+    step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row["artifact"]].gpu)
+}
 
 
 def _of(table: dict[str, list[Entry]], step: str) -> list[Entry]:

@@ -50,7 +50,7 @@ CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOIC
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 # Metadata that explains a difference but is not itself one: random weights, for example, depend on
 # the processor, and it is the tensors that are compared.
-EXPLAINS = ("software.", "weights_sha256")
+EXPLAINS = ("software.", "weights_sha256", "device")
 ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
 # what readers raise on damaged bytes
 UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)
