@@ -48,7 +48,7 @@ from singflow.config.sections import (
     outside,
     unique,
 )
-from singflow.data.imported import check_source
+from singflow.data.imported import check_source, facts_of
 from singflow.data.parameters import Data
 from singflow.data.reading import column_cells
 from singflow.errors import InputError
@@ -61,7 +61,13 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
-from singflow.translators.reference import check_reference, missing_towers, reference_folder
+from singflow.translators.reference import (
+    RECORDED,
+    Made,
+    check_reference,
+    missing_towers,
+    reference_folder,
+)
 
 TITLE = (
     "The study in force, as `singflow study <name>` writes it. "
@@ -268,9 +274,8 @@ def _packaged(
     towers += [getattr(entry, "classifier", entry) for entry in targets.values()]
     if not all(tower.weights.startswith("package:") for tower in towers):
         return None
-    decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    folder = reference_folder("packaged")
-    absent = missing_towers(folder, entries, targets, decode=decode, precision=precision)
+    decode = str(study["extraction"]["decode"])
+    absent = missing_towers(reference_folder("packaged"), entries, targets, decode=decode)
     return None if absent else (entries, targets)
 
 
@@ -429,8 +434,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     if study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
-    if study.translator.reference is not None:
-        check_reference(study.translator.reference, models, spaces)
+    check_beside_reference(study, models, spaces)
     for space, model in study.imported():
         read_imported(study.translator.imported, space, model)
         path = imported_path(space, model)
@@ -457,6 +461,29 @@ def _check_towers(
                 f"{name}: has no network for images: write data.source: features, and data.root: "
                 "the folder that `singflow import_features` wrote"
             )
+
+
+def check_beside_reference(
+    study: Params, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> None:
+    """Refuse a reference beside which the study's steps would stop, before the first of them."""
+    if study.translator.reference is None:
+        return
+    imported = study.data.source == "features"
+    how = {"decode": study.extraction.decode, "precision": study.extraction.precision}
+    wanted: dict[str, dict[str, Made]] = {}
+    for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
+        wanted[artifact] = {}
+        for name, entry in towers.items():
+            tower = {"tower": entry.identity}
+            if imported:
+                facts = facts_of(outside(study.data.root), artifact, **{kind: name})
+                wanted[artifact][name] = dict.fromkeys(RECORDED) | tower | facts
+                continue
+            width = entry.feature_dim if isinstance(entry, ModelEntry) else entry.dim
+            wanted[artifact][name] = how | tower | ({"width": str(width)} if width else {})
+    weights = None if imported else study.weights
+    check_reference(study.translator.reference, weights, wanted)
 
 
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -33,7 +33,13 @@ def study(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
     from singflow.study import check as check_study
-    from singflow.study import choices_made, expand_home, render_params, with_derived_keys
+    from singflow.study import (
+        check_beside_reference,
+        choices_made,
+        expand_home,
+        render_params,
+        with_derived_keys,
+    )
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
@@ -47,8 +53,12 @@ def study(
     content = with_derived_keys(given)
     expand_home(content)
     checked = check_study(content, str(path))
-    resolve_models(MODELS, checked.models, checked.weights, files=False)
-    resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
+    entries = resolve_models(MODELS, checked.models, checked.weights, files=False)
+    targets = resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
+    try:
+        check_beside_reference(checked, entries, targets)
+    except InputError as error:  # the reference may be made later
+        log.warning("a run of this study would be refused: %s", error)
     text = render_params(content).encode()
     if not check:
         write_bytes(output, text)
