@@ -7,9 +7,10 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.config.reading import check_same_in_both, read_yaml
+from singflow.engines.at_work import running_snakemake
 from singflow.engines.code import write_digests
 from singflow.errors import InputError
-from singflow.study import expand_home, settle
+from singflow.study import PARAMS, expand_home, settle
 
 
 class Flags(cli.Command):
@@ -18,6 +19,11 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    if process := running_snakemake(Path.cwd(), PARAMS):
+        raise InputError(
+            f"Snakemake is at work on this study in this folder already (process {process}): wait "
+            "for its end, then run `dvc repro` again"
+        )
     content = read_yaml(flags.params)
     check_same_in_both(content, flags.params)
     if keys := expand_home(content):

@@ -416,6 +416,11 @@ def test_a_folder_without_permission_fails(here, closed, monkeypatch):
             found = look()
         assert found.status == "fail" and fix in found.fix
         assert str(closed) in found.found and said in found.found
+    closed.chmod(0o555)
+    readable = repository(here, *at(closed, "verify=true"))
+    with unprivileged():
+        found = dvc.check_remote(here, readable, write=False)
+    assert found == Finding("DVC remote", "ok", f"there: {closed} can be read")
 
 
 def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):

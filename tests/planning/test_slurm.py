@@ -1,15 +1,7 @@
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from singflow.errors import InputError
 from singflow.planning import slurm as cluster
-from singflow.study import PARAMS
-from tests.project import ROOT
 
 LOG = """Using profile slurm for setting default command line arguments.
 SLURM run ID: {name}
@@ -38,26 +30,3 @@ def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
     refused(r"ls /absent: .*No such file", "ls", "/absent")
     monkeypatch.setattr(cluster, "PATIENCE", 0.2)
     refused(r"sleep gave no answer within 0\.2 s", "sleep", "5")
-
-
-def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
-    os.mkfifo(tmp_path / "never")
-    (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'echo started; cat never'\n")
-    (tmp_path / "mine.yaml").write_text("study: mine\n")
-    command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all"]
-    command += ["--configfile", "mine.yaml"]
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **given) as process:
-        try:
-            said = ""
-            while not said.endswith("started\n"):
-                line = process.stdout.readline()
-                assert line, said
-                said += line
-            assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) == process.pid
-            assert cluster.running_snakemake(tmp_path, PARAMS) is None
-            assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None
-            assert cluster.running_snakemake(ROOT, Path("mine.yaml")) is None
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) is None

@@ -1,8 +1,11 @@
 """`make demo` killed at every distinct moment and restarted: nothing is lost or locked."""
 
 import platform
+import re
 import subprocess
 import time
+
+import pytest
 
 DEMO = ["make", "-o", ".venv/demo", "demo"]
 FIGURES = "plot_concepts"  # a step that writes two files, after which the page is written
@@ -91,19 +94,30 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
 
 
-def test_a_demo_is_refused_while_snakemake_is_at_work_on_it(snakemake_project, tmp_path):
+ENGINES = {
+    "Snakemake": ["snakemake", "--cores", "2", "results/demo/figures/fig5.png"],
+    "DVC": ["dvc", "repro", "--single-item", "plot_concepts@study"],
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_study_is_refused_while_an_engine_is_at_work_on_it(snakemake_project, tmp_path, engine):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit("src/singflow/figures/plot_concepts.py", "def main", f"{WAIT}def main")
+    project.dvc("repro", "--single-item", "check_study")
     variables = project.environment(warm_start=False)  # it is found by its command
-    one_step = ["snakemake", "--cores", "2", "results/demo/figures/fig5.png"]
     with subprocess.Popen(
-        one_step, cwd=project.folder, env=variables, stderr=subprocess.DEVNULL
+        ENGINES[engine], cwd=project.folder, env=variables, stderr=subprocess.DEVNULL
     ) as first:
         while not (project.folder / "began").exists():
             assert first.poll() is None
             time.sleep(0.1)
-        refused = project.run(*DEMO, check=False)
+        others = {"Snakemake": [DEMO, ["dvc", "repro"]], "DVC": [DEMO, ["singflow", "fetch"]]}
+        refused = [project.run(*other, check=False) for other in others[engine]]
         (project.folder / "go").touch()
-    assert refused.returncode != 0 and first.returncode == 0
-    assert f"Snakemake is at work in this folder already (process {first.pid})" in refused.stdout
+    assert first.returncode == 0
+    for other in refused:
+        assert other.returncode != 0
+        assert re.search(rf"({engine}|`dvc repro`) is at work", other.stdout)
+        assert f"(process {first.pid})" in other.stdout

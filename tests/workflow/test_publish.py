@@ -249,6 +249,15 @@ def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(reader)
     assert "`git checkout <tag or commit>` of that publication fetches it" in said
 
 
+def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
+    lock = reader.folder / "dvc.lock"
+    lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> other\n")
+    reader.commit()
+    for command in ("fetch", "verify", "publish", "reproduce"):
+        said = refused(reader, command)
+        assert "dvc.lock: holds conflict markers of a merge, first in line 1" in said
+
+
 KILLED_LISTING = """
 import os, signal
 from dvc.repo import Repo

@@ -21,7 +21,8 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a study on Slurm after its Snakemake was killed. No job runs twice."""
-    from singflow.planning.slurm import ask_slurm, own_jobs, running_snakemake
+    from singflow.engines.at_work import running_snakemake
+    from singflow.planning.slurm import ask_slurm, own_jobs
     from singflow.study import read_params
 
     study = read_params(params).study

@@ -107,11 +107,19 @@ def sole_run(study: str) -> Iterator[None]:
 
 
 def clear_lock(params: Path) -> None:
-    """Remove the locks that a killed run left on this machine, but no other locks."""
-    from singflow.artifacts.files import write_bytes
-    from singflow.engines.running import PATIENCE
-    from singflow.planning.slurm import running_snakemake
+    """Remove the locks that a killed run left on this machine, but no other locks.
 
+    InputError names an engine that is at work here.
+    """
+    from singflow.artifacts.files import write_bytes
+    from singflow.engines.at_work import running_dvc, running_snakemake
+    from singflow.engines.running import PATIENCE
+
+    if params == PARAMS and (process := running_dvc(Path.cwd())):
+        raise InputError(
+            f"DVC is at work in this folder already (process {process}): wait for its end, then "
+            "run the same again"
+        )
     until = time.monotonic() + PATIENCE + 5
     while process := running_snakemake(Path.cwd(), params):
         if not OWNER.is_file() or time.monotonic() > until:

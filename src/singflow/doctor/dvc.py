@@ -1,6 +1,7 @@
 """Checks of the DVC repository: its remote, caches, databases and lock."""
 
 import fcntl
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -42,8 +43,11 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
     yield check_lock(root / ".dvc/tmp/lock")
 
 
-def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
-    """Whether the default remote answers, within this time if it is on another machine."""
+def check_remote(root: Path, config: Any, seconds: float = 60, *, write: bool = True) -> Finding:
+    """Whether the default remote answers, within this time if it is on another machine.
+
+    write: whether it must accept files, if it is a folder.
+    """
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
 
@@ -62,11 +66,14 @@ def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
     if kind.protocol == "local":
         folder = Path(path)
         place = existing(folder)
-        if not writable(place):
+        if not write and os.access(folder, os.R_OK | os.X_OK):
+            found = f"{name}: {folder} can be read"
+        elif not writable(place):
             found = f"{name}: {place} is not a folder that can be written to"
             return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
-        made = "" if place == folder else "; the first push makes it"
-        found = f"{name}: {folder} can be written to{made}"
+        else:
+            made = "" if place == folder else "; the first push makes it"
+            found = f"{name}: {folder} can be written to{made}"
     else:
         program = "from singflow.doctor.dvc import remote_answers; remote_answers()"
         answer = ask(sys.executable, "-c", program, str(root), name, seconds=seconds)

@@ -2,14 +2,9 @@
 
 import re
 import shutil
-from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
-import psutil
-
 from singflow.errors import InputError
-from singflow.study import PARAMS
 from singflow.system import ask
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
@@ -48,21 +43,3 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
         for number, name, comment, place in (line.split("|") for line in listed.splitlines())
         if Path(place) == folder and comment.startswith("rule_") and name not in foreign
     }
-
-
-def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
-    """PID of a Snakemake that runs in `folder`, here and on this file (None: any); or None."""
-    named = [] if params == PARAMS else [str(params)]
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            command = process.cmdline()
-            files = [file for option, file in pairwise(command) if option == "--configfile"]
-            main = "snakemake" in [Path(word).name for word in command[:2]]
-            if (
-                main
-                and "--mode" not in command
-                and (params is None or files == named)
-                and Path(process.cwd()) == folder
-            ):
-                return process.pid
-    return None

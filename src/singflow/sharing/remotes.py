@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
 from singflow.doctor.dvc import check_lock, check_remote
+from singflow.engines.at_work import running_dvc
 from singflow.engines.code import write_digests
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
@@ -100,6 +101,8 @@ def repository() -> Iterator[Any]:
             repo.drop_data_index()
             yield repo
     except DvcException as error:
+        if LOCK.is_file():
+            read_yaml(LOCK)  # says how to resolve the conflict markers of a merge
         raise InputError(f"DVC: {error}") from None
 
 
@@ -196,6 +199,8 @@ def check_idle() -> None:
             f"{locks}: Snakemake is at work here: wait for it; if it was killed: "
             "`snakemake --unlock`"
         )
+    if process := running_dvc(Path.cwd()):
+        raise InputError(f"`dvc repro` is at work here (process {process}): wait for its end")
     lock = check_lock(Path(".dvc/tmp/lock"))
     if lock.status != "ok":
         raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.fix}")
@@ -210,7 +215,7 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
     config["core"]["remote"] = chosen
-    finding = check_remote(Path(), config)
+    finding = check_remote(Path(), config, write=write)
     if finding.status != "ok":
         raise InputError(f"{finding.found}: {finding.fix}")
     settings = config["remote"][chosen]
