@@ -1,5 +1,6 @@
 """A step is named by the artifacts that it reads and writes, and its rule follows from them."""
 
+import logging
 import os
 import re
 import shlex
@@ -63,6 +64,8 @@ if INSTALLED and not FOR_DVC:
     if not MODULE:
         parse_texts(config, workflow.config_settings.config)
     expand_home(config)
+    if not workflow.is_main_process:  # which has said already what is worth knowing
+        logging.getLogger("singflow").setLevel(logging.ERROR)
     try:
         CODE.accepted  # a mistake in this file is reported here
         if not AT_HOME:

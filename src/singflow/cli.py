@@ -266,7 +266,9 @@ def limit_threads(threads: int) -> None:
     threadpool_limits(threads)
 
 
-def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
+def progress(
+    items: Iterable[Item], total: int | None, unit: str, description: str
+) -> Iterable[Item]:
     """A progress bar on a terminal, otherwise a line every ten seconds."""
     from tqdm import tqdm
 

@@ -48,7 +48,7 @@ from singflow.config.sections import (
     outside,
     unique,
 )
-from singflow.data.imported import check_source
+from singflow.data.imported import check_source, facts_of
 from singflow.data.parameters import Data
 from singflow.data.reading import column_cells
 from singflow.errors import InputError, check_labels
@@ -61,7 +61,13 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
-from singflow.translators.reference import check_reference, missing_towers, reference_folder
+from singflow.translators.reference import (
+    RECORDED,
+    Made,
+    check_reference,
+    missing_towers,
+    reference_folder,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,9 +287,8 @@ def losses(
         lost += f", and no known controls ({', '.join(known)}) join the models"
     ways = []
     if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
-        made = "with extraction.decode {decode} and extraction.precision {precision}"
-        lacks[-1] += f" {made.format(**study['extraction'])}"
-        ways = ["write neither extraction.decode nor extraction.precision"]
+        lacks[-1] += f" with extraction.decode {study['extraction']['decode']}"
+        ways = ["leave out extraction.decode"]
     elif fitting and not targets:
         ways = [f"leave {', '.join(absent)} to another study"]
     every = ", ".join([*models, *known])
@@ -322,8 +327,8 @@ def _unpackaged(
     study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[list[str], list[str]]:
     """Models and spaces of which the packaged reference has nothing that was made in this way."""
-    made = {key: str(study["extraction"][key]) for key in ("decode", "precision")}
-    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces}, **made)
+    decode = str(study["extraction"]["decode"])
+    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces}, decode=decode)
 
     def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
         names = {*absent.get(kind, [])}
@@ -490,8 +495,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     if study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
-    if study.translator.reference is not None:
-        check_reference(study.translator.reference, models, spaces)
+    check_beside_reference(study, models, spaces)
     for space, model in study.imported():
         read_imported(study.translator.imported, space, model)
         path = imported_path(space, model)
@@ -535,6 +539,29 @@ def _check_towers(
                 f"{name}: has no network for images: write data.source: features, and data.root: "
                 "the folder that `singflow import_features` wrote"
             )
+
+
+def check_beside_reference(
+    study: Params, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> None:
+    """Refuse a reference beside which the study's steps would stop, before the first of them."""
+    if study.translator.reference is None:
+        return
+    imported = study.data.source == "features"
+    how = {"decode": study.extraction.decode, "precision": study.extraction.precision}
+    wanted: dict[str, dict[str, Made]] = {}
+    for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
+        wanted[artifact] = {}
+        for name, entry in towers.items():
+            tower = {"tower": entry.identity}
+            if imported:
+                facts = facts_of(outside(study.data.root), artifact, **{kind: name})
+                wanted[artifact][name] = dict.fromkeys(RECORDED) | tower | facts
+                continue
+            width = entry.feature_dim if isinstance(entry, ModelEntry) else entry.dim
+            wanted[artifact][name] = how | tower | ({"width": str(width)} if width else {})
+    weights = None if imported else study.weights
+    check_reference(study.translator.reference, weights, wanted)
 
 
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

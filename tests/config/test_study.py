@@ -34,6 +34,7 @@ from singflow.study import (
     settle,
     with_derived_keys,
 )
+from singflow.translators.reference import _tell_precision
 from tests.config.studies import PARAMS, changed
 from tests.project import AUTHOR, ROOT
 
@@ -140,7 +141,7 @@ UNSET = {"translator": None, "controls": None, "extraction": None}
         ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
-        ([LITE0], {"extraction": {"precision": "bfloat16"}}, None, []),
+        ([LITE0], {"extraction": {"precision": "tf32"}}, "packaged", [LITE2, ANIMALS]),
         ([LITE0], {"extraction": {"decode": "reduced"}}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
@@ -217,11 +218,10 @@ LOST = [
         ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"],
     ),
     (
-        f"models: [{LITE0}]\nextraction: {{precision: tf32}}",
+        f"models: [{LITE0}]\nextraction: {{decode: reduced}}",
         [
-            f"no features of {LITE0} and no embeddings in conse_minilm with extraction.decode full "
-            "and extraction.precision tf32: ",
-            "back: write neither extraction.decode nor extraction.precision",
+            f"of {LITE0} and no embeddings in conse_minilm with extraction.decode reduced: ",
+            "back: leave out extraction.decode",
             "or: first",
         ],
     ),
@@ -296,6 +296,16 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
     with pytest.raises(InputError):
         write_study("mine.yaml", file.with_name("absent.yaml"), check=True)
     assert file.read_bytes() == before and not (tmp_path / "absent.yaml").exists()
+
+
+def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
+    _tell_precision.cache_clear()
+    study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
+    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
+    assert given["translator"]["reference"] == "packaged"
+    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
+    _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
+    assert line.startswith("a run of this study would be refused: translator.reference results/ab")
 
 
 NO_MODELS = "models: missing: write the classifiers to look into, as in `models: [efficientnet_l"
@@ -642,6 +652,8 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
+        ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
+        ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
         (
             {"evidence.groups": "camera"},
             "has no column 'camera' (evidence.groups); it has path, la",

@@ -54,13 +54,19 @@ def plan(
     from singflow.errors import InputError
     from singflow.planning.calibration import calibrate, read_reports
     from singflow.planning.costs import has_gpu
-    from singflow.planning.plan import Planner, cost_table, list_jobs, precision_table
+    from singflow.planning.plan import (
+        Planner,
+        cost_table,
+        list_jobs,
+        order_of_magnitude,
+        precision_table,
+    )
     from singflow.planning.rates import RATES, read_rates
     from singflow.planning.slurm import runs
-    from singflow.study import check, read_layers
+    from singflow.study import read_layers, settle
 
     content = read_layers(params)
-    study = check(content, str(params))
+    study, _ = settle(content, str(params))
     gpu = has_gpu(device or study.extraction.device)
     entries = resolve_models(models, study.models, study.weights)
     if study.data.source == "features":
@@ -84,10 +90,11 @@ def plan(
     planner = Planner(content, entries, targets, results, gpu, calibrations, rated)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
-    total = table[["GPU hours", "core hours", "disk GB"]].sum()
+    hours, guessed = ["GPU hours", "core hours", "longest h"], table.pop("guess")
+    total = table.loc[~guessed, hours[:2]].sum()
     peak, asked = table[["peak GB", "asked GB"]].max()
     free = shutil.disk_usage(results if results.exists() else Path()).free / 1e9
-    unmeasured = table.loc[table["longest h"].isna(), "step"]
+    unmeasured = table.loc[guessed, "step"]
     left_out = f", without {', '.join(unmeasured)}: unmeasured" if len(unmeasured) else ""
     on_gpu = f"{total['GPU hours']:.1f} GPU-hours, " if total["GPU hours"] or not left_out else ""
     print(
@@ -102,9 +109,14 @@ def plan(
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     print(f"{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(f"{on_gpu}{total['core hours']:.1f} core-hours in all (those beside a GPU too){left_out}")
+    if left_out:
+        guess = order_of_magnitude(table.loc[guessed, "GPU hours"].sum())
+        print(f"{guess} GPU-hours more: ~ marks an order of magnitude that nobody has measured")
     print(f"{peak:.1f} GB of memory in the largest job, {asked:.1f} GB asked for")
-    print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free\n")
-    print(table.to_string(index=False, float_format=_short, na_rep="-"))
+    print(f"{table['disk GB'].sum():.1f} GB to write, {free:.0f} GB free\n")
+    shown = table.astype(dict.fromkeys(hours, object))
+    shown.loc[guessed, hours] = table.loc[guessed, hours].map(order_of_magnitude)
+    print(shown.to_string(index=False, float_format=_short, na_rep="-"))
     if rated and len(compared := precision_table(waiting, planner)):
         print(f"\nHours by precision, at the rates in {rated.measured}:")
         print(compared.to_string(index=False, float_format=_short, na_rep="-"))

@@ -35,7 +35,14 @@ def study(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
     from singflow.study import check as check_study
-    from singflow.study import choices_made, expand_home, losses, render_params, with_derived_keys
+    from singflow.study import (
+        check_beside_reference,
+        choices_made,
+        expand_home,
+        losses,
+        render_params,
+        with_derived_keys,
+    )
     from singflow.towers.weights import check_ids
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
@@ -53,6 +60,10 @@ def study(
     models = resolve_models(MODELS, checked.models, checked.weights, files=False)
     spaces = resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
     check_ids(models)
+    try:
+        check_beside_reference(checked, models, spaces)
+    except InputError as error:  # the reference may be made later
+        log.warning("a run of this study would be refused: %s", error)
     text = render_params(content).encode()
     if not check:
         _keep(output, text)

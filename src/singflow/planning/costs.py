@@ -4,8 +4,8 @@ costs.csv has a row for each step and driver of its cost: seconds and megabytes 
 the driver, which is a product of quantities of Size (`a*b/c`), or for each job. The figures have no
 margins and are for one job on a server CPU of 2 to 3 GHz; `python benchmarks/growth.py --write`
 measures what a small machine can. Nobody measured the seconds of drivers with `gpu`: they decide
-what jobs request and how far the progress bar is, and `make plan` does not show them. disk.csv has
-the bytes of the large artifacts, which follow from their shapes.
+what jobs request and how far the progress bar is, and `make plan` shows their order of magnitude.
+disk.csv has the bytes of the large artifacts, which follow from their shapes.
 """
 
 import csv

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
+from typing import Any, TypeVar
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.names import IDS
@@ -25,12 +24,14 @@ from singflow.config.registry import (
     saved_folder,
 )
 from singflow.errors import InputError
+from singflow.towers.downloads import Download, look_up
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+Answer = TypeVar("Answer")
 WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -45,6 +46,10 @@ class WeightFile:
 
     def fetch(self) -> Path | None:
         return self.find()
+
+    def remaining(self) -> int | None:
+        """Bytes that fetch() would download; None: the server does not say."""
+        return 0
 
     def label(self, path: Path) -> str:
         """Name of the found file in lists."""
@@ -86,18 +91,47 @@ class HubFile(WeightFile):
                 return Path(path)
         return None
 
+    def remaining(self) -> int | None:
+        download = self._first_held(self._missing)
+        return download.remaining if download else 0
+
     def fetch(self) -> Path | None:
-        from huggingface_hub import hf_hub_download
+        return self._first_held(self._fetch)
+
+    def _first_held(self, ask: Callable[[str], Answer]) -> Answer | None:
+        """The answer for the first of the names that the repository has."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         for name in self.names:
             try:
-                return Path(hf_hub_download(self.repository, name, revision=self.revision))
+                return ask(name)
             except RemoteEntryNotFoundError:
                 continue
         if self.optional:
             return None
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
+
+    def _fetch(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        download = self._missing(name)
+        if download and download.sha256:  # a large file, of which the client resumes nothing
+            download.run()
+        return Path(hf_hub_download(self.repository, name, revision=self.revision))
+
+    def _missing(self, name: str) -> Download | None:
+        """The download of a file that the cache lacks."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        found = hf_hub_download(self.repository, name, revision=self.revision, dry_run=True)
+        if not found.will_download:
+            return None
+        url = hf_hub_url(self.repository, name, revision=self.revision)
+        told = get_hf_file_metadata(url)
+        etag, (cache, _, _) = str(told.etag), found.local_path.rpartition("/snapshots/")
+        path = Path(cache, "blobs", etag)
+        return Download(url, path, told.size, etag, self.expected(path), build_hf_headers())
 
     def label(self, path: Path) -> str:
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
@@ -134,20 +168,17 @@ class UrlFile(WeightFile):
     def find(self) -> Path | None:
         return self._path if self._path.is_file() else None
 
-    def fetch(self) -> Path | None:
-        from torch.hub import download_url_to_file
+    def remaining(self) -> int | None:
+        return 0 if self._path.is_file() else self._download.remaining
 
+    def fetch(self) -> Path | None:
         if not self._path.is_file():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with urlopen(Request(self.url, method="HEAD")) as head:  # noqa: S310 (the registry accepts https only)
-                size = head.headers.get("Content-Length")
-            download_url_to_file(self.url, str(self._path), self.expected(self._path))
-            if size is not None and self._path.stat().st_size != int(size):
-                self._path.unlink()
-                raise InputError(
-                    f"{self.url}: incomplete: not all of its {size} bytes came: fetch again"
-                )
+            self._download.run()
         return self._path
+
+    @property
+    def _download(self) -> Download:
+        return look_up(self.url, self._path, self.expected(self._path))
 
     def expected(self, path: Path) -> str | None:
         found = re.search(r"-([0-9a-f]{8,})\.", path.name)  # as in resnet50-0676ba61.pth
