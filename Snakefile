@@ -42,6 +42,7 @@ for step in STEPS:
             step.file("logs", ".log"),
         benchmark:
             step.file("benchmarks", ".tsv")
+        priority: int(step.local)
         localrule: step.local
         conda:
             "rules/environment.yaml"
@@ -52,7 +53,7 @@ for step in STEPS:
             **step.params,
             program=step.program,
         shell:
-            "python {params.program} {params.flags} --log {log}"
+            COMMAND
 
 
 rule all:

@@ -1,5 +1,6 @@
 step(
     "resolve_study",
+    reads="manifest",
     writes="params",
     files={"params": ancient(local(PARAMS))},
     study=whole_study,
@@ -25,6 +26,7 @@ step(
     writes="manifest rejected",
     flags="data translator.folds translator.reference seed",
     also={"table": value("data.table"), "classes": value("data.classes")},
+    stops={"params": local(PARAMS)},
     archives=archives,
     threads=THREADS,
 )

@@ -1,15 +1,22 @@
-"""List, draw, decode once and split the images of a study."""
+"""List, draw, decode once and split the images of a study.
+
+Labels and images that the study chooses are checked before the images are decoded.
+"""
 
 from pathlib import Path
 
+import pandas as pd
+
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
+from singflow.config.reading import read_yaml
 from singflow.data.archives import ATTRIBUTE
 from singflow.data.imported import listed_rows, source_fingerprint
 from singflow.data.listing import list_archives, list_folder, list_table
-from singflow.data.manifest import Refusal, build_manifest, data_root, read_classes
+from singflow.data.manifest import Candidate, Refusal, build_manifest, data_root, read_classes
 from singflow.data.parameters import Data
 from singflow.errors import InputError
+from singflow.study import check, check_chosen
 from singflow.translators.reference import unseen_images
 
 # folds of a study without cross-fitting; one of them is held out (paper: 2,000 of 10,000 images)
@@ -17,6 +24,7 @@ UNCROSSED = 5
 
 
 class Flags(Data, cli.Step):
+    params: Path | None = None  # can stop this step, and changes nothing that it writes
     folds: int
     reference: str | None = None
     seed: int
@@ -27,15 +35,20 @@ def main(flags: Flags) -> None:
     root, known = data_root(flags.source, flags.root), None
     classes = read_classes(Path(flags.classes))
     column, of_archives = flags.label_column, None
+    table = Path(flags.table) if flags.table else None
     if flags.source == "archive":
-        found, rejected, of_archives = list_archives(root, flags.archives, column, classes)
+        listed = list_archives(root, flags.archives, column, classes, table)
+        found, rejected, of_archives = listed
     elif flags.source == "features":
         found, known = listed_rows(root)
         rejected, of_archives = [], source_fingerprint(root)
     elif flags.source == "folder":
-        found, rejected = list_folder(root, classes)
+        found, rejected = list_folder(root, classes, table, column)
     else:
-        found, rejected = list_table(Path(flags.table or ""), column, classes)
+        found, rejected = list_table(table or Path(), column, classes)
+    if flags.params:
+        study = check(read_yaml(flags.params), str(flags.params))
+        check_chosen(study, pd.DataFrame(found, columns=Candidate._fields))
     # beside the log, because Snakemake removes the outputs of a step that fails
     refused = (flags.log or flags.path("rejected")).with_name("rejected.csv")
     try:

@@ -51,7 +51,8 @@ def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
     for label in wanted:
         if label not in labels:
             near = difflib.get_close_matches(label, labels, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else "tables/labels.csv lists them"
+            some = ", ".join(map(repr, labels[:3]))
+            fix = f"did you mean {near[0]!r}?" if near else f"labels are {some}, ..."
             fixes.append(f"{label!r} ({fix})")
     if fixes:
         raise InputError(f"{key}: no image has the label {', '.join(dict.fromkeys(fixes))}")

@@ -250,9 +250,13 @@ def test_a_root_that_is_missing_empty_or_a_class_folder_is_named(tmp_path):
     assert data_root("folder", str(tmp_path)) == tmp_path
     (tmp_path / "cat").mkdir()
     none = f"data.root {tmp_path}: holds no images in class folders"
+    flat = rf"{tmp_path}: 1 image without labels: .*, or name the folder above as data\.root$"
+    with pytest.raises(InputError, match=flat):
+        list_folder(tmp_path, CLASSES)
+    (tmp_path / "a.png").rename(tmp_path / "a.txt")
     with pytest.raises(InputError, match=rf"{none} .*; 1 of its files lie in none: name the fold"):
         list_folder(tmp_path, CLASSES)
-    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.txt").unlink()
     with pytest.raises(InputError, match=rf"{none} \(<root>/<class>/<image>\)$"):
         list_folder(tmp_path, CLASSES)
 
@@ -775,7 +779,9 @@ def test_images_of_the_reference_are_refused_before_a_tower_sees_them(tmp_path):
     run_script(tmp_path)
     (tmp_path / "out").rename(tmp_path / "other")
     reference = str(tmp_path / "other")
-    with pytest.raises(InputError, match="other: holds 20 of the study's images, its .* in sample"):
+    with pytest.raises(
+        InputError, match=r"other: holds 20 of the study's images, its .* in sample"
+    ):
         run_script(tmp_path, reference=reference)
     assert not (tmp_path / "out/data/manifest.parquet").exists()
     run_script(tmp_path, reference="packaged")

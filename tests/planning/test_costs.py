@@ -183,6 +183,10 @@ def data(tmp_path_factory):
     pd.DataFrame({"path": [f"{n}.jpg" for n in range(5000)]}).to_parquet(root / "5000.parquet")
     for part in ("plain", "split/train", "split/val"):
         folders(root / part)
+    (root / "flat/val").mkdir(parents=True)
+    for number in range(2100):
+        (root / f"flat/val/{number}.JPEG").touch()
+    (root / "flat/val/readme.txt").touch()
     names = [f"{row:04d}.{ending}" for row in range(2000) for ending in ("cls", "jpg")]
     for number in range(3):
         pack(root / f"{number}.tar", dict.fromkeys(names, b"x" * 700))
@@ -200,6 +204,8 @@ def data(tmp_path_factory):
         ("table", {"table": "{data}/5000.parquet"}, 5000, 2000),
         ("folder", {"root": "{data}/plain"}, 120, 80),
         ("folder", {"root": "{data}/split"}, 240, 160),
+        ("folder", {"root": "{data}/flat"}, 2100, 2000),
+        ("folder", {"root": "{data}/flat/val"}, 2100, 2000),
         ("archive", {"root": "{data}", "archives": ["?.tar"]}, 6000, 2000),
         ("archive", {"root": "{data}", "archives": ["rows*.parquet"]}, 1000, 1000),
         ("archive", {"root": "{data}", "archives": ["small.tar"]}, 2, 2),

@@ -12,7 +12,8 @@ from tests.project import PROMPTS, ROOT, Project
 STEPS = [
     name for name in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"] if name != FIRST
 ]
-TRACKED = ["config/models.yaml", "config/spaces.yaml"]  # by the entries in them
+# Files that engines watch by the entries in them, or that can only stop a step.
+TRACKED = ["config/models.yaml", "config/spaces.yaml", "params.yaml"]
 
 
 @pytest.fixture(scope="module")

@@ -333,6 +333,28 @@ def test_changed_parameters_re_run_exactly_the_steps_that_read_them(projects):
     assert both(projects) == (steps | STUDY, steps | PAGE | STUDY)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "steps"),
+    [
+        (r"(?<=plot_labels:\n)  labels: \[\]", "  labels: [beaker]", {"plot_labels"}),
+        (r"  label: ", "  label: beaker", {"plot_concepts"}),
+        (
+            r"  labels: \[\]  [^\n]*steered",
+            "  labels: [beaker]  # steered",
+            of_models("steer_concepts", "render_pictures"),
+        ),
+    ],
+)
+def test_another_choice_of_labels_is_checked_and_runs_no_tower_in_either_engine(
+    projects, pattern, replacement, steps
+):
+    for project in projects:
+        project.edit("params.yaml", pattern, replacement)
+    assert both(projects) == (steps | STUDY, steps | STUDY)
+    later = {job.partition("@")[0] for job in projects[0].planned(direct=False)}
+    assert not later & {"build_manifest", "extract_head", "extract_features", "embed_images"}
+
+
 def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(projects):
     for project in projects:
         project.edit("params.yaml", "an image of a jellyfish", "a jeep")
@@ -405,6 +427,22 @@ def test_a_bad_study_stops_snakemake_before_any_job(untouched, pattern, replacem
     done = untouched.run("snakemake", "--cores", "1", check=False)
     assert done.returncode == 1 and message in done.stdout, done.stdout[-2000:]
     assert not list((untouched.folder / "results").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("command", [("snakemake", "--cores", "1"), ("dvc", "repro")])
+def test_a_label_that_no_image_has_stops_either_engine_before_the_first_tower(tmp_path, command):
+    project, results = Project(tmp_path), tmp_path / "results"
+    said = "no image has the label 'bull mastif' (did you mean 'bull mastiff'?)"
+    manifest = "results/demo/data/manifest.parquet"
+    for key in ("plot_labels", "steering"):
+        # first where the images are not listed yet, then where they are
+        project.study(**{key: {"labels": ["beaker", "bull mastif"]}})
+        done = project.run(*command, check=False)
+        assert done.returncode != 0 and f"{key}.labels: {said}" in done.stdout, done.stdout[-2000:]
+        assert (project.folder / manifest).is_file() == (key == "steering")
+        assert not list(results.rglob("shard-*"))
+        project.study()
+        project.run(*command, *([manifest] if command[0] == "snakemake" else ["build_manifest"]))
 
 
 def test_an_unknown_key_stops_dvc_at_its_first_step(untouched):

@@ -27,6 +27,17 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     found = {step: jobs for step, (jobs, _) in rows(planned).items()}
     assert found == {step: count for step, count in expected.items() if step not in plots}
     assert f"{jobs} of {jobs} jobs to run, 0 done" in planned
+    head, _, table = planned.partition("\n\n")
+    useful = (
+        "Study demo: 20 images",
+        "leak of about",
+        f"{jobs} of {jobs} jobs",
+        " core-hours in all",
+    )
+    useful += (" GB of memory in the largest job, ", " GB to write, ")
+    places = [head.find(words) for words in useful]
+    assert places[0] == 0 and places == sorted(places), head
+    assert table.split("\n", 1)[0].split()[:2] == ["step", "jobs"]
     assert "measured" not in planned and not (project.folder / "results").exists()
 
     project.snakemake("results/demo/data/manifest.parquet")

@@ -27,6 +27,7 @@ from singflow.towers.spaces import load_text_tower
 from singflow.towers.weights import required
 from tests import PATIENCE
 from tests.browser.test_app import address_of
+from tests.data.test_imagenet import LABELS, flat_archive, packed_devkit
 from tests.project import MADE, ROOT, SMALL, blocks
 from tests.towers.models import FIVE
 from tests.towers.tiny_transformers import save_classifier, save_dual_encoder
@@ -57,6 +58,7 @@ LAYERS = [
     "snakemake --cores all --configfile config/studies/eva02.yaml",
     "snakemake --cores all --config \"summary={'confidence': 0.9}\"",
 ]
+GPUS = "snakemake --cores all --resources gpu=2"
 ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
 PACK = [
     "tar -cf shards/photos.tar photos",
@@ -78,6 +80,15 @@ SMOKE = [  # test_paper_smoke plans it, and soak/test_smoke_study runs it
     "singflow study paper_smoke",
     "snakemake --cores all",
     "cat results/paper_smoke/tables/summary.txt",
+]
+IMAGENET = [
+    "mkdir -p imagenet/val",
+    "tar -xf ILSVRC2012_img_val.tar -C imagenet/val",
+    "mv ILSVRC2012_devkit_t12.tar.gz imagenet",
+    "singflow study paper",
+    "make prefetch",
+    "snakemake --cores all results/paper/data/manifest.parquet",
+    'make plan PLAN="--device cuda"',
 ]
 RELEASED = (
     "singflow import_translator --release checkpoints/released/densenet/linear --model densenet121"
@@ -134,7 +145,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     before += ['make plan PLAN="--device cuda"', "snakemake --profile slurm", "dvc repro"]
     shared = [*PUBLISH, *FETCH, *COMPARE, *REMOTES]
     studies = [STUDY[0], *REFERENCE, *LAYERS, STUDY[1], ACCEPT, LIST_AGAIN, *PACK]
-    rest = ["make prefetch", *TRANSLATORS, *SMOKE, RELEASED, *SITE]
+    rest = ["make prefetch", GPUS, *TRANSLATORS, *SMOKE, *IMAGENET, RELEASED, *SITE]
     rest += ["snakemake --profile slurm --configfile config/studies/eva02.yaml", *ARCHIVES]
     assert [*before, *shared, *studies, *rest] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
@@ -312,6 +323,7 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
 
 def test_other_values_are_laid_over_the_study_for_one_run(reader):
     # test_layered runs such a study.
+    assert "rule plot_scores:" in reader.shell(f"{GPUS} --dry-run")
     other, narrower = (reader.shell(f"{layer} --dry-run") for layer in LAYERS)
     assert "results/eva02/scores/eva02_l14/resnet50.parquet" in other
     assert "results/demo/" not in other and "rule fit_projector:" not in narrower
@@ -486,6 +498,17 @@ def test_own_images_in_a_table(reader):
     assert manifest.groupby("label").size().to_dict() == {"bird": 10, "other": 10}
     assert set(manifest["prompt"]) == {"an image of a bird", "an image of a other"}
     assert (manifest["class_index"] == -1).all()
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_imagenet_from_the_download_to_the_plan(reader):
+    flat_archive(reader.folder)
+    packed_devkit(reader.folder)
+    said = reader.shell("\n".join(line for line in IMAGENET if line != "make prefetch"))
+    manifest = pd.read_parquet(reader.folder / "results/paper/data/manifest.parquet")
+    names = manifest["path"].str.removesuffix(".JPEG")
+    assert dict(zip(names, manifest["label"], strict=True)) == LABELS
+    assert "extract_features" in said and "6 images" in said
 
 
 def test_own_images_in_a_tar(reader):

@@ -157,7 +157,7 @@ def read_unchanged(
 ) -> Image.Image:
     """Read and decode an image of the manifest. InputError if it has changed since."""
     path = root / row.path
-    again = "run build_manifest again (snakemake --forcerun build_manifest)"
+    again = "run build_manifest again (snakemake --cores all --forcerun build_manifest)"
     try:
         content = read_image(root, row, max_pixels)
         if hashlib.sha256(content).hexdigest() != row.sha256:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from singflow.data.archives import (
     parquet_rows,
     tar_members,
 )
+from singflow.data.imagenet import WAYS, find_truth
 from singflow.data.manifest import (
     MOST_REASONS,
     OUTSIDE,
@@ -35,14 +37,17 @@ from singflow.data.manifest import (
     prompt_of,
 )
 from singflow.data.reading import (
+    DEVKIT,
+    SOLUTION,
     SPLIT_FOLDERS,
     UNPRINTABLE,
     Row,
     below_splits,
+    images_below,
     is_litter,
     iterate_rows,
     of_system,
-    subfolders,
+    top_folders,
 )
 from singflow.errors import InputError, printable
 
@@ -94,28 +99,36 @@ class _Listing:
             )
 
 
-def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
+def list_folder(
+    root: Path, classes: Classes, table: Path | None = None, label_column: str = "label"
+) -> tuple[list[Candidate], Rejected]:
     """List the images of a folder with one subfolder per class, perhaps below train and val.
 
-    A subfolder that is not named after a class (by synset or name) gets class_index -1.
+    A subfolder that is not named after a class (by synset or name) gets class_index -1. Where no
+    subfolder is, labels are those of _label_flat(). If all images are in one of train and val, the
+    split is drawn.
     """
-    top = subfolders(root)
+    base = images_below(root)
+    top, unlabelled = top_folders(base)
+    names = [folder.name.lower() for folder in top]
     others = [folder.name for folder in top if folder.name.lower() not in SPLIT_FOLDERS]
-    splits = {SPLIT_FOLDERS[folder.name.lower()] for folder in top if folder.name not in others}
+    splits = {SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS}
     if len(splits) == 2 and others:
         raise InputError(
             f"data.root {root}: holds other folders beside train and val: "
             f"{', '.join(map(printable, others))}: move them out of it"
         )
-    depth = int(below_splits(top))
+    above, depth = len(base.relative_to(root).parts), int(below_splits(top))
     listing = _Listing()
     visited: set[str] = set()
+    flat: dict[tuple[str, ...], list[_Unlabelled]] = {}
+    classed: set[tuple[str, ...]] = set()
 
     def unlisted(error: OSError) -> None:
         place = Path(error.filename).relative_to(root)
         listing.reject(str(place), f"unreadable: {error.strerror}")
 
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=unlisted):
+    for folder, folders, files in os.walk(base, followlinks=True, onerror=unlisted):
         real = os.path.realpath(folder)
         parts = Path(folder).relative_to(root).parts
         if real in visited:
@@ -125,10 +138,30 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
         visited.add(real)
         listing.skipped.update(filter(is_litter, (*folders, *files)))
         folders[:] = sorted(child for child in folders if not is_litter(child))
-        label, split = _of_folders(parts, depth, classes)
+        if Path(folder) == base:
+            folders[:] = [child for child in folders if base / child not in unlabelled]
+        label, split = _of_folders(parts[above:], depth, classes)
         for name in sorted(file for file in files if not is_litter(file)):
-            listing.add("/".join((*parts, name)), label, split)
+            path = "/".join((*parts, name))
+            if len(parts) == above + depth and is_image(name):
+                flat.setdefault(parts, []).append(_Unlabelled(path, split, {}))
+            elif name == SOLUTION or name.startswith(DEVKIT):
+                continue
+            elif listing.add(path, label, split):
+                classed.add(parts[: above + depth])
     listing.tell_skipped()
+    if unlabelled:
+        log.info(
+            "left out, since no image there has a label: %s",
+            ", ".join(printable(str(place.relative_to(root))) for place in unlabelled),
+        )
+    for place in classed & flat.keys():
+        for image in flat.pop(place):
+            listing.reject(image.path, NO_CLASS)
+    if flat:
+        images = [image for group in flat.values() for image in group]
+        places = [root.joinpath(*place) for place in flat]
+        _label_flat(images, places, table, label_column, classes, listing)
     if not listing.found:
         loose = (
             f"; {len(listing.rejected)} of its files lie in none: name the folder above as "
@@ -138,7 +171,73 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
             f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)"
             f"{loose if listing.rejected else ''}"
         )
+    if len({image.split for image in listing.found}) == 1:
+        return [image._replace(split="") for image in listing.found], listing.rejected
     return listing.found, listing.rejected
+
+
+class _Unlabelled(NamedTuple):
+    """An image that lies in no class folder."""
+
+    path: str
+    split: str
+    place: dict[str, Any]  # in an archive
+
+
+def _label_flat(
+    images: list[_Unlabelled],
+    places: list[Path],
+    table: Path | None,
+    label_column: str,
+    classes: Classes,
+    listing: _Listing,
+) -> None:
+    """Add images without class folders, with the labels of ImageNet's files or of data.table.
+
+    places: the folders or archives that hold the images. An image has the label of the row with its
+    name, without folders and ending. Raises InputError unless the labels are those of the images.
+    """
+    named = {PurePosixPath(image.path).stem for image in images}
+    many = f"{len(images)} image{'s' * (len(images) > 1)}"
+    where = f"{', '.join(map(str, places[:MOST_REASONS]))}: {many}"
+    truth = find_truth(places[0])
+    known = {} if truth is None else truth.synsets
+    labelled = {
+        name: Candidate("", *classes.label_of(synset), "") for name, synset in known.items()
+    }
+    origin = truth and truth.origin
+    if not named & labelled.keys() and table and named & _names_in(table):
+        rows, rejected = list_table(table, label_column, classes)
+        if rejected:
+            path, reason = rejected[0]
+            raise InputError(f"{table}: {path}: {reason}")
+        labelled, origin = {PurePosixPath(row.path).stem: row for row in rows}, table
+    if not named & labelled.keys():
+        others = f" ({origin} has labels of other names)" if labelled else ""
+        above = ", or name the folder above as data.root" if len(places) == 1 else ""
+        raise InputError(
+            f"{where} without labels{others}: {WAYS.format(label_column)}"
+            f"{above if places[0].is_dir() else ''}"
+        )
+    if named != labelled.keys() or len(named) != len(images):
+        first = min((named ^ labelled.keys()) or named)
+        raise InputError(
+            f"{where}, but {origin} has labels of {len(labelled)}; the first difference is "
+            f"{printable(first)}: fetch what is missing, or remove what is too much"
+        )
+    for image in images:
+        row = labelled[PurePosixPath(image.path).stem]
+        split = row.split or image.split
+        listing.add(image.path, (row.label, row.class_index), split, row.prompt, **image.place)
+    log.info("%s in no class folder: with the labels of %s", many, origin)
+
+
+def _names_in(table: Path) -> set[str]:
+    """Names of the images in a table, without folders and ending."""
+    with suppress(InputError):
+        rows = iterate_rows(table, {"path": ""})
+        return {PurePosixPath(row["path"]).stem for _, row in rows}
+    return set()
 
 
 def _of_folders(folders: tuple[str, ...], depth: int, classes: Classes) -> tuple[Label, str]:
@@ -213,13 +312,14 @@ def stated_split(row: Row, where: str) -> str:
 
 
 def list_archives(
-    root: Path, patterns: list[str], label_column: str, classes: Classes
+    root: Path, patterns: list[str], label_column: str, classes: Classes, table: Path | None = None
 ) -> tuple[list[Candidate], Rejected, str]:
     """List the images in tar and Parquet files: candidates, rejected files, and the fingerprint.
 
     The label is that of the image's row in a Parquet file. In tars it is that of the sidecar (.cls
-    or .json) if any image has one, else that of the folder, as in list_folder(). Splits are those
-    of the folders, or those in the archives' paths if these name both train and val.
+    or .json) if any image has one, else that of the folder, as in list_folder(). A tar without
+    folders has the name of a class, or labels as in _label_flat(). Splits are those of the folders,
+    or those in the archives' paths if these name both train and val.
     """
     archives = find_archives(root, patterns)
     listing = _Listing()
@@ -243,7 +343,8 @@ def list_archives(
                     label = _of_cell(value, names, classes)
                     listing.add(f"{archive}/{row:09d}", label, split, archive=archive, offset=row)
             else:
-                images += _images(archive, split, tar_members(path), label_column, listing)
+                members = tar_members(path)
+                images += _images(archive, split, members, label_column, classes, listing)
         except Damaged as error:
             damaged.append(f"{path}: {error}")
         except OSError as error:
@@ -252,7 +353,7 @@ def list_archives(
     if damaged:
         more = f" and {len(damaged) - MOST_REASONS} more" * (len(damaged) > MOST_REASONS)
         raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
-    _label_images(images, classes, listing)
+    _label_images(images, root, table, label_column, classes, listing)
     if not listing.found and not listing.rejected:
         raise InputError(
             f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name "
@@ -274,7 +375,12 @@ class _Image(NamedTuple):
 
 
 def _images(
-    archive: str, split: str, members: Iterable[Member], label_column: str, listing: _Listing
+    archive: str,
+    split: str,
+    members: Iterable[Member],
+    label_column: str,
+    classes: Classes,
+    listing: _Listing,
 ) -> Iterator[_Image]:
     """Images of a tar. Other members are skipped, or rejected with a reason."""
     found: dict[str, tuple[int, int]] = {}
@@ -296,9 +402,10 @@ def _images(
             if (text := _stated(member, label_column)) is not None:
                 stated[_sample(name), PurePosixPath(name).suffix.lower()] = text
     samples = {_sample(name) for name in found if is_image(name)}
-    # A tar without folders holds one class and has its name, as in ImageNet.
-    flat = not any("/" in name for name in found)
-    own = (_without_ending(PurePosixPath(archive).name),) if flat else ()
+    # A tar without folders holds one class if it has the name of one, as in ImageNet.
+    name = _without_ending(PurePosixPath(archive).name)
+    flat = not any("/" in name for name in found) and classes.find(name) >= 0
+    own = (name,) if flat else ()
     known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple in memory for many images
     for name, (offset, size) in found.items():
         sample = _sample(name)
@@ -332,13 +439,27 @@ def _stated(member: Member, label_column: str) -> str | None:
         return None
 
 
-def _label_images(images: list[_Image], classes: Classes, listing: _Listing) -> None:
+def _label_images(
+    images: list[_Image],
+    root: Path,
+    table: Path | None,
+    label_column: str,
+    classes: Classes,
+    listing: _Listing,
+) -> None:
     """Add the images to the listing; they are removed from the list to save memory."""
     stated = any(image.stated is not None for image in images)
+    sorted_ = {image.archive for image in images if stated or image.folders}
+    flat: list[_Unlabelled] = []
     above, depth = _above({image.folders for image in images} - {()})
     images.reverse()
     while images:
         archive, name, split, offset, size, folders, text = images.pop()
+        path = f"{archive}/{name}"
+        place: dict[str, Any] = {"archive": archive, "offset": offset, "bytes": size}
+        if archive not in sorted_:
+            flat.append(_Unlabelled(path, split, place))
+            continue
         if not stated:
             label, of_folders = _of_folders(folders[above:], depth, classes)
             split = of_folders or split
@@ -346,8 +467,10 @@ def _label_images(images: list[_Image], classes: Classes, listing: _Listing) -> 
             label = ("no label: no .cls or .json beside it", None)
         else:
             label = of_number(text, classes)
-        path = f"{archive}/{name}"
-        listing.add(path, label, split, archive=archive, offset=offset, bytes=size)
+        listing.add(path, label, split, **place)
+    if flat:
+        places = [root / archive for archive in dict.fromkeys(i.place["archive"] for i in flat)]
+        _label_flat(flat, places, table, label_column, classes, listing)
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class Data(Section):
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",
         description="one row per image: path, label, and optionally class_index, prompt, split "
-        "(folder: not read, but must exist)",
+        "(folder, archive: must exist, and is read for images that lie in no class folder)",
     )
     archives: Archives = Field(
         [],

@@ -12,6 +12,9 @@ from singflow.system import regular
 SEPARATORS = (",", ";", "\t")
 BLANK = "".join(SEPARATORS) + " \r\n"
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
+# ImageNet's devkit, and Kaggle's archive: the labels of validation images, and where images are.
+DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
+KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 OF_SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r"),
     *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
@@ -45,10 +48,36 @@ def below_splits(folders: list[Path]) -> bool:
     return bool(folders) and all(folder.name.lower() in SPLIT_FOLDERS for folder in folders)
 
 
+def images_below(root: Path) -> Path:
+    """The folder that holds class folders, or train and val; in Kaggle's archive it is CLS-LOC."""
+    return next((root / below for below in KAGGLE if (root / below).is_dir()), root)
+
+
+def top_folders(base: Path) -> tuple[list[Path], list[Path]]:
+    """Class folders, or train and val; and folders without labels: ImageNet's devkit and test."""
+    top = subfolders(base)
+    splits = below_splits([folder for folder in top if folder.name.lower() in SPLIT_FOLDERS])
+    unlabelled = [
+        folder
+        for folder in top
+        if folder.name.startswith(DEVKIT)
+        or (splits and folder.name.lower() == "test" and not subfolders(folder))
+    ]
+    return [folder for folder in top if folder not in unlabelled], unlabelled
+
+
 def class_folders(root: Path) -> list[Path]:
     """Folders of the classes: below train and val if the root has only these."""
-    top = subfolders(root)
+    top, _ = top_folders(images_below(root))
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
+
+
+def flat_folders(root: Path) -> list[Path]:
+    """The root, or those of train and val, that hold no class folders."""
+    base = images_below(root)
+    top, _ = top_folders(base)
+    folders = top if below_splits(top) else [base]
+    return [folder for folder in folders if not top_folders(folder)[0]]
 
 
 def brief(error: Exception) -> str:

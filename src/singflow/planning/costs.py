@@ -22,9 +22,10 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
-from singflow.data.reading import class_folders
+from singflow.data.reading import class_folders, flat_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
+from singflow.system import gpu_count
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
@@ -159,7 +160,7 @@ class Size:
 
 def has_gpu(device: str) -> bool:
     """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
-    return device == "cuda" or (device == "auto" and Path("/dev/nvidia0").exists())
+    return device == "cuda" or (device == "auto" and gpu_count() > 0)
 
 
 def size_of(
@@ -248,7 +249,8 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
 
         found = count_rows(rows_path(Path(data["root"])))
     elif data["source"] == "folder":
-        found = _in_folders(Path(data["root"]), per_class)
+        root = Path(data["root"])
+        found = _in_folders(root, per_class, classes) if root.is_dir() else 0
     else:
         table = Path(data["table"] or "")
         if data["source"] == "archive":
@@ -271,14 +273,21 @@ def _reference(reference: str | None) -> tuple[int, int]:
     return count_rows(folder / "data/manifest.parquet"), max(shards, default=0)
 
 
-def _in_folders(root: Path, per_class: int | None) -> int:
-    """Images in class folders (also below train and val), told from the first of some folders."""
-    folders = class_folders(root) if root.is_dir() else []
+def _in_folders(root: Path, per_class: int | None, classes: int) -> int:
+    """Images in class folders (also below train and val), told from the first of some folders.
+
+    Those of validation images without class folders are counted.
+    """
+    flat = sum(
+        archives.is_image(file.name) for folder in flat_folders(root) for file in folder.iterdir()
+    )
+    flat = min(flat, (per_class or flat) * classes)
+    folders = class_folders(root)
     if not folders:
-        return 0
+        return flat
     looked_at = folders[:: -(-len(folders) // LOOKED_AT)]
     counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
-    return round(len(folders) * fmean(min(count, per_class or count) for count in counts))
+    return flat + round(len(folders) * fmean(min(count, per_class or count) for count in counts))
 
 
 @cache
@@ -324,6 +333,10 @@ COSTS = {
     for step, rows in _rows(TABLE).items()
 }
 WRITTEN = _rows(DISK)
+# What steps run on a GPU, by the steps whose jobs ask for one.
+ON_GPU = {
+    step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row["artifact"]].gpu)
+}
 
 
 def _of(table: dict[str, list[Entry]], step: str) -> list[Entry]:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("measured", "calibrated", "estimated", "assumed", "unmeasured")
-TOWERS = ("extract_features", "embed_images")  # steps whose rates benchmarks/gpu.py measures
+# steps whose rates benchmarks/gpu.py measures
+TOWERS = [step for step, runs in costs.ON_GPU.items() if runs == "tower"]
 
 
 @dataclass(frozen=True)

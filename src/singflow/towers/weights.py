@@ -4,13 +4,15 @@ import difflib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from singflow.artifacts.files import sha256_of
+from singflow.config.names import IDS
 from singflow.config.registry import (
+    MODELS,
     ConSEEntry,
     FeaturesEntry,
     ModelEntry,
@@ -18,6 +20,7 @@ from singflow.config.registry import (
     SpaceEntry,
     TransformersEntry,
     own_weights,
+    read_registry,
     saved_folder,
 )
 from singflow.errors import InputError
@@ -270,6 +273,21 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     return [*files, head] if head else files
 
 
+def missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
+    """The files that are not here, or the reason why they cannot be listed; nothing is fetched."""
+    try:
+        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
+    except InputError as error:
+        return [str(error)]
+
+
+def with_texts(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
+    """The files of required(), and those of the sentence encoder of a space."""
+    text = getattr(entry, "text", "")
+    encoder = [PackageFile(text.removeprefix("package:"))] if text.startswith("package:") else []
+    return [*required(entry), *encoder]
+
+
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     """Paths of all files that an entry requires, without optional files that are not there."""
     paths = find_all(required(entry))
@@ -342,12 +360,32 @@ def _own_file(
     return UrlFile(target) if kind == "url" else None
 
 
+def check_ids(models: Mapping[str, ModelEntry]) -> None:
+    """Refuse models whose weights no library has.
+
+    Entries of this package are known to exist, and to look them up would load timm.
+    """
+    own = models.keys() - read_registry(MODELS, MODELS).packaged.keys()
+    for name in [name for name in models if name in own and models[name].weights == "hub"]:
+        try:
+            required(models[name])
+        except InputError as error:
+            raise InputError(f"models: {name}: {error}") from None
+
+
+def _check_id(entry: ModelEntry) -> None:
+    """Refuse an id of timm or torchvision that has no weights, with the ids that have some."""
+    known = IDS[entry.source](entry.id)
+    if entry.id not in known:
+        raise InputError(
+            f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
+        )
+
+
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
-    known = timm.list_pretrained(f"{entry.id.partition('.')[0]}.*")
-    if entry.id not in known:
-        raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'}")
+    _check_id(entry)
     configuration: Any = timm.get_pretrained_cfg(entry.id)
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
@@ -359,16 +397,9 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
 
+    _check_id(entry)
     name, _, tag = entry.id.partition(".")
-    try:
-        available = get_model_weights(name)
-    except ValueError:
-        raise InputError(f"torchvision has no model {name!r}") from None
-    if tag not in available.__members__:
-        raise InputError(
-            f"torchvision has no weights {entry.id!r}; it has {', '.join(available.__members__)}"
-        )
-    return available[tag]
+    return get_model_weights(name)[tag]
 
 
 def published_at(entry: ModelEntry) -> str | None:

@@ -1,0 +1,283 @@
+"""ImageNet as it is downloaded: every layout on a tiny copy, with labels that are known."""
+
+import io
+import tarfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import savemat
+
+from singflow.data.imagenet import META, TRUTH, find_truth
+from singflow.data.listing import list_archives, list_folder
+from singflow.data.parameters import Data
+from singflow.doctor.checks import check_data
+from singflow.errors import InputError
+from tests.data.archives import pack, picture
+from tests.data.manifests import CLASSES, CLASSES_FILE
+from tests.project import ROOT
+from tests.results import Results
+
+# By ILSVRC2012_ID, as in the real devkit: not in the order of synsets. The last is no leaf.
+SYNSETS = ["n02119789", "n02100735", "n02110185", "n02096294", "n00001740"]
+IDS = [3, 1, 2, 4, 1, 2]  # of the images, by name
+NAMES = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(IDS) + 1)]
+WORDS = ["Siberian husky", "kit fox", "English setter", "Australian terrier"]
+LABELS = dict(zip(NAMES, [*WORDS, *WORDS[1:3]], strict=True))
+IMAGES = {f"{name}.JPEG": picture(number, "JPEG") for number, name in enumerate(NAMES)}
+SYNSET_OF = {name: SYNSETS[number - 1] for name, number in zip(NAMES, IDS, strict=True)}
+DEVKIT = "ILSVRC2012_devkit_t12"
+
+
+def write(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+
+def devkit(ids=IDS, synsets=SYNSETS):
+    """The files of a devkit, below its folder; structures in meta.mat as in the real one."""
+    fields = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children")
+    rows = np.zeros((len(synsets), 1), dtype=[(field, object) for field in fields])
+    for row, synset in enumerate(synsets):
+        leaf = row < len(synsets) - 1
+        facts = (float(row + 1), synset, f"words {row}", "gloss", float(not leaf), np.zeros(0))
+        rows[row, 0] = facts
+    file = io.BytesIO()
+    savemat(file, {"synsets": rows})
+    truth = "".join(f"{number}\n" for number in ids).encode()
+    return {f"{DEVKIT}/data/{META}": file.getvalue(), f"{DEVKIT}/data/{TRUTH}": truth}
+
+
+def packed_devkit(root):
+    with tarfile.open(root / f"{DEVKIT}.tar.gz", "w:gz") as tar:
+        for name, content in devkit().items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def solution(path):
+    boxes = "".join(
+        f"{name},{synset} 85 1 499 272 {synset} 1 2 3 4 \n" for name, synset in SYNSET_OF.items()
+    )
+    path.write_text(f"ImageId,PredictionString\n{boxes}")
+
+
+def flat_archive(root):
+    pack(root / "ILSVRC2012_img_val.tar", IMAGES)
+
+
+def flat_folder(root, below="val"):
+    write(root, {f"{below}/{name}": content for name, content in IMAGES.items()})
+
+
+def table(root, column="label", folder="val/"):
+    rows = [f"{folder}{name}.JPEG,{synset}\n" for name, synset in SYNSET_OF.items()]
+    root.with_name("mine.csv").write_text("".join([f"path,{column}\n", *rows]))
+
+
+def kaggle(root, train=True):
+    """Kaggle's archive, unpacked: test images have no labels."""
+    base = "ILSVRC/Data/CLS-LOC"
+    flat_folder(root, f"{base}/val")
+    write(root, {f"{base}/test/ILSVRC2012_test_00000001.JPEG": picture(99, "JPEG")})
+    write(root, {"ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml": b"<annotation/>"})
+    write(root, {"ILSVRC/ImageSets/CLS-LOC/val.txt": b"ILSVRC2012_val_00000001 1\n"})
+    for number, synset in enumerate(SYNSETS[:4] if train else []):
+        name = f"{base}/train/{synset}/{synset}_1.JPEG"
+        write(root, {name: picture(50 + number, "JPEG")})
+    (root / "LOC_synset_mapping.txt").write_text("n02119789 kit fox, Vulpes macrotis\n")
+    solution(root / "LOC_val_solution.csv")
+
+
+def class_folders(root):
+    write(root, {f"val/{SYNSET_OF[name]}/{name}.JPEG": IMAGES[f"{name}.JPEG"] for name in NAMES})
+
+
+VAL_TAR = {"source": "archive", "archives": ["ILSVRC2012_img_val.tar"]}
+# How each layout is made, the keys of `data`, and where labels are from, as the log says it.
+LAYOUTS = {
+    "archive with the devkit": ([flat_archive, packed_devkit], VAL_TAR, f"{DEVKIT}.tar.gz"),
+    "archive with the unpacked devkit": (
+        [flat_archive, lambda root: write(root, devkit())],
+        VAL_TAR,
+        DEVKIT,
+    ),
+    "archive with a CSV": (
+        [flat_archive, lambda root: table(root, "synset", "")],
+        VAL_TAR | {"table": "mine.csv", "label_column": "synset"},
+        "mine.csv",
+    ),
+    "archive with Kaggle's labels": (
+        [flat_archive, lambda root: solution(root / "LOC_val_solution.csv")],
+        VAL_TAR,
+        "LOC_val_solution.csv",
+    ),
+    "flat val with the devkit": ([flat_folder, packed_devkit], {}, f"{DEVKIT}.tar.gz"),
+    "flat val with the unpacked devkit": (
+        [flat_folder, lambda root: write(root, devkit())],
+        {},
+        DEVKIT,
+    ),
+    "flat val itself": ([flat_folder, packed_devkit], {"below": "val"}, f"{DEVKIT}.tar.gz"),
+    "flat val with a CSV": ([flat_folder, table], {"table": "mine.csv"}, "mine.csv"),
+    "a table": ([flat_folder, table], {"source": "table", "table": "mine.csv"}, None),
+    "above Kaggle's ILSVRC": ([kaggle], {}, "LOC_val_solution.csv"),
+    "Kaggle's ILSVRC": ([kaggle], {"below": "ILSVRC"}, "LOC_val_solution.csv"),
+    "Kaggle's Data": ([kaggle], {"below": "ILSVRC/Data"}, "LOC_val_solution.csv"),
+    "Kaggle's CLS-LOC": ([kaggle], {"below": "ILSVRC/Data/CLS-LOC"}, "LOC_val_solution.csv"),
+    "Kaggle's val": ([kaggle], {"below": "ILSVRC/Data/CLS-LOC/val"}, "LOC_val_solution.csv"),
+    "Kaggle without train": ([lambda root: kaggle(root, train=False)], {}, "LOC_val_solution.csv"),
+    "above val/<synset>": ([class_folders], {}, None),
+    "above val/<synset>, with the unpacked devkit": (
+        [class_folders, lambda root: write(root, devkit())],
+        {},
+        None,
+    ),
+    "val/<synset> itself": ([class_folders], {"below": "val"}, None),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_imagenet_is_read_as_it_is_downloaded(tmp_path, layout, caplog):
+    parts, keys, origin = LAYOUTS[layout]
+    root = tmp_path / "downloads"
+    root.mkdir()
+    for part in parts:
+        part(root)
+    data = {"source": "folder", "table": str(ROOT / "config/vocab/packaged.csv")} | keys
+    data["root"] = str(root / data.pop("below", "."))
+    if data["table"] == "mine.csv":
+        data["table"] = str(root.with_name("mine.csv"))
+    flags = {"classes": str(CLASSES_FILE), "max_rejected_fraction": 0.0, "folds": 5, "seed": 0}
+    caplog.set_level("INFO")
+    Results(tmp_path / "out").run("build_manifest", threads=1, **flags, **data)
+    manifest = pd.read_parquet(tmp_path / "out/data/manifest.parquet")
+    names = manifest["path"].str.extract(r"([^/]+)\.JPEG$")[0]
+    of_val = names.str.startswith("ILSVRC2012_val")
+    assert dict(zip(names[of_val], manifest["label"][of_val], strict=True)) == LABELS
+    assert [CLASSES.find(label) for label in manifest["label"]] == list(manifest["class_index"])
+    trained = manifest[~of_val]
+    assert len(trained) == (4 if layout.startswith(("above K", "Kaggle's")) else 0) * (
+        layout != "Kaggle's val"
+    )
+    if len(trained):
+        assert set(trained["split"]) == {"train"}
+        assert set(manifest["split"][of_val]) == {"validation"}
+    else:
+        assert set(manifest["split"]) == {"train", "validation"}, "drawn"
+    assert (tmp_path / "out/data/rejected.csv").read_text() == "path,reason\n"
+    if origin:
+        place = data["table"] if origin == "mine.csv" else root / origin
+        said = f"{len(IDS)} images in no class folder: with the labels of {place}"
+        assert said in caplog.messages
+    if layout in ("above Kaggle's ILSVRC", "Kaggle's ILSVRC", "Kaggle's CLS-LOC"):
+        assert any("no image there has a label: " in line for line in caplog.messages)
+    assert not manifest["path"].str.contains("test").any()
+
+
+THREE = rf"put ImageNet's {DEVKIT}.tar.gz or Kaggle's LOC_val_solution.csv beside them, name a CSV"
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_img_val.tar", "shard-00000.tar", "photos.tar"])
+def test_a_flat_archive_without_labels_is_refused_in_one_line(tmp_path, name):
+    pack(tmp_path / name, IMAGES)
+    table = ROOT / "config/vocab/packaged.csv"
+    with pytest.raises(InputError, match=rf"{name}: 6 images without labels: {THREE}") as refused:
+        list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
+    assert "\n" not in str(refused.value) and "folder for each class" in str(refused.value)
+    pack(tmp_path / name, {f"{number}.jpg": picture(number, "JPEG") for number in range(3)})
+    write(tmp_path, devkit())
+    others = rf"3 images without labels \({tmp_path / DEVKIT} has labels of other names\): {THREE}"
+    with pytest.raises(InputError, match=others):
+        list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
+
+
+def test_flat_images_without_labels_are_refused_in_one_line_beside_training_images_too(tmp_path):
+    kaggle(tmp_path)
+    (tmp_path / "LOC_val_solution.csv").unlink()
+    for below in ("ILSVRC", "ILSVRC/Data/CLS-LOC/val"):
+        with pytest.raises(InputError, match=f"CLS-LOC/val: 6 images without labels: {THREE}"):
+            list_folder(tmp_path / below, CLASSES)
+
+
+def lose(root):
+    (root / f"val/{NAMES[2]}.JPEG").unlink()
+
+
+def swap(root):
+    lose(root)
+    write(root, {"val/ILSVRC2012_val_00000009.JPEG": picture(9, "JPEG")})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lose, f"val: 5 images, but .*{DEVKIT} has labels of 6; .* {NAMES[2]}: fetch"),
+        (swap, f"val: 6 images, but .*{DEVKIT} has labels of 6; .* {NAMES[2]}: fetch"),
+        (
+            lambda root: write(root, devkit(IDS[:4])),
+            f"val: 6 images, but .*{DEVKIT} has labels of 4; .* {NAMES[4]}: fetch",
+        ),
+        (
+            lambda root: write(root, devkit([*IDS[:5], 9])),
+            rf"{DEVKIT}: meta\.mat has no ILSVRC2012_ID 9: fetch it anew",
+        ),
+        (
+            lambda root: write(root, {f"{DEVKIT}/data/{TRUTH}": b"one\n"}),
+            f"{DEVKIT}: not readable as ImageNet's devkit .*fetch it anew",
+        ),
+        (
+            lambda root: write(root, {f"{DEVKIT}/data/{META}": b"MATLAB 5.0" * 99}),
+            f"{DEVKIT}: not readable as ImageNet's devkit .*fetch it anew",
+        ),
+        (
+            lambda root: (root / DEVKIT / "data" / META).unlink(),
+            rf"{DEVKIT}: holds no meta\.mat: fetch it anew",
+        ),
+        (
+            lambda root: (root / "LOC_val_solution.csv").write_text(
+                f"ImageId,PredictionString\n{NAMES[0]},\n"
+            ),
+            "LOC_val_solution.csv: line 2 names no synset: fetch it anew",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_the_images_are_refused_with_both_counts(tmp_path, change, said):
+    flat_folder(tmp_path)
+    write(tmp_path, devkit())
+    assert len(list_folder(tmp_path, CLASSES)[0]) == 6
+    change(tmp_path)
+    with pytest.raises(InputError, match=said):
+        list_folder(tmp_path, CLASSES)
+
+
+def test_a_devkit_that_is_cut_is_named(tmp_path):
+    packed_devkit(tmp_path)
+    path = tmp_path / f"{DEVKIT}.tar.gz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=rf"{path}: not readable as ImageNet's devkit"):
+        find_truth(tmp_path / "val")
+
+
+def test_images_of_the_archive_and_of_a_flat_folder_have_the_same_labels(tmp_path):
+    flat_folder(tmp_path)
+    flat_archive(tmp_path)
+    packed_devkit(tmp_path)
+    of_folder, _ = list_folder(tmp_path, CLASSES)
+    of_archive, _, _ = list_archives(tmp_path, ["*.tar"], "label", CLASSES)
+    facts = [
+        {image.path.rpartition("/")[2]: image[1:4] for image in found}
+        for found in (of_folder, of_archive)
+    ]
+    assert facts[0] == facts[1] and len(facts[0]) == 6
+    data = Data(source="folder", root=str(tmp_path), classes=str(CLASSES_FILE))
+    found = check_data(data)
+    assert (found.status, found.found) == (
+        "ok",
+        f"{tmp_path}: all 6 images in no class folder have labels",
+    )
+    (tmp_path / f"{DEVKIT}.tar.gz").unlink()
+    found = check_data(data)
+    assert found.status == "fail" and "6 images without labels: put ImageNet's" in found.found
