@@ -53,7 +53,7 @@ def plan(
     from singflow.data.imported import with_sizes
     from singflow.errors import InputError
     from singflow.planning.calibration import calibrate, read_reports
-    from singflow.planning.costs import has_gpu
+    from singflow.planning.costs import has_gpu, images_here
     from singflow.planning.plan import (
         Planner,
         cost_table,
@@ -97,8 +97,9 @@ def plan(
     unmeasured = table.loc[guessed, "step"]
     left_out = f", without {', '.join(unmeasured)}: unmeasured" if len(unmeasured) else ""
     on_gpu = f"{total['GPU hours']:.1f} GPU-hours, " if total["GPU hours"] or not left_out else ""
+    assumed = "" if images_here(content, results / study.study) else " (assumed: none are here yet)"
     print(
-        f"Study {study.study}: {planner.images} images, {len(entries)} models, "
+        f"Study {study.study}: {planner.images} images{assumed}, {len(entries)} models, "
         f"{len(study.spaces)} spaces"
     )
     if planner.images and (study.translator.folds or study.translator.reference):

@@ -235,10 +235,20 @@ def size_of(
 
 
 def expected_images(study: dict[str, Any], results: Path) -> int:
-    """Number of images in the manifest, or an estimate from the table or some folders or archives.
+    """Number of images that are here.
 
     If the data is not here yet: per_class images of every class, or as many as ImageNet's training
     images.
+    """
+    data = study["data"]
+    per_class, classes = data["per_class"], _lines(data["classes"]) - 1
+    return images_here(study, results) or (per_class * classes if per_class else IMAGENET)
+
+
+def images_here(study: dict[str, Any], results: Path) -> int:
+    """Number of images in the manifest, or an estimate from the table or some folders or archives.
+
+    0: the data is not here yet.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
     if known := count_rows(manifest):
@@ -260,7 +270,7 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
         else:
             found = _lines(data["table"]) - 1 if table.is_file() else 0
         found = min(found, (per_class or found) * classes)
-    return found or (per_class * classes if per_class else IMAGENET)
+    return found
 
 
 @cache
