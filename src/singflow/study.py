@@ -288,7 +288,7 @@ def losses(
     ways = []
     if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
         lacks[-1] += f" with extraction.decode {study['extraction']['decode']}"
-        ways = ["write no extraction.decode"]
+        ways = ["leave out extraction.decode"]
     elif fitting and not targets:
         ways = [f"leave {', '.join(absent)} to another study"]
     every = ", ".join([*models, *known])
@@ -512,16 +512,15 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
 def check_chosen(study: Params, manifest: "pd.DataFrame") -> None:
     """Refuse labels and images that the study chooses and the manifest lacks.
 
-    The key of labels in a section ends in `label` or `labels`, and no other key does.
+    The key of labels in a section ends in `labels`, and no other key does.
     """
     from singflow.pictures.selection import choose_images
 
     known = sorted(manifest["label"].unique())
     for section in (name for name, field in Params.model_fields.items() if section_of(field)):
         for key, value in getattr(study, section):
-            if key.endswith(("label", "labels")) and value:
-                wanted = [value] if isinstance(value, str) else value
-                check_labels(wanted, known, f"{section}.{key}")
+            if key.endswith("labels") and value:
+                check_labels(value, known, f"{section}.{key}")
     if study.pictures.images:
         choose_images(manifest, study.pictures.images, 0, study.seed)
 

@@ -13,7 +13,7 @@ from dvc.utils.serialize import modify_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singflow.artifacts.tensors import write_tensors
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_section, read_yaml
 from singflow.config.registry import MODELS, resolve_models
@@ -205,16 +205,6 @@ def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(writte
     assert f": {ANIMALS} joins the models" in own
 
 
-def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
-    _tell_precision.cache_clear()
-    study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
-    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
-    assert given["translator"]["reference"] == "packaged"
-    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
-    _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
-    assert line.startswith("a run of this study would be refused: translator.reference results/ab")
-
-
 NO_TIMM = f"the packaged reference has no features of {TIMM}: translators are fitted on the study's"
 LOST = [
     (f"models: [{LITE0}, {TIMM}]", [NO_TIMM, f": leave {TIMM} to another study", "or: first"]),
@@ -230,9 +220,8 @@ LOST = [
     (
         f"models: [{LITE0}]\nextraction: {{decode: reduced}}",
         [
-            f"no features of {LITE0} and no embeddings in conse_minilm with extraction.decode "
-            "reduced: ",
-            "back: write no extraction.decode",
+            f"of {LITE0} and no embeddings in conse_minilm with extraction.decode reduced: ",
+            "back: leave out extraction.decode",
             "or: first",
         ],
     ),
@@ -263,9 +252,10 @@ def test_the_way_back_by_a_reference_of_ones_own_has_reference_and_controls(
     first = tmp_path / "results/first"
     shutil.copytree(PACKAGE_DATA / "reference/imagenet507", first)
     (entry,) = resolve_models(MODELS, [TIMM]).values()
-    shard = first / "features" / TIMM / "shard-00000.safetensors"
-    made = {"tower": entry.identity, "decode": "full", "precision": "float32"}
-    write_tensors(shard, {"features": np.zeros((507, 512))}, made)
+    shard = first / f"features/{LITE0}/shard-00000.safetensors"
+    tensors, made = read_tensors(shard)
+    copy = first / f"features/{TIMM}/shard-00000.safetensors"
+    write_tensors(copy, tensors, made | {"tower": entry.identity})
     own = {"reference": "results/first"}
     study = with_derived_keys(
         {"study": "mine", "models": models.split(", "), "translator": own, "data": {"root": "."}}
@@ -308,6 +298,16 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
     with pytest.raises(InputError):
         write_study("mine.yaml", file.with_name("absent.yaml"), check=True)
     assert file.read_bytes() == before and not (tmp_path / "absent.yaml").exists()
+
+
+def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
+    _tell_precision.cache_clear()
+    study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
+    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
+    assert given["translator"]["reference"] == "packaged"
+    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
+    _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
+    assert line.startswith("a run of this study would be refused: translator.reference results/ab")
 
 
 NO_MODELS = "models: missing: write the classifiers to look into, as in `models: [efficientnet_l"
@@ -715,7 +715,7 @@ def test_a_changed_byte_in_the_study_of_finished_results_is_named_or_harmless(tm
     [
         ("steering.labels", ["beaker", "bekaer"]),
         ("plot_labels.labels", ["bekaer"]),
-        ("plot_concepts.label", "bekaer"),
+        ("plot_concepts.labels", ["bekaer"]),
         ("plot_concept_scans.labels", ["bekaer", "buckeye"]),
         ("null_energy.usual_labels", ["bekaer"]),
         ("null_energy.unusual_labels", ["bekaer"]),
@@ -727,7 +727,7 @@ def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named
     manifest = manifest.assign(label=["beaker", "buckeye"], sha256="0")
     check_chosen(checked(), manifest)
     right = [word for word in value if word in ("beaker", "buckeye", "a.jpg")]
-    check_chosen(checked(**{key: right or None if key.endswith("label") else right}), manifest)
+    check_chosen(checked(**{key: right}), manifest)
     said = "no image has the label 'bekaer' \\(did you mean 'beaker'\\?\\)"
     with pytest.raises(InputError, match=f"{key}: (c.jpg: not in the manifest|{said})"):
         check_chosen(checked(**{key: value}), manifest)
