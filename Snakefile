@@ -53,7 +53,7 @@ for step in STEPS:
             **step.params,
             program=step.program,
         shell:
-            "python {params.program} {params.flags} --log {log}"
+            COMMAND
 
 
 rule all:

@@ -1,5 +1,6 @@
 """A step is named by the artifacts that it reads and writes, and its rule follows from them."""
 
+import logging
 import os
 import re
 import shlex
@@ -20,6 +21,10 @@ INSTALLED = find_spec("singflow") is not None
 MISSING = (
     "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
     f"{SOURCE} and use its .venv/bin/snakemake"
+)
+# The folder of a module's results, which its user names, may need quotes in a shell.
+COMMAND = "python {params.program} {params.flags} --log " + (
+    "{log:q}" if MODULE else "{log}"
 )
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
@@ -59,6 +64,8 @@ if INSTALLED and not FOR_DVC:
     if not MODULE:
         parse_texts(config, workflow.config_settings.config)
     expand_home(config)
+    if not workflow.is_main_process:  # which has said already what is worth knowing
+        logging.getLogger("singflow").setLevel(logging.ERROR)
     try:
         CODE.accepted  # a mistake in this file is reported here
         if not AT_HOME:
@@ -71,6 +78,8 @@ if INSTALLED and not FOR_DVC:
 RESULTS = f"<results>/{config['study']}"
 THREADS = config["threads"]
 GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
+# No tower runs on imported features.
+TOWER_GPUS = 0 if config["data"]["source"] == "features" else GPUS
 CUDA_MB = 3000
 ITEMS = {
     "space": config["spaces"],
@@ -89,14 +98,13 @@ class Step:
     flag. also: files that it depends on. stops: files that reach it, by flag, and can stop it, but
     change nothing that it writes: no engine watches them. threads: of its job, if it has a flag
     `--threads`.
-    cores: that a cluster is asked for, where these are not its threads.
     models: section of params.yaml whose models it gathers. tracked: parameters whose change
     re-runs it, beyond its flags and its code.
     """
 
     def __init__(
         self, name, *, reads="", writes="", figures="", flags="", files=None, also=None,
-        stops=None, threads=None, gpu=None, cores=None, models=None, **tracked,
+        stops=None, threads=None, models=None, **tracked,
     ):  # fmt: skip
         reads, writes = reads.split(), writes.split()
         for figure in figures.split():
@@ -126,8 +134,7 @@ class Step:
             "mem_mb": partial(memory, self),
             "runtime": partial(minutes, self),
         }
-        self.resources |= {} if gpu is None else {"gpu": gpu}
-        self.resources |= {"cpus_per_task": cores} if cores else {}
+        self.resources |= GPU_RESOURCES[first.gpu]
         # slurm/config.yaml: the steps of a group take turns
         self.resources |= {} if first.group in ("local", "") else {"turn": 1}
         self.params = {"flags": self._flags, "code": self._code}
@@ -156,7 +163,8 @@ class Step:
 
     def _flags(self, wildcards):
         """The flags of a job, as a parameter: a change of one of them re-runs it."""
-        words = [f"--results {results()}"]
+        folder = shlex.quote(results()) if MODULE else results()
+        words = [f"--results {folder}"]
         words += [f"--{item} {wildcards[item]}" for item in self.wildcards]
         if self._gathers_shards:
             words.append(f"--shards {config['extraction']['shards']}")
@@ -296,6 +304,18 @@ def generator_gpus(wildcards):
         if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]])
         else 0
     )
+
+
+# Resources of a job by what it runs on a GPU, as the catalog says.
+GPU_RESOURCES = {
+    "": {},
+    "tower": {"gpu": TOWER_GPUS},
+    "network": {"gpu": GPUS},
+    "generator": {"gpu": generator_gpus},
+}
+if TOWER_GPUS and not FOR_DVC:  # cores that decode images
+    decoders = config["extraction"]["decode_threads"]
+    GPU_RESOURCES["tower"]["cpus_per_task"] = decoders
 
 
 def memory(step, wildcards, attempt):

@@ -12,7 +12,6 @@ step(
     flags="pictures steering comparison"
     " data.source data.root data.max_pixels extraction.device seed",
     also={"networks": networks_of, "generator": generator_files},
-    gpu=generator_gpus,
     threads=THREADS,
 )
 step(

@@ -1,10 +1,3 @@
-# Cores of a job on a cluster's GPU.
-IMPORTED = config["data"]["source"] == "features"  # no tower runs
-TOWER_GPUS = 0 if IMPORTED else GPUS
-DECODERS = (
-    config["extraction"]["decode_threads"] if TOWER_GPUS and not FOR_DVC else None
-)
-
 step(
     "extract_head",
     reads="model_entry",
@@ -18,8 +11,6 @@ step(
     writes="features",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
-    gpu=TOWER_GPUS,
-    cores=DECODERS,
 )
 step(
     "embed_images",
@@ -27,8 +18,6 @@ step(
     writes="embeddings",
     flags="extraction data.source data.root data.max_pixels seed",
     threads=THREADS,
-    gpu=TOWER_GPUS,
-    cores=DECODERS,
 )
 step(
     "embed_prompts",

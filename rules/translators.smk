@@ -18,7 +18,6 @@ step(
     reads="manifest features embeddings",
     writes="network network_report",
     flags="training translator.reference extraction.device seed",
-    gpu=GPUS,
     reference=reference,
     threads=THREADS,
 )

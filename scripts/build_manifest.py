@@ -17,6 +17,7 @@ from singflow.data.manifest import Candidate, Refusal, build_manifest, data_root
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 from singflow.study import check, check_chosen
+from singflow.translators.reference import unseen_images
 
 # folds of a study without cross-fitting; one of them is held out (paper: 2,000 of 10,000 images)
 UNCROSSED = 5
@@ -66,6 +67,8 @@ def main(flags: Flags) -> None:
         write_csv(refused, ["path", "reason"], error.rejected)
         raise InputError(f"{error}\n  all are listed in {refused}") from None
     refused.unlink(missing_ok=True)
+    if flags.reference:
+        unseen_images(flags.reference, manifest)
     write_csv(flags.path("rejected"), ["path", "reason"], rejected)
     if of_archives:
         manifest.attrs[ATTRIBUTE] = of_archives

@@ -27,14 +27,14 @@ def main(flags: Flags) -> None:
     untrained = getattr(entry, "weights", "") == "random"
     # no texts if the names are those of another class list, or if the text tower is untrained
     names = names if len(names) == len(head["weight"]) and not (untrained or unnamed) else []
-    spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
+    spellings, made = [np.zeros((0, entry.dim), np.float32)] * 2, {"weights_sha256": ""}
     if names:
         embed = flags.text_cache(entry)
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
-        weights = embed.weights_sha256
+        made = {"weights_sha256": embed.weights_sha256, "device": embed.facts["device"]}
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     libraries = ["torch", *LIBRARIES[entry.source]]
-    metadata = provenance(libraries, **flags.named, weights_sha256=weights, class_names=names)
+    metadata = provenance(libraries, **flags.named, **made, class_names=names)
     write_tensors(flags.path("classes"), tensors, metadata)
     cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)
 

@@ -21,8 +21,7 @@ def main(flags: Flags) -> None:
     entry = read_space(flags.path("space_entry"))
     if flags.source == "features":
         _, tensors, facts = run_imported(flags, "embeddings", space=flags.space)
-        made = {"tower": entry.identity, "weights_sha256": "imported"} | facts
-        metadata = provenance([], **flags.named, **made)
+        metadata = provenance([], **flags.named, **{"tower": entry.identity} | facts)
         write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
         return
     tower = load_image_tower(entry)

@@ -63,6 +63,7 @@ def main(flags: Flags) -> None:
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
         **flags.named,
+        device=embed.facts["device"],
         weights_sha256=embed.weights_sha256,
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,

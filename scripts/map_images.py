@@ -1,10 +1,12 @@
 """Map where in the images shown their null component lies, and toward which texts."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,9 @@ from singflow.data.vocabulary import read_class_list
 from singflow.parallel import map_ahead
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.selection import choose_images
+
+if TYPE_CHECKING:
+    from singflow.photo.towers import Classifier
 
 
 class Flags(Pictures, cli.PairStep):
@@ -60,15 +65,10 @@ def others_of(
     }
 
 
-def located(flags: Flags, rows: pd.DataFrame) -> Iterator[tuple[int, Located]]:
+def located(
+    flags: Flags, classifier: Classifier, rows: pd.DataFrame
+) -> Iterator[tuple[int, Located]]:
     """Features of images by positions, in float32."""
-    import torch
-
-    from singflow.photo.towers import load_entry
-
-    torch.set_num_threads(1)
-    entry = read_model(flags.path("model_entry"))
-    classifier = load_entry(entry, flags.model, [], flags.device)
     root = data_root(flags.source, flags.root)
 
     def locate(row: Any) -> tuple[int, Located]:
@@ -82,14 +82,14 @@ def located(flags: Flags, rows: pd.DataFrame) -> Iterator[tuple[int, Located]]:
     yield from cli.progress(found, len(rows), "images", f"{flags.model} in {flags.space}")
 
 
-def mapped(flags: Flags, inputs: Inputs) -> Iterator[pd.DataFrame]:
+def mapped(flags: Flags, inputs: Inputs, classifier: Classifier) -> Iterator[pd.DataFrame]:
     """The maps of the images shown, as rows; none if a feature is no mean over positions."""
     manifest = read_manifest(flags.path("manifest"))
     shown = choose_images(manifest, flags.images, flags.count, flags.seed)
     others = others_of(shown["image_id"].tolist(), flags, inputs, manifest)
     wanted = list(dict.fromkeys(chain(others, *others.values())))
     parts = {}
-    for image, found in located(flags, manifest.iloc[wanted]):
+    for image, found in located(flags, classifier, manifest.iloc[wanted]):
         if found.parts is None:
             return
         parts[image] = found
@@ -121,8 +121,21 @@ def main(flags: Flags) -> None:
     inputs = Inputs.of(flags, "sha256")
     pixels = flags.source != "features"
     known = flags.maps and pixels and inputs.null_basis.shape[1] > 0
-    table = map_table(list(mapped(flags, inputs)) if known else [])
-    write_parquet(flags.path("maps"), table)
+    maps: list[pd.DataFrame] = []
+    on: dict[str, str] = {}
+    if known:
+        import torch
+
+        from singflow.photo.towers import load_entry
+        from singflow.towers.device import recorded, wherever
+
+        torch.set_num_threads(1)
+        entry = read_model(flags.path("model_entry"))
+        classifier = load_entry(entry, flags.model, [], wherever(flags.device))
+        on = recorded(classifier.device)
+        maps = list(mapped(flags, inputs, classifier))
+    table = map_table(maps)
+    write_parquet(flags.path("maps"), table, **on)
     others = table.groupby("image_id")["others"].first().tolist()
     said = f"{len(others)} images mapped" + (f", compared with {min(others)}" if others else "")
     cli.log.info("%s in %s: %s", flags.model, flags.space, said)

@@ -112,10 +112,13 @@ def main(flags: Flags) -> None:
         return encode(read_unchanged(root, manifest.iloc[image_id], flags.max_pixels), "JPEG")
 
     rows = list(photos(chosen["image_id"], chosen["label"], photo if pixels else lambda _: b""))
+    on: dict[str, str] = {}
     if renderer == "unclip":
-        from singflow.towers.device import prepare
+        from singflow.towers.device import prepare, recorded
 
-        generator = load_generator(flags, prepare(flags.device, flags.threads))
+        device = prepare(flags.device, flags.threads)
+        on = recorded(device)
+        generator = load_generator(flags, device)
         what = f"{flags.model} in {flags.space}"
         progress = partial(cli.progress, unit="pictures", description=what)
         rows += generate(pictures, flags.seeds, generator.render, progress)
@@ -125,7 +128,7 @@ def main(flags: Flags) -> None:
     else:
         rows += undrawn(pictures)
     add_words(rows, *vocabulary(inputs))
-    write_parquet(flags.path("pictures"), picture_table(rows))
+    write_parquet(flags.path("pictures"), picture_table(rows), **on)
     made = f"{len(rows)} pictures of {len(chosen)} images by {renderer}"
     cli.log.info("%s in %s: %s", flags.model, flags.space, made)
 

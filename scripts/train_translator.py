@@ -18,12 +18,13 @@ class Flags(Training, cli.PairStep):
 
 
 def main(flags: Flags) -> None:
-    from singflow.towers.device import prepare
+    from singflow.towers.device import prepare, recorded
     from singflow.translators.curves import Curves
     from singflow.translators.networks import Pairs, train
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
+    on = recorded(device)
     inputs = Inputs.of(flags)
     images, output = inputs.training(flags.reference), flags.path("network")
     checkpoint = output.with_name(f"{output.name}.partial")
@@ -33,7 +34,7 @@ def main(flags: Flags) -> None:
         network, facts = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_tensors(output, tensors, provenance(["torch"], **flags.named, **options))
+    write_tensors(output, tensors, provenance(["torch"], **flags.named, **on, **options))
     report = {"alpha": None, "alpha_curve": [], "kind": flags.kind, **facts}
     write_json(flags.path("network_report"), report)
     checkpoint.unlink(missing_ok=True)

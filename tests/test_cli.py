@@ -282,8 +282,7 @@ def test_every_section_of_params_yaml_arrives_unchanged_and_no_value_is_a_defaul
         ("extraction.compile", True),
         ("translator.reference", None),
         *(("data.classes", text) for text in ("-x", "--log")),
-        *(("data.label_column", text) for text in ("None", "-x")),
-        *(("plot_concepts.label", text) for text in ("None", "", "-1", 'it\'s 50% "x"')),
+        *(("data.label_column", text) for text in ("None", "", "-1", 'it\'s 50% "x"')),
     ],
     ids=str,
 )

@@ -135,22 +135,47 @@ def calls(work):
     return count
 
 
-def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(tmp_path):
-    work = {}
-    for n in (300, 3000):
-        folder = tmp_path / str(n) / "label"
-        folder.mkdir(parents=True)
-        for number in range(n):
-            if number < 10:
-                Image.new("RGB", (1, 1), (number, 0, 0)).save(folder / f"{number:06d}.png")
-            else:
-                os.link(folder / f"{number % 10:06d}.png", folder / f"{number:06d}.png")
+class Name(str):
+    """A name whose comparisons are calls of Python."""
 
-        def draw(root=folder.parent, n=n):
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        return str(self) == other
+
+
+def work_of_listing(folder, sizes, monkeypatch, *, labels):
+    """Calls by which folders of so many files, under one label or a label each, are drawn from."""
+
+    def subfolders(root):
+        return [SimpleNamespace(name=Name(child.name)) for child in sorted(root.iterdir())]
+
+    monkeypatch.setattr("singflow.data.listing.subfolders", subfolders)
+    work = {}
+    for n in sizes:
+        root, first = folder / str(n), []
+        for number in range(n):
+            path = root / (f"{number:06d}" if labels else "label") / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if number < 10:
+                Image.new("RGB", (1, 1), (number, 0, 0)).save(path)
+                first.append(path)
+            else:
+                os.link(first[number % 10], path)
+
+        def draw(root=root, n=n):
             manifest, rejected = build(root, *list_folder(root, CLASSES), per_class=30, threads=1)
-            assert len(manifest) == 30 and len(manifest) + len(rejected) == n
+            assert len(manifest) == (n if labels else 30) and len(manifest) + len(rejected) == n
 
         work[n] = calls(draw)
+    return work
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(
+    tmp_path, monkeypatch, labels
+):
+    work = work_of_listing(tmp_path, (300, 3000), monkeypatch, labels=labels)
     assert work[3000] < 12 * work[300]
 
 

@@ -306,6 +306,7 @@ REFUSED = [
     ({"groups": ["a"] * 239}, r"groups: has shape \(239,\), not \(240,\): give one an image"),
     ({"groups": [None] + ["a"] * 239}, r"groups: row 0 has none: give one a row"),
     ({"groups": ["a"] * 120 + ["b"] * 120}, r"folds: is 5, but must be from 2 to 2, the number"),
+    ({"embeddings": np.ones_like(Z)}, r"embeddings: the 240 rows count as one image, because"),
     ({"folds": 1}, r"folds: is 1, but must be from 2 to 240"),
     ({"folds": [0] * 240}, r"folds: must be whole numbers from 0 on, at least two different ones"),
     ({"folds": [0.5, 1.5] * 120}, r"folds: must be whole numbers from 0 on"),

@@ -21,6 +21,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.config.sections import Section
 from singflow.errors import InputError
 from singflow.extras import explained
+from singflow.system import choose_gpu
 
 log = logging.getLogger("singflow")
 
@@ -109,6 +110,8 @@ def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
         if flags.log:
             flags.log.parent.mkdir(parents=True, exist_ok=True)
             log.root.addHandler(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
+        if getattr(flags, "device", "cpu") != "cpu":
+            choose_gpu()  # before a library asks CUDA
         main(flags)
 
 
@@ -263,7 +266,9 @@ def limit_threads(threads: int) -> None:
     threadpool_limits(threads)
 
 
-def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
+def progress(
+    items: Iterable[Item], total: int | None, unit: str, description: str
+) -> Iterable[Item]:
     """A progress bar on a terminal, otherwise a line every ten seconds."""
     from tqdm import tqdm
 

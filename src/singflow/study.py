@@ -48,7 +48,7 @@ from singflow.config.sections import (
     outside,
     unique,
 )
-from singflow.data.imported import check_source
+from singflow.data.imported import check_source, facts_of
 from singflow.data.parameters import Data
 from singflow.data.reading import column_cells
 from singflow.errors import InputError, check_labels
@@ -61,7 +61,13 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
-from singflow.translators.reference import check_reference, missing_towers, reference_folder
+from singflow.translators.reference import (
+    RECORDED,
+    Made,
+    check_reference,
+    missing_towers,
+    reference_folder,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,11 +138,19 @@ class Params(Section):
         return self
 
     def _misfits(self) -> Iterator[str]:
-        if unknown := [model for model in self.comparison.models if model not in self.models]:
-            yield (
-                f"comparison.models names {', '.join(unknown)}, which models does not list: write "
-                f"comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
-            )
+        for key, named, fix in (
+            (
+                "comparison.models",
+                self.comparison.models,
+                f"[{self.models[0]}], or [] to train no nonlinear translator",
+            ),
+            ("plot_concepts.shown", self.plot_concepts.shown, "[] to show all models"),
+        ):
+            if unknown := [model for model in named if model not in self.models]:
+                yield (
+                    f"{key} names {', '.join(unknown)}, which models does not list: write "
+                    f"{key}: {fix}"
+                )
         if self.pictures.closeup not in self.models:
             yield (
                 f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "
@@ -249,6 +263,45 @@ def choices_made(differences: Mapping[str, Any], study: Mapping[str, Any]) -> st
     return "; ".join(words)
 
 
+def losses(
+    differences: Mapping[str, Any],
+    study: Mapping[str, Any],
+    models: Mapping[str, ModelEntry],
+    spaces: Mapping[str, SpaceEntry],
+) -> str:
+    """What a study lacks because the packaged reference does not fit, and the ways back; or empty.
+
+    models, spaces: the registry entries of the study. Empty if the study has or needs no packaged
+    reference, or says itself what its reference is.
+    """
+    imported = study["data"]["source"] == "features" or study["weights"] == "random"
+    if imported or _is_given(differences, "translator", "reference") or _packaged(study):
+        return ""
+    absent, targets = _unpackaged(study, models, spaces)
+    fitting = [name for name in models if name not in absent]
+    known = _known_controls(models, spaces) if study["controls"]["known"] == "auto" else []
+    lacks = [f"no features of {', '.join(absent)}"] if absent else []
+    lacks += [f"no embeddings in {', '.join(targets)}"] if targets else []
+    lost = "translators are fitted on the study's own images"
+    if known:
+        lost += f", and no known controls ({', '.join(known)}) join the models"
+    ways = []
+    if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
+        lacks[-1] += f" with extraction.decode {study['extraction']['decode']}"
+        ways = ["leave out extraction.decode"]
+    elif fitting and not targets:
+        ways = [f"leave {', '.join(absent)} to another study"]
+    every = ", ".join([*models, *known])
+    ways.append(
+        f"first a study of some hundred other images with models: [{every}], then this study with "
+        "the same models and translator.reference: results/<the first study>"
+    )
+    lines = [f"the packaged reference has {' and '.join(lacks)}: {lost}"]
+    starts = ["to get this back", "or"]
+    lines += [f"  {start}: {way}" for start, way in zip(starts, ways, strict=False)]
+    return "\n".join(lines)
+
+
 def _is_given(differences: Mapping[str, Any], section: str, key: str) -> bool:
     return key in (differences.get(section) or {})
 
@@ -267,14 +320,24 @@ def _packaged(
         targets = resolve_spaces(SPACES, list(map(str, spaces)))
     except InputError:
         return None
-    towers: list[Any] = [*entries.values()]
-    towers += [getattr(entry, "classifier", entry) for entry in targets.values()]
-    if not all(tower.weights.startswith("package:") for tower in towers):
-        return None
-    decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
-    folder = reference_folder("packaged")
-    absent = missing_towers(folder, entries, targets, decode=decode, precision=precision)
-    return None if absent else (entries, targets)
+    return None if any(_unpackaged(study, entries, targets)) else (entries, targets)
+
+
+def _unpackaged(
+    study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> tuple[list[str], list[str]]:
+    """Models and spaces of which the packaged reference has nothing that was made in this way."""
+    decode = str(study["extraction"]["decode"])
+    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces}, decode=decode)
+
+    def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
+        names = {*absent.get(kind, [])}
+        for name, entry in towers.items():
+            weights = getattr(getattr(entry, "classifier", entry), "weights", "")
+            names |= set() if weights.startswith("package:") else {name}
+        return [name for name in towers if name in names]
+
+    return lacking("features", models), lacking("embeddings", spaces)
 
 
 def _known_controls(
@@ -432,8 +495,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     if study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
-    if study.translator.reference is not None:
-        check_reference(study.translator.reference, models, spaces)
+    check_beside_reference(study, models, spaces)
     for space, model in study.imported():
         read_imported(study.translator.imported, space, model)
         path = imported_path(space, model)
@@ -450,16 +512,15 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
 def check_chosen(study: Params, manifest: "pd.DataFrame") -> None:
     """Refuse labels and images that the study chooses and the manifest lacks.
 
-    The key of labels in a section ends in `label` or `labels`, and no other key does.
+    The key of labels in a section ends in `labels`, and no other key does.
     """
     from singflow.pictures.selection import choose_images
 
     known = sorted(manifest["label"].unique())
     for section in (name for name, field in Params.model_fields.items() if section_of(field)):
         for key, value in getattr(study, section):
-            if key.endswith(("label", "labels")) and value:
-                wanted = [value] if isinstance(value, str) else value
-                check_labels(wanted, known, f"{section}.{key}")
+            if key.endswith("labels") and value:
+                check_labels(value, known, f"{section}.{key}")
     if study.pictures.images:
         choose_images(manifest, study.pictures.images, 0, study.seed)
 
@@ -477,6 +538,29 @@ def _check_towers(
                 f"{name}: has no network for images: write data.source: features, and data.root: "
                 "the folder that `singflow import_features` wrote"
             )
+
+
+def check_beside_reference(
+    study: Params, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> None:
+    """Refuse a reference beside which the study's steps would stop, before the first of them."""
+    if study.translator.reference is None:
+        return
+    imported = study.data.source == "features"
+    how = {"decode": study.extraction.decode, "precision": study.extraction.precision}
+    wanted: dict[str, dict[str, Made]] = {}
+    for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
+        wanted[artifact] = {}
+        for name, entry in towers.items():
+            tower = {"tower": entry.identity}
+            if imported:
+                facts = facts_of(outside(study.data.root), artifact, **{kind: name})
+                wanted[artifact][name] = dict.fromkeys(RECORDED) | tower | facts
+                continue
+            width = entry.feature_dim if isinstance(entry, ModelEntry) else entry.dim
+            wanted[artifact][name] = how | tower | ({"width": str(width)} if width else {})
+    weights = None if imported else study.weights
+    check_reference(study.translator.reference, weights, wanted)
 
 
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

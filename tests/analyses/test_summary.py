@@ -86,6 +86,7 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
     expected = {f"{name}_mean": means[f"{name}_deg"] for name in names}
     for name, below in {"as": "as_abs", "control": "control_is", "matched": "matched_is"}.items():
         expected[f"is_per_{name}"] = means["is_deg"] / means[f"{below}_deg"]
+    expected["is_per_mean_as"] = means["is_deg"] / abs(means["as_deg"])
     expected |= {"floor_is_mean": 4.6, "n_images": 40, "n_evidence": 640, "n_per_dim": 0.5}
     expected |= {"top1": 15 / 20, "max_logit_change": 1e-6, "seed": 0}
     renamed = {"n", "floor_is_deg", "learning"}
@@ -116,6 +117,24 @@ def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(sco
     assert row["as_mean"] < 0 < row["as_high"] == pytest.approx(-plain)
 
 
+def test_is_over_mean_as_has_an_interval_only_where_mean_as_is_not_0(scores):
+    shape = np.random.default_rng(1).normal(0.0, 1.0, 40)
+    shape -= shape.mean()
+    signs = np.tile([1.0, -1.0], 20)
+    fixed = scores.assign(is_deg=8.0)
+    for middle in (-2.0, 2.0):
+        row = summarized(fixed.assign(as_deg=middle + shape))
+        near, far = sorted(abs(row[f"as_{end}"]) for end in ("low", "high"))
+        ends = [row[f"is_per_mean_as{end}"] for end in ("_low", "", "_high")]
+        assert ends == pytest.approx([8.0 / far, 4.0, 8.0 / near])
+    near_0, at_0 = (summarized(fixed.assign(as_deg=of)) for of in (0.1 + shape, signs))
+    assert near_0["as_low"] < 0 < near_0["as_high"]
+    assert near_0["is_per_mean_as"] == pytest.approx(80.0)
+    assert at_0["as_mean"] == 0 and at_0["is_per_mean_as"] is None and at_0["is_per_as"] == 8.0
+    for row in (near_0, at_0):
+        assert row["is_per_mean_as_low"] is row["is_per_mean_as_high"] is None
+
+
 def test_a_single_label_has_no_contrast(scores):
     row = summarized(scores.assign(as_contrast_deg=np.nan))
     assert row["as_contrast_mean"] is row["as_contrast_low"] is row["as_contrast_high"] is None
@@ -126,8 +145,8 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
     nothing = UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}
     zero = scores.assign(**dict.fromkeys(angles, 0.0))
     row = summarized(zero, nothing, projector={"null_dim": 0})
-    ratios = ["is_per_as", "is_per_control", "is_per_matched", "is_per_as_low"]
-    assert [row[name] for name in ratios] == [None] * 4
+    ratios = ["is_per_as", "is_per_control", "is_per_matched", "is_per_as_low", "is_per_mean_as"]
+    assert [row[name] for name in ratios] == [None] * 5
     assert [row["is_mean"], row["is_low"], row["is_high"]] == [0.0] * 3
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]

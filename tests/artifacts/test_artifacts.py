@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import subprocess
@@ -437,6 +438,14 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     assert str(read(path)) == str(before)
     (small_disk / "rest").unlink()
     write(path)
+
+
+def test_a_matrix_that_the_disk_has_no_room_for_is_refused_at_once(small_disk):
+    message = refusal(Scratch, small_disk, 500_000, 4)
+    gc.collect()  # the file without a name, which would hold the disk
+    assert message.startswith(f"{small_disk}/")
+    assert "cannot be written, the disk or your quota is full" in message
+    assert not any(small_disk.iterdir())
 
 
 ROWS = [slice(1, 3), slice(None), slice(9, 2, -3), [2, 0], [1, 4, 8], [3, 3], [0, 39], 1]

@@ -368,6 +368,14 @@ def test_more_connections_than_the_page_takes_are_refused_until_others_end(serve
         assert time.monotonic() < ended
 
 
+def test_an_upload_that_breaks_off_leaves_no_traceback(server):
+    place = urlsplit(server)
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 999\r\n"
+    with socket.create_connection((place.hostname, place.port)) as upload:
+        upload.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x".encode())
+    assert httpx.get(server).status_code == 200  # `serving` looks at what the page has said
+
+
 def test_only_this_machine_is_listened_to(server):
     import psutil
 

@@ -42,6 +42,7 @@ SlurmdLogFile={{folder}}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={{folder}}/prolog
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
@@ -70,6 +71,10 @@ GRES_CONF = (
     f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake "
     f"File=/dev/tty[0-{GPUS - 1}]\n"
 )
+# PyTorch sees no fake GPU, so jobs are not told of it, except where a test wants that.
+PROLOG = """#!/bin/sh
+[ -e {told} ] || printf 'unset %s\\n' SLURM_JOB_GPUS SLURM_STEP_GPUS CUDA_VISIBLE_DEVICES
+"""
 SLURMDBD_CONF = f"""{MARK}
 DbdHost=localhost
 DbdPort=17011
@@ -112,6 +117,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.told_of_gpus = folder / "told-of-gpus"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -218,6 +224,9 @@ class Slurm:
         nodes = [NODE.format(name=name, port=port, **own) for name, port in NODES.items()]
         conf = SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes))
         (CONFIG / "slurm.conf").write_text(conf)
+        prolog = self.folder / "prolog"
+        prolog.write_text(PROLOG.format(told=self.told_of_gpus))
+        prolog.chmod(0o755)
         (CONFIG / "gres.conf").write_text(GRES_CONF)
         database = CONFIG / "slurmdbd.conf"
         database.write_text(SLURMDBD_CONF.format(folder=self.folder))

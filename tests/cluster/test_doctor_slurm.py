@@ -9,7 +9,8 @@ import subprocess
 import pytest
 import yaml
 
-from singflow.doctor.slurm import GPU_RULES, check_cluster, check_controller, write_partition_file
+from singflow.doctor.slurm import check_cluster, check_controller, write_partition_file
+from singflow.planning.costs import ON_GPU
 from tests.cluster.conftest import ClusterProject
 from tests.cluster.slurm import wait_for
 
@@ -86,7 +87,7 @@ def checked(tmp_path):
     """
 
     def check(default=None, gpu=None, device="auto", **settings):
-        rules = dict.fromkeys(GPU_RULES, gpu or {"gpu": 1})
+        rules = dict.fromkeys(ON_GPU, gpu or {"gpu": 1})
         profile = {"default-resources": default or {}, "set-resources": rules}
         profile |= {"slurm-status-command": "squeue"}
         profile |= {name.replace("_", "-"): value for name, value in settings.items()}

@@ -102,6 +102,25 @@ def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the
     assert memory == f"{max(asked)}M"
 
 
+def test_texts_are_embedded_where_a_study_on_gpus_has_none_to_give(project):
+    project.edit("params.yaml", "device: auto", "device: cuda")
+    running = project.start(*SNAKEMAKE, "results/demo/prompts/conse_minilm.safetensors")
+    assert running.ended() == 0, running.said[-4000:]
+    assert "embed_prompts" in running.said
+
+
+def test_a_job_whose_gpu_is_not_seen_by_pytorch_stops_in_a_sentence(project, slurm):
+    slurm.told_of_gpus.touch()
+    try:
+        running = project.start(*SNAKEMAKE, "--retries", "0", targets(1)[0])
+        assert running.ended() == 1
+    finally:
+        slurm.told_of_gpus.unlink()
+    log = project.folder / "results/demo/logs/extract_features/tiny/00000.log"
+    said = r"error: this job was given GPU \d, but PyTorch sees no GPU \(version .*; .*driver"
+    assert re.match(said, log.read_text()), log.read_text()
+
+
 def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
     names = ("anew", "twin")
     for name in names:

@@ -1,7 +1,9 @@
 import copy
 import json
+import os
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -11,14 +13,17 @@ from dvc.utils.serialize import modify_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_section, read_yaml
+from singflow.config.registry import MODELS, resolve_models
 from singflow.config.sections import PACKAGE_DATA, too_long
 from singflow.errors import InputError
 from singflow.study import (
     Params,
     check,
     check_chosen,
+    completed,
     expand_home,
     json_schema,
     layered,
@@ -29,8 +34,9 @@ from singflow.study import (
     settle,
     with_derived_keys,
 )
+from singflow.translators.reference import _tell_precision
 from tests.config.studies import PARAMS, changed
-from tests.project import ROOT
+from tests.project import AUTHOR, ROOT
 
 SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value, dict))]
 PLACES = [
@@ -135,7 +141,7 @@ UNSET = {"translator": None, "controls": None, "extraction": None}
         ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
-        ([LITE0], {"extraction": {"precision": "bfloat16"}}, None, []),
+        ([LITE0], {"extraction": {"precision": "tf32"}}, "packaged", [LITE2, ANIMALS]),
         ([LITE0], {"extraction": {"decode": "reduced"}}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
@@ -199,6 +205,111 @@ def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(writte
     assert f": {ANIMALS} joins the models" in own
 
 
+NO_TIMM = f"the packaged reference has no features of {TIMM}: translators are fitted on the study's"
+LOST = [
+    (f"models: [{LITE0}, {TIMM}]", [NO_TIMM, f": leave {TIMM} to another study", "or: first"]),
+    (f"models: [{TIMM}]", [NO_TIMM, "back: first a study of some hundred other images"]),
+    (
+        "models: [timm/tf_efficientnet_lite0.in1k]",  # the hub's weights may differ
+        ["no features of timm/tf_efficientnet_lite0.in1k: ", "back: first a study of some hundred"],
+    ),
+    (
+        f"models: [{LITE0}]\nspaces: [clip_vit_l14]",
+        ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"],
+    ),
+    (
+        f"models: [{LITE0}]\nextraction: {{decode: reduced}}",
+        [
+            f"of {LITE0} and no embeddings in conse_minilm with extraction.decode reduced: ",
+            "back: leave out extraction.decode",
+            "or: first",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), LOST)
+def test_a_study_without_packaged_features_is_told_what_it_lacks_and_the_ways_back(
+    written, text, words
+):
+    study, (message,) = written(f"study: mine\n{text}\n")
+    assert study["translator"]["reference"] is None
+    lines = message.splitlines()
+    assert len(lines) == len(words) and all(map(re.search, words, lines)), message
+    controls = ANIMALS if "clip" in text else f"{LITE2}, {ANIMALS}"
+    assert f"own images, and no known controls ({controls}) join the models" in lines[0]
+    assert written(f"study: mine\n{text}\ntranslator: {{reference: null}}\n")[1] == []
+    assert written(f"study: mine\n{text}\nweights: random\n")[1] == []
+    assert "controls" not in written(f"study: mine\n{text}\ncontrols: {{known: none}}\n")[1][0]
+
+
+def test_the_way_back_by_a_reference_of_ones_own_has_reference_and_controls(
+    written, tmp_path, monkeypatch
+):
+    message = written(f"study: mine\nmodels: [{LITE0}, {TIMM}]\n")[1][0]
+    models = re.search(r"models: \[(.*)\], then", message)[1]
+    monkeypatch.chdir(tmp_path)
+    first = tmp_path / "results/first"
+    shutil.copytree(PACKAGE_DATA / "reference/imagenet507", first)
+    (entry,) = resolve_models(MODELS, [TIMM]).values()
+    shard = first / f"features/{LITE0}/shard-00000.safetensors"
+    tensors, made = read_tensors(shard)
+    copy = first / f"features/{TIMM}/shard-00000.safetensors"
+    write_tensors(copy, tensors, made | {"tower": entry.identity})
+    own = {"reference": "results/first"}
+    study = with_derived_keys(
+        {"study": "mine", "models": models.split(", "), "translator": own, "data": {"root": "."}}
+    )
+    settled, entries = settle(completed(study), "params.yaml")
+    assert settled.translator.reference == "results/first"
+    assert [*entries["model"]] == [LITE0, TIMM, LITE2, ANIMALS]
+
+
+def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    file = tmp_path / "params.yaml"
+
+    def write(**differences):
+        """The copies, and what was said, after a study is written."""
+        given = {"study": "mine", "models": [TIMM], "weights": "random"} | differences
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given))
+        caplog.clear()
+        write_study("mine.yaml", file)
+        return sorted(path.name for path in tmp_path.glob("params.*.yaml")), caplog.messages
+
+    assert write() == write(seed=1) == write(study="other") == ([], [])
+    by_hand = file.read_text().replace("seed: 0", "seed: 7  # mine")
+    file.write_text(by_hand)
+    (copy,), (said,) = write(seed=1)
+    assert (
+        tmp_path / copy
+    ).read_text() == by_hand and f"they are kept in {tmp_path / copy}" in said
+    file.write_text(by_hand)
+    assert write()[0] == [copy], "the same content is kept once"
+    file.write_text("no: [yaml")
+    assert len(write()[0]) == 2
+    write_study("mine.yaml", file)
+    for words in ("init -q", "add params.yaml", "commit -q -m t"):
+        file.write_text("of: a commit\n")
+        subprocess.run(["git", *words.split()], check=True, env=os.environ | AUTHOR)
+    assert len(write(seed=1)[0]) == 2
+    before = file.read_bytes()
+    with pytest.raises(InputError):
+        write_study("mine.yaml", file.with_name("absent.yaml"), check=True)
+    assert file.read_bytes() == before and not (tmp_path / "absent.yaml").exists()
+
+
+def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
+    _tell_precision.cache_clear()
+    study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
+    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
+    assert given["translator"]["reference"] == "packaged"
+    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
+    _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
+    assert line.startswith("a run of this study would be refused: translator.reference results/ab")
+
+
 NO_MODELS = "models: missing: write the classifiers to look into, as in `models: [efficientnet_l"
 NO_NAME = "study: missing: write a name for its folder below results/, as in `study: mine`"
 
@@ -211,6 +322,12 @@ NO_NAME = "study: missing: write a name for its folder below results/, as in `st
         ("models: [efficientnet_lite0]\n", NO_NAME),
         ("study: mine\nmodels: [efficientnet_lite9]\n", "did you mean 'efficientnet_lite"),
         ("study: mine\nmodels: [timm/resnet18]\n", "id 'resnet18' must be pinned as name.tag"),
+        ("study: mine\nmodels: [timm/resnet18]\n", "; timm has resnet18.a1_in1k, resnet18.a2_in1k"),
+        ("study: mine\nmodels: [timm/nosuchnet]\n", "timm has no model 'nosuchnet'; near: "),
+        ("study: mine\nmodels: [timm/resnt18.a1_in1k]\n", "no model 'resnt18'; near: resnet18, "),
+        ("study: mine\nmodels: [timm/resnet18.a9]\n", "'resnet18.a9'; it has resnet18.a1_in1k, "),
+        ("study: mine\nmodels: [torchvision/resnet19]\n", "no model 'resnet19'; near: resnet18, "),
+        ("study: mine\nmodels: [torchvision/resnet18.V9]\n", "; it has resnet18.IMAGENET1K_V1"),
         ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
     ],
 )
@@ -460,6 +577,7 @@ TABLE = "needs data.table: a CSV or Parquet file"
         ({"projector.rule": "fixed"}, "rule fixed needs a rank: write rank: <number>"),
         ({"models": [TIMM]}, f"comparison.models names {OTHER} comparison.models: [{TIMM}]"),
         ({"models": [TIMM]}, f"pictures.closeup is {OTHER} closeup: {TIMM}"),
+        ({"plot_concepts.shown": [TIMM]}, f"plot_concepts.shown names {TIMM}, which models does"),
         *(
             ({place: ["b", "a", "b"]}, f"{place}: ['b', 'a', 'b'] lists b more than once")
             for place in ("models", "spaces")
@@ -536,6 +654,8 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
+        ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
+        ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
         (
             {"evidence.groups": "camera"},
             "has no column 'camera' (evidence.groups); it has path, la",
@@ -595,7 +715,7 @@ def test_a_changed_byte_in_the_study_of_finished_results_is_named_or_harmless(tm
     [
         ("steering.labels", ["beaker", "bekaer"]),
         ("plot_labels.labels", ["bekaer"]),
-        ("plot_concepts.label", "bekaer"),
+        ("plot_concepts.labels", ["bekaer"]),
         ("plot_concept_scans.labels", ["bekaer", "buckeye"]),
         ("null_energy.usual_labels", ["bekaer"]),
         ("null_energy.unusual_labels", ["bekaer"]),
@@ -607,7 +727,7 @@ def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named
     manifest = manifest.assign(label=["beaker", "buckeye"], sha256="0")
     check_chosen(checked(), manifest)
     right = [word for word in value if word in ("beaker", "buckeye", "a.jpg")]
-    check_chosen(checked(**{key: right or None if key.endswith("label") else right}), manifest)
+    check_chosen(checked(**{key: right}), manifest)
     said = "no image has the label 'bekaer' \\(did you mean 'beaker'\\?\\)"
     with pytest.raises(InputError, match=f"{key}: (c.jpg: not in the manifest|{said})"):
         check_chosen(checked(**{key: value}), manifest)

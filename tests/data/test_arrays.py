@@ -52,6 +52,7 @@ def write_all(folder):
     for number, part in zip((0, 2, 10), PARTS, strict=True):
         np.save(folder / f"img_emb/img_emb_{number}.npy", part)
     np.save(folder / "img_emb/mean.npy", ROWS[:1])  # without a number
+    (folder / "img_emb/._img_emb_0.npy").write_bytes(b"\0\5\x16\7")  # as macOS on other disks
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,12 @@ def damage(folder):
     parquet.write_table(pa.table(ragged), folder / "ragged.parquet")
     (folder / "cut.parquet").write_bytes(b"PAR1" + bytes(30))
     (folder / "cut.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(30))
+    with h5py.File(folder / "bool.h5", "w") as file:
+        file.create_dataset("features", data=ROWS > 0)
     np.savez(folder / "two.npz", left=ROWS, right=ROWS)
+    (folder / "parts").mkdir()
+    np.save(folder / "parts/0.npy", ROWS)
+    np.save(folder / "parts/1.npy", ROWS[:0])
     (folder / "mixed").mkdir()
     np.save(folder / "mixed/a.npy", ROWS)
     np.savez(folder / "mixed/a.npz", ROWS)
@@ -135,6 +141,8 @@ def damage(folder):
         ("ragged.parquet", "do not all have 2 numbers"),
         ("cut.parquet", "not readable"),
         ("cut.hdf5", "not readable"),
+        ("bool.h5", "holds bool, not numbers"),
+        ("parts", "1.npy: its array has the shape (0, 5), without a number in it: remove the file"),
         ("two.npz", "more than one array of 2 dimensions; it has left (23, 5), right (23, 5)"),
         ("two.npz:up", "no array 'up' of 2 dimensions"),
         ("mixed", "name a folder whose files are of one kind"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow.data.images import FORMATS, LONGEST_ASPECT, Box, Unusable, decode, view_box
+from singflow.data.images import FORMATS, LONGEST_ASPECT, Box, Unusable, any_size, decode, view_box
 
 LIMIT = 10_000
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -164,6 +164,11 @@ def test_the_limit_of_pillow_is_not_ours_and_stays_as_the_process_has_it(kind, m
     assert Image.MAX_IMAGE_PIXELS == 10
     with pytest.raises(Image.DecompressionBombError):
         Image.open(io.BytesIO(content))
+
+
+def test_a_thread_inside_pillow_s_check_finds_a_number_while_the_limit_is_lifted():
+    with any_size():
+        assert 2 * Image.MAX_IMAGE_PIXELS > 10**18
 
 
 def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():

@@ -142,6 +142,7 @@ def test_labels_name_the_classes_if_the_table_has_their_rows_also_in_the_files_o
     table = pd.read_csv("table.csv").assign(class_index=INDEX)
     for number, part in ((0, table[:20]), (2, table[20:45]), (10, table[45:])):
         part.to_parquet(here / f"metadata/metadata_{number}.parquet")
+    (here / "metadata/._metadata_0.parquet").write_bytes(b"\0\5\x16\7")
     bring(here, classes=None, table=here / "metadata")
     assert (read_source(here / "source")["class_index"] == INDEX).all()
     assert pd.read_csv(here / "source/classes.csv")["name"].tolist() == NAMES
@@ -176,6 +177,10 @@ REFUSED = {
     ),
     "zeros": (lambda: np.savez("head.npz", w=0 * WEIGHT, b=BIAS), "holds zeros alone"),
     "binary": (lambda: np.savez("head.npz", w=WEIGHT[:1]), "has one row: write two classes"),
+    "empty": (
+        lambda: np.save("embeddings.npy", np.where(np.arange(N)[:, None] < 40, EMBEDDINGS, 0)),
+        "embeddings.npy: row 40 holds zeros alone, which have no direction",
+    ),
     "nan": (lambda: np.save("features.npy", FEATURES * np.nan), "row 0 holds NaN"),
     "logits": (swapped, "differs from W f + b by"),
     "logits' width": (lambda: np.save("logits.npy", FEATURES[:, :1]), "has 1 columns, but the"),

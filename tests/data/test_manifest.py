@@ -775,6 +775,18 @@ def test_the_step_writes_the_manifest_of_the_packaged_images(tmp_path, caplog, f
     assert f"20 images under 19 labels, {20 // drawn} held out; 0 left out" in caplog.messages
 
 
+def test_images_of_the_reference_are_refused_before_a_tower_sees_them(tmp_path):
+    run_script(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "other")
+    reference = str(tmp_path / "other")
+    with pytest.raises(
+        InputError, match=r"other: holds 20 of the study's images, its .* in sample"
+    ):
+        run_script(tmp_path, reference=reference)
+    assert not (tmp_path / "out/data/manifest.parquet").exists()
+    run_script(tmp_path, reference="packaged")
+
+
 def test_the_step_ends_with_the_list_and_without_output_when_all_files_are_bad(tmp_path):
     (tmp_path / "data" / "my cat").mkdir(parents=True)
     for name, content in BAD.items():

@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from dvc.config import Config
 from dvc.repo import Repo
 
+from singflow import system
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.parameters import Data
 from singflow.doctor import checks, dvc, slurm
 from singflow.doctor.findings import Finding
+from singflow.planning.costs import ON_GPU
 from singflow.study import check
 from singflow.system import ask, existing, in_bytes
 from tests import warm
@@ -203,12 +206,17 @@ def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not
 # GPU
 
 
+SEVEN, EIGHT = ("V100", (7, 0)), ("A100", (8, 0))
+
+
 @pytest.mark.parametrize(
     ("device", "gpus", "cluster", "status"),
     [
         ("cpu", [], False, "absent"),
-        ("auto", ["A100"], False, "ok"),
-        ("cuda", ["A100", "A100"], True, "ok"),
+        ("auto", [EIGHT], False, "ok"),
+        ("cuda", [EIGHT, EIGHT], True, "ok"),
+        ("auto", [EIGHT, SEVEN], False, "fail"),
+        ("auto", [SEVEN], True, "warn"),
         ("auto", [], False, "warn"),
         ("cuda", [], True, "warn"),
         ("cuda", [], False, "fail"),
@@ -216,10 +224,35 @@ def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not
     ],
 )
 def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
-    device, gpus, cluster, status
+    monkeypatch, device, gpus, cluster, status
 ):
-    found = checks.check_gpu(device, gpus, cluster)
+    cuda = torch.cuda
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_120"])
+    monkeypatch.setattr(cuda, "get_device_name", lambda index: gpus[index][0])
+    monkeypatch.setattr(cuda, "get_device_capability", lambda index: gpus[index][1])
+    found = checks.check_gpu(device, *checks.visible_gpus(device), cluster)
     assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
+    if SEVEN in gpus:
+        said = "V100 has compute capability 7.0, but PyTorch .*, built for CUDA 13.0, has code for "
+        assert re.fullmatch(said + "sm_75, sm_80, compute_120 alone", found.found)
+
+
+def test_a_gpu_that_pytorch_does_not_see_is_told_with_driver_and_build(monkeypatch, tmp_path):
+    monkeypatch.setattr(system, "DEVICES", tmp_path)
+    monkeypatch.setattr(system, "DRIVER", tmp_path / "version")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidia0").touch()
+    line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  525.60.13  Wed Nov 30\n"
+    (tmp_path / "version").write_text(line)
+    cuda, found = (
+        checks.check_gpu(device, *checks.visible_gpus(device), False) for device in ("cuda", "auto")
+    )
+    said = r"PyTorch sees no GPU \(version .*, built .*; NVIDIA driver 525\.60\.13\)"
+    assert (cuda.status, found.status) == ("fail", "warn") and cuda.found == found.found
+    assert re.fullmatch(said, found.found) and "docs/installation.md" in found.fix
 
 
 # Weights
@@ -680,19 +713,19 @@ def test_a_profile_makes_the_requests_that_the_executor_writes():
     common = {"slurm_account": "'lab, other'", "slurm_partition": "gpu", "runtime": 10}
     common["mem_mb"] = "4000 * attempt"
     plain, gpu = jobs(common, extract_features={"gpu": 1}, embed_images={"gpu": 1})
-    assert (plain.rules, gpu.rules) == ((), slurm.GPU_RULES)
+    assert (plain.rules, gpu.rules) == ((), tuple(ON_GPU))
     assert (gpu.request, plain.request) == ("--gpus=1", "")
     assert gpu.options() == ["--partition=gpu", "--account=lab", "--time=10"]
     own = {"gpu": 0, "gres": "gpu:1", "slurm_partition": "big", "constraint": "a&b"}
     _, first, rest = jobs(common, extract_features=own)
-    assert (first.rules, rest.rules) == (slurm.GPU_RULES[:1], slurm.GPU_RULES[1:])
+    assert (first.rules + rest.rules, len(first.rules)) == (tuple(ON_GPU), 1)
     assert first.request == "--gres=gpu:1"
     assert first.options()[:3] == ["--partition=big", "--account=lab", "--constraint=a&b"]
     assert slurm.JobKind(("a",), {"gpu_model": "a100", "gpu": 2}).request == "--gpus=a100:2"
     assert slurm.JobKind(("a",), {"gpu": 0}).request == ""
     profile = ROOT / "slurm/config.yaml"
     _, gpu = slurm.jobs_of(read_yaml(profile), profile)
-    assert (gpu.request, gpu.rules) == ("--gpus=1", slurm.GPU_RULES)
+    assert (gpu.request, gpu.rules) == ("--gpus=1", tuple(ON_GPU))
 
 
 def test_a_profile_of_another_layout_is_a_failed_check(here):

@@ -1,10 +1,11 @@
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 
-from singflow.engines.running import PROFILE, Run
+from singflow.engines.running import PROFILE, Run, is_busy, seconds_left
 from tests.project import ROOT
 
 SECONDS = {"extract_features": 100.0, "fit_projector": 10.0, "summarize": 1.0}
@@ -20,7 +21,16 @@ def begun(number, step, **wildcards):
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def clock(monkeypatch):
+    """The time in seconds, at clock[0], on a machine that is idle."""
+    clock = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    return clock
+
+
+@pytest.fixture
+def run(clock, monkeypatch, tmp_path):
     """A run of six steps, of which `all` is none, in a folder with the names of the steps."""
     monkeypatch.chdir(tmp_path)
     Path("scripts").symlink_to(ROOT / "scripts")
@@ -32,24 +42,72 @@ def run(monkeypatch, tmp_path):
     return run
 
 
-def test_a_line_says_steps_what_runs_and_what_is_left_by_the_steps_costs(run):
+def test_a_line_says_steps_what_runs_and_what_is_left(run, clock, monkeypatch):
     assert run.line() == "0 of 6 steps" and run.complete
     for number in range(5):
         step = "extract_features" if number < 2 else "fit_projector"
         run.take(begun(number, step, model=f"m{number}"))
     now = "extract_features m0, extract_features m1, fit_projector m2 and 2 more"
     assert run.line() == f"0 of 6 steps: {now}"
-    run.started = time.time() - 60
+    clock[0] += 60
     for number in (0, 2):
         run.take(event("job_finished", job_id=number))
-    # 121 of 231 are left
-    assert run.line().startswith("2 of 6 steps, about 66 s left: extract_features m1, ")
-    run.started -= 3600
-    assert ", about 67 min left: " in run.line() and run.results == Path("results/mine")
+    # Two steps of 10 s run for 60 s, as one did: pace 300 / 190. Of 231 s, 110 are done, 9 + 9 and
+    # 60 / pace begun, five at a time.
+    assert run.line().startswith("2 of 6 steps, about 21 s left: extract_features m1, ")
+    clock[0] += 3600
+    assert ", about 3 min left: " in run.line() and run.results == Path("results/mine")
+    monkeypatch.setattr(os, "getloadavg", lambda: (1e4, 0.0, 0.0))
+    assert ", about 3 min left (this machine is busy): " in run.line()
     run.take(begun(5, "summarize"))
     for number in (1, 3, 4, 5, 6):
         run.take(event("job_finished", job_id=number))
     assert run.line() == "6 of 6 steps"
+
+
+@pytest.mark.parametrize("slower", [1.0, 3.0, 8.0])
+def test_the_time_left_is_honest_on_a_slow_machine_and_through_long_steps(run, clock, slower):
+    """Steps of 1, 10 and 100 s, two at a time, all `slower` than expected."""
+    stats = {"summarize": 20, "extract_features": 4, "fit_projector": 10}
+    run.take(event("run_info", stats=stats | {"all": 1}))
+    order = [*["summarize"] * 20, *["extract_features"] * 4, *["fit_projector"] * 10]
+    begin, until = clock[0], slower * 520 / 2
+    shown, ends = [], {}
+    while clock[0] < begin + until - 30:
+        for job in [job for job, end in ends.items() if end <= clock[0] - begin]:
+            run.take(event("job_finished", job_id=job))
+            del ends[job]
+        while len(ends) < 2 and order:
+            step = order.pop(0)
+            job = len(order)
+            run.take(begun(job, step))
+            ends[job] = clock[0] - begin + slower * SECONDS[step]
+        if left := re.search(r"about ([\d.]+) (s|min|h) left", run.line()):
+            seconds = float(left[1]) * {"s": 1, "min": 60, "h": 3600}[left[2]]
+            shown.append((seconds, begin + until - clock[0]))
+        clock[0] += 1
+    assert len(shown) > until / 2
+    for said, true in shown:
+        assert true / slower - 30 <= said <= 1.3 * true + 30, (said, true)
+    # After a quarter of the time, with a step of every kind to judge by, within a half.
+    late = [(said, true) for said, true in shown if until / 2 > true > 90]
+    assert late and all(0.5 < said / true < 1.5 for said, true in late)
+
+
+def test_a_long_step_does_not_raise_the_time_left_until_it_is_overdue():
+    def left(time):
+        return seconds_left(300.0, [(10.0, 30.0)] * 4, [(100.0, float(time))] * 2, 60.0 + time)
+
+    pace = (60 + 120) / (60 + 40)
+    usual = [left(time) for time in range(0, int(90 * pace), 10)]
+    assert usual == sorted(usual, reverse=True) and usual[0] == pytest.approx(pace * 260 / 2)
+    overdue = [left(time) for time in range(int(101 * pace), 2000, 10)]
+    assert overdue == sorted(overdue) and overdue[-1] > 2 * overdue[0] > 0
+
+
+def test_a_machine_is_busy_with_more_than_its_cores_can_do():
+    assert is_busy(3.1, 2) and not is_busy(3.0, 2)
+    assert is_busy(81.0, 64) and not is_busy(80.0, 64)
 
 
 def failed(run, number, step):

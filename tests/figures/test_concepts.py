@@ -1,11 +1,16 @@
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
+from singflow.artifacts.tables import write_parquet
 from singflow.errors import InputError
-from singflow.figures import plot_concept_scans, plot_concepts
+from singflow.figures import plot_concept_scans, plot_concepts, style
 from singflow.figures.scans import choose_labels
 from tests.figures.drawn import models_table, names, words
+from tests.results import Results
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name"]
 
@@ -41,15 +46,66 @@ def of_label(scan, label="goose"):
 
 def test_the_concepts_shown_are_the_weakest_and_the_strongest():
     scans, table = study(2)
-    figure = plot_concepts.draw(scans, table, "goose", 5)
+    figure = plot_concepts.draw(scans, table, ["goose"], 5)
     mine = of_label(scans["s"]["timm/model_0"]).set_index("concept")["as_mean"]
     ranked = (mine - mine.mean()).abs().sort_values().index
     assert names(figure.subfigs[0].axes[0]) == [*ranked[:5], *ranked[-5:]]
 
 
+def test_every_label_has_its_own_panels_and_models_keep_their_colours():
+    scans, table = study(3)
+    del scans["s"]["timm/model_0"]
+    figure = plot_concepts.draw(scans, table, LABELS, 2)
+    boxes = [box for box in figure.subfigs if box.axes]
+    assert [box.get_suptitle().split("\n") for box in boxes] == [
+        [f"{label}, 4 images", f"model_{number} (weak translator), s"]
+        for label in LABELS
+        for number in (1, 2)
+    ]
+    for box, (label, number) in zip(boxes, product(LABELS, (1, 2)), strict=True):
+        mine = of_label(scans["s"][f"timm/model_{number}"], label).set_index("concept")["as_mean"]
+        ranked = (mine - mine.mean()).abs().sort_values().index
+        assert names(box.axes[0]) == [*ranked[:2], *ranked[-2:]]
+        assert to_hex(box.axes[1].patches[0].get_facecolor()) == style.colour(number).lower()
+
+
+def test_several_labels_of_many_models_become_one_table_a_label():
+    scans, table = study(4)
+    figure = plot_concepts.draw(scans, table, LABELS, 2)
+    assert [axes.get_title().split("\n")[0] for axes in panels(figure)] == [
+        f"{label}, 4 images, s" for label in LABELS
+    ]
+    for axes, label in zip(panels(figure), LABELS, strict=True):
+        angles = [of_label(scan, label).set_index("concept") for scan in scans["s"].values()]
+        shown = [f"{angle:.0f}" for angle in angles[0].loc[names(axes), "angle_mean"]]
+        assert [t.get_text() for t in axes.texts][::4] == shown
+
+
+def test_figure_5_shows_the_wanted_labels_and_models_alone(tmp_path, monkeypatch):
+    scans, _ = study(3)
+    results, models = Results(tmp_path), scans["s"]
+    for model, found in models.items():
+        write_parquet(results.path("concepts", model=model), found)
+    results.models(dict.fromkeys(models, 9))
+    figures = []
+    monkeypatch.setattr(style, "write_figure", lambda *made: figures.append(made[-1]))
+
+    def titles(**chosen):
+        flags = {"models": list(models), "extremes": 2, "labels": [], "shown": []}
+        results.run("plot_concepts", **flags | chosen)
+        return [box.get_suptitle() for box in figures[-1].subfigs]
+
+    assert titles(labels=LABELS[1:], shown=["timm/model_2"]) == [
+        f"{LABELS[1]}, 4 images\nmodel_2 (weak translator), s"
+    ]
+    assert [title.startswith(min(LABELS)) for title in titles()] == [True] * 3
+    with pytest.raises(InputError, match=r"plot_concepts.labels: no image has the label 'gose'"):
+        titles(labels=["gose"])
+
+
 def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_models():
     scans, table = study(7)
-    figure = plot_concepts.draw(scans, table, "goose", 4)
+    figure = plot_concepts.draw(scans, table, ["goose"], 4)
     mine = {model: of_label(scan).set_index("concept") for model, scan in scans["s"].items()}
     score = pd.DataFrame({model: scan["as_mean"] for model, scan in mine.items()})
     ranked = (score - score.mean()).abs().mean(axis=1).sort_values().index
@@ -68,7 +124,7 @@ def test_a_model_without_null_space_is_drawn_and_named(models):
     flat = scans["s"]["timm/model_1"].assign(as_mean=0.0, as_std=0.0, as_abs_mean=0.0)
     scans["s"]["timm/model_1"] = flat
     table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
-    text = words(plot_concepts.draw(scans, table, "goose", 3))
+    text = words(plot_concepts.draw(scans, table, ["goose"], 3))
     assert "model_1 (weak translator) (no null space)" in text
     assert "model_0 (no null space)" not in text
     alone = plot_concept_scans.draw({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
@@ -128,7 +184,7 @@ def test_one_image_and_three_concepts_can_be_drawn():
     scans, table = study(1, n=1, concepts=3)
     for figure in (
         plot_concept_scans.draw(scans, table, cues(), ["goose"], 40),
-        plot_concepts.draw(scans, table, "goose", 8),
+        plot_concepts.draw(scans, table, ["goose"], 8),
     ):
         assert "goose, 1 image\n" in words(figure) + "\n" and "1 images" not in words(figure)
 

@@ -347,6 +347,15 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged(
     assert "not readable as safetensors" in caplog.text and "it is made again" in caplog.text
 
 
+def test_where_nothing_can_be_kept_a_photo_is_analyzed_all_the_same(
+    home, analyzer, photos, tmp_path, caplog
+):
+    (tmp_path / "file").write_text("in the way")
+    taken = Analyzer.load(MODEL, cache=tmp_path / "file").analyze(photos[0])
+    assert taken.to_dict() == analyzer.analyze(photos[0]).to_dict()
+    assert "not kept for other photos" in caplog.text and "cannot be written" in caplog.text
+
+
 def test_the_command_prints_json_and_loads_the_model_once(
     home, photos, capsys, tmp_path, monkeypatch
 ):

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import sklearn
 from nbclient import NotebookClient
+from PIL import Image
 
 import singflow
 from singflow.artifacts.tensors import read_tensors
@@ -67,6 +68,21 @@ def test_the_examples_of_the_page_run_one_after_the_other(reader, capsys):
         "Evidence",
     }
     assert public | returned == set(singflow.__all__)
+
+
+@pytest.mark.parametrize("other", ["noise", "known zero"])
+def test_the_examples_of_a_photo_print_no_none_where_chance_is_not_known(reader, capsys, other):
+    if other == "noise":
+        noise = np.random.default_rng(0).integers(0, 256, (375, 375, 3), dtype=np.uint8)
+        Image.fromarray(noise).save("photo.jpg")
+    model = MODEL if other == "noise" else "efficientnet_lite2"
+    names, said = {}, []
+    for block in BLOCKS[:3]:
+        exec(compile(block.replace(MODEL, model), "docs/api.md", "exec"), names)  # noqa: S102
+        said.append(capsys.readouterr().out)
+    assert not names["result"].judged and names["result"].texts[0].chance_low_deg is None
+    assert all("a rug" in words for words in said[1:]), said
+    assert "by chance" not in said[1] and "None" not in "".join(said[1:]), said
 
 
 def test_the_example_of_the_readme_runs(reader, capsys):

@@ -78,7 +78,8 @@ def mapped(results, **changes):
 
 
 def test_positions_sum_to_the_scores_of_a_study(study):
-    rows = mapped(study, images=[], count=4)
+    rows = mapped(study, images=[], count=4, device="cuda")
+    assert rows.attrs["device"].startswith("CPU ("), "cuda is as auto"
     assert list(rows["image_id"].unique()) == list(
         choose_images(study.read("manifest"), [], 4, 0)["image_id"]
     )

@@ -172,6 +172,7 @@ def drawn(written):
 
 def test_the_generator_draws_every_figure(drawn):
     counts = drawn.groupby("figure").size().to_dict()
+    assert drawn.attrs["device"].startswith("CPU (")
     assert counts == {"photo": 2, "fig1": 4, "fig6": 4, "fig10": 3, "fig11": 2, "fig13": 8}
     assert {opened(content).size for content in drawn["picture"][2:]} == {(32, 32)}
     removed, original = (
@@ -199,7 +200,7 @@ def test_words_stand_beside_every_picture_and_alone_where_a_small_study_has_no_g
     with caplog.at_level("INFO", logger="singflow"):
         shown = read(draw(study, renderer="auto"))
     assert "PyTorch sees no GPU" in caplog.text
-    assert set(shown["renderer"]) == {"photo", "words"}
+    assert set(shown["renderer"]) == {"photo", "words"} and not shown.attrs
     photo = shown["figure"] == "photo"
     assert (shown.loc[photo, [*WORDS]] == "").all(axis=None)
     assert ((shown["picture"] != b"") == photo).all()

@@ -20,6 +20,7 @@ from singflow.planning.costs import (
     Size,
     disk_bytes,
     expected_images,
+    images_here,
     peak_mb,
     seconds,
     size_of,
@@ -225,6 +226,7 @@ def test_images_are_counted_or_told_from_some_of_them(
         content = study | {"data": study["data"] | given | {"per_class": per_class}}
         content["data"]["source"] = source
         assert expected_images(content, tmp_path) == pytest.approx(expected, rel=0.02)
+        assert bool(images_here(content, tmp_path)) == (images != IMAGENET)
 
 
 def test_the_bytes_of_a_study_are_those_of_its_jobs(study):

@@ -8,8 +8,8 @@ import pytest
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.planning.calibration import GPU_RULES, Calibration, read_benchmark
-from singflow.planning.costs import peak_mb, seconds, size_of
+from singflow.planning.calibration import Calibration, read_benchmark
+from singflow.planning.costs import ON_GPU, peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
 
 LISTING = """Building DAG of jobs...
@@ -83,7 +83,7 @@ def job(results, step, *place, **wildcards):
     Its benchmark file lies at `place`, or where the wildcards say.
     """
     file = Path(results, "demo/benchmarks", step, *(place or wildcards.values()))
-    gpu, cpus = (True, 8) if step in GPU_RULES else (False, 2)
+    gpu, cpus = (True, 8) if step in ON_GPU else (False, 2)
     return Job(step, False, gpu, 2, cpus, 4000.0, wildcards, file.with_name(f"{file.name}.tsv"))
 
 

@@ -6,7 +6,7 @@ from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.errors import InputError
 from singflow.planning.calibration import Calibration
 from singflow.planning.costs import peak_mb, seconds, size_of
-from singflow.planning.plan import cost_table, precision_table
+from singflow.planning.plan import cost_table, order_of_magnitude, precision_table
 from singflow.planning.rates import COLUMNS, read_rates
 from tests.planning.test_plan import MODEL, job, planner
 
@@ -96,21 +96,23 @@ def test_the_hours_on_a_gpu_are_those_of_the_rates(study, rates, tmp_path):
     assert precision_table([job(tmp_path, "summarize", "x")], plan).empty
 
 
-def test_without_a_measurement_the_hours_of_a_gpu_are_not_given(study, rates, tmp_path):
+def test_without_a_measurement_the_hours_of_a_gpu_are_marked_as_a_guess(study, rates, tmp_path):
     pair = {"space": "conse_minilm", "model": MODEL}
     steps = {"extract_features": {"model": MODEL} | SHARD, "train_translator": pair}
     steps |= {"render_pictures": pair, "fit_projector": {"model": MODEL}}
     jobs = [job(tmp_path, step, **wildcards) for step, wildcards in steps.items()]
 
     def unmeasured(gpu, *arguments):
-        """Steps without hours in a table of costs."""
-        table = cost_table(jobs, jobs, planner(study, tmp_path, gpu, *arguments), steps)
-        table = table.set_index("step")
-        missing = table[["GPU hours", "core hours", "longest h"]].isna()
-        assert missing.any(axis=1).equals(missing.all(axis=1))
-        assert table[["peak GB", "disk GB"]].notna().all(axis=None)
-        assert (table["time and memory"] == "1 unmeasured").equals(missing.any(axis=1))
-        return set(table.index[missing.any(axis=1)])
+        """Steps whose hours in a table of costs are those of costs.csv."""
+        plan = planner(study, tmp_path, gpu, *arguments)
+        table = cost_table(jobs, jobs, plan, steps).set_index("step")
+        assert table.notna().all(axis=None) and (table["longest h"] > 0).all()
+        assert (table["time and memory"] == "1 unmeasured").equals(table["guess"])
+        for one in jobs:
+            size = plan._size(one.wildcards, gpu and one.gpu)
+            guess = pytest.approx(seconds(one.step, size) / 3600)
+            assert table.at[one.step, "longest h"] == guess or not table.at[one.step, "guess"]
+        return set(table.index[table["guess"]])
 
     assert unmeasured(True) == steps.keys() - {"fit_projector"} and unmeasured(False) == set()
     study["extraction"] |= {"precision": "tf32"}  # of which a median at another tells nothing
@@ -123,6 +125,11 @@ def test_without_a_measurement_the_hours_of_a_gpu_are_not_given(study, rates, tm
     estimate = both.estimate(jobs[0])
     assert estimate.seconds == 3 * seconds("extract_features", size)
     assert estimate.source == "calibrated"
+
+
+def test_an_order_of_magnitude_is_the_nearest_power_of_ten_and_no_measurement():
+    shown = {4.0: "~10", 2.0: "~1", 0.0004: "~0.001", 3.3e4: "~100000", 1.0: "~1"}
+    assert {hours: order_of_magnitude(hours) for hours in shown} == shown
 
 
 @pytest.mark.parametrize(

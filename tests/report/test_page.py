@@ -305,7 +305,9 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
 
     found = tables({})
     assert found["steering"][0]["paper AS (°)"] == 12.04
-    assert "paper null dimensions" in found["models"][0]
+    first, second = found["models"]
+    assert [first[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == [1048, 25]
+    assert [second[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == ["", ""]
     assert [row["paper MSE"] for row in found["translators"]] == [0.09136, ""]  # of the first alone
     assert "paper cosine" in found["translators"][0]
     assert "paper cosine" not in tables({}, images=1999)["translators"][0]

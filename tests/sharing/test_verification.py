@@ -40,6 +40,7 @@ SCORES, PICTURES = "scores/s/m.parquet", "pictures/s/m.parquet"
 MODELS, PRINTED = "tables/models.csv", "tables/summary.txt"
 FIGURE, PDF = "figures/fig1.png", "figures/fig1.pdf"
 METADATA = {"study": "demo", "software": '{"torch": "2.9"}', "head_max_error": "1e-06"}
+METADATA |= {"device": "CPU (AVX2)"}
 BASIS = ortho_group.rvs(8, random_state=0)
 TURN = ortho_group.rvs(3, random_state=1)
 
@@ -185,6 +186,9 @@ PLANTED = {
     "a tensor more": (
         (FEATURES, lambda tree: write_tensors(tree / FEATURES, {"b": np.ones(1)}, {})), DIFFERS,
         r"tensors: \['b'\] here",
+    ),
+    "a device": (
+        made(device="NVIDIA A100"), WITHIN, r"device: NVIDIA A100 here, CPU \(AVX2\) there$"
     ),
     "software": (
         made(software='{"torch": "3.0"}'), WITHIN, "software.torch: 3.0 here, 2.9 there$"

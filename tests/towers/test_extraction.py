@@ -300,8 +300,8 @@ def test_batches_and_threads_fit_the_device():
 
 def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, packaged, tmp_path):
     root, manifest = packaged
-    path = manifest["path"].iloc[0]
-    with pytest.raises(InputError, match=rf"{path}: No such file.*build_manifest"):
+    path, again = manifest["path"].iloc[0], "snakemake --cores all --forcerun build_manifest"
+    with pytest.raises(InputError, match=rf"{path}: No such file.*\({again}\)"):
         views_of(lite0, (tmp_path, manifest), slice(0, 1))
     (tmp_path / path).write_bytes((root / path).read_bytes() + b"x")
     with pytest.raises(InputError, match=f"{path}: has changed since the manifest"):
@@ -329,28 +329,33 @@ def test_statistics_are_of_rows_and_count_what_is_not_finite():
     assert statistics(np.array([[np.nan, np.inf, 1.0]]))["non_finite"] == 2
 
 
+MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+HANDLE = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
 class SmallGPU:
     """A tower that runs out of memory above a number of views, as PyTorch reports it."""
 
-    def __init__(self, tower, holds):
-        self.tower, self.holds, self.sizes = tower, holds, []
+    def __init__(self, tower, holds, error=MEMORY):
+        self.tower, self.holds, self.sizes, self.error = tower, holds, [], error
         self.preprocess = tower.preprocess
 
     def __call__(self, batch):
         self.sizes.append(len(batch))
         if len(batch) > self.holds:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self.error
         return self.tower(batch)
 
     def to(self, **_):
         return self
 
 
+@pytest.mark.parametrize("error", [MEMORY, RuntimeError(HANDLE)], ids=["CUDA", "cuBLAS"])
 def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
-    lite0, packaged, caplog
+    lite0, packaged, caplog, error
 ):
     reference, *rows = views_of(lite0, packaged, slice(0, 7), views=2)
-    small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3)
+    small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3, error)
     features, *identified = views_of(small, packaged, slice(0, 7), views=2, threads=1)
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(identified, rows, strict=True))
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
@@ -364,3 +369,6 @@ def test_a_gpu_that_holds_no_view_is_named(lite0, packaged):
     single = r"too small for a single view \(CUDA out of memory.*take a larger GPU"
     with pytest.raises(InputError, match=single):
         views_of(small, packaged, slice(0, 1))
+    broken = SmallGPU(lite0, 0, RuntimeError("CUDA error: unspecified launch failure"))
+    with pytest.raises(RuntimeError, match="unspecified launch failure"):
+        views_of(broken, packaged, slice(0, 1))

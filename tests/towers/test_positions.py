@@ -32,7 +32,8 @@ SIBLINGS = {
     "vgg19": "vgg11.IMAGENET1K_V1",
 }
 NO_MEAN = ["vgg19", "deit3_large", "dinovit", "dinovit_torchvision"]
-ALIKE = {"vgg16", "efficientnet_b4", "resnext101"}  # but for depth or width, as another
+# As another, but for depth, width or weights.
+ALIKE = {"vgg16", "efficientnet_b4", "resnext101", "deit3_large_in1k"}
 PAPER = [name for name in REGISTRY if "lite" not in name and name not in ALIKE]
 
 

@@ -125,6 +125,7 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     theirs = torch.cat([own_image("siglip", models["siglip"], photo) for photo in photos])
     np.testing.assert_allclose(whole, theirs, rtol=0, atol=1e-5)
     assert "transformers" in json.loads(made["software"])
+    assert made["device"].startswith("CPU (")
     texts, _ = read_tensors(results.path("texts"), ["label_embeddings", "concept_embeddings"])
     labels = [prompt_of(label) for label in results.read("names")["labels"]]
     for name, said in (("label", labels), ("concept", ["a rug", "a temple"])):

@@ -493,7 +493,7 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
     def embed(rows, names):
         results.tensors("head", {"class_names": json.dumps(names)}, weight=np.ones((rows, 2)))
         flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
-        flags |= {"classes": CLASSES, "device": "cpu", "cache": str(tmp_path / "cache")}
+        flags |= {"classes": CLASSES, "device": "cuda", "cache": str(tmp_path / "cache")}
         results.run("embed_classes", **flags)
         return read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
 
@@ -502,6 +502,7 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
     expected = class_spellings(tower.embed, names, IMAGENET, entry, [TEMPLATE])
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6)
     assert made["weights_sha256"] == weights_sha256(tower.module)
+    assert made["device"].startswith("CPU ("), "cuda is as auto"
     for rows, names in ((7, None), (3, ["cat", "dog"])):
         found, made = embed(rows, names)
         assert {tensor.shape for tensor in found.values()} == {(0, 384)}
@@ -519,7 +520,7 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     other.manifest(label=[*theirs, "crane"], prompt=[*theirs.values(), "x"])
     (tmp_path / "concepts.txt").write_text("fur\nbeaker\n")
     flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
-    flags |= {"vocabulary": tmp_path / "concepts.txt", "device": "cpu", "targets": []}
+    flags |= {"vocabulary": tmp_path / "concepts.txt", "device": "cuda", "targets": []}
     flags["cache"] = str(tmp_path / "cache")
 
     def embed(reference):
@@ -527,7 +528,9 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
         names = results.read("names")
         tensors = ["label_embeddings", "concept_embeddings"]
         tensors += ["reference_embeddings"] if names.get("reference") else []
-        return names, read_tensors(results.path("texts"), tensors)[0]
+        embeddings, made = read_tensors(results.path("texts"), tensors)
+        assert made["device"].startswith("CPU ("), "cuda is as auto"
+        return names, embeddings
 
     names, alone = embed(None)
     assert names == {"labels": ["Goose", "jeep"], "concepts": ["fur", "beaker"], "targets": []}

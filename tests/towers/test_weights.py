@@ -42,6 +42,7 @@ FILES = {
         "convnext_base": "convnext_base.fb_in22k_ft_in1k",
         "swin_large": "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
         "deit3_large": "deit3_large_patch16_224.fb_in22k_ft_in1k",
+        "deit3_large_in1k": "deit3_large_patch16_224.fb_in1k",
         "eva02_large": "eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
         "dinovit": "vit_large_patch16_224.augreg_in21k_ft_in1k"}.items()},
     "dinov2_large": [
@@ -176,7 +177,7 @@ def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither()
 ABSENT = [
     (model("resnet18.of_nobody"),
      r"timm has no weights 'resnet18\.of_nobody'; it has .*resnet18\.a1_in1k"),
-    (model("no_such_net.in1k"), r"timm has no weights 'no_such_net\.in1k'; it has none$"),
+    (model("no_such_net.in1k"), r"timm has no model 'no_such_net'; near: nf_resnet"),
     (model("resnet50.IMAGENET1K_V9", "torchvision"),
      r"torchvision has no weights 'resnet50\.IMAGENET1K_V9'; it has .*IMAGENET1K_V1"),
     (model("no_such_net.IMAGENET1K_V1", "torchvision"), "torchvision has no model 'no_such_net'"),

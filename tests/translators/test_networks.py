@@ -307,6 +307,7 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
     made = {"kind": kind, "loss": "mse", "width": "32", "dropout": "0.1", "model": "m"}
     assert (made | {"space": "v"}).items() <= metadata.items()
+    assert metadata["device"].startswith("CPU (")
     t = {name: array.astype(np.float64) for name, array in tensors.items()}
 
     def layer(x, name):

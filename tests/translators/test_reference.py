@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 
 import numpy as np
@@ -15,7 +16,9 @@ from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import read_crossfitted
 from singflow.translators.reference import (
+    PRICES,
     Paired,
+    _tell_precision,
     check_reference,
     fingerprint,
     pack,
@@ -132,10 +135,8 @@ def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whate
             {"weights_sha256": "others"},
             "features/efficientnet_lite0 was made with other weights than",
         ),
-        (
-            {"decode": "reduced", "precision": "bfloat16"},
-            "with other extraction.decode, extraction.precision than",
-        ),
+        ({"decode": "reduced", "precision": "bfloat16"}, "with other extraction.decode than"),
+        ({"precision": "float64"}, "with other extraction.precision than"),
         ({"tower": "another"}, "features: has nothing of the tower that made"),
     ],
 )
@@ -204,16 +205,90 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
         training_images(str(tmp_path / "other"), own)
 
 
+def wanted(models, spaces, **how):
+    """What is known of shards before they are made."""
+    how = {"decode": "full", "precision": "float32"} | how
+    towers = {"features": models, "embeddings": spaces}
+    return {
+        kind: {name: how | {"tower": entry.identity} for name, entry in entries.items()}
+        for kind, entries in towers.items()
+    }
+
+
+LITE = {LITE0: MODELS[LITE0]}, {MINILM: SPACES[MINILM]}
+
+
 def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
     other = str(results_in(tmp_path / "other"))
     known = {name: MODELS[name] for name in (LITE0, "animals_lite0")}
-    check_reference(other, known, {MINILM: SPACES[MINILM]})
+    check_reference(other, "registry", wanted(known, {MINILM: SPACES[MINILM]}))
     lacks = f"no features of resnet50; it has those of {LITE0}; no embeddings of clip_vit_l14"
     with pytest.raises(InputError, match=lacks):
-        check_reference(other, known | {"resnet50": MODELS["resnet50"]}, SPACES)
+        more = known | {"resnet50": MODELS["resnet50"]}
+        check_reference(other, "registry", wanted(more, SPACES))
     absent = r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results"
     with pytest.raises(InputError, match=absent):
-        check_reference("results/nowhere", known, {})
+        check_reference("results/nowhere", "registry", wanted(known, {}))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"decode": "reduced"}, f"features of {LITE0} with other extraction.decode; embeddings of"),
+        ({"width": "7"}, f"features of {LITE0} with other width; "),
+        ({"precision": None}, f"features of {LITE0} with other extraction.precision; "),
+    ],
+)
+def test_what_makes_the_steps_stop_later_is_said_before_anything_runs(tmp_path, how, words):
+    other = results_in(tmp_path / "other")
+    with pytest.raises(InputError, match=rf"other has {words}.*: write the same settings"):
+        check_reference(str(other), "registry", wanted(*LITE, **how))
+
+
+def test_a_reference_that_is_unfinished_or_has_other_weights_is_refused_at_once(tmp_path):
+    other = results_in(tmp_path / "other")
+    (other / "params.yaml").write_text("weights: random\n")
+    check_reference(str(other), "random", wanted(*LITE))
+    check_reference(str(other), None, wanted(*LITE))
+    for reference, weights in ((str(other), "registry"), ("packaged", "random")):
+        with pytest.raises(InputError, match=r"made with weights: \w+, and this study has weights"):
+            check_reference(reference, weights, wanted(*LITE))
+    (other / LITE0_SHARD).with_name("shard-00001.safetensors").unlink()
+    part = f"3 rows in features/{LITE0}, a part of its 6 images: .* run that study to its end"
+    with pytest.raises(InputError, match=part):
+        check_reference(str(other), "random", wanted(*LITE))
+    results_in(other, images=1, shards=1)
+    with pytest.raises(InputError, match="other has fewer than two images"):
+        check_reference(str(other), "random", wanted(*LITE))
+
+
+@pytest.mark.parametrize("precision", [*PRICES])
+def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
+    tmp_path, caplog, precision
+):
+    other = results_in(tmp_path / "other", folds=2)
+    check_reference(str(other), "registry", wanted(*LITE, precision=precision))
+    own = paired(results_in(tmp_path / "own", precision=precision))
+    (line,) = caplog.messages
+    assert line.startswith(f"{other} was made in float32, and this study is made in {precision}: ")
+    low, high = PRICES[precision]
+    assert f"{precision} moves IS by a median of {low} to {high} degrees" in line
+    caplog.clear()
+    _tell_precision.cache_clear()  # as in the process of a step
+    assert len(list(training_images(str(other), own))) == 2
+    assert caplog.messages == [line]
+    caplog.clear()
+    same = results_in(tmp_path / "same", precision=precision)
+    check_reference(str(same), "registry", wanted(*LITE, precision=precision))
+    assert caplog.messages == []
+
+
+def test_the_price_of_a_precision_is_that_of_the_table_in_the_docs():
+    page = (ROOT / "docs/performance.md").read_text()
+    rows = re.findall(r"^\| \w+ \| `(\w+)` \| [^|]+ \| ([\d.]+), ", page, re.M)
+    medians = {name: [float(cell) for found, cell in rows if found == name] for name in PRICES}
+    assert {len(cells) for cells in medians.values()} == {4}
+    assert {name: (min(cells), max(cells)) for name, cells in medians.items()} == PRICES
 
 
 @pytest.mark.parametrize(
@@ -285,7 +360,7 @@ def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures()
     folder = ROOT / reference_folder("packaged")
     names = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
     models = resolve_models(ROOT / "config/models.yaml", names)
-    check_reference(str(folder), models, {MINILM: SPACES[MINILM]})
+    check_reference(str(folder), "registry", wanted(models, {MINILM: SPACES[MINILM]}))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"}
     assert sum(path.stat().st_size for path in files) < 7.5e6

@@ -108,16 +108,17 @@ def test_a_deployed_workflow_runs_the_study_of_its_config_folder(deployed, repos
     assert "Report created" in said and (deployed.folder / "report.zip").is_file()
 
 
-def test_a_module_with_a_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
+def test_a_module_with_any_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
     _, variables = repository
     before = results(deployed.folder / "results/six")
     config = deployed.folder / "config/second.yaml"
     config.write_text(yaml.safe_dump({"second": STUDY}))
-    uses = module("second", config='config["second"]', prefix='"their"')
+    prefix = "it's theirs; $HOME (été)/"
+    uses = module("second", config='config["second"]', prefix=f'"{prefix}"')
     (deployed.folder / "their.smk").write_text(f'configfile: "{config}"\n{uses}')
     made = "null_validation/efficientnet_lite0.parquet"  # far from all of the other study
-    deployed.snakemake(f"their/results/six/{made}", "-s", "their.smk", PYTHONPATH=f"{ROOT}/src")
-    theirs = results(deployed.folder / "their/results/six")
+    deployed.snakemake(f"{prefix}results/six/{made}", "-s", "their.smk", PYTHONPATH=f"{ROOT}/src")
+    theirs = results(deployed.folder / prefix / "results/six")
     assert {name for name in theirs if theirs[name] != before.get(name)} == set()
     assert len(theirs) > 7 and made in theirs
     assert results(deployed.folder / "results/six") == before

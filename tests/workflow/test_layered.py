@@ -92,7 +92,7 @@ def test_every_text_reaches_the_commands_of_both_engines_as_it_is(tmp_path):
         prompts={"label_templates": [f"{text} {{}}" for text in texts]},
         steering={"prompts": texts, "labels": texts},
         plot_labels={"labels": texts},
-        plot_concepts={"label": "{model}"},
+        plot_concepts={"labels": texts[:6]},
         pictures={"images": texts},
     )
     said = project.snakemake("--dry-run", "--printshellcmds", "--forceall")

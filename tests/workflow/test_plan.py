@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from singflow.translators.reference import PACKAGED
 from tests.planning.test_rates import CARD, ROW
 from tests.project import Project
 
@@ -26,6 +27,17 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     found = {step: jobs for step, (jobs, _) in rows(planned).items()}
     assert found == {step: count for step, count in expected.items() if step not in plots}
     assert f"{jobs} of {jobs} jobs to run, 0 done" in planned
+    head, _, table = planned.partition("\n\n")
+    useful = (
+        "Study demo: 20 images",
+        "leak of about",
+        f"{jobs} of {jobs} jobs",
+        " core-hours in all",
+    )
+    useful += (" GB of memory in the largest job, ", " GB to write, ")
+    places = [head.find(words) for words in useful]
+    assert places[0] == 0 and places == sorted(places), head
+    assert table.split("\n", 1)[0].split()[:2] == ["step", "jobs"]
     assert "measured" not in planned and not (project.folder / "results").exists()
 
     project.snakemake("results/demo/data/manifest.parquet")
@@ -35,7 +47,7 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     assert re.search(r"^\d+ of \d+ jobs to run, 1 done$", output, flags=re.MULTILINE)
 
 
-def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_path):
+def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_as_an_order_of_magnitude(tmp_path):
     project = Project(tmp_path)
 
     def hours(output, step):
@@ -45,10 +57,12 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     planned = project.command("plan", "--device", "cuda")
     towers, others = ("extract_features", "embed_images"), ("train_translator",)
     for step in (*towers, *others):
-        assert hours(planned, step) == ("-", "-", "-")
+        assert all(re.fullmatch(r"~(10*|0\.0*1|1e-\d+)", cell) for cell in hours(planned, step))
     left_out = f", without {', '.join((*towers, *others))}: unmeasured\n"
     assert re.search(rf"^[\d.]+ core-hours .*{left_out}", planned, re.M)
-    assert "GPU-hours" not in planned
+    assert re.search(
+        r"^~\S+ GPU-hours more: ~ marks an order of magnitude that nobody", planned, re.M
+    )
     assert "\nto know these hours: `make bench-gpu` on the card" in planned
     assert "Hours by precision" not in planned
 
@@ -76,3 +90,22 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_are_dashes(tmp_
     (project.folder / "other.csv").write_text("device\nNVIDIA\n")
     done = project.run("singflow", "plan", *named, check=False)
     assert done.returncode == 1 and f"error: {named[1]}: not a table of rates" in done.stdout
+
+
+def test_what_is_known_of_a_reference_is_said_before_the_first_step(tmp_path):
+    project = Project(tmp_path)
+    allowed = f"{PACKAGED} was made in float32, and this study is made in tf32: allowed"
+    beside = {"models": ["efficientnet_lite0"], "translator": {"reference": "packaged"}}
+    project.study(extraction={"precision": "tf32"}, **beside)
+    assert project.command("plan").count(allowed) == 1
+    assert project.snakemake("--dry-run").count(allowed) == 1
+    done = project.run(
+        "python", "scripts/check_study.py", "--params=params.yaml", "--output=x.json"
+    )
+    assert done.stdout.count(allowed) == 1
+    refused = f"{PACKAGED} has features of efficientnet_lite0 with other extraction.decode; "
+    project.study(extraction={"decode": "reduced"}, **beside)
+    for command in (["plan"], ["run"]):
+        done = project.run("singflow", *command, check=False)
+        assert done.returncode == 1 and refused in done.stdout
+    assert not (project.folder / "results").exists()

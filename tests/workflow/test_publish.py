@@ -86,6 +86,8 @@ def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, r
     assert re.search(pushed + tiers, published.said)
     assert "git add dvc.lock results/demo" in published.said
     assert "nothing is left to do" in reader.shell(FETCH[0])
+    # docs/sharing.md says this.
+    assert reader.dvc("status") == "check_study:\n\talways changed\n"
     assert reader.changed() == set() and "Nothing to be done" in reader.snakemake()
     assert reader.ran_by_dvc(reader.dvc("repro")) == []
     logs = (reader.folder / "results/demo/logs").rglob("*.log")

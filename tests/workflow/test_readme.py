@@ -59,6 +59,7 @@ LAYERS = [
     "snakemake --cores all --configfile config/studies/eva02.yaml",
     "snakemake --cores all --config \"summary={'confidence': 0.9}\"",
 ]
+GPUS = "snakemake --cores all --resources gpu=2"
 ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
 PACK = [
     "tar -cf shards/photos.tar photos",
@@ -145,7 +146,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     before += ['make plan PLAN="--device cuda"', "snakemake --profile slurm", "dvc repro"]
     shared = [*PUBLISH, *FETCH, *COMPARE, *REMOTES]
     studies = [STUDY[0], *REFERENCE, *LAYERS, STUDY[1], ACCEPT, LIST_AGAIN, *PACK]
-    rest = ["make prefetch", *TRANSLATORS, *SMOKE, *IMAGENET, RELEASED, *SITE]
+    rest = ["make prefetch", GPUS, *TRANSLATORS, *SMOKE, *IMAGENET, RELEASED, *SITE]
     rest += ["snakemake --profile slurm --configfile config/studies/eva02.yaml", *ARCHIVES]
     assert [*before, *shared, *studies, *rest] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
@@ -323,6 +324,7 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
 
 def test_other_values_are_laid_over_the_study_for_one_run(reader):
     # test_layered runs such a study.
+    assert "rule plot_scores:" in reader.shell(f"{GPUS} --dry-run")
     other, narrower = (reader.shell(f"{layer} --dry-run") for layer in LAYERS)
     assert "results/eva02/scores/eva02_l14/resnet50.parquet" in other
     assert "results/demo/" not in other and "rule fit_projector:" not in narrower

@@ -108,6 +108,22 @@ def test_what_snakemake_refuses_is_said_in_its_words(project):
     assert wrong.returncode == 1 and wrong.stdout.startswith(said)
 
 
+def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_step(
+    project, tmp_path
+):
+    model, hub = "timm/test_resnet.r160_in1k", {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    project.edit("params.yaml", "lite0, tiny", f"lite0, {model}")
+    before = project.artifacts()
+    done = project.run(*RUN, check=False, **hub)
+    wanted = (
+        f"error: weights that this run needs are not here:\n{model}: {model}: model.safetensors\n"
+    )
+    assert done.returncode == 1 and wanted in done.stdout and "steps" not in done.stdout
+    assert "run `make prefetch` on" in done.stdout and project.artifacts() == before
+    needs_none = ("--", "results/demo/data/manifest.parquet")
+    assert "not here" not in project.run(*RUN, *needs_none, **hub).stdout
+
+
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
@@ -123,13 +139,14 @@ def test_further_options_reach_snakemake(project):  # test_layered runs a study 
 def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
     first(project, WAIT)
     with (tmp_path / "said").open("w+") as said:
-        variables = project.environment(warm_start=False)
+        variables = project.environment(warm_start=False, CUDA_VISIBLE_DEVICES="0,1")
         streams = {"stdout": said, "stderr": said, "start_new_session": True}
         process = subprocess.Popen(RUN, cwd=project.folder, env=variables, **streams)
         while not (project.folder / "began").exists():
             assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.1)
         family = psutil.Process(process.pid).children(recursive=True)
+        assert "--resources gpu=2 --cores" in " ".join(family[0].cmdline())
         process.send_signal(signal.SIGTERM if terminated else signal.SIGINT)
         assert process.wait(20) == (143 if terminated else 130)
         said.seek(0)

@@ -2,12 +2,14 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from dvc.repo import Repo
 from safetensors.numpy import load_file
 
@@ -117,6 +119,19 @@ def test_nothing_is_written_and_no_lock_is_waited_for(published):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert verify(published)[0] == verify(published, "--against", "local")[0] == 0
     assert files(published) == before
+
+
+def test_a_checkout_of_another_user_is_told_with_the_fix(published, tmp_path):
+    project = published.clone(tmp_path / "other")
+    try:
+        os.chown(project.folder, 65534, 65534)
+    except PermissionError:
+        assert not os.environ.get("CI"), "a folder cannot be given to another user"
+        pytest.skip("root alone can give a folder to another user")
+    status, said = verify(project)
+    assert status == 1 and len(said) == 1
+    assert "is not owned by current user" in said[0]
+    assert f"`git config --global --add safe.directory {project.folder}`" in said[0]
 
 
 def test_who_fetched_the_small_tier_is_told_what_is_missing_and_how_to_look_at_the_rest(

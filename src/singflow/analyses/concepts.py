@@ -22,7 +22,8 @@ class Concepts(Section):
 
     vocabulary: SafePath = Field(
         "config/vocab/concepts.txt",
-        description="one phrase a line (paper: 30); also broden_style.txt, imagenet_names.txt",
+        description="one phrase a line (paper: 30, in paper_concepts.txt as far as known); also "
+        "broden_style.txt, imagenet_names.txt",
     )
     extremes: int = Field(
         5, ge=1, le=MOST_SHOWN, description="strongest and weakest concepts listed per label"

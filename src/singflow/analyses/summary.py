@@ -149,6 +149,15 @@ def summarize_model(
             ratios = samples["is"] / samples[below]
             low, high = map(float, sample.interval(row[name], ratios, settings.confidence))
             row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0), high
+    row |= dict.fromkeys(["is_per_mean_as", "is_per_mean_as_low", "is_per_mean_as_high"])
+    if row["as_mean"]:
+        # AS/IS is bounded where the mean AS may be 0, and its inverse is not.
+        share = abs(row["as_mean"]) / row["is_mean"]
+        shares = np.sign(row["as_mean"]) * samples["as"] / samples["is"]
+        low, high = map(float, sample.interval(share, shares, settings.confidence))
+        row["is_per_mean_as"] = 1 / share
+        if low > 0:
+            row["is_per_mean_as_low"], row["is_per_mean_as_high"] = 1 / high, 1 / low
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 

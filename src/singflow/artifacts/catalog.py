@@ -29,7 +29,8 @@ class Artifact:
     ("itself"), to the norm of a row ("row") or to the root mean square of the tensor ("tensor");
     None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it. group:
     jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
-    its own.
+    its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
+    and maps take a GPU if there is one.)
     """
 
     path: str
@@ -39,6 +40,7 @@ class Artifact:
     within: tuple[str, float] | None = None
     tier: Tier = "translators"
     group: str = "model"
+    gpu: Literal["", "tower", "network", "generator"] = ""
 
     @property
     def wildcards(self) -> list[str]:
@@ -121,29 +123,31 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
-        "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: decode,"
+        "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: device, decode,"
         " precision, compile, head_max_error, top1, top1_images, features (JSON: norms and"
         " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
         tier="features",
         group="",
+        gpu="tower",
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
         "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
-        " features, in the same order. Metadata: decode, precision, compile,"
+        " features, in the same order. Metadata: device, decode, precision, compile,"
         " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
         tier="features",
         group="",
+        gpu="tower",
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
         "label_embeddings (L, m), concept_embeddings (P, m), with targets target_embeddings (T,"
         " m), and with a reference reference_embeddings (R, m), float32 of unit norm. Metadata:"
-        " the templates.",
+        " device, the templates.",
         tensors={
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
@@ -160,7 +164,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "classes/{space}/{model}.safetensors",
         "class_embeddings and other_embeddings (C, m), float32 of unit norm: the texts of the"
         " head's classes, and the same classes in other words. No rows if the classes have no"
-        " names.",
+        " names. Metadata: device.",
         tensors=dict.fromkeys(["class_embeddings", "other_embeddings"], MATRIX),
         within=("row", 1e-4),
     ),
@@ -195,11 +199,12 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "network": Artifact(
         "translators/{space}/{model}/{kind}.safetensors",
         "A nonlinear translator (mlp3, mlp4, residual) as a float32 state dict: feature_mean,"
-        " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: kind,"
-        " loss, width, dropout.",
+        " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: device,"
+        " kind, loss, width, dropout.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
         within=("tensor", 1e-1),  # training makes rounding larger
         group="",
+        gpu="network",
     ),
     "network_report": Artifact(
         "translators/{space}/{model}/{kind}.json",
@@ -381,9 +386,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " as_text_deg, logit_change, renderer (photo, unclip, retrieval, words), draw (seed, or"
         " rank from 0; -1: none), neighbour_id, neighbour_deg, word_1 to word_3 (the nearest"
         " words; empty for photos and out of reach), word_1_deg to word_3_deg, picture (a PNG or"
-        " JPEG file; empty if out of reach, or in words).",
+        " JPEG file; empty if out of reach, or in words). Metadata (`attrs` in pandas): device, of"
+        " a generator.",
         columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
         group="pictures",
+        gpu="generator",
     ),
     "maps": Artifact(
         "maps/{space}/{model}.parquet",
@@ -394,7 +401,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " threshold_deg). The same in all rows of a map: as_deg, first_order_deg, rest_deg (of no"
         " position), threshold_deg (missing: too few others), others (images whose maps are"
         " compared), left, top, right, bottom (the part of the image that is seen, in shares). No"
-        " rows without a null space, without positions, or with `pictures.maps: false`.",
+        " rows without a null space, without positions, or with `pictures.maps: false`. Metadata"
+        " (`attrs` in pandas): device.",
         columns=_of(
             i="image_id row column others",
             O="map text",
@@ -411,7 +419,8 @@ TABLES = {
     "models": (
         "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
         " models that are no controls) and turn; detectable leak, blind check; IS and its"
-        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, random and matched"
+        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS|"
+        " (`is_per_mean_as`; no interval if the mean AS may be 0), random and matched"
         " subspaces, with intervals; [zero-shot accuracy](report.md#how-good-is-the-translation)"
         " and [null energy](report.md#unusual-images). The same is in `metrics.json`."
     ),

@@ -29,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Temporary files of `path` that a killed process left are removed. Any OSError of the block
     becomes InputError.
     """
-    with _told(path), _locked(path, folder=False) as temporary:
+    with told(path), _locked(path, folder=False) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as written:
@@ -44,13 +44,14 @@ def staged(path: Path) -> Iterator[Path]:
     Files that belong together are written here, and moved into place with one rename. Temporary
     folders of `path` that a killed process left are removed, too. Any OSError becomes InputError.
     """
-    with _told(path), _locked(path, folder=True) as temporary:
+    with told(path), _locked(path, folder=True) as temporary:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
+    """Any OSError of the block, which writes `path`, becomes InputError with the fix."""
     try:
         yield
     except OSError as error:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from singflow.artifacts.files import told
+
 # If at least one row in SPARSE is wanted, the rows between are read, too, up to SPAN_BYTES.
 SPARSE, SPAN_BYTES = 8, 2**26
 
@@ -21,13 +23,14 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, rows: int, width: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.shape = (rows, width)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the file lives as long as the matrix)
         size = max(1, 4 * rows * width)
-        self._file.truncate(size)
-        if hasattr(os, "posix_fallocate"):  # a full disk then is an error here, not a crash later
-            os.posix_fallocate(self._file.fileno(), 0, size)
+        with told(folder / "(a scratch file)"):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the file lives as long as the matrix)
+            self._file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
+                os.posix_fallocate(self._file.fileno(), 0, size)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -61,8 +61,9 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as Parquet, without its index."""
+def write_parquet(path: Path, frame: pd.DataFrame, **facts: str) -> None:
+    """Write a table as Parquet, without its index. pandas reads the facts as `attrs`."""
+    frame.attrs |= facts
     with atomic(path) as temporary:
         frame.to_parquet(temporary, index=False)
 

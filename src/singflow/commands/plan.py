@@ -53,14 +53,20 @@ def plan(
     from singflow.data.imported import with_sizes
     from singflow.errors import InputError
     from singflow.planning.calibration import calibrate, read_reports
-    from singflow.planning.costs import has_gpu
-    from singflow.planning.plan import Planner, cost_table, list_jobs, precision_table
+    from singflow.planning.costs import has_gpu, images_here
+    from singflow.planning.plan import (
+        Planner,
+        cost_table,
+        list_jobs,
+        order_of_magnitude,
+        precision_table,
+    )
     from singflow.planning.rates import RATES, read_rates
     from singflow.planning.slurm import runs
-    from singflow.study import check, read_layers
+    from singflow.study import read_layers, settle
 
     content = read_layers(params)
-    study = check(content, str(params))
+    study, _ = settle(content, str(params))
     gpu = has_gpu(device or study.extraction.device)
     entries = resolve_models(models, study.models, study.weights)
     if study.data.source == "features":
@@ -84,21 +90,34 @@ def plan(
     planner = Planner(content, entries, targets, results, gpu, calibrations, rated)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = cost_table(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
-    print(
-        f"Study {study.study}: {planner.images} images, {len(entries)} models, "
-        f"{len(study.spaces)} spaces\n"
-    )
-    print(table.to_string(index=False, float_format=_short, na_rep="-"))
-    total = table[["GPU hours", "core hours", "disk GB"]].sum()
+    hours, guessed = ["GPU hours", "core hours", "longest h"], table.pop("guess")
+    total = table.loc[~guessed, hours[:2]].sum()
+    peak, asked = table[["peak GB", "asked GB"]].max()
     free = shutil.disk_usage(results if results.exists() else Path()).free / 1e9
-    print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
-    unmeasured = table.loc[table["longest h"].isna(), "step"]
+    unmeasured = table.loc[guessed, "step"]
     left_out = f", without {', '.join(unmeasured)}: unmeasured" if len(unmeasured) else ""
     on_gpu = f"{total['GPU hours']:.1f} GPU-hours, " if total["GPU hours"] or not left_out else ""
+    assumed = "" if images_here(content, results / study.study) else " (assumed: none are here yet)"
+    print(
+        f"Study {study.study}: {planner.images} images{assumed}, {len(entries)} models, "
+        f"{len(study.spaces)} spaces"
+    )
+    if planner.images and (study.translator.folds or study.translator.reference):
+        print(
+            "What the test of meaning would find, if features vary as made-up ones do "
+            "(docs/planning.md):"
+        )
+        print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
+    print(f"{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(f"{on_gpu}{total['core hours']:.1f} core-hours in all (those beside a GPU too){left_out}")
     if left_out:
-        print(FIX)
-    print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
+        guess = order_of_magnitude(table.loc[guessed, "GPU hours"].sum())
+        print(f"{guess} GPU-hours more: ~ marks an order of magnitude that nobody has measured")
+    print(f"{peak:.1f} GB of memory in the largest job, {asked:.1f} GB asked for")
+    print(f"{table['disk GB'].sum():.1f} GB to write, {free:.0f} GB free\n")
+    shown = table.astype(dict.fromkeys(hours, object))
+    shown.loc[guessed, hours] = table.loc[guessed, hours].map(order_of_magnitude)
+    print(shown.to_string(index=False, float_format=_short, na_rep="-"))
     if rated and len(compared := precision_table(waiting, planner)):
         print(f"\nHours by precision, at the rates in {rated.measured}:")
         print(compared.to_string(index=False, float_format=_short, na_rep="-"))
@@ -121,14 +140,12 @@ def plan(
                 f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of "
                 f"{jobs.asked_mb / 1e3:.1f} GB asked, {100 * jobs.busy:.0f} % of the CPUs"
             )
-    if planner.images and (study.translator.folds or study.translator.reference):
-        print(
-            "\nWhat the test of meaning would find, if features vary as made-up ones do "
-            "(docs/planning.md):"
-        )
-        print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
+    if left_out:
+        print(f"\n{FIX}")
     if not gpu and study.extraction.device != "cpu" and device is None:
-        print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")
+        print(
+            "\nThere is no GPU here, so none is reckoned with: --device cuda shows a run with one"
+        )
 
 
 def _short(number: float) -> str:

@@ -1,9 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from singflow.commands.options import PARAMS, Models, Params, Spaces
 from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    from singflow.towers.weights import WeightFile
 
 
 def prefetch(
@@ -11,12 +16,15 @@ def prefetch(
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
 ) -> None:
-    """Download the weights that a study needs into the caches, verify them and list them."""
+    """Download the weights that a study needs into the caches, verify them and list them.
+
+    The sizes are said first. After an interruption, the same command continues where it stopped.
+    """
     from singflow.artifacts.files import sha256_of
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.pictures.weights import generates, generator_files
     from singflow.study import read_params
-    from singflow.towers.weights import WeightFile, required
+    from singflow.towers.weights import required
 
     study = read_params(params)
     towers = resolve_spaces(spaces, study.spaces, study.weights)
@@ -25,10 +33,16 @@ def prefetch(
     wanted = [(name, partial(required, entry)) for name, entry in entries]
     if generates(study.pictures, towers.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
-    rows, failures = [], []
+    failures: list[str] = []
+    known: list[tuple[str, list[WeightFile]]] = []
     for name, files in wanted:
-        try:
-            for file in files():
+        with _listed(failures, name):
+            known.append((name, files()))
+    _announce(known, failures)
+    rows = []
+    for name, needed in known:
+        with _listed(failures, name):
+            for file in needed:
                 path = file.fetch()
                 if path is None:
                     continue
@@ -38,19 +52,12 @@ def prefetch(
                         f"{path.resolve()}: its SHA-256 is {found}, not {expected}: "
                         "remove the damaged file and fetch again"
                     )
-                size = f"{path.stat().st_size / 2**20:.1f} MiB"
-                verdict = "verified" if expected else "hash noted"
-                rows.append((name, file.label(path), file.version(path), found[:16], size, verdict))
-        except InputError as error:
-            failures.append(f"{name}: {error}")
-        except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
-            failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
+                size, verdict = path.stat().st_size, "verified" if expected else "hash noted"
+                label, version = file.label(path), file.version(path)
+                rows.append((name, label, version, found[:16], _in_mib(size), verdict))
     rows = list(dict.fromkeys(rows))  # a file may be the only one of several that will do
     if rows:
-        import pandas as pd
-
-        columns = ["name", "file", "revision", "sha256", "size", ""]
-        print(pd.DataFrame(rows, columns=columns).to_string(index=False))
+        _print(rows, ["name", "file", "revision", "sha256", "size", ""])
     if failures:
         told = f"{len(failures)} of {len(wanted)} could not be had:"
         raise InputError("\n".join([told, *failures]))
@@ -59,3 +66,47 @@ def prefetch(
         f"Study {study.study}: {len(rows)} files for {len(entries)} models and spaces{generator}; "
         "every later step runs without a network."
     )
+
+
+@contextmanager
+def _listed(failures: list[str], name: str) -> Iterator[None]:
+    """Add a failure to a list instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        failures.append(f"{name}: {error}")
+    except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
+        failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
+
+
+def _announce(known: list[tuple[str, list["WeightFile"]]], failures: list[str]) -> None:
+    """Print the files that are to be downloaded, with sizes, and drop those that cannot be had."""
+    sizes: dict[WeightFile, tuple[str, int | None]] = {}
+    for name, needed in list(known):
+        begun = len(failures)
+        with _listed(failures, name):
+            sizes |= {file: (name, file.remaining()) for file in needed if file not in sizes}
+        if len(failures) > begun:
+            known.remove((name, needed))
+    to_come = {file: found for file, found in sizes.items() if found[1] != 0}
+    if not to_come:
+        return
+    rows = [
+        (name, str(file), "size unknown" if size is None else _in_mib(size))
+        for file, (name, size) in to_come.items()
+    ]
+    _print(rows, ["to download for", "file", "to come"])
+    total = sum(size or 0 for _, size in to_come.values())
+    unknown = sum(size is None for _, size in to_come.values())
+    more = f", and {unknown} of unknown size" if unknown else ""
+    print(f"{len(rows)} files to download: {_in_mib(total)}{more}\n", flush=True)
+
+
+def _print(rows: Sequence[tuple[str, ...]], columns: list[str]) -> None:
+    import pandas as pd
+
+    print(pd.DataFrame(rows, columns=columns).to_string(index=False))
+
+
+def _in_mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -4,20 +4,28 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from singflow.cli import log
 from singflow.commands.options import PARAMS
 from singflow.errors import InputError
+from singflow.system import gpu_count
+
+if TYPE_CHECKING:
+    from singflow.study import Params
 
 OWNER = Path(".snakemake/run")  # names the machine on which a run has locked this folder
 LOCKS = Path(".snakemake/locks")
+LOADING = {  # steps that load the weights of a model or a space
+    "model": ("resolve_model", "extract_head", "extract_features", "map_images"),
+    "space": ("resolve_space", "embed_images", "embed_prompts", "embed_classes"),
+}
 
 
 def run(
@@ -42,6 +50,9 @@ def run(
     from singflow.study import read_layers, settle
 
     study, entries = settle(content := read_layers(configfile), str(configfile))
+    layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
+    if not any(option.startswith(("--config", "-C")) for option in options or []):  # other models
+        check_weights(study, entries, configfile, options or [])
     planner = Planner(
         content,
         entries["model"],
@@ -55,8 +66,9 @@ def run(
         if signal.getsignal(number) is not signal.SIG_IGN:
             end = signal.default_int_handler if number == signal.SIGINT else _end
             signal.signal(number, end)
-    layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
-    command = ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])]
+    limit = gpu_limit(options or [])
+    command = ["snakemake", *limit, "--cores", cores, "--rerun-incomplete", *layer]
+    command += options or []
     with sole_run(study.study):
         clear_lock(configfile)
         try:
@@ -81,8 +93,49 @@ def run(
         print_summary(progress.results or Path("results", study.study))
 
 
+def gpu_limit(options: list[str]) -> list[str]:
+    """At most one job for each GPU of this machine, unless the options set limits of their own."""
+    own = {"--resources", "--res", "--profile", "--executor", "-e"}
+    count = 0 if own & {option.partition("=")[0] for option in options} else gpu_count()
+    return ["--resources", f"gpu={count}"] if count else []
+
+
 def _end(number: int, _: object) -> None:
     sys.exit(128 + number)
+
+
+def check_weights(
+    study: "Params",
+    entries: Mapping[str, Mapping[str, Any]],
+    configfile: Path,
+    options: Sequence[str],
+) -> None:
+    """Refuse a run whose steps would load weights that are not here.
+
+    A run that only reads what is finished, as after a fetch, needs no weights.
+    """
+    from singflow.planning.plan import list_jobs
+    from singflow.towers.weights import FETCH, missing, with_texts
+
+    absent = {
+        (kind, name): files
+        for kind, towers in entries.items()
+        if kind == "space" or study.data.source != "features"
+        for name, entry in towers.items()
+        if (files := missing(with_texts, entry))
+    }
+    if not absent:
+        return
+    loaded = {
+        (kind, job.wildcards.get(kind))
+        for job in list_jobs(configfile, *options)
+        for kind, steps in LOADING.items()
+        if job.step in steps
+    }
+    wanting = [(name, files) for (kind, name), files in absent.items() if (kind, name) in loaded]
+    lines = [f"{name}: {file}" for name, files in wanting for file in files]
+    if lines:
+        raise InputError("\n".join(["weights that this run needs are not here:", *lines, FETCH]))
 
 
 @contextmanager

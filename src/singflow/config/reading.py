@@ -135,6 +135,8 @@ def _line(mistake: ErrorDetails, model: type[BaseModel], origin: str, fix: str) 
     if mistake["type"] == "float_type" and (number := POWER.fullmatch(str(given))):
         fix = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
         hint = f"; YAML reads {given} as text: write {fix}"
+    if mistake["type"] == "value_error" and not mistake["loc"]:  # says itself what it is about
+        return f"{origin}: {mistake['ctx']['error']}"
     value = "" if isinstance(given, dict | BaseModel) else f" {SHORT.repr(given)}"
     return f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}"
 

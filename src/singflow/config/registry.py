@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from singflow.artifacts.files import read_json
+from singflow.config.names import IDS
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import (
     LOCAL,
@@ -88,6 +89,19 @@ ID_FORMS = {
     ),
     "features": (NAME, "the name under which `singflow import_features` has it"),
 }
+
+
+def _unfit_id(source: str, identifier: str, form: str) -> str:
+    """What is wrong with an id that has not this form, with the ids that its library has."""
+    words = f"id {identifier!r} must be {form}"
+    if source in IDS and re.fullmatch(r"[\w-]+(\.[\w.-]*)?", identifier):
+        try:
+            return f"{words}; {source} has {', '.join(IDS[source](identifier)) or 'none'}"
+        except InputError as error:
+            return str(error)
+        except ImportError:  # without the extra `demo`
+            pass
+    return words
 
 
 class Tower(Section):
@@ -242,7 +256,7 @@ class ModelEntry(Tower):
         pattern, form = ID_FORMS[self.source]
         tagless = self.source == "timm" and "." not in self.id
         if not re.fullmatch(pattern, self.id) or (tagless and not self.weights.startswith("file:")):
-            raise ValueError(f"id {self.id!r} must be {form}")
+            raise ValueError(_unfit_id(self.source, self.id, form))
         absent = [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
         if tagless and absent:
             raise ValueError(

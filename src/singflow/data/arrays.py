@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from singflow.config.sections import WIDEST
-from singflow.data.reading import readable_as
+from singflow.data.reading import is_litter, readable_as
 from singflow.errors import InputError, printable
 from singflow.extras import check_installed
 
@@ -111,8 +111,8 @@ def _split(place: str) -> tuple[Path, str | None]:
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
-    """Sorted by name, with part_2 before part_10."""
-    return sorted(paths, key=_natural)
+    """Sorted by name, with part_2 before part_10, without litter."""
+    return sorted((path for path in paths if not is_litter(path.name)), key=_natural)
 
 
 def _natural(name: object) -> list[tuple[int, str]]:
@@ -169,7 +169,12 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
             f"as {path}:<key>"
         )
     chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])
-    if max(chosen.shape[1:], default=1) > WIDEST or not all(chosen.shape):
+    if not all(chosen.shape):
+        raise InputError(
+            f"{path}: its array has the shape {chosen.shape}, without a number in it: remove the "
+            "file, or save it anew"
+        )
+    if max(chosen.shape[1:], default=1) > WIDEST:
         raise InputError(f"{path}: its array has the shape {chosen.shape}: no tower is so wide")
     return chosen
 
@@ -317,20 +322,20 @@ def _hdf5(path: Path) -> dict[str, Stored]:
         with h5py.File(path, "r") as file:
             return np.asarray(file[name][start:end])
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[bool, dict[str, tuple[int, ...]]] = {True: {}, False: {}}  # whether of numbers
 
     def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+        if isinstance(item, h5py.Dataset):
             if np.prod(item.chunks or (), dtype=np.float64) > 4 * BLOCK:
                 raise InputError(
                     f"{path}: {name} has chunks of {item.chunks} numbers, and one is read at a "
                     "time: write smaller ones"
                 )
-            shapes[name] = item.shape
+            found[item.dtype.kind in "fiu"][name] = item.shape
 
     with h5py.File(path, "r") as file:
         file.visititems(note)  # links to other files are not followed
     return {
         name: _sliced(f"{path}:{name}", shape, partial(rows, name))
-        for name, shape in shapes.items()
+        for name, shape in (found[True] or found[False]).items()
     }

@@ -28,6 +28,7 @@ MOST_BYTES = (8, 2**26)
 MOST_OBLONG = 50
 LONGEST_ASPECT = 4.0 / 3.0
 
+ANY = 2**62  # pixels; None would fail in a thread that is inside Pillow's check
 _lock, _inside, _limit = Lock(), 0, None  # of any_size()
 
 
@@ -42,7 +43,7 @@ def any_size() -> Iterator[None]:
     global _inside, _limit
     with _lock:
         if not _inside:
-            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, ANY
         _inside += 1
     try:
         yield
@@ -156,7 +157,7 @@ def read_unchanged(
 ) -> Image.Image:
     """Read and decode an image of the manifest. InputError if it has changed since."""
     path = root / row.path
-    again = "run build_manifest again (snakemake --forcerun build_manifest)"
+    again = "run build_manifest again (snakemake --cores all --forcerun build_manifest)"
     try:
         content = read_image(root, row, max_pixels)
         if hashlib.sha256(content).hexdigest() != row.sha256:

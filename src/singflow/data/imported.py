@@ -94,12 +94,18 @@ def imported_shard(
     rows, count = (images[:, None] * views + np.arange(views)).ravel(), count * views
     found = np.empty((0, 0), np.float32)
     for shard in np.unique(rows // count):
-        tensors, made = read_part(root, artifact, [artifact], state, shard=f"{shard:05d}", **names)
+        tensors, _ = read_part(root, artifact, [artifact], state, shard=f"{shard:05d}", **names)
         here = rows // count == shard
         if not len(found):
             found = np.empty((len(rows), tensors[artifact].shape[1]), np.float32)
         found[here] = tensors[artifact][rows[here] % count]
-    return found, {key: made[key] for key in CARRIED if key in made}
+    return found, facts_of(root, artifact, **names)
+
+
+def facts_of(root: Path, artifact: str, **names: str) -> dict[str, str]:
+    """Metadata that features or embeddings of a study take along from a source."""
+    made = read_tensors(CATALOG[artifact].at(root, shard="00000", **names), [])[1]
+    return {"weights_sha256": "imported"} | {key: made[key] for key in CARRIED if key in made}
 
 
 def sizes_of(root: Path, artifact: str, rows_sha256: str = "", **names: str) -> tuple[int, int]:

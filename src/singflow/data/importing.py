@@ -130,8 +130,16 @@ def import_source(root: Path, offer: Offer) -> list[str]:
 
         if offer.embeddings and offer.space:
             facts = carried(offer.embeddings, CARRIED, {})
-            width = {rows.shape[1] for rows in shards("embeddings", facts, space=offer.space)}
-            said.append(f"{offer.space}: embeddings of {width.pop()} dimensions")
+            first = 0
+            for rows in shards("embeddings", facts, space=offer.space):
+                if not rows.any(axis=1).all():
+                    row = first + int(np.argmin(rows.any(axis=1)))
+                    raise InputError(
+                        f"{arrays['embeddings'].origin}: row {row} holds zeros alone, which have "
+                        "no direction: compute it anew, or remove the row everywhere"
+                    )
+                first += len(rows)
+            said.append(f"{offer.space}: embeddings of {rows.shape[1]} dimensions")
         if head and offer.features:
             of_source = classes.names if classes else _names_in(listed, len(head.weight))
             names = head.names or of_source

@@ -110,8 +110,9 @@ def list_folder(
     """
     base = images_below(root)
     top, unlabelled = top_folders(base)
+    names = [folder.name.lower() for folder in top]
     others = [folder.name for folder in top if folder.name.lower() not in SPLIT_FOLDERS]
-    splits = {SPLIT_FOLDERS[folder.name.lower()] for folder in top if folder.name not in others}
+    splits = {SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS}
     if len(splits) == 2 and others:
         raise InputError(
             f"data.root {root}: holds other folders beside train and val: "

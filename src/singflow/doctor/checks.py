@@ -4,19 +4,12 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 
-from singflow.config.registry import (
-    ConSEEntry,
-    ModelEntry,
-    SpaceEntry,
-    resolve_models,
-    resolve_spaces,
-)
+from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
 from singflow.data.imported import read_source, rows_path
@@ -32,8 +25,8 @@ from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
 from singflow.study import check, read_layers
-from singflow.system import existing, in_bytes, regular
-from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
+from singflow.system import existing, gpu_count, in_bytes, regular
+from singflow.towers.weights import FETCH, WeightFile, missing, with_texts
 
 NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
 
@@ -57,8 +50,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         decode_threads = study.extraction.decode_threads
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
-        gpus = visible_gpus(device) if device != "cpu" else []
-        yield check_gpu(device, gpus, controller.status == "ok")
+        yield check_gpu(device, *visible_gpus(device), controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -110,21 +102,36 @@ def _version(name: str) -> str | None:
         return None
 
 
-def visible_gpus(device: str) -> list[str]:
-    """Names of the GPUs that PyTorch sees; with device `mps`, of Apple's."""
+def visible_gpus(device: str) -> tuple[list[str], str]:
+    """Names of the GPUs that PyTorch sees (with device `mps`, of Apple's), and what is wrong."""
+    if device == "cpu":
+        return [], ""
     if device == "mps":
         from torch.backends.mps import is_available as has_apple
 
-        return ["Apple GPU, on which this workflow is untested"] if has_apple() else []
+        return ["Apple GPU, on which this workflow is untested"] if has_apple() else [], ""
     from torch.cuda import device_count, get_device_name, is_available
 
-    return [get_device_name(index) for index in range(device_count())] if is_available() else []
+    from singflow.towers.device import misfit, unseen
+
+    if not is_available():
+        return [], unseen() if gpu_count() else ""
+    gpus = range(device_count())
+    return [*map(get_device_name, gpus)], "; ".join(filter(None, map(misfit, gpus)))
 
 
-def check_gpu(device: str, gpus: list[str], slurm: bool) -> Finding:
-    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs."""
+def check_gpu(device: str, gpus: list[str], wrong: str, slurm: bool) -> Finding:
+    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs.
+
+    wrong: why PyTorch cannot use the GPUs of this machine.
+    """
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
+    if wrong:
+        from singflow.towers.device import BUILD
+
+        stops = (gpus or device == "cuda") and not slurm
+        return Finding("GPU", "fail" if stops else "warn", wrong, BUILD)
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
@@ -141,16 +148,16 @@ def check_weights(
     models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
 ) -> Finding:
     """Whether all weight files are in their cache, package or folder; nothing is downloaded."""
-    missing = [
+    absent = [
         f"{name}: {file}"
         for name, entry in [*models.items(), *spaces.items()]
-        for file in _missing(_files, entry)
+        for file in missing(with_texts, entry)
     ]
     drawn = generates(pictures, spaces.values())
-    undrawn = _missing(_generator, pictures) if drawn else []
-    if missing or (undrawn and pictures.renderer == "unclip"):
-        missing += [f"{pictures.generator}: {file}" for file in undrawn]
-        listed = "\n".join([f"{len(missing)} missing:", *missing])
+    undrawn = missing(_generator, pictures) if drawn else []
+    if absent or (undrawn and pictures.renderer == "unclip"):
+        absent += [f"{pictures.generator}: {file}" for file in undrawn]
+        listed = "\n".join([f"{len(absent)} missing:", *absent])
         return Finding("weights", "fail", listed, FETCH)
     if undrawn:
         found = (
@@ -161,25 +168,11 @@ def check_weights(
     return Finding("weights", "ok", "all are here; no hub was asked")
 
 
-def _files(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    if not isinstance(entry, ConSEEntry):
-        return required(entry)
-    return [*required(entry), PackageFile(entry.text.removeprefix("package:"))]
-
-
 def _generator(pictures: Pictures) -> list[WeightFile]:
     own = pictures.generator.startswith(f"{LOCAL}/")
     if own and not Path(pictures.generator, "model_index.json").is_file():
         raise InputError("holds no model_index.json")
     return generator_files(pictures)
-
-
-def _missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
-    """The files that are missing, or the reason why the files cannot be listed."""
-    try:
-        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
-    except InputError as error:
-        return [str(error)]
 
 
 def check_data(data: Data) -> Finding:

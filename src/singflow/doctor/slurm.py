@@ -17,7 +17,7 @@ from singflow.artifacts.files import atomic
 from singflow.config.reading import read_yaml
 from singflow.doctor.findings import Finding
 from singflow.errors import InputError
-from singflow.planning.calibration import GPU_RULES
+from singflow.planning.costs import ON_GPU
 from singflow.system import Answer, ask
 
 OPTIONS = {
@@ -179,7 +179,7 @@ def jobs_of(profile: dict[str, Any], origin: Path) -> list[JobKind]:
     common, own = profile.get("default-resources") or {}, profile.get("set-resources") or {}
     for_all = {option: profile[key] for key, option in FOR_ALL.items() if profile.get(key)}
     kinds: dict[str, JobKind] = {}
-    for rule in GPU_RULES:
+    for rule in ON_GPU:
         if not isinstance(own.get(rule, {}), dict):
             raise InputError(f"{origin}: set-resources: {rule} must be a mapping, as in {{gpu: 1}}")
         resources = common | {"gpu": 1} | own.get(rule, {}) | for_all

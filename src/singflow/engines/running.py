@@ -1,6 +1,7 @@
 """A run of Snakemake: its progress, the time left, and the messages of failed steps."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,6 +24,8 @@ PATIENCE = 10.0  # seconds that steps have to end after a signal
 MOST_NAMES = 3  # running steps that a progress line names
 MOST_LINES = 5  # shown of the log of a step that failed without an error message
 PROFILE = "Using workflow specific profile"  # first line of Snakemake's output
+USUAL = 60.0  # seconds of steps that are taken to have run as fast as expected
+ALMOST = 0.9  # most of a step that counts as done while it runs
 HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
 
@@ -30,12 +33,13 @@ HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 class Run:
     """The state of a run, from the events so far."""
 
-    expected: Callable[[str], float]  # seconds of a step; only their proportions matter
+    expected: Callable[[str], float]  # seconds of a step, on the machine that was measured
     started: float = field(default_factory=time.time)
     total: int = 0
     done: int = 0
     work: float = 0.0
-    worked: float = 0.0
+    finished: list[tuple[float, float]] = field(default_factory=list)  # expected, measured seconds
+    began: dict[int, float] = field(default_factory=dict)
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -58,6 +62,7 @@ class Run:
             self.jobs[event["jobid"]] = event
             self.results = Path(*Path(event["log"][0]).parts[:2])
             self.running[event["jobid"]] = _name(event)
+            self.began[event["jobid"]] = time.time()
             self.failed.pop(event["jobid"], None)
         elif kind == "job_error":
             self.failed[event["jobid"]] = event
@@ -65,7 +70,8 @@ class Run:
         elif kind == "job_finished" and event["job_id"] in self.jobs:
             self.running.pop(event["job_id"], None)
             self.done += 1
-            self.worked += self.expected(self.jobs[event["job_id"]]["rule_name"])
+            took = time.time() - self.began[event["job_id"]]
+            self.finished.append((self._expected(event["job_id"]), took))
         elif event["text"]:
             self.messages.append(event["text"])
 
@@ -74,12 +80,19 @@ class Run:
         if not self.total:
             return "looking for what is to be done"
         left = ""
-        if self.worked and self.done < self.total:
-            left = f", {_about((time.time() - self.started) * (self.work / self.worked - 1))} left"
+        if self.finished and self.done < self.total:
+            now = time.time()
+            running = [(self._expected(job), now - self.began[job]) for job in self.running]
+            seconds = seconds_left(self.work, self.finished, running, now - self.started)
+            busy = is_busy(os.getloadavg()[0], os.cpu_count() or 1)
+            left = f", {_about(seconds)} left{' (this machine is busy)' if busy else ''}"
         names = list(self.running.values())
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        now = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
-        return f"{self.done} of {self.total} steps{left}{now}"
+        at_work = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+        return f"{self.done} of {self.total} steps{left}{at_work}"
+
+    def _expected(self, job: int) -> float:
+        return self.expected(self.jobs[job]["rule_name"])
 
     def error_messages(self, printed: str) -> list[str]:
         """A message for each failed step, or else what Snakemake said or printed (to stderr)."""
@@ -104,6 +117,37 @@ class Run:
         if not log.is_file():
             return False
         return log.stat().st_size > 0 and log.stat().st_mtime >= self.started - 1
+
+
+def seconds_left(
+    work: float,
+    finished: Sequence[tuple[float, float]],
+    running: Sequence[tuple[float, float]],
+    elapsed: float,
+) -> float:
+    """Seconds until all steps have ended, if the rest are as slow and as parallel as those so far.
+
+    work: expected seconds of all steps. finished, running: steps, with the expected seconds and
+    those measured so far. The pace is that of steps that ended. So a long step does not raise the
+    estimate while it runs, unless it is overdue.
+    """
+    pace = _pace(finished)
+    pace = _pace([*finished, *((whole, took) for whole, took in running if took > pace * whole)])
+    done = sum(whole for whole, _ in finished)
+    begun = sum(min(ALMOST * whole, took / pace) for whole, took in running)
+    parallel = sum(took for _, took in [*finished, *running]) / elapsed
+    return pace * (work - done - begun) / max(parallel, 1.0)
+
+
+def _pace(steps: Sequence[tuple[float, float]]) -> float:
+    """Measured seconds for an expected one."""
+    expected, measured = (sum(seconds) for seconds in zip(*steps, strict=True))
+    return (USUAL + measured) / (USUAL + expected)
+
+
+def is_busy(load: float, cores: int) -> bool:
+    """Whether more processes want a core than there are cores, so that a run of all is slowed."""
+    return load > cores + max(1.0, cores / 4)
 
 
 def _name(job: dict[str, Any]) -> str:

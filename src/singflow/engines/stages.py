@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snakemake.rules import Rule
 
 FIRST = "check_study"  # the stage before all others, which only DVC needs
+WHY = "Always runs, and `dvc status` always lists it: it also checks files that DVC does not track."
 ITEMS = {
     "space": "spaces",
     "model": "models",
@@ -72,6 +73,7 @@ def stages_of(rules: list[Rule]) -> dict[str, Any]:
     """The stages by name, as dvc.yaml holds them, in the order of the rules."""
     steps = {rule.name: _stage(rule) for rule in rules}
     first = {
+        "desc": WHY,
         "cmd": f"python scripts/{FIRST}.py --params params.yaml --output {FILE}",
         "always_changed": True,
         "outs": [{str(FILE): {"cache": False}}],
@@ -182,16 +184,27 @@ def pipeline(file: Path, rules: list[Rule]) -> str:
 
 
 def profile(file: Path, rules: list[Rule]) -> str:
-    """The text for slurm/config.yaml: groups of jobs from the catalog, the rest unchanged."""
+    """The text for slurm/config.yaml: groups of jobs and GPUs by the catalog, the rest unchanged.
+
+    GPUs are a comment, which is left alone once a user has made settings of it.
+    """
     from snakemake.io import strip_wildcard_constraints
 
-    groups = {artifact.path: artifact.group for artifact in CATALOG.values()}
-    lines = ["groups:\n"]
-    for rule in rules:
-        group = groups[_below_results(strip_wildcard_constraints(rule.output[0]))]
-        lines += [f"  {rule.name}: {group}\n"] if group not in ("local", "") else []
+    artifacts = {artifact.path: artifact for artifact in CATALOG.values()}
+    made = {
+        rule.name: artifacts[_below_results(strip_wildcard_constraints(rule.output[0]))]
+        for rule in rules
+    }
+    groups = {name: one.group for name, one in made.items() if one.group not in ("local", "")}
+    shared = {one.group for one in made.values() if one.gpu} - {""}
+    first, *others = (name for name, one in made.items() if one.gpu or one.group in shared)
+    requests = {first: '&gpu {gpu: 0, gres: "gpu:1"}'} | dict.fromkeys(others, "*gpu")
     text = file.read_text(encoding="utf-8")
-    return re.sub(r"^groups:\n(?:  .*\n)*", "".join(lines), text, flags=re.MULTILINE)
+    for mark, key, values in (("# ", "set-resources", requests), ("", "groups", groups)):
+        lines = [f"{mark}  {name}: {value}\n" for name, value in values.items()]
+        block = rf"^({mark}{key}:\n)(?:{mark}  .*\n)*"
+        text = re.sub(block, "".join([r"\1", *lines]), text, flags=re.MULTILINE)
+    return text
 
 
 def page(file: Path, rules: list[Rule]) -> str:

@@ -1,8 +1,12 @@
 """What the figures show."""
 
-from pydantic import Field
+from typing import Annotated
 
-from singflow.config.sections import MOST_SHOWN, Listed, Section, Text
+from pydantic import AfterValidator, Field
+
+from singflow.config.sections import MOST_SHOWN, Listed, ModelName, Section, unique
+
+MOST_PANELS = 6  # labels of figure 5; with more panels, the figure shows tables
 
 
 class PlotLabels(Section):
@@ -12,9 +16,17 @@ class PlotLabels(Section):
 
 
 class PlotConcepts(Section):
-    """The concept scan of one label."""
+    """The concept scans of a few labels (figure 5)."""
 
-    label: Text | None = Field(None, description="label to show; null: the one with most images")
+    labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
+        [],
+        max_length=MOST_PANELS,
+        description="labels to show, at most 6; none: the one with most images (paper: Arabian "
+        "camel, jellyfish)",
+    )
+    shown: Annotated[list[ModelName], AfterValidator(unique)] = Field(
+        [], description="models to show; none: all (paper: dinovit)"
+    )
     extremes: int = Field(8, ge=1, le=MOST_SHOWN, description="concepts shown from either end")
 
 

@@ -1,4 +1,4 @@
-"""Draw figure 5: the concept scan of one label."""
+"""Draw figure 5: the concept scans of a few labels."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from singflow import cli
 from singflow.artifacts.tables import read_models
 from singflow.figures import style
-from singflow.figures.parameters import PlotConcepts
+from singflow.figures.parameters import MOST_PANELS, PlotConcepts
 from singflow.figures.scans import (
     CONTRAST,
     SHADES,
@@ -20,27 +20,28 @@ from singflow.figures.scans import (
 )
 from singflow.figures.style import Frames, Look
 
-PANELS = 6  # with more panels, the figure shows one table per space
+Cases = dict[tuple[str, str], dict[str, pd.DataFrame]]  # label and space -> model -> scan
 
 
 @style.styled
-def draw(scans: Frames, table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concepts with the weakest and strongest contrast for one label, with standard deviations.
+def draw(scans: Frames, table: pd.DataFrame, labels: list[str], extremes: int) -> Figure:
+    """Concepts with the weakest and strongest contrast for every label, with standard deviations.
 
-    Up to PANELS pairs of space and model have a panel each. More are shown as one table per space,
-    ranked by the mean size of the contrast: numbers are angles, colours are contrasts.
+    Up to MOST_PANELS cases of a label, space and model have a panel each. More are shown as one
+    table per label and space, ranked by the mean size of the contrast: numbers are angles, colours
+    are contrasts.
     """
     mine = {
-        space: {model: with_contrast(scan, label) for model, scan in models.items()}
+        (label, space): {model: with_contrast(scan, label) for model, scan in models.items()}
+        for label in labels
         for space, models in scans.items()
     }
-    pairs = style.pairs_of(mine)
-    first = pairs[0][2]
-    shown = min(2 * extremes, len(first))
-    draw_them = _draw_panels if len(pairs) <= PANELS else _draw_tables
-    figure = draw_them(mine, table, extremes, shown)
-    figure.suptitle(f"{label}, {count_images(int(first['n'].iloc[0]))}", fontsize=11)
-    return figure
+    few = sum(map(len, mine.values())) <= MOST_PANELS
+    return (_draw_panels if few else _draw_tables)(mine, table, extremes)
+
+
+def _titled(label: str, scan: pd.DataFrame) -> str:
+    return f"{label}, {count_images(int(scan['n'].iloc[0]))}"
 
 
 def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
@@ -50,20 +51,22 @@ def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
     return (ordered[:count] + ordered[-count:] if cut else ordered), cut
 
 
-def _draw_panels(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) -> Figure:
-    pairs = style.pairs_of(scans)
-    columns = min(3, len(pairs))
-    rows = -(-len(pairs) // columns)
-    size = (0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows)
+def _draw_panels(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
+    cases = [(*key, *case) for key, models in scans.items() for case in models.items()]
+    shown = min(2 * extremes, len(cases[0][-1]))
+    columns = min(3, len(cases))
+    rows = -(-len(cases) // columns)
+    size = (0.6 + 4.4 * columns, 0.2 + (1.6 + 0.25 * shown) * rows)
     figure = style.new_figure(size, layout="constrained")
     boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03).flat
     sides = []
-    for box, (space, model, scan) in zip(boxes, pairs, strict=False):
+    for box, (label, space, model, scan) in zip(boxes, cases, strict=False):
         left, right = box.subplots(1, 2, sharey=True)
         sides.append((left, right))
-        shade = style.colour(list(scans[space]).index(model))
+        shade = style.colour(list(style.of_space(table, space).index).index(model))
         _concepts(left, right, scan.set_index("concept"), extremes, shade)
-        box.suptitle(f"{caption_in(space, model, table)}, {space}", fontsize=9)
+        name = f"{caption_in(space, model, table)}, {space}"
+        box.suptitle(f"{_titled(label, scan)}\n{name}", fontsize=9)
     for same in zip(*sides, strict=True):
         lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
         for axes in same:
@@ -95,30 +98,33 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
             right.annotate(text, (1, place), xycoords=("axes fraction", "data"), **look)
 
 
-def _draw_tables(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) -> Figure:
+def _draw_tables(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
     columns = max(map(len, scans.values()))
-    size = (4.0 + 0.5 * columns, 0.6 + (1.9 + 0.24 * shown) * len(scans))
+    firsts = [next(iter(models.values())) for models in scans.values()]
+    shown = min(2 * extremes, len(firsts[0]))
+    size = (4.0 + 0.5 * columns, 0.6 + (2.1 + 0.24 * shown) * len(scans))
     figure, grid = style.panels(len(scans), 1, size)
     tables = {}
-    for space, models in scans.items():
+    for key, models in scans.items():
         angles, contrasts = (
             pd.DataFrame({m: scan.set_index("concept")[column] for m, scan in models.items()})
             for column in ("angle_mean", "contrast")
         )
         concepts, cut = _extremes(contrasts.abs().mean(axis=1), extremes)
         cells = contrasts.loc[concepts].to_numpy()
-        tables[space] = (angles.loc[concepts], cells, concepts, cut)
+        tables[key] = (angles.loc[concepts], cells, concepts, cut)
     largest = max(np.abs(cells).max() for _, cells, *_ in tables.values())
     shades = shades_up_to(largest)
-    for axes, (space, (angles, cells, concepts, cut)) in zip(
-        grid.flat, tables.items(), strict=True
+    for axes, first, (key, (angles, cells, concepts, cut)) in zip(
+        grid.flat, firsts, tables.items(), strict=True
     ):
+        label, space = key
         axes.pcolormesh(cells, cmap=SHADES, norm=shades.norm, edgecolors="white", lw=1)
         for (row, column), angle in np.ndenumerate(angles.to_numpy()):
             ink = "black" if abs(cells[row, column]) <= 0.65 * largest else "white"
             place: Look = {"ha": "center", "va": "center", "fontsize": 7}
             axes.text(column + 0.5, row + 0.45, f"{angle:.0f}", color=ink, **place)
-        names = [caption_in(space, model, table) for model in scans[space]]
+        names = [caption_in(space, model, table) for model in scans[key]]
         axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts, fontsize=8)
         axes.tick_params(length=0)
@@ -128,8 +134,12 @@ def _draw_tables(scans: Frames, table: pd.DataFrame, extremes: int, shown: int) 
             if cut
             else "all concepts"
         )
-        title = f"{space}: {kind} by their contrast, over models\nnumbers: mean angle (degrees)"
-        axes.set_title(title, fontsize=9)
+        lines = [
+            f"{_titled(label, first)}, {space}",
+            kind,
+            "by their contrast, over models; numbers: mean angle (degrees)",
+        ]
+        axes.set_title("\n".join(lines), fontsize=9)
         if cut:
             axes.axhline(extremes, color="0.3", lw=1.2, ls=":")
     figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=0.6, aspect=30)
@@ -140,10 +150,10 @@ class Flags(PlotConcepts, cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    wanted = [flags.label] if flags.label else []
-    scans, (label,) = read_scans(flags, wanted, 1, "plot_concepts.label")
+    selected = flags.model_copy(update={"models": flags.shown or flags.models})
+    scans, labels = read_scans(selected, flags.labels, 1, "plot_concepts.labels")
     models = read_models(flags.path("tables/models.csv"))
-    style.write_figure(flags, "fig5", draw(scans, models, label, flags.extremes))
+    style.write_figure(flags, "fig5", draw(scans, models, labels, flags.extremes))
 
 
 if __name__ == "__main__":

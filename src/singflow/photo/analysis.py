@@ -131,7 +131,8 @@ class Movement:
     as_deg: AS (equation 7), the angle before minus the angle after. as_contrast_deg: AS minus the
     mean AS toward the classes of the head (for a class: toward the other classes).
     chance_low_deg, chance_high_deg: range of AS for null components that carry no information; None
-    if unknown.
+    unless the photo is judged: a photo unlike the reference, a known zero, and a model without
+    evidence have no range.
     """
 
     text: str

@@ -408,6 +408,9 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
 
 
 def _is_expected(record: logging.LogRecord) -> bool:
-    """Whether to keep a record of the server's log; records of its shutdown are dropped."""
-    ended = record.exc_info and record.exc_info[0] is asyncio.CancelledError
+    """Whether to keep a record of the server's log: not of its shutdown, or of a tab that left."""
+    from starlette.requests import ClientDisconnect
+
+    expected = asyncio.CancelledError, ClientDisconnect
+    ended = record.exc_info and record.exc_info[0] in expected
     return not ended and "graceful shutdown" not in str(record.msg)

@@ -45,9 +45,13 @@ def cached(
     # The matrices are small: on shared cores, several BLAS threads are slower than one.
     with threadpool_limits(1):
         tensors, facts = make()
-    write_tensors(path, tensors, provenance(["scipy"], **facts))
+    made = provenance(["scipy"], **facts)
     seconds = time.perf_counter() - started
-    cli.log.info(
-        "fitted to %d images in %.1f s, and kept in %s", len(images.manifest), seconds, cache
-    )
+    said = "fitted to %d images in %.1f s, and %s"
+    try:
+        write_tensors(path, tensors, made)
+    except InputError as error:  # for instance in the checkout of another user
+        cli.log.warning(said, len(images.manifest), seconds, f"not kept for other photos: {error}")
+        return tensors, Facts(path, made)
+    cli.log.info(said, len(images.manifest), seconds, f"kept in {cache}")
     return read_tensors(path, names)

@@ -269,10 +269,12 @@ def _placed(
     import torch
 
     from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.gpu_errors import in_memory
 
     weight, bias = (part.cpu().numpy().copy() for part in (tower.weight, tower.bias))
     made = weights_sha256(tower.model), stored_precision(weight)
-    placed = tower.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with in_memory(f"the weights of {name}"):
+        placed = tower.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Classifier(name, entry, weight, bias, classes, *made, placed, device)
 
 
@@ -320,9 +322,11 @@ class Space:
     @cached_property
     def tower(self) -> spaces.ImageTower:
         """The image tower."""
+        from singflow.towers.gpu_errors import in_memory
         from singflow.towers.spaces import load_image_tower
 
-        return load_image_tower(self.entry).to(self.device)
+        with in_memory(f"the weights of {self.name}"):
+            return load_image_tower(self.entry).to(self.device)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of texts.

@@ -49,9 +49,11 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
         return str(error)
     import torch
 
+    from singflow.towers.device import unseen
+
     if torch.cuda.is_available():
         return None
-    return "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
+    return f"{unseen()}; pictures.renderer: unclip generates on a CPU too, slowly"
 
 
 def find_generator(pictures: Pictures) -> Path:
@@ -189,5 +191,8 @@ def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
     """The generator of pictures.generator, in float32 on a CPU. The network is never used."""
     import torch
 
+    from singflow.towers.gpu_errors import in_memory
+
     dtype = torch.float32 if device.type == "cpu" else getattr(torch, pictures.dtype)
-    return UnCLIP(load_pipeline(find_generator(pictures), device, dtype), pictures)
+    with in_memory("the weights of the generator"):
+        return UnCLIP(load_pipeline(find_generator(pictures), device, dtype), pictures)

@@ -20,7 +20,6 @@ JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job: measured
 # of the time and memory of jobs: measured, estimated, and the part of the estimate that does not
 # depend on the size of a job
 TIMES, MEMORY = ["seconds", "expected", "start"], ["megabytes", "expected_mb", "base_mb"]
-GPU_RULES = ("extract_features", "embed_images", "train_translator", "render_pictures")
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ def calibrate(
     for path in files:
         step, _, place = str(path.relative_to(folder / "benchmarks").with_suffix("")).partition("/")
         subject = _subject(step, place, models, spaces)
-        size = costs.size_of(study, images, *subject, had_gpu and step in GPU_RULES)
-        if size.assumed or (step in GPU_RULES and gpu and not had_gpu):
+        size = costs.size_of(study, images, *subject, had_gpu and step in costs.ON_GPU)
+        if size.assumed or (step in costs.ON_GPU and gpu and not had_gpu):
             continue
         (seconds, peak_mb), start = read_benchmark(path), costs.start(step)
         times = seconds, costs.seconds(step, size), start.seconds

@@ -4,8 +4,8 @@ costs.csv has a row for each step and driver of its cost: seconds and megabytes 
 the driver, which is a product of quantities of Size (`a*b/c`), or for each job. The figures have no
 margins and are for one job on a server CPU of 2 to 3 GHz; `python benchmarks/growth.py --write`
 measures what a small machine can. Nobody measured the seconds of drivers with `gpu`: they decide
-what jobs request and how far the progress bar is, and `make plan` does not show them. disk.csv has
-the bytes of the large artifacts, which follow from their shapes.
+what jobs request and how far the progress bar is, and `make plan` shows their order of magnitude.
+disk.csv has the bytes of the large artifacts, which follow from their shapes.
 """
 
 import csv
@@ -25,6 +25,7 @@ from singflow.data import archives
 from singflow.data.reading import class_folders, flat_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
+from singflow.system import gpu_count
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
@@ -159,7 +160,7 @@ class Size:
 
 def has_gpu(device: str) -> bool:
     """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
-    return device == "cuda" or (device == "auto" and Path("/dev/nvidia0").exists())
+    return device == "cuda" or (device == "auto" and gpu_count() > 0)
 
 
 def size_of(
@@ -234,10 +235,20 @@ def size_of(
 
 
 def expected_images(study: dict[str, Any], results: Path) -> int:
-    """Number of images in the manifest, or an estimate from the table or some folders or archives.
+    """Number of images that are here.
 
     If the data is not here yet: per_class images of every class, or as many as ImageNet's training
     images.
+    """
+    data = study["data"]
+    per_class, classes = data["per_class"], _lines(data["classes"]) - 1
+    return images_here(study, results) or (per_class * classes if per_class else IMAGENET)
+
+
+def images_here(study: dict[str, Any], results: Path) -> int:
+    """Number of images in the manifest, or an estimate from the table or some folders or archives.
+
+    0: the data is not here yet.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
     if known := count_rows(manifest):
@@ -259,7 +270,7 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
         else:
             found = _lines(data["table"]) - 1 if table.is_file() else 0
         found = min(found, (per_class or found) * classes)
-    return found or (per_class * classes if per_class else IMAGENET)
+    return found
 
 
 @cache
@@ -332,6 +343,10 @@ COSTS = {
     for step, rows in _rows(TABLE).items()
 }
 WRITTEN = _rows(DISK)
+# What steps run on a GPU, by the steps whose jobs ask for one.
+ON_GPU = {
+    step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row["artifact"]].gpu)
+}
 
 
 def _of(table: dict[str, list[Entry]], step: str) -> list[Entry]:

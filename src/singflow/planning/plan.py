@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("measured", "calibrated", "estimated", "assumed", "unmeasured")
-TOWERS = ("extract_features", "embed_images")  # steps whose rates benchmarks/gpu.py measures
+# steps whose rates benchmarks/gpu.py measures
+TOWERS = [step for step, runs in costs.ON_GPU.items() if runs == "tower"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Job:
 class JobEstimate:
     """What a job takes."""
 
-    seconds: float  # NaN: unmeasured
+    seconds: float  # of an unmeasured job: their order of magnitude
     peak_mb: float
     disk: int  # bytes that it writes
     source: str  # of time and memory: one of SOURCES
@@ -147,7 +148,8 @@ class Planner:
 
         Measurements from another study count for jobs of one model or space, not for jobs that
         gather all. Expected time and memory are multiplied by the step's calibration; the source is
-        `calibrated` if the time is. Without a calibration, the time on a GPU is that of the rates.
+        `calibrated` if the time is. Without a calibration, the time on a GPU is that of the rates,
+        and without rates it is `unmeasured`.
         """
         size = self._size(job.wildcards, self.gpu and job.gpu)
         disk = costs.disk_bytes(job.step, size)
@@ -161,8 +163,9 @@ class Planner:
             source = "calibrated"
         seconds = costs.seconds(job.step, size) * (known.seconds or 1)
         if size.gpu and not known.seconds:
-            seconds = self.rated_seconds(job, self._study["extraction"]["precision"])
-            source = "unmeasured" if math.isnan(seconds) else source
+            rated = self.rated_seconds(job, self._study["extraction"]["precision"])
+            source = "unmeasured" if math.isnan(rated) else source
+            seconds = seconds if math.isnan(rated) else rated
         peak_mb = costs.peak_mb(job.step, size) * (known.megabytes or 1)
         return JobEstimate(seconds, peak_mb, disk, source)
 
@@ -187,8 +190,8 @@ def cost_table(
 
     waiting: jobs that a run would start. every: jobs of the whole study. steps: all steps, in the
     order of the rows. Hours are sums, except the longest job; `peak` and `asked` are the largest
-    memory of a job, as expected or measured, and as requested. Hours of a step are NaN if those of
-    one of its jobs are unmeasured.
+    memory of a job, as expected or measured, and as requested. `guess`: whether hours of one of the
+    jobs are unmeasured, so that those of the step are an order of magnitude.
     """
     import pandas as pd
 
@@ -204,8 +207,6 @@ def cost_table(
         gpu = planner.gpu and any(job.gpu for job in jobs)
         place = "here" if all(job.local for job in jobs) else "GPU" if gpu else "CPU"
         hours = [estimate.seconds / 3600 for estimate in estimates]
-        if sources["unmeasured"]:
-            hours = [math.nan] * len(jobs)
         cores = [job.cpus if gpu else job.threads for job in jobs]
         rows.append(
             {
@@ -220,9 +221,15 @@ def cost_table(
                 "asked GB": max((job.asked_mb for job in jobs), default=0.0) / 1e3,
                 "disk GB": sum(estimate.disk for estimate in estimates) / 1e9,
                 "time and memory": ", ".join(counts) or "done",
+                "guess": sources["unmeasured"] > 0,
             }
         )
     return pd.DataFrame(rows)
+
+
+def order_of_magnitude(hours: float) -> str:
+    """The nearest power of ten, marked as no measurement."""
+    return f"~{10.0 ** round(math.log10(hours)):g}"
 
 
 def precision_table(waiting: Iterable[Job], planner: Planner) -> pd.DataFrame:

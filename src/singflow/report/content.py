@@ -102,7 +102,8 @@ def page_tables(
     same = csv["models"][as_paper]
     first, second = paper["table1"], paper["table2"]
     heads = controls_last(csv["models"])
-    heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
+    for fact in ("null_dim", "ratio"):
+        heads[f"paper_{fact}"] = _papers(heads, same, paper, fact).astype(float)
     toward = csv["steering"]
     toward = toward.assign(paper_as=_papers(toward, same, paper, "table1").astype(float))
     other = (toward["prompt"] != first["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])

@@ -50,7 +50,7 @@ CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOIC
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
 # Metadata that explains a difference but is not itself one: random weights, for example, depend on
 # the processor, and it is the tensors that are compared.
-EXPLAINS = ("software.", "weights_sha256")
+EXPLAINS = ("software.", "weights_sha256", "device")
 ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
 # what readers raise on damaged bytes
 UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)
@@ -427,12 +427,16 @@ def _commit() -> Iterator[tuple[Any, Any, Path]]:
     """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
+    from pygit2 import GitError
 
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
             yield repo, repo.scm.get_fs("HEAD"), Path(folder, "copy")
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None
+    except GitError as error:
+        trust = f"`git config --global --add safe.directory {Path.cwd()}`"
+        raise InputError(f"git: {error}: if this checkout is another user's: {trust}") from None
 
 
 def summary(findings: list[ArtifactComparison]) -> list[str]:

@@ -23,6 +23,7 @@ from singflow.towers.checkpoints import (
 )
 from singflow.towers.checkpoints import weights_sha256 as weights_sha256
 from singflow.towers.device import seeded
+from singflow.towers.gpu_errors import is_of_device
 from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
 from singflow.towers.views import Preprocess, Transform, from_timm, from_torchvision
@@ -72,9 +73,9 @@ def run_on_images(tower: nn.Module, images: torch.Tensor, name: str, hint: str) 
     """The tower's output; InputError if it does not take images of this size."""
     try:
         return tower(images)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, ValueError, AssertionError) as error:
+        if is_of_device(error):
+            raise
         size = tuple(images.shape[2:])
         raise InputError(
             f"{name} cannot run on images of {size} pixels ({brief(error)}): {hint}"

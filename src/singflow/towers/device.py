@@ -1,6 +1,8 @@
 """Choose the device that towers run on."""
 
+import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,14 +11,79 @@ from typing import Any
 import torch
 
 from singflow.errors import InputError
+from singflow.system import given_gpus, nvidia_driver
 from singflow.towers.parameters import Precision
+
+log = logging.getLogger("singflow")
+
+BUILD = "install a build of PyTorch for this driver and GPU (docs/installation.md, GPUs)"
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The CPU or an NVIDIA GPU. auto and mps take the GPU if there is one."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but PyTorch sees no GPU: write auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    """The CPU or an NVIDIA GPU. auto and mps take the GPU if there is one.
+
+    InputError if PyTorch cannot use the GPU that was asked for, or that this job was given.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        if reason := misfit():
+            raise InputError(f"{reason}: {BUILD}, or choose device cpu")
+        return torch.device("cuda")
+    if given := given_gpus():
+        raise InputError(
+            f"this job was given GPU {given}, but {unseen()}: {BUILD}, or choose device cpu"
+        )
+    if wanted == "cuda":
+        raise InputError(f"device is cuda, but {unseen()}: write auto or cpu")
+    return torch.device("cpu")
+
+
+def wherever(wanted: str) -> str:
+    """The device of a step that asks a cluster for no GPU: cuda is as auto."""
+    return "auto" if wanted == "cuda" else wanted
+
+
+def _build() -> str:
+    cuda = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    return f"{torch.__version__}, built {cuda}"
+
+
+def unseen() -> str:
+    """That PyTorch sees no GPU, and the versions that decide it."""
+    return f"PyTorch sees no GPU (version {_build()}; {nvidia_driver()})"
+
+
+def misfit(index: int | None = None) -> str:
+    """Why this build of PyTorch cannot run on a GPU, by default the current one; "" if it can."""
+    built = torch.cuda.get_arch_list() if torch.version.cuda else []
+    if not built:
+        return ""
+    own = torch.cuda.get_device_capability(index)
+    for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built)):
+        known = divmod(int(number), 10)
+        # Machine code runs on later cards of its generation, PTX on all later cards.
+        if own >= known and (kind == "compute" or own[0] == known[0]):
+            return ""
+    return (
+        f"{torch.cuda.get_device_name(index)} has compute capability {own[0]}.{own[1]}, but "
+        f"PyTorch {_build()}, has code for {', '.join(built)} alone"
+    )
+
+
+def name_of(device: torch.device) -> str:
+    """The name of a GPU, or the instructions that PyTorch uses on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu = f"CPU ({torch.backends.cpu.get_cpu_capability()})"
+    return cpu if device.type == "cpu" else device.type
+
+
+def recorded(device: torch.device) -> dict[str, str]:
+    """The device, for the metadata of an artifact. It is logged, too."""
+    name = name_of(device)
+    log.info("device: %s", name)
+    return {"device": name}
 
 
 def pick_tower_device(wanted: str) -> torch.device:

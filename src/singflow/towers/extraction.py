@@ -20,6 +20,7 @@ from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.system import usable_cores
 from singflow.towers.device import autocast, use_tf32
+from singflow.towers.gpu_errors import is_memory, too_small
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES, Precision
 from singflow.towers.views import Views
 
@@ -189,12 +190,11 @@ def _within_memory(
                 for part in batch.split(at_once)
             ]
             return torch.cat(parts), at_once
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_memory(error):
+                raise
             if at_once == 1:
-                raise InputError(
-                    f"the GPU's memory is too small for a single view ({error}): take a larger "
-                    "GPU, or set extraction.device to cpu"
-                ) from None
+                raise too_small("a single view", error) from None
             fewer = (at_once + 1) // 2
         torch.cuda.empty_cache()
         log.warning("%d views do not fit into the GPU's memory: taking %d", at_once, fewer)
@@ -264,6 +264,8 @@ def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator
             with torch.cuda.stream(stream):
                 copy = batch.to(device, non_blocking=True)
             stream.synchronize()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_memory(error):
+                raise
             copy = batch
         yield copy

@@ -29,7 +29,8 @@ from singflow.towers.classifiers import (
     run_on_images,
     weights_sha256,
 )
-from singflow.towers.device import in_float32, seeded
+from singflow.towers.device import in_float32, name_of, seeded
+from singflow.towers.gpu_errors import in_memory
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.text_cache import TextCache
@@ -238,7 +239,11 @@ def class_spellings(
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
     """The text tower of a space. The image tower of a dual encoder is dropped."""
-    device = device or torch.device("cpu")
+    with in_memory("the weights of the text tower"):
+        return _text_tower(entry, device or torch.device("cpu"))
+
+
+def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
     if isinstance(entry, FeaturesEntry) and entry.text.startswith("file:"):
         return _given_texts(Path(entry.text.removeprefix("file:")), entry.dim)
     if isinstance(entry, ConSEEntry | FeaturesEntry):
@@ -385,9 +390,7 @@ def text_cache(
         "config": getattr(entry, "config", None),
         "code": code_digest("towers"),
         "software": made["software"],
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.backends.cpu.get_cpu_capability(),
+        "device": name_of(device),
         "batch_size": batch_size,
     }
 

@@ -53,12 +53,14 @@ def run_shard(
     import torch
 
     from singflow.data.manifest import data_root
-    from singflow.towers.device import pick_tower_device
+    from singflow.towers.device import pick_tower_device, recorded
     from singflow.towers.extraction import fold_batch_norms, run_views, statistics
+    from singflow.towers.gpu_errors import in_memory
     from singflow.towers.views import Views
 
     rows = flags.rows()
     device = pick_tower_device(flags.device)
+    made = recorded(device)
     preprocess = cast("Preprocess", tower.preprocess)  # of a registry's tower
     fold_batch_norms(tower, preprocess.size)
     if flags.compile:
@@ -66,11 +68,13 @@ def run_shard(
     smallest, largest = flags.crop_area
     reduced = flags.decode == "reduced"
     shown = f"{name} {flags.shard + 1}/{flags.shards}"
+    with in_memory(f"the weights of {name}"):
+        tower.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
         Views(preprocess, flags.views, flags.seed, (smallest, largest), reduced),
-        tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        tower,
         device=device,
         batch_size=flags.batch_size,
         threads=flags.threads,
@@ -81,7 +85,7 @@ def run_shard(
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
     how = {"decode": flags.decode, "precision": flags.precision, "compile": flags.compile}
-    facts = how | {tensor: statistics(outputs)}
+    facts = made | how | {tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 
@@ -104,7 +108,7 @@ def run_imported(
 
 
 class TextFlags(Prompts, cli.Step):
-    """Flags of a step that embeds texts in a space."""
+    """Flags of a step that embeds texts in a space, on a GPU if there is one."""
 
     space: str
     device: str
@@ -114,11 +118,12 @@ class TextFlags(Prompts, cli.Step):
         """Embeddings of texts in the space, with the study's cache and a progress bar."""
         import torch
 
-        from singflow.towers.device import pick_device
+        from singflow.towers.device import pick_device, recorded, wherever
         from singflow.towers.spaces import load_text_tower, text_cache
 
         torch.set_num_threads(1)
-        device = pick_device(self.device)
+        device = pick_device(wherever(self.device))
+        recorded(device)
         return text_cache(
             entry,
             partial(load_text_tower, entry, device),

@@ -78,9 +78,7 @@ class TextCache:
         try:
             write_tensors(path, {"embeddings": embeddings}, made)
         except InputError as error:
-            raise InputError(
-                f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder"
-            ) from None
+            cli.log.warning("%s; %d texts are embedded again next time", error, len(texts))
         return embeddings
 
 

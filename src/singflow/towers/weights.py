@@ -4,14 +4,15 @@ import difflib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
+from typing import Any, TypeVar
 
 from singflow.artifacts.files import sha256_of
+from singflow.config.names import IDS
 from singflow.config.registry import (
+    MODELS,
     ConSEEntry,
     FeaturesEntry,
     ModelEntry,
@@ -19,15 +20,18 @@ from singflow.config.registry import (
     SpaceEntry,
     TransformersEntry,
     own_weights,
+    read_registry,
     saved_folder,
 )
 from singflow.errors import InputError
+from singflow.towers.downloads import Download, look_up
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+Answer = TypeVar("Answer")
 WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -42,6 +46,10 @@ class WeightFile:
 
     def fetch(self) -> Path | None:
         return self.find()
+
+    def remaining(self) -> int | None:
+        """Bytes that fetch() would download; None: the server does not say."""
+        return 0
 
     def label(self, path: Path) -> str:
         """Name of the found file in lists."""
@@ -83,18 +91,47 @@ class HubFile(WeightFile):
                 return Path(path)
         return None
 
+    def remaining(self) -> int | None:
+        download = self._first_held(self._missing)
+        return download.remaining if download else 0
+
     def fetch(self) -> Path | None:
-        from huggingface_hub import hf_hub_download
+        return self._first_held(self._fetch)
+
+    def _first_held(self, ask: Callable[[str], Answer]) -> Answer | None:
+        """The answer for the first of the names that the repository has."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         for name in self.names:
             try:
-                return Path(hf_hub_download(self.repository, name, revision=self.revision))
+                return ask(name)
             except RemoteEntryNotFoundError:
                 continue
         if self.optional:
             return None
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
+
+    def _fetch(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        download = self._missing(name)
+        if download and download.sha256:  # a large file, of which the client resumes nothing
+            download.run()
+        return Path(hf_hub_download(self.repository, name, revision=self.revision))
+
+    def _missing(self, name: str) -> Download | None:
+        """The download of a file that the cache lacks."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        found = hf_hub_download(self.repository, name, revision=self.revision, dry_run=True)
+        if not found.will_download:
+            return None
+        url = hf_hub_url(self.repository, name, revision=self.revision)
+        told = get_hf_file_metadata(url)
+        etag, (cache, _, _) = str(told.etag), found.local_path.rpartition("/snapshots/")
+        path = Path(cache, "blobs", etag)
+        return Download(url, path, told.size, etag, self.expected(path), build_hf_headers())
 
     def label(self, path: Path) -> str:
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
@@ -131,20 +168,17 @@ class UrlFile(WeightFile):
     def find(self) -> Path | None:
         return self._path if self._path.is_file() else None
 
-    def fetch(self) -> Path | None:
-        from torch.hub import download_url_to_file
+    def remaining(self) -> int | None:
+        return 0 if self._path.is_file() else self._download.remaining
 
+    def fetch(self) -> Path | None:
         if not self._path.is_file():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with urlopen(Request(self.url, method="HEAD")) as head:  # noqa: S310 (the registry accepts https only)
-                size = head.headers.get("Content-Length")
-            download_url_to_file(self.url, str(self._path), self.expected(self._path))
-            if size is not None and self._path.stat().st_size != int(size):
-                self._path.unlink()
-                raise InputError(
-                    f"{self.url}: incomplete: not all of its {size} bytes came: fetch again"
-                )
+            self._download.run()
         return self._path
+
+    @property
+    def _download(self) -> Download:
+        return look_up(self.url, self._path, self.expected(self._path))
 
     def expected(self, path: Path) -> str | None:
         found = re.search(r"-([0-9a-f]{8,})\.", path.name)  # as in resnet50-0676ba61.pth
@@ -239,6 +273,21 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
     return [*files, head] if head else files
 
 
+def missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
+    """The files that are not here, or the reason why they cannot be listed; nothing is fetched."""
+    try:
+        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
+    except InputError as error:
+        return [str(error)]
+
+
+def with_texts(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
+    """The files of required(), and those of the sentence encoder of a space."""
+    text = getattr(entry, "text", "")
+    encoder = [PackageFile(text.removeprefix("package:"))] if text.startswith("package:") else []
+    return [*required(entry), *encoder]
+
+
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     """Paths of all files that an entry requires, without optional files that are not there."""
     paths = find_all(required(entry))
@@ -311,12 +360,32 @@ def _own_file(
     return UrlFile(target) if kind == "url" else None
 
 
+def check_ids(models: Mapping[str, ModelEntry]) -> None:
+    """Refuse models whose weights no library has.
+
+    Entries of this package are known to exist, and to look them up would load timm.
+    """
+    own = models.keys() - read_registry(MODELS, MODELS).packaged.keys()
+    for name in [name for name in models if name in own and models[name].weights == "hub"]:
+        try:
+            required(models[name])
+        except InputError as error:
+            raise InputError(f"models: {name}: {error}") from None
+
+
+def _check_id(entry: ModelEntry) -> None:
+    """Refuse an id of timm or torchvision that has no weights, with the ids that have some."""
+    known = IDS[entry.source](entry.id)
+    if entry.id not in known:
+        raise InputError(
+            f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
+        )
+
+
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
-    known = timm.list_pretrained(f"{entry.id.partition('.')[0]}.*")
-    if entry.id not in known:
-        raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'}")
+    _check_id(entry)
     configuration: Any = timm.get_pretrained_cfg(entry.id)
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
@@ -328,16 +397,9 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
 
+    _check_id(entry)
     name, _, tag = entry.id.partition(".")
-    try:
-        available = get_model_weights(name)
-    except ValueError:
-        raise InputError(f"torchvision has no model {name!r}") from None
-    if tag not in available.__members__:
-        raise InputError(
-            f"torchvision has no weights {entry.id!r}; it has {', '.join(available.__members__)}"
-        )
-    return available[tag]
+    return get_model_weights(name)[tag]
 
 
 def published_at(entry: ModelEntry) -> str | None:

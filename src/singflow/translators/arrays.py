@@ -247,6 +247,11 @@ def folds_of(folds: int | Iterable[int], clusters: np.ndarray, seed: int) -> np.
                 "these rows are in one fold: put them into the same fold"
             )
         return given
+    if count == 1:
+        raise InputError(
+            f"embeddings: the {len(clusters)} rows count as one image, because their embeddings "
+            "are equal, or they are of one group: give at least two different images"
+        )
     if not 2 <= folds <= count:
         raise InputError(
             f"folds: is {folds}, but must be from 2 to {count}, the number of different images, or "

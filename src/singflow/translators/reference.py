@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
+from singflow.artifacts.tables import count_rows
+from singflow.config.reading import read_yaml
 from singflow.config.sections import at_hand, outside
 from singflow.errors import InputError
 
@@ -23,15 +28,22 @@ if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry, SpaceEntry
     from singflow.translators.crossfit import Split
 
+log = logging.getLogger("singflow")
+
 PACKAGED = Path("reference/imagenet507")
 SHARDS = ("embeddings", "features")
-TOWER = {
+RECORDED = {  # in the metadata of shards
     "tower": "architecture and transform",
     "weights_sha256": "weights",
     "decode": "extraction.decode",
     "precision": "extraction.precision",
-    "width": "width",
 }
+TOWER = RECORDED | {"width": "width"}
+# How far a precision moves IS from that in float32, in degrees: the median over images, for the
+# classifiers with the smallest and the largest one (docs/performance.md).
+PRICES = {"tf32": (0.0059, 0.026), "float16": (0.0075, 0.039), "bfloat16": (0.048, 0.17)}
+
+Made = Mapping[str, str | None]  # metadata of shards by the names in TOWER; None: not recorded
 
 
 class Images(Protocol):
@@ -98,10 +110,15 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
 
 def _facts(path: Path) -> dict[str, str]:
     """The metadata of a shard, and the width of its rows."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, str], int]:
+    """The metadata of a shard with the width of its rows, and the number of rows."""
     try:
         header = json.loads(read_header(path))
-        (_, width), *_ = (header[kind]["shape"] for kind in SHARDS if kind in header)
-        return {**header["__metadata__"], "width": str(width)}
+        (rows, width), *_ = (header[kind]["shape"] for kind in SHARDS if kind in header)
+        return {**header["__metadata__"], "width": str(width)}, int(rows)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{path}: not a shard of a study: remove it, or name another translator.reference"
@@ -139,25 +156,101 @@ def missing_towers(
     return absent
 
 
+def _closest(
+    held: Mapping[Path, Made], made: Made, reference: Path
+) -> tuple[Path | None, list[str]]:
+    """The shards of a tower that were made most like `made`, and what forbids them, in words.
+
+    None if there are no shards of the tower. Another precision is allowed, and the log says so.
+    """
+    differing = {
+        path: {key for key, value in made.items() if facts.get(key) != value}
+        for path, facts in held.items()
+        if facts.get("tower") == made["tower"]
+    }
+    for path, keys in differing.items():
+        if {held[path].get("precision"), made["precision"]} <= {"float32", *PRICES}:
+            keys.discard("precision")
+    closest = min(
+        differing,
+        key=lambda path: (len(differing[path]), held[path].get("precision") != made["precision"]),
+        default=None,
+    )
+    if closest is None:
+        return None, []
+    if not differing[closest]:
+        _tell_precision(reference, held[closest].get("precision"), made["precision"])
+    return closest, [words for key, words in TOWER.items() if key in differing[closest]]
+
+
+@cache
+def _tell_precision(folder: Path, theirs: str | None, own: str | None) -> None:
+    """Say once what it costs that the reference in a folder was made in another precision."""
+    if theirs == own:
+        return
+    prices = [
+        f"{precision} moves IS by a median of {low} to {high} degrees"
+        for precision, (low, high) in PRICES.items()
+        if precision in (theirs, own)
+    ]
+    log.warning(
+        f"{folder} was made in {theirs}, and this study is made in {own}: allowed, because "
+        f"compared with float32, {' and '.join(prices)} (docs/performance.md)"
+    )
+
+
 def check_reference(
-    reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
+    reference: str, weights: str | None, wanted: Mapping[str, Mapping[str, Made]]
 ) -> None:
-    """Refuse a reference that is no results folder, or lacks a model or space of the study."""
+    """Refuse a reference that is unfinished, lacks a tower of the study, or was made otherwise.
+
+    weights: those of the study, registry or random; None: imported. wanted: what is known of the
+    study's shards before they are made, for every model (`features`) and space (`embeddings`).
+    """
     folder = reference_folder(reference)
-    if not CATALOG["manifest"].at(folder).is_file():
+    named = f"translator.reference {reference}: {folder}"
+    if not (manifest := CATALOG["manifest"].at(folder)).is_file():
         raise InputError(
-            f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the "
-            "results folder of a finished study"
+            f"{named} holds no data/manifest.parquet: name the results folder of a finished study"
         )
-    wrong = []
-    for kind, names in missing_towers(folder, models, spaces).items():
-        known = ", ".join(str(path.relative_to(folder / kind)) for path in _towers(folder / kind))
-        wrong.append(f"no {kind} of {', '.join(names)}; it has those of {known or 'none'}")
+    if (images := count_rows(manifest)) < 2:
+        raise InputError(f"{named} has fewer than two images: name another, or null")
+    params = folder / "params.yaml"
+    made_with = read_yaml(params).get("weights") if params.is_file() else None
+    if reference == "packaged":
+        made_with = "registry"
+    if weights and made_with not in (None, weights):
+        raise InputError(
+            f"{named} was made with weights: {made_with}, and this study has weights: {weights}: "
+            "write the same, or translator.reference: null"
+        )
+    lacking, wrong = [], []
+    for kind, towers in wanted.items():
+        held = _towers(folder / kind)
+        closest = {name: _closest(held, made, folder) for name, made in towers.items()}
+        if absent := [name for name, (path, _) in closest.items() if path is None]:
+            known = ", ".join(str(path.relative_to(folder / kind)) for path in held)
+            lacking.append(f"no {kind} of {', '.join(absent)}; it has those of {known or 'none'}")
+        wrong += [
+            f"{kind} of {name} with other {', '.join(differing)}"
+            for name, (path, differing) in closest.items()
+            if path and differing
+        ]
+        for part in {path for path, _ in closest.values() if path}:
+            rows = sum(_read(shard)[1] for shard in part.glob("shard-*.safetensors"))
+            if not rows or rows % images:
+                wrong.append(
+                    f"{rows} rows in {part.relative_to(folder)}, a part of its {images} images"
+                )
+    if lacking:
+        raise InputError(
+            f"{named} has {'; '.join(lacking)}: take these models or spaces out of the study, add "
+            "them to that study and run it, or write reference: null"
+        )
     if wrong:
         raise InputError(
-            f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models "
-            "or spaces out of the study, add them to that study and run it, or write reference: "
-            "null"
+            f"{named} has {'; '.join(wrong)}: write the same settings, run that study to its end, "
+            "or write reference: null"
         )
 
 
@@ -184,24 +277,33 @@ def training_images(reference: str | None, own: Paired) -> Paired:
 
     These must be made in the same way with the same weights, and hold no image of the study.
     """
-    from singflow.artifacts.shards import count_shards, read_index, read_manifest
+    from singflow.artifacts.shards import count_shards
 
     if reference is None:
         return own
     folder = reference_folder(reference)
     features = _same(folder / "features", own.features)
     embeddings = _same(folder / "embeddings", own.embeddings)
+    manifest = unseen_images(reference, own.manifest)
+    return Paired(manifest, features, embeddings, count_shards(features), reference=True)
+
+
+def unseen_images(reference: str, own: pd.DataFrame) -> pd.DataFrame:
+    """The index of a reference's images. None of them may be among the study's own (by sha256)."""
+    from singflow.artifacts.shards import read_index, read_manifest
+
+    folder = reference_folder(reference)
     path = CATALOG["manifest"].at(folder)
     manifest = read_index(path, "sha256")
-    shared = own.manifest["sha256"].isin(manifest["sha256"])
+    shared = own["sha256"].isin(manifest["sha256"])
     if shared.any():
-        known = read_manifest(path)["path"][manifest["sha256"].isin(own.manifest["sha256"])]
+        known = read_manifest(path)["path"][manifest["sha256"].isin(own["sha256"])]
         raise InputError(
             f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among "
             "them, which would be scored in sample: write translator.reference: null, or take "
             "these images out of the study"
         )
-    return Paired(manifest, features, embeddings, count_shards(features), reference=True)
+    return manifest
 
 
 def same_features(reference: str, mine: Path) -> tuple[Path, str]:
@@ -214,25 +316,23 @@ def same_features(reference: str, mine: Path) -> tuple[Path, str]:
 
 
 def _same(folder: Path, mine: Path) -> Path:
+    """Shards of a reference that were made as those in `mine`."""
     from singflow.artifacts.shards import shard_path
 
-    made = _facts(shard_path(mine, 0))
-    towers = _towers(folder)
-    for path, facts in towers.items():
-        if all(facts.get(key) == made.get(key) for key in TOWER):
-            return path
-    near = find_shards(folder, made["tower"])
-    if near is None:
+    facts = _facts(shard_path(mine, 0))
+    made = {key: facts.get(key) for key in TOWER}
+    path, differing = _closest(_towers(folder), made, folder.parent)
+    if path is None:
         raise InputError(
             f"{folder}: has nothing of the tower that made {mine}: name another "
             "translator.reference, or null"
         )
-    its = towers[near]
-    differing = ", ".join(part for key, part in TOWER.items() if its.get(key) != made.get(key))
-    raise InputError(
-        f"{near} was made with other {differing} than {mine}: run the reference's study again, or "
-        "name another, or null"
-    )
+    if differing:
+        raise InputError(
+            f"{path} was made with other {', '.join(differing)} than {mine}: run the reference's "
+            "study again, or name another, or null"
+        )
+    return path
 
 
 def pack(results: Path, output: Path) -> int:
