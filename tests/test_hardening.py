@@ -24,6 +24,7 @@ from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS, read_unchanged
 from singflow.data.listing import list_folder, list_table
 from singflow.data.manifest import Candidate, inspect, read_classes
+from singflow.data.reading import top_folders
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.photo.towers import open_image
@@ -147,10 +148,11 @@ class Name(str):
 def work_of_listing(folder, sizes, monkeypatch, *, labels):
     """Calls by which folders of so many files, under one label or a label each, are drawn from."""
 
-    def subfolders(root):
-        return [SimpleNamespace(name=Name(child.name)) for child in sorted(root.iterdir())]
+    def counted(root):
+        folders, unlabelled = top_folders(root)
+        return [SimpleNamespace(name=Name(folder.name)) for folder in folders], unlabelled
 
-    monkeypatch.setattr("singflow.data.listing.subfolders", subfolders)
+    monkeypatch.setattr("singflow.data.listing.top_folders", counted)
     work = {}
     for n in sizes:
         root, first = folder / str(n), []
