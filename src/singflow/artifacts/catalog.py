@@ -79,11 +79,6 @@ VECTOR, MATRIX = ("f", 1), ("f", 2)
 EXACT = ("itself", 0.0)
 
 CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees are compared
-    "params": Artifact(
-        "params.yaml",
-        "The complete study as it ran, with the values of `--configfile` and `--config`.",
-        group="local",
-    ),
     "model_entry": Artifact(
         "registry/models/{model}.json",
         "The registry entry with its defaults, the class names and their number, and the hashes"
@@ -113,6 +108,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "path and reason of every file that was left out: it is unusable, or was not drawn.",
         within=EXACT,
         group="data",
+    ),
+    "params": Artifact(
+        "params.yaml",
+        "The complete study as it ran, with the values of `--configfile` and `--config`.",
+        group="local",
     ),
     "head": Artifact(
         "features/{model}/head.safetensors",
