@@ -337,7 +337,7 @@ def test_changed_parameters_re_run_exactly_the_steps_that_read_them(projects):
     ("pattern", "replacement", "steps"),
     [
         (r"(?<=plot_labels:\n)  labels: \[\]", "  labels: [beaker]", {"plot_labels"}),
-        (r"  label: ", "  label: beaker", {"plot_concepts"}),
+        (r"(?<=plot_concepts:\n)  labels: \[\]", "  labels: [beaker]", {"plot_concepts"}),
         (
             r"  labels: \[\]  [^\n]*steered",
             "  labels: [beaker]  # steered",
