@@ -125,8 +125,9 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
     study["training"] |= {"epochs": 1, "losses": ["mse"]}
     study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}
     study["pictures"]["closeup"] = models[0]
-    for section in ("plot_labels", "plot_concept_scans", "steering"):
+    for section in ("plot_labels", "plot_concepts", "plot_concept_scans", "steering"):
         study[section]["labels"] = []
+    study["plot_concepts"]["shown"] = []
     for section, keys in changes.items():
         study[section] |= keys
     # YAML too, and to every reader the same: PyYAML leaves 00008 bare.

@@ -324,7 +324,7 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
 
 def test_other_values_are_laid_over_the_study_for_one_run(reader):
     # test_layered runs such a study.
-    assert "rule plot_scores:" in reader.shell(f"{GPUS} --dry-run")
+    assert "rule plot_scores:" in reader.shell(f"{GPUS} --dry-run --forceall")
     other, narrower = (reader.shell(f"{layer} --dry-run") for layer in LAYERS)
     assert "results/eva02/scores/eva02_l14/resnet50.parquet" in other
     assert "results/demo/" not in other and "rule fit_projector:" not in narrower
