@@ -33,7 +33,7 @@ FOR_DVC = str(config.get("study")).startswith("$(")
 
 if INSTALLED:
     import singflow
-    from singflow.artifacts.catalog import CATALOG
+    from singflow.artifacts.catalog import CATALOG, FORMATS
     from singflow.engines.code import Code, accepted_file, archives_of
     from singflow.engines.flags import flags_of
     from singflow.errors import InputError
@@ -48,7 +48,9 @@ if INSTALLED:
     # The environment of `--sdm conda` installs the package from there.
     os.environ.update(SINGFLOW_CHECKOUT=str(ROOT))
 elif AT_HOME:  # a bare clone can be linted and listed, but not run
-    CATALOG = run_path("src/singflow/artifacts/catalog.py")["CATALOG"]
+    CATALOG, FORMATS = map(
+        run_path("src/singflow/artifacts/catalog.py").get, ("CATALOG", "FORMATS")
+    )
 else:
     raise WorkflowError(MISSING)
 
@@ -93,8 +95,8 @@ STEPS = []
 class Step:
     """A step: what it reads and writes, and what follows from that.
 
-    reads, writes: artifacts of the catalog. figures: names of figures that it writes, as PNG and
-    PDF. flags: keys of params.yaml that reach its command. files: other files that reach it, by
+    reads, writes: artifacts of the catalog. figures: names of figures that it writes, in all
+    formats. flags: keys of params.yaml that reach its command. files: other files that reach it, by
     flag. also: files that it depends on. stops: files that reach it, by flag, and can stop it, but
     change nothing that it writes: no engine watches them. threads: of its job, if it has a flag
     `--threads`.
@@ -108,7 +110,7 @@ class Step:
     ):  # fmt: skip
         reads, writes = reads.split(), writes.split()
         for figure in figures.split():
-            writes += [f"figures/{figure}.png", f"figures/{figure}.pdf"]
+            writes += [f"figures/{figure}.{kind}" for kind in FORMATS]
         first = CATALOG[writes[0]]
         self.name = name
         self.program = (

@@ -504,6 +504,7 @@ FIGURES = (
     *(f"fig{number}" for number in (1, *range(3, 14), 15)),
     *("hidden_texts", "controls", "rank_curves", "head_extensions", "maps"),
 )  # their captions are in report/captions
+FORMATS = ("png", "pdf", "svg")  # of a figure
 
 CATALOG |= {
     f"tables/{name}.csv": Artifact(f"tables/{name}.csv", about, tier="metrics", group="local")
@@ -518,7 +519,7 @@ CATALOG |= {
         "tables/orders.txt": "The order of the models in words.",
         "tables/summary.txt": "The summary that ends a run.",
         "metrics.json": "`tables/models.csv` as metrics of DVC.",
-        **{f"figures/{name}.{end}": "" for name in FIGURES for end in ("png", "pdf")},
+        **{f"figures/{name}.{end}": "" for name in FIGURES for end in FORMATS},
         "report.html": "The page that holds the study, in one file.",
     }.items()
 }

@@ -18,6 +18,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+from singflow.artifacts.catalog import FORMATS
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import Selection, Step
@@ -41,6 +42,18 @@ STYLE: dict[Any, Any] = {
 plain = matplotlib.style.context("default")
 styled = matplotlib.style.context(["default", STYLE])
 
+# Metadata of each format that would hold the time or the software.
+UNSTAMPED: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None},
+}
+NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
+DARK = (  # photos in a figure keep their colours
+    b"<style>@media (prefers-color-scheme: dark) "
+    b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"
+)
+
 Item = TypeVar("Item")
 Look = dict[str, Any]  # keyword arguments of Matplotlib
 Frames = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table
@@ -62,20 +75,26 @@ def look_of(number: int) -> Look:
 
 
 @plain
-def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
-    """Write a figure without time or software stamps, so that files are reproducible."""
+def save(figure: Figure, *paths: Path, needs: str = "") -> None:
+    """Write a figure without time or software stamps, in the formats that the paths end in.
+
+    An SVG is transparent, and is light on dark where the reader's screen is. A PNG keeps `needs`.
+    """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # both files keep the layout computed above
+    figure.set_layout_engine("none")  # all files keep the layout computed above
     edges = figure.get_tightbbox().padded(0.1)  # inches
-    for path, kind, metadata in (
-        (png, "png", {"Software": None}),
-        (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
-    ):
-        if path is None:
-            continue
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=edges)
-        write_bytes(path, buffer.getvalue())
+    for path in paths:
+        kind, buffer = path.suffix[1:], io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+            figure.savefig(
+                buffer,
+                format=kind,
+                metadata=UNSTAMPED[kind] | ({NEEDS: needs} if needs and kind == "png" else {}),
+                bbox_inches=edges,
+                transparent=kind == "svg",
+            )
+        content = buffer.getvalue()
+        write_bytes(path, content.replace(b"<defs>", DARK + b"<defs>", 1))
 
 
 def shown(figure: Figure) -> Figure:
@@ -87,9 +106,16 @@ def shown(figure: Figure) -> Figure:
     return figure
 
 
-def write_figure(flags: Step, name: str, figure: Figure) -> None:
-    """Write a figure of the study in both formats."""
-    save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in ("png", "pdf")))
+def write_figure(flags: Step, name: str, figure: Figure, needs: str = "") -> None:
+    """Write a figure of the study in all formats."""
+    save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in FORMATS), needs=needs)
+
+
+def write_needs(flags: Step, name: str, needs: str) -> None:
+    """Write that a figure has no data here and what it needs, which the page says in its place."""
+    figure = new_figure((3.4, 0.4))
+    figure.text(0.5, 0.5, f"Not drawn: {needs}", ha="center", va="center", wrap=True)
+    write_figure(flags, name, figure, needs)
 
 
 def read_tables(flags: Selection, artifact: str) -> tuple[Frames, pd.DataFrame]:

@@ -52,6 +52,7 @@ FORMATS = {  # all others: text/plain
     ".py": "text/x-python",
     ".rst": "text/x-rst",
     ".safetensors": "application/octet-stream",
+    ".svg": "image/svg+xml",
     ".toml": "application/toml",
     ".tsv": "text/tab-separated-values",
     ".yaml": "application/yaml",

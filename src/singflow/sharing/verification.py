@@ -152,7 +152,7 @@ def compare(
             finding = ArtifactComparison(name, Verdict.EXTRA)
         elif mine == other:
             finding = ArtifactComparison(name, Verdict.IDENTICAL)
-        elif follows and Path(name).suffix in (".pdf", ".html"):
+        elif follows and Path(name).suffix in (".pdf", ".svg", ".html"):
             finding = ArtifactComparison(name, Verdict.WITHIN)
         elif there := original(name, other):
             finding = compare_files(name, here / name, there)
