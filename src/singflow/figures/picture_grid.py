@@ -18,16 +18,13 @@ from singflow.figures.style import Frames, Sheet
 from singflow.pictures.selection import ORIGINAL, STEERED
 from singflow.pictures.words import ANGLES, WORDS
 
-# Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
-COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.48, 1.35, 1.38, 1.0, 0.38, 1.0
-GAP, MARGIN = 0.2, 0.1
+# Inches: names of rows, least width of a column, pictures, angles, gaps, lines.
+NAMES, LEAST, PICTURE, ANGLE, GAP, MARGIN, LINE = 0.98, 0.98, 1.0, 0.34, 0.12, 0.06, 0.13
 FONTS: dict[str, tuple[style.Look, float, str]] = {  # font, inches of a line, colour
-    "title": ({"size": 11, "weight": "bold"}, 0.2, "black"),
-    "line": ({"size": 8}, 0.15, "0.35"),
-    "name": ({"size": 8}, 0.15, "black"),
-    "word": ({"size": 7}, 0.13, "black"),
-    "new": ({"size": 7, "weight": "bold"}, 0.13, "black"),
-    "note": ({"size": 7}, 0.15, "0.35"),
+    "title": ({"size": style.STYLE["figure.titlesize"], "weight": "bold"}, 0.15, "black"),
+    "name": ({}, LINE, "black"),
+    "new": ({"weight": "bold"}, LINE, "black"),
+    "note": ({}, LINE, "0.35"),
 }
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
