@@ -39,7 +39,9 @@ COLUMNS = (
 )
 SHOWN = ("figure", "image_id", "label", "picture")  # of the table of pictures
 TITLE = "Where the null component lies, and where its removal moves an image"
-FOUND = "Positions stand out in {} of {} maps toward a text; by chance, at most {:g} % of maps have any"
+FOUND = (
+    "Positions stand out in {} of {} maps toward a text; by chance, at most {:g} % of maps have any"
+)
 KEY = (
     "where null removal moves the image farther from a text (left) or nearer to it (right)",
     "used for the predicted class, or ignored (null energy): least (left), most (right)",
@@ -146,9 +148,7 @@ def most_outlined(maps: pd.DataFrame, key: str, most: int) -> list[Any]:
 
 
 @styled
-def draw(
-    sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: float
-) -> Figure:
+def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: float) -> Figure:
     """A page: a column for each model, and a row for each photo and map.
 
     If there are more models, photos or prompts, those with most outlined maps are shown.
@@ -205,7 +205,7 @@ def draw(
     }
     some = [f"{len(a)} of {len(b)} {what}" for what, (a, b) in counts.items() if len(a) < len(b)]
     if some:
-        said = f"Shown: {', '.join(some)}; tables/maps.csv has all."
+        said = f"Shown: {', '.join(some)}; the study's folder maps has all."
         top = sheet.write_text(MARGIN, top, said, room, "note")
     return sheet.draw(top)
 

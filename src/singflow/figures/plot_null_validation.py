@@ -76,7 +76,9 @@ def draw(
         style.grid_lines(axes, "x")
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
-    style.legend(figure, [style.key(f"{name} perturbation", **look) for name, look in LOOKS.items()])
+    style.legend(
+        figure, [style.key(f"{name} perturbation", **look) for name, look in LOOKS.items()]
+    )
     return figure
 
 

@@ -29,7 +29,6 @@ LINES: dict[str, Look] = {
     for number, (loss, width) in enumerate([("mse", 1.0), ("cosine", 1.0), ("both", 2.5)])
 }
 LEVEL: Look = {"color": "0.45", "ls": "--", "lw": 0.8}
-NEEDS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
 MEASURES = {
     "validation_cosine": "held-out cosine similarity",
     "validation_mse": "held-out MSE per coordinate",
@@ -188,7 +187,7 @@ def main(flags: Flags) -> None:
         if kinds_of(reports)[1:]:
             style.write_figure(flags, name, draw(reports, models))
         else:
-            style.write_needs(flags, name, NEEDS)
+            style.write_needs(flags, name, style.NETWORKS)
 
 
 if __name__ == "__main__":

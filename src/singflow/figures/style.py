@@ -68,6 +68,7 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
 }
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
+NETWORKS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
 DARK = (  # photos in a figure keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
     b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"
