@@ -17,14 +17,18 @@ def draw(
     facts: dict[str, Any], controls: pd.DataFrame, curve: pd.DataFrame, images: pd.DataFrame
 ) -> Figure:
     """(a) D beside what is planted, (b) D by visible null directions, (c) IS and its floor."""
-    figure, ((first, second, third),) = style.panels(1, 3, (style.PAGE, 2.3))
-    if facts["unique_r2"] is None:
-        for axes in (first, second):
-            style.say(axes, "no null space, or too few images")
-    else:
-        _planted(first, facts, controls)
-        _directions(second, curve)
-    _angles(third, images)
+    d = facts["unique_r2"]
+    figure, grid = (
+        style.panels(1, 3, (style.PAGE, 2.3))
+        if d is not None
+        else style.panels(1, 1, (style.COLUMN, 2.3))
+    )
+    *measured, angles = grid[0]
+    if d is not None:
+        style.entitle(figure, f"D is {100 * d:.2g} %; the margin is {100 * facts['margin']:g} %")
+        _planted(measured[0], facts, controls)
+        _directions(measured[1], curve)
+    _angles(angles, images)
     return figure
 
 
@@ -55,7 +59,7 @@ def _directions(axes: Axes, curve: pd.DataFrame) -> None:
     axes.plot(curve["directions"], middle, color=BLUE)
     axes.axhline(0, color="0.6", lw=0.6, zorder=0)
     most = max(int(curve["directions"].max()), 1)
-    ticks = [0, *(2**power for power in range(most.bit_length()))]
+    ticks = [0, *(2**power for power in range(0, most.bit_length(), 2 if most > 63 else 1))]
     axes.set_xscale("symlog", base=2, linthresh=1)
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.minorticks_off()
@@ -67,8 +71,8 @@ def _directions(axes: Axes, curve: pd.DataFrame) -> None:
 def _angles(axes: Axes, images: pd.DataFrame) -> None:
     score, floor = images["is_deg"], images["floor_is_deg"]
     bins = np.linspace(0, max(score.max(), floor.max(), 1.0), 31).tolist()
-    axes.hist(floor, bins, color="0.7", label="floor: a null component that tells nothing")
+    axes.hist(floor, bins, color="0.7", label="floor: tells nothing")
     axes.hist(score, bins, histtype="step", color=BLUE, label="IS")
-    axes.set(xlabel="degrees", ylabel="images")
+    axes.set(xlabel="degrees", ylabel="images", ymargin=0.4)
     axes.set_title("(c) IS of the images")
     axes.legend()
