@@ -37,7 +37,7 @@ def cues(*rows):
 
 
 def panels(figure):
-    return [axes for axes in figure.axes if axes.get_visible() and axes.get_title()]
+    return [axes for axes in figure.axes if axes.get_visible() and axes.get_title("left")]
 
 
 def of_label(scan, label="goose"):
@@ -72,7 +72,7 @@ def test_every_label_has_its_own_panels_and_models_keep_their_colours():
 def test_several_labels_of_many_models_become_one_table_a_label():
     scans, table = study(4)
     figure = plot_concepts.draw(scans, table, LABELS, 2)
-    assert [axes.get_title().split("\n")[0] for axes in panels(figure)] == [
+    assert [axes.get_title("left").split("\n")[0] for axes in panels(figure)] == [
         f"{label}, 4 images, s" for label in LABELS
     ]
     for axes, label in zip(panels(figure), LABELS, strict=True):
@@ -128,13 +128,13 @@ def test_a_model_without_null_space_is_drawn_and_named(models):
     assert "model_1 (weak translator) (no null space)" in text
     assert "model_0 (no null space)" not in text
     alone = plot_concept_scans.draw({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
-    assert "(no null space)" in panels(alone)[0].get_title()
+    assert "(no null space)" in panels(alone)[0].get_title("left")
 
 
 def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_score():
     scans, table = study(2)
     figure = plot_concept_scans.draw(scans, table, cues(), LABELS, 6)
-    assert [axes.get_title().splitlines()[:2] for axes in panels(figure)] == [
+    assert [axes.get_title("left").splitlines()[:2] for axes in panels(figure)] == [
         [f"{label}, 4 images", name]
         for label in LABELS
         for name in ("model_0", "model_1 (weak translator)")

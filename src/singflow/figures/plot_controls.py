@@ -16,7 +16,8 @@ from singflow.figures.style import Look
 def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """One row per space: (a) excess over random subspaces, (b) IS by the dimensions removed."""
     mine, score = excess[excess["own"]], "is_deg_excess_random"
-    height = max(1.8, 0.7 + 0.34 * len(mine) / len(spaces))
+    names = [style.named(model, table.set_index("model")) for model in models]
+    height = max(1.8, 0.6 + style.rows_high(names, 0.27))
     figure, grid = style.panels(len(spaces), 2, (style.PAGE, 0.4 + height * len(spaces)))
     more, less = (mine[f"{score}_low"] > 0).sum(), (mine[f"{score}_high"] < 0).sum()
     style.entitle(
@@ -52,11 +53,7 @@ def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.Da
             )
             bar = [[middle - low], [high - middle]]
             axes.errorbar(middle, position + offset, xerr=bar, mfc=fill, ls="", **look)
-    names = [
-        style.wrapped(style.caption(model, rows, "\n"), 1.2) + f"\nk = {own[model]['dimension']}"
-        for model in looks
-    ]
-    axes.set_yticks(range(len(looks)), names)
+    axes.set_yticks(range(len(looks)), [style.named(model, rows) for model in looks])
     axes.set_ylim(len(looks) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
     style.grid_lines(axes, "x")

@@ -45,7 +45,7 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 @style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D, with its interval, against the number of visible null directions, and of images."""
-    height = 1.9 + 0.13 * max(map(len, curves.values()))
+    height = 1.9 + 0.16 * max(map(len, curves.values()))
     figure, subfigures = style.subfigures(len(curves), style.PAGE, 0.3 + len(curves) * height)
     style.entitle(figure, _title(rows))
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,6 +182,18 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
         spaces_and_marks = zip(mine["space"], mine["marks"], strict=True)
         said = [f"{marks} in {space}" for space, marks in spaces_and_marks if marks]
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")
+
+
+def named(model: str, rows: pd.DataFrame) -> str:
+    """A model's caption in lines that fit beside panels."""
+    return wrapped(caption(model, rows, "\n"), 1.3)
+
+
+def rows_high(names: Sequence[str], least: float) -> float:
+    """Inches for rows whose names do not overlap; a row has at least so many inches."""
+    lines = [name.count("\n") + 1 for name in names]
+    close = (0.02 + 0.12 * (upper + lower) / 2 for upper, lower in pairwise(lines))
+    return len(lines) * max([least, *close])
 
 
 def new_figure(size: tuple[float, float], layout: Any = None) -> Figure:
