@@ -70,9 +70,11 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
 }
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 NETWORKS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
-DARK = (  # photos in a figure keep their colours
+DARK = (  # all but photos, which keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
-    b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"
+    b"{ g:is([id^=figure], [id^=subfigure], [id^=axes]) > "
+    b":not([id^=subfigure], [id^=axes], image, :has(image)) "
+    b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
 EMBEDDED = re.compile(rb"data:image/png;base64,([^\"]+)")
 
