@@ -60,7 +60,7 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
     for shown in (
         'id="feature_norms"',
         "How long features are",
-        'id="t-feature_norms"',
+        '<option value="feature_norms">',
         "as it is in the mean over the label",
         "feature_norms:\n  order: 2.0",
     ):
