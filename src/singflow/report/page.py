@@ -4,7 +4,7 @@ import base64
 import importlib.resources
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def strips(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[dict[str, Any]],
     said: dict[str, str],
     *,
     unit: str = " %",
@@ -87,7 +87,7 @@ def strips(
     def place(value: float) -> float:
         return round(3 + 94 * (value - bottom) / span, 2)
 
-    def drawn(row: Mapping[str, Any]) -> dict[str, Any]:
+    def drawn(row: dict[str, Any]) -> dict[str, Any]:
         low, high = row["bar"]
         ends = f" [{low:z.2f}, {high:z.2f}]" if pd.notna(low) else ""
         marks = {kind: row[kind] for kind in said if pd.notna(row[kind])}
