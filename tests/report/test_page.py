@@ -444,7 +444,7 @@ def test_neighbours_are_positions_among_the_images_shown_or_paths():
     found = data["scores"]["s"]["m"]
     assert (found["original"], found["equivalent"]) == ([1, -2], [-1, 0])
     assert data["outside"] == ["p"]
-    assert (found["is"], found["as"]) == ([1.23, 2.0], [0.0, None])
+    assert (found["is"], found["as"]) == ([1.2, 2.0], [0.0, None])
     assert found["equivalent_deg"] == [None, 8.0]
     assert [data["classes"][code] for code in found["predicted"]] == ["dog", "cat"]
 

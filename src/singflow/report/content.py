@@ -246,7 +246,7 @@ def page_data(
         return -2 - outside.setdefault(image, len(outside))
 
     def column(values: pd.Series) -> list[Any]:
-        return [None if pd.isna(value) else round(float(value), 2) for value in values]
+        return [None if pd.isna(value) else round(float(value), 1) for value in values]
 
     classes: dict[str, int] = {}
     content: dict[str, dict[str, Any]] = {space: {} for space in scores}
