@@ -28,7 +28,7 @@ from singflow.report.content import (
     read_caption,
     step_table,
 )
-from singflow.report.page import MOST_POINTS, evidence_rows, sample, script_json, space_part
+from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.tables import MOST_ROWS, shared_columns, table
 from singflow.report.words import blind_said, pairs_said, stand_in, steering_said, warnings
 from tests.project import ROOT
@@ -150,10 +150,10 @@ def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
     numbers |= {"detectable": "3 %", "detectable_first": "more than 30 %"}
     assert first == {"model": "a"} | numbers
     assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 % [-1.0, 1.0]"
-    (none,) = evidence_rows(models((("a", "no null space", None), {"turn_deg": None})))
+    (none,) = part(models((("a", "no null space", None), {"turn_deg": None})))["rows"]
     assert [none[name] for name in ("turn_deg", "unique_r2", "detectable")] == ["-"] * 3
     small = {"unique_r2_low": -0.0004, "unique_r2_high": 0.0004}
-    (zero,) = evidence_rows(models((("a", NOTHING, 0.0001), small)))
+    (zero,) = part(models((("a", NOTHING, 0.0001), small)))["rows"]
     assert zero["unique_r2"] == "below 0.05 %"
 
 

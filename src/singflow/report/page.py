@@ -4,7 +4,7 @@ import base64
 import importlib.resources
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,47 @@ from singflow.report.words import blind_said, learning_said, pairs_said, power_s
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 MOST_GROUPS = 8  # of a model, in the chart of D within groups
-D_RANGE = ["unique_r2", "unique_r2_low", "unique_r2_high"]
+D, *ENDS = D_RANGE = ["unique_r2", "unique_r2_low", "unique_r2_high"]
+PICTURE = {
+    "dot": (D, "D, with its interval"),
+    "seen": ("detectable", "smallest even leak that is called meaning"),
+}
+TRUST = [  # title of a chart, whether it shows shares, and its marks
+    (
+        "Do the controls come out as they must?",
+        True,
+        {
+            "dot": ("blind_unique_r2", "blind check: must not pass the margin"),
+            "seen": ("of_control", "D of a control"),
+        },
+    ),
+    (
+        "Which leak would have been found?",
+        True,
+        {
+            "seen": ("detectable", "smallest leak, spread evenly"),
+            "tick": ("detectable_first", "along the first direction"),
+        },
+    ),
+    (
+        "How much of IS is floor?",
+        False,
+        {
+            "dot": ("is_mean", "IS"),
+            "seen": ("floor_is_mean", "floor"),
+            "tick": ("control_is_mean", "random subspaces of the same size"),
+        },
+    ),
+    (
+        "Does IS depend on the rule for the rank?",
+        False,
+        {
+            "dot": ("exact", "rule exact"),
+            "seen": ("centered", "centered"),
+            "tick": ("energy", "energy"),
+        },
+    ),
+]
 FIRST = {"is_mean": ".1f", "floor_is_mean": ".1f", "turn_deg": ".0f"} | dict.fromkeys(
     ["validation_r2", "r2_words"], "z.2f"
 )  # column of the first table -> format of its cells
@@ -46,15 +86,14 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
         csv[name][csv[name]["space"] == space] for name in names
     )
     models = controls_last(models)
+    signed = list(map(marked, models["model"], models["marks"]))
+    models = models.assign(name=signed, note=models["verdict"], control=is_control(models))
     found = all_findings(models, texts, groups)
     ordered = render_orders(orders, csv["order_agreement"]).splitlines()
     return {
         "name": space,
-        "verdicts": [
-            (marked(row["model"], row["marks"]), verdict_words(row))
-            for row in models.to_dict("records")
-        ],
-        "picture": evidence_picture(models),
+        "verdicts": [(row["name"], verdict_words(row)) for row in models.to_dict("records")],
+        "picture": strips(models, PICTURE),
         "rows": evidence_rows(models),
         "pairs": pairs_said(pairs),
         "found": [(model, words) for (_, model), words in found.items() if words],
@@ -66,48 +105,48 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def strips(
-    rows: Iterable[dict[str, Any]],
-    said: dict[str, str],
-    *,
-    unit: str = " %",
-    margin: float | None = None,
+    rows: pd.DataFrame, marks: Mapping[str, tuple[str, str]], *, shares: bool = True
 ) -> dict[str, Any]:
     """A chart of rows on one scale; places are percentages of its width from the left.
 
-    A row has a name, a value for every kind of mark in `said` (dot, seen or tick), and perhaps a
-    note, the ends of a bar, and whether it is a control. Missing values have no mark. `said`: what
-    a mark of each kind means.
+    rows: with columns name, note and control. marks: of every kind of mark (dot, seen or tick) its
+    column and meaning; where the value is missing, there is no mark. A dot for D has its interval.
+    shares: whether values are shares, drawn in percent beside the margin, or else degrees.
     """
-    rows = [{"note": "", "control": False, "bar": (math.nan, math.nan)} | row for row in rows]
-    known = [value for row in rows for value in (*(row[kind] for kind in said), *row["bar"])]
-    known = [0.0, *([] if margin is None else [margin]), *(v for v in known if pd.notna(v))]
-    bottom, top = min(known), max(known)
+    factor, unit = (100, " %") if shares else (1, "°")
+    bars = marks.get("dot", ("",))[0] == D
+    columns = [*(column for column, _ in marks.values()), *(ENDS if bars else [])]
+    values = factor * rows[columns].astype(float)
+    margin = factor * float(rows["margin"].iloc[0]) if shares else 0.0
+    known = values.to_numpy()[values.notna()]
+    bottom, top = float(known.min(initial=0.0)), float(known.max(initial=margin))
     span = 1.06 * (top - bottom) or 1.0
 
     def place(value: float) -> float:
         return round(3 + 94 * (value - bottom) / span, 2)
 
-    def drawn(row: dict[str, Any]) -> dict[str, Any]:
-        low, high = row["bar"]
+    def drawn(value: dict[Any, float]) -> dict[str, Any]:
+        seen = [(kind, *of) for kind, of in marks.items() if pd.notna(value[of[0]])]
+        low, high = (value[end] for end in ENDS) if bars else (np.nan, np.nan)
         ends = f" [{low:z.2f}, {high:z.2f}]" if pd.notna(low) else ""
-        marks = {kind: row[kind] for kind in said if pd.notna(row[kind])}
         return {
-            **{name: row[name] for name in ("name", "note", "control")},
             "bar": (place(low), round(place(high) - place(low), 2)) if ends else None,
-            "marks": sorted(
-                ((kind, place(value)) for kind, value in marks.items()), reverse=True
-            ),  # the dot above all others
+            "marks": [(kind, place(value[column])) for kind, column, _ in reversed(seen)],
             "text": "; ".join(
-                f"{said[kind]} {value:z.2f}{unit}{ends if kind == 'dot' else ''}"
-                for kind, value in marks.items()
+                f"{words} {value[column]:z.2f}{unit}{ends if column == D else ''}"
+                for _, column, words in seen
             ),
         }
 
+    named = rows[["name", "note", "control"]].to_dict("records")
     return {
-        "rows": [drawn(row) for row in rows],
-        "said": said,
+        "rows": [
+            name | drawn(value)
+            for name, value in zip(named, values.to_dict("records"), strict=True)
+        ],
+        "said": {kind: words for kind, (_, words) in marks.items()},
         "zero": place(0.0),
-        "margin": None if margin is None else (place(margin), f"{margin:g}{unit}"),
+        "margin": (place(margin), f"{margin:g}{unit}") if shares else None,
         "ticks": [(place(tick), f"{tick:g}{unit}") for tick in round_numbers(bottom, span)],
     }
 
@@ -120,101 +159,25 @@ def round_numbers(bottom: float, span: float) -> list[float]:
     return [float(f"{number * step:.10g}") for number in range(first, last + 1)]
 
 
-def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
-    """Chart of D with its interval, the margin and the smallest even leak that is detectable."""
-    shares = 100 * models[[*D_RANGE, "detectable", "margin"]].astype(float)
-    rows = [
-        each | {"note": verdict, "dot": d, "bar": (low, high), "seen": seen}
-        for each, verdict, (d, low, high, seen, _) in zip(
-            _named(models), models["verdict"], shares.to_numpy(), strict=True
-        )
-    ]
-    said = {"dot": "D, with its interval", "seen": "smallest even leak that is called meaning"}
-    return strips(rows, said, margin=float(shares["margin"].iloc[0]))
-
-
 def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
     """For every model that is looked at, D within the groups of images where it is largest."""
     charts = []
     for model in looked_at(models).to_dict("records"):
-        largest = by_size(groups[groups["model"] == model["model"]]).head(MOST_GROUPS)
-        rows = [
-            {
-                "name": row["group"],
-                "note": f"{KINDS[row['by']]}, {row['n']} images",
-                "dot": 100 * row["unique_r2"],
-                "bar": (100 * row["unique_r2_low"], 100 * row["unique_r2_high"]),
-            }
-            for row in largest.to_dict("records")
-        ]
-        if rows:
-            chart = strips(rows, {"dot": "D, with its interval"}, margin=100 * model["margin"])
-            charts.append((marked(model["model"], model["marks"]), chart))
+        rows = by_size(groups[groups["model"] == model["model"]]).head(MOST_GROUPS)
+        notes = rows["by"].map(KINDS) + ", " + rows["n"].astype(str) + " images"
+        rows = rows.assign(name=rows["group"], note=notes, control=False, margin=model["margin"])
+        if len(rows):
+            charts.append((model["name"], strips(rows, {"dot": (D, "D, with its interval")})))
     return charts
 
 
 def trust_charts(models: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
     """Small charts of what the numbers of a space rest on: controls, floor, power and rank."""
-    blind, d, even, first = (
-        100 * models[name].astype(float)
-        for name in ("blind_unique_r2", "unique_r2", "detectable", "detectable_first")
-    )
-    margin = 100 * float(models["margin"].iloc[0])
-    rules = curves.pivot_table(index="model", columns="point", values="is_mean_deg", sort=False)
-    by_rule = rules.reindex(models["model"], columns=["exact", "centered", "energy"])
-
-    def chart(said: dict[str, str], *values: Iterable[float], **more: Any) -> dict[str, Any]:
-        marks = (dict(zip(said, each, strict=True)) for each in zip(*values, strict=True))
-        return strips(
-            [name | of for name, of in zip(_named(models), marks, strict=True)], said, **more
-        )
-
-    return [
-        (
-            "Do the controls come out as they must?",
-            chart(
-                {"dot": "blind check: must not pass the margin", "seen": "D of a control"},
-                blind,
-                d.where(is_control(models)),
-                margin=margin,
-            ),
-        ),
-        (
-            "Which leak would have been found?",
-            chart(
-                {"seen": "smallest leak, spread evenly", "tick": "along the first direction"},
-                even,
-                first,
-                margin=margin,
-            ),
-        ),
-        (
-            "How much of IS is floor?",
-            chart(
-                {"dot": "IS", "seen": "floor", "tick": "random subspaces of the same size"},
-                models["is_mean"],
-                models["floor_is_mean"],
-                models["control_is_mean"],
-                unit="°",
-            ),
-        ),
-        (
-            "Does IS depend on the rule for the rank?",
-            chart(
-                {"dot": "rule exact", "seen": "centered", "tick": "energy"},
-                *(by_rule[rule] for rule in by_rule),
-                unit="°",
-            ),
-        ),
-    ]
-
-
-def _named(models: pd.DataFrame) -> list[dict[str, Any]]:
-    names = map(marked, models["model"], models["marks"])
-    return [
-        {"name": name, "control": control}
-        for name, control in zip(names, is_control(models), strict=True)
-    ]
+    rules = curves.pivot_table(index="model", columns="point", values="is_mean_deg")
+    rows = models.assign(note="", of_control=models[D].where(models["control"]))
+    for rule in ("exact", "centered", "energy"):
+        rows[rule] = rows["model"].map(rules[rule]) if rule in rules else np.nan
+    return [(title, strips(rows, marks, shares=shares)) for title, shares, marks in TRUST]
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -225,7 +188,7 @@ def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
             for name, form in FIRST.items()
         }
         | {
-            "model": marked(row["model"], row["marks"]),
+            "model": row["name"],
             "unique_r2": with_interval((100 * row[name] for name in D_RANGE), 1, " %"),
             "detectable": detected(row, "detectable"),
             "detectable_first": detected(row, "detectable_first"),
