@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from singflow import cli
-from singflow.analyses.summary import seen_by_translators
+from singflow.analyses.summary import seen_by_translators, stand_in
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
@@ -34,7 +34,7 @@ from singflow.report.content import (
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
 from singflow.report.thumbnails import thumbnails
-from singflow.report.words import sample_said, stand_in, steering_said, warnings
+from singflow.report.words import sample_said, steering_said, warnings
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper

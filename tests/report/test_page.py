@@ -30,7 +30,7 @@ from singflow.report.content import (
 )
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.tables import MOST_ROWS, shared_columns, table
-from singflow.report.words import blind_said, pairs_said, stand_in, steering_said, warnings
+from singflow.report.words import blind_said, pairs_said, steering_said, warnings
 from tests.project import ROOT
 from tests.report.report_study import HOSTILE, write_page, write_study
 
@@ -271,20 +271,6 @@ def test_warnings_name_weak_translators_random_weights_and_low_accuracy():
         assert said in text
 
 
-@pytest.mark.parametrize(
-    ("spaces", "said"),
-    [
-        ({"s": "open_clip"}, ""),
-        ({"s": "conse", "t": "open_clip"}, "The space s is a stand-in for CLIP, without"),
-        ({"s": "conse", "t": "conse"}, "The spaces s and t are stand-ins for CLIP, without"),
-    ],
-)
-def test_a_space_that_stands_in_for_clip_is_named_in_one_sentence(spaces, said):
-    found = stand_in(spaces)
-    assert found.startswith(said)
-    assert found.endswith("spaces: [clip_vit_l14]." if said else "")
-
-
 PLAIN = models((("a", MEANING, 0.04),))
 
 
@@ -523,7 +509,7 @@ def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else
     meaning = "the null space holds meaning that the logits do not tell"
     parts = [
         '<section id="models">',
-        "The space s is a stand-in for CLIP",
+        "s, the space of this study, is a stand-in for CLIP: ",
         f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
         'class="strips"',
         'class="plain"',

@@ -1,6 +1,6 @@
 """Sentences on the tables of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -16,21 +16,6 @@ MOST = 3  # limit on the pairs of models that a sentence names
 def _joined(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def stand_in(spaces: Mapping[str, str]) -> str:
-    """A sentence on spaces that only stand in for CLIP; empty without them.
-
-    `spaces` has the source of every space.
-    """
-    names = [name for name, source in spaces.items() if source == "conse"]
-    if not names:
-        return ""
-    what, are = ("spaces", "are stand-ins") if names[1:] else ("space", "is a stand-in")
-    return (
-        f"The {what} {_joined(names)} {are} for CLIP, without a download: this study shows that "
-        "the test works. With CLIP it is one line: spaces: [clip_vit_l14]."
-    )
 
 
 def power_said(models: pd.DataFrame) -> list[str]:
