@@ -344,8 +344,8 @@ def stand_in(sources: Mapping[str, str]) -> str:
     if set(sources.values()) != {"conse"}:
         return ""
     return (
-        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP: the study shows "
-        "that the test works. With CLIP it is one line of the study: spaces: [clip_vit_l14]"
+        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP: the study "
+        "shows that the test works. With CLIP it is one line of the study: spaces: [clip_vit_l14]"
     )
 
 
@@ -429,7 +429,8 @@ def render_text(
 ) -> str:
     """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings.
 
-    sources: the source of each space. found: by space and model, sentences on what the hidden meaning is about.
+    sources: the source of each space. found: by space and model, sentences on what the hidden
+    meaning is about.
     """
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "

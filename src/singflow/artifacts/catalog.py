@@ -146,8 +146,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "texts": Artifact(
         "prompts/{space}.safetensors",
         "label_embeddings (L, m), concept_embeddings (P, m), with targets target_embeddings (T,"
-        " m), and with a reference reference_embeddings (R, m), float32 of unit norm. Metadata:"
-        " device, the templates.",
+        " m), and with a reference reference_embeddings (R, m), float32 of unit norm;"
+        " class_embeddings and other_embeddings (C, m), as below, of the classes of data.classes"
+        " (no rows if no label is one of them). Metadata: device, the templates.",
         tensors={
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
