@@ -20,6 +20,7 @@ from tests.results import BASIS, Results
 
 ALPHAS = [1e-4, 1e-2, 1.0]
 PROBE = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95}
+PROBE |= {"groups": None, "folds": 3, "reference": None, "table": "", "classes": ""}
 BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 
