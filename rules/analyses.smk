@@ -5,7 +5,7 @@ step(
     " head_extensions",
     flags="evidence translator.lambdas translator.folds translator.reference"
     " summary.confidence seed",
-    files={"table": value("data.table"), "classes": value("data.classes")},
+    files={"table": value("data.table"), "class_list": value("data.classes")},
     reference=reference,
     threads=THREADS,
 )
@@ -68,7 +68,7 @@ step(
     reads="manifest features embeddings projector translator translator_report",
     writes="probes",
     flags="probe evidence.groups translator.folds translator.reference summary.confidence",
-    files={"table": value("data.table"), "classes": value("data.classes")},
+    files={"table": value("data.table"), "class_list": value("data.classes")},
     reference=reference,
     threads=THREADS,
 )

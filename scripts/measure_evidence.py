@@ -30,7 +30,7 @@ class Flags(EvidenceSettings, cli.PairStep):
     confidence: float
     seed: int
     table: Path
-    classes: Path
+    class_list: Path
 
 
 def known(inputs: Inputs) -> dict[str, bool]:
@@ -57,7 +57,7 @@ def hidden_groups(
         lambda place: named[place] if named else str(place)
     )}  # fmt: skip
     if flags.groups:
-        column, cells = group_cells(flags.classes, flags.table, flags.groups)
+        column, cells = group_cells(flags.class_list, flags.table, flags.groups)
         known = images["own"] | (column == "label")  # a table has the study's images alone
         groups["column"] = images[column].map(cells).where(known)
     tables = [found.groups(group).assign(by=by) for by, group in groups.items()]

@@ -24,7 +24,7 @@ class Flags(Probe, cli.PairStep):
     folds: int
     reference: str | None
     table: Path
-    classes: Path
+    class_list: Path
     confidence: float
 
 
@@ -35,7 +35,7 @@ def grouped(inputs: Inputs, flags: Flags) -> tuple[Paired, CrossFitted, pd.DataF
     """
     if not (flags.groups and flags.reference and inputs.fitted):
         return None
-    column, cells = group_cells(flags.classes, flags.table, flags.groups)
+    column, cells = group_cells(flags.class_list, flags.table, flags.groups)
     if column != "label":
         return None
     images = inputs.training(flags.reference)

@@ -20,7 +20,7 @@ from tests.results import BASIS, Results
 
 ALPHAS = [1e-4, 1e-2, 1.0]
 PROBE = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95}
-PROBE |= {"groups": None, "folds": 3, "reference": None, "table": "", "classes": ""}
+PROBE |= {"groups": None, "folds": 3, "reference": None, "table": "", "class_list": ""}
 BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 

@@ -32,12 +32,14 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     pairs = style.pairs_of(scores)
     everything = pd.concat(frame for _, _, frame in pairs).assign(size=lambda f: f["as_deg"].abs())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
+    check_labels(wanted, counts.index, "plot_labels.labels")
     chosen = wanted or list(counts.index[:MOST_LABELS])
     drawn = everything[everything["label"].isin(chosen)]
     medians = drawn.groupby("label")["size"].median()
     labels = list(medians.sort_values(kind="stable").index)
-    rows, columns = style.grid_of(len(pairs), 4)
-    size = (style.FULL, 0.6 + (0.75 + 0.16 * len(labels)) * rows)
+    columns = min(len(pairs), 4)
+    rows = -(-len(pairs) // columns)
+    size = (style.PAGE, 0.6 + (0.75 + 0.16 * len(labels)) * rows)
     figure, grid = style.panels(rows, columns, size, sharex=True, sharey=True)
     for number, (axes, (space, model, frame)) in enumerate(zip(grid.flat, pairs, strict=False)):
         _violins(axes, frame, labels, style.colour(list(scores[space]).index(model)))
@@ -50,8 +52,9 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
         axes.set_axis_off()
     largest = drawn["size"].max()
     grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
-    seen = f"Null removal changes |AS| of {labels[-1]} most, and of {labels[0]} least"
-    figure.suptitle(seen if len(labels) > 1 else f"|AS| of {labels[0]}")
+    style.entitle(
+        figure, f"Null removal moves images of {labels[-1]} most toward or from their label"
+    )
     if len(counts) > len(chosen):
         kind = "chosen labels" if wanted else "labels with most images"
         figure.supxlabel(
@@ -81,10 +84,10 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
 @style.styled
 def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
     """D within each group of images, with its interval, for all models of a space."""
-    largest = max(len(next(iter(models.values()))) for models in groups.values())
-    models = max(map(len, groups.values()))
-    height = (0.9 + largest * max(0.2, 0.06 * models)) * len(groups)
-    figure, grid = style.panels(len(groups), 1, (style.FULL, height))
+    rows = max(len(one) for models in groups.values() for one in models.values())
+    models = len(next(iter(groups.values())))
+    height = (0.6 + rows * max(0.17, 0.06 * models)) * len(groups) + 0.15 * models + 0.4
+    figure, grid = style.panels(len(groups), 1, (style.PAGE, height))
     for axes, (space, found) in zip(grid.flat, groups.items(), strict=True):
         of_space, tables = style.of_space(table, space), list(found.values())
         d = pd.concat([one.set_index("group")["unique_r2"] for one in tables], axis=1)
@@ -96,15 +99,17 @@ def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
             apart = np.arange(len(order)) + 0.7 * ((len(found) - number - 0.5) / len(found) - 0.5)
             name = style.caption(model, of_space)
             label = f"{name}: {one['hidden'].sum()} of {len(one)} groups found"
-            bars: style.Look = {"xerr": [middle - low, high - middle], "elinewidth": 0.8, "ms": 3.5}
-            axes.errorbar(middle, apart, **bars, label=label, ls="", **style.look_of(number))
+            axes.errorbar(
+                middle, apart, xerr=[middle - low, high - middle], label=label, ls="",
+                elinewidth=0.8, **style.look_of(number),
+            )  # fmt: skip
         margin = 100 * float(of_space["margin"].iloc[0])
         axes.axvline(margin, color="0.4", lw=0.8, ls="--", label=f"margin: {margin:g} %")
         axes.set_yticks(range(len(order)), [f"{name} ({sizes[name]})" for name in order])
         axes.set(ylim=(-0.6, len(order) - 0.4), xlabel="D within the group (%)")
-        axes.set_title(f"{_found(found)}, {space}")
-        axes.legend(loc="lower right")
+        axes.set_title(f"{space}: {_found(found)}")
         style.grid_lines(axes, "x")
+    style.legend(figure, grid[0, 0].get_legend_handles_labels()[0], 2)
     return figure
 
 
@@ -112,7 +117,7 @@ def _found(found: dict[str, pd.DataFrame]) -> str:
     """What is seen of the groups of a space."""
     hiding = [model for model, one in found.items() if one["hidden"].any()]
     if not hiding:
-        return "No null space hides meaning in a group of images"
+        return "no null space hides meaning in a group of images"
     most = max(hiding, key=lambda model: found[model]["unique_r2"].max())
     group = found[most].set_index("group")["unique_r2"].idxmax()
     return f"{style.bare(most)} hides most in images of {group}"
@@ -124,7 +129,6 @@ class Flags(PlotLabels, cli.Selection): ...
 def main(flags: Flags) -> None:
     scores, models = style.read_tables(flags, "scores")
     counts = next(iter(scores[flags.spaces[0]].values()))["label"].value_counts()
-    check_labels(flags.labels, counts.index, "plot_labels.labels")
     if flags.labels or counts.max() >= FEWEST:
         style.write_figure(flags, "fig4", draw(scores, models, flags.labels))
         return
