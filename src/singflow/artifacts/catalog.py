@@ -369,8 +369,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "probes/{space}/{model}.json",
         "classifier, accuracy_principal and accuracy_translated with intervals (null and a note"
         " if nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
-        " translator has seen), n_labels, n_labels_left_out (with one image), chance, the"
-        " penalties.",
+        " translator has seen), by (label; group: the reference's images by evidence.groups),"
+        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
     ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
