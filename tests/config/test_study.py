@@ -567,10 +567,6 @@ TABLE = "needs data.table: a CSV or Parquet file"
     [
         ({"data.source": "table", "data.table": None}, f"data.source table {TABLE}"),
         ({"data.table": None}, f"data.source packaged {TABLE}"),
-        (
-            {"data.source": "folder", "data.table": None, "evidence.groups": "camera"},
-            "evidence.groups is camera, a column of data.table, which is null: write data.table",
-        ),
         ({"data.source": "archive"}, "data.source archive needs data.archives: tar or Parquet"),
         ({"data.root": "photos"}, "data.root is photos, but data.source packaged studies the pack"),
         ({"data.root": "C:\\photos"}, "write / for \\ (under WSL, C:\\ is /mnt/c/)"),
@@ -659,6 +655,11 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         (
             {"evidence.groups": "camera"},
             "has no column 'camera' (evidence.groups); it has path, la",
+        ),
+        ({"evidence.groups": "group"}, None),
+        (
+            {"data.source": "folder", "data.table": None, "evidence.groups": "camera"},
+            "evidence.groups is camera, but .*imagenet_1k.csv has no such column, and data.table",
         ),
         ({"models": ["absent"], "pictures.closeup": "absent"}, "models.yaml: no entry 'absent'"),
     ],

@@ -143,7 +143,9 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():
     assert sorted(names(figure.axes[0])) == ["goose", "jeep"]
     assert "2 chosen labels of 3" in figure.get_supxlabel()
     four = plot_labels.draw(BOTH | {"t": BOTH["s"]}, table_of("mn", "st"), [])
-    assert [axes.get_visible() for axes in four.axes] == [True] * 4 + [False] * 2
+    assert [axes.get_title("left") for axes in four.axes] == [
+        f"{model}\n(weak translator)\n{space}" for space in "st" for model in "mn"
+    ]
     near = r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
     with pytest.raises(InputError, match=near):
         plot_labels.draw(BOTH, TABLE, ["jeep", "goosse"])

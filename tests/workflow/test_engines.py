@@ -307,7 +307,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual", "map_images"),
+        *("measure_evidence", "measure_unusual", "map_images", "probe_principal"),
     },
     "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures", "map_images"},
 }

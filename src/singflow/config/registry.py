@@ -319,6 +319,11 @@ class SpaceTower(Tower):
 
     dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
 
+    @property
+    def untrained(self) -> bool:
+        """Whether the texts of the space mean nothing."""
+        return getattr(self, "weights", "") == "random"
+
 
 class ConSEEntry(SpaceTower):
     """A space made of label sentences, weighted by a classifier's softmax."""
@@ -513,7 +518,7 @@ def objection(entry: SpaceEntry) -> str | None:
         return (
             f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
         )
-    if getattr(entry, "weights", "") == "random":
+    if entry.untrained:
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
 
