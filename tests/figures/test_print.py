@@ -7,9 +7,12 @@ import pytest
 
 from singflow.figures import (
     evidence,
+    plot_concept_scans,
+    plot_concepts,
     plot_controls,
     plot_head_extensions,
     plot_hidden_texts,
+    plot_labels,
     plot_rank_curves,
     plot_scores,
     plot_translators,
@@ -17,11 +20,13 @@ from singflow.figures import (
 from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
+    test_concepts,
     test_hidden_texts,
     test_maps,
     test_models,
     test_null_validation,
     test_pictures,
+    test_probes,
     test_translators,
 )
 from tests.figures.drawn import models_table
@@ -94,6 +99,33 @@ def null_validation(models, spaces):
     return test_null_validation.draw(found)[1]
 
 
+def labels(models, spaces):
+    found = {s: {m: test_models.scores(n) for n, m in enumerate(models)} for s in spaces}
+    return plot_labels.draw(found, test_models.table_of(models, spaces), [])
+
+
+def groups(models, spaces):
+    found = pd.DataFrame({"group": [f"a group {n}" for n in range(12)], "n": 30, **D})
+    found = found.assign(hidden=True, by="column")
+    table = models_table(models, spaces, margin=0.005)
+    return plot_labels.draw_groups({s: dict.fromkeys(models, found) for s in spaces}, table)
+
+
+def probes(models, spaces):
+    return test_probes.drawn({s: test_probes.reports(len(models)) for s in spaces})[1]
+
+
+def concepts(models, spaces):
+    scans, table = test_concepts.study(len(models), spaces)
+    return plot_concepts.draw(scans, table, test_concepts.LABELS, 8)
+
+
+def concept_scans(models, spaces):
+    scans, table = test_concepts.study(len(models), spaces)
+    none = test_concepts.cues()
+    return plot_concept_scans.draw(scans, table, none, test_concepts.LABELS, 20)
+
+
 def of_one_model(models, spaces):
     (found, _), facts = curves(models, spaces), D | {"margin": 0.005}
     planted = [
@@ -113,6 +145,11 @@ CASES = {
     "null_validation": null_validation,
     "hidden_texts": hidden_texts,
     "maps": maps,
+    "labels": labels,
+    "groups": groups,
+    "probes": probes,
+    "concepts": concepts,
+    "concept_scans": concept_scans,
     "evidence": of_one_model,
     **{name: lambda *study, name=name: pictures(name, *study) for name in test_pictures.FIGURES},
     **{
@@ -120,14 +157,19 @@ CASES = {
         for draw in (plot_translators.draw_training, plot_translators.draw_architectures)
     },
 }
-NARROW = ("maps", "hidden_texts")  # in a study of one model
+FEWER = (
+    "maps",
+    "hidden_texts",
+    "concepts",
+    "concept_scans",
+)  # other widths and panels in a study of one model
 HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
 
 
 @pytest.mark.parametrize(
     ("name", "study"),
-    [*((name, MANY) for name in CASES), *((name, FEW) for name in NARROW)],
-    ids=[*CASES, *(f"{name}, narrow" for name in NARROW)],
+    [*((name, MANY) for name in CASES), *((name, FEW) for name in FEWER)],
+    ids=[*CASES, *(f"{name}, one model" for name in FEWER)],
 )
 def test_a_figure_is_a_column_or_a_page_wide_and_has_no_small_text(name, study, tmp_path):
     figure = CASES[name](*study)
@@ -140,7 +182,7 @@ def test_a_figure_is_a_column_or_a_page_wide_and_has_no_small_text(name, study, 
     assert min(text.get_fontsize() for text in shown) >= STYLE["font.size"] == 7
     save(figure, tmp_path / "a.svg")
     written = (tmp_path / "a.svg").read_text()
-    assert width == COLUMN or (width == PAGE and study == MANY)
+    assert width in (COLUMN, PAGE)
     assert f'width="{72 * width:g}pt"' in written and len(written) < 1e6
 
 
