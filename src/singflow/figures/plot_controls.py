@@ -38,8 +38,8 @@ def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.D
         _excess(left, known[known["own"]].set_index("model").to_dict("index"), looks, rows)
         _dimensions(right, known, looks)
         if left_out := [style.bare(model) for model in models if model not in looks]:
-            names = style.wrapped(f"no null space: {', '.join(left_out)}", 3)
-            left.set_xlabel(f"{left.get_xlabel()}\n{names}")
+            said = style.wrapped(f"no null space: {', '.join(left_out)}", 3)
+            left.set_xlabel(f"{left.get_xlabel()}\n{said}")
     return figure
 
 
@@ -64,7 +64,7 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, looks: dict[str, Look]) -> Non
         rows = excess[excess["model"] == model].sort_values("dimension")
         lines = axes.plot(rows["dimension"], rows["is_deg_null"], **look)
         lines += axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **look)
-        style.apart(lines, number, len(looks))
+        style.apart(axes, lines, number, len(looks))
     axes.set_xscale("log")
     ticks: list[int] = []
     for dimension in sorted(excess["dimension"].unique()):

@@ -68,7 +68,8 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame]) -> None:
     axes.axvline(0, color="0.85", lw=0.6, zorder=0)
     for number, scores in enumerate(models.values()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        dots = axes.scatter(*points.T, s=8, linewidths=0, **style.look_of(number))
+        look = style.look_of(number) | {"s": 8, "linewidths": 0}
+        dots = axes.scatter(*points.T, **look)
         dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 500)
         if len(points) >= FEWEST and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
@@ -84,10 +85,10 @@ def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
     colours = [style.colour(number) for number in range(len(rows))]
     enough = (rows["n_images"] >= FEWEST).to_numpy()
     for number, (column, hatch) in enumerate(zip(scores, HATCHES.values(), strict=False)):
-        mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
+        middle = f"{column}_mean" if f"{column}_mean" in rows else column
         mean, low, high = (
-            values.astype(float).fillna(0.0).to_numpy()
-            for values in (mean, rows[f"{column}_low"], rows[f"{column}_high"])
+            rows[name].astype(float).fillna(0.0).to_numpy()
+            for name in (middle, f"{column}_low", f"{column}_high")
         )
         places = positions + (number - (len(scores) - 1) / 2) * width
         ends = np.where(enough, np.maximum([mean - low, high - mean], 0), np.nan)

@@ -123,7 +123,7 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
 def _smaller(found: re.Match[bytes]) -> bytes:
     """A PNG inside an SVG as JPEG, if it is opaque: an eighth of its size."""
     picture, buffer = Image.open(io.BytesIO(base64.b64decode(found[1]))), io.BytesIO()
-    if picture.mode == "RGBA" and picture.getextrema()[3] != (255, 255):
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255):
         return found[0]
     picture.convert("RGB").save(buffer, "JPEG", quality=88)
     return b"data:image/jpeg;base64," + base64.b64encode(buffer.getvalue())
@@ -234,12 +234,12 @@ def legend(figure: Figure | SubFigure, handles: Sequence[Any], columns: int = 3)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, borderaxespad=0)
 
 
-def apart(lines: Iterable[Line2D], number: int, count: int) -> None:
+def apart(axes: Axes, lines: Iterable[Line2D], number: int, count: int) -> None:
     """Move the lines of a model up or down by a point or so, so that none hides another's."""
+    inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
     points = min(1.2, 6 / count) * (number - (count - 1) / 2)
     for line in lines:
-        inches = line.axes.get_figure(root=True).dpi_scale_trans
-        line.set_transform(line.axes.transData + ScaledTranslation(0, points / 72, inches))
+        line.set_transform(axes.transData + ScaledTranslation(0, points / 72, inches))
 
 
 def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str:
