@@ -403,10 +403,7 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     assert "# m: in sample: the translator has seen the images" in text
 
 
-@pytest.mark.parametrize(
-    ("rule", "used"),
-    [("exact", "stored weights"), ("exact64", "float64")],
-)
+@pytest.mark.parametrize(("rule", "used"), [("exact", "stored weights"), ("exact64", "float64")])
 def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(
     scores, rule, used
 ):
