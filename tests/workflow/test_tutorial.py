@@ -28,7 +28,7 @@ def test_the_tutorial_leads_to_its_answer(tmp_path):
     project.shell(commands)
     said = (tmp_path / "results/dogs/tables/summary.txt").read_text()
     ours = {without_numbers(line): line for line in said.splitlines()}
-    for quoted in re.findall(r"```\n(.*?)```", PAGE, flags=re.DOTALL):
+    for quoted in blocks(PAGE, "text"):
         for line in quoted.splitlines():
             told, found = (
                 list(map(float, re.findall(NUMBER, text)))
