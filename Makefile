@@ -103,7 +103,7 @@ $(BEFORE) $(COMMANDS):
 	singflow $@ $($(call upper,$@))
 
 docs: .venv/docs
-	mkdir -p .cache/docs && cd .cache/docs && NO_MKDOCS_2_WARNING=1 mkdocs build --config-file ../../mkdocs.yml  # there the notebook writes
+	mkdir -p .cache/docs && cd .cache/docs && NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore:IProgress mkdocs build --config-file ../../mkdocs.yml  # there the notebook writes
 
 dvc.yaml: .venv/demo
 	python -m singflow.engines.stages
