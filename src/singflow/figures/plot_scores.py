@@ -12,7 +12,7 @@ from singflow import cli
 from singflow.figures import style
 from singflow.figures.style import Frames, Look
 
-FLOOR = "floor: null components without meaning"
+FLOOR = "floor: parts without meaning"
 FEWEST = 3  # images whose mean has an interval
 HATCHES = {"plain": None, "hatched": "////"}
 
