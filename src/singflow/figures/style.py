@@ -21,7 +21,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from singflow.artifacts.catalog import FORMATS
+from singflow.artifacts.catalog import FORMATS, NEEDS
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import Selection, Step
@@ -67,7 +67,6 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
-NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 NETWORKS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
 DARK = (  # photos in a figure keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
