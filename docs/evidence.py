@@ -798,7 +798,7 @@ def main(flags: Flags) -> None:
     for table in *tables, stability_table(pd.read_csv(stable)):
         print()
         told(table)
-    with plt.style.context(["default", STYLE | {"figure.dpi": 110}]):
+    with plt.style.context(["default", STYLE | {"figure.dpi": 110, "font.size": 9}]):
         save(draw_level(found), flags.folder / "level.png")
         save(draw_power(found, reached), flags.folder / "power.png")
 

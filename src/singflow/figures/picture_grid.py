@@ -154,7 +154,7 @@ def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> 
             for number, cell in enumerate(cells[part]):
                 x = MARGIN + NAMES + number * step
                 bottom = max(bottom, _show(drawn, x, top, step - APART, cell))
-            if left_out or bottom + LINE > style.TALLEST:
+            if left_out or bottom + GAP + LINE > style.TALLEST:
                 left_out += 1
                 continue
             sheet.texts += drawn.texts

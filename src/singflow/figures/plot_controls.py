@@ -16,7 +16,8 @@ from singflow.figures.style import Look
 def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """One row per space: (a) excess over random subspaces, (b) IS by the dimensions removed."""
     mine, score = excess[excess["own"]], "is_deg_excess_random"
-    height = max(1.8, 0.7 + 0.34 * len(mine) / len(spaces))
+    names = [style.named(model, table.set_index("model")) for model in models]
+    height = max(1.8, 0.6 + style.rows_high(names, 0.27))
     figure, grid = style.panels(len(spaces), 2, (style.PAGE, 0.4 + height * len(spaces)))
     more, less = (mine[f"{score}_low"] > 0).sum(), (mine[f"{score}_high"] < 0).sum()
     style.entitle(
@@ -37,8 +38,8 @@ def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.D
         _excess(left, known[known["own"]].set_index("model").to_dict("index"), looks, rows)
         _dimensions(right, known, looks)
         if left_out := [style.bare(model) for model in models if model not in looks]:
-            names = style.wrapped(f"no null space: {', '.join(left_out)}", 3)
-            left.set_xlabel(f"{left.get_xlabel()}\n{names}")
+            said = style.wrapped(f"no null space: {', '.join(left_out)}", 3)
+            left.set_xlabel(f"{left.get_xlabel()}\n{said}")
     return figure
 
 
@@ -52,11 +53,7 @@ def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.Da
             )
             bar = [[middle - low], [high - middle]]
             axes.errorbar(middle, position + offset, xerr=bar, mfc=fill, ls="", **look)
-    names = [
-        style.wrapped(style.caption(model, rows, "\n"), 1.2) + f"\nk = {own[model]['dimension']}"
-        for model in looks
-    ]
-    axes.set_yticks(range(len(looks)), names)
+    axes.set_yticks(range(len(looks)), [style.named(model, rows) for model in looks])
     axes.set_ylim(len(looks) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
     style.grid_lines(axes, "x")
@@ -67,7 +64,7 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, looks: dict[str, Look]) -> Non
         rows = excess[excess["model"] == model].sort_values("dimension")
         lines = axes.plot(rows["dimension"], rows["is_deg_null"], **look)
         lines += axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **look)
-        style.apart(lines, number, len(looks))
+        style.apart(axes, lines, number, len(looks))
     axes.set_xscale("log")
     ticks: list[int] = []
     for dimension in sorted(excess["dimension"].unique()):

@@ -45,7 +45,7 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 @style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D, with its interval, against the number of visible null directions, and of images."""
-    height = 1.9 + 0.13 * max(map(len, curves.values()))
+    height = 1.9 + 0.16 * max(map(len, curves.values()))
     figure, subfigures = style.subfigures(len(curves), style.PAGE, 0.3 + len(curves) * height)
     style.entitle(figure, _title(rows))
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
@@ -62,11 +62,11 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
             at = [int(row["directions_90"]) if above else len(curve) - 1]
             low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
             axes.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
-            lines = axes.plot(x, middle, markevery=at, **look)
+            style.apart(axes, axes.plot(x, middle, markevery=at, **look), number, len(tables))
             images, *shown = measured.loc[[model]].to_numpy()[0]
             shown = [100 * d for d in shown]
-            lines += learning.plot([images / 4, images / 2, images], shown, **look)
-            style.apart(lines, number, len(tables))
+            points = learning.plot([images / 4, images / 2, images], shown, **look)
+            style.apart(learning, points, number, len(tables))
             handles.append(style.key(f"{style.caption(model, named)}: {_said(row)}", **look))
         axes.axhline(0, color="0.6", lw=0.6, zorder=0)
         axes.set(ylabel="D (%)", title=f"(a) by visible null directions, {space}")

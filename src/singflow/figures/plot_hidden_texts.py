@@ -21,7 +21,7 @@ def draw(texts: pd.DataFrame, models: pd.DataFrame) -> Figure:
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
     width = style.COLUMN if columns == 1 else style.PAGE
-    figure, grid = style.panels(rows, columns, (width, 0.5 + 2.9 * rows))
+    figure, grid = style.panels(rows, columns, (width, 0.5 + 2.8 * rows))
     shown = texts[texts["p"].notna()].merge(pairs[["space", "model"]])
     style.entitle(
         figure,

@@ -1,6 +1,7 @@
 """Draw the maps of the images shown, a column for each model, and write their table."""
 
 import io
+from collections.abc import Sized
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -156,8 +157,8 @@ def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: f
     pairs = {f"{space} {model}": (space, model, frame) for space, model, frame in pairs_of(sets)}
     every = pd.concat(frame.assign(pair=pair) for pair, (_, _, frame) in pairs.items())
     every = every[every["map"].isin([LABEL, PROMPT])]
-    maps = every.groupby(["pair", "image_id", "map", "text"], sort=False)
-    maps = maps[["beyond", "threshold_deg"]].max().reset_index()
+    of_map = every.groupby(["pair", "image_id", "map", "text"], sort=False)
+    maps = of_map[["beyond", "threshold_deg"]].max().reset_index()
     shown = [pairs[pair] for pair in most_outlined(maps, "pair", MOST_MODELS)]
     sheet = MapSheet(COLUMN if len(shown) < 3 else PAGE)
     room, known = sheet.width - 2 * MARGIN, int(maps["threshold_deg"].notna().sum())
@@ -198,7 +199,7 @@ def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: f
             sheet.write(MARGIN + step + STRIP / 2 - GAP / 2, middle, said, **look)
             top = max(ends) + GAP
         top += GAP / 2
-    counts = {
+    counts: dict[str, tuple[Sized, Sized]] = {
         "photos": (images, photos),
         "models": (shown, pairs),
         "maps of a photo": (kept, names),

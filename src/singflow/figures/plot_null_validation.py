@@ -40,7 +40,12 @@ def draw(
     """
     changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
     floor = 10.0 ** (np.floor(np.log10(changes[changes > 0].min(initial=1.0))) - 1)
-    size = (style.PAGE, 1.2 + 0.36 * len(effects))
+    empty = set(table.loc[table["null_dim"] == 0, "model"])
+    names = [
+        style.named(model, models.set_index("model")) + "\n(no null space)" * (model in empty)
+        for model in effects
+    ]
+    size = style.PAGE, 1.2 + style.rows_high(names, 0.36)
     figure, grid = style.panels(1, 3, size, sharey=True, width_ratios=[1.4, 1, 1])
     logits, softmax, top1 = grid[0]
     shares = table.set_index(["model", "perturbation"])
@@ -59,12 +64,6 @@ def draw(
             )
             top1.plot([low, high], [place, place], color=look["color"])
             top1.plot(middle, place, ls="", **look)
-    empty = set(table.loc[table["null_dim"] == 0, "model"])
-    names = [
-        style.wrapped(style.caption(model, models.set_index("model"), "\n"), 1.2)
-        + "\n(no null space)" * (model in empty)
-        for model in effects
-    ]
     logits.set_yticks(range(len(effects)), names)
     logits.set_ylim(len(effects) - 0.5, -0.5)
     _logarithmic(logits, floor, float(changes.max()), bool((changes == 0).any()))

@@ -93,7 +93,8 @@ def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
     for space, model, photos, pictures in shown:
         first, photo = name_row(model, space, table, sets), Cell(photos.iloc[0])
         pictures.loc[pictures.duplicated("change"), [*WORDS]] = ""  # one feature, drawn again
-        for draw, own in pictures.groupby("draw", sort=False):
+        for draw in map(int, pictures["draw"].unique()):
+            own = pictures[pictures["draw"] == draw]
             number = NUMBERED[own["renderer"].iloc[0]].format(draw, draw + 1)
             cells = [cell_of(own[own["change"] == change]) for change in changes]
             rows.append(Row(f"{first}\n{number}".strip(), cells, photo))

@@ -94,7 +94,7 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, number: int, count: int) -> Non
     for rule, (marker, _) in RULES.items():
         at = curve[curve["point"] == rule]
         lines += axes.plot(at["removed"], at["value"], marker=marker, **edge)
-    style.apart(lines, number, count)
+    style.apart(axes, lines, number, count)
 
 
 def _ticks(axes: Axes, kept: pd.Series) -> None:

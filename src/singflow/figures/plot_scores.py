@@ -12,7 +12,7 @@ from singflow import cli
 from singflow.figures import style
 from singflow.figures.style import Frames, Look
 
-FLOOR = "floor: null components that tell nothing"
+FLOOR = "floor: null components without meaning"
 FEWEST = 3  # images whose mean has an interval
 HATCHES = {"plain": None, "hatched": "////"}
 
@@ -35,8 +35,8 @@ def covariance_ellipse(
 @style.styled
 def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     """One row per space: (a) AS and IS of images, (b) means of IS and |AS|, (c) their ratio."""
-    most = max(map(len, scores.values()))
-    size = style.PAGE, max(1.6, 0.5 + 0.3 * most) * len(scores) + 0.8
+    names = [style.named(model, table.set_index("model")) for model in table["model"].unique()]
+    size = style.PAGE, (0.8 + style.rows_high(names, 0.28)) * len(scores) + 0.5
     figure, grid = style.panels(len(scores), 3, size, width_ratios=[1.4, 1.2, 0.8])
     floors = table["floor_is_mean"].dropna()
     said = f"; the floor is {style.span(floors)}" if len(floors) else ""
@@ -46,15 +46,15 @@ def draw(scores: Frames, table: pd.DataFrame) -> Figure:
         _scatter(images, models)
         _bars(means, rows, {"is": "IS", "as_abs": "|AS|"})
         _bars(ratios, rows, {"is_per_as": "IS / |AS|"})
-        ratios.set_yticklabels([])
-        images.set_title(f"(a) every image, {space}")
+        means.set_yticks(range(len(rows)), [style.named(model, rows) for model in rows.index])
+        ratios.set_yticks(range(len(rows)), [""] * len(rows))
+        for number in range(len(rows)):
+            edge: Look = {"mec": "white", "mew": 0.5, "clip_on": False, "zorder": 3}
+            means.plot(0, number, **edge, **style.look_of(number))
+        images.set_title(f"(a) every image, {space}; marks as in (b)")
         means.set_title("(b) means, 95 % intervals")
         ratios.set_title("(c) ratio of means")
-    names = table.set_index("model")
-    handles: list[Any] = [
-        style.key(style.caption(model, names), ls="", **style.look_of(number))
-        for number, model in enumerate(next(iter(scores.values())))
-    ]
+    handles: list[Any] = []
     box: Look = {"facecolor": "0.5", "edgecolor": "white"}
     for name, (how, hatch) in zip(("IS", "|AS|"), HATCHES.items(), strict=True):
         handles.append(Rectangle((0, 0), 1, 1, hatch=hatch, label=f"{name} ({how})", **box))
@@ -68,7 +68,8 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame]) -> None:
     axes.axvline(0, color="0.85", lw=0.6, zorder=0)
     for number, scores in enumerate(models.values()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        dots = axes.scatter(*points.T, s=8, linewidths=0, **style.look_of(number))
+        look = style.look_of(number) | {"s": 8, "linewidths": 0}
+        dots = axes.scatter(*points.T, **look)
         dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 500)
         if len(points) >= FEWEST and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
@@ -84,16 +85,16 @@ def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
     colours = [style.colour(number) for number in range(len(rows))]
     enough = (rows["n_images"] >= FEWEST).to_numpy()
     for number, (column, hatch) in enumerate(zip(scores, HATCHES.values(), strict=False)):
-        mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
+        middle = f"{column}_mean" if f"{column}_mean" in rows else column
         mean, low, high = (
-            values.astype(float).fillna(0.0).to_numpy()
-            for values in (mean, rows[f"{column}_low"], rows[f"{column}_high"])
+            rows[name].astype(float).fillna(0.0).to_numpy()
+            for name in (middle, f"{column}_low", f"{column}_high")
         )
         places = positions + (number - (len(scores) - 1) / 2) * width
-        ends = np.maximum([mean - low, high - mean], 0) * enough
+        ends = np.where(enough, np.maximum([mean - low, high - mean], 0), np.nan)
         look: Look = {"color": colours, "hatch": hatch, "edgecolor": "white" if hatch else "none"}
         axes.barh(places, mean, width * 0.92, xerr=ends, error_kw={"lw": 0.8}, **look)
-        last = mean + ends[1]
+        last = mean + np.nan_to_num(ends[1])
         if column == "is":
             floors = rows["floor_is_mean"].astype(float).to_numpy()
             known, last = ~np.isnan(floors), np.fmax(last, floors)
@@ -102,8 +103,6 @@ def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
         for value, end, place in zip(mean, last, places, strict=True):
             beside: Look = {"textcoords": "offset points", "va": "center"}
             axes.annotate(f"{value:.1f}", (end, place), (4, 0), **beside)
-    names = [style.wrapped(style.caption(model, rows, "\n"), 1.1) for model in rows.index]
-    axes.set_yticks(positions, names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
     axes.set_xlabel(" and ".join(scores.values()) + " (degrees)" * (len(scores) > 1))

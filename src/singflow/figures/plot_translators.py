@@ -29,10 +29,7 @@ LINES: dict[str, Look] = {
     for number, (loss, width) in enumerate([("mse", 1.0), ("cosine", 1.0), ("both", 2.5)])
 }
 LEVEL: Look = {"color": "0.45", "ls": "--", "lw": 0.8}
-MEASURES = {
-    "validation_cosine": "held-out cosine similarity",
-    "validation_mse": "held-out MSE per coordinate",
-}
+MEASURES = {"validation_cosine": "held-out cosine", "validation_mse": "held-out MSE"}
 
 
 @style.styled

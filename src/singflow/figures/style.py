@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,9 +69,11 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
 }
 NETWORKS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
-DARK = (  # photos in a figure keep their colours
+DARK = (  # all but photos, which keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
-    b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"
+    b"{ g:is([id^=figure], [id^=subfigure], [id^=axes]) > "
+    b":not([id^=subfigure], [id^=axes], image, :has(image)) "
+    b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
 EMBEDDED = re.compile(rb"data:image/png;base64,([^\"]+)")
 
@@ -120,7 +123,7 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
 def _smaller(found: re.Match[bytes]) -> bytes:
     """A PNG inside an SVG as JPEG, if it is opaque: an eighth of its size."""
     picture, buffer = Image.open(io.BytesIO(base64.b64decode(found[1]))), io.BytesIO()
-    if picture.mode == "RGBA" and picture.getextrema()[3] != (255, 255):
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255):
         return found[0]
     picture.convert("RGB").save(buffer, "JPEG", quality=88)
     return b"data:image/jpeg;base64," + base64.b64encode(buffer.getvalue())
@@ -182,6 +185,18 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")
 
 
+def named(model: str, rows: pd.DataFrame) -> str:
+    """A model's caption in lines that fit beside panels."""
+    return wrapped(caption(model, rows, "\n"), 1.3)
+
+
+def rows_high(names: Sequence[str], least: float) -> float:
+    """Inches for rows whose names do not overlap; a row has at least so many inches."""
+    lines = [name.count("\n") + 1 for name in names]
+    close = (0.02 + 0.12 * (upper + lower) / 2 for upper, lower in pairwise(lines))
+    return len(lines) * max([least, *close])
+
+
 def new_figure(size: tuple[float, float], layout: Any = None) -> Figure:
     """An empty figure of `size` inches, which pyplot does not know."""
     figure = Figure(figsize=size, layout=layout)
@@ -219,12 +234,12 @@ def legend(figure: Figure | SubFigure, handles: Sequence[Any], columns: int = 3)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, borderaxespad=0)
 
 
-def apart(lines: Iterable[Line2D], number: int, count: int) -> None:
+def apart(axes: Axes, lines: Iterable[Line2D], number: int, count: int) -> None:
     """Move the lines of a model up or down by a point or so, so that none hides another's."""
+    inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
     points = min(1.2, 6 / count) * (number - (count - 1) / 2)
     for line in lines:
-        inches = line.axes.get_figure(root=True).dpi_scale_trans
-        line.set_transform(line.axes.transData + ScaledTranslation(0, points / 72, inches))
+        line.set_transform(axes.transData + ScaledTranslation(0, points / 72, inches))
 
 
 def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str:
