@@ -4,6 +4,7 @@ embed_prompts may have embedded them already.
 """
 
 from pathlib import Path
+from typing import Any
 
 from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
@@ -19,15 +20,15 @@ class Flags(TextFlags):
 
 
 def main(flags: Flags) -> None:
-    head, made = read_tensors(flags.path("head"), ["weight"])
+    head, of_head = read_tensors(flags.path("head"), ["weight"])
     listed = read_classes(flags.classes)
-    names = made.parsed("class_names", list | None) or listed.names
-    unnamed = made.get("unnamed", "false") == "true"  # imported without names
+    names = of_head.parsed("class_names", list | None) or listed.names
+    unnamed = of_head.get("unnamed", "false") == "true"  # imported without names
     entry = read_space(flags.path("space_entry"))
     # no texts if the names are those of another class list, or if the text tower is untrained
     names = names if len(names) == len(head["weight"]) and not (entry.untrained or unnamed) else []
     tensors, facts = read_tensors(flags.path("texts"), ["class_embeddings", "other_embeddings"])
-    made = {key: facts[key] for key in ("weights_sha256", "device")}
+    made: dict[str, Any] = {key: facts[key] for key in ("weights_sha256", "device")}
     row_of = {name: row for row, name in enumerate(listed.names)}
     if not names:
         tensors, made = {name: of[:0] for name, of in tensors.items()}, {"weights_sha256": ""}

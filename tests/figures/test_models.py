@@ -4,11 +4,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tables import write_parquet
 from singflow.errors import InputError
-from singflow.figures import plot_controls, plot_labels, plot_scores
+from singflow.figures import plot_controls, plot_labels, plot_scores, style
 from singflow.figures.plot_scores import FLOOR, covariance_ellipse
 from singflow.figures.style import caption, save
 from tests.figures.drawn import assert_apart, models_table, names, said
+from tests.results import Results
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 MANY = [f"a_classifier_{number}" for number in range(16)]
@@ -173,3 +176,36 @@ def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_diffe
     assert caption("timm/m", rows.assign(marks=["known zero", "", "", ""])) == "m (known zero in s)"
     figure = plot_scores.draw(BOTH, TABLE)
     assert names(figure.axes[1]) == ["m\n(weak translator)", "n\n(weak translator)"]
+
+
+def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_says_what_it_needs(
+    tmp_path, monkeypatch
+):
+    results = Results(tmp_path)
+    results.models({"m": 4, "n": 4}, margin=0.005)
+    written = []
+    monkeypatch.setattr(style, "write_figure", lambda *made: written.append(made[-1]))
+    monkeypatch.setattr(style, "write_needs", lambda *made: written.append(made[-1]))
+    for number, model in enumerate("mn"):
+        own = results.of(model)
+        zeros = {
+            name: 0 if kind == "i" else 0.0 for name, kind in CATALOG["scores"].columns.items()
+        }
+        write_parquet(own.path("scores"), pd.DataFrame(zeros, range(3)).assign(**scores(number, 3)))
+        d = np.array([0.2, 0.01, 0.3]) * number
+        groups = pd.DataFrame({"group": ["car", "dog", "fern"], "n": [16, 60, 4], "unique_r2": d})
+        small = {"unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01, "p": 0.5}
+        groups = groups.assign(by="column", hidden=d > 0.1, **small)
+        groups.loc[2, ["unique_r2_low", "unique_r2_high", "p"]] = np.nan
+        write_parquet(own.path("evidence_groups"), groups)
+    results.run("plot_labels", models=["m", "n"], labels=[])
+    (axes,) = written[0].axes
+    assert names(axes) == ["dog (60)", "car (16)"]
+    assert axes.get_title("left") == "s: n hides most in images of car"
+    found = " ".join(said(written[0].legends[0]))
+    assert "m (weak translator): 0 of 2 groups found" in " ".join(found.split())
+    for model in "mn":
+        path = results.of(model).path("evidence_groups")
+        write_parquet(path, pd.read_parquet(path).assign(by="label"))
+    results.run("plot_labels", models=["m", "n"], labels=[])
+    assert written[1] == plot_labels.NEEDS

@@ -503,7 +503,7 @@ TABLES = {
 }  # name: what a row is
 FIGURES = (
     *(f"fig{number}" for number in (1, *range(3, 14), 15)),
-    *("hidden_texts", "controls", "rank_curves", "head_extensions", "maps"),
+    *("hidden_texts", "controls", "rank_curves", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs

@@ -39,14 +39,12 @@ def draw(scans: Frames, table: pd.DataFrame, labels: list[str], extremes: int) -
     }
     few = sum(map(len, mine.values())) <= MOST_PANELS
     figure = (_draw_panels if few else _draw_tables)(mine, table, extremes)
-    label, model, concept = max(
-        (
-            (abs(row.contrast), label, model, row.concept)
-            for (label, _), models in mine.items()
-            for model, scan in models.items()
-            for row in scan.itertuples()
-        )
-    )[1:]
+    _, label, model, concept = max(
+        (abs(row["contrast"]), label, model, row["concept"])
+        for (label, _), models in mine.items()
+        for model, scan in models.items()
+        for row in scan.to_dict("records")
+    )
     seen = f"moves images of {label} most along {concept!r} ({style.bare(model)})"
     style.entitle(figure, f"Null removal {seen}")
     return figure

@@ -84,9 +84,9 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
 @style.styled
 def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
     """D within each group of images, with its interval, for all models of a space."""
-    rows = max(len(one) for models in groups.values() for one in models.values())
+    most = max(len(one) for models in groups.values() for one in models.values())
     models = len(next(iter(groups.values())))
-    height = (0.6 + rows * max(0.17, 0.06 * models)) * len(groups) + 0.15 * models + 0.4
+    height = (0.6 + most * max(0.17, 0.06 * models)) * len(groups) + 0.15 * models + 0.4
     figure, grid = style.panels(len(groups), 1, (style.PAGE, height))
     for axes, (space, found) in zip(grid.flat, groups.items(), strict=True):
         of_space, tables = style.of_space(table, space), list(found.values())
