@@ -51,10 +51,10 @@ def section(picture: Path) -> str:
 
 def shrink(results: Path) -> None:
     """Write pictures of the figures that a study has drawn and no other study has."""
-    for name in FIGURES:
-        path = PICTURES / results.name / f"{name}.webp"
-        with Image.open(results / f"figures/{name}.png") as figure:
-            if NEEDS in figure.text or set(PICTURES.glob(f"*/{name}.webp")) - {path}:
+    for drawn in results.glob("figures/*.png"):
+        path = PICTURES / results.name / f"{drawn.stem}.webp"
+        with Image.open(drawn) as figure:
+            if NEEDS in figure.text or set(PICTURES.glob(f"*/{drawn.stem}.webp")) - {path}:
                 continue
             scale = PER_INCH / (figure.info["dpi"][0])
             sides = round(scale * figure.width), round(scale * figure.height)

@@ -49,7 +49,7 @@ def test_heads_of_one_backbone_are_drawn_over_their_classes_and_no_others():
     by_label = {line.get_label(): line for line in curve.lines}
     assert by_label["known zero"].get_xydata().tolist() == [[1000, 0]]
     assert set(by_label["margin"].get_ydata()) == {0.5} and curve.get_xscale() == "log"
-    assert len(names(listed)) == MOST + LEAST and "14 of 30" in listed.get_title()
+    assert len(names(listed)) == MOST + LEAST and "14 of 30" in listed.get_title("left")
     assert families(table_of([LITE0, LITE2, "dogs_lite0"]), ENTRIES) == []
 
 

@@ -25,7 +25,6 @@ NEEDS = "a study of heads that keep fewer classes, such as config/studies/cut_he
 MOST, LEAST = 6, 3  # texts of a head, from both ends
 D = ["n_classes", "known_zero", "unique_r2", "unique_r2_low", "unique_r2_high", "margin"]
 BLUE, ORANGE = style.COLOURS[:2]
-SMALL = 7  # points
 Shown = dict[str, Maps]  # maps of one photo, by model
 
 
@@ -62,14 +61,14 @@ def draw(
 
     heads: as families() returns them, a row of panels for each. shown: maps by space and model.
     """
-    figure, rows = style.subfigures(len(heads), 7, 3.5 * len(heads))
+    figure, rows = style.subfigures(len(heads), style.PAGE, 3.5 * len(heads))
     for subfigure, mine in zip(rows, heads, strict=True):
         space = str(mine["space"].iloc[0])
         left, right = subfigure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.02])[0]
         axes = left.subplots()
         zeros = models[models["space"].eq(space) & models["known_zero"].astype(bool)]
         _curve(axes, mine, zeros)
-        subfigure.suptitle(_title(mine), fontsize=10)
+        subfigure.suptitle(_title(mine))
         listed = texts[texts["space"].eq(space) & texts["model"].eq(closeup)]
         if closeup not in set(mine["model"]):
             listed = listed[:0]
@@ -100,7 +99,7 @@ def _curve(axes: Axes, heads: pd.DataFrame, zeros: pd.DataFrame) -> None:
         for row in rows[~rows["random"]].to_dict("records"):
             at = row["n_classes"], 100 * row["unique_r2"]
             place: style.Look = {"xytext": (5, 3), "textcoords": "offset points"}
-            axes.annotate(style.bare(row["model"]), at, fontsize=SMALL, **place)
+            axes.annotate(style.bare(row["model"]), at, **place)
     look = {"marker": "D", "ms": 8, "mfc": "none", "mec": "black", "ls": ""}
     if len(zeros):
         axes.plot(zeros["n_classes"], 100 * zeros["unique_r2"], label="known zero", **look)
@@ -112,7 +111,7 @@ def _curve(axes: Axes, heads: pd.DataFrame, zeros: pd.DataFrame) -> None:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set(xlabel="classes that the head keeps", ylabel="D, hidden share of the meaning (%)")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
-    axes.legend(fontsize=SMALL, loc="upper right")
+    axes.legend(loc="upper right")
     style.grid_lines(axes, "y")
 
 
@@ -127,7 +126,7 @@ def _closeup(figure: SubFigure, model: str, texts: pd.DataFrame, photo: Any, map
     name = style.bare(model)
     if texts.empty:
         axes.set_axis_off()
-        style.say(axes, f"No text of {name} is looked at.", fontsize=SMALL)
+        style.say(axes, f"No text of {name} is looked at.")
         return
     ends = [texts[:MOST], texts[max(MOST, len(texts) - LEAST) :]]
     rows = pd.concat(ends)
@@ -138,10 +137,9 @@ def _closeup(figure: SubFigure, model: str, texts: pd.DataFrame, photo: Any, map
         axes.plot(d, height, "o", color=ORANGE, ms=4, mfc=ORANGE if row["hidden"] else "white")
     axes.axvline(0, color="0.6", lw=0.8, zorder=0)
     axes.set_yticks(heights, [str(text)[:28] for text in rows["text"]])
-    axes.tick_params(labelsize=SMALL)
-    axes.set_xlabel("D along the text (%); filled: hidden", fontsize=SMALL)
+    axes.set_xlabel("D along the text (%); filled: hidden")
     found = f"{int(texts['hidden'].sum()):,} of {len(texts):,} texts"
-    axes.set_title(f"{name} hides {found}", fontsize=8)
+    axes.set_title(f"{name} hides {found}")
     style.grid_lines(axes, "x")
 
 
@@ -158,9 +156,9 @@ def _pictures(figure: SubFigure, photo: Image.Image, maps: Shown) -> None:
     for axes, (words, picture) in zip(panels, said, strict=True):
         axes.imshow(picture)
         axes.set_axis_off()
-        axes.set_title(words, fontsize=SMALL)
+        axes.set_title(words)
     label = next(iter(toward.values())).text
-    figure.supxlabel(f"orange: the null space holds “{label}”", fontsize=SMALL)
+    figure.supxlabel(f"orange: the null space holds “{label}”")
 
 
 class Flags(cli.Selection):

@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": "medium",
     "legend.fontsize": "medium",
     "legend.title_fontsize": "medium",
+    "figure.labelsize": "medium",
     "figure.titlesize": 8,
     "figure.titleweight": "bold",
     "axes.spines.top": False,
