@@ -349,13 +349,14 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             choice.preprocess = lambda value: value  # analyze, turn and move look at it
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]
-        asked, changed = [button.click, words.submit], [photo.change, model.change, space.change]
-        for triggers, answer in ((asked, analyze), (changed, look_again)):
-            into: Any = [*outputs, photo]
-            gr.on(triggers, answer, inputs, into, show_progress_on=scores, js=SHOW, **queued)
+        into: Any = [*outputs, photo]
+        looking = queued | {"show_progress_on": scores, "js": SHOW}
+        gr.on([button.click, words.submit], analyze, inputs, into, **looking)
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
         latest = queued | hidden | {"trigger_mode": "always_last"}
         slider.input(move, [session, toward, slider], [way], **latest)
+        changed = [photo.change, model.change, space.change]
+        gr.on(changed, look_again, inputs, into, **looking)
         photo.clear(clear, outputs=outputs, queue=False, **private | hidden)
         told = [page.load, model.change, space.change]
         alone = private | hidden | {"concurrency_limit": None}

@@ -40,14 +40,13 @@ def facts_of(analysis: Analysis) -> list[Fact]:
     """All facts about a photo."""
     setting = analysis.setting
     facts = [Fact("known zero", setting.said)] if setting.verdict == ZERO else []
-    first, *rest = [f"{p.name} ({100 * p.probability:.1f} %)" for p in analysis.predictions]
-    facts += [Fact("class", first), Fact("other classes", f"then {', '.join(rest)}")]
+    first, *others = [f"{p.name} ({100 * p.probability:.1f} %)" for p in analysis.predictions]
+    facts += [Fact("class", first), Fact("other classes", f"then {', '.join(others)}")]
     facts += _scores(analysis, setting)
     if analysis.judged:
         words = [Fact("words", line) for line in _beyond_chance(analysis)]
         facts += words or [Fact("words", "no word is gained or lost beyond chance")]
-    others = [text for text in analysis.texts if text.text != analysis.predicted.text]
-    for text in [analysis.predicted, *others]:
+    for text in [analysis.predicted, *analysis.texts]:
         facts.append(Fact("movement", _movement(text), text.text))
     facts += (
         _maps(analysis, analysis.maps) if analysis.maps else [Fact("no maps", analysis.no_maps)]

@@ -83,12 +83,12 @@ def thumbnail(picture: Image.Image) -> str:
 
 def model_html(setting: Setting) -> str:
     """The HTML of what the test says about a model, and of the texts that are hidden from it."""
-    numbers = setting.unique_r2, setting.unique_r2_low, setting.unique_r2_high
-    known = [number for number in numbers if number is not None]
+    d, ends = setting.unique_r2, (setting.unique_r2_low, setting.unique_r2_high)
+    interval = [end for end in ends if end is not None]
     return TEMPLATES.get_template("model.html").render(
         model=setting.model,
         said=verdict_of(setting),
-        d=with_interval(known, 3) if known else "",
+        d="" if d is None else with_interval([d, *interval], 3),
         hidden=setting.hidden,
         texts=[(text, with_interval(of, 3)) for text, *of in setting.hidden_texts],
         basis=basis_of(setting),
@@ -122,7 +122,7 @@ def analysis_html(
         pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
     )
     return page, TEMPLATES.get_template("movements.html").render(
-        movements=[fact for fact in facts if fact.name == "movement"],
+        movements={fact.about: fact for fact in facts if fact.name == "movement"}.values(),
         sides=analysis.beyond_chance,
         words=[] if analysis.beyond_chance else select(facts, "words"),
     )

@@ -173,6 +173,7 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         )
     try:
         said = verdict_sentence(row | {"marks": ""})
+        d = {name: None if pd.isna(row[name]) else float(row[name]) for name in OF_D}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{table}: its row of {space} and {model} is damaged ({error}): {FIX}"
@@ -192,7 +193,7 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         said=said,
         hidden="" if texts is None or groups is None else findings(texts, groups),
         hidden_texts=[] if texts is None else hidden_texts(texts),
-        **{name: None if pd.isna(row[name]) else float(row[name]) for name in OF_D},
+        **d,
     )
 
 
