@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -257,8 +258,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         try:
             session, *said = analyze_upload(state, model, space, photo, words)
         except InputError as error:
-            kept = None if isinstance(error, NoPhoto) else gr.update()
-            return refused(error), *empty, kept
+            when = time.monotonic() if isinstance(error, NoPhoto) else gr.update()
+            return refused(error), *empty, when
         texts = session.texts
         choices = gr.update(choices=texts, value=texts[0])
         shown = gr.update(visible=True), choices, *turn(session, texts[0])
@@ -306,6 +307,9 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     ) as page:
         gr.HTML(HEADER)
         session = gr.State(time_to_live=HOUR)
+        no_photo = (
+            gr.State()
+        )  # when a photo was refused; an update of the photo restores preprocess
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 sources: Any = ["upload", "clipboard"]
@@ -349,7 +353,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             choice.preprocess = lambda value: value  # analyze, turn and move look at it
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]
-        into: Any = [*outputs, photo]
+        into: Any = [*outputs, no_photo]
         looking = queued | {"show_progress_on": scores, "js": SHOW}
         gr.on([button.click, words.submit], analyze, inputs, into, **looking)
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
@@ -357,6 +361,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         slider.input(move, [session, toward, slider], [way], **latest)
         changed = [photo.change, model.change, space.change]
         gr.on(changed, look_again, inputs, into, **looking)
+        no_photo.change(lambda: None, outputs=photo, queue=False, **private | hidden)
         photo.clear(clear, outputs=outputs, queue=False, **private | hidden)
         told = [page.load, model.change, space.change]
         alone = private | hidden | {"concurrency_limit": None}
