@@ -1,5 +1,9 @@
 PAGE = ("page.html", "run.html", "paper.yaml")
-SHOWN = artifacts("tables", ".csv") + artifacts("figures", ".png")
+SHOWN = (
+    artifacts("tables", ".csv")
+    + artifacts("figures", ".png")
+    + artifacts("figures", ".svg")
+)
 
 step(
     "write_report",

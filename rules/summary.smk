@@ -1,7 +1,7 @@
 step(
     "summarize",
-    reads="manifest model_entry projector_report translator_report scores zero_shot evidence"
-    " evidence_texts evidence_groups",
+    reads="manifest model_entry space_entry projector_report translator_report scores zero_shot"
+    " evidence evidence_texts evidence_groups",
     writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
     " tables/hidden_texts.csv tables/hidden_groups.csv tables/summary.txt metrics.json",
     flags="models spaces null_energy.usual_labels null_energy.unusual_labels summary"

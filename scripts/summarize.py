@@ -22,7 +22,7 @@ from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, write_table
 from singflow.artifacts.tolerances import kept
-from singflow.config.registry import read_model
+from singflow.config.registry import read_model, read_space
 
 
 class Flags(Summary, NullEnergy, cli.Selection):
@@ -70,7 +70,10 @@ def main(flags: Flags) -> None:
     manifest = read_index(flags.path("manifest"))
     texts, groups = (of_found(flags, table, name) for name in ("hidden_texts", "hidden_groups"))
     found = all_findings(table, texts, groups)
-    text = render_text(flags.study, table, found, manifest, flags.confidence, flags.min_r2)
+    sources = {
+        space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
+    }
+    text = render_text(flags.study, table, sources, found, manifest, flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
     by_label = by_label[["space", "model", *by_label.columns[:-2]]]
     write_table(flags.path("tables/models.csv"), table)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from singflow import cli
-from singflow.analyses.summary import seen_by_translators
+from singflow.analyses.summary import seen_by_translators, stand_in
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
@@ -18,35 +18,26 @@ from singflow.data.manifest import data_root
 from singflow.data.vocabulary import read_class_list
 from singflow.engines.code import accepted_file, read_accepted
 from singflow.report.content import (
-    DRAWN_OF,
+    IMAGES,
     REJECTED,
     SECTIONS,
+    data_of,
     embedded,
+    images_table,
     machine,
     page_data,
     page_tables,
     pearson,
     read_caption,
-    sections,
     step_table,
 )
-from singflow.report.page import libraries, looks_of, render, sample, space_part
+from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
 from singflow.report.thumbnails import thumbnails
-from singflow.report.words import steering_said, warnings
+from singflow.report.words import sample_said, steering_said, warnings
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
-CONTENTS = {
-    "summary": "Verdicts",
-    "models": "Models",
-    "labels": "Labels",
-    "concepts": "Concepts",
-    "images": "Images",
-    "pictures": "Pictures",
-    "checks": "Trust",
-    "provenance": "Provenance",
-}
 
 
 class Flags(Report, cli.Selection):
@@ -78,11 +69,9 @@ def main(flags: Flags) -> None:
     paper = read_yaml(REPORT / "paper.yaml")
     same = as_in_paper(models, manifest["class_index"], paper)
     steered = read_yaml(flags.path("params"))["steering"]["labels"]
-    tables = page_tables(
-        csv, rejected, paper, same, steered, captions | {"rejected": REJECTED}, several
-    )
-    looks = looks_of(flags.models)
-    spaces = [space_part(space, csv, scores[space], looks) for space in flags.spaces]
+    captions |= {"rejected": REJECTED, "images": IMAGES}
+    tables = page_tables(csv, rejected, paper, same, steered, captions, several)
+    tables["images"] = images_table(several)
     heads = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]
     made = heads + [
         read_tensors(flags.path("embeddings", space=space, shard="00000"), [])[1]
@@ -99,28 +88,26 @@ def main(flags: Flags) -> None:
     weights = [entry.weights if entry.source != "features" else "imported" for entry in entries]
     sources = [f"{e.source}: {e.id}, {of}" for e, of in zip(entries, weights, strict=True)]
     named = zip([*flags.models, *flags.spaces], [*sources, *towers.values()], made, strict=True)
-    untold = csv.keys() - tables.keys()  # tables that have nothing to tell
-    drawn = [
-        name
-        for name in figures
-        if captions[name].section and DRAWN_OF.get(name, name) not in untold
-    ]
-    parts = sections(captions, drawn, [name for name in csv if name in tables])
+    drawn = {
+        name: embedded(path, captions[name])
+        for name, path in figures.items()
+        if captions[name].section
+    }
+    said = {
+        "steering": steering_said(csv["steering"], models, flags.confidence),
+        "probes": pearson(csv["probes"], paper, models[same]),
+        "images": sample_said(len(shown), len(manifest)),
+    }
     images, root = manifest.iloc[shown], data_root(flags.source, flags.root)
     pixels = flags.source != "features"
     content = {
         "study": flags.study,
         "models": flags.models,
-        "spaces": spaces,
+        "spaces": [space_part(space, csv) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
-        "percent": f"{100 * flags.confidence:g} %",
         "legend": legend(models["marks"]),
-        "warnings": warnings(models, towers, flags.min_r2),
-        "contents": [
-            (name, title)
-            for name, title in CONTENTS.items()
-            if name in parts or name not in SECTIONS
-        ],
+        "stand_in": stand_in(towers),
+        "warnings": warnings(models, flags.min_r2),
         "seen": seen_by_translators(models, manifest),
         "counts": {
             "images": len(manifest),
@@ -129,13 +116,28 @@ def main(flags: Flags) -> None:
             "found": len(manifest) + len(rejected),
             "shown": len(shown),
         },
-        "tables": tables,
-        "figures": {name: embedded(figures[name], captions[name]) for name in drawn},
-        "sections": parts,
-        "said": {
-            "steering": steering_said(csv["steering"], models, flags.confidence),
-            "probes": pearson(csv["probes"], paper, models[same]),
+        "tables": {
+            name: data_of(shown, captions[name], said.get(name, ""))
+            for name, shown in tables.items()
         },
+        "meanings": {
+            column: header
+            for shown in tables.values()
+            for column, header in zip(shown.columns, shown.headers, strict=True)
+        },
+        "figures": drawn,
+        "sections": {
+            section: sorted(
+                (
+                    name
+                    for name, each in drawn.items()
+                    if not each["needs"] and captions[name].section == section
+                ),
+                key=lambda name: captions[name].place,
+            )
+            for section in SECTIONS
+        },
+        "undrawn": [(each["title"], each["needs"]) for each in drawn.values() if each["needs"]],
         "software": sorted(
             {pair for facts in made for pair in facts.parsed("software", dict).items()}
         ),

@@ -30,7 +30,7 @@ def test_imports_have_no_circle(monkeypatch):
 
 HEAVY = {
     *("torch", "timm", "open_clip", "transformers", "diffusers", "sklearn", "matplotlib"),
-    *("plotly", "snakemake", "dvc"),
+    *("snakemake", "dvc"),
 }
 STEPS = f"""
 import runpy, sys

@@ -22,6 +22,7 @@ from singflow.analyses.summary import (
     correlate_labels,
     per_dimension,
     render_text,
+    stand_in,
     summarize_labels,
     summarize_model,
     verdict,
@@ -56,6 +57,9 @@ def scores():
     )
 
 
+CLIP = {"s": "open_clip"}  # the source of the space
+
+
 def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     """The row of a model that differs from the usual one."""
     reports = PROJECTOR | dict(projector), TRANSLATOR | dict(translator), EVIDENCE | dict(evidence)
@@ -67,7 +71,7 @@ def text_of(scores, found=(), **rows):
     models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
     add_verdicts(models, 0.95)
     table = pd.DataFrame(models)
-    return render_text("mine", table, dict(found), scores.assign(split="train"), 0.95, 0.2)
+    return render_text("mine", table, CLIP, dict(found), scores.assign(split="train"), 0.95, 0.2)
 
 
 def cells(text):
@@ -440,8 +444,13 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
     ):
         row = {"space": "s", "model": "m", **summarized(scores, {}, {"reference": reference})}
         add_verdicts([row], 0.95)
-        text = render_text("mine", pd.DataFrame([row]), {}, held_out, 0.95, 0.2)
-        assert f", {said}; " in text.partition("\n")[0]
+        for sources, above in ((CLIP, ""), ({"s": "conse"}, stand_in({"s": "conse"}))):
+            text = render_text("mine", pd.DataFrame([row]), sources, {}, held_out, 0.95, 0.2)
+            first, _, rest = text.partition("\n\n")
+            assert f", {said}; " in first
+            assert " ".join(rest.partition("Space s:")[0].split()) == above
+    assert "spaces: [clip_vit_l14]" in above
+    assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,6 @@ SWITCHES = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 )
-WITHOUT_WEBGL = """
-const original = HTMLCanvasElement.prototype.getContext;
-HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-    return kind.includes("webgl") ? null : original.call(this, kind, ...rest);
-};
-"""
 HINT = "no Chromium: install one, or run `playwright install chromium`"
 
 
@@ -49,36 +43,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def crowded(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where a page lies whose points are so many that plotly draws them by WebGL."""
-    folder: Path = tmp_path_factory.mktemp("crowded")
-    write_study(folder, n=1600)
-    write_page(folder, max_images=1600)
-    return f"file://{folder}/results/report.html"
-
-
-@pytest.fixture(scope="session")
-def tabs(browser) -> Iterator[dict[bool, object]]:
-    """A tab with WebGL and one without: each keeps the code that it has read."""
-    contexts = {webgl: browser.new_context() for webgl in (True, False)}
-    contexts[False].add_init_script(WITHOUT_WEBGL)
-    yield {webgl: context.new_page() for webgl, context in contexts.items()}
-    for context in contexts.values():
-        context.close()
+def tab(browser) -> Iterator[object]:
+    """A tab, which keeps the code that it has read."""
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture
-def load(tabs, address):
+def load(tab, address):
     """Open the page at a width. There must be no message, error or foreign request."""
     said: list[str] = []
     heard = {
-        "console": lambda message: (
-            "GL Driver Message" in message.text or said.append(f"console: {message.text}")
-        ),
+        "console": lambda message: said.append(f"console: {message.text}"),
         "pageerror": lambda error: said.append(f"error: {error}"),
         "dialog": lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()),
     }
-    opened = []
 
     def watch(route):
         if not route.request.url.startswith(("file://", "blob:", "data:")):
@@ -87,22 +67,19 @@ def load(tabs, address):
         else:
             route.continue_()
 
-    def load(width: int = 1280, at: str = address, webgl: bool = True):
-        page = tabs[webgl]
-        opened.append(page)
-        page.route("**/*", watch)
-        for event, handler in heard.items():
-            page.on(event, handler)
-        page.set_viewport_size({"width": width, "height": 900})
-        page.mouse.move(0, 0)
-        page.goto(at)
-        page.wait_for_selector("body[data-ready=yes]")
-        return page
+    def load(width: int = 1280):
+        tab.set_viewport_size({"width": width, "height": 844})
+        tab.mouse.move(0, 0)
+        tab.goto(address)
+        tab.wait_for_selector("body[data-ready=yes]")
+        return tab
 
+    tab.route("**/*", watch)
+    for event, handler in heard.items():
+        tab.on(event, handler)
     yield load
-    for page in opened:
-        page.goto("about:blank")
-        page.unroute_all()
-        for event, handler in heard.items():
-            page.remove_listener(event, handler)
+    tab.goto("about:blank")
+    tab.unroute_all()
+    for event, handler in heard.items():
+        tab.remove_listener(event, handler)
     assert said == []

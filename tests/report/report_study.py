@@ -42,13 +42,14 @@ def flat(number: int) -> Image.Image:
 
 
 @cache
-def drawing() -> bytes:
-    """A figure, which stands for all."""
+def drawing() -> dict[str, bytes]:
+    """A figure, which stands for all, by format."""
     figure, ((axes,),) = panels(1, 1, (8, 2))
     axes.set_title("a figure")
     with tempfile.TemporaryDirectory() as folder:
-        save(figure, Path(folder, "figure.png"))
-        return Path(folder, "figure.png").read_bytes()
+        paths = [Path(folder, f"figure.{kind}") for kind in ("png", "svg")]
+        save(figure, *paths)
+        return {path.suffix: path.read_bytes() for path in paths}
 
 
 def write_study(
@@ -180,7 +181,8 @@ def write_study(
     for name, frame in tables.items():
         write_table(place(f"tables/{name}.csv"), frame)
     for name in FIGURES:
-        write_bytes(place(f"figures/{name}.png"), drawing())
+        for suffix, content in drawing().items():
+            write_bytes(place(f"figures/{name}{suffix}"), content)
 
 
 def facts(**more: object) -> dict[str, str]:

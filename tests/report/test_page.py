@@ -10,12 +10,16 @@ import pandas as pd
 import pytest
 
 from singflow.analyses.ranking import CHART
-from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_sentence
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words
+from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
+from singflow.figures.style import new_figure, save
 from singflow.report.content import (
+    IMAGES,
+    MOST_SVG,
     REJECTED,
     machine,
     page_data,
@@ -24,23 +28,9 @@ from singflow.report.content import (
     read_caption,
     step_table,
 )
-from singflow.report.page import (
-    MOST_POINTS,
-    VERDICTS,
-    evidence_picture,
-    evidence_rows,
-    sample,
-    script_json,
-)
+from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.tables import MOST_ROWS, shared_columns, table
-from singflow.report.words import (
-    below_the_table,
-    blind_said,
-    pairs_said,
-    steering_said,
-    verdicts,
-    warnings,
-)
+from singflow.report.words import blind_said, pairs_said, steering_said, warnings
 from tests.project import ROOT
 from tests.report.report_study import HOSTILE, write_page, write_study
 
@@ -53,6 +43,7 @@ def models(*rows):
             "space": "s", "model": model, "verdict": verdict, "null_dim": 4, "n_per_dim": 2.0,
             "weights": "hub", "marks": "", "validation_r2": 0.4, "r2_words": 0.9, "is_mean": 7.0,
             "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0, "is_per_as": 7.0,
+            "control_is_mean": 11.0,
             "top1_low": False, "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01,
             "unique_r2_high": None if d is None else d + 0.01, "margin": 0.005, "p_holm": 0.01,
             "turn_deg": 9.0, "detectable": 0.03, "detectable_first": None, "gain": 0.2,
@@ -78,18 +69,44 @@ TEXTS = pd.DataFrame(
 ).assign(unique_r2=0.2, unique_r2_low=0.1, unique_r2_high=0.3, hidden=True)
 
 
-def test_the_page_opens_with_the_verdict_of_every_model_and_controls_come_last():
+GROUPS = TEXTS.rename(columns={"text": "group", "kind": "by"}).assign(n=12)
+COLUMNS = {
+    "hidden_texts": TEXTS,
+    "hidden_groups": GROUPS,
+    "orders": pd.DataFrame(
+        {"place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0], "space": "s", "marks": ""}
+    ),
+    "order_agreement": pd.DataFrame(columns=["space_a", "space_b"]),
+    "rank_curves": pd.DataFrame(
+        {"space": "s", "model": ["a", "a", "b"], "point": ["exact", "energy", "share"]}
+    ).assign(is_mean_deg=[7.0, 9.0, 8.0]),
+}
+
+
+def part(models, **frames):
+    """What the page says of the models of the space."""
+    return space_part(
+        "s", COLUMNS | {"models": models, "model_pairs": pairs().assign(space="s")} | frames
+    )
+
+
+def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_question():
+    found = part(FOUR)
     rows = {row["model"]: row for row in FOUR.to_dict("records")}
-    first, *others = verdicts(FOUR, TEXTS, TEXTS.rename(columns={"text": "group", "kind": "by"}))
-    assert others == [verdict_sentence(rows[name]) for name in ("b", "leak", "zero")]
-    by = "By label, D is largest for images of fur (20 %)."
-    assert first == f"{verdict_sentence(rows['a'])} Hidden: fur (of 1 texts). {by}"
+    said = [(name, verdict_words(rows[name[:4].rstrip("+~")])) for name in ("a", "b", "leak+")]
+    assert found["verdicts"] == [*said, ("zero~", verdict_words(rows["zero"]))]
     seen = "An evenly spread leak of 3 % of the meaning would be called meaning in 9 of 10 trials."
-    assert others[0] == f"b: nothing found. {seen}"
+    assert found["verdicts"][1] == ("b", f"nothing found. {seen}")
+    by = "By label, D is largest for images of fur (20 %)."
+    assert found["found"] == [("a", f"Hidden: fur (of 1 texts). {by}")]
+    ((model, chart),) = found["groups"]
+    (row,) = chart["rows"]
+    assert (model, row["name"], row["note"]) == ("a", "fur", "label, 12 images")
+    assert row["text"] == "D, with its interval 20.00 % [10.00, 30.00]"
 
 
 def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_controls_apart():
-    picture = evidence_picture(FOUR)
+    picture = part(FOUR)["picture"]
     rows = {row["name"]: row for row in picture["rows"]}
     controls = {name: row["control"] for name, row in rows.items()}
     assert controls == {"a": False, "b": False, "leak+": True, "zero~": True}
@@ -100,56 +117,66 @@ def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_c
     def at(*shares):
         return [pytest.approx(ticks["0 %"] + 100 * share * percent, abs=0.03) for share in shares]
 
-    assert [picture["zero"], picture["margin"]] == at(0, 0.005)
-    assert picture["margin_text"] == "0.5 %"
-    names = ("low", "d", "high", "seen")
-    assert [rows["a"][name] for name in names] == at(0.03, 0.04, 0.05, 0.03)
-    said = "D 4.00 %; from 3.00 %; to 5.00 %; smallest even leak called meaning 3.00 %"
-    assert rows["leak+"]["seen"] is None and rows["a"]["text"] == said
-    places = [row[name] for row in rows.values() for name in names if row[name] is not None]
-    assert all(0 <= place <= 100 for place in places)
-    (unknown,) = evidence_picture(models((("a", "no null space", None), {"detectable": None})))[
+    assert [picture["zero"], picture["margin"][0]] == at(0, 0.005)
+    assert picture["margin"][1] == "0.5 %"
+    low, wide = rows["a"]["bar"]
+    marks = dict(rows["a"]["marks"])
+    assert [low, marks["dot"], low + wide, marks["seen"]] == at(0.03, 0.04, 0.05, 0.03)
+    said = "D, with its interval 4.00 % [3.00, 5.00]; smallest even leak that is called meaning"
+    assert rows["a"]["text"] == f"{said} 3.00 %" and list(dict(rows["leak+"]["marks"])) == ["dot"]
+    drawn = [place for row in rows.values() for _, place in row["marks"]]
+    assert all(0 <= place <= 100 for place in [*drawn, *ticks.values(), low + wide])
+    (unknown,) = part(models((("a", "no null space", None), {"detectable": None})))["picture"][
         "rows"
     ]
-    assert [unknown[name] for name in names] == [None] * 4
+    assert (unknown["marks"], unknown["bar"], unknown["text"]) == ([], None, "")
+
+
+def test_four_small_charts_show_controls_power_floor_and_rank():
+    charts = [chart for _, chart in part(FOUR)["trust"]]
+    texts = [{row["name"]: row["text"] for row in chart["rows"]} for chart in charts]
+    blind = "blind check: must not pass the margin 0.10 %"
+    assert (texts[0]["a"], texts[0]["leak+"]) == (blind, f"{blind}; D of a control 6.00 %")
+    assert texts[1]["a"] == "smallest leak, spread evenly 3.00 %"
+    assert texts[2]["b"] == "IS 7.00°; floor 6.50°; random subspaces of the same size 11.00°"
+    assert (texts[3]["a"], texts[3]["b"]) == ("rule exact 7.00°; energy 9.00°", "")
+    assert [chart["margin"] is None for chart in charts] == [False, False, True, True]
 
 
 def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
-    first, *_, zero = evidence_rows(FOUR)
-    assert list(first) == list(VERDICTS)
-    numbers = "4|2|0.40|0.90|7.0|6.5|4.0 % [3.0, 5.0]|9|3 %|more than 30 %"
-    assert "|".join(first.values()) == f"a|{MEANING}|{numbers}"
+    first, *_, zero = part(FOUR)["rows"]
+    numbers = {"unique_r2": "4.0 % [3.0, 5.0]", "turn_deg": "9", "is_mean": "7.0"}
+    numbers |= {"floor_is_mean": "6.5", "validation_r2": "0.40", "r2_words": "0.90"}
+    numbers |= {"detectable": "3 %", "detectable_first": "more than 30 %"}
+    assert first == {"model": "a"} | numbers
     assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 % [-1.0, 1.0]"
-    (none,) = evidence_rows(models((("a", "no null space", None), {"turn_deg": None})))
+    (none,) = part(models((("a", "no null space", None), {"turn_deg": None})))["rows"]
     assert [none[name] for name in ("turn_deg", "unique_r2", "detectable")] == ["-"] * 3
     small = {"unique_r2_low": -0.0004, "unique_r2_high": 0.0004}
-    (zero,) = evidence_rows(models((("a", NOTHING, 0.0001), small)))
+    (zero,) = part(models((("a", NOTHING, 0.0001), small)))["rows"]
     assert zero["unique_r2"] == "below 0.05 %"
 
 
-def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
-    columns = {"place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0]}
-    orders = pd.DataFrame(columns).assign(space="s", marks="")
-    none = pd.DataFrame(columns=["space_a", "space_b"])
-    power, *learning, scores, order, blind = below_the_table(FOUR, pairs(), orders, none)
-    assert power.startswith("D shows 20 % (leak) to 20 % (b) of an evenly spread leak of 10 %, ")
-    assert power.endswith("The logits predict 12 % (leak) to 12 % (b) of the null component.")
+def test_what_a_leak_shows_stands_beside_trust_and_the_papers_order_beside_its_figures():
+    found = part(FOUR)
+    power, *learning, blind = found["power"]
+    assert power.startswith("D shows 20 % (a) to 20 % (zero) of an evenly spread leak of 10 %, ")
+    assert power.endswith("The logits predict 12 % (a) to 12 % (zero) of the null component.")
     grown = "{}: D is 1 % with a quarter of the images, 2 % with half of them, {} % with all."
-    assert learning == [grown.format("leak", 6), grown.format("a", 4)]
+    assert sorted(learning) == [grown.format("a", 4), grown.format("leak", 6)]
+    assert blind.startswith("Blind check")
+    scores, order = found["paper"]
     same = "+0.50, 1.00, 7.0"
     assert scores.endswith(f": a {same}; b {same}; leak+ {same}; zero~ {same}.")
     assert order == "The paper's order in space s, by IS/|AS|: b 9.00 > a 7.00."
-    assert blind.startswith("Blind check")
     row = {
         "space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24,
         "kendall": 0.4667, "kendall_p": 0.27,
     }  # fmt: skip
-    both = pd.DataFrame([row, row | {"space_a": "t"}])
-    found = "over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
-    charted = below_the_table(FOUR, pairs(), orders, both)
-    assert charted.count(f"IS/|AS| beside the paper's chart, {found}") == 1
-    alone = below_the_table(FOUR[2:3], pairs(), orders[:1], none)
-    assert len(alone) == 4 and "order" not in " ".join(alone)
+    charted = part(FOUR, order_agreement=pd.DataFrame([row, row | {"space_a": "t"}]))["paper"]
+    agreed = "over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
+    assert charted.count(f"IS/|AS| beside the paper's chart, {agreed}") == 1
+    assert len(part(FOUR[2:3], orders=COLUMNS["orders"][:1])["paper"]) == 1
 
 
 def pairs(*rows):
@@ -194,7 +221,7 @@ def test_the_blind_check_is_said_once_and_is_a_warning_where_it_passes_the_margi
     assert "The largest D is 0.10 % (b); the margin is 0.5 %." in sentence
     assert blind_said(FOUR.assign(blind_unique_r2=np.nan)) == []
     passed = models((("a", MEANING, 0.04), {"blind_unique_r2": 0.006}), (("b", NOTHING, 0.0),))
-    (warning,) = warnings(passed, {"s": "open_clip"}, 0.2)
+    (warning,) = warnings(passed, 0.2)
     assert warning.startswith("The blind check exceeds the margin: a in s.")
     assert "proves nothing" in warning and "0.60 % (a)" in blind_said(passed)[0]
 
@@ -228,20 +255,17 @@ def test_the_steering_table_says_where_it_tells_no_models_apart():
         assert steering_said(silent, FOUR, 0.95) == ""
 
 
-def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accuracy():
+def test_warnings_name_weak_translators_random_weights_and_low_accuracy():
     poor = {"weights": "random", "top1_low": True, "marks": "weak translator"}
     edge = {"marks": "known zero, penalty at the edge"}
     text = " ".join(
-        warnings(
-            models((("a", MEANING, 0.04), poor), (("b", MEANING, 0.04), edge)), {"s": "conse"}, 0.2
-        )
+        warnings(models((("a", MEANING, 0.04), poor), (("b", MEANING, 0.04), edge)), 0.2)
     )
     for said in (
         "^ The best penalty of b in s is at the edge",
         "* Weak translators: a in s.",
         "random weights",
         "less than 0.2",
-        "stand-in for CLIP",
         "Top-1 is far below the reported value",
     ):
         assert said in text
@@ -252,7 +276,7 @@ PLAIN = models((("a", MEANING, 0.04),))
 
 def test_a_warning_is_for_what_it_names_alone():
     def said(**change):
-        return warnings(PLAIN.assign(**change), {"s": "open_clip"}, 0.2)
+        return warnings(PLAIN.assign(**change), 0.2)
 
     assert said() == []
     (seen,), (rank,) = said(marks="in sample"), said(rank_stored=19)
@@ -260,7 +284,7 @@ def test_a_warning_is_for_what_it_names_alone():
     assert "float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first." in rank
 
 
-CAPTIONS = {"rejected": REJECTED} | {
+CAPTIONS = {"rejected": REJECTED, "images": IMAGES} | {
     path.stem: read_caption(path) for path in (ROOT / "report/captions").glob("*.rst")
 }
 
@@ -268,7 +292,9 @@ CAPTIONS = {"rejected": REJECTED} | {
 def test_every_explained_column_is_shown_and_every_shown_one_explained():
     steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
     shown = set()
-    for caption in [REJECTED, *CAPTIONS.values()]:
+    own = [column for caption in CAPTIONS.values() for column in caption.headers]
+    assert len(own) == len(set(own))  # one explanation of a column is on the page
+    for caption in CAPTIONS.values():
         columns = set(caption.columns.split())
         assert (
             caption.headers.keys() <= columns
@@ -368,17 +394,22 @@ def test_of_too_many_rows_the_first_places_and_as_many_of_every_model_are_kept()
     assert kept == ["a"] * (MOST_ROWS // 2) + ["b"] * (MOST_ROWS // 2)
 
 
+def in_script(page, name):
+    """Content of a script of the page that holds JSON."""
+    return json.loads(re.search(rf'id="{name}">(.*?)</script>', page, re.DOTALL)[1])
+
+
 def test_of_many_texts_the_page_has_the_most_hidden_of_every_model_and_says_so(own):
     place = own / "results/tables/hidden_texts.csv"
     row = read_table(place).iloc[0].to_dict()
     many = [row | {"model": m, "text": f"{m}{d}", "unique_r2": d} for m in "ab" for d in range(99)]
     pd.DataFrame(many).to_csv(place, index=False)
     page = write_page(own)
-    shown = json.loads(re.search(r'id="d-hidden_texts">(.*?)</script>', page, re.DOTALL)[1])
+    shown = in_script(page, "tables")["hidden_texts"]
     named = [values[shown["columns"].index("text")] for values in shown["rows"]]
     assert named == [f"{m}{d}" for d in range(98, 48, -1) for m in "ab"]
-    said = "100 of 198 rows, as many of every model, those with the largest D; all are in"
-    assert f"{said} the study's folder" in html.unescape(page)
+    said = "100 of 198 rows, as many of every model, those with the largest D; all are in the "
+    assert shown["about"].endswith(f"{said}results folder, tables/hidden_texts.csv.")
 
 
 def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
@@ -399,7 +430,7 @@ def test_neighbours_are_positions_among_the_images_shown_or_paths():
     found = data["scores"]["s"]["m"]
     assert (found["original"], found["equivalent"]) == ([1, -2], [-1, 0])
     assert data["outside"] == ["p"]
-    assert (found["is"], found["as"]) == ([1.23, 2.0], [0.0, None])
+    assert (found["is"], found["as"]) == ([1.2, 2.0], [0.0, None])
     assert found["equivalent_deg"] == [None, 8.0]
     assert [data["classes"][code] for code in found["predicted"]] == ["dog", "cat"]
 
@@ -446,31 +477,46 @@ def own(written, tmp_path):
     return shutil.copytree(written, tmp_path / "own")
 
 
-def test_a_part_that_tells_nothing_is_not_on_the_page(tmp_path, written):
+def test_a_table_without_rows_and_a_figure_without_data_are_not_on_the_page(tmp_path, written):
     full = (written / "results/report.html").read_text()
-    parts = ["t-probes", "fig12", "t-orders", "t-spurious", "t-angle_ladder", "t-rejected"]
-    parts += ["t-maps", "maps", "t-hidden_texts", "hidden_texts", "t-hidden_groups"]
-    assert all(f'id="{part}"' in full for part in parts)
-    assert "figure 10" not in " ".join(re.findall(r"<h3.*?</h3>", full))
-    assert "fig4" not in full and "t-label_correlations" not in full
+    parts = ["probes", "orders", "spurious", "angle_ladder", "rejected", "maps", "hidden_texts"]
+    assert {*parts, "hidden_groups", "images"} <= in_script(full, "tables").keys()
+    assert set(re.findall(r'<details class="figure" name="\w+" id="(\w+)"', full)) == set(FIGURES)
+    assert 'id="undrawn"' not in full
     write_study(tmp_path, models=("m1",), null_dims=(0,), extras=False)
     write_bytes(tmp_path / "results/data/rejected.csv", b"path,reason\n")
+    paths = [tmp_path / f"results/figures/fig12.{kind}" for kind in ("png", "svg")]
+    save(new_figure((3.4, 0.4)), *paths, needs="two images <of> a label")
     page = write_page(tmp_path, models=("m1",))
-    assert not any(f'id="{part}"' in page for part in parts)
+    assert not {*parts, "hidden_groups"} & in_script(page, "tables").keys()
+    assert 'id="fig12"' not in page and 'id="fig11"' in page
+    said = "Figure 12: probes before and after translation: not drawn here; it needs two images"
+    assert f"{said} &lt;of&gt; a label." in page
     text = re.sub(r"<(script|style|pre).*?</\1>", "", page, flags=re.DOTALL)
     assert not re.search(r"Pearson|\bnan\b|\bNone%", text)
 
 
-def test_the_page_opens_with_sentence_picture_and_table_in_this_order(written):
+def test_a_large_drawing_is_on_the_page_as_a_picture_and_others_as_svg(own):
+    large = own / "results/figures/fig5.svg"
+    write_bytes(large, large.read_bytes() + b" " * MOST_SVG)
+    page = write_page(own)
+    kinds = dict(re.findall(r'id="full-(\w+)".*?src="data:image/([\w+]+);base64', page))
+    assert kinds.pop("fig5") == "webp" and set(kinds.values()) == {"svg+xml"}
+
+
+def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else(written):
     page = html.unescape((written / "results/report.html").read_text())
     meaning = "the null space holds meaning that the logits do not tell"
     parts = [
-        '<section id="summary">',
-        f"m1: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
-        'class="picture"',
-        'class="plain numbers"',
+        '<section id="models">',
+        "s, the space of this study, is a stand-in for CLIP: ",
+        f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
+        'class="strips"',
+        'class="plain"',
+        "<nav",
+        *(f'<section id="{name}">' for name in ("labels", "pictures", "checks", "paper")),
         "The paper's scores",
-        'id="models"',
+        '<section id="data">',
     ]
     places = [page.index(part) for part in parts]
     assert places == sorted(places)
@@ -504,8 +550,9 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
 
 def test_a_page_of_a_sample_says_so_and_names_the_other_photos(own):
     page = write_page(own, max_images=5)
-    assert "5 of the 24 images are shown here one by one" in page
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    said = in_script(page, "tables")["images"]["about"]
+    assert "5 of the 24 images are shown here one by one" in said
+    data = in_script(page, "photos")
     assert len(data["images"]["path"]) == 5 and data["outside"]
 
 

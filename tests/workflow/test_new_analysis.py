@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from singflow.artifacts.catalog import FORMATS
 from tests.project import ROOT
 
 FILES = Path(__file__).with_name("new_analysis")
@@ -49,7 +50,7 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
 
     assert extended.changed() == extended.planned(direct=False) == OWN | PAGE
     extended.snakemake()
-    new = {"tables/feature_norms.csv", "figures/feature_norms.png", "figures/feature_norms.pdf"}
+    new = {f"figures/feature_norms.{kind}" for kind in FORMATS} | {"tables/feature_norms.csv"}
     new |= {f"feature_norms/{model}.parquet" for model in ("efficientnet_lite0", "tiny")}
     after = extended.artifacts()
     assert after.keys() - before.keys() == new
@@ -60,7 +61,7 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
     for shown in (
         'id="feature_norms"',
         "How long features are",
-        'id="t-feature_norms"',
+        '<option value="feature_norms">',
         "as it is in the mean over the label",
         "feature_norms:\n  order: 2.0",
     ):

@@ -336,6 +336,19 @@ def paper_scores(models: pd.DataFrame) -> str:
     return f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {'; '.join(listed)}"
 
 
+def stand_in(sources: Mapping[str, str]) -> str:
+    """What a study shows whose spaces all stand in for CLIP; empty for other studies.
+
+    sources: the source of each space.
+    """
+    if set(sources.values()) != {"conse"}:
+        return ""
+    return (
+        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP: the study "
+        "shows that the test works. With CLIP it is one line of the study: spaces: [clip_vit_l14]"
+    )
+
+
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv, sorted so that the controls are last."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
@@ -408,6 +421,7 @@ REMARKS = {
 def render_text(
     study: str,
     models: pd.DataFrame,
+    sources: Mapping[str, str],
     found: Mapping[tuple[str, str], str],
     manifest: pd.DataFrame,
     confidence: float,
@@ -415,7 +429,8 @@ def render_text(
 ) -> str:
     """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings.
 
-    found: by space and model, sentences on what the hidden meaning is about.
+    sources: the source of each space. found: by space and model, sentences on what the hidden
+    meaning is about.
     """
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
@@ -423,6 +438,8 @@ def render_text(
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
         "",
     ]
+    if said := stand_in(sources):
+        lines += [*textwrap.wrap(said, 130), ""]
     for space, group in models.groupby("space", sort=False):
         ordered = controls_last(group)
         lines.append(f"Space {space}: does the null space tell what the logits do not?")

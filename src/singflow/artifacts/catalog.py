@@ -505,6 +505,7 @@ FIGURES = (
     *("hidden_texts", "controls", "rank_curves", "head_extensions", "maps"),
 )  # their captions are in report/captions
 FORMATS = ("png", "pdf", "svg")  # of a figure
+NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
 CATALOG |= {
     f"tables/{name}.csv": Artifact(f"tables/{name}.csv", about, tier="metrics", group="local")

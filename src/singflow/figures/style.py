@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-from singflow.artifacts.catalog import FORMATS
+from singflow.artifacts.catalog import FORMATS, NEEDS
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import Selection, Step
@@ -48,7 +48,6 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
-NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 DARK = (  # photos in a figure keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
     b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"

@@ -1,9 +1,9 @@
 """The contents of a study's page: tables, images and figures; the time of a run; the machine."""
 
+import base64
 import os
 import platform
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,17 @@ from PIL import Image
 from singflow.analyses.findings import TABLES, by_size
 from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import LEAK, ZERO
+from singflow.artifacts.catalog import NEEDS
 from singflow.data.images import any_size
 from singflow.errors import InputError
 from singflow.report.tables import MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
-SECTIONS = ("models", "labels", "concepts", "pictures", "checks")
-WIDTH = 1600  # pixels of an embedded figure
-DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
+SECTIONS = ("models", "labels", "pictures", "checks", "paper")  # of the page, a question each
+WIDTH = 1600  # pixels of a figure that is embedded as WebP
+MOST_SVG = 500_000  # bytes; a larger SVG is embedded as WebP
+SCALE, FULL, TALLEST = 1.35, 2.0, 800  # of a figure: scale of its print, full scale, pixels
 
 SCORES = {  # name in the data of the page -> column
     "is": "is_deg",
@@ -35,7 +37,7 @@ Frames = dict[str, dict[str, pd.DataFrame]]
 
 
 class Caption(NamedTuple):
-    """The caption of a figure or table: its section of the page, place there, title and text.
+    """The caption of a figure or table: title and text; of a figure, its section and place there.
 
     columns: of the table that the page shows, in order; empty: all. needs: a column without whose
     value a row is left out. most: limit on its rows. headers: of columns that no other table has,
@@ -52,8 +54,21 @@ class Caption(NamedTuple):
     headers: dict[str, tuple[str, str]]
 
 
-REJECTED = Caption(
-    "", 0, "Files left out, rare reasons first", "", "path reason files", "", MOST_ROWS, {}
+def _own(title: str, text: str, columns: str, headers: dict[str, tuple[str, str]]) -> Caption:
+    return Caption("", 0, title, text, columns, "", MOST_ROWS, headers)
+
+
+REJECTED = _own("Files left out", "Rare reasons come first.", "path reason files", {})
+IMAGES = _own(
+    "Every photo",
+    "Press a photo. The page shows the photos of the study that are nearest to its translated "
+    "feature before and after null removal.",
+    "label model space is_deg as_deg before after predicted path",
+    {
+        "before": ("angle before (°)", "angle to the text of its label before null removal"),
+        "after": ("angle after (°)", "the same angle after null removal"),
+        "predicted": ("predicted", "class that the model predicts"),
+    },
 )
 
 
@@ -152,17 +167,30 @@ def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact:
     return pd.Series(map(known.get, ours), index=rows.index)
 
 
-def sections(
-    captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]
-) -> dict[str, list[tuple[str, str]]]:
-    """For every section that is not empty, pairs of `figure` or `table` and a name, in order."""
-    parts = [*(("figure", name) for name in figures), *(("table", name) for name in tables)]
-    parts.sort(key=lambda part: captions[part[1]].place)
-    found = {
-        section: [part for part in parts if captions[part[1]].section == section]
-        for section in SECTIONS
+def data_of(shown: Table, caption: Caption, said: str) -> dict[str, Any]:
+    """A table for the page's JSON. `said`: a sentence on its content."""
+    about = [caption.text, said]
+    if len(shown.rows) < shown.total:
+        many = f"{len(shown.rows):,} of {shown.total:,} rows"
+        many += ", as many of every model" if "model" in shown.columns else ""
+        if shown.name == "hidden_texts":
+            many += ", those with the largest D"
+        elif "place" in shown.columns:
+            many += ", those of the first places"
+        folder = "data" if shown.name == "rejected" else "tables"
+        about.append(f"{many}; all are in the results folder, {folder}/{shown.name}.csv.")
+    return {
+        "title": shown.caption,
+        "about": " ".join(filter(None, about)),
+        "columns": shown.columns,
+        "rows": shown.rows,
     }
-    return {section: content for section, content in found.items() if content}
+
+
+def images_table(several: bool) -> Table:
+    """The table of photos, whose rows the page makes of `page_data`."""
+    columns = [name for name in IMAGES.columns.split() if several or name != "space"]
+    return Table("images", IMAGES.title, columns, IMAGES.headers, [], 0)
 
 
 def step_table(folder: Path) -> Table:
@@ -218,7 +246,7 @@ def page_data(
         return -2 - outside.setdefault(image, len(outside))
 
     def column(values: pd.Series) -> list[Any]:
-        return [None if pd.isna(value) else round(float(value), 2) for value in values]
+        return [None if pd.isna(value) else round(float(value), 1) for value in values]
 
     classes: dict[str, int] = {}
     content: dict[str, dict[str, Any]] = {space: {} for space in scores}
@@ -246,10 +274,23 @@ def page_data(
 
 
 def embedded(png: Path, caption: Caption) -> dict[str, Any]:
-    """A figure as base64 WebP, with its caption and its size in pixels."""
+    """A figure as the data of its SVG, or of a WebP if the SVG is large, and its size in pixels.
+
+    `needs` says what a figure needs that could not be drawn; it has no other content then.
+    """
     with any_size(), Image.open(png, formats=["PNG"]) as figure:
-        content, width, height = figure_image(figure, WIDTH)
-    return {"content": content, "caption": caption.text, "width": width, "height": height}
+        if needs := figure.info.get(NEEDS):
+            return {"title": caption.title, "needs": needs.rstrip(".")}
+        svg, dots = png.with_suffix(".svg"), figure.info["dpi"]
+        if photo := svg.stat().st_size > MOST_SVG:
+            content = f"image/webp;base64,{figure_image(figure, WIDTH)}"
+        else:
+            content = f"image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+        wide, tall = (96 * side / per for side, per in zip(figure.size, dots, strict=True))
+    scale = min(SCALE, TALLEST / tall)
+    sizes = {"width": scale * wide, "height": scale * tall, "full": FULL * wide}
+    shown = {"content": content, "photo": photo} | {name: round(to) for name, to in sizes.items()}
+    return shown | {"title": caption.title, "text": caption.text, "needs": ""}
 
 
 def machine() -> str:

@@ -1,22 +1,68 @@
 """The page of a study: its charts, its first table, and the rendered HTML."""
 
 import base64
-import html
 import importlib.resources
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.summary import controls_last, detected, per_dimension
-from singflow.analyses.tables import marked, with_interval
-from singflow.report.tables import table
-from singflow.report.words import below_the_table, verdicts
+from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
+from singflow.analyses.ranking import render_orders
+from singflow.analyses.summary import controls_last, detected, paper_scores, verdict_words
+from singflow.analyses.tables import is_control, marked, with_interval
+from singflow.report.words import blind_said, learning_said, pairs_said, power_said
 
-SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
+MOST_GROUPS = 8  # of a model, in the chart of D within groups
+D, *ENDS = D_RANGE = ["unique_r2", "unique_r2_low", "unique_r2_high"]
+PICTURE = {
+    "dot": (D, "D, with its interval"),
+    "seen": ("detectable", "smallest even leak that is called meaning"),
+}
+TRUST = [  # title of a chart, whether it shows shares, and its marks
+    (
+        "Do the controls come out as they must?",
+        True,
+        {
+            "dot": ("blind_unique_r2", "blind check: must not pass the margin"),
+            "seen": ("of_control", "D of a control"),
+        },
+    ),
+    (
+        "Which leak would have been found?",
+        True,
+        {
+            "seen": ("detectable", "smallest leak, spread evenly"),
+            "tick": ("detectable_first", "along the first direction"),
+        },
+    ),
+    (
+        "How much of IS is floor?",
+        False,
+        {
+            "dot": ("is_mean", "IS"),
+            "seen": ("floor_is_mean", "floor"),
+            "tick": ("control_is_mean", "random subspaces of the same size"),
+        },
+    ),
+    (
+        "Does IS depend on the rule for the rank?",
+        False,
+        {
+            "dot": ("exact", "rule exact"),
+            "seen": ("centered", "centered"),
+            "tick": ("energy", "energy"),
+        },
+    ),
+]
+FIRST = {"is_mean": ".1f", "floor_is_mean": ".1f", "turn_deg": ".0f"} | dict.fromkeys(
+    ["validation_r2", "r2_words"], "z.2f"
+)  # column of the first table -> format of its cells
 
 
 def script_json(content: Any) -> str:
@@ -33,177 +79,128 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def looks_of(models: list[str]) -> dict[str, dict[str, str]]:
-    """Colour and symbol of each model in the charts of the page."""
-    from singflow.figures.style import colour
-
-    return {
-        model: {
-            "color": colour(number).replace("#000000", "#808080"),  # black: not on a dark page
-            "symbol": SYMBOLS[number % len(SYMBOLS)],
-        }
-        for number, model in enumerate(models)
-    }
-
-
-def space_part(
-    space: str,
-    csv: dict[str, pd.DataFrame],
-    scores: dict[str, pd.DataFrame],
-    looks: dict[str, dict[str, str]],
-) -> dict[str, Any]:
-    """What the page says of the models in a space; scores: of the images on the page, by model."""
-    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders")
-    models, texts, groups, pairs, orders = (
+def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the page says of the models in a space."""
+    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders", "rank_curves")
+    models, texts, groups, pairs, orders, curves = (
         csv[name][csv[name]["space"] == space] for name in names
     )
+    models = controls_last(models)
+    signed = list(map(marked, models["model"], models["marks"]))
+    models = models.assign(name=signed, note=models["verdict"], control=is_control(models))
+    found = all_findings(models, texts, groups)
+    ordered = render_orders(orders, csv["order_agreement"]).splitlines()
     return {
         "name": space,
-        "verdicts": verdicts(models, texts, groups),
-        "picture": evidence_picture(models),
+        "verdicts": [(row["name"], verdict_words(row)) for row in models.to_dict("records")],
+        "picture": strips(models, PICTURE),
         "rows": evidence_rows(models),
-        "table": table(f"verdicts-{space}", "", models, [*VERDICTS, *BESIDE]),
-        "below": below_the_table(models, pairs, orders, csv["order_agreement"]),
-        "scatter": scatter_chart(scores, models, looks),
+        "pairs": pairs_said(pairs),
+        "found": [(model, words) for (_, model), words in found.items() if words],
+        "groups": group_charts(models, groups),
+        "trust": trust_charts(models, curves),
+        "power": [*power_said(models), *learning_said(models), *blind_said(models)],
+        "paper": [f"{line.strip()}." for line in (paper_scores(models), *ordered)],
     }
 
 
-def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
-    """Chart of D with its interval, the margin and the smallest even leak that is detectable.
+def strips(
+    rows: pd.DataFrame, marks: Mapping[str, tuple[str, str]], *, shares: bool = True
+) -> dict[str, Any]:
+    """A chart of rows on one scale; places are percentages of its width from the left.
 
-    Positions are percentages of the width from the left; None if unknown.
+    rows: with columns name, note and control. marks: of every kind of mark (dot, seen or tick) its
+    column and meaning; where the value is missing, there is no mark. A dot for D has its interval.
+    shares: whether values are shares, drawn in percent beside the margin, or else degrees.
     """
-    from matplotlib.ticker import MaxNLocator
+    factor, unit = (100, " %") if shares else (1, "°")
+    bars = marks.get("dot", ("",))[0] == D
+    columns = [*(column for column, _ in marks.values()), *(ENDS if bars else [])]
+    values = factor * rows[columns].astype(float)
+    margin = factor * float(rows["margin"].iloc[0]) if shares else 0.0
+    known = values.to_numpy()[values.notna()]
+    bottom, top = float(known.min(initial=0.0)), float(known.max(initial=margin))
+    span = 1.06 * (top - bottom) or 1.0
 
-    ends = models[[*PLACES.values(), "margin"]].astype(float)
-    bottom, top = min(0.0, np.nanmin(ends)), np.nanmax(ends)
-    span = 1.06 * (top - bottom)
+    def place(value: float) -> float:
+        return round(3 + 94 * (value - bottom) / span, 2)
 
-    def place(value: float) -> float | None:
-        return None if pd.isna(value) else round(3 + 94 * (value - bottom) / span, 2)
-
-    rows = [
-        {
-            "name": marked(row["model"], row["marks"]),
-            "verdict": row["verdict"],
-            "control": bool(row["known_zero"] or row["known_leak"]),
-            **{name: place(row[column]) for name, column in PLACES.items()},
+    def drawn(value: dict[Any, float]) -> dict[str, Any]:
+        seen = [(kind, *of) for kind, of in marks.items() if pd.notna(value[of[0]])]
+        low, high = (value[end] for end in ENDS) if bars else (np.nan, np.nan)
+        ends = f" [{low:z.2f}, {high:z.2f}]" if pd.notna(low) else ""
+        return {
+            "bar": (place(low), round(place(high) - place(low), 2)) if ends else None,
+            "marks": [(kind, place(value[column])) for kind, column, _ in reversed(seen)],
             "text": "; ".join(
-                f"{what} {100 * row[PLACES[name]]:z.2f} %"
-                for name, what in SPOKEN.items()
-                if pd.notna(row[PLACES[name]])
+                f"{words} {value[column]:z.2f}{unit}{ends if column == D else ''}"
+                for _, column, words in seen
             ),
         }
-        for row in controls_last(models).to_dict("records")
-    ]
-    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top)
-    shown = [tick for tick in ticks if bottom <= tick <= bottom + span]
-    margin = ends["margin"].iloc[0]
+
+    named = rows[["name", "note", "control"]].to_dict("records")
     return {
+        "rows": [
+            name | drawn(value)
+            for name, value in zip(named, values.to_dict("records"), strict=True)
+        ],
+        "said": {kind: words for kind, (_, words) in marks.items()},
         "zero": place(0.0),
-        "margin": place(margin),
-        "margin_text": f"{100 * margin:g} %",
-        "ticks": [(place(tick), f"{100 * tick:g} %") for tick in shown],
-        "rows": rows,
+        "margin": (place(margin), f"{margin:g}{unit}") if shares else None,
+        "ticks": [(place(tick), f"{tick:g}{unit}") for tick in round_numbers(bottom, span)],
     }
 
 
-PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
-SPOKEN = {"d": "D", "low": "from", "high": "to", "seen": "smallest even leak called meaning"}
-VERDICTS = {  # column of the first table -> format of its cells
-    "model": "",
-    "verdict": "",
-    "null_dim": "d",
-    "n_per_dim": "",
-    "validation_r2": "z.2f",
-    "r2_words": "z.2f",
-    "is_mean": ".1f",
-    "floor_is_mean": ".1f",
-    "unique_r2": "",
-    "turn_deg": ".0f",
-    "detectable": "",
-    "detectable_first": "",
-}
-INTERVAL = ["unique_r2", "unique_r2_low", "unique_r2_high"]
-# Further columns, which only the CSV of the first table has.
-BESIDE = [
-    "unique_r2_low",
-    "unique_r2_high",
-    "gain",
-    "null_r2",
-    "marks",
-    "margin",
-    "p_holm",
-    "as_mean",
-    "as_abs_mean",
-    "is_per_as",
-]
+def round_numbers(bottom: float, span: float) -> list[float]:
+    """About five round numbers from `bottom` on."""
+    size = 10 ** math.floor(math.log10(span / 5))
+    step = next(size * each for each in (1, 2, 5, 10) if span / (size * each) <= 5)
+    first, last = math.ceil(bottom / step), math.floor((bottom + span) / step)
+    return [float(f"{number * step:.10g}") for number in range(first, last + 1)]
+
+
+def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """For every model that is looked at, D within the groups of images where it is largest."""
+    charts = []
+    for model in looked_at(models).to_dict("records"):
+        rows = by_size(groups[groups["model"] == model["model"]]).head(MOST_GROUPS)
+        notes = rows["by"].map(KINDS) + ", " + rows["n"].astype(str) + " images"
+        rows = rows.assign(name=rows["group"], note=notes, control=False, margin=model["margin"])
+        if len(rows):
+            charts.append((model["name"], strips(rows, {"dot": (D, "D, with its interval")})))
+    return charts
+
+
+def trust_charts(models: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """Small charts of what the numbers of a space rest on: controls, floor, power and rank."""
+    rules = curves.pivot_table(index="model", columns="point", values="is_mean_deg")
+    rows = models.assign(note="", of_control=models[D].where(models["control"]))
+    for rule in ("exact", "centered", "energy"):
+        rows[rule] = rows["model"].map(rules[rule]) if rule in rules else np.nan
+    return [(title, strips(rows, marks, shares=shares)) for title, shares, marks in TRUST]
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
-    """Cells of the first table by column, controls last; - stands for a missing number."""
+    """Cells of the first table by column; - stands for a missing number."""
     return [
         {
             name: "-" if pd.isna(row[name]) else format(row[name], form)
-            for name, form in VERDICTS.items()
+            for name, form in FIRST.items()
         }
         | {
-            "model": marked(row["model"], row["marks"]),
-            "n_per_dim": per_dimension(row["n_per_dim"]),
-            "unique_r2": with_interval((100 * row[name] for name in INTERVAL), 1, " %"),
+            "model": row["name"],
+            "unique_r2": with_interval((100 * row[name] for name in D_RANGE), 1, " %"),
             "detectable": detected(row, "detectable"),
             "detectable_first": detected(row, "detectable_first"),
         }
-        for row in controls_last(models).astype(dict.fromkeys(INTERVAL, float)).to_dict("records")
+        for row in models.astype(dict.fromkeys(D_RANGE, float)).to_dict("records")
     ]
 
 
-def scatter_chart(
-    scores: dict[str, pd.DataFrame], models: pd.DataFrame, looks: dict[str, dict[str, str]]
-) -> str:
-    """Figure 3a of one space as JSON for plotly: one trace per model, one point per image."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    many = sum(map(len, scores.values())) > 3000
-    marks = models.set_index("model")["marks"]
-    for model, frame in scores.items():
-        name = html.escape(marked(model, marks[model]))
-        trace = (go.Scattergl if many else go.Scatter)(
-            x=frame["as_deg"].to_numpy(np.float32),
-            y=frame["is_deg"].to_numpy(np.float32),
-            mode="markers",
-            name=name,
-            meta=model,
-            marker=looks[model] | {"size": 5 if many else 7, "opacity": 0.6},
-            hovertemplate="AS %{x:.2f}°, IS %{y:.2f}°<extra>" + html.escape(model) + "</extra>",
-        )
-        figure.add_trace(trace)
-    grid = {"gridcolor": "rgba(128, 128, 128, .25)", "automargin": True}
-    figure.update_xaxes(
-        title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999", **grid
-    )
-    figure.update_yaxes(title="IS (°)", rangemode="tozero", **grid)
-    figure.update_layout(  # the page sets the text colour, which depends on a light or dark scheme
-        template=None,
-        height=480,
-        margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        font={"size": 13, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
-        hovermode="closest",
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-    )
-    return script_json(json.loads(figure.to_json()))
-
-
 def libraries() -> dict[str, str]:
-    """The scripts and styles inside the page; the script of DataTables is in base64."""
-    from plotly.offline import get_plotlyjs
-
+    """The script of DataTables in base64, and its style."""
     folder = importlib.resources.files("itables") / "html"
     return {
-        "plotly": get_plotlyjs(),
         "datatables": base64.b64encode((folder / "dt_bundle.js").read_bytes()).decode(),
         "datatables_css": (folder / "dt_bundle.css").read_text(encoding="utf-8"),
     }

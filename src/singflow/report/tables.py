@@ -14,7 +14,7 @@ from singflow.config.reading import read_yaml
 MOST_ROWS = 5_000  # limit on the rows of a table
 # Further digits of D are rounding errors.
 DECIMALS = dict.fromkeys(
-    ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5
+    ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 4
 )
 
 COLUMNS = Path(__file__).with_name("columns.yaml")

@@ -54,14 +54,14 @@ def thumbnails(images: pd.DataFrame, root: Path, max_pixels: int, threads: int) 
     return sheets(cli.progress(tiles, len(images), "images", "thumbnails"), side)
 
 
-def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
-    """A figure as base64 WebP, at most `width` pixels wide, with its width and height in pixels."""
+def figure_image(image: Image.Image, width: int) -> str:
+    """A figure as base64 WebP, at most `width` pixels wide."""
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:
         size = max(1, round(flat.width * scale)), round(flat.height * scale)
         flat = flat.resize(size, Image.Resampling.LANCZOS)
-    return _webp(flat, 80), flat.width, flat.height
+    return _webp(flat, 80)
 
 
 def _webp(image: Image.Image, quality: int = 50) -> str:

@@ -6,14 +6,8 @@ from typing import Any
 import pandas as pd
 import scipy
 
-from singflow.analyses.findings import all_findings, looked_at
-from singflow.analyses.ranking import render_orders
-from singflow.analyses.summary import (
-    controls_last,
-    paper_scores,
-    rank_differences,
-    verdict_sentence,
-)
+from singflow.analyses.findings import looked_at
+from singflow.analyses.summary import rank_differences
 from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, percent, with_interval
 
 MOST = 3  # limit on the pairs of models that a sentence names
@@ -22,25 +16,6 @@ MOST = 3  # limit on the pairs of models that a sentence names
 def _joined(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def verdicts(models: pd.DataFrame, texts: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
-    """The verdict on every model of a space, and what is hidden, controls last."""
-    rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
-    found = all_findings(models, texts, groups)
-    return [
-        f"{verdict_sentence(row)} {found.get((row['space'], row['model']), '')}".strip()
-        for row in rows
-    ]
-
-
-def below_the_table(
-    models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame
-) -> list[str]:
-    """Paragraphs on the power of the test, the paper's scores and order, and pairs of models."""
-    paragraphs = [*power_said(models), *learning_said(models), f"{paper_scores(models)}."]
-    paragraphs += [f"{line.strip()}." for line in render_orders(orders, agreement).splitlines()]
-    return [*paragraphs, *pairs_said(pairs), *blind_said(models)]
 
 
 def power_said(models: pd.DataFrame) -> list[str]:
@@ -149,8 +124,18 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
     return text
 
 
-def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
-    """Warnings for the reader of a study's numbers; `spaces` has the source of every space."""
+def sample_said(shown: int, images: int) -> str:
+    """A sentence on a page that shows a sample of the images; empty if it shows all."""
+    if shown == images:
+        return ""
+    return (
+        f"{shown:,} of the {images:,} images are shown here one by one, drawn by the study's seed; "
+        "the scores of all are in the results folder, scores/."
+    )
+
+
+def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
+    """Warnings for the reader of a study's numbers."""
     found = []
     if (models["weights"] == "random").any():
         found.append(
@@ -191,12 +176,6 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
             f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone "
             "look like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
             "models."
-        )
-    if stand_ins := [name for name, source in spaces.items() if source == "conse"]:
-        found.append(
-            f"{_joined(stand_ins)} is a stand-in for CLIP that needs no download. It knows an "
-            "image by one classifier's guesses at its class. Trust differences between models, not "
-            "single degrees."
         )
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
     if len(low):
