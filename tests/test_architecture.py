@@ -1,4 +1,4 @@
-"""docs/architecture.md and CONTRIBUTING.md against the code: its packages, files and steps, and what imports load."""
+"""The pages for developers against the code: packages, files, steps, and what imports load."""
 
 import re
 import subprocess
