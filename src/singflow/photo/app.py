@@ -110,7 +110,7 @@ class PageState:
         max_pixels: int,
         **parts: Any,
     ) -> Self:
-        """Offer the named models and spaces, or all that exist, and begin to load the first.
+        """Offer the named models and spaces, or all that exist.
 
         Raises InputError if there is nothing to offer. `parts` are options of Analyzer.load().
         """
@@ -137,7 +137,6 @@ class PageState:
             return analyzer
 
         load = Loader(make, Path(parts.get("cache", CACHE)) / "seconds.json", KEPT)
-        load.begin(models[0], spaces[0])
         return cls(models, spaces, load, results, max_pixels)
 
 
@@ -438,6 +437,7 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
         listening = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise InputError(f"--host {host} --port {port}: {error.strerror}: name another") from None
+    first = state.load.begin(state.models[0], state.spaces[0]).analyzer
     with listening, scratch("singflow-app-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         app = application(state, host, max_mb)
@@ -456,7 +456,6 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
             limit_concurrency=CONNECTIONS,
         )
         server = uvicorn.Server(config)
-        first = state.load.begin(state.models[0], state.spaces[0]).analyzer
 
         def stop_if_failed(done: Future[Analyzer]) -> None:
             server.should_exit |= done.exception() is not None
