@@ -14,7 +14,8 @@
 # make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
 #             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
-#             and the schema of params.yaml; docs/reference.md, the public names from their docstrings, is made by `make docs/reference.md`
+#             and the schema of params.yaml
+# make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
@@ -35,7 +36,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs/reference.md demo run workflow app test quick kernels soak coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs demo run workflow app test quick kernels soak coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -80,7 +81,6 @@ style: .venv/test
 	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	zizmor --offline --quiet .github
 	codespell
-	python docs/reference.py --check
 
 workflows: .venv/test
 	singflow study demo --check  # what is given to users is the demo
@@ -108,8 +108,8 @@ $(COMMANDS): .venv/workflow
 $(BEFORE) $(COMMANDS):
 	singflow $@ $($(call upper,$@))
 
-docs/reference.md: .venv/test
-	python docs/reference.py
+docs: .venv/docs
+	mkdir -p .cache/docs && cd .cache/docs && NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore:IProgress mkdocs build --config-file ../../mkdocs.yml  # there the notebook writes
 
 dvc.yaml: .venv/demo
 	python -m singflow.engines.stages
@@ -122,11 +122,12 @@ dvc.yaml: .venv/demo
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' .venv/lib src || true  # what may be used, on all cores, as pip does not
 	@touch $@
 
-.venv/workflow .venv/app .venv/bench .venv/test: .venv/demo
+.venv/workflow .venv/app .venv/bench .venv/docs .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@ $(WITH)
 .venv/workflow: EXTRAS = cluster
 .venv/app: EXTRAS = app
 .venv/bench: EXTRAS = bench
+.venv/docs: EXTRAS = docs
 .venv/test: EXTRAS = all,test,check
-.venv/test: WITH = .venv/workflow .venv/app .venv/bench
+.venv/test: WITH = .venv/workflow .venv/app .venv/bench .venv/docs

@@ -40,7 +40,7 @@ AUTHOR = {
 }
 MADE = [  # options of make: these environments are up to date
     word
-    for name in ("demo", "workflow", "app", "bench", "test")
+    for name in ("demo", "workflow", "app", "bench", "docs", "test")
     for word in ("-o", f".venv/{name}")
 ]
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds

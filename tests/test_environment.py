@@ -56,8 +56,8 @@ def test_conda_installs_the_project_with_its_extras_and_constraints():
 
 
 def test_the_environments_of_the_makefile_hold_what_their_targets_need():
-    assert reached("all") == EXTRAS.keys() - {"test", "check", "notebook"}
-    assert reached("test") == {"all", "test"} | reached("all")
+    assert reached("all") == EXTRAS.keys() - {"test", "check", "docs", "notebook"}
+    assert reached("test") == {"all", "docs", "test"} | reached("all")
     assert reached("cluster") == {"cluster", "workflow", "demo"}
     assert (reached("app"), reached("demo")) == ({"app", "demo"}, {"demo"})
     listed = " ".join(re.findall(r"^\| (`.*?) \|", GUIDE, flags=re.MULTILINE))
@@ -66,7 +66,8 @@ def test_the_environments_of_the_makefile_hold_what_their_targets_need():
     supported = SpecifierSet(PROJECT["requires-python"])
     assert supported.contains("3.11") and "sys.version_info < (3, 11)" in MAKEFILE
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", MAKEFILE, flags=re.MULTILINE))
-    assert made == {"workflow": "cluster", "app": "app", "bench": "bench", "test": "all,test,check"}
+    alone = {name: name for name in ("app", "bench", "docs")}
+    assert made == alone | {"workflow": "cluster", "test": "all,test,check"}
 
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():

@@ -351,7 +351,7 @@ embeddings from the logits and the principal component. `evidence.json` has all 
         if facts["null_dim"]:
             lines.append(
                 f"IS {self.images['is_deg'].mean():.1f} degrees; {facts['floor_is_deg']:.1f} for "
-                "a null component that tells nothing"
+                "a null component without meaning"
             )
         total = facts["null_dim"] + facts["principal_dim"]
         lines.append(f"null space: {facts['null_dim']} of {total} dimensions")

@@ -524,7 +524,7 @@ photo.jpg: cat (20.0 %)
   then cat (20.0 %), cat (20.0 %), cat (20.0 %), cat (20.0 %)
   by the study's 1 image: tiny: a trace.
   null removal turns its translation by IS 8.00 degrees, more than in 50 % of the study's 1 image; \
-a null component that tells nothing turns it by 6.00
+a null component without meaning turns it by 6.00
   null energy 10.0 %, more than in 30 % of the study's 1 image; logits change by 1.0e-06
   WEAK TRANSLATOR, held-out R2 0.01: this shows how the method works, not what the model ignores
   where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 \

@@ -237,7 +237,7 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     home, photos
 ):
     zero = Analyzer.load("efficientnet_lite2").analyze(photos[0])
-    words = "efficientnet_lite2: known zero. The space is a function of this model's logits"
+    words = "efficientnet_lite2: known zero. The space was computed from this model's logits"
     assert repr(zero).startswith(words) and not zero.judged
     assert zero._repr_html_().startswith("<b>efficientnet_lite2: known zero.")
     assert zero.chance_is_deg == pytest.approx(zero.is_deg, abs=0.01)

@@ -43,5 +43,5 @@ def test_what_images_can_show_is_read_off_between_the_rows(images, leaks):
 
 
 def test_fewer_images_than_the_first_row_has_show_nothing():
-    nothing = "0.0 per feature dimension: not even a large leak would be called meaning"
+    nothing = "0.0 per feature dimension: too few to call any leak meaning"
     assert nothing in smallest_leak(20, 1280)

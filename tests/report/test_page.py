@@ -281,7 +281,9 @@ def test_a_warning_is_for_what_it_names_alone():
     assert said() == []
     (seen,), (rank,) = said(marks="in sample"), said(rank_stored=19)
     assert seen.startswith("# In sample, as in the paper: the translator of a in s has seen")
-    assert "float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first." in rank
+    assert (
+        "a has rank 19 at the precision of its stored weights (float32), and 20 at float64." in rank
+    )
 
 
 CAPTIONS = {"rejected": REJECTED, "images": IMAGES} | {

@@ -191,7 +191,7 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert re.search(r"^0 of \d+ steps", output, flags=re.MULTILINE) and "images/s" not in output
     end = output[output.index("Study demo: 20 images") :]
     assert re.search(r"^efficientnet_lite0\S* +280 +\d", end, flags=re.MULTILINE)
-    paper = r"^The paper's scores \(AS, \|AS\|, IS/\|AS\|\), which decide nothing here: "
+    paper = r"^The paper's scores AS, \|AS\|, IS/\|AS\| \(no verdict uses them\): "
     assert re.search(rf"{paper}efficientnet_lite0\S* [+-]\d", end, flags=re.MULTILINE)
     figures = re.findall(r"^results/demo/figures/\w+\.png$", end, flags=re.MULTILINE)
     assert len(figures) == 18 and all((reader.folder / figure).is_file() for figure in figures)

@@ -231,8 +231,8 @@ def verdict_words(row: Mapping[Any, Any]) -> str:
     )
     said = {
         EMPTY: "the head has no null space. The logits see every direction.",
-        ZERO: "known zero. The space is a function of this model's logits, "
-        "so its null space can hide nothing.",
+        ZERO: "known zero. The space was computed from this model's logits, "
+        "so its null space cannot add anything to them.",
         UNJUDGED: "no verdict, because the translator has seen the images that it translates.",
         MEANING: f"the null space holds meaning that the logits do not tell: {size}.{doubt}",
         TRACE: f"a trace. The null space adds a little ({size}), but not beyond "
@@ -305,15 +305,13 @@ def rank_differences(models: pd.DataFrame) -> str:
     if not heads:
         return ""
     named = [
-        f"{row['model']} {row['rank_stored']} ({row['weight_dtype']}) and {row['rank_float64']}, "
-        f"{(fewer := row['rank_float64'] - row['rank_stored'])} direction{'s' * (fewer > 1)} fewer"
+        f"{row['model']} has rank {row['rank_stored']} at the precision of its stored weights "
+        f"({row['weight_dtype']}), and {row['rank_float64']} at float64"
         for row in heads
     ]
-    taken = {
-        "exact": " Rule exact takes the first.",
-        "exact64": " Rule exact64 takes the second.",
-    }.get(heads[0]["rank_rule"], "")
-    return f"Rank at the precision of the stored weights and at float64: {'; '.join(named)}.{taken}"
+    used = {"exact": "stored weights", "exact64": "float64"}.get(heads[0]["rank_rule"], "")
+    taken = f" This study uses the rank at the precision of {used}." if used else ""
+    return f"{'; '.join(named)}.{taken}"
 
 
 def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
@@ -333,7 +331,7 @@ def paper_scores(models: pd.DataFrame) -> str:
         f"{row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
         for row in controls_last(models).to_dict("records")
     ]
-    return f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {'; '.join(listed)}"
+    return f"The paper's scores AS, |AS|, IS/|AS| (no verdict uses them): {'; '.join(listed)}"
 
 
 def stand_in(sources: Mapping[str, str]) -> str:
@@ -393,10 +391,10 @@ def _table(models: pd.DataFrame, coverage: str) -> list[str]:
 
 
 COLUMNS = """\
-IS: how far meaning turns, in degrees, when the null component is removed, which no logit sees. \
-floor: the same angle for a null
-component that tells nothing. D: what the null space adds to all that the logits tell, as a share \
-of the variance of meaning.
+IS: the angle in degrees by which the translated feature turns when the null component is removed. \
+floor: the same angle if the
+null component held no meaning. D: what the null component adds to all that the logits tell, as a \
+share of the meaning (variance).
 turn: D as an angle in degrees, which grows with the square root of D, so that 0.005 is about 5 \
 degrees. n per dim: images for
 each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
@@ -407,10 +405,10 @@ R2: share of meaning that the translator explains in images it has not seen; in 
 model's own words explain."""
 # What is said of the models {} that have a mark: the column of the mark, and the sentence.
 REMARKS = {
-    "known_zero": f"{MARKS[ZERO]} {{}}: {ZERO}: the space is a function of its logits, so nothing "
-    "can be hidden; it is ranked nowhere.",
-    "known_leak": f"{MARKS[LEAK]} {{}}: {LEAK}: its head keeps some classes, and what tells the "
-    "others apart is hidden; it is ranked nowhere.",
+    "known_zero": f"{MARKS[ZERO]} {{}}: {ZERO}: the space was computed from its logits, so its "
+    "null space cannot add anything; it is not ranked.",
+    "known_leak": f"{MARKS[LEAK]} {{}}: {LEAK}: its head keeps some classes, and its null space "
+    "holds what tells the others apart; it is not ranked.",
     "lambda_at_edge": f"{MARKS[EDGE]} {{}}: the best penalty is at the edge of "
     "translator.lambdas: extend the list.",
     "in_sample": f"{MARKS[SEEN]} {{}}: {SEEN}: the translator has seen the images that it "

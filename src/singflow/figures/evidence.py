@@ -67,7 +67,7 @@ def _directions(axes: Axes, curve: pd.DataFrame) -> None:
 def _angles(axes: Axes, images: pd.DataFrame) -> None:
     score, floor = images["is_deg"], images["floor_is_deg"]
     bins = np.linspace(0, max(score.max(), floor.max(), 1.0), 31).tolist()
-    axes.hist(floor, bins, color="0.7", label="floor: a null component that tells nothing")
+    axes.hist(floor, bins, color="0.7", label="floor: a null component without meaning")
     axes.hist(score, bins, histtype="step", color=BLUE, lw=1.4, label="IS")
     axes.set(xlabel="degrees", ylabel="images")
     axes.set_title("(c) IS of the images", loc="left")

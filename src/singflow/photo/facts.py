@@ -88,7 +88,7 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
     line += _place(analysis.is_percentile, setting)
     if analysis.chance_is_deg is not None:
-        line += f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
+        line += f"; a null component without meaning turns it by {analysis.chance_is_deg:.2f}"
     yield Fact("IS", line)
     line = f"null energy {100 * analysis.null_energy:.1f} %"
     line += _place(analysis.null_energy_percentile, setting)

@@ -28,6 +28,6 @@ def _found(ratio: float) -> str:
     table = pd.read_csv(TABLE).dropna()
     ratios, leaks = table["images_per_dim"], table["leak"]
     if ratio < ratios.iloc[0]:
-        return "not even a large leak would be called meaning"
+        return "too few to call any leak meaning"
     leak = np.exp(np.interp(np.log(ratio), np.log(ratios), np.log(leaks)))
     return f"an evenly spread leak of about {100 * leak:.2g} % would be called meaning"

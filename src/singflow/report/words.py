@@ -87,8 +87,8 @@ def blind_said(models: pd.DataFrame) -> list[str]:
     most = found.sort_values("blind_unique_r2", kind="stable").iloc[-1]
     size = with_interval([100 * most["blind_unique_r2"]], 2, " %")
     return [
-        "Blind check: the target is now the model's own words in another spelling, so there is "
-        f"nothing to find. The largest D is {size} ({most['model']}); "
+        "Blind check: the test is repeated with embeddings that follow from the logits alone, so D "
+        f"should be 0. The largest D is {size} ({most['model']}); "
         f"the margin is {percent(most['margin'])}."
     ]
 

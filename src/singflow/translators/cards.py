@@ -114,8 +114,8 @@ def card(header: Mapping[str, str], shape: tuple[int, ...], name: str) -> str:
     zero = ""
     if header.get("known_zero") == "true":
         zero = (
-            "\n**Known zero.** This space is a function of the model's own logits, "
-            "so the null space can hide nothing in it.\n"
+            "\n**Known zero.** This space was computed from the model's own logits, "
+            "so the null space cannot add anything to them.\n"
         )
     return f"""{front_matter(TAGS, on_a_hub[1] if on_a_hub else None)}
 # {stated("model")} to {stated("space")}
