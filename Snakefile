@@ -42,7 +42,7 @@ for step in STEPS:
             step.file("logs", ".log"),
         benchmark:
             step.file("benchmarks", ".tsv")
-        priority: int(step.local)
+        priority: steps_after(step)
         localrule: step.local
         conda:
             "rules/environment.yaml"

@@ -3,8 +3,8 @@
 Embeddings are planted and then judged by the workflow's own code. A planted embedding is made of
 principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
 flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv,
-docs/evidence/groups.csv, docs/evidence/stability.csv and src/singflow/planning/power.csv, which
---level, --groups, --stability and --power write.
+docs/evidence/groups.csv, docs/evidence/stability.csv, docs/evidence/heads.csv and
+src/singflow/planning/power.csv, which --level, --groups, --stability, --heads and --power write.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,11 +32,13 @@ from singflow.analyses.evidence import (
     unique_meaning,
     unique_r2,
 )
+from singflow.analyses.findings import by_size
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.hidden import Question, by_group
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
 from singflow.analyses.readout import Targets
 from singflow.artifacts.files import write_bytes
+from singflow.artifacts.tables import BASIS, read_models, read_table
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.data.manifest import read_classes
@@ -49,6 +51,8 @@ from singflow.translators.ridge import Affine
 
 CLASSES, CACHE = Path("config/vocab/imagenet_1k.csv"), Path(".cache/prompts")
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
+HEADS_SHOWN = ["n_classes", "null_dim", "r2_words", "known_zero", "turn_deg", "verdict"]
+HEADS_SHOWN += ["unique_r2", "unique_r2_low", "unique_r2_high"]
 LAMBDAS, MARGIN = Translation().lambdas, EvidenceSettings().margin
 
 
@@ -69,6 +73,11 @@ class Flags(cli.Command):
     )
     stability: int = Field(
         0, ge=0, description="write stability.csv, of so many divisions into folds"
+    )
+    heads: Path | None = Field(
+        None,
+        description="write heads.csv and, beside its folder, cut_heads.png, from the finished "
+        "study in this folder",
     )
     folder: Path = Field(Path("docs/evidence"), description="folder of the CSV and the figures")
     table: Path = Field(TABLE, description="power.csv")
@@ -746,6 +755,37 @@ def other_scores() -> list[list[str]]:
     ]
 
 
+# ---------------------------------------------------------------- Heads that keep fewer classes
+
+
+def of_heads(results: Path) -> pd.DataFrame:
+    """What the study of heads in a folder found, the head with the most classes first."""
+    models = read_models(results / "tables/models.csv", [*BASIS, *HEADS_SHOWN])
+    texts = read_table(results / "tables/hidden_texts.csv")
+    hidden = by_size(texts[texts["hidden"]]).groupby("model")["text"]
+    counts = {"texts": texts.groupby("model").size(), "hidden": hidden.size()}
+    for name, count in counts.items():
+        models[name] = models["model"].map(count).astype("Int64")
+    models["first"] = models["model"].map(hidden.apply(lambda found: ", ".join(found[:3])))
+    models = models.sort_values("n_classes", ascending=False, kind="stable")
+    return models[["model", *HEADS_SHOWN, *counts, "first"]]
+
+
+def head_table(found: pd.DataFrame) -> list[list[str]]:
+    head = ["head", "classes", "null dim", "R2 (words)", "D [95 %]", "turn", "hidden texts"]
+    rows = []
+    for row in found.to_dict("records"):
+        size = [row[f"unique_r2{end}"] for end in ("", "_low", "_high")]
+        hidden = "-"
+        if pd.notna(row["texts"]):
+            hidden = f"{row['hidden']:.0f} of {row['texts']:.0f}: {row['first']}"
+        name = f"{row['model']} (known zero)" if row["known_zero"] else row["model"]
+        numbers = [f"{row['n_classes']}", f"{row['null_dim']}", f"{row['r2_words']:.2f}"]
+        d = "{:.4f} [{:.4f}, {:.4f}]".format(*size)
+        rows.append([name, *numbers, d, f"{row['turn_deg']:.0f}", hidden])
+    return [head, *rows]
+
+
 PIPE = r"\|"  # in a cell
 
 
@@ -790,15 +830,22 @@ def main(flags: Flags) -> None:
     if flags.stability:
         rows = [row for pair in HEADS for row in stability(*pair, flags.stability)]
         write(stable, pd.DataFrame(rows).round(5))
-    if flags.level or flags.power or flags.groups or flags.stability:
+    of_study = flags.folder / "heads.csv"
+    if flags.heads:
+        write(of_study, of_heads(flags.heads))
+        picture = (flags.heads / "figures/cut_heads.png").read_bytes()
+        write_bytes(flags.folder.parent / "cut_heads.png", picture)
+    if flags.level or flags.power or flags.groups or flags.stability or flags.heads:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)
+    told(head_table(pd.read_csv(of_study)))
+    print()
     told(other_scores())
     tables = level_table(found), group_table(pd.read_csv(local))
     for table in *tables, stability_table(pd.read_csv(stable)):
         print()
         told(table)
-    with plt.style.context(["default", STYLE | {"figure.dpi": 110}]):
+    with plt.style.context(["default", STYLE | {"figure.dpi": 110, "font.size": 9}]):
         save(draw_level(found), flags.folder / "level.png")
         save(draw_power(found, reached), flags.folder / "power.png")
 

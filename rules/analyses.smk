@@ -5,7 +5,7 @@ step(
     " head_extensions",
     flags="evidence translator.lambdas translator.folds translator.reference"
     " summary.confidence seed",
-    files={"table": value("data.table")},
+    files={"table": value("data.table"), "class_list": value("data.classes")},
     reference=reference,
     threads=THREADS,
 )
@@ -65,8 +65,10 @@ step(
 )
 step(
     "probe_principal",
-    reads="manifest features projector translator",
+    reads="manifest features embeddings projector translator translator_report",
     writes="probes",
-    flags="probe summary.confidence",
+    flags="probe evidence.groups translator.folds translator.reference summary.confidence",
+    files={"table": value("data.table"), "class_list": value("data.classes")},
+    reference=reference,
     threads=THREADS,
 )

@@ -112,7 +112,7 @@ class Step:
         for figure in figures.split():
             writes += [f"figures/{figure}.{kind}" for kind in FORMATS]
         first = CATALOG[writes[0]]
-        self.name = name
+        self.name, self.reads, self.writes = name, {*reads}, {*writes}
         self.program = (
             f"-m singflow.figures.{name}"
             if name.startswith("plot_")
@@ -186,6 +186,13 @@ class Step:
 def step(name, **parts):
     """Declare a step."""
     STEPS.append(Step(name, **parts))
+
+
+@cache
+def steps_after(step):
+    """The number of steps in the longest chain that waits for a step."""
+    waiting = (other for other in STEPS if step.writes & other.reads)
+    return max((1 + steps_after(other) for other in waiting), default=0)
 
 
 def refuse(wildcards):

@@ -6,7 +6,7 @@ step(
 )
 step(
     "plot_labels",
-    reads="scores tables/models.csv",
+    reads="scores evidence_groups tables/models.csv",
     figures="fig4",
     flags="models spaces plot_labels.labels",
 )

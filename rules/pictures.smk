@@ -44,3 +44,9 @@ step(
     figures="maps",
     flags="models spaces pictures summary.confidence",
 )
+step(
+    "plot_cut_heads",
+    reads="model_entry maps pictures tables/hidden_texts.csv tables/models.csv",
+    figures="cut_heads",
+    flags="models spaces pictures.closeup",
+)

@@ -24,13 +24,16 @@ step(
     reads="space_entry manifest",
     writes="texts names",
     flags="prompts targets=steering.prompts translator.reference extraction.device",
-    files={"vocabulary": value("concepts.vocabulary")},
+    files={
+        "vocabulary": value("concepts.vocabulary"),
+        "classes": value("data.classes"),
+    },
     reference=reference,
     threads=THREADS,
 )
 step(
     "embed_classes",
-    reads="space_entry head",
+    reads="space_entry head texts",
     writes="classes",
     flags="prompts extraction.device",
     files={"classes": value("data.classes")},

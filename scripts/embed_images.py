@@ -4,6 +4,7 @@ from singflow import cli
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
 from singflow.towers.steps import ShardFlags, run_imported, run_shard
+from singflow.towers.text_cache import LIBRARIES
 
 
 class Flags(ShardFlags):
@@ -15,7 +16,7 @@ def main(flags: Flags) -> None:
 
     from singflow.towers.classifiers import weights_sha256
     from singflow.towers.device import pick_tower_device
-    from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower, text_cache
+    from singflow.towers.spaces import ConSE, load_image_tower, text_cache
 
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.path("space_entry"))

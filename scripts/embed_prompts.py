@@ -1,7 +1,11 @@
-"""Embed a study's labels, concepts and targets of steering, and the labels of its reference."""
+"""Embed a study's labels, concepts and targets of steering, the labels of its reference, and the
+classes of its list if some of its labels are among them.
+"""
 
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from singflow import cli
@@ -10,37 +14,39 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
-from singflow.data.manifest import prompt_of
+from singflow.data.manifest import prompt_of, read_classes
 from singflow.data.vocabulary import read_vocabulary
 from singflow.towers.steps import TextFlags
+from singflow.towers.text_cache import LIBRARIES
 from singflow.translators.reference import reference_folder
 
 
 class Flags(TextFlags):
     vocabulary: Path
+    classes: Path
     targets: list[str]
     reference: str | None
 
 
-def label_prompts(manifest: Path) -> pd.Series:
+def label_prompts(manifest: pd.DataFrame) -> pd.Series:
     """The prompt of each label, by label."""
-    rows = read_manifest(manifest).drop_duplicates("label")
-    return rows.set_index("label")["prompt"].sort_index()
+    return manifest.drop_duplicates("label").set_index("label")["prompt"].sort_index()
 
 
 def further(reference: str | None, prompts: pd.Series) -> pd.Series:
     """The prompts of a reference's labels that are not among those of the study, in any case."""
     if reference is None:
         return prompts[:0]
-    others = label_prompts(CATALOG["manifest"].at(reference_folder(reference)))
+    others = label_prompts(read_manifest(CATALOG["manifest"].at(reference_folder(reference))))
     return others[~others.index.str.casefold().isin(prompts.index.str.casefold())]
 
 
 def main(flags: Flags) -> None:
-    from singflow.towers.spaces import LIBRARIES, embed_templates
+    from singflow.towers.spaces import MissingText, class_spellings, embed_templates
 
     concepts = read_vocabulary(flags.vocabulary)
-    prompts = label_prompts(flags.path("manifest"))
+    manifest = read_manifest(flags.path("manifest"))
+    prompts = label_prompts(manifest)
     others = further(flags.reference, prompts)
     own = {
         label: prompt
@@ -60,6 +66,12 @@ def main(flags: Flags) -> None:
         tensors["reference_embeddings"] = embed_templates(
             embed, names["reference"], flags.label_templates, own
         )
+    spelled = [np.zeros((0, entry.dim), np.float32)] * 2
+    if (manifest["class_index"] >= 0).any() and not entry.untrained:
+        listed = read_classes(flags.classes)
+        with suppress(MissingText):
+            spelled = [*class_spellings(embed, listed.names, listed, entry, flags.label_templates)]
+    tensors |= zip(("class_embeddings", "other_embeddings"), spelled, strict=True)
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
         **flags.named,

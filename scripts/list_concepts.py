@@ -8,6 +8,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.concepts import (
+    FEWEST,
     Concepts,
     Scan,
     extreme_concepts,
@@ -86,7 +87,8 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
         axis=1,
     )
     rows = rows.assign(space=space, model=model)
-    return rows.iloc[: len(extremes)], rows.iloc[len(extremes) :]
+    listed, found = rows.iloc[: len(extremes)], rows.iloc[len(extremes) :]
+    return listed, found[found["n"] >= FEWEST]
 
 
 def main(flags: Flags) -> None:

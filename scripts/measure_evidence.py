@@ -20,7 +20,7 @@ from singflow.analyses.measured import Measured, measure
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
-from singflow.data.reading import column_cells
+from singflow.data.reading import group_cells
 
 
 class Flags(EvidenceSettings, cli.PairStep):
@@ -30,6 +30,7 @@ class Flags(EvidenceSettings, cli.PairStep):
     confidence: float
     seed: int
     table: Path
+    class_list: Path
 
 
 def known(inputs: Inputs) -> dict[str, bool]:
@@ -47,7 +48,7 @@ def known(inputs: Inputs) -> dict[str, bool]:
 
 
 def hidden_groups(
-    inputs: Inputs, images: pd.DataFrame, found: Measured, column: dict[str, str]
+    inputs: Inputs, images: pd.DataFrame, found: Measured, flags: Flags
 ) -> pd.DataFrame:
     """D by label, by predicted class and, where a column names them, by groups of images."""
     named = read_tensors(inputs.path("classes"), [])[1].parsed("class_names", list)
@@ -55,8 +56,10 @@ def hidden_groups(
     groups = {"label": images["label"], "predicted": predicted.map(
         lambda place: named[place] if named else str(place)
     )}  # fmt: skip
-    if column:
-        groups["column"] = images["path"].map(column).where(images["own"])
+    if flags.groups:
+        column, cells = group_cells(flags.class_list, flags.table, flags.groups)
+        known = images["own"] | (column == "label")  # a table has the study's images alone
+        groups["column"] = images[column].map(cells).where(known)
     tables = [found.groups(group).assign(by=by) for by, group in groups.items()]
     return pd.concat(tables, ignore_index=True)[["group", "by", "n", *TESTED, "hidden"]]
 
@@ -66,9 +69,6 @@ def main(flags: Flags) -> None:
     inputs = Inputs.of(flags, "sha256", *(["path"] if flags.groups else []))
     training = inputs.training(flags.reference)
     pool = [training] if training is inputs.pairs else [training, inputs.pairs]
-    column = {}
-    if flags.groups:
-        column = dict(column_cells(flags.table, flags.groups, "evidence.groups"))
     images = images_of(pool, inputs.pairs)
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
@@ -93,7 +93,7 @@ def main(flags: Flags) -> None:
     )
     listed, embeddings = inputs.asked(flags.reference)
     of_texts = listed.join(found.texts(embeddings), how="inner")
-    of_groups = hidden_groups(inputs, images, found, column)
+    of_groups = hidden_groups(inputs, images, found, flags)
     facts, words, curve = found.facts, found.words, found.curve
     write_parquet(flags.path("evidence_images"), found.scores)
     write_parquet(flags.path("planted_leaks"), found.planted)

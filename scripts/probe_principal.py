@@ -1,28 +1,57 @@
 """Train linear classifiers on principal features before and after translation, and test them."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 
 from singflow import cli
+from singflow.analyses.fitting import fit_translators
 from singflow.analyses.geometry import remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
 from singflow.artifacts.files import write_json
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks, iterate_shards
+from singflow.data.reading import group_cells
 from singflow.errors import InputError
+from singflow.translators.crossfit import CrossFitted
+from singflow.translators.reference import Paired
 
 
 class Flags(Probe, cli.PairStep):
+    groups: str | None
+    folds: int
+    reference: str | None
+    table: Path
+    class_list: Path
     confidence: float
 
 
-def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], int]:
+def grouped(inputs: Inputs, flags: Flags) -> tuple[Paired, CrossFitted, pd.DataFrame] | None:
+    """The images of the reference, translators that have not seen them, and groups as labels.
+
+    None if there is no reference, no fitted translator, or no group of its images.
+    """
+    if not (flags.groups and flags.reference and inputs.fitted):
+        return None
+    column, cells = group_cells(flags.class_list, flags.table, flags.groups)
+    if column != "label":
+        return None
+    images = inputs.training(flags.reference)
+    translators, *_ = fit_translators(images, flags.folds, [inputs.fitted[0]])
+    manifest = images.manifest
+    return images, translators, manifest.assign(label=manifest["label"].map(cells))
+
+
+def read_probe_rows(
+    inputs: Inputs, images: Paired, translators: CrossFitted, roles: Roles
+) -> tuple[dict[str, Matrix], int]:
     """Rows before and after translation, by image and view, and the number of views."""
-    folder, translators = inputs.path("features").parent, inputs.translators
-    basis = inputs.null_basis
+    folder, basis = images.features, inputs.null_basis
     rows: dict[str, Matrix] = {}
     seen = views = 0
-    for shard in iterate_shards(folder, "features", inputs.shards, inputs.manifest):
+    for shard in iterate_shards(folder, "features", images.shards, images.manifest):
         if not rows:
             views = int(shard["view"].max()) + 1
             first = roles.first_rows(views)
@@ -52,11 +81,15 @@ def read_probe_rows(inputs: Inputs, roles: Roles) -> tuple[dict[str, Matrix], in
 def main(flags: Flags) -> None:
     cli.limit_threads(1)  # per matrix product: blocks and classifiers share the threads
     inputs = Inputs.of(flags, "sha256")
-    manifest, translators = inputs.manifest, inputs.translators
-    roles = assign_roles(manifest)
-    rows, views = read_probe_rows(inputs, roles)
+    images, translators, manifest = inputs.pairs, inputs.translators, inputs.manifest
+    roles, by = assign_roles(manifest), "label"
+    if len(roles.labels) < 2 and (found := grouped(inputs, flags)):
+        images, translators, manifest = found
+        roles, by = assign_roles(manifest), "group"
+    rows, views = read_probe_rows(inputs, images, translators, roles)
     dimension, null_dim = inputs.null_basis.shape
     report = probe(rows, roles, views, dimension - null_dim, flags, flags.confidence, flags.threads)
+    report["by"] = by
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
     seen = translators.map_index != translators.fold
     report["n_test_in_sample"] = int((roles.test & seen).sum())

@@ -9,16 +9,21 @@ import pandas as pd
 import pytest
 
 from singflow.analyses.evidence import Words
+from singflow.artifacts.files import read_json
 from tests import warm
-from tests.project import ROOT, blocks
+from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
 GROUPED = pd.read_csv(ROOT / "docs/evidence/groups.csv")
+HEADS = pd.read_csv(ROOT / "docs/evidence/heads.csv")
 STABLE = pd.read_csv(ROOT / "docs/evidence/stability.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
+OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
 NUMBER = r"-?\d+\.?\d*"
 COMMANDS = [line for block in blocks(PAGE) for line in block.splitlines()]
+STUDY = COMMANDS[1:4]  # soak/test_smoke_study.py runs it
+OF_FLAG = {command.split()[2]: command for command in COMMANDS[3:]}
 WORLD = ["features", "images", "width", "function", "noise", "leak"]
 
 
@@ -41,7 +46,7 @@ def program():
 def made(tmp_path_factory):
     """A folder in which the page's first command ran, and what it said."""
     folder = tmp_path_factory.mktemp("evidence")
-    for name in ("level", "groups", "stability"):
+    for name in ("level", "groups", "stability", "heads"):
         shutil.copy(ROOT / f"docs/evidence/{name}.csv", folder)
     return folder, run(COMMANDS[0], "--folder", folder)
 
@@ -62,9 +67,38 @@ def test_every_figure_is_made_small_and_shown_once(made):
     assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/evidence").iterdir())
 
 
+def test_a_head_of_the_study_of_heads_has_the_numbers_of_the_page(tmp_path):
+    project, model = Project(tmp_path), "dogs_lite0"
+    project.shell(STUDY[0])
+    place = f"results/cut_heads/evidence/conse_minilm/{model}.json"
+    project.snakemake(place)
+    found, kept = read_json(tmp_path / place), HEADS.set_index("model").loc[model]
+    for name in (*OF_D, "r2_words"):
+        assert found[name] == pytest.approx(kept[name], abs=0.002), name
+    # More rows of the head are seen: less is hidden, and nothing where all of them are.
+    drawn = HEADS[HEADS["model"].str.match("efficientnet_lite0|random")]
+    assert drawn["n_classes"].is_monotonic_decreasing and len(drawn) == 5
+    assert drawn["unique_r2"].is_monotonic_increasing and drawn["unique_r2"].iloc[0] < 0.0005
+    (zero,) = HEADS.loc[HEADS["known_zero"], "unique_r2"]
+    assert abs(zero) < 0.0005
+
+
+def test_the_readme_and_the_page_say_how_much_heads_hide():
+    share = {row.model: f"{100 * row.unique_r2:.2g} %" for row in HEADS.itertuples()}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    drawn = (
+        f"{share['random200_lite0']} with 200 classes drawn at random, {share['random10_lite0']}"
+    )
+    assert f"{drawn} with 10 classes. A head for animals alone ignores " in readme
+    assert f"ignores {share['animals_lite0']}, vehicles" in readme
+    said = " ".join(PAGE.split())
+    assert f"200 classes ignores {share['random200_lite0']} of the meaning" in said
+    assert f"10 classes {share['random10_lite0']}" in said
+    assert f"118 dogs ignores {share['dogs_lite0']}" in said
+
+
 def test_the_level_is_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path):
-    command, name = COMMANDS[1].rsplit(" ", 1)[0], "made-up n/d 4"
-    assert command.endswith("--level")
+    command, name = OF_FLAG["--level"].rsplit(" ", 1)[0], "made-up n/d 4"
     run(command, "2", "--features", name, "--folder", tmp_path)
     found = pd.read_csv(tmp_path / "level.csv")
     kept = KEPT[KEPT["features"] == name].reset_index(drop=True)
@@ -77,8 +111,7 @@ def test_the_level_is_measured_by_the_command_of_the_page_here_in_few_draws(tmp_
 
 
 def test_groups_are_measured_by_the_command_of_the_page_here_in_one_draw(tmp_path):
-    command, name = COMMANDS[3].rsplit(" ", 1)[0], "made-up n/d 4"
-    assert command.endswith("--groups")
+    command, name = OF_FLAG["--groups"].rsplit(" ", 1)[0], "made-up n/d 4"
     run(command, "1", "--features", name, "--folder", tmp_path)
     found = pd.read_csv(tmp_path / "groups.csv")
     kept = GROUPED[GROUPED["features"] == name].reset_index(drop=True)
@@ -93,8 +126,8 @@ def test_a_leak_in_a_quarter_of_the_classes_is_found_there_wherever_the_verdict_
 
 
 def test_the_stability_is_measured_by_the_command_of_the_page_here_in_one_division(tmp_path):
-    command, divisions = COMMANDS[4].rsplit(" ", 1)
-    assert command.endswith("--stability") and (STABLE["division"].max() + 1) == int(divisions)
+    command, divisions = OF_FLAG["--stability"].rsplit(" ", 1)
+    assert STABLE["division"].max() + 1 == int(divisions)
     run(command, "1", "--folder", tmp_path)
     found = pd.read_csv(tmp_path / "stability.csv")
     kept = STABLE[STABLE["division"] == 0].reset_index(drop=True)

@@ -679,6 +679,7 @@ FLAGS = {
         "confidence": 0.95,
         "seed": 0,
         "table": "",
+        "class_list": "",
     },
 }
 

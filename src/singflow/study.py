@@ -50,7 +50,7 @@ from singflow.config.sections import (
 )
 from singflow.data.imported import check_source, facts_of
 from singflow.data.parameters import Data
-from singflow.data.reading import column_cells
+from singflow.data.reading import group_cells
 from singflow.errors import InputError, check_labels
 from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
@@ -161,11 +161,6 @@ class Params(Section):
             yield (
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
-            )
-        if self.evidence.groups and self.data.table is None:
-            yield (
-                f"evidence.groups is {self.evidence.groups}, a column of data.table, which is "
-                "null: write data.table, or groups: null"
             )
         imported, renderer = self.data.source == "features", self.pictures.renderer
         if imported and renderer in ("unclip", "retrieval"):
@@ -487,8 +482,9 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
         check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named or "."))
-    if study.evidence.groups and study.data.table:
-        next(column_cells(Path(study.data.table), study.evidence.groups, "evidence.groups"), None)
+    if study.evidence.groups:
+        table = study.data.table and Path(study.data.table)
+        group_cells(Path(study.data.classes), table or None, study.evidence.groups)
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     _check_towers(study, models, spaces)

@@ -21,6 +21,7 @@ from singflow.figures import plot_head_extensions
 from tests.analyses.test_bands import plain_kernels
 from tests.analyses.test_readout import ALIKE, PAIRS, exact, nystroem, squares
 from tests.analyses.test_readout import planted as images_of
+from tests.data.manifests import CLASSES_FILE
 from tests.results import BASIS, Results
 
 FITS = Fit(0.0, 0.3), Fit(1.0, 0.1)
@@ -271,7 +272,8 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
         own.tensors("projector", null_basis=basis)
         own.tensors("head", weight=weight, bias=bias)
         write_json(own.path("translator_report"), report)
-        own.run("measure_evidence", **told, reference=None, seed=0, table=table, groups="camera")
+        told |= {"table": table, "class_list": CLASSES_FILE, "groups": "camera"}
+        own.run("measure_evidence", **told, reference=None, seed=0)
         written, evidence = own.read("head_extensions"), own.read("evidence")
         assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
         if basis.size:

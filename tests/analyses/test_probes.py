@@ -13,6 +13,7 @@ from singflow.analyses import probes
 from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, probe
 from singflow.analyses.statistics import wilson
+from singflow.artifacts.files import write_json
 from singflow.errors import InputError
 from singflow.figures import plot_probes
 from singflow.translators.ridge import Affine
@@ -20,6 +21,7 @@ from tests.results import BASIS, Results
 
 ALPHAS = [1e-4, 1e-2, 1.0]
 PROBE = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95}
+PROBE |= {"groups": None, "folds": 3, "reference": None, "table": "", "class_list": ""}
 BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 
@@ -330,10 +332,39 @@ def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_wha
             reports.append(results.path("probes").read_bytes())
         assert reports[0] == reports[1]
         expected = probed(images, features, basis, INVERTIBLE, classifier)
-        counts = {"n_labels_left_out": 1, "n_test_in_sample": int(seen)}
+        counts = {"by": "label", "n_labels_left_out": 1, "n_test_in_sample": int(seen)}
         assert results.read("probes") == expected | counts
         assert (expected["n_labels"], expected["n_test"]) == (3, 8)
         assert expected["accuracy_translated"] > expected["chance"]
+
+
+def test_where_labels_have_one_image_the_groups_of_the_reference_are_probed_out_of_sample(tmp_path):
+    study, other = Results(tmp_path / "s"), Results(tmp_path / "other")
+    made = {"tower": "t", "weights_sha256": "w", "decode": "full", "precision": "float32"}
+    generator = np.random.default_rng(0)
+    kind = np.arange(90) % 3
+    listed = "".join(f"{n},,class {n},{'abc'[n % 3]}\n" for n in range(90))
+    (tmp_path / "classes.csv").write_text(f"class_index,synset,name,group\n{listed}90,,odd,\n")
+    features = generator.normal(size=(91, 6)).astype(np.float32)
+    features[:90, :3] += 8 * np.eye(3)[kind]
+    names, fold = [*(f"class {n}" for n in range(90)), "odd"], np.arange(91) // 3 % 3
+    other.manifest(label=names, split=np.where(fold == 0, "validation", "train"), fold=fold)
+    study.manifest(label=["x", "y"], split="train", fold=0, sha256=["x", "y"])
+    for results, rows in ((other, features), (study, features[:2] + 9)):
+        results.rows("features", rows, **made)
+        results.rows("embeddings", rows[:, ::-1].copy(), **made)
+    study.tensors("projector", null_basis=np.eye(6)[:, 5:])
+    study.translator(Affine(np.eye(6, dtype=np.float32), np.zeros(6, np.float32)))
+    curve = [{"lambda": 0.1, "validation_r2": 0.2}]
+    write_json(study.path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
+    flags = PROBE | {"reference": str(other.folder), "class_list": tmp_path / "classes.csv"}
+    study.run("probe_principal", **flags)
+    assert study.read("probes")["note"].startswith("a probe needs two labels")
+    study.run("probe_principal", **flags | {"groups": "group"})
+    report = study.read("probes")
+    assert (report["by"], report["n_labels"], report["n_labels_left_out"]) == ("group", 3, 0)
+    assert (report["n_train"], report["n_test"], report["n_test_in_sample"]) == (60, 30, 0)
+    assert report["accuracy_principal"] == report["accuracy_translated"] == 1.0
 
 
 def test_rows_that_a_shard_lacks_are_named(tmp_path):

@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import open_clip
@@ -251,7 +252,8 @@ REFUSED = [
         {"head_weights": URL, "source": "torchvision", "id": "vit_b_16.IMAGENET1K_V1"},
         {"head_weights": URL, "source": "transformers", "id": "facebook/dinov2-base"})),
     *((LITE, {"keep_classes": kept}, "keep_classes: ")
-      for kept in ("", "1", "4-2", "3,1", "1,1-4", "0-5x", "-3", "0--3")),
+      for kept in ("", "1", "4-2", "3,1", "1,1-4", "0-5x", "-3", "0--3", "random", "1 random",
+                   "20random", "20 random, 3", "-2 random", "1-2 random")),
     (LITE, {"pooling": "mean", "head_weights": URL}, "pooling: 'mean' "),
     (LITE, {"class_list": "checkpoints/deep/classes.txt", "class_names": ["cat", "dog"]},
      ".*class_list and class_names say the same: write one of them"),
@@ -446,6 +448,16 @@ def test_a_resolved_entry_is_read_back_as_it_was_written_without_its_size(
         write_json(tmp_path / "entry.json", entry.model_dump())
         read = read_model if isinstance(entry, ModelEntry) else read_space
         assert read(tmp_path / "entry.json") == entry.model_copy(update=dict.fromkeys(SIZES))
+
+
+def test_drawn_rows_of_a_head_are_the_same_everywhere_and_a_part_of_every_larger_draw():
+    entries = resolve_models(MODELS, [f"random{count}_lite0" for count in (10, 40, 200, 700)])
+    draws = [entry.kept for entry in entries.values()]
+    assert draws[0] == [178, 245, 286, 342, 374, 610, 636, 671, 719, 886]
+    for (fewer, more), count in zip(pairwise(draws), (40, 200, 700), strict=True):
+        assert set(fewer) < set(more) and more == sorted(more) and len(more) == count
+    few = entries["random10_lite0"].model_copy(update={"classes": 300}).kept
+    assert set(few) > {row for row in draws[0] if row < 300} and few[-1] < 300
 
 
 def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):

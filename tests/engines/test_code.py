@@ -60,7 +60,7 @@ STYLE = "src/singflow/figures/style.py"
             },
             {"render_pictures", "tabulate_steering"},
         ),
-        ({STYLE: (r'"font.size": 9', '"font.size": 10')}, FIGURES),
+        ({STYLE: (r'"font.size": 7', '"font.size": 8')}, FIGURES),
         ({STYLE: (r"context\(\"default\"\)", 'context(["default"])')}, FIGURES),
         ({"src/singflow/cli.py": (r"100_000, 50, 50", "100_000, 50, 51")}, set(STEPS)),
     ],

@@ -37,7 +37,7 @@ def cues(*rows):
 
 
 def panels(figure):
-    return [axes for axes in figure.axes if axes.get_visible() and axes.get_title()]
+    return [axes for axes in figure.axes if axes.get_title("left")]
 
 
 def of_label(scan, label="goose"):
@@ -72,7 +72,7 @@ def test_every_label_has_its_own_panels_and_models_keep_their_colours():
 def test_several_labels_of_many_models_become_one_table_a_label():
     scans, table = study(4)
     figure = plot_concepts.draw(scans, table, LABELS, 2)
-    assert [axes.get_title().split("\n")[0] for axes in panels(figure)] == [
+    assert [axes.get_title("left").split("\n")[0] for axes in panels(figure)] == [
         f"{label}, 4 images, s" for label in LABELS
     ]
     for axes, label in zip(panels(figure), LABELS, strict=True):
@@ -128,14 +128,14 @@ def test_a_model_without_null_space_is_drawn_and_named(models):
     assert "model_1 (weak translator) (no null space)" in text
     assert "model_0 (no null space)" not in text
     alone = plot_concept_scans.draw({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
-    assert "(no null space)" in panels(alone)[0].get_title()
+    assert "(no null space)" in panels(alone)[0].get_title("left")
 
 
 def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_score():
     scans, table = study(2)
     figure = plot_concept_scans.draw(scans, table, cues(), LABELS, 6)
-    assert [axes.get_title().splitlines()[:2] for axes in panels(figure)] == [
-        [f"{label}, 4 images", name]
+    assert [axes.get_title("left").splitlines() for axes in panels(figure)] == [
+        [f"{label}, 4 images", f"{name}, s"]
         for label in LABELS
         for name in ("model_0", "model_1 (weak translator)")
     ]
@@ -164,29 +164,37 @@ def test_candidates_are_marked_in_their_own_panel_alone():
     assert "candidate for a spurious cue" in figure.legends[0].get_texts()[1].get_text()
 
 
-def test_eight_panels_are_shown_and_the_rest_is_named():
+def test_four_panels_are_shown_and_the_rest_is_named():
     def drawn(wanted, *size, **options):
         figure = plot_concept_scans.draw(*study(*size, **options), cues(), wanted, 4)
-        return len(panels(figure)), " ".join(figure.get_supxlabel().split())
+        return len(panels(figure)), " ".join(figure.legends[0].get_title().get_text().split())
 
     assert drawn(LABELS, 5, "st", concepts=6) == (
-        8,
-        "Not shown: model_4 (weak translator) in s; all models in t. "
+        4,
+        "Not shown: model_2 (weak translator), model_3 (weak translator), model_4 (weak "
+        "translator) in s; all models in t. "
         "The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv.",
     )
-    nine = [f"label {number}" for number in range(9)]
-    count, note = drawn(nine, 1, labels=nine, concepts=3)
-    assert count == 8 and note.startswith("Not shown: labels label 8.")
-    assert drawn(["label 0"], 1, labels=nine, concepts=3) == (1, "")
+    five = [f"label {number}" for number in range(5)]
+    count, note = drawn(five, 1, labels=five, concepts=3)
+    assert count == 4 and note.startswith("Not shown: labels label 4.")
+    assert drawn(["label 0"], 1, labels=five, concepts=3) == (1, "")
 
 
-def test_one_image_and_three_concepts_can_be_drawn():
-    scans, table = study(1, n=1, concepts=3)
-    for figure in (
+@pytest.mark.parametrize(("n", "said"), [(1, "1 image\n"), (2, "2 images\n"), (3, "3 images\n")])
+def test_few_images_and_three_concepts_can_be_drawn_with_whiskers_from_three_images_on(n, said):
+    scans, table = study(1, n=n, concepts=3)
+    figures = (
         plot_concept_scans.draw(scans, table, cues(), ["goose"], 40),
         plot_concepts.draw(scans, table, ["goose"], 8),
-    ):
-        assert "goose, 1 image\n" in words(figure) + "\n" and "1 images" not in words(figure)
+    )
+    for figure in figures:
+        assert f"goose, {said}" in words(figure)
+    nearest, angles = figures[0].axes[0], figures[1].subfigs[0].axes[0]
+    assert [bool(bar.has_xerr) for axes in (nearest, angles) for bar in axes.containers] == [
+        n >= 3
+    ] * 2
+    assert ("whisker" in words(figures[0])) == (n >= 3)
 
 
 def test_labels_with_most_images_are_chosen_with_ties_by_name_unless_others_are_wanted():

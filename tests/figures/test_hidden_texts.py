@@ -3,8 +3,7 @@ import pandas as pd
 
 from singflow.analyses.summary import FOUND, MEANING, NOTHING
 from singflow.figures.plot_hidden_texts import LEAST, LETTERS, MOST, draw
-from singflow.figures.plot_hidden_texts import NOTHING as SILENT
-from tests.figures.drawn import assert_apart, models_table, names, words
+from tests.figures.drawn import assert_apart, models_table, names, said
 
 LONG = "a label with <b>, $x$ and a name that is longer than any panel is wide " * 3
 
@@ -33,8 +32,9 @@ def test_each_model_in_which_something_was_found_has_a_panel_with_its_most_and_l
     expected = [str(size) if size != d[-1] else "" for end in wanted for size in end]
     assert [name for name in shown if not name.endswith("…")] == [*filter(None, expected)]
     assert names(few) == [f"{LONG[: LETTERS - 1]}…", "0.2"]
-    assert many.get_title() == "a, s\n49 of 100 texts found"
-    assert few.get_title() == "leak (weak translator), s\n1 of 2 texts found"
+    assert many.get_title("left") == "a\ns: 49 of 100 texts"
+    assert few.get_title("left") == "leak (weak translator)\ns: 1 of 2 texts"
+    assert figure.get_suptitle() == "The null space holds 50 of 102 texts, over 2 heads"
     dots = [line for line in few.get_lines() if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
     ends = [line.get_xdata() for line in few.get_lines() if len(line.get_xdata()) == 2]
@@ -51,6 +51,7 @@ def test_a_text_without_an_interval_is_not_drawn():
     assert names(axes) == ["0.7", "0.2"]
 
 
-def test_where_nothing_was_found_the_figure_says_so_in_words():
-    none = texts("a", [0.7])[:0]
-    assert SILENT in words(draw(none, table_of(a=NOTHING)))
+def test_a_place_without_a_panel_has_the_legend():
+    three = pd.concat(texts(model, [0.2, 0.7]) for model in "abc")
+    *_, last = draw(three, table_of(a=MEANING, b=MEANING, c=MEANING)).axes
+    assert said(last.get_legend()) == ["found", "not found", "margin"] and not last.axison

@@ -4,11 +4,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tables import write_parquet
 from singflow.errors import InputError
-from singflow.figures import plot_controls, plot_labels, plot_scores
+from singflow.figures import plot_controls, plot_labels, plot_scores, style
 from singflow.figures.plot_scores import FLOOR, covariance_ellipse
 from singflow.figures.style import caption, save
 from tests.figures.drawn import assert_apart, models_table, names, said
+from tests.results import Results
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 MANY = [f"a_classifier_{number}" for number in range(16)]
@@ -27,7 +30,7 @@ def table_of(models, spaces="s"):
         columns |= dict(
             zip((f"{name}_{end}" for end in ("mean", "low", "high")), values, strict=True)
         )
-    table = models_table(models, spaces, null_dim=9, **columns)
+    table = models_table(models, spaces, null_dim=9, n_images=60, **columns)
     return table.assign(marks="weak translator")
 
 
@@ -70,8 +73,8 @@ def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 16
     for line in lines:
         assert line.get_xydata().tolist() == [[8, 0.2], [24, 0.6], [280, 7.0]]
-    marked = "a_classifier_1\n(weak translator, known zero)"
-    assert names(figure.axes[0])[1].startswith(marked)
+    marked = "a_classifier_1\n(weak translator, known\nzero)"
+    assert names(figure.axes[0])[1] == marked
 
 
 def test_a_model_without_null_space_is_named_and_left_out_of_the_controls():
@@ -80,16 +83,21 @@ def test_a_model_without_null_space_is_named_and_left_out_of_the_controls():
     figure = plot_controls.draw(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
     assert "no null space: n" in figure.axes[0].get_xlabel()
     assert len(names(figure.axes[0])) == 1
-    figure = plot_controls.draw(["s"], ["m", "n"], excess[:0], table.assign(null_dim=0))
-    assert figure.axes[0].texts[0].get_text() == "no model has a null space"
 
 
 @pytest.mark.parametrize(("floors", "drawn"), [([5.0, np.nan], [5.0]), ([np.nan, np.nan], [])])
 def test_a_floor_is_drawn_where_it_is_known(floors, drawn):
-    bars = plot_scores.draw(BOTH, TABLE.assign(floor_is_mean=floors)).axes[1]
-    marks = [line for line in bars.lines if line.get_label() == FLOOR]
+    figure = plot_scores.draw(BOTH, TABLE.assign(floor_is_mean=floors))
+    marks = [line for line in figure.axes[1].lines if line.get_label() == FLOOR]
     assert [x for line in marks for x in line.get_xdata()] == drawn
-    assert said(bars.get_legend()).count(FLOOR) == len(drawn)
+    assert said(figure.legends[0]).count(FLOOR) == len(drawn)
+
+
+@pytest.mark.parametrize("images", [2, 3])
+def test_a_mean_has_a_whisker_from_three_images_on(images):
+    axes = plot_scores.draw(BOTH, TABLE.assign(n_images=images)).axes[1]
+    (whiskers,) = axes.containers[0].lines[2]
+    assert bool(np.concatenate(whiskers.get_segments()).size) == (images >= 3)
 
 
 def test_the_ellipse_holds_its_share_of_a_normal_cloud():
@@ -138,7 +146,9 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():
     assert sorted(names(figure.axes[0])) == ["goose", "jeep"]
     assert "2 chosen labels of 3" in figure.get_supxlabel()
     four = plot_labels.draw(BOTH | {"t": BOTH["s"]}, table_of("mn", "st"), [])
-    assert [axes.get_visible() for axes in four.axes] == [True] * 4 + [False] * 2
+    assert [axes.get_title("left") for axes in four.axes] == [
+        f"{model}\n(weak translator)\n{space}" for space in "st" for model in "mn"
+    ]
     near = r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
     with pytest.raises(InputError, match=near):
         plot_labels.draw(BOTH, TABLE, ["jeep", "goosse"])
@@ -166,3 +176,36 @@ def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_diffe
     assert caption("timm/m", rows.assign(marks=["known zero", "", "", ""])) == "m (known zero in s)"
     figure = plot_scores.draw(BOTH, TABLE)
     assert names(figure.axes[1]) == ["m\n(weak translator)", "n\n(weak translator)"]
+
+
+def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_says_what_it_needs(
+    tmp_path, monkeypatch
+):
+    results = Results(tmp_path)
+    results.models({"m": 4, "n": 4}, margin=0.005)
+    written = []
+    monkeypatch.setattr(style, "write_figure", lambda *made: written.append(made[-1]))
+    monkeypatch.setattr(style, "write_needs", lambda *made: written.append(made[-1]))
+    for number, model in enumerate("mn"):
+        own = results.of(model)
+        zeros = {
+            name: 0 if kind == "i" else 0.0 for name, kind in CATALOG["scores"].columns.items()
+        }
+        write_parquet(own.path("scores"), pd.DataFrame(zeros, range(3)).assign(**scores(number, 3)))
+        d = np.array([0.2, 0.01, 0.3]) * number
+        groups = pd.DataFrame({"group": ["car", "dog", "fern"], "n": [16, 60, 4], "unique_r2": d})
+        small = {"unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01, "p": 0.5}
+        groups = groups.assign(by="column", hidden=d > 0.1, **small)
+        groups.loc[2, ["unique_r2_low", "unique_r2_high", "p"]] = np.nan
+        write_parquet(own.path("evidence_groups"), groups)
+    results.run("plot_labels", models=["m", "n"], labels=[])
+    (axes,) = written[0].axes
+    assert names(axes) == ["dog (60)", "car (16)"]
+    assert axes.get_title("left") == "s: n hides most in images of car"
+    found = " ".join(said(written[0].legends[0]))
+    assert "m (weak translator): 0 of 2 groups found" in " ".join(found.split())
+    for model in "mn":
+        path = results.of(model).path("evidence_groups")
+        write_parquet(path, pd.read_parquet(path).assign(by="label"))
+    results.run("plot_labels", models=["m", "n"], labels=[])
+    assert written[1] == plot_labels.NEEDS

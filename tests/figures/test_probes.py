@@ -7,7 +7,7 @@ from tests.results import BASIS
 
 NAMES = [f"timm/a_classifier_with_a_long_name_{number}" for number in range(16)]
 SAID = {"classifier": "logistic", "n_labels_left_out": 0, "n_test_in_sample": 0}
-SAID |= {"n_test": 50, "n_labels": 5, "note": ""}
+SAID |= {"n_test": 50, "n_labels": 5, "note": "", "by": "label"}
 ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")]
 NULL = SAID | dict.fromkeys(["accuracy_principal", "accuracy_translated", "chance", *ENDS])
 NULL["note"] = "a probe needs two labels of two images or more; there are 1"
@@ -66,9 +66,11 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
 
 
 def test_the_title_says_what_is_probed_how_and_what_is_left_out():
-    other = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge"}
+    other = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge", "by": "group"}
     second = {name: facts | other for name, facts in reports(3).items()}
-    left_out = "50 (3 in the translator's sample), labels: 5 (2 of one image left out)"
+    left_out = (
+        "50 (3 in the translator's sample), groups of the reference: 5 (2 of one image left out)"
+    )
     assert titles(drawn({"s": reports(3), "t": second})[1], 1) == [
         "logistic; test images: 50, labels: 5",
         f"ridge; test images: {left_out}",
@@ -82,11 +84,14 @@ def test_chance_far_below_all_points_stays_outside_and_is_said(chance, label):
     assert (axes.get_xlim()[0] < chance) == (chance == 0.1)
 
 
-def test_a_panel_without_numbers_says_why_and_a_model_without_is_named():
+def test_a_space_without_numbers_says_why_and_a_model_without_is_named():
     without = NULL | {"note": "the head has no principal space"}
-    _, figure = drawn({"s": {"m": NULL, "n": NULL}, "t": reports(3) | {"m": without}})
-    empty, full = figure.axes
-    reasons = [" ".join(text.get_text().split()) for text in empty.texts]
-    assert reasons == [f"nothing can be probed: {NULL['note']}"] and not empty.containers
+    nothing = {"m": NULL, "n": NULL}
+    _, figure = drawn({"s": nothing, "t": reports(3) | {"m": without}})
+    (full,) = figure.axes
+    reason = " ".join(figure.get_supxlabel().split())
+    assert reason == f"Nothing can be probed in s: {NULL['note']}"
     assert len(full.containers) == 3
-    assert "m (weak translator): the head has no principal space" in said(full.get_legend())
+    named = " ".join(" ".join(said(full.get_legend())).split())
+    assert "m (weak translator): the head has no principal space" in named
+    assert drawn({"s": nothing})[1] is None

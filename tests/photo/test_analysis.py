@@ -487,7 +487,7 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     near = [Image.new("RGB", size, "navy"), None]
     figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), near)
     assert_nothing_overlaps(figure)
-    titles = {panel.get_title() for panel in figure.axes}
+    titles = {panel.get_title("left") for panel in figure.axes}
     assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= titles
     plt.close(figure)
 

@@ -1,4 +1,4 @@
-"""All steps of the paper without its weights: every classifier in both spaces, as in the README."""
+"""Whole studies of the guides: the paper's without its weights, and heads that keep few classes."""
 
 import re
 
@@ -7,6 +7,7 @@ import yaml
 
 from singflow.artifacts.tensors import read_tensors
 from tests.project import Project
+from tests.test_evidence import HEADS, STUDY
 from tests.workflow.test_paper_smoke import NULL_DIM, SPACES, assert_model, assert_space
 from tests.workflow.test_readme import SMOKE
 
@@ -49,3 +50,13 @@ def test_the_smoke_study_of_all_models_says_what_it_is_worth_and_fulfils_the_con
         assert_model_in_spaces(results, model, len(table), pairs)
     for space in SPACES:
         assert_space(results, space, study, len(table))
+
+
+def test_the_study_of_heads_gives_the_numbers_of_the_page(tmp_path):
+    project = Project(tmp_path)
+    project.equip()
+    project.shell("\n".join(STUDY), patience=None)
+    found = pd.read_csv(tmp_path / "docs/evidence/heads.csv")
+    pd.testing.assert_frame_equal(found, HEADS, atol=0.02, rtol=0.05)
+    figure = tmp_path / "results/cut_heads/figures/cut_heads.png"
+    assert (tmp_path / "docs/cut_heads.png").read_bytes() == figure.read_bytes()

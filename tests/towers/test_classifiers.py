@@ -467,6 +467,7 @@ def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_th
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
     assert some.weight.shape == (3, whole.weight.shape[1])
     assert weights_sha256(some.model) == weights_sha256(whole.model)
-    beyond = "keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"
-    with pytest.raises(InputError, match=beyond):
-        load_classifier(entry_of(RESNET, classes=5, keep_classes="3-5"))
+    for kept in ("3-5", "6 random"):
+        beyond = f"keep_classes {kept} goes beyond the head's rows, 0 to 4: correct it"
+        with pytest.raises(InputError, match=beyond):
+            load_classifier(entry_of(RESNET, classes=5, keep_classes=kept))

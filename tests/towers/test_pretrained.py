@@ -117,6 +117,7 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     results.run("embed_images", **images)
     words = {"label_templates": ["an image of a {}"], "concept_templates": ["{}"]}
     words |= {"batch_size": 64, "device": "cpu", "cache": "cache"}
+    words["classes"] = CLASSES_FILE
     results.run("embed_prompts", vocabulary="concepts.txt", targets=[], reference=None, **words)
 
     found, made = read_tensors(results.path("embeddings"), ["embeddings", "view"])
@@ -143,7 +144,7 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
 
     write_json(results.path("space_entry"), space("siglip", "random").model_dump())
     results.tensors("head", {"class_names": json.dumps(FIVE)}, weight=np.ones((5, 2)))
-    results.run("embed_classes", classes=CLASSES_FILE, **words)
+    results.run("embed_classes", **words)
     spellings, _ = read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
     assert {tensor.shape for tensor in spellings.values()} == {(0, 16)}, (
         "untrained words say nothing"

@@ -490,8 +490,11 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
     results = Results(tmp_path / "s", space="conse_minilm")
     write_json(results.path("space_entry"), entry.model_dump())
 
-    def embed(rows, names):
+    def embed(rows, names, held=0):
         results.tensors("head", {"class_names": json.dumps(names)}, weight=np.ones((rows, 2)))
+        spelled = np.arange(384.0 * held, dtype=np.float32).reshape(held, 384)
+        tensors = {"class_embeddings": spelled, "other_embeddings": spelled + 0.5}
+        results.tensors("texts", {"weights_sha256": "ab", "device": "x"}, **tensors)
         flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
         flags |= {"classes": CLASSES, "device": "cuda", "cache": str(tmp_path / "cache")}
         results.run("embed_classes", **flags)
@@ -503,8 +506,12 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6)
     assert made["weights_sha256"] == weights_sha256(tower.module)
     assert made["device"].startswith("CPU ("), "cuda is as auto"
+    found, made = embed(2, ["tench", "hammerhead"], held=len(IMAGENET.names))
+    assert found["class_embeddings"][:, 0].tolist() == [0, 4 * 384], "embedded by embed_prompts"
+    assert (found["other_embeddings"] - found["class_embeddings"] == 0.5).all()
+    assert (made["weights_sha256"], made["device"]) == ("ab", "x")
     for rows, names in ((7, None), (3, ["cat", "dog"])):
-        found, made = embed(rows, names)
+        found, made = embed(rows, names, held=1000)
         assert {tensor.shape for tensor in found.values()} == {(0, 384)}
         assert made["weights_sha256"] == ""
 
@@ -515,18 +522,20 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     results = Results(tmp_path / "s", space="conse_minilm")
     other = Results(tmp_path / "other")
     write_json(results.path("space_entry"), entry.model_dump())
-    results.manifest(label=["jeep", "Goose", "jeep"], prompt=[prompt_of("jeep"), "geese", "x"])
+    prompts, listed = [prompt_of("jeep"), "geese", "x"], replace(IMAGENET, names=["hen", "jeep"])
+    results.manifest(label=["jeep", "Goose", "jeep"], prompt=prompts, class_index=-1)
     theirs = {"crane": prompt_of("crane"), "JEEP": "a jeep", "goose": "g", "beaker": "a glass"}
     other.manifest(label=[*theirs, "crane"], prompt=[*theirs.values(), "x"])
     (tmp_path / "concepts.txt").write_text("fur\nbeaker\n")
     flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
     flags |= {"vocabulary": tmp_path / "concepts.txt", "device": "cuda", "targets": []}
-    flags["cache"] = str(tmp_path / "cache")
+    flags |= {"cache": str(tmp_path / "cache"), "classes": tmp_path / "classes.csv"}
+    flags["classes"].write_text("class_index,synset,name\n0,,hen\n1,,jeep\n")
 
     def embed(reference):
         results.run("embed_prompts", reference=reference, **flags)
         names = results.read("names")
-        tensors = ["label_embeddings", "concept_embeddings"]
+        tensors = ["label_embeddings", "concept_embeddings", "class_embeddings", "other_embeddings"]
         tensors += ["reference_embeddings"] if names.get("reference") else []
         embeddings, made = read_tensors(results.path("texts"), tensors)
         assert made["device"].startswith("CPU ("), "cuda is as auto"
@@ -534,6 +543,7 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
 
     names, alone = embed(None)
     assert names == {"labels": ["Goose", "jeep"], "concepts": ["fur", "beaker"], "targets": []}
+    assert alone["class_embeddings"].shape == alone["other_embeddings"].shape == (0, 384)
     found, tensors = embed(str(other.folder))
     assert found == names | {"reference": ["beaker", "crane"]}
     expected = load_text_tower(entry).embed(["a glass", prompt_of("crane")])
@@ -541,3 +551,8 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     assert all(np.array_equal(tensors[name], alone[name]) for name in alone)
     other.manifest(label=["GOOSE"], prompt=["x"])
     assert embed(str(other.folder))[0] == names | {"reference": []}
+    results.manifest(label=["jeep", "Goose", "jeep"], prompt=prompts, class_index=[1, -1, 1])
+    spelled = [embed(None)[1][f"{kind}_embeddings"] for kind in ("class", "other")]
+    tower = load_text_tower(entry).embed
+    expected = class_spellings(tower, listed.names, listed, entry, [TEMPLATE])
+    np.testing.assert_allclose(spelled, expected, atol=1e-6)

@@ -63,7 +63,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 68
+    assert len(ours) == 69
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -307,7 +307,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual", "map_images"),
+        *("measure_evidence", "measure_unusual", "map_images", "probe_principal"),
     },
     "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures", "map_images"},
 }
@@ -380,8 +380,9 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
     assert extraction <= planned and snakemake_project.planned() == {"resolve_model@tiny"}
     assert not [job for job in planned if "lite0" in job or job.startswith(others)]
     dvc_project.dvc("repro", "resolve_model")
-    # The summary compares top-1 with what the entry reports, and maps need the classifier.
-    later = {"map_images@conse_minilm-tiny", "summarize"} | PAGE
+    # The summary compares top-1 with what the entry reports, maps need the classifier, and heads
+    # are of one backbone by their entries.
+    later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
     assert dvc_project.changed() == extraction | later
 
 
@@ -401,7 +402,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     gather = {"summarize", "compare_models", "list_concepts"}
     gather |= {"tabulate_steering", "tabulate_unusual"}
     figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
-    figures += " hidden_texts head_extensions pictures angle_ladder maps"
+    figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
     assert {job for job in planned if "lite1" not in job} == gather | after_summary

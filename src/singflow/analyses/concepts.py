@@ -16,6 +16,8 @@ from singflow.analyses.metrics import angles_to_all_deg
 from singflow.artifacts.scratch import Scratch
 from singflow.config.sections import MOST_SHOWN, SafePath, Section
 
+FEWEST = 3  # images of a label that have a spread, and can show a spurious cue
+
 
 class Concepts(Section):
     """The open vocabulary."""

@@ -82,8 +82,8 @@ class EvidenceSettings(Section):
     )
     groups: str | None = Field(
         None,
-        description="column of data.table by which images are grouped for D by group, beside label "
-        "and predicted class; null: none",
+        description="column of data.classes or data.table that names groups of images, for D by "
+        "group, and for probes where labels have one image; null: none",
     )
 
 

@@ -243,8 +243,8 @@ def verdict_words(row: Mapping[Any, Any]) -> str:
         f"be called meaning in {TRIALS}, or the translator explains nothing. Give the study more "
         "images.",
         FOUND: f"known leak, found as it should be: {size}.",
-        MISSED: "known leak, missed. This study misses what is there, "
-        "so “nothing found” says little.",
+        MISSED: f"known leak, missed: the null space adds {size or 'nothing'}. Either its head "
+        "lacks few classes, or this study misses what is there, and “nothing found” says little.",
     }
     return said[row["verdict"]]
 

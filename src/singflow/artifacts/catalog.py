@@ -146,8 +146,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "texts": Artifact(
         "prompts/{space}.safetensors",
         "label_embeddings (L, m), concept_embeddings (P, m), with targets target_embeddings (T,"
-        " m), and with a reference reference_embeddings (R, m), float32 of unit norm. Metadata:"
-        " device, the templates.",
+        " m), and with a reference reference_embeddings (R, m), float32 of unit norm;"
+        " class_embeddings and other_embeddings (C, m), as below, of the classes of data.classes"
+        " (no rows if no label is one of them). Metadata: device, the templates.",
         tensors={
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
@@ -368,8 +369,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "probes/{space}/{model}.json",
         "classifier, accuracy_principal and accuracy_translated with intervals (null and a note"
         " if nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
-        " translator has seen), n_labels, n_labels_left_out (with one image), chance, the"
-        " penalties.",
+        " translator has seen), by (label; group: the reference's images by evidence.groups),"
+        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
     ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
@@ -502,7 +503,7 @@ TABLES = {
 }  # name: what a row is
 FIGURES = (
     *(f"fig{number}" for number in (1, *range(3, 14), 15)),
-    *("hidden_texts", "controls", "rank_curves", "head_extensions", "maps"),
+    *("hidden_texts", "controls", "rank_curves", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs

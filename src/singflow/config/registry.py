@@ -1,6 +1,7 @@
 """The registries: config/models.yaml and config/spaces.yaml of the user, and the packaged ones."""
 
 import difflib
+import hashlib
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -35,6 +36,7 @@ MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
 
 
 MOST_CLASSES = 10**6  # no head has more
+DRAWN = " random"  # ends a value of keep_classes that names a number of rows
 
 
 def _kept(value: str) -> str:
@@ -43,9 +45,10 @@ def _kept(value: str) -> str:
             f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 "
             "characters at most"
         )
-    if not re.fullmatch(r"\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
+    if not re.fullmatch(rf"\d+{DRAWN}|\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
         raise ValueError(
-            "must be positions and ranges of the head's rows, as in 0-397 or 0-397,500"
+            "must be positions and ranges of the head's rows, as in 0-397 or 0-397,500, or a "
+            f"number of drawn rows, as in 200{DRAWN}"
         )
     kept = _positions(value)
     if len(kept) < 2 or sorted({*kept}) != kept:
@@ -53,7 +56,12 @@ def _kept(value: str) -> str:
     return value
 
 
-def _positions(value: str) -> list[int]:
+def _positions(value: str, classes: int = 0) -> list[int]:
+    """Rows of a head of `classes` that a value of keep_classes names, in order."""
+    if value.endswith(DRAWN):
+        count = int(value.removesuffix(DRAWN))
+        rows = range(max(classes, count))
+        return sorted(sorted(rows, key=lambda row: hashlib.sha256(b"%d" % row).digest())[:count])
     ranges = ([int(end) for end in part.split("-")] for part in value.split(","))
     return [position for ends in ranges for position in range(ends[0], ends[-1] + 1)]
 
@@ -231,7 +239,7 @@ class ModelEntry(Tower):
     # File with the head's classes in order, or their names; None: the study's data.classes.
     class_list: str | None = None
     class_names: Annotated[list[str], AfterValidator(phrases)] | None = None
-    # Rows of the head that are kept, as in 0-397 or 0-397,500; None: all.
+    # Rows of the head that are kept, as in 0-397 or 0-397,500 or 200 random; None: all.
     keep_classes: Annotated[str, AfterValidator(_kept)] | None = None
     reported_top1: float | None = Field(None, ge=0, le=100)  # published accuracy, percent
     reported_by: str | None = None  # who published it
@@ -294,7 +302,9 @@ class ModelEntry(Tower):
     @property
     def kept(self) -> list[int] | None:
         """Positions of the head's rows that are kept; None: all."""
-        return None if self.keep_classes is None else _positions(self.keep_classes)
+        if self.keep_classes is None:
+            return None
+        return _positions(self.keep_classes, self.head_classes)
 
     @property
     def expected_top1(self) -> float | None:
@@ -318,6 +328,11 @@ class SpaceTower(Tower):
     """A tower whose output is the embeddings of a space."""
 
     dim: int = Field(ge=1, le=WIDEST)  # width of the embeddings
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the texts of the space mean nothing."""
+        return getattr(self, "weights", "") == "random"
 
 
 class ConSEEntry(SpaceTower):
@@ -513,7 +528,7 @@ def objection(entry: SpaceEntry) -> str | None:
         return (
             f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
         )
-    if getattr(entry, "weights", "") == "random":
+    if entry.untrained:
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
 

@@ -69,7 +69,7 @@ class Data(Section):
     )
     classes: SafePath = Field(
         "config/vocab/imagenet_1k.csv",
-        description="the heads' classes in order: class_index, synset, name",
+        description="the heads' classes in order: class_index, synset, name, perhaps group",
     )
     per_class: int | None = Field(
         None, ge=1, le=MOST_IMAGES, description="images drawn per label; null: all (paper: 10)"

@@ -160,6 +160,22 @@ def column_cells(path: Path, column: str, parameter: str) -> Iterator[tuple[str,
             yield row["path"], cell
 
 
+def group_cells(classes: Path, table: Path | None, column: str) -> tuple[str, dict[str, str]]:
+    """The groups of images in a column of the class list, by label, or else of the table, by path.
+
+    The first value is the column of the manifest that tells the groups: label or path.
+    """
+    listed = [row for _, row in iterate_rows(classes, {"name": ""}, (column,))]
+    if listed and column in listed[0]:
+        return "label", {row["name"]: cell for row in listed if (cell := row[column].strip())}
+    if table is None:
+        raise InputError(
+            f"evidence.groups is {column}, but {classes} has no such column, and data.table is "
+            "null: write data.table, or groups: null"
+        )
+    return "path", dict(column_cells(table, column, "evidence.groups"))
+
+
 def _places(
     path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]
 ) -> dict[str, int]:

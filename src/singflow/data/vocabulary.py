@@ -44,6 +44,7 @@ def with_classes_and_hashes(
             f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the "
             "right file as class_list"
         )
+    entry = entry.model_copy(update={"classes": count})
     if entry.kept:
         if entry.kept[-1] >= count:
             raise InputError(
@@ -52,6 +53,4 @@ def with_classes_and_hashes(
             )
         names = [of_head[position] for position in entry.kept]
     hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
-    return entry.model_copy(
-        update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes}
-    )
+    return entry.model_copy(update={"class_list": None, "class_names": names, "sha256": hashes})

@@ -17,14 +17,18 @@ def draw(
     facts: dict[str, Any], controls: pd.DataFrame, curve: pd.DataFrame, images: pd.DataFrame
 ) -> Figure:
     """(a) D beside what is planted, (b) D by visible null directions, (c) IS and its floor."""
-    figure, ((first, second, third),) = style.panels(1, 3, (11, 3.4))
-    if facts["unique_r2"] is None:
-        for axes in (first, second):
-            style.say(axes, "no null space, or too few images")
-    else:
-        _planted(first, facts, controls)
-        _directions(second, curve)
-    _angles(third, images)
+    d = facts["unique_r2"]
+    figure, grid = (
+        style.panels(1, 3, (style.PAGE, 2.3))
+        if d is not None
+        else style.panels(1, 1, (style.COLUMN, 2.3))
+    )
+    *measured, angles = grid[0]
+    if d is not None:
+        style.entitle(figure, f"D is {100 * d:.2g} %; the margin is {100 * facts['margin']:g} %")
+        _planted(measured[0], facts, controls)
+        _directions(measured[1], curve)
+    _angles(angles, images)
     return figure
 
 
@@ -32,43 +36,43 @@ def _planted(axes: Axes, facts: dict[str, Any], controls: pd.DataFrame) -> None:
     middle, low, high = (facts[f"unique_r2{end}"] for end in ("", "_low", "_high"))
     if low is not None:
         axes.axhspan(100 * low, 100 * high, color=BLUE, alpha=0.15, lw=0)
-    axes.axhline(100 * middle, color=BLUE, lw=1.4, label="D, with its interval")
-    axes.axhline(100 * facts["margin"], color="0.4", ls=":", lw=1, label="margin")
+    axes.axhline(100 * middle, color=BLUE, label="D, with its interval")
+    axes.axhline(100 * facts["margin"], color="0.4", ls=":", label="margin")
     looks = {"leak, even": (ORANGE, "o"), "leak, first": (GREEN, "s")}
     for control, (colour, marker) in looks.items():
         rows = controls[controls["control"] == control]
-        look: style.Look = {"color": colour, "marker": marker, "ms": 5, "lw": 1}
+        look: style.Look = {"color": colour, "marker": marker}
         label = f"planted {control}"
         axes.plot(100 * rows["share"], 100 * rows["unique_r2"], label=label, **look)
     axes.set(xscale="log", xlabel="planted leak (% of the variance)", ylabel="D (%)")
     shares = sorted(set(100 * controls["share"][controls["share"] > 0]))
     axes.set_xticks(shares, [f"{share:g}" for share in shares])
     axes.minorticks_off()
-    axes.set_title("(a) D, and D of planted leaks", loc="left")
-    axes.legend(fontsize=7)
+    axes.set_title("(a) D, and D of planted leaks")
+    axes.legend()
     style.grid_lines(axes, "y")
 
 
 def _directions(axes: Axes, curve: pd.DataFrame) -> None:
     low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
     axes.fill_between(curve["directions"], low, high, color=BLUE, alpha=0.15, lw=0)
-    axes.plot(curve["directions"], middle, color=BLUE, lw=1.4)
-    axes.axhline(0, color="0.6", lw=0.8, zorder=0)
+    axes.plot(curve["directions"], middle, color=BLUE)
+    axes.axhline(0, color="0.6", lw=0.6, zorder=0)
     most = max(int(curve["directions"].max()), 1)
-    ticks = [0, *(2**power for power in range(most.bit_length()))]
+    ticks = [0, *(2**power for power in range(0, most.bit_length(), 2 if most > 63 else 1))]
     axes.set_xscale("symlog", base=2, linthresh=1)
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.minorticks_off()
     axes.set(xlim=(-0.15, most * 1.1), xlabel="null directions visible", ylabel="D (%)")
-    axes.set_title("(b) how many directions hold it", loc="left")
+    axes.set_title("(b) how many directions hold it")
     style.grid_lines(axes, "y")
 
 
 def _angles(axes: Axes, images: pd.DataFrame) -> None:
     score, floor = images["is_deg"], images["floor_is_deg"]
     bins = np.linspace(0, max(score.max(), floor.max(), 1.0), 31).tolist()
-    axes.hist(floor, bins, color="0.7", label="floor: a null component without meaning")
-    axes.hist(score, bins, histtype="step", color=BLUE, lw=1.4, label="IS")
-    axes.set(xlabel="degrees", ylabel="images")
-    axes.set_title("(c) IS of the images", loc="left")
-    axes.legend(fontsize=7)
+    axes.hist(floor, bins, color="0.7", label="floor: no meaning")
+    axes.hist(score, bins, histtype="step", color=BLUE, label="IS")
+    axes.set(xlabel="degrees", ylabel="images", ymargin=0.4)
+    axes.set_title("(c) IS of the images")
+    axes.legend()

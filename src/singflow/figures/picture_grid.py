@@ -1,7 +1,6 @@
 """Grids of pictures and words with their angles: the layout of several figures."""
 
 import io
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -18,16 +17,13 @@ from singflow.figures.style import Frames, Sheet
 from singflow.pictures.selection import ORIGINAL, STEERED
 from singflow.pictures.words import ANGLES, WORDS
 
-# Inches: columns, names of rows, pictures, photos among words, angles, words, gaps.
-COLUMN, NAMES, PICTURE, PHOTO, ANGLE, WORD = 1.48, 1.35, 1.38, 1.0, 0.38, 1.0
-GAP, MARGIN = 0.2, 0.1
+# Inches: names of rows, least width of a column, pictures, gaps of rows and columns, lines.
+NAMES, LEAST, PICTURE, GAP, APART, MARGIN, LINE = 0.98, 0.98, 1.0, 0.12, 0.05, 0.06, 0.13
 FONTS: dict[str, tuple[style.Look, float, str]] = {  # font, inches of a line, colour
-    "title": ({"size": 11, "weight": "bold"}, 0.2, "black"),
-    "line": ({"size": 8}, 0.15, "0.35"),
-    "name": ({"size": 8}, 0.15, "black"),
-    "word": ({"size": 7}, 0.13, "black"),
-    "new": ({"size": 7, "weight": "bold"}, 0.13, "black"),
-    "note": ({"size": 7}, 0.15, "0.35"),
+    "title": ({"size": style.STYLE["figure.titlesize"], "weight": "bold"}, 0.15, "black"),
+    "name": ({}, LINE, "black"),
+    "new": ({"weight": "bold"}, LINE, "black"),
+    "note": ({}, LINE, "0.35"),
 }
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
@@ -40,14 +36,6 @@ NEAREST = (
 )
 
 
-class Line(NamedTuple):
-    """A line of text; its font is a key of FONTS, and `word` stands in a column of its own."""
-
-    start: str
-    word: str = ""
-    font: str = "note"
-
-
 class Cell(NamedTuple):
     """A row of the table of pictures, or an empty cell; note: text for a row without a picture."""
 
@@ -55,7 +43,12 @@ class Cell(NamedTuple):
     note: str = ""
 
 
-Rows = list[tuple[str, list[Cell]]]  # name of each row, and its cells
+class Row(NamedTuple):
+    """A row of cells, with its name and perhaps a photo below the name."""
+
+    name: str
+    cells: list[Cell]
+    photo: Cell = Cell()
 
 
 def cell_of(rows: pd.DataFrame, note: str = "") -> Cell:
@@ -79,6 +72,13 @@ def closeups(sets: Frames, figure: str) -> list[tuple[str, str, pd.DataFrame, pd
         for space, model, frame in style.pairs_of(sets)
         if "fig13" in set(frame["figure"])
     ]
+
+
+def changed(rows: pd.DataFrame) -> str:
+    """In how many cases a change brings words that were not among the nearest."""
+    found = rows[~rows["change"].isin([ORIGINAL, "photo"]) & (rows["word_1"] != "")]
+    new = [bool(set(row[[*WORDS]]) - row["before"] - {""}) for _, row in found.iterrows()]
+    return f"new words in {sum(new)} of {len(new)} cases"
 
 
 def steering_prompts(pictures: pd.DataFrame) -> list[str]:
@@ -125,51 +125,81 @@ def broken(text: str, room: float, font: str) -> list[str]:
 
 
 @style.styled
-def draw_grid(title: str, rows: Rows, columns: list[str], sets: Frames) -> Figure:
-    rows, columns = _without_missing_photos(rows, columns)
+def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> Figure:
+    """Rows of cells, at most a page high; columns beyond the width are continued below."""
     used = {
         renderer for _, _, frame in style.pairs_of(sets) for renderer in frame["renderer"].unique()
     }
     said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
-    side = PICTURE if used & set(MEANING) else PHOTO
-    sheet, top = TextSheet(NAMES + len(columns) * COLUMN), MARGIN
-    for text, font in ((title, "title"), *((sentence, "line") for sentence in said)):
-        top = sheet.write_text(MARGIN, top, text, sheet.width - 2 * MARGIN, font) + 0.03
-    names = [broken(name, PICTURE, "name") for name in columns]
-    top += 0.12 + max(map(len, names)) * FONTS["name"][1]
-    for across, lines in enumerate(names):
-        sheet.write_lines(NAMES + across * COLUMN, top - 0.05, lines, "name", "bottom")
-    for name, cells in rows:
-        bottom = sheet.write_text(MARGIN, top, name, NAMES - 2 * MARGIN)
-        for across, cell in enumerate(cells):
-            left, down = NAMES + across * COLUMN, top
-            if cell.row is not None and cell.row["picture"]:
-                sheet.place(left, down, side, side, partial(_draw, cell.row))
-                down += side + 0.06
-            for line in _lines(cell):
-                for x, text in ((left, line.start), (left + ANGLE, line.word)):
-                    if text:
-                        sheet.write_lines(x, down, [text], line.font)
-                down += FONTS[line.font][1]
-            bottom = max(bottom, down)
-        top = bottom + GAP
+    sheet = TextSheet(style.PAGE if len(columns) > 2 else style.COLUMN)
+    room, top = sheet.width - 2 * MARGIN, MARGIN
+    fit = min(len(columns), int((room - NAMES) / LEAST))
+    step = (room - NAMES) / fit
+    for text, font in ((title, "title"), *((sentence, "note") for sentence in said)):
+        top = sheet.write_text(MARGIN, top, text, room, font) + 0.03
+    left_out = 0
+    for start in range(0, len(columns), fit):
+        part = slice(start, start + fit)
+        heads = [broken(name, step - APART, "name") for name in columns[part]]
+        top += GAP / 2 + max(map(len, heads)) * LINE
+        for number, lines in enumerate(heads):
+            x = MARGIN + NAMES + number * step
+            sheet.write_lines(x, top - 0.03, lines, "name", "bottom")
+        for name, cells, photo in rows:
+            if not any(map(_shows, cells[part])):
+                continue
+            drawn = TextSheet(sheet.width)
+            bottom = drawn.write_text(MARGIN, top, name, NAMES - APART)
+            bottom = _show(drawn, MARGIN, bottom, NAMES - APART, photo)
+            for number, cell in enumerate(cells[part]):
+                x = MARGIN + NAMES + number * step
+                bottom = max(bottom, _show(drawn, x, top, step - APART, cell))
+            if left_out or bottom + GAP + LINE > style.TALLEST:
+                left_out += 1
+                continue
+            sheet.texts += drawn.texts
+            sheet.panels += drawn.panels
+            top = bottom + GAP
+    if left_out:
+        top = sheet.write_text(MARGIN, top, f"{left_out} further rows do not fit", room, "note")
     return sheet.draw(top)
 
 
-def _without_missing_photos(rows: Rows, columns: list[str]) -> tuple[Rows, list[str]]:
-    """Rows and columns but for those of photos that imported features do not have."""
+def _shows(cell: Cell) -> bool:
+    return bool(cell.note) or (
+        cell.row is not None and (cell.row["change"] != "photo" or bool(cell.row["picture"]))
+    )
 
-    def missing(cell: Cell) -> bool:
-        return cell.row is not None and cell.row["change"] == "photo" and not cell.row["picture"]
 
-    def empty(cell: Cell) -> bool:
-        return (cell.row is None and not cell.note) or missing(cell)
-
-    if not any(missing(cell) for _, cells in rows for cell in cells):
-        return rows, columns
-    rows = [(name, cells) for name, cells in rows if not all(map(empty, cells))]
-    kept = [at for at in range(len(columns)) if not all(empty(cells[at]) for _, cells in rows)]
-    return [(n, [cells[at] for at in kept]) for n, cells in rows], [columns[at] for at in kept]
+def _show(sheet: TextSheet, left: float, top: float, room: float, cell: Cell) -> float:
+    """Add the picture of a cell and what is said below it; returns where it ends."""
+    row = cell.row
+    if row is None or not _shows(cell):
+        return sheet.write_lines(left, top, [cell.note], "note") if cell.note else top
+    if row["picture"]:
+        side = min(PICTURE, room)
+        sheet.place(left, top, side, side, partial(_draw, row))
+        top += side + 0.05
+    if row["change"] == "photo":
+        return top
+    if not row["picture"] and (row["renderer"] != "words" or not row[WORDS[0]]):
+        top = sheet.write_lines(left, top, [cell.note or "no other image"], "note")
+    elif row["renderer"] == "retrieval":
+        top = sheet.write_lines(left, top, [f"photo at {row['neighbour_deg']:.1f}°"], "note")
+    for word, angle in zip(row[[*WORDS]], row[[*ANGLES]], strict=True):
+        if not word:
+            continue
+        font = "name" if word in row["before"] else "new"
+        first, *others = broken(f"{angle:.1f}° {word}", room, font)
+        second = others[:1] if len(others) < 2 else [f"{others[0][:-2]}…"]
+        top = sheet.write_lines(left, top, [first, *second], font)
+    if row["change"] != ORIGINAL and not np.isnan(row["is_deg"]):
+        toward = row["as_text_deg"] if row["text"] else row["as_label_deg"]
+        scores = f"IS {row['is_deg']:.1f}°", f"AS {toward:+.1f}°"
+        one = ", ".join(scores)
+        lines = [one] if len(broken(one, room, "note")) == 1 else [*scores]
+        top = sheet.write_lines(left, top, lines, "note")
+    return top
 
 
 def _draw(row: pd.Series, axes: Axes) -> None:
@@ -177,25 +207,4 @@ def _draw(row: pd.Series, axes: Axes) -> None:
     picture = Image.open(io.BytesIO(row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     changed = row["change"] not in (ORIGINAL, "photo")
-    axes.spines[:].set(visible=changed, color=style.COLOURS[5], linewidth=1.5)
-
-
-def _lines(cell: Cell) -> Iterator[Line]:
-    row = cell.row
-    if row is None or row["change"] == "photo":
-        return
-    if not row["picture"] and (row["renderer"] != "words" or not row[WORDS[0]]):
-        yield Line(cell.note or "no other image")
-    elif row["renderer"] == "retrieval":
-        yield Line(f"photo at {row['neighbour_deg']:.1f}°")
-    for word, angle in zip(row[[*WORDS]], row[[*ANGLES]], strict=True):
-        if not word:
-            continue
-        font = "word" if word in row["before"] else "new"
-        first, *others = style.lines_of(word, WORD, font_of(font))
-        yield Line(f"{angle:.1f}°", first, font)
-        if others:
-            yield Line("", others[0] if len(others) == 1 else f"{others[0][:-2]}…", font)
-    if row["change"] != ORIGINAL and not np.isnan(row["is_deg"]):
-        toward = row["as_text_deg"] if row["text"] else row["as_label_deg"]
-        yield Line(f"IS {row['is_deg']:.1f}°, AS {toward:+.1f}°")
+    axes.spines[:].set(visible=changed, color=style.COLOURS[5], linewidth=1)

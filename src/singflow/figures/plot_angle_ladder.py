@@ -9,14 +9,15 @@ from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_table
 from singflow.figures.picture_grid import (
     Cell,
-    Rows,
+    Row,
     cell_of,
+    changed,
     closeups,
     draw_grid,
     name_row,
     steering_prompts,
 )
-from singflow.figures.style import Frames, read_tables, write_figure
+from singflow.figures.style import Frames, read_tables, write_figure, write_needs
 from singflow.pictures.selection import ORIGINAL
 
 COLUMNS = (
@@ -40,18 +41,14 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure:
     shown = closeups(sets, "fig10")
     everything = pd.concat(steps for *_, steps in shown)
     wanted = sorted(everything["target_is_deg"].dropna().unique())
-    rows: Rows = []
+    rows = []
     for space, model, photos, steps in shown:
-        cells = [Cell(photos.iloc[0]), cell_of(steps[steps["change"] == ORIGINAL])]
+        cells = [cell_of(steps[steps["change"] == ORIGINAL])]
         cells += [cell_of(steps[steps["target_is_deg"] == deg], "out of reach") for deg in wanted]
-        rows.append((name_row(model, space, table, sets), cells))
-    prompts = steering_prompts(everything)
-    title = (
-        f"What a degree means: steered toward {prompts[0]!r}"
-        if prompts
-        else "No prompt to steer toward"
-    )
-    columns = ["photo", "0 degrees", *(f"{target:g} degrees" for target in wanted)]
+        rows.append(Row(name_row(model, space, table, sets), cells, Cell(photos.iloc[0])))
+    title = f"Steering one image toward {steering_prompts(everything)[0]!r} brings "
+    title += f"{changed(everything)}"
+    columns = ["0 degrees", *(f"{target:g} degrees" for target in wanted)]
     return draw_grid(title, rows, columns, sets)
 
 
@@ -62,6 +59,8 @@ def main(flags: Flags) -> None:
     sets, models = read_tables(flags, "pictures")
     rows = tabulate(sets, read_manifest(flags.path("manifest")))
     write_table(flags.path("tables/angle_ladder.csv"), qualify(rows, models))
+    if rows["text"].eq("").all():
+        return write_needs(flags, "fig10", "a prompt in steering.prompts")
     write_figure(flags, "fig10", draw(sets, models))
 
 

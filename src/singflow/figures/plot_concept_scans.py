@@ -1,7 +1,5 @@
 """Draw figure 15: the extended concept scans of some labels."""
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,17 +16,17 @@ from singflow.figures.scans import (
     count_images,
     read_scans,
     shades_up_to,
+    spread,
     with_contrast,
 )
 from singflow.figures.style import Frames, Look
 
-MOST_PANELS = 8
-COLUMNS = 4
+MOST_PANELS, COLUMNS = 4, 2
 CUE = ["space", "model", "label", "concept"]  # what names a candidate for a spurious cue
 WHISKERS: Look = {"fmt": "none", "ecolor": "0.55", "elinewidth": 0.8}
-CANDIDATE: Look = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 75, "lw": 1}
-DOT: Look = {"marker": "o", "mfc": "0.8", "mec": "0.2", "ms": 4.5}
-DIAMOND: Look = {"marker": "D", "mfc": "none", "mec": "black", "ms": 8}
+CANDIDATE: Look = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 45, "lw": 1}
+DOT: Look = {"marker": "o", "mfc": "0.8", "mec": "0.2", "ms": 4}
+DIAMOND: Look = {"marker": "D", "mfc": "none", "mec": "black", "ms": 6}
 LEGEND = {
     "mean angle; whisker: standard deviation over images": DOT,
     "candidate for a spurious cue: near, yet hardly moved": DIAMOND,
@@ -50,8 +48,8 @@ def draw(
         for label in drawn
         for space, model, scan in pairs
     }
-    height = 1.3 + 0.155 * max(map(len, cells.values()))
-    size = (1.0 + 3.9 * columns, 1.0 + height * deep * len(drawn))
+    height = 0.75 + 0.115 * max(map(len, cells.values()))
+    size = (style.PAGE, 1.2 + height * deep * len(drawn))
     figure, grid = style.panels(deep * len(drawn), columns, size, sharex=True)
     shades = shades_up_to(max(rows["contrast"].abs().max() for rows in cells.values()))
     for row, label in enumerate(drawn):
@@ -62,17 +60,18 @@ def draw(
             _neighbours(axes, rows, np.array(marked, dtype=bool), shades)
             images = count_images(int(rows["n"].iloc[0]))
             name = caption_in(space, model, table)
-            axes.set_title(f"{label}, {images}\n{name}\n{space}", fontsize=8.5)
+            axes.set_title(f"{label}, {images}\n{name}, {space}")
         for axes in mine[len(pairs) :]:
-            axes.set_visible(False)
-    bar: Look = {"label": CONTRAST, "shrink": min(1.0, 4.0 / size[1]), "aspect": 20}
+            axes.set_axis_off()
+    bar: Look = {"label": CONTRAST, "location": "bottom", "shrink": 0.5, "aspect": 40}
     figure.colorbar(shades, ax=list(grid.flat), **bar)
+    style.entitle(figure, f"The concepts nearest to images of {' and '.join(drawn)}, and their AS")
+    several = any(spread(rows, "angle_std") is not None for rows in cells.values())
     handles = [style.key(label, ls="", **look) for label, look in LEGEND.items()]
-    ncols = 2 if columns > 1 else 1
-    figure.legend(handles=handles, loc="outside upper center", ncols=ncols, fontsize=8)
+    style.legend(figure, handles if several else [style.key("mean angle", ls="", **DOT)], 2)
     if len(everything) > len(pairs) or len(labels) > len(drawn):
         said = _left_out(scans, table, len(pairs), labels[MOST_PANELS:])
-        figure.supxlabel(textwrap.fill(said, 50 * columns), fontsize=8)
+        figure.legends[0].set_title(style.wrapped(said, style.PAGE - 0.4))
     return figure
 
 
@@ -101,11 +100,11 @@ def _nearest(scan: pd.DataFrame, label: str, most: int) -> pd.DataFrame:
 
 def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: ScalarMappable) -> None:
     angles, positions = rows["angle_mean"], np.arange(len(rows))
-    axes.errorbar(angles, positions, xerr=rows["angle_std"], zorder=1, **WHISKERS)
+    axes.errorbar(angles, positions, xerr=spread(rows, "angle_std"), zorder=1, **WHISKERS)
     colours = shades.to_rgba(rows["contrast"].to_numpy())
     axes.scatter(angles, positions, s=22, c=colours, edgecolors="0.2", linewidths=0.6, zorder=2)
     axes.scatter(angles[marked], positions[marked], zorder=3, **CANDIDATE)
-    axes.set_yticks(positions, list(rows["concept"]), fontsize=7)
+    axes.set_yticks(positions, list(rows["concept"]))
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="angle (degrees)")
     axes.tick_params(labelbottom=True)
     style.grid_lines(axes, "y")

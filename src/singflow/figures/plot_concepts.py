@@ -16,6 +16,7 @@ from singflow.figures.scans import (
     count_images,
     read_scans,
     shades_up_to,
+    spread,
     with_contrast,
 )
 from singflow.figures.style import Frames, Look
@@ -37,7 +38,16 @@ def draw(scans: Frames, table: pd.DataFrame, labels: list[str], extremes: int) -
         for space, models in scans.items()
     }
     few = sum(map(len, mine.values())) <= MOST_PANELS
-    return (_draw_panels if few else _draw_tables)(mine, table, extremes)
+    figure = (_draw_panels if few else _draw_tables)(mine, table, extremes)
+    _, label, model, concept = max(
+        (abs(row["contrast"]), label, model, row["concept"])
+        for (label, _), models in mine.items()
+        for model, scan in models.items()
+        for row in scan.to_dict("records")
+    )
+    seen = f"moves images of {label} most along {concept!r} ({style.bare(model)})"
+    style.entitle(figure, f"Null removal {seen}")
+    return figure
 
 
 def _titled(label: str, scan: pd.DataFrame) -> str:
@@ -54,19 +64,23 @@ def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
 def _draw_panels(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
     cases = [(*key, *case) for key, models in scans.items() for case in models.items()]
     shown = min(2 * extremes, len(cases[0][-1]))
-    columns = min(3, len(cases))
+    columns = min(2, len(cases))
     rows = -(-len(cases) // columns)
-    size = (0.6 + 4.4 * columns, 0.2 + (1.6 + 0.25 * shown) * rows)
+    size = (style.PAGE, 0.3 + (0.95 + 0.14 * shown) * rows)
     figure = style.new_figure(size, layout="constrained")
-    boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03).flat
+    grid = figure.add_gridspec(rows, columns)
+    places = [grid[number // columns, number % columns] for number in range(len(cases))]
+    if len(cases) < rows * columns:  # the last one takes its row alone
+        places[-1] = grid[-1, :]
+    boxes = [figure.add_subfigure(place) for place in places]
     sides = []
-    for box, (label, space, model, scan) in zip(boxes, cases, strict=False):
+    for box, (label, space, model, scan) in zip(boxes, cases, strict=True):
         left, right = box.subplots(1, 2, sharey=True)
         sides.append((left, right))
         shade = style.colour(list(style.of_space(table, space).index).index(model))
         _concepts(left, right, scan.set_index("concept"), extremes, shade)
         name = f"{caption_in(space, model, table)}, {space}"
-        box.suptitle(f"{_titled(label, scan)}\n{name}", fontsize=9)
+        box.suptitle(f"{_titled(label, scan)}\n{name}", fontsize="medium", fontweight="normal")
     for same in zip(*sides, strict=True):
         lows, highs = zip(*(axes.get_xlim() for axes in same), strict=True)
         for axes in same:
@@ -78,31 +92,34 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
     concepts, cut = _extremes(scan["contrast"].abs(), extremes)
     shown = scan.loc[concepts]
     positions = np.arange(len(shown))
-    dots: Look = {"fmt": "o", "ms": 4, "lw": 1, "color": shade}
-    left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], **dots)
+    dots: Look = {"fmt": "o", "ms": 3.5, "lw": 1, "color": shade}
+    left.errorbar(shown["angle_mean"], positions, xerr=spread(shown, "angle_std"), **dots)
     common = scan["as_mean"].mean()
-    bars: Look = {"xerr": shown["as_std"], "error_kw": {"lw": 1, "ecolor": "0.3"}, "color": shade}
+    bars: Look = {
+        "xerr": spread(shown, "as_std"),
+        "error_kw": {"lw": 1, "ecolor": "0.3"},
+        "color": shade,
+    }
     right.barh(positions, shown["contrast"], 0.6, left=common, **bars)
     right.axvline(0, color="0.7", lw=0.8)
     right.axvline(common, color="0.3", lw=1, ls=":")
     left.set_yticks(positions, concepts)
     left.set(ylim=(-0.7, len(shown) - 0.3 + 0.4 * cut), xlabel="angle (degrees)")
-    right.set_xlabel("AS (degrees), from its mean\nover all concepts (dotted)")
+    right.set_xlabel("AS (degrees), from its\nmean over concepts (dotted)")
     for axes in (left, right):
         style.grid_lines(axes, "y")
         if cut:
             axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:
-        look: Look = {"ha": "right", "va": "top", "fontsize": 7, "color": "0.4"}
+        look: Look = {"ha": "right", "va": "top", "color": "0.4"}
         for text, place in (("strongest", len(shown)), ("weakest", extremes - 0.5)):
             right.annotate(text, (1, place), xycoords=("axes fraction", "data"), **look)
 
 
 def _draw_tables(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
-    columns = max(map(len, scans.values()))
     firsts = [next(iter(models.values())) for models in scans.values()]
     shown = min(2 * extremes, len(firsts[0]))
-    size = (4.0 + 0.5 * columns, 0.6 + (2.1 + 0.24 * shown) * len(scans))
+    size = (style.PAGE, 0.6 + (1.6 + 0.15 * shown) * len(scans))
     figure, grid = style.panels(len(scans), 1, size)
     tables = {}
     for key, models in scans.items():
@@ -122,11 +139,11 @@ def _draw_tables(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
         axes.pcolormesh(cells, cmap=SHADES, norm=shades.norm, edgecolors="white", lw=1)
         for (row, column), angle in np.ndenumerate(angles.to_numpy()):
             ink = "black" if abs(cells[row, column]) <= 0.65 * largest else "white"
-            place: Look = {"ha": "center", "va": "center", "fontsize": 7}
+            place: Look = {"ha": "center", "va": "center"}
             axes.text(column + 0.5, row + 0.45, f"{angle:.0f}", color=ink, **place)
         names = [caption_in(space, model, table) for model in scans[key]]
-        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts, fontsize=8)
+        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=45, ha="right")
+        axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         kind = (
@@ -139,7 +156,7 @@ def _draw_tables(scans: Cases, table: pd.DataFrame, extremes: int) -> Figure:
             kind,
             "by their contrast, over models; numbers: mean angle (degrees)",
         ]
-        axes.set_title("\n".join(lines), fontsize=9)
+        axes.set_title("\n".join(lines))
         if cut:
             axes.axhline(extremes, color="0.3", lw=1.2, ls=":")
     figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=0.6, aspect=30)

@@ -15,31 +15,36 @@ from singflow.figures.style import Look
 @style.styled
 def draw(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """One row per space: (a) excess over random subspaces, (b) IS by the dimensions removed."""
-    height = max(3.6, 1.7 + 0.4 * len(models))
-    figure, grid = style.panels(len(spaces), 2, (9.5, height * len(spaces)))
+    mine, score = excess[excess["own"]], "is_deg_excess_random"
+    names = [style.named(model, table.set_index("model")) for model in models]
+    height = max(1.8, 0.6 + style.rows_high(names, 0.27))
+    figure, grid = style.panels(len(spaces), 2, (style.PAGE, 0.4 + height * len(spaces)))
+    more, less = (mine[f"{score}_low"] > 0).sum(), (mine[f"{score}_high"] < 0).sum()
+    style.entitle(
+        figure,
+        f"Null spaces turn images more than random subspaces of their size in {more} of {len(mine)}"
+        f" cases, less in {less}",
+    )
     for (left, right), space in zip(grid, spaces, strict=True):
         rows = style.of_space(table, space)
         looks: dict[str, Look] = {
-            model: style.look_of(number) | {"lw": 1.2}
+            model: style.look_of(number)
             for number, model in enumerate(models)
             if int(rows["null_dim"][model]) > 0
         }
-        mine = excess[excess["space"] == space]
-        left.set_title(f"(a) null minus random, {space}", loc="left")
-        right.set_title("(b) null (solid) and random (dashed) parts", loc="left")
-        if not looks:
-            for axes in (left, right):
-                style.say(axes, "no model has a null space")
-            continue
-        _excess(left, mine[mine["own"]].set_index("model").to_dict("index"), looks, rows)
-        _dimensions(right, mine, looks, rows)
+        known = excess[excess["space"] == space]
+        left.set_title(f"(a) null minus random, {space}")
+        right.set_title("(b) null (solid), random (dashed), colours as in (a)")
+        _excess(left, known[known["own"]].set_index("model").to_dict("index"), looks, rows)
+        _dimensions(right, known, looks)
         if left_out := [style.bare(model) for model in models if model not in looks]:
-            left.set_xlabel(f"{left.get_xlabel()}\nno null space: {', '.join(left_out)}")
+            said = style.wrapped(f"no null space: {', '.join(left_out)}", 3)
+            left.set_xlabel(f"{left.get_xlabel()}\n{said}")
     return figure
 
 
 def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.DataFrame) -> None:
-    axes.axvline(0, color="0.3", lw=0.8)
+    axes.axvline(0, color="0.3", lw=0.6)
     scores = ((-0.16, "is_deg", None), (0.16, "as_abs_deg", "white"))
     for position, (model, look) in enumerate(looks.items()):
         for offset, score, fill in scores:
@@ -47,26 +52,19 @@ def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.Da
                 own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high")
             )
             bar = [[middle - low], [high - middle]]
-            axes.errorbar(
-                middle, position + offset, xerr=bar, mfc=fill, ms=6, capsize=2, ls="", **look
-            )
-    names = [
-        f"{style.caption(model, rows, chr(10))}\nk = {own[model]['dimension']}" for model in looks
-    ]
-    axes.set_yticks(range(len(looks)), names)
+            axes.errorbar(middle, position + offset, xerr=bar, mfc=fill, ls="", **look)
+    axes.set_yticks(range(len(looks)), [style.named(model, rows) for model in looks])
     axes.set_ylim(len(looks) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
     style.grid_lines(axes, "x")
 
 
-def _dimensions(
-    axes: Axes, excess: pd.DataFrame, looks: dict[str, Look], table: pd.DataFrame
-) -> None:
-    for model, look in looks.items():
+def _dimensions(axes: Axes, excess: pd.DataFrame, looks: dict[str, Look]) -> None:
+    for number, (model, look) in enumerate(looks.items()):
         rows = excess[excess["model"] == model].sort_values("dimension")
-        null, random = rows["is_deg_null"], rows["is_deg_random"]
-        axes.plot(rows["dimension"], null, label=style.caption(model, table), ms=4, **look)
-        axes.plot(rows["dimension"], random, ls="--", mfc="white", ms=4, **look)
+        lines = axes.plot(rows["dimension"], rows["is_deg_null"], **look)
+        lines += axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **look)
+        style.apart(axes, lines, number, len(looks))
     axes.set_xscale("log")
     ticks: list[int] = []
     for dimension in sorted(excess["dimension"].unique()):
@@ -76,9 +74,6 @@ def _dimensions(
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set(xlabel="dimensions removed", ylabel="IS (degrees)")
-    if len(looks) < 9:  # a longer legend would hide the curves; panel (a) has the same colours
-        axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(looks)))
-        axes.legend(fontsize=7, loc="upper left")
     style.grid_lines(axes, "both")
 
 
@@ -89,6 +84,8 @@ def main(flags: Flags) -> None:
     excess, table = (
         read_table(flags.path(f"tables/{name}.csv")) for name in ("controls", "models")
     )
+    if not excess["own"].any():
+        return style.write_needs(flags, "controls", "a model with a null space")
     style.write_figure(flags, "controls", draw(flags.spaces, flags.models, excess, table))
 
 

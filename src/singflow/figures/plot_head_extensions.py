@@ -45,40 +45,50 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 @style.styled
 def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """D, with its interval, against the number of visible null directions, and of images."""
-    height = 3.2 + 0.17 * max(map(len, curves.values()))
-    figure, subfigures = style.subfigures(len(curves), 6.5, len(curves) * height)
+    height = 1.9 + 0.16 * max(map(len, curves.values()))
+    figure, subfigures = style.subfigures(len(curves), style.PAGE, 0.3 + len(curves) * height)
+    style.entitle(figure, _title(rows))
     for subfigure, (space, tables) in zip(subfigures, curves.items(), strict=True):
         found: dict[str, dict[str, Any]] = style.of_space(rows, space).to_dict("index")  # type: ignore[assignment]
         named = style.of_space(models, space)
-        axes, learning = subfigure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+        axes, learning = subfigure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
         measured = named[["n_evidence", *LEARNING]].astype(float)
         handles = []
         for number, (model, curve) in enumerate(tables.items()):
             row, x = found[model], curve["directions"]
             above = pd.notna(row["directions_90"])
-            look = style.look_of(number) | {"lw": 1.4, "ms": 6}
+            look = style.look_of(number)
             look["mfc"] = look["color"] if above else "white"
             at = [int(row["directions_90"]) if above else len(curve) - 1]
             low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
             axes.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
-            axes.plot(x, middle, markevery=at, **look)
+            style.apart(axes, axes.plot(x, middle, markevery=at, **look), number, len(tables))
             images, *shown = measured.loc[[model]].to_numpy()[0]
             shown = [100 * d for d in shown]
-            learning.plot([images / 4, images / 2, images], shown, **look | {"mfc": look["color"]})
+            points = learning.plot([images / 4, images / 2, images], shown, **look)
+            style.apart(learning, points, number, len(tables))
             handles.append(style.key(f"{style.caption(model, named)}: {_said(row)}", **look))
-        axes.axhline(0, color="0.6", lw=0.8, zorder=0)
-        axes.set_ylabel("D (%)")
-        learning.set(xscale="log", xlabel="images of the test")
+        axes.axhline(0, color="0.6", lw=0.6, zorder=0)
+        axes.set(ylabel="D (%)", title=f"(a) by visible null directions, {space}")
+        learning.set(xscale="log", xlabel="images of the test", title="(b) by images")
         shares = [measured["n_evidence"].max() / part for part in (4, 2, 1)]
         learning.set_xticks(shares, [f"{share:,.0f}" for share in shares])
         learning.xaxis.set_minor_locator(NullLocator())
-        learning.grid(axis="y", color="0.92", lw=0.6)
+        style.grid_lines(learning, "y")
         _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
-        subfigure.suptitle(
-            f"What visible null directions and images add, space {space}", fontsize=11
-        )
-        subfigure.legend(handles=handles, loc="outside lower center", ncols=1, fontsize=8)
+        style.legend(subfigure, handles, 1)
     return figure
+
+
+def _title(rows: pd.DataFrame) -> str:
+    """What is seen."""
+    found = rows[rows["directions_90"].notna()]
+    if found.empty:
+        return "No model's D is above the margin, however many null directions are visible"
+    few = style.span(found["directions_90"].astype(int), "{:,}", "")
+    dims = style.span(found["null_dim"], "{:,}", "")
+    names = ", ".join(dict.fromkeys(map(style.bare, found["model"])))
+    return f"{few} of {dims} null directions give {percent(ENOUGH)} of D in {names}"
 
 
 def _said(row: dict[str, Any]) -> str:
@@ -101,7 +111,7 @@ def _ticks(axes: Axes, most: int) -> None:
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlim=(-0.15, max(most, 1) * 1.1), xlabel="null directions visible")
-    axes.grid(axis="y", color="0.92", lw=0.6)  # above the intervals
+    style.grid_lines(axes, "y")
 
 
 class Flags(cli.Selection): ...
@@ -112,6 +122,8 @@ def main(flags: Flags) -> None:
     curves = flags.gather("head_extensions", lambda path: read_parquet(path, "head_extensions"))
     rows = tabulate(curves, models)
     write_table(flags.path("tables/head_extensions.csv"), rows)
+    if rows["unique_r2"].isna().all():
+        return style.write_needs(flags, "head_extensions", "a null space and enough images")
     style.write_figure(flags, "head_extensions", draw(curves, rows, models))
 
 

@@ -10,31 +10,42 @@ from singflow.artifacts.tables import BASIS, read_models, read_table
 from singflow.figures import style
 
 MOST, LEAST = 12, 6  # texts of a model, from both ends
-LETTERS = 40  # of a text
-NOTHING = "Nothing was found in these null spaces, so no text is looked at."
+LETTERS = 24  # of a text
+NEEDS = "a null space in which the test found meaning"
 
 
 @style.styled
 def draw(texts: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """The texts with the largest and the smallest D of each model, with their intervals."""
     pairs = looked_at(models)
-    if pairs.empty:
-        figure, grid = style.panels(1, 1, (6.5, 1.2))
-        grid[0, 0].set_axis_off()
-        style.say(grid[0, 0], NOTHING)
-        return figure
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure, grid = style.panels(rows, columns, (5.2 * columns, 4.6 * rows))
+    width = style.COLUMN if columns == 1 else style.PAGE
+    figure, grid = style.panels(rows, columns, (width, 0.5 + 2.8 * rows))
+    shown = texts[texts["p"].notna()].merge(pairs[["space", "model"]])
+    style.entitle(
+        figure,
+        f"The null space holds {shown['hidden'].sum():,} of {len(shown):,} texts"
+        + f", over {len(pairs)} heads" * (len(pairs) > 1),
+    )
+    handles = [
+        style.key("found", color="0.3", marker="o"),
+        style.key("not found", color="0.3", marker="o", mfc="white"),
+        style.key("margin", color="0.4", ls="--", lw=0.8),
+    ]
     for axes, row in zip(grid.flat, pairs.to_dict("records"), strict=False):
         space, model = row["space"], row["model"]
         found = by_size(texts[(texts["space"] == space) & (texts["model"] == model)])
         number = models["model"].unique().tolist().index(model)
         _panel(axes, found, style.colour(number), row["margin"])
-        name = style.caption(model, style.of_space(models, space))
-        axes.set_title(f"{name}, {space}\n{found['hidden'].sum():,} of {len(found):,} texts found")
-    for axes in grid.flat[len(pairs) :]:
-        axes.set_visible(False)
+        name = style.wrapped(style.caption(model, style.of_space(models, space)), 2.2)
+        said = f": {found['hidden'].sum():,} of {len(found):,} texts" * (len(pairs) > 1)
+        axes.set_title(f"{name}\n{space}{said}")
+    if len(pairs) < grid.size:
+        grid[-1, -1].set_axis_off()
+        grid[-1, -1].legend(handles=handles, loc="center")
+    else:
+        style.legend(figure, handles)
     return figure
 
 
@@ -44,15 +55,15 @@ def _panel(axes: Axes, found: pd.DataFrame, colour: str, margin: float) -> None:
     for end in ends:
         for row in end.to_dict("records"):
             low, d, high = (100 * row[f"unique_r2{part}"] for part in ("_low", "", "_high"))
-            axes.plot([low, high], [height] * 2, color=colour, lw=1.4)
-            axes.plot(d, height, "o", color=colour, ms=5, mfc=colour if row["hidden"] else "white")
+            axes.plot([low, high], [height] * 2, color=colour)
+            axes.plot(d, height, "o", color=colour, mfc=colour if row["hidden"] else "white")
             names[height] = _short(str(row["text"]))
             height -= 1
         height -= 1  # a gap between the ends
-    axes.axvline(0, color="0.6", lw=0.8, zorder=0)
+    axes.axvline(0, color="0.6", lw=0.6, zorder=0)
     axes.axvline(100 * margin, color="0.4", lw=0.8, ls="--", zorder=0)
     axes.set_yticks(list(names), list(names.values()))
-    axes.set_xlabel("D along the text (%); filled: found, dashed: margin")
+    axes.set_xlabel("D along the text (%)")
     style.grid_lines(axes, "x")
 
 
@@ -65,6 +76,8 @@ class Flags(cli.Selection): ...
 
 def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"), [*BASIS, "verdict", "margin"])
+    if looked_at(models).empty:
+        return style.write_needs(flags, "hidden_texts", NEEDS)
     texts = read_table(flags.path("tables/hidden_texts.csv"))
     style.write_figure(flags, "hidden_texts", draw(texts, models))
 

@@ -1,4 +1,4 @@
-"""Draw figure 4: |AS| per label."""
+"""Draw figure 4: |AS| per label, or D by group where no label has images enough."""
 
 from typing import Any
 
@@ -8,12 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from singflow import cli
+from singflow.analyses.concepts import FEWEST
+from singflow.artifacts.tables import read_parquet
 from singflow.errors import check_labels
 from singflow.figures import style
 from singflow.figures.parameters import PlotLabels
 from singflow.figures.style import Frames
 
 MOST_LABELS = 16  # limit if the user chooses no labels
+NEEDS = (
+    f"a label of {FEWEST} images or more, or a column of groups of images (evidence.groups), of "
+    "which one has 10"
+)
 
 
 @style.styled
@@ -31,33 +37,36 @@ def draw(scores: Frames, table: pd.DataFrame, wanted: list[str]) -> Figure:
     drawn = everything[everything["label"].isin(chosen)]
     medians = drawn.groupby("label")["size"].median()
     labels = list(medians.sort_values(kind="stable").index)
-    columns = min(3 if len(pairs) <= 9 else 8, len(pairs))
+    columns = min(len(pairs), 4)
     rows = -(-len(pairs) // columns)
-    few = columns <= 3
-    size = (1.6 + (3.0 if few else 1.9) * columns, (1.2 + 0.26 * len(labels)) * rows)
+    size = (style.PAGE, 0.6 + (0.75 + 0.16 * len(labels)) * rows)
     figure, grid = style.panels(rows, columns, size, sharex=True, sharey=True)
     for number, (axes, (space, model, frame)) in enumerate(zip(grid.flat, pairs, strict=False)):
         _violins(axes, frame, labels, style.colour(list(scores[space]).index(model)))
         name = style.caption(model, style.of_space(table, space), "\n")
-        axes.set_title(f"{name}\n{space}", fontsize=9 if few else 8)
+        axes.set_title(name if len(scores) == 1 else f"{name}\n{space}")
         if number + columns >= len(pairs):
             axes.set_xlabel("|AS| (degrees)")
             axes.tick_params(labelbottom=True)
     for axes in grid.flat[len(pairs) :]:
-        axes.set_visible(False)
+        axes.set_axis_off()
     largest = drawn["size"].max()
     grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
+    style.entitle(
+        figure, f"Null removal moves images of {labels[-1]} most toward or from their label"
+    )
     if len(counts) > len(chosen):
         kind = "chosen labels" if wanted else "labels with most images"
-        said = f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv"
-        figure.supxlabel(said, fontsize=8)
+        figure.supxlabel(
+            f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv"
+        )
     return figure
 
 
 def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) -> None:
     for position, label in enumerate(labels):
         sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
-        if len(sizes) >= 3 and np.ptp(sizes) > 0:
+        if len(sizes) >= FEWEST and np.ptp(sizes) > 0:
             parts: Any = axes.violinplot(
                 sizes, [position], orientation="horizontal", widths=0.85, showextrema=False
             )
@@ -72,11 +81,69 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
     style.grid_lines(axes, "y")
 
 
+@style.styled
+def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
+    """D within each group of images, with its interval, for all models of a space."""
+    most = max(len(one) for models in groups.values() for one in models.values())
+    models = len(next(iter(groups.values())))
+    height = (0.6 + most * max(0.17, 0.06 * models)) * len(groups) + 0.15 * models + 0.4
+    figure, grid = style.panels(len(groups), 1, (style.PAGE, height))
+    for axes, (space, found) in zip(grid.flat, groups.items(), strict=True):
+        of_space, tables = style.of_space(table, space), list(found.values())
+        d = pd.concat([one.set_index("group")["unique_r2"] for one in tables], axis=1)
+        order = list(d.max(axis=1).sort_values(kind="stable").index)
+        sizes = tables[0].set_index("group")["n"]
+        for number, (model, one) in enumerate(found.items()):
+            rows = one.set_index("group").loc[order]
+            middle, low, high = (100 * rows[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+            apart = np.arange(len(order)) + 0.7 * ((len(found) - number - 0.5) / len(found) - 0.5)
+            name = style.caption(model, of_space)
+            label = f"{name}: {one['hidden'].sum()} of {len(one)} groups found"
+            axes.errorbar(
+                middle, apart, xerr=[middle - low, high - middle], label=label, ls="",
+                elinewidth=0.8, **style.look_of(number),
+            )  # fmt: skip
+        margin = 100 * float(of_space["margin"].iloc[0])
+        axes.axvline(margin, color="0.4", lw=0.8, ls="--", label=f"margin: {margin:g} %")
+        axes.set_yticks(range(len(order)), [f"{name} ({sizes[name]})" for name in order])
+        axes.set(ylim=(-0.6, len(order) - 0.4), xlabel="D within the group (%)")
+        axes.set_title(f"{space}: {_found(found)}")
+        style.grid_lines(axes, "x")
+    style.legend(figure, grid[0, 0].get_legend_handles_labels()[0], 2)
+    return figure
+
+
+def _found(found: dict[str, pd.DataFrame]) -> str:
+    """What is seen of the groups of a space."""
+    hiding = [model for model, one in found.items() if one["hidden"].any()]
+    if not hiding:
+        return "no null space hides meaning in a group of images"
+    most = max(hiding, key=lambda model: found[model]["unique_r2"].max())
+    group = found[most].set_index("group")["unique_r2"].idxmax()
+    return f"{style.bare(most)} hides most in images of {group}"
+
+
 class Flags(PlotLabels, cli.Selection): ...
 
 
 def main(flags: Flags) -> None:
-    style.write_figure(flags, "fig4", draw(*style.read_tables(flags, "scores"), flags.labels))
+    scores, models = style.read_tables(flags, "scores")
+    counts = next(iter(scores[flags.spaces[0]].values()))["label"].value_counts()
+    if flags.labels or counts.max() >= FEWEST:
+        style.write_figure(flags, "fig4", draw(scores, models, flags.labels))
+        return
+    groups = flags.gather("evidence_groups", lambda path: read_parquet(path, "evidence_groups"))
+    tested = {
+        space: {
+            model: one[(one["by"] == "column") & one["unique_r2_low"].notna()]
+            for model, one in found.items()
+        }
+        for space, found in groups.items()
+    }
+    if all(len(one) for found in tested.values() for one in found.values()):
+        style.write_figure(flags, "fig4", draw_groups(tested, models))
+    else:
+        style.write_needs(flags, "fig4", NEEDS)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Draw the maps of the images shown, one row for each image and model, and write their table."""
+"""Draw the maps of the images shown, a column for each model, and write their table."""
 
 import io
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Sized
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,8 +15,19 @@ from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, write_table
 from singflow.data.images import FORMATS
 from singflow.figures.overlay import keys, overlay
-from singflow.figures.picture_grid import MARGIN, TextSheet, name_row
-from singflow.figures.style import Frames, of_space, pairs_of, read_tables, styled, write_figure
+from singflow.figures.picture_grid import FONTS, MARGIN, TextSheet, broken, name_row
+from singflow.figures.style import (
+    COLUMN,
+    PAGE,
+    TALLEST,
+    Frames,
+    of_space,
+    pairs_of,
+    read_tables,
+    styled,
+    write_figure,
+    write_needs,
+)
 from singflow.pictures.parameters import Pictures
 
 NOT_ASKED, NO_NULL_SPACE = "no maps: pictures.maps is false", "no maps: no null space"
@@ -28,23 +39,22 @@ COLUMNS = (
     " strongest_row strongest_column strongest_deg largest_deg threshold_deg others note"
 )
 SHOWN = ("figure", "image_id", "label", "picture")  # of the table of pictures
-TITLE = "Where in an image? What the logits use, what they ignore, and toward which texts"
-HEADS = [
-    *("photo", "used: part of the predicted class's logit", "ignored: null energy"),
-    "toward its label",
-]
-MOVED = (
-    "removal of the null component at a position moves the image farther from a text (left) or "
-    "nearer to it (right); the positions add up to AS; the texts of a row have one scale"
+TITLE = "Where the null component lies, and where its removal moves an image"
+FOUND = (
+    "Positions stand out in {} of {} maps toward a text; by chance, at most {:g} % of maps have any"
 )
-AMOUNTS = "used or ignored, from least (left) to most (right)"
-OUTLINED = (
-    "outline: stands out from the maps of other images; by chance, at most {:g} % of the maps have "
-    "one anywhere"
+KEY = (
+    "where null removal moves the image farther from a text (left) or nearer to it (right)",
+    "used for the predicted class, or ignored (null energy): least (left), most (right)",
+    "outline: stands out from the maps of other images; ± is the strongest colour of a model",
 )
-# Inches: names of rows, a column, a picture in it, its most height, between rows, of the legend.
-NAMES, COLUMN, PICTURE, TALLEST, GAP, RAMP, BAR = 1.4, 1.55, 1.47, 2.2, 0.15, 1.1, 0.12
-ACROSS, HIGHEST = 9, 150.0  # columns side by side; inches of a figure, below which nothing is drawn
+NEEDED = "pictures.maps: true, and a null space of features that are means over positions"
+ROWS = "used", "ignored", "toward its label"  # and one for each prompt
+ORDER = {ROWS[2]: 0, ROWS[0]: 1, ROWS[1]: 2}  # in which rows are given up last
+# Inches: names of rows, gaps, least and most height of a picture, colours of the legend.
+STRIP, GAP, LEAST, MOST, RAMP, BAR = 0.3, 0.06, 0.9, 1.6, 0.6, 0.09
+MOST_MODELS = 5
+DOTS = 200  # of a picture, per inch
 
 
 def tabulate(
@@ -80,48 +90,10 @@ def tabulate(
 
 
 class Panel(NamedTuple):
-    """A picture, and the lines below it."""
+    """A picture, and the line below it."""
 
-    picture: Image.Image | None
-    lines: list[str]
-
-
-class Row(NamedTuple):
-    """An image and a model: a panel for each column, or for the photo alone; note: why no maps."""
-
-    name: str
-    panels: list[Panel]
-    note: str = ""
-
-
-def rows_of(
-    sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, notes: pd.Series
-) -> Iterator[Row]:
-    """One row for each image and model. notes: by space and model."""
-    for space, frames in sets.items():
-        for _, photo in photos.iterrows():
-            picture = Image.open(io.BytesIO(photo["picture"]), formats=FORMATS)
-            first = Panel(picture, [photo["label"]])
-            for model, frame in frames.items():
-                name = name_row(model, space, models, sets)
-                mine = frame[frame["image_id"] == photo["image_id"]]
-                if mine.empty:
-                    yield Row(name, [first], notes[space, model])
-                else:
-                    maps = maps_of(mine)
-                    most = max(abs(text.contribution_deg).max() for text in maps.texts)
-                    yield Row(f"{name}\nscale ±{most:.2g}°", [first, *_panels(picture, maps)])
-                first = Panel(None, [])
-
-
-def _panels(picture: Image.Image, maps: Maps) -> Iterator[Panel]:
-    drawn = overlay(picture, maps)
-    yield Panel(drawn.used, [maps.predicted, " to ".join(drawn.used_ends)])
-    yield Panel(drawn.ignored, [f"{' to '.join(drawn.ignored_ends)} %"])
-    for text, over in zip(maps.texts, drawn.texts, strict=True):
-        found = f"{int(text.beyond.sum()) or 'none'} of {text.beyond.size} stand out"
-        known = text.threshold_deg is not None
-        yield Panel(over, [f"AS {text.as_deg:+.2f}°", found if known else "not compared"])
+    picture: Image.Image
+    line: str
 
 
 class MapSheet(TextSheet):
@@ -131,16 +103,14 @@ class MapSheet(TextSheet):
         super().__init__(width)
         self.pictures: list[tuple[float, float, float, float, Image.Image]] = []
 
-    def show(self, left: float, top: float, panel: Panel) -> float:
-        """Add a picture and the lines below it; returns where they end."""
-        if panel.picture:
-            sides = panel.picture.size
-            scale = min(PICTURE / sides[0], TALLEST / sides[1])
-            self.pictures.append((left, top, scale * sides[0], scale * sides[1], panel.picture))
-            top += scale * sides[1] + 0.04
-        for line in panel.lines:
-            top = self.write_text(left, top, line, PICTURE, "note")
-        return top
+    def show(self, left: float, top: float, room: tuple[float, float], panel: Panel) -> float:
+        """Add a picture that fits into width and height, and its line; returns where it ends."""
+        sides = panel.picture.size
+        scale = min(room[0] / sides[0], room[1] / sides[1])
+        self.pictures.append((left, top, scale * sides[0], scale * sides[1], panel.picture))
+        (line, *rest) = broken(panel.line, room[0], "note") or [""]
+        text = f"{line[:-1]}…" if rest else line
+        return self.write_lines(left, top + scale * sides[1] + 0.02, [text], "note")
 
     def draw(self, height: float) -> Figure:
         figure = super().draw(height)
@@ -152,46 +122,93 @@ class MapSheet(TextSheet):
         return figure
 
 
+def _panels(photo: Image.Image, maps: Maps) -> dict[str, Panel]:
+    """The maps of a photo, by the names of their rows."""
+    drawn = overlay(photo, maps)
+    most = max((abs(text.contribution_deg).max() for text in maps.texts), default=0.0)
+    ignored = f"{' to '.join(drawn.ignored_ends)} %"
+    panels = [Panel(drawn.used, maps.predicted), Panel(drawn.ignored, ignored)]
+    panels += [
+        Panel(picture, f"AS {text.as_deg:+.1f}° (±{most:.2g}°)")
+        for text, picture in zip(maps.texts, drawn.texts, strict=True)
+    ]
+    names = [*ROWS, *(toward(text.text) for text in maps.texts[1:])]
+    return dict(zip(names, panels, strict=True))
+
+
+def toward(prompt: str) -> str:
+    """The name of a row of maps toward a prompt."""
+    return f"toward {prompt!r}"
+
+
+def most_outlined(maps: pd.DataFrame, key: str, most: int) -> list[Any]:
+    """At most so many values of a column: those with most outlined maps, in their order."""
+    counts = maps.groupby(key, sort=False)["beyond"].sum()
+    kept = set(counts.sort_values(ascending=False, kind="stable").index[:most])
+    return [value for value in counts.index if value in kept]
+
+
 @styled
-def draw(
-    sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, table: pd.DataFrame, confidence: float
-) -> Figure:
-    """Rows of maps; the columns of many prompts are continued below."""
-    notes = table.drop_duplicates(["space", "model"]).set_index(["space", "model"])["note"]
-    shown = pd.concat(frame for *_, frame in pairs_of(sets))
-    prompts = shown.loc[shown["map"] == PROMPT, "text"].unique()
-    heads = [*HEADS, *(f"toward {prompt!r}" for prompt in prompts)]
-    sheet = MapSheet(NAMES + min(len(heads), ACROSS) * COLUMN)
-    room = sheet.width - 2 * MARGIN
-    top = sheet.write_text(MARGIN, MARGIN, TITLE, room, "title") + MARGIN
-    if shown.empty:
-        top = sheet.write_text(MARGIN, top, "\n".join(notes.unique()), room)
-        return sheet.draw(top + MARGIN)
-    said = (MOVED, AMOUNTS, OUTLINED.format(100 * (1 - confidence)))
-    for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), said, strict=True):
+def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: float) -> Figure:
+    """A page: a column for each model, and a row for each photo and map.
+
+    If there are more models, photos or prompts, those with most outlined maps are shown.
+    """
+    pairs = {f"{space} {model}": (space, model, frame) for space, model, frame in pairs_of(sets)}
+    every = pd.concat(frame.assign(pair=pair) for pair, (_, _, frame) in pairs.items())
+    every = every[every["map"].isin([LABEL, PROMPT])]
+    of_map = every.groupby(["pair", "image_id", "map", "text"], sort=False)
+    maps = of_map[["beyond", "threshold_deg"]].max().reset_index()
+    shown = [pairs[pair] for pair in most_outlined(maps, "pair", MOST_MODELS)]
+    sheet = MapSheet(COLUMN if len(shown) < 3 else PAGE)
+    room, known = sheet.width - 2 * MARGIN, int(maps["threshold_deg"].notna().sum())
+    found = FOUND.format(int(maps["beyond"].sum()), known, 100 * (1 - confidence))
+    top = sheet.write_text(MARGIN, MARGIN, found if known else TITLE, room, "title") + GAP
+    for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), KEY, strict=True):
         sheet.pictures.append((MARGIN, top + 0.02, across, BAR, picture))
-        top = sheet.write_text(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "line") + 0.04
-    count = len(photos) * len(pairs_of(sets))
-    for start in range(0, len(heads), ACROSS):
-        part = slice(start, start + ACROSS)
-        places = [NAMES + number * COLUMN for number in range(len(heads[part]))]
-        named = zip(places, heads[part], strict=True)
-        top = max(sheet.write_text(left, top + GAP, head, PICTURE) for left, head in named)
-        for number, row in enumerate(rows_of(sets, photos, models, notes)):
-            if top > HIGHEST:
-                left_out = f"{count - number} further rows are in the table"
-                top = sheet.write_text(MARGIN, top + GAP, left_out, room)
-                break
-            top += GAP * (1.5 if row.panels[0].picture else 0.5)
-            ends = [sheet.write_text(MARGIN, top, row.name, NAMES - 2 * MARGIN)]
-            ends += [
-                sheet.show(left, top, panel)
-                for left, panel in zip(places, row.panels[part], strict=False)
+        top = sheet.write_text(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "note")
+    step = (room - STRIP) / (len(shown) + 1)
+    side, line = step - GAP, FONTS["note"][1]
+    places = [MARGIN + step + STRIP + number * step for number in range(len(shown))]
+    heads = [name_row(model, space, models, sets) for space, model, _ in shown]
+    top += GAP
+    top = GAP / 2 + max(
+        sheet.write_text(left, top, head, side) for left, head in zip(places, heads, strict=True)
+    )
+    end = TALLEST - MARGIN - 2 * line
+    rows = int((end - top) / (LEAST + line + GAP))
+    images = most_outlined(maps, "image_id", rows)
+    prompts = maps.loc[maps["map"] == PROMPT, "text"].unique()
+    names = [*ROWS, *map(toward, prompts)]
+    kept = sorted(names, key=lambda name: ORDER.get(name, 3))[: rows // len(images)]
+    tall = min(MOST, (end - top) / (len(kept) * len(images)) - line - 1.5 * GAP)
+    for image in images:
+        photo = photos.set_index("image_id").loc[image]
+        whole = Image.open(io.BytesIO(photo["picture"]), formats=FORMATS).convert("RGB")
+        whole.thumbnail((round(DOTS * side), round(DOTS * tall)))
+        panels = [_panels(whole, maps_of(of[of["image_id"] == image])) for *_, of in shown]
+        sheet.show(MARGIN, top, (side, tall), Panel(whole, photo["label"]))
+        for name in filter(kept.__contains__, names):
+            ends = [
+                sheet.show(left, top, (side, tall), of_model[name])
+                for left, of_model in zip(places, panels, strict=True)
             ]
-            if row.note and not start:
-                ends.append(sheet.write_text(places[1], top, row.note, room - places[1]))
-            top = max(ends)
-    return sheet.draw(top + MARGIN)
+            middle = (top + max(ends) - line) / 2
+            said = "\n".join(broken(name, max(ends) - top - line, "name")[:2])
+            look = {"rotation": 90, "ha": "center", "va": "center", "ma": "center"}
+            sheet.write(MARGIN + step + STRIP / 2 - GAP / 2, middle, said, **look)
+            top = max(ends) + GAP
+        top += GAP / 2
+    counts: dict[str, tuple[Sized, Sized]] = {
+        "photos": (images, photos),
+        "models": (shown, pairs),
+        "maps of a photo": (kept, names),
+    }
+    some = [f"{len(a)} of {len(b)} {what}" for what, (a, b) in counts.items() if len(a) < len(b)]
+    if some:
+        said = f"Shown: {', '.join(some)}; the study's folder maps has all."
+        top = sheet.write_text(MARGIN, top, said, room, "note")
+    return sheet.draw(top)
 
 
 class Flags(Pictures, cli.Selection):
@@ -205,7 +222,9 @@ def main(flags: Flags) -> None:
     write_table(flags.path("tables/maps.csv"), table)
     first = flags.path("pictures", space=flags.spaces[0], model=flags.models[0])
     photos = read_parquet(first, "pictures", SHOWN).query("figure == 'photo'")
-    write_figure(flags, "maps", draw(sets, photos, models, table, flags.confidence))
+    if all(frame.empty for *_, frame in pairs_of(sets)):
+        return write_needs(flags, "maps", NEEDED)
+    write_figure(flags, "maps", draw(sets, photos, models, flags.confidence))
 
 
 if __name__ == "__main__":

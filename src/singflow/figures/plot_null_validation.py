@@ -40,10 +40,18 @@ def draw(
     """
     changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
     floor = 10.0 ** (np.floor(np.log10(changes[changes > 0].min(initial=1.0))) - 1)
-    size = (11.5, 1.9 + 0.5 * len(effects))
-    figure, grid = style.panels(1, 3, size, sharey=True, width_ratios=[1.6, 1, 1])
+    empty = set(table.loc[table["null_dim"] == 0, "model"])
+    names = [
+        style.named(model, models.set_index("model")) + "\n(no null space)" * (model in empty)
+        for model in effects
+    ]
+    size = style.PAGE, 1.2 + style.rows_high(names, 0.36)
+    figure, grid = style.panels(1, 3, size, sharey=True, width_ratios=[1.4, 1, 1])
     logits, softmax, top1 = grid[0]
     shares = table.set_index(["model", "perturbation"])
+    medians = table.groupby("perturbation")["logit_change_median"]
+    moved = (f"{name} {style.span(medians.get_group(name), '{:.2g}', '')}" for name in LOOKS)
+    style.entitle(figure, f"How far logits move (median): {', '.join(moved)}")
     for position, (model, rows) in enumerate(effects.items()):
         for number, (name, look) in enumerate(LOOKS.items()):
             place = position + 0.26 * (number - 1)
@@ -54,37 +62,31 @@ def draw(
                 100 * shares[f"top1_changed_{column}"][model, name]
                 for column in ("low", "share", "high")
             )
-            top1.plot([low, high], [place, place], color=look["color"], lw=1.5)
-            top1.plot(middle, place, ls="", ms=5, **look)
-    empty = set(table.loc[table["null_dim"] == 0, "model"])
-    names = [
-        style.caption(model, models.set_index("model"), "\n")
-        + "\n(no null space)" * (model in empty)
-        for model in effects
-    ]
+            top1.plot([low, high], [place, place], color=look["color"])
+            top1.plot(middle, place, ls="", **look)
     logits.set_yticks(range(len(effects)), names)
     logits.set_ylim(len(effects) - 0.5, -0.5)
     _logarithmic(logits, floor, float(changes.max()), bool((changes == 0).any()))
     softmax.set(xlabel="change of softmax\n(total variation)", xlim=(-0.03, 1.03))
-    said = f"changed predictions\n(% of images, {100 * confidence:g} % interval)"
+    said = f"changed predictions\n(%, {100 * confidence:g} % interval)"
     top1.set(xlabel=said, xlim=(-3, 103))
     for axes, title in zip(grid[0], ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
-        axes.set_title(title, loc="left")
+        axes.set_title(title)
         style.grid_lines(axes, "x")
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
-    handles = [style.key(name, ms=5, **look) for name, look in LOOKS.items()]
-    title = "perturbations of equal norm"
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title)
+    style.legend(
+        figure, [style.key(f"{name} perturbation", **look) for name, look in LOOKS.items()]
+    )
     return figure
 
 
 def _box(axes: Axes, values: np.ndarray, place: float, look: Look) -> None:
     shade, both = look["color"], [place, place]
     least, lower, median, upper, most = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
-    axes.plot([least, most], both, color=shade, lw=1)
-    axes.plot([lower, upper], both, color=shade, lw=6, alpha=0.45, solid_capstyle="butt")
-    axes.plot(median, place, ls="", ms=5, **look)
+    axes.plot([least, most], both, color=shade, lw=0.8)
+    axes.plot([lower, upper], both, color=shade, lw=4, alpha=0.45, solid_capstyle="butt")
+    axes.plot(median, place, ls="", **look)
 
 
 def _logarithmic(axes: Axes, floor: float, largest: float, zeros: bool) -> None:

@@ -6,26 +6,35 @@ from matplotlib.figure import Figure
 from singflow import cli
 from singflow.figures.picture_grid import (
     Cell,
-    Rows,
+    Row,
     cell_of,
+    changed,
     closeups,
     draw_grid,
     name_row,
     of_figure,
     steering_prompts,
 )
-from singflow.figures.style import Frames, pairs_of, read_tables, write_figure
-from singflow.pictures.selection import ORIGINAL, REMOVED
+from singflow.figures.style import (
+    NETWORKS,
+    Frames,
+    pairs_of,
+    read_tables,
+    write_figure,
+    write_needs,
+)
+from singflow.pictures.selection import LINEAR, ORIGINAL, REMOVED
 from singflow.pictures.words import WORDS
 
-NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": "nearest words"}
+NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": ""}
+NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": NETWORKS}
 
 
 def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images before and after null removal: one row per space and model, two columns per image."""
     pairs = pairs_of(sets)
     photos = of_figure(pairs[0][2], "photo")
-    rows: Rows = [("photo", [cell for _, row in photos.iterrows() for cell in (Cell(row), Cell())])]
+    rows = [Row("", [cell for _, row in photos.iterrows() for cell in (Cell(row), Cell())])]
     for space, model, frame in pairs:
         mine = of_figure(frame, "fig1")
         cells = [
@@ -33,69 +42,72 @@ def draw_equivalents(sets: Frames, table: pd.DataFrame) -> Figure:
             for image in photos["image_id"]
             for change in (ORIGINAL, REMOVED)
         ]
-        rows.append((name_row(model, space, table, sets), cells))
+        rows.append(Row(name_row(model, space, table, sets), cells))
     columns = [
         name for label in photos["label"] for name in (f"{label}: before", "null component removed")
     ]
-    title = "Same logits, other meaning? Images before and after their null component is removed"
+    every = pd.concat(of_figure(frame, "fig1") for *_, frame in pairs)
+    title = f"Null removal moves logits by at most {most(every)}, and brings {changed(every)}"
     return draw_grid(title, rows, columns, sets)
 
 
 def draw_steered(sets: Frames, table: pd.DataFrame) -> Figure:
     """Images steered inside the null space: one row per image, one column per prompt."""
     shown = closeups(sets, "fig6")
-    everything = pd.concat(pictures for *_, pictures in shown)
-    prompts = steering_prompts(everything)
-    rows: Rows = []
+    every = pd.concat(pictures for *_, pictures in shown)
+    prompts = steering_prompts(every)
+    rows = []
     for space, model, photos, pictures in shown:
         for _, photo in photos.iterrows():
             own = pictures[pictures["image_id"] == photo["image_id"]]
-            cells = [Cell(photo), cell_of(own[own["change"] == ORIGINAL])]
+            cells = [cell_of(own[own["change"] == ORIGINAL])]
             cells += [cell_of(own[own["text"] == prompt], "out of reach") for prompt in prompts]
-            rows.append((f"{photo['label']}\n{name_row(model, space, table, sets)}", cells))
-    target = everything["target_is_deg"].max()
-    title = (
-        f"Steered inside the null space by {target:g} degrees: the logits stay"
-        if prompts
-        else "No prompt to steer toward"
-    )
-    return draw_grid(title, rows, ["photo", ORIGINAL, *prompts], sets)
+            name = f"{photo['label']}\n{name_row(model, space, table, sets)}"
+            rows.append(Row(name, cells, Cell(photo)))
+    title = f"Steering by {every['target_is_deg'].max():g}° inside the null space moves logits by"
+    title += f" at most {most(every)}, and brings {changed(every)}"
+    return draw_grid(title, rows, [ORIGINAL, *prompts], sets)
 
 
 def draw_translators(sets: Frames, table: pd.DataFrame) -> Figure:
     """One image before and after null removal: one column per translator."""
     shown = closeups(sets, "fig11")
-    kinds = list(pd.concat(pictures for *_, pictures in shown)["kind"].unique())
-    rows: Rows = []
+    every = pd.concat(pictures for *_, pictures in shown)
+    kinds = list(every["kind"].unique())
+    rows = []
     for space, model, photos, pictures in shown:
-        for change, first in ((ORIGINAL, Cell(photos.iloc[0])), (REMOVED, Cell())):
+        for change, photo in ((ORIGINAL, Cell(photos.iloc[0])), (REMOVED, Cell())):
             own = pictures[pictures["change"] == change]
-            cells = [first, *(cell_of(own[own["kind"] == kind]) for kind in kinds)]
-            rows.append((f"{change}\n{name_row(model, space, table, sets)}", cells))
-    title = "One feature, translated by different translators"
-    return draw_grid(title, rows, ["photo", *kinds], sets)
+            cells = [cell_of(own[own["kind"] == kind]) for kind in kinds]
+            rows.append(Row(f"{change}\n{name_row(model, space, table, sets)}", cells, photo))
+    words = every.loc[every["change"] == ORIGINAL, WORDS[0]].unique()
+    title = f"Nearest word of one feature by {len(kinds)} translators: {', '.join(words)}"
+    return draw_grid(title, rows, kinds, sets)
 
 
 def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
-    """One image under perturbations of equal norm, one row per perturbation."""
+    """One image under perturbations of equal norm, one column per perturbation."""
     shown = closeups(sets, "fig13")
-    rows: Rows = []
-    columns: list[str] = []
+    every = pd.concat(pictures for *_, pictures in shown)
+    changes, rows = list(every["change"].unique()), []
     for space, model, photos, pictures in shown:
-        for change, own in pictures.groupby("change", sort=False):
-            first, name = Cell(photos.iloc[0]), ORIGINAL
-            if change != ORIGINAL:
-                moved = own["logit_change"].iloc[0]
-                first, name = Cell(), f"{change}: logits move by {moved:.2g}"
-            # One feature, drawn several times, has the same words.
-            own.loc[own.duplicated("change"), [*WORDS]] = ""
-            cells = [first, *(Cell(row) for _, row in own.iterrows())]
-            rows.append((f"{name}\n{name_row(model, space, table, sets)}", cells))
-            drawn = zip(own["renderer"], own["draw"], strict=True)
-            numbers = [NUMBERED[renderer].format(draw, draw + 1) for renderer, draw in drawn]
-            columns = max(columns, numbers, key=len)
-    title = "Null, random and principal perturbations of equal norm"
-    return draw_grid(title, rows, ["photo", *columns], sets)
+        first, photo = name_row(model, space, table, sets), Cell(photos.iloc[0])
+        pictures.loc[pictures.duplicated("change"), [*WORDS]] = ""  # one feature, drawn again
+        for draw in map(int, pictures["draw"].unique()):
+            own = pictures[pictures["draw"] == draw]
+            number = NUMBERED[own["renderer"].iloc[0]].format(draw, draw + 1)
+            cells = [cell_of(own[own["change"] == change]) for change in changes]
+            rows.append(Row(f"{first}\n{number}".strip(), cells, photo))
+            first, photo = "", Cell()
+    moved = {change: most(own) for change, own in every.groupby("change") if change != ORIGINAL}
+    said = ", ".join(f"{moved[change]} ({change})" for change in changes if change in moved)
+    title = f"Perturbations of equal norm move the logits by {said}"
+    return draw_grid(title, rows, changes, sets)
+
+
+def most(pictures: pd.DataFrame) -> str:
+    """The largest change of the logits."""
+    return f"{pictures['logit_change'].max():.2g}".replace("e-0", "e-")
 
 
 FIGURES = {
@@ -111,8 +123,13 @@ class Flags(cli.Selection): ...
 
 def main(flags: Flags) -> None:
     sets, models = read_tables(flags, "pictures")
+    every = pd.concat(frame for *_, frame in pairs_of(sets))
+    drawn = {"fig6": steering_prompts(every), "fig11": set(every["kind"]) - {LINEAR, ""}}
     for name, draw in FIGURES.items():
-        write_figure(flags, name, draw(sets, models))
+        if drawn.get(name, True):
+            write_figure(flags, name, draw(sets, models))
+        else:
+            write_needs(flags, name, NEEDS[name])
 
 
 if __name__ == "__main__":

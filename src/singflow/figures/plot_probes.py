@@ -1,6 +1,5 @@
 """Draw figure 12: accuracy before and after translation over models, and write it as a table."""
 
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from singflow.figures import style
 from singflow.figures.style import Look
 
 ENDS = [f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")]
+NEEDS = "two labels of two images, or a reference and groups of its classes (evidence.groups)"
 
 
 def tabulate(
@@ -35,32 +35,44 @@ def tabulate(
 
 
 @style.styled
-def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
-    """Accuracy after translation against accuracy before, one panel per space."""
-    spaces = probes["space"].unique()
-    figure, subfigures = style.subfigures(len(spaces), 7.8, 4.6 * len(spaces))
+def draw(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure | None:
+    """Accuracy after translation against accuracy before, a panel for each space with numbers."""
+    probed = probes[probes["accuracy_principal"].notna()]
+    spaces = probed["space"].unique()
+    if not len(spaces):
+        return None
+    models = probes.groupby("space", sort=False).size().max()
+    figure, subfigures = style.subfigures(
+        len(spaces), style.PAGE, max(3.6, 0.9 + 0.25 * models) * len(spaces)
+    )
     for subfigure, space in zip(subfigures, spaces, strict=True):
         axes = subfigure.subplots()
         mine = probes[probes["space"] == space]
-        axes.set_title(_title(mine), loc="left", fontsize=9)
+        axes.set_title(_title(mine), loc="left")
         axes.set_xlabel("accuracy on principal features")
         axes.set_ylabel("accuracy on translated principal features")
-        axes.set_aspect("equal")
-        if mine["accuracy_principal"].isna().all():
-            axes.set(xticks=[], yticks=[])
-            reason = f"nothing can be probed: {'; '.join(mine['note'].unique())}"
-            style.say(axes, textwrap.fill(reason, 44), va="center")
-            continue
+        axes.set_aspect("equal", anchor="W")
         _points(axes, mine, style.of_space(table, space))
         _lines(axes, mine)
         note = f"bars: {100 * confidence:g} % intervals over test images"
         place: Look = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
-        axes.legend(**place, fontsize=8, title=note, title_fontsize=8, alignment="left")
+        axes.legend(**place, title=note, alignment="left")
+    style.entitle(figure, f"Translation keeps {_kept(probed)} of the accuracy of a linear probe")
+    if unprobed := [space for space in probes["space"].unique() if space not in spaces]:
+        reasons = "; ".join(probes.loc[probes["space"].isin(unprobed), "note"].unique())
+        said = f"Nothing can be probed in {', '.join(unprobed)}: {reasons}"
+        figure.supxlabel(style.wrapped(said, style.PAGE - 0.4), x=0.02, ha="left")
     return figure
 
 
+def _kept(rows: pd.DataFrame) -> str:
+    before, after = (rows[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
+    some = before > 0
+    return style.span(100 * after[some] / before[some], "{:.0f}", " %") if some.any() else "none"
+
+
 def _title(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
+    first = rows.dropna(subset=["accuracy_principal"]).iloc[0]
     found = first["pearson_note"]
     if pd.notna(first["pearson"]):
         low, high = first["pearson_low"], first["pearson_high"]
@@ -69,19 +81,20 @@ def _title(rows: pd.DataFrame) -> str:
     n_out, n_seen = first["n_labels_left_out"], first["n_test_in_sample"]
     left_out = f" ({n_out} of one image left out)" if n_out else ""
     seen = f" ({n_seen} in the translator's sample)" if n_seen else ""
+    of = "groups of the reference" if first["by"] == "group" else "labels"
     return (
         f"space {first['space']}: {found}\n{first['classifier']}; test images: {first['n']}{seen}, "
-        f"labels: {first['n_labels']}{left_out}"
+        f"{of}: {first['n_labels']}{left_out}"
     )
 
 
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
-    edge: Look = {"ms": 7, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3}
+    edge: Look = {"ms": 6, "mec": "black", "mew": 0.5, "elinewidth": 0.7, "zorder": 3}
     for number, row in enumerate(rows.to_dict("records")):
         name = style.caption(row["model"], models)
         look = style.look_of(number) | {"ls": ""}
         if pd.isna(row["accuracy_principal"]):
-            axes.plot([], [], label=f"{name}: {row['note']}", **look)
+            axes.plot([], [], label=style.wrapped(f"{name}: {row['note']}", 2.6), **look)
             continue
         x, y = (row[f"accuracy_{kind}"] for kind in KINDS)
         across, up = (
@@ -100,7 +113,7 @@ def _lines(axes: Axes, rows: pd.DataFrame) -> None:
     start, end = (min(low, chance) if near else low), max(high, chance)
     margin = 0.05 * (end - start)
     axes.set(xlim=(start - margin, end + margin), ylim=(start - margin, end + margin))
-    look: Look = {"color": "0.6", "lw": 1, "zorder": 1}
+    look: Look = {"color": "0.6", "zorder": 1}
     axes.axline((0, 0), slope=1, label="equal accuracy", **look)
     said = f"chance: {chance:.3f}" + ("" if near else ", outside")
     axes.axhline(chance, ls=":", label=said, **look)
@@ -115,7 +128,10 @@ def main(flags: Flags) -> None:
     models = read_models(flags.path("tables/models.csv"))
     rows = tabulate(flags.gather("probes", read_json), models, flags.confidence)
     write_table(flags.path("tables/probes.csv"), rows)
-    style.write_figure(flags, "fig12", draw(rows, models, flags.confidence))
+    if figure := draw(rows, models, flags.confidence):
+        style.write_figure(flags, "fig12", figure)
+    else:
+        style.write_needs(flags, "fig12", NEEDS)
 
 
 if __name__ == "__main__":

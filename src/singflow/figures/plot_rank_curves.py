@@ -20,8 +20,8 @@ RULES = {
     "centered": ("D", "centered: what softmax cannot see"),
 }
 PANELS = {  # column -> title, unit, least value that is drawn
-    "logit_relative_mean": ("(a) logit change / spread of the logits", 1, FLOOR),
-    "top1_changed": ("(b) images whose top-1 flips (%)", 100, 0.0),
+    "logit_relative_mean": ("(a) logit change / spread of logits", 1, FLOOR),
+    "top1_changed": ("(b) predictions that flip (%)", 100, 0.0),
     "is_mean_deg": ("(c) mean IS (degrees)", 1, 0.0),
 }
 
@@ -43,35 +43,41 @@ def tabulate(curves: Frames, models: pd.DataFrame) -> pd.DataFrame:
 def draw(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Logit change, top-1 flips and IS against the share of the head's rank that is kept."""
     spaces = curves["space"].unique()
-    names = len(curves["model"].unique())
-    height = len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5
-    figure, subfigures = style.subfigures(len(spaces), 11.5, height)
-    rules = [
-        style.key(name, color="0.4", ls="", marker=marker, mec="black")
-        for marker, name in RULES.values()
-    ]
+    names = list(curves["model"].unique())
+    height = 0.4 + len(spaces) * (2.2 + 0.13 * -(-(len(names) + len(RULES)) // 3))
+    figure, subfigures = style.subfigures(len(spaces), style.PAGE, height)
+    last = curves.loc[curves.groupby(["space", "model"])["kept"].idxmin()]
+    flips = style.span(100 * last["top1_changed"], "{:.0f}", " %")
+    style.entitle(
+        figure,
+        f"Removal down to {style.span(100 * last['kept'], '{:.0f}', ' %')} of a head's rank turns"
+        f" images by {style.span(last['is_mean_deg'], '{:.0f}')} and flips {flips} of predictions",
+    )
     for subfigure, space in zip(subfigures, spaces, strict=True):
         mine, rows = curves[curves["space"] == space], style.of_space(table, space)
         grid = subfigure.subplots(1, len(PANELS))
         for axes, (column, (title, unit, least)) in zip(grid, PANELS.items(), strict=True):
             for number, (_, curve) in enumerate(mine.groupby("model", sort=False)):
                 value = (curve[column] * unit).clip(lower=least)
-                _draw_curve(axes, curve.assign(value=value), number)
+                _draw_curve(axes, curve.assign(value=value), number, len(names))
             _ticks(axes, mine["kept"])
-            axes.set_title(title, loc="left")
-        grid[0].set_yscale("log")
-        grid[0].set_ylim(FLOOR * 0.6)
-        grid[0].set_ylabel(f"ratio (less than {FLOOR:g} is drawn there)".replace("e-0", "e-"))
+            axes.set_title(title)
+        grid[0].set(yscale="log", ylim=(FLOOR * 0.6, None))
+        grid[0].set_yticks([FLOOR, 1e-4, 1e-2, 1], ["1e-6 or less", "1e-4", "0.01", "1"])
+        grid[0].minorticks_off()
         for axes in grid[1:]:
-            axes.set_ylim(0, max(axes.get_ylim()[1], 1))
-        title = "Counting almost-null directions as null: invariance and meaning lost, space"
-        subfigure.suptitle(f"{title} {space}", fontsize=11)
-        models = [
-            style.key(style.caption(str(model), rows), color=style.colour(number), ls=_line(number))
-            for number, model in enumerate(mine["model"].unique())
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]), top=max(axes.get_ylim()[1], 1))
+        handles = [
+            style.key(name, color="0.4", ls="", marker=marker, mec="black")
+            for marker, name in RULES.values()
         ]
-        options: Look = {"ncols": 3, "fontsize": 8, "handlelength": 3}
-        subfigure.legend(handles=rules + models, loc="outside lower center", **options)
+        handles += [
+            style.key(style.caption(model, rows), color=style.colour(number), ls=_line(number))
+            for number, model in enumerate(names)
+        ]
+        style.legend(subfigure, handles)
+        if len(spaces) > 1:
+            subfigure.suptitle(space, fontsize="medium")
     return figure
 
 
@@ -79,16 +85,16 @@ def _line(number: int) -> str:
     return LINES[number // len(style.COLOURS) % len(LINES)]
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, number: int) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, number: int, count: int) -> None:
     curve = curve.assign(removed=1 - curve["kept"]).sort_values("kept", ascending=False)
-    shade = style.colour(number)
+    look: Look = {"color": style.colour(number), "clip_on": False}
     line = curve[curve["point"] != "centered"]
-    look: Look = {"ls": _line(number), "lw": 1.3, "marker": ".", "ms": 4}
-    axes.plot(line["removed"], line["value"], color=shade, **look)
-    edge: Look = {"ls": "", "ms": 6, "mec": "black", "mew": 0.6, "zorder": 3, "clip_on": False}
+    lines = axes.plot(line["removed"], line["value"], ls=_line(number), marker=".", **look)
+    edge: Look = look | {"ls": "", "mec": "black", "mew": 0.5, "zorder": 3}
     for rule, (marker, _) in RULES.items():
         at = curve[curve["point"] == rule]
-        axes.plot(at["removed"], at["value"], marker=marker, color=shade, **edge)
+        lines += axes.plot(at["removed"], at["value"], marker=marker, **edge)
+    style.apart(axes, lines, number, count)
 
 
 def _ticks(axes: Axes, kept: pd.Series) -> None:

@@ -1,5 +1,7 @@
 """Draw figure 3: IS against AS of every image, and their means."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,9 +12,9 @@ from singflow import cli
 from singflow.figures import style
 from singflow.figures.style import Frames, Look
 
-FLOOR = "floor: null components that tell nothing"
-HATCHES = {"plain": None, "hatched": "///"}
-LEGEND: Look = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 5}
+FLOOR = "floor: parts without meaning"
+FEWEST = 3  # images whose mean has an interval
+HATCHES = {"plain": None, "hatched": "////"}
 
 
 def covariance_ellipse(
@@ -33,79 +35,77 @@ def covariance_ellipse(
 @style.styled
 def draw(scores: Frames, table: pd.DataFrame) -> Figure:
     """One row per space: (a) AS and IS of images, (b) means of IS and |AS|, (c) their ratio."""
-    most = max(map(len, scores.values()))
-    size = (11.5, max(3.6, 1.6 + 0.38 * most) * len(scores))
-    figure, grid = style.panels(len(scores), 3, size, width_ratios=[1.5, 1.1, 0.8])
+    names = [style.named(model, table.set_index("model")) for model in table["model"].unique()]
+    size = style.PAGE, (0.8 + style.rows_high(names, 0.28)) * len(scores) + 0.5
+    figure, grid = style.panels(len(scores), 3, size, width_ratios=[1.4, 1.2, 0.8])
+    floors = table["floor_is_mean"].dropna()
+    said = f"; the floor is {style.span(floors)}" if len(floors) else ""
+    style.entitle(figure, f"Null removal turns images by {style.span(table['is_mean'])}{said}")
     for (images, means, ratios), (space, models) in zip(grid, scores.items(), strict=True):
         rows = style.of_space(table, space)
-        _scatter(images, models, rows)
+        _scatter(images, models)
         _bars(means, rows, {"is": "IS", "as_abs": "|AS|"})
         _bars(ratios, rows, {"is_per_as": "IS / |AS|"})
-        ratios.set_yticklabels([])
-        images.set_title(f"(a) every image, space {space}", loc="left")
-        means.set_title("(b) means with 95 % intervals", loc="left")
-        ratios.set_title("(c) ratio of means", loc="left")
+        means.set_yticks(range(len(rows)), [style.named(model, rows) for model in rows.index])
+        ratios.set_yticks(range(len(rows)), [""] * len(rows))
+        for number in range(len(rows)):
+            edge: Look = {"mec": "white", "mew": 0.5, "clip_on": False, "zorder": 3}
+            means.plot(0, number, **edge, **style.look_of(number))
+        images.set_title(f"(a) every image, {space}; marks as in (b)")
+        means.set_title("(b) means, 95 % intervals")
+        ratios.set_title("(c) ratio of means")
+    handles: list[Any] = []
+    box: Look = {"facecolor": "0.5", "edgecolor": "white"}
+    for name, (how, hatch) in zip(("IS", "|AS|"), HATCHES.items(), strict=True):
+        handles.append(Rectangle((0, 0), 1, 1, hatch=hatch, label=f"{name} ({how})", **box))
+    if len(floors):
+        handles.append(style.key(FLOOR, color="black", ls="", marker="|", ms=7, mew=1.5))
+    style.legend(figure, handles)
     return figure
 
 
-def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame) -> None:
-    axes.axvline(0, color="0.85", lw=0.8, zorder=0)
-    for number, (model, scores) in enumerate(models.items()):
+def _scatter(axes: Axes, models: dict[str, pd.DataFrame]) -> None:
+    axes.axvline(0, color="0.85", lw=0.6, zorder=0)
+    for number, scores in enumerate(models.values()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        look = style.look_of(number) | {"s": 14, "linewidths": 0}
-        dots = axes.scatter(*points.T, label=style.caption(model, rows), **look)
-        dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 2000)
-        if len(points) >= 3 and np.ptp(points, axis=0).all():
+        look = style.look_of(number) | {"s": 8, "linewidths": 0}
+        dots = axes.scatter(*points.T, **look)
+        dots.set(alpha=0.55 if len(points) < 500 else 0.25, rasterized=len(points) > 500)
+        if len(points) >= FEWEST and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
-            line: Look = {"fill": False, "color": style.colour(number), "lw": 1.4}
+            line: Look = {"fill": False, "color": style.colour(number), "lw": 1}
             axes.add_patch(Ellipse(tuple(centre), width, height, angle=angle, **line))
     axes.autoscale_view()
     axes.set(xlabel="AS toward the image's own label (degrees)", ylabel="IS (degrees)")
-    legend = axes.legend(ncols=1 if len(models) < 4 else 2, fontsize=8, **LEGEND)
-    for handle in filter(None, legend.legend_handles):
-        handle.set_alpha(1)
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
     """Bars of one or two scores (columns and names); those of the second are hatched."""
     positions, width = np.arange(len(rows)), 0.8 / len(scores)
     colours = [style.colour(number) for number in range(len(rows))]
+    enough = (rows["n_images"] >= FEWEST).to_numpy()
     for number, (column, hatch) in enumerate(zip(scores, HATCHES.values(), strict=False)):
-        mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
+        middle = f"{column}_mean" if f"{column}_mean" in rows else column
         mean, low, high = (
-            values.astype(float).fillna(0.0)
-            for values in (mean, rows[f"{column}_low"], rows[f"{column}_high"])
+            rows[name].astype(float).fillna(0.0).to_numpy()
+            for name in (middle, f"{column}_low", f"{column}_high")
         )
         places = positions + (number - (len(scores) - 1) / 2) * width
-        ends = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
+        ends = np.where(enough, np.maximum([mean - low, high - mean], 0), np.nan)
         look: Look = {"color": colours, "hatch": hatch, "edgecolor": "white" if hatch else "none"}
-        whiskers = {"lw": 1, "capsize": 2}
-        bars = axes.barh(places, mean, width * 0.92, xerr=ends, error_kw=whiskers, **look)
-        values = [f"{value:.1f}" for value in mean]
-        if column != "is":
-            axes.bar_label(bars, values, fontsize=7, padding=2)
-            continue
-        inside: Look = {"label_type": "center", "color": "white", "fontweight": "bold"}
-        axes.bar_label(bars, values, fontsize=7, **inside)
-        known = rows["floor_is_mean"].notna().to_numpy()
-        if known.any():
-            floors = rows["floor_is_mean"][known]
-            axes.plot(floors, places[known], "|", color="black", ms=13, mew=2, label=FLOOR)
-    axes.set_yticks(positions, [style.caption(model, rows, "\n") for model in rows.index])
+        axes.barh(places, mean, width * 0.92, xerr=ends, error_kw={"lw": 0.8}, **look)
+        last = mean + np.nan_to_num(ends[1])
+        if column == "is":
+            floors = rows["floor_is_mean"].astype(float).to_numpy()
+            known, last = ~np.isnan(floors), np.fmax(last, floors)
+            marks: Look = {"color": "black", "ms": 7, "mew": 1.5, "label": FLOOR}
+            axes.plot(floors[known], places[known], "|", **marks)
+        for value, end, place in zip(mean, last, places, strict=True):
+            beside: Look = {"textcoords": "offset points", "va": "center"}
+            axes.annotate(f"{value:.1f}", (end, place), (4, 0), **beside)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.margins(x=0.15)
-    names = " and ".join(scores.values())
-    axes.set_xlabel(names)
-    if len(scores) == 1:
-        return
-    axes.set_xlabel(f"{names} (degrees)")
-    box: Look = {"facecolor": "0.5", "edgecolor": "white"}
-    patches = [
-        Rectangle((0, 0), 1, 1, hatch=hatch, label=f"{name} ({how})", **box)
-        for name, (how, hatch) in zip(scores.values(), HATCHES.items(), strict=True)
-    ]
-    floor, _ = axes.get_legend_handles_labels()
-    axes.legend(handles=[*patches, *floor], fontsize=8, **LEGEND)
+    axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
+    axes.set_xlabel(" and ".join(scores.values()) + " (degrees)" * (len(scores) > 1))
 
 
 class Flags(cli.Selection): ...

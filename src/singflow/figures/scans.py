@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from singflow.analyses.concepts import contrast
+from singflow.analyses.concepts import FEWEST, contrast
 from singflow.artifacts.tables import iterate_row_groups, read_rows
 from singflow.cli import Selection
 from singflow.errors import check_labels
@@ -40,6 +40,11 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
 def with_contrast(scan: pd.DataFrame, label: str) -> pd.DataFrame:
     mine = scan[scan["label"] == label]
     return mine.assign(contrast=contrast(mine))
+
+
+def spread(scan: pd.DataFrame, column: str) -> pd.Series | None:
+    """Standard deviations over images, where a label has images enough."""
+    return scan[column] if scan["n"].iloc[0] >= FEWEST else None
 
 
 def count_images(count: int) -> str:

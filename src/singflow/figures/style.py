@@ -1,10 +1,12 @@
 """Style, captions and files of all figures, and helpers that their modules share."""
 
+import base64
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
+from matplotlib.transforms import ScaledTranslation
+from PIL import Image
 
 from singflow.artifacts.catalog import FORMATS, NEEDS
 from singflow.artifacts.files import write_bytes
@@ -26,14 +30,31 @@ from singflow.cli import Selection, Step
 # Palette of Okabe and Ito, safe for colour-blind readers; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.0  # inches: widths of a column and of a page, most height
 STYLE: dict[Any, Any] = {
-    "font.size": 9,
+    "font.size": 7,  # points, the least in a figure
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
+    "legend.fontsize": "medium",
+    "legend.title_fontsize": "medium",
+    "figure.labelsize": "medium",
+    "figure.titlesize": 8,
+    "figure.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1,
+    "lines.markersize": 4,
+    "errorbar.capsize": 1.5,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "figure.dpi": 150,
-    "savefig.dpi": 200,
+    "figure.dpi": 200,
     "pdf.fonttype": 42,
     "text.parse_math": False,
 }
@@ -48,10 +69,14 @@ UNSTAMPED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
-DARK = (  # photos in a figure keep their colours
+NETWORKS = "a nonlinear translator: a model in comparison.models and a kind in comparison.kinds"
+DARK = (  # all but photos, which keep their colours
     b"<style>@media (prefers-color-scheme: dark) "
-    b"{ svg, image { filter: invert(1) hue-rotate(180deg); } }</style>"
+    b"{ g:is([id^=figure], [id^=subfigure], [id^=axes]) > "
+    b":not([id^=subfigure], [id^=axes], image, :has(image)) "
+    b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
+EMBEDDED = re.compile(rb"data:image/png;base64,([^\"]+)")
 
 Item = TypeVar("Item")
 Look = dict[str, Any]  # keyword arguments of Matplotlib
@@ -81,19 +106,28 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # all files keep the layout computed above
-    edges = figure.get_tightbbox().padded(0.1)  # inches
     for path in paths:
         kind, buffer = path.suffix[1:], io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        with matplotlib.rc_context({"svg.hashsalt": path.stem, "image.composite_image": False}):
             figure.savefig(
                 buffer,
                 format=kind,
                 metadata=UNSTAMPED[kind] | ({NEEDS: needs} if needs and kind == "png" else {}),
-                bbox_inches=edges,
                 transparent=kind == "svg",
             )
         content = buffer.getvalue()
-        write_bytes(path, content.replace(b"<defs>", DARK + b"<defs>", 1))
+        if kind == "svg":
+            content = EMBEDDED.sub(_smaller, content.replace(b"<defs>", DARK + b"<defs>", 1))
+        write_bytes(path, content)
+
+
+def _smaller(found: re.Match[bytes]) -> bytes:
+    """A PNG inside an SVG as JPEG, if it is opaque: an eighth of its size."""
+    picture, buffer = Image.open(io.BytesIO(base64.b64decode(found[1]))), io.BytesIO()
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() != (255, 255):
+        return found[0]
+    picture.convert("RGB").save(buffer, "JPEG", quality=88)
+    return b"data:image/jpeg;base64," + base64.b64encode(buffer.getvalue())
 
 
 def shown(figure: Figure) -> Figure:
@@ -110,10 +144,11 @@ def write_figure(flags: Step, name: str, figure: Figure, needs: str = "") -> Non
     save(figure, *(flags.path(f"figures/{name}.{kind}") for kind in FORMATS), needs=needs)
 
 
+@styled
 def write_needs(flags: Step, name: str, needs: str) -> None:
     """Write that a figure has no data here and what it needs, which the page says in its place."""
-    figure = new_figure((3.4, 0.4))
-    figure.text(0.5, 0.5, f"Not drawn: {needs}", ha="center", va="center", wrap=True)
+    figure = new_figure((COLUMN, 0.4))
+    figure.text(0.5, 0.5, wrapped(f"Not drawn: {needs}", COLUMN - 0.2), ha="center", va="center")
     write_figure(flags, name, figure, needs)
 
 
@@ -151,6 +186,18 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")
 
 
+def named(model: str, rows: pd.DataFrame) -> str:
+    """A model's caption in lines that fit beside panels."""
+    return wrapped(caption(model, rows, "\n"), 1.3)
+
+
+def rows_high(names: Sequence[str], least: float) -> float:
+    """Inches for rows whose names do not overlap; a row has at least so many inches."""
+    lines = [name.count("\n") + 1 for name in names]
+    close = (0.02 + 0.12 * (upper + lower) / 2 for upper, lower in pairwise(lines))
+    return len(lines) * max([least, *close])
+
+
 def new_figure(size: tuple[float, float], layout: Any = None) -> Figure:
     """An empty figure of `size` inches, which pyplot does not know."""
     figure = Figure(figsize=size, layout=layout)
@@ -172,10 +219,40 @@ def subfigures(count: int, width: float, height: float) -> tuple[Figure, Iterabl
     return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]
 
 
+def entitle(figure: Figure, text: str) -> None:
+    """A title above all panels: what is seen."""
+    room, look = figure.get_figwidth() - 0.12, matplotlib.rcParams
+    bold = FontProperties(size=look["figure.titlesize"], weight=look["figure.titleweight"])
+    lines = "\n".join(lines_of(text, room, bold))
+    figure.suptitle(lines, x=0.06 / figure.get_figwidth(), ha="left")
+
+
+def legend(figure: Figure | SubFigure, handles: Sequence[Any], columns: int = 3) -> None:
+    """A legend below all panels; long names are broken."""
+    room = figure.get_figure(root=True).get_figwidth() / columns - 0.55
+    for handle in handles:
+        handle.set_label(wrapped(handle.get_label(), room))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, borderaxespad=0)
+
+
+def apart(axes: Axes, lines: Iterable[Line2D], number: int, count: int) -> None:
+    """Move the lines of a model up or down by a point or so, so that none hides another's."""
+    inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    points = min(1.2, 6 / count) * (number - (count - 1) / 2)
+    for line in lines:
+        line.set_transform(axes.transData + ScaledTranslation(0, points / 72, inches))
+
+
+def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str:
+    """The smallest and the largest of some values in words, or the only one."""
+    both = np.nanmin([*values]), np.nanmax([*values])
+    ends = [form.format(end).replace("e-0", "e-") for end in both]
+    return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
+
+
 def grid_lines(axes: Axes, axis: Any) -> None:
     """Pale lines behind everything else."""
-    axes.grid(axis=axis, color="0.92", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis=axis)
 
 
 def key(label: str, **look: Any) -> Line2D:
@@ -188,10 +265,16 @@ def say(axes: Axes, text: str, **look: Any) -> None:
     axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, **look)
 
 
+def wrapped(text: str, width: float) -> str:
+    """A text in lines of at most `width` inches, in the font of the style."""
+    font = FontProperties()
+    return "\n".join(line for part in text.splitlines() for line in lines_of(part, width, font))
+
+
 def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
     """A text in lines of at most `width` inches.
 
-    It is broken at spaces, and a word that is longer than a line after hyphens, or anywhere.
+    It is broken at spaces, and a word that is longer than a line after a mark, or anywhere.
     """
 
     def fits(line: str) -> bool:
@@ -204,7 +287,7 @@ def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
             lines[-1] = joined
             continue
         lines += [""] if lines[-1] else []
-        for part in re.split("(?<=-)", word):
+        for part in re.split("(?<=[-_.,/])", word):
             lines += [] if not lines[-1] or fits(lines[-1] + part) else [""]
             for character in part:
                 lines += [] if fits(lines[-1] + character) else [""]

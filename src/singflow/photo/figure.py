@@ -11,7 +11,18 @@ from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
 from singflow.figures.overlay import FARTHER, NEARER
-from singflow.figures.style import COLOURS, Sheet, grid_lines, key, lines_of, say, styled
+from singflow.figures.style import (
+    COLOURS,
+    PAGE,
+    STYLE,
+    Sheet,
+    grid_lines,
+    key,
+    lines_of,
+    say,
+    styled,
+    wrapped,
+)
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
 from singflow.photo.photos import Neighbour
@@ -27,10 +38,10 @@ SHOWN = {  # a text of the list that is ranked by a score, and the unit of the s
 RowNames = tuple[list[str], np.ndarray]  # names of rows, and how many lines every name has
 
 # Lengths in inches: margins, photo, words, and room for texts beside axes.
-WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
-PHOTO, NAMES, TILE = 3.8, 2.0, 1.75
-LINE, AXIS, TITLE = 0.17, 0.5, 0.3
-WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
+MARGIN, GAP = 0.1, 0.2
+PHOTO, NAMES, TILE = 2.4, 1.3, 1.1
+LINE, AXIS, TITLE = 0.13, 0.4, 0.25
+BOLD = {"size": STYLE["figure.titlesize"], "weight": STYLE["figure.titleweight"]}
 
 
 @styled
@@ -42,7 +53,7 @@ def draw_image(
     Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS. `near` has
     the photos of `analysis.nearest`, with None for a photo whose file is missing.
     """
-    sheet = Sheet(WIDTH)
+    sheet = Sheet(PAGE)
     photo_height = PHOTO * min(1.0, photo.height / photo.width)
     nearest = analysis.nearest if near else []
     height = max(
@@ -65,7 +76,7 @@ def _nearest(
     """Place the nearest photos; returns their height."""
     if not nearest:
         return 0.0
-    paths = [lines_of(found.path, TILE, FontProperties(size=NAMES_PT)) for found in nearest]
+    paths = [lines_of(found.path, TILE, FontProperties()) for found in nearest]
     for number, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
         title = f"nearest {('before', 'after')[number]} ({found.angle_deg:.1f}°)"
         left = MARGIN + number * (PHOTO - TILE)
@@ -76,14 +87,14 @@ def _nearest(
 def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
     """Place the scores in words, and below them the angles to texts; returns their height."""
     left = MARGIN + PHOTO + GAP
-    title, words = _words(name, analysis, WIDTH - MARGIN - left)
-    height = 1.3 * LINE * (title.count("\n") + 1)
-    sheet.write(left, MARGIN, title, fontsize=TITLE_PT, fontweight="bold", linespacing=1.3)
-    sheet.write(left, MARGIN + height, words, fontsize=WORDS_PT, linespacing=1.3)
+    title, words = _words(name, analysis, PAGE - MARGIN - left)
+    height = 1.2 * LINE * (title.count("\n") + 1)
+    sheet.write(left, MARGIN, title, **BOLD)
+    sheet.write(left, MARGIN + height, words)
     height += LINE * (words.count("\n") + 1) + GAP
     first, *others = texts = [analysis.predicted, *analysis.texts]
     rows = _rows([f"class: {first.text}", *(text.text for text in others)])
-    plot = left + NAMES, MARGIN + height + TITLE, WIDTH - MARGIN - left - NAMES
+    plot = left + NAMES, MARGIN + height + TITLE, PAGE - MARGIN - left - NAMES
     plot_height = 1.5 * LINE * (rows[1].sum() + 0.4)
     sheet.place(*plot, plot_height, partial(_dumbbell, texts, rows))
     return height + TITLE + plot_height + AXIS
@@ -91,7 +102,7 @@ def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
 
 def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Movement]]) -> float:
     """Place the texts that are gained beside those that are lost; returns where they end."""
-    half = (WIDTH - 2 * MARGIN - GAP) / 2
+    half = (PAGE - 2 * MARGIN - GAP) / 2
     longest = max(abs(getattr(text, score)) for side in sides for text in side)
     rows = [_rows([text.text for text in side]) for side in sides]
     most = max(1.0, *(lines.sum() for _, lines in rows))
@@ -109,7 +120,7 @@ def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Moveme
 def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     """Title and text, in lines of at most `width` inches."""
     facts = facts_of(analysis)
-    title = lines_of(select(facts, "class")[0], width, FontProperties(size=TITLE_PT, weight="bold"))
+    title = lines_of(select(facts, "class")[0], width, FontProperties(**BOLD))
     lines = [
         *select(facts, "known zero"),
         name,
@@ -117,14 +128,12 @@ def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
         *(f"steered toward {f.about!r}: {f.sentence}" for f in facts if f.name == "steered"),
         *select(facts, "setting"),
     ]
-    font = FontProperties(size=WORDS_PT)
-    parts = (part for line in lines for part in lines_of(line, width, font))
-    return "\n".join(title), "\n".join(parts)
+    return "\n".join(title), wrapped("\n".join(lines), width)
 
 
 def _rows(texts: list[str]) -> RowNames:
     """Texts in lines that fit beside axes, and the number of lines of every text."""
-    lines = [lines_of(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
+    lines = [lines_of(text, NAMES - 0.1, FontProperties()) for text in texts]
     return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
 
 
@@ -136,21 +145,21 @@ def _show(photo: Image.Image, axes: Axes) -> None:
 
 def _near(title: str, photo: Image.Image | None, path: list[str], axes: Axes) -> None:
     """Draw a photo of the study above its path."""
-    axes.set_title(title, fontsize=NAMES_PT)
+    axes.set_title(title)
     if photo is None:
         say(axes, "not here", **ABSENT)
     else:
         axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(photo is None)
-    axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
+    axes.set_xlabel("\n".join(path))
 
 
 def _label_rows(axes: Axes, rows: RowNames, most: float) -> np.ndarray:
     """Label rows from 0 downwards, so that every row has room for its lines; their centres."""
     names, lines = rows
     places = np.cumsum(lines) - lines / 2
-    axes.set_yticks(places, names, fontsize=8)
+    axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(most + 0.2, -0.2)
     grid_lines(axes, "x")
@@ -161,22 +170,22 @@ def _dumbbell(texts: list[Movement], rows: RowNames, axes: Axes) -> None:
     places = _label_rows(axes, rows, rows[1].sum())
     before = np.array([text.angle_original_deg for text in texts])
     after = np.array([text.angle_equivalent_deg for text in texts])
-    axes.hlines(places, before, after, color="0.55", lw=1.5, zorder=1)
-    axes.scatter(after, places, s=24, color=AFTER, zorder=2)
-    rings: dict[str, Any] = {"facecolors": "none", "edgecolors": BEFORE, "linewidths": 1.3}
-    axes.scatter(before, places, s=60, zorder=3, **rings)
+    axes.hlines(places, before, after, color="0.55", lw=1, zorder=1)
+    axes.scatter(after, places, s=12, color=AFTER, zorder=2)
+    rings: dict[str, Any] = {"facecolors": "none", "edgecolors": BEFORE, "linewidths": 1}
+    axes.scatter(before, places, s=32, zorder=3, **rings)
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     room = max(high - low, 1.0)
     axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
     for place, end, text in zip(places, np.maximum(before, after), texts, strict=True):
-        _note(axes, f"AS {text.as_deg:+.2f}", (end, place), 8, 8)
+        _note(axes, f"AS {text.as_deg:+.2f}", (end, place), 6)
     axes.set_xlabel("angle of image and text (degrees)")
     marks = [
-        key("before", ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5),
-        key("after null removal", ls="", marker="o", color=AFTER, ms=5),
+        key("before", ls="", marker="o", mfc="none", mec=BEFORE, ms=5.5),
+        key("after null removal", ls="", marker="o", color=AFTER, ms=3.5),
     ]
     where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    axes.legend(handles=marks, ncols=2, fontsize=8, **where)
+    axes.legend(handles=marks, ncols=2, **where)
 
 
 def _bars(
@@ -197,7 +206,7 @@ def _bars(
     places = _label_rows(axes, rows, most[1])
     values = np.array([getattr(text, score) for text in texts])
     axes.barh(places, values, 0.7, color=colour)
-    axes.axvline(0, color="0.3", lw=0.8)
+    axes.axvline(0, color="0.3", lw=0.6)
     side = np.sign(values[0])
     axes.set_xlim(*sorted((0.0, side * 2.1 * most[0])))
     if side < 0:
@@ -205,8 +214,8 @@ def _bars(
     axes.set_xlabel(SHOWN[score][1])
     for place, value, text in zip(places, values, texts, strict=True):
         angles = f"({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
-        _note(axes, f"{value:+.2f}  {angles}", (value, place), 4, 7.5)
+        _note(axes, f"{value:+.2f}  {angles}", (value, place), 3)
 
 
-def _note(axes: Axes, text: str, at: tuple[float, float], gap: float, size: float) -> None:
-    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center", fontsize=size)
+def _note(axes: Axes, text: str, at: tuple[float, float], gap: float) -> None:
+    axes.annotate(text, at, (gap, 0), textcoords="offset points", va="center")

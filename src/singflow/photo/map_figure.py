@@ -10,14 +10,14 @@ from PIL import Image, ImageOps
 
 from singflow.analyses.maps import Maps
 from singflow.figures.overlay import keys, overlay
-from singflow.figures.style import Sheet, lines_of, styled
+from singflow.figures.style import PAGE, Sheet, lines_of, styled
 from singflow.photo.analysis import Analysis
 from singflow.photo.facts import IGNORED, OUTLINE, TOWARD, USED, map_caption, map_notes
-from singflow.photo.figure import LINE, MARGIN, NAMES_PT, WIDTH
+from singflow.photo.figure import LINE, MARGIN
 
 DOTS = 200  # per inch
 COLUMNS, WIDE = (4, 2), 2.0  # panels in a row: two if width / height of the photo is larger
-GAP, BAR, AXIS, TALLEST = 0.3, 0.1, 0.55, 3.5  # inches
+GAP, BAR, AXIS, HIGHEST = 0.2, 0.08, 0.3, 2.4  # inches
 BOLD = {"weight": "bold"}
 
 
@@ -46,16 +46,16 @@ def map_panels(photo: Image.Image, maps: Maps) -> tuple[list[MapPanel], tuple[st
 def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> Figure:
     """Draw a photo, the maps of what is used and ignored in it, and the maps of texts."""
     columns = COLUMNS[photo.width > WIDE * photo.height]
-    step = (WIDTH - 2 * MARGIN + GAP) / columns
+    step = (PAGE - 2 * MARGIN + GAP) / columns
     panel = step - GAP
-    across = min(panel, TALLEST * photo.width / photo.height)
+    across = min(panel, HIGHEST * photo.width / photo.height)
     deep = across * photo.height / photo.width
     small = ImageOps.contain(photo, (round(DOTS * across), max(1, round(DOTS * deep))))
     panels, text_ends = map_panels(small, maps)
     panels, (movements, amounts, outline) = [MapPanel(name, small), *panels], keys()
-    room = WIDTH - 2 * MARGIN - step - 2 * BAR
+    room = PAGE - 2 * MARGIN - step - 2 * BAR
     notes = [line for note in map_notes(analysis, maps) for line in _lines(note, room)]
-    sheet, y = Sheet(WIDTH), MARGIN
+    sheet, y = Sheet(PAGE), MARGIN
     for start in range(0, len(panels), columns):
         row = panels[start : start + columns]
         titles = [_lines(shown.title, panel, **BOLD) for shown in row]
@@ -72,23 +72,26 @@ def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> 
             if shown.ends:
                 scale = partial(_scale, amounts, shown.ends, [shown.said])
                 sheet.place(x, y + deep + GAP / 3, panel, BAR, scale)
-        y += deep + (BAR + AXIS) * any(shown.ends for shown in row) + GAP
+        y += deep + (BAR + AXIS + LINE) * any(shown.ends for shown in row) + GAP
+    unit = _lines(TOWARD, panel)
     if maps.texts:
-        scale = partial(_scale, movements, text_ends, _lines(TOWARD, panel))
+        scale = partial(_scale, movements, text_ends, unit)
         sheet.place(MARGIN, y, panel, BAR, scale)
     if notes and notes[0].startswith(OUTLINE):
         sheet.place(MARGIN + step, y, BAR, BAR, partial(_show, outline))
     _write(sheet, MARGIN + step + 2 * BAR, y, notes)
-    return sheet.draw(y + max((BAR + AXIS) * bool(maps.texts), LINE * len(notes)) + MARGIN)
+    return sheet.draw(
+        y + max((BAR + AXIS + LINE * len(unit)) * bool(maps.texts), LINE * len(notes)) + MARGIN
+    )
 
 
 def _lines(text: str, width: float, **font: Any) -> list[str]:
-    return lines_of(text, width, FontProperties(size=NAMES_PT, **font))
+    return lines_of(text, width, FontProperties(**font))
 
 
 def _write(sheet: Sheet, x: float, y: float, lines: list[str], **font: Any) -> None:
     for number, line in enumerate(lines):
-        sheet.write(x, y + number * LINE, line, fontsize=NAMES_PT, **font)
+        sheet.write(x, y + number * LINE, line, **font)
 
 
 def _show(picture: Image.Image, axes: Axes) -> None:
@@ -101,8 +104,8 @@ def _scale(colours: Image.Image, ends: tuple[str, ...], unit: list[str], axes: A
     axes.imshow(colours, extent=(0, 1, 0, 1), aspect="auto")
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
-    axes.set_xticks([0, 1], ends, fontsize=NAMES_PT)
+    axes.set_xticks([0, 1], ends)
     first, last = axes.get_xticklabels()
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
-    axes.set_xlabel("\n".join(unit), fontsize=NAMES_PT)
+    axes.set_xlabel("\n".join(unit))

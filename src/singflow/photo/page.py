@@ -40,7 +40,7 @@ INK = "#123456"  # placeholder for the text colour of the page, light or dark
 PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 CHART: dict[Any, Any] = STYLE | dict.fromkeys(INKED, INK)
-CHART |= {"svg.fonttype": "none", "svg.hashsalt": "singflow"}
+CHART |= {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "singflow"}
 CHARTED = (  # title, score, factor, its unit in words and on the axis
     ("how far null removal turns it (IS)", "is_deg", 1, "°", "degrees"),
     ("null energy", "null_energy", 100, " %", "percent"),

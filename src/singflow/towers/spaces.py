@@ -33,17 +33,9 @@ from singflow.towers.device import in_float32, name_of, seeded
 from singflow.towers.gpu_errors import in_memory
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.ready_texts import Encode, read_npz
-from singflow.towers.text_cache import TextCache
+from singflow.towers.text_cache import LIBRARIES, TextCache
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, only_file, open_clip_tag
-
-SENTENCES = ["sentence-transformers", "transformers"]
-LIBRARIES = {
-    "conse": SENTENCES,
-    "open_clip": ["open_clip_torch"],
-    "transformers": ["transformers"],
-    "features": SENTENCES,
-}
 
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 

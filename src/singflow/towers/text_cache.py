@@ -19,6 +19,14 @@ CACHE = Path(Prompts.model_fields["cache"].default)
 CHUNK = 1024  # texts
 MANY = 4  # chunks; if so many are new, the log says how long they will take
 
+SENTENCES = ["sentence-transformers", "transformers"]
+LIBRARIES = {  # that embed the texts of a space, by its source
+    "conse": SENTENCES,
+    "open_clip": ["open_clip_torch"],
+    "transformers": ["transformers"],
+    "features": SENTENCES,
+}
+
 
 @dataclass
 class TextCache:

@@ -1,0 +1,72 @@
+"""Make docs/gallery.md from the captions of figures, and its pictures from finished studies.
+
+python docs/gallery.py results/demo
+"""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from singflow.artifacts.catalog import FIGURES, NEEDS
+from singflow.artifacts.files import write_bytes
+from singflow.report.content import read_caption
+
+DOCS = Path(__file__).parent
+PICTURES, PER_INCH = DOCS / "gallery", 100
+HEAD = """# Gallery
+
+Every figure of a study: how to read it, its picture, and the command that makes it with everything
+that it needs. A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no text in it is
+smaller than 7 points. A study writes each figure as PNG, PDF and SVG. A figure without data is not
+drawn: the page of the study says what it needs.
+"""
+
+
+def page() -> str:
+    """The page: a section for each figure that has a picture."""
+    return HEAD + "".join(
+        section(picture) for name in FIGURES for picture in PICTURES.glob(f"*/{name}.webp")
+    )
+
+
+def section(picture: Path) -> str:
+    """Title and first sentence of a figure's caption, its picture and its command."""
+    name, study = picture.stem, picture.parent.name
+    caption = read_caption(DOCS.parent / f"report/captions/{name}.rst")
+    first = re.split(r"(?<=[.])\s", caption.text)[0]
+    study_file = "" if study == "demo" else f"--configfile config/studies/{study}.yaml "
+    return f"""
+## {caption.title}
+
+{first}
+
+![{caption.title}]({picture.relative_to(DOCS)})
+
+`snakemake --cores 1 {study_file}results/{study}/figures/{name}.png`
+"""
+
+
+def shrink(results: Path) -> None:
+    """Write pictures of the figures that a study has drawn and no other study has."""
+    for drawn in results.glob("figures/*.png"):
+        path = PICTURES / results.name / f"{drawn.stem}.webp"
+        with Image.open(drawn) as figure:
+            if NEEDS in figure.text or set(PICTURES.glob(f"*/{drawn.stem}.webp")) - {path}:
+                continue
+            scale = PER_INCH / (figure.info["dpi"][0])
+            sides = round(scale * figure.width), round(scale * figure.height)
+            small, buffer = (
+                figure.convert("RGB").resize(sides, Image.Resampling.LANCZOS),
+                io.BytesIO(),
+            )
+            small.save(buffer, "WEBP", quality=60, method=6)
+        write_bytes(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    for folder in sys.argv[1:]:
+        shrink(Path(folder))
+    write_bytes(DOCS / "gallery.md", page().encode())

@@ -1,0 +1,197 @@
+"""Every figure as it is printed: its width, its sizes of text, and nothing outside the page."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from singflow.figures import (
+    evidence,
+    plot_concept_scans,
+    plot_concepts,
+    plot_controls,
+    plot_head_extensions,
+    plot_hidden_texts,
+    plot_labels,
+    plot_rank_curves,
+    plot_scores,
+    plot_translators,
+)
+from singflow.figures.plot_pictures import FIGURES as PICTURES
+from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
+from tests.figures import (
+    test_concepts,
+    test_hidden_texts,
+    test_maps,
+    test_models,
+    test_null_validation,
+    test_pictures,
+    test_probes,
+    test_translators,
+)
+from tests.figures.drawn import models_table
+
+LONG = "timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k"
+FEW, MANY = (["m"], "s"), ([LONG, *(f"a_classifier_{n}" for n in range(7))], ["conse", "clip"])
+D = {"unique_r2": 0.05, "unique_r2_low": 0.04, "unique_r2_high": 0.06, "n_evidence": 500}
+
+
+def curves(models, spaces):
+    """Curves of D by visible directions, the table of their models."""
+    x = np.arange(41)
+    curve = pd.DataFrame({"directions": x, "unique_r2": 0.05 * (1 - 0.8**x)})
+    curve = curve.assign(unique_r2_low=0, unique_r2_high=0.07)
+    table = models_table(models, spaces, null_dim=40, verdict="meaning", **D, rank_rule="exact")
+    return {s: dict.fromkeys(models, curve) for s in spaces}, table
+
+
+def head_extensions(models, spaces):
+    found, table = curves(models, spaces)
+    table = table.assign(unique_r2_quarter=0.03, unique_r2_half=0.04)
+    rows = table.assign(directions_90=pd.array([9] * len(table), "Int64"))
+    return plot_head_extensions.draw(found, rows, table)
+
+
+def rank_curves(models, spaces):
+    rows = pd.DataFrame(
+        {
+            "space": s, "model": m, "point": point, "kept": kept, "top1_changed": 1 - kept,
+            "logit_relative_mean": 1 - kept, "is_mean_deg": 30 - 20 * kept,
+        }
+        for s in spaces
+        for m in models
+        for point, kept in (("exact", 1.0), ("energy", 0.9), ("centered", 0.99), ("grid", 0.5))
+    )  # fmt: skip
+    return plot_rank_curves.draw(rows, models_table(models, spaces))
+
+
+def scores(models, spaces):
+    found = {s: {m: test_models.scores(n) for n, m in enumerate(models)} for s in spaces}
+    return plot_scores.draw(found, test_models.table_of(models, spaces))
+
+
+def controls(models, spaces):
+    return plot_controls.draw(list(spaces), models, *test_models.controls(models, spaces))
+
+
+def translators(draw, models, spaces):
+    found = test_translators.reports(min(len(models), 5), len(spaces))
+    return draw(found, test_translators.table(found))
+
+
+def hidden_texts(models, spaces):
+    found = [test_hidden_texts.texts(m, np.linspace(0, 1, 40), s) for s in spaces for m in models]
+    table = models_table(models, spaces, margin=0.005, verdict="meaning")
+    return plot_hidden_texts.draw(pd.concat(found[:6]), table[:6])
+
+
+def maps(models, spaces):
+    return test_maps.drawn({s: dict.fromkeys(models, test_maps.of_model()) for s in spaces})
+
+
+def pictures(name, models, spaces):
+    sets = {s: {m: test_pictures.pictures() for m in models} for s in spaces}
+    return test_pictures.draw(name, sets)
+
+
+def null_validation(models, spaces):
+    found = {m: test_null_validation.effects(n) for n, m in enumerate(models)}
+    return test_null_validation.draw(found)[1]
+
+
+def labels(models, spaces):
+    found = {s: {m: test_models.scores(n) for n, m in enumerate(models)} for s in spaces}
+    return plot_labels.draw(found, test_models.table_of(models, spaces), [])
+
+
+def groups(models, spaces):
+    found = pd.DataFrame({"group": [f"a group {n}" for n in range(12)], "n": 30, **D})
+    found = found.assign(hidden=True, by="column")
+    table = models_table(models, spaces, margin=0.005)
+    return plot_labels.draw_groups({s: dict.fromkeys(models, found) for s in spaces}, table)
+
+
+def probes(models, spaces):
+    return test_probes.drawn({s: test_probes.reports(len(models)) for s in spaces})[1]
+
+
+def concepts(models, spaces):
+    scans, table = test_concepts.study(len(models), spaces)
+    return plot_concepts.draw(scans, table, test_concepts.LABELS, 8)
+
+
+def concept_scans(models, spaces):
+    scans, table = test_concepts.study(len(models), spaces)
+    none = test_concepts.cues()
+    return plot_concept_scans.draw(scans, table, none, test_concepts.LABELS, 20)
+
+
+def of_one_model(models, spaces):
+    (found, _), facts = curves(models, spaces), D | {"margin": 0.005}
+    planted = [
+        {"control": f"leak, {kind}", "share": share, "unique_r2": share / 3}
+        for kind in ("even", "first")
+        for share in (0.01, 0.1)
+    ]
+    images = test_models.scores(0).assign(floor_is_deg=4.0)
+    return evidence.draw(facts, pd.DataFrame(planted), found[spaces[0]][models[0]], images)
+
+
+CASES = {
+    "scores": scores,
+    "controls": controls,
+    "head_extensions": head_extensions,
+    "rank_curves": rank_curves,
+    "null_validation": null_validation,
+    "hidden_texts": hidden_texts,
+    "maps": maps,
+    "labels": labels,
+    "groups": groups,
+    "probes": probes,
+    "concepts": concepts,
+    "concept_scans": concept_scans,
+    "evidence": of_one_model,
+    **{name: lambda *study, name=name: pictures(name, *study) for name in test_pictures.FIGURES},
+    **{
+        draw.__name__: lambda *study, draw=draw: translators(draw, *study)
+        for draw in (plot_translators.draw_training, plot_translators.draw_architectures)
+    },
+}
+FEWER = (
+    "maps",
+    "hidden_texts",
+    "concepts",
+    "concept_scans",
+)  # other widths and panels in a study of one model
+HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
+
+
+@pytest.mark.parametrize(
+    ("name", "study"),
+    [*((name, MANY) for name in CASES), *((name, FEW) for name in FEWER)],
+    ids=[*CASES, *(f"{name}, one model" for name in FEWER)],
+)
+def test_a_figure_is_a_column_or_a_page_wide_and_has_no_small_text(name, study, tmp_path):
+    figure = CASES[name](*study)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    edges = figure.get_tightbbox()
+    assert edges.x0 >= 0 and edges.x1 <= width and edges.y0 >= -0.01 and edges.y1 <= height + 0.01
+    assert height <= TALLEST or name not in HIGH
+    shown = [text for text in figure.findobj(plt.Text) if text.get_visible() and text.get_text()]
+    assert min(text.get_fontsize() for text in shown) >= STYLE["font.size"] == 7
+    save(figure, tmp_path / "a.svg")
+    written = (tmp_path / "a.svg").read_text()
+    assert width in (COLUMN, PAGE)
+    assert f'width="{72 * width:g}pt"' in written and len(written) < 1e6
+
+
+def test_photos_in_an_svg_are_small_and_pictures_that_are_not_opaque_stay(tmp_path):
+    figure = new_figure((COLUMN, 2))
+    left, right = figure.subplots(1, 2)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 4), dtype=np.uint8)
+    left.imshow(noise[..., :3])
+    right.imshow(noise)
+    save(figure, tmp_path / "a.svg")
+    written = (tmp_path / "a.svg").read_text()
+    assert written.count("data:image/jpeg") == written.count("data:image/png") == 1
