@@ -4,7 +4,7 @@
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make kernels   what compares numbers, once more with older instructions of this processor: those of AVX2, and those of 2008
 #             (docs/reproducibility.md)
-# make quick  the tests of the package and the scripts, without whole studies
+# make quick  the tests without whole studies, servers, and classifiers that look at photos
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
 # make coverage   all tests, and the share of lines and branches of the package that they run
@@ -23,7 +23,8 @@ CORES ?= all
 BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other, and where a step has more, they wait asleep.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
+# Without whole studies, servers, and classifiers that look at photos.
+QUICK = $(filter-out $(addprefix tests/,browser cluster faults photo remotes soak towers warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
 # Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them. torch.compile is left out: it compiles for the processor
 # itself.
 AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
@@ -74,6 +75,11 @@ style: .venv/test
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	hadolint Containerfile
+	shellcheck .ci/run slurm/controller.sh
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	zizmor --offline --quiet .github
 	codespell
 
 workflows: .venv/test

@@ -126,3 +126,18 @@ def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
     own = [name for name in FILES if (ROOT / name).is_file()]
     files = {name for name in own if named.search((ROOT / name).read_bytes())}
     assert files <= {"tests/test_environment.py"}
+
+
+def test_what_contributors_read_names_what_is_there():
+    """The linters are those of the Makefile, the files exist, and the version is one."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    read, *_ = page.partition("## Change")
+    files = re.findall(r"^\d+\. `([^`]+)`", read, flags=re.MULTILINE)
+    assert len(files) == 12 and [file for file in files if not (ROOT / file).is_file()] == []
+    linked = re.findall(r"\]\(([^)#:]+)[)#]", page)
+    assert len(linked) > 4 and [file for file in linked if not (ROOT / file).exists()] == []
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for repo in hooks for hook in repo["hooks"]] == ["make style"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert cited == PROJECT["version"]
+    assert f"\n## {cited}" in (ROOT / "CHANGELOG.md").read_text()

@@ -47,7 +47,8 @@ ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", 
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 MODEL, N = "timm/tiny.net", 40
 JUDGED = {
-    "verdict": "nothing found", "turn_deg": 0.0, "unique_r2": -0.001, "blind_unique_r2": 1e-4,
+    "verdict": "nothing found", "turn_deg": 0.0, "unique_r2": -0.001,
+    "unique_r2_low": -0.003, "unique_r2_high": 0.002, "blind_unique_r2": 1e-4,
     "margin": 0.005, "detectable": 0.03,
 }  # fmt: skip
 
@@ -199,7 +200,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "null_dim": len(feature) - 5, "validation_r2": 0.125, "translator": "weak",
         "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
         "said": f"{MODEL}: nothing found. An evenly spread leak of 3 % of the meaning would be "
-        "called meaning in 9 of 10 trials.", "hidden": "",
+        "called meaning in 9 of 10 trials.", "hidden": "", "hidden_texts": [],
+        "unique_r2": -0.001, "unique_r2_low": -0.003, "unique_r2_high": 0.002,
     }  # fmt: skip
 
 
@@ -214,6 +216,7 @@ def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study,
     told, said = capsys.readouterr().out, "Hidden: <b> (of 2 texts); not found: fur."
     looked_at = verdict in ("meaning", "known leak: found")
     assert record["setting"]["hidden"] == (said if looked_at else "")
+    assert record["setting"]["hidden_texts"] == ([["<b>", 0.3, 0.1, 0.4]] if looked_at else [])
     assert (f"\n  of the model, not of this photo: {said}\n" in told) == looked_at
 
 
@@ -386,7 +389,7 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys, cap
 
 
 def test_a_verdict_that_cannot_be_read_is_refused(study):
-    for changes in ({"verdict": "of old"}, {"turn_deg": 5.0, "unique_r2": "x"}, {"margin": "y"}):
+    for changes in ({"verdict": "of old"}, {"unique_r2_low": "x"}, {"margin": "y"}):
         study.models({MODEL: 1}, **JUDGED | changes)
         study.refuse(r"models.csv: its row of conse_minilm and timm/tiny.net is damaged")
 

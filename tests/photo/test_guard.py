@@ -116,6 +116,13 @@ def test_a_call_that_does_not_fit_its_function_is_refused_in_a_line_and_logs_not
     assert "Traceback" not in out + error + caplog.text
 
 
+def test_of_a_model_that_is_offered_the_verdict_is_told_once_it_is_loaded_and_of_no_other(page):
+    for model, told in ((MODEL, True), ("no such model", False)):
+        page.call(None, model[:2], ANALYZE + 6, data=[model, "conse_minilm"])
+        answer = page.get(ANSWERS, params={"session_hash": model[:2]}).text
+        assert '"success":true' in answer and ("nothing found" in answer) == told
+
+
 def test_what_gradio_serves_beside_the_page_is_not_served(page):
     for path in (
         "/gradio_api/deep_link?session_hash=x",

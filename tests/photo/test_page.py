@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,8 @@ from singflow.photo.app import (
     steer_photo,
     texts_of,
 )
-from singflow.photo.page import analysis_html
+from singflow.photo.loading import FIRST, Loader
+from singflow.photo.page import analysis_html, model_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 
@@ -178,17 +180,60 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
         tensors = {tower.partition("/")[0]: np.zeros((1, 2), np.float32)}
         write_tensors(tmp_path / tower / "shard-00000.safetensors", tensors, {"tower": tower})
     write_bytes(tmp_path / "data/manifest.parquet", b"")
-    words = f"no translator of {first} into conse_minilm is at hand"  # the first that is offered
-    with pytest.raises(InputError, match=words):
-        opened(None, reference=str(tmp_path))
+    state = opened(None, reference=str(tmp_path))
+    with pytest.raises(InputError, match=f"no translator of {first} into conse_minilm is at hand"):
+        state.load(state.models[0], "conse_minilm")  # the first that is offered
 
 
-def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
-    state,
-):
+def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state):
+    setting = state.load(MODEL, "conse_minilm").loaded.setting
+    said = model_html(setting)
+    assert "by the study&#39;s 40 images: timm/tiny.net: nothing found." in said
+    (row,) = pd.read_csv(state.results / "tables/models.csv").to_dict("records")
+    d, low, high = (row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
+    assert (d, low, high) == (setting.unique_r2, setting.unique_r2_low, setting.unique_r2_high)
+    assert f'<strong class="d">{d:z.3f} [{low:z.3f}, {high:z.3f}]</strong>' in said
+    assert "<table>" not in said
+    leak = replace(setting, hidden="Hidden: <a> rug.", hidden_texts=[("<a> rug", 0.3, 0.21, 0.4)])
+    assert "&lt;a&gt; rug</th><td>0.300 [0.210, 0.400]</td>" in model_html(leak)
+    assert "D = " not in model_html(replace(setting, said="", unique_r2=None))
+
+
+def test_a_model_is_loaded_once_and_again_after_an_error_and_what_it_takes_is_remembered(tmp_path):
+    goes_on, asked = threading.Event(), []
+
+    def load(model, space):
+        asked.append(model)
+        goes_on.wait()
+        if model == "broken" and asked.count("broken") == 1:
+            raise InputError("no weights")
+        return f"{model} of {space}"
+
+    loader = Loader(load, tmp_path / "seconds.json", 2)
+    first = loader.begin("a", "s")
+    assert str(first) == (
+        f"Loading a and its space s: about {FIRST} s, as this is its first time here; 0 s so far."
+    )
+    assert loader.begin("a", "s") is first and not first.analyzer.done()
+    goes_on.set()
+    assert loader("a", "s") == "a of s"
+    with pytest.raises(InputError, match="no weights"):
+        loader("broken", "s")
+    assert [loader("broken", "s"), loader("b", "s")] == ["broken of s", "b of s"]
+    assert asked == ["a", "broken", "broken", "b"]
+    (tmp_path / "seconds.json").write_text('{"s a": 7.2, "s b": 9}')
+    expected = loader.begin("a", "s").expected, loader.begin("c", "s").expected  # no longer kept
+    assert expected == ("about 7 s, as the last time", "about 9 s, as this is its first time here")
+    (tmp_path / "seconds.json").write_text("[")
+    assert loader.begin("d", "s").expected.startswith(f"about {FIRST} s")
+
+
+def test_the_page_says_what_can_be_said_of_a_photo_and_lists_words_beyond_chance_alone(state):
     session, said, moved, _ = upload(state)
-    words = '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.'
-    assert words in said and said.count("<figure>") == 4 and "beyond chance" not in moved
+    classes = state.load(MODEL, "conse_minilm").loaded.class_texts
+    likeliest = [classes[each.index] for each in session.result.predictions[:3]]
+    assert session.texts == likeliest and moved.count("<li>") == 3  # in place of words
+    assert said.count("<figure>") == 4 and "beyond chance" not in moved
 
     def page(**changes):
         return analysis_html(replace(session.result, **changes), {}, [])

@@ -1,4 +1,4 @@
-"""Seven files add an analysis, as in docs/architecture.md, to a checkout with a finished study."""
+"""Seven files add an analysis, as in CONTRIBUTING.md, to a checkout with a finished study."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ def extended(published, tmp_path_factory):
 
 def test_seven_files_are_all_that_an_analysis_takes(extended):
     before, laid = extended.artifacts(), lay_over(extended)
-    page = (ROOT / "docs/architecture.md").read_text()
+    _, page = (ROOT / "CONTRIBUTING.md").read_text().split("## Add an analysis")
     listed = re.findall(r"^\d\. `([^`]+)`", page, flags=re.MULTILINE)
     assert {Path(name).parent for name in listed} == {name.parent for name in laid}
     assert len(listed) == len(laid) == 7

@@ -12,6 +12,7 @@ TABLES = {  # of the tables of texts and of groups, beside space and model
     "hidden_groups": ["group", "by", "n", *OF_D],
 }
 HIDDEN, ABSENT = 3, 2  # most texts that a sentence names
+MOST = 12  # texts of a list
 KINDS = {"label": "label", "predicted": "predicted class", "column": "group of images"}
 
 
@@ -29,6 +30,13 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
 def findings(texts: pd.DataFrame, groups: pd.DataFrame) -> str:
     """Sentences on the texts and groups of one model; empty if they were not looked at."""
     return " ".join([*_of_texts(texts), *_of_groups(groups)])
+
+
+def hidden_texts(texts: pd.DataFrame) -> list[tuple[str, float, float, float]]:
+    """The hidden texts of one model with D and its interval, the largest D first."""
+    rows = by_size(texts).drop_duplicates("text").astype({"hidden": bool})
+    rows = rows.loc[rows["hidden"], ["text", *OF_D[:3]]].head(MOST)
+    return list(rows.itertuples(index=False, name=None))
 
 
 def all_findings(

@@ -29,6 +29,7 @@ from singflow.translators.ridge import Affine
 CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 CHANCE = 0.95  # share of AS by chance inside its range
+LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
 CONFIDENCE = 0.95  # that no position of a map stands out by chance
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 
@@ -40,8 +41,10 @@ class Setting:
     source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
     `not weak` or `unknown`. images: name of the n_images known images that percentiles refer to.
     verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
-    there is no verdict. hidden: what the hidden meaning of the model is about, in sentences; empty
-    if none was found, or with a translator alone.
+    there is no verdict. hidden: what the hidden meaning of the model is about, in sentences;
+    hidden_texts: the texts with the largest D, its low and its high end. Both are empty if none was
+    found, or with a translator alone. unique_r2, unique_r2_low, unique_r2_high: D of the model;
+    None without a test.
     """
 
     model: str
@@ -56,6 +59,10 @@ class Setting:
     verdict: str
     said: str
     hidden: str = ""
+    hidden_texts: Sequence[tuple[str, float, float, float]] = ()
+    unique_r2: float | None = None
+    unique_r2_low: float | None = None
+    unique_r2_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -250,10 +257,11 @@ class Analysis:
 
 
 def analyze_feature(
-    image: Located, loaded: Loaded, texts: list[str], extremes: int, sha256: str
+    image: Located, loaded: Loaded, texts: list[str] | None, extremes: int, sha256: str
 ) -> Analysis:
     """Analyze null removal in one image, scored as in measure_controls.
 
+    `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
     image's file, which is not its own nearest photo.
     """
@@ -261,6 +269,9 @@ def analyze_feature(
     classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting
     removal = remove(features, loaded.translator, loaded.removed)
     (predictions,) = classifier.predict(features)
+    if texts is None:
+        likeliest = predictions[:LIKELIEST]
+        texts = list(dict.fromkeys(loaded.class_texts[each.index] for each in likeliest))
     has_null = loaded.basis.shape[1] > 0
     unlike = fits.unlike(features) if fits and has_null else ""
     drawn = fits.chance_removal(features) if fits and has_null and not unlike else None

@@ -204,7 +204,7 @@ class Analyzer:
     def analyze(
         self,
         image: "Photo",
-        texts: Sequence[str] = (),
+        texts: Sequence[str] | None = (),
         *,
         name: str = "",
         extremes: int = 8,
@@ -216,8 +216,9 @@ class Analyzer:
         ----------
         image : str, Path, bytes or PIL.Image.Image
             Path of a file, content of a file, or an image.
-        texts : sequence of str
-            Texts that the photo is compared with, word for word.
+        texts : sequence of str or None
+            Texts that the photo is compared with, word for word; None: those of the three most
+            probable classes.
         name : str
             Name of the photo in the result; its path by default.
         extremes : int
@@ -235,7 +236,8 @@ class Analyzer:
         InputError
             When the image cannot be used.
         """
-        photo, asked = open_image(image, max_pixels), list(dict.fromkeys(checked_texts(texts)))
+        photo = open_image(image, max_pixels)
+        asked = None if texts is None else list(dict.fromkeys(checked_texts(texts)))
         path = Path(image) if isinstance(image, str | Path) else None
         content = path.read_bytes() if path else image if isinstance(image, bytes) else b""
         digest = hashlib.sha256(content).hexdigest()

@@ -6,9 +6,11 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,9 +27,10 @@ from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
-from singflow.photo.analyzer import Analyzer, Result
+from singflow.photo.analyzer import CACHE, Analyzer, Result
 from singflow.photo.guard import Guard, checked_calls
-from singflow.photo.page import Picture, analysis_html, maps_html, steering_html
+from singflow.photo.loading import Loader
+from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
 from singflow.photo.towers import open_image
@@ -45,7 +48,7 @@ SESSIONS = 1000  # open pages whose photo is remembered
 KEPT = 4  # models that stay loaded
 HOUR = 3600  # seconds after which photos and their results are deleted
 EXAMPLES = 6
-WORDS = "a beach\na dog"
+WORDS = "none: the three likeliest classes"
 TITLE = "SING: what a classifier does not see"
 HEADER = (
     '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier '
@@ -58,17 +61,23 @@ DRAWN = {  # captions of the pictures of figure 1
     "original": "drawn by Karlo, before",
     "null removed": "drawn by Karlo, after null removal",
 }
-EMPTY = "Drop a photo, and what the classifier ignores in it is said here."
+EMPTY = HINT.format("Drop a photo, and what the classifier ignores in it is said here.")
 STEERING = "Steer it where the classifier does not look"
 # On a phone, what is said of a photo is a screen or two below the photo.
 SHOW = """(...inputs) => {
-    const said = document.querySelector("#said");
+    const said = document.querySelector("#about");
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (inputs[0] && said.getBoundingClientRect().top > innerHeight / 2) {
         said.scrollIntoView({behavior: still ? "instant" : "smooth"});
     }
     return inputs;
 }"""
+# What the browser cannot show, such as a TIFF file or what is no photo, leaves no broken picture.
+SHOWN = """() => ["load", "error"].forEach(kind => document.addEventListener(kind, event => {
+    if (event.target.closest?.("#photo")) {
+        event.target.classList.toggle("broken", kind === "error");
+    }
+}, true))"""
 # With this policy, the browser sends no request to any other host.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
@@ -81,13 +90,13 @@ HEADERS = [("content-security-policy", POLICY)]
 class PageState:
     """The models and spaces that the page offers.
 
-    load: returns the analyzer of a model and a space. results: folder of a study, or None.
-    max_pixels: limit on the size of a photo.
+    load: the analyzers. results: folder of a study, or None. max_pixels: limit on the size of a
+    photo.
     """
 
     models: list[str]
     spaces: list[str]
-    load: Callable[[str, str], Analyzer]
+    load: Loader
     results: Path | None
     max_pixels: int
 
@@ -101,7 +110,7 @@ class PageState:
         max_pixels: int,
         **parts: Any,
     ) -> Self:
-        """Offer the named models and spaces, or all that exist, and load the first of both.
+        """Offer the named models and spaces, or all that exist.
 
         Raises InputError if there is nothing to offer. `parts` are options of Analyzer.load().
         """
@@ -121,14 +130,13 @@ class PageState:
                 "of a finished study"
             )
 
-        def loading(model: str, space: str) -> Analyzer:
+        def make(model: str, space: str) -> Analyzer:
             analyzer = Analyzer.load(model, space, reference=reference, results=results, **parts)
             others = len(analyzer.loaded.others)  # found now, so that the first photo need not wait
             log.info("%s: maps of a photo are compared with those of %d others", model, others)
             return analyzer
 
-        load = lru_cache(KEPT)(loading)
-        load(models[0], spaces[0])
+        load = Loader(make, Path(parts.get("cache", CACHE)) / "seconds.json", KEPT)
         return cls(models, spaces, load, results, max_pixels)
 
 
@@ -176,21 +184,27 @@ def texts_of(words: str) -> list[str]:
     return texts
 
 
+class NoPhoto(InputError):
+    """What was given is no photo that can be looked at."""
+
+
 def analyze_upload(
     state: PageState, model: str, space: str, photo: str | None, words: str
 ) -> tuple[PhotoSession, str, str, str]:
     """Analyze a user's photo; returns the HTML of analysis_html() and maps_html(), too."""
     if photo is None:
-        raise InputError("no photo so far: drop or choose one")
+        raise NoPhoto("no photo so far: drop or choose one")
     if not Path(photo).is_file():
-        raise InputError("the photo is no longer here: drop it again")
+        raise NoPhoto("the photo is no longer here: drop it again")
     if model not in state.models or space not in state.spaces:
         raise InputError(f"{model} in {space}: is not offered here")
-    texts, analyzer, name = texts_of(words), state.load(model, space), "this photo"
+    texts, name = texts_of(words) or None, "this photo"
     try:
-        result = analyzer.analyze(photo, texts, name=name, max_pixels=state.max_pixels)
+        open_image(photo, state.max_pixels)  # before a model is waited for
     except InputError as error:
-        raise InputError(str(error).replace(photo, name)) from None
+        raise NoPhoto(str(error).replace(photo, name)) from None
+    analyzer = state.load(model, space)
+    result = analyzer.analyze(photo, texts, name=name, max_pixels=state.max_pixels)
     maps = maps_html(result, result.image)
     result = replace(result, image=Image.new("RGB", (1, 1)))
     session = PhotoSession(analyzer, result, state.max_pixels)
@@ -237,19 +251,37 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     """The page; its queue analyzes one photo at a time."""
     import gradio as gr
 
+    empty = "", "", None, gr.update(visible=False), gr.update(), gr.update(), ""
+
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
-        hidden = gr.update(visible=False), gr.update(), gr.update(), ""
         try:
             session, *said = analyze_upload(state, model, space, photo, words)
         except InputError as error:
-            refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
-            return refused, "", "", None, *hidden
+            when = time.monotonic() if isinstance(error, NoPhoto) else gr.update()
+            return refused(error), *empty, when
         texts = session.texts
-        if not texts:
-            return *said, session, *hidden
         choices = gr.update(choices=texts, value=texts[0])
         shown = gr.update(visible=True), choices, *turn(session, texts[0])
-        return *said, session, *shown
+        return *said, session, *shown, gr.update()
+
+    def look_again(photo: str | None, *choices: str) -> tuple[Any, ...]:
+        return analyze(photo, *choices) if photo else (gr.update(),) * (len(empty) + 2)
+
+    def clear() -> tuple[Any, ...]:
+        return EMPTY, *empty
+
+    async def tell(model: str, space: str) -> AsyncIterator[str]:
+        """What the test says about the model; until it is loaded, how long this takes."""
+        if model not in state.models or space not in state.spaces:
+            return
+        loading = state.load.begin(model, space)
+        while not loading.analyzer.done():
+            yield f'<p class="sing loading" role="status">{html.escape(str(loading))}</p>'
+            await asyncio.sleep(1)
+        try:
+            yield model_html(loading.analyzer.result().loaded.setting)
+        except InputError as error:
+            yield refused(error)
 
     def turn(session: PhotoSession | None, text: str) -> tuple[Any, str]:
         """The slider at 0 for a new text, and the HTML below it."""
@@ -263,9 +295,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         return steer_photo(session, text, is_deg) if session and text in session.texts else ""
 
     def dropdown(names: list[str], label: str) -> Any:
-        return gr.Dropdown(
-            names, value=names[0], label=label, elem_id=label.lower(), filterable=False
-        )
+        where = {"elem_id": label.lower(), "min_width": 130}
+        return gr.Dropdown(names, value=names[0], label=label, filterable=False, **where)
 
     packaged = pd.read_csv(at_hand(PACKAGED))[::3][:EXAMPLES]
     folder = data_root("packaged", "")
@@ -275,28 +306,33 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     ) as page:
         gr.HTML(HEADER)
         session = gr.State(time_to_live=HOUR)
+        no_photo = (
+            gr.State()
+        )  # when a photo was refused; an update of the photo restores preprocess
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 sources: Any = ["upload", "clipboard"]
                 photo: Any = gr.Image(
-                    label="Photo", sources=sources, height=300, buttons=[], elem_id="photo"
+                    label="Photo", sources=sources, height=230, buttons=[], elem_id="photo"
                 )
                 # Gradio must not decode the file: read() does so, with its own limits.
                 photo.preprocess = lambda file: file and file.path
-                gr.HTML(HINT.format(f"{FORMATS}, up to {max_mb} MB."))
-                words = gr.Textbox(
-                    WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words"
-                )
-                model, space = dropdown(state.models, "Model"), dropdown(state.spaces, "Space")
-                button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
-                gr.HTML(HINT.format("Or take one of these:"))
+                gr.HTML(HINT.format(f"{FORMATS}, up to {max_mb} MB. Or take one of these:"))
                 with gr.Row(elem_id="examples"):
                     examples = [
                         (gr.Button(label, icon=folder / path, size="sm", min_width=80), path)
                         for label, path in zip(packaged["label"], packaged["path"], strict=True)
                     ]
+                label = "Words, one text a line"
+                words = gr.Textbox(
+                    placeholder=WORDS, label=label, lines=3, max_lines=6, elem_id="words"
+                )
+                with gr.Row():
+                    model, space = dropdown(state.models, "Model"), dropdown(state.spaces, "Space")
+                button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
             with gr.Column(scale=5, min_width=320):
-                scores = gr.HTML(HINT.format(EMPTY), elem_id="said")
+                about = gr.HTML(elem_id="about")
+                scores = gr.HTML(EMPTY, elem_id="said")
                 with gr.Column(visible=False, elem_id="steering") as steering:
                     gr.HTML(f'<div class="sing"><h2>{STEERING}</h2></div>')
                     toward = gr.Radio([], label="Toward", elem_id="toward")
@@ -314,15 +350,28 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
             )
         for choice in (model, space, toward, slider):
             choice.preprocess = lambda value: value  # analyze, turn and move look at it
-        triggers = [photo.change, button.click, words.submit, model.change, space.change]
         inputs = [photo, model, space, words]
         outputs = [scores, movements, maps, session, steering, toward, slider, way]
-        gr.on(triggers, analyze, inputs, outputs, show_progress_on=scores, js=SHOW, **queued)
+        into: Any = [*outputs, no_photo]
+        looking = queued | {"show_progress_on": scores, "js": SHOW}
+        gr.on([button.click, words.submit], analyze, inputs, into, **looking)
         toward.input(turn, [session, toward], [slider, way], **queued | hidden)
         latest = queued | hidden | {"trigger_mode": "always_last"}
         slider.input(move, [session, toward, slider], [way], **latest)
+        changed = [photo.change, model.change, space.change]
+        gr.on(changed, look_again, inputs, into, **looking)
+        no_photo.change(lambda: None, outputs=photo, queue=False, **private | hidden)
+        photo.clear(clear, outputs=outputs, queue=False, **private | hidden)
+        told = [page.load, model.change, space.change]
+        alone = private | hidden | {"concurrency_limit": None}
+        gr.on(told, tell, [model, space], [about], **alone)
     page.state_session_capacity = SESSIONS
     return page.queue(max_size=WAITING, api_open=False)
+
+
+def refused(error: InputError) -> str:
+    """The HTML that says why something cannot be done."""
+    return f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
 
 
 def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
@@ -361,6 +410,7 @@ def application(state: PageState, host: str, max_mb: int) -> "FastAPI":
         max_file_size=max_bytes,
         theme=theme,
         css_paths=[Path(__file__).with_name("page.css")],
+        js=SHOWN,
         **off,
     )
 
@@ -387,6 +437,7 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
         listening = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise InputError(f"--host {host} --port {port}: {error.strerror}: name another") from None
+    first = state.load.begin(state.models[0], state.spaces[0]).analyzer
     with listening, scratch("singflow-app-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         app = application(state, host, max_mb)
@@ -404,7 +455,15 @@ def serve(state: PageState, host: str, port: int, max_mb: int) -> None:
             headers=HEADERS,
             limit_concurrency=CONNECTIONS,
         )
-        uvicorn.Server(config).run([listening])
+        server = uvicorn.Server(config)
+
+        def stop_if_failed(done: Future[Analyzer]) -> None:
+            server.should_exit |= done.exception() is not None
+
+        first.add_done_callback(stop_if_failed)
+        server.run([listening])
+        if first.done():
+            first.result()  # raises what stopped it
 
 
 def _is_expected(record: logging.LogRecord) -> bool:

@@ -20,7 +20,8 @@ OUTLINE = "outline"
 ABSENT = "the images that the translator was fitted on are not here"
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
-SCORES = ("unlike", "verdict", "hidden", "IS", "null energy", "note", "weak translator", "chance")
+OF_PHOTO = ("unlike", "IS", "null energy", "note", "weak translator", "chance")
+SCORES = ("unlike", "verdict", "hidden", *OF_PHOTO[1:])
 BY_CHANCE = (
     "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
     "shows an outline and 1 in 20 a score beyond chance"
@@ -56,7 +57,7 @@ def facts_of(analysis: Analysis) -> list[Fact]:
         before, after = (f"{n.path} ({n.angle_deg:.1f} degrees)" for n in analysis.nearest)
         line = f"nearest photo of the {setting.images}: {before}; after null removal: {after}"
         facts.append(Fact("nearest photo", line))
-    return [*facts, Fact("setting", _setting(setting))]
+    return [*facts, Fact("setting", basis_of(setting))]
 
 
 def select(facts: list[Fact], *names: str) -> list[str]:
@@ -80,11 +81,8 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
     if analysis.unlike:
         line = f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"
         yield Fact("unlike", line)
-    if not setting.said:
-        yield Fact("verdict", f"no verdict on the model: {ABSENT}")
-    elif setting.verdict != ZERO:
-        basis = f"by the {setting.images}: " if setting.n_images else ""
-        yield Fact("verdict", basis + setting.said)
+    if setting.verdict != ZERO:
+        yield Fact("verdict", verdict_of(setting))
     if setting.hidden:
         yield Fact("hidden", f"of the model, not of this photo: {setting.hidden}")
     line = f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees"
@@ -103,6 +101,13 @@ def _scores(analysis: Analysis, setting: Setting) -> Iterator[Fact]:
         yield Fact("weak translator", f"{line}method works, not what the model ignores")
     if analysis.judged:
         yield Fact("chance", BY_CHANCE)
+
+
+def verdict_of(setting: Setting) -> str:
+    """The verdict on the model in a sentence, with the images behind it."""
+    if not setting.said:
+        return f"no verdict on the model: {ABSENT}"
+    return (f"by the {setting.images}: " if setting.n_images else "") + setting.said
 
 
 def _place(percentile: float | None, setting: Setting) -> str:
@@ -224,7 +229,8 @@ def _reach(way: Reach) -> str:
     )
 
 
-def _setting(setting: Setting) -> str:
+def basis_of(setting: Setting) -> str:
+    """The null space, and the translator that everything said rests on."""
     r2, quality = setting.validation_r2, "of unknown quality"
     if r2 is not None:
         quality = f"explains {100 * r2:.0f} % of the meaning of new images (R2 {r2:.2f})"

@@ -16,10 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from singflow.analyses.tables import with_interval
 from singflow.figures.overlay import keys
 from singflow.figures.style import COLOURS, STYLE
-from singflow.photo.analysis import Analysis, Reach, Steered
-from singflow.photo.facts import OUTLINE, SCORES, TOWARD, facts_of, map_notes, select, share_below
+from singflow.photo.analysis import Analysis, Reach, Setting, Steered
+from singflow.photo.facts import (
+    OF_PHOTO,
+    OUTLINE,
+    TOWARD,
+    basis_of,
+    facts_of,
+    map_notes,
+    select,
+    share_below,
+    verdict_of,
+)
 from singflow.photo.map_figure import map_panels
 from singflow.photo.towers import Prediction
 
@@ -70,10 +81,24 @@ def thumbnail(picture: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def model_html(setting: Setting) -> str:
+    """The HTML of what the test says about a model, and of the texts that are hidden from it."""
+    d, ends = setting.unique_r2, (setting.unique_r2_low, setting.unique_r2_high)
+    interval = [end for end in ends if end is not None]
+    return TEMPLATES.get_template("model.html").render(
+        model=setting.model,
+        said=verdict_of(setting),
+        d="" if d is None else with_interval([d, *interval], 3),
+        hidden=setting.hidden,
+        texts=[(text, with_interval(of, 3)) for text, *of in setting.hidden_texts],
+        basis=basis_of(setting),
+    )
+
+
 def analysis_html(
     analysis: Analysis, known: dict[str, np.ndarray], pictures: Sequence[Picture]
 ) -> tuple[str, str]:
-    """The HTML of scores and verdict, and the HTML of the texts that null removal moves.
+    """The HTML of scores, and the HTML of the texts that null removal moves.
 
     `pictures` are those before and after null removal.
     """
@@ -93,12 +118,11 @@ def analysis_html(
         charts=charts,
         likeliest=select(facts, "class", "other classes"),
         first=select(facts, "known zero"),
-        lines=select(facts, *SCORES),
-        basis=select(facts, "setting")[0],
+        lines=select(facts, *OF_PHOTO),
         pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
     )
     return page, TEMPLATES.get_template("movements.html").render(
-        movements=[fact for fact in facts if fact.name == "movement"],
+        movements={fact.about: fact for fact in facts if fact.name == "movement"}.values(),
         sides=analysis.beyond_chance,
         words=[] if analysis.beyond_chance else select(facts, "words"),
     )

@@ -1,7 +1,7 @@
 """A model and a space whose translator is fitted on a reference, or read from a file."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import EvidenceSettings
-from singflow.analyses.findings import OPEN, TABLES, findings
+from singflow.analyses.findings import OPEN, TABLES, findings, hidden_texts
 from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import null_space
 from singflow.analyses.inputs import Inputs
@@ -27,7 +27,7 @@ from singflow.measuring import Evidence, evidence_of
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
-from singflow.photo.study import read_texts
+from singflow.photo.study import OF_D, read_texts
 from singflow.photo.texts import Texts
 from singflow.photo.towers import CLASSES, Classifier, Space
 from singflow.translators.linear import Translator
@@ -55,12 +55,13 @@ def _loaded(
     images: str = "reference",
     source: str,
     hidden: str = "",
+    listed: Sequence[tuple[str, float, float, float]] = (),
     **more: Any,
 ) -> Loaded:
     """A model and a space, with the facts of evidence, if there are any.
 
-    known: scores of the images of the evidence. images: whose they are. hidden, more: of Setting
-    and of Loaded.
+    known: scores of the images of the evidence. images: whose they are. hidden, listed: hidden and
+    hidden_texts of Setting. more: of Loaded.
     """
     if basis is None:
         basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
@@ -81,6 +82,8 @@ def _loaded(
         verdict=verdict,
         said=said,
         hidden=hidden,
+        hidden_texts=listed,
+        **{name: None if facts is None else facts[name] for name in OF_D},
     )
     of_classes = texts.of_classes(classifier.class_names)
     return Loaded(
@@ -138,7 +141,8 @@ def read_reference(
         )
         whole = {"weight": found.translator.weight, "bias": found.translator.bias}
         is_deg = found.images["is_deg"].to_numpy()
-        said = {"facts": found.facts, "hidden": _hidden(found, inputs, names)}
+        hidden, listed = _hidden(found, inputs, names)
+        said = {"facts": found.facts, "hidden": hidden, "hidden_texts": {"rows": listed}}
         return {**vars(found.fits), **whole, "is_deg": is_deg}, said
 
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
@@ -159,6 +163,7 @@ def read_reference(
         known={"is_deg": is_deg, "null_energy": fits.null_energy},
         source=f"fitted on the {len(sha256)} images of {folder}",
         hidden=made["hidden"],
+        listed=[tuple(row) for row in made.parsed("hidden_texts", dict)["rows"]],
         fits=fits,
         photos=Photos(manifest, embeddings, images.shards, None),
         training=frozenset(sha256),
@@ -173,18 +178,23 @@ def _texts(reference: Inputs, classifier: Classifier, space: Space) -> Texts:
     return replace(space.texts, stored=stored.stored, made=stored.made)
 
 
-def _hidden(found: Evidence, reference: Inputs, class_names: list[str]) -> str:
-    """The texts of a reference, and the predicted classes, that the hidden meaning is about."""
+def _hidden(
+    found: Evidence, reference: Inputs, class_names: list[str]
+) -> tuple[str, list[tuple[str, float, float, float]]]:
+    """The texts of a reference, and the predicted classes, that the hidden meaning is about.
+
+    They are told in sentences, and as a list of the texts.
+    """
     measured = found.measured
     if found.verdict not in OPEN or measured.residuals is None:
-        return ""
+        return "", []
     predicted = np.array(class_names, dtype=object)[measured.residuals.predicted]
     groups = measured.groups(pd.Series(predicted)).assign(by="predicted")
     texts = pd.DataFrame(columns=TABLES["hidden_texts"])
     if reference.path("texts").is_file():
         listed, embeddings = reference.asked(None)
         texts = listed.join(measured.texts(embeddings), how="inner")
-    return findings(texts, groups)
+    return findings(texts, groups), hidden_texts(texts)
 
 
 def read_translator(

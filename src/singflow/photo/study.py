@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.evidence import EvidenceSettings, Words
-from singflow.analyses.findings import OPEN, findings
+from singflow.analyses.findings import OPEN, findings, hidden_texts
 from singflow.analyses.fits import Fits, fit
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.inputs import Inputs
@@ -49,7 +49,8 @@ NEEDED = (
 )
 KINDS = ("labels", "concepts", "targets")  # texts of a study that a photo is compared with
 # Columns of tables/models.csv that the sentence of the verdict needs.
-VERDICT = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]
+OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
+VERDICT = ["turn_deg", *OF_D, "blind_unique_r2", "margin", "detectable"]
 
 
 def require_file(path: Path) -> Path:
@@ -164,8 +165,15 @@ def _setting(inputs: Inputs, images: int) -> Setting:
     if rows.empty:
         raise InputError(f"{table}: has no row for {space} and {model}: {FIX}")
     row = rows.iloc[0].to_dict()
+    texts = groups = None
+    if row["verdict"] in OPEN:
+        texts, groups = (
+            read_parquet(require_file(inputs.path(name)), name)
+            for name in ("evidence_texts", "evidence_groups")
+        )
     try:
         said = verdict_sentence(row | {"marks": ""})
+        d = {name: None if pd.isna(row[name]) else float(row[name]) for name in OF_D}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{table}: its row of {space} and {model} is damaged ({error}): {FIX}"
@@ -183,16 +191,10 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         n_images=images,
         verdict=str(row["verdict"]),
         said=said,
-        hidden=_hidden(inputs) if row["verdict"] in OPEN else "",
+        hidden="" if texts is None or groups is None else findings(texts, groups),
+        hidden_texts=[] if texts is None else hidden_texts(texts),
+        **d,
     )
-
-
-def _hidden(inputs: Inputs) -> str:
-    texts, groups = (
-        read_parquet(require_file(inputs.path(name)), name)
-        for name in ("evidence_texts", "evidence_groups")
-    )
-    return findings(texts, groups)
 
 
 def read_finished(
