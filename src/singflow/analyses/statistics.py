@@ -147,7 +147,7 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.nda
 
 
 def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share of n trials, without scipy.stats, which loads for a second."""
+    """Wilson's interval of a share of n trials."""
     z, share = scipy.special.ndtri(0.5 + confidence / 2), successes / n
     middle, scale = share + z**2 / (2 * n), 1 + z**2 / n
     half = z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5
@@ -193,7 +193,7 @@ def rank_correlations(
         For every pair: positions of the two columns, correlation, p-value. Both numbers are NaN if
         a column is constant or there are fewer than three rows.
     """
-    ranks = scipy.stats.rankdata(values, axis=0)
+    ranks = pd.DataFrame(values).rank().to_numpy()
     centred = ranks - ranks.mean(axis=0)
     norms = np.linalg.norm(centred, axis=0)
     unit = np.divide(
@@ -272,6 +272,6 @@ def at_chance(right: int, images: int, classes: int) -> bool:
     the way from chance to 1. With fewer than seven images, the second one cannot.
     """
     chance = 1 / classes
-    above = scipy.stats.binomtest(right, images, chance, "greater").pvalue < 0.01
-    below = scipy.stats.binomtest(right, images, (1 + chance) / 2, "less").pvalue < 0.01
+    above = scipy.special.bdtrc(right - 1, images, chance) < 0.01
+    below = scipy.special.bdtr(right, images, (1 + chance) / 2) < 0.01
     return bool(below and not above)

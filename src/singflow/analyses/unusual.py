@@ -73,6 +73,10 @@ def two_sets(
     return sets[0] if usual_labels else ~sets[1], sets[1] if unusual_labels else ~sets[0]
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return pd.Series(values).rank().to_numpy()
+
+
 def area_under_curve(
     usual: np.ndarray, unusual: np.ndarray, confidence: float
 ) -> tuple[float, float | None, float | None]:
@@ -83,16 +87,16 @@ def area_under_curve(
     coverage of the interval, which is computed on the log odds with the variance of DeLong, DeLong
     and Clarke-Pearson 1988; None if a set has one image or the area is 0 or 1.
     """
-    both = scipy.stats.rankdata(np.concatenate([usual, unusual]))
+    both = _ranks(np.concatenate([usual, unusual]))
     # share of the usual images below each unusual image
-    above = (both[len(usual) :] - scipy.stats.rankdata(unusual)) / len(usual)
-    below = 1 - (both[: len(usual)] - scipy.stats.rankdata(usual)) / len(unusual)
+    above = (both[len(usual) :] - _ranks(unusual)) / len(usual)
+    below = 1 - (both[: len(usual)] - _ranks(usual)) / len(unusual)
     area = float(above.mean())
     if min(len(usual), len(unusual)) < 2 or not 0 < area < 1:
         return area, None, None
     error = np.sqrt(above.var(ddof=1) / len(unusual) + below.var(ddof=1) / len(usual))
     error = error / (area * (1 - area))
-    reach = scipy.stats.norm.ppf(0.5 + confidence / 2) * error
+    reach = scipy.special.ndtri(0.5 + confidence / 2) * error
     low, high = scipy.special.expit(scipy.special.logit(area) + np.array([-reach, reach]))
     return area, float(low), float(high)
 
