@@ -230,7 +230,8 @@ def t_interval(
     `looked_at` means are picked. std has the divisor n. The ends are NaN where n < 2.
     """
     freedom = np.where(n > 1, n - 1, np.nan)
-    half = -scipy.special.stdtrit(freedom, (1 - confidence) / 2 / looked_at) * std / np.sqrt(freedom)
+    quantile = -scipy.special.stdtrit(freedom, (1 - confidence) / 2 / looked_at)
+    half = quantile * std / np.sqrt(freedom)
     return mean - half, mean + half
 
 
