@@ -54,7 +54,7 @@ def test_heads_of_one_backbone_are_drawn_over_their_classes_and_no_others():
 
 
 def test_the_title_says_that_fewer_classes_hide_more_only_where_they_do():
-    claim, table = "The fewer classes a head keeps", table_of(DRAWN)
+    claim, table = "The fewer classes are drawn", table_of(DRAWN)
     assert claim in words(drawn(DRAWN))
     table.loc[1, "unique_r2"] = 0.3
     assert claim not in words(draw(families(table, ENTRIES), table, texts("m", [0])[:0], "m"))
@@ -70,7 +70,7 @@ def test_all_can_be_read_at_the_width_of_a_page_and_is_not_cut(spaces):
     said = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     assert all(text.get_fontsize() >= 7 for text in said)
     assert sum(len(axes.images) for axes in figure.axes) == 3 * len(spaces)
-    assert f"the null space holds “{label}”" in words(figure)
+    assert f"moves it away from “{label}”" in words(figure)
     assert figure.get_tightbbox().width <= 7.05
 
 

@@ -160,7 +160,7 @@ def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
 def test_what_a_leak_shows_stands_beside_trust_and_the_papers_order_beside_its_figures():
     found = part(FOUR)
     power, *learning, blind = found["power"]
-    assert power.startswith("D shows 20 % (a) to 20 % (zero) of an evenly spread leak of 10 %, ")
+    assert power.startswith("D is a lower bound: it shows 20 % (a) to 20 % (zero) of a leak of ")
     assert power.endswith("The logits predict 12 % (a) to 12 % (zero) of the null component.")
     grown = "{}: D is 1 % with a quarter of the images, 2 % with half of them, {} % with all."
     assert sorted(learning) == [grown.format("a", 4), grown.format("leak", 6)]
@@ -511,7 +511,7 @@ def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else
     meaning = "the null space holds meaning that the logits do not tell"
     parts = [
         '<section id="models">',
-        "s, the space of this study, is a stand-in for CLIP: ",
+        "s, the space of this study, is a stand-in for CLIP that ",
         f"<b>m1</b>: {meaning}: 5.0 % of the meaning, a turn of 10 degrees.",
         'class="strips"',
         'class="plain"',

@@ -342,8 +342,9 @@ def stand_in(sources: Mapping[str, str]) -> str:
     if set(sources.values()) != {"conse"}:
         return ""
     return (
-        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP: the study "
-        "shows that the test works. With CLIP it is one line of the study: spaces: [clip_vit_l14]"
+        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows the "
+        "classes of a classifier alone: the study shows that the test works. With CLIP it is one "
+        "line of the study: spaces: [clip_vit_l14]"
     )
 
 

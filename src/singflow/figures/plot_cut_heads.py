@@ -81,7 +81,7 @@ def draw(
 def _title(heads: pd.DataFrame) -> str:
     drawn = heads.loc[heads["random"], "unique_r2"]
     if len(drawn) >= FEWEST and all(more <= fewer for more, fewer in pairwise(drawn)):
-        return "The fewer classes a head keeps, the more meaning it ignores"
+        return "The fewer classes are drawn, the more meaning a head ignores"
     return "Meaning that heads of one backbone ignore"
 
 
@@ -158,7 +158,7 @@ def _pictures(figure: SubFigure, photo: Image.Image, maps: Shown) -> None:
         axes.set_axis_off()
         axes.set_title(words)
     label = next(iter(toward.values())).text
-    figure.supxlabel(f"orange: the null space holds “{label}”")
+    figure.supxlabel(f"orange: null removal moves it away from “{label}”")
 
 
 class Flags(cli.Selection):

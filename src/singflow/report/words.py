@@ -25,8 +25,9 @@ def power_said(models: pd.DataFrame) -> list[str]:
         return []
     gain, null_r2 = (_range(tested, column) for column in ("gain", "null_r2"))
     return [
-        f"D shows {gain} of an evenly spread leak of 10 %, because the null component is read from "
-        f"few images. The logits predict {null_r2} of the null component."
+        f"D is a lower bound: it shows {gain} of a leak of 10 % that is spread evenly, because the "
+        "null component is read from few images. So a D below the smallest detectable leak can be "
+        f"found. The logits predict {null_r2} of the null component."
     ]
 
 
