@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent
 PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
-Every figure of a study: how to read it, its picture, and the command that makes it with everything
+Every figure of a study: what it shows, its picture, and the command that makes it with everything
 that it needs. A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no text in it is
 smaller than 7 points. A study writes each figure as PNG, PDF and SVG. A figure without data is not
 drawn: the page of the study says what it needs.
