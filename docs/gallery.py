@@ -18,10 +18,10 @@ DOCS = Path(__file__).parent
 PICTURES, PER_INCH = DOCS / "gallery", 100
 HEAD = """# Gallery
 
-Every figure of a study: what it shows, its picture, and the command that makes it with everything
-that it needs. A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no text in it is
-smaller than 7 points. A study writes each figure as PNG, PDF and SVG. A figure without data is not
-drawn: the page of the study says what it needs.
+Every figure of a study: what it shows, how to read it, its picture, and the command that makes it
+with everything that it needs. A figure is 3.4 inches (a column) or 7 inches (a page) wide, and no
+text in it is smaller than 7 points. A study writes each figure as PNG, PDF and SVG. A figure
+without data is not drawn: the page of the study says what it needs.
 """
 
 
@@ -33,15 +33,16 @@ def page() -> str:
 
 
 def section(picture: Path) -> str:
-    """Title and first sentence of a figure's caption, its picture and its command."""
+    """Title, first sentence and reading of a figure's caption, its picture and its command."""
     name, study = picture.stem, picture.parent.name
     caption = read_caption(DOCS.parent / f"report/captions/{name}.rst")
-    first = re.split(r"(?<=[.])\s", caption.text)[0]
+    about, how = caption.text.split("\n\nHow to read it: ")
+    first = re.split(r"(?<=[.])\s", about)[0]
     study_file = "" if study == "demo" else f"--configfile config/studies/{study}.yaml "
     return f"""
 ## {caption.title}
 
-{first}
+{first} How to read it: {how}
 
 ![{caption.title}]({picture.relative_to(DOCS)})
 
