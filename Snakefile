@@ -42,7 +42,7 @@ for step in STEPS:
             step.file("logs", ".log"),
         benchmark:
             step.file("benchmarks", ".tsv")
-        priority: steps_after(step)
+        priority: 100 * step.local + steps_after(step)
         localrule: step.local
         conda:
             "rules/environment.yaml"

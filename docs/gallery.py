@@ -36,7 +36,7 @@ def section(picture: Path) -> str:
     """Title, first sentence and reading of a figure's caption, its picture and its command."""
     name, study = picture.stem, picture.parent.name
     caption = read_caption(DOCS.parent / f"report/captions/{name}.rst")
-    about, how = caption.text.split("\n\nHow to read it: ")
+    about, how = caption.text.split(" How to read it: ")
     first = re.split(r"(?<=[.])\s", about)[0]
     study_file = "" if study == "demo" else f"--configfile config/studies/{study}.yaml "
     return f"""
