@@ -272,7 +272,7 @@ def test_a_head_without_null_space_has_no_verdict_but_that():
     assert (found.verdict, found.d, found.p) == ("no null space", None, None)
     assert "null space: 0 of 14 dimensions" in str(found) and found.images["is_deg"].max() == 0
     assert found.texts(TEXTS, list("abcdef")).empty and found.groups().empty
-    assert len(found.plot().axes) == 3 and found.to_frame()["verdict"][0] == "no null space"
+    assert len(found.plot().axes) == 1 and found.to_frame()["verdict"][0] == "no null space"
 
 
 def spoiled(row, value, array):

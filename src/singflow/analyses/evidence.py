@@ -43,7 +43,7 @@ from singflow.analyses.readout import (
     Targets,
     select,
 )
-from singflow.config.sections import Section
+from singflow.config.sections import Column, Section
 from singflow.parallel import map_apart
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
@@ -80,7 +80,7 @@ class EvidenceSettings(Section):
         le=1000,
         description="planted leaks of each size, and random signs behind the floor of IS",
     )
-    groups: str | None = Field(
+    groups: Column | None = Field(
         None,
         description="column of data.classes or data.table that names groups of images, for D by "
         "group, and for probes where labels have one image; null: none",

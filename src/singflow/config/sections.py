@@ -155,6 +155,14 @@ ModelName = Annotated[
     ),
 ]
 SafePath = Annotated[Text, AfterValidator(_shell_safe)]
+Column = Annotated[
+    Text,
+    matching(
+        r'[^"$`\\\x00-\x1f\x7f]+',
+        'must name a column without ", $, `, \\ or control characters, because it becomes part of '
+        "a command",
+    ),
+]
 Listed = Annotated[
     Text,
     matching(

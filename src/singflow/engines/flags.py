@@ -6,7 +6,8 @@ from typing import Any
 
 from singflow.config.public import PATHS
 
-QUOTED = {f"{section}.{key}" for section, key in (*PATHS, ("translator", "reference"))}
+TEXTS = ("translator", "reference"), ("evidence", "groups"), ("pictures", "closeup")
+QUOTED = {f"{section}.{key}" for section, key in (*PATHS, *TEXTS)}
 
 
 def at(study: Mapping[str, Any], key: str) -> Any:

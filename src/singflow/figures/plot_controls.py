@@ -84,7 +84,7 @@ def main(flags: Flags) -> None:
     excess, table = (
         read_table(flags.path(f"tables/{name}.csv")) for name in ("controls", "models")
     )
-    if not excess["own"].any():
+    if excess.empty or not excess["own"].any():
         return style.write_needs(flags, "controls", "a model with a null space")
     style.write_figure(flags, "controls", draw(flags.spaces, flags.models, excess, table))
 

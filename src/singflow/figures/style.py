@@ -76,6 +76,8 @@ DARK = (  # all but photos, which keep their colours
     b":not([id^=subfigure], [id^=axes], image, :has(image)) "
     b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
+# of places in an SVG, whose last digits differ between runs
+DIGITS = re.compile(rb"(?<!scale\()(?<![\d.])\d+\.\d{4,}")
 EMBEDDED = re.compile(rb"data:image/png;base64,([^\"]+)")
 
 Item = TypeVar("Item")
@@ -117,6 +119,7 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
             )
         content = buffer.getvalue()
         if kind == "svg":
+            content = DIGITS.sub(lambda found: b"%.3f" % float(found[0]), content)
             content = EMBEDDED.sub(_smaller, content.replace(b"<defs>", DARK + b"<defs>", 1))
         write_bytes(path, content)
 
