@@ -546,8 +546,9 @@ ARTIFACTS = {
     "head": (tensor_files.write_tensors, HEAD, WHOSE),
 }
 JUDGED = (
-    b"space,model,translator,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable\n"
-    b"s,m,good,meaning,9.5,0.06,0.001,0.005,0.03\n"
+    b"space,model,translator,verdict,turn_deg,unique_r2,unique_r2_low,unique_r2_high,"
+    b"blind_unique_r2,margin,detectable\n"
+    b"s,m,good,meaning,9.5,0.06,0.05,0.07,0.001,0.005,0.03\n"
 )
 SCORED = {"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]}
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]

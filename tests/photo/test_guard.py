@@ -18,7 +18,7 @@ from tests.project import ROOT
 ANALYZE, ANSWERS = EXAMPLES, "/gradio_api/queue/data"  # the function after the examples'
 HOST = "http://127.0.0.1:7860"
 MB = 2**20
-PICTURE = next((ROOT / "docs").glob("*.jpg"))
+PICTURE = ROOT / "docs/evidence/level.png"
 
 
 class Page(TestClient):
