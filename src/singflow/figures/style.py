@@ -76,8 +76,9 @@ DARK = (  # all but photos, which keep their colours
     b":not([id^=subfigure], [id^=axes], image, :has(image)) "
     b"{ filter: invert(1) hue-rotate(180deg); } }</style>"
 )
-# of places in an SVG, whose last digits differ between runs
+# In an SVG, last digits of places and names made of them differ between runs.
 DIGITS = re.compile(rb"(?<!scale\()(?<![\d.])\d+\.\d{4,}")
+NAMES = re.compile(rb"(?<=[\"#])(?:[mph]|image|C\d+_\d+_)[0-9a-f]{10}\b")
 EMBEDDED = re.compile(rb"data:image/png;base64,([^\"]+)")
 
 Item = TypeVar("Item")
@@ -110,7 +111,7 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
     figure.set_layout_engine("none")  # all files keep the layout computed above
     for path in paths:
         kind, buffer = path.suffix[1:], io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": path.stem, "image.composite_image": False}):
+        with matplotlib.rc_context({"image.composite_image": False}):
             figure.savefig(
                 buffer,
                 format=kind,
@@ -119,9 +120,15 @@ def save(figure: Figure, *paths: Path, needs: str = "") -> None:
             )
         content = buffer.getvalue()
         if kind == "svg":
-            content = DIGITS.sub(lambda found: b"%.3f" % float(found[0]), content)
-            content = EMBEDDED.sub(_smaller, content.replace(b"<defs>", DARK + b"<defs>", 1))
+            content = _reproducible(content.replace(b"<defs>", DARK + b"<defs>", 1))
         write_bytes(path, content)
+
+
+def _reproducible(svg: bytes) -> bytes:
+    """An SVG with places of three digits, names in the order in which they appear, and JPEGs."""
+    svg, names = DIGITS.sub(lambda found: b"%.3f" % float(found[0]), svg), dict[bytes, bytes]()
+    svg = NAMES.sub(lambda found: names.setdefault(found[0], b"id%d" % len(names)), svg)
+    return EMBEDDED.sub(_smaller, svg)
 
 
 def _smaller(found: re.Match[bytes]) -> bytes:
