@@ -86,9 +86,7 @@ def test_a_head_of_the_study_of_heads_has_the_numbers_of_the_page(tmp_path):
 def test_the_readme_and_the_page_say_how_much_heads_hide():
     share = {row.model: f"{100 * row.unique_r2:.2g} %" for row in HEADS.itertuples()}
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    drawn = (
-        f"{share['random200_lite0']} with 200 classes drawn at random, {share['random10_lite0']}"
-    )
+    drawn = f"{share['random200_lite0']} with 200 classes, {share['random10_lite0']}"
     assert f"{drawn} with 10 classes. A head for animals alone ignores " in readme
     assert f"ignores {share['animals_lite0']}, vehicles" in readme
     said = " ".join(PAGE.split())
