@@ -20,6 +20,7 @@ from singflow.figures.style import (
     Frames,
     pairs_of,
     read_tables,
+    span,
     write_figure,
     write_needs,
 )
@@ -107,7 +108,7 @@ def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
 
 def most(pictures: pd.DataFrame) -> str:
     """The largest change of the logits."""
-    return f"{pictures['logit_change'].max():.2g}".replace("e-0", "e-")
+    return span([pictures["logit_change"].max()], "{:.2g}", "")
 
 
 FIGURES = {
