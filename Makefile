@@ -4,7 +4,7 @@
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make kernels   what compares numbers, once more with older instructions of this processor: those of AVX2, and those of 2008
 #             (docs/reproducibility.md)
-# make quick  the tests without whole studies, servers, and classifiers that look at photos
+# make quick  the tests without whole studies and programs, servers, and classifiers that look at photos
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
 # make coverage   all tests, and the share of lines and branches of the package that they run
@@ -23,8 +23,10 @@ CORES ?= all
 BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other, and where a step has more, they wait asleep.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-# Without whole studies, servers, and classifiers that look at photos.
-QUICK = $(filter-out $(addprefix tests/,browser cluster faults photo remotes soak towers warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
+# Without whole studies and programs, servers, and classifiers that look at photos.
+QUICK = $(filter-out $(addprefix tests/,__pycache__ browser cluster faults photo pictures remotes sharing soak towers warm workflow \
+	test_benchmarks.py test_evidence.py test_gpu_benchmark.py test_measuring.py test_wheel.py), \
+	$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
 # Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them. torch.compile is left out: it compiles for the processor
 # itself.
 AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
@@ -51,7 +53,7 @@ test: .venv/test
 	$(ALONE) pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 quick: .venv/test
-	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
+	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK)
 
 kernels: .venv/test
 	$(AVX2) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses
