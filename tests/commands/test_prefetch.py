@@ -168,18 +168,20 @@ def hub_at(monkeypatch, url, offline=False):
 
 
 @pytest.fixture
-def place(tmp_path, server, monkeypatch):
-    """A working directory with empty caches. The model hub is the server; others are closed.
-
-    CLOSED is an address that refuses connections.
-    """
+def closed():
+    """An address that refuses connections: its port is taken, so that no other server gets it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def place(tmp_path, server, closed, monkeypatch):
+    """A working directory with empty caches. The model hub is the server; others are closed."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "all_proxy"):
         for variable in (name, name.upper()):
             monkeypatch.delenv(variable, raising=False)
-    settings = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "CLOSED"), closed)
+    settings = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), closed)
     settings |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
     settings |= {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "hub")}
     settings |= {"HF_HUB_DISABLE_XET": "1", "TORCH_HOME": str(tmp_path / "torch")}
@@ -434,12 +436,12 @@ def test_a_download_that_is_not_what_the_hub_says_is_refused_and_fixed_as_the_me
 
 
 def test_a_server_that_cannot_be_reached_is_said_to_be_that_and_files_in_the_cache_are_enough(
-    prefetch, server, monkeypatch
+    prefetch, server, closed, monkeypatch
 ):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     assert prefetch({SMALL: None})[1] is None
     server.requests.clear()
-    hub_at(monkeypatch, os.environ["CLOSED"])
+    hub_at(monkeypatch, closed)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between tries
     listed, error = prefetch({SMALL: None})
     assert error is None
