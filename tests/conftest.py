@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 
 import pytest
 from filelock import FileLock
@@ -73,6 +74,14 @@ def packaged():
     found, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", CLASSES)
     manifest, _ = build(root, found, rejected, max_rejected_fraction=0.0)
     return root, manifest
+
+
+@pytest.fixture
+def closed_port():
+    """A port that refuses connections: it is taken, so that no server gets it meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -168,11 +168,8 @@ def hub_at(monkeypatch, url, offline=False):
 
 
 @pytest.fixture
-def closed():
-    """An address that refuses connections: its port is taken, so that no other server gets it."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+def closed(closed_port):
+    return f"http://127.0.0.1:{closed_port}"
 
 
 @pytest.fixture

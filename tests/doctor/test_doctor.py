@@ -460,11 +460,9 @@ def test_a_folder_without_permission_fails(here, closed, monkeypatch):
     assert found == Finding("DVC remote", "ok", f"there: {closed} can be read")
 
 
-def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/data"
-        found = remote(here, *at(url, "verify=true"))
+def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here, closed_port):
+    url = f"http://127.0.0.1:{closed_port}/data"
+    found = remote(here, *at(url, "verify=true"))
     assert found.status == "fail" and "credentials" in found.fix
     assert re.match(rf"there \({url}\) cannot be reached: .*Connect", found.found)
     assert "Traceback" not in found.found
@@ -780,14 +778,12 @@ def test_a_qos_for_all_jobs_wins_and_needs_accounting():
     assert slurm.check_qos(made, False).status == "fail"
 
 
-def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):
+def test_a_slurm_that_does_not_answer_is_a_failed_check(tree, closed_port):
     if not shutil.which("scontrol"):
         without("no Slurm: install slurm-client")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        conf = tree / "slurm.conf"
-        conf.write_text(UNREACHABLE.format(port=taken.getsockname()[1]), encoding="utf-8")
-        done = doctor(tree, path=os.environ["PATH"], SLURM_CONF=str(conf))
+    conf = tree / "slurm.conf"
+    conf.write_text(UNREACHABLE.format(port=closed_port), encoding="utf-8")
+    done = doctor(tree, path=os.environ["PATH"], SLURM_CONF=str(conf))
     assert done.returncode == 1 and done.stdout.endswith("1 failed\n")
     fix = "ask who runs the cluster; without Slurm"
     said = rf"^fail    Slurm           does not answer: .*\n +-> {fix}"

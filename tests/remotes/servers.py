@@ -5,6 +5,7 @@ import getpass
 import grp
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -140,12 +141,12 @@ def installed(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nothing else is given meanwhile: below those that systems hand out."""
-    for port in range(10_000 + 8 * (os.getpid() % 600), 16_000):
+    """A free port below those that systems hand out, so that no client is given it meanwhile."""
+    while True:
+        port = random.randrange(10_000, 16_000)  # noqa: S311
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("no port is free")
 
 
 @contextmanager
