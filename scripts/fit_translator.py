@@ -3,12 +3,12 @@
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.fitting import fit_quality, fit_translators
 from singflow.translators.linear import check_imported_weights, quality_said, read_imported
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired

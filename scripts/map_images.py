@@ -16,7 +16,6 @@ from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.maps import (
     OTHERS,
-    Located,
     comparable,
     fewest_others,
     fit_conditional,
@@ -33,9 +32,10 @@ from singflow.data.vocabulary import read_class_list
 from singflow.parallel import map_ahead
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.selection import choose_images
+from singflow.towers.live import Located
 
 if TYPE_CHECKING:
-    from singflow.photo.towers import Classifier
+    from singflow.towers.live import Classifier
 
 
 class Flags(Pictures, cli.PairStep):
@@ -126,8 +126,8 @@ def main(flags: Flags) -> None:
     if known:
         import torch
 
-        from singflow.photo.towers import load_entry
         from singflow.towers.device import recorded, wherever
+        from singflow.towers.live import load_entry
 
         torch.set_num_threads(1)
         entry = read_model(flags.path("model_entry"))

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.fitting import fit_translators
 from singflow.analyses.geometry import remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
@@ -16,6 +15,7 @@ from singflow.artifacts.shards import in_blocks, iterate_shards
 from singflow.data.reading import group_cells
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
+from singflow.translators.fitting import fit_translators
 from singflow.translators.reference import Paired
 
 

@@ -27,9 +27,9 @@ from singflow.data.manifest import Candidate, inspect, read_classes
 from singflow.data.reading import top_folders
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
-from singflow.photo.towers import open_image
 from singflow.study import Params, check, settle
 from singflow.towers.checkpoints import read_checkpoint
+from singflow.towers.live import open_image
 from singflow.towers.text_cache import TextCache
 from tests.config.studies import changed
 from tests.data.manifests import CLASSES, build

@@ -23,13 +23,13 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.photo.analyzer import Analyzer as Analyzer
     from singflow.photo.analyzer import Result as Result
     from singflow.photo.analyzer import analyze as analyze
-    from singflow.photo.towers import Classifier as Classifier
-    from singflow.photo.towers import Space as Space
     from singflow.results import Study as Study
     from singflow.results import load_study as load_study
     from singflow.results import packaged_reference as packaged_reference
     from singflow.towers.collected import Collected as Collected
     from singflow.towers.collected import collect as collect
+    from singflow.towers.live import Classifier as Classifier
+    from singflow.towers.live import Space as Space
     from singflow.translators.linear import Translator as Translator
 
 _PUBLIC = {
@@ -39,7 +39,7 @@ _PUBLIC = {
     "measuring": ("Evidence", "measure"),
     "photo.analysis": ("Steered",),
     "photo.analyzer": ("Analyzer", "Result", "analyze"),
-    "photo.towers": ("Classifier", "Space"),
+    "towers.live": ("Classifier", "Space"),
     "results": ("Study", "load_study", "packaged_reference"),
     "towers.collected": ("Collected", "collect"),
     "translators.linear": ("Translator",),

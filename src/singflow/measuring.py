@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.fits import Fits, fit
-from singflow.analyses.fitting import fit_translators
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import null_energy, null_space
 from singflow.analyses.measured import Measured
@@ -33,6 +32,7 @@ from singflow.extras import explained
 from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
 from singflow.translators.cards import CARD, escaped, front_matter
 from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.fitting import fit_translators
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 

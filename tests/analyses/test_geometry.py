@@ -14,13 +14,12 @@ from singflow.analyses.geometry import (
     logit_change,
     null_energy,
     null_space,
-    of_span,
     random_basis,
     remove_null,
-    row_span,
 )
 from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
+from singflow.translators.spans import of_span, row_span
 from tests.results import Results
 
 

@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from singflow.analyses.fitting import fit_translators
 from singflow.analyses.geometry import null_space
 from singflow.analyses.maps import (
-    Located,
     comparable,
     conditional_translator,
     fewest_others,
@@ -22,7 +20,9 @@ from singflow.analyses.maps import (
     threshold,
 )
 from singflow.analyses.metrics import Removal, subspace_translator
+from singflow.towers.live import Located
 from singflow.translators.crossfit import WHOLE, CrossFitted, split
+from singflow.translators.fitting import fit_translators
 from singflow.translators.ridge import Affine
 from tests.analyses.test_floor import Images, ridge
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.maps import NO_POSITIONS, Maps, TextMap, map_rows, map_table
+from singflow.analyses.maps import Maps, TextMap, map_rows, map_table
 from singflow.figures.plot_maps import MOST_MODELS, NO_NULL_SPACE, NOT_ASKED, draw, tabulate
+from singflow.towers.live import NO_POSITIONS
 from tests.figures.drawn import models_table, words
 from tests.results import BASIS
 from tests.towers.models import noise

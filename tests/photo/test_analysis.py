@@ -19,7 +19,6 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from singflow.analyses.maps import NO_POSITIONS
 from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
@@ -32,10 +31,10 @@ from singflow.photo.facts import describe, facts_of
 from singflow.photo.figure import draw_image
 from singflow.photo.photos import Neighbour
 from singflow.photo.study import NEEDED
-from singflow.photo.texts import stored_texts
-from singflow.photo.towers import Prediction, open_image
 from singflow.towers.classifiers import load_classifier, weights_sha256
+from singflow.towers.live import NO_POSITIONS, Prediction, open_image
 from singflow.towers.spaces import load_text_tower
+from singflow.towers.texts import stored_texts
 from singflow.translators.ridge import Affine
 from tests.project import ROOT
 from tests.results import Results

@@ -28,7 +28,7 @@ from singflow.photo import sources
 from singflow.photo.analysis import CONFIDENCE, IN_SAMPLE
 from singflow.photo.analyzer import Analyzer
 from singflow.photo.sources import check_pair
-from singflow.photo.towers import CLASSES
+from singflow.towers.live import CLASSES
 from singflow.translators.linear import Translator
 from tests.photo.conftest import MODEL, SCORES, SPACE
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from singflow.analyses.maps import NO_POSITIONS, Maps, TextMap
+from singflow.analyses.maps import Maps, TextMap
 from singflow.errors import InputError
 from singflow.photo.analyzer import Result
 from singflow.photo.facts import describe, map_notes
 from singflow.photo.map_figure import draw_maps
 from singflow.photo.page import maps_html
+from singflow.towers.live import NO_POSITIONS
 from tests.figures.drawn import words
 from tests.photo.test_analysis import SETTING, analysis_of, assert_nothing_overlaps
 

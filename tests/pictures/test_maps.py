@@ -8,8 +8,8 @@ from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.config.registry import resolve_models
 from singflow.data.vocabulary import with_classes_and_hashes
-from singflow.photo.towers import load_entry
 from singflow.pictures.selection import choose_images
+from singflow.towers.live import load_entry
 from singflow.translators.ridge import Affine
 from tests.data.manifests import CLASSES, CLASSES_FILE
 from tests.project import ROOT

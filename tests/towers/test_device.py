@@ -8,9 +8,9 @@ import torch
 from singflow import system
 from singflow.config.registry import resolve_models
 from singflow.errors import InputError
-from singflow.photo.towers import load_entry
 from singflow.towers.classifiers import load_classifier, run_on_images
 from singflow.towers.device import misfit, pick_device, pick_tower_device
+from singflow.towers.live import load_entry
 from singflow.towers.steps import run_shard
 from tests.project import ROOT
 

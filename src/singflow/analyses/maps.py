@@ -16,7 +16,7 @@ import numpy as np
 
 from singflow.analyses.geometry import complement, coordinate_axes, null_energy
 from singflow.analyses.metrics import subspace_translator, unit
-from singflow.errors import InputError
+from singflow.towers.live import Located
 from singflow.translators.crossfit import CrossFitted, GroupSums, cross_validate, ridge
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
@@ -24,10 +24,6 @@ from singflow.translators.ridge import Affine
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_POSITIONS = (
-    "no maps: the feature of this model is no mean over positions of the image, but a class token, "
-    "or layers follow the mean"
-)
 USED, IGNORED, LABEL, PROMPT = "used", "null energy", "toward label", "toward prompt"
 EDGES = ("left", "top", "right", "bottom")
 OF_TEXT = ("as_deg", "first_order_deg", "rest_deg", "threshold_deg")
@@ -46,27 +42,6 @@ TYPES = {
 }
 NODES = 32  # of the integral along a removal
 OTHERS = 39  # images whose maps are the floor of a map: enough for a level of 0.05
-
-
-@dataclass(frozen=True)
-class Located:
-    """The feature of an image by positions.
-
-    feature: (1, d), f, the mean of its parts plus the rest. parts: (h, w, d), F_p; None if f is no
-    mean over positions. rest: (d,), what belongs to no position. seen: what the positions cover of
-    the image: left, top, right and bottom, in shares of its width and height.
-    """
-
-    feature: np.ndarray
-    parts: np.ndarray | None
-    rest: np.ndarray
-    seen: tuple[float, float, float, float]
-
-    def by_position(self) -> np.ndarray:
-        """The parts; raises InputError if there are none."""
-        if self.parts is None:
-            raise InputError(NO_POSITIONS)
-        return self.parts
 
 
 @dataclass(frozen=True)

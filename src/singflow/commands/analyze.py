@@ -67,7 +67,7 @@ def analyze(
     from singflow.artifacts.files import write_json
     from singflow.figures.style import save
     from singflow.photo.analyzer import Analyzer
-    from singflow.photo.towers import open_image
+    from singflow.towers.live import open_image
 
     for path in images:
         open_image(path, max_pixels)

@@ -41,8 +41,8 @@ def search(
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
     from singflow.photo.study import read_texts, registry_entry, require_file
-    from singflow.photo.texts import checked_texts
     from singflow.study import check, read_params, with_defaults
+    from singflow.towers.texts import checked_texts
 
     asked = checked_texts([text])
     if results is None and not PARAMS.is_file():

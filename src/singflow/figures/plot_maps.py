@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from singflow import cli
-from singflow.analyses.maps import LABEL, NO_POSITIONS, PROMPT, Maps, fewest_others, maps_of
+from singflow.analyses.maps import LABEL, PROMPT, Maps, fewest_others, maps_of
 from singflow.analyses.tables import SEEN, qualify
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, write_table
@@ -29,6 +29,7 @@ from singflow.figures.style import (
     write_needs,
 )
 from singflow.pictures.parameters import Pictures
+from singflow.towers.live import NO_POSITIONS
 
 NOT_ASKED, NO_NULL_SPACE = "no maps: pictures.maps is false", "no maps: no null space"
 IN_SAMPLE = "not compared: the translator was fitted on the image"

@@ -10,7 +10,7 @@ import scipy
 
 from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.maps import NO_POSITIONS, Located, Maps, map_image
+from singflow.analyses.maps import Maps, map_image
 from singflow.analyses.metrics import (
     Removal,
     angle_deg,
@@ -22,8 +22,8 @@ from singflow.analyses.metrics import (
 from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.tables import ZERO
 from singflow.photo.photos import Neighbour, Photos
-from singflow.photo.texts import Texts
-from singflow.photo.towers import MAX_PIXELS, Classifier, Prediction
+from singflow.towers.live import MAX_PIXELS, NO_POSITIONS, Classifier, Located, Prediction
+from singflow.towers.texts import Texts
 from singflow.translators.ridge import Affine
 
 CHUNK = 4096  # number of texts whose angles are computed at once

@@ -19,8 +19,8 @@ from singflow.photo.facts import describe
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
 from singflow.photo.study import read_finished
-from singflow.photo.texts import checked_texts
-from singflow.photo.towers import CLASSES, MAX_PIXELS, Classifier, Space, open_image
+from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
+from singflow.towers.texts import checked_texts
 from singflow.translators.linear import Translator
 from singflow.translators.reference import reference_folder
 from singflow.translators.ridge import Affine
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from singflow.photo.towers import Photo
+    from singflow.towers.live import Photo
 
 CACHE = Path(".cache/photo")
 

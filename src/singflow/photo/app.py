@@ -33,7 +33,7 @@ from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
 from singflow.photo.study import require_file
-from singflow.photo.towers import open_image
+from singflow.towers.live import open_image
 from singflow.translators.reference import reference_folder
 
 if TYPE_CHECKING:

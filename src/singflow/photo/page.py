@@ -32,7 +32,7 @@ from singflow.photo.facts import (
     verdict_of,
 )
 from singflow.photo.map_figure import map_panels
-from singflow.photo.towers import Prediction
+from singflow.towers.live import Prediction
 
 Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
 THUMBNAIL = 320  # pixels of the longest side

@@ -28,8 +28,8 @@ from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
 from singflow.photo.study import OF_D, read_texts
-from singflow.photo.texts import Texts
-from singflow.photo.towers import CLASSES, Classifier, Space
+from singflow.towers.live import CLASSES, Classifier, Space
+from singflow.towers.texts import Texts
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired, find_shards

@@ -31,10 +31,10 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
-from singflow.photo.texts import Texts, stored_texts
-from singflow.photo.towers import Classifier, load_entry
+from singflow.towers.live import Classifier, load_entry
 from singflow.towers.parameters import Extraction
 from singflow.towers.ready_texts import read_ready
+from singflow.towers.texts import Texts, stored_texts
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import reference_folder

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from singflow.analyses.fitting import fit_quality, fit_translators
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of
@@ -26,6 +25,7 @@ from singflow.errors import InputError
 from singflow.study import MODELS, SPACES
 from singflow.translators.cards import FILE
 from singflow.translators.crossfit import WHOLE
+from singflow.translators.fitting import fit_quality, fit_translators
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import reference_folder

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.geometry import row_span
 from singflow.errors import InputError
 from singflow.translators.crossfit import (
     ALL_ALIKE,
@@ -19,6 +18,7 @@ from singflow.translators.crossfit import (
     ridge,
 )
 from singflow.translators.ridge import Affine, Agreement
+from singflow.translators.spans import row_span
 
 if TYPE_CHECKING:
     from singflow.translators.reference import Images

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import scipy
 
-from singflow.analyses.maps import Located
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.registry import (
     MODELS,
@@ -25,22 +24,25 @@ from singflow.config.sections import at_hand, phrases
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
-from singflow.photo.texts import Texts
-from singflow.towers.ready_texts import read_ready
+from singflow.towers.texts import Texts
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import nn
 
-    from singflow.photo.batches import Normalized
     from singflow.towers import classifiers, spaces
+    from singflow.towers.batches import Normalized
 
     Photo = str | Path | bytes | Image.Image
 
 CLASSES = Path("config/vocab/imagenet_1k.csv")
 MAX_PIXELS = 10**8
 LIKELIEST = 5
+NO_POSITIONS = (
+    "no maps: the feature of this model is no mean over positions of the image, but a class token, "
+    "or layers follow the mean"
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,27 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except (OSError, Unusable) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{named}: {reason}") from None
+
+
+@dataclass(frozen=True)
+class Located:
+    """The feature of an image by positions.
+
+    feature: (1, d), f, the mean of its parts plus the rest. parts: (h, w, d), F_p; None if f is no
+    mean over positions. rest: (d,), what belongs to no position. seen: what the positions cover of
+    the image: left, top, right and bottom, in shares of its width and height.
+    """
+
+    feature: np.ndarray
+    parts: np.ndarray | None
+    rest: np.ndarray
+    seen: tuple[float, float, float, float]
+
+    def by_position(self) -> np.ndarray:
+        """The parts; raises InputError if there are none."""
+        if self.parts is None:
+            raise InputError(NO_POSITIONS)
+        return self.parts
 
 
 @dataclass
@@ -313,6 +336,7 @@ class Space:
             For an unknown name.
         """
         from singflow.towers.device import pick_device, pick_tower_device
+        from singflow.towers.ready_texts import read_ready
 
         entry, on = resolve_spaces(spaces, [name])[name], pick_tower_device(device)
         ready = read_ready(name, entry)
@@ -389,7 +413,7 @@ def _embedded(
     import torch
     from PIL import Image
 
-    from singflow.photo.batches import photos_of
+    from singflow.towers.batches import photos_of
     from singflow.towers.collected import joined
     from singflow.towers.device import without_tf32
     from singflow.towers.parameters import CPU_BATCH, GPU_BATCH
