@@ -49,7 +49,7 @@ class Flags(cli.Command):
     ease: float = Field(1.0, gt=0, description="marks are eased by this factor")
 
 
-def size(default: int, least: int, about: str) -> Any:
+def size(default: int | None, least: int, about: str) -> Any:
     """A flag that is a number of something."""
     return Field(default, ge=least, description=about)
 
@@ -139,11 +139,8 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
 
 
-def photos(folder: Path | None, count: int) -> tuple[Path, pd.DataFrame]:
-    """Data root, and rows of a manifest, of so many photos of a folder (None: the packaged ones).
-
-    Photos come again and again. The columns are path, sha256 and image_id.
-    """
+def photos(folder: Path | None) -> tuple[Path, pd.DataFrame]:
+    """Data root, and path and sha256 of every photo of a folder (None: the packaged ones)."""
     if folder:
         names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     else:
@@ -151,10 +148,14 @@ def photos(folder: Path | None, count: int) -> tuple[Path, pd.DataFrame]:
     if not names:
         raise InputError(f"{folder}: holds no images: name another folder")
     root = folder or data_root("packaged", ".")
-    hashes = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names}
-    rows = pd.DataFrame(hashes.items(), columns=["path", "sha256"])
-    rows = rows.iloc[np.arange(count) % len(rows)].reset_index(drop=True)
-    return root, rows.assign(image_id=range(count))
+    hashes = [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names]
+    return root, pd.DataFrame({"path": names, "sha256": hashes})
+
+
+def repeated(rows: pd.DataFrame, count: float) -> pd.DataFrame:
+    """The first `count` of the rows, again and again, as rows of a manifest."""
+    again = rows.iloc[np.arange(int(count)) % len(rows)].reset_index(drop=True)
+    return again.assign(image_id=again.index)
 
 
 # Projects of made-up data in the working folder
