@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from pydantic import Field
 from typer.testing import CliRunner
 
 from singflow import cli
+from singflow.artifacts.files import write_bytes
 from singflow.commands import program
+from singflow.commands.show_summary import print_summary
 from singflow.engines.code import step_files
 from singflow.engines.flags import spell
 from singflow.errors import InputError
+from singflow.figures.style import save
 from singflow.study import Params, check
 from tests import PATIENCE, warm
 from tests.config.studies import PARAMS, changed
@@ -340,6 +344,22 @@ def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
     assert list(shown) == ["a", "b", "c"]
     said = capsys.readouterr().err
     assert "decode: 100%" in said and "3/3" in said and "images/s" in said
+
+
+def test_the_summary_lists_the_figures_that_were_drawn_and_the_report(tmp_path, capsys):
+    for kind, needs in (("drawn", ""), ("undrawn", "a prompt")):
+        save(Figure(figsize=(1, 1)), tmp_path / f"figures/{kind}.png", needs=needs)
+    for name in ("tables/summary.txt", "tables/orders.txt", "report.html"):
+        write_bytes(tmp_path / name, f"{name} says\n".encode())
+    print_summary(tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert said[:2] == ["tables/summary.txt says", "tables/orders.txt says"]
+    assert said[2:] == [str(tmp_path / name) for name in ("figures/drawn.png", "report.html")]
+    (tmp_path / "figures/drawn.png").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"drawn\.png: not readable as PNG .*: remove it, and run"):
+        print_summary(tmp_path)
+    with pytest.raises(InputError, match="the study has not been run: singflow run"):
+        print_summary(tmp_path / "absent")
 
 
 def test_a_command_ends_quietly_when_nobody_reads_what_it_prints(tmp_path):

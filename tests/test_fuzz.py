@@ -380,19 +380,6 @@ def test_aliases_that_stand_for_thousands_of_millions_of_values_are_refused_at_o
     assert "models" in str(refused.value) and len(str(refused.value)) < 100_000
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"a: " + b":".join([b"59"] * 3000), "4300 digits"),
-        (b"a: [" + b"1," * 2**21 + b"]", "it has 4194309 bytes, and may have 4194304: shorten it"),
-    ],
-    ids=["digits", "bytes"],
-)
-def test_numbers_and_files_of_yaml_that_are_too_long_are_refused(tmp_path, content, words):
-    with pytest.raises(InputError, match=rf"bomb\.yaml: not valid YAML: .*{words}"):
-        read_yaml(of(tmp_path, "bomb.yaml", content))
-
-
 TYPED = [["a.jpg", "b.jpg"], [1, 2], [1.5, None], [b"a", b"\xff"], [["a"], ["b"]], [True, None]]
 TITLES = st.sampled_from(["path", "label", "class_index", "prompt", "split", "more"])
 

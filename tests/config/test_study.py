@@ -598,6 +598,8 @@ def test_all_mistakes_are_listed_at_once():
     [
         *((text, "not valid YAML") for text in (b"a: [1", b"a: 1\n b: 2", b"\xff\xfe", b"\ta: 1")),
         *((text, "not valid YAML") for text in (b"a: *b", b"a: !!python/name:os.system")),
+        (b"a: " + b":".join([b"59"] * 3000), "not valid YAML: .*4300 digits"),
+        (b"a: [" + b"1," * 2**21 + b"]", "not valid YAML: it has 4194309 bytes, and may"),
         (b"a: !!python/object/apply:os.system [touch executed]", "not valid YAML"),
         *((text, "must be a mapping of keys to values") for text in (b"- a", b"text", b"")),
         (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
@@ -608,6 +610,7 @@ def test_all_mistakes_are_listed_at_once():
         ),
         (None, "no such file: run this in the folder of the repository"),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
     tmp_path, monkeypatch, content, words
