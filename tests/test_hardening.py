@@ -38,32 +38,15 @@ from tests.project import ROOT
 # The disk
 
 
-SCRIPT = """
-import os
-from pathlib import Path
-from singflow import cli
-from singflow.artifacts.files import write_bytes
-
-class Flags(cli.Command):
-    output: Path
-    user: int = os.getuid()
-
-def main(flags):
-    os.setuid(flags.user)
-    cli.log.info("at work")
-    write_bytes(flags.output, b"x" * 100_000)
-
-cli.run_step(main, Flags)
-"""
 OTHER_USER = os.getuid() or 65534  # whom a folder without write permission stops
 
 
 def run(cwd=None, **flags):
-    """The script in a process whose coverage is not measured, so that it writes no other file."""
+    """A step in a process whose coverage is not measured, so that it writes no other file."""
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
     variables = {name: value for name, value in os.environ.items() if "COVERAGE_" not in name}
     given = {"capture_output": True, "text": True, "env": variables, "cwd": cwd}
-    return subprocess.run([sys.executable, "-c", SCRIPT, *words], **given)
+    return subprocess.run([sys.executable, ROOT / "tests/step.py", *words], **given)
 
 
 def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
