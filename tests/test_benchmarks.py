@@ -291,7 +291,7 @@ def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark():
     sizes |= {"repeats": 1, "threads": 1, "ease": 1e6}
     said, _ = run("numerics", *(f"--{name}={size}" for name, size in sizes.items()))
     *_, table = said.partition("figure ")
-    rows = re.findall(r"^ *(\w[\w ]*): .* (\S+) [<>]= \S+ +True$", table, re.M)
+    rows = re.findall(r"^ *(\w[\w ]*): .* (\S+) +[<>]= \S+ +True$", table, re.M)
     assert [part for part, _ in rows] == [
         *["scoring"] * 3, *["scan"] * 2, *["ridge path"] * 3, *["evidence"] * 2
     ]  # fmt: skip

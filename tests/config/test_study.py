@@ -463,6 +463,7 @@ NAMES = [
     *("$(x)", "`x`", "-x", ".x", "", "é", "None"),
 ]
 PATHS = ['a"b', "a$b", "$(x)", "a`b", "a\\b", "a\nb", "a\n", "a\x00", ""]
+WORDY = "x" * 101
 PENALTIES = (-1.0, 0.0, float("nan"), float("inf"), "1", True, None)
 GENERATORS = ("", "/srv/karlo", "checkpoints/../x", "x", "checkpoints/a/b", "a/b/c", "a/$(x)")
 REFUSED = [  # values, and what is said after `params.yaml: <place of the first>`
@@ -483,6 +484,8 @@ REFUSED = [  # values, and what is said after `params.yaml: <place of the first>
     *(({place: [1.0, penalty]}, f".1: {penalty!r} ")
       for place in ("translator.lambdas", "probe.alphas") for penalty in PENALTIES),
     *(({"study": name}, f": {name!r} ") for name in NAMES),
+    *(({place: value}, f" has {len(WORDY)} characters: may have 100, because it becomes a file")
+      for place, value in (("study", WORDY), ("models", [WORDY]), ("spaces", [WORDY]))),
     *(({place: [name]}, f".0: {name!r} ") for place in ("models", "spaces") for name in NAMES),
     *(({place: path}, f": {path!r} ") for place in HOMES[:4] for path in PATHS),
     *(({place: path}, LONG) for place in HOMES
@@ -576,6 +579,7 @@ def test_a_key_that_does_not_fit_another_is_refused_with_what_to_write(changes, 
         {"models": [TIMM], "comparison.models": [], "pictures.closeup": TIMM},
         {"models": [*PARAMS["models"], TIMM]},
         {"pictures.generator": "checkpoints/karlo"},
+        {"study": WORDY[1:]},
     ],
     ids=str,
 )
