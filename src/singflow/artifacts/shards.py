@@ -12,7 +12,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX
 from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +189,7 @@ def read_whole(
     folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
 ) -> np.ndarray:
     """Read view 0 of the given images, in their order, without reading the whole shards."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     found = {}
     for shard in range(shards):
@@ -198,15 +198,14 @@ def read_whole(
             continue
         path = shard_path(folder, shard)
         places, _ = read_tensors(path, ["image_id", "view"])
-        try:
-            with safe_open(path, framework="numpy") as file:
-                rows = file.get_slice(tensor)
-                for row in np.flatnonzero(
-                    (places["view"] == 0) & np.isin(places["image_id"], list(wanted))
-                ):
-                    found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
-        except (SafetensorError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {FIX}") from None
+        of_images = (places["view"] == 0) & np.isin(places["image_id"], list(wanted))
+        with (
+            in_one_line(f"{path}: holds no {tensor} of its images", FIX),
+            safe_open(path, framework="numpy") as file,
+        ):
+            rows = file.get_slice(tensor)
+            for row in map(int, np.flatnonzero(of_images)):
+                found[int(places["image_id"][row])] = rows[row : row + 1][0]
     if missing := set(image_id) - set(found):
         raise InputError(
             f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow "
