@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.data import arrays, importing
 from singflow.data.imported import (
@@ -23,7 +24,6 @@ from singflow.data.imported import (
     read_part,
     read_source,
     source_fingerprint,
-    towers_of_source,
 )
 from singflow.data.importing import Offer, import_source, study_of
 from singflow.data.manifest import build_manifest
@@ -99,7 +99,7 @@ def test_a_source_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
         assert len(list(folder.glob("shard-*"))) == 4
         found, _ = imported_shard(root, rows["path"][order], artifact, **names)
         np.testing.assert_array_equal(found, given[order])
-    assert towers_of_source(root) == (["features/mine"], ["sounds"])
+    assert towers_in(root) == (["features/mine"], ["sounds"])
     study = yaml.safe_load(study_of(root))
     assert study["models"] == ["features/mine"] and study["data"]["source"] == "features"
 
@@ -118,7 +118,7 @@ def test_another_model_and_space_join_and_the_state_of_the_source_changes(here):
     assert "4 classes, top-1 1.000" in bring(here, **back)
     made = read_tensors(CATALOG["head"].at(root, model="features/two"), [])[1]
     assert made.parsed("class_names", list) == ["ant", "bee"]
-    assert towers_of_source(root)[0] == [f"features/{name}" for name in ("back", "mine", "two")]
+    assert towers_in(root)[0] == [f"features/{name}" for name in ("back", "mine", "two")]
     check_source(root, ["features/two"], ["sounds"], 1)
     assert source_fingerprint(root) != before
 
@@ -229,7 +229,7 @@ def test_labels_that_are_lists_and_a_head_of_other_classes_are_refused(here):
         other = {"model": "features/other", "head": "other.npz", "classes": None, "logits": None}
         with pytest.raises(InputError, match=rf"{len(weight)} rows, but the source has 4 classes"):
             bring(here, **other)
-    assert towers_of_source(here / "source")[0] == ["features/mine"]
+    assert towers_in(here / "source")[0] == ["features/mine"]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_refused_import_leaves_nothing_that_a_later_one_could_adopt(here):
     np.save("features.npy", FEATURES[good])
     without = {"logits": None, "embeddings": None, "space": None, "dim": None}
     bring(here, **without)
-    assert towers_of_source(here / "source") == (["features/mine"], [])
+    assert towers_in(here / "source") == (["features/mine"], [])
     np.save("embeddings.npy", EMBEDDINGS[good])
     bring(here, logits=None)
     found, _ = imported_shard(here / "source", ["data/4.jpg"], "embeddings", space="sounds")
@@ -335,12 +335,12 @@ def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here
     else:
         changes = {}
     given = repr(offer(here, **changes)).replace("PosixPath", "Path")
-    before = towers_of_source(here / "source")
+    before = towers_in(here / "source")
     added = changes.get("model", "features/mine"), changes.get("space", "sounds")
     whole = tuple(sorted({*names, name}) for names, name in zip(before, added, strict=True))
     seen = []
     for _ in killed(IMPORT.format(offer=given), here):
-        seen.append(after := towers_of_source(here / "source"))
+        seen.append(after := towers_in(here / "source"))
         for model in after[0]:
             found, _ = imported_shard(here / "source", IDS, "features", model=model)
             np.testing.assert_array_equal(found, FEATURES)

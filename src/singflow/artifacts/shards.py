@@ -12,7 +12,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX
 from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
-from singflow.errors import InputError, in_one_line
+from singflow.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,35 +183,6 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
     if rows.min(initial=0) < 0 or len(set(rows)) < len(labels):
         raise InputError(f"{origin}: its labels are not those of the manifest: {FIX}")
     return rows
-
-
-def read_whole(
-    folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
-) -> np.ndarray:
-    """Read view 0 of the given images, in their order, without reading the whole shards."""
-    from safetensors import safe_open
-
-    found = {}
-    for shard in range(shards):
-        wanted = set(image_id) & set(shard_rows(n_images, shard, shards))
-        if not wanted:
-            continue
-        path = shard_path(folder, shard)
-        places, _ = read_tensors(path, ["image_id", "view"])
-        of_images = (places["view"] == 0) & np.isin(places["image_id"], list(wanted))
-        with (
-            in_one_line(f"{path}: holds no {tensor} of its images", FIX),
-            safe_open(path, framework="numpy") as file,
-        ):
-            rows = file.get_slice(tensor)
-            for row in map(int, np.flatnonzero(of_images)):
-                found[int(places["image_id"][row])] = rows[row : row + 1][0]
-    if missing := set(image_id) - set(found):
-        raise InputError(
-            f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow "
-            "again"
-        )
-    return np.stack([found[image] for image in image_id])
 
 
 def iterate_pairs(
