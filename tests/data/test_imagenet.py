@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from singflow.data.imagenet import META, TRUTH, find_truth
+from singflow.data.imagenet import META, TRUTH
 from singflow.data.listing import list_archives, list_folder
 from singflow.data.parameters import Data
 from singflow.doctor.checks import check_data
-from singflow.errors import InputError
 from tests.data.archives import pack, picture
 from tests.data.manifests import CLASSES, CLASSES_FILE
 from tests.project import ROOT
@@ -175,90 +174,6 @@ def test_imagenet_is_read_as_it_is_downloaded(tmp_path, layout, caplog):
     if layout in ("above Kaggle's ILSVRC", "Kaggle's ILSVRC", "Kaggle's CLS-LOC"):
         assert any("no image there has a label: " in line for line in caplog.messages)
     assert not manifest["path"].str.contains("test").any()
-
-
-THREE = rf"put ImageNet's {DEVKIT}.tar.gz or Kaggle's LOC_val_solution.csv beside them, name a CSV"
-
-
-@pytest.mark.parametrize("name", ["ILSVRC2012_img_val.tar", "shard-00000.tar", "photos.tar"])
-def test_a_flat_archive_without_labels_is_refused_in_one_line(tmp_path, name):
-    pack(tmp_path / name, IMAGES)
-    table = ROOT / "config/vocab/packaged.csv"
-    with pytest.raises(InputError, match=rf"{name}: 6 images without labels: {THREE}") as refused:
-        list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
-    assert "\n" not in str(refused.value) and "folder for each class" in str(refused.value)
-    pack(tmp_path / name, {f"{number}.jpg": picture(number, "JPEG") for number in range(3)})
-    write(tmp_path, devkit())
-    others = rf"3 images without labels \({tmp_path / DEVKIT} has labels of other names\): {THREE}"
-    with pytest.raises(InputError, match=others):
-        list_archives(tmp_path, ["*.tar"], "label", CLASSES, table)
-
-
-def test_flat_images_without_labels_are_refused_in_one_line_beside_training_images_too(tmp_path):
-    kaggle(tmp_path)
-    (tmp_path / "LOC_val_solution.csv").unlink()
-    for below in ("ILSVRC", "ILSVRC/Data/CLS-LOC/val"):
-        with pytest.raises(InputError, match=f"CLS-LOC/val: 6 images without labels: {THREE}"):
-            list_folder(tmp_path / below, CLASSES)
-
-
-def lose(root):
-    (root / f"val/{NAMES[2]}.JPEG").unlink()
-
-
-def swap(root):
-    lose(root)
-    write(root, {"val/ILSVRC2012_val_00000009.JPEG": picture(9, "JPEG")})
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lose, f"val: 5 images, but .*{DEVKIT} has labels of 6; .* {NAMES[2]}: fetch"),
-        (swap, f"val: 6 images, but .*{DEVKIT} has labels of 6; .* {NAMES[2]}: fetch"),
-        (
-            lambda root: write(root, devkit(IDS[:4])),
-            f"val: 6 images, but .*{DEVKIT} has labels of 4; .* {NAMES[4]}: fetch",
-        ),
-        (
-            lambda root: write(root, devkit([*IDS[:5], 9])),
-            rf"{DEVKIT}: meta\.mat has no ILSVRC2012_ID 9: fetch it anew",
-        ),
-        (
-            lambda root: write(root, {f"{DEVKIT}/data/{TRUTH}": b"one\n"}),
-            f"{DEVKIT}: not readable as ImageNet's devkit .*fetch it anew",
-        ),
-        (
-            lambda root: write(root, {f"{DEVKIT}/data/{META}": b"MATLAB 5.0" * 99}),
-            f"{DEVKIT}: not readable as ImageNet's devkit .*fetch it anew",
-        ),
-        (
-            lambda root: (root / DEVKIT / "data" / META).unlink(),
-            rf"{DEVKIT}: holds no meta\.mat: fetch it anew",
-        ),
-        (
-            lambda root: (root / "LOC_val_solution.csv").write_text(
-                f"ImageId,PredictionString\n{NAMES[0]},\n"
-            ),
-            "LOC_val_solution.csv: line 2 names no synset: fetch it anew",
-        ),
-    ],
-)
-def test_labels_that_do_not_fit_the_images_are_refused_with_both_counts(tmp_path, change, said):
-    flat_folder(tmp_path)
-    write(tmp_path, devkit())
-    assert len(list_folder(tmp_path, CLASSES)[0]) == 6
-    change(tmp_path)
-    with pytest.raises(InputError, match=said):
-        list_folder(tmp_path, CLASSES)
-
-
-def test_a_devkit_that_is_cut_is_named(tmp_path):
-    packed_devkit(tmp_path)
-    path = tmp_path / f"{DEVKIT}.tar.gz"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=rf"{path}: not readable as ImageNet's devkit"):
-        find_truth(tmp_path / "val")
 
 
 def test_images_of_the_archive_and_of_a_flat_folder_have_the_same_labels(tmp_path):
