@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ WORDS = ["Siberian husky", "kit fox", "English setter", "Australian terrier"]
 LABELS = dict(zip(NAMES, [*WORDS, *WORDS[1:3]], strict=True))
 IMAGES = {f"{name}.JPEG": picture(number, "JPEG") for number, name in enumerate(NAMES)}
 SYNSET_OF = {name: SYNSETS[number - 1] for name, number in zip(NAMES, IDS, strict=True)}
-DEVKIT = "ILSVRC2012_devkit_t12"
+DEVKIT, BASE = "ILSVRC2012_devkit_t12", "ILSVRC/Data/CLS-LOC"
 
 
 def write(root, files):
@@ -78,13 +79,12 @@ def table(root, column="label", folder="val/"):
 
 def kaggle(root, train=True):
     """Kaggle's archive, unpacked: test images have no labels."""
-    base = "ILSVRC/Data/CLS-LOC"
-    flat_folder(root, f"{base}/val")
-    write(root, {f"{base}/test/ILSVRC2012_test_00000001.JPEG": picture(99, "JPEG")})
+    flat_folder(root, f"{BASE}/val")
+    write(root, {f"{BASE}/test/ILSVRC2012_test_00000001.JPEG": picture(99, "JPEG")})
     write(root, {"ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml": b"<annotation/>"})
     write(root, {"ILSVRC/ImageSets/CLS-LOC/val.txt": b"ILSVRC2012_val_00000001 1\n"})
     for number, synset in enumerate(SYNSETS[:4] if train else []):
-        name = f"{base}/train/{synset}/{synset}_1.JPEG"
+        name = f"{BASE}/train/{synset}/{synset}_1.JPEG"
         write(root, {name: picture(50 + number, "JPEG")})
     (root / "LOC_synset_mapping.txt").write_text("n02119789 kit fox, Vulpes macrotis\n")
     solution(root / "LOC_val_solution.csv")
@@ -94,46 +94,44 @@ def class_folders(root):
     write(root, {f"val/{SYNSET_OF[name]}/{name}.JPEG": IMAGES[f"{name}.JPEG"] for name in NAMES})
 
 
+def unpacked_devkit(root):
+    write(root, devkit())
+
+
+def kaggle_labels(root):
+    solution(root / LABELS_OF_KAGGLE)
+
+
+def table_of_synsets(root):
+    table(root, "synset", "")
+
+
+LABELS_OF_KAGGLE, PACKED = "LOC_val_solution.csv", f"{DEVKIT}.tar.gz"
 VAL_TAR = {"source": "archive", "archives": ["ILSVRC2012_img_val.tar"]}
+CSV = {"table": "mine.csv"}
 # How each layout is made, the keys of `data`, and where labels are from, as the log says it.
 LAYOUTS = {
-    "archive with the devkit": ([flat_archive, packed_devkit], VAL_TAR, f"{DEVKIT}.tar.gz"),
-    "archive with the unpacked devkit": (
-        [flat_archive, lambda root: write(root, devkit())],
-        VAL_TAR,
-        DEVKIT,
-    ),
+    "archive with the devkit": ([flat_archive, packed_devkit], VAL_TAR, PACKED),
+    "archive with the unpacked devkit": ([flat_archive, unpacked_devkit], VAL_TAR, DEVKIT),
     "archive with a CSV": (
-        [flat_archive, lambda root: table(root, "synset", "")],
-        VAL_TAR | {"table": "mine.csv", "label_column": "synset"},
+        [flat_archive, table_of_synsets],
+        VAL_TAR | CSV | {"label_column": "synset"},
         "mine.csv",
     ),
-    "archive with Kaggle's labels": (
-        [flat_archive, lambda root: solution(root / "LOC_val_solution.csv")],
-        VAL_TAR,
-        "LOC_val_solution.csv",
-    ),
-    "flat val with the devkit": ([flat_folder, packed_devkit], {}, f"{DEVKIT}.tar.gz"),
-    "flat val with the unpacked devkit": (
-        [flat_folder, lambda root: write(root, devkit())],
-        {},
-        DEVKIT,
-    ),
-    "flat val itself": ([flat_folder, packed_devkit], {"below": "val"}, f"{DEVKIT}.tar.gz"),
-    "flat val with a CSV": ([flat_folder, table], {"table": "mine.csv"}, "mine.csv"),
-    "a table": ([flat_folder, table], {"source": "table", "table": "mine.csv"}, None),
-    "above Kaggle's ILSVRC": ([kaggle], {}, "LOC_val_solution.csv"),
-    "Kaggle's ILSVRC": ([kaggle], {"below": "ILSVRC"}, "LOC_val_solution.csv"),
-    "Kaggle's Data": ([kaggle], {"below": "ILSVRC/Data"}, "LOC_val_solution.csv"),
-    "Kaggle's CLS-LOC": ([kaggle], {"below": "ILSVRC/Data/CLS-LOC"}, "LOC_val_solution.csv"),
-    "Kaggle's val": ([kaggle], {"below": "ILSVRC/Data/CLS-LOC/val"}, "LOC_val_solution.csv"),
-    "Kaggle without train": ([lambda root: kaggle(root, train=False)], {}, "LOC_val_solution.csv"),
+    "archive with Kaggle's labels": ([flat_archive, kaggle_labels], VAL_TAR, LABELS_OF_KAGGLE),
+    "flat val with the devkit": ([flat_folder, packed_devkit], {}, PACKED),
+    "flat val with the unpacked devkit": ([flat_folder, unpacked_devkit], {}, DEVKIT),
+    "flat val itself": ([flat_folder, packed_devkit], {"below": "val"}, PACKED),
+    "flat val with a CSV": ([flat_folder, table], CSV, "mine.csv"),
+    "a table": ([flat_folder, table], CSV | {"source": "table"}, None),
+    "above Kaggle's ILSVRC": ([kaggle], {}, LABELS_OF_KAGGLE),
+    **{
+        f"Kaggle's {below.rpartition('/')[2]}": ([kaggle], {"below": below}, LABELS_OF_KAGGLE)
+        for below in ("ILSVRC", "ILSVRC/Data", BASE, f"{BASE}/val")
+    },
+    "Kaggle without train": ([partial(kaggle, train=False)], {}, LABELS_OF_KAGGLE),
     "above val/<synset>": ([class_folders], {}, None),
-    "above val/<synset>, with the unpacked devkit": (
-        [class_folders, lambda root: write(root, devkit())],
-        {},
-        None,
-    ),
+    "above val/<synset>, with the unpacked devkit": ([class_folders, unpacked_devkit], {}, None),
     "val/<synset> itself": ([class_folders], {"below": "val"}, None),
 }
 

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import re
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from singflow.artifacts.tensors import write_tensors
 from singflow.data.arrays import find_arrays
 from singflow.data.imagenet import META, TRUTH
 from singflow.data.imported import check_source
@@ -45,19 +47,21 @@ from tests.data.test_importing import (
 from tests.data.test_importing import NAMES as KINDS
 
 
+def case(function):
+    """A function of a folder and more, as one that takes the rest and gives one of the folder."""
+    return lambda *rest, **named: lambda folder: function(folder, *rest, **named)
+
+
 def table(path):
     list_table(path, "label", CLASSES)
 
 
-def given(read, name, content):
+@case
+def given(folder, read, name, content):
     """A file of this content, or none, that is read."""
-
-    def case(folder):
-        if content is not None:
-            (folder / name).write_bytes(os.fsencode(content))
-        read(folder / name)
-
-    return case
+    if content is not None:
+        (folder / name).write_bytes(os.fsencode(content))
+    read(folder / name)
 
 
 def classes(content):
@@ -69,18 +73,15 @@ def words(content):
     return given(read_vocabulary, "concepts.txt", content)
 
 
-def row(kind, **cells):
+@case
+def row(folder, kind, **cells):
     """A table whose second row has these cells."""
-
-    def case(folder):
-        first = {"path": "a.png", "label": "cat", "class_index": "-1", "split": "", "prompt": ""}
-        frame = pd.DataFrame([first, {**first, "path": "b.png", **cells}])
-        getattr(frame, {"csv": "to_csv", "parquet": "to_parquet"}[kind])(
-            folder / f"table.{kind}", index=False
-        )
-        table(folder / f"table.{kind}")
-
-    return case
+    first = {"path": "a.png", "label": "cat", "class_index": "-1", "split": "", "prompt": ""}
+    frame = pd.DataFrame([first, {**first, "path": "b.png", **cells}])
+    getattr(frame, {"csv": "to_csv", "parquet": "to_parquet"}[kind])(
+        folder / f"table.{kind}", index=False
+    )
+    table(folder / f"table.{kind}")
 
 
 WORKBOOKS = {
@@ -146,12 +147,10 @@ TEXTS = [
 ]
 
 
-def folder_of(*paths):
-    def case(folder):
-        write_files(folder, dict.fromkeys(paths, b"x"))
-        list_folder(folder, CLASSES)
-
-    return case
+@case
+def folder_of(folder, *paths):
+    write_files(folder, dict.fromkeys(paths, b"x"))
+    list_folder(folder, CLASSES)
 
 
 NO_IMAGES = "data.root {}: holds no images in class folders (<root>/<class>/<image>)"
@@ -165,46 +164,38 @@ FOLDERS = [
 ]
 
 
-def damaged_tar(damage):
-    def case(folder):
-        pack(folder / "all.tar", {"cat/a.png": b"a" * 400, "cat/b.png": b"b" * 400})
-        (folder / "all.tar").write_bytes(damage((folder / "all.tar").read_bytes()))
-        list_archives(folder, ["*.tar"], "label", CLASSES)
-
-    return case
+@case
+def damaged_tar(folder, damage):
+    pack(folder / "all.tar", {"cat/a.png": b"a" * 400, "cat/b.png": b"b" * 400})
+    (folder / "all.tar").write_bytes(damage((folder / "all.tar").read_bytes()))
+    list_archives(folder, ["*.tar"], "label", CLASSES)
 
 
-def packed(name, compress):
-    def case(folder):
-        pack(folder / "plain.tar", {"cat/a.png": b"a"})
-        (folder / name).write_bytes(compress((folder / "plain.tar").read_bytes()))
-        list_archives(folder, [name], "label", CLASSES)
-
-    return case
+@case
+def packed(folder, name, compress):
+    pack(folder / "plain.tar", {"cat/a.png": b"a"})
+    (folder / name).write_bytes(compress((folder / "plain.tar").read_bytes()))
+    list_archives(folder, [name], "label", CLASSES)
 
 
-def named(pattern):
-    def case(folder):
-        pack(folder / "a.tar", {"cat/a.png": b"a"})
-        pack(folder / "empty.tar", {})
-        (folder / "a.txt").write_text("text")
-        os.mkfifo(folder / "pipe.tar")
-        list_archives(folder, [pattern], "label", CLASSES)
-
-    return case
+@case
+def named(folder, pattern):
+    pack(folder / "a.tar", {"cat/a.png": b"a"})
+    pack(folder / "empty.tar", {})
+    (folder / "a.txt").write_text("text")
+    os.mkfifo(folder / "pipe.tar")
+    list_archives(folder, [pattern], "label", CLASSES)
 
 
-def parquet_of(columns, label_column="label", labels=(0,)):
-    def case(folder):
-        pixels = pa.array([{"bytes": b"x"}] * len(labels), pa.struct([("bytes", pa.binary())]))
-        images = [b"x"] * len(labels)
-        write_rows(folder / "a.parquet", images, list(labels), group=len(labels), mask=pixels)
-        found = parquet.read_table(folder / "a.parquet").rename_columns(columns)
-        chosen = [name for name in columns if name != "-"]
-        parquet.write_table(found.select(chosen), folder / "a.parquet")
-        list_archives(folder, ["*.parquet"], label_column, CLASSES)
-
-    return case
+@case
+def parquet_of(folder, columns, label_column="label", labels=(0,)):
+    pixels = pa.array([{"bytes": b"x"}] * len(labels), pa.struct([("bytes", pa.binary())]))
+    images = [b"x"] * len(labels)
+    write_rows(folder / "a.parquet", images, list(labels), group=len(labels), mask=pixels)
+    found = parquet.read_table(folder / "a.parquet").rename_columns(columns)
+    chosen = [name for name in columns if name != "-"]
+    parquet.write_table(found.select(chosen), folder / "a.parquet")
+    list_archives(folder, ["*.parquet"], label_column, CLASSES)
 
 
 CUT = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
@@ -237,32 +228,26 @@ ARCHIVES = [
 ]
 
 
-def unlabelled(change):
-    def case(folder):
-        flat_folder(folder)
-        write_files(folder, devkit())
-        change(folder)
-        list_folder(folder, CLASSES)
-
-    return case
+@case
+def unlabelled(folder, change):
+    flat_folder(folder)
+    write_files(folder, devkit())
+    change(folder)
+    list_folder(folder, CLASSES)
 
 
-def flat_tar(name, images, change=lambda folder: None):
-    def case(folder):
-        pack(folder / name, images)
-        change(folder)
-        list_archives(folder, ["*.tar"], "label", CLASSES, CLASSES_TABLE)
-
-    return case
+@case
+def flat_tar(folder, name, images, change=lambda folder: None):
+    pack(folder / name, images)
+    change(folder)
+    list_archives(folder, ["*.tar"], "label", CLASSES, CLASSES_TABLE)
 
 
-def without_solution(below):
-    def case(folder):
-        kaggle(folder)
-        (folder / "LOC_val_solution.csv").unlink()
-        list_folder(folder / below, CLASSES)
-
-    return case
+@case
+def without_solution(folder, below):
+    kaggle(folder)
+    (folder / "LOC_val_solution.csv").unlink()
+    list_folder(folder / below, CLASSES)
 
 
 def cut_devkit(folder):
@@ -281,6 +266,7 @@ def image(root):
     return root / f"val/{NAMES[2]}.JPEG"
 
 
+DIFFERENT = f"images, but ... {DEVKIT} has labels of 6; the first difference is {NAMES[2]}: fetch"
 DAMAGED = f"{DEVKIT}: not readable as ImageNet's devkit ... fetch it anew"
 SOLUTION = f"ImageId,PredictionString\n{NAMES[0]},\n".encode()
 OTHERS = [
@@ -291,14 +277,8 @@ OTHERS = [
     ({"LOC_val_solution.csv": SOLUTION}, "LOC_val_solution.csv: line 2 names no synset: fetch it"),
 ]
 IMAGENET = [
-    (
-        unlabelled(lambda root: image(root).unlink()),
-        f"val: 5 images, but ... {DEVKIT} has labels of 6; ...",
-    ),
-    (
-        unlabelled(lambda root: image(root).rename(root / "val/9.JPEG")),
-        f"val: 6 images, but ... {DEVKIT} has labels of 6; ...",
-    ),
+    (unlabelled(lambda root: image(root).unlink()), f"val: 5 {DIFFERENT}"),
+    (unlabelled(lambda root: image(root).rename(root / "val/x.JPEG")), f"val: 6 {DIFFERENT}"),
     *((unlabelled(partial(write_files, files=files)), said) for files, said in OTHERS),
     (unlabelled(lambda root: (root / DEVKIT / "data" / META).unlink()), "holds no meta.mat: fetch"),
     (cut_devkit, f"{DEVKIT}.tar.gz: not readable as ImageNet's devkit"),
@@ -317,14 +297,11 @@ IMAGENET = [
 ]
 
 
-def array(make, place):
+@case
+def array(folder, make, place):
     """An array that is made at a path, and read from a place in it."""
-
-    def case(folder):
-        make(folder / place.partition(":")[0])
-        find_arrays(f"{folder}/{place}", 2).whole()
-
-    return case
+    make(folder / place.partition(":")[0])
+    find_arrays(f"{folder}/{place}", 2).whole()
 
 
 def lying_npz(shape):
@@ -339,16 +316,7 @@ def lying_npz(shape):
     return make
 
 
-def written(content):
-    return lambda path: path.write_bytes(content)
-
-
-def saved(rows):
-    return lambda path: np.save(path, rows)
-
-
-def zipped(**rows):
-    return lambda path: np.savez(path, **rows)
+written, saved, zipped = case(Path.write_bytes), case(np.save), case(np.savez)
 
 
 def of_npy(rows):
@@ -357,13 +325,11 @@ def of_npy(rows):
     return file.getvalue()
 
 
-def in_folder(**files):
-    def make(folder):
-        folder.mkdir()
-        for name, rows in files.items():
-            np.save(folder / f"{name}.npy", rows)
-
-    return make
+@case
+def in_folder(folder, **files):
+    folder.mkdir()
+    for name, rows in files.items():
+        np.save(folder / f"{name}.npy", rows)
 
 
 def mixed(folder):
@@ -394,10 +360,7 @@ ARRAYS = [
     (array(written(b"1 2 3"), "a.npy"), "a.npy: not readable"),
     (array(written(STORED[:-8]), "a.npy"), "a.npy: not readable"),
     (array(written(LIED), "a.safetensors"), "a.safetensors: not readable"),
-    (
-        array(partial(parquet.write_table, RAGGED), "a.parquet"),
-        "a.parquet:v: its lists do not all have 2 numbers",
-    ),
+    (array(partial(parquet.write_table, RAGGED), "a.pq"), "its lists do not all have 2 numbers"),
     (array(written(b"PAR1" + bytes(30)), "a.parquet"), "a.parquet: not readable"),
     (array(written(b"\x89HDF\r\n\x1a\n" + bytes(30)), "a.hdf5"), "a.hdf5: not readable"),
     (array(in_hdf5, "a.h5"), "a.h5:features: holds bool, not numbers"),
@@ -409,28 +372,23 @@ ARRAYS = [
 ]
 
 
-def imported(change, **changes):
+@case
+def imported(folder, change, **changes):
     """What is offered for an import, changed."""
-
-    def case(folder):
-        write_offered(folder)
-        change()
-        import_source(folder / "source", offer(folder, **changes))
-
-    return case
+    write_offered(folder)
+    change()
+    import_source(folder / "source", offer(folder, **changes))
 
 
 def classes_in_order(*rows):
     return lambda: Path("classes.txt").write_text("\n".join(KINDS[row] for row in rows))
 
 
-def asking(*wanted):
-    def case(folder):
-        write_offered(folder)
-        import_source(folder / "made", offer(folder))
-        check_source(folder / "made", *wanted)
-
-    return case
+@case
+def asking(folder, *wanted):
+    write_offered(folder)
+    import_source(folder / "made", offer(folder))
+    check_source(folder / "made", *wanted)
 
 
 def listed_labels():
@@ -455,7 +413,17 @@ def cells(**columns):
     return imported(lambda: edited(**columns))
 
 
+@case
+def class_names(folder, text):
+    write_offered(folder)
+    made = {"schema_version": "1", "class_names": text}
+    write_tensors(folder / "head.safetensors", {"weight": WEIGHT, "bias": BIAS}, made)
+    import_source(folder / "source", offer(folder, head="head.safetensors", classes=None))
+
+
 OWN = ["features/mine"], ["sounds"]
+NO_NAMES = ["{{", "5", "true", "[1, 2, 3, 4]", "{}", "[" * 100_000, '"abcd"', '["a", "a"]']
+NO_NAMES += [json.dumps(["a", "b", "c", name]) for name in ("", "\0", "\ud800")]
 ZEROS = EMBEDDINGS * (np.arange(N)[:, None] < 40)
 IMPORTS = [
     (saving("features.npy", FEATURES[:-1]), "has 59 rows of features, but the table has 60"),
@@ -483,6 +451,8 @@ IMPORTS = [
     (cells(split=["test"] * N), "line 2: split 'test' is neither train nor validation"),
     (imported(listed_labels, table=Path("table.parquet")), "column 'kind' holds list< ... >: wri"),
     (imported(three_classes, head="3.npz", classes=None, logits=None), "outside the 3 classes"),
+    *((class_names(text), "head.safetensors: class_names in its metadata is") for text in NO_NAMES),
+    (class_names("[]"), "head.safetensors: has 0 classes, but the head has 4 rows"),
     (imported(lambda: None, table=None), "source: is no source yet: give --table"),
     (asking(["other"], ["sounds"], 1), "has nothing of other; its models are features/mine"),
     (asking(["features/mine"], ["clip"], 1), "has nothing of clip; its spaces are sounds"),
