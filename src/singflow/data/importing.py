@@ -518,10 +518,10 @@ class HeadCheck:
         if self._given is None or self._logits is None:
             return
         given = next(self._given)
-        gap, spread = float(np.abs(given - logits).max()), float(given.std())
+        gaps, spread = np.abs(given - logits).max(axis=1), float(given.std())
+        gap = float(gaps.max())
         if gap > GAP * spread:
-            before = sum(map(len, self.predicted[:-1]))
-            row = before + int(np.abs(given - logits).max(1).argmax())
+            row = sum(map(len, self.predicted[:-1])) + int(gaps.argmax())
             raise InputError(
                 f"{self._logits.origin}: row {row} differs from W f + b by {gap:.2g}, and logits "
                 f"have a standard deviation of {spread:.2g}: the features are not the input of "
