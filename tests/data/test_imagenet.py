@@ -176,10 +176,13 @@ def test_imagenet_is_read_as_it_is_downloaded(tmp_path, layout, caplog):
 
 def test_images_of_the_archive_and_of_a_flat_folder_have_the_same_labels(tmp_path):
     flat_folder(tmp_path)
-    flat_archive(tmp_path)
+    (tmp_path / "val/README").touch()
+    flat_archive(tmp_path, IMAGES | {"README": b""})
     packed_devkit(tmp_path)
-    of_folder, _ = list_folder(tmp_path, CLASSES)
-    of_archive, _, _ = list_archives(tmp_path, ["*.tar"], "label", CLASSES)
+    of_folder, others = list_folder(tmp_path, CLASSES)
+    of_archive, others_in_archive, _ = list_archives(tmp_path, ["*.tar"], "label", CLASSES)
+    assert ("val/README", "not in a class folder") in others
+    assert others_in_archive == [("ILSVRC2012_img_val.tar/README", "not in a class folder")]
     facts = [
         {image.path.rpartition("/")[2]: image[1:4] for image in found}
         for found in (of_folder, of_archive)
