@@ -28,7 +28,7 @@ from pydantic import Field
 from singflow import cli
 from singflow.artifacts.tables import write_table
 from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
-from singflow.errors import InputError
+from singflow.errors import InputError, brief
 from singflow.planning.rates import COLUMNS, RATES
 from singflow.system import processor, usable_cores
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, Precision
@@ -228,7 +228,6 @@ def measure_towers(flags: Flags, bench: Bench) -> Iterator[dict[str, Any]]:
     """The rows of the table of rates."""
     import torch
 
-    from singflow.data.reading import brief
     from singflow.towers.classifiers import load_classifier
     from singflow.towers.extraction import fold_batch_norms
     from singflow.towers.spaces import load_image_tower

@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import singflow
-from singflow.data.imported import imported_shard, read_source, towers_of_source
+from singflow.artifacts.shards import towers_in
+from singflow.data.imported import imported_shard, read_source
 from singflow.data.importing import Offer, import_source
 from singflow.errors import InputError
 from singflow.towers.collected import _borrowed, joined
@@ -610,7 +611,7 @@ def test_another_model_and_space_join_a_source_and_the_same_call_changes_nothing
     assert content(root) == before
     texts = replace(collected, labels=np.array(NAMES)[collected.labels])
     texts.save(root, space="sounds", embeddings=EMBEDDINGS)
-    assert towers_of_source(root) == (["features/mine", "timm/mine.tag"], ["sounds"])
+    assert towers_in(root) == (["features/mine", "timm/mine.tag"], ["sounds"])
     assert before.items() <= content(root).items()
     unnamed = tmp_path / "unnamed"
     collected.save(unnamed)

@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry
-from singflow.data.reading import brief
-from singflow.errors import InputError, printable
+from singflow.errors import InputError, brief, printable
 
 log = logging.getLogger("singflow")
 

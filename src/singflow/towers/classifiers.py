@@ -12,8 +12,7 @@ from PIL import Image
 from torch import nn
 
 from singflow.config.registry import ModelEntry, saved_folder
-from singflow.data.reading import brief, in_one_line
-from singflow.errors import InputError
+from singflow.errors import InputError, brief, in_one_line
 from singflow.towers.checkpoints import (
     check_finite,
     load_checkpoint,

@@ -19,8 +19,7 @@ from singflow.config.registry import (
     TransformersEntry,
 )
 from singflow.data.manifest import Classes, fill, prompt_of
-from singflow.data.reading import in_one_line
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import check_finite, read_checkpoint
 from singflow.towers.classifiers import (
