@@ -15,7 +15,7 @@ from torchvision import transforms
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
-from singflow.config.registry import OpenCLIPEntry, resolve_spaces
+from singflow.config.registry import resolve_spaces
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import prompt_of, read_classes
 from singflow.errors import InputError
@@ -37,19 +37,18 @@ from singflow.towers.views import Views
 from singflow.towers.weights import open_clip_tag
 from tests.project import ROOT
 from tests.results import Results
+from tests.towers.models import OPEN_CLIP as SMALL
+from tests.towers.models import OPEN_CLIP_WIDTH as WIDTH
 from tests.towers.models import in_hub, made_up, noise, saved
+from tests.towers.models import open_clip_space as space
 
-SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
+CONTEXT = 77
 TAGGED, TAGGED_WIDTH = "PE-Core-T-16-384/meta", 512
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TEXTS = [
     *("a photo of a dog", "a puppy", "Brücke, 橋 & bridge!", "a"),
     "an image of a long-haired cat asleep on a red sofa",
 ]
-
-
-def space(identifier=SMALL, weights="random", dim=WIDTH, **fields):
-    return OpenCLIPEntry(source="open_clip", id=identifier, weights=weights, dim=dim, **fields)
 
 
 def images(count, side=224):
@@ -149,7 +148,7 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path)
     for embeds in (True, False):
         asked.clear()
         tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
-        tower.embed = TextCache({}, text.embed, 1, tmp_path)
+        tower.embed = TextCache({}, text.embed, tmp_path)
         assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
         assert bool(asked) is embeds, "another shard finds sentences again"
 
@@ -190,22 +189,6 @@ def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packa
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
 
 
-def test_a_space_that_its_parts_do_not_fit_is_refused(entry):
-    for fields, message in (
-        ({"dim": 512}, "gives 384 dimensions, not 512: correct `dim`"),
-        ({"text": "package:no-such-text-tower"}, "pip install no-such-text-tower"),
-        ({"text": "package:numpy"}, "package:numpy holds 0 sentence encoders, not one"),
-    ):
-        with pytest.raises(InputError, match=message):
-            load_text_tower(entry.model_copy(update=fields)).embed(["a dog"])
-    with pytest.raises(InputError, match="gives 256 dimensions, not 255: correct `dim`"):
-        load_text_tower(space(dim=WIDTH - 1)).embed(["a dog"])
-    for fields in ({"classes": 10}, {"class_names": ["cat", "dog"]}):
-        needed = r"conse needs an ImageNet classifier of 1000 classes, not (10|2)$"
-        with pytest.raises(InputError, match=needed):
-            load_image_tower(entry.with_weights(**fields))
-
-
 def test_both_towers_of_an_open_clip_model_are_its_own(small, towers):
     image_tower, text_tower = towers
     assert not image_tower.training and not text_tower.module.training
@@ -234,7 +217,7 @@ def test_a_text_that_just_fits_is_taken_and_a_longer_one_refused_not_cut(small, 
             text_tower.embed(texts, batch_size=2)
 
 
-def test_weights_of_ones_own_are_loaded_from_a_file_and_refused_if_it_is_none(towers, tmp_path):
+def test_weights_of_ones_own_are_loaded_from_a_file(towers, tmp_path):
     trained = own_model(1)
     state = trained.state_dict()
     with torch.inference_mode():
@@ -247,23 +230,6 @@ def test_weights_of_ones_own_are_loaded_from_a_file_and_refused_if_it_is_none(to
         assert np.abs(ours - other).max() > 0.1
     texts = load_text_tower(entry).embed(TEXTS)
     np.testing.assert_allclose(texts, own_texts(trained, TEXTS), rtol=0, atol=1e-6)
-
-    part = {name: tensor for name, tensor in state.items() if name != "visual.proj"}
-    for name, content, message in (
-        ("part.safetensors", part, r"open_clip cannot build it from .*part.* \(.*visual\.proj"),
-        (
-            "other.safetensors",
-            part | {"visual.proj": state["visual.proj"][:, :5].contiguous()},
-            r"open_clip cannot build it from .*other.* \(.*visual\.proj",
-        ),
-        ("text.pt", None, r"text\.pt: a text, not weights"),
-    ):
-        file = saved(tmp_path / name, content)
-        if content is None:
-            (tmp_path / name).write_text("not tensors")
-        for load in (load_image_tower, load_text_tower):
-            with pytest.raises(InputError, match=f"(?s){message}"):
-                load(space(weights=file))
 
 
 def test_weights_are_loaded_from_the_hub_cache_with_the_transform_that_they_want(hub):
@@ -321,25 +287,13 @@ def test_a_model_whose_image_tower_also_gives_its_patches_embeds_images(monkeypa
     torch.testing.assert_close(torch.nn.functional.normalize(embeddings, dim=1), theirs)
 
 
-def test_weights_trained_with_another_activation_than_the_models_are_refused_with_the_right_name():
-    for wrong, right in (
-        ("ViT-B-32/metaclip_400m", "ViT-B-32-quickgelu/metaclip_400m"),
-        ("ViT-L-14/dfn2b", "ViT-L-14-quickgelu/dfn2b"),
-        ("RN50/cc12m", "RN50-quickgelu/cc12m"),
-        ("ViT-B-32-quickgelu/laion2b_s34b_b79k", "ViT-B-32/laion2b_s34b_b79k"),
-    ):
-        for weights in ("hub", "random"):
-            with pytest.raises(InputError, match=f"{wrong}: .*QuickGELU: write {right}$"):
-                load_image_tower(space(wrong, weights))
-        assert open_clip_tag(space(right)) == open_clip.get_pretrained_cfg(*right.split("/"))
-
-
 def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_taken():
     pairs = [f"{model}/{tag}" for model, tag in open_clip.list_pretrained()]
     taken, refused = set(), {}
     for pair in pairs:
         try:
-            taken.add(pair if open_clip_tag(space(pair)) else None)
+            assert open_clip_tag(space(pair)) == open_clip.get_pretrained_cfg(*pair.split("/"))
+            taken.add(pair)
         except (InputError, ValueError) as error:
             refused[pair] = str(error).partition("write ")[2].split(" ")[0]
     assert len(taken) > 100 and len(refused) > 10

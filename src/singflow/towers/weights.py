@@ -373,19 +373,31 @@ def check_ids(models: Mapping[str, ModelEntry]) -> None:
             raise InputError(f"models: {name}: {error}") from None
 
 
-def _check_id(entry: ModelEntry) -> None:
-    """Refuse an id of timm or torchvision that has no weights, with the ids that have some."""
+def check_id(entry: ModelEntry) -> None:
+    """Refuse an id of timm or torchvision that has no weights, with the ids that have some.
+
+    A model of timm with weights of one's own may be an architecture alone.
+    """
     known = IDS[entry.source](entry.id)
-    if entry.id not in known:
-        raise InputError(
-            f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
+    own = entry.source == "timm" and entry.weights != "hub"
+    if entry.id in known or (own and "." not in entry.id):
+        return
+    raise InputError(
+        f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
+        + (
+            " (with weights of your own, name those you started from, which decide how images are "
+            f"prepared, or the architecture alone, id: {entry.id.partition('.')[0]}, and its "
+            "transform)"
+            if own
+            else ""
         )
+    )
 
 
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
-    _check_id(entry)
+    check_id(entry)
     configuration: Any = timm.get_pretrained_cfg(entry.id)
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
@@ -397,7 +409,7 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
 
-    _check_id(entry)
+    check_id(entry)
     name, _, tag = entry.id.partition(".")
     return get_model_weights(name)[tag]
 
