@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import transformers
 import yaml
 from huggingface_hub import constants
 from safetensors.torch import save
@@ -32,7 +31,7 @@ from singflow.towers.weights import PackageFile, UrlFile
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
 from tests.towers.models import COMMIT
-from tests.towers.tiny_transformers import SIDE, save_dual_encoder
+from tests.towers.tiny_transformers import SIDE, save_classifier, save_dual_encoder
 
 PINNED = "fedcba9876543210fedcba9876543210fedcba98"
 SMALL = "timm/test_resnet.r160_in1k"
@@ -254,21 +253,6 @@ def weights_of(identifier, **options):
     return model, save(model.state_dict())
 
 
-def dino_of_transformers():
-    """A small random model of transformers, and the files of its repository by name."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sizes |= {"image_size": 28, "patch_size": 14, "num_labels": 1000}
-    model = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes))
-    model.save_pretrained("saved")
-    crop = {"height": 28, "width": 28}
-    processor = transformers.BitImageProcessor(size={"shortest_edge": 32}, crop_size=crop)
-    processor.save_pretrained("saved")
-    saved = {path.name: path.read_bytes() for path in Path("saved").iterdir()}
-    assert {"config.json", "preprocessor_config.json", "model.safetensors"} <= set(saved)
-    return model, saved
-
-
 def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_needs_no_network(
     prefetch, server, monkeypatch
 ):
@@ -281,8 +265,10 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     server.revisions["v1.0"] = PINNED
     Path("checkpoints").mkdir()
     Path("checkpoints/own.safetensors").write_bytes(contents["test_resnet.r160"])
-    dino, saved = dino_of_transformers()
-    server.files |= {f"some/dino/{name}": content for name, content in saved.items()}
+    dino = save_classifier("dinov2", Path("saved"))
+    server.files |= {
+        f"some/dino/{path.name}": path.read_bytes() for path in Path("saved").iterdir()
+    }
     convnext = {"source": "timm", "id": "test_convnext.r160_in1k"}
     conse = SPACES["conse_minilm"] | {"classifier": convnext}
     own = {"id": "test_resnet.r160_in1k", "weights": "file:checkpoints/own.safetensors"}
@@ -291,7 +277,7 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
         "pinned": {"source": "timm", "id": "test_vit.r160_in1k", "revision": "v1.0"},
         "packaged": LITE,
         "own": {"source": "timm", **own},
-        "dino": {"source": "transformers", "id": "some/dino"},
+        "dino": {"source": "transformers", "id": "some/dino", "classes": 5},
     }
 
     write(models, {"conse": conse})

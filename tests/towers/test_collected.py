@@ -3,7 +3,7 @@
 import hashlib
 import random
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from singflow.data.importing import Offer, import_source
 from singflow.errors import InputError
 from singflow.towers.collected import _borrowed, joined
 from singflow.towers.device import _tf32_flags, without_tf32
+from singflow.towers.heads import Heads
 from tests.towers.models import DISTILLED, IMAGES, LABELS, LOADER, RESNET, Nested
 from tests.towers.models import FIVE as NAMES
 from tests.towers.test_classifiers import two_tokens
@@ -150,6 +151,13 @@ def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
     assert singflow.collect(averaged, [IMAGES]).head_path == "backbone.classifier.1 and spare"
 
 
+def test_a_head_in_half_precision_moves_with_its_model():
+    model = Nested().to(torch.bfloat16)
+    with Heads(model, ["backbone.classifier.1"], "", "").attach():
+        logits = model.to("meta")(IMAGES.bfloat16().to("meta"))
+    assert logits.device.type == "meta" and logits.dtype == torch.float32
+
+
 def test_under_autocast_the_head_is_computed_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         found = singflow.collect(Nested(), LOADER)
@@ -233,10 +241,7 @@ def test_the_model_and_the_process_are_as_before_also_after_an_error(loader, hea
     own = model.backbone.classifier[1].register_forward_hook(lambda *_: None)
     model(IMAGES).sum().backward()
     before = state_of(model)
-    if error:
-        with pytest.raises(error):
-            singflow.collect(model, loader(), head)
-    else:
+    with pytest.raises(error) if error else nullcontext():
         singflow.collect(model, loader(), head)
     assert state_of(model) == before
     own.remove()
@@ -310,44 +315,33 @@ def test_hooks_run_in_a_model_that_is_compiled():
         assert found.head_path.endswith("backbone.classifier.1")
 
 
-def flags():
-    """Both interfaces of PyTorch to TF32; `mixed` if they contradict each other."""
-    found = []
-    for place, name in (
-        (torch.backends.cuda.matmul, "allow_tf32"),
-        (torch.backends.cuda.matmul, "fp32_precision"),
-        (torch.backends.cudnn, "allow_tf32"),
-        (torch.backends.cudnn.conv, "fp32_precision"),
-    ):
-        try:
-            found.append(getattr(place, name))
-        except RuntimeError:
-            found.append("mixed")
-    return found
+MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 
 
 @pytest.mark.parametrize(
-    "choose",
+    ("place", "name", "chosen"),
     [
-        lambda: None,
-        lambda: torch.set_float32_matmul_precision("high"),
-        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
-        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
-        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        (MATMUL, "allow_tf32", True),
+        (CUDNN, "allow_tf32", False),
+        (MATMUL, "fp32_precision", "tf32"),
+        (CUDNN.conv, "fp32_precision", "ieee"),
     ],
 )
-def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(choose):
+def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(place, name, chosen):
+    def is_off():
+        return not MATMUL.allow_tf32 and not CUDNN.allow_tf32
+
     found = _tf32_flags()
     try:
-        choose()
-        before, first, second = flags(), ExitStack(), ExitStack()
+        setattr(place, name, chosen)
+        before, first, second = _tf32_flags(), ExitStack(), ExitStack()
         for block in (first, second):
             block.enter_context(without_tf32(torch.device("cuda")))
-            assert flags() == [False, "ieee", False, "none"]
+            assert is_off() and MATMUL.fp32_precision == "ieee"
         first.close()  # as where another thread began earlier
-        assert flags() == [False, "ieee", False, "none"]
+        assert is_off() and MATMUL.fp32_precision == "ieee"
         second.close()
-        assert flags() == before
+        assert _tf32_flags() == before
     finally:
         for place, name, value in found:
             setattr(place, name, value)
@@ -394,23 +388,11 @@ def test_a_saved_source_is_that_of_the_command_for_the_same_arrays_in_files(
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     rows = [f"{row:07d},{label}" for row, label in enumerate(LABELS.tolist())]
     (tmp_path / "table.csv").write_text("\n".join(["id,label", *rows]))
-    import_source(
-        tmp_path / "theirs",
-        Offer(
-            table=tmp_path / "table.csv",
-            id_column="id",
-            label_column="label",
-            features="features.npy",
-            head="head.npz",
-            bias=None,
-            logits="logits.npy",
-            embeddings="embeddings.npy",
-            classes=tmp_path / "names.txt",
-            model="features/mine",
-            space="minilm",
-            dim=None,
-        ),
-    )
+    offer = {name: f"{name}.npy" for name in ("features", "logits", "embeddings")}
+    offer |= {"table": tmp_path / "table.csv", "classes": tmp_path / "names.txt"}
+    offer |= {"id_column": "id", "label_column": "label", "head": "head.npz", "bias": None}
+    offer |= {"model": "features/mine", "space": "minilm", "dim": None}
+    import_source(tmp_path / "theirs", Offer(**offer))
     ours, theirs = content(tmp_path / "mine"), content(tmp_path / "theirs")
     of_head = hashlib.sha256(collected.head.weight.tobytes() + collected.head.bias.tobytes())
     for path in ours:  # a hash of the whole model in place of a hash of its head

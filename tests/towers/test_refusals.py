@@ -283,7 +283,6 @@ SOFTMAX = nn.Sequential(nn.Linear(96, 1000), nn.Softmax(dim=1))
 WEIGHT, BIAS, ONE = torch.randn(5, 96), torch.randn(5), torch.ones(1)
 INFINITE = IMAGES * torch.tensor([1.0] * 5 + [torch.inf, 1]).reshape(7, 1, 1, 1)
 IDS, EMBEDDINGS = [f"{row}.jpg" for row in range(7)], np.ones((7, 3), np.float32)
-PROCESSOR = {"image_processor_type": "x", "size": 1}
 # Parts of what is said
 NAME = r': name the last linear layer, as in head="fc", of a model that returns logits$'
 THE_HEAD, HEAD = r"collect: .*the head 'backbone\.classifier\.1' ?", "backbone.classifier.1"
@@ -300,7 +299,7 @@ NOT_ONE, NAN = (
 )
 DAMAGED = r"mine\.pth: .*damaged, cut short, or of another kind .*: copy or download it again"
 MODULE = (
-    r"mine\.pth: it holds a pickled tests\.towers\.test_refusals\.Mine, .*torch\.save\(model\) d"
+    r"mine\.pth: .* holds a pickled tests\.towers\.test_refusals\.Mine, .*torch\.save\(model\) d"
 )
 QUICK = "{}: .*QuickGELU: write {}$"
 NO_TAG = "open_clip has no weights 'ViT-L-14/laion9b'; for ViT-L-14 it has .*laion2b_s32b_b82k"
@@ -532,7 +531,7 @@ TABLE = {  # by the call: arguments, and what is said
         ({"id": "a/b/c"}, "id 'a/b/c' must be a hub name"),
         ({"weights": "file:checkpoints/absent"}, "checkpoints/absent: no such file"),
         ({"weights": "file:elsewhere"}, "'elsewhere/config.json' must lie under checkpoints/"),
-        ({"transform": PROCESSOR}, "transform"),
+        ({"transform": {"size": 8}}, "transform"),
         ({"text": "x"}, "text: unknown key"),
     ],
     load_image_tower: [(space("clip", "random"), "must give its `config` and `transform`")],

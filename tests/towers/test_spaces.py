@@ -7,14 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torchvision import transforms
 
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_spaces
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import prompt_of, read_classes
@@ -45,6 +43,7 @@ from tests.towers.models import open_clip_space as space
 CONTEXT = 77
 TAGGED, TAGGED_WIDTH = "PE-Core-T-16-384/meta", 512
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PAPER = resolve_spaces(PACKAGE_DATA / "spaces.yaml", ["clip_vit_l14", "eva02_l14"], "random")
 TEXTS = [
     *("a photo of a dog", "a puppy", "Brücke, 橋 & bridge!", "a"),
     "an image of a long-haired cat asleep on a red sofa",
@@ -250,30 +249,40 @@ def test_weights_are_loaded_from_the_hub_cache_with_the_transform_that_they_want
     assert tuple(normalize.mean) == published["mean"] and tuple(normalize.std) == published["std"]
 
 
-@pytest.mark.usefixtures("bare")
-def test_images_are_prepared_as_the_weights_want_them_also_where_these_are_random():
-    tower = load_image_tower(space(TAGGED, dim=TAGGED_WIDTH))
-    tag = open_clip.get_pretrained_cfg(*TAGGED.split("/"))
-    known = [tag[key] for key in ("mean", "std", "resize_mode", "interpolation")]
-    assert known == [(0.5,) * 3, (0.5,) * 3, "squash", "bilinear"]
-    image, preprocess = noise(500, 300), tower.preprocess
-    squashed = transforms.Resize((384, 384), transforms.InterpolationMode.BILINEAR)(image)
-    torch.testing.assert_close(preprocess.whole(image), transforms.ToTensor()(squashed) * 2 - 1)
-    assert preprocess.resample == Image.Resampling.BILINEAR and preprocess.size == (384, 384)
-    without = load_image_tower(space(TAGGED.partition("/")[0], dim=TAGGED_WIDTH))
-    assert tuple(without.preprocess.whole.transforms[-1].mean) == CLIP_MEAN
+def prepared(resize, mean, std):
+    return transforms.Compose([*resize, transforms.ToTensor(), transforms.Normalize(mean, std)])
+
+
+def of_clip(side):
+    resize = transforms.Resize(side, transforms.InterpolationMode.BICUBIC)
+    return prepared([resize, transforms.CenterCrop(side)], CLIP_MEAN, CLIP_STD)
+
+
+def squashed(side, *colours):
+    resize = transforms.Resize((side, side), transforms.InterpolationMode.BILINEAR)
+    return prepared([resize], *colours)
+
+
+COLOURS = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]
+CHANGES = dict(zip(("mean", "std"), COLOURS, strict=True))
+CHANGES |= {"interpolation": "bilinear", "resize_mode": "squash"}
+PREPARED = {
+    "random": (space(TAGGED, dim=TAGGED_WIDTH), squashed(384, (0.5,) * 3, (0.5,) * 3)),
+    "no tag": (space(TAGGED.partition("/")[0], dim=TAGGED_WIDTH), of_clip(384)),
+    "transform": (space(transform=CHANGES), squashed(224, *COLOURS)),
+    "clip": (PAPER["clip_vit_l14"], of_clip(224)),
+    "eva": (PAPER["eva02_l14"], of_clip(224)),
+}
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_transform_of_the_entry_changes_how_images_are_prepared():
-    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 0.125]
-    changes = {"mean": mean, "std": std, "interpolation": "bilinear", "resize_mode": "squash"}
-    preprocess = load_image_tower(space(transform=changes)).preprocess
-    resize = transforms.Resize((224, 224), transforms.InterpolationMode.BILINEAR)
-    normalize = transforms.Normalize(mean, std)
-    expected = transforms.Compose([resize, transforms.ToTensor(), normalize])
-    torch.testing.assert_close(preprocess.whole(noise(500, 300)), expected(noise(500, 300)))
-    assert preprocess.resample == Image.Resampling.BILINEAR
+@pytest.mark.parametrize("which", PREPARED)
+def test_images_are_prepared_as_weights_or_entry_want_them_also_where_weights_are_random(which):
+    entry, expected = PREPARED[which]
+    image, preprocess = noise(500, 300), load_image_tower(entry).preprocess
+    torch.testing.assert_close(preprocess.whole(image), expected(image))
+    assert preprocess.resample.name == expected.transforms[0].interpolation.name
+    assert preprocess.size == tuple(preprocess.whole(image).shape[:0:-1])
 
 
 def test_a_model_whose_image_tower_also_gives_its_patches_embeds_images(monkeypatch):
@@ -301,21 +310,13 @@ def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_ta
 
 
 @pytest.mark.usefixtures("bare")
-@pytest.mark.parametrize("name", ["clip_vit_l14", "eva02_l14"])
-def test_the_papers_spaces_are_built_as_their_weights_want_them(name):
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_spaces_have_their_width(name):
     """workflow/test_paper_smoke.py embeds images and texts in them."""
-    path = PACKAGE_DATA / "spaces.yaml"
-    entry = resolve_spaces(path, [name], "random")[name]
-    tag = open_clip.get_pretrained_cfg(*read_yaml(path)[name]["id"].split("/"))
-    tower = load_image_tower(entry)
-    preprocess, normalize = tower.preprocess, tower.preprocess.whole.transforms[-1]
-    assert preprocess.size == (224, 224)
-    assert preprocess.resample.name.lower() == tag["interpolation"]
-    assert (tag["mean"], tag["std"]) == (CLIP_MEAN, CLIP_STD)
-    assert (tuple(normalize.mean), tuple(normalize.std)) == (CLIP_MEAN, CLIP_STD)
+    tower = load_image_tower(PAPER[name])
     with torch.inference_mode():
-        assert tower(preprocess.whole(noise(300, 200))[None].to("meta")).shape == (1, 768)
-    texts = load_text_tower(entry, torch.device("meta"))
+        assert tower(images(1).to("meta")).shape == (1, 768)
+    texts = load_text_tower(PAPER[name], torch.device("meta"))
     assert texts._encode(texts._tokenize(TEXTS)[0]).shape == (len(TEXTS), 768)
 
 

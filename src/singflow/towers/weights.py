@@ -5,9 +5,10 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.names import IDS
@@ -31,7 +32,6 @@ TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-Answer = TypeVar("Answer")
 WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -92,32 +92,29 @@ class HubFile(WeightFile):
         return None
 
     def remaining(self) -> int | None:
-        download = self._first_held(self._missing)
+        _, download = self._held()
         return download.remaining if download else 0
 
     def fetch(self) -> Path | None:
-        return self._first_held(self._fetch)
+        from huggingface_hub import hf_hub_download
 
-    def _first_held(self, ask: Callable[[str], Answer]) -> Answer | None:
-        """The answer for the first of the names that the repository has."""
+        name, download = self._held()
+        if download and download.sha256:  # a large file, of which the client resumes nothing
+            download.run()
+        return (
+            Path(hf_hub_download(self.repository, name, revision=self.revision)) if name else None
+        )
+
+    def _held(self) -> tuple[str, Download | None]:
+        """The first of the names that the repository has, and its download; "" if it has none."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         for name in self.names:
-            try:
-                return ask(name)
-            except RemoteEntryNotFoundError:
-                continue
+            with suppress(RemoteEntryNotFoundError):
+                return name, self._missing(name)
         if self.optional:
-            return None
+            return "", None
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
-
-    def _fetch(self, name: str) -> Path:
-        from huggingface_hub import hf_hub_download
-
-        download = self._missing(name)
-        if download and download.sha256:  # a large file, of which the client resumes nothing
-            download.run()
-        return Path(hf_hub_download(self.repository, name, revision=self.revision))
 
     def _missing(self, name: str) -> Download | None:
         """The download of a file that the cache lacks."""
@@ -378,19 +375,17 @@ def check_id(entry: ModelEntry) -> None:
 
     A model of timm with weights of one's own may be an architecture alone.
     """
-    known = IDS[entry.source](entry.id)
+    known, (name, _, tag) = IDS[entry.source](entry.id), entry.id.partition(".")
     own = entry.source == "timm" and entry.weights != "hub"
-    if entry.id in known or (own and "." not in entry.id):
+    if entry.id in known or (own and not tag):
         return
+    fix = (
+        " (with weights of your own, name those you started from, which decide how images are "
+        f"prepared, or the architecture alone, id: {name}, and its transform)"
+    )
     raise InputError(
         f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
-        + (
-            " (with weights of your own, name those you started from, which decide how images are "
-            f"prepared, or the architecture alone, id: {entry.id.partition('.')[0]}, and its "
-            "transform)"
-            if own
-            else ""
-        )
+        f"{fix if own else ''}"
     )
 
 
