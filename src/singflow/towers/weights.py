@@ -99,21 +99,21 @@ class HubFile(WeightFile):
         from huggingface_hub import hf_hub_download
 
         name, download = self._held()
+        if name is None:
+            return None
         if download and download.sha256:  # a large file, of which the client resumes nothing
             download.run()
-        return (
-            Path(hf_hub_download(self.repository, name, revision=self.revision)) if name else None
-        )
+        return Path(hf_hub_download(self.repository, name, revision=self.revision))
 
-    def _held(self) -> tuple[str, Download | None]:
-        """The first of the names that the repository has, and its download; "" if it has none."""
+    def _held(self) -> tuple[str | None, Download | None]:
+        """The first of the names that the repository has, if any, and its download."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         for name in self.names:
             with suppress(RemoteEntryNotFoundError):
                 return name, self._missing(name)
         if self.optional:
-            return "", None
+            return None, None
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def _missing(self, name: str) -> Download | None:
