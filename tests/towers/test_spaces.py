@@ -65,6 +65,11 @@ def entry():
     return resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 
 
+@pytest.fixture(scope="module")
+def encoder(entry):
+    return load_text_tower(entry)
+
+
 def own_model(seed, name=SMALL):
     """open_clip's own model with the weights that a seed draws; those of 0 are "random"."""
     torch.manual_seed(seed)
@@ -99,17 +104,16 @@ def own_texts(model, texts, name=SMALL):
     return torch.nn.functional.normalize(model.encode_text(tokens), dim=1).numpy()
 
 
-def test_texts_are_embedded_as_the_library_embeds_them_at_unit_norm(entry):
-    tower = load_text_tower(entry)
-    fits = " ".join(["dog"] * (tower.module.max_seq_length - 2))
+def test_texts_are_embedded_as_the_library_embeds_them_at_unit_norm(encoder):
+    fits = " ".join(["dog"] * (encoder.module.max_seq_length - 2))
     texts = ["an image of a dog", "a puppy", "a suspension bridge", fits]
-    ours = tower.embed(texts)
+    ours = encoder.embed(texts)
     np.testing.assert_allclose(ours, minilm(texts), rtol=0, atol=1e-6)
     assert ours.dtype == np.float32 and ours.shape == (4, 384)
     assert ours[0] @ ours[1] > ours[0] @ ours[2]
     long = r"the text tower takes 256 tokens; shorten the text 'cat dog .*'\.\.\.$"
     with pytest.raises(InputError, match=long):
-        tower.embed(["a dog", "cat " + fits])
+        encoder.embed(["a dog", "cat " + fits])
 
 
 class Logits(torch.nn.Module):
@@ -152,13 +156,13 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path)
         assert bool(asked) is embeds, "another shard finds sentences again"
 
 
-def test_label_sentences_keep_single_precision_where_images_are_embedded_in_half(entry):
-    half, single = load_image_tower(entry), load_text_tower(entry)
+def test_label_sentences_keep_single_precision_where_images_are_embedded_in_half(entry, encoder):
+    half = load_image_tower(entry)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         half(images(1, half.preprocess.size[0]))
     assert len(half.known) == entry.top
     for label in half.known:
-        alone = single.embed([half.sentences[label]])[0]
+        alone = encoder.embed([half.sentences[label]])[0]
         assert half.embedded[label].numpy().tobytes() == alone.tobytes()
 
 
@@ -172,7 +176,7 @@ def test_label_sentences_are_embedded_where_the_image_tower_was_moved_to(entry):
         text.embed(["a photo of a tench"])
 
 
-def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packaged):
+def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, encoder, packaged):
     root, manifest = packaged
     tower = load_image_tower(entry)
     assert isinstance(tower, ImageTower) and tower.preprocess is tower.classifier.preprocess
@@ -182,7 +186,7 @@ def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packa
         manifest, root, views, tower, **options, progress=lambda items, total: items
     )
     assert (image_id == manifest["image_id"]).all()
-    texts = load_text_tower(entry).embed(list(manifest["prompt"]))
+    texts = encoder.embed(list(manifest["prompt"]))
     nearest = manifest["label"].to_numpy()[(embeddings @ texts.T).argmax(axis=1)]
     assert (nearest == manifest["label"].to_numpy()).mean() >= 0.85
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
@@ -324,8 +328,10 @@ NAMES = ["dog", "suspension bridge", "a {} in braces"]
 
 
 @pytest.mark.parametrize("packaged", [True, False])
-def test_neither_the_order_of_texts_nor_passes_side_by_side_change_a_byte(towers, entry, packaged):
-    embed = (load_text_tower(entry) if packaged else towers[1]).embed
+def test_neither_the_order_of_texts_nor_passes_side_by_side_change_a_byte(
+    towers, encoder, packaged
+):
+    embed = (encoder if packaged else towers[1]).embed
     long = [f"{'a very long-haired ' * (number % 4)}{{}} {number}" for number in range(6)]
     texts = [template.replace("{}", name) for template in long for name in NAMES]
     threads = torch.get_num_threads()
@@ -440,7 +446,7 @@ def test_classes_of_other_names_are_the_templates_and_in_other_words_bare_names_
 
 
 def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_others(
-    entry, tmp_path
+    entry, encoder, tmp_path
 ):
     results = Results(tmp_path / "s", space="conse_minilm")
     write_json(results.path("space_entry"), entry.model_dump())
@@ -455,11 +461,11 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
         results.run("embed_classes", **flags)
         return read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
 
-    names, tower = ["goldfish", "an old jeep"], load_text_tower(entry)
+    names = ["goldfish", "an old jeep"]
     found, made = embed(2, names)
-    expected = class_spellings(tower.embed, names, IMAGENET, entry, [TEMPLATE])
+    expected = class_spellings(encoder.embed, names, IMAGENET, entry, [TEMPLATE])
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6)
-    assert made["weights_sha256"] == weights_sha256(tower.module)
+    assert made["weights_sha256"] == weights_sha256(encoder.module)
     assert made["device"].startswith("CPU ("), "cuda is as auto"
     found, made = embed(2, ["tench", "hammerhead"], held=len(IMAGENET.names))
     assert found["class_embeddings"][:, 0].tolist() == [0, 4 * 384], "embedded by embed_prompts"
@@ -472,7 +478,7 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
 
 
 def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_their_names(
-    entry, tmp_path
+    entry, encoder, tmp_path
 ):
     results = Results(tmp_path / "s", space="conse_minilm")
     other = Results(tmp_path / "other")
@@ -501,13 +507,12 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     assert alone["class_embeddings"].shape == alone["other_embeddings"].shape == (0, 384)
     found, tensors = embed(str(other.folder))
     assert found == names | {"reference": ["beaker", "crane"]}
-    expected = load_text_tower(entry).embed(["a glass", prompt_of("crane")])
+    expected = encoder.embed(["a glass", prompt_of("crane")])
     np.testing.assert_allclose(tensors.pop("reference_embeddings"), expected, atol=1e-6)
     assert all(np.array_equal(tensors[name], alone[name]) for name in alone)
     other.manifest(label=["GOOSE"], prompt=["x"])
     assert embed(str(other.folder))[0] == names | {"reference": []}
     results.manifest(label=["jeep", "Goose", "jeep"], prompt=prompts, class_index=[1, -1, 1])
     spelled = [embed(None)[1][f"{kind}_embeddings"] for kind in ("class", "other")]
-    tower = load_text_tower(entry).embed
-    expected = class_spellings(tower, listed.names, listed, entry, [TEMPLATE])
+    expected = class_spellings(encoder.embed, listed.names, listed, entry, [TEMPLATE])
     np.testing.assert_allclose(spelled, expected, atol=1e-6)
