@@ -22,7 +22,6 @@ from singflow.data.importing import Offer, import_source
 from singflow.errors import InputError
 from singflow.towers.collected import _borrowed, joined
 from singflow.towers.device import _tf32_flags, without_tf32
-from singflow.towers.heads import Heads
 from tests.towers.models import DISTILLED, IMAGES, LABELS, LOADER, RESNET, Nested
 from tests.towers.models import FIVE as NAMES
 from tests.towers.test_classifiers import two_tokens
@@ -149,13 +148,6 @@ def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
 
     averaged.forward = lambda images: averaged.after(None)
     assert singflow.collect(averaged, [IMAGES]).head_path == "backbone.classifier.1 and spare"
-
-
-def test_a_head_in_half_precision_moves_with_its_model():
-    model = Nested().to(torch.bfloat16)
-    with Heads(model, ["backbone.classifier.1"], "", "").attach():
-        logits = model.to("meta")(IMAGES.bfloat16().to("meta"))
-    assert logits.device.type == "meta" and logits.dtype == torch.float32
 
 
 def test_under_autocast_the_head_is_computed_in_float32():
