@@ -211,10 +211,8 @@ def _compared(output: torch.Tensor, logits: torch.Tensor) -> tuple[float, bool]:
     return gap, gap <= HEAD_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
 
 
-def _in_float32(head: Any, input: torch.Tensor) -> torch.Tensor:
+def _in_float32(head: nn.Module, input: torch.Tensor) -> torch.Tensor:
     """The forward function of a head, whatever the precision of its model."""
-    if head.weight.device != input.device:  # a copy, which does not move with its model
-        head.to(input.device)
     with in_float32(input.device):
         logits: torch.Tensor = type(head).forward(head, input.float())
     return logits
