@@ -86,7 +86,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
         embedded.extend(texts)
         return np.ones((len(texts), 2), np.float32)
 
-    cache = TextCache({}, embed, 1, tmp_path / "cache")
+    cache = TextCache({}, embed, tmp_path / "cache")
     cache(["a", "b"])
     litter, of_editor = tmp_path / ".artifact.kill3d__", tmp_path / ".artifact.swp"
     litter.touch()

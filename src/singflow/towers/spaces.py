@@ -392,7 +392,7 @@ def text_cache(
     def hash_weights() -> str:
         return weights_sha256(tower().module)
 
-    return TextCache(facts, embed, batch_size * threads, hash_weights=hash_weights, **options)
+    return TextCache(facts, embed, hash_weights=hash_weights, **options)
 
 
 def text_files(entry: SpaceEntry) -> list[Path]:
