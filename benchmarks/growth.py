@@ -4,10 +4,11 @@ Runs the commands of dvc.yaml with one thread on made-up features of one classif
 constant size, and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two
 models. Seconds are processor time, which other programs hardly change. Ends with exit status 1 when
 the time of a step grows faster than the number of images, or its memory by more than the tables
-that it reads and writes. `--write FILE` writes the table of costs, scaled to what was measured.
+that it reads and writes. `--write .` scales the checkout's tables of costs to what was measured.
 """
 
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir
@@ -23,9 +24,9 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.metrics import unit
-from singflow.artifacts.files import write_json
+from singflow.artifacts.files import write_bytes, write_json
 from singflow.artifacts.shards import shard_path, shard_rows
-from singflow.artifacts.tables import read_parquet, write_csv
+from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
@@ -57,7 +58,7 @@ class Flags(common.Flags):
     labels: int = size(100, 2, "labels, which are the classes of the head")
     steps: list[str] = Field([], description="steps that are measured (default: all)")
     write: Path | None = Field(
-        None, description="file for the table of costs, scaled to what was measured"
+        None, description="checkout whose tables of costs are scaled to what was measured"
     )
 
 
@@ -246,27 +247,32 @@ def scaled(
     more = max(1.0, *(peaks / [costs.peak_mb(step, size) for size in sizes]))
     first = max(seconds[0] - faster * grown[0], 0.1)
     return [
-        costs.Term(
-            term.driver,
-            first if term == start else term.seconds * (1.0 if "gpu" in term.driver else faster),
-            more * term.megabytes,
+        replace(
+            term,
+            seconds=first
+            if term == start
+            else term.seconds * (1.0 if "gpu" in term.driver else faster),
+            megabytes=more * term.megabytes,
         )
         for term in costs.COSTS[step]
     ]
 
 
-def write_costs(path: Path, runs: Runs, sizes: list[costs.Size]) -> None:
-    """Write the table of costs with the measured steps scaled, and the others as they are."""
-    table = dict(costs.COSTS)
-    measured_steps = set(next(iter(runs.values())).index) & set(table)
-    for step in measured_steps - {"build_manifest"}:  # it decodes images that are tiny here
-        table[step] = scaled(step, sizes, *series(runs, step))
-    rows = [
-        (step, term.driver, f"{term.seconds:.3g}", f"{term.megabytes:.3g}")
-        for step, terms in table.items()
-        for term in terms
-    ]
-    write_csv(path, ["step", "driver", "seconds", "megabytes"], rows)
+def write_costs(checkout: Path, runs: Runs, sizes: list[costs.Size]) -> None:
+    """Scale the costs of the measured steps in a checkout's tables; all else stays as it is."""
+    package = checkout / "src/singflow"
+    measured_steps = set(next(iter(runs.values())).index) & set(costs.COSTS)
+    for file in (package / "planning/costs.toml", *sorted((package / "analyses").glob("*.toml"))):
+        text = file.read_text(encoding="utf-8")
+        for step in measured_steps - {"build_manifest"}:  # it decodes images that are tiny here
+            rows = "".join(
+                f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
+                f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"
+                for term in scaled(step, sizes, *series(runs, step))
+            )
+            block = rf"(?m)^{step} = (\[\n(  .*\n)*\]|\[\[.*\]\])$"
+            text = re.sub(block, f"{step} = [\n{rows}]", text, count=1)
+        write_bytes(file, text.encode())
 
 
 def main(flags: Flags) -> None:

@@ -6,7 +6,7 @@ of this table in analyses/<name>.toml. A driver is a product `a*b/c` of quantiti
 keys of the study: a number counts as it is, a list with its length, and `key=value` as 1 or 0.
 
 The figures have no margins and are for one job on a server CPU of 2 to 3 GHz; `python
-benchmarks/growth.py --write` measures what a small machine can. Nobody measured the seconds of
+benchmarks/growth.py --write .` measures what a small machine can. Nobody measured the seconds of
 drivers with `gpu`: they decide what jobs request and how far the progress bar is, and `make plan`
 shows their order of magnitude.
 """
