@@ -78,11 +78,11 @@ def test_all_can_be_read_at_the_width_of_a_page_and_is_not_cut(spaces):
 def test_the_step_draws_heads_of_one_backbone_or_says_which_study_has_some(tmp_path, models):
     results, photo = Results(tmp_path), io.BytesIO()
     noise(32, 24).save(photo, "PNG")
-    pictures = pd.DataFrame({"figure": ["photo"], "image_id": [4], "picture": [photo.getvalue()]})
+    shown = {"figure": "photo", "image_id": 4, "label": "", "picture": [photo.getvalue()]}
     for model in models:
         own = results.of(model)
         write_json(own.path("model_entry"), ENTRIES[model].model_dump())
-        write_parquet(own.path("pictures"), pictures)
+        write_parquet(own.path("pictures"), pd.DataFrame(shown))
         write_parquet(own.path("maps"), of_model())
     write_table(results.path("tables/models.csv"), table_of(models))
     write_table(results.path("tables/hidden_texts.csv"), texts(models[-1], np.arange(9) / 9))

@@ -12,7 +12,7 @@ from singflow.figures import plot_angle_ladder
 from singflow.figures.plot_pictures import FIGURES as STEP
 from singflow.figures.style import lines_of
 from singflow.pictures.rendering import TYPES, picture_table
-from singflow.pictures.words import ANGLES, WORDS
+from singflow.pictures.word_neighbours import ANGLES, WORDS
 from tests.figures.drawn import words
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
