@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def draw(
     texts: pd.DataFrame,
     closeup: str,
     photo: Image.Image | None = None,
-    shown: Mapping[str, Shown] | None = None,
+    shown: Mapping[str, Mapping[str, Maps | None]] | None = None,
 ) -> Figure:
     """D over the classes kept; texts that `closeup` hides and does not; its map of a photo.
 
@@ -166,20 +167,19 @@ def main(flags: Flags) -> None:
         return style.write_needs(flags, "cut_heads", NEEDS)
     texts = read_table(flags.path("tables/hidden_texts.csv"))
     photos = read_photos(flags)
-    sets, photo = {}, None
+    maps: dict[str, dict[str, Maps | None]] = {}
+    photo = None
     if len(photos):
         image, content = photos[["image_id", "picture"]].iloc[0]
         photo = opened(content)
-        frames = flags.gather("maps", lambda path: read_parquet(path, "maps"))
-        sets = {
-            space: {
-                model: maps_of(mine)
-                for model, frame in of.items()
-                if not (mine := frame[frame["image_id"] == image]).empty
-            }
-            for space, of in frames.items()
-        }
-    figure = draw(heads, models, texts, flags.closeup, photo, sets)
+
+        def of_photo(path: Path) -> Maps | None:
+            frame = read_parquet(path, "maps")
+            rows = frame[frame["image_id"] == image]
+            return None if rows.empty else maps_of(rows)
+
+        maps = flags.gather("maps", of_photo)
+    figure = draw(heads, models, texts, flags.closeup, photo, maps)
     style.write_figure(flags, "cut_heads", figure)
 
 
