@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.shards import join_blocks
 from singflow.artifacts.tables import write_parquet
-from singflow.pictures.neighbours import Index, first_copies, nearest
+from singflow.pictures.neighbours import Index, exact_neighbours, first_copies
 
 AT_ONCE = 25_000  # images per search; every search reads each cell of the index once
 
@@ -32,9 +32,10 @@ def main(flags: Flags) -> None:
     blocks = []
     for image_id, *both in join_blocks(translated(), AT_ONCE):
         points, own = np.concatenate(both), np.tile(image_id, 2)
-        found = (
-            index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
-        )
+        if index:
+            found = index.neighbours(points, own, 1)
+        else:
+            found = exact_neighbours(points, own, gallery, content, 1)
         ids, angles = found.image_id.reshape(2, -1), found.angle_deg.reshape(2, -1)
         columns = {
             "image_id": image_id,

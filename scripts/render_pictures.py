@@ -36,7 +36,7 @@ from singflow.pictures.selection import (
     removal_pictures,
     steering_pictures,
 )
-from singflow.pictures.words import vocabulary
+from singflow.pictures.word_neighbours import vocabulary
 
 
 class Flags(Pictures, Steering, cli.PairStep):

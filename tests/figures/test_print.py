@@ -21,6 +21,7 @@ from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
     test_concepts,
+    test_cut_heads,
     test_hidden_texts,
     test_maps,
     test_models,
@@ -65,16 +66,12 @@ def rank_curves(models, spaces):
     return plot_rank_curves.draw(rows, models_table(models, spaces))
 
 
-def scores(models, spaces):
+def of_scores(draw, models, spaces, *labels):
     found = {s: {m: test_models.scores(n) for n, m in enumerate(models)} for s in spaces}
-    return plot_scores.draw(found, test_models.table_of(models, spaces))
+    return draw(found, test_models.table_of(models, spaces), *labels)
 
 
-def controls(models, spaces):
-    return plot_controls.draw(list(spaces), models, *test_models.controls(models, spaces))
-
-
-def translators(draw, models, spaces):
+def of_translators(draw, models, spaces):
     found = test_translators.reports(min(len(models), 5), len(spaces))
     return draw(found, test_translators.table(found))
 
@@ -85,25 +82,6 @@ def hidden_texts(models, spaces):
     return plot_hidden_texts.draw(pd.concat(found[:6]), table[:6])
 
 
-def maps(models, spaces):
-    return test_maps.drawn({s: dict.fromkeys(models, test_maps.of_model()) for s in spaces})
-
-
-def pictures(name, models, spaces):
-    sets = {s: {m: test_pictures.pictures() for m in models} for s in spaces}
-    return test_pictures.draw(name, sets)
-
-
-def null_validation(models, spaces):
-    found = {m: test_null_validation.effects(n) for n, m in enumerate(models)}
-    return test_null_validation.draw(found)[1]
-
-
-def labels(models, spaces):
-    found = {s: {m: test_models.scores(n) for n, m in enumerate(models)} for s in spaces}
-    return plot_labels.draw(found, test_models.table_of(models, spaces), [])
-
-
 def groups(models, spaces):
     found = pd.DataFrame({"group": [f"a group {n}" for n in range(12)], "n": 30, **D})
     found = found.assign(hidden=True, by="column")
@@ -111,19 +89,8 @@ def groups(models, spaces):
     return plot_labels.draw_groups({s: dict.fromkeys(models, found) for s in spaces}, table)
 
 
-def probes(models, spaces):
-    return test_probes.drawn({s: test_probes.reports(len(models)) for s in spaces})[1]
-
-
-def concepts(models, spaces):
-    scans, table = test_concepts.study(len(models), spaces)
-    return plot_concepts.draw(scans, table, test_concepts.LABELS, 8)
-
-
-def concept_scans(models, spaces):
-    scans, table = test_concepts.study(len(models), spaces)
-    none = test_concepts.cues()
-    return plot_concept_scans.draw(scans, table, none, test_concepts.LABELS, 20)
+def of_concepts(draw, models, spaces, *options):
+    return draw(*test_concepts.study(len(models), spaces), *options)
 
 
 def of_one_model(models, spaces):
@@ -138,31 +105,35 @@ def of_one_model(models, spaces):
 
 
 CASES = {
-    "scores": scores,
-    "controls": controls,
     "head_extensions": head_extensions,
     "rank_curves": rank_curves,
-    "null_validation": null_validation,
     "hidden_texts": hidden_texts,
-    "maps": maps,
-    "labels": labels,
     "groups": groups,
-    "probes": probes,
-    "concepts": concepts,
-    "concept_scans": concept_scans,
     "evidence": of_one_model,
-    **{name: lambda *study, name=name: pictures(name, *study) for name in test_pictures.FIGURES},
+    "scores": lambda m, s: of_scores(plot_scores.draw, m, s),
+    "labels": lambda m, s: of_scores(plot_labels.draw, m, s, []),
+    "controls": lambda m, s: plot_controls.draw(list(s), m, *test_models.controls(m, s)),
+    "training": lambda m, s: of_translators(plot_translators.draw_training, m, s),
+    "architectures": lambda m, s: of_translators(plot_translators.draw_architectures, m, s),
+    "concepts": lambda m, s: of_concepts(plot_concepts.draw, m, s, test_concepts.LABELS, 8),
+    "concept_scans": lambda m, s: of_concepts(
+        plot_concept_scans.draw, m, s, test_concepts.cues(), test_concepts.LABELS, 20
+    ),
+    "maps": lambda m, s: test_maps.drawn({of: dict.fromkeys(m, test_maps.of_model()) for of in s}),
+    "null_validation": lambda m, _: test_null_validation.draw(
+        {model: test_null_validation.effects(n) for n, model in enumerate(m)}
+    )[1],
+    "probes": lambda m, s: test_probes.drawn({of: test_probes.reports(len(m)) for of in s})[1],
+    "cut_heads": lambda _, s: test_cut_heads.of_all([*s]),
     **{
-        draw.__name__: lambda *study, draw=draw: translators(draw, *study)
-        for draw in (plot_translators.draw_training, plot_translators.draw_architectures)
+        name: lambda m, s, name=name: test_pictures.draw(
+            name, {of: {model: test_pictures.pictures() for model in m} for of in s}
+        )
+        for name in test_pictures.FIGURES
     },
 }
-FEWER = (
-    "maps",
-    "hidden_texts",
-    "concepts",
-    "concept_scans",
-)  # other widths and panels in a study of one model
+# Other widths and panels in a study of one model or one space.
+FEWER = ("maps", "hidden_texts", "concepts", "concept_scans", "cut_heads")
 HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
 
 

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import unit
 from singflow.pictures import neighbours
-from singflow.pictures.neighbours import Index, first_copies, nearest
+from singflow.pictures.neighbours import Index, exact_neighbours, first_copies
 
 
 def gallery_of(embeddings, blocks=3):
@@ -29,7 +29,7 @@ def test_the_neighbours_are_scikit_learns_by_cosine_distance(monkeypatch, sizes)
     for name, size in zip(("QUERIES", "CANDIDATES", "PAIRS"), sizes, strict=True):
         monkeypatch.setattr(neighbours, name, size)
     embeddings, points = normal(500, 24), normal(40, 24, 1)
-    found = nearest(points, np.full(40, -1), gallery_of(embeddings), ALL_DIFFERENT, 6)
+    found = exact_neighbours(points, np.full(40, -1), gallery_of(embeddings), ALL_DIFFERENT, 6)
     theirs = NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute")
     theirs = theirs.fit(unit(embeddings)).kneighbors(unit(points))
     assert np.array_equal(found.image_id, theirs[1])
@@ -42,7 +42,9 @@ def test_an_image_is_never_its_own_neighbour_nor_is_a_copy_of_it():
     content, own = ALL_DIFFERENT.copy(), np.array([7, 40, 9, -1])
     content[40] = 7
     points = embeddings[[7, 40, 9, 7]]
-    first, copy, other, none = nearest(points, own, gallery_of(embeddings), content, 5).image_id
+    first, copy, other, none = exact_neighbours(
+        points, own, gallery_of(embeddings), content, 5
+    ).image_id
     assert not np.isin([*first, *copy], [7, 40]).any() and 9 not in other and 40 not in none
 
 
@@ -55,7 +57,7 @@ def test_ties_go_to_the_lowest_image_id_however_the_gallery_is_cut(blocks):
     embeddings = normal(50, 24)
     embeddings[5:35] = embeddings[5]
     gallery = gallery_of(embeddings, blocks)
-    found = nearest(embeddings[[5]], np.array([20]), gallery, np.arange(50), 8)
+    found = exact_neighbours(embeddings[[5]], np.array([20]), gallery, np.arange(50), 8)
     assert list(found.image_id[0]) == list(range(5, 13)) and (found.angle_deg == 0).all()
 
 
@@ -68,7 +70,7 @@ def test_ties_go_to_the_lowest_image_id_however_the_gallery_is_cut(blocks):
 def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
     embeddings = raw + np.array([5, 0, 0], dtype=np.float32)
     content = np.arange(12)
-    found = nearest(embeddings, content, gallery_of(embeddings, blocks), content, count)
+    found = exact_neighbours(embeddings, content, gallery_of(embeddings, blocks), content, count)
     expected = neighbours.angle_deg(embeddings[:, None], embeddings[None])
     for row in range(12):
         order = sorted((expected[row, image], image) for image in range(12) if image != row)[:count]
@@ -84,11 +86,11 @@ def test_the_index_finds_what_exact_search_finds(monkeypatch, tmp_path, count):
     embeddings = centres + 0.3 * normal(2000, 32, 1)
     content, own = np.arange(2000), np.arange(0, 2000, 9)
     content[1999] = 3
-    exact = nearest(embeddings[own], own, gallery_of(embeddings), content, count)
+    exact = exact_neighbours(embeddings[own], own, gallery_of(embeddings), content, count)
     for probes, share in ((50, 1.0), (8, 0.98), (1, 0.5)):
         monkeypatch.setattr(neighbours, "PROBES", probes)
         index = Index(gallery_of(embeddings), content, tmp_path)
-        found = index.nearest(embeddings[own], own, count)
+        found = index.neighbours(embeddings[own], own, count)
         same = found.image_id == exact.image_id
         assert share <= same.mean() and (probes > 1 or same.mean() < 1)
         assert not (found.image_id == own[:, None]).any()
@@ -106,7 +108,7 @@ def test_the_index_finds_the_same_however_the_gallery_is_cut_and_with_any_number
         monkeypatch.setattr(neighbours, "QUERIES", size)
         with threadpool_limits(threads):
             index = Index(gallery_of(embeddings, blocks), np.arange(5000), tmp_path)
-            found.append(index.nearest(points, np.full(700, -1), 3))
+            found.append(index.neighbours(points, np.full(700, -1), 3))
     for again in found[1:]:
         assert np.array_equal(again.image_id, found[0].image_id)
         assert np.array_equal(again.angle_deg, found[0].angle_deg)
@@ -114,6 +116,6 @@ def test_the_index_finds_the_same_however_the_gallery_is_cut_and_with_any_number
 
 def test_the_index_of_a_single_image_finds_it_and_nothing_else(tmp_path):
     index = Index(gallery_of(normal(1, 8), 1), np.arange(1), tmp_path)
-    found = index.nearest(normal(2, 8, 1), np.array([-1, 0]), 2)
+    found = index.neighbours(normal(2, 8, 1), np.array([-1, 0]), 2)
     assert found.image_id.tolist() == [[0, -1], [-1, -1]]
     assert not any(tmp_path.iterdir())

@@ -26,7 +26,7 @@ from singflow.pictures.rendering import (
     undrawn,
 )
 from singflow.pictures.selection import ORIGINAL, Picture
-from singflow.pictures.words import ANGLES, WORDS
+from singflow.pictures.word_neighbours import ANGLES, WORDS
 from singflow.translators.ridge import Affine
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT

@@ -50,22 +50,19 @@ def _planted(axes: Axes, facts: dict[str, Any], controls: pd.DataFrame) -> None:
     axes.minorticks_off()
     axes.set_title("(a) D, and D of planted leaks")
     axes.legend()
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
 def _directions(axes: Axes, curve: pd.DataFrame) -> None:
-    low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
+    low, middle, high = style.d_percent(curve)
     axes.fill_between(curve["directions"], low, high, color=BLUE, alpha=0.15, lw=0)
     axes.plot(curve["directions"], middle, color=BLUE)
     axes.axhline(0, color="0.6", lw=0.6, zorder=0)
-    most = max(int(curve["directions"].max()), 1)
-    ticks = [0, *(2**power for power in range(0, most.bit_length(), 2 if most > 63 else 1))]
-    axes.set_xscale("symlog", base=2, linthresh=1)
-    axes.set_xticks(ticks, list(map(str, ticks)))
-    axes.minorticks_off()
-    axes.set(xlim=(-0.15, most * 1.1), xlabel="null directions visible", ylabel="D (%)")
+    most = int(curve["directions"].max())
+    style.directions_axis(axes, most, every=2 if most > 63 else 1)
+    axes.set_ylabel("D (%)")
     axes.set_title("(b) how many directions hold it")
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
 def _angles(axes: Axes, images: pd.DataFrame) -> None:

@@ -8,23 +8,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
+from singflow import cli
+from singflow.artifacts.tables import read_parquet
 from singflow.data.images import FORMATS
 from singflow.figures import style
-from singflow.figures.style import Frames, Sheet
+from singflow.figures.sheet import LINE, MARGIN, Sheet, broken
+from singflow.figures.style import Frames
 from singflow.pictures.selection import ORIGINAL, STEERED
-from singflow.pictures.words import ANGLES, WORDS
+from singflow.pictures.word_neighbours import ANGLES, WORDS
 
-# Inches: names of rows, least width of a column, pictures, gaps of rows and columns, lines.
-NAMES, LEAST, PICTURE, GAP, APART, MARGIN, LINE = 0.98, 0.98, 1.0, 0.12, 0.05, 0.06, 0.13
-FONTS: dict[str, tuple[style.Look, float, str]] = {  # font, inches of a line, colour
-    "title": ({"size": style.STYLE["figure.titlesize"], "weight": "bold"}, 0.15, "black"),
-    "name": ({}, LINE, "black"),
-    "new": ({"weight": "bold"}, LINE, "black"),
-    "note": ({}, LINE, "0.35"),
-}
+# Inches: names of rows, least width of a column, pictures, gaps of rows and columns.
+NAMES, LEAST, PICTURE, GAP, APART = 0.98, 0.98, 1.0, 0.12, 0.05
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
     "retrieval": "each picture is the study's real photo nearest to the translated feature, with "
@@ -49,6 +45,18 @@ class Row(NamedTuple):
     name: str
     cells: list[Cell]
     photo: Cell = Cell()
+
+
+def opened(content: bytes) -> Image.Image:
+    """A picture of the table of pictures."""
+    return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def read_photos(flags: cli.Selection) -> pd.DataFrame:
+    """The study's photos that are shown: rows of the table of pictures of any model."""
+    first = flags.path("pictures", space=flags.spaces[0], model=flags.models[0])
+    columns = ("figure", "image_id", "label", "picture")
+    return read_parquet(first, "pictures", columns).query("figure == 'photo'")
 
 
 def cell_of(rows: pd.DataFrame, note: str = "") -> Cell:
@@ -93,37 +101,6 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
     return name + none + (f"\n{space}" if len(sets) > 1 else "")
 
 
-class TextSheet(Sheet):
-    """A sheet that writes in the fonts of FONTS."""
-
-    def write_lines(
-        self, left: float, top: float, lines: list[str], font: str, align: str = "top"
-    ) -> float:
-        """Add lines of text; returns where they end."""
-        _, line, colour = FONTS[font]
-        look = {"fontproperties": font_of(font), "color": colour, "va": align}
-        self.write(left, top, "\n".join(lines), **look)
-        return top + line * len(lines)
-
-    def write_text(
-        self, left: float, top: float, text: str, room: float, font: str = "name"
-    ) -> float:
-        """Add a text in lines that are at most as long as the room; returns where it ends."""
-        return self.write_lines(left, top, broken(text, room, font), font)
-
-
-def font_of(name: str) -> FontProperties:
-    """A font of FONTS, whose family is that of the style in force."""
-    return FontProperties(**FONTS[name][0])
-
-
-def broken(text: str, room: float, font: str) -> list[str]:
-    """The lines of a text, each at most as long as the room."""
-    return [
-        line for part in text.splitlines() for line in style.lines_of(part, room, font_of(font))
-    ]
-
-
 @style.styled
 def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> Figure:
     """Rows of cells, at most a page high; columns beyond the width are continued below."""
@@ -131,7 +108,7 @@ def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> 
         renderer for _, _, frame in style.pairs_of(sets) for renderer in frame["renderer"].unique()
     }
     said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
-    sheet = TextSheet(style.PAGE if len(columns) > 2 else style.COLUMN)
+    sheet = Sheet(style.PAGE if len(columns) > 2 else style.COLUMN)
     room, top = sheet.width - 2 * MARGIN, MARGIN
     fit = min(len(columns), int((room - NAMES) / LEAST))
     step = (room - NAMES) / fit
@@ -148,7 +125,7 @@ def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> 
         for name, cells, photo in rows:
             if not any(map(_shows, cells[part])):
                 continue
-            drawn = TextSheet(sheet.width)
+            drawn = Sheet(sheet.width)
             bottom = drawn.write_text(MARGIN, top, name, NAMES - APART)
             bottom = _show(drawn, MARGIN, bottom, NAMES - APART, photo)
             for number, cell in enumerate(cells[part]):
@@ -171,7 +148,7 @@ def _shows(cell: Cell) -> bool:
     )
 
 
-def _show(sheet: TextSheet, left: float, top: float, room: float, cell: Cell) -> float:
+def _show(sheet: Sheet, left: float, top: float, room: float, cell: Cell) -> float:
     """Add the picture of a cell and what is said below it; returns where it ends."""
     row = cell.row
     if row is None or not _shows(cell):
@@ -204,7 +181,7 @@ def _show(sheet: TextSheet, left: float, top: float, room: float, cell: Cell) ->
 
 def _draw(row: pd.Series, axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
-    picture = Image.open(io.BytesIO(row["picture"]), formats=FORMATS)
+    picture = opened(row["picture"])
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     changed = row["change"] not in (ORIGINAL, "photo")
     axes.spines[:].set(visible=changed, color=style.COLOURS[5], linewidth=1)

@@ -52,7 +52,7 @@ def draw(sets: Frames, table: pd.DataFrame) -> Figure:
     return draw_grid(title, rows, columns, sets)
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

@@ -107,7 +107,7 @@ def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: Scal
     axes.set_yticks(positions, list(rows["concept"]))
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="angle (degrees)")
     axes.tick_params(labelbottom=True)
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
 class Flags(PlotConceptScans, cli.Selection): ...

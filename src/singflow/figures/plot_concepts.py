@@ -107,7 +107,7 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
     left.set(ylim=(-0.7, len(shown) - 0.3 + 0.4 * cut), xlabel="angle (degrees)")
     right.set_xlabel("AS (degrees), from its\nmean over concepts (dotted)")
     for axes in (left, right):
-        style.grid_lines(axes, "y")
+        axes.grid(axis="y")
         if cut:
             axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:

@@ -56,7 +56,7 @@ def _excess(axes: Axes, own: dict[Any, Any], looks: dict[str, Look], rows: pd.Da
     axes.set_yticks(range(len(looks)), [style.named(model, rows) for model in looks])
     axes.set_ylim(len(looks) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
-    style.grid_lines(axes, "x")
+    axes.grid(axis="x")
 
 
 def _dimensions(axes: Axes, excess: pd.DataFrame, looks: dict[str, Look]) -> None:
@@ -74,10 +74,10 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, looks: dict[str, Look]) -> Non
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set(xlabel="dimensions removed", ylabel="IS (degrees)")
-    style.grid_lines(axes, "both")
+    axes.grid(axis="both")
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

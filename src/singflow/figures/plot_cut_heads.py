@@ -1,8 +1,8 @@
 """Draw D of heads that keep fewer and fewer classes of one head, and what one of them hides."""
 
-import io
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from singflow.analyses.findings import by_size
 from singflow.analyses.maps import Maps, maps_of
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, read_table
 from singflow.config.registry import DRAWN, ModelEntry, read_model
-from singflow.data.images import FORMATS
 from singflow.figures import style
-from singflow.figures.overlay import toward_text
+from singflow.figures.photo_maps import toward_text
+from singflow.figures.picture_grid import opened, read_photos
 
 FEWEST = 3  # heads of a curve
 NEEDS = "a study of heads that keep fewer classes, such as config/studies/cut_heads.yaml"
@@ -55,7 +55,7 @@ def draw(
     texts: pd.DataFrame,
     closeup: str,
     photo: Image.Image | None = None,
-    shown: Mapping[str, Shown] | None = None,
+    shown: Mapping[str, Mapping[str, Maps | None]] | None = None,
 ) -> Figure:
     """D over the classes kept; texts that `closeup` hides and does not; its map of a photo.
 
@@ -112,7 +112,7 @@ def _curve(axes: Axes, heads: pd.DataFrame, zeros: pd.DataFrame) -> None:
     axes.set(xlabel="classes that the head keeps", ylabel="D, hidden share of the meaning (%)")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper right")
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
 def _closeup(figure: SubFigure, model: str, texts: pd.DataFrame, photo: Any, maps: Shown) -> None:
@@ -129,18 +129,12 @@ def _closeup(figure: SubFigure, model: str, texts: pd.DataFrame, photo: Any, map
         style.say(axes, f"No text of {name} is looked at.")
         return
     ends = [texts[:MOST], texts[max(MOST, len(texts) - LEAST) :]]
-    rows = pd.concat(ends)
-    heights = -np.arange(len(rows)) - np.repeat([0, 0.7], list(map(len, ends)))
-    for height, row in zip(heights, rows.to_dict("records"), strict=True):
-        low, d, high = (100 * row[f"unique_r2{part}"] for part in ("_low", "", "_high"))
-        axes.plot([low, high], [height] * 2, color=ORANGE, lw=1.2)
-        axes.plot(d, height, "o", color=ORANGE, ms=4, mfc=ORANGE if row["hidden"] else "white")
+    heights = style.draw_texts(axes, ends, 0.7, ORANGE, width=1.2)
     axes.axvline(0, color="0.6", lw=0.8, zorder=0)
-    axes.set_yticks(heights, [str(text)[:28] for text in rows["text"]])
+    axes.set_yticks(heights, [str(text)[:28] for text in pd.concat(ends)["text"]])
     axes.set_xlabel("D along the text (%); filled: hidden")
     found = f"{int(texts['hidden'].sum()):,} of {len(texts):,} texts"
     axes.set_title(f"{name} hides {found}")
-    style.grid_lines(axes, "x")
 
 
 def _pictures(figure: SubFigure, photo: Image.Image, maps: Shown) -> None:
@@ -170,26 +164,22 @@ def main(flags: Flags) -> None:
     entries = {name: read_model(flags.path("model_entry", model=name)) for name in flags.models}
     heads = families(models, entries)
     if not heads:
-        style.write_needs(flags, "cut_heads", NEEDS)
-        return
+        return style.write_needs(flags, "cut_heads", NEEDS)
     texts = read_table(flags.path("tables/hidden_texts.csv"))
-    first = flags.path("pictures", space=flags.spaces[0], model=flags.models[0])
-    photos = read_parquet(first, "pictures", ("figure", "image_id", "picture"))
-    photos = photos[photos["figure"] == "photo"]
-    sets, photo = {}, None
+    photos = read_photos(flags)
+    maps: dict[str, dict[str, Maps | None]] = {}
+    photo = None
     if len(photos):
         image, content = photos[["image_id", "picture"]].iloc[0]
-        photo = Image.open(io.BytesIO(content), formats=FORMATS)
-        frames = flags.gather("maps", lambda path: read_parquet(path, "maps"))
-        sets = {
-            space: {
-                model: maps_of(mine)
-                for model, frame in of.items()
-                if not (mine := frame[frame["image_id"] == image]).empty
-            }
-            for space, of in frames.items()
-        }
-    figure = draw(heads, models, texts, flags.closeup, photo, sets)
+        photo = opened(content)
+
+        def of_photo(path: Path) -> Maps | None:
+            frame = read_parquet(path, "maps")
+            rows = frame[frame["image_id"] == image]
+            return None if rows.empty else maps_of(rows)
+
+        maps = flags.gather("maps", of_photo)
+    figure = draw(heads, models, texts, flags.closeup, photo, maps)
     style.write_figure(flags, "cut_heads", figure)
 
 

@@ -6,7 +6,6 @@ A table says how many directions each model needs.
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -18,13 +17,8 @@ from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_ta
 from singflow.figures import style
 from singflow.figures.style import Frames
 
-D = [
-    "n_evidence",
-    "verdict",
-    "unique_r2",
-    "unique_r2_low",
-    "unique_r2_high",
-]  # columns of tables/models.csv
+# Columns of tables/models.csv.
+D = ["n_evidence", "verdict", "unique_r2", "unique_r2_low", "unique_r2_high"]
 LEARNING = ["unique_r2_quarter", "unique_r2_half", "unique_r2"]
 
 
@@ -60,7 +54,7 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
             look = style.look_of(number)
             look["mfc"] = look["color"] if above else "white"
             at = [int(row["directions_90"]) if above else len(curve) - 1]
-            low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
+            low, middle, high = style.d_percent(curve)
             axes.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
             style.apart(axes, axes.plot(x, middle, markevery=at, **look), number, len(tables))
             images, *shown = measured.loc[[model]].to_numpy()[0]
@@ -74,8 +68,9 @@ def draw(curves: Frames, rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
         shares = [measured["n_evidence"].max() / part for part in (4, 2, 1)]
         learning.set_xticks(shares, [f"{share:,.0f}" for share in shares])
         learning.xaxis.set_minor_locator(NullLocator())
-        style.grid_lines(learning, "y")
-        _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
+        learning.grid(axis="y")
+        style.directions_axis(axes, max(len(curve) - 1 for curve in tables.values()))
+        axes.grid(axis="y")
         style.legend(subfigure, handles, 1)
     return figure
 
@@ -105,16 +100,7 @@ def _said(row: dict[str, Any]) -> str:
     return f"{size}, {percent(ENOUGH)} of it with {few}"
 
 
-def _ticks(axes: Axes, most: int) -> None:
-    axes.set_xscale("symlog", base=2, linthresh=1)
-    ticks = [0, *(2**power for power in range(max(most, 1).bit_length()))]
-    axes.set_xticks(ticks, list(map(str, ticks)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlim=(-0.15, max(most, 1) * 1.1), xlabel="null directions visible")
-    style.grid_lines(axes, "y")
-
-
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

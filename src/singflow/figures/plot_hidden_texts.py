@@ -51,27 +51,17 @@ def draw(texts: pd.DataFrame, models: pd.DataFrame) -> Figure:
 
 def _panel(axes: Axes, found: pd.DataFrame, colour: str, margin: float) -> None:
     ends = [found] if len(found) <= MOST + LEAST else [found[:MOST], found[-LEAST:]]
-    height, names = 0, {}
-    for end in ends:
-        for row in end.to_dict("records"):
-            low, d, high = (100 * row[f"unique_r2{part}"] for part in ("_low", "", "_high"))
-            axes.plot([low, high], [height] * 2, color=colour)
-            axes.plot(d, height, "o", color=colour, mfc=colour if row["hidden"] else "white")
-            names[height] = _short(str(row["text"]))
-            height -= 1
-        height -= 1  # a gap between the ends
+    heights = style.draw_texts(axes, ends, 1, colour)
     axes.axvline(0, color="0.6", lw=0.6, zorder=0)
     axes.axvline(100 * margin, color="0.4", lw=0.8, ls="--", zorder=0)
-    axes.set_yticks(list(names), list(names.values()))
-    axes.set_xlabel("D along the text (%)")
-    style.grid_lines(axes, "x")
+    axes.set_yticks(heights, [_short(str(text)) for text in pd.concat(ends)["text"]])
 
 
 def _short(text: str) -> str:
     return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

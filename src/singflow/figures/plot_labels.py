@@ -78,7 +78,7 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
         dots.set_rasterized(len(sizes) > 500)  # a PDF would store every point
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
 @style.styled
@@ -108,7 +108,7 @@ def draw_groups(groups: Frames, table: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(order)), [f"{name} ({sizes[name]})" for name in order])
         axes.set(ylim=(-0.6, len(order) - 0.4), xlabel="D within the group (%)")
         axes.set_title(f"{space}: {_found(found)}")
-        style.grid_lines(axes, "x")
+        axes.grid(axis="x")
     style.legend(figure, grid[0, 0].get_legend_handles_labels()[0], 2)
     return figure
 

@@ -1,6 +1,5 @@
 """Draw the maps of the images shown, a column for each model, and write their table."""
 
-import io
 from collections.abc import Sized
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ from singflow import cli
 from singflow.analyses.maps import LABEL, PROMPT, Maps, fewest_others, maps_of
 from singflow.analyses.tables import SEEN, qualify
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import read_parquet, write_table
-from singflow.data.images import FORMATS
-from singflow.figures.overlay import keys, overlay
-from singflow.figures.picture_grid import FONTS, MARGIN, TextSheet, broken, name_row
+from singflow.artifacts.tables import write_table
+from singflow.figures.photo_maps import keys, map_panels, strongest
+from singflow.figures.picture_grid import name_row, opened, read_photos
+from singflow.figures.sheet import FONTS, MARGIN, Sheet, broken
 from singflow.figures.style import (
     COLUMN,
     PAGE,
@@ -39,7 +38,6 @@ COLUMNS = (
     "space model n path label text as_deg first_order_deg rest_deg positions positions_beyond"
     " strongest_row strongest_column strongest_deg largest_deg threshold_deg others note"
 )
-SHOWN = ("figure", "image_id", "label", "picture")  # of the table of pictures
 TITLE = "Where the null component lies, and where its removal moves an image"
 FOUND = (
     "Positions stand out in {} of {} maps toward a text; by chance, at most {:g} % of maps have any"
@@ -97,44 +95,24 @@ class Panel(NamedTuple):
     line: str
 
 
-class MapSheet(TextSheet):
-    """A sheet whose pictures share one pair of axes."""
-
-    def __init__(self, width: float) -> None:
-        super().__init__(width)
-        self.pictures: list[tuple[float, float, float, float, Image.Image]] = []
-
-    def show(self, left: float, top: float, room: tuple[float, float], panel: Panel) -> float:
-        """Add a picture that fits into width and height, and its line; returns where it ends."""
-        sides = panel.picture.size
-        scale = min(room[0] / sides[0], room[1] / sides[1])
-        self.pictures.append((left, top, scale * sides[0], scale * sides[1], panel.picture))
-        (line, *rest) = broken(panel.line, room[0], "note") or [""]
-        text = f"{line[:-1]}…" if rest else line
-        return self.write_lines(left, top + scale * sides[1] + 0.02, [text], "note")
-
-    def draw(self, height: float) -> Figure:
-        figure = super().draw(height)
-        axes = figure.add_axes((0, 0, 1, 1))
-        for left, top, across, down, picture in self.pictures:
-            axes.imshow(picture, extent=(left, left + across, top + down, top), aspect="auto")
-        axes.set(xlim=(0, self.width), ylim=(height, 0))
-        axes.set_axis_off()
-        return figure
+def _show(sheet: Sheet, left: float, top: float, room: tuple[float, float], panel: Panel) -> float:
+    """Add a picture that fits into width and height, and its line; returns where it ends."""
+    scale = min(room[0] / panel.picture.width, room[1] / panel.picture.height)
+    width, height = scale * panel.picture.width, scale * panel.picture.height
+    sheet.show(left, top, width, height, panel.picture)
+    line, *rest = broken(panel.line, room[0], "note") or [""]
+    text = f"{line[:-1]}…" if rest else line
+    return sheet.write_lines(left, top + height + 0.02, [text], "note")
 
 
 def _panels(photo: Image.Image, maps: Maps) -> dict[str, Panel]:
     """The maps of a photo, by the names of their rows."""
-    drawn = overlay(photo, maps)
-    most = max((abs(text.contribution_deg).max() for text in maps.texts), default=0.0)
-    ignored = f"{' to '.join(drawn.ignored_ends)} %"
-    panels = [Panel(drawn.used, maps.predicted), Panel(drawn.ignored, ignored)]
-    panels += [
-        Panel(picture, f"AS {text.as_deg:+.1f}° (±{most:.2g}°)")
-        for text, picture in zip(maps.texts, drawn.texts, strict=True)
-    ]
+    panels, most = map_panels(photo, maps), strongest([maps])
+    lines = [maps.predicted, f"{' to '.join(panels[1].ends)} %"]
+    lines += [f"AS {text.as_deg:+.1f}° (±{most:.2g}°)" for text in maps.texts]
     names = [*ROWS, *(toward(text.text) for text in maps.texts[1:])]
-    return dict(zip(names, panels, strict=True))
+    rows = zip(names, panels, lines, strict=True)
+    return {name: Panel(panel.picture, line) for name, panel, line in rows}
 
 
 def toward(prompt: str) -> str:
@@ -161,12 +139,12 @@ def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: f
     of_map = every.groupby(["pair", "image_id", "map", "text"], sort=False)
     maps = of_map[["beyond", "threshold_deg"]].max().reset_index()
     shown = [pairs[pair] for pair in most_outlined(maps, "pair", MOST_MODELS)]
-    sheet = MapSheet(COLUMN if len(shown) < 3 else PAGE)
+    sheet = Sheet(COLUMN if len(shown) < 3 else PAGE)
     room, known = sheet.width - 2 * MARGIN, int(maps["threshold_deg"].notna().sum())
     found = FOUND.format(int(maps["beyond"].sum()), known, 100 * (1 - confidence))
     top = sheet.write_text(MARGIN, MARGIN, found if known else TITLE, room, "title") + GAP
     for picture, across, text in zip(keys(), (RAMP, RAMP, BAR), KEY, strict=True):
-        sheet.pictures.append((MARGIN, top + 0.02, across, BAR, picture))
+        sheet.show(MARGIN, top + 0.02, across, BAR, picture)
         top = sheet.write_text(MARGIN + RAMP + GAP, top, text, room - RAMP - GAP, "note")
     step = (room - STRIP) / (len(shown) + 1)
     side, line = step - GAP, FONTS["note"][1]
@@ -185,13 +163,13 @@ def draw(sets: Frames, photos: pd.DataFrame, models: pd.DataFrame, confidence: f
     tall = min(MOST, (end - top) / (len(kept) * len(images)) - line - 1.5 * GAP)
     for image in images:
         photo = photos.set_index("image_id").loc[image]
-        whole = Image.open(io.BytesIO(photo["picture"]), formats=FORMATS).convert("RGB")
+        whole = opened(photo["picture"]).convert("RGB")
         whole.thumbnail((round(DOTS * side), round(DOTS * tall)))
         panels = [_panels(whole, maps_of(of[of["image_id"] == image])) for *_, of in shown]
-        sheet.show(MARGIN, top, (side, tall), Panel(whole, photo["label"]))
+        _show(sheet, MARGIN, top, (side, tall), Panel(whole, photo["label"]))
         for name in filter(kept.__contains__, names):
             ends = [
-                sheet.show(left, top, (side, tall), of_model[name])
+                _show(sheet, left, top, (side, tall), of_model[name])
                 for left, of_model in zip(places, panels, strict=True)
             ]
             middle = (top + max(ends) - line) / 2
@@ -221,11 +199,9 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.path("manifest"))
     table = tabulate(sets, models, manifest, flags.maps, flags.confidence)
     write_table(flags.path("tables/maps.csv"), table)
-    first = flags.path("pictures", space=flags.spaces[0], model=flags.models[0])
-    photos = read_parquet(first, "pictures", SHOWN).query("figure == 'photo'")
     if all(frame.empty for *_, frame in pairs_of(sets)):
         return write_needs(flags, "maps", NEEDED)
-    write_figure(flags, "maps", draw(sets, photos, models, flags.confidence))
+    write_figure(flags, "maps", draw(sets, read_photos(flags), models, flags.confidence))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def draw(
     top1.set(xlabel=said, xlim=(-3, 103))
     for axes, title in zip(grid[0], ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
         axes.set_title(title)
-        style.grid_lines(axes, "x")
+        axes.grid(axis="x")
         for position in range(1, len(effects)):
             axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
     style.legend(

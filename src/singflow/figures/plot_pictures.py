@@ -25,7 +25,7 @@ from singflow.figures.style import (
     write_needs,
 )
 from singflow.pictures.selection import LINEAR, ORIGINAL, REMOVED
-from singflow.pictures.words import WORDS
+from singflow.pictures.word_neighbours import WORDS
 
 NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": ""}
 NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": NETWORKS}
@@ -119,7 +119,7 @@ FIGURES = {
 }
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

@@ -104,10 +104,10 @@ def _ticks(axes: Axes, kept: pd.Series) -> None:
     axes.set_xticks(removed, [f"{100 * (1 - tick):g}" for tick in removed])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlim=(-2e-4, max(most, 1e-3) * 1.25), xlabel="share of the head's rank kept (%)")
-    style.grid_lines(axes, "y")
+    axes.grid(axis="y")
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

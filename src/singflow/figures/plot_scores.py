@@ -108,7 +108,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, scores: dict[str, str]) -> None:
     axes.set_xlabel(" and ".join(scores.values()) + " (degrees)" * (len(scores) > 1))
 
 
-class Flags(cli.Selection): ...
+Flags = cli.Selection
 
 
 def main(flags: Flags) -> None:

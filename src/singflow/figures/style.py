@@ -4,8 +4,7 @@ import base64
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -260,9 +259,38 @@ def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str
     return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
 
 
-def grid_lines(axes: Axes, axis: Any) -> None:
-    """Pale lines behind everything else."""
-    axes.grid(axis=axis)
+def directions_axis(axes: Axes, most: int, every: int = 1) -> None:
+    """A horizontal axis of null directions, from none to `most`; every so many powers of 2."""
+    most = max(most, 1)
+    ticks = [0, *(2**power for power in range(0, most.bit_length(), every))]
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
+    axes.set(xlim=(-0.15, most * 1.1), xlabel="null directions visible")
+
+
+def d_percent(rows: Any) -> tuple[Any, Any, Any]:
+    """The low end, the middle and the high end of D in rows of a table, or in one row."""
+    low, middle, high = (100 * rows[f"unique_r2{end}"] for end in ("_low", "", "_high"))
+    return low, middle, high
+
+
+def draw_texts(
+    axes: Axes, ends: Sequence[pd.DataFrame], gap: float, color: str, width: float = 1
+) -> list[float]:
+    """D along texts, with intervals, one text below the other; a gap between the ends of a list.
+
+    Returns the height of every text. A text that is hidden is a filled mark.
+    """
+    rows = pd.concat(ends)
+    heights = -np.arange(len(rows)) - np.repeat(gap * np.arange(len(ends)), [*map(len, ends)])
+    for height, row in zip(heights, rows.to_dict("records"), strict=True):
+        low, d, high = d_percent(row)
+        axes.plot([low, high], [height] * 2, color=color, lw=width)
+        axes.plot(d, height, "o", color=color, mfc=color if row["hidden"] else "white")
+    axes.set_xlabel("D along the text (%)")
+    axes.grid(axis="x")
+    return list(heights)
 
 
 def key(label: str, **look: Any) -> Line2D:
@@ -303,33 +331,3 @@ def lines_of(text: str, width: float, font: FontProperties) -> list[str]:
                 lines += [] if fits(lines[-1] + character) else [""]
                 lines[-1] += character
     return lines
-
-
-@dataclass
-class Sheet:
-    """Texts and axes, placed in inches from the upper left corner. draw() makes the figure."""
-
-    width: float
-    texts: list[tuple[float, float, str, Look]] = field(default_factory=list)
-    panels: list[tuple[float, float, float, float, Callable[[Axes], Any]]] = field(
-        default_factory=list
-    )
-
-    def write(self, left: float, top: float, text: str, **look: Any) -> None:
-        """Add a text below `top`."""
-        self.texts.append((left, top, text, {"va": "top"} | look))
-
-    def place(
-        self, left: float, top: float, width: float, height: float, draw: Callable[[Axes], Any]
-    ) -> None:
-        """Add axes and the function that draws in them."""
-        self.panels.append((left, top, width, height, draw))
-
-    def draw(self, height: float) -> Figure:
-        figure = new_figure((self.width, height))
-        for left, top, text, look in self.texts:
-            figure.text(left / self.width, 1 - top / height, text, **look)
-        for left, top, width, tall, draw in self.panels:
-            place = left / self.width, 1 - (top + tall) / height, width / self.width, tall / height
-            draw(figure.add_axes(place))
-        return figure

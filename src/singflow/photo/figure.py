@@ -10,19 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
-from singflow.figures.overlay import FARTHER, NEARER
-from singflow.figures.style import (
-    COLOURS,
-    PAGE,
-    STYLE,
-    Sheet,
-    grid_lines,
-    key,
-    lines_of,
-    say,
-    styled,
-    wrapped,
-)
+from singflow.figures.photo_maps import FARTHER, NEARER
+from singflow.figures.sheet import Sheet
+from singflow.figures.style import COLOURS, PAGE, STYLE, key, lines_of, say, styled, wrapped
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
 from singflow.photo.photos import Neighbour
@@ -162,7 +152,7 @@ def _label_rows(axes: Axes, rows: RowNames, most: float) -> np.ndarray:
     axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(most + 0.2, -0.2)
-    grid_lines(axes, "x")
+    axes.grid(axis="x")
     return places
 
 

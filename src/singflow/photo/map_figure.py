@@ -9,8 +9,9 @@ from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageOps
 
 from singflow.analyses.maps import Maps
-from singflow.figures.overlay import keys, overlay
-from singflow.figures.style import PAGE, Sheet, lines_of, styled
+from singflow.figures import photo_maps
+from singflow.figures.sheet import Sheet
+from singflow.figures.style import PAGE, lines_of, styled
 from singflow.photo.analysis import Analysis
 from singflow.photo.facts import IGNORED, OUTLINE, TOWARD, USED, map_caption, map_notes
 from singflow.photo.figure import LINE, MARGIN
@@ -32,14 +33,14 @@ class MapPanel(NamedTuple):
 
 def map_panels(photo: Image.Image, maps: Maps) -> tuple[list[MapPanel], tuple[str, ...]]:
     """What is used, what is ignored, and every text; the ends of the colours of all texts."""
-    drawn = overlay(photo, maps)
+    used, ignored, *texts = photo_maps.map_panels(photo, maps)
     panels = [
-        MapPanel(f"used: {maps.predicted}", drawn.used, USED, drawn.used_ends),
-        MapPanel("ignored", drawn.ignored, IGNORED, drawn.ignored_ends),
+        MapPanel(f"used: {maps.predicted}", used.picture, USED, used.ends),
+        MapPanel("ignored", ignored.picture, IGNORED, ignored.ends),
     ]
-    pairs = zip(maps.texts, drawn.texts, strict=True)
-    panels += [MapPanel(text.text, picture, map_caption(text)) for text, picture in pairs]
-    return panels, drawn.text_ends
+    for text, panel in zip(maps.texts, texts, strict=True):
+        panels.append(MapPanel(text.text, panel.picture, map_caption(text)))
+    return panels, texts[0].ends if texts else ()
 
 
 @styled
@@ -52,7 +53,7 @@ def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> 
     deep = across * photo.height / photo.width
     small = ImageOps.contain(photo, (round(DOTS * across), max(1, round(DOTS * deep))))
     panels, text_ends = map_panels(small, maps)
-    panels, (movements, amounts, outline) = [MapPanel(name, small), *panels], keys()
+    panels, (movements, amounts, outline) = [MapPanel(name, small), *panels], photo_maps.keys()
     room = PAGE - 2 * MARGIN - step - 2 * BAR
     notes = [line for note in map_notes(analysis, maps) for line in _lines(note, room)]
     sheet, y = Sheet(PAGE), MARGIN

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from singflow.analyses.tables import with_interval
-from singflow.figures.overlay import keys
+from singflow.figures.photo_maps import keys
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Setting, Steered
 from singflow.photo.facts import (

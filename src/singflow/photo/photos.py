@@ -16,7 +16,7 @@ from singflow.config.sections import at_hand
 from singflow.data.images import decode, read_unchanged
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.pictures.neighbours import first_copies, nearest
+from singflow.pictures.neighbours import exact_neighbours, first_copies
 from singflow.pictures.selection import choose_images
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Photos:
         same = np.flatnonzero(self.manifest["sha256"] == sha256)
         own = np.full(len(points), same[0] if len(same) else -1)
         gallery = partial(iterate_whole, self.folder, "embeddings", self.shards, self.manifest)
-        found = nearest(points, own, gallery, first_copies(self.manifest["sha256"]), 1)
+        found = exact_neighbours(points, own, gallery, first_copies(self.manifest["sha256"]), 1)
         pairs = zip(found.image_id[:, 0].tolist(), found.angle_deg[:, 0].tolist(), strict=True)
         paths = self.manifest["path"]
         return [Neighbour(number, paths[number], angle) for number, angle in pairs if number >= 0]

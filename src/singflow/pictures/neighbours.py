@@ -16,6 +16,8 @@ QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
 SAMPLE = 20  # images per cell on which k-means is run
 
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows of points, image ids and angles
+NONE: Pairs = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
 Block = tuple[np.ndarray, np.ndarray]  # image ids (n,) and their embeddings (n, m)
 Gallery = Callable[[], Iterable[Block]]
 
@@ -36,7 +38,7 @@ def first_copies(sha256: pd.Series) -> np.ndarray:
     return first[codes]
 
 
-def nearest(
+def exact_neighbours(
     points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.ndarray, count: int
 ) -> Neighbours:
     """The `count` nearest images to each point (n, m), exactly; ties go to the lowest image_id.
@@ -46,26 +48,20 @@ def nearest(
     margin for rounding, and angles in float64 decide. Memory does not grow with the number of
     images.
     """
-    best = _cut([_pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))], count)
-    units = _unit(points)
-    floor = np.full(len(points), -2.0, dtype=np.float32)  # cosine of the count-th nearest so far
-    rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
+    best, units = NONE, _unit(points)
+    floor = np.full(len(points), -1.5, dtype=np.float32)
     mine = np.where(own >= 0, content[own], -1)
     for image_id, embeddings in _distinct(gallery(), content):
-        theirs = _unit(embeddings)
-        found = [best]
+        theirs, found = _unit(embeddings), [best]
         for start in range(0, len(units), QUERIES):
             rows = slice(start, start + QUERIES)
             cosines = units[rows] @ theirs.T
             cosines[mine[rows, None] == image_id] = -2.0
-            if len(image_id) >= count:
-                floor[rows] = np.maximum(
-                    floor[rows], np.partition(cosines, -count, axis=1)[:, -count]
-                )
-            row, column = np.nonzero((cosines >= floor[rows, None] - rounding) & (cosines >= -1.5))
+            floor[rows], least = _raised(floor[rows], cosines, count, units)
+            row, column = np.nonzero(cosines >= least[:, None])
             angles = _angles(points, embeddings, row + start, column)
-            found.append(_pairs(row + start, image_id[column], angles))
-        best = _cut(found, count)
+            found.append((row + start, image_id[column], angles))
+        best = _nearest(found, count)
     return _arrays(best, len(points), count)
 
 
@@ -86,20 +82,36 @@ def _angles(
     )
 
 
-def _pairs(row: np.ndarray, image_id: np.ndarray, angles: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"row": row, "image_id": image_id, "angle_deg": angles})
+def _raised(
+    floor: np.ndarray, cosines: np.ndarray, count: int, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The count-th largest cosine of each row so far, and what a candidate's cosine is at least.
+
+    floor: (n,), the count-th largest before. The latter is lower by what rounding may change.
+    """
+    if cosines.shape[1] >= count:
+        floor = np.maximum(floor, np.partition(cosines, -count, axis=1)[:, -count])
+    return floor, floor - np.float32(units.shape[1] * np.finfo(np.float32).eps)
 
 
-def _cut(found: list[pd.DataFrame], count: int) -> pd.DataFrame:
+def _nearest(found: list[Pairs], count: int) -> Pairs:
     """The `count` nearest images of each row, nearest first."""
-    ranked = pd.concat(found).sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
-    return ranked[ranked.groupby("row").cumcount() < count]
+    row, image_id, angle = map(np.concatenate, zip(*found, strict=True))
+    order = np.lexsort((image_id, angle, row))
+    row, image_id, angle = row[order], image_id[order], angle[order]
+    kept = _ranks(row) < count
+    return row[kept], image_id[kept], angle[kept]
 
 
-def _arrays(best: pd.DataFrame, n: int, count: int) -> Neighbours:
+def _ranks(row: np.ndarray) -> np.ndarray:
+    """Places from 0 among equal rows, which are sorted."""
+    return np.arange(len(row)) - np.searchsorted(row, row)
+
+
+def _arrays(best: Pairs, n: int, count: int) -> Neighbours:
+    row, *values = best
     image_id, angle = np.full((n, count), -1, dtype=np.int64), np.full((n, count), np.nan)
-    place = best["row"].to_numpy(), best.groupby("row").cumcount().to_numpy()
-    image_id[place], angle[place] = best["image_id"], best["angle_deg"]
+    image_id[row, _ranks(row)], angle[row, _ranks(row)] = values
     return Neighbours(image_id, angle)
 
 
@@ -132,12 +144,11 @@ class Index:
         for image_id, embeddings in _distinct(gallery(), content):
             self._units[place[image_id]] = _unit(embeddings)
 
-    def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
-        """As the function nearest(), but images in cells that are not probed are missed."""
+    def neighbours(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
+        """As exact_neighbours(), but images in cells that are not probed are missed."""
         units, mine = _unit(points), np.where(own >= 0, self._place[own], -1)
-        # Cosine of the count-th nearest so far.
         floor = np.full(len(points), -1.5, dtype=np.float32)
-        rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
+        least = floor.copy()
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         visitors, starts = self._visits(units)
         for cell, (first, end) in enumerate(pairwise(self._starts)):
@@ -148,19 +159,16 @@ class Index:
                 cosines = units[rows] @ theirs.T
                 among = (mine[rows] >= first) & (mine[rows] < end)
                 cosines[among, mine[rows][among] - first] = -2.0
-                better = cosines.max(axis=1) >= floor[rows] - rounding
+                better = cosines.max(axis=1) >= least[rows]
                 rows, cosines = rows[better], cosines[better]
-                if len(theirs) >= count:
-                    floor[rows] = np.maximum(
-                        floor[rows], np.partition(cosines, -count, axis=1)[:, -count]
-                    )
-                row, column = np.nonzero(cosines >= floor[rows, None] - rounding)
+                floor[rows], least[rows] = _raised(floor[rows], cosines, count, units)
+                row, column = np.nonzero(cosines >= least[rows, None])
                 found.append((rows[row], first + column, cosines[row, column]))
         row, place, cosine = map(np.concatenate, zip(*found, strict=True))
-        near = cosine >= floor[row] - rounding
+        near = cosine >= least[row]
         row, kept, column = row[near], *np.unique(place[near], return_inverse=True)
         angles = _angles(points, self._units[kept], row, column)
-        best = _cut([_pairs(row, self._image_id[kept][column], angles)], count)
+        best = _nearest([(row, self._image_id[kept][column], angles)], count)
         return _arrays(best, len(points), count)
 
     def _visits(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.pictures.neighbours import Gallery, nearest
+from singflow.pictures.neighbours import Gallery, exact_neighbours
 from singflow.pictures.selection import Picture
-from singflow.pictures.words import ANGLES, WORDS, nearest_words
+from singflow.pictures.word_neighbours import ANGLES, WORDS, word_neighbours
 
 SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
 KINDS = {str: "str", int: "int64", float: "float64"}
@@ -75,7 +75,7 @@ def retrieve(
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
     own = np.array([picture.image_id for picture in reached])
-    found = nearest(points, own, gallery, content, len(seeds))
+    found = exact_neighbours(points, own, gallery, content, len(seeds))
     neighbours = iter(zip(found.image_id.tolist(), found.angle_deg.tolist(), strict=True))
     for picture in pictures:
         if picture.embedding is None:
@@ -111,7 +111,7 @@ def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
 def add_words(rows: list[Row], words: list[str], texts: np.ndarray) -> None:
     """Write the words nearest to their embeddings into rows of the table of pictures."""
     reached = [row for row in rows if row["embedding"] is not None]
-    near = nearest_words(np.stack([row["embedding"] for row in reached]), words, texts)
+    near = word_neighbours(np.stack([row["embedding"] for row in reached]), words, texts)
     for row, *found in zip(reached, *near, strict=True):
         row |= zip((*WORDS, *ANGLES), np.concatenate(found).tolist(), strict=True)
 

@@ -4,7 +4,7 @@ import pytest
 from singflow.analyses.inputs import Inputs
 from singflow.errors import InputError
 from singflow.pictures.neighbours import CANDIDATES
-from singflow.pictures.words import nearest_words, vocabulary
+from singflow.pictures.word_neighbours import vocabulary, word_neighbours
 from tests.results import Results
 
 
@@ -20,7 +20,7 @@ def test_the_nearest_words_are_those_of_a_direct_search():
     texts = random.standard_normal((CANDIDATES + 50, 16))
     words = [f"word {row}" for row in range(len(texts))]
     points = 7 * random.standard_normal((5, 16))
-    found = nearest_words(points, words, texts.astype(np.float32))
+    found = word_neighbours(points, words, texts.astype(np.float32))
     for point, near, angles in zip(points, *found, strict=True):
         expected, degrees = directly(point, words, texts.astype(np.float32).astype(np.float64))
         assert list(near) == expected
@@ -30,10 +30,10 @@ def test_the_nearest_words_are_those_of_a_direct_search():
 def test_of_equal_angles_the_earlier_word_comes_first_and_of_few_words_the_rest_is_empty():
     right, up = np.eye(2)
     point, texts = np.array([[3.0, 0.0]]), np.stack([up, right, up, up])
-    near, angles = nearest_words(point, list("abcd"), texts)
+    near, angles = word_neighbours(point, list("abcd"), texts)
     assert list(near[0]) == ["b", "a", "c"]
     np.testing.assert_allclose(angles, [[0.0, 90.0, 90.0]], atol=1e-12)
-    near, angles = nearest_words(point, ["a"], up[None])
+    near, angles = word_neighbours(point, ["a"], up[None])
     assert list(near[0]) == ["a", "", ""] and np.isnan(angles[0, 1:]).all()
 
 

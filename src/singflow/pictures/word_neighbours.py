@@ -5,7 +5,7 @@ import numpy as np
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import FIX
 from singflow.errors import InputError
-from singflow.pictures.neighbours import nearest
+from singflow.pictures.neighbours import exact_neighbours
 
 WORDS = ("word_1", "word_2", "word_3")  # columns of the table of pictures, nearest first
 ANGLES = tuple(f"{word}_deg" for word in WORDS)
@@ -34,7 +34,7 @@ def vocabulary(inputs: Inputs) -> tuple[list[str], np.ndarray]:
     return [name for name, _ in found.values()], np.stack([text for _, text in found.values()])
 
 
-def nearest_words(
+def word_neighbours(
     points: np.ndarray, words: list[str], texts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The three words (n, 3) nearest to each point (n, m), nearest first, and their angles (n, 3).
@@ -44,5 +44,5 @@ def nearest_words(
     """
     every = np.arange(len(texts))
     none = np.full(len(points), -1)
-    found = nearest(points, none, lambda: [(every, texts)], every, len(WORDS))
+    found = exact_neighbours(points, none, lambda: [(every, texts)], every, len(WORDS))
     return np.array([*words, ""], dtype=object)[found.image_id], found.angle_deg

@@ -1,6 +1,7 @@
-"""Maps of an image, in colours over the image."""
+"""Maps of a photo, in colours over the photo."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -21,38 +22,35 @@ RAMP = (256, 16)  # pixels
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Overlays:
-    """A photo under each of its maps.
+class MapPanel(NamedTuple):
+    """A photo under a map, and the values at the ends of the map's colours."""
 
-    used_ends, ignored_ends, text_ends: the values at the ends of the colours, as text. All
-    texts share text_ends.
+    picture: Image.Image
+    ends: tuple[str, ...]
+
+
+def map_panels(photo: Image.Image, maps: Maps) -> list[MapPanel]:
+    """A photo under the maps of what is used and of what is ignored, and of each text in turn.
+
+    The maps of texts have one scale.
     """
-
-    used: Image.Image
-    used_ends: tuple[str, str]
-    ignored: Image.Image
-    ignored_ends: tuple[str, str]
-    texts: list[Image.Image]
-    text_ends: tuple[str, str]
-
-
-def overlay(photo: Image.Image, maps: Maps) -> Overlays:
-    """All maps over a photo; the maps of texts have one scale."""
     used = min(0.0, float(maps.used.min())), max(0.0, float(maps.used.max()))
     ignored = float(maps.null_energy.min()), float(maps.null_energy.max())
-    most = max((float(np.abs(text.contribution_deg).max()) for text in maps.texts), default=0.0)
-    return Overlays(
-        used=amount(photo, maps.used, used, maps.seen),
-        used_ends=(f"{used[0]:.2g}", f"{used[1]:.2g}"),
-        ignored=amount(photo, maps.null_energy, ignored, maps.seen),
-        ignored_ends=(f"{100 * ignored[0]:.2g}", f"{100 * ignored[1]:.2g}"),
-        texts=[
-            toward_text(photo, text.contribution_deg, most, maps.seen, text.beyond)
-            for text in maps.texts
-        ],
-        text_ends=(f"farther -{most:.2g}", f"{most:.2g} nearer"),
-    )
+    panels = [
+        MapPanel(amount(photo, values, ends, maps.seen), tuple(f"{unit * end:.2g}" for end in ends))
+        for values, ends, unit in ((maps.used, used, 1), (maps.null_energy, ignored, 100))
+    ]
+    most = strongest([maps])
+    for text in maps.texts:
+        picture = toward_text(photo, text.contribution_deg, most, maps.seen, text.beyond)
+        panels.append(MapPanel(picture, (f"farther -{most:.2g}", f"{most:.2g} nearer")))
+    return panels
+
+
+def strongest(several: Iterable[Maps]) -> float:
+    """The largest movement toward or from a text; 0 without texts."""
+    texts = (text for maps in several for text in maps.texts)
+    return max((float(np.abs(text.contribution_deg).max()) for text in texts), default=0.0)
 
 
 def toward_text(
@@ -85,11 +83,8 @@ def amount(
 
 def keys() -> tuple[Image.Image, Image.Image, Image.Image]:
     """Over a grey photo: the colours of toward_text(), those of amount(), and an outline."""
-    grey, signed, square = (
-        Image.new("L", RAMP, 160),
-        np.linspace(-1, 1, RAMP[0])[None],
-        np.ones((1, 1)),
-    )
+    grey, signed = Image.new("L", RAMP, 160), np.linspace(-1, 1, RAMP[0])[None]
+    square = np.ones((1, 1))
     return (
         toward_text(grey, signed, 1.0, WHOLE, signed > 1),
         amount(grey, signed, (-1.0, 1.0), WHOLE),
@@ -133,10 +128,8 @@ def _over(
 def _outline(drawn: np.ndarray, beyond: np.ndarray, box: tuple[int, int, int, int]) -> None:
     """A black and a white line inside the positions that are beyond chance."""
     left, top, right, bottom = box
-    area, inner = (
-        drawn[top:bottom, left:right],
-        _enlarged(beyond, box, Image.Resampling.NEAREST) > 0,
-    )
+    area = drawn[top:bottom, left:right]
+    inner = _enlarged(beyond, box, Image.Resampling.NEAREST) > 0
     thick = max(1, min(area.shape[:2]) // 100)
     for colour in (0.0, 1.0):
         outer, inner = inner, binary_erosion(inner, np.ones((3, 3)), thick)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from singflow.figures.overlay import AMOUNT, FARTHER, INK, NEARER, PAPER, amount, toward_text
+from singflow.figures.photo_maps import AMOUNT, FARTHER, INK, NEARER, PAPER, amount, toward_text
 
 SEEN = (0.25, 0.1, 0.75, 0.9)  # of WIDTH x HEIGHT pixels: columns 50 to 149, rows 10 to 89
 WIDTH, HEIGHT = 200, 100
