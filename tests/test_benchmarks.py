@@ -242,15 +242,14 @@ def test_memory_may_grow_by_the_tables_and_no_more(grown):
 
 
 def costs_in(checkout):
-    """Costs of all steps in the tables of a checkout, by step and driver; their other rows too."""
+    """Costs of all steps in the tables of a checkout, by step and driver."""
     files = sorted((checkout / "src/singflow").rglob("*.toml"))
     tables = [tomllib.loads(file.read_text()) for file in files]
     rows = [
         (step, driver, *numbers[:2])
         for table in tables
-        for step, terms in {**table["costs"], **table["disk"]}.items()
+        for step, terms in table["costs"].items()
         for driver, *numbers in terms
-        if isinstance(numbers[0], float | int)
     ]
     columns = ["step", "driver", "seconds", "megabytes"]
     return pd.DataFrame(rows, columns=columns).set_index(["step", "driver"])
