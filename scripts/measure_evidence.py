@@ -94,13 +94,13 @@ def main(flags: Flags) -> None:
     listed, embeddings = inputs.asked(flags.reference)
     of_texts = listed.join(found.texts(embeddings), how="inner")
     of_groups = hidden_groups(inputs, images, found, flags)
-    facts, words, curve = found.facts, found.words, found.curve
+    facts, own_words, curve = found.facts, found.own_words, found.curve
     write_parquet(flags.path("evidence_images"), found.scores)
     write_parquet(flags.path("planted_leaks"), found.planted)
     write_parquet(flags.path("evidence_texts"), of_texts)
     write_parquet(flags.path("evidence_groups"), of_groups)
     write_parquet(flags.path("head_extensions"), curve)
-    saved = {"word_weights": words.weights, "offset": words.offset}
+    saved = {"word_weights": own_words.weights, "offset": own_words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
     write_json(flags.path("evidence"), facts | known(inputs))

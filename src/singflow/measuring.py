@@ -528,7 +528,7 @@ def evidence_of(
     whole = crossed.whole
     stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
     translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})
-    refit = partial(fit, pool[0], split, found.words, draws=settings.draws, **how)
+    refit = partial(fit, pool[0], split, found.own_words, draws=settings.draws, **how)
     return Evidence(facts, images, translator, found, labels, refit)
 
 

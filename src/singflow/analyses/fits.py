@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from singflow.analyses.evidence import Words
+from singflow.analyses.evidence import OwnWords
 from singflow.analyses.floor import Refits, Refitted, SplitHead, read_training
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.maps import conditional_translator
@@ -83,7 +83,7 @@ def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) ->
 def fit(
     images: Images,
     head: SplitHead,
-    words: Words,
+    own_words: OwnWords,
     *,
     fitted: tuple[float, float] | None,
     folds: int,
@@ -100,7 +100,7 @@ def fit(
     """
     axes = directions, rank = coordinate_axes(head.principal, head.null, images.features_alone)
     rows, sums, (penalty, _) = read_training(
-        images, head, axes, words, folder, folds, fitted, lambdas, threads
+        images, head, axes, own_words, folder, folds, fitted, lambdas, threads
     )
     map_index = np.full(len(images.manifest), WHOLE, np.int32)
     refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import Words
+from singflow.analyses.evidence import OwnWords
 from singflow.analyses.geometry import complement, coordinate_axes
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
@@ -102,7 +102,7 @@ class Rows:
         images: Images,
         head: SplitHead,
         axes: tuple[np.ndarray, int],
-        words: Words,
+        own_words: OwnWords,
         folder: Path,
         sums: GroupSums | None,
     ) -> "Rows":
@@ -120,7 +120,7 @@ class Rows:
             )
         wanted = (view == 0) | (sums is not None)
         directions, rank = axes
-        m, start, origin = len(words.offset), 0, np.zeros(directions.shape[1])
+        m, start, origin = len(own_words.offset), 0, np.zeros(directions.shape[1])
         files = [Scratch(folder, int(wanted.sum()), width) for width in (len(origin), m, m)]
         for shard, embeddings in images:
             for part in in_blocks(np.flatnonzero((shard["view"] == 0) | (sums is not None)), ROWS):
@@ -132,7 +132,7 @@ class Rows:
                     sums.update(coordinates, z, shard["image_id"][part], shard["view"][part])
                 origin = coordinates[0].astype(np.float64) if not start else origin
                 at = slice(start, start + len(part))
-                spoken = words.spoken(head.block(features, z, np.zeros(len(part))).logits)
+                spoken = own_words.spoken(head.block(features, z, np.zeros(len(part))).logits)
                 files[0][at], files[1][at], files[2][at] = coordinates - origin, spoken, z - spoken
                 start += len(part)
         return cls(files[0], rank, origin, files[1], files[2], image_id[wanted], view[wanted])
@@ -305,7 +305,7 @@ def read_training(
     images: Images,
     head: SplitHead,
     axes: tuple[np.ndarray, int],
-    words: Words,
+    own_words: OwnWords,
     folder: Path,
     folds: int,
     fitted: tuple[float, float] | None,
@@ -318,7 +318,7 @@ def read_training(
     folder: see Rows.read().
     """
     sums = GroupSums(images.split(folds))
-    rows = Rows.read(images, head, axes, words, folder, sums)
+    rows = Rows.read(images, head, axes, own_words, folder, sums)
     if fitted is None:
         validation = cross_validate(sums, lambdas, threads)
         fitted = lambdas[validation.best], float(validation.r2[validation.best])
@@ -328,7 +328,7 @@ def read_training(
 def refitted_scores(
     pool: Sequence[Images],
     head: SplitHead,
-    words: Words,
+    own_words: OwnWords,
     *,
     folder: Path,
     fitted: tuple[float, float] | None,
@@ -359,11 +359,11 @@ def refitted_scores(
         lambda: chain.from_iterable(images.features_alone() for images in pool),
     )
     rows, sums, (penalty, r2) = read_training(
-        training, head, axes, words, folder, folds, fitted, lambdas, threads
+        training, head, axes, own_words, folder, folds, fitted, lambdas, threads
     )
     scored, map_index = rows, sums.split.map_index
     if own:
-        scored = Rows.read(own[0], head, axes, words, folder, None)
+        scored = Rows.read(own[0], head, axes, own_words, folder, None)
         map_index = np.full(len(ids), WHOLE, np.int32)
     refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
     del sums

@@ -40,7 +40,7 @@ def head_extension(
     readouts, fits, spread = measured.readouts, measured.fits, measured.spread
     whole, without = np.zeros(1), np.empty((0, 1))
     if readouts is not None and fits is not None and fits[1].own:
-        (plain, full), m, folds = fits, len(measured.words.offset), readouts.folds
+        (plain, full), m, folds = fits, len(measured.own_words.offset), readouts.folds
         squares = np.stack([np.arange(m)] * 2, axis=1)
 
         def gains(left_out: tuple[int, ...]) -> np.ndarray:

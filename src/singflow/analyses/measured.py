@@ -14,7 +14,13 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import EvidenceSettings, Residuals, Words, turn_deg, unique_meaning
+from singflow.analyses.evidence import (
+    EvidenceSettings,
+    FittedOwnWords,
+    Residuals,
+    turn_deg,
+    unique_meaning,
+)
 from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
 from singflow.analyses.head_extension import head_extension
 from singflow.analyses.hidden import TESTED, Question, by_group, by_text
@@ -32,7 +38,7 @@ class Measured:
     """
 
     facts: dict[str, Any]
-    words: Words
+    own_words: FittedOwnWords
     planted: pd.DataFrame
     curve: pd.DataFrame
     scores: pd.DataFrame
@@ -103,14 +109,19 @@ def measure(
         lambda shape: Scratch(folder, *shape),
         threads,
     )
-    facts, words, planted, residuals = found.facts, found.words, found.planted, found.residuals
+    facts, own_words, planted, residuals = (
+        found.facts,
+        found.own_words,
+        found.planted,
+        found.residuals,
+    )
     null_dim = head.null.shape[1]
-    curve = head_extension(found, min(null_dim, len(words.offset)), confidence, threads)
+    curve = head_extension(found, min(null_dim, len(own_words.offset)), confidence, threads)
     del found  # the read-outs leave room for the translators
     scores, refitted = refitted_scores(
         pool,
         head,
-        words,
+        own_words,
         folder=folder,
         fitted=fitted,
         label_texts=label_texts,
@@ -123,6 +134,6 @@ def measure(
     facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
     facts["floor_is_deg"] = float(scores["floor_is_deg"].mean())
     for end in ("", "_low", "_high"):
-        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, facts["r2"])
+        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
     question = Question(settings.margin, confidence, seed)
-    return Measured(facts, words, planted, curve, scores, residuals, copies, question)
+    return Measured(facts, own_words, planted, curve, scores, residuals, copies, question)
