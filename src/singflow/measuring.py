@@ -31,7 +31,7 @@ from singflow.errors import InputError
 from singflow.extras import explained
 from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
 from singflow.translators.cards import CARD, escaped, front_matter
-from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
@@ -515,8 +515,7 @@ def evidence_of(
             folder=Path(scratch),
         )
         if len(pool) > 1:
-            map_index = np.full(len(own.manifest), WHOLE, np.int32)
-            crossed = CrossFitted(crossed.maps, map_index, map_index)
+            crossed = CrossFitted.alone(crossed.whole, len(own.manifest))
         scores = pd.DataFrame(_removal_scores(own, crossed, basis, label_texts))
     facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
     unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)

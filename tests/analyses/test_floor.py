@@ -57,7 +57,7 @@ def fitted(images, folder, scored=None):
     axes = axes, images.head.principal.shape[1]
     sums = GroupSums(split(images.manifest, 3))
     rows = Rows.read(images, images.head, axes, own_words, folder, sums)
-    others, place = rows, sums.split.map_index
+    others, place = rows, sums.split.member_of
     if scored is not None:
         others = Rows.read(scored, images.head, axes, own_words, folder, None)
         place = np.full(len(scored.manifest), WHOLE, np.int32)

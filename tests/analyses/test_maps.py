@@ -182,7 +182,7 @@ FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
 
 
 @pytest.mark.parametrize(
-    ("map_index", "fold", "image", "expected"),
+    ("member_of", "fold", "image", "expected"),
     [
         (FOLDS, FOLDS, 0, [1, 4]),  # the third is a copy
         (FOLDS, FOLDS, 2, [5]),
@@ -193,9 +193,9 @@ FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
     ],
 )
 def test_an_image_is_compared_with_those_that_its_translator_did_not_see_either(
-    map_index, fold, image, expected
+    member_of, fold, image, expected
 ):
-    crossed = CrossFitted((), map_index, fold)
+    crossed = CrossFitted((), member_of, fold)
     assert np.flatnonzero(comparable(image, crossed, SHA256)).tolist() == expected
 
 
@@ -229,7 +229,9 @@ def test_predictors_are_scikit_learns_and_did_not_see_the_images_of_their_fold()
     x = images.x.astype(np.float64)
     a, b = x @ images.basis[:, :7], x @ basis
     fold = images.manifest["fold"].to_numpy()[images.image]
-    for number, (translator, conditional) in enumerate(zip(made.maps, found.maps, strict=True)):
+    for number, (translator, conditional) in enumerate(
+        zip(made.members, found.members, strict=True)
+    ):
         seen = fold != number if number < 3 else np.ones(len(x), bool)
         unpredicted = b - ridge(a[seen], b[seen], 0.3).predict(a)
         wanted = unpredicted @ (translator.weight @ basis).T

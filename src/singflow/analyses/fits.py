@@ -102,8 +102,8 @@ def fit(
     rows, sums, (penalty, _) = read_training(
         images, head, axes, own_words, folder, folds, fitted, lambdas, threads
     )
-    map_index = np.full(len(images.manifest), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
+    member_of = np.full(len(images.manifest), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, member_of, penalty, [penalty], threads)
     del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:

@@ -166,14 +166,14 @@ class Refitted:
 class Refits:
     """Translators that are refitted to other embeddings of the same training rows.
 
-    groups: the group of each training image, or WHOLE for an image that no fit uses. map_index: for
+    groups: the group of each training image, or WHOLE for an image that no fit uses. member_of: for
     each scored image the fit that scores it, WHOLE being that of all training rows.
-    fits: by the index of their map.
+    fits: by their member.
     """
 
     rows: Rows
     groups: np.ndarray
-    map_index: np.ndarray
+    member_of: np.ndarray
     fits: dict[int, RefitBasis]
 
     @classmethod
@@ -181,7 +181,7 @@ class Refits:
         cls,
         rows: Rows,
         sums: GroupSums,
-        map_index: np.ndarray,
+        member_of: np.ndarray,
         penalty: float,
         lambdas: list[float],
         threads: int | None,
@@ -195,7 +195,7 @@ class Refits:
         best = lambdas[cross_validate(between, lambdas, threads).best]
         *folds, whole = sums.split.fitted_on
         numbered = dict(enumerate(folds)) | {WHOLE: whole}
-        needed = {number: numbered[number] for number in numbered if number in map_index}
+        needed = {number: numbered[number] for number in numbered if number in member_of}
 
         def fit(groups: list[int]) -> RefitBasis:
             own, predictor = sums.of(groups), ridge(between.of(groups), best)
@@ -203,13 +203,13 @@ class Refits:
             return RefitBasis(groups, inverse, own.feature_mean, own.n, predictor)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, map_index, made)
+        return cls(rows, sums.split.groups, member_of, made)
 
     def translators(self, signs: np.ndarray | None = None) -> dict[int, Refitted]:
         """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
 
         signs: (n,), 1 or -1 for every training image; None for the embeddings themselves. Refitted
-        translators are given by the index of their map.
+        translators are given by their member of CrossFitted.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -225,12 +225,12 @@ class Refits:
                     cross[group] += x[mine].T @ z[mine]
                     totals[group] += z[mine].sum(axis=0, dtype=np.float64)
         made = {}
-        for map_index, fit in self.fits.items():
+        for member, fit in self.fits.items():
             mean = np.sum([totals[group] for group in fit.groups], axis=0) / fit.n
             middle = (fit.mean - rows.origin).astype(np.float32)
             products = np.sum([cross[group] for group in fit.groups], axis=0)
             weight = fit.inverse @ (products - fit.n * np.outer(middle, mean.astype(np.float32)))
-            made[map_index] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
+            made[member] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
         return made
 
     def over_signs(
@@ -265,17 +265,17 @@ class Refits:
         its label. conditional: remove only the part of the null coordinates that the principal ones
         do not predict.
         """
-        found = np.empty((1 if texts is None else 2, len(self.map_index)))
+        found = np.empty((1 if texts is None else 2, len(self.member_of)))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
         for part in in_blocks(np.flatnonzero(scored.view == 0), ROWS):
             image_id = scored.image_id[part]
             x = scored.coordinates[part] + scored.origin.astype(np.float32)
-            for map_index in np.unique(self.map_index[image_id]).tolist():
-                mine = self.map_index[image_id] == map_index
-                translator, ids, own = translators[map_index], image_id[mine], x[mine]
+            for member in np.unique(self.member_of[image_id]).tolist():
+                mine = self.member_of[image_id] == member
+                translator, ids, own = translators[member], image_id[mine], x[mine]
                 removed = own[:, rank:]
                 if conditional:
-                    predictor = self.fits[map_index].predictor
+                    predictor = self.fits[member].predictor
                     removed = removed - predictor(own[:, :rank].astype(np.float64))
                 removal = Removal(
                     (own - origin) @ translator.weight + translator.constant,
@@ -293,7 +293,7 @@ class Refits:
 
         The second value is the standard deviation over draws of the mean over images.
         """
-        total, means = np.zeros(len(self.map_index)), []
+        total, means = np.zeros(len(self.member_of)), []
         score = partial(self.image_scores, scored)
         for (scores,) in self.over_signs(score, draws, seed, threads):
             total += scores / draws
@@ -361,11 +361,11 @@ def refitted_scores(
     rows, sums, (penalty, r2) = read_training(
         training, head, axes, own_words, folder, folds, fitted, lambdas, threads
     )
-    scored, map_index = rows, sums.split.map_index
+    scored, member_of = rows, sums.split.member_of
     if own:
         scored = Rows.read(own[0], head, axes, own_words, folder, None)
-        map_index = np.full(len(ids), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
+        member_of = np.full(len(ids), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, member_of, penalty, lambdas, threads)
     del sums
     conditional = refits.image_scores(scored, refits.translators(), label_texts, conditional=True)
     floors, spread = refits.floor(scored, draws=draws, seed=seed, threads=threads)

@@ -1,4 +1,4 @@
-"""Cross-fitting: every image is translated by a map that was fitted without it."""
+"""Cross-fitting: every image is translated by a translator that was fitted without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALL_ALIKE = (
     "the features of the training images are all alike: look at the images and at the classifier"
 )
-# As an index: the map that was fitted on all training images. As a group: the image is in no group.
+# As a member: the translator of all training images. As a group: the image is in no group.
 WHOLE = -1
 
 
@@ -33,12 +33,12 @@ class Split:
 
     @property
     def fitted_on(self) -> list[list[int]]:
-        """The groups that each map of CrossFitted is fitted on, in the order of the maps."""
+        """The groups that each member of CrossFitted is fitted on, in their order."""
         return [*(groups for groups, _ in self.fits if self.crossed), self.whole]
 
     @property
-    def map_index(self) -> np.ndarray:
-        """The fit that translates each image, (n,) int32; WHOLE: that of all training images."""
+    def member_of(self) -> np.ndarray:
+        """The member that translates each image, (n,) int32; WHOLE: that of all training images."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
 
 
@@ -229,39 +229,50 @@ def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Affine maps, and for each image the map that was not fitted on it.
+    """Affine translators, and for each image the one that was not fitted on it.
 
-    fold: (n,), the same as map_index, but in sample, as in the paper, the manifest's fold for each
-    image that its map was fitted on.
+    fold: (n,), the same as member_of, but in sample, as in the paper, the manifest's fold for each
+    image that its translator was fitted on.
     """
 
-    maps: tuple[Affine, ...]  # of the folds, then that of all training images
-    map_index: np.ndarray  # (n,), the position in maps for each image; WHOLE is the last one
+    members: tuple[Affine, ...]  # of the folds, then that of all training images
+    member_of: np.ndarray  # (n,), the position in members for each image; WHOLE is the last one
     fold: np.ndarray
+
+    @classmethod
+    def alone(cls, translator: Affine, images: int) -> CrossFitted:
+        """One translator for a number of images, none of which it was fitted on."""
+        whole = np.full(images, WHOLE, np.int32)
+        return cls((translator,), whole, whole)
+
+    @property
+    def crossed(self) -> bool:
+        """Whether folds have translators of their own; False: one translator serves all images."""
+        return len(self.members) > 1
 
     @property
     def whole(self) -> Affine:
-        """The map that was fitted on all training images."""
-        return self.maps[WHOLE]
+        """The translator that was fitted on all training images."""
+        return self.members[WHOLE]
 
     def map(self, function: Callable[[Affine], Affine]) -> CrossFitted:
-        """Apply a function to every map; map_index and fold stay the same."""
-        return CrossFitted(tuple(map(function, self.maps)), self.map_index, self.fold)
+        """Apply a function to every member; member_of and fold stay the same."""
+        return CrossFitted(tuple(map(function, self.members)), self.member_of, self.fold)
 
     def parts(self, image_id: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """For each map that is needed, its position in maps and the positions of its rows.
+        """For each member that is needed, its position and the positions of its rows.
 
         image_id: (n,), the image of each row.
         """
-        indices = self.map_index[image_id]
-        for map_index in np.unique(indices):
-            yield int(map_index), np.flatnonzero(indices == map_index)
+        indices = self.member_of[image_id]
+        for member in np.unique(indices):
+            yield int(member), np.flatnonzero(indices == member)
 
     def __call__(self, features: np.ndarray, image_id: np.ndarray) -> np.ndarray:
-        """T f + c (n, m) of features f (n, d) with the map of each row's image, in f's type."""
+        """T f + c (n, m) of features f (n, d) with the member of each row's image, in f's type."""
         out = np.empty((len(features), len(self.whole.bias)), features.dtype)
-        for map_index, rows in self.parts(image_id):
-            mine = self.maps[map_index].astype(features.dtype)
+        for member, rows in self.parts(image_id):
+            mine = self.members[member].astype(features.dtype)
             if len(rows) == len(features):
                 return mine(features)
             out[rows] = mine(features[rows])
