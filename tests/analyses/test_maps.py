@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from singflow.analyses.geometry import null_space
+from singflow.analyses.geometry import Axes, null_space
 from singflow.analyses.maps import (
     comparable,
     conditional_translator,
@@ -71,7 +71,7 @@ class Planted:
 
     def conditional(self):
         """Nothing in the null coordinates can be predicted."""
-        axes = np.hstack([self.principal, self.basis]), CLASSES
+        axes = Axes(np.hstack([self.principal, self.basis]), CLASSES)
         nothing = Affine(np.zeros((WIDTH - CLASSES, CLASSES)), np.zeros(WIDTH - CLASSES))
         return conditional_translator(self.translator, self.basis, axes, nothing)
 
@@ -128,7 +128,7 @@ def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_on
     seen = planted.image(noise=0.0) @ planted.principal
     parts = seen @ planted.principal.T + (seen @ spread.T + spread[:, 0]) @ planted.basis.T
     conditional = conditional_translator(
-        planted.translator, planted.basis, (axes, CLASSES), predictor
+        planted.translator, planted.basis, Axes(axes, CLASSES), predictor
     )
     own = planted.maps(parts, [], conditional).texts[0]
     assert np.abs(own.contribution_deg).max() > 0.1

@@ -271,7 +271,7 @@ def test_the_jackknife_refits_without_each_fold():
         return plain - full, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
 
     one = np.array([gain([j], j) for j in range(5)])
-    np.testing.assert_allclose(selected.gain[:, 0], one[:, 0])
+    np.testing.assert_allclose(selected.saved[:, 0], one[:, 0])
     without = np.zeros((5, 2))
     for i, j in combinations(range(5), 2):
         without[i] += gain([i, j], j)
@@ -325,7 +325,7 @@ def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
             own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows], block.fold[rows]
             penalties = sorted({plain.penalty, full.penalty}, reverse=True)
             direct = select(Exact(*own, place[rows]), targets, total, penalties, (0.0, full.own))
-            wanted = direct.gain.sum() / (total * share)
+            wanted = direct.saved.sum() / (total * share)
             found = at_part(readouts, part, 8, selected, spread)
             assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
         few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))

@@ -225,8 +225,10 @@ class JackknifeEstimate:
 def jackknife(estimate: float, without: Sequence[float], confidence: float) -> JackknifeEstimate:
     """Interval of an estimate by the delete-a-group jackknife and Student's t.
 
-    It covers the sampling of images and the refit of the read-outs. `without` holds the estimates
-    with one group left out. With fewer than three groups there is no interval.
+    With the g estimates that leave out one group, `without`, the squared standard error is
+    (g - 1) / g * sum (without - mean without)^2: what one group moves the estimate by shows what
+    other images would. It covers the sampling of images and the refit of the read-outs. With fewer
+    than three groups there is no interval.
     """
     groups, estimate = len(without), float(estimate)
     if groups < 3:
@@ -270,7 +272,10 @@ class FoldVariance:
         return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
 
     def of(self, left_out: tuple[int, ...]) -> np.ndarray:
-        """Sum of squared distances of each fold left out from the mean of the kept folds."""
+        """Sum of squared distances of each fold left out from the mean of the kept folds.
+
+        sum |z - c|^2 = sum |z|^2 - 2 c . sum z + n |c|^2, for the mean c of the kept folds.
+        """
         kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
         mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
         return np.array(
@@ -279,6 +284,48 @@ class FoldVariance:
                 for n, total, square in map(self._sums.__getitem__, left_out)
             ]
         )
+
+
+class FoldPairs:
+    """Estimates without each fold, from fits that leave out two folds: see jackknife().
+
+    D without fold i sums, over the other folds j, what b saves on j in fits without i and j. A fit
+    without i and j therefore counts twice: on j for fold i, and on i for fold j. There are no pairs
+    where leaving out two folds leaves fewer than two images.
+
+    Parameters
+    ----------
+    folds : list of int
+        The folds.
+    spread : FoldVariance
+        Squared distances of the embeddings.
+    count : int
+        Number of estimates t.
+    """
+
+    def __init__(self, folds: list[int], spread: FoldVariance, count: int) -> None:
+        self.left_out = list(combinations(folds, 2)) if spread.can_leave(2) else []
+        self._folds = folds
+        self._sums, self._totals = np.zeros((len(folds), count)), np.zeros((len(folds), 1))
+        for pair in self.left_out:
+            self._totals[self._rows(pair), 0] += spread.of(pair)
+
+    def _rows(self, pair: tuple[int, int]) -> np.ndarray:
+        """The folds without which the errors on the folds of a pair count."""
+        return np.array([self._folds.index(pair[1]), self._folds.index(pair[0])])
+
+    def add(self, pair: tuple[int, int], saved: np.ndarray, which: np.ndarray) -> None:
+        """Add what is saved on the folds of a pair, (2, len(which)), to some estimates."""
+        self._sums[np.ix_(self._rows(pair), which)] += saved
+
+    def without(self, variance: np.ndarray | float = 1.0) -> np.ndarray:
+        """The estimates without each fold, (folds, t); (0, t) without pairs.
+
+        variance: (t,), of the targets, divided by that of the embeddings.
+        """
+        if not self.left_out:
+            return self._sums[:0]
+        return self._sums / (self._totals * variance)
 
 
 def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
@@ -296,6 +343,9 @@ def unique_r2(
     own: Sequence[float] = OWN,
 ) -> tuple[list[JackknifeEstimate], Selected]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
+
+    D = (sum |e|^2 - sum |e_b|^2) / sum |z - mean z|^2 over images that the fits left out, with the
+    errors e without b and e_b with b.
 
     Parameters
     ----------
@@ -327,25 +377,21 @@ def unique_r2(
     folds, variance = readouts.folds, targets.variance
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
     selected = select(readouts, targets, total, penalties, own)
-    whole = selected.gain.sum(axis=0) / (total * variance)
+    whole = selected.saved.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
-    sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
-    pairs = list(combinations(folds, 2)) if spread.can_leave(2) else []
-    for pair in pairs:
-        totals[[folds.index(pair[1]), folds.index(pair[0])]] += spread.of(pair)
+    pairs = FoldPairs(folds, spread, len(variance))
     for fits, sign in ((selected.plain, 1.0), (selected.full, -1.0)):
         for fit in sorted({fit for fit, wanted in zip(fits, judged, strict=True) if wanted}):
-            mine = judged & np.array([one == fit for one in fits])
+            mine = np.flatnonzero(judged & np.array([one == fit for one in fits]))
             used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
             groups = targets.groups[np.ix_(used, mine)]
-            found = readouts.errors(fit, pairs, targets.pairs[used])
-            for (first, second), products in zip(pairs, found, strict=True):
-                rows = [folds.index(second), folds.index(first)]
-                sums[np.ix_(rows, mine)] += sign * (products @ groups)
-    without = sums / (totals[:, None] * variance) if pairs else np.empty((0, len(variance)))
+            found = readouts.errors(fit, pairs.left_out, targets.pairs[used])
+            for pair, products in zip(pairs.left_out, found, strict=True):
+                pairs.add(pair, sign * (products @ groups), mine)
+    without = pairs.without(variance)
     estimates = [
-        jackknife(gain, without[:, place].tolist() if judged[place] else [], confidence)
-        for place, gain in enumerate(whole)
+        jackknife(estimate, without[:, place].tolist() if judged[place] else [], confidence)
+        for place, estimate in enumerate(whole)
     ]
     return estimates, selected
 
@@ -369,7 +415,10 @@ class Landmarks:
 
     @classmethod
     def draw(cls, blocks: Blocks, n: int, seed: int, most: int = LANDMARKS) -> "Landmarks":
-        """Draw landmarks among n images."""
+        """Draw landmarks among n images, and sum up the covariance of a over all images.
+
+        A sum about the first row, mean a a^T - mean a (mean a)^T, costs no precision.
+        """
         order = np.random.default_rng([seed, 4]).permutation(n)[:most]
         wanted, start, parts = np.sort(order), 0, []
         for block in blocks():
@@ -457,6 +506,14 @@ class Planted:
         shares: Sequence[float] = SHARES,
     ) -> "Planted":
         """Plant leaks.
+
+        The planted embedding is z' = p + R^T w + s h: the plain prediction p, noise R^T w of the
+        covariance R^T R of its errors, with w white, and a leak h of mean square 1. h is G^T b with
+        a random G, along all null coordinates (EVEN), or the first principal coordinate of b times
+        a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
+        the variance. All of these are columns of one derived read-out, and the squared error of z'
+        is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
+        so all shares cost no more than one (`pairs`, `weights`).
 
         readouts: their first columns are the remainder (m,), their last ones white noise, `most`
         (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
@@ -676,7 +733,7 @@ def at_part(
     total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
     penalties = sorted({plain.penalty, full.penalty}, reverse=True)
     found = select(some, Targets.of(m), total * PARTS[part], penalties, (0.0, full.own))
-    return float(found.gain.sum() / (total * PARTS[part]))
+    return float(found.saved.sum() / (total * PARTS[part]))
 
 
 def null_r2(readouts: ReadOuts, n: int, threads: int) -> float:
@@ -754,14 +811,15 @@ def gain(planted: pd.DataFrame, share: float = 0.1) -> float:
     return float((mean[share] - mean[0.0]) / share)
 
 
-def turn_deg(unique: float | None, own_words: FittedOwnWords, r2: float) -> float | None:
+def turn_deg(unique_r2: float | None, own_words: FittedOwnWords, r2: float) -> float | None:
     """D, or an end of its interval, as an angle of 0 to 90 degrees, to compare with IS.
 
-    It is the angle by which this share of the variance turns a translated feature of mean length.
-    r2 is the share of the variance that the translator explains.
+    It is the angle by which this share of the variance turns a translated feature of mean length:
+    arctan(sqrt(D Var z) / sqrt(|mean z|^2 + R2 Var z)). r2 is the share of the variance that the
+    translator explains.
     """
-    if unique is None:
+    if unique_r2 is None:
         return None
     length = float(own_words.mean @ own_words.mean) + max(r2, 0.0) * own_words.variance
-    turned = max(unique, 0.0) * own_words.variance
+    turned = max(unique_r2, 0.0) * own_words.variance
     return float(np.degrees(np.arctan2(np.sqrt(turned), np.sqrt(length))))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.geometry import complement, coordinate_axes, null_energy
+from singflow.analyses.geometry import Axes, complement, coordinate_axes, null_energy
 from singflow.analyses.metrics import subspace_translator, unit
 from singflow.towers.live import Located
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, ridge
@@ -132,17 +132,17 @@ def movement(image: Located, translator: Affine, removed: Affine, texts: np.ndar
 
 
 def conditional_translator(
-    translator: Affine, basis: np.ndarray, axes: tuple[np.ndarray, int], predictor: Affine
+    translator: Affine, basis: np.ndarray, axes: Axes, predictor: Affine
 ) -> Affine:
     """What conditional removal takes from a translation, T V_0 (b - B a), as a map of f in float64.
 
-    translator: T and c. basis: (d, k), V_0. axes: as coordinate_axes() gives them. predictor: B,
-    from principal to null coordinates along the axes.
+    translator: T and c. basis: (d, k), V_0. predictor: B, from principal to null coordinates along
+    the axes.
     """
-    directions, rank = axes[0].astype(np.float64), axes[1]
-    of_null = translator.weight.astype(np.float64) @ directions[:, rank:]
+    wide = axes._replace(directions=axes.directions.astype(np.float64))
+    of_null = translator.weight.astype(np.float64) @ wide.null
     weight = subspace_translator(translator, basis).weight
-    predicted = of_null @ predictor.weight @ directions[:, :rank].T
+    predicted = of_null @ predictor.weight @ wide.principal.T
     return Affine(weight - predicted, -(of_null @ predictor.bias))
 
 

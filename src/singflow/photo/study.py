@@ -12,7 +12,7 @@ import pandas as pd
 from singflow.analyses.evidence import EvidenceSettings, OwnWords
 from singflow.analyses.findings import OPEN, findings, hidden_texts
 from singflow.analyses.fits import Fits, fit
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence
 from singflow.artifacts.catalog import CATALOG
@@ -273,7 +273,9 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
             read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0]
         )
         head = SplitHead.split(inputs.head, basis)
-        return vars(fit(images, head, own_words, threads=threads, folder=cache, **how)), {}
+        return vars(
+            fit(images, head, own_words, Refitting(**how, threads=threads, folder=cache))
+        ), {}
 
     names = [field.name for field in fields(Fits)]
     tensors, _ = cached(cache, folder, images, made_of | how, names, make)

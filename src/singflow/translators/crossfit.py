@@ -77,10 +77,12 @@ class GroupSums:
     are no rows at all.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(
+        self, split: Split, sums: dict[tuple[int, bool], RidgeStatistics] | None = None
+    ) -> None:
         self.split = split
         self.origin: tuple[np.ndarray, np.ndarray] | None = None
-        self._sums: dict[tuple[int, bool], RidgeStatistics] = {}
+        self._sums = {} if sums is None else sums  # by group, and whether of view 0
         self._total: RidgeStatistics | None = None
 
     def update(
@@ -105,7 +107,11 @@ class GroupSums:
             self._sums[key].update(features[rows], embeddings[rows])
 
     def of(self, groups: Sequence[int]) -> RidgeStatistics:
-        """Sums over all views of the images in some groups, in a new object."""
+        """Sums over all views of the images in some groups, in a new object.
+
+        Either the groups are added, or all others subtracted from the total, whichever are fewer:
+        with k folds, the k fits add or subtract a few matrices each, and not k - 1.
+        """
         inside = [sums for (group, _), sums in self._sums.items() if group in groups]
         outside = [sums for (group, _), sums in self._sums.items() if group not in groups]
         if len(inside) <= len(outside) + 1:
@@ -132,9 +138,8 @@ class GroupSums:
 
     def regress(self, inputs: slice, targets: slice) -> GroupSums:
         """Sums of the regression of some features on others; see RidgeStatistics.regress()."""
-        part = GroupSums(self.split)
-        part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
-        return part
+        parts = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
+        return GroupSums(self.split, parts)
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,10 @@ class Validation:
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that validates it, for all lambdas of penalties().
 
+    This is the search for the penalty. A fit costs one eigendecomposition, whatever the number of
+    lambdas, and the rows are not read again (RidgePath.squared_errors()). One lambda is chosen for
+    all fits, by the sum of their errors.
+
     threads: number of fits that are computed at the same time, as in map_apart(). Raises InputError
     when a fit has no rows, or several rows whose features do not vary.
     """
@@ -204,11 +213,12 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
-    """Ridge penalties in squared feature units from lambdas, which have no unit.
+    """Ridge penalties alpha in squared feature units from lambdas, which have no unit.
 
-    A penalty is lambda times the mean squared distance of the features from their mean. A single
-    row has no such distance: its penalties are the lambdas themselves. Raises InputError if the
-    features of several rows do not vary.
+    alpha = lambda * mean |x - mean x|^2 = lambda * trace(S) / n, with the scatter S: a lambda means
+    the same for every model, and for every number of rows. A single row has no such distance: its
+    penalties are the lambdas themselves. Raises InputError if the features of several rows do not
+    vary.
     """
     if statistics.n == 1:
         return list(lambdas)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
@@ -63,6 +63,30 @@ class Images(Protocol):
     def features_alone(self) -> Iterator[np.ndarray]: ...
 
     def split(self, folds: int) -> Split: ...
+
+
+AnyImages = TypeVar("AnyImages", bound=Images)
+
+
+@dataclass(frozen=True)
+class Pool(Generic[AnyImages]):
+    """The images of a study that are scored, and those of its reference, if it has one.
+
+    Translators are fitted on `training` alone. D is measured on all images, the reference first.
+    """
+
+    scored: AnyImages
+    reference: AnyImages | None = None
+
+    @property
+    def training(self) -> AnyImages:
+        """The images that translators are fitted on."""
+        return self.scored if self.reference is None else self.reference
+
+    def __iter__(self) -> Iterator[AnyImages]:
+        if self.reference is not None:
+            yield self.reference
+        yield self.scored
 
 
 @dataclass(frozen=True)
