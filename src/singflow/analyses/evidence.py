@@ -654,9 +654,9 @@ def unique_meaning(
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
         parts: list[Columns] = [lambda block, _: own_words.remainder(block)]
-        variance, sizes = [1.0], [m]
-        if texts is not None and others is not None:
-            blind, blind_variance = _blind(blocks, own_words, others)
+        variance, sizes, reworded = [1.0], [m], None if texts is None else others
+        if reworded is not None:
+            blind, blind_variance = _blind(blocks, own_words, reworded)
             parts.append(lambda block, _: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
         parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
@@ -704,7 +704,7 @@ def unique_meaning(
             "detectable_first": detectable(table, FIRST, 1.0 - confidence),
             "gain": gain(table),
             "null_r2": null_r2(readouts, own_words.n, threads),
-            "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
+            "blind_unique_r2": None if reworded is None else estimates[1].unique_r2,
             "weights": weights | {"null": full.own},
             "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
             "learning": [*learning, real.unique_r2],
