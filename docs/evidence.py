@@ -28,7 +28,7 @@ from singflow.analyses.evidence import (
     FoldVariance,
     JackknifeEstimate,
     Landmarks,
-    own_words,
+    spell,
     unique_meaning,
     unique_r2,
 )
@@ -312,8 +312,8 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
 
 
 def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -> list[np.ndarray]:
-    """Embeddings minus what own words explain, as in Words, for many with the same words."""
-    own = np.stack(own_words(images.block.logits, texts))
+    """Embeddings minus what own words explain, as in OwnWords, for many with the same words."""
+    own = np.stack(spell(images.block.logits, texts))
     own -= own.mean(axis=1, keepdims=True)
     flat, centred = (
         own.reshape(len(own), -1),

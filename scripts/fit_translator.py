@@ -18,12 +18,6 @@ from singflow.translators.ridge import Affine
 class Flags(Translation, cli.PairStep): ...
 
 
-def by_one(translator: Affine, images: Paired) -> CrossFitted:
-    """The cross-fitted form of a single translator that translates all images."""
-    map_index = np.full(len(images.manifest), WHOLE, np.int32)
-    return CrossFitted((translator,), map_index, map_index)
-
-
 def use_released(
     flags: Flags, images: Paired, released: Affine
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
@@ -41,7 +35,7 @@ def use_released(
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
     facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "n_train": 0}
     facts |= {"lambdas_within_one_error": [], "alpha_curve": []}
-    return by_one(released, images), [total / n], facts
+    return CrossFitted.alone(released, len(images.manifest)), [total / n], facts
 
 
 def main(flags: Flags) -> None:
@@ -56,14 +50,15 @@ def main(flags: Flags) -> None:
         translators, means, facts = fit_translators(images, flags.folds, flags.lambdas)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
-    folds = translators.maps[:WHOLE] if flags.reference is None else ()
+    folds = translators.members[:WHOLE] if flags.reference is None else ()
     if flags.reference is None:
-        judged = translators.map_index != WHOLE if folds else held_out
+        judged = translators.member_of != WHOLE if folds else held_out
         split_off, validation = fit_quality(images, translators, means, held_out, judged)
     else:
         (split_off,) = fit_quality(images, translators, means, held_out)
         every = np.ones(len(own.manifest), dtype=bool)
-        (validation,) = fit_quality(own, by_one(whole, own), means[WHOLE:], every)
+        alone = CrossFitted.alone(whole, len(every))
+        (validation,) = fit_quality(own, alone, means[WHOLE:], every)
     in_sample = not folds and released is None and flags.reference is None
     facts |= {"reference": flags.reference, "folds": len(folds), "in_sample": in_sample}
     tensors = {"weight": whole.weight, "bias": whole.bias}

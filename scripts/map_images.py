@@ -99,14 +99,14 @@ def mapped(flags: Flags, inputs: Inputs, classifier: Classifier) -> Iterator[pd.
     weight, bias = inputs.head["weight"], inputs.head["bias"]
     names = inputs.head_facts.parsed("class_names", list | None) or read_class_list(flags.classes)
     for row in shown.itertuples():
-        image, number = parts[row.image_id], translators.map_index[row.image_id]
+        image, number = parts[row.image_id], translators.member_of[row.image_id]
         label = inputs.label_texts[inputs.label_of[row.image_id]]
         best = int((image.feature @ weight.T + bias).argmax())
         maps = map_image(
             image,
-            translators.maps[number],
+            translators.members[number],
             basis,
-            conditional.maps[number],
+            conditional.members[number],
             [parts[other] for other in others[row.image_id]],
             [row.label, *prompts],
             np.stack([label, *prompts.values()]),

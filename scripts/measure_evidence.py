@@ -12,7 +12,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.evidence import EvidenceSettings
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.head_extension import enough
 from singflow.analyses.hidden import TESTED
 from singflow.analyses.inputs import Inputs, images_of
@@ -67,9 +67,8 @@ def hidden_groups(
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     inputs = Inputs.of(flags, "sha256", *(["path"] if flags.groups else []))
-    training = inputs.training(flags.reference)
-    pool = [training] if training is inputs.pairs else [training, inputs.pairs]
-    images = images_of(pool, inputs.pairs)
+    pool = inputs.pool(flags.reference)
+    images = images_of(pool)
     spelled, _ = read_tensors(inputs.path("classes"), ["class_embeddings", "other_embeddings"])
     texts, others = (
         spelled[name].astype(np.float64) if len(spelled[name]) else None
@@ -81,26 +80,29 @@ def main(flags: Flags) -> None:
         texts,
         others,
         pd.factorize(images["sha256"])[0],
-        flags,
-        fitted=inputs.fitted,
+        flags.margin,
+        Refitting(
+            inputs.fitted,
+            flags.folds,
+            flags.lambdas,
+            flags.draws,
+            flags.seed,
+            flags.threads,
+            flags.path("evidence").parent,
+        ),
         label_texts=inputs.label_texts[inputs.label_of],
-        folds=flags.folds,
-        lambdas=flags.lambdas,
         confidence=flags.confidence,
-        seed=flags.seed,
-        threads=flags.threads,
-        folder=flags.path("evidence").parent,
     )
     listed, embeddings = inputs.asked(flags.reference)
     of_texts = listed.join(found.texts(embeddings), how="inner")
     of_groups = hidden_groups(inputs, images, found, flags)
-    facts, words, curve = found.facts, found.words, found.curve
+    facts, own_words, curve = found.facts, found.own_words, found.curve
     write_parquet(flags.path("evidence_images"), found.scores)
     write_parquet(flags.path("planted_leaks"), found.planted)
     write_parquet(flags.path("evidence_texts"), of_texts)
     write_parquet(flags.path("evidence_groups"), of_groups)
     write_parquet(flags.path("head_extensions"), curve)
-    saved = {"word_weights": words.weights, "offset": words.offset}
+    saved = {"word_weights": own_words.weights, "offset": own_words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
     write_json(flags.path("evidence"), facts | known(inputs))

@@ -91,7 +91,7 @@ def main(flags: Flags) -> None:
     report = probe(rows, roles, views, dimension - null_dim, flags, flags.confidence, flags.threads)
     report["by"] = by
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
-    seen = translators.map_index != translators.fold
+    seen = translators.member_of != translators.fold
     report["n_test_in_sample"] = int((roles.test & seen).sum())
     write_json(flags.path("probes"), report)
     if report["note"]:

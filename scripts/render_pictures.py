@@ -66,8 +66,7 @@ def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Pic
     weight, bias = (inputs.head[name].astype(np.float64) for name in ("weight", "bias"))
     head = SteeredHead(weight, bias, inputs.null_basis)
     translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
-    maps, index = translators.maps, translators.map_index
-    own = [(subject, maps[index[subject.image_id]]) for subject in subjects]
+    own = [(s, translators.members[translators.member_of[s.image_id]]) for s in subjects]
     pictures = []
     for subject, translator in own:
         pictures += removal_pictures("fig1", subject, head, translator)

@@ -29,12 +29,12 @@ def main(flags: Flags) -> None:
     targets = inputs.targets(flags.prompts)
     head = inputs.head["weight"]
     translators = inputs.translators.map(lambda translator: translator.astype(np.float64))
-    translated = [translator.weight @ basis for translator in translators.maps]
+    translated = [translator.weight @ basis for translator in translators.members]
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
 
     def of_one(place: int, image_id: np.ndarray, features: np.ndarray) -> Iterator[pd.DataFrame]:
-        translator, label_texts = translators.maps[place], inputs.label_texts[text_of[image_id]]
+        translator, label_texts = translators.members[place], inputs.label_texts[text_of[image_id]]
         for prompt, text in targets.items():
             directions = null_directions(features, translator, basis, translated[place], text)
             for target in flags.target_is_deg:

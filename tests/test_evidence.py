@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.evidence import Words
+from singflow.analyses.evidence import FittedOwnWords
 from singflow.artifacts.files import read_json
 from tests import warm
 from tests.project import ROOT, Project, blocks
@@ -160,4 +160,6 @@ def test_the_remainder_is_that_of_the_workflow(program):
     embeddings = list(of_world.values())
     for z, rest in zip(embeddings, program.remainder(images, texts, embeddings), strict=True):
         blocks = images.blocks(z)
-        np.testing.assert_allclose(rest, Words.fit(blocks, texts).remainder(*blocks()), atol=1e-10)
+        np.testing.assert_allclose(
+            rest, FittedOwnWords.fit(blocks, texts).remainder(*blocks()), atol=1e-10
+        )

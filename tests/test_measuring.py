@@ -24,6 +24,7 @@ from singflow.analyses.metrics import angle_deg
 from singflow.analyses.summary import Summary
 from singflow.translators.arrays import IMAGES, ArrayImages, clusters_of, folds_of
 from singflow.translators.parameters import Translation
+from singflow.translators.reference import Pool
 
 RNG = np.random.default_rng(7)
 CLASSES, NULL, DIM = 6, 8, 10
@@ -162,7 +163,7 @@ class Rows(list):
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=40))
 def test_clusters_are_the_connected_components_of_copies_and_groups(rows):
     contents, groups = zip(*rows, strict=True)
-    clusters = clusters_of([Rows(contents)], groups)
+    clusters = clusters_of(Pool(Rows(contents)), groups)
     wanted = list(range(len(rows)))  # by brute force
     for _ in rows:
         for i, one in enumerate(rows):

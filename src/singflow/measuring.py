@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.fits import Fits, fit
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.geometry import null_energy, null_space
 from singflow.analyses.measured import Measured
 from singflow.analyses.measured import measure as measure_pool
@@ -31,10 +31,11 @@ from singflow.errors import InputError
 from singflow.extras import explained
 from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
 from singflow.translators.cards import CARD, escaped, front_matter
-from singflow.translators.crossfit import WHOLE, CrossFitted
+from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
+from singflow.translators.reference import Pool
 
 if TYPE_CHECKING:
     import torch
@@ -79,13 +80,13 @@ class Evidence:
     translator: Translator
     measured: Measured = field(compare=False)
     labels: np.ndarray | None = field(compare=False)
-    refit: Callable[..., Fits] = field(compare=False)
+    refit: Callable[[Path], Fits] = field(compare=False)
 
     @cached_property
     def fits(self) -> Fits:
         """What a new image is compared with; the data are read anew when it is first asked for."""
         with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
-            return self.refit(folder=Path(scratch))
+            return self.refit(Path(scratch))
 
     @property
     def verdict(self) -> str:
@@ -428,38 +429,32 @@ def measure(
         When an argument has another shape, or is not finite; the message names the argument.
     """
     settings = _settings(margin, draws, confidence, threads)
-    pool = [ArrayImages.read(features, embeddings)]
-    if reference is not None:
-        pool.insert(0, ArrayImages.read(*reference, of="reference"))
-        widths = [[shape[1] for shape in images.shapes] for images in pool]
+    own = ArrayImages.read(features, embeddings)
+    others = None if reference is None else ArrayImages.read(*reference, of="reference")
+    if others is not None:
+        widths = [[shape[1] for shape in images.shapes] for images in (others, own)]
         if widths[0] != widths[1]:
             raise InputError(
                 f"reference: has features and embeddings of {widths[0]} columns, but those of the "
                 f"images have {widths[1]}: give the same model and space"
             )
-    own = pool[-1]
     width, dim = (shape[1] for shape in own.shapes)
     weight, bias = _head(head, width)
-    class_texts, others = _class_texts(class_texts, len(weight), dim)
+    spelled = _class_texts(class_texts, len(weight), dim)
     listed = None if labels is None else one_each("labels", labels, len(own))
     label_texts = None if texts is None else _label_texts(texts, listed, dim)
-    copies = clusters_of(pool, groups)
+    copies = clusters_of(Pool(own, others), groups)
     fold = folds_of(folds, copies, seed)
-    ends = np.cumsum([len(images) for images in pool])[:-1]
-    pool = [
-        images.with_folds(part) for images, part in zip(pool, np.split(fold, ends), strict=True)
-    ]
-    number = len(np.unique(fold))
+    theirs, mine = np.split(fold, [len(fold) - len(own)])
     return evidence_of(
-        pool,
+        Pool(own.with_folds(mine), None if others is None else others.with_folds(theirs)),
         (weight, bias),
-        class_texts,
-        others,
+        *spelled,
         copies,
         settings,
         label_texts=label_texts,
         labels=listed,
-        folds=number,
+        folds=len(np.unique(fold)),
         confidence=confidence,
         seed=seed,
         threads=threads,
@@ -467,7 +462,7 @@ def measure(
 
 
 def evidence_of(
-    pool: Sequence[Images],
+    pool: Pool[Any],
     head: tuple[np.ndarray, np.ndarray],
     class_texts: np.ndarray | None,
     others: np.ndarray | None,
@@ -482,42 +477,35 @@ def evidence_of(
     threads: int,
     known: dict[str, bool] | None = None,
 ) -> Evidence:
-    """Evidence of images, which are the last of the pool; see measure() of analyses/measured.py.
+    """Evidence of the images that are scored; see measure() of analyses/measured.py.
 
     head: weight (C, d) and bias (C,). labels: of the images. known: known_zero or known_leak, where
     the answer is known in advance.
     """
-    own, (weight, bias) = pool[-1], head
+    weight, bias = head
     basis = null_space(weight, stored=stored_precision(weight)).basis
     split = SplitHead.split({"weight": weight, "bias": bias}, basis)
     lambdas = list(Translation.model_validate({}).lambdas)
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
-        crossed, _, chosen = fit_translators(pool[0], folds, lambdas)
+        crossed, _, chosen = fit_translators(pool.training, folds, lambdas)
         crossed = crossed.map(lambda affine: affine.astype(np.float32))
         r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
-        how: dict[str, Any] = {
-            "fitted": (chosen["lambda"], r2),
-            "folds": folds,
-            "lambdas": lambdas,
-            "seed": seed,
-            "threads": threads,
-        }
+        fitted = chosen["lambda"], r2
+        how = Refitting(fitted, folds, lambdas, settings.draws, seed, threads, Path(scratch))
         found = measure_pool(
             pool,
             split,
             class_texts,
             others,
             copies,
-            settings,
-            **how,
+            settings.margin,
+            how,
             label_texts=label_texts,
             confidence=confidence,
-            folder=Path(scratch),
         )
-        if len(pool) > 1:
-            map_index = np.full(len(own.manifest), WHOLE, np.int32)
-            crossed = CrossFitted(crossed.maps, map_index, map_index)
-        scores = pd.DataFrame(_removal_scores(own, crossed, basis, label_texts))
+        if pool.reference is not None:
+            crossed = CrossFitted.alone(crossed.whole, len(pool.scored.manifest))
+        scores = pd.DataFrame(_removal_scores(pool.scored, crossed, basis, label_texts))
     facts = found.facts | {"r2": r2, "lambda": chosen["lambda"]}
     unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
     row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
@@ -528,7 +516,10 @@ def evidence_of(
     whole = crossed.whole
     stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
     translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})
-    refit = partial(fit, pool[0], split, found.words, draws=settings.draws, **how)
+
+    def refit(folder: Path) -> Fits:
+        return fit(pool.training, split, found.own_words, replace(how, folder=folder))
+
     return Evidence(facts, images, translator, found, labels, refit)
 
 

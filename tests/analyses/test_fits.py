@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from singflow.analyses.evidence import Words
+from singflow.analyses.evidence import FittedOwnWords
 from singflow.analyses.fits import fit
-from singflow.analyses.floor import SplitHead, whole_images
+from singflow.analyses.floor import Refitting, SplitHead, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.photo.analysis import angles_to_texts
@@ -31,9 +31,9 @@ def fitted(folds, null_dim, folder):
     part = basis.astype(np.float32)
     weight = WEIGHT - WEIGHT @ part @ part.T
     head = SplitHead.split({"weight": weight, "bias": np.zeros(7, np.float32)}, basis)
-    words = Words.fit(partial(whole_images, IMAGES, head), None)
-    how = {"fitted": None, "folds": folds, "lambdas": [1.0], "draws": 3, "seed": 0}
-    return fit(IMAGES, head, words, threads=1, folder=folder, **how)
+    own_words = FittedOwnWords.fit(partial(whole_images, IMAGES, head), None)
+    how = Refitting(None, folds, [1.0], draws=3, seed=0, threads=1, folder=folder)
+    return fit(IMAGES, head, own_words, how)
 
 
 def read(tensor):

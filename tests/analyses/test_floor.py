@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.evidence import Words, own_words
+from singflow.analyses.evidence import FittedOwnWords, spell
 from singflow.analyses.floor import Refits, Rows, SplitHead, whole_images
 from singflow.analyses.metrics import angle_deg
 from singflow.errors import InputError
@@ -36,7 +36,7 @@ class Images:
         logits = self.x @ self.head.weight.T + self.head.bias
         noise = 0.4 * rng.standard_normal((n * views, dim)) + 0.5
         told = leak * b @ rng.standard_normal((null_dim, dim))
-        self.z = (own_words(logits, self.texts)[1] + noise + told).astype(np.float32)
+        self.z = (spell(logits, self.texts)[1] + noise + told).astype(np.float32)
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
         fold = np.arange(n) % 3
         split = np.where(fold == 0, "validation", "train")
@@ -52,16 +52,16 @@ class Images:
 
 def fitted(images, folder, scored=None):
     """What measure_evidence makes of images: own words, refits, and the rows that are scored."""
-    words = Words.fit(lambda: whole_images(images, images.head), images.texts)
+    own_words = FittedOwnWords.fit(lambda: whole_images(images, images.head), images.texts)
     axes = np.hstack([images.head.principal, images.head.null]).astype(np.float32)
     axes = axes, images.head.principal.shape[1]
     sums = GroupSums(split(images.manifest, 3))
-    rows = Rows.read(images, images.head, axes, words, folder, sums)
-    others, place = rows, sums.split.map_index
+    rows = Rows.read(images, images.head, axes, own_words, folder, sums)
+    others, place = rows, sums.split.member_of
     if scored is not None:
-        others = Rows.read(scored, images.head, axes, words, folder, None)
+        others = Rows.read(scored, images.head, axes, own_words, folder, None)
         place = np.full(len(scored.manifest), WHOLE, np.int32)
-    return words, Refits.prepare(rows, sums, place, PENALTY, LAMBDAS, None), others
+    return own_words, Refits.prepare(rows, sums, place, PENALTY, LAMBDAS, None), others
 
 
 def ridge(x, y, penalty):
@@ -73,13 +73,13 @@ def signs_of(draw):
     return np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60)
 
 
-def slow(images, words, signs):
+def slow(images, own_words, signs):
     """IS of view 0 of every image by scikit-learn, with one translator per fold.
 
     The translator of a fold is fitted to z* of all views of the other folds.
     """
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
-    spoken = words.spoken(images.x @ images.head.weight.T + images.head.bias)
+    spoken = own_words.spoken(images.x @ images.head.weight.T + images.head.bias)
     z = images.z if signs is None else spoken + (images.z - spoken) * signs[images.image][:, None]
     found = np.empty(len(images.manifest))
     for held_out in np.unique(fold):
@@ -94,17 +94,17 @@ def slow(images, words, signs):
 @pytest.mark.parametrize("draw", [None, 0, 1])
 def test_refitted_translators_are_scikit_learns_with_and_without_signs(tmp_path, draw):
     images = Images()
-    words, refits, scored = fitted(images, tmp_path)
+    own_words, refits, scored = fitted(images, tmp_path)
     signs = None if draw is None else signs_of(draw)
     found = refits.image_scores(scored, refits.translators(signs))[0]
-    np.testing.assert_allclose(found, slow(images, words, signs), atol=2e-3)
+    np.testing.assert_allclose(found, slow(images, own_words, signs), atol=2e-3)
 
 
 def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path):
     images = Images()
-    words, refits, scored = fitted(images, tmp_path)
+    own_words, refits, scored = fitted(images, tmp_path)
     means, spread = refits.floor(scored, draws=4, seed=0, threads=None)
-    wanted = [slow(images, words, signs_of(draw)) for draw in range(4)]
+    wanted = [slow(images, own_words, signs_of(draw)) for draw in range(4)]
     np.testing.assert_allclose(means, np.mean(wanted, axis=0), atol=2e-3)
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
     side_by_side, _ = refits.floor(scored, draws=4, seed=0, threads=2)
@@ -159,10 +159,10 @@ def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tell
 def test_what_own_words_explain_wholly_is_its_own_floor(tmp_path):
     images = Images()
     logits = images.x @ images.head.weight.T + images.head.bias
-    images.z = (own_words(logits, images.texts)[1] + 0.5).astype(np.float32)
-    words, refits, scored = fitted(images, tmp_path)
+    images.z = (spell(logits, images.texts)[1] + 0.5).astype(np.float32)
+    own_words, refits, scored = fitted(images, tmp_path)
     means, spread = refits.floor(scored, draws=3, seed=0, threads=None)
-    np.testing.assert_allclose(means, slow(images, words, None), atol=5e-3)
+    np.testing.assert_allclose(means, slow(images, own_words, None), atol=5e-3)
     assert spread < 1e-3
 
 
@@ -179,11 +179,11 @@ def test_images_beside_a_reference_are_scored_by_the_fit_of_all_its_images(tmp_p
 
 def test_missing_views_are_refused_by_name(tmp_path):
     images = Images()
-    words = Words.fit(lambda: whole_images(images, images.head), images.texts)
+    own_words = FittedOwnWords.fit(lambda: whole_images(images, images.head), images.texts)
     images.manifest = pd.concat([images.manifest, images.manifest.iloc[:1]], ignore_index=True)
     said = "features of the study: holds 120 rows, not 2 of each of 61 images: remove it"
     with pytest.raises(InputError, match=said):
-        Rows.read(images, images.head, (np.eye(12, dtype=np.float32), 7), words, tmp_path, None)
+        Rows.read(images, images.head, (np.eye(12, dtype=np.float32), 7), own_words, tmp_path, None)
 
 
 def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_alone():

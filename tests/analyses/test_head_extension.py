@@ -9,7 +9,13 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from singflow.analyses.bands import BANDS, Block
-from singflow.analyses.evidence import FoldVariance, Landmarks, Measurement, Words, jackknife
+from singflow.analyses.evidence import (
+    FittedOwnWords,
+    FoldVariance,
+    Landmarks,
+    Measurement,
+    jackknife,
+)
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.head_extension import enough, head_extension, nested, ranked_null_directions
@@ -49,13 +55,13 @@ def curve_of(images, fits=FITS, landmarks=None, weights=WEIGHTS, threads=1):
     def blocks():
         return [images]
 
-    words, n = Words.fit(blocks, None), len(images.fold)
+    own_words, n = FittedOwnWords.fit(blocks, None), len(images.fold)
     marks = Landmarks.draw(blocks, n, 0, landmarks or n)
     bands = marks.bands()
-    readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: words.remainder(part)])
+    readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: own_words.remainder(part)])
     assert isinstance(readouts, Nystroem) == (landmarks is not None)
     spread = FoldVariance.of_all(blocks)
-    measured = Measurement({}, pd.DataFrame(), words, readouts, fits, spread, None)
+    measured = Measurement({}, pd.DataFrame(), own_words, readouts, fits, spread, None)
     most = min(images.null.shape[1], images.embeddings.shape[1])
     return head_extension(measured, most, 0.9, threads)
 

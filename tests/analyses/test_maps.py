@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from singflow.analyses.geometry import null_space
+from singflow.analyses.geometry import Axes, null_space
 from singflow.analyses.maps import (
     comparable,
     conditional_translator,
@@ -71,7 +71,7 @@ class Planted:
 
     def conditional(self):
         """Nothing in the null coordinates can be predicted."""
-        axes = np.hstack([self.principal, self.basis]), CLASSES
+        axes = Axes(np.hstack([self.principal, self.basis]), CLASSES)
         nothing = Affine(np.zeros((WIDTH - CLASSES, CLASSES)), np.zeros(WIDTH - CLASSES))
         return conditional_translator(self.translator, self.basis, axes, nothing)
 
@@ -128,7 +128,7 @@ def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_on
     seen = planted.image(noise=0.0) @ planted.principal
     parts = seen @ planted.principal.T + (seen @ spread.T + spread[:, 0]) @ planted.basis.T
     conditional = conditional_translator(
-        planted.translator, planted.basis, (axes, CLASSES), predictor
+        planted.translator, planted.basis, Axes(axes, CLASSES), predictor
     )
     own = planted.maps(parts, [], conditional).texts[0]
     assert np.abs(own.contribution_deg).max() > 0.1
@@ -182,7 +182,7 @@ FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
 
 
 @pytest.mark.parametrize(
-    ("map_index", "fold", "image", "expected"),
+    ("member_of", "fold", "image", "expected"),
     [
         (FOLDS, FOLDS, 0, [1, 4]),  # the third is a copy
         (FOLDS, FOLDS, 2, [5]),
@@ -193,9 +193,9 @@ FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
     ],
 )
 def test_an_image_is_compared_with_those_that_its_translator_did_not_see_either(
-    map_index, fold, image, expected
+    member_of, fold, image, expected
 ):
-    crossed = CrossFitted((), map_index, fold)
+    crossed = CrossFitted((), member_of, fold)
     assert np.flatnonzero(comparable(image, crossed, SHA256)).tolist() == expected
 
 
@@ -229,7 +229,9 @@ def test_predictors_are_scikit_learns_and_did_not_see_the_images_of_their_fold()
     x = images.x.astype(np.float64)
     a, b = x @ images.basis[:, :7], x @ basis
     fold = images.manifest["fold"].to_numpy()[images.image]
-    for number, (translator, conditional) in enumerate(zip(made.maps, found.maps, strict=True)):
+    for number, (translator, conditional) in enumerate(
+        zip(made.members, found.members, strict=True)
+    ):
         seen = fold != number if number < 3 else np.ones(len(x), bool)
         unpredicted = b - ridge(a[seen], b[seen], 0.3).predict(a)
         wanted = unpredicted @ (translator.weight @ basis).T

@@ -43,8 +43,8 @@ def directly(weight, bias, features, translators, texts, point, rank, energy):
     """One row, out of an equivalent feature for every image and all logits at once."""
 
     def translated(rows):
-        pairs = zip(translators.map_index, rows, strict=True)
-        return np.stack([translators.maps[place](row[None])[0] for place, row in pairs])
+        pairs = zip(translators.member_of, rows, strict=True)
+        return np.stack([translators.members[place](row[None])[0] for place, row in pairs])
 
     options = ("fixed", 1.0, rank) if point == "share" else (point, energy)
     split = null_space(weight, *options)
@@ -102,7 +102,7 @@ def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts_the_fold
 
 def test_more_images_than_fit_in_a_chunk_are_all_counted():
     data = case(0, 6, 9, n=6 * CHUNK + 3)
-    assert np.bincount(data[3].map_index + 1).min() > CHUNK
+    assert np.bincount(data[3].member_of + 1).min() > CHUNK
     assert_direct(curve(*data), data, 0.9)
 
 
@@ -146,7 +146,7 @@ def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_ze
 def test_the_scripts_measure_tabulate_and_draw_view_0(tmp_path):
     """Of two models, one has no null space, and one has a translator for each of 3 folds."""
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
-    place, texts, labels = data["timm/wide"][3].map_index, data["tall"][-1][:4], list("abacabadabc")
+    place, texts, labels = data["timm/wide"][3].member_of, data["tall"][-1][:4], list("abacabadabc")
     assert {*place.tolist()} == {WHOLE, 0, 1, 2}
     own = texts[["dcba".index(label) for label in labels]]
     results = Results(tmp_path, shards=2)
@@ -157,7 +157,7 @@ def test_the_scripts_measure_tabulate_and_draw_view_0(tmp_path):
     for model, (weight, bias, features, translators, _) in data.items():
         mine = results.of(model)
         mine.tensors("head", {"weight_dtype": weight.dtype.name}, weight=weight, bias=bias)
-        mine.translator(translators.whole, translators.maps[:WHOLE])
+        mine.translator(translators.whole, translators.members[:WHOLE])
         mine.rows("features", features)
         mine.run("measure_rank_curve", kept=KEPT, energy=0.9)
         expected = curve(weight, bias, features, translators, own)

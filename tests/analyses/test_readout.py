@@ -277,8 +277,8 @@ def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_with
         assert looked[own, at, t] <= min(*looked[:, place, t], *beside) + slack
         gain = grid[0, place, :, t] - grid[own, at, :, t]
         np.testing.assert_allclose(found.error[:, t], grid[0, place, :, t], atol=slack)
-        np.testing.assert_allclose(found.gain[:, t], gain, atol=slack)
-        assert form is nystroem or found.gain[:, t].sum() >= 0.0
+        np.testing.assert_allclose(found.saved[:, t], gain, atol=slack)
+        assert form is nystroem or found.saved[:, t].sum() >= 0.0
         alone = Targets(targets.pairs, targets.groups[:, [t]], np.ones(1))
         single = select(readouts, alone, 1e3, penalties, weights)
         assert (single.plain[0], single.full[0]) == (plain, full)
@@ -324,7 +324,7 @@ def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_pen
     lowest = curves[0, least, range(n + 1)]
     gain = lowest - np.append(curves[1, places, range(n)], lowest[-1])
     np.testing.assert_allclose(found.error, [lowest] * 2 + [lowest + 10] * 3)
-    np.testing.assert_allclose(found.gain, [gain] * 5)
+    np.testing.assert_allclose(found.saved, [gain] * 5)
 
 
 @pytest.mark.parametrize("form", [exact, nystroem])

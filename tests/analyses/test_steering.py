@@ -179,7 +179,7 @@ def test_without_null_space_nothing_is_reachable_and_nothing_comes_nearer():
     weight, _, translator, features, text = planted(5)
     nothing = np.zeros((20, 0))
     directions = directions_of(nothing, translator, features, text)
-    turn, near = directions.nearest(text)
+    turn, near = directions.closest_approach(text)
     assert (turn == 0).all() and np.allclose(near, angle_deg(directions.embeddings, text))
     scores = scores_of(weight, nothing, translator, features, text, 1)
     assert not scores["reachable"].any()
@@ -337,7 +337,7 @@ def test_embeddings_of_other_prompts_are_refused(study):
 def test_no_step_leads_nearer_than_the_closed_form_says_and_its_own_step_leads_there(seed):
     _, basis, translator, features, text = planted(seed)
     directions = directions_of(basis, translator, features, text)
-    turn, near = directions.nearest(text)
+    turn, near = directions.closest_approach(text)
     steps = np.concatenate([[0.0], np.geomspace(1e-3, 1e5, 4000)])
     tried = directions.embeddings[:, None] + steps[:, None] * directions.translated[:, None]
     least = np.stack([angle_deg(embeddings, text) for embeddings in tried]).min(axis=1)

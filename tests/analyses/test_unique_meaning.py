@@ -20,17 +20,18 @@ from singflow.analyses.evidence import (
     SHARES,
     UNKNOWN,
     EvidenceSettings,
+    FittedOwnWords,
     FoldVariance,
     Landmarks,
+    OwnWords,
     Planted,
-    Words,
     at_part,
     detectable,
     directions,
     gain,
     jackknife,
     null_r2,
-    own_words,
+    spell,
     turn_deg,
     unique_meaning,
     unique_r2,
@@ -57,7 +58,7 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0)
     b += 0.7 * rng.standard_normal((n, k))
     logits = 3.0 * a @ rng.standard_normal((r, len(texts))) / np.sqrt(r)
-    z = own_words(logits, texts)[1] + 0.3
+    z = spell(logits, texts)[1] + 0.3
     z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
     z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
     return Block(a, b, logits, z, np.arange(n) % 5)
@@ -80,7 +81,7 @@ def with_landmarks(monkeypatch, most):
 @pytest.mark.parametrize("classes", [3, 10, 1000])
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
     texts, logits = texts_of(classes), np.random.default_rng(1).standard_normal((4, classes))
-    spoken = own_words(logits, texts)
+    spoken = spell(logits, texts)
     np.testing.assert_allclose(np.linalg.norm(spoken, axis=2), 1.0)
     for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, classes))):
         weights = scipy.special.softmax(logits / temperature, axis=1)
@@ -93,28 +94,30 @@ def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
 
 def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     block, texts = planted(), texts_of()
-    words = Words.fit(parts(block), texts)
-    spoken = own_words(block.logits, texts)
+    own_words = FittedOwnWords.fit(parts(block), texts)
+    spoken = spell(block.logits, texts)
     centred = spoken - spoken.mean(axis=1, keepdims=True)
     z = block.embeddings - block.embeddings.mean(0)
     weights = np.linalg.lstsq(centred.reshape(5, -1).T, z.ravel(), rcond=None)[0]
-    np.testing.assert_allclose(words.weights, weights, atol=1e-8)
+    np.testing.assert_allclose(own_words.weights, weights, atol=1e-8)
     rest = z - np.einsum("t,tnm->nm", weights, centred)
-    np.testing.assert_allclose(words.remainder(block), rest, atol=1e-8)
-    assert words.r2 == pytest.approx(1 - (rest**2).sum() / (z**2).sum())
-    assert words.variance == pytest.approx((z**2).sum() / len(z))
-    assert Words.fit(parts(block), None).r2 == 0.0
-    saved = {"class_embeddings": texts, "word_weights": words.weights, "offset": words.offset}
+    np.testing.assert_allclose(own_words.remainder(block), rest, atol=1e-8)
+    assert own_words.r2 == pytest.approx(1 - (rest**2).sum() / (z**2).sum())
+    assert own_words.variance == pytest.approx((z**2).sum() / len(z))
+    assert FittedOwnWords.fit(parts(block), None).r2 == 0.0
+    saved = {
+        "class_embeddings": texts,
+        "word_weights": own_words.weights,
+        "offset": own_words.offset,
+    }
     np.testing.assert_array_equal(
-        Words.read(saved).spoken(block.logits), words.spoken(block.logits)
+        OwnWords.read(saved).spoken(block.logits), own_words.spoken(block.logits)
     )
-    read = Words.read(saved)
-    assert np.isnan([read.r2, read.variance]).all() and read.n == 0 == len(read.mean)
     constant = replace(block, embeddings=np.ones_like(block.embeddings))
-    assert Words.fit(parts(constant), texts).r2 == 0.0
+    assert FittedOwnWords.fit(parts(constant), texts).r2 == 0.0
     assert facts_of(constant)["unique_r2"] is None
-    unnamed = Words.read(saved | {"class_embeddings": texts[:0]})
-    assert (unnamed.spoken(block.logits) == words.offset).all()
+    unnamed = OwnWords.read(saved | {"class_embeddings": texts[:0]})
+    assert (unnamed.spoken(block.logits) == own_words.offset).all()
 
 
 def test_what_own_words_explain_wholly_leaves_nothing():
@@ -218,8 +221,8 @@ def test_d_is_that_of_himalaya_and_himalayas_own_search_finds_no_better_read_out
     rng = np.random.default_rng(2)
     told = standard(block.null) @ rng.standard_normal((10, 8)) / 3
     block = replace(block, embeddings=block.embeddings + told)
-    facts, words = facts_of(block), Words.fit(parts(block), texts_of())
-    y, z, fold = words.remainder(block), block.embeddings, block.fold
+    facts, own_words = facts_of(block), FittedOwnWords.fit(parts(block), texts_of())
+    y, z, fold = own_words.remainder(block), block.embeddings, block.fold
     kernels = plain_kernels(block.principal, block.logits, np.arange(200))
     null = standard(block.null)
     kernels["null"] = null @ null.T
@@ -268,7 +271,7 @@ def test_the_jackknife_refits_without_each_fold():
         return plain - full, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
 
     one = np.array([gain([j], j) for j in range(5)])
-    np.testing.assert_allclose(selected.gain[:, 0], one[:, 0])
+    np.testing.assert_allclose(selected.saved[:, 0], one[:, 0])
     without = np.zeros((5, 2))
     for i, j in combinations(range(5), 2):
         without[i] += gain([i, j], j)
@@ -298,8 +301,8 @@ def test_only_the_targets_that_are_asked_for_get_an_interval():
 
 def test_the_blind_check_is_d_of_own_words_in_other_words():
     texts, others, block = texts_of(), texts_of(seed=1), planted(n=120)
-    words = replace(Words.fit(parts(block), texts), texts=others)
-    spelled = replace(block, embeddings=words.spoken(block.logits))
+    own_words = replace(FittedOwnWords.fit(parts(block), texts), texts=others)
+    spelled = replace(block, embeddings=own_words.spoken(block.logits))
     found, alone = facts_of(block, texts, others), facts_of(spelled, texts)
     # the blind check has the weights of the bands of the study
     assert found["blind_unique_r2"] == pytest.approx(alone["unique_r2"], abs=0.01)
@@ -322,7 +325,7 @@ def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
             own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows], block.fold[rows]
             penalties = sorted({plain.penalty, full.penalty}, reverse=True)
             direct = select(Exact(*own, place[rows]), targets, total, penalties, (0.0, full.own))
-            wanted = direct.gain.sum() / (total * share)
+            wanted = direct.saved.sum() / (total * share)
             found = at_part(readouts, part, 8, selected, spread)
             assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
         few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
@@ -554,11 +557,13 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
 
 
 def test_the_turn_is_the_angle_of_that_share_of_the_variance():
-    words = Words(None, np.zeros(5), np.zeros(2), 0.0, 0.7, np.array([0.3**0.5, 0.0]), 100)
+    own_words = FittedOwnWords(
+        None, np.zeros(5), np.zeros(2), 0.0, 0.7, np.array([0.3**0.5, 0.0]), 100
+    )
     turn = np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
-    assert turn_deg(0.05, words, 0.31) == pytest.approx(turn)
-    assert turn_deg(-0.01, words, 0.31) == 0.0
-    assert turn_deg(None, words, 0.31) is None
+    assert turn_deg(0.05, own_words, 0.31) == pytest.approx(turn)
+    assert turn_deg(-0.01, own_words, 0.31) == 0.0
+    assert turn_deg(None, own_words, 0.31) is None
 
 
 def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():

@@ -251,8 +251,8 @@ def test_images_are_in_the_group_of_their_fold_and_held_out_ones_in_none(
     made = split(manifest_of(*images), folds)
     assert (made.groups.tolist(), made.fits, made.whole) == (groups, fits, whole)
     assert made.crossed == bool(folds)
-    assert made.map_index.tolist() == (groups if folds else [WHOLE] * len(groups))
-    assert made.groups.dtype == made.map_index.dtype == np.int32
+    assert made.member_of.tolist() == (groups if folds else [WHOLE] * len(groups))
+    assert made.groups.dtype == made.member_of.dtype == np.int32
 
 
 def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
@@ -279,11 +279,11 @@ def test_training_images_in_fewer_than_two_folds_are_refused(images):
 
 
 def cross_fitted(generator, folds, images, width=4, dim=3):
-    maps = tuple(
+    members = tuple(
         Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
         for _ in range(folds + 1)
     )
-    return CrossFitted(maps, *generator.integers(WHOLE, folds, (2, images)).astype(np.int32))
+    return CrossFitted(members, *generator.integers(WHOLE, folds, (2, images)).astype(np.int32))
 
 
 @settings(max_examples=50)
@@ -296,13 +296,13 @@ def cross_fitted(generator, folds, images, width=4, dim=3):
 def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dtype):
     generator = np.random.default_rng(seed)
     translators = cross_fitted(generator, folds, 12)
-    assert translators.whole is translators.maps[folds]
+    assert translators.whole is translators.members[folds]
     features = generator.standard_normal((n, 4)).astype(dtype)
     image_id = generator.integers(0, 12, n)
     found = translators(features, image_id)
     assert (found.dtype, found.shape) == (dtype, (n, 3))
     expected = [
-        translators.maps[translators.map_index[image]](row[None].astype(np.float64))[0]
+        translators.members[translators.member_of[image]](row[None].astype(np.float64))[0]
         for image, row in zip(image_id, features, strict=True)
     ]
     digits = {np.float16: 3e-2, np.float32: 1e-5, np.float64: 1e-12}[dtype]
@@ -310,7 +310,7 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
     parts = dict(translators.parts(image_id))
     assert sorted(np.concatenate([np.zeros(0, int), *parts.values()])) == list(range(n))
     for place, rows in parts.items():
-        assert len(rows) and (translators.map_index[image_id[rows]] == place).all()
+        assert len(rows) and (translators.member_of[image_id[rows]] == place).all()
 
 
 def test_what_is_made_of_each_map_keeps_the_places():
@@ -324,7 +324,7 @@ def test_what_is_made_of_each_map_keeps_the_places():
 
     doubled = translators.map(longer)
     features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
-    factors = np.array([1, 2, 3, 4])[translators.map_index[image_id], None]
+    factors = np.array([1, 2, 3, 4])[translators.member_of[image_id], None]
     expected = factors * translators(features, image_id)
     np.testing.assert_allclose(doubled(features, image_id), expected)
-    assert doubled.map_index is translators.map_index and doubled.fold is translators.fold
+    assert doubled.member_of is translators.member_of and doubled.fold is translators.fold

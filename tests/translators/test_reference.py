@@ -91,7 +91,7 @@ def test_with_a_reference_no_image_is_in_sample_and_all_of_the_reference_train_w
     facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": own, "n_held_out": 3}
     assert none == five and facts.items() <= none.items()
     np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
-    assert (first.map_index == WHOLE).all() and (first.fold == WHOLE).all()
+    assert (first.member_of == WHOLE).all() and (first.fold == WHOLE).all()
     if own > 1:
         alone, translators = fitted(tmp_path, None, 0)
         assert alone["in_sample"] and alone["n_train"] == 4
@@ -108,7 +108,9 @@ def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images
     if images == 2:
         assert report["validation_r2"] == report["held_out_r2"] == 0
         assert not report["lambda_at_edge"]
-        for number, translator in enumerate(translators.maps[:-1] if folds else translators.maps):
+        for number, translator in enumerate(
+            translators.members[:-1] if folds else translators.members
+        ):
             assert not translator.weight.any()
             np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
     assert np.isfinite(report["validation_cosine"]) and np.isfinite(translators.whole.weight).all()

@@ -22,10 +22,11 @@ DIRICHLET, DRAWN, DRAWN_BY = 0.5, 24, 7  # concentration, number and seed of the
 PENALTIES = tuple((10.0 ** (np.arange(4, -9, -1) / 2)).tolist())  # times mean trace; falling
 MIDDLE = 1.0  # penalty at which walks begin
 TIE = 1e-9  # share of the variance by which errors may differ and count as equal
+LEADING_RBF = {"leading_rbf_32": 32, "leading_rbf_8": 8, "leading_rbf_4": 4}  # coordinates
+SINGLE = {"single_32": 32, "single_8": 8}  # coordinates, each alone
 BANDS = (
-    *("linear", "softmax", "relu", "rbf", "rbf_narrow", "square"),
-    *("leading_square", "leading_rbf_32", "leading_rbf_8", "leading_rbf_4"),
-    *("single_32", "single_8", "norm"),
+    *("linear", "softmax", "relu", "rbf", "rbf_narrow", "square", "leading_square"),
+    *(*LEADING_RBF, *SINGLE, "norm"),
 )
 
 
@@ -97,7 +98,9 @@ def descend(
 class Bands:
     """The kernels between images and landmarks.
 
-    A kernel has mean 0 over the landmarks (in rows and columns), and trace L there.
+    A kernel has mean 0 over the landmarks (in rows and columns), and trace L there: so every band
+    starts with the same weight, and no band can hold the mean. With the means over the landmarks,
+    it is level * (k(x, z) - mean_z k(x, z) - mean_x k(x, z) + mean_xz k(x, z)), as in kernel PCA.
 
     Parameters
     ----------
@@ -131,7 +134,7 @@ class Bands:
         a, lead = self._marks[:2]
         self._dot = a @ a.T
         self._wide = _median(a)
-        self._leading = {size: _median(lead[:, :size]) for size in (32, 8, 4)}
+        self._leading = {name: _median(lead[:, :count]) for name, count in LEADING_RBF.items()}
         self._centre: dict[str, tuple[np.ndarray, float, float]] = {}
         for name in BANDS:
             kernel = self._raw(name, self._marks, self._dot)
@@ -160,7 +163,6 @@ class Bands:
         dot: (n, L), products of the first coordinates with those of the landmarks.
         """
         (a, lead, roots, square), (za, zlead, zroots, zsquare) = images, self._marks
-        family, _, size = name.rpartition("_")
         match name:
             case "linear":
                 return dot
@@ -178,12 +180,11 @@ class Bands:
                 return (lead @ zlead.T / LEADING) ** 2
             case "norm":
                 return np.exp(-2.0 * _distances(square, zsquare))
-        count = int(size)
-        lead, zlead = lead[:, :count], zlead[:, :count]
-        if family == "leading_rbf":
-            return np.exp(-_distances(lead, zlead) / self._leading[count])
+        if name in LEADING_RBF:
+            count = LEADING_RBF[name]
+            return np.exp(-_distances(lead[:, :count], zlead[:, :count]) / self._leading[name])
         one = np.zeros((len(lead), len(zlead)))
-        for own, mark in zip(lead.T, zlead.T, strict=True):
+        for own, mark in zip(lead.T[: SINGLE[name]], zlead.T, strict=False):
             one += np.exp(-2.0 * np.subtract.outer(own, mark) ** 2)
         return one
 
@@ -235,7 +236,11 @@ def _median(rows: np.ndarray) -> float:
 
 
 def _arccosine(rows: np.ndarray, marks: np.ndarray, dot: np.ndarray) -> np.ndarray:
-    """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1)."""
+    """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1).
+
+    It is |x| |z| (sin c + (pi - c) cos c) / pi for the angle c of x and z, both with OFFSET as one
+    more coordinate: the mean of relu(w . x) relu(w . z) over normal w, times 2.
+    """
     dot = dot + OFFSET**2
     left, right = (np.sqrt(np.vecdot(one, one) + OFFSET**2) for one in (rows, marks))
     lengths = left[:, None] * right
@@ -280,8 +285,10 @@ def search_weights(
 
     Notes
     -----
-    Every second penalty counts, and the walk begins at MIDDLE. The errors on a fold are those of a
-    refit without it, in closed form (see `readout.Exact`).
+    Every second penalty counts, and the walk begins at MIDDLE. The errors on a fold S are those of
+    a refit without it, (M_SS)^-1 (M t)_S (see `readout.Exact`), with
+    M = U diag(1 / (s + penalty)) U^T - 1 1^T / (n penalty). One decomposition K = U diag(s) U^T
+    serves all penalties of a candidate.
     """
     n, count, m = target.shape
     columns = (target - target.mean(axis=0)).reshape(n, -1)

@@ -85,8 +85,9 @@ def scan_block(
     common: (N,), mean AS of every image over all concepts; by default over those of the block.
 
     The moments are angle_mean, angle_std, as_mean, as_std, as_abs_mean and contrast_std (of AS
-    minus `common`): (L, B) float64, in degrees. Standard deviations have the divisor n. Memory
-    grows with L x B, not with N.
+    minus `common`): (L, B) float64, in degrees. Standard deviations have the divisor n. With AS s
+    and common c, Var(s - c) = mean s^2 - 2 mean s c + mean c^2 - (mean s - mean c)^2, from sums
+    alone: memory grows with L x B, not with N.
     """
     stops = np.cumsum(n)
     sums, cross = np.zeros((5, len(n), len(texts))), np.zeros((len(n), len(texts)))

@@ -236,7 +236,9 @@ def remove_subspaces(inputs: Inputs, wanted: Removals, seed: int) -> dict[Case, 
                     lengths = Subspace(basis).length(features), drawn[case].length(features)
                     scores[case].update_matched(image_id, matched(removal, *lengths), texts)
 
-    at_once = max(1, int(SHARES / sum(translator.weight.nbytes for translator in translators.maps)))
+    at_once = max(
+        1, int(SHARES / sum(translator.weight.nbytes for translator in translators.members))
+    )
     while waiting := [case for case in scores if wants_more(case)]:
         for start in range(0, len(waiting), at_once):
             batch = waiting[start : start + at_once]

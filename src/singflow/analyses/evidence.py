@@ -47,7 +47,7 @@ from singflow.config.sections import Column, Section
 from singflow.parallel import map_apart
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
-WORDS = len(SHARP) + 2
+OWN_WORDS = len(SHARP) + 2
 SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)  # planted leaks, as shares of the embeddings' variance
 EVEN, FIRST = "even", "first"  # leaks along all null coordinates, and along their first direction
 TINY = np.finfo(np.float64).tiny
@@ -87,7 +87,7 @@ class EvidenceSettings(Section):
     )
 
 
-def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
+def spell(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Embeddings that a model's logits spell: functions of the principal coordinates alone.
 
     Parameters
@@ -99,7 +99,7 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray (WORDS, n, m)
+    ndarray (OWN_WORDS, n, m)
         Unit vectors: means of the texts weighted by the TOP largest values of softmax(logits / T)
         for T = 0.5, 1, 2, by all values for T = 4, and the text of the top class.
 
@@ -127,30 +127,60 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Words:
-    """Least-squares fit of embeddings by own words: c + sum of s_T w_T.
+class OwnWords:
+    """What own words say of an embedding: c + sum over T of s_T w_T, with w_T of spell().
 
-    texts: (C, m) float64, or None where classes have no names. weights: (WORDS,) s. offset: (m,) c.
-    r2: share of the embeddings' variance that own words explain. variance: mean squared distance of
-    the embeddings from their mean (m,). n: number of images.
+    texts: (C, m) float64, or None where classes have no names. weights: (OWN_WORDS,) s. offset:
+    (m,) c.
     """
 
     texts: np.ndarray | None
     weights: np.ndarray
     offset: np.ndarray
+
+    @classmethod
+    def read(cls, tensors: dict[str, np.ndarray]) -> "OwnWords":
+        """Own words from evidence/<space>/<model>.safetensors."""
+        texts = tensors["class_embeddings"].astype(np.float64)
+        return OwnWords(texts if len(texts) else None, tensors["word_weights"], tensors["offset"])
+
+    def spoken(self, logits: np.ndarray) -> np.ndarray:
+        """Prediction of the embeddings by own words, for logits (n, C): (n, m)."""
+        if self.texts is None:
+            return np.broadcast_to(self.offset, (len(logits), len(self.offset)))
+        return self.offset + np.einsum("t,tnm->nm", self.weights, spell(logits, self.texts))
+
+    def remainder(self, block: Block) -> np.ndarray:
+        """Embeddings minus their prediction by own words: (n, m)."""
+        return block.embeddings - self.spoken(block.logits)
+
+
+@dataclass(frozen=True)
+class FittedOwnWords(OwnWords):
+    """Own words fitted to images, and moments of the embeddings of these images.
+
+    r2: share of the embeddings' variance that own words explain. variance: mean squared distance of
+    the embeddings from their mean (m,). n: number of images.
+    """
+
     r2: float
     variance: float
     mean: np.ndarray
     n: int
 
     @classmethod
-    def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "Words":
-        """Fit own words to all images; without texts, only the offset."""
+    def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "FittedOwnWords":
+        """Fit own words to all images by least squares; without texts, only the offset.
+
+        With z the embedding and w_T own words, both about their means, the weights s solve G s = g,
+        where G_TU = mean of w_T . w_U and g_T = mean of w_T . z. A sum over images gives G and g,
+        so that one pass is enough. R2 is (2 s . g - s . G s) / mean of |z|^2.
+        """
         n, products = 0, np.zeros(())
         for block in blocks():
             parts = block.embeddings.astype(np.float64)[None]
             if texts is not None:
-                parts = np.concatenate([parts, own_words(block.logits, texts)])
+                parts = np.concatenate([parts, spell(block.logits, texts)])
             if not n:
                 first, sums = parts[:, 0].copy(), np.zeros((len(parts), parts.shape[2]))
             parts -= first[:, None]
@@ -158,30 +188,14 @@ class Words:
             n, products = n + parts.shape[1], products + flat @ flat.T
             sums += parts.sum(axis=1)
         means = sums / n
-        gram = products / n - means @ means.T
+        gram = products / n - means @ means.T  # of z, then own words
         weights = np.linalg.lstsq(gram[1:, 1:], gram[1:, 0], rcond=1e-12)[0]
         explained = 2 * weights @ gram[1:, 0] - weights @ gram[1:, 1:] @ weights
         means = means + first
         r2 = float(explained / gram[0, 0]) if gram[0, 0] > 0 else 0.0
-        weights, offset = np.pad(weights, (0, WORDS - len(weights))), means[0] - weights @ means[1:]
+        offset = means[0] - weights @ means[1:]
+        weights = np.pad(weights, (0, OWN_WORDS - len(weights)))
         return cls(texts, weights, offset, r2, max(float(gram[0, 0]), 0.0), means[0], n)
-
-    @classmethod
-    def read(cls, tensors: dict[str, np.ndarray]) -> "Words":
-        """Own words from evidence/<space>/<model>.safetensors; r2 and variance are NaN."""
-        texts = tensors["class_embeddings"].astype(np.float64)
-        fitted = tensors["word_weights"], tensors["offset"]
-        return cls(texts if len(texts) else None, *fitted, np.nan, np.nan, np.zeros(0), 0)
-
-    def spoken(self, logits: np.ndarray) -> np.ndarray:
-        """Prediction of the embeddings by own words, for logits (n, C): (n, m)."""
-        if self.texts is None:
-            return np.broadcast_to(self.offset, (len(logits), len(self.offset)))
-        return self.offset + np.einsum("t,tnm->nm", self.weights, own_words(logits, self.texts))
-
-    def remainder(self, block: Block) -> np.ndarray:
-        """Embeddings minus their prediction by own words: (n, m)."""
-        return block.embeddings - self.spoken(block.logits)
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,10 @@ class JackknifeEstimate:
 def jackknife(estimate: float, without: Sequence[float], confidence: float) -> JackknifeEstimate:
     """Interval of an estimate by the delete-a-group jackknife and Student's t.
 
-    It covers the sampling of images and the refit of the read-outs. `without` holds the estimates
-    with one group left out. With fewer than three groups there is no interval.
+    With the g estimates that leave out one group, `without`, the squared standard error is
+    (g - 1) / g * sum (without - mean without)^2: what one group moves the estimate by shows what
+    other images would. It covers the sampling of images and the refit of the read-outs. With fewer
+    than three groups there is no interval.
     """
     groups, estimate = len(without), float(estimate)
     if groups < 3:
@@ -256,7 +272,10 @@ class FoldVariance:
         return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
 
     def of(self, left_out: tuple[int, ...]) -> np.ndarray:
-        """Sum of squared distances of each fold left out from the mean of the kept folds."""
+        """Sum of squared distances of each fold left out from the mean of the kept folds.
+
+        sum |z - c|^2 = sum |z|^2 - 2 c . sum z + n |c|^2, for the mean c of the kept folds.
+        """
         kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
         mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
         return np.array(
@@ -265,6 +284,48 @@ class FoldVariance:
                 for n, total, square in map(self._sums.__getitem__, left_out)
             ]
         )
+
+
+class FoldPairs:
+    """Estimates without each fold, from fits that leave out two folds: see jackknife().
+
+    D without fold i sums, over the other folds j, what b saves on j in fits without i and j. A fit
+    without i and j therefore counts twice: on j for fold i, and on i for fold j. There are no pairs
+    where leaving out two folds leaves fewer than two images.
+
+    Parameters
+    ----------
+    folds : list of int
+        The folds.
+    spread : FoldVariance
+        Squared distances of the embeddings.
+    count : int
+        Number of estimates t.
+    """
+
+    def __init__(self, folds: list[int], spread: FoldVariance, count: int) -> None:
+        self.left_out = list(combinations(folds, 2)) if spread.can_leave(2) else []
+        self._folds = folds
+        self._sums, self._totals = np.zeros((len(folds), count)), np.zeros((len(folds), 1))
+        for pair in self.left_out:
+            self._totals[self._rows(pair), 0] += spread.of(pair)
+
+    def _rows(self, pair: tuple[int, int]) -> np.ndarray:
+        """The folds without which the errors on the folds of a pair count."""
+        return np.array([self._folds.index(pair[1]), self._folds.index(pair[0])])
+
+    def add(self, pair: tuple[int, int], saved: np.ndarray, which: np.ndarray) -> None:
+        """Add what is saved on the folds of a pair, (2, len(which)), to some estimates."""
+        self._sums[np.ix_(self._rows(pair), which)] += saved
+
+    def without(self, variance: np.ndarray | float = 1.0) -> np.ndarray:
+        """The estimates without each fold, (folds, t); (0, t) without pairs.
+
+        variance: (t,), of the targets, divided by that of the embeddings.
+        """
+        if not self.left_out:
+            return self._sums[:0]
+        return self._sums / (self._totals * variance)
 
 
 def directions(m: int, most: int, seed: int, draw: int) -> np.ndarray:
@@ -282,6 +343,9 @@ def unique_r2(
     own: Sequence[float] = OWN,
 ) -> tuple[list[JackknifeEstimate], Selected]:
     """D of every target; intervals from refits that leave one fold out of fitting and of judging.
+
+    D = (sum |e|^2 - sum |e_b|^2) / sum |z - mean z|^2 over images that the fits left out, with the
+    errors e without b and e_b with b.
 
     Parameters
     ----------
@@ -313,25 +377,21 @@ def unique_r2(
     folds, variance = readouts.folds, targets.variance
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
     selected = select(readouts, targets, total, penalties, own)
-    whole = selected.gain.sum(axis=0) / (total * variance)
+    whole = selected.saved.sum(axis=0) / (total * variance)
     judged = np.ones(len(variance), dtype=bool) if intervals is None else intervals
-    sums, totals = np.zeros((len(folds), len(variance))), np.zeros(len(folds))
-    pairs = list(combinations(folds, 2)) if spread.can_leave(2) else []
-    for pair in pairs:
-        totals[[folds.index(pair[1]), folds.index(pair[0])]] += spread.of(pair)
+    pairs = FoldPairs(folds, spread, len(variance))
     for fits, sign in ((selected.plain, 1.0), (selected.full, -1.0)):
         for fit in sorted({fit for fit, wanted in zip(fits, judged, strict=True) if wanted}):
-            mine = judged & np.array([one == fit for one in fits])
+            mine = np.flatnonzero(judged & np.array([one == fit for one in fits]))
             used = np.flatnonzero((targets.groups[:, mine] != 0).any(axis=1))
             groups = targets.groups[np.ix_(used, mine)]
-            found = readouts.errors(fit, pairs, targets.pairs[used])
-            for (first, second), products in zip(pairs, found, strict=True):
-                rows = [folds.index(second), folds.index(first)]
-                sums[np.ix_(rows, mine)] += sign * (products @ groups)
-    without = sums / (totals[:, None] * variance) if pairs else np.empty((0, len(variance)))
+            found = readouts.errors(fit, pairs.left_out, targets.pairs[used])
+            for pair, products in zip(pairs.left_out, found, strict=True):
+                pairs.add(pair, sign * (products @ groups), mine)
+    without = pairs.without(variance)
     estimates = [
-        jackknife(gain, without[:, place].tolist() if judged[place] else [], confidence)
-        for place, gain in enumerate(whole)
+        jackknife(estimate, without[:, place].tolist() if judged[place] else [], confidence)
+        for place, estimate in enumerate(whole)
     ]
     return estimates, selected
 
@@ -355,7 +415,10 @@ class Landmarks:
 
     @classmethod
     def draw(cls, blocks: Blocks, n: int, seed: int, most: int = LANDMARKS) -> "Landmarks":
-        """Draw landmarks among n images."""
+        """Draw landmarks among n images, and sum up the covariance of a over all images.
+
+        A sum about the first row, mean a a^T - mean a (mean a)^T, costs no precision.
+        """
         order = np.random.default_rng([seed, 4]).permutation(n)[:most]
         wanted, start, parts = np.sort(order), 0, []
         for block in blocks():
@@ -443,6 +506,14 @@ class Planted:
         shares: Sequence[float] = SHARES,
     ) -> "Planted":
         """Plant leaks.
+
+        The planted embedding is z' = p + R^T w + s h: the plain prediction p, noise R^T w of the
+        covariance R^T R of its errors, with w white, and a leak h of mean square 1. h is G^T b with
+        a random G, along all null coordinates (EVEN), or the first principal coordinate of b times
+        a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
+        the variance. All of these are columns of one derived read-out, and the squared error of z'
+        is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
+        so all shares cost no more than one (`pairs`, `weights`).
 
         readouts: their first columns are the remainder (m,), their last ones white noise, `most`
         (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
@@ -536,7 +607,7 @@ class Measurement:
 
     facts: dict[str, Any]
     planted: pd.DataFrame
-    words: Words
+    own_words: FittedOwnWords
     readouts: ReadOuts | None
     fits: tuple[Fit, Fit] | None
     spread: FoldVariance
@@ -567,25 +638,25 @@ def unique_meaning(
     """
     with threadpool_limits(1):
         spread = FoldVariance()
-        words = Words.fit(spread.watching(blocks), texts)
-        margin, draws, m = settings.margin, settings.draws, len(words.offset)
+        own_words = FittedOwnWords.fit(spread.watching(blocks), texts)
+        margin, draws, m = settings.margin, settings.draws, len(own_words.offset)
         facts: dict[str, Any] = {
-            "n": words.n,
-            "r2_words": words.r2 if texts is not None else None,
+            "n": own_words.n,
+            "r2_words": own_words.r2 if texts is not None else None,
             "margin": margin,
         }
-        marks = Landmarks.draw(blocks, words.n, seed)
-        if not marks.level or not spread.can_leave(1) or not words.variance > 0:
+        marks = Landmarks.draw(blocks, own_words.n, seed)
+        if not marks.level or not spread.can_leave(1) or not own_words.variance > 0:
             return Measurement(
-                facts | dict.fromkeys(UNKNOWN), _table([]), words, None, None, spread, None
+                facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None, None, spread, None
             )
-        bands, weights = weighted(marks, words, seed, threads)
+        bands, weights = weighted(marks, own_words, seed, threads)
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
-        parts: list[Columns] = [lambda block, _: words.remainder(block)]
-        variance, sizes = [1.0], [m]
-        if texts is not None and others is not None:
-            blind, blind_variance = _blind(blocks, words, others)
+        parts: list[Columns] = [lambda block, _: own_words.remainder(block)]
+        variance, sizes, reworded = [1.0], [m], None if texts is None else others
+        if reworded is not None:
+            blind, blind_variance = _blind(blocks, own_words, reworded)
             parts.append(lambda block, _: blind(block) @ looked)
             variance, sizes = [1.0, blind_variance], [m, looked.shape[1]]
         parts.append(lambda block, start: _normal(seed, start, len(block.fold), wide))
@@ -600,18 +671,18 @@ def unique_meaning(
         real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
         learning = [at_part(readouts, part, m, selected, spread) for part in range(len(PARTS))]
         readouts.forget_parts()
-        shape, predicted = (words.n, m), np.empty(words.n, np.int32)
+        shape, predicted = (own_words.n, m), np.empty(own_words.n, np.int32)
         residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
         covariance, start = np.zeros((m, m)), 0
         for block, missed in readouts.residuals((plain, full), m, blocks):
             rows = slice(start, start + len(block.fold))
             residuals.plain[rows], residuals.full[rows] = missed
             residuals.predicted[rows], start = block.logits.argmax(axis=1), rows.stop
-            covariance += missed[0].T @ missed[0] / words.n
-            centred = block.embeddings - words.mean
-            residuals.covariance[:] += centred.T @ centred / words.n
+            covariance += missed[0].T @ missed[0] / own_words.n
+            centred = block.embeddings - own_words.mean
+            residuals.covariance[:] += centred.T @ centred / own_words.n
         planted = Planted.on(
-            readouts, plain.penalty, covariance, words.variance, marks, draws, most, seed
+            readouts, plain.penalty, covariance, own_words.variance, marks, draws, most, seed
         )
         penalties = PENALTIES if marks.exact else (plain.penalty,)
         leaks, _ = unique_r2(planted.readouts, planted.targets, spread, confidence, None, penalties)
@@ -632,23 +703,23 @@ def unique_meaning(
             "detectable": detectable(table, EVEN, 1.0 - confidence),
             "detectable_first": detectable(table, FIRST, 1.0 - confidence),
             "gain": gain(table),
-            "null_r2": null_r2(readouts, words.n, threads),
-            "blind_unique_r2": estimates[1].unique_r2 if len(sizes) > 1 else None,
+            "null_r2": null_r2(readouts, own_words.n, threads),
+            "blind_unique_r2": None if reworded is None else estimates[1].unique_r2,
             "weights": weights | {"null": full.own},
             "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
             "learning": [*learning, real.unique_r2],
         }
-        return Measurement(facts, table, words, readouts, (plain, full), spread, residuals)
+        return Measurement(facts, table, own_words, readouts, (plain, full), spread, residuals)
 
 
 def weighted(
-    marks: Landmarks, words: Words, seed: int, threads: int
+    marks: Landmarks, own_words: FittedOwnWords, seed: int, threads: int
 ) -> tuple[Bands, dict[str, float]]:
     """The bands of the landmarks, and the weights that read the remainder best."""
     block, some, bands = marks.block, marks.searched, marks.bands()
     kernels = {name: kernel[np.ix_(some, some)] for name, kernel in bands.among()}
-    target = words.remainder(block)[some] @ directions(len(words.offset), SKETCH, seed, 0)
-    scale = np.array([words.variance])
+    target = own_words.remainder(block)[some] @ directions(len(own_words.offset), SKETCH, seed, 0)
+    scale = np.array([own_words.variance])
     return bands, search_weights(kernels, target[:, None], block.fold[some], scale, threads)[0]
 
 
@@ -662,7 +733,7 @@ def at_part(
     total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
     penalties = sorted({plain.penalty, full.penalty}, reverse=True)
     found = select(some, Targets.of(m), total * PARTS[part], penalties, (0.0, full.own))
-    return float(found.gain.sum() / (total * PARTS[part]))
+    return float(found.saved.sum() / (total * PARTS[part]))
 
 
 def null_r2(readouts: ReadOuts, n: int, threads: int) -> float:
@@ -695,20 +766,20 @@ def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 
 
 def _blind(
-    blocks: Blocks, words: Words, others: np.ndarray
+    blocks: Blocks, own_words: FittedOwnWords, others: np.ndarray
 ) -> tuple[Callable[[Block], np.ndarray], float]:
     """The target of the blind check: the remainder of embeddings that the logits spell.
 
     They are spelled with other texts than own words, so that own words are imperfect. The second
     value is their variance, divided by that of the study's embeddings.
     """
-    elsewhere = replace(words, texts=others)
+    elsewhere = replace(own_words, texts=others)
 
     def blind(block: Block) -> Block:
         return replace(block, embeddings=elsewhere.spoken(block.logits))
 
-    fitted = Words.fit(lambda: map(blind, blocks()), words.texts)
-    return lambda block: fitted.remainder(blind(block)), fitted.variance / words.variance
+    fitted = FittedOwnWords.fit(lambda: map(blind, blocks()), own_words.texts)
+    return lambda block: fitted.remainder(blind(block)), fitted.variance / own_words.variance
 
 
 def detectable(planted: pd.DataFrame, kind: str, level: float) -> float | None:
@@ -740,14 +811,15 @@ def gain(planted: pd.DataFrame, share: float = 0.1) -> float:
     return float((mean[share] - mean[0.0]) / share)
 
 
-def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:
+def turn_deg(unique_r2: float | None, own_words: FittedOwnWords, r2: float) -> float | None:
     """D, or an end of its interval, as an angle of 0 to 90 degrees, to compare with IS.
 
-    It is the angle by which this share of the variance turns a translated feature of mean length.
-    r2 is the share of the variance that the translator explains.
+    It is the angle by which this share of the variance turns a translated feature of mean length:
+    arctan(sqrt(D Var z) / sqrt(|mean z|^2 + R2 Var z)). r2 is the share of the variance that the
+    translator explains.
     """
-    if unique is None:
+    if unique_r2 is None:
         return None
-    length = float(words.mean @ words.mean) + max(r2, 0.0) * words.variance
-    turned = max(unique, 0.0) * words.variance
+    length = float(own_words.mean @ own_words.mean) + max(r2, 0.0) * own_words.variance
+    turned = max(unique_r2, 0.0) * own_words.variance
     return float(np.degrees(np.arctan2(np.sqrt(turned), np.sqrt(length))))

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from singflow.analyses.evidence import Words
-from singflow.analyses.floor import Refits, Refitted, SplitHead, read_training
-from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.evidence import OwnWords
+from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
+from singflow.analyses.geometry import Axes, coordinate_axes, null_energy
 from singflow.analyses.maps import conditional_translator
 from singflow.analyses.metrics import Removal
 from singflow.translators.crossfit import WHOLE
@@ -44,7 +43,8 @@ class Fits:
     def conditional(self, translator: Affine) -> Affine:
         """What conditional removal takes away from a translation, as a map of features."""
         predictor = Affine(self.predictor_weight, self.predictor_bias)
-        axes = np.hstack([self.principal_axes, self.null_axes]), self.principal_axes.shape[1]
+        directions = np.hstack([self.principal_axes, self.null_axes])
+        axes = Axes(directions, self.principal_axes.shape[1])
         return conditional_translator(translator, self.null_basis, axes, predictor)
 
     def chance_removal(self, features: np.ndarray) -> Removal:
@@ -80,30 +80,12 @@ def alignment(features: np.ndarray, basis: np.ndarray, mean_null: np.ndarray) ->
     return components @ (basis.T @ mean_null) / np.where(length > 0, length, 1.0)
 
 
-def fit(
-    images: Images,
-    head: SplitHead,
-    words: Words,
-    *,
-    fitted: tuple[float, float] | None,
-    folds: int,
-    lambdas: list[float],
-    draws: int,
-    seed: int,
-    threads: int,
-    folder: Path,
-) -> Fits:
-    """Fit to training images.
-
-    fitted, folds, lambdas, folder: see read_training(). draws, seed: of the translators of chance.
-    threads: fits at once, which change no result.
-    """
-    axes = directions, rank = coordinate_axes(head.principal, head.null, images.features_alone)
-    rows, sums, (penalty, _) = read_training(
-        images, head, axes, words, folder, folds, fitted, lambdas, threads
-    )
-    map_index = np.full(len(images.manifest), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, map_index, penalty, [penalty], threads)
+def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) -> Fits:
+    """Fit to training images; the draws are translators of chance."""
+    axes = coordinate_axes(head.principal, head.null, images.features_alone)
+    rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
+    member_of = np.full(len(images.manifest), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, member_of, penalty, [penalty], how.threads)
     del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +93,7 @@ def fit(
         weight = made[WHOLE].weight
         return weight, made[WHOLE].constant - rows.origin.astype(np.float32) @ weight
 
-    drawn = refits.over_signs(of_coordinates, draws, seed, threads)
+    drawn = refits.over_signs(of_coordinates, how.draws, how.seed, how.threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
     energy, mean, cosine = _null_components(images, head.null)
     predictor = refits.fits[WHOLE].predictor
@@ -120,8 +102,8 @@ def fit(
         null_energy=energy,
         mean_null=mean,
         alignment=cosine,
-        principal_axes=directions[:, :rank],
-        null_axes=directions[:, rank:],
+        principal_axes=axes.principal,
+        null_axes=axes.null,
         chance_weight=weight,
         chance_constant=constant,
         predictor_weight=predictor.weight,

@@ -1,23 +1,25 @@
 """Scores by refitted translators: the floor of IS, and the removal of unpredicted null coordinates.
 
 The floor of IS is the angle for null components that carry no information beyond own words. Its
-embeddings z* are own words plus the remainder of the true embeddings, with a random sign for every
-image. The coordinates (a, b) stay, and the translator is refitted to z*.
+embeddings are z* = w + s r: own words w, plus the remainder r = z - w with a random sign s = 1 or
+-1 for every image. A sign keeps the size of every remainder and its distribution about 0, and takes
+away what b tells about it. The coordinates (a, b) stay, and the translator is refitted to z*. What
+IS it still has comes from the fit alone: from b that stands in for a, and from chance.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import Words
-from singflow.analyses.geometry import complement, coordinate_axes
+from singflow.analyses.evidence import OwnWords
+from singflow.analyses.geometry import Axes, complement, coordinate_axes
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
@@ -25,7 +27,7 @@ from singflow.artifacts.tensors import Tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, ridge
-from singflow.translators.reference import Images
+from singflow.translators.reference import Images, Pool
 from singflow.translators.ridge import Affine
 
 ROWS = 1024  # in memory at once
@@ -52,7 +54,8 @@ class SplitHead:
     def block(self, features: np.ndarray, embeddings: np.ndarray, fold: np.ndarray) -> Block:
         """Images for the test, from features (n, d) and embeddings (n, m).
 
-        The logits are those of the principal component alone, whatever the rank rule.
+        The logits are those of the principal component alone, whatever the rank rule: they are
+        W f + c - W V_0 b, which is W f + c up to rounding where the null space is the kernel of W.
         """
         axes, unseen = self._maps
         a, b = np.split(features @ axes, [self.principal.shape[1]], axis=1)
@@ -101,14 +104,14 @@ class Rows:
         cls,
         images: Images,
         head: SplitHead,
-        axes: tuple[np.ndarray, int],
-        words: Words,
+        axes: Axes,
+        own_words: OwnWords,
         folder: Path,
         sums: GroupSums | None,
     ) -> "Rows":
         """Read rows, and add coordinates and embeddings to sums; without sums, only view 0.
 
-        `axes` are those of coordinate_axes(). Raises InputError when views are missing.
+        Raises InputError when views are missing.
         """
         shards = [(shard["image_id"], shard["view"]) for shard, _ in images]
         image_id, view = (np.concatenate(column) for column in zip(*shards, strict=True))
@@ -120,7 +123,7 @@ class Rows:
             )
         wanted = (view == 0) | (sums is not None)
         directions, rank = axes
-        m, start, origin = len(words.offset), 0, np.zeros(directions.shape[1])
+        m, start, origin = len(own_words.offset), 0, np.zeros(directions.shape[1])
         files = [Scratch(folder, int(wanted.sum()), width) for width in (len(origin), m, m)]
         for shard, embeddings in images:
             for part in in_blocks(np.flatnonzero((shard["view"] == 0) | (sums is not None)), ROWS):
@@ -132,7 +135,7 @@ class Rows:
                     sums.update(coordinates, z, shard["image_id"][part], shard["view"][part])
                 origin = coordinates[0].astype(np.float64) if not start else origin
                 at = slice(start, start + len(part))
-                spoken = words.spoken(head.block(features, z, np.zeros(len(part))).logits)
+                spoken = own_words.spoken(head.block(features, z, np.zeros(len(part))).logits)
                 files[0][at], files[1][at], files[2][at] = coordinates - origin, spoken, z - spoken
                 start += len(part)
         return cls(files[0], rank, origin, files[1], files[2], image_id[wanted], view[wanted])
@@ -166,14 +169,14 @@ class Refitted:
 class Refits:
     """Translators that are refitted to other embeddings of the same training rows.
 
-    groups: the group of each training image, or WHOLE for an image that no fit uses. map_index: for
+    groups: the group of each training image, or WHOLE for an image that no fit uses. member_of: for
     each scored image the fit that scores it, WHOLE being that of all training rows.
-    fits: by the index of their map.
+    fits: by their member.
     """
 
     rows: Rows
     groups: np.ndarray
-    map_index: np.ndarray
+    member_of: np.ndarray
     fits: dict[int, RefitBasis]
 
     @classmethod
@@ -181,7 +184,7 @@ class Refits:
         cls,
         rows: Rows,
         sums: GroupSums,
-        map_index: np.ndarray,
+        member_of: np.ndarray,
         penalty: float,
         lambdas: list[float],
         threads: int | None,
@@ -195,7 +198,7 @@ class Refits:
         best = lambdas[cross_validate(between, lambdas, threads).best]
         *folds, whole = sums.split.fitted_on
         numbered = dict(enumerate(folds)) | {WHOLE: whole}
-        needed = {number: numbered[number] for number in numbered if number in map_index}
+        needed = {number: numbered[number] for number in numbered if number in member_of}
 
         def fit(groups: list[int]) -> RefitBasis:
             own, predictor = sums.of(groups), ridge(between.of(groups), best)
@@ -203,13 +206,17 @@ class Refits:
             return RefitBasis(groups, inverse, own.feature_mean, own.n, predictor)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
-        return cls(rows, sums.split.groups, map_index, made)
+        return cls(rows, sums.split.groups, member_of, made)
 
     def translators(self, signs: np.ndarray | None = None) -> dict[int, Refitted]:
         """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
 
+        With the coordinates x about their mean, T = (S + alpha I)^-1 sum x z*^T. The inverse stays,
+        as only z* changes. So a draw costs the cross-products of each group, which all fits add up,
+        and one product with the inverse.
+
         signs: (n,), 1 or -1 for every training image; None for the embeddings themselves. Refitted
-        translators are given by the index of their map.
+        translators are given by their member of CrossFitted.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -225,12 +232,12 @@ class Refits:
                     cross[group] += x[mine].T @ z[mine]
                     totals[group] += z[mine].sum(axis=0, dtype=np.float64)
         made = {}
-        for map_index, fit in self.fits.items():
+        for member, fit in self.fits.items():
             mean = np.sum([totals[group] for group in fit.groups], axis=0) / fit.n
             middle = (fit.mean - rows.origin).astype(np.float32)
             products = np.sum([cross[group] for group in fit.groups], axis=0)
             weight = fit.inverse @ (products - fit.n * np.outer(middle, mean.astype(np.float32)))
-            made[map_index] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
+            made[member] = Refitted(weight, mean.astype(np.float32) - middle @ weight)
         return made
 
     def over_signs(
@@ -263,19 +270,19 @@ class Refits:
 
         The scores (n,) are in degrees, by image id. texts: (n, m), for every image the embedding of
         its label. conditional: remove only the part of the null coordinates that the principal ones
-        do not predict.
+        do not predict: T_b (b - B a), with B of RefitBasis.predictor, and not T_b b.
         """
-        found = np.empty((1 if texts is None else 2, len(self.map_index)))
+        found = np.empty((1 if texts is None else 2, len(self.member_of)))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
         for part in in_blocks(np.flatnonzero(scored.view == 0), ROWS):
             image_id = scored.image_id[part]
             x = scored.coordinates[part] + scored.origin.astype(np.float32)
-            for map_index in np.unique(self.map_index[image_id]).tolist():
-                mine = self.map_index[image_id] == map_index
-                translator, ids, own = translators[map_index], image_id[mine], x[mine]
+            for member in np.unique(self.member_of[image_id]).tolist():
+                mine = self.member_of[image_id] == member
+                translator, ids, own = translators[member], image_id[mine], x[mine]
                 removed = own[:, rank:]
                 if conditional:
-                    predictor = self.fits[map_index].predictor
+                    predictor = self.fits[member].predictor
                     removed = removed - predictor(own[:, :rank].astype(np.float64))
                 removal = Removal(
                     (own - origin) @ translator.weight + translator.constant,
@@ -293,7 +300,7 @@ class Refits:
 
         The second value is the standard deviation over draws of the mean over images.
         """
-        total, means = np.zeros(len(self.map_index)), []
+        total, means = np.zeros(len(self.member_of)), []
         score = partial(self.image_scores, scored)
         for (scores,) in self.over_signs(score, draws, seed, threads):
             total += scores / draws
@@ -301,54 +308,50 @@ class Refits:
         return total, float(np.std(means, ddof=1))
 
 
-def read_training(
-    images: Images,
-    head: SplitHead,
-    axes: tuple[np.ndarray, int],
-    words: Words,
-    folder: Path,
-    folds: int,
-    fitted: tuple[float, float] | None,
-    lambdas: list[float],
-    threads: int | None,
-) -> tuple[Rows, GroupSums, tuple[float, float]]:
-    """Rows of training images, sums over them, and lambda and R2 of the translator.
+@dataclass(frozen=True)
+class Refitting:
+    """How translators are refitted.
 
-    fitted: lambda and R2 if they are known; None: the best of lambdas, by cross-validation. axes,
-    folder: see Rows.read().
+    fitted: lambda and cross-validated R2 of the translator; None: the best of `lambdas`, by
+    cross-validation. draws, seed: of random signs. threads: fits and blocks at once, which change
+    no result. folder: of temporary files.
     """
-    sums = GroupSums(images.split(folds))
-    rows = Rows.read(images, head, axes, words, folder, sums)
-    if fitted is None:
-        validation = cross_validate(sums, lambdas, threads)
-        fitted = lambdas[validation.best], float(validation.r2[validation.best])
-    return rows, sums, fitted
+
+    fitted: tuple[float, float] | None
+    folds: int
+    lambdas: list[float]
+    draws: int
+    seed: int
+    threads: int
+    folder: Path
+
+    def read(
+        self, images: Images, head: SplitHead, axes: Axes, own_words: OwnWords
+    ) -> tuple[Rows, GroupSums, tuple[float, float]]:
+        """Rows of training images, sums over them, and lambda and R2 of the translator."""
+        sums = GroupSums(images.split(self.folds))
+        rows = Rows.read(images, head, axes, own_words, self.folder, sums)
+        if self.fitted is not None:
+            return rows, sums, self.fitted
+        validation = cross_validate(sums, self.lambdas, self.threads)
+        best = validation.best
+        return rows, sums, (self.lambdas[best], float(validation.r2[best]))
 
 
 def refitted_scores(
-    pool: Sequence[Images],
+    pool: Pool[Any],
     head: SplitHead,
-    words: Words,
-    *,
-    folder: Path,
-    fitted: tuple[float, float] | None,
+    own_words: OwnWords,
+    how: Refitting,
     label_texts: np.ndarray | None,
-    folds: int,
-    lambdas: list[float],
-    draws: int,
-    seed: int,
-    threads: int | None,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Floor of IS and conditional scores of every image, and facts about the refitted translators.
 
-    pool: the images that are scored, after those of the reference if there is one. folder: of
-    temporary files. fitted: lambda and cross-validated R2 of the translator; None: they are
-    computed. label_texts: (n, m), the text of each scored image's label; None: no conditional AS.
-    The table has the columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the
-    facts are r2 and floor_is_sd (degrees).
+    label_texts: (n, m), the text of each scored image's label; None: no conditional AS. The table
+    has the columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the facts are
+    r2 and floor_is_sd (degrees).
     """
-    training, *own = pool
-    ids = np.arange(len(pool[-1].manifest))
+    ids = np.arange(len(pool.scored.manifest))
     columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
     if not head.null.shape[1]:
         nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
@@ -358,16 +361,15 @@ def refitted_scores(
         head.null,
         lambda: chain.from_iterable(images.features_alone() for images in pool),
     )
-    rows, sums, (penalty, r2) = read_training(
-        training, head, axes, words, folder, folds, fitted, lambdas, threads
-    )
-    scored, map_index = rows, sums.split.map_index
-    if own:
-        scored = Rows.read(own[0], head, axes, words, folder, None)
-        map_index = np.full(len(ids), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, map_index, penalty, lambdas, threads)
+    rows, sums, (penalty, r2) = how.read(pool.training, head, axes, own_words)
+    if pool.reference is None:
+        scored, member_of = rows, sums.split.member_of
+    else:
+        scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
+        member_of = np.full(len(ids), WHOLE, np.int32)
+    refits = Refits.prepare(rows, sums, member_of, penalty, how.lambdas, how.threads)
     del sums
     conditional = refits.image_scores(scored, refits.translators(), label_texts, conditional=True)
-    floors, spread = refits.floor(scored, draws=draws, seed=seed, threads=threads)
+    floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)
     scores = dict(zip(columns, (floors, *conditional), strict=label_texts is not None))
     return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}

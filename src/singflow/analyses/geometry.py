@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -50,7 +51,9 @@ def null_space(
 ) -> NullSpace:
     """Null space of a head's weight matrix W, by one of five rules.
 
-    A head with d <= C and full rank has the null dimension 0.
+    W - mean = U diag(S) V^T: a direction V_i changes the logits by S_i for each unit of its length.
+    So those with the `rank` largest S_i span the principal space, and all others the null space,
+    P_0 = V_0 V_0^T. A head with d <= C and full rank has the null dimension 0.
 
     Parameters
     ----------
@@ -215,20 +218,37 @@ def complement(basis: np.ndarray) -> np.ndarray:
     return of_span(scipy.linalg.qr(basis, check_finite=False)[0][:, dimension:])
 
 
+class Axes(NamedTuple):
+    """Axes (d, q) float32 of coordinates: `rank` principal ones, then null ones."""
+
+    directions: np.ndarray
+    rank: int
+
+    @property
+    def principal(self) -> np.ndarray:
+        """The axes (d, rank) of principal coordinates."""
+        return self.directions[:, : self.rank]
+
+    @property
+    def null(self) -> np.ndarray:
+        """The axes (d, q - rank) of null coordinates."""
+        return self.directions[:, self.rank :]
+
+
 def coordinate_axes(
     principal: np.ndarray, null: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
-) -> tuple[np.ndarray, int]:
-    """Directions of principal and then of null coordinates in which the features differ.
+) -> Axes:
+    """Axes of principal and of null coordinates in which the features differ.
 
-    principal (d, r) and null (d, k) are bases of the two parts. The directions are the columns of a
-    float32 matrix (d, q); the second value is the number of principal ones. q is d unless there are
-    fewer features than dimensions. `read` returns the features in blocks of rows (n, d), anew at
-    every call.
+    principal (d, r) and null (d, k) are bases of the two parts. With fewer features than dimensions
+    of a part, its axes span the differences of the features alone, V row_span(f V): a ridge
+    regression on these fewer coordinates loses nothing. `read` returns the features in blocks of
+    rows (n, d), anew at every call.
     """
     parts = [principal, null]
     spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
     parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
-    return np.hstack(parts).astype(np.float32), parts[0].shape[1]
+    return Axes(np.hstack(parts).astype(np.float32), parts[0].shape[1])
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:

@@ -6,14 +6,12 @@ coordinates. The curve is a diagnostic of what can be decoded. It does not promi
 classifier.
 """
 
-from itertools import combinations
-
 import numpy as np
 import pandas as pd
 import scipy
 
 from singflow.analyses.bands import half_solved
-from singflow.analyses.evidence import Measurement, jackknife
+from singflow.analyses.evidence import FoldPairs, Measurement, jackknife
 from singflow.analyses.readout import Fit, Partial
 from singflow.parallel import map_apart
 
@@ -38,12 +36,13 @@ def head_extension(
     directions; without directions it is that of the read-out without null coordinates.
     """
     readouts, fits, spread = measured.readouts, measured.fits, measured.spread
-    whole, without = np.zeros(1), np.empty((0, 1))
+    unique_r2, without = np.zeros(1), np.empty((0, 1))
     if readouts is not None and fits is not None and fits[1].own:
-        (plain, full), m, folds = fits, len(measured.words.offset), readouts.folds
+        (plain, full), m, folds = fits, len(measured.own_words.offset), readouts.folds
         squares = np.stack([np.arange(m)] * 2, axis=1)
 
-        def gains(left_out: tuple[int, ...]) -> np.ndarray:
+        def saved(left_out: tuple[int, ...]) -> np.ndarray:
+            """What 0, 1, ... directions save on each fold left out: (len(left_out), 1 + most)."""
             without_null = readouts.errors(plain, [left_out], squares)[0].sum(axis=1)
             with_null = nested(readouts.partial(full.penalty, left_out, m), full)[:, 1:]
             if not with_null.size:
@@ -53,23 +52,20 @@ def head_extension(
             return np.pad(without_null[:, None] - with_null, ((0, 0), (1, 0)))
 
         total = sum(spread.of((fold,))[0] for fold in folds)
-        alone = map_apart(gains, [(fold,) for fold in folds], threads)
-        whole = sum(gain[0] for gain in alone) / total
-        without = np.empty((0, len(whole)))
-        if spread.can_leave(2):
-            sums, totals = np.zeros((len(folds), len(whole))), np.zeros((len(folds), 1))
-            pairs = list(combinations(folds, 2))
-            for pair, gain in zip(pairs, map_apart(gains, pairs, threads), strict=True):
-                rows = [folds.index(pair[1]), folds.index(pair[0])]
-                sums[rows] += gain
-                totals[rows] += spread.of(pair)[:, None]
-            without = sums / totals
+        alone = map_apart(saved, [(fold,) for fold in folds], threads)
+        unique_r2 = sum(of_fold[0] for of_fold in alone) / total
+        pairs, every = FoldPairs(folds, spread, len(unique_r2)), np.arange(len(unique_r2))
+        both = map_apart(saved, pairs.left_out, threads)
+        for pair, of_pair in zip(pairs.left_out, both, strict=True):
+            pairs.add(pair, of_pair, every)
+        without = pairs.without()
     estimates = [
-        jackknife(gain, without[:, place].tolist(), confidence) for place, gain in enumerate(whole)
+        jackknife(estimate, without[:, place].tolist(), confidence)
+        for place, estimate in enumerate(unique_r2)
     ]
     curve = {
-        "directions": np.arange(len(whole)),
-        "unique_r2": whole,
+        "directions": np.arange(len(unique_r2)),
+        "unique_r2": unique_r2,
         "unique_r2_low": [estimate.low for estimate in estimates],
         "unique_r2_high": [estimate.high for estimate in estimates],
     }
@@ -95,7 +91,11 @@ def nested(partial: Partial, fit: Fit) -> np.ndarray:
     Notes
     -----
     With the scatter G of b and its cross-products H after a plain fit, the weights of b in the full
-    fit are (G + penalty / own I)^-1 H (Frisch, Waugh and Lovell, for ridge regression).
+    fit are (G + penalty / own I)^-1 H: see Partial. With the directions V (k, q) and their rows of
+    `read`, a fold that is left out has the error |t'|^2 - 2 sum_i V_i^T (b' t'^T) read_i +
+    sum_i |read_i|^2 V_i^T (b' b'^T) V_i. Products of two directions are missing, because the rows
+    of `read` are orthogonal. So one sum along the directions gives the errors of all numbers of
+    directions: they are nested.
     """
     scatter = partial.null + fit.penalty / fit.own * np.eye(len(partial.null))
     factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
@@ -112,6 +112,15 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> tuple[np.nd
     """Null directions, ordered by how much they improve the read-out, and what is read from them.
 
     The first q of them give the least penalized squared error that any q directions can give.
+
+    Let P = L L^T be the penalized scatter of b and H its cross-products with the target. If only
+    the directions V (k, q) of b are read, with V^T P V = I, the best coefficients are V V^T H, and
+    the penalized squared error falls by |V^T H|^2. With U = L^T V this is |U^T L^-1 H|^2 for
+    orthonormal U. Its maximum has the q leading left singular vectors of white = L^-1 H as U
+    (Eckart and Young), whatever q is. This is reduced-rank regression with a penalty.
+
+    With white = U diag(size) A^T, the eigenvectors of white^T white are A, its eigenvalues size^2,
+    V = L^-T U = L^-T white A / size, and V^T H = U^T white = diag(size) A^T is what is read.
 
     Parameters
     ----------
@@ -146,7 +155,7 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> tuple[np.nd
 
 def enough(curve: pd.DataFrame) -> int | None:
     """Fewest null directions that give 90 % of D; None where all of them together add nothing."""
-    gain = curve["unique_r2"].to_numpy()
-    if gain[-1] <= 0:
+    unique_r2 = curve["unique_r2"].to_numpy()
+    if unique_r2[-1] <= 0:
         return None
-    return int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])])
+    return int(curve["directions"].iloc[np.argmax(unique_r2 >= ENOUGH * unique_r2[-1])])

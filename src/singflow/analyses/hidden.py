@@ -132,6 +132,12 @@ def by_group(
 def _tested(influence: Influence, images: np.ndarray, question: Question) -> pd.DataFrame:
     """Estimates with intervals and corrected p; of one cluster, p is 1 without an interval.
 
+    The influence u_ij of cluster i on estimate j gives the variance sum_i u_ij^2 times n / (n - 1),
+    and the statistic T_j = (estimate - margin) / error. A draw of the multiplier bootstrap is
+    T*_j = sum_i g_i u_ij / error with normal g_i, which keeps the correlation of the estimates.
+    p of the j-th largest T is the share of draws in which the largest T* of those that are not
+    larger reaches it (step-down); a running maximum, from the least T on, gives all of them.
+
     images: (j,) number of clusters behind each estimate.
     """
     every, freedom = np.arange(len(images)), np.maximum(images - 1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.linear import read_crossfitted
-from singflow.translators.reference import Paired, reference_folder, training_images
+from singflow.translators.reference import Paired, Pool, reference_folder, training_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +165,10 @@ class Inputs:
         """The images that translators are fitted on: the reference, or else the study itself."""
         return training_images(reference, self.pairs)
 
+    def pool(self, reference: str | None) -> Pool[Paired]:
+        """The images of the study, and those of the reference, if there is one."""
+        return Pool(self.pairs, None if reference is None else self.training(reference))
+
     def asked(self, reference: str | None) -> tuple[pd.DataFrame, np.ndarray]:
         """Labels, concepts and a reference's other labels (text, kind), and embeddings (T, m).
 
@@ -192,8 +196,8 @@ class Inputs:
         return pd.DataFrame(listed), np.concatenate([centred_texts(part) for part in parts])
 
 
-def images_of(pool: Sequence[Paired], own: Paired) -> pd.DataFrame:
-    """Rows of the manifests for view 0 in the order of the shards; `own`: those of the study."""
+def images_of(pool: Pool[Paired]) -> pd.DataFrame:
+    """Rows of the manifests for view 0 in the order of the shards; column own: of the study."""
     import pandas as pd
 
     parts = []
@@ -201,5 +205,5 @@ def images_of(pool: Sequence[Paired], own: Paired) -> pd.DataFrame:
         paths = [shard_path(part.features, shard) for shard in range(part.shards)]
         shards = [read_tensors(path, ["image_id", "view"])[0] for path in paths]
         ids = np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
-        parts.append(part.manifest.iloc[ids].assign(own=part is own))
+        parts.append(part.manifest.iloc[ids].assign(own=part is pool.scored))
     return pd.concat(parts, ignore_index=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.geometry import complement, coordinate_axes, null_energy
+from singflow.analyses.geometry import Axes, complement, coordinate_axes, null_energy
 from singflow.analyses.metrics import subspace_translator, unit
 from singflow.towers.live import Located
-from singflow.translators.crossfit import CrossFitted, GroupSums, cross_validate, ridge
+from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, ridge
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
@@ -132,17 +132,17 @@ def movement(image: Located, translator: Affine, removed: Affine, texts: np.ndar
 
 
 def conditional_translator(
-    translator: Affine, basis: np.ndarray, axes: tuple[np.ndarray, int], predictor: Affine
+    translator: Affine, basis: np.ndarray, axes: Axes, predictor: Affine
 ) -> Affine:
     """What conditional removal takes from a translation, T V_0 (b - B a), as a map of f in float64.
 
-    translator: T and c. basis: (d, k), V_0. axes: as coordinate_axes() gives them. predictor: B,
-    from principal to null coordinates along the axes.
+    translator: T and c. basis: (d, k), V_0. predictor: B, from principal to null coordinates along
+    the axes.
     """
-    directions, rank = axes[0].astype(np.float64), axes[1]
-    of_null = translator.weight.astype(np.float64) @ directions[:, rank:]
+    wide = axes._replace(directions=axes.directions.astype(np.float64))
+    of_null = translator.weight.astype(np.float64) @ wide.null
     weight = subspace_translator(translator, basis).weight
-    predicted = of_null @ predictor.weight @ directions[:, :rank].T
+    predicted = of_null @ predictor.weight @ wide.principal.T
     return Affine(weight - predicted, -(of_null @ predictor.bias))
 
 
@@ -158,13 +158,13 @@ def fit_conditional(
         sums.update(*parts, shard["image_id"], shard["view"])
     best = lambdas[cross_validate(sums, lambdas).best]
     predictors = [ridge(sums.of(groups), best) for groups in sums.split.fitted_on]
-    if len(translators.maps) == 1:  # imported, or fitted on a reference
-        predictors = predictors[-1:]
-    maps = tuple(
+    if not translators.crossed:  # imported, or fitted on a reference
+        predictors = predictors[WHOLE:]
+    members = tuple(
         conditional_translator(translator, basis, axes, predictor)
-        for translator, predictor in zip(translators.maps, predictors, strict=True)
+        for translator, predictor in zip(translators.members, predictors, strict=True)
     )
-    return CrossFitted(maps, translators.map_index, translators.fold)
+    return CrossFitted(members, translators.member_of, translators.fold)
 
 
 def threshold(others: np.ndarray, confidence: float) -> float | None:
@@ -193,8 +193,8 @@ def comparable(image_id: int, translators: CrossFitted, sha256: np.ndarray) -> n
     They are no copies of it, and the same translator scores them, which was fitted on neither. No
     image is, if the translator was fitted on the image itself.
     """
-    unseen = translators.fold == translators.map_index
-    same = translators.map_index == translators.map_index[image_id]
+    unseen = translators.fold == translators.member_of
+    same = translators.member_of == translators.member_of[image_id]
     return unseen & same & (sha256 != sha256[image_id]) & unseen[image_id]
 
 

@@ -4,22 +4,27 @@ They are D with its controls, D against the number of null directions, D by text
 the floor of IS by image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from singflow.analyses.bands import Block
-from singflow.analyses.evidence import EvidenceSettings, Residuals, Words, turn_deg, unique_meaning
-from singflow.analyses.floor import SplitHead, refitted_scores, whole_images
+from singflow.analyses.evidence import (
+    EvidenceSettings,
+    FittedOwnWords,
+    Residuals,
+    turn_deg,
+    unique_meaning,
+)
+from singflow.analyses.floor import Refitting, SplitHead, refitted_scores, whole_images
 from singflow.analyses.head_extension import head_extension
 from singflow.analyses.hidden import TESTED, Question, by_group, by_text
 from singflow.artifacts.scratch import Scratch
-from singflow.translators.reference import Images
+from singflow.translators.reference import Pool
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Measured:
     """
 
     facts: dict[str, Any]
-    words: Words
+    own_words: FittedOwnWords
     planted: pd.DataFrame
     curve: pd.DataFrame
     scores: pd.DataFrame
@@ -67,62 +72,45 @@ class Measured:
 
 
 def measure(
-    pool: Sequence[Images],
+    pool: Pool[Any],
     head: SplitHead,
     texts: np.ndarray | None,
     others: np.ndarray | None,
     copies: np.ndarray,
-    settings: EvidenceSettings,
+    margin: float,
+    how: Refitting,
     *,
-    fitted: tuple[float, float] | None,
     label_texts: np.ndarray | None,
-    folds: int,
-    lambdas: list[float],
     confidence: float,
-    seed: int,
-    threads: int,
-    folder: Path,
 ) -> Measured:
     """Ask all questions about a model in a space.
 
-    pool: the images of the study, after those of the reference if there is one. texts, others: see
-    unique_meaning(). fitted, label_texts, folds, lambdas, folder: see refitted_scores(). threads:
-    fits and blocks at once, which change no result.
+    texts, others, margin, confidence: see unique_meaning(). label_texts: see refitted_scores().
     """
 
     def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(images, head, threads) for images in pool)
+        return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
 
+    settings = EvidenceSettings.model_validate({"margin": margin, "draws": how.draws})
     found = unique_meaning(
         blocks,
         texts,
         others,
         settings,
         confidence,
-        seed,
-        lambda shape: Scratch(folder, *shape),
-        threads,
+        how.seed,
+        lambda shape: Scratch(how.folder, *shape),
+        how.threads,
     )
-    facts, words, planted, residuals = found.facts, found.words, found.planted, found.residuals
+    facts, own_words = found.facts, found.own_words
+    planted, residuals = found.planted, found.residuals
     null_dim = head.null.shape[1]
-    curve = head_extension(found, min(null_dim, len(words.offset)), confidence, threads)
+    curve = head_extension(found, min(null_dim, len(own_words.offset)), confidence, how.threads)
     del found  # the read-outs leave room for the translators
-    scores, refitted = refitted_scores(
-        pool,
-        head,
-        words,
-        folder=folder,
-        fitted=fitted,
-        label_texts=label_texts,
-        folds=folds,
-        lambdas=lambdas,
-        draws=settings.draws,
-        seed=seed,
-        threads=threads,
-    )
+    scores, refitted = refitted_scores(pool, head, own_words, how, label_texts)
     facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
     facts["floor_is_deg"] = float(scores["floor_is_deg"].mean())
     for end in ("", "_low", "_high"):
-        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], words, facts["r2"])
-    question = Question(settings.margin, confidence, seed)
-    return Measured(facts, words, planted, curve, scores, residuals, copies, question)
+        facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
+    question = Question(margin, confidence, how.seed)
+    return Measured(facts, own_words, planted, curve, scores, residuals, copies, question)

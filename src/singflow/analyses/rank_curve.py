@@ -76,7 +76,7 @@ class CurveStatistics:
                 basis,
                 chain_cuts,
                 self._weight @ basis,
-                [translator.weight @ basis for translator in translators.maps],
+                [translator.weight @ basis for translator in translators.members],
             )
             for basis, chain_cuts in (
                 (np.hstack([exact.principal, exact.basis]), cuts),
@@ -103,7 +103,7 @@ class CurveStatistics:
         logits = features @ self._weight.T + self._bias
         spread = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=1)
         spreads = spread > 0
-        original = translate(features, self._translators.maps[place])
+        original = translate(features, self._translators.members[place])
         before, predicted = scipy.special.softmax(logits, axis=1), logits.argmax(axis=1)
         self._n += len(features)
         self._n_spread += int(spreads.sum())

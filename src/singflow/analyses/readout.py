@@ -1,7 +1,10 @@
 """Cross-fitted read-outs of targets from the bands of a and the logits, with and without b.
 
-A read-out is a kernel ridge regression. Its plain kernel is a weighted sum of bands
-(analyses/bands.py). The other read-out adds the null coordinates b with a weight of their own.
+A read-out of columns t is a kernel ridge regression, mean t + K (K + penalty I)^-1 (t - mean t).
+Its plain kernel K is a weighted sum of bands (analyses/bands.py). The other read-out adds the null
+coordinates b with a weight of their own: K + own b b^T. Kernels are centred, so the mean is free.
+D compares the errors of the two on images that the fits left out.
+
 Up to LANDMARKS images the kernels are exact. Above, the bands are known by their kernels with
 LANDMARKS images (Nystroem's method), and b stays exact.
 """
@@ -68,10 +71,15 @@ class Targets:
 
 @dataclass(frozen=True)
 class Partial:
-    """Scatter after a plain fit, on its own images and on a fold that it left out.
+    """Scatter after a plain fit, on its own images and on the folds that it left out.
 
-    null: (k, k) and cross: (k, c), of b with itself and with the columns, on the images of the fit.
-    left_out: for each fold the same two of the errors, and the sum of the columns' squared errors.
+    It is all that a read-out with some directions of b needs beside the plain one. Minimizing over
+    the plain weights first (Frisch, Waugh and Lovell) leaves the penalized sum of squares
+    |W|^2 (penalty / own) + W . null W - 2 W . cross + constant in the weights W (k, c) of b.
+
+    null: (k, k) and cross: (k, c), b^T R b and b^T R t on the images of the fit, where R, which is
+    penalty (K + penalty I)^-1, gives the errors of the plain fit. left_out: for each fold the sums
+    b' b'^T, b' t'^T and |t'|^2 of the errors b' and t' of the plain fit to b and to t there.
     """
 
     null: np.ndarray
@@ -82,8 +90,10 @@ class Partial:
 class Exact:
     """The read-outs of few images, with a closed form for the errors on folds left out.
 
-    With M = (K + penalty I)^-1 - 1 1^T / (n penalty) for a centred kernel K, the fit without the
-    images S has the errors (M_SS)^-1 (M t)_S on them, so that no fold needs a fit of its own.
+    With M = (K + penalty I)^-1 - 1 1^T / (n penalty) for a centred kernel K, penalty M t are the
+    errors of the fit to all images. The fit without the images S has the errors (M_SS)^-1 (M t)_S
+    on them, as the inverse of a matrix in blocks shows; for one image this is the leave-one-out
+    error e_i / (1 - h_ii). So no fold needs a fit of its own: one M serves all folds.
 
     Parameters
     ----------
@@ -116,7 +126,7 @@ class Exact:
         self._moved: dict[tuple[float, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def _operator(self, fit: Fit) -> np.ndarray:
-        """M (n, n)."""
+        """M (n, n), from the eigenvectors of the kernel, which all penalties have in common."""
         if (known := self._operators.get(fit)) is not None:
             return known
         if fit.own not in self._spectra:
@@ -182,7 +192,11 @@ class Exact:
         """See Nystroem; nothing here is large."""
 
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
-        """See Partial; of the first m columns."""
+        """See Partial; of the first m columns.
+
+        R = penalty M', with the M' of the images of the fit. The inverse in blocks gives it from M
+        of all images: b^T M' t = b^T M t - (M b)_S^T (M_SS)^-1 (M t)_S, for the folds S left out.
+        """
         operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
         if (known := self._moved.get((penalty, m))) is None:
             moved = operator @ np.hstack([self._null, self._columns[:, :m]])
@@ -204,17 +218,24 @@ class Exact:
 
         prediction: the cross-fitted plain one of the first columns, as many as mix has rows.
         """
-        made, y = copy(self), self._columns[:, : len(mix)]
+        y = self._columns[:, : len(mix)]
         predicted = y - self._cross_fitted(Fit(0.0, penalty), len(mix))
         last = self._columns[:, self._columns.shape[1] - len(noise) :]
-        made._columns, made._moved = predicted @ mix + last @ noise + self._null @ leak, {}
+        return self._of(predicted @ mix + last @ noise + self._null @ leak)
+
+    def _of(self, columns: np.ndarray) -> "Exact":
+        """The read-outs of other columns of the same images, with the same kernels."""
+        made = copy(self)
+        made._columns, made._moved = columns, {}
         return made
 
 
 class Moments:
     """Sums of x, t, x x^T, x t^T and t t^T over images, of features x (p,) and columns t (c,).
 
-    The caller subtracts an origin from x and t.
+    They determine every ridge regression of t on x, and its errors on other images. So each fold
+    has sums, which are added up or subtracted, and no image is read again. The caller subtracts an
+    origin from x and t.
     """
 
     def __init__(self, width: int, columns: int) -> None:
@@ -244,7 +265,11 @@ class Moments:
         self.tt += t.T @ t
 
     def derive(self, features: np.ndarray, columns: np.ndarray, constant: np.ndarray) -> "Moments":
-        """The sums for the columns x @ features + t @ columns + constant."""
+        """The sums for the columns t' = x @ features + t @ columns + constant.
+
+        With F, C and c for these, sum x t'^T = xx F + xt C + x c^T, and likewise
+        sum t' t'^T = F^T xx F + F^T xt C + (F^T xt C)^T + C^T tt C, and the terms with c.
+        """
         made, moved = copy(self), self.xx @ features
         crossed, linear = features.T @ self.xt @ columns, self.x @ features + self.t @ columns
         shifted = np.outer(linear, constant)
@@ -255,7 +280,10 @@ class Moments:
         return made
 
     def about(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums of x x^T, x t^T and t t^T about x (p,) and t (c,), of the first columns."""
+        """Sums of x x^T, x t^T and t t^T about x (p,) and t (c,), of the first columns.
+
+        sum (x - x0)(t - t0)^T = sum x t^T - (sum x) t0^T - x0 (sum t - n t0)^T.
+        """
         m, own = len(t), self.t[: len(t)]
         xx = self.xx - np.outer(self.x, x) - np.outer(x, self.x - self.n * x)
         xt = self.xt[:, :m] - np.outer(self.x, t) - np.outer(x, own - self.n * t)
@@ -269,6 +297,10 @@ class Moments:
 
         x (q,) and t (c,) are the means that the read-out subtracts and adds; used: (c,) positions
         of the columns; pairs: (2, p) places among them.
+
+        For columns i and j, the error of i is t_i - w_i . x, about the means, so that the product
+        is sum t_i t_j - w_i . sum x t_j - w_j . sum x t_i + w_i . (sum x x^T) w_j: tt - linear +
+        square. Centring costs products of sums alone, whose means are not subtracted from xx.
         """
         width, (first, second) = len(weight), pairs
         own, moved, read = self.t[used] - self.n * t, x @ weight, self.x[:width] @ weight
@@ -293,6 +325,11 @@ class Moments:
 
 class Nystroem:
     """The read-outs of many images: sums over features for each fold, in constant memory.
+
+    With the kernel C (n, L) of the images and the landmarks, and A = F F^T that of the landmarks
+    among themselves, C A^-1 C^T stands for the kernel of the images (Nystroem's method). It is
+    x x^T for the features x = C F^-T, so the read-out is a ridge regression on these features, and
+    on b beside them. Sums over the images of each fold (Moments) are all that it needs.
 
     Parameters
     ----------
@@ -344,6 +381,12 @@ class Nystroem:
                 larger.setdefault(one, Moments(*sums.xt.shape)).absorb(sums)
         self._use(self._sums[-1])
 
+    def _of(self, moments: dict[int, Moments]) -> "Nystroem":
+        """The read-outs from other sums, with the same kernels."""
+        made = copy(self)
+        made._use(moments)
+        return made
+
     def _use(self, moments: dict[int, Moments]) -> None:
         """Sums over the images of each fold, and over all of them."""
         self._moments, self.folds = moments, sorted(moments)
@@ -352,8 +395,7 @@ class Nystroem:
 
     def part(self, part: int) -> "Nystroem | None":
         """See Exact."""
-        some = copy(self)
-        some._use(self._sums[part])
+        some = self._of(self._sums[part])
         return some if some.folds == self.folds else None
 
     def forget_parts(self) -> None:
@@ -375,7 +417,12 @@ class Nystroem:
     def _fitted(
         self, fit: Fit, left_out: Sequence[int], used: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights (p, c) of some columns, and the means of x (p,) and t (c,)."""
+        """Weights (p, c) of some columns, and the means of x (p,) and t (c,).
+
+        They are (S + diag)^-1 C, with the scatter S and the cross-products C of the images that are
+        not left out, by subtraction. The diagonal is the penalty for the features of the bands, and
+        penalty / own for b: a kernel own b b^T is that of the features sqrt(own) b.
+        """
         n, x, t = self._kept(left_out)
         width = len(x) if fit.own else self._plain
         x, t = x[:width], t[used]
@@ -427,7 +474,12 @@ class Nystroem:
         yield from map_apart(missed, _numbered(blocks), self._threads)
 
     def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
-        """See Exact."""
+        """See Partial; of the first m columns.
+
+        With the scatter S of features and b in blocks, and W = (S_xx + penalty I)^-1 S_xb, null is
+        the Schur complement S_bb - S_bx W, and cross is like it. The errors on a fold are b - W^T x
+        and t - W_t^T x, whose products are those of its sums.
+        """
         _, x, t = self._kept(left_out)
         plain, b = slice(0, self._plain), slice(self._plain, None)
         out = [self._moments[fold].about(x, t[:m]) for fold in left_out]
@@ -451,7 +503,7 @@ class Nystroem:
         self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
     ) -> "Nystroem":
         """See Exact."""
-        made, m = copy(self), len(mix)
+        m = len(mix)
         columns = np.zeros((len(self._total.t), mix.shape[1]))
         columns[len(columns) - len(noise) :] = noise
 
@@ -461,9 +513,7 @@ class Nystroem:
             return self._moments[fold].derive(features, columns, constant)
 
         found = map_apart(derived, self.folds, self._threads)
-        made._moments = dict(zip(self.folds, found, strict=True))
-        made._total = Moments.over(list(made._moments.values()))
-        return made
+        return self._of(dict(zip(self.folds, found, strict=True)))
 
 
 ReadOuts = Exact | Nystroem
@@ -481,13 +531,14 @@ def _numbered(blocks: Blocks) -> Iterator[tuple[int, Block]]:
 class Selected:
     """The read-outs of every target: without b, and with b (of weight 0, if b does not help).
 
-    plain, full: (t,) fits. gain: (folds, t), squared errors without b minus those with b.
+    plain, full: (t,) fits. saved: (folds, t), squared errors without b minus those with b, which is
+    D times the variance.
     error: (folds, t), squared errors without b.
     """
 
     plain: list[Fit]
     full: list[Fit]
-    gain: np.ndarray
+    saved: np.ndarray
     error: np.ndarray
 
 

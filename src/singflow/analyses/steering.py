@@ -33,6 +33,9 @@ class Steering(Section):
 def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Gradient of cos(e, t) with respect to x, where e = weight x + constant.
 
+    It is (t - cos(e, t) u)^T weight / |e|, with t and u = e / |e| of norm 1: only what is across e
+    turns it.
+
     With weight T it is the gradient with respect to the feature; with T V_0 it is the gradient in
     coordinates of the null space. Raises InputError if an embedding or the text is zero.
 
@@ -76,11 +79,13 @@ class NullDirections:
         limit[exists] = angle_deg(self.embeddings[exists], self.translated[exists])
         return limit
 
-    def nearest(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """IS of the nearest point to a text along v, and its angle to the text (m,): (n,) degrees.
+    def closest_approach(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """IS of the point along v that is closest to a text t (m,), and its angle to t.
 
-        It is the maximum of the cosine in the plane of e and T v. The IS is the limit if the angle
-        to the text falls all the way, and 0 if there is no direction.
+        Both are (n,), in degrees. With the unit vectors u of e, and w across u in the plane of e
+        and T v, a step that turns e by x gives cos x u + sin x w. Its cosine to t is largest at x =
+        atan2(w . t, u . t), where the projection of t on the plane points. x is the limit if the
+        angle to the text falls all the way, and 0 if there is no direction.
         """
         ahead = unit(self.embeddings)
         exists = self.vectors.any(axis=1)
@@ -93,9 +98,10 @@ class NullDirections:
         return turn, angle_deg(np.cos(radians) * ahead + np.sin(radians) * across, text)
 
     def step(self, target_is_deg: float) -> np.ndarray:
-        """Factor of v (n,) that gives the target IS, by the sine rule in the plane of e and T v.
+        """Factor s of v (n,) that gives the target IS x; NaN if the target is out of reach.
 
-        It is NaN if the target is out of reach.
+        e, s T v and their sum form a triangle, with the angle x at e and phi - x at the sum, phi
+        being the limit. The sine rule gives s = |e| sin x / (|T v| sin(phi - x)).
         """
         limit = self.limit_deg()
         reachable = target_is_deg < limit
@@ -116,6 +122,8 @@ def null_directions(
 ) -> NullDirections:
     """Gradients toward a text, projected on the null space and normalized.
 
+    The projection is P_0 g = V_0 V_0^T g, and V_0^T g is the gradient in coordinates x of the null
+    space, in which e = T V_0 x + constant. So the directions are computed in these k coordinates.
     A projected gradient counts as zero if it is at most the rounding error of T V_0. Raises
     InputError if a feature is translated to zero, or the text is zero.
 

@@ -408,7 +408,7 @@ def _beyond(
 def reach(features: np.ndarray, loaded: Loaded, text: str, embedding: np.ndarray) -> Reach:
     """How far a photo with features (1, d) can be steered toward a text, in closed form."""
     directions = loaded.directions(features, embedding)
-    (turn,), (near,) = directions.nearest(embedding)
+    (turn,), (near,) = directions.closest_approach(embedding)
     return Reach(
         text=text,
         angle_deg=float(angle_deg(directions.embeddings, embedding)[0]),

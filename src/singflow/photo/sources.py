@@ -32,7 +32,7 @@ from singflow.towers.live import CLASSES, Classifier, Space
 from singflow.towers.texts import Texts
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
-from singflow.translators.reference import Paired, find_shards
+from singflow.translators.reference import Paired, Pool, find_shards
 from singflow.translators.released import MODELS as RELEASED
 from singflow.translators.released import space_id
 from singflow.translators.ridge import Affine
@@ -127,7 +127,7 @@ def read_reference(
         spelled = pool.submit(lambda: texts.spellings(names, read_classes(classes)))
         of_classes, others = spelled.result()
         found = evidence_of(
-            [images],
+            Pool(images),
             (classifier.weight, classifier.bias),
             of_classes,
             others,

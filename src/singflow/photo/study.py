@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.evidence import EvidenceSettings, Words
+from singflow.analyses.evidence import EvidenceSettings, OwnWords
 from singflow.analyses.findings import OPEN, findings, hidden_texts
 from singflow.analyses.fits import Fits, fit
-from singflow.analyses.floor import SplitHead
+from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.summary import verdict_sentence
 from singflow.artifacts.catalog import CATALOG
@@ -269,9 +269,13 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
     made_of = {"basis": hashlib.sha256(basis.tobytes()).hexdigest(), "words": sha256_of(path)}
 
     def make() -> tuple[Tensors, dict[str, Any]]:
-        words = Words.read(read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0])
+        own_words = OwnWords.read(
+            read_tensors(path, ["class_embeddings", "word_weights", "offset"])[0]
+        )
         head = SplitHead.split(inputs.head, basis)
-        return vars(fit(images, head, words, threads=threads, folder=cache, **how)), {}
+        return vars(
+            fit(images, head, own_words, Refitting(**how, threads=threads, folder=cache))
+        ), {}
 
     names = [field.name for field in fields(Fits)]
     tensors, _ = cached(cache, folder, images, made_of | how, names, make)

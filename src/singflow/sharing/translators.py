@@ -115,7 +115,7 @@ def fit_packaged(space: str, model: str) -> Exported:
     inputs = Inputs(folder, model, space)
     images, settings = inputs.pairs, Translation.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
-    (found,) = fit_quality(images, translators, means, translators.map_index != WHOLE)
+    (found,) = fit_quality(images, translators, means, translators.member_of != WHOLE)
     figures = facts | found.facts("validation", len(translators.whole.bias))
     figures |= {"baseline_cosine": found.baseline.cosine, "n_validation": found.agreement.n}
     return _exported(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from singflow.artifacts.tensors import Tensors
+    from singflow.translators.reference import Pool
 
     Array = np.ndarray | torch.Tensor
     Rows = Array | Callable[[], Iterable[Array]]
@@ -199,11 +200,11 @@ def one_each(name: str, values: Iterable[Any], n: int) -> np.ndarray:
     return listed
 
 
-def clusters_of(pool: Sequence[ArrayImages], groups: Iterable[Any] | None) -> np.ndarray:
+def clusters_of(pool: Pool[ArrayImages], groups: Iterable[Any] | None) -> np.ndarray:
     """The number of each image's cluster: images with equal embeddings or of one group."""
     contents = [content for images in pool for content in images.content]
     copies = pd.factorize(pd.Series(contents, dtype=object))[0]
-    start = len(contents) - len(pool[-1])
+    start = len(contents) - len(pool.scored)
     shared = np.isin(copies[start:], copies[:start])
     if shared.any():
         raise InputError(
@@ -212,7 +213,7 @@ def clusters_of(pool: Sequence[ArrayImages], groups: Iterable[Any] | None) -> np
         )
     if groups is None:
         return copies
-    codes = pd.factorize(pd.Series(one_each("groups", groups, len(pool[-1]))))[0]
+    codes = pd.factorize(pd.Series(one_each("groups", groups, len(pool.scored))))[0]
     if (codes < 0).any():
         raise InputError(f"groups: row {int(np.argmin(codes))} has none: give one a row")
     # Images and groups are the nodes of a graph; a cluster is what is connected.

@@ -1,4 +1,4 @@
-"""Cross-fitting: every image is translated by a map that was fitted without it."""
+"""Cross-fitting: every image is translated by a translator that was fitted without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALL_ALIKE = (
     "the features of the training images are all alike: look at the images and at the classifier"
 )
-# As an index: the map that was fitted on all training images. As a group: the image is in no group.
+# As a member: the translator of all training images. As a group: the image is in no group.
 WHOLE = -1
 
 
@@ -33,12 +33,12 @@ class Split:
 
     @property
     def fitted_on(self) -> list[list[int]]:
-        """The groups that each map of CrossFitted is fitted on, in the order of the maps."""
+        """The groups that each member of CrossFitted is fitted on, in their order."""
         return [*(groups for groups, _ in self.fits if self.crossed), self.whole]
 
     @property
-    def map_index(self) -> np.ndarray:
-        """The fit that translates each image, (n,) int32; WHOLE: that of all training images."""
+    def member_of(self) -> np.ndarray:
+        """The member that translates each image, (n,) int32; WHOLE: that of all training images."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
 
 
@@ -77,10 +77,12 @@ class GroupSums:
     are no rows at all.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(
+        self, split: Split, sums: dict[tuple[int, bool], RidgeStatistics] | None = None
+    ) -> None:
         self.split = split
         self.origin: tuple[np.ndarray, np.ndarray] | None = None
-        self._sums: dict[tuple[int, bool], RidgeStatistics] = {}
+        self._sums = {} if sums is None else sums  # by group, and whether of view 0
         self._total: RidgeStatistics | None = None
 
     def update(
@@ -105,7 +107,11 @@ class GroupSums:
             self._sums[key].update(features[rows], embeddings[rows])
 
     def of(self, groups: Sequence[int]) -> RidgeStatistics:
-        """Sums over all views of the images in some groups, in a new object."""
+        """Sums over all views of the images in some groups, in a new object.
+
+        Either the groups are added, or all others subtracted from the total, whichever are fewer:
+        with k folds, the k fits add or subtract a few matrices each, and not k - 1.
+        """
         inside = [sums for (group, _), sums in self._sums.items() if group in groups]
         outside = [sums for (group, _), sums in self._sums.items() if group not in groups]
         if len(inside) <= len(outside) + 1:
@@ -132,9 +138,8 @@ class GroupSums:
 
     def regress(self, inputs: slice, targets: slice) -> GroupSums:
         """Sums of the regression of some features on others; see RidgeStatistics.regress()."""
-        part = GroupSums(self.split)
-        part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
-        return part
+        parts = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
+        return GroupSums(self.split, parts)
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,10 @@ class Validation:
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that validates it, for all lambdas of penalties().
 
+    This is the search for the penalty. A fit costs one eigendecomposition, whatever the number of
+    lambdas, and the rows are not read again (RidgePath.squared_errors()). One lambda is chosen for
+    all fits, by the sum of their errors.
+
     threads: number of fits that are computed at the same time, as in map_apart(). Raises InputError
     when a fit has no rows, or several rows whose features do not vary.
     """
@@ -204,11 +213,12 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
-    """Ridge penalties in squared feature units from lambdas, which have no unit.
+    """Ridge penalties alpha in squared feature units from lambdas, which have no unit.
 
-    A penalty is lambda times the mean squared distance of the features from their mean. A single
-    row has no such distance: its penalties are the lambdas themselves. Raises InputError if the
-    features of several rows do not vary.
+    alpha = lambda * mean |x - mean x|^2 = lambda * trace(S) / n, with the scatter S: a lambda means
+    the same for every model, and for every number of rows. A single row has no such distance: its
+    penalties are the lambdas themselves. Raises InputError if the features of several rows do not
+    vary.
     """
     if statistics.n == 1:
         return list(lambdas)
@@ -229,39 +239,50 @@ def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Affine maps, and for each image the map that was not fitted on it.
+    """Affine translators, and for each image the one that was not fitted on it.
 
-    fold: (n,), the same as map_index, but in sample, as in the paper, the manifest's fold for each
-    image that its map was fitted on.
+    fold: (n,), the same as member_of, but in sample, as in the paper, the manifest's fold for each
+    image that its translator was fitted on.
     """
 
-    maps: tuple[Affine, ...]  # of the folds, then that of all training images
-    map_index: np.ndarray  # (n,), the position in maps for each image; WHOLE is the last one
+    members: tuple[Affine, ...]  # of the folds, then that of all training images
+    member_of: np.ndarray  # (n,), the position in members for each image; WHOLE is the last one
     fold: np.ndarray
+
+    @classmethod
+    def alone(cls, translator: Affine, images: int) -> CrossFitted:
+        """One translator for a number of images, none of which it was fitted on."""
+        whole = np.full(images, WHOLE, np.int32)
+        return cls((translator,), whole, whole)
+
+    @property
+    def crossed(self) -> bool:
+        """Whether folds have translators of their own; False: one translator serves all images."""
+        return len(self.members) > 1
 
     @property
     def whole(self) -> Affine:
-        """The map that was fitted on all training images."""
-        return self.maps[WHOLE]
+        """The translator that was fitted on all training images."""
+        return self.members[WHOLE]
 
     def map(self, function: Callable[[Affine], Affine]) -> CrossFitted:
-        """Apply a function to every map; map_index and fold stay the same."""
-        return CrossFitted(tuple(map(function, self.maps)), self.map_index, self.fold)
+        """Apply a function to every member; member_of and fold stay the same."""
+        return CrossFitted(tuple(map(function, self.members)), self.member_of, self.fold)
 
     def parts(self, image_id: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """For each map that is needed, its position in maps and the positions of its rows.
+        """For each member that is needed, its position and the positions of its rows.
 
         image_id: (n,), the image of each row.
         """
-        indices = self.map_index[image_id]
-        for map_index in np.unique(indices):
-            yield int(map_index), np.flatnonzero(indices == map_index)
+        indices = self.member_of[image_id]
+        for member in np.unique(indices):
+            yield int(member), np.flatnonzero(indices == member)
 
     def __call__(self, features: np.ndarray, image_id: np.ndarray) -> np.ndarray:
-        """T f + c (n, m) of features f (n, d) with the map of each row's image, in f's type."""
+        """T f + c (n, m) of features f (n, d) with the member of each row's image, in f's type."""
         out = np.empty((len(features), len(self.whole.bias)), features.dtype)
-        for map_index, rows in self.parts(image_id):
-            mine = self.maps[map_index].astype(features.dtype)
+        for member, rows in self.parts(image_id):
+            mine = self.members[member].astype(features.dtype)
             if len(rows) == len(features):
                 return mine(features)
             out[rows] = mine(features[rows])

@@ -45,10 +45,10 @@ def fit_translators(
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
     made = [sums.of(groups) for groups in sums.split.fitted_on]
-    maps = tuple(ridge(statistics, best) for statistics in made)
+    members = tuple(ridge(statistics, best) for statistics in made)
     if axes is not None:
-        maps = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in maps)
-    alphas, dim = penalties(made[WHOLE], lambdas), len(maps[WHOLE].bias)
+        members = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in members)
+    alphas, dim = penalties(made[WHOLE], lambdas), len(members[WHOLE].bias)
     errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
     columns = lambdas, alphas, errors.tolist(), validation.r2.tolist()
     names = "lambda", "alpha", "validation_mse", "validation_r2"
@@ -62,9 +62,9 @@ def fit_translators(
             dict(zip(names, point, strict=True)) for point in zip(*columns, strict=True)
         ],
     }
-    map_index = sums.split.map_index
+    member_of = sums.split.member_of
     means = [statistics.embedding_mean for statistics in made]
-    return CrossFitted(maps, map_index, map_index), means, facts
+    return CrossFitted(members, member_of, member_of), means, facts
 
 
 @dataclass
@@ -94,9 +94,9 @@ def fit_quality(
     for shard, embeddings in images:
         for judgement, wanted in zip(judgements, chosen, strict=True):
             rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
-            for map_index, mine in translators.parts(shard["image_id"][rows]):
+            for member, mine in translators.parts(shard["image_id"][rows]):
                 features = shard["features"][rows[mine]].astype(np.float64)
                 target = embeddings[rows[mine]]
-                judgement.agreement.update(translators.maps[map_index](features), target)
-                judgement.baseline.update(np.broadcast_to(means[map_index], target.shape), target)
+                judgement.agreement.update(translators.members[member](features), target)
+                judgement.baseline.update(np.broadcast_to(means[member], target.shape), target)
     return judgements

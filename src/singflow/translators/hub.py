@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from huggingface_hub import ModelHubMixin, constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -31,10 +31,6 @@ class Repository(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         shutil.copytree(self.folder, save_directory, dirs_exist_ok=True)
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        return cls(Path(hf_hub_download(model_id, FILE, **options)).parent)
-
 
 def fetch(repo_id: str, revision: str | None, **options: Any) -> Path:
     """The linear.safetensors of a repository in the cache, downloaded if it is not there.
@@ -42,14 +38,13 @@ def fetch(repo_id: str, revision: str | None, **options: Any) -> Path:
     The options are those of hf_hub_download.
     """
     with _told(repo_id, revision):
-        try:  # the mixin's from_pretrained wants a config.json, also of a repository in the cache
-            found = Repository._from_pretrained(model_id=repo_id, revision=revision, **options)
+        try:
+            return Path(hf_hub_download(repo_id, FILE, revision=revision, **options))
         except RemoteEntryNotFoundError:
             raise InputError(
                 f"{repo_id}: holds no {FILE} at {constants.ENDPOINT}: name a repository or "
                 "revision that push_to_hub wrote"
             ) from None
-    return found.folder / FILE
 
 
 def push_folder(

@@ -275,24 +275,24 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     tensors, made = read_linear(path)
     whole = Affine(**tensors)
     folds = made.parsed("folds", int) if "folds" in made else 0
-    map_index = fold = np.full(len(manifest), WHOLE, np.int32)
-    maps: tuple[Affine, ...] = ()
+    member_of = fold = np.full(len(manifest), WHOLE, np.int32)
+    of_folds: tuple[Affine, ...] = ()
     if folds:
-        map_index = fold = split(manifest, folds).map_index
+        member_of = fold = split(manifest, folds).member_of
         tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0]
-        maps = tuple(map(Affine, *tensors.values()))
+        of_folds = tuple(map(Affine, *tensors.values()))
     if made.get("in_sample") == "true":
         fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
     shape = (whole.weight.shape, whole.bias.shape)
-    if any((of_fold.weight.shape, of_fold.bias.shape) != shape for of_fold in maps):
+    if any((of_fold.weight.shape, of_fold.bias.shape) != shape for of_fold in of_folds):
         raise InputError(
             f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: {FIX}"
         )
-    if len(maps) <= map_index.max(initial=WHOLE):
+    if len(of_folds) <= member_of.max(initial=WHOLE):
         raise InputError(
-            f"{path}: has translators of {len(maps)} folds, but the manifest has more: {FIX}"
+            f"{path}: has translators of {len(of_folds)} folds, but the manifest has more: {FIX}"
         )
-    return CrossFitted((*maps, whole), map_index, fold)
+    return CrossFitted((*of_folds, whole), member_of, fold)
 
 
 def with_held_out_figures(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
@@ -65,6 +65,30 @@ class Images(Protocol):
     def split(self, folds: int) -> Split: ...
 
 
+AnyImages = TypeVar("AnyImages", bound=Images)
+
+
+@dataclass(frozen=True)
+class Pool(Generic[AnyImages]):
+    """The images of a study that are scored, and those of its reference, if it has one.
+
+    Translators are fitted on `training` alone. D is measured on all images, the reference first.
+    """
+
+    scored: AnyImages
+    reference: AnyImages | None = None
+
+    @property
+    def training(self) -> AnyImages:
+        """The images that translators are fitted on."""
+        return self.scored if self.reference is None else self.reference
+
+    def __iter__(self) -> Iterator[AnyImages]:
+        if self.reference is not None:
+            yield self.reference
+        yield self.scored
+
+
 @dataclass(frozen=True)
 class Paired:
     """Images with the features of a model and the embeddings of a space, in folders of shards."""
@@ -105,12 +129,7 @@ def reference_folder(reference: str) -> Path:
 def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     """The metadata of the first shard in every folder of shards."""
     first = sorted(folder.rglob("shard-00000.safetensors"))
-    return {path.parent: _facts(path) for path in first}
-
-
-def _facts(path: Path) -> dict[str, str]:
-    """The metadata of a shard, and the width of its rows."""
-    return _read(path)[0]
+    return {path.parent: _read(path)[0] for path in first}
 
 
 def _read(path: Path) -> tuple[dict[str, str], int]:
@@ -142,16 +161,12 @@ def missing_towers(
     made: further metadata that the shards must have, as in precision="float32".
     """
     absent = {}
-    wanted = {
-        "features": {name: entry.identity for name, entry in models.items()},
-        "embeddings": {name: entry.identity for name, entry in spaces.items()},
-    }
-    for kind, towers in wanted.items():
-        found = [
-            facts for facts in _towers(folder / kind).values() if made.items() <= facts.items()
-        ]
-        held = {facts.get("tower") for facts in found}
-        if names := [name for name, tower in towers.items() if tower not in held]:
+    wanted: dict[str, Mapping[str, ModelEntry | SpaceEntry]]
+    wanted = {"features": models, "embeddings": spaces}
+    for kind, entries in wanted.items():
+        towers = _towers(folder / kind).values()
+        held = {facts.get("tower") for facts in towers if made.items() <= facts.items()}
+        if names := [name for name, entry in entries.items() if entry.identity not in held]:
             absent[kind] = names
     return absent
 
@@ -319,7 +334,7 @@ def _same(folder: Path, mine: Path) -> Path:
     """Shards of a reference that were made as those in `mine`."""
     from singflow.artifacts.shards import shard_path
 
-    facts = _facts(shard_path(mine, 0))
+    facts, _ = _read(shard_path(mine, 0))
     made = {key: facts.get(key) for key in TOWER}
     path, differing = _closest(_towers(folder), made, folder.parent)
     if path is None:

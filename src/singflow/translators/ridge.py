@@ -132,6 +132,7 @@ class RidgeStatistics:
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Means of features (d,) and embeddings (m,), and sums of products about these means.
 
+        sum (x - mean x)(x - mean x)^T = sum x x^T - n (mean x)(mean x)^T, and z likewise.
         The products are the scatter (d, d), n times the covariance of the features, and the
         cross-products (d, m) of features and embeddings. Raises InputError when there are no rows.
         """
@@ -145,8 +146,12 @@ class RidgeStatistics:
         cross += self._xz
         return self._start[0] + x, self._start[1] + z, scatter, cross
 
-    def _about(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Sums of the products x x^T, x z^T and z^T z of differences from x (d,) and z (m,)."""
+    def about(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Sums over rows of x x^T, x z^T and z^T z, with x and z as differences from x0 and z0.
+
+        sum (x - x0)(z - z0)^T = sum x z^T - (sum x) z0^T - x0 (sum z)^T + n x0 z0^T: the sums about
+        any mean follow from those about the origin. x: x0 (d,). z: z0 (m,).
+        """
         x, z = x - self._start[0], z - self._start[1]
         xx = self._xx - np.outer(self._x, x) - np.outer(x, self._x) + self.n * np.outer(x, x)
         xz = self._xz - np.outer(self._x, z) - np.outer(x, self._z) + self.n * np.outer(x, z)
@@ -165,6 +170,7 @@ class RidgeStatistics:
     def solve(self, alpha: float) -> Affine:
         """The ridge solution for one penalty, as RidgePath.at(), without an eigendecomposition.
 
+        T^T = (S + alpha I)^-1 C, with the scatter S and the cross-products C of centred().
         Raises InputError when there are no rows.
         """
         x, z, penalized, cross = self.centred()
@@ -178,7 +184,8 @@ class RidgeStatistics:
     def inverse(self, alpha: float) -> np.ndarray:
         """Inverse (d, d) of the features' scatter matrix with a penalty alpha on its diagonal.
 
-        It says how a solution depends on the embedding of a row.
+        The solution is linear in the embeddings, T^T = inverse C, so that other embeddings of the
+        same rows need no new factorization. It comes from the Cholesky factor, in place.
         """
         penalized = self.centred()[2]
         penalized.flat[:: len(penalized) + 1] += alpha
@@ -208,6 +215,9 @@ class RidgeStatistics:
 class RidgePath:
     """The ridge solutions of a set of rows for all penalties.
 
+    With the scatter S = U diag(s) U^T, (S + alpha I)^-1 C = U diag(1 / (s + alpha)) U^T C: one
+    decomposition serves all penalties.
+
     spectrum: (d,), eigenvalues of the features' scatter matrix. eigenvectors: (d, d), its
     eigenvectors as columns. rotated: (d, m), the transposed eigenvectors times the cross-scatter.
     feature_mean: (d,). embedding_mean: (m,).
@@ -231,10 +241,15 @@ class RidgePath:
     def squared_errors(self, held_out: RidgeStatistics, alphas: Iterable[float]) -> np.ndarray:
         """Sum of squared errors on other rows for each penalty, computed from their sums alone.
 
+        With w = 1 / (s + alpha), R = U^T C, and the other rows about the means of the fit, the
+        prediction is R^T diag(w) U^T x, and sum |z - prediction|^2 = sum z . z - 2 w . l + w . Q w,
+        where l is the diagonal of R (U^T sum x z^T)^T, and Q the product, entry by entry, of
+        U^T (sum x x^T) U and R R^T. So a penalty costs a product with one small matrix, and no row.
+
         The errors are summed over rows and coordinates. The penalties, above 0, are in squared
         feature units.
         """
-        xx, xz, zz = held_out._about(self.feature_mean, self.embedding_mean)
+        xx, xz, zz = held_out.about(self.feature_mean, self.embedding_mean)
         quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
         linear = np.einsum("dm,dm->d", self.rotated, self.eigenvectors.T @ xz)
         shrunk = [1.0 / (self.spectrum + alpha) for alpha in alphas]
