@@ -29,8 +29,8 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond, _chance_range
 from singflow.photo.facts import describe, facts_of
 from singflow.photo.figure import draw_image
+from singflow.photo.finished import NEEDED
 from singflow.photo.photos import Neighbour
-from singflow.photo.study import NEEDED
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.live import NO_POSITIONS, Prediction, open_image
 from singflow.towers.spaces import load_text_tower
