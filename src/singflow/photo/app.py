@@ -280,9 +280,8 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
     ) as page:
         gr.HTML(HEADER)
         session = gr.State(time_to_live=HOUR)
-        no_photo = (
-            gr.State()
-        )  # when a photo was refused; an update of the photo restores preprocess
+        # When a photo was refused; an update of the photo itself would restore preprocess.
+        no_photo = gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 sources: Any = ["upload", "clipboard"]
