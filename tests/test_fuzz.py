@@ -40,7 +40,7 @@ from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
-from singflow.photo.study import class_names, read_stored
+from singflow.photo.finished import class_names, read_stored
 from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
 from singflow.study import Params, check
 from singflow.translators.linear import Translator, read_crossfitted

@@ -23,19 +23,7 @@ from tests.browser.test_report_browser import check_width_and_access
 from tests.project import ROOT
 
 WAIT = PATIENCE * 1000  # milliseconds
-WATCHED = """
-import sys
-
-def watch(event, arguments):
-    if event == "socket.connect" and arguments[1][0] not in ("127.0.0.1", "::1"):
-        print("asked elsewhere:", arguments[1], flush=True)
-    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "0.0.0.0", "localhost", None):
-        print("asked elsewhere:", arguments[0], flush=True)
-
-sys.addaudithook(watch)
-from singflow.commands import main
-main()
-"""  # noqa: E501
+WATCHED = ROOT / "tests/browser/watched.py"  # the command line
 
 
 @contextmanager
@@ -51,7 +39,7 @@ def serving(folder, cache, *options):
         (folder / name).symlink_to(at)
     said, temporary = folder / "said", folder / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1", *options]
+    command = [sys.executable, WATCHED, "app", "--port", "0", "--threads", "1", *options]
     environment = os.environ | {"TMPDIR": str(temporary)}
     with said.open("w") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment)
@@ -241,7 +229,7 @@ def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
     frame = "#maps .frame img"
     said = page.locator(frame).evaluate_all("nodes => nodes.map(node => node.alt)")
     texts = ["a drum", "<b>a rug</b>"]
-    assert [line.split(": AS ")[0] for line in said[2:]] == [f"map of “{text}”" for text in texts]
+    assert [line.split(": AS ")[0] for line in said[2:]] == [f"map of {text!r}" for text in texts]
     assert "is seen most " in said[0] and said[1].startswith("most is ignored ")
     assert all(re.search(r"\(row \d, column \d of 7 x 7\)", line) for line in said)
     assert page.locator("#maps figcaption").all_inner_texts()[2:] == texts

@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 
+from tests.photo import handmade
 from tests.project import Project
 
 MODEL, SPACE = "efficientnet_lite0", "conse_minilm"
@@ -27,3 +30,19 @@ def home(project):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
         yield project.folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Folder of the handmade study."""
+    folder = tmp_path_factory.mktemp("made")
+    handmade.write_study(folder)
+    return folder
+
+
+@pytest.fixture
+def study(made, tmp_path, monkeypatch):
+    """The handmade study, in a folder that a test may change."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return handmade.Study(tmp_path / "results/tiny", handmade.MODEL, "conse_minilm", shards=2)

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,122 +18,30 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
-from singflow.commands.analyze import analyze as command
 from singflow.commands.analyze import stems
-from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Reach, Setting, _beyond, _chance_range
+from singflow.photo.analysis import Movement, _beyond, _chance_range
 from singflow.photo.facts import describe, facts_of
 from singflow.photo.figure import draw_image
-from singflow.photo.photos import Neighbour
-from singflow.photo.study import NEEDED
 from singflow.towers.classifiers import load_classifier, weights_sha256
-from singflow.towers.live import NO_POSITIONS, Prediction, open_image
+from singflow.towers.live import open_image
 from singflow.towers.spaces import load_text_tower
 from singflow.towers.texts import stored_texts
-from singflow.translators.ridge import Affine
-from tests.project import ROOT
-from tests.results import Results
-
-FIVE = ["ant", "bee", "cat", "dog", "elk"]
-CONCEPTS = [f"concept {number}" for number in range(12)]
-TARGET = "an image of a jellyfish"
-ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", class_names=FIVE)
-SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
-MODEL, N = "timm/tiny.net", 40
-JUDGED = {
-    "verdict": "nothing found", "turn_deg": 0.0, "unique_r2": -0.001,
-    "unique_r2_low": -0.003, "unique_r2_high": 0.002, "blind_unique_r2": 1e-4,
-    "margin": 0.005, "detectable": 0.03,
-}  # fmt: skip
-
-
-def unit_rows(count, width, seed):
-    rows = np.random.default_rng(seed).standard_normal((count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def write_texts(results, labels=FIVE, templates=("an image of a {}",), tower="not loaded"):
-    """Texts and images of labels, of which `elk` has its own prompt."""
-    names = {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]}
-    write_json(results.path("names"), names | {"reference": ["emu"]})
-    kinds = {f"{kind[:-1]}_embeddings": len(texts) for kind, texts in names.items()}
-    tensors = {kind: unit_rows(n, SPACE.dim, seed) for seed, (kind, n) in enumerate(kinds.items())}
-    tensors["reference_embeddings"] = unit_rows(1, SPACE.dim, len(kinds))
-    of = {"label_templates": json.dumps(templates), "concept_templates": '["{}"]'}
-    results.tensors("texts", of | {"weights_sha256": tower}, **tensors)
-    photos = results.folder.parents[1] / "photos"
-    photos.mkdir(exist_ok=True)
-    paths = [f"{number}.png" for number in range(len(labels))]
-    for number, path in enumerate(paths):
-        Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(photos / path)
-    results.manifest(
-        path=paths,
-        label=labels,
-        prompt=["a moose" if label == "elk" else f"an image of a {label}" for label in labels],
-        split="train",
-        sha256=[sha256_of(photos / path) for path in paths],
-    )
-    results.rows("embeddings", unit_rows(len(labels), SPACE.dim, 6))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Folder of the study, with two photos beside it."""
-    folder = tmp_path_factory.mktemp("made")
-    results = Results(folder / "results/tiny", MODEL, "conse_minilm", shards=2)
-    write_json(results.path("model_entry"), ENTRY.model_dump())
-    write_json(results.path("model_entry", model="other"), ENTRY.model_dump())
-    write_json(results.path("space_entry"), SPACE.model_dump())
-    classifier = load_classifier(ENTRY)
-    weight, sha256 = classifier.weight.numpy(), weights_sha256(classifier.model)
-    facts = {"study": "tiny", "class_names": json.dumps(FIVE), "weights_sha256": sha256}
-    results.tensors("head", facts, weight=weight, bias=classifier.bias.numpy())
-    basis = scipy.linalg.null_space(weight.astype(np.float64))
-    results.tensors("projector", null_basis=basis)
-    write_json(results.path("projector_report"), {"rule": "exact"})
-    width = weight.shape[1]
-    results.translator(Affine(unit_rows(SPACE.dim, width, 3), 0.01 * unit_rows(1, SPACE.dim, 4)[0]))
-    write_json(results.path("translator_report"), {"validation_r2": 0.125})
-    write_texts(results)
-    data = {"source": "folder", "root": "photos"}
-    shards = {"shards": 2, "shard_ids": ["00000", "00001"]}
-    results.path("params").write_text(yaml.safe_dump({"data": data, "extraction": shards}))
-    generator = np.random.default_rng(5)
-    scores = {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
-    write_parquet(results.path("scores"), pd.DataFrame(scores))
-    results.models({MODEL: 1}, **JUDGED)
-    for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
-        pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-    return folder
-
-
-class Study(Results):
-    """The study, in a folder that a test may change."""
-
-    def analyze(self, *images, output="out", **flags):
-        """Run the command, and read its records."""
-        folder = self.folder.parents[1]
-        paths, output = [folder / image for image in images], folder / output
-        given = {"model": MODEL, "results": self.folder, "output": output, "threads": 1} | flags
-        command(images=paths, **given)
-        files = [output / f"{name}.json" for name in stems(paths)]
-        return [json.loads(file.read_text(), parse_constant=pytest.fail) for file in files]
-
-    def refuse(self, words, *images, **flags):
-        with pytest.raises(InputError, match=words):
-            self.analyze(*images or ["one.png"], **flags)
-
-
-@pytest.fixture
-def study(made, tmp_path, monkeypatch):
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return Study(tmp_path / "results/tiny", MODEL, "conse_minilm", shards=2)
+from tests.photo.handmade import (
+    ENTRY,
+    FIVE,
+    JUDGED,
+    MODEL,
+    SETTING,
+    SPACE,
+    TARGET,
+    N,
+    analysis_of,
+    unit_rows,
+    write_texts,
+)
 
 
 def recompute(study, image):
@@ -217,15 +124,6 @@ def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study,
     assert record["setting"]["hidden"] == (said if looked_at else "")
     assert record["setting"]["hidden_texts"] == ([["<b>", 0.3, 0.1, 0.4]] if looked_at else [])
     assert (f"\n  of the model, not of this photo: {said}\n" in told) == looked_at
-
-
-@pytest.mark.parametrize(
-    ("percentile", "said"), [(99.8, "99.8 %"), (100.0, "100 %"), (99.99, "99.9 %"), (16.0, "16 %")]
-)
-def test_a_share_is_100_percent_only_where_it_is(percentile, said):
-    assert f", more than in {said} of the" in describe(
-        "x.png", analysis_of("cat", 0, 0, is_percentile=percentile)
-    )
 
 
 def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_itself(study, capsys):
@@ -311,13 +209,6 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
     assert min(Image.open("alone/one.png").size) > 600 and not plt.get_fignums()
 
 
-def test_maps_sum_to_the_scores(study):
-    (record,) = study.analyze("one.png", text=["concept 1"])
-    (text,) = record["maps"]["texts"]
-    assert np.sum(text["contribution_deg"]) == pytest.approx(text["as_deg"], abs=1e-3)
-    assert text["as_deg"] == pytest.approx(record["texts"][0]["as_deg"], abs=1e-3)
-
-
 def test_no_image_writes_over_the_maps_of_another():
     images = [Path(name) for name in ("a.png", "a.maps.png", "A.jpg", "b.maps.png", "b.png")]
     assert stems(images) == ["a", "a.maps-2", "A-2", "b.maps", "b-2"]
@@ -335,7 +226,8 @@ def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     record = study.analyze("one.png", output="by_params")
     assert record == study.analyze("one.png", classes=Path("mine.csv"))
     words = r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --cl"
-    study.refuse(words, classes=Path("four.csv"))
+    with pytest.raises(InputError, match=words):
+        study.analyze("one.png", classes=Path("four.csv"))
 
 
 def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
@@ -349,7 +241,9 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
     pair = tower.embed([template.replace("{}", name) for template in templates]).mean(axis=0)
     assert_moved(record["predicted"], f"{name} (2 templates)", before, after, pair)
     write_texts(study, ["house"], templates, "other weights")
-    study.refuse(r"conse_minilm.safetensors: was made with weights other weight of the text tower")
+    words = r"conse_minilm.safetensors: was made with weights other weight of the text tower"
+    with pytest.raises(InputError, match=words):
+        study.analyze("one.png")
 
 
 def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_text():
@@ -387,86 +281,12 @@ def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys, cap
     assert caplog.text.count(f"no files <name>.maps.png: {none}") == 1 and not old.exists()
 
 
-def test_a_verdict_that_cannot_be_read_is_refused(study):
-    for changes in ({"verdict": "of old"}, {"unique_r2_low": "x"}, {"margin": "y"}):
-        study.models({MODEL: 1}, **JUDGED | changes)
-        study.refuse(r"models.csv: its row of conse_minilm and timm/tiny.net is damaged")
-
-
-def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study):
-    for part in NEEDED:
-        path = study.path(part)
-        path.rename("aside")
-        study.refuse(f"^{path}: no such file: make it with `snakemake --cores all {path}`")
-        Path("aside").rename(path)
-
-
-def test_what_the_study_does_not_have_is_refused_with_what_it_has(study):
-    nowhere = "nowhere/registry/models: holds no model: run the study with `singflow run`, or name"
-    for flags, words in (
-        ({"model": "timm/tiny.nets"}, "has other, timm/tiny.net; did you mean 'timm/tiny.net'"),
-        ({"space": "conse_minlm"}, "has conse_minilm; did you mean 'conse_minilm'"),
-    ):
-        ((name, value),) = flags.items()
-        study.refuse(rf"--{name} '{value}': the study in .* {words}\?", **flags)
-    study.refuse(nowhere, results=Path("nowhere"))
-
-
-def test_an_unusable_image_is_refused_before_anything_else_is_read(study):
-    study.path("head").unlink()
-    Path("bad.png").write_bytes(Path("one.png").read_bytes()[:5000])
-    study.refuse("bad.png: truncated or corrupt", "one.png", "bad.png")
-    study.refuse("none.png: No such file", "none.png")
-    study.refuse(r"one.png: absurdly large: 200 x 160 pixels", max_pixels=100)
-    study.refuse(r"--output .*one.png: File exists: name another folder", output="one.png")
-    assert not Path("out").exists()
-
-
 def test_junk_in_the_place_of_exif_changes_nothing():
     buffer, photo = io.BytesIO(), Image.new("RGB", (16, 8), "teal")
     photo.save(buffer, "JPEG", exif=b"Exif\0\0no header")
     opened = open_image(buffer.getvalue())
     for image in (opened, Image.open(buffer)):
         assert np.array_equal(open_image(image), opened)
-
-
-def test_artifacts_that_do_not_fit_together_are_refused(study):
-    head, facts = read_tensors(study.path("head"), ["weight", "bias"])
-    study.tensors("head", facts | {"weights_sha256": "0" * 64}, **head)
-    study.refuse(r"head.safetensors: was made with other weights than the model has now")
-    study.tensors("head", facts, **head)
-    study.models({"tiny": 1}, **JUDGED)
-    study.refuse(r"models.csv: has no row for conse_minilm and timm/tiny.net")
-    study.tensors("projector", null_basis=np.eye(7))
-    study.refuse("differ in width: run the study again")
-    study.manifest(label=["ant"], prompt=["an image of a ant"])
-    study.refuse(r"conse_minilm.safetensors: holds other texts than its names and the manifest")
-
-
-SETTING = Setting(
-    MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1,
-    "trace", "tiny: a trace.",
-)  # fmt: skip
-
-
-def analysis_of(text, gained, lost, **changes):
-    def toward(text, score):
-        return Movement(text, 60.0 + score, 60.0, score, score + 0.5)
-
-    near = [toward(text, 8.0 - row) for row in range(gained)]
-    far = [toward(text, row - 8.0) for row in range(lost)]
-    analysis = Analysis(
-        predictions=[Prediction(index, text, 0.2) for index in range(5)], is_deg=8.0,
-        is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1, null_energy_percentile=30.0,
-        logit_change=1e-6, unlike="", predicted=replace(
-            toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0
-        ), texts=[toward(text, -2.0), toward("a rug", 0.0)],
-        reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
-        classes_lost=far, gained=far, lost=near, nearest=[
-            Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)
-        ], note="", setting=SETTING, maps=None, no_maps=NO_POSITIONS,
-    )  # fmt: skip
-    return replace(analysis, **changes)
 
 
 def inside(axis, place):
@@ -542,6 +362,9 @@ times its null component
 """
     assert said_of(5, 0) == lines.strip()
     assert "WEAK" not in said_of(0, 0, setting=replace(SETTING, translator="not weak"))
+    for percentile, share in ((99.8, "99.8"), (100.0, "100"), (99.99, "99.9"), (16.0, "16")):
+        told = said_of(0, 0, is_percentile=percentile)
+        assert f"more than in {share} % of the" in told
     assert "no word is gained or lost beyond chance" in said_of(0, 0)
     beyond = said_of(0, 0, judged=False, unlike="its null energy is high")
     words = "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high"

@@ -251,31 +251,6 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
     assert not zero.setting.hidden
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"reference": "nowhere"}, "--reference nowhere: holds no data/manifest.parquet: name the"),
-        ({"translator": "no.safetensors"}, "--translator no.safetensors: no such file: name an"),
-        ({"texts": ["a rug", " "]}, r"a text .* compared with is blank: write words"),
-        ({"texts": ["a \udcff"]}, r"the text 'a \\udcff' is not valid Unicode: write it anew"),
-        ({"model": "timm/resnet18.a1_in1k"}, "no translator of timm/resnet18.a1_in1k into conse_"),
-        (
-            {"model": "tiny"},
-            "no translator of tiny into conse_minilm.*`singflow study`.*--results.*"
-            "import_translator`.*--translator",
-        ),
-        ({"models": "no.yaml"}, "no.yaml: no such file: run this in the folder of the repository"),
-        ({"translator": TRANSLATOR, "results": "results/demo"}, "name one of them"),
-    ],
-)
-def test_what_is_asked_for_and_cannot_be_is_refused_before_anything_is_loaded(
-    home, monkeypatch, options, words
-):
-    monkeypatch.setattr(singflow.Classifier, "load", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(InputError, match=words):
-        Analyzer.load(**{"model": MODEL} | options)
-
-
 def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(analyzer, tmp_path):
     classifier, space = analyzer.loaded.classifier, singflow.Space.load()
     tensors = read_tensors(TRANSLATOR, ["weight", "bias"])[0]

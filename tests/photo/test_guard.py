@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from singflow.photo.app import EXAMPLES, application
 from singflow.photo.guard import AT_ONCE, KEPT, UNREAD, UPLOAD, Guard
-from tests.photo.test_analysis import MODEL, made  # noqa: F401 (fixture)
+from tests.photo.handmade import MODEL
 from tests.photo.test_page import opened
 from tests.project import ROOT
 
@@ -40,7 +40,7 @@ def uploads(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(made, uploads):  # noqa: F811
+def page(made, uploads):
     with pytest.MonkeyPatch.context() as changed:
         changed.chdir(made)
         changed.setenv("GRADIO_TEMP_DIR", str(uploads))

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 import singflow
-from singflow.errors import InputError
+from tests.photo.handmade import assert_refused
 from tests.project import ROOT
 from tests.towers.models import noise
 from tests.towers.test_collected import NAMES, Nested, state_of
@@ -16,6 +16,9 @@ from tests.towers.test_collected import NAMES, Nested, state_of
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 TRANSFORM = Compose([Resize(40), CenterCrop(32), ToTensor(), Normalize(MEAN, STD)])
 TEXT, OTHER = "a rug", "a dog"
+HEAD = 'name the last linear layer, as in head="fc", of a model that returns logits'
+COLOURS = "give the mean and std of their transform as normalized=(mean, std)"
+THREE = "give (mean, std) of three numbers each, or None for values from 0 to 1"
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +103,6 @@ def test_maps_sum_to_the_score_and_lie_in_the_seen_part(result, photo):
     assert result.map_figure().axes
 
 
-def test_steering_keeps_the_logits(analyzer, classifier, result):
-    steered = analyzer.steer(result, TEXT, 5.0)
-    assert steered.reachable and steered.is_deg == pytest.approx(5, abs=1e-3)
-    assert steered.angle_deg < steered.angle_original_deg
-    logits = [classifier.weight @ feature for feature in (result.features[0], steered.feature)]
-    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)
-    assert np.linalg.norm(steered.feature - result.features[0]) > 1e-3
-
-
 def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
     model = Nested().train()
     before = state_of(model)
@@ -123,66 +117,6 @@ def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
     half = singflow.Classifier.of(Nested().to(torch.bfloat16), TRANSFORM, NAMES)
     assert half.weight_dtype == "bfloat16" and half.entry is None
     np.testing.assert_allclose(half.features(photo), features, rtol=0, atol=0.05)
-
-
-def test_what_cannot_be_a_live_classifier_is_refused(classifier, space, planted, tmp_path):
-    fix = 'name the last linear layer, as in head="fc", of a model that returns logits'
-    for model, transform, names, options, said in (
-        (
-            Nested(), TRANSFORM, NAMES[:4], {},
-            "class_names: 4 names, but the head of model has 5 rows: name its classes in their "
-            "order",
-        ),
-        (Nested(), TRANSFORM, ["", *NAMES], {}, "class_names: name 1 is blank: fill or remove it"),
-        (
-            Nested(), lambda image: image, NAMES, {},
-            "transform gives Image, not a tensor (3, H, W): let it end in one",
-        ),
-        (
-            Nested(), lambda image: TRANSFORM(image)[None], NAMES, {},
-            "transform gives (1, 3, 32, 32), not a tensor (3, H, W): let it end in one",
-        ),
-        (Nested(), TRANSFORM, NAMES, {"head": "fc"}, f"model: has no module 'fc': {fix}"),
-        (
-            Nested(lambda logits: logits[:, :3]), TRANSFORM, NAMES, {"name": "mine"},
-            f"mine: no linear layer or 1 x 1 convolution of the model has 3 outputs: {fix}",
-        ),
-        (
-            Uncopied(), TRANSFORM, NAMES, {},
-            "model: the model cannot be copied (TypeError: a handle): build it anew and load its "
-            "weights",
-        ),
-    ):  # fmt: skip
-        with pytest.raises(InputError) as refused:
-            singflow.Classifier.of(model, transform, names, **options)
-        assert str(refused.value) == said
-    narrow = singflow.Translator(planted.weight[:, :7], planted.bias)
-    file = tmp_path / "none.safetensors"
-    for options, said in (
-        ({}, "mine: a model in memory has no images in a reference: give its translator"),
-        (
-            {"translator": narrow},
-            "translator in memory: has shape (384, 7), but mine -> conse_minilm needs (384, 8): "
-            "name its own",
-        ),
-        (
-            {"translator": file},
-            f"--translator {file}: no such file: name an imported translator, or one of a "
-            "study's",
-        ),
-        (
-            {"results": "results/demo"},
-            "results results/demo: model and space are names of the study: give their names",
-        ),
-    ):  # fmt: skip
-        with pytest.raises(InputError) as refused:
-            singflow.Analyzer.load(classifier, space, **options)
-        assert str(refused.value) == said
-
-
-class Uncopied(Nested):
-    def __deepcopy__(self, _):
-        raise TypeError("a handle")
 
 
 @pytest.fixture(scope="module")
@@ -218,39 +152,83 @@ def test_a_space_embeds_the_batches_of_a_loader_as_the_images_they_were_made_of(
     assert np.array_equal(space.embed_images(named), single)
 
 
-def test_values_that_are_no_colours_and_what_holds_no_images_are_refused(space, images):
-    pixels = tensors(images[:1], MEAN, STD)
-    low, high = float(pixels.min()), float(pixels.max())
-    say = "give the mean and std of their transform as normalized=(mean, std)"
-    three = "give (mean, std) of three numbers each, or None for values from 0 to 1"
-    for loader, normalized, said in (
+class Uncopied(Nested):
+    def __deepcopy__(self, _):
+        raise TypeError("a handle")
+
+
+NO_TENSOR = "not a tensor (3, H, W): let it end in one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
         (
-            [pixels], None,
-            f"images: values from {low:.3g} to {high:.3g} with normalized=None undone, not from "
-            f"0 to 1: {say}",
+            {"class_names": NAMES[:4]}, "class_names: 4 names, but the head of model has 5 rows: "
+            "name its classes in their order",
+        ),
+        ({"class_names": ["", *NAMES]}, "class_names: name 1 is blank: fill or remove it"),
+        ({"transform": lambda image: image}, f"transform gives Image, {NO_TENSOR}"),
+        (
+            {"transform": lambda image: TRANSFORM(image)[None]},
+            f"transform gives (1, 3, 32, 32), {NO_TENSOR}",
+        ),
+        ({"head": "fc"}, f"model: has no module 'fc': {HEAD}"),
+        (
+            {"model": Nested(lambda logits: logits[:, :3]), "name": "mine"},
+            f"mine: no linear layer or 1 x 1 convolution of the model has 3 outputs: {HEAD}",
+        ),
+        ({"model": Uncopied()}, "model: the model cannot be copied (TypeError: a handle): build"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_live_classifier_is_refused(changes, words):
+    given = {"model": Nested(), "transform": TRANSFORM, "class_names": NAMES} | changes
+    assert_refused(words, singflow.Classifier.of, **given)
+
+
+def test_what_does_not_fit_a_classifier_in_memory_is_refused(classifier, space, planted):
+    narrow = singflow.Translator(planted.weight[:, :7], planted.bias)
+    shapes = "has shape (384, 7), but mine -> conse_minilm needs (384, 8): name its own"
+    for options, words in (
+        ({}, "mine: a model in memory has no images in a reference: give its translator"),
+        ({"translator": narrow}, f"translator in memory: {shapes}"),
+        (
+            {"results": "results/demo"},
+            "results results/demo: model and space are names of the study: give their names",
+        ),
+    ):
+        assert_refused(words, singflow.Analyzer.load, classifier, space, **options)
+
+
+PIXELS = tensors([Image.new("RGB", (8, 8), (0, 90, 255))], MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("images", "normalized", "words"),
+    [
+        (
+            [PIXELS], None, f"images: values from {PIXELS.min():.3g} to {PIXELS.max():.3g} with "
+            f"normalized=None undone, not from 0 to 1: {COLOURS}",
         ),
         (
-            [pixels * torch.nan], (MEAN, STD),
-            f"images: values from nan to nan with normalized={(MEAN, STD)!r} undone, not from 0 "
-            f"to 1: {say}",
+            [PIXELS * torch.nan], (MEAN, STD), "images: values from nan to nan with normalized="
+            f"{(MEAN, STD)!r} undone, not from 0 to 1: {COLOURS}",
         ),
-        ([pixels], (0.5, 0.5), f"normalized is (0.5, 0.5): {three}"),
-        ([pixels], (MEAN,), f"normalized is {(MEAN,)!r}: {three}"),
+        ([PIXELS], (0.5, 0.5), f"normalized is (0.5, 0.5): {THREE}"),
+        ([PIXELS], (MEAN,), f"normalized is {(MEAN,)!r}: {THREE}"),
         (
-            pixels[0], (MEAN, STD),
-            "images: a tensor of shape (3, 240, 300), not (k, 3, H, W): give batches of RGB "
-            "images",
+            PIXELS[0], (MEAN, STD), "images: a tensor of shape (3, 8, 8), not (k, 3, H, W): give "
+            "batches of RGB images",
         ),
         (
-            [5], None,
-            "images: int holds no images: give images of Pillow, paths, or batches of tensors "
-            "(k, 3, H, W)",
+            [5], None, "images: int holds no images: give images of Pillow, paths, or batches of "
+            "tensors (k, 3, H, W)",
         ),
         ([], None, "images: none were given: the loader or the list is empty"),
-    ):  # fmt: skip
-        with pytest.raises(InputError) as refused:
-            space.embed_images(loader, normalized=normalized)
-        assert str(refused.value) == said
+    ],
+)  # fmt: skip
+def test_what_holds_no_images_is_refused(space, images, normalized, words):
+    assert_refused(words, space.embed_images, images, normalized=normalized)
 
 
 def test_loading_draws_no_random_number():

@@ -5,7 +5,6 @@ import html
 import io
 import json
 import re
-import sys
 import threading
 from dataclasses import replace
 
@@ -16,22 +15,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from singflow.artifacts.files import write_bytes
-from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
-from singflow.commands.app import app as command
 from singflow.errors import InputError
 from singflow.photo.analysis import Movement, steering_path
-from singflow.photo.app import (
-    PageState,
-    analyze_upload,
-    application,
-    is_loopback,
-    steer_photo,
-    texts_of,
-)
-from singflow.photo.loading import FIRST, Loader
+from singflow.photo.app import PageState, analyze_upload, application, is_loopback, steer_photo
+from singflow.photo.loading import Loader
 from singflow.photo.page import analysis_html, model_html
-from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
+from tests.photo.handmade import MODEL
 from tests.project import ROOT
 
 REGISTRIES = {kind: ROOT / f"config/{kind}.yaml" for kind in ("models", "spaces")}
@@ -44,12 +34,12 @@ def opened(results, reference="packaged"):
 
 
 @pytest.fixture
-def state(study):  # noqa: F811
+def state(study):
     return opened(study.folder)
 
 
 def upload(state, words="", photo="one.png", model=MODEL, space="conse_minilm"):
-    return analyze_upload(state, model, space, str(state.results.parents[1] / photo), words)
+    return analyze_upload(state, model, space, photo, words)
 
 
 def pictures(said):
@@ -77,22 +67,6 @@ def test_the_study_s_photos_that_are_nearest_are_shown(state):
     assert caption.startswith("nearest photo now: ")
 
 
-def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, state):  # noqa: F811
-    colours = {"original": (250, 10, 10), "null removed": (10, 250, 10)}
-    files = []
-    for colour in colours.values():
-        buffer = io.BytesIO()
-        Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-        files.append(buffer.getvalue())
-    rows = {"figure": "fig1", "image_id": 2, "change": list(colours), "renderer": "unclip"}
-    write_parquet(study.path("pictures"), pd.DataFrame(rows | {"picture": files}))
-    shown = pictures(upload(state, photo="photos/2.png")[1])
-    assert list(shown) == ["drawn by Karlo, before", "drawn by Karlo, after null removal"]
-    assert np.abs(np.subtract(list(shown.values()), list(colours.values()))).max() <= 12
-    shown = pictures(upload(state, photo="photos/3.png")[1])
-    assert len(shown) == 2 and all(caption.startswith("nearest photo") for caption in shown)
-
-
 def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(state):
     session, *_ = upload(state, BEE)
     reach, most = session.reach(BEE)
@@ -110,43 +84,12 @@ def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(s
     assert angles[:: len(angles) - 1] == pytest.approx((reach.angle_deg, last), abs=1e-4)
 
 
-def test_what_is_not_offered_and_words_that_are_too_many_or_too_long_are_refused(state):
-    for other in ({"model": "efficientnet_lite0"}, {"space": "clip"}):
-        with pytest.raises(InputError, match="is not offered here"):
-            upload(state, **other)
-    with pytest.raises(InputError, match="absurdly large: 200 x 160 pixels"):
-        upload(replace(state, max_pixels=1000))
-    assert texts_of("a\n\n b \na") == ["a", "b"]
-    with pytest.raises(InputError, match="21 texts are more than the 20"):
-        texts_of("\n".join(map(str, range(21))))
-    with pytest.raises(InputError, match="aaa…: has 201 letters, more than 200"):
-        texts_of("a" * 201)
-
-
-def test_a_page_that_cannot_be_is_refused(study, tmp_path, monkeypatch):  # noqa: F811
-    nowhere = tmp_path / "nowhere"
-    for options, words in (
-        ({"results": nowhere}, r"models\.csv: no such file: make it"),
-        ({"reference": str(nowhere)}, "name the results"),
-        ({"results": study.folder, "host": "192.0.2.1", "port": 0}, "name another"),
-        ({"results": study.folder, "host": "no such name", "port": 0}, "name another"),
-    ):
-        with pytest.raises(InputError, match=words):
-            command(**{"threads": 1, "models": REGISTRIES["models"]} | options)
-    study.path("tables/models.csv").write_text("space,model\n")
-    with pytest.raises(InputError, match="holds no model or space that could be offered"):
-        opened(study.folder)
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InputError, match=r"gradio is not installed: .*\[app\]"):
-        command()
-
-
 def test_own_addresses():
     assert all(map(is_loopback, ("127.0.0.2", "localhost")))
     assert not any(map(is_loopback, ("::", "192.0.2.1", "elsewhere.example.org")))
 
 
-def test_text_of_the_data_stays_text(study):  # noqa: F811
+def test_text_of_the_data_stays_text(study):
     hostile = "<script>alert(1)</script> \\d \\1 \u200b"
     names = study.path("names")
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
@@ -185,11 +128,11 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
         state.load(state.models[0], "conse_minilm")  # the first that is offered
 
 
-def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state):
+def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state, study):
     setting = state.load(MODEL, "conse_minilm").loaded.setting
     said = model_html(setting)
     assert "by the study&#39;s 40 images: timm/tiny.net: nothing found." in said
-    (row,) = pd.read_csv(state.results / "tables/models.csv").to_dict("records")
+    (row,) = pd.read_csv(study.path("tables/models.csv")).to_dict("records")
     d, low, high = (row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
     assert (d, low, high) == (setting.unique_r2, setting.unique_r2_low, setting.unique_r2_high)
     assert f'<strong class="d">{d:z.3f} [{low:z.3f}, {high:z.3f}]</strong>' in said
@@ -199,7 +142,7 @@ def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state)
     assert "D = " not in model_html(replace(setting, said="", unique_r2=None))
 
 
-def test_a_model_is_loaded_once_and_again_after_an_error_and_what_it_takes_is_remembered(tmp_path):
+def test_a_model_is_loaded_once_and_again_after_an_error_and_the_last_are_kept():
     goes_on, asked = threading.Event(), []
 
     def load(model, space):
@@ -209,27 +152,18 @@ def test_a_model_is_loaded_once_and_again_after_an_error_and_what_it_takes_is_re
             raise InputError("no weights")
         return f"{model} of {space}"
 
-    loader = Loader(load, tmp_path / "seconds.json", 2)
+    loader = Loader(load, 2)
     first = loader.begin("a", "s")
-    assert str(first) == (
-        f"Loading a and its space s: about {FIRST} s, as this is its first time here; 0 s so far."
-    )
+    assert str(first) == "Loading a and its space s: 0 s so far."
     assert loader.begin("a", "s") is first and not first.analyzer.done()
     goes_on.set()
     assert loader("a", "s") == "a of s"
     with pytest.raises(InputError, match="no weights"):
         loader("broken", "s")
-    assert [loader("broken", "s"), loader("b", "s")] == ["broken of s", "b of s"]
+    assert [loader(model, "s") for model in ("broken", "b")] == ["broken of s", "b of s"]
     assert asked == ["a", "broken", "broken", "b"]
-    (tmp_path / "seconds.json").write_text('{"s a": 7.2, "s b": 9}')
-    begun = [loader.begin(model, "s") for model in "ac"]  # neither is kept
-    assert [loading.expected for loading in begun] == [
-        "about 7 s, as the last time",
-        "about 9 s, as this is its first time here",
-    ]
-    assert [loading.analyzer.result() for loading in begun] == ["a of s", "c of s"]
-    (tmp_path / "seconds.json").write_text("[")
-    assert loader.begin("d", "s").expected.startswith(f"about {FIRST} s")
+    assert [loader(model, "s") for model in ("b", "a")] == ["b of s", "a of s"]
+    assert asked[4:] == ["a"]
 
 
 def test_the_page_says_what_can_be_said_of_a_photo_and_lists_words_beyond_chance_alone(state):

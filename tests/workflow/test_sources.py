@@ -19,7 +19,7 @@ from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Neighbour
-from singflow.photo.study import read_photos
+from singflow.photo.finished import read_photos
 from singflow.report.thumbnails import thumbnails
 from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images

@@ -40,7 +40,7 @@ def search(
     from singflow.cli import limit_threads
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
-    from singflow.photo.study import read_texts, registry_entry, require_file
+    from singflow.photo.finished import read_texts, registry_entry, require_file
     from singflow.study import check, read_params, with_defaults
     from singflow.towers.texts import checked_texts
 

@@ -1,11 +1,12 @@
 """What a model's head ignores in one image: scores, texts that null removal moves, steering."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy
 
 from singflow.analyses.fits import Fits
@@ -20,6 +21,7 @@ from singflow.analyses.metrics import (
     unit,
 )
 from singflow.analyses.steering import NullDirections, null_directions
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, verdict_words
 from singflow.analyses.tables import ZERO
 from singflow.photo.photos import Neighbour, Photos
 from singflow.towers.live import MAX_PIXELS, NO_POSITIONS, Classifier, Located, Prediction
@@ -31,6 +33,7 @@ IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was f
 CHANCE = 0.95  # share of AS by chance inside its range
 LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
 CONFIDENCE = 0.95  # that no position of a map stands out by chance
+OF_D = ("unique_r2", "unique_r2_low", "unique_r2_high")
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 
 
@@ -59,10 +62,33 @@ class Setting:
     verdict: str
     said: str
     hidden: str = ""
-    hidden_texts: Sequence[tuple[str, float, float, float]] = ()
+    hidden_texts: Sequence[Sequence[Any]] = ()
     unique_r2: float | None = None
     unique_r2_low: float | None = None
     unique_r2_high: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        facts: Mapping[Any, Any] | None,
+        whose: str,
+        n_images: int,
+        *,
+        model: str,
+        null_dim: int,
+        **more: Any,
+    ) -> Self:
+        """A setting with the verdict of evidence or of a row of tables/models.csv, if there is one.
+
+        whose: the known images, as in `study's`. more: the fields that do not follow.
+        """
+        verdict, said = ("", "") if null_dim else (EMPTY, NO_NULL_SPACE)
+        if facts is not None:
+            verdict, said = str(facts["verdict"]), f"{model}: {verdict_words(facts)}"
+            more |= {name: None if pd.isna(facts[name]) else float(facts[name]) for name in OF_D}
+        more |= {"model": model, "null_dim": null_dim, "n_images": n_images}
+        images = f"{whose} {n_images} image{'' if n_images == 1 else 's'}"
+        return cls(images=images, verdict=verdict, said=said, **more)
 
 
 @dataclass(frozen=True)
@@ -125,10 +151,6 @@ class Loaded:
         """A step in norms of a feature's null component; None without a component or a step."""
         norm = float(np.linalg.norm(features.astype(np.float64) @ self.basis))
         return None if np.isnan(step) or not norm else float(step) / norm
-
-    def nearest(self, points: np.ndarray, sha256: str) -> list[Neighbour]:
-        """The photo nearest to each of the points (n, m), without that of a hash."""
-        return self.photos.nearest(sha256, points) if self.photos else []
 
 
 @dataclass(frozen=True)
@@ -306,6 +328,7 @@ def analyze_feature(
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
+    points, photos = np.concatenate([removal.original, removal.equivalent]), loaded.photos
     maps, no_maps = None, NO_POSITIONS if has_null else NOTHING_IGNORED
     if has_null and image.parts is not None:
         others, no_maps = loaded.others if judged and texts else {}, ""
@@ -337,7 +360,7 @@ def analyze_feature(
         classes_lost=classes_lost,
         gained=gained,
         lost=lost,
-        nearest=loaded.nearest(np.concatenate([removal.original, removal.equivalent]), sha256),
+        nearest=photos.neighbours(points, sha256) if photos else [],
         note=IN_SAMPLE if sha256 in loaded.training else "",
         setting=setting,
         maps=maps,

@@ -16,9 +16,9 @@ from singflow.errors import InputError, printable
 from singflow.measuring import Evidence
 from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
+from singflow.photo.finished import read_finished
 from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
-from singflow.photo.study import read_finished
 from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.towers.texts import checked_texts
 from singflow.translators.linear import Translator
@@ -267,7 +267,8 @@ class Analyzer:
         list of Neighbour
             One photo per point; empty if the embeddings are not available.
         """
-        return self.loaded.nearest(points, sha256)
+        photos = self.loaded.photos
+        return photos.neighbours(points, sha256) if photos else []
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
         """Steer a photo's feature toward a text inside the null space; the logits do not change.

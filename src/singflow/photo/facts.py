@@ -35,6 +35,11 @@ class Fact(NamedTuple):
     sentence: str
     about: str = ""
 
+    def __str__(self) -> str:
+        """The sentence, after the text that it is about."""
+        prefix = PREFIXES.get(self.name)
+        return f"{prefix} {self.about!r}: {self.sentence}" if prefix else self.sentence
+
 
 def facts_of(analysis: Analysis) -> list[Fact]:
     """All facts about a photo."""
@@ -62,18 +67,14 @@ def facts_of(analysis: Analysis) -> list[Fact]:
 
 def select(facts: list[Fact], *names: str) -> list[str]:
     """The sentences of the facts that have one of some names, in order."""
-    return [fact.sentence for fact in facts if fact.name in names]
+    return [str(fact) for fact in facts if fact.name in names]
 
 
 def describe(image: str, analysis: Analysis) -> str:
     """The facts as lines of text; a known zero is named first."""
     facts = facts_of(analysis)
     lines = [*select(facts, "known zero"), f"{image}: {select(facts, 'class')[0]}"]
-    for fact in facts:
-        if fact.name in PREFIXES:
-            lines.append(f"  {PREFIXES[fact.name]} {fact.about!r}: {fact.sentence}")
-        elif fact.name not in ("known zero", "class", "setting"):
-            lines.append(f"  {fact.sentence}")
+    lines += [f"  {fact}" for fact in facts if fact.name not in ("known zero", "class", "setting")]
     return "\n".join(lines)
 
 

@@ -114,9 +114,7 @@ def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
     lines = [
         *select(facts, "known zero"),
         name,
-        *select(facts, "other classes", *SCORES, "words"),
-        *(f"steered toward {f.about!r}: {f.sentence}" for f in facts if f.name == "steered"),
-        *select(facts, "setting"),
+        *select(facts, "other classes", *SCORES, "words", "steered", "setting"),
     ]
     return "\n".join(title), wrapped("\n".join(lines), width)
 

@@ -41,9 +41,9 @@ PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 CHART: dict[Any, Any] = STYLE | dict.fromkeys(INKED, INK)
 CHART |= {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "singflow"}
-CHARTED = (  # title, score, factor, its unit in words and on the axis
-    ("how far null removal turns it (IS)", "is_deg", 1, "°", "degrees"),
-    ("null energy", "null_energy", 100, " %", "percent"),
+CHARTED = (  # title, score, its percentile, factor, its unit in words and on the axis
+    ("how far null removal turns it (IS)", "is_deg", "is_percentile", 1, "°", "degrees"),
+    ("null energy", "null_energy", "null_energy_percentile", 100, " %", "percent"),
 )
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -104,9 +104,10 @@ def analysis_html(
     """
     facts, setting = facts_of(analysis), analysis.setting
     charts = []
-    for title, name, factor, sign, unit in CHARTED if known and setting.null_dim else ():
-        value = factor * getattr(analysis, name)
-        place = share_below(getattr(analysis, f"{name.removesuffix('_deg')}_percentile"))
+    for title, name, percentile, factor, sign, unit in (
+        CHARTED if known and setting.null_dim else ()
+    ):
+        value, place = factor * getattr(analysis, name), share_below(getattr(analysis, percentile))
         drawing = partial(_draw_histogram, factor * known[name], value, unit)
         description = (
             f"{title}: this photo has {value:.1f}{sign}, more than in {place} of the "
@@ -135,8 +136,7 @@ def maps_html(analysis: Analysis, photo: Image.Image) -> str:
         return template.render(no_maps=analysis.no_maps)
     small = ImageOps.contain(photo, (THUMBNAIL, THUMBNAIL))
     panels, text_ends = map_panels(small, maps)
-    told = [f.sentence for f in facts if f.name in ("used", "ignored")]
-    told += [f"map of “{f.about}”: {f.sentence}" for f in facts if f.name == "map"]
+    told = select(facts, "used", "ignored", "map")
     movements, amounts, outline = map(thumbnail, keys())
     return template.render(
         no_maps="",

@@ -47,7 +47,7 @@ class Photos:
     shards: int
     root: Path | None
 
-    def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
+    def neighbours(self, points: np.ndarray, sha256: str) -> list[Neighbour]:
         """The photo nearest to each of the points (n, m), without photos of the given hash."""
         if not self.folder.is_dir():
             return []

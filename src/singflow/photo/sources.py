@@ -1,7 +1,7 @@
 """A model and a space whose translator is fitted on a reference, or read from a file."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from singflow.analyses.findings import OPEN, TABLES, findings, hidden_texts
 from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import null_space
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, verdict_words
+from singflow.analyses.summary import Summary
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
 from singflow.artifacts.shards import count_shards, read_manifest, shard_path
@@ -26,8 +26,8 @@ from singflow.errors import InputError
 from singflow.measuring import Evidence, evidence_of
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.cached import cached
+from singflow.photo.finished import read_texts
 from singflow.photo.photos import Photos
-from singflow.photo.study import OF_D, read_texts
 from singflow.towers.live import CLASSES, Classifier, Space
 from singflow.towers.texts import Texts
 from singflow.translators.linear import Translator
@@ -47,48 +47,32 @@ def _loaded(
     space: Space,
     texts: Texts,
     translator: Affine,
-    r2: float | None,
-    *,
-    basis: np.ndarray | None = None,
-    facts: Mapping[str, Any] | None = None,
-    known: dict[str, np.ndarray] | None = None,
-    images: str = "reference",
-    source: str,
-    hidden: str = "",
-    listed: Sequence[tuple[str, float, float, float]] = (),
+    basis: np.ndarray,
+    facts: Mapping[str, Any] | None,
+    known: dict[str, np.ndarray],
+    whose: str,
+    setting: dict[str, Any],
     **more: Any,
 ) -> Loaded:
     """A model and a space, with the facts of evidence, if there are any.
 
-    known: scores of the images of the evidence. images: whose they are. hidden, listed: hidden and
-    hidden_texts of Setting. more: of Loaded.
+    known: scores of the images of the evidence. whose: these images. setting: further fields of
+    Setting. more: of Loaded.
     """
-    if basis is None:
-        basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
-    verdict, said = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    if facts is not None:
-        verdict, said = facts["verdict"], f"{classifier.name}: {verdict_words(facts)}"
-    n = len(known["is_deg"]) if known else 0
-    setting = Setting(
+    r2 = setting["validation_r2"]
+    made = Setting.of(
+        facts,
+        whose,
+        len(known.get("is_deg", ())),
         model=classifier.name,
         space=space.name,
-        source=source,
         rank_rule="exact",
         null_dim=basis.shape[1],
-        validation_r2=r2,
         translator="unknown" if r2 is None else "weak" if r2 < SUMMARY.min_r2 else "not weak",
-        images=f"{images}'s {n} images",
-        n_images=n,
-        verdict=verdict,
-        said=said,
-        hidden=hidden,
-        hidden_texts=listed,
-        **{name: None if facts is None else facts[name] for name in OF_D},
+        **setting,
     )
     of_classes = texts.of_classes(classifier.class_names)
-    return Loaded(
-        classifier, texts, setting, *of_classes, basis, translator, known=known or {}, **more
-    )
+    return Loaded(classifier, texts, made, *of_classes, basis, translator, known=known, **more)
 
 
 def read_reference(
@@ -141,8 +125,7 @@ def read_reference(
         )
         whole = {"weight": found.translator.weight, "bias": found.translator.bias}
         is_deg = found.images["is_deg"].to_numpy()
-        hidden, listed = _hidden(found, inputs, names)
-        said = {"facts": found.facts, "hidden": hidden, "hidden_texts": {"rows": listed}}
+        said = {"facts": found.facts, "hidden": _hidden(found, inputs, names)}
         return {**vars(found.fits), **whole, "is_deg": is_deg}, said
 
     with ThreadPoolExecutor(1) as pool:  # one thread embeds all texts
@@ -157,13 +140,15 @@ def read_reference(
         space,
         texts,
         Affine(weight, bias),
-        facts["r2"],
-        basis=fits.null_basis,
-        facts=facts,
-        known={"is_deg": is_deg, "null_energy": fits.null_energy},
-        source=f"fitted on the {len(sha256)} images of {folder}",
-        hidden=made["hidden"],
-        listed=[tuple(row) for row in made.parsed("hidden_texts", dict)["rows"]],
+        fits.null_basis,
+        facts,
+        {"is_deg": is_deg, "null_energy": fits.null_energy},
+        "reference's",
+        {
+            "validation_r2": facts["r2"],
+            "source": f"fitted on the {len(sha256)} images of {folder}",
+            **made.parsed("hidden", dict),
+        },
         fits=fits,
         photos=Photos(manifest, embeddings, images.shards, None),
         training=frozenset(sha256),
@@ -178,23 +163,21 @@ def _texts(reference: Inputs, classifier: Classifier, space: Space) -> Texts:
     return replace(space.texts, stored=stored.stored, made=stored.made)
 
 
-def _hidden(
-    found: Evidence, reference: Inputs, class_names: list[str]
-) -> tuple[str, list[tuple[str, float, float, float]]]:
-    """The texts of a reference, and the predicted classes, that the hidden meaning is about.
+def _hidden(found: Evidence, reference: Inputs, class_names: list[str]) -> dict[str, Any]:
+    """What the hidden meaning is about, as fields of Setting: in sentences, and as a list of texts.
 
-    They are told in sentences, and as a list of the texts.
+    It is looked for among the texts of a reference, and by the predicted classes.
     """
     measured = found.measured
     if found.verdict not in OPEN or measured.residuals is None:
-        return "", []
+        return {}
     predicted = np.array(class_names, dtype=object)[measured.residuals.predicted]
     groups = measured.groups(pd.Series(predicted)).assign(by="predicted")
     texts = pd.DataFrame(columns=TABLES["hidden_texts"])
     if reference.path("texts").is_file():
         listed, embeddings = reference.asked(None)
         texts = listed.join(measured.texts(embeddings), how="inner")
-    return findings(texts, groups), hidden_texts(texts)
+    return {"hidden": findings(texts, groups), "hidden_texts": hidden_texts(texts)}
 
 
 def read_translator(
@@ -204,7 +187,7 @@ def read_translator(
 
     Evidence also has the verdict, the scores of its images, and fits to them.
     """
-    more: dict[str, Any] = {}
+    facts, known, fits, whose = None, {}, None, "reference's"
     if isinstance(given, Path):
         translator, source = Translator.load(given), str(given)
         check_pair(given, translator, classifier, space)
@@ -213,13 +196,16 @@ def read_translator(
         source = f"fitted on {translator.facts['n_train']} rows of the evidence"
         check_shape("evidence", translator, classifier, space)
         known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
-        more = {"facts": given.facts, "known": known, "images": "evidence", "fits": given.fits}
+        facts, fits, whose = given.facts, given.fits, "evidence's"
     else:
         translator, source = given, "translator in memory"
         check_shape(source, translator, classifier, space)
     r2 = translator.facts.get("validation_r2")
-    r2 = None if r2 is None else float(r2)
-    return _loaded(classifier, space, space.texts, translator, r2, source=source, **more)
+    setting = {"validation_r2": None if r2 is None else float(r2), "source": source}
+    basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
+    return _loaded(
+        classifier, space, space.texts, translator, basis, facts, known, whose, setting, fits=fits
+    )
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:

@@ -1,4 +1,4 @@
-"""Reading a finished study for the analysis of single photos."""
+"""A finished study as the source of a model, a space and a translator."""
 
 import difflib
 import hashlib
@@ -14,7 +14,6 @@ from singflow.analyses.findings import OPEN, findings, hidden_texts
 from singflow.analyses.fits import Fits, fit
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.summary import verdict_sentence
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX, read_json, sha256_of
 from singflow.artifacts.shards import read_manifest
@@ -28,7 +27,7 @@ from singflow.data.manifest import data_root, head_classes
 from singflow.data.parameters import Data
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.photo.analysis import Loaded, Setting
+from singflow.photo.analysis import OF_D, Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.photo.photos import Photos
 from singflow.towers.live import Classifier, load_entry
@@ -47,10 +46,13 @@ NEEDED = (
     *("params", "manifest", "head", "projector", "projector_report", "translator", "names"),
     *("translator_report", "texts", "scores", "tables/models.csv"),
 )
-KINDS = ("labels", "concepts", "targets")  # texts of a study that a photo is compared with
-# Columns of tables/models.csv that the sentence of the verdict needs.
-OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
-VERDICT = ["turn_deg", *OF_D, "blind_unique_r2", "margin", "detectable"]
+TEXTS = {  # of a study, that a photo is compared with
+    "labels": "label_embeddings",
+    "concepts": "concept_embeddings",
+    "targets": "target_embeddings",
+}
+# Columns of tables/models.csv, most of which the sentence of the verdict needs.
+VERDICT = ["translator", "verdict", "turn_deg", *OF_D, "blind_unique_r2", "margin", "detectable"]
 
 
 def require_file(path: Path) -> Path:
@@ -93,12 +95,12 @@ def read_texts(
     for artifact in ("texts", "names", "manifest"):
         require_file(inputs.path(artifact))
     path, names = inputs.path("texts"), inputs.names
-    kinds = [f"{kind[:-1]}_embeddings" for kind in KINDS if names[kind]]
-    tensors, made = read_tensors(path, kinds)
+    kinds = {kind: tensor for kind, tensor in TEXTS.items() if names[kind]}
+    tensors, made = read_tensors(path, list(kinds.values()))
     rows = inputs.manifest.drop_duplicates("label")
     prompts = dict(zip(rows["label"], rows["prompt"], strict=True))
     if prompts.keys() != set(names["labels"]) or any(
-        len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds
+        len(tensors[tensor]) != len(names[kind]) for kind, tensor in kinds.items()
     ):
         raise InputError(
             f"{path}: holds other texts than its names and the manifest: remove it and run the "
@@ -160,41 +162,39 @@ def read_stored(inputs: Inputs, classifier: Classifier, device: "torch.device") 
 
 def _setting(inputs: Inputs, images: int) -> Setting:
     table, model, space = inputs.path("tables/models.csv"), inputs.model, inputs.space
-    models = read_models(table, ["translator", "verdict", *VERDICT])
+    models = read_models(table, VERDICT)
     rows = models[(models["space"] == space) & (models["model"] == model)]
     if rows.empty:
         raise InputError(f"{table}: has no row for {space} and {model}: {FIX}")
     row = rows.iloc[0].to_dict()
-    texts = groups = None
+    more: dict[str, Any] = {
+        "rank_rule": read_json(inputs.path("projector_report")).of_kind("rule", str),
+        "validation_r2": read_json(inputs.path("translator_report")).of_kind(
+            "validation_r2", int | float
+        ),
+    }
     if row["verdict"] in OPEN:
         texts, groups = (
             read_parquet(require_file(inputs.path(name)), name)
             for name in ("evidence_texts", "evidence_groups")
         )
+        more |= {"hidden": findings(texts, groups), "hidden_texts": hidden_texts(texts)}
     try:
-        said = verdict_sentence(row | {"marks": ""})
-        d = {name: None if pd.isna(row[name]) else float(row[name]) for name in OF_D}
+        return Setting.of(
+            row,
+            "study's",
+            images,
+            model=model,
+            space=space,
+            source=f"study {inputs.head_facts['study']}",
+            null_dim=inputs.null_basis.shape[1],
+            translator=str(row["translator"]),
+            **more,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{table}: its row of {space} and {model} is damaged ({error}): {FIX}"
         ) from None
-    report = read_json(inputs.path("translator_report"))
-    return Setting(
-        model=model,
-        space=space,
-        source=f"study {inputs.head_facts['study']}",
-        rank_rule=read_json(inputs.path("projector_report")).of_kind("rule", str),
-        null_dim=inputs.null_basis.shape[1],
-        validation_r2=report.of_kind("validation_r2", int | float),
-        translator=str(row["translator"]),
-        images=f"study's {images} image{'s' if images != 1 else ''}",
-        n_images=images,
-        verdict=str(row["verdict"]),
-        said=said,
-        hidden="" if texts is None or groups is None else findings(texts, groups),
-        hidden_texts=[] if texts is None else hidden_texts(texts),
-        **d,
-    )
 
 
 def read_finished(
@@ -241,15 +241,13 @@ def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, froz
 
     None, with a warning, if the study's features or embeddings are missing.
     """
-    for artifact in ("features", "embeddings"):
-        path = inputs.path(artifact)
-        if not path.is_file():
-            log.warning(
-                "%s: holds no shards, so it is not known what chance does: `make fetch` brings "
-                "them",
-                path.parent,
-            )
-            return None
+    shards = [inputs.path(artifact) for artifact in ("features", "embeddings")]
+    if absent := [path.parent for path in shards if not path.is_file()]:
+        log.warning(
+            "%s: holds no shards, so it is not known what chance does: `make fetch` brings them",
+            absent[0],
+        )
+        return None
     params = inputs.path("params")
     settings = read_section(params, "translator", Translation)
     draws = read_section(params, "evidence", EvidenceSettings).draws

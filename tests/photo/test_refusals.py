@@ -1,0 +1,123 @@
+"""Bad input ends in one message, which names the file or the option, its value, and the fix."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import singflow
+from singflow.artifacts.tensors import read_tensors
+from singflow.commands.app import app as page
+from singflow.photo.analyzer import Analyzer
+from singflow.photo.app import texts_of
+from singflow.photo.finished import NEEDED
+from tests.photo.conftest import MODEL as REAL
+from tests.photo.handmade import JUDGED, MODEL, assert_refused
+from tests.photo.test_page import REGISTRIES, opened, upload
+from tests.project import ROOT
+
+
+def of_other_weights(study):
+    head, facts = read_tensors(study.path("head"), ["weight", "bias"])
+    study.tensors("head", facts | {"weights_sha256": "0" * 64}, **head)
+
+
+def cut(study):
+    """A photo that is cut off, in a study without the head, which is read later."""
+    Path("bad.png").write_bytes(Path("one.png").read_bytes()[:5000])
+    study.path("head").unlink()
+
+
+def judged(name=MODEL, **changes):
+    return lambda study: study.models({name: 1}, **JUDGED | changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (judged(verdict="of old"), {}, "models.csv: its row of conse_minilm and timm/tiny.net is"),
+        (judged(unique_r2_low="x"), {}, f"its row of conse_minilm and {MODEL} is damaged"),
+        (judged(margin="y"), {}, f"its row of conse_minilm and {MODEL} is damaged"),
+        (judged("tiny"), {}, f"models.csv: has no row for conse_minilm and {MODEL}"),
+        (of_other_weights, {}, "head.safetensors: was made with other weights than the model has"),
+        (
+            lambda study: study.tensors("projector", null_basis=np.eye(7)), {},
+            "differ in width: run the study again",
+        ),
+        (
+            lambda study: study.manifest(label=["ant"], prompt=["an image of a ant"]), {},
+            "conse_minilm.safetensors: holds other texts than its names and the manifest",
+        ),
+        (None, {"model": "timm/tiny.nets"}, "--model 'timm/tiny.nets': the study in *has other, "
+            "timm/tiny.net; did you mean 'timm/tiny.net'?"),
+        (None, {"space": "conse_minlm"}, "*has conse_minilm; did you mean 'conse_minilm'?"),
+        (
+            None, {"results": Path("nowhere")},
+            "nowhere/registry/models: holds no model: run the study with `singflow run`, or name",
+        ),
+        (cut, {"images": ["one.png", "bad.png"]}, "bad.png: truncated or corrupt"),
+        (cut, {"images": ["none.png"]}, "none.png: No such file"),
+        (cut, {"max_pixels": 100}, "one.png: absurdly large: 200 x 160 pixels"),
+        (cut, {"output": "one.png"}, "--output *one.png: File exists: name another folder"),
+        *((
+            lambda study, part=part: study.path(part).unlink(), {},
+            "results/tiny/*: no such file: make it with `snakemake --cores all *results/tiny/",
+        ) for part in NEEDED),
+    ],
+)  # fmt: skip
+def test_a_study_that_cannot_be_used_is_refused(study, change, options, words):
+    if change:
+        change(study)
+    assert_refused(words, study.analyze, *options.pop("images", ["one.png"]), **options)
+    assert change is not cut or not Path("out").exists()  # photos are looked at first
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reference": "nowhere"}, "--reference nowhere: holds no data/manifest.parquet: name the"),
+        ({"translator": "no.safetensors"}, "--translator no.safetensors: no such file: name an"),
+        ({"texts": ["a rug", " "]}, "a text *compared with is blank: write words"),
+        ({"texts": ["a \udcff"]}, r"the text 'a \udcff' is not valid Unicode: write it anew"),
+        (
+            {"model": "timm/resnet18.a1_in1k"},
+            "no translator of timm/resnet18.a1_in1k into conse_minilm*`singflow study`*--results*"
+            "import_translator`*--translator",
+        ),
+        ({"models": "no.yaml"}, "no.yaml: no such file: run this in the folder of the repository"),
+        ({"translator": "x", "results": "results/demo"}, "name one of them"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(monkeypatch, options, words):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(singflow.Classifier, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert_refused(words, Analyzer.load, **{"model": REAL} | options)
+
+
+def test_what_the_page_does_not_offer_or_cannot_serve_is_refused(study, monkeypatch):
+    state, serve = opened(study.folder), partial(page, threads=1, models=REGISTRIES["models"])
+    for words, call, options in (
+        ("is not offered here", upload, {"state": state, "model": REAL}),
+        ("is not offered here", upload, {"state": state, "space": "clip"}),
+        (
+            "this photo: absurdly large: 200 x 160 pixels",
+            upload, {"state": replace(state, max_pixels=1000)},
+        ),
+        ("21 texts are more than the 20", texts_of, {"words": "\n".join(map(str, range(21)))}),
+        ("aaa…: has 201 letters, more than 200", texts_of, {"words": "a" * 201}),
+        ("models.csv: no such file: make it", serve, {"results": Path("nowhere")}),
+        ("name the results", serve, {"reference": "nowhere"}),
+        (
+            "--host 192.0.2.1 --port 0: *: name another",
+            serve, {"results": study.folder, "host": "192.0.2.1", "port": 0},
+        ),
+        ("name another", serve, {"results": study.folder, "host": "no such name"}),
+    ):  # fmt: skip
+        assert_refused(words, call, **options)
+    study.path("tables/models.csv").write_text("space,model\n")
+    assert_refused("holds no model or space that could be offered", opened, study.folder)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert_refused("gradio is not installed: *[app]", page)
