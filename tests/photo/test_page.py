@@ -19,7 +19,7 @@ from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 from singflow.photo.analysis import Movement, steering_path
 from singflow.photo.app import PageState, analyze_upload, application, is_loopback, steer_photo
-from singflow.photo.loading import Loader
+from singflow.photo.loading import FIRST, Loader
 from singflow.photo.page import analysis_html, model_html
 from tests.photo.handmade import MODEL
 from tests.project import ROOT
@@ -142,7 +142,7 @@ def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state,
     assert "D = " not in model_html(replace(setting, said="", unique_r2=None))
 
 
-def test_a_model_is_loaded_once_and_again_after_an_error_and_the_last_are_kept():
+def test_a_model_is_loaded_once_and_again_after_an_error_and_what_it_takes_is_remembered(tmp_path):
     goes_on, asked = threading.Event(), []
 
     def load(model, space):
@@ -152,18 +152,27 @@ def test_a_model_is_loaded_once_and_again_after_an_error_and_the_last_are_kept()
             raise InputError("no weights")
         return f"{model} of {space}"
 
-    loader = Loader(load, 2)
+    loader = Loader(load, tmp_path / "seconds.json", 2)
     first = loader.begin("a", "s")
-    assert str(first) == "Loading a and its space s: 0 s so far."
+    assert str(first) == (
+        f"Loading a and its space s: about {FIRST} s, as this is its first time here; 0 s so far."
+    )
     assert loader.begin("a", "s") is first and not first.analyzer.done()
     goes_on.set()
     assert loader("a", "s") == "a of s"
     with pytest.raises(InputError, match="no weights"):
         loader("broken", "s")
-    assert [loader(model, "s") for model in ("broken", "b")] == ["broken of s", "b of s"]
+    assert [loader("broken", "s"), loader("b", "s")] == ["broken of s", "b of s"]
     assert asked == ["a", "broken", "broken", "b"]
-    assert [loader(model, "s") for model in ("b", "a")] == ["b of s", "a of s"]
-    assert asked[4:] == ["a"]
+    (tmp_path / "seconds.json").write_text('{"s a": 7.2, "s b": 9}')
+    begun = [loader.begin(model, "s") for model in "ac"]  # neither is kept
+    assert [loading.expected for loading in begun] == [
+        "about 7 s, as the last time",
+        "about 9 s, as this is its first time here",
+    ]
+    assert [loading.analyzer.result() for loading in begun] == ["a of s", "c of s"]
+    (tmp_path / "seconds.json").write_text("[")
+    assert loader.begin("d", "s").expected.startswith(f"about {FIRST} s")
 
 
 def test_the_page_says_what_can_be_said_of_a_photo_and_lists_words_beyond_chance_alone(state):

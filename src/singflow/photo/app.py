@@ -20,19 +20,19 @@ from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.shards import towers_in
-from singflow.artifacts.tables import read_models
+from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import log, scratch
 from singflow.config.registry import MODELS, read_registry
 from singflow.config.sections import at_hand
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
-from singflow.photo.analyzer import Analyzer, Result
-from singflow.photo.finished import require_file
+from singflow.photo.analyzer import CACHE, Analyzer, Result
 from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
+from singflow.photo.finished import require_file
 from singflow.towers.live import open_image
 from singflow.translators.reference import reference_folder
 
@@ -57,6 +57,10 @@ HEADER = (
 )
 HINT = '<p class="sing hint">{}</p>'
 FORMATS = "JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF"
+DRAWN = {  # captions of the pictures of figure 1
+    "original": "drawn by Karlo, before",
+    "null removed": "drawn by Karlo, after null removal",
+}
 EMPTY = HINT.format("Drop a photo, and what the classifier ignores in it is said here.")
 STEERING = "Steer it where the classifier does not look"
 # On a phone, what is said of a photo is a screen or two below the photo.
@@ -86,12 +90,14 @@ HEADERS = [("content-security-policy", POLICY)]
 class PageState:
     """The models and spaces that the page offers.
 
-    load: the analyzers. max_pixels: limit on the size of a photo.
+    load: the analyzers. results: folder of a study, or None. max_pixels: limit on the size of a
+    photo.
     """
 
     models: list[str]
     spaces: list[str]
     load: Loader
+    results: Path | None
     max_pixels: int
 
     @classmethod
@@ -130,7 +136,8 @@ class PageState:
             log.info("%s: maps of a photo are compared with those of %d others", model, others)
             return analyzer
 
-        return cls(models, spaces, Loader(make, KEPT), max_pixels)
+        load = Loader(make, Path(parts.get("cache", CACHE)) / "seconds.json", KEPT)
+        return cls(models, spaces, load, results, max_pixels)
 
 
 @dataclass
@@ -201,9 +208,28 @@ def analyze_upload(
     maps = maps_html(result, result.image)
     result = replace(result, image=Image.new("RGB", (1, 1)))
     session = PhotoSession(analyzer, result, state.max_pixels)
-    names = "nearest photo before", "nearest photo after null removal"
-    pictures = session.pictures(result.nearest, *names)
+    pictures = drawn_pictures(state, session) or session.pictures(
+        result.nearest, "nearest photo before", "nearest photo after null removal"
+    )
     return session, *analysis_html(result, analyzer.loaded.known, pictures), maps
+
+
+def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
+    """Karlo's pictures before and after null removal, if the study has some of this photo."""
+    photos, setting = session.result.photos, session.result.setting
+    if state.results is None or photos is None:
+        return []
+    path = CATALOG["pictures"].at(state.results, model=setting.model, space=setting.space)
+    ids = np.flatnonzero(photos.manifest["sha256"] == session.result.sha256)
+    if not len(ids) or not path.is_file():
+        return []
+    drawn = read_parquet(path)
+    drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip")]
+    drawn = drawn[drawn["image_id"].isin(ids)].drop_duplicates("change")
+    by_change = dict(zip(drawn["change"], drawn["picture"], strict=True))
+    if not DRAWN.keys() <= by_change.keys():
+        return []
+    return [(caption, open_image(by_change[change])) for change, caption in DRAWN.items()]
 
 
 def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
