@@ -135,7 +135,7 @@ def check_gpu(device: str, gpus: list[str], wrong: str, slurm: bool) -> Finding:
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
-        fix = "on a login node that is as it should be: see GPU request"
+        fix = "on a login node that is as it should be: see GPU jobs"
         return Finding("GPU", "warn", "PyTorch sees none on this machine", fix)
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"

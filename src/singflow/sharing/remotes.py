@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
-from singflow.doctor.dvc import check_lock, check_remote
-from singflow.engines.at_work import running_dvc
+from singflow.engines.at_work import lock_holder, running_dvc
 from singflow.engines.code import write_digests
+from singflow.engines.remotes import ask_remote
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.study import PARAMS
@@ -72,9 +72,9 @@ def repository() -> Iterator[Any]:
     is dropped: a process that is killed while it writes the index leaves a part of it, and DVC then
     reports transfers as complete that never happened. The digests of the code are written again.
     """
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
-    from dvc.utils.serialize import LOADERS, parse_yaml  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+    from dvc.utils.serialize import LOADERS, parse_yaml
 
     parsed = cache(parse_yaml)
     # parse params.yaml once; DVC would parse it again for every step
@@ -201,9 +201,8 @@ def check_idle() -> None:
         )
     if process := running_dvc(Path.cwd()):
         raise InputError(f"`dvc repro` is at work here (process {process}): wait for its end")
-    lock = check_lock(Path(".dvc/tmp/lock"))
-    if lock.status != "ok":
-        raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.fix}")
+    if holder := lock_holder(Path(".dvc/tmp/lock")):
+        raise InputError(f".dvc/tmp/lock: held by process {holder}: wait for it, or stop it")
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
@@ -215,9 +214,9 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
     config["core"]["remote"] = chosen
-    finding = check_remote(Path(), config, write=write)
-    if finding.status != "ok":
-        raise InputError(f"{finding.found}: {finding.fix}")
+    answer = ask_remote(Path(), config, write=write)
+    if answer.fix:
+        raise InputError(f"{answer.found}: {answer.fix}")
     settings = config["remote"][chosen]
     if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
         raise InputError(
@@ -231,7 +230,7 @@ def snakemake(*options: str) -> str:
     """What a Snakemake command prints; raises InputError with its messages if it fails."""
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:  # a dry run complains on standard output
-        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}")
+        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.message}")
     return answer.out
 
 

@@ -425,8 +425,8 @@ def compare_with_commit(results: Path, study: str) -> list[ArtifactComparison]:
 @contextmanager
 def _commit() -> Iterator[tuple[Any, Any, Path]]:
     """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
     from pygit2 import GitError
 
     try:
