@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from dvc.repo import Repo
 
 from singflow.errors import InputError
@@ -237,18 +236,6 @@ def test_fetch_replaces_nothing_of_ones_own(reader):
     assert re.search(differ, refused(reader, "fetch"))
     reader.edit("params.yaml", "study: demo", "study: other")
     assert "no such study has been published in this commit" in refused(reader, "fetch")
-
-
-def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(reader):
-    lock = yaml.safe_load((reader.folder / "dvc.lock").read_text())
-    del lock["stages"]["resolve_study"], lock["stages"]["plot_scores@study"]
-    deps = [{"path": "src/singflow/store.py", "md5": "0" * 32}]
-    lock["stages"]["plot_fig3@study"] = {"cmd": "python scripts/plot_fig3.py", "deps": deps}
-    (reader.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    refused(reader, "verify")
-    said = refused(reader, "fetch")
-    assert "was written when steps depended on files of code, as src/singflow/store.py" in said
-    assert "`git checkout <tag or commit>` of that publication fetches it" in said
 
 
 def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):

@@ -1,6 +1,5 @@
 """What publishing and fetching of studies through DVC's remotes have in common."""
 
-import hashlib
 import json
 import logging
 import re
@@ -8,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +31,11 @@ RWLOCK = Path(".dvc/tmp/rwlock")  # which process reads or writes what; DVC writ
 CACHE = Path(".dvc/cache")
 # copy of dvc.lock while a publication rewrites it in many steps; empty if there was no dvc.lock
 LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")
+
+
+def tiers_up_to(tier: Tier) -> tuple[Tier, ...]:
+    """The tiers that a fetch of this tier brings."""
+    return TIERS[: TIERS.index(tier) + 1]
 
 
 def tier_of(path: str) -> Tier:
@@ -120,15 +123,6 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     kept = [out for out in cached if Path(out.fs_path).is_relative_to(results)]
     lacking = [str(out) for out in kept if not out.hash_info]
     if lacking:
-        stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
-        deps = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
-        if old := [path for path in deps if path.startswith("src/") and path.endswith(".py")]:
-            raise InputError(
-                f"{LOCK}: was written when steps depended on files of code, as {old[0]}, "
-                "and had other names: "
-                "`git checkout <tag or commit>` of that publication fetches it; "
-                "by this version the study must be computed again"
-            )
         raise InputError(
             f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in "
             "this commit"
@@ -144,19 +138,21 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
 
 def sizes(kept: Collection[PublishedArtifact]) -> str:
     """The sizes of the tiers as text; the size of a tier includes the smaller tiers."""
-    objects = {tier: {a.md5: a.size for a in kept if a.tier == tier} for tier in TIERS}
-    totals = accumulate(sum(objects[tier].values()) for tier in TIERS)
-    parts = zip(TIERS, totals, strict=True)
-    return ", ".join(f"{tier} {in_bytes(total)}" for tier, total in parts)
+    parts = []
+    for tier in TIERS:
+        objects = {one.md5: one.size for one in kept if one.tier in tiers_up_to(tier)}
+        parts.append(f"{tier} {in_bytes(sum(objects.values()))}")
+    return ", ".join(parts)
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether an object's content does not have the MD5 that is the object's name."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest() != md5
+    """Whether an object's content does not have the MD5 that is the object's name.
+
+    DVC's own check would remove the object.
+    """
+    from dvc_data.hashfile.hash import file_md5
+
+    return file_md5(odb.oid_to_path(md5), odb.fs) != md5
 
 
 def remove_damaged(odb: Any, kept: Iterable[PublishedArtifact]) -> list[PublishedArtifact]:
