@@ -17,9 +17,11 @@ from dvc.repo import Repo
 
 from singflow.errors import InputError
 from singflow.sharing.publishing import check_given
+from tests.project import ROOT
 from tests.workflow.test_readme import FETCH
 
 STORE = "files/md5"
+KILLED_PUSH = ROOT / "tests/faults/killed_push.py"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "tabulate_unusual"),
     "compare_translators",
@@ -247,25 +249,6 @@ def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
         assert "dvc.lock: holds conflict markers of a merge, first in line 1" in said
 
 
-KILLED_LISTING = """
-import os, signal
-from dvc.repo import Repo
-from dvc_data.index import DataIndex
-
-put, listed = DataIndex.__setitem__, []
-
-def counted(index, key, entry):
-    put(index, key, entry)
-    if key[0] == "push":
-        listed.append(key)
-    if len(listed) == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-DataIndex.__setitem__ = counted
-Repo().push()
-"""
-
-
 def litter(project):
     """Half files in a checkout and in its cache."""
     half = re.compile(r"\.tmp$|\.temp|^\.[^.]+\..+\.\w+$")
@@ -364,7 +347,7 @@ def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stop
     publisher, published
 ):
     shutil.rmtree(publisher.store)
-    assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
+    assert publisher.run("python", KILLED_PUSH, check=False).returncode == -signal.SIGKILL
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
     assert "pushed to remote local" in publisher.command("publish")
     assert stored(publisher) == stored(published)

@@ -41,11 +41,11 @@ def verify(
         known = verification.hashes_of(there)
         findings = verification.compare(tree, known, lambda name, _: there / name)
     elif known := verification.published(lock, study):
-        findings = verification.compare_with_published(tree, study, known, against)
-    elif (
-        not against and lock == LOCK and (findings := verification.compare_with_commit(tree, study))
-    ):
+        findings = verification.compare_with_known(tree, study, known, against)
+    elif not against and lock == LOCK and (known := verification.committed(tree, study)):
         log.warning("study %s was not published: only what git has of it is compared", study)
+        found = verification.compare_with_known(tree, study, known, None)
+        findings = [finding for finding in found if finding.name in known]
     else:
         raise InputError(
             f"{lock}: knows nothing of study {study}: nothing of it was published: `make publish` "
