@@ -127,9 +127,9 @@ def test_a_cluster_as_the_profile_expects_it_passes_every_check(slurm, checked):
     assert check_controller().status == "ok"
     found = checked(TRIAL | {"slurm_partition": "gpu", "runtime": 10})
     assert {name: one.status for name, one in found.items()} == dict.fromkeys(CHECKS, "ok")
-    accepted = "-A trial -p gpu -t 10 --ntasks=1 --cpus-per-task=4 is accepted, in partition gpu"
-    assert found["jobs"].found == f"{accepted} (jobs without a GPU)"
-    assert "--gpus=1 is accepted, in partition gpu (" in found["GPU jobs"].found
+    accepted = "-A trial -p gpu -t 10 --ntasks=1 --cpus-per-task=4 is accepted"
+    assert found["jobs"].found == f"{accepted} (jobs without a GPU), in partition gpu"
+    assert "--gpus=1 is accepted (" in found["GPU jobs"].found
     found = checked(TRIAL, GRES_GPU)
     assert "--gres=gpu:1 is accepted" in found["GPU jobs"].found
     assert checked(TRIAL, device="cpu")["GPU jobs"].status == "absent"

@@ -123,6 +123,11 @@ class JobKind:
     settings: SimpleNamespace  # of the profile, for all jobs
 
     @property
+    def check(self) -> str:
+        """The name of the check."""
+        return "GPU jobs" if self.rules else "jobs"
+
+    @property
     def name(self) -> str:
         """The rules in words."""
         return ", ".join(self.rules) or "jobs without a GPU"
@@ -171,9 +176,9 @@ def jobs_of(
         no_requeue=False,
     )
 
-    def kind(resources: dict[str, Any], *rules: str) -> JobKind:
+    def kind(resources: dict[str, Any]) -> JobKind:
         known = {k: _plain(v) for k, v in resources.items() if k in TEXTS or isinstance(v, int)}
-        return JobKind(rules, threads, Resources(known), settings)
+        return JobKind((), threads, Resources(known), settings)
 
     kinds: dict[str, JobKind] = {}
     for rule, runs in {} if device == "cpu" else ON_GPU.items():
@@ -181,8 +186,8 @@ def jobs_of(
             raise InputError(f"{origin}: set-resources: {rule} must be a mapping, as in {{gpu: 1}}")
         decoders = {"cpus_per_task": decode_threads} if runs == "tower" else {}
         resources = common | {"gpu": 1} | decoders | own.get(rule, {})
-        known = kinds.get(str(resources))
-        kinds[str(resources)] = kind(resources, *(known.rules if known else ()), rule)
+        known = kinds.setdefault(str(resources), kind(resources))
+        kinds[str(resources)] = replace(known, rules=(*known.rules, rule))
     return [kind(common), *kinds.values()]
 
 
@@ -191,7 +196,7 @@ def check_job(job: JobKind, profile: Path, accounting: bool) -> Finding:
     from snakemake_executor_plugin_slurm.accounts import validate_account
     from snakemake_interface_common.exceptions import WorkflowError
 
-    name, gpu = "GPU jobs" if job.rules else "jobs", job.resources.get("gpu")
+    name, gpu = job.check, job.resources.get("gpu")
     if job.rules and not gpu and "gpu" not in job.resources.get("gres", ""):
         found = f"the profile asks for no GPU: {job.name} run on CPUs"
         return Finding(name, "warn", found, "write gpu: 1 for them under set-resources")
@@ -200,11 +205,11 @@ def check_job(job: JobKind, profile: Path, accounting: bool) -> Finding:
         if accounting and job.account():
             validate_account(job.account(), _silent())
         options = job.options()
-    except WorkflowError as error:
+    except (WorkflowError, OSError) as error:
         return Finding(name, "fail", f"{error} ({job.name})", fix)
     answer = ask(*TEST, *options, seconds=30)
     if answer.ok:
-        return _accepted(name, job, options, answer.message)
+        return _accepted(job, options, answer.message)
     found = f"{' '.join(options)} is refused ({job.name}): {answer.message}"
     if job.rules:
         other = {"gpu": 0, "gres": f"gpu:{gpu}"} if gpu else {"gpu": 1, "gres": ""}
@@ -228,14 +233,15 @@ def offers() -> Iterator[str]:
             yield f"{what}: {'; '.join(listed)}"
 
 
-def _accepted(name: str, job: JobKind, options: list[str], message: str) -> Finding:
+def _accepted(job: JobKind, options: list[str], message: str) -> Finding:
     """A job that Slurm takes; it also takes one for a partition that is down, where it waits."""
-    partition = (re.search(r"in partition (\S+)", message) or ["", "one of its choice"])[1]
-    found = f"{' '.join(options)} is accepted, in partition {partition} ({job.name})"
-    if "down" in ask("sinfo", "--noheader", "-p", partition, "-o", "%a").out.split():
-        fix = "write another slurm_partition in the profile, or wait until it is up"
-        return Finding(name, "warn", f"{found}, which is down", fix)
-    return Finding(name, "ok", found)
+    found = f"{' '.join(options)} is accepted ({job.name})"
+    if partition := re.search(r"in partition (\S+)", message):
+        found = f"{found}, in partition {partition[1]}"
+        if "down" in ask("sinfo", "--noheader", "-p", partition[1], "-o", "%a").out.split():
+            fix = "write another slurm_partition in the profile, or wait until it is up"
+            return Finding(job.check, "warn", f"{found}, which is down", fix)
+    return Finding(job.check, "ok", found)
 
 
 def _silent() -> logging.Logger:
