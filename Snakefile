@@ -29,6 +29,11 @@ include: "rules/pictures.smk"
 include: "rules/report.smk"
 
 
+for analysis in ANALYSES:
+
+    include: f"rules/{analysis}.smk"
+
+
 for step in STEPS:
 
     rule:

@@ -2,7 +2,7 @@
 
 No step runs: random bytes stand for every artifact, in a copy of the repository in a temporary
 folder. Seconds are medians. Ends with exit status 1 when a command on the first study takes longer
-than the limit.
+than its mark.
 """
 
 import shutil
@@ -12,16 +12,16 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
+import common
 import numpy as np
 import pandas as pd
-from memory import ROOT, seconds
+from common import ROOT, Mark, size
 from pydantic import Field
 
 from singflow import cli
 from singflow.artifacts.tables import write_parquet
 from singflow.config.reading import read_yaml
 from singflow.engines.code import FILE, write_digests
-from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 
 SNAKEMAKE, DVC = (str(Path(sys.executable).with_name(name)) for name in ("snakemake", "dvc"))
@@ -33,14 +33,14 @@ COMMANDS = {
 }
 
 
-class Flags(cli.Command):
+LONGEST = 10.0  # seconds that a command on the first study may take
+
+
+class Flags(common.Flags):
     studies: list[str] = Field(
         ["paper", "sweep"], min_length=1, description="names of files in config/studies/"
     )
-    repeats: int = Field(3, ge=1, description="times that every command is run")
-    limit_s: float = Field(
-        10.0, gt=0, description="seconds that a command on the first study may take"
-    )
+    repeats: int = size(3, 1, "times that every command is run")
 
 
 def prepare(study: Path) -> int:
@@ -72,7 +72,7 @@ def prepare(study: Path) -> int:
             write_digests(out)
         else:
             out.write_bytes(generator.bytes(1000))
-    seconds([SNAKEMAKE, "--touch", "--forceall", "--quiet", "--cores", "1"])
+    common.measure([SNAKEMAKE, "--touch", "--forceall", "--quiet", "--cores", "1"])
     return len(outs)
 
 
@@ -82,7 +82,8 @@ def measure(repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         Path("dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(".dvc/cache", ignore_errors=True)
-        rounds.append({name: seconds(command) for name, command in COMMANDS.items()})
+        costs = {name: common.measure(command) for name, command in COMMANDS.items()}
+        rounds.append({name: cost.seconds for name, cost in costs.items()})
     return pd.DataFrame(rounds).median().to_dict()
 
 
@@ -91,15 +92,11 @@ def main(flags: Flags) -> None:
     for study in flags.studies:
         with tempfile.TemporaryDirectory() as folder, chdir(folder):
             artifacts = prepare(Path("config/studies", f"{study}.yaml"))
-            rows.append({"study": study, "artifacts": artifacts, **measure(flags.repeats)})
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="%.1f"))
-    slowest = table[list(COMMANDS)].iloc[0].astype(float)
-    if slowest.max() > flags.limit_s:
-        raise InputError(
-            f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, "
-            f"above the limit of {flags.limit_s:g} s"
-        )
+            rows.append({"study": study, "artifacts": artifacts} | measure(flags.repeats))
+    common.show(pd.DataFrame(rows))
+    first = f"{flags.studies[0]}: seconds of"
+    marks = [Mark(f"{first} {name}", rows[0][name], "<=", LONGEST) for name in COMMANDS]
+    common.hold(marks, flags.ease)
 
 
 if __name__ == "__main__":

@@ -10,22 +10,22 @@ scores of every image in degrees, D, and the verdict. TF32 is emulated on the CP
 status 1 when a verdict differs from that in float32.
 """
 
-import hashlib
 import importlib
 import multiprocessing
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import common
 import numpy as np
 import pandas as pd
+from common import MAX_PIXELS, ROOT, SPACE, Mark, size
 from PIL import Image
 from pydantic import Field
 
@@ -34,12 +34,12 @@ from singflow.analyses.geometry import null_space
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import remove, subspace_translator
 from singflow.analyses.summary import Summary, add_verdicts
+from singflow.analyses.tables import with_interval
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry, read_model, read_space
 from singflow.config.sections import Section
-from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.towers.classifiers import LoadedClassifier, load_classifier, weights_sha256
@@ -51,7 +51,6 @@ from singflow.translators.ridge import Affine
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).resolve().parents[1]
 LITE0 = ModelEntry(
     source="timm",
     id="tf_efficientnet_lite0.in1k",
@@ -59,24 +58,17 @@ LITE0 = ModelEntry(
 )
 CLASSES = "config/vocab/imagenet_1k.csv"
 DIM = 384
-MAX_PIXELS = 10**9
-CLOSE = 1e-4  # of a row's norm
-SPACE = "conse_minilm"
 TF32_DROPPED = 13  # bits of float32's mantissa that TF32 lacks
 
 
-class Flags(cli.Command):
+class Flags(common.Flags):
     images: Path | None = Field(
         None, description="folder of images (default: the packaged ones, again and again)"
     )
-    count: int = Field(507, ge=1, description="images of a pass")
-    batch_size: int = Field(8, ge=1, description="images per forward pass")
-    threads: int = Field(2, ge=1, description="threads of either path")
-    repeats: int = Field(3, ge=1, description="passes that the medians are of")
-    speedup: float = Field(2.5, ge=0, description="times the stock path's speed that is wanted")
-    share: float = Field(
-        0.9, ge=0, description="share of what the processor allows for both halves that is wanted"
-    )
+    count: int = size(507, 1, "images of a pass")
+    batch_size: int = size(8, 1, "images per forward pass")
+    threads: int = size(2, 1, "threads of either path")
+    repeats: int = size(3, 1, "passes that the medians are of")
     precisions: list[Precision] | None = Field(
         None,
         description="precisions whose price in degrees is measured, on images whose paths hold "
@@ -87,19 +79,6 @@ class Flags(cli.Command):
         min_length=1,
         description="classifiers for which it is measured",
     )
-
-
-def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
-    """Data root, and rows of a manifest: path, sha256, image_id."""
-    root = flags.images or data_root("packaged", ".")
-    if flags.images:
-        files = [path for path in root.rglob("*") if path.is_file()]
-        names = sorted(str(path.relative_to(root)) for path in files)
-    else:
-        names = list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"])
-    paths = [names[number % len(names)] for number in range(flags.count)]
-    hashes = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
-    return root, pd.DataFrame({"path": paths, "sha256": hashes, "image_id": range(len(paths))})
 
 
 @dataclass(frozen=True)
@@ -149,7 +128,7 @@ def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
         return np.concatenate([model.forward_head(f, pre_logits=True).numpy() for f in features])
 
 
-def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
+def forward(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
     """Features (n, d) of a batch that is there already, as many times as a pass has batches."""
     import torch
 
@@ -161,29 +140,35 @@ def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
     return np.concatenate(list(map_ahead(run, passes, flags.threads)))
 
 
-def product(
+def decoding(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
+    """One value of every view, of which no tower computes features."""
+    return through(flags, root, rows, lambda batch: batch[:, :1, 0, 0])
+
+
+def product(flags: Flags, root: Path, rows: pd.DataFrame, **options: Any) -> np.ndarray:
+    """Features (n, d) by the product's path; options of through()."""
+    return through(flags, root, rows, classifier(True), **options)
+
+
+def through(
     flags: Flags,
     root: Path,
     rows: pd.DataFrame,
+    tower: Callable[..., Any],
     decode: str = "full",
-    precision: Any = "float32",
-    alone: str = "",
+    precision: Precision = "float32",
 ) -> np.ndarray:
-    """Features (n, d) by the product's path. `alone`: only `decoding`, or only `forward`."""
-    if alone == "forward":
-        return forward(flags, rows)
+    """What a tower gives for the views that the product makes of photos."""
     import torch
 
     from singflow.towers.extraction import run_views
     from singflow.towers.views import Views
 
-    model = classifier(True)
-    views = Views(model.preprocess, 1, 0, (0.3, 1.0), decode == "reduced")
     return run_views(
         rows,
         root,
-        views,
-        (lambda batch: batch[:, :1, 0, 0]) if alone == "decoding" else model,
+        Views(classifier(True).preprocess, 1, 0, (0.3, 1.0), decode == "reduced"),
+        tower,
         device=torch.device("cpu"),
         batch_size=flags.batch_size,
         threads=flags.threads,
@@ -191,15 +176,6 @@ def product(
         precision=precision,
         progress=lambda items, total: items,
     )[0]
-
-
-def timed(
-    path: Callable[..., np.ndarray], *arguments: Any, **options: Any
-) -> tuple[float, np.ndarray]:
-    """Seconds, and what the path gives."""
-    start = time.perf_counter()
-    found = path(*arguments, **options)
-    return time.perf_counter() - start, found
 
 
 def weight() -> np.ndarray:
@@ -229,55 +205,50 @@ def compare(
     return {"largest": distance.max(), "median": float(np.median(distance)), "IS": float(change)}
 
 
-def judge(table: pd.DataFrame, speedup: float, share: float) -> None:
-    """Hold the product's row of the table to the marks. Raises InputError when one is missed."""
+def marks(table: pd.DataFrame) -> list[Mark]:
+    """The product beside the stock path, and beside its own halves."""
     s, far = table["s"], table["largest"]["product"]
-    faster, halves = s["stock"] / s["product"], [s["decoding alone"], s["forward alone"]]
-    used = sum(halves) / s["product"]
-    print(f"{faster:.2f} times the stock path's speed; features within {far:.1g} of its")
-    print(
-        f"{used:.2f} of what the processor allows for both halves; "
-        f"{max(halves) / s['product']:.2f} of the slower half alone"
-    )
-    if faster < speedup or used < share or not far <= CLOSE:
-        raise InputError(
-            f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, "
-            f"within {CLOSE:g}"
-        )
+    halves = s["decoding alone"] + s["forward alone"]
+    used = "share of what the processor allows for decoding and forward passes"
+    return [
+        Mark("times the stock path's speed", s["stock"] / s["product"], ">=", 2.5),
+        Mark(used, halves / s["product"], ">=", 0.9),
+        Mark("largest distance of features from the stock path's", far, "<=", 1e-4),
+    ]
 
 
 def measure_speed(flags: Flags) -> None:
     """Time both paths, and hold the product's to the marks."""
-    root, rows = list_images(flags)
+    root, rows = common.photos(flags.images)
+    rows = common.repeated(rows, flags.count)
     spawn = multiprocessing.get_context("spawn")
-    paths: dict[str, dict[str, Any]] = {
-        "product": {},
-        "decoding alone": {"alone": "decoding"},
-        "forward alone": {"alone": "forward"},
+    paths: dict[str, Callable[..., np.ndarray]] = {
+        "stock": stock,
+        "product": product,
+        "decoding alone": decoding,
+        "forward alone": forward,
+        "reduced decoding": partial(product, decode="reduced"),
+        "bfloat16": partial(product, precision="bfloat16"),
     }
-    paths |= {"reduced decoding": {"decode": "reduced"}, "bfloat16": {"precision": "bfloat16"}}
-    seconds: dict[str, list[float]] = {name: [] for name in ("stock", *paths)}
     features: dict[str, np.ndarray] = {}
     with (
         ProcessPoolExecutor(1, mp_context=spawn) as theirs,
         ProcessPoolExecutor(1, mp_context=spawn) as ours,
     ):
+
+        def run(name: str) -> None:
+            pool = theirs if name == "stock" else ours
+            features[name] = pool.submit(paths[name], flags, root, rows).result()
+
         score = scorer(theirs.submit(weight).result())
-        for _ in range(1 + flags.repeats):
-            for name in seconds:
-                pool, path = (theirs, stock) if name == "stock" else (ours, product)
-                job = pool.submit(timed, path, flags, root, rows, **paths.get(name, {}))
-                took, features[name] = job.result()
-                seconds[name].append(took)
-    lines = []
-    for name, (first, *others) in seconds.items():
-        s = float(np.median(others))
-        line = {"path": name, "first s": first, "s": s, "ms/image": 1000 * s / len(rows)}
-        far = compare(features[name], features["stock"], score) if "alone" not in name else {}
-        lines.append(line | far)
-    table = pd.DataFrame(lines)
-    print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
-    judge(table.set_index("path"), flags.speedup, flags.share)
+        rounds = common.race({name: partial(run, name) for name in paths}, 1 + flags.repeats)
+    table = pd.DataFrame({"first s": rounds.iloc[0], "s": rounds.iloc[1:].median()})
+    table["ms/image"] = 1000 * table["s"] / len(rows)
+    whole = [name for name in paths if "alone" not in name]
+    far = {name: compare(features[name], features["stock"], score) for name in whole}
+    table = table.join(pd.DataFrame.from_dict(far, orient="index"))
+    common.show(table.rename_axis("path").reset_index())
+    common.hold(marks(table), flags.ease)
 
 
 def round_to_tf32(values: "torch.Tensor") -> "torch.Tensor":
@@ -426,16 +397,10 @@ def pair(errors: "np.ndarray | pd.Series") -> str:
     return f"{np.median(errors):.2g}, {errors.max():.2g}"
 
 
-def interval(report: dict[str, Any]) -> str:
-    """D with its interval."""
-    ends = (report[f"unique_r2{end}"] for end in ("", "_low", "_high"))
-    found, low, high = ("-" if end is None else f"{end:z.4f}" for end in ends)
-    return f"{found} [{low}, {high}]"
-
-
 def measure_precisions(flags: Flags) -> None:
     """Repeat a study of the images in each precision, and hold the verdicts to those in float32."""
-    root, rows = list_images(flags)
+    root, rows = common.photos(flags.images)
+    rows = common.repeated(rows, flags.count)
     sys.path.append(str(ROOT / "scripts"))
     lines, exact = [], dict[str, tuple[np.ndarray, dict[str, Any], Inputs]]()
     with cli.scratch("singflow-") as folder, chdir(ROOT):
@@ -454,7 +419,8 @@ def measure_precisions(flags: Flags) -> None:
                 line = {"model": model, "precision": precision}
                 line |= {"features": pair(distances(features, expected))}
                 line |= {name: pair(change[name]) for name in change}
-                line |= {"IS, translator kept": pair(kept["IS"]), "D": interval(report)}
+                d = with_interval((report[f"unique_r2{end}"] for end in ("", "_low", "_high")), 4)
+                line |= {"IS, translator kept": pair(kept["IS"]), "D": d}
                 line |= {"verdict": report["verdict"], "same": "yes" if same else "no"}
                 lines.append(line)
     table = pd.DataFrame(lines).sort_values("model", kind="stable")

@@ -19,14 +19,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import extraction
+import common
 import pandas as pd
+from common import size
+from extraction import Photos
 from pydantic import Field
 
 from singflow import cli
 from singflow.artifacts.tables import write_table
 from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
-from singflow.errors import InputError
+from singflow.errors import InputError, brief
 from singflow.planning.rates import COLUMNS, RATES
 from singflow.system import processor, usable_cores
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, Precision
@@ -55,13 +57,13 @@ class Flags(cli.Command):
     images: Path | None = Field(
         None, description="folder of images (default: the packaged ones, again and again)"
     )
-    count: int = Field(10_000, ge=1, description="images of a pass over files")
-    iterations: int = Field(40, ge=1, description="timed passes of timm's recipe")
-    batch_size: int | None = Field(
-        None, ge=1, description="images per forward pass (default: 256 on a GPU, 8 on a CPU)"
+    count: int = size(10_000, 1, "images of a pass over files")
+    iterations: int = size(40, 1, "timed passes of timm's recipe")
+    batch_size: int | None = size(
+        None, 1, "images per forward pass (default: 256 on a GPU, 8 on a CPU)"
     )
-    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of a CPU")
-    decode_threads: int = Field(8, ge=1, description="threads, or workers, that decode for a GPU")
+    threads: int = size(os.cpu_count() or 1, 1, "threads of a CPU")
+    decode_threads: int = size(8, 1, "threads, or workers, that decode for a GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     output: Path = Field(RATES, description="file for the rates")
 
@@ -155,7 +157,7 @@ class Bench:
             batch_size=self.batch,
             threads=self.threads,
             decode_threads=self.decoders,
-            max_pixels=extraction.MAX_PIXELS,
+            max_pixels=common.MAX_PIXELS,
             precision=precision,
             progress=lambda items, total: items,
         )
@@ -165,7 +167,7 @@ class Bench:
         from torch.utils.data import DataLoader
 
         batches: Any = DataLoader(
-            extraction.Photos(self.root, list(rows["path"]), transform),  # type: ignore[arg-type]
+            Photos(self.root, list(rows["path"]), transform),  # type: ignore[arg-type]
             self.batch,
             num_workers=self.decoders,
             pin_memory=self.device.type == "cuda",
@@ -226,7 +228,6 @@ def measure_towers(flags: Flags, bench: Bench) -> Iterator[dict[str, Any]]:
     """The rows of the table of rates."""
     import torch
 
-    from singflow.data.reading import brief
     from singflow.towers.classifiers import load_classifier
     from singflow.towers.extraction import fold_batch_norms
     from singflow.towers.spaces import load_image_tower
@@ -290,14 +291,15 @@ def main(flags: Flags) -> None:
 
     device = pick_device(flags.device)
     cuda = device.type == "cuda"
-    images = extraction.Flags(images=flags.images, count=flags.count)
+    root, rows = common.photos(flags.images)
     bench = Bench(
         device,
         flags.batch_size or (GPU_BATCH if cuda else CPU_BATCH),
         flags.threads,
         min(flags.decode_threads, usable_cores()) if cuda else flags.threads,
         flags.iterations,
-        *extraction.list_images(images),
+        root,
+        common.repeated(rows, flags.count),
     )
     table = pd.DataFrame(measure_towers(flags, bench), columns=COLUMNS)
     print(

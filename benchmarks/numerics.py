@@ -6,16 +6,17 @@ of a process of its own, minus the peak of a process that only makes the inputs.
 process that runs measure_evidence. Ends with exit status 1 when a mark is missed.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir
+from functools import partial
 from typing import Literal
 
+import common
 import numpy as np
 import pandas as pd
-from memory import made_up, measure, path, program
+from common import Mark, normal, size
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -25,81 +26,48 @@ from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import remove, subspace_translator, unit
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import in_blocks
-from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.translators.ridge import Affine, RidgeStatistics
 
 Part = Literal["scoring", "scan", "ridge", "evidence"]
-MARKS = {  # (what is measured, at least or at most, mark)
-    "scoring: share of the machine's rate of products": (">=", 0.8),
-    "scoring: times faster than a batched version": (">=", 2.4),
-    "scoring: times faster than a loop over images": (">=", 20.0),
-    "scan: times faster than PyTorch": (">=", 1.5),
-    "scan: share of PyTorch's memory": ("<=", 0.5),
-    "ridge path: times as long as one Ridge fit": ("<=", 1.5),
-    "ridge path: times faster than a loop over Ridge": (">=", 8.0),
-    "ridge path: peak memory of streamed rows (GB)": ("<=", 1.5),
-    "evidence: times as long as one ridge path": ("<=", 25.0),
-    "evidence: peak memory (GB)": ("<=", 2.0),
-}
 LAMBDAS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+SHARD = 4096  # rows that the streamed ridge takes at once
 
 
-class Flags(cli.Command):
-    images: int = Field(20_000, ge=10, description="number of images, and of rows of the ridge")
-    features: int = Field(2048, ge=2, description="dimensions of the features")
-    null: int = Field(1048, ge=1, description="dimensions of the null space")
-    dims: int = Field(768, ge=2, description="dimensions of the space")
-    labels: int = Field(1000, ge=1, description="labels of the scan, at most as many as images")
-    concepts: int = Field(1000, ge=1, description="concepts of the scan")
-    alphas: int = Field(20, ge=1, description="penalties of the ridge path")
-    evidence_images: int = Field(10_000, ge=50, description="images whose evidence is measured")
-    draws: int = Field(
-        20, ge=3, description="planted leaks of each size, and random signs, of the evidence"
-    )
-    rows: int = Field(
-        1_000_000, ge=1, description="rows streamed into the ridge whose memory is measured"
-    )
-    square: int = Field(4096, ge=1, description="size of the products that give the machine's rate")
-    repeats: int = Field(
-        5, ge=1, description="times that every contestant runs, all but the loop over Ridge"
-    )
-    threads: int = Field(2, ge=1, description="threads of every contestant")
+class Flags(common.Flags):
+    images: int = size(20_000, 10, "number of images, and of rows of the ridge")
+    features: int = size(2048, 2, "dimensions of the features")
+    null: int = size(1048, 1, "dimensions of the null space")
+    dims: int = size(768, 2, "dimensions of the space")
+    labels: int = size(1000, 1, "labels of the scan, at most as many as images")
+    concepts: int = size(1000, 1, "concepts of the scan")
+    alphas: int = size(20, 1, "penalties of the ridge path")
+    evidence_images: int = size(10_000, 50, "images whose evidence is measured")
+    draws: int = size(20, 3, "planted leaks of each size, and random signs, of the evidence")
+    rows: int = size(1_000_000, 1, "rows streamed into the ridge whose memory is measured")
+    square: int = size(4096, 1, "size of the products that give the machine's rate")
+    repeats: int = size(5, 1, "times that every contestant runs, all but the loop over Ridge")
+    threads: int = size(2, 1, "threads of every contestant")
     parts: list[Part] = Field(
         ["scoring", "scan", "ridge", "evidence"], description="what is measured"
     )
-    ease: float = Field(1.0, gt=0, description="marks are eased by this factor")
-    alone: str | None = Field(
-        None, description="run this contestant once and nothing else: what measures memory calls"
-    )
 
 
-def normal(*shape: int) -> np.ndarray:
-    """Made-up numbers in float32, the same for a shape."""
-    return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
-
-
-def clock(threads: int) -> float:
-    """Processor seconds for one thread, which other programs hardly change; else wall time."""
-    return time.process_time() if threads == 1 else time.perf_counter()
-
-
-def race(contestants: dict[str, Callable[[], object]], flags: Flags) -> dict[str, float]:
-    """Median seconds of contestants that take turns, after a turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(flags.repeats + 1):
-        for name, run in contestants.items():
-            started = clock(flags.threads)
-            run()
-            seconds[name].append(clock(flags.threads) - started)
-    medians = {name: float(np.median(times[1:])) for name, times in seconds.items()}
+def race(
+    contestants: dict[str, Callable[[], object]], flags: Flags, *, warm_up: bool = True
+) -> pd.Series:
+    """Median seconds of contestants, with a first turn that does not count if so wanted."""
+    # With one thread, processor seconds, which other programs hardly change.
+    clock = time.process_time if flags.threads == 1 else time.perf_counter
+    rounds = common.race(contestants, flags.repeats + 1 if warm_up else 1, clock)
+    medians = rounds.iloc[int(warm_up) :].median()
     for name, median in medians.items():
         print(f"{name}: {median:.3g} s")
     return medians
 
 
-def scoring(flags: Flags) -> list[float]:
+def scoring(flags: Flags) -> list[Mark]:
     """Share of the machine's rate; speed-up over the batched version and the loop over images."""
     features = normal(flags.images, flags.features)
     texts = unit(normal(flags.images, flags.dims)).astype(np.float32)
@@ -142,10 +110,14 @@ def scoring(flags: Flags) -> list[float]:
         "scoring, one image at a time": lambda: list(map(plain, features[:few], texts[:few])),
         "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
     }
-    seconds = race(contestants, flags)
-    own, batched, loop, product = seconds.values()
+    own, batched, loop, product = race(contestants, flags)
     rate = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
-    return [rate, batched / own, loop / few / (own / flags.images)]
+    loop_times = loop / few / (own / flags.images)
+    return [
+        Mark("scoring: share of the machine's rate of products", rate, ">=", 0.8),
+        Mark("scoring: times faster than a batched version", batched / own, ">=", 2.4),
+        Mark("scoring: times faster than a loop over images", loop_times, ">=", 20.0),
+    ]
 
 
 def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -179,11 +151,12 @@ def scan_all(
 
 
 def scan_in_torch(
-    original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
+    flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
 ) -> list[np.ndarray]:
     """What scan_block gives, in plain PyTorch and float32."""
     import torch
 
+    torch.set_num_threads(flags.threads)
     first, second, targets = (torch.from_numpy(rows) for rows in (original, equivalent, texts))
     codes, counts = torch.from_numpy(np.repeat(np.arange(len(n)), n)), torch.from_numpy(n)[:, None]
 
@@ -204,25 +177,37 @@ def scan_in_torch(
     ]
 
 
-def scan(flags: Flags) -> list[float]:
-    """How many times faster than PyTorch, and the share of its memory."""
+SCANS = {"scan": scan_all, "scan, PyTorch": scan_in_torch}
+
+
+def scan_alone(flags: Flags, name: str, work: bool) -> None:
+    """Make the inputs of a scan, and run it if so wanted."""
     import torch
 
     torch.set_num_threads(flags.threads)
     inputs = scan_inputs(flags)
-    both = zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True)
+    if work:
+        SCANS[name](flags, *inputs)
+
+
+def scan(flags: Flags) -> list[Mark]:
+    """How many times faster than PyTorch, and the share of its memory."""
+    inputs = scan_inputs(flags)
+    both = zip(scan_block(*inputs).values(), scan_in_torch(flags, *inputs), strict=True)
     difference = max(np.abs(ours - theirs).max() for ours, theirs in both)
     if not difference < 0.05:
         raise InputError(f"moments are off by {difference} degrees from PyTorch's")
-    seconds = race(
-        {"scan": lambda: scan_all(flags, *inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)},
-        flags,
-    )
+    seconds = race({name: partial(run, flags, *inputs) for name, run in SCANS.items()}, flags)
     own, torchs = (
-        peak(flags, name) - peak(flags, f"{name}, nothing") for name in ("scan", "scan, PyTorch")
+        (peak(flags, scan_alone, name, True) - peak(flags, scan_alone, name, False))
+        for name in SCANS
     )
     print(f"memory of the scan: {max(own, 0.0):.3f} GB; in PyTorch: {torchs:.3f} GB")
-    return [seconds["scan, PyTorch"] / seconds["scan"], max(own, 0.0) / torchs]
+    faster = seconds["scan, PyTorch"] / seconds["scan"]
+    return [
+        Mark("scan: times faster than PyTorch", faster, ">=", 1.5),
+        Mark("scan: share of PyTorch's memory", max(own, 0.0) / torchs, "<=", 0.5),
+    ]
 
 
 def summed(parts: Iterable[tuple[np.ndarray, np.ndarray]], flags: Flags) -> RidgeStatistics:
@@ -239,7 +224,7 @@ def batches(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
         yield tuple(array[rows] for array in arrays)
 
 
-def ridge(flags: Flags) -> list[float]:
+def ridge(flags: Flags) -> list[Mark]:
     """Time relative to one Ridge fit, speed-up over a loop over alphas, peak GB of many rows."""
     from sklearn.linear_model import Ridge
 
@@ -258,22 +243,20 @@ def ridge(flags: Flags) -> list[float]:
     if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
         raise InputError("the ridge path differs from scikit-learn's solution")
     seconds = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags)
-    started = clock(flags.threads)
-    for alpha in alphas:
-        theirs(alpha)
-    loop = clock(flags.threads) - started
-    print(f"loop over Ridge: {loop:.3g} s")
+    loop = race({"loop over Ridge": lambda: list(map(theirs, alphas))}, flags, warm_up=False)
+    own, one, many = *seconds, loop.iloc[0]
+    memory = peak(flags, stream)
     return [
-        seconds["ridge path"] / seconds["one Ridge fit"],
-        loop / seconds["ridge path"],
-        peak(flags, "ridge path"),
+        Mark("ridge path: times as long as one Ridge fit", own / one, "<=", 1.5),
+        Mark("ridge path: times faster than a loop over Ridge", many / own, ">=", 8.0),
+        Mark("ridge path: peak memory of streamed rows (GB)", memory, "<=", 1.5),
     ]
 
 
 def stream(flags: Flags) -> list[Affine]:
     """The ridge path of flags.rows rows that come in shards."""
-    features, embeddings = normal(4096, flags.features), normal(4096, flags.dims)
-    sizes = [min(4096, flags.rows - start) for start in range(0, flags.rows, 4096)]
+    features, embeddings = normal(SHARD, flags.features), normal(SHARD, flags.dims)
+    sizes = [min(SHARD, flags.rows - start) for start in range(0, flags.rows, SHARD)]
     shards = ((features[:size], embeddings[:size]) for size in sizes)
     return list(summed(shards, flags).path(np.logspace(-2, 6, flags.alphas)))
 
@@ -286,7 +269,7 @@ def write_study(flags: Flags) -> tuple[np.ndarray, np.ndarray]:
     features = (normal(n, flags.features) * spread) @ axes.T.astype(np.float32)
     embeddings = features[:, : flags.dims] + normal(n, flags.dims) * np.float32(0.1)
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
-    labels = made_up(n, min(flags.labels, n))
+    labels = common.write_manifest(n, min(flags.labels, n))
     classes = unit(normal(2, rank, flags.dims))
     tensors = {
         "features": rows | {"features": features},
@@ -299,18 +282,17 @@ def write_study(flags: Flags) -> tuple[np.ndarray, np.ndarray]:
         },
         "classes": {"class_embeddings": classes[0], "other_embeddings": classes[1]},
     }
-    for name, tensor in tensors.items():
-        made = {"weights_sha256": "0", "keep_classes": "null", "class_names": "[]"}
-        write_tensors(path(name), tensor, made)
-    write_json(path("names"), {"labels": labels, "concepts": [], "targets": []})
+    facts = {"weights_sha256": "0", "keep_classes": "null", "class_names": "[]"}
+    common.write_arrays(tensors, facts)
+    write_json(common.path("names"), {"labels": labels, "concepts": [], "targets": []})
     curve = [{"lambda": 0.1, "validation_r2": 0.5}]
-    write_json(path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
+    write_json(common.path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
     return features, embeddings
 
 
-def evidence(flags: Flags) -> list[float]:
+def evidence(flags: Flags) -> list[Mark]:
     """Times as long as one ridge path of the same data, and the peak memory (GB)."""
-    command = program(
+    command = common.program(
         "measure_evidence",
         margin=0.005,
         draws=flags.draws,
@@ -328,66 +310,27 @@ def evidence(flags: Flags) -> list[float]:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         arrays = write_study(flags)
         seconds = race({name: lambda: list(summed(batches(*arrays), flags).path(LAMBDAS))}, flags)
-        memory, took = measure(command)
-    print(f"evidence: {took:.3g} s")
-    return [took / seconds[name], memory / 1e9]
+        cost = common.measure(command)
+    print(f"evidence: {cost.seconds:.3g} s")
+    times = cost.seconds / seconds[name]
+    return [
+        Mark("evidence: times as long as one ridge path", times, "<=", 25.0),
+        Mark("evidence: peak memory (GB)", cost.peak / 1e9, "<=", 2.0),
+    ]
 
 
-def run_alone(flags: Flags) -> None:
-    """Run the contestant of flags.alone once."""
-    if flags.alone == "ridge path":
-        stream(flags)
-        return
-    if "PyTorch" in str(flags.alone):
-        import torch
-
-        torch.set_num_threads(flags.threads)
-    inputs = scan_inputs(flags)
-    if flags.alone == "scan":
-        scan_all(flags, *inputs)
-    elif flags.alone == "scan, PyTorch":
-        scan_in_torch(*inputs)
+def peak(flags: Flags, work: Callable[..., object], *arguments: object) -> float:
+    """Peak memory (GB) of a process that does nothing else."""
+    return common.alone(flags.threads, work, flags, *arguments)[1] / 1e9
 
 
-def peak(flags: Flags, contestant: str) -> float:
-    """Peak memory (GB) of a process that runs one contestant."""
-    sizes = ("images", "features", "dims", "labels", "concepts", "alphas", "rows", "threads")
-    given = [word for name in sizes for word in (f"--{name}", str(getattr(flags, name)))]
-    return measure([sys.executable, __file__, *given, "--alone", contestant])[0] / 1e9
-
-
-def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
-    """One row a figure, with its mark and whether it is reached."""
-    rows = []
-    for name, value in values.items():
-        sense, mark = MARKS[name]
-        eased = mark / ease if sense == ">=" else mark * ease
-        reached = value >= eased if sense == ">=" else value <= eased
-        rows.append((name, value, f"{sense} {eased:g}", reached))
-    return pd.DataFrame(rows, columns=["figure", "value", "mark", "reached"])
-
-
-def conclude(table: pd.DataFrame) -> None:
-    """Say that every mark is reached. Raises InputError when some are not."""
-    missed = table.loc[~table["reached"], "figure"]
-    if len(missed):
-        raise InputError(f"missed: {'; '.join(missed)}")
-    print("every mark is reached")
+PARTS = {"scoring": scoring, "scan": scan, "ridge": ridge, "evidence": evidence}
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    if flags.alone:
-        run_alone(flags)
-        return
-    values: dict[str, float] = {}
-    for run in (scoring, scan, ridge, evidence):
-        if (part := run.__name__) in flags.parts:
-            names = [name for name in MARKS if name.startswith(part)]
-            values |= zip(names, run(flags), strict=True)
-    table = judge(values, flags.ease)
-    print(table.to_string(index=False, float_format="{:.2f}".format))
-    conclude(table)
+    measured = [PARTS[part](flags) for part in PARTS if part in flags.parts]
+    common.hold([mark for marks in measured for mark in marks], flags.ease)
 
 
 if __name__ == "__main__":

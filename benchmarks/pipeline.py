@@ -3,47 +3,42 @@
 A stand-in takes the tower's place: a batch takes it a stated time, on the tower's own thread, and
 no processor. It waits from the end of a batch to the start of the next. At the stated rates all
 images are decoded already, so that it waits for the pipeline alone. Then JPEGs of ImageNet's size
-are decoded, for a stand-in that takes a share (`--load`) of the images that decoding gives a
+are decoded, for a stand-in that takes a share (LOAD) of the images that decoding gives a
 second. The cores for a rate are the rate, times the processor time of an image on its way from its
 file to a batch. Ends with exit status 1 when a mark is missed.
 """
 
-import hashlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import pandas as pd
 import psutil
+from common import Mark, size
 from pydantic import Field
 
 from singflow import cli
-from singflow.data.manifest import data_root
-from singflow.errors import InputError
 from singflow.towers.parameters import GPU_BATCH, WAITING_BYTES
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE, QUALITY = (500, 375), 95  # pixels and quality of the JPEGs that are made
 SIDE = 224
 BATCHES = 5  # in memory at once: two that are filled, two that wait, one that the tower has
-MAX_PIXELS = 10**9
+LOAD = 0.8  # share of the images that decoding gives a second, which the stand-in takes
 
 
-class Flags(cli.Command):
+class Flags(common.Flags):
     images: Path | None = Field(
         None, description="folder of JPEGs (default: the packaged photos, at ImageNet's size)"
     )
     rates: list[int] = Field([300, 1200, 3000], description="images a second of the stand-in")
     seconds: float = Field(20.0, gt=0, description="seconds that the stand-in works")
-    batch_size: int = Field(GPU_BATCH, ge=1, description="images of a batch")
-    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads that decode")
-    load: float = Field(0.8, gt=0, le=1, description="share of what decoding gives")
-    limit: float = Field(0.05, ge=0, description="share of the time that it may wait")
+    batch_size: int = size(GPU_BATCH, 1, "images of a batch")
+    threads: int = size(os.cpu_count() or 1, 1, "threads that decode")
 
 
 class StandIn:
@@ -86,25 +81,14 @@ def stream(flags: Flags, rows: pd.DataFrame, load: Callable[[Any], Any], tower: 
     return 1000 * (time.process_time() - used) / len(rows)
 
 
-def photos(folder: Path, images: Path | None) -> pd.DataFrame:
-    """Rows of a manifest (path, sha256) of the JPEGs in a folder, or of some made in `folder`."""
-    if images is None:
-        from PIL import Image
+def make_photos(folder: Path) -> None:
+    """Write the packaged photos as JPEGs of ImageNet's size."""
+    from PIL import Image
 
-        root, images = data_root("packaged", "."), folder
-        for path in pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"]:
-            photo = Image.open(root / path).convert("RGB").resize(SIZE)
-            photo.save(folder / f"{Path(path).stem}.jpg", quality=QUALITY)
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not files:
-        raise InputError(f"{images}: holds no JPEGs: name another folder")
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    return pd.DataFrame({"path": list(map(str, files)), "sha256": hashes})
-
-
-def repeated(rows: pd.DataFrame, count: float) -> pd.DataFrame:
-    """The first `count` of the rows, again and again."""
-    return rows.iloc[np.arange(int(count)) % len(rows)]
+    root, rows = common.photos(None)
+    for path in rows["path"]:
+        photo = Image.open(root / path).convert("RGB").resize(SIZE)
+        photo.save(folder / f"{Path(path).stem}.jpg", quality=QUALITY)
 
 
 def main(flags: Flags) -> None:
@@ -119,45 +103,38 @@ def main(flags: Flags) -> None:
     ready = torch.zeros(1, 3, SIDE, SIDE)
     before, lines = psutil.Process().memory_info().rss, []
     with tempfile.TemporaryDirectory() as folder:
-        rows = photos(Path(folder), flags.images)
-        for rate in flags.rates:
+        if flags.images is None:
+            make_photos(Path(folder))
+        root, photos = common.photos(flags.images or Path(folder))
+
+        def run(images: str, rate: float, load: Callable[[Any], Any]) -> dict[str, Any]:
+            """The line of the table for a stand-in with this rate."""
             tower = StandIn(rate)
-            ms = stream(flags, repeated(rows, flags.seconds * rate), lambda row: ready, tower)
-            lines.append({"images": "decoded", "rate": rate, "waited": tower.waited(), "ms": ms})
+            ms = stream(flags, common.repeated(photos, flags.seconds * rate), load, tower)
+            return {"images": images, "rate": rate, "waited": tower.waited(), "ms": ms}
+
+        lines += [run("decoded", rate, lambda row: ready) for rate in flags.rates]
         for decode in ("full", "reduced"):
             views = Views(preprocess, 1, 0, (0.3, 1.0), decode == "reduced")
 
             def load(row: Any, views: Views = views) -> torch.Tensor:
-                return views(read_unchanged(Path(), row, MAX_PIXELS, views.least_side), 0)
+                return views(read_unchanged(root, row, common.MAX_PIXELS, views.least_side), 0)
 
-            sample = repeated(rows, flags.threads * flags.seconds * 50)
+            sample = common.repeated(photos, flags.threads * flags.seconds * 50)
             start = time.perf_counter()
             stream(flags, sample, load, lambda batch: np.zeros((len(batch), 1), np.float32))
-            rate = flags.load * len(sample) / (time.perf_counter() - start)
-            tower = StandIn(rate)
-            ms = stream(flags, repeated(rows, flags.seconds * rate), load, tower)
-            line = {"images": decode, "rate": rate, "waited": tower.waited(), "ms": ms}
-            lines.append(
-                line | {f"cores for {wanted}": wanted * ms / 1000 for wanted in flags.rates}
-            )
+            line = run(decode, LOAD * len(sample) / (time.perf_counter() - start), load)
+            cores = {f"cores for {rate}": rate * line["ms"] / 1000 for rate in flags.rates}
+            lines.append(line | cores)
     table = pd.DataFrame(lines)
-    print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
-    judge(table["waited"].max(), flags.limit, peak_bytes() - before, flags.batch_size)
-
-
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far, and not of the one that started it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)[1])  # type: ignore[index]
-
-
-def judge(waited: float, limit: float, memory: int, batch_size: int) -> None:
-    """Hold the longest wait and the memory to their marks. Raises InputError if one is missed."""
-    most = WAITING_BYTES + BATCHES * batch_size * 3 * SIDE**2 * 4
-    print(f"waited at most {waited:.1%} (limit: {limit:.0%})")
-    print(f"memory {memory / 1e6:,.0f} MB (limit: {most / 1e6:,.0f} MB)")
-    if waited > limit or memory > most:
-        raise InputError("a mark is missed")
+    common.show(table)
+    memory = common.peak_bytes() - before
+    most = WAITING_BYTES + BATCHES * flags.batch_size * 3 * SIDE**2 * 4
+    marks = [
+        Mark("share of the time without a batch", table["waited"].max(), "<=", 0.05),
+        Mark("memory beyond the libraries (MB)", memory / 1e6, "<=", most / 1e6),
+    ]
+    common.hold(marks, flags.ease)
 
 
 if __name__ == "__main__":

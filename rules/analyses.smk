@@ -23,32 +23,11 @@ step(
     threads=THREADS,
 )
 step(
-    "measure_rank_curve",
-    reads="manifest head features translator texts names",
-    writes="rank_curves",
-    flags="rank_curve projector.energy",
-    threads=THREADS,
-)
-step(
     "validate_null_space",
     reads="manifest head features projector",
     writes="null_validation",
     flags="seed",
     threads=THREADS,
-)
-step(
-    "measure_unusual",
-    reads="manifest head features projector",
-    writes="unusual unusual_report",
-    flags="null_energy translator.folds translator.reference",
-    reference=reference,
-    threads=THREADS,
-)
-step(
-    "tabulate_unusual",
-    reads="unusual unusual_report tables/models.csv",
-    writes="tables/unusual.csv",
-    flags="models null_energy.usual_labels null_energy.unusual_labels summary.confidence",
 )
 step(
     "scan_concepts",
@@ -61,14 +40,5 @@ step(
     reads="manifest head features projector translator texts names",
     writes="steering",
     flags="steering",
-    threads=THREADS,
-)
-step(
-    "probe_principal",
-    reads="manifest features embeddings projector translator translator_report",
-    writes="probes",
-    flags="probe evidence.groups translator.folds translator.reference summary.confidence",
-    files={"table": value("data.table"), "class_list": value("data.classes")},
-    reference=reference,
     threads=THREADS,
 )

@@ -33,7 +33,7 @@ FOR_DVC = str(config.get("study")).startswith("$(")
 
 if INSTALLED:
     import singflow
-    from singflow.artifacts.catalog import CATALOG, FORMATS
+    from singflow.artifacts.catalog import ANALYSES, CATALOG, FORMATS
     from singflow.engines.code import Code, accepted_file, archives_of
     from singflow.engines.flags import flags_of
     from singflow.errors import InputError
@@ -48,9 +48,8 @@ if INSTALLED:
     # The environment of `--sdm conda` installs the package from there.
     os.environ.update(SINGFLOW_CHECKOUT=str(ROOT))
 elif AT_HOME:  # a bare clone can be linted and listed, but not run
-    CATALOG, FORMATS = map(
-        run_path("src/singflow/artifacts/catalog.py").get, ("CATALOG", "FORMATS")
-    )
+    bare = run_path("src/singflow/artifacts/catalog.py")
+    ANALYSES, CATALOG, FORMATS = map(bare.get, ("ANALYSES", "CATALOG", "FORMATS"))
 else:
     raise WorkflowError(MISSING)
 

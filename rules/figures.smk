@@ -31,13 +31,6 @@ step(
     flags="models summary.confidence",
 )
 step(
-    "plot_probes",
-    reads="probes tables/models.csv",
-    writes="tables/probes.csv",
-    figures="fig12",
-    flags="models spaces summary.confidence",
-)
-step(
     "plot_concept_scans",
     reads="concepts tables/spurious.csv tables/models.csv",
     figures="fig15",
@@ -53,13 +46,6 @@ step(
     "plot_controls",
     reads="tables/controls.csv tables/models.csv",
     figures="controls",
-    flags="models spaces",
-)
-step(
-    "plot_rank_curves",
-    reads="rank_curves tables/models.csv",
-    writes="tables/rank_curves.csv",
-    figures="rank_curves",
     flags="models spaces",
 )
 step(

@@ -1,11 +1,12 @@
+SUMMARIZED = " ".join(name for name in CATALOG if CATALOG[name].summary)
+
 step(
     "summarize",
     reads="manifest model_entry space_entry projector_report translator_report scores zero_shot"
-    " evidence evidence_texts evidence_groups",
+    f" evidence evidence_texts evidence_groups {SUMMARIZED}",
     writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
     " tables/hidden_texts.csv tables/hidden_groups.csv tables/summary.txt metrics.json",
-    flags="models spaces null_energy.usual_labels null_energy.unusual_labels summary"
-    " extraction.top1_margin seed",
+    flags="models spaces summary extraction.top1_margin seed",
 )
 step(
     "compare_models",

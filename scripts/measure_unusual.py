@@ -5,7 +5,15 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.inputs import Inputs
-from singflow.analyses.unusual import DETECTORS, DetectorFits, NullEnergy, detect, sum_up, two_sets
+from singflow.analyses.unusual import (
+    DETECTORS,
+    DetectorFits,
+    NullEnergy,
+    detect,
+    sum_up,
+    summarize_null_energy,
+    two_sets,
+)
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.data.manifest import head_classes
@@ -18,6 +26,7 @@ ROWS = 2048  # features in memory at once
 class Flags(NullEnergy, cli.ModelStep):
     folds: int
     reference: str | None
+    confidence: float
 
 
 def main(flags: Flags) -> None:
@@ -47,6 +56,8 @@ def main(flags: Flags) -> None:
     write_parquet(flags.path("unusual"), scores)
     report = {"n_fit": fits.n, "principal_dim": fits.principal_dim if fits.by_group else None}
     report["in_sample"] = flags.reference is None and not crossed
+    sets, null_dim = (flags.usual_labels, flags.unusual_labels), inputs.null_basis.shape[1]
+    report |= summarize_null_energy(scores, null_dim, *sets, flags.confidence)
     write_json(flags.path("unusual_report"), report)
     middle = ", ".join(f"{name} {scores[name].median():.3g}" for name in DETECTORS)
     cli.log.info("fitted on %d usual images; medians: %s", fits.n, middle)

@@ -10,7 +10,7 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.steering import Steering
-from singflow.artifacts.shards import read_manifest, read_whole
+from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.config.registry import read_space
 from singflow.data.images import read_unchanged
@@ -52,8 +52,12 @@ class Flags(Pictures, Steering, cli.PairStep):
 def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
     prompts = inputs.targets(flags.prompts)
-    images, folder = list(chosen["image_id"]), inputs.path("features").parent
-    features = read_whole(folder, "features", flags.shards, len(inputs.manifest), images)
+    images = list(chosen["image_id"])
+    wanted = inputs.manifest["image_id"].isin(images).to_numpy()
+    found = dict(
+        pair for part in inputs.features(images=wanted) for pair in zip(*part, strict=True)
+    )
+    features = [found[image_id] for image_id in images]
     label_texts = inputs.label_texts[inputs.label_of[images]]
     subjects = [
         Subject(int(image_id), *of_image)

@@ -11,21 +11,21 @@ from singflow.analyses.summary import (
     Summary,
     add_verdicts,
     correlate_labels,
-    render_text,
     summarize_labels,
     summarize_model,
 )
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
-from singflow.analyses.unusual import NullEnergy, summarize_null_energy
 from singflow.analyses.zero_shot import summarize_zero_shot
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, write_table
 from singflow.artifacts.tolerances import kept
 from singflow.config.registry import read_model, read_space
+from singflow.report.summary import render_text
 
 
-class Flags(Summary, NullEnergy, cli.Selection):
+class Flags(Summary, cli.Selection):
     top1_margin: float
     seed: int
 
@@ -55,9 +55,10 @@ def main(flags: Flags) -> None:
                 scores, *reports, entry, flags, top1_margin=margin, seed=flags.seed
             )
             row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
-            row |= summarize_null_energy(
-                scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence
-            )
+            for name, artifact in CATALOG.items():
+                if artifact.summary:
+                    report = read_json(of_pair(name))
+                    row |= {column: report[column] for column in artifact.summary}
             rows.append(pair | row)
             labels.append(summarize_labels(scores).assign(**pair))
             reliability[space, model] = split_half_reliability(

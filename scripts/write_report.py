@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from singflow import cli
-from singflow.analyses.summary import seen_by_translators, stand_in
 from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import write_bytes
@@ -24,17 +23,24 @@ from singflow.report.content import (
     data_of,
     embedded,
     images_table,
+    links,
     machine,
     page_data,
     page_tables,
-    pearson,
     read_caption,
+    sentence,
     step_table,
 )
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
 from singflow.report.thumbnails import thumbnails
-from singflow.report.words import sample_said, steering_said, warnings
+from singflow.report.words import (
+    sample_said,
+    seen_by_translators,
+    stand_in,
+    steering_said,
+    warnings,
+)
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
@@ -93,9 +99,10 @@ def main(flags: Flags) -> None:
         for name, path in figures.items()
         if captions[name].section
     }
-    said = {
+    said = {name: sentence(table, captions[name]) for name, table in csv.items()}
+    charts = {name: captions[name].chart for name in csv if captions[name].chart}
+    said |= {
         "steering": steering_said(csv["steering"], models, flags.confidence),
-        "probes": pearson(csv["probes"], paper, models[same]),
         "images": sample_said(len(shown), len(manifest)),
     }
     images, root = manifest.iloc[shown], data_root(flags.source, flags.root)
@@ -103,7 +110,7 @@ def main(flags: Flags) -> None:
     content = {
         "study": flags.study,
         "models": flags.models,
-        "spaces": [space_part(space, csv) for space in flags.spaces],
+        "spaces": [space_part(space, csv, charts) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
         "legend": legend(models["marks"]),
         "stand_in": stand_in(towers),
@@ -125,6 +132,7 @@ def main(flags: Flags) -> None:
             for shown in tables.values()
             for column, header in zip(shown.columns, shown.headers, strict=True)
         },
+        "links": links(captions),
         "figures": drawn,
         "sections": {
             section: sorted(

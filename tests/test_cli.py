@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from pydantic import Field
 from typer.testing import CliRunner
 
 from singflow import cli
+from singflow.artifacts.files import write_bytes
 from singflow.commands import program
+from singflow.commands.show_summary import print_summary
 from singflow.engines.code import step_files
 from singflow.engines.flags import spell
 from singflow.errors import InputError
+from singflow.figures.style import save
 from singflow.study import Params, check
 from tests import PATIENCE, warm
 from tests.config.studies import PARAMS, changed
@@ -28,6 +32,7 @@ from tests.results import script
 
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 STEPS = list(step_files(ROOT))
+STEP = ROOT / "tests/step.py"
 GOOD = {"names": "a b", "sizes": "1 2.5 1e-3", "count": "3", "rank": "None", "share": "0.5"}
 
 
@@ -98,90 +103,26 @@ def test_every_command_explains_itself(verb):
     assert shown.exit_code == 0 and "Usage:" in shown.stdout
 
 
-SCRIPT = '''
-"""A script for 100% of the tests."""
-
-import os
-from singflow import cli
-from singflow.errors import InputError
-
-class Flags(cli.Command):
-    fail: str
-
-def main(flags):
-    cli.log.info("at work")
-    print(os.environ["HF_HUB_OFFLINE"])
-    if flags.fail == "input":
-        raise InputError("images.csv: no such file: write it")
-    if flags.fail == "defect":
-        raise KeyError("absent")
-
-cli.run_step(main, Flags)
-'''
-
-
 def test_what_a_step_says_is_in_its_log_too_which_every_run_begins_anew(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
     log = tmp_path / "logs/deep/script.log"
-    for fail, status, end in (
-        ("input", 1, "error: images.csv: no such file: write it\n"),
-        ("defect", 1, "KeyError: 'absent'\n"),
-        ("no", 0, "at work\n"),
+    for end, status, last in (
+        ("refuses its input", 1, "error: images.csv: no such file: write it\n"),
+        ("has a defect", 1, "KeyError: 'absent'\n"),
+        ("well", 0, "at work\n"),
     ):
-        words = ("--fail", fail, "--log", log)
-        done = warm.run(tmp_path / "script.py", *words, cwd=tmp_path, HF_HUB_OFFLINE="")
+        done = warm.run(STEP, "--end", end, "--log", log, cwd=tmp_path, HF_HUB_OFFLINE="")
         assert done.stdout == "1\n", "a step uses no network"
         assert done.returncode == status and done.stderr == log.read_text()
-        assert done.stderr.startswith("at work\n") and done.stderr.endswith(end)
+        assert done.stderr.startswith("at work\n") and done.stderr.endswith(last)
         assert ("Traceback" in done.stderr) == ("a defect of this program" in done.stderr)
-        assert (fail == "defect") == ("Traceback" in done.stderr)
+        assert (end == "has a defect") == ("Traceback" in done.stderr)
         assert done.stderr.count("at work") == 1
-    shown = warm.run(tmp_path / "script.py", "--help", cwd=tmp_path)
-    assert shown.returncode == 0 and "A script for 100% of the tests." in shown.stdout
-
-
-ENDLESS = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from singflow import cli
-from singflow.artifacts.files import atomic
-from singflow.parallel import map_ahead
-
-class Flags(cli.Command):
-    kind: str
-
-def spin(item):
-    while True:
-        sum(range(1000))
-
-def deaf(_):
-    while True:
-        try:
-            time.sleep(1)
-        except BaseException:
-            pass
-
-KINDS = {
-    "waits": lambda: time.sleep(9999),
-    "waits for its threads": lambda: list(map_ahead(spin, range(9), 2)),
-    "is in a library": lambda: np.linalg.svd(np.random.default_rng(0).normal(size=(5000, 5000))),
-    "heeds nothing": lambda: deaf(0),
-}
-
-def main(flags):
-    with atomic(Path("half.json")) as temporary, cli.scratch("photos-") as folder:
-        temporary.write_text("half")
-        Path(folder, "photo").touch()
-        cli.log.info("at work")
-        KINDS[flags.kind]()
-
-cli.run_step(main, Flags)
-"""
+    shown = warm.run(STEP, "--help", cwd=tmp_path)
+    assert shown.returncode == 0 and "A step for 100% of the tests" in shown.stdout
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"),
+    ("end", "number"),
     [
         ("waits", signal.SIGINT),
         ("waits", signal.SIGTERM),
@@ -191,9 +132,9 @@ cli.run_step(main, Flags)
     ],
 )
 def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(
-    tmp_path, tmp_path_factory, kind, number
+    tmp_path, tmp_path_factory, end, number
 ):
-    command = [sys.executable, "-c", ENDLESS, "--kind", kind, "--log", "step.log"]
+    command = [sys.executable, STEP, "--end", end, "--log", "step.log"]
     temporary = tmp_path_factory.mktemp("temporary")
     variables = os.environ | {"TMPDIR": str(temporary)}
     step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=variables)
@@ -205,9 +146,9 @@ def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(
     assert time.monotonic() - started < cli.GRACE + 20, "on a busy machine"
     assert step.returncode == 128 + number and said == f"stopped by {number.name}\n"
     assert (tmp_path / "step.log").read_text() == f"at work\n{said}"
-    assert not (tmp_path / "half.json").exists() and not list(temporary.iterdir())
-    # what other kinds leave is removed by the next write
-    assert kind != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"]
+    assert not (tmp_path / "made").exists() and not list(temporary.iterdir())
+    # what others leave is removed by the next write
+    assert end != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"]
 
 
 def test_ctrl_c_while_libraries_are_loaded_ends_a_command_without_a_traceback(tmp_path):
@@ -340,6 +281,22 @@ def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
     assert list(shown) == ["a", "b", "c"]
     said = capsys.readouterr().err
     assert "decode: 100%" in said and "3/3" in said and "images/s" in said
+
+
+def test_the_summary_lists_the_figures_that_were_drawn_and_the_report(tmp_path, capsys):
+    for kind, needs in (("drawn", ""), ("undrawn", "a prompt")):
+        save(Figure(figsize=(1, 1)), tmp_path / f"figures/{kind}.png", needs=needs)
+    for name in ("tables/summary.txt", "tables/orders.txt", "report.html"):
+        write_bytes(tmp_path / name, f"{name} says\n".encode())
+    print_summary(tmp_path)
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert said[:2] == ["tables/summary.txt says", "tables/orders.txt says"]
+    assert said[2:] == [str(tmp_path / name) for name in ("figures/drawn.png", "report.html")]
+    (tmp_path / "figures/drawn.png").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"drawn\.png: not readable as PNG .*: remove it, and run"):
+        print_summary(tmp_path)
+    with pytest.raises(InputError, match="the study has not been run: singflow run"):
+        print_summary(tmp_path / "absent")
 
 
 def test_a_command_ends_quietly_when_nobody_reads_what_it_prints(tmp_path):

@@ -38,30 +38,15 @@ from tests.project import ROOT
 # The disk
 
 
-SCRIPT = """
-from pathlib import Path
-from singflow import cli
-from singflow.artifacts.files import write_bytes
-
-class Flags(cli.Command):
-    output: Path
-
-def main(flags):
-    BEFORE
-    cli.log.info("at work")
-    write_bytes(flags.output, b"x" * 100_000)
-
-cli.run_step(main, Flags)
-"""
-OTHER_USER = "import os; os.getuid() or os.setuid(65534)"
+OTHER_USER = os.getuid() or 65534  # whom a folder without write permission stops
 
 
-def run(before="", cwd=None, **flags):
-    """The script in a process whose coverage is not measured, so that it writes no other file."""
+def run(cwd=None, **flags):
+    """A step in a process whose coverage is not measured, so that it writes no other file."""
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    command = [sys.executable, "-c", SCRIPT.replace("BEFORE", before), *words]
     variables = {name: value for name, value in os.environ.items() if "COVERAGE_" not in name}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=cwd)
+    given = {"capture_output": True, "text": True, "env": variables, "cwd": cwd}
+    return subprocess.run([sys.executable, ROOT / "tests/step.py", *words], **given)
 
 
 def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
@@ -73,7 +58,7 @@ def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
 def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir(mode=0o555)
-    done = run(OTHER_USER, output="file", cwd=folder)
+    done = run(folder, output="file", user=OTHER_USER)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "error: file: cannot be written, Permission denied" in done.stderr
     assert "then run the same again" in done.stderr and not list(folder.iterdir())
@@ -101,7 +86,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
         embedded.extend(texts)
         return np.ones((len(texts), 2), np.float32)
 
-    cache = TextCache({}, embed, 1, tmp_path / "cache")
+    cache = TextCache({}, embed, tmp_path / "cache")
     cache(["a", "b"])
     litter, of_editor = tmp_path / ".artifact.kill3d__", tmp_path / ".artifact.swp"
     litter.touch()

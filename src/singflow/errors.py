@@ -2,7 +2,8 @@
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
 # Characters that change the direction of what follows, so that a text looks like another one.
@@ -42,6 +43,35 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("\n".join(_shortened(printable(line)) for line in message.split("\n")))
+
+
+def brief(error: Exception) -> str:
+    """An error in one line, for a message, without advice to run the code in a file."""
+    words = " ".join(str(error).split())[:300]
+    if "weights_only" in str(error) or "allow_pickle" in str(error):
+        words = "it is not one of tensors alone"
+    return printable(f"{type(error).__name__}: {words}")
+
+
+@contextmanager
+def in_one_line(problem: str, fix: str = "") -> Iterator[None]:
+    """Turn any exception of the block into InputError: the problem, the exception, and the fix."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (libraries raise whatever damaged bytes provoke)
+        raise InputError(f"{problem} ({brief(error)}){fix and ': '}{fix}") from None
+
+
+@contextmanager
+def readable_as(form: str, origin: object, fix: str) -> Iterator[None]:
+    """Turn any exception of the block into InputError that names the file, its form and the fix."""
+    with in_one_line(f"{origin}: not readable as {form}", fix):
+        try:
+            yield
+        except FileNotFoundError:
+            raise InputError(f"{origin}: no such file") from None
 
 
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:

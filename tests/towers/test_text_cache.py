@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from singflow.towers.text_cache import CHUNK, MANY, TextCache
+from singflow.towers.text_cache import CHUNK, TextCache
 from tests.towers.models import made_up
 
 
@@ -20,7 +20,7 @@ class Tower:
 
 def cache_of(folder, tower, **facts):
     facts = {"files": ["a"], "batch_size": 64, **facts}
-    return TextCache(facts, tower, 10, folder, hash_weights=lambda: "3f")
+    return TextCache(facts, tower, folder, hash_weights=lambda: "3f")
 
 
 def words(count):
@@ -57,24 +57,6 @@ def test_another_fact_or_other_ends_of_texts_are_another_embedding(tmp_path):
     for texts in (["bc", "a"], ["ab", "c"], ["a", "bc", ""]):
         np.testing.assert_array_equal(cache_of(tmp_path, tower := Tower())(texts), made_up(texts))
         assert tower.seen == [texts]
-
-
-def test_many_new_texts_are_announced_with_the_time_that_they_take_and_a_few_are_not(
-    tmp_path, caplog, monkeypatch
-):
-    caplog.set_level("INFO")
-    clock = iter([0.0, 30.0])
-    monkeypatch.setattr("singflow.towers.text_cache.time.perf_counter", lambda: next(clock))
-    cache_of(tmp_path, Tower())(words((MANY - 1) * CHUNK))
-    assert not caplog.records
-    told, tower = (2 * MANY - 1) * CHUNK, Tower()
-    cache_of(tmp_path, tower)(words(told))
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line == (
-        f"{MANY * CHUNK} of {told} texts are new: embedding them takes about "
-        f"{MANY * CHUNK / 10 * 30 / 60:.1f} minutes"
-    )
-    assert [len(seen) for seen in tower.seen] == [10, *[CHUNK] * MANY]
 
 
 DAMAGES = [

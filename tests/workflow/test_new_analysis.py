@@ -13,24 +13,21 @@ FILES = Path(__file__).with_name("new_analysis")
 STEP = "measure_feature_norms"
 OWN = {f"{STEP}@efficientnet_lite0", f"{STEP}@tiny", "plot_feature_norms"}
 PAGE = {"write_report", "resolve_study"}  # the page, and the study's parameters that it shows
-BEFORE = {  # where the paragraphs of a file go into the file that is there
-    "study.py": (r"from singflow\.analyses", r"    report: Report\n"),
-    "catalog.py": (r"\}\nTABLES = ", r"\}  # name: what a row is", '"controls", "rank_curves"'),
-}
+LIST = (r"from singflow\.analyses", r"    report: Report\n")  # where lines go into study.py
 
 
 def lay_over(project):
-    """Copy the files; what one adds to a file that is there goes to its place."""
+    """Copy the files; the lines for study.py go to their places."""
     files = [path for path in FILES.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     for path in files:
         text, target = path.read_text(), project.folder / path.relative_to(FILES)
-        if path.name in BEFORE:
-            for place, paragraph in zip(BEFORE[path.name], text.split("\n\n"), strict=True):
+        if path.name == "study.py":
+            for place, line in zip(LIST, text.split("\n\n"), strict=True):
                 file = target.read_text()
                 at = re.search(place, file).start()
-                target.write_text(f"{file[:at]}{paragraph.rstrip()}\n{file[at:]}")
+                target.write_text(f"{file[:at]}{line.rstrip()}\n{file[at:]}")
         else:
-            target.write_text((target.read_text() if target.exists() else "") + text)
+            target.write_text(text)
     project.run("python", "-m", "singflow.engines.stages")
     project.command("study", "params.yaml")
     return [path.relative_to(FILES) for path in files]

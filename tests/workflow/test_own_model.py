@@ -13,7 +13,6 @@ from timm.data import create_transform, resolve_data_config
 
 from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.files import sha256_of
-from singflow.artifacts.shards import read_whole
 from singflow.artifacts.tensors import read_null_basis, read_tensors, write_tensors
 from singflow.data.manifest import data_root
 from tests.project import Project
@@ -139,8 +138,8 @@ def test_a_translator_of_ones_own_takes_the_place_of_a_fitted_one_and_scores_as_
     report = json.loads((results / f"translators/{model}/linear.json").read_text())
     assert (report["alpha"], report["n_train"]) == (None, 0)
     scores = pd.read_parquet(results / f"scores/{model}.parquet")
-    folder, n = results / "features/efficientnet_lite0", len(scores)
-    features = read_whole(folder, "features", 1, n, range(n)).astype(float)
+    shard = results / "features/efficientnet_lite0/shard-00000.safetensors"
+    features = read_tensors(shard, ["features"])[0]["features"].astype(float)
     basis = read_null_basis(results / "projectors/efficientnet_lite0.safetensors")
     names = json.loads((results / "prompts/conse_minilm.json").read_text())["labels"]
     texts = read_tensors(results / "prompts/conse_minilm.safetensors", ["label_embeddings"])[0]

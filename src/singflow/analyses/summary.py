@@ -1,6 +1,5 @@
-"""Tables of models and labels, and the text that ends a run."""
+"""Tables of models and labels, and the verdicts."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ from singflow.analyses.statistics import Sample, at_chance, holm, rank_correlati
 from singflow.analyses.tables import (
     EDGE,
     LEAK,
-    MARKS,
     SEEN,
     WEAK,
     ZERO,
@@ -21,7 +19,6 @@ from singflow.analyses.tables import (
     join_marks,
     marked,
     percent,
-    with_interval,
 )
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import MOST_DRAWS, Section
@@ -295,199 +292,6 @@ def correlate_labels(
     return pd.DataFrame(rows, columns=columns)
 
 
-def rank_differences(models: pd.DataFrame) -> str:
-    """Sentence on heads whose rank in the precision of the stored weights is not the float64 rank.
-
-    It is empty if there is no such head.
-    """
-    differ = models[models["rank_stored"] != models["rank_float64"]]
-    heads = differ.drop_duplicates("model").to_dict("records")
-    if not heads:
-        return ""
-    named = [
-        f"{row['model']} has rank {row['rank_stored']} at the precision of its stored weights "
-        f"({row['weight_dtype']}), and {row['rank_float64']} at float64"
-        for row in heads
-    ]
-    used = {"exact": "stored weights", "exact64": "float64"}.get(heads[0]["rank_rule"], "")
-    taken = f" This study uses the rank at the precision of {used}." if used else ""
-    return f"{'; '.join(named)}.{taken}"
-
-
-def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
-    """Which images the translators have not seen, as in `4 images held out`."""
-    reference, n_train = models[["reference", "n_train"]].iloc[0]
-    if pd.isna(reference):
-        return f"{(manifest['split'] == 'validation').sum()} images held out"
-    return (
-        f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
-    )
-
-
-def paper_scores(models: pd.DataFrame) -> str:
-    """Line with the paper's scores of the models of one space."""
-    listed = [
-        f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, "
-        f"{row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
-        for row in controls_last(models).to_dict("records")
-    ]
-    return f"The paper's scores AS, |AS|, IS/|AS| (no verdict uses them): {'; '.join(listed)}"
-
-
-def stand_in(sources: Mapping[str, str]) -> str:
-    """What a study shows whose spaces all stand in for CLIP; empty for other studies.
-
-    sources: the source of each space.
-    """
-    if set(sources.values()) != {"conse"}:
-        return ""
-    return (
-        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows the "
-        "classes of a classifier alone: the study shows that the test works. With CLIP it is one "
-        "line of the study: spaces: [clip_vit_l14]"
-    )
-
-
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv, sorted so that the controls are last."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
-
-
-def per_dimension(images: float) -> str:
-    """Images per feature dimension as text: two digits below 10, otherwise whole."""
-    return f"{images:.2g}" if images < 10 else f"{images:.0f}"
-
-
-def _number(value: Any, digits: int) -> str:
-    return "-" if pd.isna(value) else f"{value:z.{digits}f}"
-
-
-def _table(models: pd.DataFrame, coverage: str) -> list[str]:
-    """Aligned lines of the table of one space."""
-    cells = [
-        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{coverage}]", "turn",
-         "detectable (first)", "verdict"],
-    ]  # fmt: skip
-    for row in models.to_dict("records"):
-        even, first = detected(row, "detectable"), detected(row, "detectable_first")
-        cells.append(
-            [
-                marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
-                str(row["null_dim"]),
-                per_dimension(row["n_per_dim"]),
-                f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
-                f"{row['is_mean']:.1f}",
-                f"{row['floor_is_mean']:.1f}",
-                with_interval((row[f"unique_r2{end}"] for end in ("", "_low", "_high")), 3),
-                _number(row["turn_deg"], 0),
-                even if even == "-" else f"{even} ({first})",
-                row["verdict"],
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])])
-        for name, *values in cells
-    ]
-
-
-COLUMNS = """\
-IS: the angle in degrees by which the translated feature turns when the null component is removed. \
-floor: the same angle if the
-null component held no meaning. D: what the null component adds to all that the logits tell, as a \
-share of the meaning (variance).
-turn: D as an angle in degrees, which grows with the square root of D, so that 0.005 is about 5 \
-degrees. n per dim: images for
-each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
-trials, spread evenly over the
-null space; in brackets, along the first direction of the null component. D shows only \
-a part of a leak.
-R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
-model's own words explain."""
-# What is said of the models {} that have a mark: the column of the mark, and the sentence.
-REMARKS = {
-    "known_zero": f"{MARKS[ZERO]} {{}}: {ZERO}: the space was computed from its logits, so its "
-    "null space cannot add anything; it is not ranked.",
-    "known_leak": f"{MARKS[LEAK]} {{}}: {LEAK}: its head keeps some classes, and its null space "
-    "holds what tells the others apart; it is not ranked.",
-    "lambda_at_edge": f"{MARKS[EDGE]} {{}}: the best penalty is at the edge of "
-    "translator.lambdas: extend the list.",
-    "in_sample": f"{MARKS[SEEN]} {{}}: {SEEN}: the translator has seen the images that it "
-    "translates, as in the paper.",
-}
-
-
-def render_text(
-    study: str,
-    models: pd.DataFrame,
-    sources: Mapping[str, str],
-    found: Mapping[tuple[str, str], str],
-    manifest: pd.DataFrame,
-    confidence: float,
-    min_r2: float,
-) -> str:
-    """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings.
-
-    sources: the source of each space. found: by space and model, sentences on what the hidden
-    meaning is about.
-    """
-    lines = [
-        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
-        f"{seen_by_translators(models, manifest)}; "
-        f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
-        "",
-    ]
-    if said := stand_in(sources):
-        lines += [*textwrap.wrap(said, 130), ""]
-    for space, group in models.groupby("space", sort=False):
-        ordered = controls_last(group)
-        lines.append(f"Space {space}: does the null space tell what the logits do not?")
-        lines += [*_table(ordered, f"{100 * confidence:g} %"), paper_scores(group), ""]
-        for row in ordered.to_dict("records"):
-            said = f"{verdict_sentence(row)} {found.get((str(space), row['model']), '')}".strip()
-            lines += textwrap.wrap(said, 130, subsequent_indent="  ")
-        lines.append("")
-    lines.append(COLUMNS)
-
-    def named(chosen: pd.Series) -> str:
-        return ", ".join(models.loc[chosen.astype(bool), "model"].unique())
-
-    for column, remark in REMARKS.items():
-        if models[column].any():
-            lines.append(remark.format(named(models[column])))
-    if differences := rank_differences(models):
-        lines.append(differences)
-    if (empty := models["null_dim"] == 0).any():
-        lines.append(f"{named(empty)}: {NO_NULL_SPACE}.")
-    if models["top1_low"].any():
-        low = models[models["top1_low"]].drop_duplicates("model")
-        reported = [
-            "like a guess" if pd.isna(share) else f"reported {share:g} %"
-            for share in low["reported_top1"]
-        ]
-        shares = ", ".join(
-            f"{model} ({100 * top1:.1f} %, {other})"
-            for model, top1, other in zip(low["model"], low["top1"], reported, strict=True)
-        )
-        lines += [
-            "",
-            f"! TOP-1 FAR TOO LOW: {shares}. "
-            "Most often the order of the classes, the evaluation transform or the weights",
-            "  are wrong; do not trust the scores of these models before that is explained.",
-        ]
-    if (models["weights"] == "random").any():
-        lines += [
-            "",
-            "RANDOM WEIGHTS: these models are untrained. "
-            "The numbers show that the workflow runs, and nothing else.",
-        ]
-    if (models["translator"] == "weak").any():
-        lines += [
-            "",
-            f"{MARKS[WEAK]} WEAK TRANSLATOR: held-out R2 below {min_r2:g}. "
-            "It hardly beats its baseline, so these scores show how the "
-            "method works,",
-            "  not what the model ignores. "
-            "Give it more images (data.source, data.root) before you believe a ranking.",
-        ]
-    return "\n".join(lines) + "\n"

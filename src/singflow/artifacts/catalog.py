@@ -3,10 +3,14 @@
 It says where each file of results/<study>/ lies, what it holds, and how it is compared, fetched and
 made.
 
+An analysis that can be taken out has its part of the table in analyses/<name>.toml, beside what its
+steps cost, and its steps in rules/<name>.smk.
+
 The digests of the steps' code leave this module out, so a new entry makes no finished step stale.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,7 +34,8 @@ class Artifact:
     None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it. group:
     jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
     its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
-    and maps take a GPU if there is one.)
+    and maps take a GPU if there is one.) summary: the columns that this JSON file adds to
+    tables/models.csv, with header and explanation ("": the page does not show it).
     """
 
     path: str
@@ -41,6 +46,7 @@ class Artifact:
     tier: Tier = "translators"
     group: str = "model"
     gpu: Literal["", "tower", "network", "generator"] = ""
+    summary: dict[str, str] = field(default_factory=dict)
 
     @property
     def wildcards(self) -> list[str]:
@@ -314,14 +320,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " and to the embedding of the image (embedding).",
         columns=_of(i="image_id", O="label translated equivalent embedding"),
     ),
-    "rank_curves": Artifact(
-        "rank_curves/{space}/{model}.parquet",
-        "One row per point: point (share, exact, energy, centered), kept, rank, null_dim"
-        " (dimensions removed), energy, n, logit_change_mean, logit_change_max,"
-        " logit_relative_mean, softmax_change_mean (total variation), top1_changed (share),"
-        " is_mean_deg, is_std_deg, as_mean_deg, as_abs_mean_deg.",
-        columns=_of(O="point", f="kept", i="rank null_dim"),
-    ),
     "null_validation": Artifact(
         "null_validation/{model}.parquet",
         "One row per image and perturbation (null, random, principal): image_id, perturbation,"
@@ -329,24 +327,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         columns=_of(
             i="image_id", O="perturbation", f="norm logit_change softmax_change", b="top1_changed"
         ),
-    ),
-    "unusual": Artifact(
-        "unusual/{model}.parquet",
-        "One row per image, view 0: image_id, label, class_index (row of this head), and the scores"
-        " of detectors: null_energy, max_softmax, energy, vim_residual, nusa, mahalanobis. A higher"
-        " score means more unusual; missing where nothing could be fitted.",
-        columns=_of(
-            i="image_id class_index",
-            O="label",
-            f="null_energy max_softmax energy vim_residual nusa mahalanobis",
-        ),
-        within=("tensor", 1e-2),  # eigenvectors of these features
-    ),
-    "unusual_report": Artifact(
-        "unusual/{model}.json",
-        "n_fit (fewest usual images on which ViM's residual and the Mahalanobis distance are"
-        " fitted), principal_dim (of ViM; null: nothing could be fitted), in_sample (whether they"
-        " score the images that they are fitted on).",
     ),
     "concepts": Artifact(
         "concepts/{space}/{model}.parquet",
@@ -364,13 +344,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             b="reachable",
             f="target_is_deg step is_deg as_target_deg as_label_deg logit_change",
         ),
-    ),
-    "probes": Artifact(
-        "probes/{space}/{model}.json",
-        "classifier, accuracy_principal and accuracy_translated with intervals (null and a note"
-        " if nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
-        " translator has seen), by (label; group: the reference's images by evidence.groups),"
-        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
     ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
@@ -470,10 +443,6 @@ TABLES = {
         " label (mean and standard deviation over the images that reach it), largest logit"
         " change."
     ),
-    "unusual": (
-        "A model and a [detector of unusual images](report.md#unusual-images): `auroc` (interval"
-        " by DeLong), `fpr95`; `n_fit` and `principal_dim` as in `unusual/<model>.json`."
-    ),
     "maps": (
         "An image that is shown and a text, its label or a prompt: AS and how many positions of its"
         " [map](pictures.md#maps) are beyond `threshold_deg`, with the strongest one. A model"
@@ -491,20 +460,30 @@ TABLES = {
         " classes (Wilson interval). In pandas, read the table with `keep_default_na=False`: the"
         " perturbation `null` is a word."
     ),
-    "rank_curves": "A point of the rank curve of a model; `removed_dim` dimensions are removed.",
     "head_extensions": (
         "A model: D, and directions_90, the fewest null directions that give 90 % of D (empty"
         " if D is not above the margin)."
     ),
-    "probes": (
-        "A model: accuracy of linear classifiers on principal features before and after"
-        " translation; the Pearson correlation over models."
-    ),
 }  # name: what a row is
-FIGURES = (
-    *(f"fig{number}" for number in (1, *range(3, 14), 15)),
-    *("hidden_texts", "controls", "rank_curves", "head_extensions", "cut_heads", "maps"),
+FIGURES: tuple[str, ...] = (
+    *(f"fig{number}" for number in (1, *range(3, 12), 13, 15)),
+    *("hidden_texts", "controls", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
+# Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
+# model, or for each point of a model's curve. `dvc metrics diff` and `dvc plots diff` read them.
+IN_GIT: tuple[str, ...] = (
+    *("metrics.json", "tables/models.csv", "tables/model_pairs.csv", "tables/controls.csv"),
+)
+ANALYSES = {  # what analyses/<name>.toml says of an analysis that can be taken out
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parents[1] / "analyses").glob("*.toml"))
+}
+for _analysis in ANALYSES.values():
+    for _name, _facts in _analysis["artifacts"].items():
+        CATALOG[_name] = Artifact(**_facts | {"columns": _of(**_facts.get("columns", {}))})
+    TABLES |= _analysis["tables"]
+    FIGURES += tuple(_analysis.get("figures", ()))
+    IN_GIT += tuple(_analysis.get("in_git", ()))
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
@@ -525,12 +504,6 @@ CATALOG |= {
         "report.html": "The page that holds the study, in one file.",
     }.items()
 }
-# Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
-# model, or for each point of a model's curve. `dvc metrics diff` and `dvc plots diff` read them.
-IN_GIT = (
-    *("metrics.json", "tables/models.csv", "tables/model_pairs.csv"),
-    *("tables/controls.csv", "tables/rank_curves.csv"),
-)
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
 COLUMNS["imported_rows"] = _of(i="class_index", O="path label prompt split sha256")  # of a source
 COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # of a manifest with data.source: archive

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.system import regular
 
 FIX = "remove it and run the workflow again"
@@ -164,10 +164,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Facts:
     """Read a JSON object. Objects inside it are Facts, too."""
-    try:
+    with in_one_line(f"{path}: not readable as JSON", FIX):
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}): {FIX}") from None
     if not isinstance(content, Facts):
         raise InputError(f"{path}: holds no JSON object: {FIX}")
     return content
@@ -183,11 +181,8 @@ def read_names(path: Path) -> Facts:
 
 def read_header(path: Path) -> bytes:
     """The JSON header of a safetensors file, as it is written."""
-    try:
-        with regular(path).open("rb") as file:
-            return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
-    except OSError as error:
-        raise InputError(f"{path}: not readable: {error.strerror}: {FIX}") from None
+    with in_one_line(f"{path}: not readable", FIX), regular(path).open("rb") as file:
+        return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
 
 
 def sha256_of(path: Path) -> str:

@@ -185,36 +185,6 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
     return rows
 
 
-def read_whole(
-    folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
-) -> np.ndarray:
-    """Read view 0 of the given images, in their order, without reading the whole shards."""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    for shard in range(shards):
-        wanted = set(image_id) & set(shard_rows(n_images, shard, shards))
-        if not wanted:
-            continue
-        path = shard_path(folder, shard)
-        places, _ = read_tensors(path, ["image_id", "view"])
-        try:
-            with safe_open(path, framework="numpy") as file:
-                rows = file.get_slice(tensor)
-                for row in np.flatnonzero(
-                    (places["view"] == 0) & np.isin(places["image_id"], list(wanted))
-                ):
-                    found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
-        except (SafetensorError, ValueError, IndexError) as error:
-            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {FIX}") from None
-    if missing := set(image_id) - set(found):
-        raise InputError(
-            f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow "
-            "again"
-        )
-    return np.stack([found[image] for image in image_id])
-
-
 def iterate_pairs(
     features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame
 ) -> Iterator[tuple[Tensors, np.ndarray]]:

@@ -6,13 +6,12 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.catalog import COLUMNS, KINDS
 from singflow.artifacts.files import FIX, atomic, write_bytes
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,12 +39,10 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """
     import pandas as pd
 
-    try:
+    with in_one_line(f"{path}: not readable as CSV", FIX):
         table = pd.read_csv(
             path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str)
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}): {FIX}") from None
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"{path}: has no column {', '.join(missing)}: {FIX}")
     return table.fillna({"marks": ""})
@@ -76,7 +73,7 @@ def read_parquet(
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     wanted = None
-    with parquet_errors(path):
+    with in_one_line(f"{path}: not readable as Parquet", FIX):
         if columns is not None:
             wanted = [name for name in parquet.read_schema(path).names if name in columns]
         frame = pd.read_parquet(path, columns=wanted)
@@ -128,12 +125,12 @@ def iterate_row_groups(
     """
     from pyarrow import parquet
 
-    with parquet_errors(path):
+    with in_one_line(f"{path}: not readable as Parquet", FIX):
         file = parquet.ParquetFile(path, read_dictionary=list(categories))
     if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
         raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {FIX}")
     for group in range(file.num_row_groups):
-        with parquet_errors(path):
+        with in_one_line(f"{path}: not readable as Parquet", FIX):
             frame = file.read_row_group(group, columns).to_pandas()
         yield frame
 
@@ -144,15 +141,6 @@ def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
 
     parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
     return pd.concat(parts, ignore_index=True).astype({column: str})
-
-
-@contextmanager
-def parquet_errors(path: Path) -> Iterator[None]:
-    """Turn any exception of the block into InputError that names the file."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
-        raise InputError(f"{path}: not readable as Parquet ({error}): {FIX}") from None
 
 
 def count_rows(path: Path) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from singflow.artifacts.catalog import KINDS, TENSORS
 from singflow.artifacts.files import FIX, Facts, atomic
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.system import regular
 
 SCHEMA_VERSION = "1"
@@ -64,17 +64,15 @@ def read_tensors(path: Path, names: Sequence[str] | None = None) -> tuple[Tensor
     """
     from safetensors import safe_open
 
-    try:
-        with safe_open(regular(path), framework="numpy") as file:
-            names = list(file.keys()) if names is None else names
-            if missing := sorted(set(names) - set(file.keys())):
-                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {FIX}")
-            tensors = {name: file.get_tensor(name) for name in names}
-            metadata = Facts(path, file.metadata() or {})
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 (types that NumPy lacks raise various exceptions)
-        raise InputError(f"{path}: not readable as safetensors ({error}): {FIX}") from None
+    with (
+        in_one_line(f"{path}: not readable as safetensors", FIX),
+        safe_open(regular(path), framework="numpy") as file,
+    ):
+        names = list(file.keys()) if names is None else names
+        if missing := sorted(set(names) - set(file.keys())):
+            raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {FIX}")
+        tensors = {name: file.get_tensor(name) for name in names}
+        metadata = Facts(path, file.metadata() or {})
     for name, tensor in tensors.items():
         kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
         if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):

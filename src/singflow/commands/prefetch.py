@@ -35,10 +35,13 @@ def prefetch(
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     failures: list[str] = []
     known: list[tuple[str, list[WeightFile]]] = []
+    sizes: dict[WeightFile, tuple[str, int | None]] = {}
     for name, files in wanted:
         with _listed(failures, name):
-            known.append((name, files()))
-    _announce(known, failures)
+            needed = files()
+            sizes |= {file: (name, file.remaining()) for file in needed if file not in sizes}
+            known.append((name, needed))
+    _announce(sizes)
     rows = []
     for name, needed in known:
         with _listed(failures, name):
@@ -79,25 +82,18 @@ def _listed(failures: list[str], name: str) -> Iterator[None]:
         failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
 
 
-def _announce(known: list[tuple[str, list["WeightFile"]]], failures: list[str]) -> None:
-    """Print the files that are to be downloaded, with sizes, and drop those that cannot be had."""
-    sizes: dict[WeightFile, tuple[str, int | None]] = {}
-    for name, needed in list(known):
-        begun = len(failures)
-        with _listed(failures, name):
-            sizes |= {file: (name, file.remaining()) for file in needed if file not in sizes}
-        if len(failures) > begun:
-            known.remove((name, needed))
-    to_come = {file: found for file, found in sizes.items() if found[1] != 0}
-    if not to_come:
-        return
+def _announce(sizes: dict["WeightFile", tuple[str, int | None]]) -> None:
+    """Print the files that are to be downloaded: of whom, and bytes that are still to come."""
     rows = [
         (name, str(file), "size unknown" if size is None else _in_mib(size))
-        for file, (name, size) in to_come.items()
+        for file, (name, size) in sizes.items()
+        if size != 0
     ]
+    if not rows:
+        return
     _print(rows, ["to download for", "file", "to come"])
-    total = sum(size or 0 for _, size in to_come.values())
-    unknown = sum(size is None for _, size in to_come.values())
+    total = sum(size or 0 for _, size in sizes.values())
+    unknown = sum(size is None for _, size in sizes.values())
     more = f", and {unknown} of unknown size" if unknown else ""
     print(f"{len(rows)} files to download: {_in_mib(total)}{more}\n", flush=True)
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, NEEDS
 from singflow.commands.options import PARAMS, Params
 from singflow.errors import InputError
 
@@ -19,5 +19,19 @@ def print_summary(results: Path) -> None:
             print(CATALOG[name].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
-    for path in (*sorted((results / "figures").glob("*.png")), *results.glob("report.html")):
+    figures = filter(drawn, sorted((results / "figures").glob("*.png")))
+    for path in (*figures, *results.glob("report.html")):
         print(path)
+
+
+def drawn(figure: Path) -> bool:
+    """Whether a figure had data: the PNG of another one holds what it needs."""
+    from PIL import Image
+
+    from singflow.data.reading import readable_as
+
+    with (
+        readable_as("PNG", figure, "remove it, and run the study again"),
+        Image.open(figure) as png,
+    ):
+        return NEEDS not in png.info

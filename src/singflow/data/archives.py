@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from singflow.data.reading import UNPRINTABLE, is_litter, readable_as
-from singflow.errors import InputError, printable
+from singflow.data.reading import UNPRINTABLE, is_litter
+from singflow.errors import InputError, printable, readable_as
 from singflow.system import regular
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class Member(NamedTuple):
 def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
     """The archives that match the patterns: sorted, relative to the root, without litter."""
     for pattern in patterns:
-        fitting = _fitting(root, [pattern])
-        if not fitting:
+        if not _fitting(root, [pattern]):
             raise InputError(
                 f"data.archives: {pattern}: no file below {root} has such a name: correct it, or "
                 "data.root"
             )
-        for path in fitting:
-            _check_kind(root / path)
-    return _fitting(root, patterns)
+    archives = _fitting(root, patterns)
+    for archive in archives:
+        _check_kind(root / archive)
+    return archives
 
 
 def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
@@ -174,8 +174,7 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
         facts = parquet.read_schema(manifest).pandas_metadata or {}
     except (OSError, ArrowException):
         return None
-    fingerprint: str | None = facts.get("attributes", {}).get(ATTRIBUTE)
-    return fingerprint
+    return cast("str | None", facts.get("attributes", {}).get(ATTRIBUTE))
 
 
 class _Headers(io.BufferedReader):
@@ -274,27 +273,19 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
     with _errors("Parquet", "fetch or write it anew"):
         file = _open(path)
         image_column(file, path)
-        if label_column not in file.schema_arrow.names:
-            raise InputError(
-                f"{path}: has no column {label_column!r} (data.label_column); it has "
-                f"{', '.join(map(printable, file.schema_arrow.names))}"
-            )
         leaves = {file.schema.column(number).path for number in range(len(file.schema.names))}
-        if label_column not in leaves:  # it holds other columns, and not values
+        if label_column not in leaves:  # it is not there, or holds other columns
             raise InputError(
-                f"{path}: column {label_column!r} (data.label_column) holds neither numbers nor "
-                "texts: name another"
+                f"{path}: has no column {label_column!r} of numbers or texts (data.label_column); "
+                f"it has {', '.join(map(printable, file.schema_arrow.names))}: name another"
             )
         _check_groups(file, path, label_column, "labels")
         rows, size = file.metadata.num_rows, path.stat().st_size
         if rows * LEAST_IMAGE > size:
             raise Damaged(f"has {rows} rows in {size} bytes, too few for images: write it anew")
         file = _open(path, metadata=file.metadata, read_dictionary=[label_column])
-        labels = [
-            label
-            for batch in file.iter_batches(columns=[label_column])
-            for label in (_values(batch.column(0)) if batch.num_columns else [])
-        ]
+        batches = file.iter_batches(columns=[label_column])
+        labels = [label for batch in batches for label in _values(batch[label_column])]
         if len(labels) != rows:
             raise Damaged(f"has {len(labels)} labels for {rows} rows: write it anew")
         return labels, _class_names(file, label_column)

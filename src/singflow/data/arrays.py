@@ -14,32 +14,34 @@ from typing import Any
 import numpy as np
 
 from singflow.config.sections import WIDEST
-from singflow.data.reading import is_litter, readable_as
-from singflow.errors import InputError, printable
+from singflow.data.reading import is_litter
+from singflow.errors import InputError, printable, readable_as
 from singflow.extras import check_installed
 
 BLOCK = 2**24  # numbers in a block of rows, about
-ENDINGS = (".npy", ".npz", ".safetensors", ".parquet", ".pq", ".h5", ".hdf5")
 Blocks = Iterator[np.ndarray]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in a file: its shape, and a function that reads blocks of its rows in order."""
+    """An array in a file: shape, type, and a function that reads blocks of its rows in order."""
 
     origin: str
     shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     read: Callable[[], Blocks]
+
+    @property
+    def of_numbers(self) -> bool:
+        return self.dtype.kind in "fiu"
 
     def blocks(self) -> Blocks:
         """Blocks of rows as float32, all finite, as many rows as the shape says."""
+        if not self.of_numbers:
+            raise InputError(f"{self.origin}: holds {self.dtype}, not numbers: save it as float32")
         row = 0
         with readable_as("an array", self.origin, "save it anew"):
             for block in self.read():
-                if block.dtype.kind not in "fiu":
-                    raise InputError(
-                        f"{self.origin}: holds {block.dtype}, not numbers: save it as float32"
-                    )
                 with np.errstate(over="ignore"):
                     numbers = block.astype(np.float32)
                 finite = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
@@ -63,7 +65,7 @@ class Stored:
 
 def in_memory(origin: str, array: np.ndarray) -> Stored:
     """An array that is no file's."""
-    return _sliced(origin, array.shape, lambda start, end: array[start:end])
+    return _sliced(origin, array.shape, array.dtype, lambda start, end: array[start:end])
 
 
 def find_arrays(place: str, dimensions: int) -> Stored:
@@ -77,13 +79,13 @@ def find_arrays(place: str, dimensions: int) -> Stored:
     path, key = _split(place)
     if not path.is_dir():
         return _in_file(path, key, dimensions)
-    files = in_natural_order(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+    files = in_natural_order(file for file in path.iterdir() if file.suffix.lower() in READERS)
     files = [file for file in files if re.search(r"\d", file.stem)] or files
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) != 1:
         raise InputError(
             f"{path}: holds {' and '.join(kinds) or 'no'} files of arrays: name a folder whose "
-            f"files are of one kind ({', '.join(ENDINGS)})"
+            f"files are of one kind ({', '.join(READERS)})"
         )
     return _joined(str(path), [_in_file(file, key, dimensions) for file in files])
 
@@ -92,15 +94,7 @@ def vectors_beside(place: str) -> list[Stored]:
     """All arrays of one dimension and of numbers in the file of the array at a place."""
     path, _ = _split(place)
     found = [] if path.is_dir() else _arrays_in(path).values()
-    return [array for array in found if len(array.shape) == 1 and _holds_numbers(array)]
-
-
-def _holds_numbers(array: Stored) -> bool:
-    with readable_as("an array", array.origin, "save it anew"):
-        try:
-            return all(block.dtype.kind in "fiu" for block in array.read())
-        except InputError:  # it is of objects
-            return False
+    return [array for array in found if len(array.shape) == 1 and array.of_numbers]
 
 
 def _split(place: str) -> tuple[Path, str | None]:
@@ -128,29 +122,19 @@ def _joined(origin: str, parts: list[Stored]) -> Stored:
             f"{origin}: its arrays have rows of different shapes, {' and '.join(map(str, shapes))}:"
             " name one of them as <path>:<key>"
         )
-    rows = sum(part.shape[0] for part in parts)
-    return Stored(
-        origin, (rows, *parts[0].shape[1:]), lambda: (b for part in parts for b in part.blocks())
-    )
+    shape = sum(part.shape[0] for part in parts), *parts[0].shape[1:]
+    float32 = np.dtype(np.float32)
+    return Stored(origin, shape, float32, lambda: (b for part in parts for b in part.blocks()))
 
 
 def _arrays_in(path: Path) -> dict[str, Stored]:
-    readers: dict[str, Callable[[Path], dict[str, Stored]]] = {
-        ".npy": _npy,
-        ".npz": _npz,
-        ".safetensors": _safetensors,
-        ".parquet": _parquet,
-        ".pq": _parquet,
-        ".h5": _hdf5,
-        ".hdf5": _hdf5,
-    }
     ending = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    if ending not in readers:
-        raise InputError(f"{path}: is none of {', '.join(ENDINGS)}: save it as one of them")
+    if ending not in READERS:
+        raise InputError(f"{path}: is none of {', '.join(READERS)}: save it as one of them")
     with readable_as(ending, path, "save it anew"):
-        return readers[ending](path)
+        return READERS[ending](path)
 
 
 def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
@@ -158,8 +142,9 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
     found = {
         name: array
         for name, array in arrays.items()
-        if len(array.shape) == dimensions and (key is None or fnmatchcase(name, key))
+        if len(array.shape) == dimensions and fnmatchcase(name, key or "*")
     }
+    found = {name: array for name, array in found.items() if array.of_numbers} or found
     numbered = len({re.sub(r"\d+", "", name) for name in found}) == 1
     if not found or (len(found) > 1 and key is None and not numbered):
         many = f"{'more than one' if found else 'no'} array{'' if key is None else f' {key!r}'}"
@@ -184,18 +169,24 @@ def _spans(rows: int, width: int) -> Iterator[tuple[int, int]]:
     return ((start, min(rows, start + step)) for start in range(0, rows, step))
 
 
-def _sliced(origin: str, shape: tuple[int, ...], rows: Callable[[int, int], np.ndarray]) -> Stored:
+def _sliced(
+    origin: str, shape: tuple[int, ...], dtype: Any, rows: Callable[[int, int], np.ndarray]
+) -> Stored:
     """An array whose rows from start to end a function reads."""
     count, width = shape[0] if shape else 0, int(np.prod(shape[1:], dtype=np.int64))
-    return Stored(origin, shape, lambda: (rows(*span) for span in _spans(count, width)))
+    spans = partial(_spans, count, width)
+    return Stored(origin, shape, np.dtype(dtype), lambda: (rows(*span) for span in spans()))
 
 
 def _npy(path: Path) -> dict[str, Stored]:
-    def rows(start: int, end: int) -> np.ndarray:
+    def mapped() -> np.ndarray:
         # mapped anew for every block, so that no block stays in memory
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[start:end])
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    return {"": _sliced(str(path), np.load(path, mmap_mode="r", allow_pickle=False).shape, rows)}
+    def rows(start: int, end: int) -> np.ndarray:
+        return np.array(mapped()[start:end])
+
+    return {"": _sliced(str(path), mapped().shape, mapped().dtype, rows)}
 
 
 def _npz(path: Path) -> dict[str, Stored]:
@@ -204,8 +195,9 @@ def _npz(path: Path) -> dict[str, Stored]:
         for member in file.namelist():
             name = member.removesuffix(".npy")
             if name != member:
-                shape, _, _ = read_npy_header(file.open(member))
-                arrays[name] = Stored(f"{path}:{name}", shape, partial(_unzipped, path, member))
+                shape, _, kind = read_npy_header(file.open(member))
+                read = partial(_unzipped, path, member)
+                arrays[name] = Stored(f"{path}:{name}", shape, kind, read)
     return arrays
 
 
@@ -220,22 +212,20 @@ def _unzipped(path: Path, name: str) -> Blocks:
     with zipfile.ZipFile(path) as file, file.open(name) as stream:
         shape, by_columns, kind = read_npy_header(stream)
         width, size = (int(np.prod(part, dtype=np.int64)) for part in (shape[1:], shape))
-        by_columns &= len(shape) > 1
-        if kind.hasobject or (by_columns and size > 4 * BLOCK):
-            raise InputError(
-                f"{path}: {name} is of objects, or large and in Fortran's order: save numbers by "
-                "rows, as np.ascontiguousarray does"
-            )
-        if by_columns:
-            content = stream.read(size * kind.itemsize)
-            if len(content) == size * kind.itemsize:
-                yield np.frombuffer(content, kind).reshape(shape, order="F")
-            return
-        for start, end in _spans(shape[0], width):
+        spans = _spans(shape[0], width)
+        if by_columns and len(shape) > 1:
+            if size > 4 * BLOCK:
+                raise InputError(
+                    f"{path}: {name} is large and in Fortran's order: save it by rows, as "
+                    "np.ascontiguousarray does"
+                )
+            spans = iter([(0, shape[0])])
+        for start, end in spans:
             wanted = (end - start) * width * kind.itemsize
             content = stream.read(wanted)
             rows = len(content) // (width * kind.itemsize)
-            yield np.frombuffer(content, kind, rows * width).reshape(rows, *shape[1:])
+            block = np.frombuffer(content, kind, rows * width)
+            yield block.reshape(rows, *shape[1:], order="F" if by_columns else "C")
             if len(content) < wanted:
                 return
 
@@ -247,15 +237,15 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         with safe_open(path, framework="numpy") as file:
             return np.asarray(file.get_slice(name)[start:end])
 
+    arrays = {}
     with safe_open(path, framework="numpy") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if halves := sorted(name for name, part in slices.items() if part.get_dtype() == "BF16"):
-            raise InputError(f"{path}: {', '.join(halves)} is bfloat16: save it as float32")
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-    return {
-        name: _sliced(f"{path}:{name}", shape, partial(rows, name))
-        for name, shape in shapes.items()
-    }
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            part = file.get_slice(name)
+            if part.get_dtype() == "BF16":
+                raise InputError(f"{path}: {name} is bfloat16: save it as float32")
+            shape, read = tuple(part.get_shape()), partial(rows, name)
+            arrays[name] = _sliced(f"{path}:{name}", shape, part[:0].dtype, read)
+    return arrays
 
 
 def _parquet(path: Path) -> dict[str, Stored]:
@@ -265,53 +255,43 @@ def _parquet(path: Path) -> dict[str, Stored]:
 
     # a buffer, so that a column of a row group is not in memory as a whole
     opened = partial(parquet.ParquetFile, path, buffer_size=2**16)
-    file = opened()
-    schema, count = file.schema_arrow, file.metadata.num_rows
+
+    def blocks(columns: list[str], width: int, origin: str) -> Blocks:
+        for batch in opened().iter_batches(max(1, BLOCK // width // 4), columns=columns):
+            nested = [column for column in batch.columns if pa.types.is_nested(column.type)]
+            flat = [column.flatten() if nested else column for column in batch.columns]
+            cells = np.stack([part.to_numpy(zero_copy_only=False) for part in flat], axis=1)
+            if cells.size != len(batch) * width or any(column.null_count for column in nested):
+                raise InputError(
+                    f"{origin}: its lists do not all have {width} numbers: remove the rows that "
+                    "differ"
+                )
+            yield cells.reshape(len(batch), width)
+
+    def of_numbers(kind: Any) -> bool:
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+    def length(name: str) -> int:
+        first = next(opened().iter_batches(1, columns=[name]), None)
+        return 0 if first is None else len(first.column(0).flatten())
+
+    fields, count = opened().schema_arrow, opened().metadata.num_rows
     lists = [
         field.name
-        for field in schema
+        for field in fields
         if (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-            or pa.types.is_fixed_size_list(field.type))
+            or pa.types.is_fixed_size_list(field.type)) and of_numbers(field.type.value_type)
     ]  # fmt: skip
-    numbers = [
-        field.name
-        for field in schema
-        if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-    ]
-
-    def of_lists(name: str) -> Blocks:
-        for batch in opened().iter_batches(_batch(width[name]), columns=[name]):
-            column = batch.column(0)
-            flat = column.flatten().to_numpy(zero_copy_only=False)
-            if column.null_count or len(flat) != len(column) * width[name]:
-                raise InputError(
-                    f"{path}: its lists in {name!r} do not all have {width[name]} numbers: remove "
-                    "the rows that differ"
-                )
-            yield flat.reshape(len(column), width[name])
-
-    def of_columns() -> Blocks:
-        for batch in opened().iter_batches(_batch(len(numbers)), columns=numbers):
-            columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-            yield np.stack(columns, axis=1)
-
-    width = {name: _first_length(opened(), name) for name in lists}
-    if lists:
-        return {
-            name: Stored(f"{path}:{name}", (count, width[name]), partial(of_lists, name))
-            for name in lists
-        }
-    return {"": Stored(str(path), (count, len(numbers)), of_columns)} if numbers else {}
-
-
-def _batch(width: int) -> int:
-    return max(1, BLOCK // max(width, 1) // 4)
-
-
-def _first_length(file: Any, name: str) -> int:
-    for batch in file.iter_batches(1, columns=[name]):
-        return len(batch.column(0).flatten())
-    return 0
+    numbers = [field.name for field in fields if of_numbers(field.type)]
+    places = {name: (f"{path}:{name}", [name], length(name)) for name in lists}
+    if not places and numbers:
+        places = {"": (str(path), numbers, len(numbers))}
+    return {
+        name: Stored(
+            origin, (count, width), np.dtype(np.float32), partial(blocks, columns, width, origin)
+        )
+        for name, (origin, columns, width) in places.items()
+    }
 
 
 def _hdf5(path: Path) -> dict[str, Stored]:
@@ -322,7 +302,7 @@ def _hdf5(path: Path) -> dict[str, Stored]:
         with h5py.File(path, "r") as file:
             return np.asarray(file[name][start:end])
 
-    found: dict[bool, dict[str, tuple[int, ...]]] = {True: {}, False: {}}  # whether of numbers
+    arrays: dict[str, Stored] = {}
 
     def note(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
@@ -331,11 +311,19 @@ def _hdf5(path: Path) -> dict[str, Stored]:
                     f"{path}: {name} has chunks of {item.chunks} numbers, and one is read at a "
                     "time: write smaller ones"
                 )
-            found[item.dtype.kind in "fiu"][name] = item.shape
+            arrays[name] = _sliced(f"{path}:{name}", item.shape, item.dtype, partial(rows, name))
 
     with h5py.File(path, "r") as file:
         file.visititems(note)  # links to other files are not followed
-    return {
-        name: _sliced(f"{path}:{name}", shape, partial(rows, name))
-        for name, shape in (found[True] or found[False]).items()
-    }
+    return arrays
+
+
+READERS = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".safetensors": _safetensors,
+    ".parquet": _parquet,
+    ".pq": _parquet,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+}

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from singflow.data.reading import DEVKIT, SOLUTION, iterate_rows, readable_as
-from singflow.errors import InputError
+from singflow.data.reading import DEVKIT, SOLUTION, iterate_rows
+from singflow.errors import InputError, readable_as
 from singflow.system import regular
 
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # files of the devkit

@@ -17,6 +17,7 @@ import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, read_header
+from singflow.artifacts.shards import towers_in
 from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.data.manifest import Candidate, Inspected
@@ -131,15 +132,6 @@ def own_class_names(root: Path, model: str) -> list[str] | None:
     return None if of_part else made.parsed("class_names", list | None)
 
 
-def towers_of_source(root: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the models and spaces of a source."""
-    if not rows_path(root).is_file():
-        return [], []
-    models = {names["model"] for _, names in CATALOG["head"].among(root)}
-    spaces = {names["space"] for _, names in CATALOG["embeddings"].among(root)}
-    return sorted(models), sorted(spaces)
-
-
 def check_source(root: Path, models: list[str], spaces: list[str], views: int) -> None:
     """Refuse a folder that is no source, or lacks a model, a space or views of the study."""
     if not rows_path(root).is_file():
@@ -147,9 +139,8 @@ def check_source(root: Path, models: list[str], spaces: list[str], views: int) -
             f"data.root {root}: holds no rows.parquet: name a folder that `singflow "
             "import_features` wrote"
         )
-    for kind, wanted, found in zip(
-        ("models", "spaces"), (models, spaces), towers_of_source(root), strict=True
-    ):
+    held_models, held_spaces = towers_in(root)
+    for kind, wanted, found in (("models", models, held_models), ("spaces", spaces, held_spaces)):
         if missing := [name for name in wanted if name not in found]:
             raise InputError(
                 f"data.root {root}: has nothing of {', '.join(missing)}; its {kind} are "

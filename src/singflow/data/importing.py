@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import sha256_of, staged, write_bytes
-from singflow.artifacts.shards import in_shards
+from singflow.artifacts.shards import in_shards, towers_in
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import MOST_CLASSES
@@ -31,7 +31,6 @@ from singflow.data.imported import (
     listed_rows,
     rows_path,
     sizes_of,
-    towers_of_source,
 )
 from singflow.data.listing import of_number, stated_class, stated_split
 from singflow.data.manifest import (
@@ -44,7 +43,7 @@ from singflow.data.manifest import (
 )
 from singflow.data.reading import Row, iterate_rows, read_lines
 from singflow.data.vocabulary import read_class_list
-from singflow.errors import InputError, printable
+from singflow.errors import InputError, in_one_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -454,17 +453,10 @@ def _bias_beside(weight: Stored, place: str, count: int) -> Stored | None:
 
 def _stated_names(place: str, text: str) -> list[str] | None:
     """The class names in the metadata of a head, null for none."""
-    try:
-        names = json.loads(text)
-        if names is None:
-            return None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("not a list of names")
-        return phrases(names)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{place}: class_names in its metadata is {text[:100]!r}: {error}: save the head anew"
-        ) from None
+    problem = f"{place}: class_names in its metadata is {text[:100]!r}"
+    with in_one_line(problem, "save the head anew"):
+        names = TypeAdapter(list[str] | None).validate_json(text)
+        return None if names is None else phrases(names)
 
 
 def images_in_shard(width: int, views: int) -> int:
@@ -526,10 +518,10 @@ class HeadCheck:
         if self._given is None or self._logits is None:
             return
         given = next(self._given)
-        gap, spread = float(np.abs(given - logits).max()), float(given.std())
+        gaps, spread = np.abs(given - logits).max(axis=1), float(given.std())
+        gap = float(gaps.max())
         if gap > GAP * spread:
-            before = sum(map(len, self.predicted[:-1]))
-            row = before + int(np.abs(given - logits).max(1).argmax())
+            row = sum(map(len, self.predicted[:-1])) + int(gaps.argmax())
             raise InputError(
                 f"{self._logits.origin}: row {row} differs from W f + b by {gap:.2g}, and logits "
                 f"have a standard deviation of {spread:.2g}: the features are not the input of "
@@ -580,7 +572,7 @@ def study_of(root: Path) -> str | None:
     """A study of all models and spaces of a source as YAML; None without a model or a space."""
     import yaml
 
-    models, spaces = towers_of_source(root)
+    models, spaces = towers_in(root)
     if not (models and spaces):
         return None
     data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}

@@ -7,15 +7,15 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from singflow.cli import log
 from singflow.data.archives import (
-    SIDECARS,
     TAR,
     Damaged,
     Member,
@@ -51,43 +51,134 @@ from singflow.data.reading import (
 )
 from singflow.errors import InputError, printable
 
-NO_CLASS = "not in a class folder"
 # A split in the path of an archive.
 OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)
 MOST_LABEL = 1000  # characters
-TOO_LONG = f"a label of more than {MOST_LABEL} characters: give it a short one"
 # A label and the index of its class; or the reason why there is no label, and None.
 Label = tuple[str, int | None]
+NO_CLASS: Label = ("not in a class folder", None)
+NO_SIDECAR: Label = ("no label: no .cls or .json beside it", None)
+TOO_LONG: Label = (f"a label of more than {MOST_LABEL} characters: give it a short one", None)
 
 
+class _Image(NamedTuple):
+    """A file that may be an image, before its label is known."""
+
+    path: str
+    group: str  # the folder or archive whose images get their labels in one way
+    folders: tuple[str, ...]  # above it, perhaps with that of a split, and the names of archives
+    split: str = ""  # that of the archive
+    stated: str | None = None  # the label in its sidecar
+    archive: str = ""
+    offset: int = 0
+    bytes: int = -1
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it lies in an archive."""
+        return {"archive": self.archive, "offset": self.offset, "bytes": self.bytes}
+
+
+@dataclass
 class _Listing:
     """Candidates, rejected files with their reasons, and how many files are skipped, by name."""
 
-    def __init__(self) -> None:
-        self.found: list[Candidate] = []
-        self.rejected: Rejected = []
-        self.skipped: Counter[str] = Counter()
+    classes: Classes
+    label_column: str
+    root: Path = Path()
+    table: Path | None = None  # for images that lie in no class folder
+    found: list[Candidate] = field(default_factory=list)
+    rejected: Rejected = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def reject(self, path: str, reason: str) -> None:
         self.rejected.append((printable(path), reason))
 
     def add(self, path: str, label: Label, split: str = "", prompt: str = "", **place: Any) -> bool:
         """Add a candidate, or reject it if it has no name or label that can be used."""
-        text, index = label
+        text, index = label if len(label[0]) <= MOST_LABEL else TOO_LONG
         if path != printable(path):
             self.reject(path, UNPRINTABLE)
         elif index is None:
             self.reject(path, text)
         elif not text or text != printable(text):
             self.reject(path, "no printable label")
-        elif len(text) > MOST_LABEL:
-            self.reject(path, TOO_LONG)
         else:
             # one text in memory for many images
             text, prompt = sys.intern(text), sys.intern(prompt or prompt_of(text))
             self.found.append(Candidate(path, text, index, prompt, split, **place))
             return True
         return False
+
+    def add_images(self, images: list[_Image], above: int, depth: int) -> None:
+        """Add images with their labels; they are removed from the list to save memory.
+
+        Labels are those of the sidecars if any image has one, else the names of class folders,
+        which lie below `above` others and below `depth` (0, 1) that name the split. Images of a
+        group in which none lies in a class folder are labelled by _add_flat().
+        """
+        stated = any(image.stated is not None for image in images)
+        sorted_ = {image.group for image in images if stated or len(image.folders) > above + depth}
+        flat: list[_Image] = []
+        images.reverse()
+        while images:
+            image = images.pop()
+            folders, split, label = image.folders[above:], image.split, NO_CLASS
+            if depth and folders and not stated:
+                split = SPLIT_FOLDERS[folders[0].lower()]
+            if stated:
+                label = (
+                    NO_SIDECAR if image.stated is None else of_number(image.stated, self.classes)
+                )
+            elif len(folders) > depth:
+                label = self.classes.label_of(folders[depth])
+            elif image.group not in sorted_ and is_image(image.path):
+                flat.append(image._replace(split=split))
+                continue
+            self.add(image.path, label, split, **image.place)
+        if flat:
+            self._add_flat(flat)
+
+    def _add_flat(self, images: list[_Image]) -> None:
+        """Add images without class folders, with the labels of ImageNet's files or of the table.
+
+        An image has the label of the row with its name, without folders and ending. Raises
+        InputError unless the labels are those of the images.
+        """
+        places = [self.root / group for group in dict.fromkeys(image.group for image in images)]
+        named = {PurePosixPath(image.path).stem for image in images}
+        many = f"{len(images)} image{'s' * (len(images) > 1)}"
+        where = f"{', '.join(map(str, places[:MOST_REASONS]))}: {many}"
+        truth, table = find_truth(places[0]), self.table
+        origin, known = (None, {}) if truth is None else truth
+        labelled = {
+            name: Candidate("", *self.classes.label_of(synset), "")
+            for name, synset in known.items()
+        }
+        if not named & labelled.keys() and table and named & _names_in(table):
+            rows, rejected = list_table(table, self.label_column, self.classes)
+            if rejected:
+                path, reason = rejected[0]
+                raise InputError(f"{table}: {path}: {reason}")
+            labelled, origin = {PurePosixPath(row.path).stem: row for row in rows}, table
+        if not named & labelled.keys():
+            others = f" ({origin} has labels of other names)" if labelled else ""
+            above = ", or name the folder above as data.root" if len(places) == 1 else ""
+            raise InputError(
+                f"{where} without labels{others}: {WAYS.format(self.label_column)}"
+                f"{above if places[0].is_dir() else ''}"
+            )
+        if named != labelled.keys() or len(named) != len(images):
+            first = min((named ^ labelled.keys()) or named)
+            raise InputError(
+                f"{where}, but {origin} has labels of {len(labelled)}; the first difference is "
+                f"{printable(first)}: fetch what is missing, or remove what is too much"
+            )
+        for image in images:
+            row = labelled[PurePosixPath(image.path).stem]
+            label, split = (row.label, row.class_index), row.split or image.split
+            self.add(image.path, label, split, row.prompt, **image.place)
+        log.info("%s in no class folder: with the labels of %s", many, origin)
 
     def tell_skipped(self) -> None:
         if self.skipped:
@@ -99,14 +190,22 @@ class _Listing:
             )
 
 
+def _names_in(table: Path) -> set[str]:
+    """Names of the images in a table, without folders and ending."""
+    with suppress(InputError):
+        rows = iterate_rows(table, {"path": ""})
+        return {PurePosixPath(row["path"]).stem for _, row in rows}
+    return set()
+
+
 def list_folder(
     root: Path, classes: Classes, table: Path | None = None, label_column: str = "label"
 ) -> tuple[list[Candidate], Rejected]:
     """List the images of a folder with one subfolder per class, perhaps below train and val.
 
     A subfolder that is not named after a class (by synset or name) gets class_index -1. Where no
-    subfolder is, labels are those of _label_flat(). If all images are in one of train and val, the
-    split is drawn.
+    subfolder is, labels are those of ImageNet's files or of the table. If all images are in one of
+    train and val, the split is drawn.
     """
     base = images_below(root)
     top, unlabelled = top_folders(base)
@@ -119,10 +218,9 @@ def list_folder(
             f"{', '.join(map(printable, others))}: move them out of it"
         )
     above, depth = len(base.relative_to(root).parts), int(below_splits(top))
-    listing = _Listing()
+    listing = _Listing(classes, label_column, root, table)
     visited: set[str] = set()
-    flat: dict[tuple[str, ...], list[_Unlabelled]] = {}
-    classed: set[tuple[str, ...]] = set()
+    images: list[_Image] = []
 
     def unlisted(error: OSError) -> None:
         place = Path(error.filename).relative_to(root)
@@ -137,31 +235,25 @@ def list_folder(
             continue
         visited.add(real)
         listing.skipped.update(filter(is_litter, (*folders, *files)))
-        folders[:] = sorted(child for child in folders if not is_litter(child))
-        if Path(folder) == base:
-            folders[:] = [child for child in folders if base / child not in unlabelled]
-        label, split = _of_folders(parts[above:], depth, classes)
-        for name in sorted(file for file in files if not is_litter(file)):
+        folders[:] = sorted(
+            name for name in folders if not is_litter(name) and Path(folder, name) not in unlabelled
+        )
+        group = "/".join(parts[: above + depth])
+        for name in sorted(name for name in files if not is_litter(name)):
             path = "/".join((*parts, name))
-            if len(parts) == above + depth and is_image(name):
-                flat.setdefault(parts, []).append(_Unlabelled(path, split, {}))
-            elif name == SOLUTION or name.startswith(DEVKIT):
+            if name == SOLUTION or name.startswith(DEVKIT):
                 continue
-            elif listing.add(path, label, split):
-                classed.add(parts[: above + depth])
+            if len(parts) < above + depth:  # beside train and val
+                listing.add(path, NO_CLASS)
+            else:
+                images.append(_Image(path, group, parts[above:]))
     listing.tell_skipped()
     if unlabelled:
         log.info(
             "left out, since no image there has a label: %s",
             ", ".join(printable(str(place.relative_to(root))) for place in unlabelled),
         )
-    for place in classed & flat.keys():
-        for image in flat.pop(place):
-            listing.reject(image.path, NO_CLASS)
-    if flat:
-        images = [image for group in flat.values() for image in group]
-        places = [root.joinpath(*place) for place in flat]
-        _label_flat(images, places, table, label_column, classes, listing)
+    listing.add_images(images, 0, depth)
     if not listing.found:
         loose = (
             f"; {len(listing.rejected)} of its files lie in none: name the folder above as "
@@ -176,83 +268,11 @@ def list_folder(
     return listing.found, listing.rejected
 
 
-class _Unlabelled(NamedTuple):
-    """An image that lies in no class folder."""
-
-    path: str
-    split: str
-    place: dict[str, Any]  # in an archive
-
-
-def _label_flat(
-    images: list[_Unlabelled],
-    places: list[Path],
-    table: Path | None,
-    label_column: str,
-    classes: Classes,
-    listing: _Listing,
-) -> None:
-    """Add images without class folders, with the labels of ImageNet's files or of data.table.
-
-    places: the folders or archives that hold the images. An image has the label of the row with its
-    name, without folders and ending. Raises InputError unless the labels are those of the images.
-    """
-    named = {PurePosixPath(image.path).stem for image in images}
-    many = f"{len(images)} image{'s' * (len(images) > 1)}"
-    where = f"{', '.join(map(str, places[:MOST_REASONS]))}: {many}"
-    truth = find_truth(places[0])
-    known = {} if truth is None else truth.synsets
-    labelled = {
-        name: Candidate("", *classes.label_of(synset), "") for name, synset in known.items()
-    }
-    origin = truth and truth.origin
-    if not named & labelled.keys() and table and named & _names_in(table):
-        rows, rejected = list_table(table, label_column, classes)
-        if rejected:
-            path, reason = rejected[0]
-            raise InputError(f"{table}: {path}: {reason}")
-        labelled, origin = {PurePosixPath(row.path).stem: row for row in rows}, table
-    if not named & labelled.keys():
-        others = f" ({origin} has labels of other names)" if labelled else ""
-        above = ", or name the folder above as data.root" if len(places) == 1 else ""
-        raise InputError(
-            f"{where} without labels{others}: {WAYS.format(label_column)}"
-            f"{above if places[0].is_dir() else ''}"
-        )
-    if named != labelled.keys() or len(named) != len(images):
-        first = min((named ^ labelled.keys()) or named)
-        raise InputError(
-            f"{where}, but {origin} has labels of {len(labelled)}; the first difference is "
-            f"{printable(first)}: fetch what is missing, or remove what is too much"
-        )
-    for image in images:
-        row = labelled[PurePosixPath(image.path).stem]
-        split = row.split or image.split
-        listing.add(image.path, (row.label, row.class_index), split, row.prompt, **image.place)
-    log.info("%s in no class folder: with the labels of %s", many, origin)
-
-
-def _names_in(table: Path) -> set[str]:
-    """Names of the images in a table, without folders and ending."""
-    with suppress(InputError):
-        rows = iterate_rows(table, {"path": ""})
-        return {PurePosixPath(row["path"]).stem for _, row in rows}
-    return set()
-
-
-def _of_folders(folders: tuple[str, ...], depth: int, classes: Classes) -> tuple[Label, str]:
-    """Label and split of an image below these folders, of which `depth` (0, 1) name the split."""
-    label: Label = (NO_CLASS, None)
-    if len(folders) > depth:
-        label = classes.label_of(folders[depth])
-    return label, SPLIT_FOLDERS[folders[0].lower()] if folders and depth else ""
-
-
 def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
     """List the images of a CSV or Parquet table with one image per row."""
-    listing = _Listing()
+    listing = _Listing(classes, label_column)
     prompts: dict[str, str] = {}
     listed: set[str] = set()
     needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
@@ -318,11 +338,11 @@ def list_archives(
 
     The label is that of the image's row in a Parquet file. In tars it is that of the sidecar (.cls
     or .json) if any image has one, else that of the folder, as in list_folder(). A tar without
-    folders has the name of a class, or labels as in _label_flat(). Splits are those of the folders,
-    or those in the archives' paths if these name both train and val.
+    folders has the name of a class, or labels as a folder without class folders. Splits are those
+    of the folders, or those in the archives' paths if these name both train and val.
     """
     archives = find_archives(root, patterns)
-    listing = _Listing()
+    listing = _Listing(classes, label_column, root, table)
     splits = {
         archive: SPLIT_FOLDERS[named[1].lower()]
         for archive in archives
@@ -343,8 +363,7 @@ def list_archives(
                     label = _of_cell(value, names, classes)
                     listing.add(f"{archive}/{row:09d}", label, split, archive=archive, offset=row)
             else:
-                members = tar_members(path)
-                images += _images(archive, split, members, label_column, classes, listing)
+                images += _images_of_tar(archive, split, listing)
         except Damaged as error:
             damaged.append(f"{path}: {error}")
         except OSError as error:
@@ -353,7 +372,8 @@ def list_archives(
     if damaged:
         more = f" and {len(damaged) - MOST_REASONS} more" * (len(damaged) > MOST_REASONS)
         raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
-    _label_images(images, root, table, label_column, classes, listing)
+    above, depth = _above({image.folders for image in images} - {()})
+    listing.add_images(images, above, depth)
     if not listing.found and not listing.rejected:
         raise InputError(
             f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name "
@@ -362,30 +382,11 @@ def list_archives(
     return listing.found, listing.rejected, archive_fingerprint(root, archives)
 
 
-class _Image(NamedTuple):
-    """An image in a tar."""
-
-    archive: str
-    name: str
-    split: str  # that of the archive
-    offset: int
-    bytes: int
-    folders: tuple[str, ...]  # above it, including the names of archives
-    stated: str | None  # the label in its sidecar
-
-
-def _images(
-    archive: str,
-    split: str,
-    members: Iterable[Member],
-    label_column: str,
-    classes: Classes,
-    listing: _Listing,
-) -> Iterator[_Image]:
+def _images_of_tar(archive: str, split: str, listing: _Listing) -> Iterator[_Image]:
     """Images of a tar. Other members are skipped, or rejected with a reason."""
     found: dict[str, tuple[int, int]] = {}
     stated: dict[tuple[str, str], str] = {}
-    for member in members:
+    for member in tar_members(listing.root / archive):
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         name = "/".join(parts)
         path = f"{archive}/{name}"
@@ -399,12 +400,12 @@ def _images(
             if name in found:
                 listing.reject(path, "a later member of the tar has its name, and replaces it")
             found[name] = member.offset, member.size
-            if (text := _stated(member, label_column)) is not None:
+            if (text := _stated(member, listing.label_column)) is not None:
                 stated[_sample(name), PurePosixPath(name).suffix.lower()] = text
     samples = {_sample(name) for name in found if is_image(name)}
     # A tar without folders holds one class if it has the name of one, as in ImageNet.
     name = _without_ending(PurePosixPath(archive).name)
-    flat = not any("/" in name for name in found) and classes.find(name) >= 0
+    flat = not any("/" in name for name in found) and listing.classes.find(name) >= 0
     own = (name,) if flat else ()
     known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple in memory for many images
     for name, (offset, size) in found.items():
@@ -412,10 +413,10 @@ def _images(
         if not is_image(name) and sample in samples:
             listing.skipped[f"*{PurePosixPath(name).suffix.lower()}"] += 1
             continue
-        labels = [stated[sample, kind] for kind in SIDECARS if (sample, kind) in stated]
         folders = tuple(map(_without_ending, name.split("/")[:-1])) or own
         folders = known.setdefault(folders, folders)
-        yield _Image(archive, name, split, offset, size, folders, next(iter(labels), None))
+        label = stated.get((sample, ".cls"), stated.get((sample, ".json")))
+        yield _Image(f"{archive}/{name}", archive, folders, split, label, archive, offset, size)
 
 
 def _without_ending(folder: str) -> str:
@@ -437,40 +438,6 @@ def _stated(member: Member, label_column: str) -> str | None:
         return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
-
-
-def _label_images(
-    images: list[_Image],
-    root: Path,
-    table: Path | None,
-    label_column: str,
-    classes: Classes,
-    listing: _Listing,
-) -> None:
-    """Add the images to the listing; they are removed from the list to save memory."""
-    stated = any(image.stated is not None for image in images)
-    sorted_ = {image.archive for image in images if stated or image.folders}
-    flat: list[_Unlabelled] = []
-    above, depth = _above({image.folders for image in images} - {()})
-    images.reverse()
-    while images:
-        archive, name, split, offset, size, folders, text = images.pop()
-        path = f"{archive}/{name}"
-        place: dict[str, Any] = {"archive": archive, "offset": offset, "bytes": size}
-        if archive not in sorted_:
-            flat.append(_Unlabelled(path, split, place))
-            continue
-        if not stated:
-            label, of_folders = _of_folders(folders[above:], depth, classes)
-            split = of_folders or split
-        elif text is None:
-            label = ("no label: no .cls or .json beside it", None)
-        else:
-            label = of_number(text, classes)
-        listing.add(path, label, split, **place)
-    if flat:
-        places = [root / archive for archive in dict.fromkeys(i.place["archive"] for i in flat)]
-        _label_flat(flat, places, table, label_column, classes, listing)
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
@@ -496,7 +463,7 @@ def of_number(text: str, classes: Classes) -> Label:
 def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> Label:
     """The label of a cell. A number counts the names, or without names the classes."""
     if isinstance(value, str):
-        return classes.label_of(value) if len(value) <= MOST_LABEL else (TOO_LONG, None)
+        return classes.label_of(value) if len(value) <= MOST_LABEL else TOO_LONG
     if not isinstance(value, int) or isinstance(value, bool):
         return "no label: neither a number nor a text", None
     if names is None:

@@ -286,27 +286,21 @@ def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
     if not absent:
         return
     tried = sorted(absent)[:: -(-len(absent) // TRIED)]
-    first = tried[0]
-    yield f"looked for {root / first}"
-    slashed = "\\" in first and not _is_file(root / first)
-
-    def parts(path: str) -> tuple[str, ...]:
-        return PurePosixPath(path.replace("\\", "/") if slashed else path).parts
-
-    choices = [(root, dropped) for dropped in range(int(not slashed), len(parts(first)))]
-    if not PurePosixPath(first).is_absolute():
+    yield f"looked for {root / tried[0]}"
+    slashed = "\\" in tried[0] and not _is_file(root / tried[0])
+    paths = [PurePosixPath(path.replace("\\", "/") if slashed else path) for path in tried]
+    choices = [(root, dropped) for dropped in range(int(not slashed), len(paths[0].parts))]
+    if not PurePosixPath(tried[0]).is_absolute():
         moving = [(folder, 0) for folder in (*root.absolute().parents, *subfolders(root))]
         choices = [*moving, *choices]
-    found = {
-        (folder, dropped): [
-            path for path in tried if _is_file(folder.joinpath(*parts(path)[dropped:]))
-        ]
-        for folder, dropped in choices
-    }
-    folder, dropped = max(found, key=lambda choice: len(found[choice]), default=(root, 0))
-    if not (there := found.get((folder, dropped))):
+    there: list[PurePosixPath] = []
+    for place, count in choices:
+        found = [path for path in paths if _is_file(place.joinpath(*path.parts[count:]))]
+        if len(found) > len(there):
+            there, folder, dropped = found, place, count
+    if not there:
         return
-    above, below = parts(there[0])[:dropped], parts(there[0])[dropped:]
+    above, below = there[0].parts[:dropped], there[0].parts[dropped:]
     fixes = {
         f"write data.root: {folder}": folder != root,
         "write / for \\ in the paths": slashed,

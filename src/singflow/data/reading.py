@@ -2,10 +2,9 @@
 
 import csv
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
-from singflow.errors import InputError, printable
+from singflow.errors import InputError, printable, readable_as
 from singflow.system import regular
 
 # The first separator that splits the header into the needed columns is taken.
@@ -78,35 +77,6 @@ def flat_folders(root: Path) -> list[Path]:
     top, _ = top_folders(base)
     folders = top if below_splits(top) else [base]
     return [folder for folder in folders if not top_folders(folder)[0]]
-
-
-def brief(error: Exception) -> str:
-    """An error in one line, for a message, without advice to run the code in a file."""
-    words = " ".join(str(error).split())[:300]
-    if "weights_only" in str(error) or "allow_pickle" in str(error):
-        words = "it is not one of tensors alone"
-    return printable(f"{type(error).__name__}: {words}")
-
-
-@contextmanager
-def in_one_line(problem: str, fix: str = "") -> Iterator[None]:
-    """Turn any exception of the block into InputError: the problem, the exception, and the fix."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 (libraries raise whatever damaged bytes provoke)
-        raise InputError(f"{problem} ({brief(error)}){fix and ': '}{fix}") from None
-
-
-@contextmanager
-def readable_as(form: str, origin: object, fix: str) -> Iterator[None]:
-    """Turn any exception of the block into InputError that names the file, its form and the fix."""
-    with in_one_line(f"{origin}: not readable as {form}", fix):
-        try:
-            yield
-        except FileNotFoundError:
-            raise InputError(f"{origin}: no such file") from None
 
 
 def read_lines(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -53,19 +54,24 @@ def placeholders(section: type[Any], key: str = "") -> Any:
 def read_rules(root: Path) -> list[Rule]:
     """The rules of the steps of a checkout, with placeholders for the values of the study."""
     from snakemake.api import SnakemakeApi
-    from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+    from snakemake.settings import types
+    from snakemake.workflow import Workflow
 
     from singflow.study import Params
 
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(
-                config=placeholders(Params), replace_workflow_config=True
-            ),
-            snakefile=root / "Snakefile",
-            workdir=root,
-        )._workflow
+    config = types.ConfigSettings(config=placeholders(Params), replace_workflow_config=True)
+    with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api, chdir(root):
+        workflow = Workflow(
+            config,
+            types.ResourceSettings(cores=1),
+            types.WorkflowSettings(),
+            api.logger_manager,
+            storage_settings=types.StorageSettings(),
+            deployment_settings=types.DeploymentSettings(),
+            output_settings=api.output_settings,
+            group_settings=types.GroupSettings(),
+        )
+        workflow.include(str(root.resolve() / "Snakefile"), overwrite_default_target=True)
         return [rule for rule in workflow.rules if rule.shellcmd]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from singflow.cli import log
 from singflow.config.registry import SpaceEntry, objection
-from singflow.errors import InputError
+from singflow.errors import InputError, brief
 from singflow.pictures.parameters import FEW, Pictures
 from singflow.pictures.weights import generator_files, refuse_space
 from singflow.towers.weights import find_all
@@ -107,8 +107,6 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
 
 def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
     import torch
-
-    from singflow.data.reading import brief
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of the generator: {FIX}")

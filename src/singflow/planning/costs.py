@@ -1,35 +1,42 @@
 """Expected time, memory and disk space of every step's jobs.
 
-costs.csv has a row for each step and driver of its cost: seconds and megabytes for a million of
-the driver, which is a product of quantities of Size (`a*b/c`), or for each job. The figures have no
-margins and are for one job on a server CPU of 2 to 3 GHz; `python benchmarks/growth.py --write`
-measures what a small machine can. Nobody measured the seconds of drivers with `gpu`: they decide
-what jobs request and how far the progress bar is, and `make plan` shows their order of magnitude.
-disk.csv has the bytes of the large artifacts, which follow from their shapes.
+costs.toml says seconds and megabytes for a million of a driver, or for each job, and the bytes of
+the large artifacts, which follow from their shapes. An analysis that can be taken out has its part
+of this table in analyses/<name>.toml. A driver is a product `a*b/c` of quantities of Size and of
+keys of the study: a number counts as it is, a list with its length, and `key=value` as 1 or 0.
+
+The figures have no margins and are for one job on a server CPU of 2 to 3 GHz; `python
+benchmarks/growth.py --write` measures what a small machine can. Nobody measured the seconds of
+drivers with `gpu`: they decide what jobs request and how far the progress bar is, and `make plan`
+shows their order of magnitude.
 """
 
-import csv
 import math
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from itertools import islice, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.analyses.concepts import CELLS
+from singflow.analyses.maps import OTHERS
+from singflow.analyses.readout import LANDMARKS
+from singflow.artifacts.catalog import ANALYSES, CATALOG
 from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
 from singflow.data.reading import class_folders, flat_folders
 from singflow.parallel import AHEAD
 from singflow.pictures.parameters import CELL, PROBES
+from singflow.study import with_defaults
 from singflow.system import gpu_count
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
-TABLE, DISK = (Path(__file__).with_name(name) for name in ("costs.csv", "disk.csv"))
+TABLE = Path(__file__).with_name("costs.toml")
 Entry = TypeVar("Entry")
 JOB = "job"  # the driver of the costs that every job has once
 VIEW = 4 * 3 * 224**2  # bytes of a view
@@ -38,10 +45,6 @@ PINNED = 3  # batches of views in memory that is pinned for a GPU
 # tower of unknown size counts as.
 ASSUMED = (304.3, 61.6, 2048)
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
-PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
-SCANNED = 500_000  # most labels x concepts that a thread scans at once (concepts.CELLS)
-MAPPED = 40  # an image and those that it is compared with (maps.OTHERS)
-LANDMARKS = 1024  # images up to which read-outs have exact kernels (readout.LANDMARKS)
 # Class folders or archives that are inspected, and entries that are counted in a folder, at most.
 LOOKED_AT, COUNTED = (10, 20_000)
 
@@ -69,23 +72,11 @@ class Size:
     batch: int = GPU_BATCH  # views per forward pass
     models: int = 1
     spaces: int = 1
-    dimensions: tuple[int, ...] = ()  # of controls
-    draws: int = 5  # random subspaces per case
-    folds: int = 5
-    planted: int = 20  # draws of planted leaks per size, and of random signs for a floor
-    logistic: bool = True  # probes are logistic regressions, not ridge
-    alphas: int = 6  # penalties of a probe
-    points: int = 10  # of a rank curve
     steered: int = 0  # images steered, times texts, times targets
-    passes: int = 0  # most passes over the training rows: losses times epochs
-    step_rows: int = 128  # rows of a training step
-    width: int = 1024  # of hidden layers
     pictures: int = 0  # drawn by a generator for one model and space
     mapped: int = 0  # images that a classifier sees once more, for maps of some
-    exact_up_to: int = 100_000
-    resamples: int = 2000
-    permutations: int = 10_000
     reference: tuple[int, int] = (0, 0)  # images and shards on which translators are fitted instead
+    study: Mapping[str, Any] = field(default_factory=partial(with_defaults, {}))
 
     @property
     def rows(self) -> int:
@@ -109,7 +100,8 @@ class Size:
         Every dimension up to that of the null space has a subspace of the null space, one of the
         whole space and, if it fits, one of the row space.
         """
-        wanted = {dimension for dimension in self.dimensions if dimension < self.null_dim}
+        dimensions = self.study["controls"]["dimensions"]
+        wanted = {dimension for dimension in dimensions if dimension < self.null_dim}
         wanted |= {self.null_dim} - {0}
         return sum(2 + (dimension <= self.feature_dim - self.null_dim) for dimension in wanted)
 
@@ -117,17 +109,16 @@ class Size:
     def drivers(self) -> dict[str, float]:
         """What a cost may grow with: the quantities above, and those that follow from them."""
         images, shards = self.reference
+        fold_count, width = self.study["translator"]["folds"], self.study["training"]["width"]
         tested = self.images + images
         largest_shard = max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
-        folds = self.folds or 5  # without folds, read-outs take 5
+        folds = fold_count or 5  # without folds, read-outs take 5
         kernel = tested if tested <= LANDMARKS else 0
-        cells = 0.0 if self.images <= self.exact_up_to else self.images / CELL
+        indexed = self.images > self.study["pictures"]["exact_up_to"]
         waiting = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
-        widths = (self.feature_dim, self.space_dim)
         return vars(self) | {
             JOB: 1,
             "cpu": not self.gpu,
-            "ridge": not self.logistic,  # probes
             "rows": self.rows,
             "shard_rows": self.shard_rows,
             "null_dim": self.null_dim,
@@ -135,20 +126,18 @@ class Size:
             "fitted": max(self.images, images),  # images on which translators are fitted
             "tested": tested,  # images of the study and of the reference
             "largest_shard": largest_shard,  # its rows, of the study and of the reference
-            "fits": self.folds + 1,  # translators of a model in a space: of each fold, and of all
+            "fits": fold_count + 1,  # translators of a model in a space: of each fold, and of all
             # folds and pairs of folds that read-outs leave out in turn
             "left_out": folds + (folds * (folds - 1) // 2 if folds > 2 else 0),
             "kernel": kernel,  # rows of the exact kernel of a read-out; 0 if it has landmarks
             # features of a read-out with landmarks, null coordinates included; else 0
             "summed": 0 if kernel else LANDMARKS + self.null_dim,
             # weights of the largest nonlinear translator
-            "network": self.width * (2 * self.feature_dim + self.width + self.space_dim),
+            "network": width * (2 * self.feature_dim + width + self.space_dim),
             "results": tested * self.models * self.spaces,  # that a step gathers
-            "scanned": min(self.labels * self.concepts, SCANNED),  # by a thread at once
-            # numbers that the logistic regressions on features and on embeddings hold
-            "probed": sum(min(self.rows * (width + self.labels), PROBED) for width in widths),
+            "scanned": min(self.labels * self.concepts, CELLS),  # by a thread at once
             # images that the search for neighbours compares with a point; all, without an index
-            "candidates": min(self.images, CELL * PROBES) if cells else self.images,
+            "candidates": min(self.images, CELL * PROBES) if indexed else self.images,
             "drawn": self.pictures > 0,  # by a generator
             "at_once": min(self.batch, CPU_BATCH),  # views in a forward pass
             # views in pinned batches, which hold whole images
@@ -156,6 +145,22 @@ class Size:
             # decoded views in memory: those that wait for the tower, and an image of each decoder
             "waiting": self.views * (min(AHEAD * self.decoders, waiting) + self.decoders),
         }
+
+    def of(self, driver: str) -> float:
+        """A product of quantities and keys of the study, `a*b/c`."""
+        above, *below = driver.split("/")
+        product = math.prod(map(self._quantity, above.split("*")))
+        return float(product / math.prod(map(self._quantity, below)))
+
+    def _quantity(self, name: str) -> float:
+        if "." not in name:
+            return self.drivers[name]
+        key, _, wanted = name.partition("=")
+        section, key = key.split(".")
+        found = self.study[section][key]
+        if wanted:
+            return float(found == wanted)
+        return len(found) if isinstance(found, list) else found
 
 
 def has_gpu(device: str) -> bool:
@@ -181,7 +186,6 @@ def size_of(
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
     parameters, gmacs, wide = ASSUMED
     extraction, steering, pictures = study["extraction"], study["steering"], study["pictures"]
-    training = study["training"]
     labels = min(images, _lines(study["data"]["classes"]) - 1)
     steered = images * min(1.0, len(steering["labels"]) / labels) if steering["labels"] else images
     if gpu is None:
@@ -204,23 +208,11 @@ def size_of(
         batch=extraction["batch_size"] or (GPU_BATCH if gpu else CPU_BATCH),
         models=len(study["models"]),
         spaces=len(study["spaces"]),
-        dimensions=tuple(study["controls"]["dimensions"]),
-        draws=study["controls"]["min_draws"],
-        folds=study["translator"]["folds"],
-        planted=study["evidence"]["draws"],
-        logistic=study["probe"]["classifier"] == "logistic",
-        alphas=len(study["probe"]["alphas"]),
-        points=len(study["rank_curve"]["kept"]) + 3,
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
-        passes=len(training["losses"]) * training["epochs"],
-        step_rows=training["batch_size"],
-        width=training["width"],
         pictures=shown * 20 * len(pictures["seeds"]) if drawn else 0,
-        mapped=min(images, shown * MAPPED) if pictures["maps"] else 0,
-        exact_up_to=pictures["exact_up_to"],
-        resamples=study["summary"]["resamples"],
-        permutations=study["summary"]["permutations"],
+        mapped=min(images, shown * (1 + OTHERS)) if pictures["maps"] else 0,
         reference=_reference(study["translator"]["reference"]),
+        study=study,
     )
     if model is not None:
         size = replace(size, feature_dim=model.feature_dim or wide, classes=model.head_classes)
@@ -311,42 +303,43 @@ def _lines(path: str) -> int:
 
 @dataclass(frozen=True)
 class Term:
-    """A part of the cost of a step's job, for a million of a driver or for each job."""
+    """A part of the cost of a step's job, for a million of a driver or for each job.
+
+    most: how many millions count at most.
+    """
 
     driver: str
     seconds: float
     megabytes: float
+    most: float = math.inf
 
     def times(self, size: Size) -> float:
         """Millions of the driver in a job."""
-        return _product(self.driver, size) * (1.0 if self.driver == JOB else 1e-6)
+        return 1.0 if self.driver == JOB else min(1e-6 * size.of(self.driver), self.most)
 
 
-def _product(driver: str, size: Size) -> float:
-    """A product of quantities of a size, `a*b/c`."""
-    above, *below = driver.split("/")
-    product = math.prod(size.drivers[name] for name in above.split("*"))
-    return float(product / math.prod(size.drivers[name] for name in below))
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of an artifact, for each of a driver."""
+
+    artifact: str
+    driver: str
+    number: float
 
 
-def _rows(path: Path) -> dict[str, list[dict[str, str]]]:
-    """The rows of a table by step."""
-    found: dict[str, list[dict[str, str]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(row.pop("step"), []).append(row)
-    return found
-
-
+_SOURCES = [tomllib.loads(TABLE.read_text(encoding="utf-8")), *ANALYSES.values()]
 COSTS = {
-    step: [Term(row["driver"], float(row["seconds"]), float(row["megabytes"])) for row in rows]
-    for step, rows in _rows(TABLE).items()
+    step: [Term(*row) for row in rows]
+    for source in _SOURCES
+    for step, rows in source.get("costs", {}).items()
 }
-WRITTEN = _rows(DISK)
+WRITTEN = {
+    step: [Bytes(*row) for row in rows]
+    for source in _SOURCES
+    for step, rows in source.get("disk", {}).items()
+}
 # What steps run on a GPU, by the steps whose jobs ask for one.
-ON_GPU = {
-    step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row["artifact"]].gpu)
-}
+ON_GPU = {step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row.artifact].gpu)}
 
 
 def _of(table: dict[str, list[Entry]], step: str) -> list[Entry]:
@@ -377,13 +370,12 @@ def peak_mb(step: str, size: Size) -> float:
 
 def disk_bytes(step: str, size: Size) -> int:
     """Expected bytes of the outputs of one job."""
-    rows = _of(WRITTEN, step)
-    return round(sum(float(row["bytes"]) * _product(row["driver"], size) for row in rows))
+    return round(sum(row.number * size.of(row.driver) for row in _of(WRITTEN, step)))
 
 
 def wildcards(step: str) -> list[str]:
     """What tells the jobs of a step apart: model, space, kind, shard."""
-    return CATALOG[_of(WRITTEN, step)[0]["artifact"]].wildcards
+    return CATALOG[_of(WRITTEN, step)[0].artifact].wildcards
 
 
 def study_bytes(

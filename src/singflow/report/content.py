@@ -41,7 +41,9 @@ class Caption(NamedTuple):
 
     columns: of the table that the page shows, in order; empty: all. needs: a column without whose
     value a row is left out. most: limit on its rows. headers: of columns that no other table has,
-    with explanations.
+    with explanations. link: section of the page that names the table, place there, and words.
+    chart: a small chart of the table under "Can the answer be trusted?" (page.point_chart).
+    sentence: on the first row of the table, with the values of columns in braces.
     """
 
     section: str
@@ -52,10 +54,15 @@ class Caption(NamedTuple):
     needs: str
     most: int
     headers: dict[str, tuple[str, str]]
+    link: str = ""
+    chart: str = ""
+    sentence: str = ""
 
 
-def _own(title: str, text: str, columns: str, headers: dict[str, tuple[str, str]]) -> Caption:
-    return Caption("", 0, title, text, columns, "", MOST_ROWS, headers)
+def _own(
+    title: str, text: str, columns: str, headers: dict[str, tuple[str, str]], link: str = ""
+) -> Caption:
+    return Caption("", 0, title, text, columns, "", MOST_ROWS, headers, link)
 
 
 REJECTED = _own("Files left out", "Rare reasons come first.", "path reason files", {})
@@ -69,6 +76,7 @@ IMAGES = _own(
         "after": ("angle after (°)", "the same angle after null removal"),
         "predicted": ("predicted", "class that the model predicts"),
     },
+    "pictures 2 every photo, and the photos nearest to it before and after null removal",
 )
 
 
@@ -97,7 +105,21 @@ def read_caption(path: Path) -> Caption:
         needs=said.get("needs", ""),
         most=int(said.get("most", MOST_ROWS)),
         headers={column: (title, words) for column, title, words in columns},
+        **{key: said.get(key, "") for key in ("link", "chart", "sentence")},
     )
+
+
+def links(captions: dict[str, Caption]) -> dict[str, list[tuple[str, str]]]:
+    """Tables that a section of the page names, with the words of the link, by section."""
+    linked: dict[str, list[tuple[int, str, str]]] = {section: [] for section in SECTIONS}
+    for name, caption in captions.items():
+        if caption.link:
+            section, place, words = caption.link.split(maxsplit=2)
+            linked[section].append((int(place), name, words))
+    return {
+        section: [(name, words) for _, name, words in sorted(found)]
+        for section, found in linked.items()
+    }
 
 
 def page_tables(
@@ -207,22 +229,12 @@ def step_table(folder: Path) -> Table:
     return table("steps", "Time and memory of every step", gathered, gathered.columns)
 
 
-def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
-    """A sentence on the correlation of probe accuracies in the first space; empty if there is none.
-
-    The paper's number is added if the models are those of the paper's chart.
-    """
-    ours = probes["pearson"].iloc[0]
-    if pd.isna(ours):
+def sentence(table: pd.DataFrame, caption: Caption) -> str:
+    """The caption's sentence on the first row of a table; empty if a value of it is missing."""
+    named = re.findall(r"\{(\w+)", caption.sentence)
+    if table.empty or table[named].iloc[0].isna().any():
         return ""
-    charted = {model for model, facts in paper["models"].items() if "ratio" in facts}
-    here, comparable = (
-        set(rows.loc[rows["space"] == probes["space"].iloc[0], "model"]) for rows in (probes, same)
-    )
-    paper_says = f"; the paper has {paper['pearson']}" if here == comparable == charted else ""
-    models = int(probes["pearson_n"].iloc[0])
-    found = f"Pearson's correlation of the two accuracies is {ours:.3f} over {models} models here"
-    return f"{found}{paper_says}."
+    return caption.sentence.format_map(table.iloc[0].to_dict())
 
 
 def page_data(

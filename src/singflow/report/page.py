@@ -13,9 +13,9 @@ import pandas as pd
 
 from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
 from singflow.analyses.ranking import render_orders
-from singflow.analyses.summary import controls_last, detected, paper_scores, verdict_words
+from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
-from singflow.report.words import blind_said, learning_said, pairs_said, power_said
+from singflow.report.words import blind_said, learning_said, pairs_said, paper_scores, power_said
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 MOST_GROUPS = 8  # of a model, in the chart of D within groups
@@ -50,15 +50,6 @@ TRUST = [  # title of a chart, whether it shows shares, and its marks
             "tick": ("control_is_mean", "random subspaces of the same size"),
         },
     ),
-    (
-        "Does IS depend on the rule for the rank?",
-        False,
-        {
-            "dot": ("exact", "rule exact"),
-            "seen": ("centered", "centered"),
-            "tick": ("energy", "energy"),
-        },
-    ),
 ]
 FIRST = {"is_mean": ".1f", "floor_is_mean": ".1f", "turn_deg": ".0f"} | dict.fromkeys(
     ["validation_r2", "r2_words"], "z.2f"
@@ -79,10 +70,12 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """What the page says of the models in a space."""
-    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders", "rank_curves")
-    models, texts, groups, pairs, orders, curves = (
+def space_part(
+    space: str, csv: dict[str, pd.DataFrame], charts: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the page says of the models in a space; charts: by table, as in its caption."""
+    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders")
+    models, texts, groups, pairs, orders = (
         csv[name][csv[name]["space"] == space] for name in names
     )
     models = controls_last(models)
@@ -98,7 +91,10 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "pairs": pairs_said(pairs),
         "found": [(model, words) for (_, model), words in found.items() if words],
         "groups": group_charts(models, groups),
-        "trust": trust_charts(models, curves),
+        "trust": [
+            *trust_charts(models),
+            *(point_chart(models, csv[name], chart) for name, chart in charts.items()),
+        ],
         "power": [*power_said(models), *learning_said(models), *blind_said(models)],
         "paper": [f"{line.strip()}." for line in (paper_scores(models), *ordered)],
     }
@@ -171,13 +167,30 @@ def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, 
     return charts
 
 
-def trust_charts(models: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
-    """Small charts of what the numbers of a space rest on: controls, floor, power and rank."""
-    rules = curves.pivot_table(index="model", columns="point", values="is_mean_deg")
+def trust_charts(models: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """Small charts of what the numbers of a space rest on: controls, power and floor."""
     rows = models.assign(note="", of_control=models[D].where(models["control"]))
-    for rule in ("exact", "centered", "energy"):
-        rows[rule] = rows["model"].map(rules[rule]) if rule in rules else np.nan
     return [(title, strips(rows, marks, shares=shares)) for title, shares, marks in TRUST]
+
+
+def point_chart(
+    models: pd.DataFrame, table: pd.DataFrame, chart: str
+) -> tuple[str, dict[str, Any]]:
+    """A small chart of the rows of a table that are points of a model, in degrees.
+
+    chart: `title; column; column of the points; mark point, meaning; ...`.
+    """
+    title, value, point, *parts = chart.split("; ")
+    wide = table.merge(models[["space", "model"]]).pivot_table(
+        index="model", columns=point, values=value
+    )
+    marks, rows = {}, models.assign(note="")
+    for part in parts:
+        mark, _, named = part.partition(" ")
+        name, meaning = named.split(", ")
+        marks[mark] = name, meaning
+        rows[name] = rows["model"].map(wide[name]) if name in wide else np.nan
+    return title, strips(rows, marks, shares=False)
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.config.reading import read_yaml
 
 MOST_ROWS = 5_000  # limit on the rows of a table
@@ -22,8 +23,11 @@ COLUMNS = Path(__file__).with_name("columns.yaml")
 
 @cache
 def shared_columns() -> dict[str, tuple[str, str]]:
-    """Header and explanation of the columns that several tables have."""
-    found = {name: text.partition("; ") for name, text in read_yaml(COLUMNS).items()}
+    """Header and explanation of the columns of several tables, and of those of the summary."""
+    words = dict(read_yaml(COLUMNS))
+    for artifact in CATALOG.values():
+        words |= {name: text for name, text in artifact.summary.items() if text}
+    found = {name: text.partition("; ") for name, text in words.items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
 
 

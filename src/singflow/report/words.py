@@ -1,14 +1,14 @@
 """Sentences on the tables of a study."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import scipy
 
 from singflow.analyses.findings import looked_at
-from singflow.analyses.summary import rank_differences
-from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, percent, with_interval
+from singflow.analyses.summary import NO_NULL_SPACE, controls_last
+from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, marked, percent, with_interval
 
 MOST = 3  # limit on the pairs of models that a sentence names
 
@@ -16,6 +16,64 @@ MOST = 3  # limit on the pairs of models that a sentence names
 def _joined(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def rank_differences(models: pd.DataFrame) -> str:
+    """Sentence on heads whose rank in the precision of the stored weights is not the float64 rank.
+
+    It is empty if there is no such head.
+    """
+    differ = models[models["rank_stored"] != models["rank_float64"]]
+    heads = differ.drop_duplicates("model").to_dict("records")
+    if not heads:
+        return ""
+    named = [
+        f"{row['model']} has rank {row['rank_stored']} at the precision of its stored weights "
+        f"({row['weight_dtype']}), and {row['rank_float64']} at float64"
+        for row in heads
+    ]
+    used = {"exact": "stored weights", "exact64": "float64"}.get(heads[0]["rank_rule"], "")
+    taken = f" This study uses the rank at the precision of {used}." if used else ""
+    return f"{'; '.join(named)}.{taken}"
+
+
+def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
+    """Which images the translators have not seen, as in `4 images held out`."""
+    reference, n_train = models[["reference", "n_train"]].iloc[0]
+    if pd.isna(reference):
+        return f"{(manifest['split'] == 'validation').sum()} images held out"
+    return (
+        f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
+    )
+
+
+def paper_scores(models: pd.DataFrame) -> str:
+    """Line with the paper's scores of the models of one space."""
+    listed = [
+        f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, "
+        f"{row['as_abs_mean']:.2f}, {number(row['is_per_as'], 1)}"
+        for row in controls_last(models).to_dict("records")
+    ]
+    return f"The paper's scores AS, |AS|, IS/|AS| (no verdict uses them): {'; '.join(listed)}"
+
+
+def stand_in(sources: Mapping[str, str]) -> str:
+    """What a study shows whose spaces all stand in for CLIP; empty for other studies.
+
+    sources: the source of each space.
+    """
+    if set(sources.values()) != {"conse"}:
+        return ""
+    return (
+        f"{' and '.join(sources)}, the space of this study, is a stand-in for CLIP that knows the "
+        "classes of a classifier alone: the study shows that the test works. With CLIP it is one "
+        "line of the study: spaces: [clip_vit_l14]"
+    )
+
+
+def number(value: Any, digits: int) -> str:
+    """A number with so many digits; a dash if it is missing."""
+    return "-" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
 def power_said(models: pd.DataFrame) -> list[str]:
@@ -136,53 +194,45 @@ def sample_said(shown: int, images: int) -> str:
 
 
 def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
-    """Warnings for the reader of a study's numbers."""
-    found = []
-    if (models["weights"] == "random").any():
-        found.append(
-            "These models are untrained (random weights). The numbers show that the workflow runs, "
-            "and nothing else."
-        )
-    if differences := rank_differences(models):
-        found.append(differences)
+    """Warnings for the reader of a study's numbers, in the summary and on the page."""
 
-    def named(rows: pd.DataFrame) -> str:
+    def named(chosen: pd.Series) -> str:
         return "; ".join(
             f"{_joined(mine['model'])} in {space}"
-            for space, mine in rows.groupby("space", sort=False)
+            for space, mine in models[chosen].groupby("space", sort=False)
         )
 
-    marks = models["marks"].str.split(", ")
     weak, edge, seen = (
-        models[marks.map(lambda mine, mark=mark: mark in mine)] for mark in (WEAK, EDGE, SEEN)
+        models["marks"].str.split(", ").map(lambda marks, mark=mark: mark in marks)
+        for mark in (WEAK, EDGE, SEEN)
     )
-    if len(weak):
-        found.append(
-            f"{MARKS[WEAK]} Weak translators: {named(weak)}. They explain less than {min_r2:g} of "
-            "the held-out images (R²). These scores show how the method works, not what the models "
-            "ignore. Give the study more images before you believe a ranking."
-        )
-    if len(edge):
-        found.append(
-            f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of "
-            "translator.lambdas. A better one may lie beyond."
-        )
-    if len(seen):
-        found.append(
-            f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen "
-            "the images that it translates."
-        )
-    if len(blind := models[models["blind_unique_r2"] > models["margin"]]):
-        found.append(
-            f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone "
-            "look like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
-            "models."
-        )
+    blind = models["blind_unique_r2"] > models["margin"]
+    empty = models["null_dim"] == 0
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
-    if len(low):
-        found.append(
-            "Top-1 is far below the reported value, or like a guess: "
-            f"{_joined(low['model'])}. Most often the order of the classes, the evaluation "
-            "transform or the weights are wrong."
-        )
-    return found
+    far = [
+        f"{row['model']} ({100 * row['top1']:.1f} %, "
+        + ("like a guess)" if pd.isna(share := row["reported_top1"]) else f"reported {share:g} %)")
+        for row in low.to_dict("records")
+    ]
+    found = {
+        "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and "
+        "nothing else.": (models["weights"] == "random").any(),
+        f"! TOP-1 FAR TOO LOW: {', '.join(far)}. Most often the order of the classes, the "
+        "evaluation transform or the weights are wrong. Do not trust the scores of these models "
+        "before that is explained.": len(far),
+        f"{MARKS[WEAK]} WEAK TRANSLATOR: {named(weak)}. It explains less than {min_r2:g} of the "
+        "held-out images (R²). These scores show how the method works, not what the models ignore. "
+        "Give the study more images (data.source, data.root) before you believe a ranking.": (
+            weak.any()
+        ),
+        f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of translator.lambdas. A "
+        "better one may lie beyond: extend the list.": edge.any(),
+        f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen the "
+        "images that it translates.": seen.any(),
+        f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone look "
+        "like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
+        "models.": blind.any(),
+        rank_differences(models): True,
+        f"{named(empty)}: {NO_NULL_SPACE}.": empty.any(),
+    }
+    return [warning for warning, holds in found.items() if holds and warning]

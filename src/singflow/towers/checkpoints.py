@@ -16,13 +16,11 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry
-from singflow.data.reading import brief
-from singflow.errors import InputError, printable
+from singflow.errors import InputError, brief, printable
 
 log = logging.getLogger("singflow")
 
 State = dict[str, torch.Tensor]
-Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]  # shapes: found and wanted
 
 TENSORS = "torch.save(model.state_dict(), ...) or safetensors keep tensors alone"
 _NUMPY = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
@@ -141,6 +139,35 @@ def state_dicts(content: Any) -> dict[str, State]:
 
 
 @dataclass(frozen=True)
+class _Misfit:
+    """What keeps tensors from fitting a model."""
+
+    missing: list[str]
+    more: list[str]
+    shapes: dict[str, tuple[torch.Size, torch.Size]]  # by name: found, wanted
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.missing, *self.more, *self.shapes]
+
+    def explained(self, heads: tuple[str, ...]) -> str:
+        """The misfit in words, with a fix."""
+        shapes, of_head = self.shapes.values(), all(name.startswith(heads) for name in self.names)
+        if of_head and self.names == self.missing:
+            return f"it has no head ({some(self.names)}): give one as `head_weights` of its entry"
+        if of_head and self.names == [*self.shapes] and all(a[1:] == b[1:] for a, b in shapes):
+            ((rows, *_), _), *_ = shapes
+            return (
+                f"its head has {rows} classes: name a file with them, one a line in their order, "
+                "as `class_list` of its entry"
+            )
+        others = [f"{name} is {tuple(a)}, not {tuple(b)}" for name, (a, b) in self.shapes.items()]
+        said = {"it lacks": self.missing, "it has besides": self.more, "of another shape:": others}
+        problems = "; ".join(f"{words} {some(names)}" for words, names in said.items() if names)
+        return f"{problems}: {ANEW}"
+
+
+@dataclass(frozen=True)
 class _Part:
     """Tensors that may belong to a model."""
 
@@ -148,16 +175,15 @@ class _Part:
     state: State  # tensors, by names without the prefix
     left: list[str]  # names in the same dict that are not among them
 
-    def misfit(self, own: State) -> Misfit:
-        """What keeps the part from fitting a model, by name: missing, more, or another shape."""
+    def misfit(self, own: State) -> _Misfit:
+        shapes = {
+            name: (tensor.shape, own[name].shape)
+            for name, tensor in self.state.items()
+            if name in own and tensor.shape != own[name].shape
+        }
         needed = [name for name in own if not name.endswith("num_batches_tracked")]
-        misfit: Misfit = {name: "missing" for name in needed if name not in self.state}
-        for name, tensor in self.state.items():
-            if name not in own:
-                misfit[name] = "more"
-            elif tensor.shape != own[name].shape:
-                misfit[name] = tuple(tensor.shape), tuple(own[name].shape)
-        return misfit
+        missing = [name for name in needed if name not in self.state]
+        return _Misfit(missing, [name for name in self.state if name not in own], shapes)
 
 
 def _prefixes(name: str, own: State) -> list[str]:
@@ -211,8 +237,10 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
             f"{path}: holds no tensor of {entry.id}, as {some(own)}; it holds {top}: {ANEW}"
         )
     misfits = [part.misfit(own) for part in parts]
-    least = min(map(len, misfits))
-    fitting = [part for part, misfit in zip(parts, misfits, strict=True) if len(misfit) == least]
+    least = min(len(misfit.names) for misfit in misfits)
+    fitting = [
+        part for part, misfit in zip(parts, misfits, strict=True) if len(misfit.names) == least
+    ]
     plain = [part for part in fitting if not AVERAGED.search(part.place)]
     if not least and len(fitting) > 1 and len(plain) != 1:
         places = " and ".join(repr(part.place) for part in fitting)
@@ -227,7 +255,7 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
     except RuntimeError as error:
         where = f" (under {part.place!r})" if part.place else ""
         misfit = part.misfit(own)
-        why = _explained(misfit, of_heads) if misfit else brief(error)
+        why = misfit.explained(of_heads) if misfit.names else brief(error)
         raise InputError(
             f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}"
         ) from None
@@ -235,26 +263,6 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
     if part.place or left:
         took = repr(part.place) if part.place else "all"
         log.info("%s: took %s; left out: %s", path, took, some(left) if left else "nothing")
-
-
-def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
-    """A misfit in words, with a fix."""
-    missing = [name for name, problem in misfit.items() if problem == "missing"]
-    more = [name for name, problem in misfit.items() if problem == "more"]
-    shapes = {name: problem for name, problem in misfit.items() if isinstance(problem, tuple)}
-    if all(name.startswith(heads) for name in misfit):
-        if len(missing) == len(misfit):
-            return f"it has no head ({some(missing)}): give one as `head_weights` of its entry"
-        if len(shapes) == len(misfit) and all(a[1:] == b[1:] for a, b in shapes.values()):
-            rows = next(iter(shapes.values()))[0][0]
-            return (
-                f"its head has {rows} classes: name a file with them, one a line in their order, "
-                "as `class_list` of its entry"
-            )
-    others = [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items()]
-    said = {"it lacks ": missing, "it has besides ": more, "of another shape: ": others}
-    problems = "; ".join(f"{words}{some(names)}" for words, names in said.items() if names)
-    return f"{problems}: {ANEW}"
 
 
 def check_finite(model: nn.Module, name: str) -> None:

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import nn
 
 from singflow.config.registry import ModelEntry, saved_folder
-from singflow.data.reading import brief, in_one_line
-from singflow.errors import InputError
+from singflow.errors import InputError, brief, in_one_line
 from singflow.towers.checkpoints import (
     check_finite,
     load_checkpoint,
@@ -27,7 +26,7 @@ from singflow.towers.gpu_errors import is_of_device
 from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
 from singflow.towers.views import Preprocess, Transform, from_timm, from_torchvision
-from singflow.towers.weights import locate, torchvision_weights
+from singflow.towers.weights import check_id, locate, torchvision_weights
 
 FIX = "correct `head` in config/models.yaml"
 
@@ -200,19 +199,7 @@ def _built(entry: ModelEntry, files: list[Path]) -> Built:
 def _timm(entry: ModelEntry) -> Built:
     import timm
 
-    name = entry.id.partition(".")[0]
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise InputError(
-            f"timm has no architecture {name!r}" + (f"; near: {', '.join(near)}" if near else "")
-        )
-    known = timm.list_pretrained(f"{name}.*")
-    if entry.id not in (name, *known):
-        raise InputError(
-            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} (with weights "
-            "of your own, name those you started from, which decide how images are prepared, or "
-            f"the architecture alone, id: {name}, and its transform)"
-        )
+    check_id(entry)
     hub = entry.weights == "hub"
     published: Any = timm.get_pretrained_cfg(entry.id)
     overlay = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,11 +16,11 @@ import torch
 from torch import nn
 
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision
-from singflow.config.sections import ModelName, Name, phrases
+from singflow.config.sections import ModelName, Name
 from singflow.errors import InputError
 from singflow.towers.checkpoints import weights_sha256
 from singflow.towers.device import place_of, without_tf32
-from singflow.towers.heads import Heads, find_heads, head_paths
+from singflow.towers.heads import Heads, find_heads, head_paths, named_classes
 
 if TYPE_CHECKING:
     from singflow.data.importing import Head as ImportedHead
@@ -138,18 +139,9 @@ class Collected:
     def _named_head(self, class_names: Sequence[str] | None) -> ImportedHead:
         from singflow.data.importing import Head, check_weight
 
-        origin, (weight, bias), names = f"head {self.head_path!r}", self.head, None
+        origin, (weight, bias) = f"head {self.head_path!r}", self.head
         check_weight(origin, weight)
-        if class_names is not None:
-            try:
-                names = phrases([*class_names])
-            except ValueError as error:
-                raise InputError(f"class_names: {error}") from None
-            if len(names) != len(weight):
-                raise InputError(
-                    f"class_names: {len(names)} names, but the head has {len(weight)} rows: name "
-                    "its classes in their order"
-                )
+        names = None if class_names is None else named_classes(class_names, weight, "the head")
         facts = {"schema_version": SCHEMA_VERSION, "keep_classes": "null"}
         facts["weight_dtype"] = stored_precision(weight)
         return Head(origin, weight, bias, bool(bias.any()), names, self.weights_sha256, facts)
@@ -339,20 +331,20 @@ def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
     Not in inference mode: what a model keeps from a pass could then not be trained with.
     """
     place, moved = place_of(model, device), device != "auto"
-    modules = [*model.modules()]
-    modes = [module.training for module in modules]
-    owned = [(dict(module._parameters), dict(module._buffers)) for module in modules]
+    modes = [(module, module.training) for module in model.modules()]
+    owned = [(module, *named) for module, _ in modes for named in _own_tensors(module)]
     held = [part for own in model.parameters() for part in (own, own.grad) if part is not None]
-    values = [part.data for part in held]
+    values = [(part, part.data) for part in held]
     randomness = random.getstate(), np.random.get_state()
-    generators = [place] if place.type == "cuda" else []
-    compiled = any(module._compiled_call_impl or hasattr(module, "_orig_mod") for module in modules)
-    with ExitStack() as state:
-        state.enter_context(torch.random.fork_rng(generators))
-        state.enter_context(without_tf32(place))
-        state.enter_context(torch.no_grad())
-        if compiled:  # compiled code runs no hooks
-            state.enter_context(torch.compiler.set_stance("force_eager"))
+    with (
+        torch.random.fork_rng([place] if place.type == "cuda" else []),
+        without_tf32(place),
+        torch.no_grad(),
+        # Compiled code runs no hooks; without this module nothing is compiled, and it loads slowly.
+        torch.compiler.set_stance("force_eager")
+        if "torch._dynamo" in sys.modules
+        else nullcontext(),
+    ):
         try:
             model.eval()
             if moved:
@@ -361,14 +353,20 @@ def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
         finally:
             random.setstate(randomness[0])
             np.random.set_state(randomness[1])
-            model.train(modes[0])
-            for module, mode, (parameters, buffers) in zip(modules, modes, owned, strict=True):
+            model.train(modes[0][1])
+            for module, mode in modes:
                 module.training = mode
-                if moved:
-                    module._parameters.update(parameters)
-                    module._buffers.update(buffers)
-            for part, data in zip(held if moved else [], values, strict=False):
-                part.data = data
+            if moved:
+                for module, name, own in owned:
+                    setattr(module, name, own)
+                for part, data in values:
+                    part.data = data
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and values of a module's parameters and buffers, without those of its parts."""
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
 def _matrix(given: Any) -> np.ndarray:

@@ -127,16 +127,15 @@ def look_up(url: str, path: Path, sha256: str | None) -> Download:
     return Download(url, path, int(length), version, sha256)
 
 
-@contextmanager
 def _answer(
     url: str, method: str, asked: Mapping[str, str] = {}, own: Mapping[str, str] = {}
-) -> Iterator[HTTPResponse]:
+) -> HTTPResponse:
     """The answer to a request. own: headers that no other server gets."""
     request = Request(url, headers={"User-Agent": "singflow", **asked}, method=method)  # noqa: S310 (addresses are those of registries and libraries)
     for name, value in own.items():
         request.add_unredirected_header(name, value)
-    with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-        yield answer
+    answer: HTTPResponse = urlopen(request, timeout=TIMEOUT)  # noqa: S310
+    return answer
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The linear head of a model: its input is caught, and W f + b is compared with the output."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from singflow.config.sections import phrases
 from singflow.errors import InputError
 from singflow.towers.device import in_float32
 
@@ -51,7 +52,10 @@ class Heads:
             # By way of self, where skip_compiler() replaces it.
             hook = partial(lambda *call: self._catch(*call), position)
             undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            undo.callback(_restore_forward, module, vars(module).get("forward"))
+            if "forward" in vars(module):
+                undo.callback(setattr, module, "forward", module.forward)
+            else:
+                undo.callback(delattr, module, "forward")
             module.forward = MethodType(_in_float32, wide)
         return undo
 
@@ -93,9 +97,8 @@ class Heads:
             raise self._refusal(
                 f"{head} gives {len(self.weight)} numbers, but the model {logits.shape[1]}"
             )
-        gap = float((self.logits(features) - logits).abs().max().detach())
-        fits = gap <= HEAD_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
-        if not fits and torch.isfinite(features).all():
+        gap, close = _compared(self.logits(features), logits)
+        if not close and torch.isfinite(features).all():
             raise self._refusal(
                 f"W f + b differs from the model's logits by {gap:.2g}: {head} is not the last "
                 "layer, or a softmax or a scale follows it"
@@ -109,6 +112,20 @@ class Heads:
         """W f + b in float32, on the device of the features."""
         with in_float32(features.device):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+def named_classes(names: Sequence[str], weight: Sized, of: str) -> list[str]:
+    """The names of a head's classes; InputError if they are not one for each row of its weight."""
+    try:
+        found = phrases([*names])
+    except ValueError as error:
+        raise InputError(f"class_names: {error}") from None
+    if len(found) != len(weight):
+        raise InputError(
+            f"class_names: {len(found)} names, but {of} has {len(weight)} rows: name its classes "
+            "in their order"
+        )
+    return found
 
 
 def linear_layers(model: nn.Module, paths: Sequence[str], of: str, fix: str) -> list[Any]:
@@ -160,10 +177,14 @@ def find_heads(model: nn.Module, run: Run, of: str, fix: str) -> list[str]:
         logits = logits_of(run())
     width = logits.shape[1]
     alike = [path for path in made if len(linear_layers(model, [path], of, fix)[0].weight) == width]
-    pooled = {path: output for path in alike if (output := made[path]) is not None}
-    if heads := [path for path, output in pooled.items() if _close(output, logits)]:
+    pooled = {
+        path: output
+        for path in alike
+        if (output := made[path]) is not None and output.shape == logits.shape
+    }
+    if heads := [path for path, output in pooled.items() if _compared(output, logits)[1]]:
         return heads[-1:]
-    if len(pooled) > 1 and _close(torch.stack([*pooled.values()]).mean(dim=0), logits):
+    if len(pooled) > 1 and _compared(torch.stack([*pooled.values()]).mean(dim=0), logits)[1]:
         return [*pooled]
     if not alike:
         raise InputError(f"{of}: no {LINEAR[2:]} of the model has {width} outputs: {fix}")
@@ -184,12 +205,10 @@ def head_paths(model: nn.Module, head: Any, of: str, fix: str) -> list[str]:
     raise InputError(f"{of}: head is {head!r}, not a path or a module: {fix}")
 
 
-def _close(output: torch.Tensor, logits: torch.Tensor) -> bool:
-    """Whether a layer's output is the logits."""
-    if output.shape != logits.shape:
-        return False
-    gap = float((output.float() - logits.float()).abs().max())
-    return gap <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max()))
+def _compared(output: torch.Tensor, logits: torch.Tensor) -> tuple[float, bool]:
+    """The largest difference between an output and logits, and whether it is but rounding."""
+    gap = float((output.float() - logits.float()).abs().max().detach())
+    return gap, gap <= HEAD_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
 
 
 def _in_float32(head: nn.Module, input: torch.Tensor) -> torch.Tensor:
@@ -197,13 +216,6 @@ def _in_float32(head: nn.Module, input: torch.Tensor) -> torch.Tensor:
     with in_float32(input.device):
         logits: torch.Tensor = type(head).forward(head, input.float())
     return logits
-
-
-def _restore_forward(module: nn.Module, own: Any) -> None:
-    if own is None:
-        del module.forward
-    else:
-        module.forward = own
 
 
 def _bias(head: Any) -> torch.Tensor:

@@ -20,7 +20,7 @@ from singflow.config.registry import (
     resolve_models,
     resolve_spaces,
 )
-from singflow.config.sections import at_hand, phrases
+from singflow.config.sections import at_hand
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
@@ -196,17 +196,10 @@ class Classifier:
         """
         from singflow.towers.classifiers import of_model
         from singflow.towers.device import place_of
+        from singflow.towers.heads import named_classes
 
-        try:
-            names = phrases([*class_names])
-        except ValueError as error:
-            raise InputError(f"class_names: {error}") from None
         tower = of_model(model, transform, head, name)
-        if len(names) != len(tower.weight):
-            raise InputError(
-                f"class_names: {len(names)} names, but the head of {name} has {len(tower.weight)} "
-                "rows: name its classes in their order"
-            )
+        names = named_classes(class_names, tower.weight, f"the head of {name}")
         return _placed(tower, name, None, names, place_of(model, device))
 
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ModelEntry, TransformersEntry, saved_folder
-from singflow.data.reading import in_one_line
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.towers.checkpoints import check_finite, some
 from singflow.towers.device import seeded
 from singflow.towers.views import Preprocess, from_processor

@@ -16,8 +16,7 @@ from singflow.config.registry import SpaceEntry
 from singflow.config.sections import LOCAL
 from singflow.data.arrays import read_npy_header
 from singflow.data.manifest import fill
-from singflow.data.reading import readable_as
-from singflow.errors import InputError, printable
+from singflow.errors import InputError, printable, readable_as
 from singflow.system import regular
 from singflow.towers.checkpoints import check_unpacked
 

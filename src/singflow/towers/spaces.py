@@ -19,8 +19,7 @@ from singflow.config.registry import (
     TransformersEntry,
 )
 from singflow.data.manifest import Classes, fill, prompt_of
-from singflow.data.reading import in_one_line
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import check_finite, read_checkpoint
 from singflow.towers.classifiers import (
@@ -393,7 +392,7 @@ def text_cache(
     def hash_weights() -> str:
         return weights_sha256(tower().module)
 
-    return TextCache(facts, embed, batch_size * threads, hash_weights=hash_weights, **options)
+    return TextCache(facts, embed, hash_weights=hash_weights, **options)
 
 
 def text_files(entry: SpaceEntry) -> list[Path]:

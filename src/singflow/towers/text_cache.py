@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ from singflow.towers.parameters import Prompts
 
 CACHE = Path(Prompts.model_fields["cache"].default)
 CHUNK = 1024  # texts
-MANY = 4  # chunks; if so many are new, the log says how long they will take
 
 SENTENCES = ["sentence-transformers", "transformers"]
 LIBRARIES = {  # that embed the texts of a space, by its source
@@ -37,7 +35,6 @@ class TextCache:
 
     facts: dict[str, Any]  # what decides the bytes besides the texts: files, versions, device
     embed: Callable[[list[str]], np.ndarray]  # n texts -> embeddings (n, m)
-    at_once: int  # texts that `embed` needs for its full speed, and with which its time is measured
     folder: Path = CACHE
     # Wraps the chunks, and gets their number.
     progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]] = lambda chunks, _: chunks
@@ -47,20 +44,7 @@ class TextCache:
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Embeddings (n, m) of n texts; chunks that are missing or damaged are embedded."""
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-        self._tell_time([chunk for chunk in chunks if not self._path(chunk).exists()], len(texts))
         return np.concatenate([self._chunk(chunk) for chunk in self.progress(chunks, len(chunks))])
-
-    def _tell_time(self, new: list[list[str]], total: int) -> None:
-        """Log how long new texts will take before they are embedded, if there are many."""
-        if len(new) < MANY:
-            return
-        sample, started = new[0][: self.at_once], time.perf_counter()
-        self.embed(sample)
-        many = sum(map(len, new))
-        minutes = (time.perf_counter() - started) / len(sample) * many / 60
-        cli.log.info(
-            "%d of %d texts are new: embedding them takes about %.1f minutes", many, total, minutes
-        )
 
     def _path(self, texts: list[str]) -> Path:
         key = hashlib.sha256(

@@ -5,9 +5,10 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.names import IDS
@@ -31,7 +32,6 @@ TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-Answer = TypeVar("Answer")
 WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -92,32 +92,29 @@ class HubFile(WeightFile):
         return None
 
     def remaining(self) -> int | None:
-        download = self._first_held(self._missing)
+        _, download = self._held()
         return download.remaining if download else 0
 
     def fetch(self) -> Path | None:
-        return self._first_held(self._fetch)
-
-    def _first_held(self, ask: Callable[[str], Answer]) -> Answer | None:
-        """The answer for the first of the names that the repository has."""
-        from huggingface_hub.errors import RemoteEntryNotFoundError
-
-        for name in self.names:
-            try:
-                return ask(name)
-            except RemoteEntryNotFoundError:
-                continue
-        if self.optional:
-            return None
-        raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
-
-    def _fetch(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        download = self._missing(name)
+        name, download = self._held()
+        if name is None:
+            return None
         if download and download.sha256:  # a large file, of which the client resumes nothing
             download.run()
         return Path(hf_hub_download(self.repository, name, revision=self.revision))
+
+    def _held(self) -> tuple[str | None, Download | None]:
+        """The first of the names that the repository has, if any, and its download."""
+        from huggingface_hub.errors import RemoteEntryNotFoundError
+
+        for name in self.names:
+            with suppress(RemoteEntryNotFoundError):
+                return name, self._missing(name)
+        if self.optional:
+            return None, None
+        raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def _missing(self, name: str) -> Download | None:
         """The download of a file that the cache lacks."""
@@ -373,19 +370,29 @@ def check_ids(models: Mapping[str, ModelEntry]) -> None:
             raise InputError(f"models: {name}: {error}") from None
 
 
-def _check_id(entry: ModelEntry) -> None:
-    """Refuse an id of timm or torchvision that has no weights, with the ids that have some."""
-    known = IDS[entry.source](entry.id)
-    if entry.id not in known:
-        raise InputError(
-            f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
-        )
+def check_id(entry: ModelEntry) -> None:
+    """Refuse an id of timm or torchvision that has no weights, with the ids that have some.
+
+    A model of timm with weights of one's own may be an architecture alone.
+    """
+    known, (name, _, tag) = IDS[entry.source](entry.id), entry.id.partition(".")
+    own = entry.source == "timm" and entry.weights != "hub"
+    if entry.id in known or (own and not tag):
+        return
+    fix = (
+        " (with weights of your own, name those you started from, which decide how images are "
+        f"prepared, or the architecture alone, id: {name}, and its transform)"
+    )
+    raise InputError(
+        f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
+        f"{fix if own else ''}"
+    )
 
 
 def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
-    _check_id(entry)
+    check_id(entry)
     configuration: Any = timm.get_pretrained_cfg(entry.id)
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
@@ -397,7 +404,7 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
 
-    _check_id(entry)
+    check_id(entry)
     name, _, tag = entry.id.partition(".")
     return get_model_weights(name)[tag]
 

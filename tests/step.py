@@ -1,0 +1,63 @@
+"""A step for 100% of the tests: says that it is at work, writes a file, and ends as it is told."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from singflow import cli
+from singflow.artifacts.files import atomic
+from singflow.errors import InputError
+from singflow.parallel import map_ahead
+
+
+class Flags(cli.Command):
+    end: str = "well"
+    output: Path = Path("made")
+    user: int = os.getuid()
+
+
+def refuse():
+    raise InputError("images.csv: no such file: write it")
+
+
+def err():
+    raise KeyError("absent")
+
+
+def spin(_):
+    while True:
+        sum(range(1000))
+
+
+def heed_nothing():
+    while True:
+        with suppress(BaseException):
+            time.sleep(1)
+
+
+ENDS = {
+    "well": lambda: None,
+    "refuses its input": refuse,
+    "has a defect": err,
+    "waits": lambda: time.sleep(9999),
+    "waits for its threads": lambda: list(map_ahead(spin, range(9), 2)),
+    "is in a library": lambda: np.linalg.svd(np.random.default_rng(0).normal(size=(5000, 5000))),
+    "heeds nothing": heed_nothing,
+}
+
+
+def main(flags):
+    os.setuid(flags.user)
+    print(os.environ["HF_HUB_OFFLINE"])
+    cli.log.info("at work")
+    with atomic(flags.output) as temporary, cli.scratch("photos-") as folder:
+        temporary.write_bytes(b"x" * 100_000)
+        Path(folder, "photo").touch()
+        ENDS[flags.end]()
+
+
+if __name__ == "__main__":
+    cli.run_step(main, Flags)
