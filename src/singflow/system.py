@@ -21,7 +21,7 @@ class Answer(NamedTuple):
 
     ok: bool  # it ended with status 0 in time
     out: str
-    words: str  # its complaint in one line
+    message: str  # its complaint in one line
 
 
 def ask(*command: str, seconds: float = 10) -> Answer:

@@ -83,7 +83,7 @@ def awkward(slurm, second, monkeypatch):
 def checked(tmp_path):
     """Check a cluster by a profile with these resources and settings.
 
-    Returns findings by name; the rules that use a GPU share one finding.
+    Returns findings by name, of jobs with a GPU that of towers or, if it differs, of networks.
     """
 
     def check(default=None, gpu=None, device="auto", **settings):
@@ -98,39 +98,9 @@ def checked(tmp_path):
     return check
 
 
-def statuses(findings, *names):
-    return [findings[name].status for name in names]
-
-
-CHECKS = ("accounting", "status command", "partition", "cores", "account", "GPU request")
-GRES_GPU = {"gpu": 0, "gres": "gpu:1"}
-TRIAL = {"slurm_account": "trial"}
-
-
-def test_a_cluster_as_the_profile_expects_it_passes_every_check(slurm, checked):
-    assert check_controller().status == "ok"
-    found = checked(TRIAL | {"slurm_partition": "gpu", "runtime": 10})
-    assert {name: one.status for name, one in found.items()} == dict.fromkeys(CHECKS, "ok")
-    assert found["GPU request"].found.startswith("--gpus=1 is accepted (extract_features, ")
-    found = checked(TRIAL, GRES_GPU)
-    assert found["GPU request"].found.startswith("--gres=gpu:1 is accepted")
-    assert found["partition"].found == "gpu, the default (at most infinite)"
-    assert checked(device="cpu")["GPU request"].status == "absent"
-    assert slurm.jobs() == {}, "the scheduler was only asked"
-
-
-def test_requests_are_refused_with_the_words_of_the_scheduler_and_what_there_is(slurm, checked):
-    found = checked(TRIAL, {"gpu": 5})["GPU request"]
-    assert found.status == "fail" and "--gpus=5 is refused" in found.found
-    assert "Requested node configuration is not available" in found.found
-    found = checked({"slurm_account": "someone", "slurm_partition": "fast"})
-    assert statuses(found, "account", "partition", "GPU request") == ["fail"] * 3
-    assert re.search(r": .*\btrial\b", found["account"].fix)
-    assert "invalid partition specified: fast" in found["GPU request"].found
-    assert found["GPU request"].fix.startswith("partitions with GPUs: gpu (gpu:fake:2)")
-
-
-def test_qos_reservation_and_an_account_for_one_partition_are_looked_up(slurm, checked):
+@pytest.fixture(scope="module")
+def site(slurm):
+    """The first Slurm with a QOS, an account for one partition and a reservation."""
     for command in (
         "sacctmgr -i add qos fast",
         "sacctmgr -i add account gold Cluster=trial",
@@ -140,19 +110,66 @@ def test_qos_reservation_and_an_account_for_one_partition_are_looked_up(slurm, c
         "flags=ignore_jobs",
     ):
         slurm.ask(*command.split())
+    yield slurm
+    slurm.ask("scontrol", "delete", "reservation=course")
+
+
+def statuses(findings, *names):
+    return [findings[name].status for name in names]
+
+
+CHECKS = ("accounting", "status command", "jobs", "GPU jobs")
+GRES_GPU = {"gpu": 0, "gres": "gpu:1"}
+TRIAL = {"slurm_account": "trial"}
+
+
+def test_a_cluster_as_the_profile_expects_it_passes_every_check(slurm, checked):
+    assert check_controller().status == "ok"
+    found = checked(TRIAL | {"slurm_partition": "gpu", "runtime": 10})
+    assert {name: one.status for name, one in found.items()} == dict.fromkeys(CHECKS, "ok")
+    accepted = "-A trial -p gpu -t 10 --ntasks=1 --cpus-per-task=4 is accepted"
+    assert found["jobs"].found == f"{accepted} (jobs without a GPU), in partition gpu"
+    assert "--gpus=1 is accepted (" in found["GPU jobs"].found
+    found = checked(TRIAL, GRES_GPU)
+    assert "--gres=gpu:1 is accepted" in found["GPU jobs"].found
+    assert checked(TRIAL, device="cpu")["GPU jobs"].status == "absent"
+    assert checked(TRIAL, {"gpu": 0})["GPU jobs"].fix.startswith("write gpu: 1 for them")
+    assert slurm.jobs() == {}, "the scheduler was only asked"
+
+
+@pytest.mark.parametrize(
+    ("default", "gpu", "settings", "name", "said"),
+    [
+        ({}, {"gpu": 5}, {}, "GPU jobs", "--gpus=5 is refused .*configuration is not available"),
+        ({}, {"gpu": 5}, {}, "GPU jobs", r"partitions: gpu\* \(up, at most infinite, 8 CPUs, gpu"),
+        ({"slurm_partition": "fast"}, {}, {}, "jobs", "invalid partition specified: fast"),
+        ({"slurm_account": "me"}, {}, {}, "jobs", "account me appears to be invalid. .*trial"),
+        ({"mem_mb": 99999}, {}, {}, "jobs", "--mem 99999 .*configuration is not available"),
+        ({"constraint": "new"}, {}, {}, "jobs", "-C new .*Invalid feature specification"),
+        ({}, {"gpu": 1, "cpus_per_task": 9}, {}, "GPU jobs", "task=9 .* is refused"),
+        ({}, {}, {"slurm_qos": "slow"}, "jobs", "--qos=slow .*is refused.*Invalid qos"),
+        ({}, {}, {"slurm_reservation": "exam"}, "jobs", "reservation is invalid.*course ACTIVE"),
+        ({"slurm_account": "gold"}, {}, {}, "jobs", "Invalid account or account/part.*gold.paid"),
+        ({}, {"gpu": 0, "gres": "'gpu 1'"}, {}, "GPU jobs", "Invalid GRES format: gpu 1"),
+    ],
+)
+def test_requests_are_refused_with_the_words_of_the_scheduler_and_what_there_is(
+    site, checked, default, gpu, settings, name, said
+):
+    found = checked(default, gpu, **settings)[name]
+    assert found.status == "fail" and re.search(said, found.found, re.S), found
+    assert "config.yaml, or threads and extraction.decode_threads in params.yaml" in found.fix
+
+
+def test_qos_and_reservation_are_taken_and_a_partition_that_is_down_is_remarked_on(site, checked):
+    found = checked(TRIAL, slurm_qos="fast", slurm_reservation="course")
+    assert found["jobs"].status == found["GPU jobs"].status == "ok"
+    site.ask("scontrol", "update", "PartitionName=gpu", "State=DOWN")
     try:
-        found = checked(TRIAL, slurm_qos="fast", slurm_reservation="course")
-        assert statuses(found, "account", "QOS", "reservation") == ["ok"] * 3
-        found = checked({"slurm_account": "gold"})["account"]
-        assert found.found.startswith("gold in the default partition is refused: ")
-        assert "Invalid account" in found.found and "gold (in paid)" in found.fix
-        found = checked(TRIAL, slurm_qos="slow", slurm_reservation="exam")
-        assert found["QOS"].found.startswith("slow is refused: ")
-        assert "Invalid qos specification" in found["QOS"].found
-        assert found["reservation"].fix.endswith("one of these: course")
-        assert found["GPU request"].status == "fail"
+        found = checked(TRIAL)["jobs"]
     finally:
-        slurm.ask("scontrol", "delete", "reservation=course")
+        site.ask("scontrol", "update", "PartitionName=gpu", "State=UP")
+    assert found.status == "warn" and found.found.endswith("which is down")
 
 
 def test_accounting_that_hangs_does_not_hang_the_doctor(slurm, checked):
@@ -163,31 +180,35 @@ def test_accounting_that_hangs_does_not_hang_the_doctor(slurm, checked):
     finally:
         daemon.send_signal(signal.SIGCONT)
     assert statuses(found, "accounting", "status command") == ["warn"] * 2
-    assert "sacct does not answer: " in found["accounting"].found
+    assert "sacct knows no job: sacct gave no answer" in found["accounting"].found
     assert "make resume" in found["status command"].fix
     wait_for(lambda: checked()["accounting"].status == "ok", "sacct answers again")
 
 
 def test_a_cluster_that_wants_the_other_way_of_asking_says_so(awkward, checked):
     found = checked({"slurm_partition": "gpu"}, **{SECONDS: 20})
-    assert statuses(found, *CHECKS[:4]) == ["warn", "warn", "ok", "ok"]
-    found = found["GPU request"]
-    assert found.status == "fail" and "--gpus=1 is refused" in found.found
+    assert statuses(found, *CHECKS) == ["warn", "warn", "ok", "fail"]
+    assert "accounting storage is disabled" in found["accounting"].found
+    found = found["GPU jobs"]
+    assert "--gpus=1 is refused" in found.found
     assert "Requested GRES option unsupported by configured SelectType plugin" in found.found
     fix = 'Slurm takes --gres=gpu:1: write {gpu: 0, gres: "gpu:1"} for these rules'
     assert found.fix.startswith(fix)
-    assert checked({"slurm_partition": "gpu"}, GRES_GPU)["GPU request"].status == "ok"
-    found = checked({"slurm_partition": "gpu", "runtime": 90}, GRES_GPU)["GPU request"]
-    assert found.status == "fail" and "--time=90" in found.found
+    found = checked({"slurm_partition": "gpu"}, GRES_GPU)
+    assert statuses(found, "jobs", "GPU jobs") == ["ok", "ok"]
+    found = checked({"slurm_partition": "gpu", "runtime": 90}, GRES_GPU)["GPU jobs"]
+    assert found.status == "fail" and "-t 90" in found.found
+    assert "No partition specified" in checked()["jobs"].found
 
 
 def test_a_first_partition_file_sends_jobs_to_where_they_run(awkward, checked, tmp_path):
     path = tmp_path / "partitions.yaml"
     write_partition_file(path)
+    assert yaml.safe_load(path.read_text())["partitions"].keys() == {"gpu", "cpu"}
     found = checked({"slurm_account": "any"}, GRES_GPU, slurm_partition_config=str(path))
     assert found["partition file"].found.startswith("jobs without a GPU: cpu; extract_features, ")
-    assert found["partition"].found == "cpu (at most infinite); gpu (at most 1:00:00)"
-    assert found["GPU request"].status == "ok"
+    assert "in partition cpu" in found["jobs"].found
+    assert "in partition gpu" in found["GPU jobs"].found
 
 
 def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
@@ -212,4 +233,6 @@ def test_the_script_says_of_a_cluster_what_works(slurm, tmp_path):
     project.edit(*profile, "  slurm_partition: fast")
     done = project.run("singflow", "doctor", check=False)
     assert done.returncode == 1
-    assert "fail    partition       the cluster has no fast\n" in done.stdout
+    assert re.search(
+        r"^fail    jobs            .* invalid partition specified: fast", done.stdout, re.M
+    )

@@ -54,10 +54,10 @@ def png(value, marked=0, height=40):
     return file.getvalue()
 
 
-@pytest.fixture
-def trees(tmp_path):
-    """Two equal trees with a file of every kind."""
-    here, there = tmp_path / "here", tmp_path / "there"
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A tree with a file of every kind."""
+    here = tmp_path_factory.mktemp("tree")
     wide = np.random.default_rng(0).standard_normal((5000, 8)).astype(np.float32)
     images = np.arange(300)
     scores = {"image_id": images, "label": "a dog", "predicted_index": images % 7}
@@ -83,8 +83,13 @@ def trees(tmp_path):
     }.items():
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_bytes(content)
-    shutil.copytree(here, there)
-    return here, there
+    return here
+
+
+@pytest.fixture
+def trees(tree, tmp_path):
+    """Two copies of the tree."""
+    return [shutil.copytree(tree, tmp_path / name) for name in ("here", "there")]
 
 
 def verdicts(here, there):

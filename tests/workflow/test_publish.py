@@ -13,14 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from dvc.repo import Repo
 
 from singflow.errors import InputError
 from singflow.sharing.publishing import check_given
+from tests.project import ROOT
 from tests.workflow.test_readme import FETCH
 
 STORE = "files/md5"
+KILLED_PUSH = ROOT / "tests/faults/killed_push.py"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "tabulate_unusual"),
     "compare_translators",
@@ -239,18 +240,6 @@ def test_fetch_replaces_nothing_of_ones_own(reader):
     assert "no such study has been published in this commit" in refused(reader, "fetch")
 
 
-def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(reader):
-    lock = yaml.safe_load((reader.folder / "dvc.lock").read_text())
-    del lock["stages"]["resolve_study"], lock["stages"]["plot_scores@study"]
-    deps = [{"path": "src/singflow/store.py", "md5": "0" * 32}]
-    lock["stages"]["plot_fig3@study"] = {"cmd": "python scripts/plot_fig3.py", "deps": deps}
-    (reader.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    refused(reader, "verify")
-    said = refused(reader, "fetch")
-    assert "was written when steps depended on files of code, as src/singflow/store.py" in said
-    assert "`git checkout <tag or commit>` of that publication fetches it" in said
-
-
 def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
     lock = reader.folder / "dvc.lock"
     lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> other\n")
@@ -258,25 +247,6 @@ def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
     for command in ("fetch", "verify", "publish", "reproduce"):
         said = refused(reader, command)
         assert "dvc.lock: holds conflict markers of a merge, first in line 1" in said
-
-
-KILLED_LISTING = """
-import os, signal
-from dvc.repo import Repo
-from dvc_data.index import DataIndex
-
-put, listed = DataIndex.__setitem__, []
-
-def counted(index, key, entry):
-    put(index, key, entry)
-    if key[0] == "push":
-        listed.append(key)
-    if len(listed) == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-DataIndex.__setitem__ = counted
-Repo().push()
-"""
 
 
 def litter(project):
@@ -377,7 +347,7 @@ def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stop
     publisher, published
 ):
     shutil.rmtree(publisher.store)
-    assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
+    assert publisher.run("python", KILLED_PUSH, check=False).returncode == -signal.SIGKILL
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
     assert "pushed to remote local" in publisher.command("publish")
     assert stored(publisher) == stored(published)

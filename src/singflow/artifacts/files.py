@@ -196,10 +196,14 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def code_digest(*rooms: str) -> str:
-    """SHA-256 of the Python files in folders of the package; `.` is the package itself."""
+def sources_sha256(*folders: str) -> str:
+    """SHA-256 of whole Python files, for a cache that any change of them makes void.
+
+    Of the code that a step reaches, and of nothing else, singflow.engines.code has the digest.
+    folders: of the package; `.` is the package itself.
+    """
     digest = hashlib.sha256()
-    for room in rooms:
-        for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
+    for folder in folders:
+        for path in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ def fetch(
     remotes.check_idle()
     with remotes.repository() as repo:
         everything = remotes.artifacts(repo, study.study)
-        kept = fetching.wanted(everything, tier)
+        kept = [one for one in everything if one.tier in remotes.tiers_up_to(tier)]
         remote = remotes.working_remote(repo.config, remote, write=False)
         fetching.check_there(repo, kept, remote)
         images = None if whole or study.data.source == "packaged" else Path(study.data.root)

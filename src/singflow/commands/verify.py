@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from singflow.artifacts.catalog import TIERS, Tier
+from singflow.artifacts.catalog import Tier
 from singflow.cli import log
 from singflow.errors import InputError
 
@@ -31,7 +31,7 @@ def verify(
 ) -> None:
     """Compare a tree of results with the published study, or with another tree."""
     from singflow.sharing import verification
-    from singflow.sharing.remotes import tier_of
+    from singflow.sharing.remotes import tier_of, tiers_up_to
     from singflow.study import read_params
 
     study = read_params().study
@@ -41,17 +41,16 @@ def verify(
         known = verification.hashes_of(there)
         findings = verification.compare(tree, known, lambda name, _: there / name)
     elif known := verification.published(lock, study):
-        findings = verification.compare_with_published(tree, study, known, against)
-    elif (
-        not against and lock == LOCK and (findings := verification.compare_with_commit(tree, study))
-    ):
+        findings = verification.compare_with_known(tree, study, known, against)
+    elif not against and lock == LOCK and (known := verification.committed(tree, study)):
         log.warning("study %s was not published: only what git has of it is compared", study)
+        found = verification.compare_with_known(tree, study, known, None)
+        findings = [finding for finding in found if finding.name in known]
     else:
         raise InputError(
             f"{lock}: knows nothing of study {study}: nothing of it was published: `make publish` "
             "publishes a finished run; `--against <folder>` compares with another tree"
         )
-    looked_at = TIERS[: TIERS.index(tier) + 1]
-    kept = [finding for finding in findings if tier_of(finding.name) in looked_at]
+    kept = [finding for finding in findings if tier_of(finding.name) in tiers_up_to(tier)]
     print("\n".join(verification.summary(kept)))
     raise typer.Exit(not all(finding.good for finding in kept))

@@ -50,7 +50,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         decode_threads = study.extraction.decode_threads
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
-        yield check_gpu(device, *visible_gpus(device), controller.status == "ok")
+        yield check_gpu(device, controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -102,40 +102,28 @@ def _version(name: str) -> str | None:
         return None
 
 
-def visible_gpus(device: str) -> tuple[list[str], str]:
-    """Names of the GPUs that PyTorch sees (with device `mps`, of Apple's), and what is wrong."""
-    if device == "cpu":
-        return [], ""
-    if device == "mps":
-        from torch.backends.mps import is_available as has_apple
-
-        return ["Apple GPU, on which this workflow is untested"] if has_apple() else [], ""
-    from torch.cuda import device_count, get_device_name, is_available
-
-    from singflow.towers.device import misfit, unseen
-
-    if not is_available():
-        return [], unseen() if gpu_count() else ""
-    gpus = range(device_count())
-    return [*map(get_device_name, gpus)], "; ".join(filter(None, map(misfit, gpus)))
-
-
-def check_gpu(device: str, gpus: list[str], wrong: str, slurm: bool) -> Finding:
-    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs.
-
-    wrong: why PyTorch cannot use the GPUs of this machine.
-    """
+def check_gpu(device: str, slurm: bool) -> Finding:
+    """Whether the GPU that extraction.device asks for is here, or may be where Slurm runs jobs."""
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
-    if wrong:
-        from singflow.towers.device import BUILD
+    from torch import backends, cuda
 
+    from singflow.towers.device import BUILD, misfit, unseen
+
+    if device == "mps" and backends.mps.is_available():
+        return Finding("GPU", "ok", "Apple GPU, on which this workflow is untested")
+    nvidia = device != "mps"
+    gpus = range(cuda.device_count()) if nvidia and cuda.is_available() else ()
+    wrong = "; ".join(filter(None, map(misfit, gpus)))
+    if nvidia and not gpus and gpu_count():
+        wrong = unseen()
+    if wrong:
         stops = (gpus or device == "cuda") and not slurm
         return Finding("GPU", "fail" if stops else "warn", wrong, BUILD)
     if gpus:
-        return Finding("GPU", "ok", ", ".join(gpus))
+        return Finding("GPU", "ok", ", ".join(map(cuda.get_device_name, gpus)))
     if slurm:
-        fix = "on a login node that is as it should be: see GPU request"
+        fix = "on a login node that is as it should be: see GPU jobs"
         return Finding("GPU", "warn", "PyTorch sees none on this machine", fix)
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"

@@ -1,17 +1,15 @@
 """Checks of the DVC repository: its remote, caches, databases and lock."""
 
-import fcntl
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from singflow.doctor.findings import Finding, Status
+from singflow.engines.at_work import lock_holder
+from singflow.engines.remotes import ask_remote
 from singflow.extras import MissingExtra, check_installed
-from singflow.system import ask, existing, in_bytes, writable
+from singflow.system import existing, in_bytes, writable
 
 LINKS = ("reflink", "hardlink", "symlink")
 NETWORK = re.compile(
@@ -26,7 +24,7 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
     except MissingExtra as error:
         yield Finding("DVC", "absent", f"results are kept by Snakemake alone: {error}")
         return
-    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
+    from dvc.config import Config, ConfigError
 
     if not (root / ".dvc").is_dir():
         yield Finding("DVC", "absent", "not a DVC repository: results are kept by Snakemake alone")
@@ -43,70 +41,11 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
     yield check_lock(root / ".dvc/tmp/lock")
 
 
-def check_remote(root: Path, config: Any, seconds: float = 60, *, write: bool = True) -> Finding:
-    """Whether the default remote answers, within this time if it is on another machine.
-
-    write: whether it must accept files, if it is a folder.
-    """
-    from dvc.config import ConfigError
-    from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
-
-    add = "`dvc remote add --default <name> <folder or address>` names one"
-    name = config["core"].get("remote")
-    if not name:
-        return Finding("DVC remote", "fail", "none is set (core.remote)", add)
-    try:
-        kind, _, path = get_cloud_fs(config, name=name)
-    except ConfigError as error:
-        return Finding("DVC remote", "fail", str(error), add)
-    except ImportError as error:
-        wanted = " ".join(re.findall(r"dvc-[a-z0-9]+", str(error)))
-        return Finding("DVC remote", "fail", f"{name}: {error}", f"pip install {wanted}")
-    settings = config["remote"][name]
-    if kind.protocol == "local":
-        folder = Path(path)
-        place = existing(folder)
-        if not write and os.access(folder, os.R_OK | os.X_OK):
-            found = f"{name}: {folder} can be read"
-        elif not writable(place):
-            found = f"{name}: {place} is not a folder that can be written to"
-            return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
-        else:
-            made = "" if place == folder else "; the first push makes it"
-            found = f"{name}: {folder} can be written to{made}"
-    else:
-        program = "from singflow.doctor.dvc import remote_answers; remote_answers()"
-        answer = ask(sys.executable, "-c", program, str(root), name, seconds=seconds)
-        found = f"{name} ({settings['url']}) answers"
-        if not answer.ok:
-            reason = answer.words.split("; ")[-1]
-            fix = (
-                "check its address and credentials, and whether this machine may reach it: `dvc "
-                f"remote modify {name} --help`"
-            )
-            found = f"{name} ({settings['url']}) cannot be reached: {reason}"
-            return Finding("DVC remote", "fail", found, fix)
-    if settings.get("verify"):
-        return Finding("DVC remote", "ok", found)
-    found = f"{found}, but an object damaged there would be taken for good"
-    return Finding("DVC remote", "warn", found, f"`dvc remote modify {name} verify true`")
-
-
-def remote_answers() -> None:
-    """Ask the remote in this process's arguments; the exit status is 0 if it answers."""
-    from dvc.config import Config
-    from dvc.fs import get_cloud_fs
-
-    root, name = sys.argv[1:]
-    try:
-        kind, options, path = get_cloud_fs(Config(str(Path(root, ".dvc"))), name=name)
-        files = kind(**options)
-        if kind.protocol in ("http", "https"):
-            files.fs.exists(f"{path}/files/md5/00/0", strict=True)
-        elif not any(files.exists(place) for place in (path, *map(str, Path(path).parents))):
-            raise FileNotFoundError(path)
-    except Exception as error:  # noqa: BLE001 (clients of remotes raise many kinds)
-        sys.exit(f"{type(error).__name__}: {error}".replace("\n", " "))
+def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
+    """Whether the default remote answers, within this time if it is on another machine."""
+    answer = ask_remote(root, config, seconds)
+    drawback: Status = "warn" if answer.fix else "ok"
+    return Finding("DVC remote", drawback if answer.works else "fail", answer.found, answer.fix)
 
 
 def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
@@ -179,7 +118,7 @@ def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
 
 def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Finding:
     """Whether DVC's databases are on a disk of this machine."""
-    from dvc.dirs import site_cache_dir  # type: ignore[import-untyped]
+    from dvc.dirs import site_cache_dir
 
     folder = Path(site_cache_dir(core.get("site_cache_dir")))
     kind = file_system(folder, mounted)
@@ -195,11 +134,7 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
 
 def check_lock(path: Path) -> Finding:
     """Whether another DVC command holds the lock of the repository."""
-    with suppress(FileNotFoundError), path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = f"held by process {file.read().strip() or 'unknown'}"
-            found = f"{holder}: `dvc repro` and `make publish` would stop"
-            return Finding("DVC lock", "warn", found, "wait for it, or stop it")
+    if holder := lock_holder(path):
+        found = f"held by process {holder}: `dvc repro` and `make publish` would stop"
+        return Finding("DVC lock", "warn", found, "wait for it, or stop it")
     return Finding("DVC lock", "ok", "free")

@@ -1,5 +1,6 @@
 """Which process of an engine is at work in a folder."""
 
+import fcntl
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -28,6 +29,16 @@ def running_dvc(folder: Path) -> int | None:
     The lock of DVC does not tell it: DVC releases it while a step is at work.
     """
     return _running(folder, lambda command: _program("dvc", command) and "repro" in command)
+
+
+def lock_holder(path: Path) -> str:
+    """The process that holds this lock file of DVC, in words; "" if none does."""
+    with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+    return ""
 
 
 def _program(name: str, command: list[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from singflow import cli
-from singflow.artifacts.files import Facts, code_digest
+from singflow.artifacts.files import Facts, sources_sha256
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.translators.reference import Paired, fingerprint
@@ -31,7 +31,7 @@ def cached(
     inputs = {
         "images": [fingerprint(str(folder)), str(images.features), str(images.embeddings)],
         "made_of": made_of,
-        "code": code_digest(".", "analyses", "translators", "photo"),
+        "code": sources_sha256(".", "analyses", "translators", "photo"),
         "software": provenance(["scipy"])["software"],
     }
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

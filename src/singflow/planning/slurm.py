@@ -17,7 +17,9 @@ def ask_slurm(*command: str) -> str:
         raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
     answer = ask(*command, seconds=PATIENCE)
     if not answer.ok:
-        raise InputError(f"{' '.join(command)}: {answer.words}: try again when the cluster answers")
+        raise InputError(
+            f"{' '.join(command)}: {answer.message}: try again when the cluster answers"
+        )
     return answer.out
 
 

@@ -26,8 +26,8 @@ from singflow.sharing.remotes import listed, result_files
 from singflow.study import Params
 
 if TYPE_CHECKING:
-    from rocrate.model import DataEntity  # type: ignore[import-untyped]
-    from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+    from rocrate.model import DataEntity
+    from rocrate.rocrate import ROCrate
 
 WORKFLOW = (
     *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml"),

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from singflow.artifacts.catalog import TIERS, Tier
 from singflow.artifacts.files import md5_of, read_json
 from singflow.engines.code import FILE
 from singflow.engines.stages import FIRST
@@ -75,11 +74,6 @@ def check_same_study(repo: Any) -> None:
             f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, "
             "`git checkout <tag or commit>` goes back"
         )
-
-
-def wanted(kept: Iterable[PublishedArtifact], tier: Tier) -> list[PublishedArtifact]:
-    """The artifacts of a tier and of the smaller tiers."""
-    return [artifact for artifact in kept if TIERS.index(artifact.tier) <= TIERS.index(tier)]
 
 
 def check_nothing_lost(repo: Any, kept: Iterable[PublishedArtifact], results: Path) -> None:

@@ -39,7 +39,7 @@ def git(*arguments: str) -> list[str]:
     """The NUL-separated names that a git command prints; InputError if the command fails."""
     answer = ask("git", *arguments, seconds=60)
     if not answer.ok:
-        raise InputError(f"git {arguments[0]}: {answer.words}")
+        raise InputError(f"git {arguments[0]}: {answer.message}")
     return list(filter(None, answer.out.split("\0")))
 
 
@@ -171,7 +171,7 @@ def commit(repo: Any, study: str) -> list[PublishedArtifact]:
     Like `dvc commit --force`, but it records only what changed, which takes less time. Steps that
     the study no longer has, such as those of removed models, leave dvc.lock.
     """
-    from dvc.utils.serialize import load_yaml, modify_yaml  # type: ignore[import-untyped]
+    from dvc.utils.serialize import load_yaml, modify_yaml
 
     write_bytes(LOCK_BEFORE, LOCK.read_bytes() if LOCK.exists() else b"")
     changed = []

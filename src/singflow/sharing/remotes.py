@@ -1,6 +1,5 @@
 """What publishing and fetching of studies through DVC's remotes have in common."""
 
-import hashlib
 import json
 import logging
 import re
@@ -8,15 +7,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
-from singflow.doctor.dvc import check_lock, check_remote
-from singflow.engines.at_work import running_dvc
+from singflow.engines.at_work import lock_holder, running_dvc
 from singflow.engines.code import write_digests
+from singflow.engines.remotes import ask_remote
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.study import PARAMS
@@ -33,6 +31,11 @@ RWLOCK = Path(".dvc/tmp/rwlock")  # which process reads or writes what; DVC writ
 CACHE = Path(".dvc/cache")
 # copy of dvc.lock while a publication rewrites it in many steps; empty if there was no dvc.lock
 LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")
+
+
+def tiers_up_to(tier: Tier) -> tuple[Tier, ...]:
+    """The tiers that a fetch of this tier brings."""
+    return TIERS[: TIERS.index(tier) + 1]
 
 
 def tier_of(path: str) -> Tier:
@@ -72,9 +75,9 @@ def repository() -> Iterator[Any]:
     is dropped: a process that is killed while it writes the index leaves a part of it, and DVC then
     reports transfers as complete that never happened. The digests of the code are written again.
     """
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
-    from dvc.utils.serialize import LOADERS, parse_yaml  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+    from dvc.utils.serialize import LOADERS, parse_yaml
 
     parsed = cache(parse_yaml)
     # parse params.yaml once; DVC would parse it again for every step
@@ -120,15 +123,6 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
     kept = [out for out in cached if Path(out.fs_path).is_relative_to(results)]
     lacking = [str(out) for out in kept if not out.hash_info]
     if lacking:
-        stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
-        deps = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
-        if old := [path for path in deps if path.startswith("src/") and path.endswith(".py")]:
-            raise InputError(
-                f"{LOCK}: was written when steps depended on files of code, as {old[0]}, "
-                "and had other names: "
-                "`git checkout <tag or commit>` of that publication fetches it; "
-                "by this version the study must be computed again"
-            )
         raise InputError(
             f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in "
             "this commit"
@@ -144,19 +138,21 @@ def artifacts(repo: Any, study: str) -> list[PublishedArtifact]:
 
 def sizes(kept: Collection[PublishedArtifact]) -> str:
     """The sizes of the tiers as text; the size of a tier includes the smaller tiers."""
-    objects = {tier: {a.md5: a.size for a in kept if a.tier == tier} for tier in TIERS}
-    totals = accumulate(sum(objects[tier].values()) for tier in TIERS)
-    parts = zip(TIERS, totals, strict=True)
-    return ", ".join(f"{tier} {in_bytes(total)}" for tier, total in parts)
+    parts = []
+    for tier in TIERS:
+        objects = {one.md5: one.size for one in kept if one.tier in tiers_up_to(tier)}
+        parts.append(f"{tier} {in_bytes(sum(objects.values()))}")
+    return ", ".join(parts)
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether an object's content does not have the MD5 that is the object's name."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest() != md5
+    """Whether an object's content does not have the MD5 that is the object's name.
+
+    DVC's own check would remove the object.
+    """
+    from dvc_data.hashfile.hash import file_md5
+
+    return file_md5(odb.oid_to_path(md5), odb.fs) != md5
 
 
 def remove_damaged(odb: Any, kept: Iterable[PublishedArtifact]) -> list[PublishedArtifact]:
@@ -201,9 +197,8 @@ def check_idle() -> None:
         )
     if process := running_dvc(Path.cwd()):
         raise InputError(f"`dvc repro` is at work here (process {process}): wait for its end")
-    lock = check_lock(Path(".dvc/tmp/lock"))
-    if lock.status != "ok":
-        raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.fix}")
+    if holder := lock_holder(Path(".dvc/tmp/lock")):
+        raise InputError(f".dvc/tmp/lock: held by process {holder}: wait for it, or stop it")
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
@@ -215,9 +210,9 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
     config["core"]["remote"] = chosen
-    finding = check_remote(Path(), config, write=write)
-    if finding.status != "ok":
-        raise InputError(f"{finding.found}: {finding.fix}")
+    answer = ask_remote(Path(), config, write=write)
+    if answer.fix:
+        raise InputError(f"{answer.found}: {answer.fix}")
     settings = config["remote"][chosen]
     if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
         raise InputError(
@@ -231,7 +226,7 @@ def snakemake(*options: str) -> str:
     """What a Snakemake command prints; raises InputError with its messages if it fails."""
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:  # a dry run complains on standard output
-        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}")
+        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.message}")
     return answer.out
 
 

@@ -29,7 +29,7 @@ from singflow.translators.fitting import fit_quality, fit_translators
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import reference_folder
-from singflow.translators.released import FIGURES, space_id
+from singflow.translators.released import FIGURES, FITTED_ON, space_id
 from singflow.translators.ridge import Affine
 
 LEARNED_FROM = {
@@ -96,7 +96,7 @@ class Exported:
     @property
     def facts(self) -> dict[str, Any]:
         """Without software versions: equal translators give equal files."""
-        facts = self.made_for | self.figures | {FIGURES[-1]: self.fitted_on}
+        facts = self.made_for | self.figures | {FITTED_ON: self.fitted_on}
         return facts | {"known_zero": True} if self.zero else facts
 
 
@@ -176,7 +176,7 @@ def _exported(
         "weights_sha256": of_model["weights_sha256"],
         "space_sha256": of_space["weights_sha256"],
     }
-    figures = {key: facts[key] for key in FIGURES[:-1]}
+    figures = {key: facts[key] for key in FIGURES}
     zero = of_space.get("classifier_sha256") == of_model["weights_sha256"]
     return Exported(translator, made_for, figures, learned, zero)
 

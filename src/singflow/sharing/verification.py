@@ -263,7 +263,11 @@ def _tensors(name: str, here: Any, there: Any) -> Differences:
 
 
 def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
-    """Compare two orthonormal bases (d, k) by their spans, because their columns may be rotated."""
+    """Compare two orthonormal bases A and B (d, k) by their spans: their columns may be rotated.
+
+    ||B'B - I|| is 0 for orthonormal columns, and the sine of the largest angle between the spans,
+    ||(I - AA')B||, is 0 where the spans are the same.
+    """
     finite = [int(np.isfinite(basis).sum()) for basis in (here, there)]
     if min(finite) < here.size:
         yield Difference("finite values of tensor null_basis", *finite)
@@ -382,14 +386,27 @@ def published(lock: Path, study: str) -> dict[str, str]:
     return {path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)}
 
 
-def compare_with_published(
+def committed(results: Path, study: str) -> dict[str, str]:
+    """MD5s of a study's artifacts in the last commit, by path below its results."""
+    if not CATALOG["manifest"].at(results).is_file():
+        raise InputError(f"{results}: the study has not run here: `singflow run` runs it")
+    with _checkout() as (_, commit, copy):
+        known = {}
+        for name in IN_GIT:
+            if commit.exists(place := f"/results/{study}/{name}"):
+                commit.get_file(place, str(copy))
+                known[name] = md5_of(copy)
+        return known
+
+
+def compare_with_known(
     results: Path, study: str, known: dict[str, str], remote: str | None
 ) -> list[ArtifactComparison]:
-    """Verdicts against published MD5s; takes none of DVC's locks.
+    """Verdicts against published or committed MD5s; takes none of DVC's locks.
 
-    Published files come from the remote, from DVC's local cache without one, or from git.
+    The files come from the remote, from DVC's local cache without one, or from git.
     """
-    with _commit() as (repo, commit, copy):
+    with _checkout() as (repo, commit, copy):
         odb = repo.cache.local
         if remote:
             odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
@@ -406,27 +423,11 @@ def compare_with_published(
         return compare(results, known, original)
 
 
-def compare_with_commit(results: Path, study: str) -> list[ArtifactComparison]:
-    """Verdicts on the artifacts that git keeps, against the last commit."""
-    if not CATALOG["manifest"].at(results).is_file():
-        raise InputError(f"{results}: the study has not run here: `singflow run` runs it")
-    with _commit() as (_, commit, copy):
-
-        def original(name: str, _: str = "") -> Path:
-            commit.get_file(f"/results/{study}/{name}", str(copy))
-            return copy
-
-        there = [name for name in IN_GIT if commit.exists(f"/results/{study}/{name}")]
-        known = {name: md5_of(original(name)) for name in there}
-        findings = compare(results, known, original) if there else []
-        return [finding for finding in findings if finding.name in there]
-
-
 @contextmanager
-def _commit() -> Iterator[tuple[Any, Any, Path]]:
+def _checkout() -> Iterator[tuple[Any, Any, Path]]:
     """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
     from pygit2 import GitError
 
     try:

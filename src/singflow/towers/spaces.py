@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from singflow.artifacts.files import code_digest, sha256_of
+from singflow.artifacts.files import sha256_of, sources_sha256
 from singflow.artifacts.tensors import provenance
 from singflow.config.registry import (
     ConSEEntry,
@@ -379,7 +379,7 @@ def text_cache(
         "tower": named,
         "files": [(path.name, sha256_of(path)) for path in text_files(entry)],
         "config": getattr(entry, "config", None),
-        "code": code_digest("towers"),
+        "code": sources_sha256("towers"),
         "software": made["software"],
         "device": name_of(device),
         "batch_size": batch_size,

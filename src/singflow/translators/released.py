@@ -78,8 +78,8 @@ FIGURES = (
     "n_train",
     "n_validation",
     "lambda",
-    "fitted_on",
 )
+FITTED_ON = "fitted_on"
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def read_exported(path: Path) -> Release:
             "does not: write one that does with `singflow export_translator`"
         )
     model, space, weights, tower = map(str, facts)
-    figures = {key: made[key] for key in FIGURES if key in made}
+    figures = {key: made[key] for key in (*FIGURES, FITTED_ON) if key in made}
     return Release(model, model, space, translator, weights, tower, figures)
 
 
