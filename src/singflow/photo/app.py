@@ -28,11 +28,11 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import CACHE, Analyzer, Result
+from singflow.photo.finished import require_file
 from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
 from singflow.photo.photos import PACKAGED, Neighbour
-from singflow.photo.finished import require_file
 from singflow.towers.live import open_image
 from singflow.translators.reference import reference_folder
 
