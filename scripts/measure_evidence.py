@@ -15,7 +15,7 @@ from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.head_extension import enough
 from singflow.analyses.hidden import TESTED
-from singflow.analyses.inputs import Inputs, images_of
+from singflow.analyses.inputs import Inputs, images_of, known_answer
 from singflow.analyses.measured import Measured, measure
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
@@ -31,20 +31,6 @@ class Flags(EvidenceSettings, cli.PairStep):
     seed: int
     table: Path
     class_list: Path
-
-
-def known(inputs: Inputs) -> dict[str, bool]:
-    """Whether the answer is known in advance.
-
-    The null space holds nothing if the image tower is a function of the logits, and a leak if
-    classes were cut off the head.
-    """
-    model, (_, space) = inputs.head_facts, read_tensors(inputs.path("embeddings"), [])
-    leak = model.get("keep_classes", "null") != "null"
-    return {
-        "known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"),
-        "known_leak": leak,
-    }
 
 
 def hidden_groups(
@@ -105,7 +91,10 @@ def main(flags: Flags) -> None:
     saved = {"word_weights": own_words.weights, "offset": own_words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
-    write_json(flags.path("evidence"), facts | known(inputs))
+    head = inputs.head_facts
+    cut = head.get("keep_classes", "null") != "null"
+    known = known_answer(head.get("weights_sha256"), inputs.path("embeddings"), cut=cut)
+    write_json(flags.path("evidence"), facts | known)
     cli.log.info(
         "D %s, margin %g, p %s; detectable %s; blind check %s; floor of IS %.2f degrees",
         *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),

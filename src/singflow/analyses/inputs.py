@@ -207,3 +207,16 @@ def images_of(pool: Pool[Paired]) -> pd.DataFrame:
         ids = np.concatenate([shard["image_id"][shard["view"] == 0] for shard in shards])
         parts.append(part.manifest.iloc[ids].assign(own=part is pool.scored))
     return pd.concat(parts, ignore_index=True)
+
+
+def known_answer(weights_sha256: str | None, embeddings: Path, *, cut: bool) -> dict[str, bool]:
+    """Whether the answer of the test of meaning is known in advance: known_zero and known_leak.
+
+    The null space holds nothing if the space's image tower is a function of the logits of the
+    classifier with these weights. It holds a leak if classes were cut off the head. `embeddings` is
+    a shard of the space.
+    """
+    space = read_tensors(embeddings, [])[1]
+    whole = not cut and weights_sha256 is not None
+    zero = whole and weights_sha256 == space.get("classifier_sha256")
+    return {"known_zero": zero, "known_leak": cut}

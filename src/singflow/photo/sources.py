@@ -14,7 +14,7 @@ from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.findings import OPEN, TABLES, findings, hidden_texts
 from singflow.analyses.fits import Fits
 from singflow.analyses.geometry import null_space
-from singflow.analyses.inputs import Inputs
+from singflow.analyses.inputs import Inputs, known_answer
 from singflow.analyses.summary import Summary
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import Facts, sha256_of
@@ -97,9 +97,8 @@ def read_reference(
     names, texts = classifier.class_names, _texts(inputs, classifier, space)
     classes, sha256 = at_hand(CLASSES), manifest["sha256"]
     weights = classifier.weight.tobytes() + classifier.bias.tobytes()
-    leak = entry.kept is not None
-    zero = read_tensors(shard_path(embeddings, 0), [])[1].get("classifier_sha256")
-    known = {"known_zero": not leak and zero == classifier.weights_sha256, "known_leak": leak}
+    own, shard = classifier.weights_sha256, shard_path(embeddings, 0)
+    known = known_answer(own, shard, cut=entry.kept is not None)
     made_of = {
         "head": hashlib.sha256(weights + classifier.weight_dtype.encode()).hexdigest(),
         "words": [names, texts.templates, space.entry.identity, sha256_of(classes)],

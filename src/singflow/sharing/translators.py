@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from singflow.analyses.inputs import Inputs
+from singflow.analyses.inputs import Inputs, known_answer
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of
 from singflow.artifacts.shards import towers_in
@@ -177,8 +177,9 @@ def _exported(
         "space_sha256": of_space["weights_sha256"],
     }
     figures = {key: facts[key] for key in FIGURES}
-    zero = of_space.get("classifier_sha256") == of_model["weights_sha256"]
-    return Exported(translator, made_for, figures, learned, zero)
+    cut = model.kept is not None
+    known = known_answer(of_model["weights_sha256"], inputs.path("embeddings"), cut=cut)
+    return Exported(translator, made_for, figures, learned, known["known_zero"])
 
 
 def export(exported: Exported, folder: Path) -> Path:
