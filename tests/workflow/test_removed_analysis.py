@@ -23,8 +23,8 @@ def take_out(project, analysis):
     gone = [name for name in tracked if name.rpartition("/")[2].partition(".")[0] in stems]
     for name in gone:
         (project.folder / name).unlink()
-    project.edit("src/singflow/study.py", rf"from singflow\.analyses\.{analysis} import [^\n]*\n", "")
-    project.edit("src/singflow/study.py", rf"    {section}: \w+\n", "")
+    for line in (rf"from singflow\.analyses\.{analysis} import \w+\n", rf"    {section}: \w+\n"):
+        project.edit("src/singflow/study.py", line, "")
     params = project.folder / "params.yaml"
     study = yaml.safe_load(params.read_text())
     del study[section]
