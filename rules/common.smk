@@ -28,7 +28,7 @@ COMMAND = "python {params.program} {params.flags} --log " + (
 )
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
-# Whether the rules are read to write dvc.yaml.
+# Whether the rules are read to write dvc.yaml: `study` is a placeholder of DVC then.
 FOR_DVC = str(config.get("study")).startswith("$(")
 
 if INSTALLED:
@@ -94,7 +94,8 @@ STEPS = []
 class Step:
     """A step: what it reads and writes, and what follows from that.
 
-    reads, writes: artifacts of the catalog. figures: names of figures that it writes, in all
+    reads, writes: artifacts of the catalog; the first that it writes says what jobs there are
+    (wildcards), and their group and GPU. figures: names of figures that it writes, in all
     formats. flags: keys of params.yaml that reach its command. files: other files that reach it, by
     flag. also: files that it depends on. stops: files that reach it, by flag, and can stop it, but
     change nothing that it writes: no engine watches them. threads: of its job, if it has a flag
@@ -142,7 +143,8 @@ class Step:
         if stops:
             words = "".join(f' --{flag} "{file}"' for flag, file in stops.items())
             self.params["values"] = self._flags
-            # Snakemake does not watch a parameter that depends on the output.
+            # Snakemake does not watch a parameter that depends on the output, so that it watches
+            # `values` in place of `flags`.
             self.params["flags"] = lambda wildcards, output: (
                 self._flags(wildcards) + words
             )

@@ -5,6 +5,9 @@ the logits spell with the texts of the head's classes. D is the share of the emb
 which the null component improves a flexible read-out of the remainder from the principal
 coordinates and the logits (analyses/readout.py). D is cross-fitted. It is also given in degrees,
 and beside the smallest leak that the study would call meaning.
+
+Names here and in readout.py: a are the principal coordinates of a feature, b its null coordinates.
+The plain read-out has no b, the full one has b. A fit's `own` is the weight of b in its kernel.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,9 +292,11 @@ class FoldVariance:
 class FoldPairs:
     """Estimates without each fold, from fits that leave out two folds: see jackknife().
 
-    D without fold i sums, over the other folds j, what b saves on j in fits without i and j. A fit
-    without i and j therefore counts twice: on j for fold i, and on i for fold j. There are no pairs
-    where leaving out two folds leaves fewer than two images.
+    The estimate without fold i is what the study would say if fold i were not there: no fit sees
+    it, and no error is counted on it. So D without fold i sums, over the other folds j, what b
+    saves on j in fits without i and j. A fit without i and j therefore counts twice: on j for fold
+    i, and on i for fold j. There are no pairs where leaving out two folds leaves fewer than two
+    images.
 
     Parameters
     ----------
@@ -513,7 +518,9 @@ class Planted:
         a random direction (FIRST). s^2 = share / (1 - share) * Var z makes the leak the share of
         the variance. All of these are columns of one derived read-out, and the squared error of z'
         is that of p + R^T w, plus 2 s times its product with that of h, plus s^2 times that of h:
-        so all shares cost no more than one (`pairs`, `weights`).
+        so all shares cost no more than one (`pairs`, `weights`). A draw has 2 q + 1 columns: q of
+        p + R^T w, q of an even h, and p + R^T w along one random direction. The last column of
+        all is the first principal coordinate of b.
 
         readouts: their first columns are the remainder (m,), their last ones white noise, `most`
         (or m) for each draw. penalty: of the plain read-out. covariance: (m, m) of its errors.
@@ -726,7 +733,10 @@ def weighted(
 def at_part(
     readouts: ReadOuts, part: int, m: int, selected: Selected, spread: FoldVariance
 ) -> float | None:
-    """D of a part of the images; None where it is too small."""
+    """D of a part of the images; None where it is too small.
+
+    The variance of a part is taken as its share of the whole study's, which is known better.
+    """
     some, plain, full = readouts.part(part), selected.plain[0], selected.full[0]
     if some is None:
         return None

@@ -51,9 +51,10 @@ def null_space(
 ) -> NullSpace:
     """Null space of a head's weight matrix W, by one of five rules.
 
-    W - mean = U diag(S) V^T: a direction V_i changes the logits by S_i for each unit of its length.
-    So those with the `rank` largest S_i span the principal space, and all others the null space,
-    P_0 = V_0 V_0^T. A head with d <= C and full rank has the null dimension 0.
+    W - mean = U diag(S) V^T, where mean is W's mean row for the rule `centered`, and 0 otherwise: a
+    direction V_i changes the logits by S_i for each unit of its length. So those with the `rank`
+    largest S_i span the principal space, and all others, V_0, the null space: P_0 = V_0 V_0^T. A
+    head with d <= C and full rank has the null dimension 0.
 
     Parameters
     ----------
@@ -241,9 +242,9 @@ def coordinate_axes(
     """Axes of principal and of null coordinates in which the features differ.
 
     principal (d, r) and null (d, k) are bases of the two parts. With fewer features than dimensions
-    of a part, its axes span the differences of the features alone, V row_span(f V): a ridge
-    regression on these fewer coordinates loses nothing. `read` returns the features in blocks of
-    rows (n, d), anew at every call.
+    of a part, the features differ in fewer directions than the part has. Its axes span these alone,
+    V row_span(f V), and a ridge regression on these fewer coordinates loses nothing. `read` returns
+    the features in blocks of rows (n, d), anew at every call.
     """
     parts = [principal, null]
     spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]

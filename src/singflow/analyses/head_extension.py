@@ -92,10 +92,12 @@ def nested(partial: Partial, fit: Fit) -> np.ndarray:
     -----
     With the scatter G of b and its cross-products H after a plain fit, the weights of b in the full
     fit are (G + penalty / own I)^-1 H: see Partial. With the directions V (k, q) and their rows of
-    `read`, a fold that is left out has the error |t'|^2 - 2 sum_i V_i^T (b' t'^T) read_i +
+    `read`, and with t' and b' for target and null coordinates of a fold that is left out, after the
+    same plain fit, the fold has the error |t'|^2 - 2 sum_i V_i^T (b' t'^T) read_i +
     sum_i |read_i|^2 V_i^T (b' b'^T) V_i. Products of two directions are missing, because the rows
     of `read` are orthogonal. So one sum along the directions gives the errors of all numbers of
-    directions: they are nested.
+    directions: they are nested. Column 0 has the penalty of the full read-out, and
+    head_extension() takes 0 directions from the plain one instead.
     """
     scatter = partial.null + fit.penalty / fit.own * np.eye(len(partial.null))
     factor = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
@@ -134,10 +136,12 @@ def ranked_null_directions(factor: np.ndarray, white: np.ndarray) -> tuple[np.nd
     Returns
     -------
     directions : ndarray (k, p)
-        One column V_i for each direction in which the read-out moves the target, so p is at most
-        min(k, m). V^T L L^T V = I: a read-out of the first q directions has their rows of `read`.
+        One column V_i for each direction in which the read-out moves the target beyond rounding,
+        so p is at most min(k, m). V^T L L^T V = I, so nothing is fitted again for fewer directions:
+        the coefficients of the first q are directions[:, :q] @ read[:q].
     read : ndarray (p, m)
-        Orthogonal rows; directions @ read are the coefficients of b.
+        Orthogonal rows, what each direction adds to the target; directions @ read are the
+        coefficients of b.
 
     References
     ----------

@@ -69,8 +69,9 @@ class CurveStatistics:
             *[(rule, rank / whole, rank, cuts.index(rank)) for rule, rank in rules.items()],
             ("centered", centered.rank / whole, centered.rank, len(cuts)),
         ]
-        # Chains of nested subspaces: for each cut, the columns of an orthonormal basis from it on.
-        # With a basis stand W and every T in its coordinates.
+        # Chains of nested subspaces: an orthonormal basis, cuts that fall, and W and the T of every
+        # fold times the basis. A cut removes the columns from it on, so that each cut adds columns
+        # to what the cut before has removed.
         self._chains = [
             (
                 basis,
