@@ -154,7 +154,7 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
     assert "m: the head has no null space. The logits see every direction.\n" in text
-    assert "no null space" in row["note"] and f"m in s: {row['note']}.\n" in text
+    assert "no null space" in row["note"] and f"m: {row['note']}.\n" in text
 
 
 # Verdicts

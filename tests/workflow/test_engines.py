@@ -294,7 +294,7 @@ def of_models(*steps):
 READ_BY = {  # steps by the parameters that a test or a guide changes
     "evidence.draws": {"measure_evidence"},
     "plot_concepts.extremes": {"plot_concepts"},
-    "null_energy.unusual_labels": {"summarize", "measure_unusual", "tabulate_unusual"},
+    "null_energy.unusual_labels": {"measure_unusual", "tabulate_unusual"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
     "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
     "report.max_images": {"write_report"},

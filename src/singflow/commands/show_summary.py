@@ -28,7 +28,7 @@ def drawn(figure: Path) -> bool:
     """Whether a figure had data: the PNG of another one holds what it needs."""
     from PIL import Image
 
-    from singflow.data.reading import readable_as
+    from singflow.errors import readable_as
 
     with (
         readable_as("PNG", figure, "remove it, and run the study again"),

@@ -233,6 +233,6 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         "like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
         "models.": blind.any(),
         rank_differences(models): True,
-        f"{named(empty)}: {NO_NULL_SPACE}.": empty.any(),
+        f"{', '.join(models.loc[empty, 'model'].unique())}: {NO_NULL_SPACE}.": empty.any(),
     }
     return [warning for warning, holds in found.items() if holds and warning]
