@@ -2,7 +2,7 @@ from pathlib import Path
 
 from singflow.artifacts.catalog import CATALOG, NEEDS
 from singflow.commands.options import PARAMS, Params
-from singflow.errors import InputError
+from singflow.errors import InputError, readable_as
 
 
 def show_summary(params: Params = PARAMS) -> None:
@@ -27,8 +27,6 @@ def print_summary(results: Path) -> None:
 def drawn(figure: Path) -> bool:
     """Whether a figure had data: the PNG of another one holds what it needs."""
     from PIL import Image
-
-    from singflow.errors import readable_as
 
     with (
         readable_as("PNG", figure, "remove it, and run the study again"),
