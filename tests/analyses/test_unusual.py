@@ -31,6 +31,7 @@ from singflow.analyses.unusual import (
     two_sets,
     vim_origin,
 )
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE
@@ -335,13 +336,19 @@ def laid(results, planted, name):
 
 def measure(study, **flags):
     sets = {"usual_labels": [], "unusual_labels": []}
-    given = sets | {key: flags.pop(key) for key in sets if key in flags}
+    given = sets | {key: flags.pop(key) for key in sets if key in flags} | {"confidence": 0.95}
     study.run("measure_unusual", **given, **({"folds": 4, "reference": None} | flags))
     basis, _ = read_tensors(study.path("projector"), ["null_basis"])
     study.models({"m": basis["null_basis"].shape[1]})
-    study.run("tabulate_unusual", **given, confidence=0.95)
+    study.run("tabulate_unusual", **given)
     table = study.read("tables/unusual.csv").set_index("detector")
-    return study.read("unusual"), study.read("unusual_report"), table
+    report = study.read("unusual_report")
+    own = table.loc["null_energy"]
+    shown = ("auroc", "auroc_low", "auroc_high", "n_usual", "n_unusual")
+    for key, column in zip(CATALOG["unusual_report"].summary, shown, strict=True):
+        found = report.pop(key)
+        assert pd.isna(own[column]) if found is None else found == pytest.approx(own[column]), key
+    return study.read("unusual"), report, table
 
 
 def test_the_steps_fit_on_usual_images_of_other_folds(study):
