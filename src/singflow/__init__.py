@@ -53,8 +53,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    from singflow.extras import explained
+    from singflow.extras import check_installed, explained
 
+    if _MODULES[name].startswith(("towers.", "photo.")):  # which import it when they are called
+        check_installed("torch")
     with explained():
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
