@@ -99,7 +99,9 @@ def main(flags: Flags) -> None:
         for name, path in figures.items()
         if captions[name].section
     }
-    said = {name: sentence(table, captions[name]) for name, table in csv.items()}
+    said = {
+        name: sentence(table, captions[name], paper, models[same]) for name, table in csv.items()
+    }
     charts = {name: captions[name].chart for name in csv if captions[name].chart}
     said |= {
         "steering": steering_said(csv["steering"], models, flags.confidence),

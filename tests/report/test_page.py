@@ -350,14 +350,25 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
         assert "paper AS (°)" not in tables(change)["steering"][0]
 
 
-def test_a_sentence_of_a_caption_has_the_numbers_of_the_first_row_or_is_left_out():
-    caption = CAPTIONS["probes"]
-    row = {"space": "s", "model": "a", "pearson": 0.9, "pearson_n": 13}
-    said = sentence(pd.DataFrame([row, row | {"pearson": 0.1}]), caption)
-    assert said.startswith("Pearson's correlation of the two accuracies is 0.900 over 13 models")
-    assert sentence(pd.DataFrame([row | {"pearson": np.nan}]), caption) == ""
-    assert sentence(pd.DataFrame([row])[:0], caption) == ""
-    assert sentence(pd.DataFrame([row]), CAPTIONS["models"]) == ""
+def test_a_sentence_has_the_first_rows_numbers_and_quotes_the_paper_for_its_13_models_alone():
+    charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
+    probes = pd.DataFrame(
+        {"space": "clip_vit_l14", "model": charted, "pearson": 0.9, "pearson_n": 13}
+    )
+    same, caption = probes[["space", "model"]], CAPTIONS["probes"]
+    said = "Pearson's correlation of the two accuracies is 0.900 over 13 models here"
+    assert sentence(probes, caption, PAPER, same) == f"{said}; the paper has 0.972."
+    more = pd.concat([probes, probes[:1].assign(model="resnet18")])
+    for ours, theirs in (
+        (probes[1:], same[1:]),
+        (probes, same[1:]),
+        (probes, same.assign(space="eva02_l14")),
+        (more, same),
+    ):
+        assert sentence(ours, caption, PAPER, theirs) == f"{said}."
+    assert sentence(probes.assign(pearson=np.nan), caption, PAPER, same) == ""
+    assert sentence(probes[:0], caption, PAPER, same) == ""
+    assert sentence(probes, CAPTIONS["models"], PAPER, same) == ""
 
 
 def test_links_stand_in_the_order_of_their_places():

@@ -31,7 +31,7 @@ def cached(
     inputs = {
         "images": [fingerprint(str(folder)), str(images.features), str(images.embeddings)],
         "made_of": made_of,
-        "code": sources_sha256(".", "analyses", "translators", "photo"),
+        "code": sources_sha256(".", "analyses", "translators", "towers", "photo"),
         "software": provenance(["scipy"])["software"],
     }
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -43,7 +43,8 @@ class Caption(NamedTuple):
     value a row is left out. most: limit on its rows. headers: of columns that no other table has,
     with explanations. link: section of the page that names the table, place there, and words.
     chart: a small chart of the table under "Can the answer be trusted?" (page.point_chart).
-    sentence: on the first row of the table, with the values of columns in braces.
+    sentence: on the first row of the table, with the values of columns in braces. paper: what the
+    paper has, quoted beside the sentence for the models of its chart alone.
     """
 
     section: str
@@ -57,6 +58,7 @@ class Caption(NamedTuple):
     link: str = ""
     chart: str = ""
     sentence: str = ""
+    paper: str = ""
 
 
 def _own(
@@ -105,7 +107,7 @@ def read_caption(path: Path) -> Caption:
         needs=said.get("needs", ""),
         most=int(said.get("most", MOST_ROWS)),
         headers={column: (title, words) for column, title, words in columns},
-        **{key: said.get(key, "") for key in ("link", "chart", "sentence")},
+        **{key: said.get(key, "") for key in ("link", "chart", "sentence", "paper")},
     )
 
 
@@ -229,12 +231,23 @@ def step_table(folder: Path) -> Table:
     return table("steps", "Time and memory of every step", gathered, gathered.columns)
 
 
-def sentence(table: pd.DataFrame, caption: Caption) -> str:
-    """The caption's sentence on the first row of a table; empty if a value of it is missing."""
+def sentence(
+    table: pd.DataFrame, caption: Caption, paper: dict[str, Any], same: pd.DataFrame
+) -> str:
+    """The caption's sentence on the first row of a table; empty if a value of it is missing.
+
+    The paper is quoted if the row's space has the models of the paper's chart and no others, and
+    all of them are comparable (`same`).
+    """
     named = re.findall(r"\{(\w+)", caption.sentence)
-    if table.empty or table[named].iloc[0].isna().any():
+    if not named or table.empty or table[named].iloc[0].isna().any():
         return ""
-    return caption.sentence.format_map(table.iloc[0].to_dict())
+    ours, theirs = (
+        set(rows.loc[rows["space"] == table["space"].iloc[0], "model"]) for rows in (table, same)
+    )
+    charted = {model for model, facts in paper["models"].items() if "ratio" in facts}
+    said = caption.sentence.format_map(table.iloc[0].to_dict())
+    return f"{said}; {caption.paper}." if ours == theirs == charted else f"{said}."
 
 
 def page_data(
