@@ -46,10 +46,11 @@ MADE = [  # options of make: these environments are up to date
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
-    "controls": {"max_draws": 5},
+    "controls": {"dimensions": [8, 280], "max_draws": 5},
     "evidence": {"draws": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},
+    "plot_concept_scans": {"most": 10},
 }
 TINY_MODEL = """
 tiny:
@@ -144,6 +145,16 @@ def without(part: str) -> NoReturn:
 def blocks(text: str, language: str = "sh") -> list[str]:
     """The blocks of code in a page, or in a part of one."""
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def artifacts_of(results: Path) -> dict[str, bytes]:
+    skipped = ("logs/", "benchmarks/", "dvc.yaml")
+    return {n: data for n, data in files_of(results).items() if not n.startswith(skipped)}
 
 
 class Project:
@@ -291,12 +302,7 @@ class Project:
         return self.run("dvc", *options, **kwargs).stdout
 
     def artifacts(self) -> dict[str, bytes]:
-        results, skipped = self.folder / "results/demo", ("logs", "benchmarks", "dvc.yaml")
-        return {
-            str(path.relative_to(results)): path.read_bytes()
-            for path in results.rglob("*")
-            if path.is_file() and path.relative_to(results).parts[0] not in skipped
-        }
+        return artifacts_of(self.folder / "results/demo")
 
     def differs(self, other: "Project | dict[str, bytes]") -> set[str]:
         """Names of the artifacts of which one side has none, or other bytes."""

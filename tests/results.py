@@ -63,7 +63,6 @@ class Results:
         self.folder, self.model, self.space, self.shards = folder, model, space, shards
 
     def of(self, model: str) -> "Results":
-        """The same folder for another model."""
         return Results(self.folder, model, self.space, self.shards)
 
     def path(self, artifact: str, **names: str) -> Path:
@@ -98,7 +97,6 @@ class Results:
         write_tensors(shard_path(self.path(artifact).parent, shard), tensors, facts)
 
     def translator(self, translator: Affine, folds: Sequence[Affine] = (), **facts: str) -> None:
-        """A linear translator, and those of the folds."""
         tensors = {"weight": translator.weight, "bias": translator.bias}
         for name in ("weight", "bias") if folds else ():
             tensors[f"fold_{name}"] = np.stack([getattr(fold, name) for fold in folds])
@@ -140,7 +138,6 @@ class Results:
         return [str(word) for name, values in listed.items() for word in (f"--{name}", *values)]
 
     def run(self, step: str, **flags: Any) -> None:
-        """Run a step in this process."""
         script(step)["main"](script(step)["Flags"](**self.flags(step, **flags)))
 
     def start(self, step: str, cwd: Path, **flags: Any) -> CompletedProcess[str]:
@@ -151,9 +148,3 @@ class Results:
         path = self.path(artifact, **names)
         readers = {".parquet": read_parquet, ".json": read_json, ".csv": pd.read_csv}
         return readers[path.suffix](path)
-
-
-def written_by(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file in a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

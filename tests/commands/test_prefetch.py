@@ -29,7 +29,7 @@ from singflow.towers.classifiers import load_classifier
 from singflow.towers.spaces import load_image_tower, load_text_tower
 from singflow.towers.weights import PackageFile, UrlFile
 from tests.pictures.tiny_unclip import build_generator
-from tests.project import ROOT
+from tests.project import ROOT, files_of
 from tests.towers.models import COMMIT
 from tests.towers.tiny_transformers import SIDE, save_classifier, save_dual_encoder
 
@@ -68,7 +68,6 @@ class Server(http.server.ThreadingHTTPServer):
         self.revisions = {"main": COMMIT}
 
     def downloads(self):
-        """Paths of files that were downloaded."""
         asked = [path for method, path in self.requests if method == "GET"]
         return [path for path in asked if not path.startswith("/api/")]
 
@@ -153,7 +152,6 @@ def running():
 
 @pytest.fixture
 def server(running):
-    """The server, empty."""
     running.empty()
     return running
 
@@ -247,7 +245,6 @@ def listed_as(content, revision=COMMIT, verdict="verified"):
 
 
 def weights_of(identifier, **options):
-    """A timm model with random weights, and the bytes of its safetensors file."""
     torch.manual_seed(len(identifier))
     model = timm.create_model(identifier, pretrained=False, **options).eval()
     return model, save(model.state_dict())
@@ -468,19 +465,16 @@ def test_an_address_is_downloaded_once_into_pytorchs_cache_and_its_hash_verified
     assert {path.name for path in fetched.parent.iterdir()} == {name, "plain.pth"}
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("head-0123abcd.pth", "its SHA-256 is [0-9a-f]{64}, not 0123abcd, so it was removed"),
-        ("absent.pth", r"the server answers 404 \(Not Found\): is the address right"),
-    ],
-)
-def test_a_download_that_fails_leaves_nothing_behind(place, server, name, message):
+def test_a_download_that_fails_leaves_nothing_behind(place, server):
     server.files["head-0123abcd.pth"] = b"a head"
-    file = UrlFile(f"{server.url}/{name}")
-    with pytest.raises(InputError, match=rf"{server.url}/{name}: {message}"):
-        file.fetch()
-    assert file.find() is None and list(Path("torch").rglob("*.p*t*")) == []
+    for name, message in {
+        "head-0123abcd.pth": "its SHA-256 is [0-9a-f]{64}, not 0123abcd, so it was removed",
+        "absent.pth": r"the server answers 404 \(Not Found\): is the address right",
+    }.items():
+        file = UrlFile(f"{server.url}/{name}")
+        with pytest.raises(InputError, match=rf"{server.url}/{name}: {message}"):
+            file.fetch()
+        assert file.find() is None and list(Path("torch").rglob("*.p*t*")) == []
 
 
 @pytest.mark.parametrize("changed", [None, "version", "ranges"])
@@ -593,8 +587,7 @@ def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_
     published = build_generator(Path("published"))
     (published / "image_encoder").mkdir()
     (published / "image_encoder/model.safetensors").write_bytes(b"weights that are not needed")
-    files = [path for path in published.rglob("*") if path.is_file()]
-    content = {path.relative_to(published).as_posix(): path.read_bytes() for path in files}
+    content = files_of(published)
     server.files |= {f"{KARLO}/{name}": data for name, data in content.items()}
     server.revisions["v1.0"] = PINNED
     pinned = pictures(revision="v1.0")

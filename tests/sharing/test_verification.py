@@ -31,7 +31,7 @@ from singflow.sharing.verification import (
     published,
     summary,
 )
-from tests.project import ROOT
+from tests.project import ROOT, files_of
 
 IDENTICAL, WITHIN, DIFFERS, *_ = Verdict
 REGISTRY, FEATURES = "registry/models/m.json", "features/m/shard-00000.safetensors"
@@ -88,7 +88,6 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def trees(tree, tmp_path):
-    """Two copies of the tree."""
     return [shutil.copytree(tree, tmp_path / name) for name in ("here", "there")]
 
 
@@ -172,132 +171,81 @@ def made(**metadata):
 
 PLANTED = {
     "a feature by rounding": (feature((4500, 2), 1e-6), WITHIN, r"tensor features\[4500, 2\]"),
-    "the first of two features": (
-        feature(([7, 9], [1, 1]), 5.0), DIFFERS, r"features\[7, 1\].*off by 5, "
-    ),
+    "the first of two features": (feature(([7, 9], [1, 1]), 5.0), DIFFERS,
+        r"features\[7, 1\].*off by 5, "),
     "NaN in a feature": (feature((3, 0), np.nan), DIFFERS, r"features\[3, 0\]: nan here"),
     "infinity in a feature": (feature((3, 0), np.inf), DIFFERS, r"features\[3, 0\]: inf here"),
-    "an image's number": (
-        tensors(FEATURES, "image_id", add(6, 1)), DIFFERS, r"image_id\[6\]: 7 here, 6 there"
-    ),
-    "a shape": (
-        tensors(FEATURES, "image_id", lambda ids: ids[1:]), DIFFERS,
-        r"shape and type of tensor image_id: \(\(4999,\)",
-    ),
-    "a type": (
-        tensors(FEATURES, "features", lambda wide: wide.astype(np.float64)), DIFFERS,
-        "'float64'.* here, .*'float32'",
-    ),
+    "an image's number": (tensors(FEATURES, "image_id", add(6, 1)), DIFFERS,
+        r"image_id\[6\]: 7 here, 6 there"),
+    "a shape": (tensors(FEATURES, "image_id", lambda ids: ids[1:]), DIFFERS,
+        r"shape and type of tensor image_id: \(\(4999,\)"),
+    "a type": (tensors(FEATURES, "features", lambda wide: wide.astype(np.float64)), DIFFERS,
+        "'float64'.* here, .*'float32'"),
     "a tensor more": (
         (FEATURES, lambda tree: write_tensors(tree / FEATURES, {"b": np.ones(1)}, {})), DIFFERS,
-        r"tensors: \['b'\] here",
-    ),
-    "a device": (
-        made(device="NVIDIA A100"), WITHIN, r"device: NVIDIA A100 here, CPU \(AVX2\) there$"
-    ),
-    "software": (
-        made(software='{"torch": "3.0"}'), WITHIN, "software.torch: 3.0 here, 2.9 there$"
-    ),
-    "other weights": (
-        made(weights_sha256="9b"), WITHIN, "weights_sha256: 9b here, nothing there"
-    ),
+        r"tensors: \['b'\] here"),
+    "a device": (made(device="NVIDIA A100"), WITHIN,
+        r"device: NVIDIA A100 here, CPU \(AVX2\) there$"),
+    "software": (made(software='{"torch": "3.0"}'), WITHIN, "software.torch: 3.0 here, 2.9 there$"),
+    "other weights": (made(weights_sha256="9b"), WITHIN, "weights_sha256: 9b here, nothing there"),
     "metadata": (made(study="other"), DIFFERS, "study: other here, demo there"),
     "a number in metadata": (made(head_max_error="2e-06"), WITHIN, "head_max_error: 2e-06 here"),
-    "a rotated basis": (
-        tensors(PROJECTOR, "null_basis", lambda basis: basis @ TURN), WITHIN, "null_basis"
-    ),
-    "another basis": (
-        tensors(PROJECTOR, "null_basis", lambda _: BASIS[:, 1:4]), DIFFERS,
-        r"spans .*: (1\.0|0\.9{9}\d*) here, 0",
-    ),
-    "a longer basis": (
-        tensors(PROJECTOR, "null_basis", lambda basis: basis * 1.1), DIFFERS,
-        "orthonormal ones: 0.21",
-    ),
-    "NaN in a basis": (
-        tensors(PROJECTOR, "null_basis", add((0, 0), np.nan)), DIFFERS,
-        "finite values of tensor null_basis: 23 here, 24",
-    ),
-    "a singular value": (
-        tensors(PROJECTOR, "singular_values", add(1, 1e-5)), DIFFERS,
-        r"values\[1\]: 1.00001 here, 1.0 there",
-    ),
-    "a score by rounding": (
-        cell(SCORES, 40, is_deg=4.001), WITHIN, "column is_deg, row 40: 4.001 here, 4.0 there"
-    ),
-    "a score not there": (
-        cell(SCORES, 40, is_deg=np.nan), DIFFERS, "column is_deg, row 40: nan here"
-    ),
-    "a label": (
-        cell(SCORES, 40, label="a cat"), DIFFERS, "column label, row 40: a cat here, a dog there"
-    ),
-    "a choice": (
-        cell(SCORES, 9, predicted_index=0, is_deg=50.0), WITHIN,
-        "column predicted_index, row 9, one of 1 rows in 300",
-    ),
-    "choices in more than a hundredth": (
-        table(SCORES, lambda scores: scores.assign(
-            predicted_index=scores["predicted_index"].where(scores.index > 3, 8)
-        )),
-        DIFFERS,
-        "column predicted_index, row 0, one of 4 rows in 300 .*: 8 here, 0 there .*tolerance 3",
-    ),
-    "a column": (
-        table(SCORES, lambda frame: frame.drop(columns="null_energy")), DIFFERS, "columns: "
-    ),
-    "a row": (
-        table(SCORES, lambda frame: frame.drop(index=4)), DIFFERS, "rows: 299 here, 300 there"
-    ),
+    "a rotated basis": (tensors(PROJECTOR, "null_basis", lambda basis: basis @ TURN), WITHIN,
+        "null_basis"),
+    "another basis": (tensors(PROJECTOR, "null_basis", lambda _: BASIS[:, 1:4]), DIFFERS,
+        r"spans .*: (1\.0|0\.9{9}\d*) here, 0"),
+    "a longer basis": (tensors(PROJECTOR, "null_basis", lambda basis: basis * 1.1), DIFFERS,
+        "orthonormal ones: 0.21"),
+    "NaN in a basis": (tensors(PROJECTOR, "null_basis", add((0, 0), np.nan)), DIFFERS,
+        "finite values of tensor null_basis: 23 here, 24"),
+    "a singular value": (tensors(PROJECTOR, "singular_values", add(1, 1e-5)), DIFFERS,
+        r"values\[1\]: 1.00001 here, 1.0 there"),
+    "a score by rounding": (cell(SCORES, 40, is_deg=4.001), WITHIN,
+        "column is_deg, row 40: 4.001 here, 4.0 there"),
+    "a score not there": (cell(SCORES, 40, is_deg=np.nan), DIFFERS,
+        "column is_deg, row 40: nan here"),
+    "a label": (cell(SCORES, 40, label="a cat"), DIFFERS,
+        "column label, row 40: a cat here, a dog there"),
+    "a choice": (cell(SCORES, 9, predicted_index=0, is_deg=50.0), WITHIN,
+        "column predicted_index, row 9, one of 1 rows in 300"),
+    "choices in more than a hundredth": (table(SCORES, lambda frame: frame.assign(
+        predicted_index=frame["predicted_index"].where(frame.index > 3, 8))), DIFFERS,
+        "column predicted_index, row 0, one of 4 rows in 300 .*: 8 here, 0 there .*tolerance 3"),
+    "a column": (table(SCORES, lambda frame: frame.drop(columns="null_energy")), DIFFERS,
+        "columns: "),
+    "a row": (table(SCORES, lambda frame: frame.drop(index=4)), DIFFERS,
+        "rows: 299 here, 300 there"),
     "a picture's shade": (cell(PICTURES, 0, picture=png(93)), WITHIN, "column picture, row 0"),
     "another picture": (cell(PICTURES, 1, picture=png(9)), DIFFERS, "column picture, row 1"),
-    "a damaged picture": (
-        cell(PICTURES, 1, picture=b"no"), DIFFERS, "column picture, row 1: 2 bytes here"
-    ),
-    "a text that was none": (
-        cell(PICTURES, 0, text="a rug"), DIFFERS,
-        "column text, row 0: a rug here, (nan|None) there",
-    ),
-    "a table's number by more": (
-        cell(MODELS, 0, is_mean=2.6), DIFFERS, "column is_mean, row 0: 2.6 here, 2.5 there"
-    ),
-    "a table's whole number": (
-        cell(MODELS, 1, n=21), DIFFERS, "column n, row 1: 21 here, 20 there"
-    ),
-    "a model called null": (
-        cell(MODELS, 1, model="x"), DIFFERS, "column model, row 1: x here, null there"
-    ),
-    "a fact": (
-        facts(FACTS, lambda c: c["curve"][1].update(validation_r2=0.2501)), WITHIN,
-        "curve.1.validation_r2: 0.2501 here",
-    ),
-    "a fact gone": (
-        facts(FACTS, lambda c: c.pop("alpha")), DIFFERS, "alpha: nothing here, None there"
-    ),
-    "what is copied": (
-        facts(REGISTRY, lambda c: c.update(reported_top1=75.1000001)), DIFFERS,
-        "reported_top1: 75.1000001 here",
-    ),
-    "a metric": (
-        facts("metrics.json", lambda c: c["m"].update(is_mean=3.5)), DIFFERS,
-        "m.is_mean: 3.5 here, 2.5 there",
-    ),
-    "only bytes of JSON": (
-        text("metrics.json", b"\n", b"\n\n"), WITHIN, "metrics.json: within tolerance$"
-    ),
-    "a printed number": (
-        text(PRINTED, b"1.70", b"1.71"), WITHIN, "line 2, number 2: 1.71 here, 1.7 there"
-    ),
-    "a printed word": (
-        text(PRINTED, b"20 images", b"21 images"), DIFFERS, "line 1: Study demo: 21 images here"
-    ),
-    "a line more": (
-        text(PRINTED, b"2.70]\n", b"2.70]\nmore\n"), DIFFERS, "line 3: more here, nothing there"
-    ),
+    "a damaged picture": (cell(PICTURES, 1, picture=b"no"), DIFFERS,
+        "column picture, row 1: 2 bytes here"),
+    "a text that was none": (cell(PICTURES, 0, text="a rug"), DIFFERS,
+        "column text, row 0: a rug here, (nan|None) there"),
+    "a table's number by more": (cell(MODELS, 0, is_mean=2.6), DIFFERS,
+        "column is_mean, row 0: 2.6 here, 2.5 there"),
+    "a table's whole number": (cell(MODELS, 1, n=21), DIFFERS,
+        "column n, row 1: 21 here, 20 there"),
+    "a model called null": (cell(MODELS, 1, model="x"), DIFFERS,
+        "column model, row 1: x here, null there"),
+    "a fact": (facts(FACTS, lambda c: c["curve"][1].update(validation_r2=0.2501)), WITHIN,
+        "curve.1.validation_r2: 0.2501 here"),
+    "a fact gone": (facts(FACTS, lambda c: c.pop("alpha")), DIFFERS,
+        "alpha: nothing here, None there"),
+    "what is copied": (facts(REGISTRY, lambda c: c.update(reported_top1=75.1000001)), DIFFERS,
+        "reported_top1: 75.1000001 here"),
+    "a metric": (facts("metrics.json", lambda c: c["m"].update(is_mean=3.5)), DIFFERS,
+        "m.is_mean: 3.5 here, 2.5 there"),
+    "only bytes of JSON": (text("metrics.json", b"\n", b"\n\n"), WITHIN,
+        "metrics.json: within tolerance$"),
+    "a printed number": (text(PRINTED, b"1.70", b"1.71"), WITHIN,
+        "line 2, number 2: 1.71 here, 1.7 there"),
+    "a printed word": (text(PRINTED, b"20 images", b"21 images"), DIFFERS,
+        "line 1: Study demo: 21 images here"),
+    "a line more": (text(PRINTED, b"2.70]\n", b"2.70]\nmore\n"), DIFFERS,
+        "line 3: more here, nothing there"),
     "a figure's edge": (whole(FIGURE, png(90, marked=40)), WITHIN, "most at x 0, y 0"),
-    "another figure": (
-        whole(FIGURE, png(90, marked=41)), DIFFERS,
-        r"x 0, y 0: \(140, 140, 140, 255\) here.*off by 0.02",
-    ),
+    "another figure": (whole(FIGURE, png(90, marked=41)), DIFFERS,
+        r"x 0, y 0: \(140, 140, 140, 255\) here.*off by 0.02"),
     "a figure's size": (whole(FIGURE, png(90, height=30)), DIFFERS, r"\(30, 50\) here, \(40, 50\)"),
     "a PDF alone": (text(PDF, b"fig", b"FIG"), DIFFERS, "byte 5: 70 here, 102 there"),
     "the page alone": (text("report.html", b"demo", b"dem"), DIFFERS, "byte 7: 60 here, 111 there"),
@@ -310,8 +258,7 @@ def test_equal_trees_are_identical_and_logs_are_no_artifacts(trees):
     (here / "figures/.hidden").write_text("being written")
     found = verdicts(here, there)
     assert {finding.verdict for finding in found.values()} == {IDENTICAL}
-    files = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
-    assert set(found) == files - {"logs/x.log"}
+    assert set(found) == files_of(there).keys() - {"logs/x.log"}
 
 
 @pytest.mark.parametrize(("planted", "verdict", "words"), PLANTED.values(), ids=PLANTED)
