@@ -1,6 +1,5 @@
 """One study of the same images from a folder, a tar, WebDataset shards and Parquet shards."""
 
-import io
 import json
 import os
 import shutil
@@ -9,9 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.shards import read_manifest
@@ -24,6 +21,7 @@ from singflow.report.thumbnails import thumbnails
 from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images
 from singflow.sharing.remotes import repository
+from tests.data.archives import add, pack, write_rows
 from tests.project import ROOT, Project
 
 CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
@@ -38,13 +36,7 @@ PICTURED = ("pictures/conse_minilm/tiny.parquet", "neighbours/conse_minilm/tiny.
 SEARCH = ("search", "a dog", "--model", "tiny", "--space", "conse_minilm", "--json")
 
 
-def add(tar, name, content):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
-
-
-def pack(folder):
+def write_images(folder):
     """The packaged images below a folder, in all four forms, ordered by label and name."""
     listed = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     root, listed = data_root("packaged", "."), listed[["label", "path"]].to_numpy().tolist()
@@ -54,28 +46,24 @@ def pack(folder):
         (folder / "photos" / label / path).write_bytes(content)
     with tarfile.open(folder / "photos.tar", "w") as tar:
         tar.add(folder / "photos", "photos")
-    (folder / "data").mkdir()
-    kinds = {"image": {"_type": "Image"}, "label": {"names": CLASSES.names, "_type": "ClassLabel"}}
     for shard in range(2):
         part = list(enumerate(photos))[10 * shard : 10 * shard + 10]
-        with tarfile.open(folder / f"wds-{shard:05d}.tar", "w") as tar:
-            for number, (label, path, content) in part:
-                add(tar, f"{number:06d}.cls", str(CLASSES.find(label)).encode())
-                add(tar, f"{number:06d}.JPG", content)
-                add(tar, f"{number:06d}.json", json.dumps({"filename": path}).encode())
+        members, codes = {}, [CLASSES.find(label) for _, (label, _, _) in part]
+        for code, (number, (_, path, content)) in zip(codes, part, strict=True):
+            named = json.dumps({"filename": path}).encode()
+            sample = {"cls": str(code).encode(), "JPG": content, "json": named}
+            members |= {f"{number:06d}.{kind}": data for kind, data in sample.items()}
+        pack(folder / f"wds-{shard:05d}.tar", members)
         images = [{"bytes": content, "path": path} for _, (_, path, content) in part]
-        rows = {"image": images, "label": [CLASSES.find(label) for _, (label, _, _) in part]}
-        facts = {"huggingface": json.dumps({"info": {"features": kinds}})}
-        table = pa.table(rows).replace_schema_metadata(facts)
         file = folder / f"data/train-{shard:05d}-of-00002.parquet"
-        parquet.write_table(table, file, row_group_size=3)
+        write_rows(file, images, codes, CLASSES.names, group=3)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("sources"))
     (project.folder / "images").mkdir()
-    pack(project.folder / "images")
+    write_images(project.folder / "images")
     return project
 
 
