@@ -29,9 +29,9 @@ ENTRY = {
     "transform": {"input_size": SIZE},
     "reported_top1": 90.0,
 }
-
-
-SUMMARY = "results/demo/tables/summary.txt"
+SCORES = [
+    f"results/demo/scores/conse_minilm/{model}.parquet" for model in ("mine", "efficientnet_lite0")
+]
 
 
 def evaluation(model):
@@ -59,7 +59,7 @@ def fine_tune(images, labels, folder):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A study of three labels and the checkpoint, up to the summary; the model's predictions."""
+    """Scores of three labels, and the summary of the checkpoint; the model's predictions."""
     project = Project(tmp_path_factory.mktemp("own"))
     table = pd.read_csv(project.folder / "config/vocab/packaged.csv")
     kinds = {index: kind for kind, indices in KINDS.items() for index in indices}
@@ -76,8 +76,10 @@ def own(tmp_path_factory):
         data={"table": "mine.csv", "label_column": "kind"},
         extraction={"views": 1},
         comparison={"models": []},
+        pictures={"closeup": "mine"},
     )
-    project.snakemake(SUMMARY)
+    project.snakemake("results/demo/tables/summary.txt", "--config", "models=['mine']")
+    project.snakemake(*SCORES)
     return project
 
 
@@ -100,9 +102,7 @@ def test_an_own_checkpoint_runs_through_the_whole_study(own):
 
 
 def test_a_model_with_the_studys_classes_keeps_them_beside_it(own):
-    scores = pd.read_parquet(
-        own.folder / "results/demo/scores/conse_minilm/efficientnet_lite0.parquet"
-    )
+    scores = pd.read_parquet(own.folder / SCORES[1])
     assert set(scores["class_index"]) == {index for indices in KINDS.values() for index in indices}
     assert np.mean(scores["predicted_index"] == scores["class_index"]) > 0.8
 
@@ -110,7 +110,7 @@ def test_a_model_with_the_studys_classes_keeps_them_beside_it(own):
 def test_classes_in_the_wrong_order_cause_a_loud_warning_and_re_run_this_model_alone(own, tmp_path):
     project = own.copy(tmp_path / "project")
     (project.folder / "checkpoints/mine/classes.txt").write_text("bird\ndog\nthing\n")
-    planned = project.planned(SUMMARY, direct=False)
+    planned = project.planned(*SCORES, direct=False)
     assert "extract_features@00000-mine" in planned and "efficientnet_lite0" not in str(planned)
     models, entry = project.folder / "config/models.yaml", yaml.safe_dump({"mine": ENTRY})
     for known, words in ((ENTRY, "its source reports 90.0 %"), ({}, "a guess among its 3 classes")):
@@ -161,9 +161,9 @@ def test_both_engines_notice_a_changed_checkpoint_and_not_a_touched_one(own):
     resolved |= {"resolve_space@conse_minilm"}
     assert ran() == resolved
     checkpoint.touch()
-    assert (own.planned(SUMMARY), ran()) == (set(), set())
+    assert (own.planned(*SCORES), ran()) == (set(), set())
     state = torch.load(checkpoint, weights_only=True)
     state["state_dict"]["fc.bias"] += 1.0
     torch.save(state, checkpoint)
-    assert own.planned(SUMMARY) == {"resolve_model@mine"}
+    assert own.planned(*SCORES) == {"resolve_model@mine"}
     assert ran() == resolved  # a digest of all local files is their parameter
