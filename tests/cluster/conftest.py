@@ -35,7 +35,6 @@ class ClusterProject(Project):
         self.edit(profile, "status-checks: 40", often)
 
     def copy(self, folder: Path) -> "ClusterProject":
-        """The project as it stands, somewhere else."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return self.at(folder)
 
@@ -66,7 +65,6 @@ class ClusterProject(Project):
         return {shard: int(process) for shard, process in sorted(found.items()) if process}
 
     def wait_for_held(self, count: int) -> list[int]:
-        """The shards, once so many are held."""
         wait_for(lambda: len(self.held()) >= count, f"{count} shards are held in {self.folder}")
         return list(self.held())
 
@@ -92,7 +90,6 @@ class ClusterProject(Project):
         return own
 
     def start(self, *command: str) -> "Running":
-        """Run a command in the background."""
         return Running(command, self.folder, self.environment())
 
     def shards(self) -> dict[str, bytes]:
@@ -101,7 +98,6 @@ class ClusterProject(Project):
         return {path.name: path.read_bytes() for path in files if path.name != "head.safetensors"}
 
     def wait_for_shards(self, running: "Running") -> None:
-        """Return once all shards are in place."""
         wait_for(
             lambda: all((self.folder / target).exists() for target in targets(5)),
             "all shards are there",
@@ -115,14 +111,8 @@ class Running:
     def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
         self.log = folder / ".snakemake" / f"run-{len(list((folder / '.snakemake').glob('run-*')))}"
         with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams = {"stdout": output, "stderr": output, "start_new_session": True}
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
 
     @property
     def said(self) -> str:
@@ -134,7 +124,6 @@ class Running:
         self.process.wait()
 
     def ended(self) -> int:
-        """Exit status, once it has ended."""
         try:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -167,15 +156,13 @@ def prepared(tmp_path_factory):
     """A small study that ran here up to its five shards, and the space for comparison."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     shards = {"views": 2, "shards": 5, "decode_threads": 2}  # so that all run at the same time
-    project.study(models=["tiny"], extraction=shards, comparison={"models": []})
+    six = {"table": "config/vocab/packaged_six.csv"}
+    project.study(models=["tiny"], data=six, extraction=shards, comparison={"models": []})
     importing = "from singflow import cli"
     project.edit("scripts/extract_features.py", importing, f"import gate\n{importing}")
     space = [target.replace("features/tiny", "embeddings/conse_minilm") for target in targets(5)]
-    project.snakemake(
-        "results/demo/registry/models/tiny.json",
-        "results/demo/prompts/conse_minilm.safetensors",
-        *space,
-    )
+    others = ("registry/models/tiny.json", "prompts/conse_minilm.safetensors")
+    project.snakemake(*(f"results/demo/{name}" for name in others), *space)
     return project
 
 
