@@ -10,44 +10,28 @@ import pytest
 DEMO = ["make", "-o", ".venv/demo", "demo"]
 FIGURES = "plot_concepts"  # a step that writes two files, after which the page is written
 FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]
-# Found by listing every change of a file that the engine and these steps make (EVENTS of
-# faults/sitecustomize.py).
+# Program, event, path and more of each, found by listing every change of a file that the engine and
+# these steps make (EVENTS of faults/sitecustomize.py).
+ENGINE, LOCK, PNG, PDF = "snakemake", "locks/0.output.lock", r"/\.fig5\.png", r"/\.fig5\.pdf"
+GOES_ON, SECOND, COLD = {"orphans": True}, {"nth": 2}, {"cold": True}
+HALF_PNG = {"cut": "results/demo/figures/.fig5.png.*"}
+HALF_PAGE = {"cut": "results/demo/.report.html.*"}
+HALF_RECORD = {"cut": ".snakemake/metadata/*"}
 MOMENTS = {
-    "between the locks": {"program": "snakemake", "event": "open", "path": "locks/0.output.lock"},
-    "between the marks of a job that began": {
-        "program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2,
-    },
-    "before a file is written": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.png"},
-    "before a file is written, and its step goes on": {
-        "program": FIGURES, "event": "open", "path": r"/\.fig5\.png", "orphans": True,
-    },
-    "within the write of a file": {
-        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.png",
-        "cut": "results/demo/figures/.fig5.png.*",
-    },
-    "between two files of a step": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.pdf"},
-    "within the last file, and its step goes on": {
-        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True,
-    },
-    "after the last file of a step": {
-        "program": FIGURES, "event": "os.remove", "path": r"/\.fig5\.pdf",
-    },
-    "before the record of a job": {"program": "snakemake", "event": "open", "path": "/metadata/"},
-    "between the records of a job": {
-        "program": "snakemake", "event": "open", "path": "/metadata/", "nth": 2,
-    },
-    "within the record of a job": {
-        "program": "snakemake", "event": "os.remove", "path": "/incomplete/",
-        "cut": ".snakemake/metadata/*",
-    },
-    "within the page": {
-        "program": "write_report", "event": "os.rename", "path": r"/\.report\.html",
-        "cut": "results/demo/.report.html.*",
-    },
-    "when all is done, between the locks": {
-        "program": "snakemake", "event": "os.remove", "path": "locks/0.output.lock", "cold": True,
-    },
-}  # fmt: skip
+    "between the locks": (ENGINE, "open", LOCK, {}),
+    "between the marks of a job that began": (ENGINE, "open", "/incomplete/", SECOND),
+    "before a file is written": (FIGURES, "open", PNG, {}),
+    "before a file is written, and its step goes on": (FIGURES, "open", PNG, GOES_ON),
+    "within the write of a file": (FIGURES, "os.rename", PNG, HALF_PNG),
+    "between two files of a step": (FIGURES, "open", PDF, {}),
+    "within the last file, and its step goes on": (FIGURES, "os.rename", PDF, GOES_ON),
+    "after the last file of a step": (FIGURES, "os.remove", PDF, {}),
+    "before the record of a job": (ENGINE, "open", "/metadata/", {}),
+    "between the records of a job": (ENGINE, "open", "/metadata/", SECOND),
+    "within the record of a job": (ENGINE, "os.remove", "/incomplete/", HALF_RECORD),
+    "within the page": ("write_report", "os.rename", r"/\.report\.html", HALF_PAGE),
+    "when all is done, between the locks": (ENGINE, "os.remove", LOCK, COLD),
+}
 
 
 WAIT = "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\n"
@@ -62,12 +46,12 @@ def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_o
 ):
     whole = snakemake_project.artifacts()
     project = snakemake_project.copy(tmp_path / "chaos")
-    for moment, fault in MOMENTS.items():
+    for moment, (program, event, path, more) in MOMENTS.items():
         last = [project.folder / "results/demo" / name for name in (*FIGURE, "report.html")]
-        if all(path.exists() for path in last):
-            for path in last[:2]:
-                path.unlink()
-        project.killed(*DEMO, fault=fault)
+        if all(file.exists() for file in last):
+            for file in last[:2]:
+                file.unlink()
+        project.killed(*DEMO, fault={"program": program, "event": event, "path": path} | more)
         held = project.artifacts()
         half = [name for name in held.keys() & whole.keys() if held[name] != whole[name]]
         assert half == [], moment
@@ -88,8 +72,7 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
     for name in (None, f"not-{platform.node()}"):
         if name:
             owner.write_text(name)
-        refused = project.run(*DEMO, check=False)
-        assert refused.returncode != 0 and "Directory cannot be locked" in refused.stdout
+        assert "Directory cannot be locked" in project.refused(*DEMO)
     owner.write_text(platform.node())
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
 
@@ -114,10 +97,9 @@ def test_a_study_is_refused_while_an_engine_is_at_work_on_it(snakemake_project, 
             assert first.poll() is None
             time.sleep(0.1)
         others = {"Snakemake": [DEMO, ["dvc", "repro"]], "DVC": [DEMO, ["singflow", "fetch"]]}
-        refused = [project.run(*other, check=False) for other in others[engine]]
+        refused = [project.refused(*other) for other in others[engine]]
         (project.folder / "go").touch()
     assert first.returncode == 0
-    for other in refused:
-        assert other.returncode != 0
-        assert re.search(rf"({engine}|`dvc repro`) is at work", other.stdout)
-        assert f"(process {first.pid})" in other.stdout
+    for said in refused:
+        assert re.search(rf"({engine}|`dvc repro`) is at work", said)
+        assert f"(process {first.pid})" in said
