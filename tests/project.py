@@ -29,15 +29,13 @@ ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", *THREADS)
 PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
 LOADING = ("HF_HUB_CACHE", *PROCESSOR, *ELSEWHERE)  # read while libraries are loaded
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
+FAILED = {"make": 2, "dvc": 255}  # exit status of a program that fails, if it is not 1
 FAULTS = Path(__file__).with_name("faults")
 COMMAND = r"python (?:scripts/|-m singflow\.figures).*"  # of a step, in what an engine prints
 # Where a file that git does not know yet counts.
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")
-AUTHOR = {
-    f"GIT_{role}_{what}": "t@example.org"
-    for role in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
-}
+ROLES = [f"GIT_{role}_{what}" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+AUTHOR = dict.fromkeys(ROLES, "t@example.org")
 MADE = [  # options of make: these environments are up to date
     word
     for name in ("demo", "workflow", "app", "bench", "docs", "test")
@@ -53,12 +51,7 @@ SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "plot_concept_scans": {"most": 10},
 }
 TINY_MODEL = """
-tiny:
-  source: timm
-  id: test_resnet.r160_in1k
-  weights: random
-  parameters_m: 0.5
-  gmacs: 0.1
+tiny: {source: timm, id: test_resnet.r160_in1k, weights: random, parameters_m: 0.5, gmacs: 0.1}
 """
 
 
@@ -247,17 +240,18 @@ class Project:
         patience: float | None = PATIENCE,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(warm_start, **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=patience,
-        )
+        started = {"cwd": self.folder, "env": self.environment(warm_start, **environment)}
+        started |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(command, timeout=patience, **started)
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done
+
+    def refused(self, *command: str, **kwargs) -> str:
+        """What a command says that fails without a traceback."""
+        done = self.run(*command, check=False, **kwargs)
+        assert done.returncode == FAILED.get(command[0], 1), done.stdout[-6000:]
+        assert "Traceback" not in done.stdout
+        return done.stdout
 
     def killed(self, *command: str, fault: dict[str, Any]) -> str:
         """Run a command until `fault` kills it (faults/sitecustomize.py); its output.
@@ -278,15 +272,9 @@ class Project:
         )
         # A pipe ends when all processes have, which orphans are not to.
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=variables,
-                stdout=said if order["orphans"] else subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+            streams = {"stdout": said if order["orphans"] else subprocess.PIPE, "text": True}
+            streams |= {"stderr": subprocess.STDOUT, "start_new_session": True}
+            process = subprocess.Popen(command, cwd=self.folder, env=variables, **streams)
             told = process.communicate(timeout=PATIENCE)[0]
             said.seek(0)
             told = said.read() if told is None else told
