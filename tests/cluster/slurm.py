@@ -26,22 +26,24 @@ MEGABYTES = 32000
 GPUS = 2
 DATABASE_PORT = "--port=17012"
 
-SLURM_CONF = f"""{MARK}
-ClusterName=trial
-SlurmctldHost=localhost
-SlurmUser=root
+EVERY_SLURM = """SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
-StateSaveLocation={{folder}}/state
-SlurmctldPidFile={{folder}}/slurmctld.pid
-SlurmctldLogFile={{folder}}/slurmctld.log
-SlurmdSpoolDir={{folder}}/spool-%n
-SlurmdPidFile={{folder}}/slurmd-%n.pid
-SlurmdLogFile={{folder}}/slurmd-%n.log
+StateSaveLocation={folder}/state
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdSpoolDir={folder}/spool-%n
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+GresTypes=gpu
+"""
+SLURM_CONF = f"""{MARK}
+{EVERY_SLURM}ClusterName=trial
+SlurmctldHost=localhost
+AuthInfo=cred_expire=5
+SlurmctldLogFile={{folder}}/slurmctld.log
+SlurmdLogFile={{folder}}/slurmd-%n.log
 TaskProlog={{folder}}/prolog
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -59,7 +61,6 @@ AccountingStoragePort=17011
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,qos
 AccountingStoreFlags=job_comment
-GresTypes=gpu
 {{nodes}}
 PartitionName=gpu Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE
 """
@@ -113,8 +114,6 @@ def wait_for(condition: Callable[[], object], what: str, said: Callable[[], str]
 
 
 class Slurm:
-    """The daemons, and what tests ask of them."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.told_of_gpus = folder / "told-of-gpus"
@@ -150,7 +149,6 @@ class Slurm:
         wait_for(lambda: "UP" in ping().stdout, "slurmctld answers")
 
     def start_node(self, name: str) -> None:
-        """slurmd of one node."""
         self._start(name, f"slurmd -D -N {name}")
 
     def kill(self, name: str) -> None:
@@ -177,7 +175,6 @@ class Slurm:
         return [one for one in running if " ".join(one.info["cmdline"] or []).startswith(own)]
 
     def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a Slurm command."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert not check or done.returncode == 0, (
             f"{' '.join(command)}: {done.stdout}{done.stderr}{self.logs()}"
@@ -196,7 +193,6 @@ class Slurm:
         return [line.split("|") for line in self.ask(*command, *options).stdout.splitlines()]
 
     def logs(self) -> str:
-        """The ends of the daemons' logs."""
         paths = sorted(self.folder.glob("*.[lo][ou][gt]"))
         ends = [(path.name, path.read_text(errors="replace")[-1500:]) for path in paths]
         return "".join(f"\n== {name}\n{end}" for name, end in ends)

@@ -10,7 +10,6 @@ from tests.cluster.slurm import wait_for
 
 
 def number_of(slurm, shard, *states):
-    """The job of a shard."""
     jobs = slurm.jobs(*states).items()
     (number,) = [number for number, comment in jobs if comment.endswith(f"_tiny_0000{shard}")]
     return number
@@ -18,7 +17,7 @@ def number_of(slurm, shard, *states):
 
 def history(slurm, shard, since):
     """State and memory of every attempt at a shard, oldest first, since the test's first job."""
-    rows = slurm.accounted("JobID,State,ReqMem,Comment", "--duplicates")
+    rows = slurm.accounted("JobIDRaw,State,ReqMem,Comment", "--duplicates")
     mine = [row for row in rows if int(row[0]) >= since and row[3].endswith(f"_tiny_0000{shard}")]
     return [(state.split()[0], memory) for _, state, memory, _ in mine]
 
