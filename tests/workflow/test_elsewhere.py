@@ -6,21 +6,14 @@ import re
 import pytest
 import yaml
 
-from tests.project import COMMAND, PROMPTS, ROOT, Project, blocks
+from tests.project import COMMAND, PROMPTS, ROOT, SMALL, Project, artifacts_of, blocks
 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
 SNAKEFILE = f"{ROOT}/Snakefile"
-STUDY = {
-    "study": "six",
-    "models": ["efficientnet_lite0"],
-    "data": {"table": "config/vocab/packaged_six.csv"},
-    "extraction": {"views": 1, "shards": 1},
-    "controls": {"known": "none", "max_draws": 5},
-    "evidence": {"draws": 4},
-    "pictures": {"maps": False},
-    "comparison": {"models": []},
-    "summary": {"resamples": 200},
-}
+SIX = {"study": "six", "data": {"table": "config/vocab/packaged_six.csv"}}
+ONE = {"models": ["efficientnet_lite0"], "comparison": {"models": []}, "pictures": {"maps": False}}
+ONE |= {"extraction": {"views": 1, "shards": 1}, "controls": SMALL["controls"] | {"known": "none"}}
+STUDY = SMALL | SIX | ONE
 BARE = """
 import sys
 from pathlib import Path
@@ -40,14 +33,12 @@ def snakemake(folder, *options, **variables):
 
 
 def commands(said, **known):
-    """The commands of steps in what a dry run says."""
     for text, plain in known.items():
         said = said.replace(plain, text)
     return sorted(line.strip() for line in re.findall(COMMAND, said))
 
 
 def module(name, **parts):
-    """A module of this workflow in a Snakefile."""
     lines = [
         f"    {key}: {value}\n" for key, value in ({"snakefile": f'"{SNAKEFILE}"'} | parts).items()
     ]
@@ -87,17 +78,9 @@ def deployed(repository, tmp_path_factory):
     return project
 
 
-def results(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in ("logs", "benchmarks")
-    }
-
-
 def test_a_deployed_workflow_runs_the_study_of_its_config_folder(deployed, repository):
     _, variables = repository
-    made = results(deployed.folder / "results/six")
+    made = artifacts_of(deployed.folder / "results/six")
     assert {"report.html", "metrics.json", "tables/models.csv", "figures/fig3.png"} <= made.keys()
     study = yaml.safe_load(made["params.yaml"])
     assert study["data"]["table"] == STUDY["data"]["table"]  # of the folder's own config/
@@ -110,7 +93,7 @@ def test_a_deployed_workflow_runs_the_study_of_its_config_folder(deployed, repos
 
 def test_a_module_with_any_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
     _, variables = repository
-    before = results(deployed.folder / "results/six")
+    before = artifacts_of(deployed.folder / "results/six")
     config = deployed.folder / "config/second.yaml"
     config.write_text(yaml.safe_dump({"second": STUDY}))
     prefix = "it's theirs; $HOME (été)/"
@@ -118,10 +101,10 @@ def test_a_module_with_any_prefix_gives_the_same_bytes_beside_the_other_study(de
     (deployed.folder / "their.smk").write_text(f'configfile: "{config}"\n{uses}')
     made = "null_validation/efficientnet_lite0.parquet"  # far from all of the other study
     deployed.snakemake(f"{prefix}results/six/{made}", "-s", "their.smk", PYTHONPATH=f"{ROOT}/src")
-    theirs = results(deployed.folder / prefix / "results/six")
+    theirs = artifacts_of(deployed.folder / prefix / "results/six")
     assert {name for name in theirs if theirs[name] != before.get(name)} == set()
     assert len(theirs) > 7 and made in theirs
-    assert results(deployed.folder / "results/six") == before
+    assert artifacts_of(deployed.folder / "results/six") == before
     assert "Nothing to be done" in deployed.snakemake(**variables)
 
 

@@ -21,14 +21,9 @@ THINGS = [559, 438, 455, 541, 630, 741, 471, 609, 915]
 KINDS = {"dog": [243, 251], "bird": [129, 99, 22], "thing": THINGS}
 CLASSES = ["thing", "bird", "dog"]
 SIZE = [3, 96, 96]
-ENTRY = {
-    "source": "timm",
-    "id": "resnet18.a1_in1k",
-    "weights": "file:checkpoints/mine/model.pth",
-    "class_list": "checkpoints/mine/classes.txt",
-    "transform": {"input_size": SIZE},
-    "reported_top1": 90.0,
-}
+MINE = {"weights": "file:checkpoints/mine/model.pth", "class_list": "checkpoints/mine/classes.txt"}
+ENTRY = {"source": "timm", "id": "resnet18.a1_in1k"} | MINE
+ENTRY |= {"transform": {"input_size": SIZE}, "reported_top1": 90.0}
 SCORES = [
     f"results/demo/scores/conse_minilm/{model}.parquet" for model in ("mine", "efficientnet_lite0")
 ]
@@ -71,13 +66,9 @@ def own(tmp_path_factory):
     predicted = fine_tune(images, table["kind"], mine)
     project.predicted = dict(zip(table["path"], predicted, strict=True))
     (project.folder / "config/models.yaml").open("a").write("\n" + yaml.safe_dump({"mine": ENTRY}))
-    project.study(
-        models=["mine", "efficientnet_lite0"],
-        data={"table": "mine.csv", "label_column": "kind"},
-        extraction={"views": 1},
-        comparison={"models": []},
-        pictures={"closeup": "mine"},
-    )
+    study = {"data": {"table": "mine.csv", "label_column": "kind"}, "extraction": {"views": 1}}
+    study |= {"comparison": {"models": []}, "pictures": {"closeup": "mine"}}
+    project.study(models=["mine", "efficientnet_lite0"], **study)
     project.snakemake("results/demo/tables/summary.txt", "--config", "models=['mine']")
     project.snakemake(*SCORES)
     return project
