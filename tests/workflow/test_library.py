@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import singflow
-from tests.project import Project
+from tests.project import SMALL, Project
 
 SPACE, MODELS = "conse_minilm", ["animals_lite0", "efficientnet_lite0"]
 WANTED = {
@@ -23,7 +23,7 @@ WANTED = {
 def demo(tmp_path_factory):
     """The demo's translators and evidence of two models."""
     project = Project(tmp_path_factory.mktemp("library") / "project")
-    project.study(extraction={"views": 4}, evidence={}, models=MODELS)
+    project.study(extraction={"views": 2}, models=MODELS)
     tables = (*WANTED.values(), "scores")
     project.snakemake(
         *(f"results/demo/{name}/{SPACE}/{model}.parquet" for name in tables for model in MODELS)
@@ -53,6 +53,7 @@ def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model
             packaged.rows(f"embeddings/{SPACE}"),
         ),
         folds=pd.concat(manifests)["fold"].to_numpy(),
+        draws=SMALL["evidence"]["draws"],
     )
     written = {name: study.table(f"{kind}/{SPACE}/{model}") for name, kind in WANTED.items()}
     report = study.report(f"evidence/{SPACE}/{model}")
@@ -79,10 +80,5 @@ def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model
     pd.testing.assert_frame_equal(ours, order, check_exact=True, check_dtype=False)
     by_label = written["groups"].query("by == 'label'").drop(columns="by").set_index("group")
     mine = found.groups(pd.concat(manifests)["label"]).set_index("group")
-    pd.testing.assert_frame_equal(
-        mine.loc[by_label.index],
-        by_label,
-        check_exact=True,
-        check_dtype=False,
-        check_index_type=False,
-    )
+    exactly = {"check_exact": True, "check_dtype": False, "check_index_type": False}
+    pd.testing.assert_frame_equal(mine.loc[by_label.index], by_label, **exactly)
