@@ -12,7 +12,6 @@ from singflow.sharing.fetching import check_listings
 
 
 def put(store, content, suffix=""):
-    """Put an object into a remote, and return its hash."""
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     path = store / "files/md5" / md5[:2] / f"{md5[2:]}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
