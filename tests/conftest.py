@@ -69,7 +69,6 @@ def pytest_runtest_teardown(item, nextitem):
 
 @pytest.fixture(scope="session")
 def packaged():
-    """Root and manifest of the 20 packaged images."""
     root = data_root("packaged", ".")
     found, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", CLASSES)
     manifest, _ = build(root, found, rejected, max_rejected_fraction=0.0)
@@ -155,7 +154,6 @@ def dvc_project(published, tmp_path_factory, elsewhere):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The sdist and the wheel."""
     return Built(tmp_path_factory.mktemp("built"))
 
 

@@ -48,11 +48,7 @@ error_log stderr;
 events {{}}
 http {{
   access_log off;
-  client_body_temp_path {folder}/body;
-  fastcgi_temp_path {folder}/fastcgi;
-  proxy_temp_path {folder}/proxy;
-  scgi_temp_path {folder}/scgi;
-  uwsgi_temp_path {folder}/uwsgi;
+  {temporary}
   server {{
     listen 127.0.0.1:{port};
     root {store};
@@ -99,7 +95,6 @@ class Remote:
         self.filesystem.rm_file(self.place(md5))
 
     def flip(self, md5: str) -> None:
-        """Change one byte of an object."""
         content = bytearray(self.read(md5))
         content[len(content) // 2] ^= 1
         self.write(md5, bytes(content))
@@ -131,12 +126,10 @@ class Folder(Remote):
 
 
 def program(name: str, package: str) -> str:
-    """Absolute path of a server, which sshd insists on."""
     return shutil.which(name) or without(f"no {name} on PATH: install {package}")
 
 
 def installed(name: str) -> str:
-    """Absolute path of a program of this environment."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -174,7 +167,6 @@ def serving(port: int, folder: Path, server_program: str, options: str) -> Itera
 
 @contextmanager
 def directory(folder: Path) -> Iterator[Remote]:
-    """A folder on a drive."""
     yield Folder(folder / "store", "drive", str(folder / "store"))
 
 
@@ -199,7 +191,6 @@ def ssh(folder: Path) -> Iterator[Remote]:
 
 @contextmanager
 def s3(folder: Path) -> Iterator[Remote]:
-    """An S3 server with one bucket."""
     port = free_port()
     keys = {"access_key_id": "someone", "secret_access_key": "something"}
     address = f"http://127.0.0.1:{port}"
@@ -216,7 +207,10 @@ def http(folder: Path) -> Iterator[Remote]:
     store.mkdir()
     group = grp.getgrgid(os.getegid()).gr_name
     user = f"user {getpass.getuser()} {group};" if os.geteuid() == 0 else ""
-    conf = NGINX_CONF.format(folder=folder, port=port, store=store, user=user)
+    kinds = ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    places = {"folder": folder, "store": store, "temporary": temporary}
+    conf = NGINX_CONF.format(port=port, user=user, **places)
     (folder / "nginx.conf").write_text(conf)
     server = program("nginx", "nginx-light")
     with serving(port, folder, server, f"-e stderr -c {folder}/nginx.conf"):
@@ -227,7 +221,6 @@ def http(folder: Path) -> Iterator[Remote]:
 
 @contextmanager
 def webdav(folder: Path) -> Iterator[Remote]:
-    """A WebDAV server with one user."""
     port, store = free_port(), folder / "store"
     store.mkdir()
     settings = {

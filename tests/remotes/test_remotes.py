@@ -26,7 +26,6 @@ PUBLISH, FETCH, REPAIR = re.findall(r"^make .*", DOCUMENTATION, flags=re.MULTILI
 
 
 def on(*kinds):
-    """Run a test on these kinds of remotes only."""
     return pytest.mark.parametrize("remote", kinds, indirect=True)
 
 
@@ -58,7 +57,6 @@ def publisher(remote, request, tmp_path_factory):
 
 
 def publish(project, remote, *program):
-    """A publication in the background."""
     command = [*program, "publish", "--remote", remote.name]
     given = {"cwd": project.folder, "env": project.environment(), "text": True}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **given)

@@ -46,7 +46,6 @@ LARGE = 10  # 10^9 multiply-adds for a view, of which every one is spared
 
 
 def read_study(name):
-    """A study of config/studies, complete."""
     return with_derived_keys(read_yaml(ROOT / f"config/studies/{name}.yaml"))
 
 
@@ -103,7 +102,6 @@ def test_labels_targets_and_vocabulary_of_a_study_are_the_papers_and_known(name)
 
 
 def assert_model(results, model, images):
-    """Head, features and projector of a model fulfil the contract."""
     folder = results / f"features/{model}"
     head, made = read_tensors(folder / "head.safetensors", ["weight", "bias"])
     names = ["features", "image_id", "view"]
@@ -123,7 +121,6 @@ def assert_model(results, model, images):
 
 
 def assert_space(results, space, study, images):
-    """Embeddings of images and prompts fulfil the contract."""
     folder = results / f"embeddings/{space}"
     shard, metadata = read_tensors(folder / "shard-00000.safetensors", ["embeddings"])
     assert shard["embeddings"].shape == (images, 768) and len(metadata["weights_sha256"]) == 64
@@ -181,7 +178,6 @@ FEATURES = {  # and the last layer
 
 
 def own_parts(name, model, images):
-    """Feature and logits, by the parts of the model's library."""
     if name not in FEATURES:
         return timm_parts(model, images)
     feature, last = FEATURES[name]
