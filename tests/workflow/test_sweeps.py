@@ -26,13 +26,9 @@ ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 def sweep(tmp_path_factory):
     """A study of one model with committed translators, and a queue of two settings."""
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
-    project.study(
-        models=["efficientnet_lite0"],
-        extraction={"views": 1},
-        comparison={"kinds": ["mlp3"]},
-        translator={"reference": None},
-        controls={"known": "none"},
-    )
+    study = {"models": ["efficientnet_lite0"], "extraction": {"views": 1}}
+    study |= {"comparison": {"kinds": ["mlp3"]}, "translator": {"reference": None}}
+    project.study(controls={"known": "none"}, **study)
     project.commit()
     project.shell(SWEEPS[0])
     project.baseline = error(project)
