@@ -17,7 +17,7 @@ from dvc.repo import Repo
 
 from singflow.errors import InputError
 from singflow.sharing.publishing import check_given
-from tests.project import ROOT
+from tests.project import MADE, ROOT, files_of
 from tests.workflow.test_readme import FETCH
 
 STORE = "files/md5"
@@ -33,7 +33,6 @@ FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv
 
 @pytest.fixture
 def publisher(published, tmp_path):
-    """The publisher's checkout, free to be changed."""
     project = published.copy(tmp_path / "publisher")
     project.store = shutil.copytree(published.store, tmp_path / "store")
     point(project, project.store)
@@ -59,9 +58,7 @@ def object_of(project, path):
 
 
 def stored(project):
-    """The objects of the remote."""
-    files = [path for path in project.store.rglob("*") if path.is_file()]
-    return {str(path.relative_to(project.store)): path.read_bytes() for path in files}
+    return files_of(project.store)
 
 
 def flip(path):
@@ -72,13 +69,6 @@ def flip(path):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def refused(project, *words):
-    """What a command of make says, which fails without a traceback."""
-    done = project.make(*words, check=False)
-    assert done.returncode != 0 and "Traceback" not in done.stdout, done.stdout[-2000:]
-    return done.stdout
 
 
 def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, reader):
@@ -131,35 +121,24 @@ def lock_of_snakemake(project):
 
 
 REFUSALS = {
-    "unfinished": (
-        lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(),
-        "error: the run is not finished",
-    ),
-    "dirty": (
-        lambda p: p.edit("src/singflow/analyses/controls.py", '"""', '"""Edited. '),
-        "error: changed since the last commit: src/singflow/analyses/controls.py",
-    ),
+    "unfinished": (lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(),
+        "error: the run is not finished"),
+    "dirty": (lambda p: p.edit("src/singflow/analyses/controls.py", '"""', '"""Edited. '),
+        "error: changed since the last commit: src/singflow/analyses/controls.py"),
     "damaged result": (
         lambda p: flip(p.folder / "results/demo/features/tiny/shard-00001.safetensors"),
         r"error: results/demo/features/tiny/shard-00001.safetensors has changed since "
-        r"results/demo/\S+ was computed from it",
-    ),
-    "edited result": (
-        lambda p: (p.folder / "results/demo/figures/fig3.pdf").open("ab").write(b"%"),
-        "error: results/demo/figures/fig3.pdf is not as its step left it",
-    ),
-    "changed input": (
-        lambda p: flip(p.folder / "config/vocab/concepts.txt"),
+        r"results/demo/\S+ was computed from it"),
+    "edited result": (lambda p: (p.folder / "results/demo/figures/fig3.pdf").open("ab").write(b"%"),
+        "error: results/demo/figures/fig3.pdf is not as its step left it"),
+    "changed input": (lambda p: flip(p.folder / "config/vocab/concepts.txt"),
         r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was "
-        r"computed from it: restore it, or run",
-    ),
+        r"computed from it: restore it, or run"),
     "held by DVC": (lock_of_dvc, r"error: .dvc/tmp/lock: held by process \w+: wait for it"),
     "held by Snakemake": (lock_of_snakemake, r"error: .snakemake/locks: Snakemake is at work here"),
-    "remote away": (
-        lambda p: point(p, "ssh://nobody@127.0.0.1:9/store"),
-        r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached",
-    ),
-}
+    "remote away": (lambda p: point(p, "ssh://nobody@127.0.0.1:9/store"),
+        r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached"),
+}  # fmt: skip
 
 
 def test_publish_asks_for_the_files_that_the_study_is_made_of_and_for_no_other(
@@ -195,7 +174,7 @@ def test_publish_refuses_and_names_what_is_wrong(publisher, name):
     held = spoil(publisher)
     if name == "changed input":  # which is found by its content, whatever its time stamp
         publisher.commit()
-    assert re.search(message, refused(publisher, "publish"))
+    assert re.search(message, publisher.refused("make", *MADE, "publish"))
     assert (path.read_bytes() if path.exists() else None) == lock
     del held
 
@@ -220,24 +199,24 @@ def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, t
     (tmp_path / "empty").mkdir()
     for store in (tmp_path / "empty", tmp_path / "absent"):
         point(reader, store)
-        done = reader.run("singflow", "fetch", check=False)
         nothing = rf"error: remote local \({store}\) has nothing of this study: "
-        assert done.returncode == 1
-        assert re.fullmatch(nothing + r"is it the right one\? [ -~]+\n", done.stdout)
+        said = reader.refused("singflow", "fetch")
+        assert re.fullmatch(nothing + r"is it the right one\? [ -~]+\n", said)
 
 
 def test_fetch_replaces_nothing_of_ones_own(reader):
+    fetch = ("make", *MADE, "fetch")
     reader.command("fetch", "--tier", "metrics")
     table = reader.folder / TABLE
     table.write_text("mine\n")
     differ = f"error: results here differ from the published ones: {TABLE}"
-    assert differ in refused(reader, "fetch") and table.read_text() == "mine\n"
+    assert differ in reader.refused(*fetch) and table.read_text() == "mine\n"
     table.unlink()
     reader.edit("params.yaml", "extremes: 8", "extremes: 7")
     differ = r"error: not as the published study had it: .*params.yaml"
-    assert re.search(differ, refused(reader, "fetch"))
+    assert re.search(differ, reader.refused(*fetch))
     reader.edit("params.yaml", "study: demo", "study: other")
-    assert "no such study has been published in this commit" in refused(reader, "fetch")
+    assert "no such study has been published in this commit" in reader.refused(*fetch)
 
 
 def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
@@ -245,7 +224,7 @@ def test_a_lock_in_the_middle_of_a_merge_is_refused_with_the_way_out(reader):
     lock.write_text(f"<<<<<<< HEAD\n{lock.read_text()}=======\n>>>>>>> other\n")
     reader.commit()
     for command in ("fetch", "verify", "publish", "reproduce"):
-        said = refused(reader, command)
+        said = reader.refused("make", *MADE, command)
         assert "dvc.lock: holds conflict markers of a merge, first in line 1" in said
 
 
@@ -257,47 +236,34 @@ def litter(project):
     return [str(path) for path in paths if path.is_file() and not ignored & set(path.parts)]
 
 
-# Moments. They were found by listing every change of a file that publish makes (EVENTS of
-# faults/sitecustomize.py).
+# Event, path, number and more of each moment, found by listing every change of a file that publish
+# makes (EVENTS of faults/sitecustomize.py).
+CACHED, STORED = (rf"/{place}/files/md5/\w\w/\." for place in ("cache", "store"))
+HALF_CACHED, HALF_STORED = ".dvc/cache/files/md5/??/.*", "../store/files/md5/??/.*"
+HALF_RECORD, COLD = ".dvc/cache/runs/??/*/.*", {"cold": True}
 CACHING = {
-    "before an object lies in the cache": {
-        "event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
-    },
-    "within an object of the cache": {
-        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5,
-        "cut": ".dvc/cache/files/md5/??/.*",
-    },
-}  # fmt: skip
+    "before an object lies in the cache": ("open", CACHED, 5, {}),
+    "within an object of the cache": ("os.rename", CACHED, 5, {"cut": HALF_CACHED}),
+}
 PUBLISHING = CACHING | {
-    "as a stage is committed": {"event": "open", "path": r"rwlock$", "nth": 9},
-    "within a record of a run": {
-        "event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9,
-        "cut": ".dvc/cache/runs/??/*/.*",
-    },
-    "before dvc.lock is written": {"event": "open", "path": "dvc.lock$", "cold": True},
-    "within dvc.lock": {
-        "event": "os.remove", "path": "dvc.lock.before$", "nth": 2, "cut": "dvc.lock",
-    },
-    "before an object lies in the remote": {
-        "event": "open", "path": r"/store/files/md5/\w\w/\.", "nth": 5,
-    },
-    "within an object of the remote": {
-        "event": "os.rename", "path": r"/store/files/md5/\w\w/\.", "nth": 9,
-        "cut": "../store/files/md5/??/.*",
-    },
-}  # fmt: skip
+    "as a stage is committed": ("open", r"rwlock$", 9, {}),
+    "within a record of a run": ("os.rename", r"/cache/runs/.*/\.", 9, {"cut": HALF_RECORD}),
+    "before dvc.lock is written": ("open", "dvc.lock$", 1, COLD),
+    "within dvc.lock": ("os.remove", "dvc.lock.before$", 2, {"cut": "dvc.lock"}),
+    "before an object lies in the remote": ("open", STORED, 5, {}),
+    "within an object of the remote": ("os.rename", STORED, 9, {"cut": HALF_STORED}),
+}
 FETCHING = CACHING | {
-    "before a result lies in its place": {
-        "event": "open", "path": "/results/demo/", "nth": 9, "cold": True,
-    },
-    "within a result": {
-        "event": "os.rename", "path": "/results/demo/", "nth": 9, "cut": "results/demo/**/.*",
-    },
-    "as a stage is checked out": {"event": "open", "path": r"rwlock$", "nth": 9},
-    "between the records for Snakemake": {
-        "program": "--touch", "event": "open", "path": "/metadata/", "nth": 9,
-    },
-}  # fmt: skip
+    "before a result lies in its place": ("open", "/results/demo/", 9, COLD),
+    "within a result": ("os.rename", "/results/demo/", 9, {"cut": "results/demo/**/.*"}),
+    "as a stage is checked out": ("open", r"rwlock$", 9, {}),
+    "between the records for Snakemake": ("open", "/metadata/", 9, {"program": "--touch"}),
+}
+
+
+def kill(project, command, event, path, nth, more):
+    fault = {"program": command, "event": event, "path": path, "nth": nth}
+    project.killed("singflow", command, fault=fault | more)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +280,7 @@ def publisher_killed(published, tmp_path_factory):
     (project.folder / "dvc.lock").unlink()
     project.held, project.left = {}, set()
     for moment, fault in PUBLISHING.items():
-        project.killed("singflow", "publish", fault={"program": "publish"} | fault)
+        kill(project, "publish", *fault)
         project.held[moment] = project.artifacts()
         project.left |= set(litter(project))
     return project
@@ -334,7 +300,7 @@ def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again
 def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(published, reader):
     whole, left = published.artifacts(), set()
     for moment, fault in FETCHING.items():
-        reader.killed("singflow", "fetch", fault={"program": "fetch"} | fault)
+        kill(reader, "fetch", *fault)
         left |= set(litter(reader))
         held = reader.artifacts()
         assert [n for n in held.keys() & whole.keys() if held[n] != whole[n]] == [], moment
