@@ -22,7 +22,7 @@ TOWERS = [("features", "same"), ("features", "other"), ("embeddings", "mixtures"
 PRECISIONS = ("float32", "float16")  # also the names of the studies
 MADE = [f"evidence/mixtures/{model}.json" for model in VERDICTS]
 MADE += [f"null_validation/{model}.parquet" for model in VERDICTS]
-SEED, IMAGES, SIDE, MIXED = 0, 600, 32, 20
+SEED, IMAGES, SIDE, MIXED = 0, 400, 32, 20
 
 
 def small(identifier, weights, **fields):
