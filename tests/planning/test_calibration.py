@@ -41,8 +41,7 @@ def took(pilot, place, seconds, megabytes):
 
 
 def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot):
-    step = "extract_features"
-    expected = size(study, step)
+    expected = size(study, step := "extract_features")
     took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
     took(pilot, "resolve_study", 9, 900)  # which only starts, and tells nothing
     other, expected = "measure_controls", size(study, "")

@@ -38,7 +38,6 @@ rule all:
     resources: tmpdir=<TBD>
 """
 TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
-
 MODEL = "efficientnet_lite0"
 STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
 
@@ -51,8 +50,9 @@ def test_jobs_are_read_from_a_dry_run():
         Job("extract_features", False, True, 2, 8, 11040.0, wildcards, file),
         Job("summarize", True, False, 1, 1, 1380.0, {}, results / "summarize.tsv"),
     ]
-    done = "Nothing to be done (all requested files are present and up to date)."
-    assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
+    assert (
+        parse_jobs("Building DAG of jobs...\nNothing to be done (all requested files are ...") == []
+    )
     with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
         parse_jobs("WorkflowError: the study is not valid\n")
 
@@ -145,12 +145,10 @@ def test_the_table_adds_up(study, tmp_path):
         cores = 8 if gpu else 2
         assert table.at["extract_features", "core hours"] == pytest.approx(cores * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
-        assert list(table["time and memory"]) == [
-            "3 calibrated" if gpu else "3 estimated",
-            "2 estimated",
-        ]
+        source = "calibrated" if gpu else "estimated"
+        assert list(table["time and memory"]) == [f"3 {source}", "2 estimated"]
     done = cost_table([], jobs, plan, STEPS)
-    assert list(done["time and memory"]) == ["done", "done"]
+    assert list(done["time and memory"]) == ["done"] * 2
     assert done[["core hours", "disk GB"]].sum().sum() == 0
     plan = planner(study, tmp_path)
     mean = np.mean([plan.estimate(one).seconds for one in extract])
