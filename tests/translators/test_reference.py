@@ -246,9 +246,8 @@ def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
 def test_the_price_of_a_precision_is_that_of_the_table_in_the_docs():
     page = (ROOT / "docs/performance.md").read_text()
     rows = re.findall(r"^\| \w+ \| `(\w+)` \| [^|]+ \| ([\d.]+), ", page, re.M)
-    medians = {
-        name: [float(cell) for found, cell in rows if found == name] for name in reference.PRICES
-    }
+    prices = reference.PRICES
+    medians = {name: [float(cell) for found, cell in rows if found == name] for name in prices}
     assert {len(cells) for cells in medians.values()} == {4}
     assert {name: (min(cells), max(cells)) for name, cells in medians.items()} == prices
 
