@@ -175,16 +175,12 @@ def test_a_missing_empty_or_truncated_file_is_refused_by_name(tmp_path, kind):
         assert str(path) in message and "remove it and run the workflow again" in message
 
 
-def test_a_missing_tensor_is_refused_by_name(tmp_path):
-    path = tmp_path / "head.safetensors"
+def test_a_tensor_that_is_missing_or_not_finite_is_refused_by_name_and_first_row(tmp_path):
+    path, dtypes = tmp_path / "head.safetensors", ("float16", "float32", "float64")
     tensor_files.write_tensors(path, {"weight": np.zeros(2)}, {})
     message = refusal(tensor_files.read_tensors, path, ["weight", "scale", "bias"])
     assert message.startswith(f"{path}: holds no tensor bias, scale")
     assert tensor_files.read_tensors(path, [])[0] == {}
-
-
-def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(tmp_path):
-    path, dtypes = tmp_path / "head.safetensors", ("float16", "float32", "float64")
     for dtype, shape, value in product(dtypes, ((6,), (6, 2, 2)), (np.nan, np.inf, -np.inf)):
         tensor = np.ones(shape, dtype)
         tensor[3:, ...] = value
@@ -323,14 +319,11 @@ def pairs(folder, features, embeddings):
     return list(sharding.iterate_pairs(folder / "f", folder / "e", len(features), FRAME))
 
 
-def test_pairs_hold_the_embeddings_of_the_features_rows(tmp_path):
+def test_pairs_hold_the_embeddings_of_the_features_rows_and_other_rows_are_refused(tmp_path):
     rows = [[(0, 0), (0, 1)], [(1, 0), (2, 0)]]
     found = pairs(tmp_path, rows, rows)
     assert len(found) == 2
     assert all(np.array_equal(features["features"], embeddings) for features, embeddings in found)
-
-
-def test_pairs_of_different_rows_are_refused_with_both_files(tmp_path):
     for first, last in (([(1, 0), (0, 0)], (2, 0)), ([(0, 0)], (2, 0)), ([(0, 0), (1, 0)], (2, 1))):
         message = refusal(pairs, tmp_path, [[(0, 0), (1, 0)], [(2, 0)]], [first, [last]])
         for part in ("f/shard-", "e/shard-", " hold different rows"):

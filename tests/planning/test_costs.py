@@ -184,9 +184,8 @@ def data(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    ("source", "given", "images", "drawn"),
-    [
+def test_images_are_counted_or_told_from_some_of_them(study, data, tmp_path):
+    for source, given, images, drawn in (
         ("table", {"table": "config/vocab/packaged.csv"}, 20, 20),
         ("table", {"table": "{data}/5000.parquet"}, 5000, 2000),
         ("folder", {"root": "{data}/plain"}, 120, 80),
@@ -201,18 +200,14 @@ def data(tmp_path_factory):
         ("archive", {"root": "not/here", "archives": ["*.tar"]}, IMAGENET, 2000),
         ("table", {"table": "not/here.csv"}, IMAGENET, 2000),
         ("folder", {"root": "not/here"}, IMAGENET, 2000),
-    ],
-)
-def test_images_are_counted_or_told_from_some_of_them(
-    study, data, tmp_path, source, given, images, drawn
-):
-    for key in given.keys() & {"root", "table"}:
-        given = given | {key: given[key].format(data=data)}
-    for per_class, expected in ((None, images), (2, drawn)):
-        own = given | {"source": source, "per_class": per_class}
-        content = study | {"data": study["data"] | own}
-        assert costs.expected_images(content, tmp_path) == pytest.approx(expected, rel=0.02)
-        assert bool(costs.images_here(content, tmp_path)) == (images != IMAGENET)
+    ):
+        for key in given.keys() & {"root", "table"}:
+            given = given | {key: given[key].format(data=data)}
+        for per_class, expected in ((None, images), (2, drawn)):
+            own = given | {"source": source, "per_class": per_class}
+            content = study | {"data": study["data"] | own}
+            assert costs.expected_images(content, tmp_path) == pytest.approx(expected, rel=0.02)
+            assert bool(costs.images_here(content, tmp_path)) == (images != IMAGENET)
 
 
 def test_the_bytes_of_a_study_are_those_of_its_jobs(study):

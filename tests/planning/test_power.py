@@ -13,11 +13,6 @@ def leaks():
     return pd.read_csv(TABLE, index_col="images_per_dim")["leak"]
 
 
-def test_more_images_show_smaller_leaks(leaks):
-    assert leaks.index.is_monotonic_increasing and leaks.fillna(1).is_monotonic_decreasing
-    assert leaks[ADVISED] < leaks.fillna(1).iloc[0]
-
-
 def test_the_table_is_made_by_the_program_that_it_names(leaks, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     program = importlib.import_module("evidence")
@@ -25,7 +20,9 @@ def test_the_table_is_made_by_the_program_that_it_names(leaks, monkeypatch):
     assert program.smallest_leak(0.5, 5) == pytest.approx(leaks[0.5], rel=0.5)
 
 
-def test_the_page_shows_the_table_that_plan_reads(leaks):
+def test_more_images_show_smaller_leaks_in_the_table_that_the_page_shows(leaks):
+    assert leaks.index.is_monotonic_increasing and leaks.fillna(1).is_monotonic_decreasing
+    assert leaks[ADVISED] < leaks.fillna(1).iloc[0]
     page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d.]+) \| ([\d.]+) % \|$", page, flags=re.MULTILINE)
     assert rows == [(f"{ratio:g}", f"{100 * leak:g}") for ratio, leak in leaks.items()]

@@ -149,17 +149,14 @@ def test_lambdas_within_one_standard_error_are_counted_over_the_folds_that_judge
     assert validation_of([[3, 2, 1], [0, 0, 0]], [1, 2, 3], n=(10, 0)).within_one_error == [3]
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
+def test_values_that_are_all_alike_are_refused():
+    for array, message in (
         ("embeddings", "every held-out embedding is the mean of the training embeddings, so there"),
         ("features", "features of the training images are all alike: look at the images and at"),
-    ],
-)
-def test_values_that_are_all_alike_are_refused(array, message):
-    study = Study(0)
-    getattr(study, array)[:] = 3
-    refused(message, lambda: cross_validate(study.sums(), LAMBDAS).r2)
+    ):
+        study = Study(0)
+        getattr(study, array)[:] = 3
+        refused(message, lambda sums: cross_validate(sums, LAMBDAS).r2, study.sums())
 
 
 def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predicted():
@@ -210,24 +207,19 @@ HELD = "validation"
 SIX = [(HELD, 0), ("train", 2), ("train", 1), (HELD, 2), ("train", 1), (HELD, 1)]
 
 
-@pytest.mark.parametrize(
-    ("images", "folds", "groups", "fits", "whole"),
-    [
+def test_images_are_in_the_group_of_their_fold_and_held_out_ones_in_none():
+    for images, folds, groups, fits, whole in (
         (SIX, 3, [0, 2, 1, WHOLE, 1, WHOLE], [([1, 2], 0), ([0, 2], 1), ([0, 1], 2)], [0, 1, 2]),
         # Where the data hold images out, fold 0 is one of training images.
         ([("train", 0), ("train", 1), (HELD, 1)], 2, [0, 1, WHOLE], [([1], 0), ([0], 1)], [0, 1]),
         # Without folds, one translator of the training images is judged on all others.
         ([(HELD, 0), ("train", 2), ("train", 0), (HELD, 2)], 0, [1, 0, 0, 1], [([0], 1)], [0]),
-    ],
-)
-def test_images_are_in_the_group_of_their_fold_and_held_out_ones_in_none(
-    images, folds, groups, fits, whole
-):
-    made = split(manifest_of(*images), folds)
-    assert (made.groups.tolist(), made.fits, made.whole) == (groups, fits, whole)
-    assert made.crossed == bool(folds)
-    assert made.member_of.tolist() == (groups if folds else [WHOLE] * len(groups))
-    assert made.groups.dtype == made.member_of.dtype == np.int32
+    ):
+        made = split(manifest_of(*images), folds)
+        assert (made.groups.tolist(), made.fits, made.whole) == (groups, fits, whole)
+        assert made.crossed == bool(folds)
+        assert made.member_of.tolist() == (groups if folds else [WHOLE] * len(groups))
+        assert made.groups.dtype == made.member_of.dtype == np.int32
 
 
 def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -29,9 +28,9 @@ MAP = {"weight": np.ones((2, 3)), "bias": np.ones(2)}
 OTHER = r"holds no linear translator: .*networks.load_network reads"
 
 
-@pytest.mark.parametrize(
-    ("tensors", "made", "message"),
-    [
+def test_what_is_no_linear_translator_is_refused_by_name(tmp_path):
+    path = tmp_path / "linear.safetensors"
+    for tensors, made, message in (
         (MAP, {}, OTHER),
         (MAP, {"kind": "mlp3"}, OTHER),
         ({"weight": np.ones((2, 3))}, None, "holds no tensor bias"),
@@ -39,11 +38,9 @@ OTHER = r"holds no linear translator: .*networks.load_network reads"
         (MAP | {"weight": np.ones(2)}, None, r"float64 \(2,\), not floats of 2 dimensions"),
         (MAP | {"weight": np.full((2, 3), np.nan)}, None, "weight holds NaN"),
         (None, None, "not readable"),
-    ],
-)
-def test_what_is_no_linear_translator_is_refused_by_name(tmp_path, tensors, made, message):
-    path = tmp_path / "linear.safetensors"
-    if tensors:
-        write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
-    fix = "" if message == OTHER else ".*: remove it and run the workflow again"
-    refused(rf"linear.safetensors: .*{message}{fix}", Translator.load, path)
+    ):
+        path.unlink(missing_ok=True)
+        if tensors:
+            write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
+        fix = "" if message == OTHER else ".*: remove it and run the workflow again"
+        refused(rf"linear.safetensors: .*{message}{fix}", Translator.load, path)

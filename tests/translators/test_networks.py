@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from singflow.artifacts.files import read_json, write_json
-from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.extras import MissingExtra
 from singflow.study import settle
@@ -220,11 +220,14 @@ def test_the_order_of_the_losses_does_not_matter_and_the_seed_does(study):
     assert (first["body.0.weight"] - second["body.0.weight"]).abs().max() > 0.01
 
 
-def test_a_training_that_runs_away_and_a_study_without_held_out_images_are_refused(study):
+def test_what_runs_away_or_has_nothing_held_out_or_is_linear_is_refused(study):
     fix = "lower training.learning_rate .* raise training.batch_size"
     refused(rf"loss mse is not finite in epoch \d: {fix}", study.train, learning_rate=1e30)
     message = "at least one training row and one held-out image, not 400 and 0"
     refused(message, study.pairs(split="train").moments)
+    study.results.translator(Affine(np.ones((M, D), np.float32), np.ones(M, np.float32)))
+    path = study.results.path("translator")
+    refused(r"linear.safetensors: holds no nonlinear translator", load_network, path)
 
 
 def test_a_finished_state_is_not_trained_again(study, tmp_path, caplog):
@@ -301,12 +304,6 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
     assert report["validation_r2"] == pytest.approx(r2, abs=0.02)
     assert (report["alpha"], report["alpha_curve"]) == (None, [])
     assert report["parameters"] == network.size
-
-
-def test_only_a_nonlinear_translator_is_loaded(tmp_path):
-    path = tmp_path / "linear.safetensors"
-    write_tensors(path, {"weight": np.ones((2, 3)), "bias": np.ones(2)}, {"kind": "linear"})
-    refused(r"linear.safetensors: holds no nonlinear translator", load_network, path)
 
 
 def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path, monkeypatch):

@@ -150,9 +150,9 @@ def unhashed(path):
     pd.read_parquet(path).assign(sha256=None).to_parquet(path)
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "words"),
-    [
+def test_a_reference_that_was_tampered_with_is_refused(tmp_path):
+    own = paired(results_in(tmp_path / "own"))
+    for file, change, words in (
         (LITE0_SHARD, headed(b"[" * 10**5), "not a shard of a study"),
         (LITE0_SHARD, headed(b'{"__metadata__":null,"features":{"shape":[1,5]}}'), "not a shard"),
         (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not a shard"),
@@ -160,12 +160,9 @@ def unhashed(path):
         (LITE0_SHARD, with_features(lambda rows: rows[:, :4]), "was made with other width than"),
         (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), BEYOND),
         (MANIFEST, unhashed, "has rows without sha256"),
-    ],
-)
-def test_a_reference_that_was_tampered_with_is_refused(tmp_path, file, change, words):
-    change(results_in(tmp_path / "other", folds=2) / file)
-    own = paired(results_in(tmp_path / "own"))
-    refused(words, lambda: list(training_images(str(tmp_path / "other"), own)))
+    ):
+        change(results_in(tmp_path / "other", folds=2) / file)
+        refused(words, lambda: [*training_images(str(tmp_path / "other"), own)])
 
 
 def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):

@@ -64,9 +64,8 @@ def shapes(weight, *bias):
     return {"weight": torch.zeros(weight), "bias": torch.zeros(*bias)}
 
 
-@pytest.mark.parametrize(
-    ("state", "facts", "message"),
-    [
+def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path):
+    for state, facts, message in (
         (shapes((3, 4), 3), {}, r"best.pt: holds tensors .*\(3, 4\).* says .*\(3, 5\)"),
         ({"weight": torch.zeros(3, 5)}, {}, r"holds tensors"),
         (STATE | {"extra": torch.zeros(1)}, {}, r"holds tensors"),
@@ -81,12 +80,10 @@ def shapes(weight, *bias):
         (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: no such weight file"),
         (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),
-    ],
-)
-def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path, state, facts, message):
-    with contextlib.chdir(tmp_path):
-        refused(message, read_release, release(tmp_path / "release", state, **facts))
-    assert not (tmp_path / "executed").exists()
+    ):
+        with contextlib.chdir(tmp_path):
+            refused(message, read_release, release(tmp_path / "release", state, **facts))
+        assert not (tmp_path / "executed").exists()
 
 
 ALIGNED = {"W": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1.0, 0.5, -1.0])}
@@ -106,9 +103,8 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
     assert read_aligner(path.rename(tmp_path / "mine.pth")).model_id is None
 
 
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
+def test_what_is_no_aligner_is_refused(tmp_path):
+    for state, message in (
         (ALIGNED | {"mean": torch.zeros(4)}, "but an aligner of Text-to-concept holds W"),
         (STATE, r"holds tensors .*'weight': \(3, 5\)"),
         (ALIGNED | {"b": torch.zeros(4)}, "holds tensors"),
@@ -117,11 +113,9 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
         (ALIGNED | {"W": ALIGNED["W"].to("meta")}, "holds tensors {'b'"),
         (ALIGNED | {"W": ALIGNED["W"].to_sparse()}, "holds tensors {'b'"),
         (ALIGNED | {"W": ALIGNED["W"] * 1j}, "holds tensors {'b'"),
-    ],
-)
-def test_what_is_no_aligner_is_refused(tmp_path, state, message):
-    torch.save(state, tmp_path / "mine.pth")
-    refused(message, read_aligner, tmp_path / "mine.pth")
+    ):
+        torch.save(state, tmp_path / "mine.pth")
+        refused(message, read_aligner, tmp_path / "mine.pth")
 
 
 def test_of_a_folder_of_releases_that_of_the_model_is_taken_by_its_id_and_no_network(tmp_path):
@@ -190,9 +184,8 @@ UNLISTED = "timm/convnext_base.fb_in1k"  # as wide, and in no registry
 DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
 
 
-@pytest.mark.parametrize(
-    ("released", "model", "space", "message"),
-    [
+def test_a_translator_for_another_model_or_space_is_refused_without_a_file(tmp_path):
+    for released, model, space, message in (
         ({}, "resnet50", "", f"{DENSENET}, but resnet50 is .*: write --model densenet121,"),
         # as wide as DeiT's
         (
@@ -214,15 +207,11 @@ DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
             *("mine", RESNET18, "clip_vit_l14"),
             r"open_clip's ViT-B-16-quickgelu/openai \(512 dimensions\), which clip_vit_l1",
         ),
-    ],
-)
-def test_a_translator_for_another_model_or_space_is_refused_without_a_file(
-    tmp_path, released, model, space, message
-):
-    path = "release" if isinstance(released, dict) else f"{released}.pth"
-    wide(tmp_path, **released) if isinstance(released, dict) else aligner(tmp_path, released)
-    refused(message, run, tmp_path, path, model, *filter(None, [space]))
-    assert not list(tmp_path.rglob("*.safetensors"))
+    ):
+        path = "release" if isinstance(released, dict) else f"{released}.pth"
+        wide(tmp_path, **released) if isinstance(released, dict) else aligner(tmp_path, released)
+        refused(message, run, tmp_path, path, model, *filter(None, [space]))
+        assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
