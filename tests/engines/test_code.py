@@ -16,7 +16,6 @@ from tests.refusals import refused
 STEPS = list(step_files(ROOT))
 METRICS, STEERING = "src/singflow/analyses/metrics.py", "src/singflow/analyses/steering.py"
 STYLE, FIGURES = "src/singflow/figures/style.py", {s for s in STEPS if s.startswith("plot_")}
-TABULATED = {"tabulate_steering"}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +47,9 @@ def test_a_step_has_a_digest_of_its_own(before):
 
 
 def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(tree, before):
-    end, cli = "(*a, **b):\n    return 1\n\n\n", "src/singflow/cli.py"
+    edited, cli = "def summarize_steering(*a):\n    return 1\n", "src/singflow/cli.py"
     for name, pattern, replacement, steps in (
-        (METRICS, r"def rescale\((.*?)\n\n\n", f"def rescale{end}", {"render_pictures"}),
-        (STEERING, r"def summarize_steering\(.*", f"def summarize_steering{end}", TABULATED),
+        (STEERING, r"def summarize_steering\(.*", edited, {"tabulate_steering"}),
         (STYLE, r'"font.size": 7', '"font.size": 8', FIGURES),
         (STYLE, r"context\(\"default\"\)", 'context(["default"])', FIGURES),
         (cli, r"100_000, 50, 50", "100_000, 50, 51", set(STEPS)),
@@ -62,16 +60,12 @@ def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(
         (tree / name).write_text(right)
 
 
-CATALOG = 'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),'
+# workflow/test_engines has comments, docstrings, other classes and other artifacts
 HARMLESS = [
-    (METRICS, r"def unit", "# a comment\n\n\n\ndef unit"),
-    (METRICS, r'"""[^"]*"""', '"""Another docstring."""'),
     (METRICS, r"\) -> np\.ndarray:", ") -> 'np.ndarray | None':"),
     (METRICS, r"$", "\n\ndef new(a: int) -> int:\n    return a\n"),
     ("src/singflow/analyses/summary.py", r"2000, ge=100, le", "999, ge=100, le"),
     ("src/singflow/analyses/summary.py", "bootstrap resamples behind", "resamples behind"),
-    ("src/singflow/study.py", "class Params", "class Unused(Section):\n    a: int\n\nclass Params"),
-    ("src/singflow/artifacts/catalog.py", r"CATALOG: dict.*? = \{", CATALOG),
     ("src/singflow/commands/plan.py", r"def plan", "def other():\n    ...\n\n\ndef plan"),
     ("src/singflow/translators/cards.py", r"How to use", "Use"),
     ("src/singflow/translators/hub.py", r"def fetch", "def other():\n    ...\n\n\ndef fetch"),

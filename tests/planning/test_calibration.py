@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.errors import InputError
 from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
 from singflow.planning.costs import peak_mb, seconds, size_of
 from tests.planning.test_plan import MODEL, TSV, finish, job, planner
 from tests.project import ROOT
+from tests.refusals import refused
 
 IMAGES = 40_000
 REGISTRIES = Path("config/models.yaml"), Path("config/spaces.yaml")
@@ -83,12 +83,10 @@ def test_efficiency_reports_are_summed_by_step(tmp_path):
     assert found["extract_features"] == Used(2, 4000 * megabyte, 2000 * megabyte, 0.5)
     assert set(found) == {"extract_features", "model"}
     path.write_text(REPORT.replace("RuleName", "JobName"))
-    with pytest.raises(InputError, match=r"efficiency_report_x\.csv: not an efficiency report"):
-        read_reports([path])
+    refused(r"efficiency_report_x\.csv: not an efficiency report", read_reports, [path])
 
 
 def test_a_folder_without_benchmarks_is_refused(pilot, tmp_path):
     none = "pilot: holds no benchmarks/: run the study with Snakemake first"
     for folder, message in ((pilot, none), (tmp_path / "absent", r"absent/params\.yaml")):
-        with pytest.raises(InputError, match=message):
-            calibrate(folder, REGISTRIES, False, {})
+        refused(message, calibrate, folder, REGISTRIES, False, {})

@@ -7,10 +7,10 @@ import pytest
 
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.errors import InputError
 from singflow.planning.calibration import Calibration, read_benchmark
 from singflow.planning.costs import ON_GPU, peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
+from tests.refusals import refused
 
 LISTING = """Building DAG of jobs...
 Job stats:
@@ -52,8 +52,8 @@ def test_jobs_are_read_from_a_dry_run():
     ]
     done = "Nothing to be done (all requested files are present and up to date)."
     assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
-    with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
-        parse_jobs("WorkflowError: the study is not valid\n")
+    invalid = "WorkflowError: the study is not valid\n"
+    refused(f"it says\n{invalid.strip()}", parse_jobs, invalid)
 
 
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
@@ -64,10 +64,8 @@ def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
     assert read_benchmark(path) == (1.0, 0.0)
     for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
         path.write_text(content)
-        with pytest.raises(InputError, match=r"b\.tsv: not a benchmark file"):
-            read_benchmark(path)
-    with pytest.raises(InputError, match="absent"):
-        read_benchmark(tmp_path / "absent")
+        refused(r"b\.tsv: not a benchmark file", read_benchmark, path)
+    refused("absent", read_benchmark, tmp_path / "absent")
 
 
 def planner(study, results, gpu=False, known=None, rates=None):

@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
-from singflow.errors import InputError
 from singflow.planning.calibration import Calibration
 from singflow.planning.costs import peak_mb, seconds, size_of
 from singflow.planning.plan import cost_table, order_of_magnitude, precision_table
 from singflow.planning.rates import COLUMNS, read_rates
 from tests.planning.test_plan import MODEL, job, planner
+from tests.refusals import refused
 
 CARD = "NVIDIA H100 80GB HBM3"
 ID = "tf_efficientnet_lite0.in1k"  # of MODEL
@@ -140,5 +140,4 @@ def test_a_file_that_is_damaged_or_no_table_is_refused_by_name(tmp_path, wrong, 
         write(path, right, right | wrong)
     elif wrong is not None:
         path.write_bytes(wrong)
-    with pytest.raises(InputError, match=rf"rates\.csv: {said}"):
-        read_rates(path, True, 2)
+    refused(rf"rates\.csv: {said}", read_rates, path, True, 2)

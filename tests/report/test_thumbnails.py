@@ -2,19 +2,10 @@ import base64
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from singflow.report.thumbnails import (
-    COLUMNS,
-    FEW,
-    LARGE,
-    SMALL,
-    figure_image,
-    sheets,
-    tile,
-    tile_side,
-)
+from singflow.report import thumbnails
+from singflow.report.thumbnails import COLUMNS, FEW, figure_image, sheets, tile
 
 
 def opened(content):
@@ -37,12 +28,11 @@ def test_a_tile_shows_the_whole_image_on_white():
     small = np.asarray(tile(Image.new("RGB", (200, 100), "red"), 20))
     assert small.shape == (20, 20, 3) and (small[0] == 255).all()
     assert tuple(small[10, 10]) == (255, 0, 0)
-    assert sheets([], 16) == [] and (tile_side(FEW), tile_side(FEW + 1)) == (LARGE, SMALL)
+    sides = [thumbnails.tile_side(count) for count in (FEW, FEW + 1)]
+    assert sheets([], 16) == [] and sides == [thumbnails.LARGE, thumbnails.SMALL]
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((300, 200), (300, 200)), ((3200, 100), (1600, 50)), ((400, 20000), (328, 16383))],
-)
-def test_a_figure_is_made_to_fit_its_width_and_what_the_format_holds(size, expected):
-    assert opened(figure_image(Image.new("RGBA", size, "white"), 1600)).size == expected
+def test_a_figure_is_made_to_fit_its_width_and_what_the_format_holds():
+    fitted = {(300, 200): (300, 200), (3200, 100): (1600, 50), (400, 20000): (328, 16383)}
+    for size, expected in fitted.items():
+        assert opened(figure_image(Image.new("RGBA", size, "white"), 1600)).size == expected

@@ -139,7 +139,7 @@ def ridge_r2(study):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bent_map_is_translated_better_than_by_ridge_a_straight_one_not(kind, study, straight):
-    wanted = {"kind": kind, "epochs": 60, "patience": 15, "dropout": 0.0}
+    wanted = {"kind": kind, "epochs": 30, "patience": 15, "dropout": 0.0}
     bent, level = (made.train(**wanted)[1]["validation_r2"] for made in (study, straight))
     assert bent > ridge_r2(study) + 0.2
     assert ridge_r2(straight) - 0.15 < level < ridge_r2(straight) + 0.01
