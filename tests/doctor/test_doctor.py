@@ -374,9 +374,10 @@ def remote(folder, *settings, seconds=1200.0):
 VERIFY = "`dvc remote modify there verify true`"
 
 
-@pytest.mark.parametrize(
-    ("settings", "status", "said", "fix"),
-    [
+def test_a_remote_works_or_its_lack_is_named_and_none_is_made(here):
+    (here / "made").mkdir()
+    (here / "file").write_text("x")
+    for settings, status, said, fix in (
         (at("store", "verify=true"), "ok", "/store can be written to; the first push makes it", ""),
         (at("made", "verify=true"), "ok", "/made can be written to", ""),
         (at("store"), "warn", "an object damaged there would be taken for good", VERIFY),
@@ -385,16 +386,12 @@ VERIFY = "`dvc remote modify there verify true`"
         (("core.remote=absent",), "fail", "absent", "dvc remote add"),
         (at("file/store"), "fail", "/file is not a folder", "there url <folder>"),
         (at("oss://bucket/data"), "fail", "there: ", "pip install dvc-oss"),
-    ],
-)
-def test_a_remote_works_or_its_lack_is_named_and_none_is_made(here, settings, status, said, fix):
-    (here / "made").mkdir()
-    (here / "file").write_text("x")
-    found = remote(here, *settings)
-    assert found.status == status and said in found.found and fix in found.fix
-    assert bool(fix) == bool(found.fix)
-    assert found.found.endswith(said) or status != "ok"
-    assert not (here / "store").exists()
+    ):
+        found = remote(here, *settings)
+        assert found.status == status and said in found.found and fix in found.fix
+        assert bool(fix) == bool(found.fix)
+        assert found.found.endswith(said) or status != "ok"
+        assert not (here / "store").exists()
 
 
 def test_a_folder_without_permission_fails(here, closed, monkeypatch):
@@ -453,23 +450,20 @@ def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here, monke
     assert found.status == "absent" and "pip install -c constraints.txt -e '.[work" in found.found
 
 
-@pytest.mark.parametrize(
-    ("kinds", "folder", "status", "said"),
-    [
+def test_a_cache_that_links_passes_and_one_that_copies_is_noted(here):
+    assert SHM.stat().st_dev != here.stat().st_dev
+    for kinds, folder, status, said in (
         ("symlink,copy", None, "ok", "symlinks from"),
         ("hardlink,symlink", None, "ok", "hardlinks from"),
         ("copy", None, "warn", "about 1 GB once more"),
         ("symlink,copy", SHM, "ok", "symlinks from"),
         ("hardlink", SHM, "fail", "only symlink reach /dev/shm, which is on another file"),
-    ],
-)
-def test_a_cache_that_links_passes_and_one_that_copies_is_noted(here, kinds, folder, status, said):
-    assert SHM.stat().st_dev != here.stat().st_dev
-    settings = [f"cache.type={kinds}", *([f"cache.dir={folder}"] if folder else [])]
-    found = dvc.check_cache(here, repository(here, *settings)["cache"], 10**9)
-    assert found.status == status and said in found.found
-    assert ("symlink,copy" in found.fix) == (status != "ok")
-    assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
+    ):
+        settings = [f"cache.type={kinds}", *([f"cache.dir={folder}"] if folder else [])]
+        found = dvc.check_cache(here, repository(here, *settings)["cache"], 10**9)
+        assert found.status == status and said in found.found
+        assert ("symlink,copy" in found.fix) == (status != "ok")
+        assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
 
 
 def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_path_factory):
