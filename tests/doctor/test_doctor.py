@@ -111,12 +111,6 @@ def at(url, *more):
     return "core.remote=there", *(f"remote.there.{option}" for option in options)
 
 
-def changed(**sections):
-    """The demo's params.yaml with some values of its sections changed."""
-    inner = {name: value for name, value in sections.items() if isinstance(value, dict)}
-    return PARAMS | sections | {name: PARAMS[name] | value for name, value in inner.items()}
-
-
 def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     (tree / "results/demo/data").mkdir(parents=True)
     (tree / "results/demo/data/manifest.parquet").write_bytes(b"damaged")  # that stops no check
@@ -246,7 +240,7 @@ def weights(models, space, **pictures):
     for kind, entries in (("models", known), ("spaces", {"one": space})):
         Path("config").mkdir(exist_ok=True)
         Path(f"config/{kind}.yaml").write_text(yaml.safe_dump(entries), encoding="utf-8")
-    study = check(changed(pictures=pictures), "params.yaml")
+    study = check(PARAMS | {"pictures": PARAMS["pictures"] | pictures}, "params.yaml")
     own = resolve_models("config/models.yaml", list(models))
     return checks.check_weights(own, resolve_spaces("config/spaces.yaml", ["one"]), study.pictures)
 
@@ -259,9 +253,7 @@ def test_weights_in_packages_and_files_are_found(here):
     assert weights(models, CONSE) == Finding("weights", "ok", "all are here; no hub was asked")
 
 
-def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetches_it(
-    here, monkeypatch
-):
+def test_every_weight_file_that_is_missing_is_named_with_the_command(here, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(here))
     vgg = {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}
     models = {"lost": LOST, "timm/resnet18.nobodys_in1k": None, "vgg16": vgg}
@@ -279,14 +271,14 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetche
 def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_not(here, generator):
     Path("checkpoints/karlo").mkdir(parents=True)
     Path("checkpoints/clip.safetensors").write_bytes(b"x")
-    for renderer, status in (("unclip", "fail"), ("auto", "warn"), ("retrieval", "ok")):
-        found = weights({"lite": LITE0}, CLIP, renderer=renderer, generator=generator)
+    asked = ("unclip", CLIP, "fail"), ("auto", CLIP, "warn"), ("retrieval", CLIP, "ok")
+    for renderer, space, status in (*asked, ("auto", CONSE, "ok")):
+        found = weights({"lite": LITE0}, space, renderer=renderer, generator=generator)
         assert found.status == status, found
         assert (generator in found.found) == (status != "ok")
     Path("checkpoints/karlo/model_index.json").write_text("{}")
-    for space, renderer, own in ((CONSE, "auto", generator), (CLIP, "unclip", "checkpoints/karlo")):
-        found = weights({"lite": LITE0}, space, renderer=renderer, generator=own)
-        assert found.status == "ok"
+    found = weights({"lite": LITE0}, CLIP, renderer="unclip", generator="checkpoints/karlo")
+    assert found.status == "ok"
 
 
 def looked_into(**keys):

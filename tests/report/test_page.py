@@ -257,7 +257,8 @@ CAPTIONS |= {path.stem: content.read_caption(path) for path in PLACES}
 
 
 def test_every_explained_column_is_shown_and_every_shown_one_explained():
-    shown, shared = {"step", "jobs", "seconds", "longest", "peak_mb"}, shared_columns().keys()
+    steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
+    shown, shared = set(), shared_columns().keys()
     own = [column for caption in CAPTIONS.values() for column in caption.headers]
     assert len(own) == len(set(own))  # one explanation of a column is on the page
     for caption in CAPTIONS.values():
@@ -265,7 +266,7 @@ def test_every_explained_column_is_shown_and_every_shown_one_explained():
         assert caption.headers.keys() <= columns and not caption.headers.keys() & shared
         assert not caption.columns or caption.needs in {"", *columns}
         shown |= columns - caption.headers.keys()
-    assert shared == shown
+    assert shared - steps == shown
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")
