@@ -181,10 +181,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "case"),
-    [*((name, "many") for name in FIGURES), ("fig1", "no null space"), ("fig13", "two spaces")],
-)
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("case", CASES)
 def test_every_study_can_be_drawn_and_says_how_many_rows_do_not_fit(name, case):
     flat = case == "no null space"
     figure = draw(name, CASES[case], null_dim=0 if flat else 280)
