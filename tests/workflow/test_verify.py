@@ -37,13 +37,9 @@ def files(project):
 
 
 def test_the_commands_of_the_guide_say_that_all_is_identical(published, tmp_path):
-    assert COMMANDS == [
-        "make verify",
-        'make verify VERIFY="--tier metrics"',
-        'make verify VERIFY="--against local"',
-        'make verify VERIFY="--against ../other/results/demo"',
-        "make reproduce",
-    ]
+    options = ("--tier metrics", "--against local", "--against ../other/results/demo")
+    others = [f'make verify VERIFY="{words}"' for words in options]
+    assert ["make verify", *others, "make reproduce"] == COMMANDS
     other = published.folder.parent / "other/results/demo"
     shutil.copytree(published.folder / "results/demo", other)
     for command in COMMANDS[:-1]:
@@ -78,10 +74,8 @@ def test_before_a_publication_the_numbers_are_compared_with_those_in_git(
     snakemake_project, tmp_path
 ):
     code, said = verify(snakemake_project)  # whose results are not in git
-    assert code == 1 and re.match(
-        r"error: dvc.lock: knows nothing of study demo: nothing of it was .*`make publish`",
-        said[-1],
-    )
+    unknown = r"error: dvc.lock: knows nothing of study demo: nothing of it was .*`make publish`"
+    assert code == 1 and re.match(unknown, said[-1])
     project = snakemake_project.copy(tmp_path / "project")
     code, said = verify(project)
     assert code == 0 and said[-1] == f"the same: {len(IN_GIT)} artifacts: {len(IN_GIT)} identical"
