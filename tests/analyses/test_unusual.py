@@ -24,7 +24,6 @@ from singflow.analyses.unusual import (
     false_positive_rate,
     logit_scores,
     null_scores,
-    oas,
     principal_dim,
     sum_up,
     summarize_null_energy,
@@ -49,7 +48,7 @@ def test_the_area_is_scikit_learns_also_with_ties(m, n, digits):
         assert area_under_curve(both[:m], both[m:], 0.95)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_variance_is_delongs_by_its_definition():
+def test_the_variance_is_delongs_and_where_nothing_says_how_wide_there_is_no_interval():
     generator = np.random.default_rng(0)
     usual, unusual = generator.normal(0, 1, 30).round(1), generator.normal(0.8, 1, 20).round(1)
     above = (unusual[:, None] > usual) + 0.5 * (unusual[:, None] == usual)
@@ -57,9 +56,6 @@ def test_the_variance_is_delongs_by_its_definition():
     error = np.sqrt(above.mean(axis=1).var(ddof=1) / 20 + above.mean(axis=0).var(ddof=1) / 30)
     odds = np.log(area / (1 - area)) + 1.959963985 * np.array([-1, 1]) * error / (area * (1 - area))
     np.testing.assert_allclose([low, high], 1 / (1 + np.exp(-odds)), rtol=1e-9)
-
-
-def test_there_is_no_interval_where_nothing_says_how_wide():
     assert area_under_curve(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.95) == (1.0, None, None)
     assert area_under_curve(np.array([1.0]), np.array([0.5, 2.0]), 0.95) == (0.5, None, None)
 
@@ -78,7 +74,7 @@ def planted():
     return pd.DataFrame({"label": label, "class_index": classes, "null_energy": energy})
 
 
-def test_planted_images_are_told_apart_and_others_are_not():
+def test_planted_images_are_told_apart_and_others_and_without_two_sets_or_a_null_space_none():
     scores = planted()
     found = summarize_null_energy(scores, 6, [], [], 0.95)
     assert (found["null_energy_usual"], found["null_energy_unusual"]) == (300, 100)
@@ -92,10 +88,6 @@ def test_planted_images_are_told_apart_and_others_are_not():
     assert alike["null_energy_unusual"] == 100
     swapped = summarize_null_energy(scores, 6, ["odd"], ["even", "one"], 0.95)
     assert swapped["null_energy_auc"] == pytest.approx(1 - found["null_energy_auc"], abs=1e-12)
-
-
-def test_without_two_sets_or_a_null_space_there_is_nothing_to_say():
-    scores = planted()
     for rows, null_dim in ((scores[scores["label"] != "odd"], 6), (scores, 0)):
         assert summarize_null_energy(rows, null_dim, [], [], 0.95)["null_energy_auc"] is None
 
@@ -144,14 +136,6 @@ def test_nusa_is_the_principal_share_and_orders_images_as_null_energy_does():
     assert not without["null_energy"].any() and set(without["nusa"]) == {-1.0}
 
 
-@pytest.mark.parametrize(("n", "width"), [(12, 30), (200, 9), (5, 1)])
-def test_the_covariance_is_shrunk_as_scikit_learn_shrinks_it(n, width):
-    generator = np.random.default_rng(0)
-    rows = generator.standard_normal((n, width)) * generator.uniform(0.1, 3, width)
-    expected, _ = covariance.oas(rows, assume_centered=True)
-    np.testing.assert_allclose(oas(rows.T @ rows / n, n), expected, rtol=1e-10, atol=1e-12)
-
-
 def test_the_principal_dimensions_are_the_papers_and_at_most_half_of_the_images():
     sizes = {(2048, 10**6): 1000, (1500, 1999): 999, (1280, 10**6): 512, (512, 10**6): 256}
     assert {size: principal_dim(*size) for size in sizes} == sizes
@@ -160,9 +144,8 @@ def test_the_principal_dimensions_are_the_papers_and_at_most_half_of_the_images(
 def test_the_origin_of_vim_is_that_of_the_pseudoinverse_at_the_precision_of_the_weights():
     generator = np.random.default_rng(0)
     weight, bias = generator.standard_normal((6, 15)), generator.standard_normal(6)
-    np.testing.assert_allclose(
-        vim_origin(weight, bias, "float32"), -np.linalg.pinv(weight) @ bias, rtol=1e-9
-    )
+    found = vim_origin(weight, bias, "float32")
+    np.testing.assert_allclose(found, -np.linalg.pinv(weight) @ bias, rtol=1e-9)
     weight -= weight.mean(axis=0)  # as of a head that was trained from zero
     rounded = weight.astype(np.float32)
     expected = -np.linalg.pinv(weight, rcond=1e-10) @ bias
@@ -225,14 +208,6 @@ def test_fitted_detectors_are_direct_formulas_whatever_the_blocks(n, labels, off
             np.testing.assert_allclose(found, values, rtol=1e-5)
 
 
-def test_with_one_image_a_label_the_distance_is_to_the_mean_of_all():
-    features, label, head = made(30, labels=30)
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    precision = np.linalg.inv(covariance.oas(centred)[0])
-    _, distance = scores_of(fit(features, label, head), features)
-    np.testing.assert_allclose(distance, np.einsum("nd,de,ne->n", centred, precision, centred))
-
-
 def test_no_image_is_scored_by_a_fit_that_it_is_in():
     features, label, head = made(60)
     group = np.arange(60) % 3
@@ -278,14 +253,15 @@ def drawn(generator, n, label, basis, beyond):
 
 def areas(generator, beyond, n=150, m=60):
     """Area and interval of every detector for unusual images with another null component."""
-    _, _, head = made(1, width=40, classes=10)
-    basis = null_space(head["weight"]).basis
-    label = np.arange(n + m) % 5
+    head = made(1, width=40, classes=10)[2]
+    basis, label, group = (
+        null_space(head["weight"]).basis,
+        np.arange(n + m) % 5,
+        np.arange(n + m) % 4,
+    )
     features = drawn(generator, n + m, label, basis, 0.0)
     features[n:] = drawn(generator, m, label[n:], basis, beyond)
-    group = np.arange(n + m) % 4
-    fits = fit(features[:n], label[:n], head, group[:n])
-    found = detect(features, group, head, basis, fits)
+    found = detect(features, group, head, basis, fit(features[:n], label[:n], head, group[:n]))
     return {name: area_under_curve(v[:n], v[n:], 0.95) for name, v in found.items()}
 
 
@@ -310,28 +286,32 @@ def test_where_nothing_differs_intervals_hold_a_half_as_often_as_they_say():
 
 
 LABELS = {"owl": 0, "fox": 1, "crab": 2, "lamp": -1, "rug": -1}
-
-
-@pytest.fixture
-def study(tmp_path):
-    """A study with two labels outside the head's classes, and what a step reads of it."""
-    results = Results(tmp_path / "results/own", shards=2)
-    return laid(results, made(120, width=16, labels=5), "own")
+OWN = made(120, width=16, labels=5)  # features, codes of labels, and the head of a study
 
 
 def laid(results, planted, name):
+    """What a step reads of a study with two labels outside the head's classes."""
     features, code, head = planted
-    labels = np.array(list(LABELS), dtype=object)[code]
-    results.manifest(
-        label=labels,
-        class_index=np.array(list(LABELS.values()), dtype=np.int32)[code],
-        fold=np.arange(len(code)) % 4,
-        sha256=[f"{name} {number}" for number in range(len(code))],
-    )
+    classes = np.array(list(LABELS.values()), dtype=np.int32)[code]
+    labels, fold = np.array(list(LABELS), dtype=object)[code], np.arange(len(code)) % 4
+    hashes = [f"{name} {number}" for number in range(len(code))]
+    results.manifest(label=labels, class_index=classes, fold=fold, sha256=hashes)
     results.rows("features", features, tower="t", weights_sha256="w")
     results.tensors("head", {"class_names": "null", "weight_dtype": "float32"}, **head)
     results.tensors("projector", null_basis=null_space(head["weight"]).basis)
     return results
+
+
+@pytest.fixture
+def study(tmp_path):
+    return laid(Results(tmp_path / "results/own", shards=2), OWN, "own")
+
+
+def assert_direct(scores, fitted, features, code, scored=slice(None)):
+    """The scores of images by the fits to some images are those of direct formulas."""
+    expected = directly(features[fitted], code[fitted], OWN[2], OWN[0][scored], 8)
+    for name, values in zip(FITTED, expected, strict=True):
+        np.testing.assert_allclose(scores[name][scored], values, rtol=1e-5)
 
 
 def measure(study, **flags):
@@ -353,14 +333,11 @@ def measure(study, **flags):
 
 def test_the_steps_fit_on_usual_images_of_other_folds(study):
     scores, report, table = measure(study)
-    features, code, head = made(120, width=16, labels=5)
+    features, code, head = OWN
     known, fold = code < 3, np.arange(120) % 4
     assert report == {"n_fit": 54, "principal_dim": 8, "in_sample": False}
     for number in range(4):
-        fitted, mine = known & (fold != number), fold == number
-        expected = directly(features[fitted], code[fitted], head, features[mine], 8)
-        for name, values in zip(FITTED, expected, strict=True):
-            np.testing.assert_allclose(scores[name][mine], values, rtol=1e-5)
+        assert_direct(scores, known & (fold != number), features, code, fold == number)
     assert scores["image_id"].tolist() == list(range(120))
     assert (scores["class_index"] == np.where(known, code, -1)).all()
     logits = features @ head["weight"].T + head["bias"]
@@ -380,11 +357,8 @@ def test_the_steps_fit_on_usual_images_of_other_folds(study):
 
 def test_labels_choose_the_sets_and_no_folds_mean_in_sample(study):
     scores, report, table = measure(study, usual_labels=["lamp"], unusual_labels=["fox"], folds=0)
-    features, code, head = made(120, width=16, labels=5)
-    lamps = code == 3
-    expected = directly(features[lamps], code[lamps], head, features, 8)
-    for name, values in zip(FITTED, expected, strict=True):
-        np.testing.assert_allclose(scores[name], values, rtol=1e-5)
+    features, code, _ = OWN
+    assert_direct(scores, code == 3, features, code)
     assert report == {"n_fit": 24, "principal_dim": 8, "in_sample": True}
     assert table["note"].dropna().to_dict() == dict.fromkeys(FITTED, IN_SAMPLE)
     assert (table[["n_usual", "n_unusual"]] == 24).all(axis=None)
@@ -401,15 +375,12 @@ def test_a_reference_is_fitted_on_without_its_unknown_or_unusual_or_own_images(s
     manifest.to_parquet(other.path("manifest"))
     scores, report, _ = measure(study, unusual_labels=["fox"], reference=str(other.folder))
     fitted = np.isin(code, [0, 2]) & (np.arange(90) > 9)
-    own, _, own_head = made(120, width=16, labels=5)
-    expected = directly(features[fitted], code[fitted], own_head, own, 8)
-    for name, values in zip(FITTED, expected, strict=True):
-        np.testing.assert_allclose(scores[name], values, rtol=1e-5)
+    assert_direct(scores, fitted, features, code)
     assert report == {"n_fit": int(fitted.sum()), "principal_dim": 8, "in_sample": False}
 
 
 def test_what_cannot_be_said_is_missing_with_a_note(study):
-    head = {name: tensor[:2] for name, tensor in made(120, width=16, labels=5)[2].items()}
+    head = {name: tensor[:2] for name, tensor in OWN[2].items()}
     facts = {"weight_dtype": "float32"}
     study.tensors("head", {"class_names": '["owl", "fox"]'} | facts, **head)
     study.tensors("projector", null_basis=np.zeros((16, 0)))
@@ -421,10 +392,7 @@ def test_what_cannot_be_said_is_missing_with_a_note(study):
     _, report, table = measure(study)
     assert report == {"n_fit": 0, "principal_dim": None, "in_sample": False}
     assert set(table["note"]) == {"no usual images"} and table["auroc"].isna().all()
-    manifest = study.read("manifest").assign(fold=0)
-    manifest.to_parquet(study.path("manifest"))
+    study.read("manifest").assign(fold=0).to_parquet(study.path("manifest"))
     _, _, table = measure(study, usual_labels=["owl"])
-    assert table["note"].dropna().to_dict() == {
-        **dict.fromkeys(("null_energy", "nusa"), EMPTY),
-        **dict.fromkeys(FITTED, UNFITTED),
-    }
+    notes = dict.fromkeys(("null_energy", "nusa"), EMPTY) | dict.fromkeys(FITTED, UNFITTED)
+    assert table["note"].dropna().to_dict() == notes
