@@ -27,8 +27,8 @@ BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 def manifest(train, validation):
     """Images of a label in a row, training images first: label -> number of images in the split."""
-    rows = [(label, "train") for label in train for _ in range(train[label])]
-    rows += [(label, "validation") for label in validation for _ in range(validation[label])]
+    splits = {"train": train, "validation": validation}
+    rows = [(label, s) for s, n in splits.items() for label in n for _ in range(n[label])]
     sha256 = [f"{row * 2654435761 % 2**32:08x}" for row in range(len(rows))]
     return pd.DataFrame(rows, columns=["label", "split"]).assign(sha256=sha256)
 
@@ -246,30 +246,24 @@ def test_without_a_label_of_two_training_images_the_middle_penalty_is_used_and_s
     images = manifest(dict.fromkeys("abc", 1), dict.fromkeys("abc", 2))
     report = probed(images, planted(images, 8, 0), NOTHING, INVERTIBLE, alphas=[1.0, 1e-4, 1e-2])
     assert (report["alpha_principal"], report["alpha_translated"]) == (1e-2, 1e-2)
-    note = "no label has two training images to choose the penalty with: the middle one is used"
-    assert report["note"] == note
-    assert report["accuracy_principal"] > report["chance"]
+    said = "no label has two training images to choose the penalty with: the middle one is used"
+    assert report["note"] == said and report["accuracy_principal"] > report["chance"]
 
 
 FEW = "a probe needs two labels of two images or more; there are"
 
 
-@pytest.mark.parametrize(
-    ("train", "validation", "basis", "note"),
-    [
+def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why():
+    for train, validation, basis, note in (
         ({"a": 1, "b": 1}, {"c": 1}, NOTHING, f"{FEW} 0"),
         ({"a": 3, "b": 1}, {"c": 1}, NOTHING, f"{FEW} 1"),
         ({"a": 3, "b": 2}, {"a": 1, "b": 1}, np.eye(8), "the head has no principal space"),
-    ],
-)
-def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why(
-    train, validation, basis, note
-):
-    images = manifest(train, validation)
-    report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
-    assert report.pop("note") == note
-    known = {"classifier", "n_train", "n_test", "n_labels"}
-    assert [report[name] for name in report if name not in known] == [None] * 9
+    ):
+        images = manifest(train, validation)
+        report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
+        assert report.pop("note") == note
+        known = {"classifier", "n_train", "n_test", "n_labels"}
+        assert [report[name] for name in report if name not in known] == [None] * 9
 
 
 @BOTH
@@ -294,19 +288,20 @@ def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_comput
     assert (row["pearson_n"], row["pearson_note"]) == (4, "")
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "pearson", "note"),
-    [
-        ([0.6, 0.7], [0.5, 0.7], None, "a correlation needs three models with an accuracy"),
-        ([1, 2, 3], [5, 6, np.nan], None, "a correlation needs three models with an accuracy"),
-        ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], 1.0, "an interval needs four models"),
-        ([0.6, 0.6, 0.6, 0.6], [0.5, 0.6, 0.7, 0.7], None, "all models have the same accuracy"),
-    ],
-)
-def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearson, note):
-    row = correlate(np.array(x), np.array(y), 0.95)
-    assert row["pearson"] == (pearson and pytest.approx(pearson))
-    assert (row["pearson_low"], row["pearson_high"], row["pearson_note"]) == (None, None, note)
+FEWER = None, "a correlation needs three models with an accuracy"
+
+
+def test_a_correlation_that_is_undefined_is_left_empty_and_says_why():
+    for x, y, (pearson, note) in (
+        ([0.6, 0.7], [0.5, 0.7], FEWER),
+        ([1, 2, 3], [5, 6, np.nan], FEWER),
+        ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], (1.0, "an interval needs four models")),
+        ([0.6] * 4, [0.5, 0.6, 0.7, 0.7], (None, "all models have the same accuracy")),
+    ):
+        row = correlate(np.array(x), np.array(y), 0.95)
+        assert row["pearson"] == (pearson and pytest.approx(pearson))
+        ends = row["pearson_low"], row["pearson_high"]
+        assert (*ends, row["pearson_note"]) == (None, None, note)
 
 
 @BOTH
