@@ -92,7 +92,7 @@ def test_every_band_is_its_definition_on_landmarks_and_on_other_images(r):
     bands = Bands(a[landmarks], logits[landmarks])
     wanted = plain_kernels(a, logits, landmarks)
     assert tuple(wanted) == BANDS
-    weights = dict(zip(BANDS, np.arange(len(BANDS)), strict=True))
+    weights = {name: place for place, name in enumerate(BANDS)}
     block = Block(a, a, logits, a, np.zeros(len(a)))
     for name, kernel in wanted.items():
         found = bands.mixed({name: 1.0}, block)
@@ -176,12 +176,11 @@ def test_the_first_of_errors_that_differ_by_rounding_is_the_best():
     assert first_best(errors, np.array([1e-3, 1e-3])).tolist() == [2, 1]
 
 
-@given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(2, 10), st.randoms(), st.data()
-)
-def test_walks_end_at_the_least_error_of_every_target_and_ask_for_nothing_twice(
-    least, n, random, data
-):
+PLACES = st.lists(st.integers(0, 9), min_size=1, max_size=5)
+
+
+@given(PLACES, st.integers(2, 10), st.randoms(), st.data())
+def test_walks_end_at_the_least_error_of_every_target_and_ask_nothing_twice(least, n, random, data):
     """Curves that fall to one place and rise from it, at any speed; the first is not walked."""
     least = np.minimum(least, n - 1)
     curves = np.zeros((n, len(least)))
@@ -243,12 +242,11 @@ def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_t
     scale = np.ones(target.shape[1])
     flat, tried = target.reshape(60, -1), candidates()
     errors = np.empty((len(tried), len(PENALTIES[::2]), target.shape[1]))
-    for at, weights in enumerate(tried):
-        kernel = sum(weight * kernels[name] for name, weight in weights.items())
-        for place, penalty in enumerate(PENALTIES[::2]):
-            missed = [refit(kernel, flat, fold != f, fold == f, penalty) for f in range(4)]
-            squares = (np.concatenate(missed) ** 2).sum(axis=0)
-            errors[at, place] = squares.reshape(-1, 2).sum(axis=1)
+    for at, place in np.ndindex(errors.shape[:2]):
+        kernel = sum(weight * kernels[name] for name, weight in tried[at].items())
+        missed = [refit(kernel, flat, fold != f, fold == f, PENALTIES[2 * place]) for f in range(4)]
+        squares = (np.concatenate(missed) ** 2).sum(axis=0)
+        errors[at, place] = squares.reshape(-1, 2).sum(axis=1)
     best = errors.min(axis=1).argmin(axis=0)
     found = search_weights(kernels, target, fold, scale)
     assert found == [tried[place] for place in best]
