@@ -25,7 +25,6 @@ from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.metrics import angle_deg, unit
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
-
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 from tests.results import Results
