@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge
@@ -85,10 +85,11 @@ def plain_kernels(a, logits, landmarks):
     return {name: settled(kernel) for name, kernel in raw.items()}
 
 
-@pytest.mark.parametrize("r", [3, 12, 45])
-def test_every_band_is_its_definition_on_landmarks_and_on_other_images(r):
-    a, logits = images_of(n=90, r=r)
-    landmarks = np.arange(0, 90, 3) if r < 40 else np.arange(0, 90, 2)
+# more and fewer directions than landmarks, and one direction
+@pytest.mark.parametrize(("n", "r", "step"), [(90, 3, 3), (90, 12, 3), (90, 45, 2), (24, 1, 3)])
+def test_every_band_is_its_definition_on_landmarks_and_on_other_images(n, r, step):
+    a, logits = images_of(n, r)
+    landmarks = np.arange(0, n, step)
     bands = Bands(a[landmarks], logits[landmarks])
     wanted = plain_kernels(a, logits, landmarks)
     assert tuple(wanted) == BANDS
@@ -100,6 +101,10 @@ def test_every_band_is_its_definition_on_landmarks_and_on_other_images(r):
     mixed = sum(weights[name] * kernel for name, kernel in wanted.items())
     np.testing.assert_allclose(bands.mixed(weights, block), mixed, atol=1e-6)
     np.testing.assert_allclose(bands.mixed(weights), mixed[landmarks], atol=1e-6)
+    found = dict(bands.among())
+    assert tuple(found) == BANDS
+    for name, kernel in found.items():
+        np.testing.assert_allclose(kernel, wanted[name][landmarks], atol=1e-8, err_msg=name)
 
 
 def test_leading_directions_come_from_all_images_where_their_covariance_is_given():
@@ -112,20 +117,6 @@ def test_leading_directions_come_from_all_images_where_their_covariance_is_given
     kernel = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
     found = bands.mixed({"single_8": 1.0})
     np.testing.assert_allclose(found, kernel * 30 / np.trace(kernel), atol=1e-8)
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 10_000), st.integers(8, 40), st.integers(1, 40), st.integers(2, 12))
-def test_every_band_has_mean_0_and_the_trace_of_its_landmarks(seed, n, r, classes):
-    a, logits = images_of(n, r, classes, seed)
-    bands = Bands(a, logits)
-    found = dict(bands.among())
-    assert tuple(found) == BANDS
-    for name, kernel in found.items():
-        np.testing.assert_allclose(kernel.mean(axis=0), 0.0, atol=1e-9)
-        np.testing.assert_allclose(kernel, kernel.T, atol=1e-9)
-        assert np.trace(kernel) == pytest.approx(n)
-        np.testing.assert_allclose(bands.mixed({name: 1.0}), kernel, atol=1e-9)
 
 
 def test_a_band_that_sees_no_difference_between_landmarks_is_zero():

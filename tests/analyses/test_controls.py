@@ -190,29 +190,13 @@ def planted(strength_null, strength_row, n=200, seed=0):
     return basis, features, translator, np.array(labels), generator.standard_normal((8, DIM))
 
 
-def excess(basis, features, translator, labels, texts):
-    """The row of tables/controls.csv, computed here instead of by the scripts."""
-    original, images = features @ translator.weight.T, np.arange(len(features))
-    label = np.unique(labels, return_inverse=True)[1]
-    tables, report = [], []
-    for case in cases(WIDTH, basis.shape[1], []):
-        scores = ControlScores(len(features))
-        for draw in range(1 if case.single else 12):
-            removed = draw_subspace(basis, case, 0, draw).project(translator)(features)
-            scores.update(images, Removal(original, removed), texts[label])
-            scores.end_draw()
-        tables.append(scores.table(images, case))
-        spread = {"is_deg_spread": scores.spread_deg[0], "as_abs_deg_spread": scores.spread_deg[2]}
-        of_case = {"subspace": case.subspace, "dimension": case.dimension, "draws": scores.draws}
-        report.append(of_case | {"stable": True} | spread)
-    sample, settings = Sample(label), Summary(resamples=300)
-    (row,) = excess_rows(pd.concat(tables), report, basis.shape[1], sample, settings, seed=0)
-    return row
-
-
 @pytest.mark.parametrize(("null", "row", "sign"), [(2.5, 1.0, 1), (1.0, 2.5, -1)])
-def test_meaning_planted_in_one_space_shows_as_excess_with_the_right_sign(null, row, sign):
-    found = excess(*planted(null, row))
+def test_meaning_planted_in_one_space_is_an_excess_with_the_right_sign(null, row, sign, tmp_path):
+    results = study(tmp_path, *planted(null, row))
+    table, report = measure(results)
+    label = pd.factorize(results.read("manifest")["label"])[0]
+    settings = Sample(label), Summary(resamples=300)
+    (found,) = excess_rows(table, report["cases"], 9, *settings, seed=0)
     for score in ("is_deg", "as_abs_deg"):
         ends = [sign * found[f"{score}_excess_random_{end}"] for end in ("low", "high")]
         assert min(ends) > 0, (score, found)

@@ -8,14 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
+from singflow.analyses import evidence as module
 from singflow.analyses.bands import BANDS, Block
-from singflow.analyses.evidence import (
-    FittedOwnWords,
-    FoldVariance,
-    Landmarks,
-    Measurement,
-    jackknife,
-)
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.head_extension import enough, head_extension, nested, ranked_null_directions
@@ -55,13 +49,13 @@ def curve_of(images, fits=FITS, landmarks=None, weights=WEIGHTS, threads=1):
     def blocks():
         return [images]
 
-    own_words, n = FittedOwnWords.fit(blocks, None), len(images.fold)
-    marks = Landmarks.draw(blocks, n, 0, landmarks or n)
+    own_words, n = module.FittedOwnWords.fit(blocks, None), len(images.fold)
+    marks = module.Landmarks.draw(blocks, n, 0, landmarks or n)
     bands = marks.bands()
     readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: own_words.remainder(part)])
     assert isinstance(readouts, Nystroem) == (landmarks is not None)
-    spread = FoldVariance.of_all(blocks)
-    measured = Measurement({}, pd.DataFrame(), own_words, readouts, fits, spread, None)
+    spread = module.FoldVariance.of_all(blocks)
+    measured = module.Measurement({}, pd.DataFrame(), own_words, readouts, fits, spread, None)
     most = min(images.null.shape[1], images.embeddings.shape[1])
     return head_extension(measured, most, 0.9, threads)
 
@@ -116,7 +110,7 @@ def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and
     assert curve["directions"].tolist() == list(range(len(expected)))
     np.testing.assert_allclose(curve["unique_r2"], expected, atol=1e-7)
     without = np.array([slow(images, fits, fold) for fold in range(4)]).T
-    intervals = [jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
+    intervals = [module.jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
     for end in ("low", "high"):
         ends = [getattr(interval, end) for interval in intervals]
         np.testing.assert_allclose(curve[f"unique_r2_{end}"], ends, atol=1e-6)

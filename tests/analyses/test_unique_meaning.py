@@ -276,23 +276,20 @@ def test_the_blind_check_is_d_of_own_words_in_other_words():
 
 def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
     block = planted(leak=0.4, n=200)
+    place, spread = Landmarks.draw(parts(block), 200, 0).parts, FoldVariance.of_all(parts(block))
+    total = sum(spread.of((fold,))[0] for fold in range(5))
     for readouts in (exact(block)[0], nystroem(block)):
-        targets, spread = Targets.of(8), FoldVariance.of_all(parts(block))
-        _, selected = unique_r2(readouts, targets, spread, 0.95)
+        _, selected = unique_r2(readouts, Targets.of(8), spread, 0.95)
         plain, full = selected.plain[0], selected.full[0]
-        total = sum(spread.of((fold,))[0] for fold in range(5))
-        place = Landmarks.draw(parts(block), 200, 0).parts
-        _, kernel, _, null = exact(block)
+        penalties = sorted({plain.penalty, full.penalty}, reverse=True)
         for part, share in enumerate((0.25, 0.5)):
-            rows = np.flatnonzero(place <= part)
-            own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows], block.fold[rows]
-            penalties = sorted({plain.penalty, full.penalty}, reverse=True)
-            direct = select(Exact(*own, place[rows]), targets, total, penalties, (0.0, full.own))
+            some = exact(block)[0].part(part)
+            direct = select(some, Targets.of(8), total, penalties, (0.0, full.own))
             wanted = direct.saved.sum() / (total * share)
             found = at_part(readouts, part, 8, selected, spread)
             assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
-        few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
-        assert at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
+    few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
+    assert at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -10,26 +10,10 @@ from scipy.special import softmax
 from sklearn import covariance
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from singflow.analyses import unusual as module
 from singflow.analyses.geometry import complement, null_energy, null_space
 from singflow.analyses.summary import EMPTY
-from singflow.analyses.unusual import (
-    DETECTORS,
-    FITTED,
-    IN_SAMPLE,
-    UNFITTED,
-    DetectorFits,
-    NullEnergy,
-    area_under_curve,
-    detect,
-    false_positive_rate,
-    logit_scores,
-    null_scores,
-    principal_dim,
-    sum_up,
-    summarize_null_energy,
-    two_sets,
-    vim_origin,
-)
+from singflow.analyses.unusual import DETECTORS, FITTED, area_under_curve, summarize_null_energy
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
@@ -94,9 +78,9 @@ def test_planted_images_are_told_apart_and_others_and_without_two_sets_or_a_null
 
 def test_labels_that_are_in_both_lists_or_nowhere_are_refused():
     with pytest.raises(ValidationError, match="odd cannot be usual and unusual"):
-        NullEnergy(usual_labels=["even", "odd"], unusual_labels=["odd"])
+        module.NullEnergy(usual_labels=["even", "odd"], unusual_labels=["odd"])
     with pytest.raises(InputError, match="labels that no image has: none, odt"):
-        two_sets(planted(), ["none"], ["odd", "odt"])
+        module.two_sets(planted(), ["none"], ["odd", "odt"])
 
 
 scores = st.lists(st.integers(0, 12), min_size=1, max_size=50).map(np.array)
@@ -108,15 +92,15 @@ def test_fpr95_is_that_of_scikit_learns_curve_also_with_ties(usual, unusual):
     labels = np.repeat([0, 1], [len(usual), len(unusual)])
     both = np.concatenate([usual, unusual])
     false, true, _ = roc_curve(labels, both, drop_intermediate=False)
-    assert false_positive_rate(usual, unusual) == false[np.argmax(true >= 0.95)]
+    assert module.false_positive_rate(usual, unusual) == false[np.argmax(true >= 0.95)]
 
 
 def test_scores_of_logits_are_direct_formulas_and_stay_finite():
     logits = np.random.default_rng(0).normal(0, 3, (50, 7))
-    found = logit_scores(logits)
+    found = module.logit_scores(logits)
     np.testing.assert_allclose(found["max_softmax"], -softmax(logits, axis=1).max(axis=1))
     np.testing.assert_allclose(found["energy"], -np.log(np.exp(logits).sum(axis=1)))
-    large = logit_scores(np.float32([[3e4, -3e4], [-3e4, -3e4]]))
+    large = module.logit_scores(np.float32([[3e4, -3e4], [-3e4, -3e4]]))
     np.testing.assert_allclose(large["max_softmax"], [-1, -0.5])
     np.testing.assert_allclose(large["energy"], [-3e4, 3e4 - np.log(2)])
 
@@ -125,32 +109,32 @@ def test_nusa_is_the_principal_share_and_orders_images_as_null_energy_does():
     generator = np.random.default_rng(0)
     features = generator.standard_normal((300, 20)).astype(np.float32)
     basis = null_space(generator.standard_normal((8, 20))).basis
-    found = null_scores(features, basis)
+    found = module.null_scores(features, basis)
     wide = features.astype(np.float64)
     visible = np.linalg.norm(wide @ complement(basis), axis=1)
     np.testing.assert_allclose(found["nusa"], -visible / np.linalg.norm(wide, axis=1))
     usual, unusual = np.split(np.arange(300), [200])
     areas = [area_under_curve(found[name][usual], found[name][unusual], 0.95) for name in found]
     assert areas[0] == areas[1]
-    without = null_scores(features, np.zeros((20, 0)))
+    without = module.null_scores(features, np.zeros((20, 0)))
     assert not without["null_energy"].any() and set(without["nusa"]) == {-1.0}
 
 
 def test_the_principal_dimensions_are_the_papers_and_at_most_half_of_the_images():
     sizes = {(2048, 10**6): 1000, (1500, 1999): 999, (1280, 10**6): 512, (512, 10**6): 256}
-    assert {size: principal_dim(*size) for size in sizes} == sizes
+    assert {size: module.principal_dim(*size) for size in sizes} == sizes
 
 
 def test_the_origin_of_vim_is_that_of_the_pseudoinverse_at_the_precision_of_the_weights():
     generator = np.random.default_rng(0)
     weight, bias = generator.standard_normal((6, 15)), generator.standard_normal(6)
-    found = vim_origin(weight, bias, "float32")
+    found = module.vim_origin(weight, bias, "float32")
     np.testing.assert_allclose(found, -np.linalg.pinv(weight) @ bias, rtol=1e-9)
     weight -= weight.mean(axis=0)  # as of a head that was trained from zero
     rounded = weight.astype(np.float32)
     expected = -np.linalg.pinv(weight, rcond=1e-10) @ bias
-    np.testing.assert_allclose(vim_origin(rounded, bias, "float32"), expected, atol=1e-5)
-    assert not vim_origin(0 * weight, bias, "float32").any()
+    np.testing.assert_allclose(module.vim_origin(rounded, bias, "float32"), expected, atol=1e-5)
+    assert not module.vim_origin(0 * weight, bias, "float32").any()
 
 
 def directly(features, label, head, scored, dim):
@@ -184,8 +168,8 @@ def fit(features, label, head, group=None, size=None):
     """Fits to features that come in blocks of a size."""
     rows, group = np.arange(len(features)), np.full(len(label), WHOLE) if group is None else group
     parts = np.array_split(rows, max(1, len(rows) // (size or len(rows)))) if len(rows) else [rows]
-    sums = sum_up(((part, features[part]) for part in parts), label, group)
-    return DetectorFits.of(sums, head, "float32")
+    sums = module.sum_up(((part, features[part]) for part in parts), label, group)
+    return module.DetectorFits.of(sums, head, "float32")
 
 
 def scores_of(fits, features, group=None):
@@ -235,7 +219,7 @@ def test_too_few_images_or_equal_ones_give_missing_scores(kind):
         group = (np.arange(30) == 3).astype(int)
     fits = fit(fitted[rows], label[rows], head, group)
     basis = null_space(head["weight"]).basis
-    found = detect(features, np.full(30, WHOLE), head, basis, fits)
+    found = module.detect(features, np.full(30, WHOLE), head, basis, fits)
     assert list(found) == list(DETECTORS)
     for name, values in found.items():
         assert np.isnan(values).all() if name in FITTED else np.isfinite(values).all(), name
@@ -261,7 +245,9 @@ def areas(generator, beyond, n=150, m=60):
     )
     features = drawn(generator, n + m, label, basis, 0.0)
     features[n:] = drawn(generator, m, label[n:], basis, beyond)
-    found = detect(features, group, head, basis, fit(features[:n], label[:n], head, group[:n]))
+    found = module.detect(
+        features, group, head, basis, fit(features[:n], label[:n], head, group[:n])
+    )
     return {name: area_under_curve(v[:n], v[n:], 0.95) for name, v in found.items()}
 
 
@@ -360,7 +346,7 @@ def test_labels_choose_the_sets_and_no_folds_mean_in_sample(study):
     features, code, _ = OWN
     assert_direct(scores, code == 3, features, code)
     assert report == {"n_fit": 24, "principal_dim": 8, "in_sample": True}
-    assert table["note"].dropna().to_dict() == dict.fromkeys(FITTED, IN_SAMPLE)
+    assert table["note"].dropna().to_dict() == dict.fromkeys(FITTED, module.IN_SAMPLE)
     assert (table[["n_usual", "n_unusual"]] == 24).all(axis=None)
     with pytest.raises(InputError, match="null_energy names labels that no image has: fax"):
         measure(study, unusual_labels=["fax"])
@@ -394,5 +380,5 @@ def test_what_cannot_be_said_is_missing_with_a_note(study):
     assert set(table["note"]) == {"no usual images"} and table["auroc"].isna().all()
     study.read("manifest").assign(fold=0).to_parquet(study.path("manifest"))
     _, _, table = measure(study, usual_labels=["owl"])
-    notes = dict.fromkeys(("null_energy", "nusa"), EMPTY) | dict.fromkeys(FITTED, UNFITTED)
+    notes = dict.fromkeys(("null_energy", "nusa"), EMPTY) | dict.fromkeys(FITTED, module.UNFITTED)
     assert table["note"].dropna().to_dict() == notes
