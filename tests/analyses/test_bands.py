@@ -9,19 +9,7 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.kernel_ridge import KernelRidge
 
 import singflow.analyses.bands as module
-from singflow.analyses.bands import (
-    BANDS,
-    DRAWN,
-    PENALTIES,
-    TEMPERATURES,
-    Bands,
-    Block,
-    candidates,
-    descend,
-    first_best,
-    leading_directions,
-    search_weights,
-)
+from singflow.analyses.bands import BANDS, Bands, candidates, leading_directions, search_weights
 
 
 def images_of(n=40, r=12, classes=7, seed=0):
@@ -57,7 +45,7 @@ def plain_kernels(a, logits, landmarks):
         return lengths * (np.sin(angle) + (np.pi - angle) * np.cos(angle))
 
     def softmax():
-        roots = [scipy.special.softmax(logits / t, axis=1) ** 0.5 for t in TEMPERATURES]
+        roots = [scipy.special.softmax(logits / t, axis=1) ** 0.5 for t in module.TEMPERATURES]
         return sum(settled(root @ root[landmarks].T) for root in roots)
 
     def single(x):
@@ -94,7 +82,7 @@ def test_every_band_is_its_definition_on_landmarks_and_on_other_images(n, r, ste
     wanted = plain_kernels(a, logits, landmarks)
     assert tuple(wanted) == BANDS
     weights = {name: place for place, name in enumerate(BANDS)}
-    block = Block(a, a, logits, a, np.zeros(len(a)))
+    block = module.Block(a, a, logits, a, np.zeros(len(a)))
     for name, kernel in wanted.items():
         found = bands.mixed({name: 1.0}, block)
         np.testing.assert_allclose(found, kernel, atol=1e-8, err_msg=name)
@@ -154,7 +142,7 @@ def test_leading_directions_are_principal_components_without_those_of_rounding()
 
 def test_the_candidates_are_equal_weights_single_bands_and_drawn_ones():
     weights = np.array([list(candidate.values()) for candidate in candidates()])
-    assert weights.shape == (1 + len(BANDS) + DRAWN, len(BANDS))
+    assert weights.shape == (1 + len(BANDS) + module.DRAWN, len(BANDS))
     np.testing.assert_allclose(weights.sum(axis=1), 1.0)
     assert set(weights[0]) == {1 / len(BANDS)}
     np.testing.assert_array_equal(weights[1 : 1 + len(BANDS)], np.eye(len(BANDS)))
@@ -163,8 +151,8 @@ def test_the_candidates_are_equal_weights_single_bands_and_drawn_ones():
 
 def test_the_first_of_errors_that_differ_by_rounding_is_the_best():
     errors = np.array([[3.0, 1.0], [1.0 + 1e-10, 1.0 - 1e-10], [1.0, 2.0]])
-    assert first_best(errors, 1.0).tolist() == [1, 0]
-    assert first_best(errors, np.array([1e-3, 1e-3])).tolist() == [2, 1]
+    assert module.first_best(errors, 1.0).tolist() == [1, 0]
+    assert module.first_best(errors, np.array([1e-3, 1e-3])).tolist() == [2, 1]
 
 
 PLACES = st.lists(st.integers(0, 9), min_size=1, max_size=5)
@@ -190,7 +178,7 @@ def test_walks_end_at_the_least_error_of_every_target_and_ask_nothing_twice(leas
     wanted[begin, 1:] = True
     made = np.full(curves.shape, np.inf)
     made[begin[0], 0] = curves[begin[0], 0]
-    found = descend(errors, made, wanted, np.ones(len(least)))
+    found = module.descend(errors, made, wanted, np.ones(len(least)))
     assert found[1:].tolist() == least[1:].tolist() and asked.max(initial=0) <= 1
     assert found[0] == begin[0] and not asked[:, 0].any(), "its walk does not begin"
     np.testing.assert_array_equal(made[asked > 0], curves[asked > 0])
@@ -225,17 +213,19 @@ def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_t
 
     def watched(errors, made, wanted, scale):
         walked.append(made)
-        return descend(errors, made, wanted, scale)
+        return module.descend(errors, made, wanted, scale)
 
     monkeypatch.setattr(module, "descend", watched)
     a, logits = images_of(n=60, r=6)
     kernels, target, fold = dict(Bands(a, logits).among()), targets_of(a, logits), np.arange(60) % 4
     scale = np.ones(target.shape[1])
     flat, tried = target.reshape(60, -1), candidates()
-    errors = np.empty((len(tried), len(PENALTIES[::2]), target.shape[1]))
+    errors = np.empty((len(tried), len(module.PENALTIES[::2]), target.shape[1]))
     for at, place in np.ndindex(errors.shape[:2]):
         kernel = sum(weight * kernels[name] for name, weight in tried[at].items())
-        missed = [refit(kernel, flat, fold != f, fold == f, PENALTIES[2 * place]) for f in range(4)]
+        missed = [
+            refit(kernel, flat, fold != f, fold == f, module.PENALTIES[2 * place]) for f in range(4)
+        ]
         squares = (np.concatenate(missed) ** 2).sum(axis=0)
         errors[at, place] = squares.reshape(-1, 2).sum(axis=1)
     best = errors.min(axis=1).argmin(axis=0)

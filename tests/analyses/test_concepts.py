@@ -7,20 +7,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.concepts import (
-    BLOCK,
-    CELLS,
-    CHUNK,
-    Scan,
-    block_size,
-    block_table,
-    contrast,
-    extreme_concepts,
-    mentions,
-    scan_block,
-    spurious_cues,
-    with_intervals,
-)
+from singflow.analyses import concepts as module
+from singflow.analyses.concepts import CHUNK, Scan, block_table, contrast, scan_block, spurious_cues
 from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.metrics import angle_deg, unit
 from singflow.artifacts.files import write_json
@@ -78,7 +66,11 @@ def test_without_a_null_space_every_score_is_exactly_zero():
 
 
 def test_blocks_are_so_small_that_their_moments_fit_into_memory():
-    assert [block_size(labels) for labels in (1, 21_000, 2 * CELLS)] == [BLOCK, 23, 1]
+    assert [module.block_size(labels) for labels in (1, 21_000, 2 * module.CELLS)] == [
+        module.BLOCK,
+        23,
+        1,
+    ]
 
 
 @settings(max_examples=100)
@@ -88,7 +80,7 @@ def test_the_extremes_are_the_ends_of_the_ranking_with_ties_by_position_and_none
 ):
     signs = np.where(np.arange(len(sizes)) % 2, -1, 1)
     scan = scan_of(np.zeros((1, len(sizes))), [signs * sizes], ["a"], map(str, range(len(sizes))))
-    table = extreme_concepts(scan, count)
+    table = module.extreme_concepts(scan, count)
     strong = min(count, (len(sizes) + 1) // 2)
     strongest = np.argsort(np.negative(sizes), kind="stable")[:strong]
     ranked = np.argsort(sizes, kind="stable")
@@ -106,7 +98,9 @@ def test_a_concept_names_a_label_by_whole_words():
         ("cat", ["cats"], "a caterpillar"),
         ("ram", ["a ram"], "a ceramic bowl"),
     ):
-        assert all(mentions(concept, label) for concept in named) and not mentions(other, label)
+        assert all(module.mentions(concept, label) for concept in named) and not module.mentions(
+            other, label
+        )
 
 
 CONCEPTS = ["grass", "a cow", "water", "steel", "sand", "sky"]
@@ -143,7 +137,7 @@ def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_tha
     cell = {"label": "b", "n": 9, "angle_mean": 70.0, "as_mean": 5 + contrasts.mean()}
     cell |= {"contrast_std": contrasts.std(), "as_abs_mean": 5.0}
     scan = Scan(["a", "b"], list("pqr"), np.zeros((2, 3)), np.zeros((2, 3)), np.array([1.0, 5.0]))
-    row = with_intervals(pd.DataFrame([cell]), scan, 0.9).iloc[0]
+    row = module.with_intervals(pd.DataFrame([cell]), scan, 0.9).iloc[0]
     expected = scipy.stats.t.interval(1 - 0.1 / 6, 8, contrasts.mean(), scipy.stats.sem(contrasts))
     found = row[["contrast_deg", "contrast_deg_low", "contrast_deg_high"]].to_numpy(float)
     np.testing.assert_allclose(found, [contrasts.mean(), *expected], rtol=1e-12)
@@ -158,7 +152,7 @@ def scanned(original, equivalent, n, texts, confidence=0.95):
     )
     common = score.mean(axis=1)
     scan = Scan(labels, concepts, angle, score - common[:, None], common)
-    return cells, scan, with_intervals(cells, scan, confidence)
+    return cells, scan, module.with_intervals(cells, scan, confidence)
 
 
 def selected_beyond_chance(trial, content):
@@ -185,7 +179,7 @@ def selected_beyond_chance(trial, content):
     texts = unit(generator.standard_normal((20, m)) + 3 * np.eye(m)[1])
     both = (unit(embeddings[labels]).astype(np.float32) for embeddings in (original, equivalent))
     _, scan, rows = scanned(*both, np.full(6, n // 6), texts.astype(np.float32))
-    picked = extreme_concepts(scan, 3).query("kind == 'strongest'")
+    picked = module.extreme_concepts(scan, 3).query("kind == 'strongest'")
     mine = rows.iloc[picked["label"] * 20 + picked["concept"]]
     return bool(((mine["contrast_deg_low"] > 0) | (mine["contrast_deg_high"] < 0)).any())
 

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.geometry import (
-    complement,
-    coordinate_axes,
-    logit_change,
-    null_energy,
-    null_space,
-    random_basis,
-    remove_null,
-)
+from singflow.analyses import geometry
+from singflow.analyses.geometry import null_energy, null_space, random_basis, remove_null
 from singflow.artifacts.tensors import read_tensors
 from singflow.errors import InputError
 from singflow.translators.spans import of_span, row_span
@@ -64,7 +57,7 @@ def test_removing_the_null_component_leaves_the_logits_and_is_idempotent(weight,
     split = null_space(weight)
     equivalent = remove_null(features, split.basis)
     scale = max(1.0, float(np.linalg.norm(weight, 2)))
-    assert logit_change(weight, features, equivalent).max() <= 1e-10 * scale
+    assert geometry.logit_change(weight, features, equivalent).max() <= 1e-10 * scale
     np.testing.assert_allclose(remove_null(equivalent, split.basis), equivalent, atol=1e-12)
     share = np.sum((features - equivalent) ** 2, 1) / np.sum(features**2, 1)
     np.testing.assert_allclose(null_energy(features, split.basis), share, atol=1e-12)
@@ -82,7 +75,7 @@ def test_a_real_size_head_keeps_its_logits_in_both_precisions():
     assert split.orthonormality_error <= 1e-12
     single = remove_null(features, split.basis)
     assert np.abs(single @ weight.T - features @ weight.T).max() <= 1e-4
-    assert logit_change(weight, features, single).max() <= 1e-4
+    assert geometry.logit_change(weight, features, single).max() <= 1e-4
     wide = features.astype(np.float64)
     double = remove_null(wide, split.basis)
     assert np.abs(double @ weight.T.astype(np.float64) - wide @ weight.T).max() <= 1e-10
@@ -250,7 +243,7 @@ def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimens
 def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(width, data, seed):
     dimension = data.draw(st.integers(0, width))
     basis = random_basis(width, dimension, seed, 0)
-    before, rest = basis.copy(), complement(basis)
+    before, rest = basis.copy(), geometry.complement(basis)
     assert rest.shape == (width, width - dimension)
     np.testing.assert_allclose(rest.T @ rest, np.eye(width - dimension), atol=1e-12)
     np.testing.assert_allclose(rest @ rest.T + basis @ basis.T, np.eye(width), atol=1e-12)
@@ -308,12 +301,14 @@ def test_coordinate_axes_keep_every_difference_between_features(n, ranks):
     rng = np.random.default_rng(n)
     basis = random_basis(10, 4, 0, 0)
     features = (5 + rng.standard_normal((n, 10))).astype(np.float32)
-    axes, rank = coordinate_axes(complement(basis), basis, lambda: np.array_split(features, 3))
+    axes, rank = geometry.coordinate_axes(
+        geometry.complement(basis), basis, lambda: np.array_split(features, 3)
+    )
     assert axes.dtype == np.float32 and axes.shape == (10, sum(ranks)) and rank == ranks[0]
     np.testing.assert_allclose(axes.T @ axes, np.eye(sum(ranks)), atol=1e-6)
     np.testing.assert_allclose(axes[:, :rank].T @ basis, 0, atol=1e-6)
     differences = features - features.mean(axis=0)
-    for part, own in ((basis, axes[:, rank:]), (complement(basis), axes[:, :rank])):
+    for part, own in ((basis, axes[:, rank:]), (geometry.complement(basis), axes[:, :rank])):
         expected = differences @ part @ part.T
         np.testing.assert_allclose(differences @ own @ own.T, expected, atol=1e-5)
 

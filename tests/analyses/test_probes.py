@@ -73,9 +73,8 @@ def test_every_fifth_image_of_a_label_is_held_out_and_tested_where_the_data_test
     assert roles.held_out[mine].nonzero()[0].tolist() == [1, 6, 11]
 
 
-ROWS = st.tuples(
-    st.sampled_from("abcd"), st.sampled_from(["train", "validation"]), st.integers(0, 7)
-)
+SPLITS = st.sampled_from(["train", "validation"])
+ROWS = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
 
 
 @settings(max_examples=40)
@@ -90,8 +89,7 @@ def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, vie
         known = label in roles.labels
         assert known == (sides == 2 or contents > 1) == training.any() == test.any()
         if known:
-            assert roles.inner[mine.index].any()
-            assert (training ^ test).all()
+            assert roles.inner[mine.index].any() and (training ^ test).all()
             assert set(roles.codes[mine.index]) == {roles.labels.index(label)}
         if sides == 2:
             assert (test == (mine["split"] == "validation")).all()
@@ -220,8 +218,7 @@ def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_im
     assert 0.4 < report["accuracy_translated"] < 1
     counts = {"n_train": 60, "n_test": 90, "n_labels": 3, "chance": 1 / 3, "note": ""}
     assert report.items() >= (counts | {"classifier": classifier}).items()
-    again = probed(images, features, basis, translator, classifier, 3, confidence=0.9)
-    assert report == again
+    assert report == probed(images, features, basis, translator, classifier, 3, confidence=0.9)
 
 
 @BOTH
@@ -267,14 +264,14 @@ def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(1.0, "are all alike: look at the images"), (np.nan, "a feature is NaN or infinite")],
-)
-def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier, value, message):
-    images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
-    with pytest.raises(InputError, match=message):
-        probed(images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
+def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier):
+    images, alike = (
+        manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}),
+        "are all alike: look at the images",
+    )
+    for value, message in ((1.0, alike), (np.nan, "a feature is NaN or infinite")):
+        with pytest.raises(InputError, match=message):
+            probed(images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
 
 
 def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_computation():

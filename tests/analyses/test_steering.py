@@ -5,15 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singflow.analyses import steering
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import angle_deg
-from singflow.analyses.steering import (
-    cosine_gradient,
-    null_directions,
-    steer,
-    steering_scores,
-    summarize_steering,
-)
+from singflow.analyses.steering import cosine_gradient, null_directions, steer, steering_scores
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 from tests.results import BASIS, Results
@@ -190,7 +185,7 @@ def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that
     scores = pd.DataFrame(reached).reindex(range(7))
     scores["target_is_deg"] = [5.0] * 3 + [50.0] * 3 + [90.0]
     scores = scores.assign(prompt="p", reachable=scores["step"].notna())
-    table = summarize_steering(scores).set_index("target_is_deg")
+    table = steering.summarize_steering(scores).set_index("target_is_deg")
     expected = {"n": 3, "n_reachable": 3, "is_max_error_deg": 0.2, "step_mean": 3.0}
     expected |= {"as_target_mean_deg": 3.0, "as_label_mean_deg": 1.0, "logit_change_max": 3e-6}
     expected |= {"as_target_std_deg": np.sqrt(7), "as_label_std_deg": np.sqrt(7), "note": ""}

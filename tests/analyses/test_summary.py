@@ -159,9 +159,8 @@ DOUBTFUL = CLEAR | {"p_holm": 0.06}
 LOW, LEAK = {"p_holm": 1.0, "unique_r2_low": -0.01}, CLEAR | {"known_leak": True}
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
+def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_seen():
+    for row, expected in (
         (CLEAR, MEANING),
         (CLEAR | {"p_holm": LEVEL}, MEANING),
         (CLEAR | {"unique_r2_low": -0.01, "detectable": None}, MEANING),
@@ -176,10 +175,8 @@ LOW, LEAK = {"p_holm": 1.0, "unique_r2_low": -0.01}, CLEAR | {"known_leak": True
         (LEAK | {"p_holm": 0.06}, MISSED),
         (LEAK | LOW, MISSED),
         (LEAK | LOW | {"detectable": None}, MISSED),
-    ],
-)
-def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_seen(row, expected):
-    assert verdict(row, LEVEL) == expected
+    ):
+        assert verdict(row, LEVEL) == expected, row
 
 
 FIRST = [  # what decides, from the first on
@@ -368,10 +365,11 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     assert "# In sample, as in the paper: the translator of m in s has seen the images" in text
 
 
-@pytest.mark.parametrize(("rule", "used"), [("exact", "stored weights"), ("exact64", "float64")])
-def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(
-    scores, rule, used
-):
+USED = {"exact": "stored weights", "exact64": "float64"}
+
+
+@pytest.mark.parametrize("rule", USED)
+def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(scores, rule):
     heads = {"a": (999, "float32"), "b": (1000, "float32"), "c": (990, "bfloat16")}
     rows = {
         model: summarized(scores, projector={"rule": rule, "weight_dtype": t, "rank_stored": rank})
@@ -381,7 +379,7 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_rank
     said = f"a has rank 999 {stored} (float32), and 1000 at float64; "
     said += f"c has rank 990 {stored} (bfloat16), and 1000 at float64"
     text = " ".join(text_of(scores, **rows).split())
-    assert f"{said}. This study uses the rank at the precision of {used}." in text
+    assert f"{said}. This study uses the rank at the precision of {USED[rule]}." in text
     assert "has rank" not in text_of(scores, b=rows["b"])
 
 

@@ -13,34 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import PredefinedSplit
 
+from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
-from singflow.analyses.evidence import (
-    EVEN,
-    FIRST,
-    SHARES,
-    UNKNOWN,
-    EvidenceSettings,
-    FittedOwnWords,
-    FoldVariance,
-    Landmarks,
-    OwnWords,
-    Planted,
-    at_part,
-    detectable,
-    directions,
-    gain,
-    jackknife,
-    null_r2,
-    spell,
-    turn_deg,
-    unique_meaning,
-    unique_r2,
-)
+from singflow.analyses.evidence import EVEN, FIRST, FittedOwnWords, FoldVariance, gain, unique_r2
 from singflow.analyses.readout import OWN, Exact, Fit, Nystroem, Targets, select
 from tests.analyses.test_bands import plain_kernels, refit
 from tests.analyses.test_readout import ALIKE, WEIGHTS, embeddings, exact, nystroem, parts
 
-SETTINGS = EvidenceSettings(draws=2)
+SETTINGS = evidence.EvidenceSettings(draws=2)
 
 
 def texts_of(classes=12, m=8, seed=0):
@@ -58,7 +38,7 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0)
     b += 0.7 * rng.standard_normal((n, k))
     logits = 3.0 * a @ rng.standard_normal((r, len(texts))) / np.sqrt(r)
-    z = spell(logits, texts)[1] + 0.3
+    z = evidence.spell(logits, texts)[1] + 0.3
     z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
     z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
     return Block(a, b, logits, z, np.arange(n) % 5)
@@ -66,8 +46,8 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
 
 def measured(block, texts=None, others=None, size=100, draws=2, threads=1):
     texts = texts_of() if texts is None else texts
-    settings = EvidenceSettings(draws=draws)
-    return unique_meaning(parts(block, size), texts, others, settings, 0.95, 0, threads=threads)
+    settings, blocks = evidence.EvidenceSettings(draws=draws), parts(block, size)
+    return evidence.unique_meaning(blocks, texts, others, settings, 0.95, 0, threads=threads)
 
 
 def facts_of(block, texts=None, others=None):
@@ -75,13 +55,13 @@ def facts_of(block, texts=None, others=None):
 
 
 def with_landmarks(monkeypatch, most):
-    monkeypatch.setattr(Landmarks, "draw", partial(Landmarks.draw, most=most))
+    monkeypatch.setattr(evidence.Landmarks, "draw", partial(evidence.Landmarks.draw, most=most))
 
 
 @pytest.mark.parametrize("classes", [3, 10, 1000])
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
     texts, logits = texts_of(classes), np.random.default_rng(1).standard_normal((4, classes))
-    spoken = spell(logits, texts)
+    spoken = evidence.spell(logits, texts)
     np.testing.assert_allclose(np.linalg.norm(spoken, axis=2), 1.0)
     for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, classes))):
         weights = scipy.special.softmax(logits / temperature, axis=1)
@@ -95,7 +75,7 @@ def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
 def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     block, texts = planted(), texts_of()
     own_words = FittedOwnWords.fit(parts(block), texts)
-    spoken = spell(block.logits, texts)
+    spoken = evidence.spell(block.logits, texts)
     centred = spoken - spoken.mean(axis=1, keepdims=True)
     z = block.embeddings - block.embeddings.mean(0)
     weights = np.linalg.lstsq(centred.reshape(5, -1).T, z.ravel(), rcond=None)[0]
@@ -106,7 +86,8 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     assert own_words.variance == pytest.approx((z**2).sum() / len(z))
     assert FittedOwnWords.fit(parts(block), None).r2 == 0.0
     saved = {"word_weights": own_words.weights, "offset": own_words.offset}
-    read, unnamed = (OwnWords.read(saved | {"class_embeddings": t}) for t in (texts, texts[:0]))
+    both = (saved | {"class_embeddings": rows} for rows in (texts, texts[:0]))
+    read, unnamed = map(evidence.OwnWords.read, both)
     assert (read.spoken(block.logits) == own_words.spoken(block.logits)).all()
     assert (unnamed.spoken(block.logits) == own_words.offset).all()
     constant = replace(block, embeddings=np.ones_like(block.embeddings))
@@ -276,7 +257,8 @@ def test_the_blind_check_is_d_of_own_words_in_other_words():
 
 def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
     block = planted(leak=0.4, n=200)
-    place, spread = Landmarks.draw(parts(block), 200, 0).parts, FoldVariance.of_all(parts(block))
+    spread = FoldVariance.of_all(parts(block))
+    place = evidence.Landmarks.draw(parts(block), 200, 0).parts
     total = sum(spread.of((fold,))[0] for fold in range(5))
     for readouts in (exact(block)[0], nystroem(block)):
         _, selected = unique_r2(readouts, Targets.of(8), spread, 0.95)
@@ -286,10 +268,10 @@ def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
             some = exact(block)[0].part(part)
             direct = select(some, Targets.of(8), total, penalties, (0.0, full.own))
             wanted = direct.saved.sum() / (total * share)
-            found = at_part(readouts, part, 8, selected, spread)
+            found = evidence.at_part(readouts, part, 8, selected, spread)
             assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
     few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
-    assert at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
+    assert evidence.at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -300,20 +282,20 @@ def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit(seed):
     for penalty in PENALTIES[::2]:
         missed = [refit(kernel, null, fold != f, fold == f, penalty) for f in range(5)]
         errors.append((np.concatenate(missed) ** 2).sum())
-    assert null_r2(readouts, 100, 1) == pytest.approx(1 - min(errors) / 100)
-    assert null_r2(readouts, 100, 3) == null_r2(readouts, 100, 1) > 0.1
+    assert evidence.null_r2(readouts, 100, 1) == pytest.approx(1 - min(errors) / 100)
+    assert evidence.null_r2(readouts, 100, 3) == evidence.null_r2(readouts, 100, 1) > 0.1
 
 
 def planted_on(block, most, draws=3):
     """Leaks planted on a study, and its embeddings' plain prediction and errors."""
-    marks, (readouts, *_) = Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
+    marks, (readouts, *_) = evidence.Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
     pieces = list(readouts.residuals([Fit(0.0, 0.3)], 8, parts(block)))
     missed = np.concatenate([errors[0] for _, errors in pieces])
     bands, variance = Bands(block.principal, block.logits), np.var(block.embeddings, axis=0).sum()
     noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
     both = [embeddings, lambda _, start: noise]
     covariance = missed.T @ missed / len(missed)
-    leaks = Planted.on(
+    leaks = evidence.Planted.on(
         marks.read_outs(parts(block), bands, WEIGHTS, both),
         *(0.3, covariance, variance, marks, draws, most, 0),
     )
@@ -340,7 +322,7 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
         assert np.linalg.norm(along) == pytest.approx(1.0)
         kinds = {EVEN: hidden, FIRST: np.outer(first, along)}
         mine = np.flatnonzero(np.array(leaks.draw) == draw)
-        assert len(mine) == 1 + 2 * len(SHARES)
+        assert len(mine) == 1 + 2 * len(evidence.SHARES)
         for place in mine:
             share = leaks.share[place]
             size = np.sqrt(share / (1 - share) * variance)
@@ -348,15 +330,15 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
             assert found[place] == pytest.approx((moved**2).sum(axis=1).mean())
             assert size**2 / (size**2 + variance) == pytest.approx(share)
             assert leaks.targets.variance[place] == pytest.approx((size**2 + variance) / variance)
-    assert sorted(set(leaks.share)) == [0.0, *SHARES]
+    assert sorted(set(leaks.share)) == [0.0, *evidence.SHARES]
 
 
 def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_length():
-    seen = [directions(40, 10, 0, draw) for draw in range(2)]
+    seen = [evidence.directions(40, 10, 0, draw) for draw in range(2)]
     for one in seen:
         np.testing.assert_allclose(one.T @ one, 4 * np.eye(10), atol=1e-9)
     assert abs(seen[0] - seen[1]).max() > 0.1
-    np.testing.assert_array_equal(directions(10, 10, 0, 0), np.eye(10))
+    np.testing.assert_array_equal(evidence.directions(10, 10, 0, 0), np.eye(10))
     assert planted_on(planted(), 3)[0].readouts._columns.shape == (240, 3 * 7 + 1)
 
 
@@ -364,7 +346,7 @@ def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_the
     found = measured(planted(n=400), draws=6)
     table = found.planted
     assert list(table) == ["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"]
-    shares = [*np.repeat([0.0, *SHARES], 6), *np.repeat(SHARES, 6)]
+    shares = [*np.repeat([0.0, *evidence.SHARES], 6), *np.repeat(evidence.SHARES, 6)]
     assert table["share"].tolist() == shares
     assert table["kind"].tolist() == [EVEN] * 36 + [FIRST] * 30
     assert table["draw"].tolist() == [*range(6)] * 11 and table["draw"].dtype == np.int64
@@ -375,7 +357,7 @@ def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_the
         assert mean.is_monotonic_increasing
         assert 0.05 < mean[0.1] < 0.11 and 0.15 < mean[0.3] < 0.32
         name = "detectable" if kind == EVEN else "detectable_first"
-        assert found.facts[name] == pytest.approx(detectable(table, kind, 0.05))
+        assert found.facts[name] == pytest.approx(evidence.detectable(table, kind, 0.05))
         assert 0.01 < found.facts[name] < 0.1
     assert table[table["share"] == 0]["unique_r2"].mean() < 0.002
     assert found.facts["gain"] == gain(table) and 0.5 < gain(table) < 1.1
@@ -410,7 +392,7 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
         kept.append(np.full(shape, np.nan))
         return kept[-1]
 
-    found = unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
+    found = evidence.unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
     residuals, total = found.residuals, sum(found.spread.of((fold,))[0] for fold in range(5))
     assert residuals.plain is kept[0] and residuals.full is kept[1]
     gained = (residuals.plain**2).sum() - (residuals.full**2).sum()
@@ -450,10 +432,11 @@ HALF_WAY = np.sqrt(0.01 * 0.03)  # log p crosses 0.05 half-way between 1 % and 3
     ],
 )
 def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws(draws, smallest):
-    assert detectable(leaks_of(*draws), EVEN, 0.05) == (smallest and pytest.approx(smallest))
-    both = pd.concat([leaks_of(*draws), leaks_of(ALWAYS, kind=FIRST)])
-    assert detectable(both, EVEN, 0.05) == (smallest and pytest.approx(smallest))
-    assert detectable(both, FIRST, 0.05) == pytest.approx(0.01)
+    alone, wanted = leaks_of(*draws), smallest and pytest.approx(smallest)
+    both = pd.concat([alone, leaks_of(ALWAYS, kind=FIRST)])
+    assert evidence.detectable(alone, EVEN, 0.05) == wanted
+    assert evidence.detectable(both, EVEN, 0.05) == wanted
+    assert evidence.detectable(both, FIRST, 0.05) == pytest.approx(0.01)
 
 
 def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
@@ -474,11 +457,11 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
     still = replace(block, null=np.ones_like(block.null))
     for none in (planted(n=2), replace(block, null=block.null[:, :0]), still):
         found = measured(none)
-        assert all(found.facts[name] is None for name in UNKNOWN)
+        assert all(found.facts[name] is None for name in evidence.UNKNOWN)
         assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
         assert not len(found.planted) and found.readouts is found.fits is found.residuals is None
         assert isinstance(found.spread, FoldVariance)
-    unnamed = unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
+    unnamed = evidence.unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
     assert unnamed["r2_words"] is unnamed["blind_unique_r2"] is None
     assert unnamed["unique_r2"] is not None
 
@@ -488,23 +471,23 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
     for _ in range(400):
         values = rng.standard_normal((5, 40)) + 1.0
         without = [np.delete(values, fold, axis=0).mean() for fold in range(5)]
-        found = jackknife(values.mean(), without, 0.95)
+        found = evidence.jackknife(values.mean(), without, 0.95)
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
-    alone = jackknife(1.0, [1.0, 1.0], 0.95)
+    alone = evidence.jackknife(1.0, [1.0, 1.0], 0.95)
     assert alone.low is None and alone.without == [] and alone.p(0.005) == 1.0
-    assert jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
-    assert jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
-    assert jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
+    assert evidence.jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
+    assert evidence.jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
+    assert evidence.jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
 
 
 def test_the_turn_is_the_angle_of_that_share_of_the_variance():
     mean = np.array([0.3**0.5, 0.0])
     own_words = FittedOwnWords(None, np.zeros(5), np.zeros(2), 0.0, 0.7, mean, 100)
     turn = np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
-    assert turn_deg(0.05, own_words, 0.31) == pytest.approx(turn)
-    assert turn_deg(-0.01, own_words, 0.31) == 0.0
-    assert turn_deg(None, own_words, 0.31) is None
+    assert evidence.turn_deg(0.05, own_words, 0.31) == pytest.approx(turn)
+    assert evidence.turn_deg(-0.01, own_words, 0.31) == 0.0
+    assert evidence.turn_deg(None, own_words, 0.31) is None
 
 
 def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():

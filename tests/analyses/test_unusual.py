@@ -123,6 +123,7 @@ def test_nusa_is_the_principal_share_and_orders_images_as_null_energy_does():
 def test_the_principal_dimensions_are_the_papers_and_at_most_half_of_the_images():
     sizes = {(2048, 10**6): 1000, (1500, 1999): 999, (1280, 10**6): 512, (512, 10**6): 256}
     assert {size: module.principal_dim(*size) for size in sizes} == sizes
+    assert module.oas(np.array([[2.0]]), 5) == 2.0, "a covariance of one dimension stays"
 
 
 def test_the_origin_of_vim_is_that_of_the_pseudoinverse_at_the_precision_of_the_weights():
@@ -245,9 +246,8 @@ def areas(generator, beyond, n=150, m=60):
     )
     features = drawn(generator, n + m, label, basis, 0.0)
     features[n:] = drawn(generator, m, label[n:], basis, beyond)
-    found = module.detect(
-        features, group, head, basis, fit(features[:n], label[:n], head, group[:n])
-    )
+    fits = fit(features[:n], label[:n], head, group[:n])
+    found = module.detect(features, group, head, basis, fits)
     return {name: area_under_curve(v[:n], v[n:], 0.95) for name, v in found.items()}
 
 
