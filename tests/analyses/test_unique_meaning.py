@@ -428,6 +428,7 @@ HALF_WAY = np.sqrt(0.01 * 0.03)  # log p crosses 0.05 half-way between 1 % and 3
         ([(0.9, 0.9, 0.0505)], None),
         ([*[ALWAYS] * 8, CROSSING, NEVER], HALF_WAY),
         ([*[ALWAYS] * 8, NEVER, NEVER], None),
+        ([*[ALWAYS] * 9, CROSSING, NEVER], HALF_WAY),
         ([*[ALWAYS] * 17, CROSSING, NEVER, NEVER], HALF_WAY),
     ],
 )
