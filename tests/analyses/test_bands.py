@@ -209,11 +209,11 @@ def targets_of(a, logits, seed=0):
 
 
 def test_weights_are_those_of_the_least_error_of_scikit_learns_refits_for_each_target(monkeypatch):
-    walked = []
+    walked, descend = [], module.descend
 
     def watched(errors, made, wanted, scale):
         walked.append(made)
-        return module.descend(errors, made, wanted, scale)
+        return descend(errors, made, wanted, scale)
 
     monkeypatch.setattr(module, "descend", watched)
     a, logits = images_of(n=60, r=6)

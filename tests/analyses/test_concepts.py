@@ -122,9 +122,7 @@ def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_
     assert found == {(0, 0): pytest.approx([2, 10.0, 0.1]), (1, 2): [1, 5.0, 2.0]}
     nearest = spurious_cues(scan_of([cow, boat], size), 1)
     assert [0, 0] not in nearest[["label", "concept"]].values.tolist()
-
-
-def test_a_single_label_needs_no_lift_and_without_a_null_space_nothing_is_spurious():
+    # A single label needs no lift, and without a null space nothing is spurious.
     scan = scan_of([[50, 51, 52]], [[0.1, 1.0, 2.0]], ["cow"], ["grass", "sand", "sky"])
     alone = spurious_cues(scan, 3)
     assert list(alone["concept"]) == [0, 1] and alone["lift_deg"].isna().all()

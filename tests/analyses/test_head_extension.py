@@ -202,21 +202,12 @@ def test_the_fewest_directions_give_90_percent_of_what_all_add():
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, D)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
-    table["unique_r2"] = table["unique_r2"].astype(float)
+    d = table["unique_r2"].astype(float)
     facts = {name: value for name, value in BASIS.items() if name not in table}
-    ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
-    facts |= {"verdict": np.where(table["unique_r2"] > 0.005, MEANING, NOTHING)}
-    facts |= {"unique_r2_quarter": table["unique_r2"] / 2, "unique_r2_half": table["unique_r2"]}
-    return table.assign(known_zero=False, n_evidence=20, **ends, **facts)
-
-
-def test_the_table_has_a_row_for_each_model_and_no_number_where_no_meaning_is_found():
-    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, 0.004)])
-    curves = {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, 0.004)}}
-    table = plot_head_extensions.tabulate(curves, models)
-    assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1]
-    assert table["space"].tolist() == list("sst")
-    assert {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(table)
+    facts |= {"unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01}
+    facts |= {"unique_r2_quarter": d / 2, "unique_r2_half": d}
+    facts |= {"verdict": np.where(d > 0.005, MEANING, NOTHING)}
+    return table.assign(known_zero=False, n_evidence=20, **facts)
 
 
 def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(tmp_path):
@@ -278,12 +269,14 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
     assert table["directions_90"].isna().tolist()[1:] == [True]
 
 
-def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_at_the_end():
+def test_models_are_in_the_table_and_drawn_with_a_marker_where_enough_is_reached_or_at_the_end():
     curves = {"m": curve(0, *np.linspace(0.002, 0.1, 768)), "chance": curve(0, 0.01, 0.02)}
     curves |= {"none": curve(0), "falls": curve(0, -0.1)}
     sizes = {"m": 0.1, "chance": 0.001, "none": None, "falls": -0.1}
     models = models_of([("s", name, len(c) - 1, sizes[name]) for name, c in curves.items()])
     rows = plot_head_extensions.tabulate({"s": curves}, models)
+    assert {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(rows)
+    assert rows["directions_90"].fillna(-1).tolist() == [enough(curves["m"]), -1, -1, -1]
     figure = plot_head_extensions.draw({"s": curves}, rows, models)
     (part,) = figure.subfigs
     drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]

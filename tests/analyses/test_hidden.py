@@ -92,8 +92,8 @@ def test_d_by_text_is_that_of_a_bootstrap_in_loops(copies):
     spread = 4 * np.sqrt(2 * p * (1 - p) / DRAWS) + 2 / DRAWS
     assert (np.abs(found["p"] - p) < spread).all()
     assert list(found) == ["unique_r2", "unique_r2_low", "unique_r2_high", "p"]
-    of_one = by_text(residuals, texts, np.zeros(80, int), question)
-    assert (of_one["p"] == 1).all() and (of_one["unique_r2"] > 0.1).any()
+    of_one = by_text(residuals_of(gain=0.5), texts, np.zeros(80, int), question)
+    assert (of_one["p"] == 1).all() and (of_one["unique_r2"] > 0.1).all()
     assert of_one[["unique_r2_low", "unique_r2_high"]].isna().all(axis=None)
 
 

@@ -62,14 +62,12 @@ def squares(m):
     return np.stack([np.arange(m)] * 2, axis=1)
 
 
+SEEDS, FOLDS = st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=30, max_size=30)
+OUT = st.sets(st.integers(0, 3), min_size=1, max_size=2)
+
+
 @settings(max_examples=30)
-@given(
-    st.integers(0, 10_000),
-    st.sampled_from(OWN),
-    st.sampled_from(PENALTIES),
-    st.lists(st.integers(0, 4), min_size=30, max_size=30),
-    st.sets(st.integers(0, 3), min_size=1, max_size=2),
-)
+@given(SEEDS, st.sampled_from(OWN), st.sampled_from(PENALTIES), FOLDS, OUT)
 def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
     """With folds of any size; fold 4 is always kept, and the images of fold 0 to 3 are some."""
     fold = np.array([0, 1, 2, 3, 4, 4, 4, *fold])
@@ -249,7 +247,7 @@ def errors_at(readouts, fit, targets):
 
 
 @settings(max_examples=10)
-@given(st.integers(0, 10_000), st.floats(0, 1), st.sampled_from([exact, nystroem]))
+@given(SEEDS, st.floats(0, 1), st.sampled_from([exact, nystroem]))
 def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_without_b(
     seed, leak, form
 ):

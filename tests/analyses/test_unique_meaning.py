@@ -342,6 +342,12 @@ def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_l
     assert planted_on(planted(), 3)[0].readouts._columns.shape == (240, 3 * 7 + 1)
 
 
+def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
+    d = {"kind": [EVEN] * 4 + [FIRST], "share": [0.0, 0.0, 0.1, 0.1, 0.1], "draw": [0, 1, 0, 1, 0]}
+    table = pd.DataFrame(d | {"unique_r2": [0.001, 0.003, 0.06, 0.1, 9.0]})
+    assert gain(table) == pytest.approx((0.08 - 0.002) / 0.1)
+
+
 def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_their_share():
     found = measured(planted(n=400), draws=6)
     table = found.planted
@@ -438,12 +444,6 @@ def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws(
     assert evidence.detectable(alone, EVEN, 0.05) == wanted
     assert evidence.detectable(both, EVEN, 0.05) == wanted
     assert evidence.detectable(both, FIRST, 0.05) == pytest.approx(0.01)
-
-
-def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
-    d = {"kind": [EVEN] * 4 + [FIRST], "share": [0.0, 0.0, 0.1, 0.1, 0.1], "draw": [0, 1, 0, 1, 0]}
-    table = pd.DataFrame(d | {"unique_r2": [0.001, 0.003, 0.06, 0.1, 9.0]})
-    assert gain(table) == pytest.approx((0.08 - 0.002) / 0.1)
 
 
 def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
