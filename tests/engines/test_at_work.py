@@ -13,8 +13,8 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
     os.mkfifo(tmp_path / "never")
     (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'echo started; cat never'\n")
     (tmp_path / "mine.yaml").write_text("study: mine\n")
-    command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all"]
-    command += ["--configfile", "mine.yaml"]
+    options = ["--cores", "1", "--quiet", "all", "--configfile", "mine.yaml"]
+    command = [Path(sys.executable).parent / "snakemake", *options]
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **given) as process:
         try:

@@ -78,8 +78,7 @@ def test_the_time_left_is_honest_on_a_slow_machine_and_through_long_steps(run, c
             run.take(event("job_finished", job_id=job))
             del ends[job]
         while len(ends) < 2 and order:
-            step = order.pop(0)
-            job = len(order)
+            step, job = order.pop(0), len(order)
             run.take(begun(job, step))
             ends[job] = clock[0] - begin + slower * SECONDS[step]
         if left := re.search(r"about ([\d.]+) (s|min|h) left", run.line()):
@@ -115,9 +114,7 @@ def failed(run, number, step):
     run.take(begun(number, step) | {"event": "job_error"})
 
 
-def test_every_step_that_failed_is_named_with_its_last_words_and_one_that_succeeds_later_is_not(
-    run,
-):
+def test_every_failed_step_is_named_with_its_last_words_and_one_that_succeeds_later_is_not(run):
     log = Path("results/mine/logs/1.log")
     log.write_text("20 images\nerror: a.csv: line 3: no number\n  a hint\n")
     failed(run, 1, "fit_projector")

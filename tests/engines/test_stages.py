@@ -27,12 +27,10 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 SCALARS = st.one_of(TEXTS, st.integers(), st.floats(allow_nan=False), st.none())
 
 
-@given(
-    st.dictionaries(
-        st.from_regex("[a-z_]{1,8}", fullmatch=True),
-        st.one_of(SCALARS, st.booleans(), st.lists(SCALARS)),
-    )
-)
+NAMES, VALUES = st.from_regex("[a-z_]{1,8}", fullmatch=True), (st.booleans(), st.lists(SCALARS))
+
+
+@given(st.dictionaries(NAMES, st.one_of(SCALARS, *VALUES)))
 def test_flags_are_spelled_as_dvc_spells_them(values):
     assert spell(values) == to_str(values)
 
@@ -73,12 +71,10 @@ def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
 
 def test_every_stage_runs_its_script_and_depends_on_its_code():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    first, *others = stages
-    assert (
-        stages[first]["always_changed"] and "`dvc status` always lists it" in stages[first]["desc"]
-    )
     assert set(step_files(ROOT)) == set(stages)
-    for name in others:
+    first = stages.pop(next(iter(stages)))
+    assert first["always_changed"] and "`dvc status` always lists it" in first["desc"]
+    for name in stages:
         body = stages[name].get("do", stages[name])
         figure = f"python -m singflow.figures.{name} "
         start = figure if name.startswith("plot_") else f"python scripts/{name}.py "

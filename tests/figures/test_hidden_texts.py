@@ -45,13 +45,10 @@ def test_each_model_in_which_something_was_found_has_a_panel_with_its_most_and_l
         assert_apart(axes.get_yticklabels(), slack=1)
 
 
-def test_a_text_without_an_interval_is_not_drawn():
+def test_a_text_without_an_interval_is_not_drawn_and_a_place_without_a_panel_has_the_legend():
     some = texts("a", [0.2, 0.7, 0.1]).assign(p=[0.5, 0.01, np.nan])
     (axes,) = draw(some, table_of(a=MEANING)).axes
     assert names(axes) == ["0.7", "0.2"]
-
-
-def test_a_place_without_a_panel_has_the_legend():
     three = pd.concat(texts(model, [0.2, 0.7]) for model in "abc")
     *_, last = draw(three, table_of(a=MEANING, b=MEANING, c=MEANING)).axes
     assert said(last.get_legend()) == ["found", "not found", "margin"] and not last.axison

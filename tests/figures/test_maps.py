@@ -85,7 +85,7 @@ def test_nothing_is_cut_and_nothing_overlaps(name, sizes):
     assert (low >= 0).all() and (high <= figure.bbox.p1 + 1).all()
 
 
-def test_a_column_is_a_model_and_a_row_is_a_photo_and_a_map():
+def test_a_column_is_a_model_and_a_row_is_a_photo_and_a_map_or_a_prompt_where_there_is_room():
     figure = drawn(CASES["two spaces"])
     legend, columns, rows = 3, 4, 2
     kinds = (len(figure.axes[0].images) - legend - rows) / rows / columns
@@ -94,9 +94,6 @@ def test_a_column_is_a_model_and_a_row_is_a_photo_and_a_map():
     for text in ("AS ", "(±", "a predicted class", "10 to 70 %", "toward its", "3 of 5 maps"):
         assert text in shown
     assert shown.count("folding chair") == 1 and shown.count("(±") == rows * columns
-
-
-def test_prompts_have_rows_where_there_is_room():
     frame = of_model().query("image_id == 4")
     shown = words(drawn({"s": {"m": frame}})).replace("\n", " ")
     assert all(f"toward {prompt!r}" in shown for prompt in PROMPTS)
@@ -140,18 +137,13 @@ def test_the_table_has_the_strongest_position_and_how_many_stand_out():
         assert row["as_deg"] == pytest.approx(values.sum() + row["rest_deg"])
 
 
-def test_what_is_not_compared_says_why():
+def test_what_is_not_compared_and_a_model_without_maps_say_why():
     _, few = table_of({"s": {"m": of_model(others=18)}})
     assert set(few["note"]) == {"not compared: 18 comparable images, 19 are needed"}
     assert few["positions_beyond"].isna().all()
     _, seen = table_of({"s": {"m": of_model(others=0)}}, marks="in sample")
     assert set(seen["note"]) == {"not compared: the translator was fitted on the image"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "null_dim", "note"),
-    [(False, 7, NOT_ASKED), (True, 0, NO_NULL_SPACE), (True, 7, NO_POSITIONS)],
-)
-def test_a_model_without_maps_says_why(asked, null_dim, note):
-    _, table = table_of({"s": {"m": NONE, "n": NONE}}, asked, null_dim=null_dim)
-    assert list(table["note"]) == [note] * 2 and table["as_deg"].isna().all()
+    cases = (False, 7, NOT_ASKED), (True, 0, NO_NULL_SPACE), (True, 7, NO_POSITIONS)
+    for asked, null_dim, note in cases:
+        _, table = table_of({"s": {"m": NONE, "n": NONE}}, asked, null_dim=null_dim)
+        assert list(table["note"]) == [note] * 2 and table["as_deg"].isna().all()

@@ -1,16 +1,17 @@
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import write_parquet
-from singflow.errors import InputError
 from singflow.figures import plot_controls, plot_labels, plot_scores, style
 from singflow.figures.plot_scores import FLOOR, covariance_ellipse
 from singflow.figures.style import caption, save
 from tests.figures.drawn import assert_apart, models_table, names, said
+from tests.refusals import refused
 from tests.results import Results
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
@@ -25,11 +26,8 @@ def scores(seed, n=60):
 
 def table_of(models, spaces="s"):
     columns = {"is_per_as": 8, "is_per_as_low": 6, "is_per_as_high": 10, "floor_is_mean": 5.0}
-    ends = {"is": (8, 7, 9), "as_abs": (1, 0.8, 1.2)}
-    for name, values in ends.items():
-        columns |= dict(
-            zip((f"{name}_{end}" for end in ("mean", "low", "high")), values, strict=True)
-        )
+    columns |= {"is_mean": 8, "is_low": 7, "is_high": 9}
+    columns |= {"as_abs_mean": 1, "as_abs_low": 0.8, "as_abs_high": 1.2}
     table = models_table(models, spaces, null_dim=9, n_images=60, **columns)
     return table.assign(marks="weak translator")
 
@@ -42,27 +40,18 @@ def controls(models, spaces="s", null_dim=280):
     """What tables/controls.csv and models.csv hold for some models."""
     excess = pd.DataFrame(
         {
-            "space": s,
-            "model": m,
-            "dimension": d,
-            "own": d == null_dim,
-            "is_deg_null": d / 40,
-            "is_deg_random": d / 30 + i / 4,
-            "middle": i - 3,
-            "low": i - 4,
-            "high": i,
+            "space": s, "model": m, "dimension": d, "own": d == null_dim, "is_deg_null": d / 40,
+            "is_deg_random": d / 30 + i / 4, "middle": i - 3, "low": i - 4, "high": i,
         }
-        for s in spaces
-        for i, m in enumerate(models)
-        for d in (8, 24, 280)
-    )
+        for s, (i, m), d in product(spaces, enumerate(models), (8, 24, 280))
+    )  # fmt: skip
     for score in ("is_deg", "as_abs_deg"):
         for end, name in {"": "middle", "_low": "low", "_high": "high"}.items():
             excess[f"{score}_excess_random{end}"] = excess[name]
     return excess, models_table(models, spaces, "weak translator, known zero", null_dim=null_dim)
 
 
-def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
+def test_the_controls_show_every_model_with_a_null_space_by_its_excess_and_its_dimensions():
     excess, table = controls(MANY, "st")
     figure = plot_controls.draw(["s", "t"], MANY, excess, table)
     figure.canvas.draw()
@@ -75,9 +64,6 @@ def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
         assert line.get_xydata().tolist() == [[8, 0.2], [24, 0.6], [280, 7.0]]
     marked = "a_classifier_1\n(weak translator, known\nzero)"
     assert names(figure.axes[0])[1] == marked
-
-
-def test_a_model_without_null_space_is_named_and_left_out_of_the_controls():
     excess, table = controls("mn")
     table.loc[table["model"] == "n", "null_dim"] = 0
     figure = plot_controls.draw(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
@@ -85,20 +71,16 @@ def test_a_model_without_null_space_is_named_and_left_out_of_the_controls():
     assert len(names(figure.axes[0])) == 1
 
 
-@pytest.mark.parametrize(("floors", "drawn"), [([5.0, np.nan], [5.0]), ([np.nan, np.nan], [])])
-def test_a_floor_is_drawn_where_it_is_known(floors, drawn):
-    figure = plot_scores.draw(BOTH, TABLE.assign(floor_is_mean=floors))
-    marks = [line for line in figure.axes[1].lines if line.get_label() == FLOOR]
-    assert [x for line in marks for x in line.get_xdata()] == drawn
-    keys = [" ".join(text.split()) for text in said(figure.legends[0])]
-    assert keys.count(FLOOR) == len(drawn)
-
-
-@pytest.mark.parametrize("images", [2, 3])
-def test_a_mean_has_a_whisker_from_three_images_on(images):
-    axes = plot_scores.draw(BOTH, TABLE.assign(n_images=images)).axes[1]
-    (whiskers,) = axes.containers[0].lines[2]
-    assert bool(np.concatenate(whiskers.get_segments()).size) == (images >= 3)
+def test_a_floor_is_drawn_where_it_is_known_and_a_whisker_from_three_images_on():
+    for floors, drawn, images in (([5.0, np.nan], [5.0], 2), ([np.nan, np.nan], [], 3)):
+        figure = plot_scores.draw(BOTH, TABLE.assign(floor_is_mean=floors, n_images=images))
+        axes = figure.axes[1]
+        marks = [line for line in axes.lines if line.get_label() == FLOOR]
+        assert [x for line in marks for x in line.get_xdata()] == drawn
+        keys = [" ".join(text.split()) for text in said(figure.legends[0])]
+        assert keys.count(FLOOR) == len(drawn)
+        (whiskers,) = axes.containers[0].lines[2]
+        assert bool(np.concatenate(whiskers.get_segments()).size) == (images >= 3)
 
 
 def test_the_ellipse_holds_its_share_of_a_normal_cloud():
@@ -151,14 +133,12 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has():
         f"{model}\n(weak translator)\n{space}" for space in "st" for model in "mn"
     ]
     near = r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
-    with pytest.raises(InputError, match=near):
-        plot_labels.draw(BOTH, TABLE, ["jeep", "goosse"])
+    refused(near, plot_labels.draw, BOTH, TABLE, ["jeep", "goosse"])
 
 
 def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap():
-    figure = plot_scores.draw(
-        {"s": {name: scores(i) for i, name in enumerate(MANY)}}, table_of(MANY)
-    )
+    found = {"s": {name: scores(number) for number, name in enumerate(MANY)}}
+    figure = plot_scores.draw(found, table_of(MANY))
     figure.canvas.draw()
     points = [found for found in figure.axes[0].collections if len(found.get_offsets()) > 1]
     looks = {
@@ -179,19 +159,16 @@ def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_diffe
     assert names(figure.axes[1]) == ["m\n(weak translator)", "n\n(weak translator)"]
 
 
-def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_says_what_it_needs(
-    tmp_path, monkeypatch
-):
+def test_without_a_label_of_three_images_fig4_shows_d_by_group_or_its_needs(tmp_path, monkeypatch):
     results = Results(tmp_path)
     results.models({"m": 4, "n": 4}, margin=0.005)
     written = []
-    monkeypatch.setattr(style, "write_figure", lambda *made: written.append(made[-1]))
-    monkeypatch.setattr(style, "write_needs", lambda *made: written.append(made[-1]))
+    for name in ("write_figure", "write_needs"):
+        monkeypatch.setattr(style, name, lambda *made: written.append(made[-1]))
+    kinds = CATALOG["scores"].columns
+    zeros = {name: 0 if kind == "i" else 0.0 for name, kind in kinds.items()}
     for number, model in enumerate("mn"):
         own = results.of(model)
-        zeros = {
-            name: 0 if kind == "i" else 0.0 for name, kind in CATALOG["scores"].columns.items()
-        }
         write_parquet(own.path("scores"), pd.DataFrame(zeros, range(3)).assign(**scores(number, 3)))
         d = np.array([0.2, 0.01, 0.3]) * number
         groups = pd.DataFrame({"group": ["car", "dog", "fern"], "n": [16, 60, 4], "unique_r2": d})

@@ -5,18 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.figures import (
-    evidence,
-    plot_concept_scans,
-    plot_concepts,
-    plot_controls,
-    plot_head_extensions,
-    plot_hidden_texts,
-    plot_labels,
-    plot_rank_curves,
-    plot_scores,
-    plot_translators,
-)
+from singflow.figures import evidence, plot_head_extensions, plot_rank_curves
 from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
@@ -79,18 +68,22 @@ def of_translators(draw, models, spaces):
 def hidden_texts(models, spaces):
     found = [test_hidden_texts.texts(m, np.linspace(0, 1, 40), s) for s in spaces for m in models]
     table = models_table(models, spaces, margin=0.005, verdict="meaning")
-    return plot_hidden_texts.draw(pd.concat(found[:6]), table[:6])
+    return test_hidden_texts.draw(pd.concat(found[:6]), table[:6])
 
 
 def groups(models, spaces):
     found = pd.DataFrame({"group": [f"a group {n}" for n in range(12)], "n": 30, **D})
-    found = found.assign(hidden=True, by="column")
-    table = models_table(models, spaces, margin=0.005)
-    return plot_labels.draw_groups({s: dict.fromkeys(models, found) for s in spaces}, table)
+    sets = {s: dict.fromkeys(models, found.assign(hidden=True, by="column")) for s in spaces}
+    return test_models.plot_labels.draw_groups(sets, models_table(models, spaces, margin=0.005))
 
 
-def of_concepts(draw, models, spaces, *options):
-    return draw(*test_concepts.study(len(models), spaces), *options)
+def of_concepts(step, models, spaces, count, *cues):
+    draw, found = getattr(test_concepts, step).draw, test_concepts.study(len(models), spaces)
+    return draw(*found, *cues, test_concepts.LABELS, count)
+
+
+def controls(models, spaces):
+    return test_models.plot_controls.draw([*spaces], models, *test_models.controls(models, spaces))
 
 
 def of_one_model(models, spaces):
@@ -110,15 +103,13 @@ CASES = {
     "hidden_texts": hidden_texts,
     "groups": groups,
     "evidence": of_one_model,
-    "scores": lambda m, s: of_scores(plot_scores.draw, m, s),
-    "labels": lambda m, s: of_scores(plot_labels.draw, m, s, []),
-    "controls": lambda m, s: plot_controls.draw(list(s), m, *test_models.controls(m, s)),
-    "training": lambda m, s: of_translators(plot_translators.draw_training, m, s),
-    "architectures": lambda m, s: of_translators(plot_translators.draw_architectures, m, s),
-    "concepts": lambda m, s: of_concepts(plot_concepts.draw, m, s, test_concepts.LABELS, 8),
-    "concept_scans": lambda m, s: of_concepts(
-        plot_concept_scans.draw, m, s, test_concepts.cues(), test_concepts.LABELS, 20
-    ),
+    "scores": lambda m, s: of_scores(test_models.plot_scores.draw, m, s),
+    "labels": lambda m, s: of_scores(test_models.plot_labels.draw, m, s, []),
+    "controls": controls,
+    "training": lambda m, s: of_translators(test_translators.draw_training, m, s),
+    "architectures": lambda m, s: of_translators(test_translators.draw_architectures, m, s),
+    "concepts": lambda m, s: of_concepts("plot_concepts", m, s, 8),
+    "concept_scans": lambda m, s: of_concepts("plot_concept_scans", m, s, 20, test_concepts.cues()),
     "maps": lambda m, s: test_maps.drawn({of: dict.fromkeys(m, test_maps.of_model()) for of in s}),
     "null_validation": lambda m, _: test_null_validation.draw(
         {model: test_null_validation.effects(n) for n, model in enumerate(m)}
@@ -144,14 +135,13 @@ HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
 )
 def test_a_figure_is_a_column_or_a_page_wide_and_has_no_small_text(name, study, tmp_path):
     figure = CASES[name](*study)
-    figure.draw_without_rendering()
+    save(figure, tmp_path / "a.svg")
     width, height = figure.get_size_inches()
     edges = figure.get_tightbbox()
     assert edges.x0 >= 0 and edges.x1 <= width and edges.y0 >= -0.01 and edges.y1 <= height + 0.01
     assert height <= TALLEST or name not in HIGH
     shown = [text for text in figure.findobj(plt.Text) if text.get_visible() and text.get_text()]
     assert min(text.get_fontsize() for text in shown) >= STYLE["font.size"] == 7
-    save(figure, tmp_path / "a.svg")
     written = (tmp_path / "a.svg").read_text()
     assert width in (COLUMN, PAGE)
     assert f'width="{72 * width:g}pt"' in written and len(written) < 1e6

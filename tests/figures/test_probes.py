@@ -68,12 +68,10 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
 def test_the_title_says_what_is_probed_how_and_what_is_left_out():
     other = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge", "by": "group"}
     second = {name: facts | other for name, facts in reports(3).items()}
-    left_out = (
-        "50 (3 in the translator's sample), groups of the reference: 5 (2 of one image left out)"
-    )
+    groups = "groups of the reference: 5 (2 of one image left out)"
     assert titles(drawn({"s": reports(3), "t": second})[1], 1) == [
         "logistic; test images: 50, labels: 5",
-        f"ridge; test images: {left_out}",
+        f"ridge; test images: 50 (3 in the translator's sample), {groups}",
     ]
 
 

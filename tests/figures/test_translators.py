@@ -16,8 +16,7 @@ def reports(models=2, spaces=2, epochs=12):
 
     def linear():
         level = draw(0.6, 0.7)
-        measured = dict(zip(MEASURES, (level, 0.1 - level / 10), strict=True))
-        return measured | {"baseline_cosine": 0.5}
+        return {MEASURES[0]: level, MEASURES[1]: 0.1 - level / 10, "baseline_cosine": 0.5}
 
     def nonlinear():
         losses = {}
@@ -25,9 +24,7 @@ def reports(models=2, spaces=2, epochs=12):
             cosine = draw(0.5, 0.9, epochs)
             mse = draw(0.02, 3 if loss == "cosine" else 0.04, epochs)
             points = enumerate(zip(cosine, mse, strict=True), 1)
-            history = [
-                {"epoch": n} | dict(zip(MEASURES, point, strict=True)) for n, point in points
-            ]
+            history = [{"epoch": n, MEASURES[0]: c, MEASURES[1]: m} for n, (c, m) in points]
             best = history[cosine.argmax()]
             losses[loss] = best | {"best_epoch": best["epoch"], "history": history}
         loss = min(losses, key=lambda name: losses[name]["validation_mse"])

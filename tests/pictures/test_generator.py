@@ -18,18 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, TransformersEntry, resolve_spaces
-from singflow.errors import InputError
-from singflow.pictures.generator import (
-    PIPELINE,
-    UnCLIP,
-    choose_renderer,
-    find_generator,
-    load_generator,
-    load_pipeline,
-)
+from singflow.pictures import generator as module
+from singflow.pictures.generator import PIPELINE, UnCLIP, choose_renderer, load_pipeline
 from singflow.study import check
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
+from tests.refusals import refused
 
 CPU = torch.device("cpu")
 HUB = "kakaobrain/karlo-v1-alpha-image-variations"
@@ -70,12 +64,7 @@ def own(tiny, tmp_path, monkeypatch):
 
 
 def loaded(**changes):
-    return load_generator(PICTURES.model_copy(update=changes), CPU)
-
-
-def refused(words, **changes):
-    with pytest.raises(InputError, match=words):
-        loaded(**changes)
+    return module.load_generator(PICTURES.model_copy(update=changes), CPU)
 
 
 def parts_of(generator):
@@ -132,18 +121,19 @@ def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
 DRAW = """
 import torch
 torch.set_num_threads(1)
-import hashlib, json, sys
+import hashlib, sys
 def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise OSError(f"the network is used: {arguments}")
 sys.addaudithook(refuse)
-import numpy as np, torch
+import numpy as np
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.generator import load_generator
 generator = load_generator(Pictures.model_validate_json(sys.argv[1]), torch.device("cpu"))
-vectors = np.random.default_rng(0).normal(size=(3, 768))
-print(generator.dim, *(hashlib.sha256(generator.render(vectors[i], 7).tobytes()).hexdigest() for i in (1, 0)))
-"""  # noqa: E501
+first, second, _ = np.random.default_rng(0).normal(size=(3, 768))
+drawn = [generator.render(embedding, 7).tobytes() for embedding in (second, first)]
+print(generator.dim, *(hashlib.sha256(picture).hexdigest() for picture in drawn))
+"""
 
 
 def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
@@ -162,9 +152,7 @@ def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
 
 
-def test_one_noise_tensor_enters_the_decoder_and_the_super_resolution_whatever_the_embedding(
-    generator,
-):
+def test_one_noise_tensor_enters_every_stage_whatever_the_embedding(generator):
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     for embedding in (FIRST, SECOND):
         small, large = entered(generator, embedding, 5)
@@ -203,14 +191,11 @@ def test_half_precision_draws_nearly_the_same(tiny):
     assert picture.std() > 10 and picture.shape == (32, 32, 3)
 
 
-def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(
-    generator, tiny, monkeypatch
-):
-    module = diffusers.pipelines.deprecated.unclip
-    monkeypatch.setattr(diffusers.pipelines, "unclip", module, raising=False)
-    theirs = diffusers.DiffusionPipeline.from_pretrained(
-        tiny, image_encoder=None, feature_extractor=None, local_files_only=True
-    )
+def test_the_parts_are_those_that_diffusers_loads(generator, tiny, monkeypatch):
+    published = diffusers.pipelines.deprecated.unclip
+    monkeypatch.setattr(diffusers.pipelines, "unclip", published, raising=False)
+    without = {"image_encoder": None, "feature_extractor": None, "local_files_only": True}
+    theirs = diffusers.DiffusionPipeline.from_pretrained(tiny, **without)
     assert type(theirs) is type(generator.pipeline) and type(theirs).__name__ == PIPELINE
     for name in ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last"):
         own = getattr(generator.pipeline, name)
@@ -222,9 +207,7 @@ def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(
     assert theirs.tokenizer("").input_ids == generator.pipeline.tokenizer("").input_ids == [2, 3]
 
 
-def test_bin_files_are_read_in_float32_and_safetensors_are_preferred(
-    generator, tmp_path, monkeypatch
-):
+def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = build_generator(Path("checkpoints/tiny"), safetensors=False)
     found = loaded(dtype="float16")  # on a CPU, float32 all the same
@@ -255,9 +238,9 @@ def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, name):
     weights.unlink()
     content, words = {"weight": Payload()}, rf"{path.parent}: not readable as "
     torch.save(content, path)
-    refused(words)
+    refused(words, loaded)
     path.write_bytes(pickle.dumps(content, protocol=2))
-    refused(words)
+    refused(words, loaded)
     assert not Path("executed").exists()
 
 
@@ -268,10 +251,10 @@ def test_incomplete_parts_are_refused_by_name(own, name):
     first = sorted(whole)[0]
     rest = {key: value for key, value in whole.items() if key != first}
     save_file(rest, path, {"format": "pt"})
-    refused(rf"{path.parent}: its weights lack {first}: fetch or copy the generator again")
+    refused(rf"{path.parent}: its weights lack {first}: fetch or copy the generator again", loaded)
     twice = whole[first].repeat(*[2] * whole[first].ndim)
     save_file(rest | {first: twice}, path, {"format": "pt"})
-    refused(rf"{path.parent}: (not readable as|its weights lack)")
+    refused(rf"{path.parent}: (not readable as|its weights lack)", loaded)
 
 
 INDEX, FIX = r"checkpoints/tiny/model_index\.json: ", r"pictures\.generator must name"
@@ -301,30 +284,28 @@ def test_damaged_and_missing_files_are_refused_by_name(own, gone, damaged, words
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name, content in damaged.items():
         (own / name).write_text(content)
-    refused(words)
+    refused(words, loaded)
 
 
-def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(  # noqa: E501
-    tiny, tmp_path, monkeypatch
-):
+def test_what_the_hubs_cache_lacks_is_refused_with_the_command(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     fix = "run `make prefetch`"
-    refused(rf"model_index\.json is not in the hub cache {tmp_path} .*: {fix}", generator=HUB)
+    absent = rf"model_index\.json is not in the hub cache {tmp_path} .*: {fix}"
+    refused(absent, loaded, generator=HUB)
     snapshot = in_hub(tiny, tmp_path)
-    assert find_generator(PICTURES.model_copy(update={"generator": HUB})) == snapshot
+    assert module.find_generator(PICTURES.model_copy(update={"generator": HUB})) == snapshot
     part = "super_res_last/diffusion_pytorch_model.safetensors"
     (snapshot / part).unlink()
-    refused(rf"{part} is not in .*: {fix}", generator=HUB)
+    refused(rf"{part} is not in .*: {fix}", loaded, generator=HUB)
 
 
 def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
     assert generator.dim == 768
     for wrong in (FIRST[:-1], FIRST[None], np.array(1.0)):
-        with pytest.raises(InputError, match=r"an embedding is \(.*\), not \(768,\)"):
-            generator.render(wrong, 0)
+        refused(r"an embedding is \(.*\), not \(768,\)", generator.render, wrong, 0)
     for value in (np.nan, np.inf, 1e300):
-        with pytest.raises(InputError, match="an embedding holds NaN or infinite values"):
-            generator.render(np.full(768, value), 0)
+        message = "an embedding holds NaN or infinite values"
+        refused(message, generator.render, np.full(768, value), 0)
 
 
 def test_the_width_is_that_of_the_generator(tmp_path):
@@ -339,8 +320,7 @@ def test_a_picture_that_is_not_finite_is_refused(own):
     weights["conv_out.bias"][0] = torch.nan
     save_file(weights, path, {"format": "pt"})
     words = r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32"
-    with pytest.raises(InputError, match=words):
-        loaded().render(FIRST, 0)
+    refused(words, loaded().render, FIRST, 0)
 
 
 def test_only_openais_clip_is_drawn(own):
@@ -350,9 +330,8 @@ def test_only_openais_clip_is_drawn(own):
     required = PICTURES.model_copy(update={"renderer": "unclip"})
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
         assert choose_renderer("clip_vit_l14", entry, required, 20) == "unclip"
-    same = TransformersEntry(
-        source="transformers", id="openai/clip-vit-large-patch14", weights="hub", dim=768
-    )
+    names = {"source": "transformers", "id": "openai/clip-vit-large-patch14"}
+    same = TransformersEntry(**names, weights="hub", dim=768)
     assert choose_renderer("clip", same, required, 20) == "unclip", "OpenAI's, by another library"
     why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*retrieval, or auto"
     for name, entry, reason in (
@@ -361,36 +340,34 @@ def test_only_openais_clip_is_drawn(own):
         ("conse_minilm", spaces["conse_minilm"], why.format("conse")),
         ("mine", RANDOM, r".*untrained towers \(weights: random\)"),
     ):
-        with pytest.raises(InputError, match=f"space {name} cannot be rendered: {reason}"):
-            choose_renderer(name, entry, required, 20)
+        message = f"space {name} cannot be rendered: {reason}"
+        refused(message, choose_renderer, name, entry, required, 20)
 
 
 CONSE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 
 
-@pytest.mark.parametrize(
-    ("gpu", "entry", "generator", "reason"),
-    [
-        (True, CLIP, "tiny", ""),
-        (False, CLIP, "tiny", "PyTorch sees no GPU"),
-        (True, CLIP, "absent", "checkpoints/absent/model_index.json: not readable"),
-        (True, CONSE, "tiny", "vectors of another space, here conse"),
-        (True, RANDOM, "tiny", "untrained towers"),
-    ],
-)
-def test_auto_generates_where_it_can_and_says_why_where_it_cannot(
-    own, monkeypatch, caplog, gpu, entry, generator, reason
-):
-    pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    for images, found, shown in ((300, "words", "words"), (301, "retrieval", "images")):
+GENERATED = [
+    (True, CLIP, "tiny", ""),
+    (False, CLIP, "tiny", "PyTorch sees no GPU"),
+    (True, CLIP, "absent", "checkpoints/absent/model_index.json: not readable"),
+    (True, CONSE, "tiny", "vectors of another space, here conse"),
+    (True, RANDOM, "tiny", "untrained towers"),
+]
+
+
+def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
+    caplog.set_level("INFO", "singflow")
+    for (gpu, entry, generator, reason), few in itertools.product(GENERATED, (True, False)):
+        pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         caplog.clear()
-        with caplog.at_level("INFO", logger="singflow"):
-            chosen = choose_renderer("some", entry, pictures, images)
-        assert chosen == (found if reason else "unclip")
+        chosen = choose_renderer("some", entry, pictures, 300 if few else 301)
+        assert chosen == (("words" if few else "retrieval") if reason else "unclip")
+        shown = "words" if few else "images"
         start = f"space some: the nearest {shown} are shown, none are generated: "
         said = [text.startswith(start) and reason in text for text in caplog.messages]
         assert said == [True] * bool(reason)
-    for renderer in ("retrieval", "words"):
-        wanted = pictures.model_copy(update={"renderer": renderer})
-        assert choose_renderer("some", entry, wanted, 300) == renderer
+        for renderer in ("retrieval", "words"):
+            wanted = pictures.model_copy(update={"renderer": renderer})
+            assert choose_renderer("some", entry, wanted, 300) == renderer

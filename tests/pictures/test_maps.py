@@ -49,9 +49,8 @@ def write_study(folder, packaged, entry, in_sample=False):
     results.tensors("head", {"class_names": "null"}, **head)
     results.tensors("projector", null_basis=null_space(classifier.weight).basis)
     folds = [] if in_sample else [Affine(normal(DIM, width), normal(DIM)) for _ in range(2)]
-    results.translator(
-        Affine(normal(DIM, width), normal(DIM)), folds, in_sample=str(in_sample).lower()
-    )
+    whole = Affine(normal(DIM, width), normal(DIM))
+    results.translator(whole, folds, in_sample=str(in_sample).lower())
     labels = sorted(manifest["label"].unique())
     results.texts(
         {"labels": labels, "targets": PROMPTS, "concepts": []},
@@ -78,27 +77,24 @@ def mapped(results, **changes):
 
 
 def test_positions_sum_to_the_scores_of_a_study(study):
-    rows = mapped(study, images=[], count=4, device="cuda")
+    rows = mapped(study, images=[], count=2, device="cuda")
     assert rows.attrs["device"].startswith("CPU ("), "cuda is as auto"
-    assert list(rows["image_id"].unique()) == list(
-        choose_images(study.read("manifest"), [], 4, 0)["image_id"]
-    )
+    chosen = choose_images(study.read("manifest"), [], 2, 0)
+    assert [*rows["image_id"].unique()] == [*chosen["image_id"]]
     inputs = Inputs(study.folder, "m", "s")
     texts = dict(zip(PROMPTS, inputs.texts("target_embeddings"), strict=True))
     texts |= dict(zip(inputs.names["labels"], inputs.label_texts, strict=True))
     ((image_id, removal),) = inputs.removals()
     ((_, features),) = inputs.features()
     logits = features @ inputs.head["weight"].T
+    positions = [[row, column] for row in range(1, 8) for column in range(1, 8)]
     for (image, kind, text), part in rows.groupby(["image_id", "map", "text"], sort=False):
-        assert part[["row", "column"]].to_numpy().tolist() == [
-            [row, column] for row in range(1, 8) for column in range(1, 8)
-        ]
+        assert part[["row", "column"]].to_numpy().tolist() == positions
         total = part["value"].sum()
         if kind == "used":
             best = (logits[image] + inputs.head["bias"]).argmax()
-            assert text == CLASSES.names[best] and total == pytest.approx(
-                logits[image, best], abs=1e-2
-            )
+            assert text == CLASSES.names[best]
+            assert total == pytest.approx(logits[image, best], abs=1e-2)
         elif kind != "null energy":
             toward = np.tile(texts[text], (len(image_id), 1))
             expected = removal.attribute_score(toward)[image]
@@ -110,7 +106,7 @@ def test_positions_sum_to_the_scores_of_a_study(study):
 def test_the_number_of_threads_changes_no_byte(study):
     written = []
     for threads in (1, 2):
-        mapped(study, threads=threads)
+        mapped(study, threads=threads, count=2)
         written.append(study.path("maps").read_bytes())
     assert written[0] == written[1]
 

@@ -14,22 +14,14 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
-from singflow.errors import InputError
-from singflow.pictures.rendering import (
-    SIDE,
-    TYPES,
-    add_words,
-    encode,
-    generate,
-    picture_table,
-    retrieve,
-    undrawn,
-)
+from singflow.pictures import rendering
+from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
 from singflow.pictures.selection import ORIGINAL, Picture
 from singflow.pictures.word_neighbours import ANGLES, WORDS
 from singflow.translators.ridge import Affine
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.results import Results
 
 
@@ -83,14 +75,14 @@ def test_retrieval_shows_the_planted_neighbours_and_never_the_image_itself():
 
 
 def test_every_feature_that_is_reached_has_words():
-    rows = list(undrawn([picture("fig1", np.array([3.0, 0.1])), picture("fig6", None)]))
-    add_words(rows, ["up", "right", "down"], np.array([[0, 1.0], [1, 0], [0, -1]]))
+    shown = [picture("fig1", np.array([3.0, 0.1])), picture("fig6", None)]
+    rows = list(rendering.undrawn(shown))
+    rendering.add_words(rows, ["up", "right", "down"], np.array([[0, 1.0], [1, 0], [0, -1]]))
     table = picture_table(rows)
     assert table[[*WORDS]].to_numpy().tolist() == [["right", "up", "down"], [""] * 3]
     turned = np.degrees(np.arctan(0.1 / 3))
-    np.testing.assert_allclose(
-        table[[*ANGLES]], [[turned, 90 - turned, 90 + turned], [np.nan] * 3], atol=1e-9
-    )
+    angles = [[turned, 90 - turned, 90 + turned], [np.nan] * 3]
+    np.testing.assert_allclose(table[[*ANGLES]], angles, atol=1e-9)
     assert list(table["renderer"]) == ["words"] * 2 and list(table["picture"]) == [b""] * 2
     assert (table[["draw", "neighbour_id"]] == -1).all(axis=None)
 
@@ -175,10 +167,8 @@ def test_the_generator_draws_every_figure(drawn):
     assert drawn.attrs["device"].startswith("CPU (")
     assert counts == {"photo": 2, "fig1": 4, "fig6": 4, "fig10": 3, "fig11": 2, "fig13": 8}
     assert {opened(content).size for content in drawn["picture"][2:]} == {(32, 32)}
-    removed, original = (
-        drawn[(drawn["figure"] == "fig1") & (drawn["change"] == change)]
-        for change in ("null removed", "original")
-    )
+    changes = drawn[drawn["figure"] == "fig1"].groupby("change")
+    removed, original = map(changes.get_group, ("null removed", "original"))
     assert (removed["is_deg"] > 1).all() and (removed["logit_change"] < 1e-4).all()
     assert (removed["picture"].to_numpy() != original["picture"].to_numpy()).all()
     targets = drawn.loc[drawn["figure"] == "fig6", "target_is_deg"]
@@ -234,6 +224,5 @@ def test_another_space_and_other_targets_are_refused(study):
         ({"space": "eva02_l14"}, "space eva02_l14 cannot be rendered"),
         ({"prompts": ["an image of a dog"]}, f"{prompt_of('jellyfish')}.* run embed_prompts"),
     ):
-        with pytest.raises(InputError, match=words):
-            draw(study, **changes)
+        refused(words, draw, study, **changes)
         assert not study.path("pictures", space=changes.get("space", study.space)).exists()

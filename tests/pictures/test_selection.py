@@ -7,19 +7,10 @@ import pytest
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.null_validation import PERTURBATIONS
-from singflow.errors import InputError
-from singflow.pictures.selection import (
-    ORIGINAL,
-    REMOVED,
-    STEERED,
-    SteeredHead,
-    Subject,
-    choose_images,
-    perturbation_pictures,
-    removal_pictures,
-    steering_pictures,
-)
+from singflow.pictures import selection
+from singflow.pictures.selection import ORIGINAL, REMOVED, STEERED, SteeredHead, choose_images
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 
 RANDOM = np.random.default_rng(0)
 WEIGHT, BIAS = RANDOM.standard_normal((6, 10)), RANDOM.standard_normal(6)
@@ -28,17 +19,18 @@ FULL = SteeredHead(RANDOM.standard_normal((12, 10)), RANDOM.standard_normal(12),
 TRANSLATOR = Affine(RANDOM.standard_normal((5, 10)), RANDOM.standard_normal(5))
 JELLYFISH, DOG, TEXT = RANDOM.standard_normal((3, 5))
 TEXTS = {"an image of a jellyfish": JELLYFISH, "an image of a dog": DOG}
-SUBJECT = Subject(3, "pelican", RANDOM.standard_normal(10).astype(np.float32), TEXT)
-removal = partial(removal_pictures, "fig1", SUBJECT, translate=TRANSLATOR)
-perturbation = partial(perturbation_pictures, "fig13", SUBJECT, translate=TRANSLATOR, seed=7)
-steering = partial(steering_pictures, "fig6", SUBJECT, translator=TRANSLATOR)
+SUBJECT = selection.Subject(3, "pelican", RANDOM.standard_normal(10).astype(np.float32), TEXT)
+SHOWN = {"translate": TRANSLATOR}
+removal = partial(selection.removal_pictures, "fig1", SUBJECT, **SHOWN)
+perturbation = partial(selection.perturbation_pictures, "fig13", SUBJECT, **SHOWN, seed=7)
+steering = partial(selection.steering_pictures, "fig6", SUBJECT, translator=TRANSLATOR)
 
 
 def norms(pictures):
     return [np.linalg.norm(shown.embedding) for shown in pictures if shown.embedding is not None]
 
 
-def test_the_equivalent_image_has_the_originals_logits_and_norm_and_the_image_score_of_null_removal():  # noqa: E501
+def test_the_equivalent_image_has_the_originals_logits_and_norm_and_the_score_of_null_removal():
     original, removed = removal(head=HEAD)
     wide = SUBJECT.feature.astype(np.float64)
     equivalent = wide - HEAD.basis @ (HEAD.basis.T @ wide)
@@ -109,5 +101,5 @@ def test_images_are_drawn_by_seed_and_content_over_as_many_labels_as_can_be():
 
 def test_named_images_come_in_their_order_and_unknown_ones_are_refused():
     assert list(choose_images(FRAME, ["7.jpg", "2.jpg"], 1, 0)["image_id"]) == [7, 2]
-    with pytest.raises(InputError, match=r"pictures.images: x.jpg: not in the manifest"):
-        choose_images(FRAME, ["7.jpg", "x.jpg"], 1, 0)
+    message = r"pictures.images: x.jpg: not in the manifest"
+    refused(message, choose_images, FRAME, ["7.jpg", "x.jpg"], 1, 0)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from singflow.analyses.inputs import Inputs
-from singflow.errors import InputError
 from singflow.pictures.neighbours import CANDIDATES
 from singflow.pictures.word_neighbours import vocabulary, word_neighbours
+from tests.refusals import refused
 from tests.results import Results
 
 
@@ -42,15 +42,11 @@ def study(tmp_path):
     """A study's texts, in which every row is its own number."""
 
     def write(names):
-        rows = iter(range(1, 100))
-        results = Results(tmp_path)
-        numbers = {
-            f"{kind.removesuffix('s')}_embeddings": [[next(rows)] * 2 for _ in texts]
-            for kind, texts in names.items()
-            if texts
-        }
-        tensors = {kind: np.array(rows, np.float32) for kind, rows in numbers.items()}
-        results.texts(names, **tensors)
+        rows, tensors = iter(range(1, 100)), {}
+        for kind in filter(names.get, names):
+            numbers = [[next(rows)] * 2 for _ in names[kind]]
+            tensors |= {f"{kind.removesuffix('s')}_embeddings": np.array(numbers, np.float32)}
+        Results(tmp_path).texts(names, **tensors)
         return Inputs(tmp_path, "m", "s")
 
     return write
@@ -68,5 +64,4 @@ def test_labels_come_before_those_of_the_reference_and_concepts_and_a_name_count
 def test_names_that_are_not_those_of_the_embeddings_are_refused(study, tmp_path):
     inputs = study({"labels": ["cat", "dog"], "concepts": [], "reference": []})
     inputs.names["labels"].append("emu")
-    with pytest.raises(InputError, match=r"s\.json: names 3 labels, but .*s\.safetensors has 2"):
-        vocabulary(inputs)
+    refused(r"s\.json: names 3 labels, but .*s\.safetensors has 2", vocabulary, inputs)

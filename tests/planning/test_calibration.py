@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.errors import InputError
 from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
 from singflow.planning.costs import peak_mb, seconds, size_of
 from tests.planning.test_plan import MODEL, TSV, finish, job, planner
 from tests.project import ROOT
+from tests.refusals import refused
 
 IMAGES = 40_000
 REGISTRIES = Path("config/models.yaml"), Path("config/spaces.yaml")
@@ -41,8 +41,7 @@ def took(pilot, place, seconds, megabytes):
 
 
 def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot):
-    step = "extract_features"
-    expected = size(study, step)
+    expected = size(study, step := "extract_features")
     took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
     took(pilot, "resolve_study", 9, 900)  # which only starts, and tells nothing
     other, expected = "measure_controls", size(study, "")
@@ -84,12 +83,10 @@ def test_efficiency_reports_are_summed_by_step(tmp_path):
     assert found["extract_features"] == Used(2, 4000 * megabyte, 2000 * megabyte, 0.5)
     assert set(found) == {"extract_features", "model"}
     path.write_text(REPORT.replace("RuleName", "JobName"))
-    with pytest.raises(InputError, match=r"efficiency_report_x\.csv: not an efficiency report"):
-        read_reports([path])
+    refused(r"efficiency_report_x\.csv: not an efficiency report", read_reports, [path])
 
 
 def test_a_folder_without_benchmarks_is_refused(pilot, tmp_path):
     none = "pilot: holds no benchmarks/: run the study with Snakemake first"
     for folder, message in ((pilot, none), (tmp_path / "absent", r"absent/params\.yaml")):
-        with pytest.raises(InputError, match=message):
-            calibrate(folder, REGISTRIES, False, {})
+        refused(message, calibrate, folder, REGISTRIES, False, {})

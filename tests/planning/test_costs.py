@@ -9,22 +9,8 @@ import yaml
 from singflow.analyses.probes import IN_MEMORY
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.parallel import AHEAD
-from singflow.planning.costs import (
-    COSTS,
-    IMAGENET,
-    VIEW,
-    WRITTEN,
-    Size,
-    Term,
-    disk_bytes,
-    expected_images,
-    images_here,
-    peak_mb,
-    seconds,
-    size_of,
-    study_bytes,
-    wildcards,
-)
+from singflow.planning import costs
+from singflow.planning.costs import IMAGENET, Size, Term, disk_bytes, peak_mb, seconds, size_of
 from singflow.study import with_defaults
 from tests.data.archives import pack, write_rows
 from tests.project import ROOT
@@ -54,7 +40,7 @@ def grown(cost, step, small, large):
 
 
 def test_a_cost_is_a_steps_and_a_step_without_one_costs_what_others_like_it_do():
-    assert set(COSTS) | set(WRITTEN) <= {*STEPS, "*", "plot_*"}
+    assert set(costs.COSTS) | set(costs.WRITTEN) <= {*STEPS, "*", "plot_*"}
     for cost in (seconds, peak_mb, disk_bytes):
         assert cost("plot_another", SIZE) == cost("plot_controls", SIZE)
         assert cost("measure_another", SIZE) > 0
@@ -62,9 +48,9 @@ def test_a_cost_is_a_steps_and_a_step_without_one_costs_what_others_like_it_do()
 
 
 def test_the_artifacts_of_a_step_tell_its_jobs_apart_as_the_rules_do():
-    for step in {*WRITTEN} - {"*", "plot_*"}:
+    for step in {*costs.WRITTEN} - {"*", "plot_*"}:
         matrix = set(STAGES[step].get("matrix", {}))
-        assert set(wildcards(step)) == matrix & {"model", "space", "kind", "shard"}, step
+        assert set(costs.wildcards(step)) == matrix & {"model", "space", "kind", "shard"}, step
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -88,27 +74,23 @@ def test_memory_grows_by_what_a_job_holds():
         return 1e6 * grown(peak_mb, step, small, large)
 
     few, many = ({"images": n, "shards": n // 5000} for n in (160_000, IMAGENET))
-    new_images = IMAGENET - 160_000
-    assert 0 < bytes_more("measure_evidence", few, many) <= 400 * new_images
-    a_quarter_of_the_embeddings = SIZE.space_dim * new_images
+    assert 0 < bytes_more("measure_evidence", few, many) <= 400 * (IMAGENET - 160_000)
+    a_quarter_of_the_embeddings = SIZE.space_dim * (IMAGENET - 160_000)
     assert bytes_more("find_neighbours", few, many) < a_quarter_of_the_embeddings
-    weights = 2**14 * (2**14 + 2 * SIZE.feature_dim)
-    weights_gradients_and_two_moments = 4 * 4 * weights
+    weights_gradients_and_two_moments = 4 * 4 * 2**14 * (2**14 + 2 * SIZE.feature_dim)
     widths = [{"study": under(training={"width": width})} for width in (256, 2**14)]
-    wider = bytes_more("train_translator", *widths)
-    assert wider > weights_gradients_and_two_moments
+    assert bytes_more("train_translator", *widths) > weights_gradients_and_two_moments
     for step in TOWERS:
         job = {"images": 20, "threads": 2, "feature_dim": 1, "space_dim": 1}
-        waiting = bytes_more(step, job, job | {"views": 100})
-        assert waiting > 99 * 2 * AHEAD * VIEW
+        assert bytes_more(step, job, job | {"views": 100}) > 99 * 2 * AHEAD * costs.VIEW
         job = {"gpu": True, "views": 100}
         decoding = bytes_more(step, job | {"decoders": 8}, job | {"decoders": 16})
         # one image waits for each thread and one is in work, not four that wait
-        assert decoding < 3 * 16 * 100 * VIEW
+        assert decoding < 3 * 16 * 100 * costs.VIEW
         sizes = [{"views": 3, "gpu": True, "batch": batch} for batch in (1, 128, 256)]
         pinned = [bytes_more(step, *pair) for pair in pairwise(sizes)]
-        # three batches of whole images
-        assert pinned == pytest.approx([3 * (126 - 3) * VIEW, 3 * (255 - 126) * VIEW], rel=0.001)
+        three_batches_of_whole_images = [3 * (126 - 3) * costs.VIEW, 3 * (255 - 126) * costs.VIEW]
+        assert pinned == pytest.approx(three_batches_of_whole_images, rel=0.001)
 
 
 def test_time_grows_as_the_work_of_a_job():
@@ -129,9 +111,7 @@ def test_time_grows_as_the_work_of_a_job():
 
 
 def test_disk_takes_the_bytes_of_the_tensors_and_shards_share_them():
-    rows = 10_000
-    tensors = rows * SIZE.feature_dim * 4 + rows * 8 + rows * 4
-    assert disk_bytes("extract_features", SIZE) == tensors
+    assert disk_bytes("extract_features", SIZE) == 10_000 * (SIZE.feature_dim * 4 + 8 + 4)
     for step in TOWERS:
         assert disk_bytes(step, SIZE) == 10 * disk_bytes(step, replace(SIZE, shards=10))
 
@@ -152,7 +132,7 @@ def test_a_driver_counts_numbers_lengths_and_choices_of_the_study_up_to_a_limit(
     assert (size.of("probe.classifier=ridge"), size.of("probe.classifier=logistic")) == (1, 0)
     term = Term("images*feature_dim", 1.0, 0.0, most=3.0)
     assert [term.times(replace(SIZE, images=n)) for n in (1000, 10_000)] == [2.048, 3.0]
-    (held,) = {term.most for term in COSTS["probe_principal"]} - {float("inf")}
+    (held,) = {term.most for term in costs.COSTS["probe_principal"]} - {float("inf")}
     assert held == pytest.approx(IN_MEMORY / 1e6, rel=0.001)
 
 
@@ -167,7 +147,7 @@ def test_a_tower_decodes_by_its_own_threads_and_takes_large_batches_on_a_gpu_alo
     assert [size_of(study, 20, None, None, gpu).batch for gpu in (False, True)] == [6, 6]
 
 
-def test_a_size_says_what_the_study_and_its_entries_say(study):
+def test_a_size_says_what_the_study_its_entries_and_its_lists_say_and_else_takes_a_vit_l(study):
     model, space = (next(iter(registry.values())) for registry in entries(study))
     size = size_of(study, 20, model, space)
     rows = 20 * study["extraction"]["views"]
@@ -177,9 +157,6 @@ def test_a_size_says_what_the_study_and_its_entries_say(study):
     assert size.cases == 15  # dimensions 8, 24, 64, 128 and 280, each in three subspaces
     assert size_of(study, 20, None, space).parameters_m == space.parameters_m
     assert size_of(study, 20, None, None).parameters_m == 0
-
-
-def test_labels_and_concepts_are_counted_and_an_unknown_model_is_taken_for_a_vit_l(study):
     unknown = ModelEntry(source="timm", id="resnet18.a1_in1k")
     size = size_of(study, 10_000, unknown, None)
     assert size.assumed and (size.parameters_m, size.gmacs) == (304.3, 61.6)
@@ -187,26 +164,16 @@ def test_labels_and_concepts_are_counted_and_an_unknown_model_is_taken_for_a_vit
     assert size.concepts == len(Path(study["concepts"]["vocabulary"]).read_text().split("\n")) - 1
 
 
-def folders(root):
-    """120 images in 40 class folders."""
-    for label in range(40):
-        folder = root / f"class{label}"
-        folder.mkdir(parents=True)
-        for number in range(3):
-            (folder / f"{number}.jpg").touch()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images in every form in which a study takes them."""
+    """Images in every form in which a study takes them, of few bytes."""
     root = tmp_path_factory.mktemp("data")
     pd.DataFrame({"path": [f"{n}.jpg" for n in range(5000)]}).to_parquet(root / "5000.parquet")
-    for part in ("plain", "split/train", "split/val"):
-        folders(root / part)
-    (root / "flat/val").mkdir(parents=True)
-    for number in range(2100):
-        (root / f"flat/val/{number}.JPEG").touch()
-    (root / "flat/val/readme.txt").touch()
+    classes = [f"class{label}/{number}.jpg" for label in range(40) for number in range(3)]
+    files = [f"{part}/{name}" for part in ("plain", "split/train", "split/val") for name in classes]
+    for name in [*files, *(f"flat/val/{n}.JPEG" for n in range(2100)), "flat/val/readme.txt"]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
     names = [f"{row:04d}.{ending}" for row in range(2000) for ending in ("cls", "jpg")]
     for number in range(3):
         pack(root / f"{number}.tar", dict.fromkeys(names, b"x" * 700))
@@ -217,9 +184,8 @@ def data(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    ("source", "given", "images", "drawn"),
-    [
+def test_images_are_counted_or_told_from_some_of_them(study, data, tmp_path):
+    for source, given, images, drawn in (
         ("table", {"table": "config/vocab/packaged.csv"}, 20, 20),
         ("table", {"table": "{data}/5000.parquet"}, 5000, 2000),
         ("folder", {"root": "{data}/plain"}, 120, 80),
@@ -234,27 +200,23 @@ def data(tmp_path_factory):
         ("archive", {"root": "not/here", "archives": ["*.tar"]}, IMAGENET, 2000),
         ("table", {"table": "not/here.csv"}, IMAGENET, 2000),
         ("folder", {"root": "not/here"}, IMAGENET, 2000),
-    ],
-)
-def test_images_are_counted_or_told_from_some_of_them(
-    study, data, tmp_path, source, given, images, drawn
-):
-    for key in given.keys() & {"root", "table"}:
-        given = given | {key: given[key].format(data=data)}
-    for per_class, expected in ((None, images), (2, drawn)):
-        content = study | {"data": study["data"] | given | {"per_class": per_class}}
-        content["data"]["source"] = source
-        assert expected_images(content, tmp_path) == pytest.approx(expected, rel=0.02)
-        assert bool(images_here(content, tmp_path)) == (images != IMAGENET)
+    ):
+        for key in given.keys() & {"root", "table"}:
+            given = given | {key: given[key].format(data=data)}
+        for per_class, expected in ((None, images), (2, drawn)):
+            own = given | {"source": source, "per_class": per_class}
+            content = study | {"data": study["data"] | own}
+            assert costs.expected_images(content, tmp_path) == pytest.approx(expected, rel=0.02)
+            assert bool(costs.images_here(content, tmp_path)) == (images != IMAGENET)
 
 
 def test_the_bytes_of_a_study_are_those_of_its_jobs(study):
     study["extraction"] |= {"views": 9}
     models, spaces = entries(study)
-    whole = study_bytes(study, 1000, models, spaces)
+    whole = costs.study_bytes(study, 1000, models, spaces)
     sizes = [size_of(study, 1000, model, None) for model in models.values()]
     of_features = sum(disk_bytes("extract_features", size) for size in sizes)
     assert of_features < whole < 10 * of_features
     one = {study["models"][0]: models[study["models"][0]]}
-    assert study_bytes(study, 1000, one, spaces) < whole
-    assert study_bytes(study, 10_000, models, spaces) > 5 * whole
+    assert costs.study_bytes(study, 1000, one, spaces) < whole
+    assert costs.study_bytes(study, 10_000, models, spaces) > 5 * whole

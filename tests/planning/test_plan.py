@@ -7,10 +7,10 @@ import pytest
 
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.errors import InputError
 from singflow.planning.calibration import Calibration, read_benchmark
 from singflow.planning.costs import ON_GPU, peak_mb, seconds, size_of
 from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
+from tests.refusals import refused
 
 LISTING = """Building DAG of jobs...
 Job stats:
@@ -38,7 +38,6 @@ rule all:
     resources: tmpdir=<TBD>
 """
 TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
-
 MODEL = "efficientnet_lite0"
 STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
 
@@ -53,8 +52,8 @@ def test_jobs_are_read_from_a_dry_run():
     ]
     done = "Nothing to be done (all requested files are present and up to date)."
     assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
-    with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
-        parse_jobs("WorkflowError: the study is not valid\n")
+    invalid = "WorkflowError: the study is not valid\n"
+    refused(f"it says\n{invalid.strip()}", parse_jobs, invalid)
 
 
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
@@ -65,10 +64,8 @@ def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
     assert read_benchmark(path) == (1.0, 0.0)
     for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
         path.write_text(content)
-        with pytest.raises(InputError, match=r"b\.tsv: not a benchmark file"):
-            read_benchmark(path)
-    with pytest.raises(InputError, match="absent"):
-        read_benchmark(tmp_path / "absent")
+        refused(r"b\.tsv: not a benchmark file", read_benchmark, path)
+    refused("absent", read_benchmark, tmp_path / "absent")
 
 
 def planner(study, results, gpu=False, known=None, rates=None):
@@ -145,12 +142,10 @@ def test_the_table_adds_up(study, tmp_path):
         cores = 8 if gpu else 2
         assert table.at["extract_features", "core hours"] == pytest.approx(cores * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
-        assert list(table["time and memory"]) == [
-            "3 calibrated" if gpu else "3 estimated",
-            "2 estimated",
-        ]
+        source = "calibrated" if gpu else "estimated"
+        assert list(table["time and memory"]) == [f"3 {source}", "2 estimated"]
     done = cost_table([], jobs, plan, STEPS)
-    assert list(done["time and memory"]) == ["done", "done"]
+    assert list(done["time and memory"]) == ["done"] * 2
     assert done[["core hours", "disk GB"]].sum().sum() == 0
     plan = planner(study, tmp_path)
     mean = np.mean([plan.estimate(one).seconds for one in extract])

@@ -1,7 +1,5 @@
-import pytest
-
-from singflow.errors import InputError
 from singflow.planning import slurm as cluster
+from tests.refusals import refused
 
 LOG = """Using profile slurm for setting default command line arguments.
 SLURM run ID: {name}
@@ -20,13 +18,9 @@ def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
 
 
 def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
-    assert cluster.ask_slurm("echo", "7|demo").splitlines() == ["7|demo"]
-
-    def refused(message, *command):
-        with pytest.raises(InputError, match=message):
-            cluster.ask_slurm(*command)
-
-    refused("no-squeue: no such command: is this machine part of a Slurm cluster", "no-squeue")
-    refused(r"ls /absent: .*No such file", "ls", "/absent")
+    ask = cluster.ask_slurm
+    assert ask("echo", "7|demo").splitlines() == ["7|demo"]
+    refused("no-squeue: no such command: is this machine part of a Slurm cluster", ask, "no-squeue")
+    refused(r"ls /absent: .*No such file", ask, "ls", "/absent")
     monkeypatch.setattr(cluster, "PATIENCE", 0.2)
-    refused(r"sleep gave no answer within 0\.2 s", "sleep", "5")
+    refused(r"sleep gave no answer within 0\.2 s", ask, "sleep", "5")

@@ -36,9 +36,8 @@ SETTINGS = {"resamples": 100, "permutations": 100, "seed": 0}
 
 def flat(number: int) -> Image.Image:
     """A photo of one colour, another for every number."""
-    return Image.new(
-        "RGB", (60, 60), (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256)
-    )
+    shade = (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256)
+    return Image.new("RGB", (60, 60), shade)
 
 
 @cache

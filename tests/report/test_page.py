@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,24 +16,14 @@ from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
-from singflow.errors import InputError
 from singflow.figures.style import new_figure, save
-from singflow.report.content import (
-    IMAGES,
-    MOST_SVG,
-    REJECTED,
-    links,
-    machine,
-    page_data,
-    page_tables,
-    read_caption,
-    sentence,
-    step_table,
-)
+from singflow.report import content
+from singflow.report.content import MOST_SVG, machine, page_tables, sentence, step_table
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
 from singflow.report.tables import MOST_ROWS, shared_columns, table
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.report.report_study import HOSTILE, write_page, write_study
 
 
@@ -64,13 +55,9 @@ FOUR = models(
     (("a", MEANING, 0.04),),
     (("b", NOTHING, 0.0),),
 )
-
-
 TEXTS = pd.DataFrame(
     {"space": "s", "model": ["a", "b"], "text": ["fur", "tail"], "kind": "label", "p": 0.01}
 ).assign(unique_r2=0.2, unique_r2_low=0.1, unique_r2_high=0.3, hidden=True)
-
-
 GROUPS = TEXTS.rename(columns={"text": "group", "kind": "by"}).assign(n=12)
 COLUMNS = {
     "hidden_texts": TEXTS,
@@ -127,9 +114,8 @@ def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_c
     assert rows["a"]["text"] == f"{said} 3.00 %" and list(dict(rows["leak+"]["marks"])) == ["dot"]
     drawn = [place for row in rows.values() for _, place in row["marks"]]
     assert all(0 <= place <= 100 for place in [*drawn, *ticks.values(), low + wide])
-    (unknown,) = part(models((("a", "no null space", None), {"detectable": None})))["picture"][
-        "rows"
-    ]
+    nothing = models((("a", "no null space", None), {"detectable": None}))
+    (unknown,) = part(nothing)["picture"]["rows"]
     assert (unknown["marks"], unknown["bar"], unknown["text"]) == ([], None, "")
 
 
@@ -186,35 +172,21 @@ def pairs(*rows):
 
 
 APART, ALIKE = (-0.03, -0.04, -0.02, 0.001, True), (0.01, -0.02, 0.04, 0.4, False)
-ABOVE = "a above {} by 3.00 % [2.00, 4.00], p = 0.001"
+LESS, MORE = (-0.02, -0.05, 0.01, 0.2, False), (0.03, 0.02, 0.04, 0.001, True)
+OF_THREE = "3.00 % [2.00, 4.00], p = 0.001"
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([], []),
-        (
-            [("a", "b", -0.02, -0.05, 0.01, 0.2, False), ("a", "c", *ALIKE)],
-            [
-                "By D, a, b and c cannot be told apart. The largest difference is 2.00 % [-1.00, "
-                "5.00], p = 0.2."
-            ],
-        ),
-        (
-            [("a", "b", *APART), ("a", "c", *ALIKE)],
-            ["By D, 1 of 2 pairs of models differ: b above a by 3.00 % [2.00, 4.00], p = 0.001."],
-        ),
-        (
-            [("a", name, 0.03, 0.02, 0.04, 0.001, True) for name in "bcdef"],
-            [
-                f"By D, 5 of 5 pairs of models differ: {'; '.join(map(ABOVE.format, 'bcd'))}; "
-                "and others."
-            ],
-        ),
-    ],
-)
-def test_pairs_of_models_are_compared_by_d_in_one_sentence(rows, said):
-    assert pairs_said(pairs(*rows)) == said
+def test_pairs_of_models_are_compared_by_d_in_one_sentence():
+    largest = "The largest difference is 2.00 % [-1.00, 5.00], p = 0.2."
+    three = "; ".join(f"a above {name} by {OF_THREE}" for name in "bcd")
+    differ = "pairs of models differ: "
+    for rows, said in (
+        ([("a", "b", *LESS), ("a", "c", *ALIKE)], f"a, b and c cannot be told apart. {largest}"),
+        ([("a", "b", *APART), ("a", "c", *ALIKE)], f"1 of 2 {differ}b above a by {OF_THREE}."),
+        ([("a", name, *MORE) for name in "bcdef"], f"5 of 5 {differ}{three}; and others."),
+    ):
+        assert pairs_said(pairs(*rows)) == [f"By D, {said}"]
+    assert pairs_said(pairs()) == []
 
 
 def test_the_blind_check_is_said_once_and_is_a_warning_where_it_passes_the_margin():
@@ -230,8 +202,7 @@ def test_the_blind_check_is_said_once_and_is_a_warning_where_it_passes_the_margi
 def steering(**change):
     rows = [
         {"model": model, "target_is_deg": target, "as_target_mean_deg": target / 2}
-        for model in ("zero", "a", "b")
-        for target in (5.0, 10.0)
+        for model, target in product(("zero", "a", "b"), (5.0, 10.0))
     ]
     same = {"space": "s", "prompt": "x", "n": 20, "n_reachable": 20, "as_target_std_deg": 0.3}
     return pd.DataFrame(rows).assign(**same | change)
@@ -245,23 +216,17 @@ def test_the_steering_table_says_where_it_tells_no_models_apart():
     assert text.endswith(f"{zero} So steering is no evidence of hidden meaning.")
     assert "known zero" not in steering_said(steering(), FOUR[2:], 0.95)
     near = [2.5, 5.0, 2.5, 5.25, 2.5, 5.0]  # half an interval is 2.09 * 0.3 / sqrt(20) = 0.14
-    far = [2.5, 5.0, 2.5, 5.3, 2.5, 5.0]
     assert steering_said(steering(as_target_mean_deg=near), FOUR, 0.95) != ""
-    for silent in (
-        steering(as_target_mean_deg=far),
-        steering(n_reachable=[20, 20, 20, 19, 20, 20]),
-        steering()[:2],
-        steering()[:0],
-    ):
+    far = steering(as_target_mean_deg=[2.5, 5.0, 2.5, 5.3, 2.5, 5.0])
+    for silent in (far, steering(n_reachable=[20] * 5 + [19]), steering()[:2], steering()[:0]):
         assert steering_said(silent, FOUR, 0.95) == ""
 
 
 def test_warnings_name_weak_translators_random_weights_and_low_accuracy():
     poor = {"weights": "random", "top1_low": True, "marks": "weak translator"}
     edge = {"marks": "known zero, penalty at the edge"}
-    text = " ".join(
-        warnings(models((("a", MEANING, 0.04), poor), (("b", MEANING, 0.04), edge)), 0.2)
-    )
+    both = models((("a", MEANING, 0.04), poor), (("b", MEANING, 0.04), edge))
+    text = " ".join(warnings(both, 0.2))
     for said in (
         "^ The best penalty of b in s is at the edge",
         "* WEAK TRANSLATOR: a in s. It explains less than 0.2",
@@ -286,25 +251,22 @@ def test_a_warning_is_for_what_it_names_alone():
     )
 
 
-CAPTIONS = {"rejected": REJECTED, "images": IMAGES} | {
-    path.stem: read_caption(path) for path in (ROOT / "report/captions").glob("*.rst")
-}
+PLACES = (ROOT / "report/captions").glob("*.rst")
+CAPTIONS = {"rejected": content.REJECTED, "images": content.IMAGES}
+CAPTIONS |= {path.stem: content.read_caption(path) for path in PLACES}
 
 
 def test_every_explained_column_is_shown_and_every_shown_one_explained():
     steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
-    shown = set()
+    shown, shared = set(), shared_columns().keys()
     own = [column for caption in CAPTIONS.values() for column in caption.headers]
     assert len(own) == len(set(own))  # one explanation of a column is on the page
     for caption in CAPTIONS.values():
         columns = set(caption.columns.split())
-        assert (
-            caption.headers.keys() <= columns
-            and not caption.headers.keys() & shared_columns().keys()
-        )
+        assert caption.headers.keys() <= columns and not caption.headers.keys() & shared
         assert not caption.columns or caption.needs in {"", *columns}
         shown |= columns - caption.headers.keys()
-    assert set(shared_columns()) - steps == shown
+    assert shared - steps == shown
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")
@@ -324,12 +286,10 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
             "translators": csv["translators"].assign(model=both, n=images),
         }
         made = page_tables(frames, rejected, PAPER, same, case["labels"], CAPTIONS, several=False)
-        return {
-            name: [
-                dict(zip((title for title, _ in of.headers), row, strict=True)) for row in of.rows
-            ]
-            for name, of in made.items()
-        }
+        for name, of in made.items():
+            titles = [title for title, _ in of.headers]
+            made[name] = [dict(zip(titles, row, strict=True)) for row in of.rows]
+        return made
 
     found = tables({})
     assert found["steering"][0]["paper AS (°)"] == 12.04
@@ -341,48 +301,39 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
     assert "paper cosine" not in tables({}, images=1999)["translators"][0]
     other = tables({}, comparable=False)
     assert not [title for rows in other.values() for title in rows[0] if title.startswith("paper")]
-    for change in (
-        {"prompt": "an image of a pirate"},
-        {"labels": []},
-        {"labels": ["sports car", "jeep"]},
-        {"target_is_deg": 10.0},  # shorter than the AS that the paper reaches
-    ):
+    shorter = {"target_is_deg": 10.0}  # than the AS that the paper reaches
+    labels = {"labels": []}, {"labels": ["sports car", "jeep"]}
+    for change in ({"prompt": "an image of a pirate"}, *labels, shorter):
         assert "paper AS (°)" not in tables(change)["steering"][0]
 
 
 def test_a_sentence_has_the_first_rows_numbers_and_quotes_the_paper_for_its_13_models_alone():
     charted = [model for model, entry in PAPER["models"].items() if "ratio" in entry]
-    probes = pd.DataFrame(
-        {"space": "clip_vit_l14", "model": charted, "pearson": 0.9, "pearson_n": 13}
-    )
+    numbers = {"space": "clip_vit_l14", "pearson": 0.9, "pearson_n": 13}
+    probes = pd.DataFrame({"model": charted}).assign(**numbers)
     same, caption = probes[["space", "model"]], CAPTIONS["probes"]
     said = "Pearson's correlation of the two accuracies is 0.900 over 13 models here"
     assert sentence(probes, caption, PAPER, same) == f"{said}; the paper has 0.972."
     more = pd.concat([probes, probes[:1].assign(model="resnet18")])
-    for ours, theirs in (
-        (probes[1:], same[1:]),
-        (probes, same[1:]),
-        (probes, same.assign(space="eva02_l14")),
-        (more, same),
-    ):
+    other = same.assign(space="eva02_l14")
+    for ours, theirs in ((probes[1:], same[1:]), (probes, same[1:]), (probes, other), (more, same)):
         assert sentence(ours, caption, PAPER, theirs) == f"{said}."
-    assert sentence(probes.assign(pearson=np.nan), caption, PAPER, same) == ""
-    assert sentence(probes[:0], caption, PAPER, same) == ""
+    for ours in (probes.assign(pearson=np.nan), probes[:0]):
+        assert sentence(ours, caption, PAPER, same) == ""
     assert sentence(probes, CAPTIONS["models"], PAPER, same) == ""
 
 
 def test_links_stand_in_the_order_of_their_places():
-    made = {
-        name: REJECTED._replace(link=link)
-        for name, link in {"x": "checks 2 xs", "y": "checks 1 the y", "z": ""}.items()
-    }
-    assert links(made)["checks"] == [("y", "the y"), ("x", "xs")] and links(made)["paper"] == []
+    links = {"x": "checks 2 xs", "y": "checks 1 the y", "z": ""}
+    made = {name: content.REJECTED._replace(link=link) for name, link in links.items()}
+    found = content.links(made)
+    assert found["checks"] == [("y", "the y"), ("x", "xs")] and found["paper"] == []
 
 
 def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():
-    content = {"label": "</script><!--<b>& \u2028 ü"}
-    text = script_json(content)
-    assert not set("<>&\u2028") & set(text) and json.loads(text) == content
+    hostile = {"label": "</script><!--<b>& \u2028 ü"}
+    text = script_json(hostile)
+    assert not set("<>&\u2028") & set(text) and json.loads(text) == hostile
 
 
 def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
@@ -393,8 +344,7 @@ def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
     assert found.rows == [["01", 3, 0.0001235, "yes", ""], ["None", 4, "", "no", "x"]]
     titles = [title for title, _ in found.headers]
     assert titles == ["label", "images", "p (Holm)", "differ", "note"]
-    with pytest.raises(InputError, match=r"missing\.csv"):
-        read_table(tmp_path / "missing.csv")
+    refused(r"missing\.csv", read_table, tmp_path / "missing.csv")
 
 
 def test_of_too_many_rows_the_first_places_and_as_many_of_every_model_are_kept():
@@ -439,7 +389,7 @@ def test_neighbours_are_positions_among_the_images_shown_or_paths():
     near = pd.DataFrame({"original_id": [3, 0], "equivalent_id": [-1, 1], "original_deg": 9.0})
     near["equivalent_deg"] = [np.nan, 8.0]
     shown, names = np.array([1, 3]), {"m": ["cat", "dog"]}
-    data = page_data(manifest, shown, {"s": {"m": scores}}, {"s": {"m": near}}, names)
+    data = content.page_data(manifest, shown, {"s": {"m": scores}}, {"s": {"m": near}}, names)
     found = data["scores"]["s"]["m"]
     assert (found["original"], found["equivalent"]) == ([1, -2], [-1, 0])
     assert data["outside"] == ["p"]
@@ -554,9 +504,8 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
         text = path.read_text()
         assert str(written) not in text
         text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)  # hold links of libraries
-        inside, outside = (
-            re.findall(rf'<a [^>]*href="{start}([^"]*)"', text) for start in ("#", "(?!#)")
-        )
+        found = (re.findall(rf'<a [^>]*href="{start}([^"]*)"', text) for start in ("#", "(?!#)"))
+        inside, outside = found
         assert outside and all((path.parent / link).is_file() for link in outside)
         assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
 

@@ -105,9 +105,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.server.repositories:
             return self.send(409, {"url": f"{self.server.url}/{name}"})
-        self.server.create(
-            name, asked.get("visibility") == "private" or asked.get("private", False)
-        )
+        private = asked.get("visibility") == "private" or asked.get("private", False)
+        self.server.create(name, private)
         self.send(200, {"url": f"{self.server.url}/{name}"})
 
     def validate(self, body: bytes) -> None:
@@ -132,10 +131,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send(200, {"files": files})
 
     def batch(self, body: bytes, name: str) -> None:
-        objects = [
-            asked | {"actions": {"upload": {"href": f"{self.server.url}/lfs/{asked['oid']}"}}}
-            for asked in json.loads(body)["objects"]
-        ]
+        objects = json.loads(body)["objects"]
+        for asked in objects:
+            asked["actions"] = {"upload": {"href": f"{self.server.url}/lfs/{asked['oid']}"}}
         self.send(200, {"transfer": "basic", "objects": objects})
 
     def store(self, body: bytes, oid: str) -> None:
@@ -165,9 +163,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         files = held["commits"][commit]["files"]
         if path not in files:
             raise Refusal(404, "EntryNotFound")
-        oid = self.oid(path, files[path])
-        headers = {"ETag": f'"{oid}"', "X-Repo-Commit": commit}
-        self.send(200, files[path], **headers)
+        tag = f'"{self.oid(path, files[path])}"'
+        self.send(200, files[path], **{"ETag": tag, "X-Repo-Commit": commit})
 
 
 NAME = r"([\w.-]+/[\w.-]+)"

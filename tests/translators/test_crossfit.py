@@ -7,27 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from singflow.errors import InputError
-from singflow.translators.crossfit import (
-    WHOLE,
-    CrossFitted,
-    GroupSums,
-    Validation,
-    cross_validate,
-    penalties,
-    split,
-)
-from singflow.translators.crossfit import ridge as solved
+from singflow.translators import crossfit
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, split
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 
 LAMBDAS = [1e-4, 1e-2, 0.1, 1.0, 10.0]
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def ridge(x, z, penalty):
     """scikit-learn's, with the penalty in units of the mean squared distance of x from its mean."""
-    return Ridge(alpha=penalty * ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean(), solver="svd").fit(
-        x, z
-    )
+    alpha = penalty * ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()
+    return Ridge(alpha=alpha, solver="svd").fit(x, z)
 
 
 class Study:
@@ -76,22 +68,13 @@ class Study:
         return np.array(pairs)
 
 
-SETTINGS = [
-    {},
-    {"views": 1},
-    {"views": 3, "folds": 2},
-    {"given": 9},
-    {"given": 9, "folds": 3},
-    {"folds": 0},
-    {"folds": 0, "given": 9},
-    {"offset": 1e3},
-    {"n": 12, "folds": 6, "width": 30},
-    {"noise": 10.0},
-]
+SETTINGS = [{}, {"views": 1}, {"views": 3, "folds": 2}, {"given": 9}, {"given": 9, "folds": 3}]
+SETTINGS += [{"folds": 0}, {"folds": 0, "given": 9}, {"offset": 1e3}, {"noise": 10.0}]
+SETTINGS += [{"n": 12, "folds": 6, "width": 30}]
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS))
+@given(SEEDS, st.sampled_from(SETTINGS))
 def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_folds(seed, setting):
     study = Study(seed, **setting)
     sums = study.sums()
@@ -114,7 +97,7 @@ def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_fold
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS))
+@given(SEEDS, st.sampled_from(SETTINGS))
 def test_the_chosen_lambda_has_the_least_squared_error_of_view_0_over_all_folds(seed, setting):
     study = Study(seed, **setting)
     validation = cross_validate(study.sums(), LAMBDAS)
@@ -137,12 +120,12 @@ def test_the_chosen_lambda_has_the_least_squared_error_of_view_0_over_all_folds(
 
 
 def validation_of(errors, lambdas, n=(10, 10)):
-    return Validation(lambdas, np.array(errors, dtype=float), np.ones(len(n)), np.array(n))
+    errors = np.array(errors, dtype=float)
+    return crossfit.Validation(lambdas, errors, np.ones(len(n)), np.array(n))
 
 
-@pytest.mark.parametrize(
-    ("lambdas", "totals", "best", "at_edge"),
-    [
+def test_the_best_lambda_is_at_the_edge_when_it_is_the_least_or_the_largest_of_several():
+    for lambdas, totals, best, at_edge in (
         ([1, 2, 3], [3, 1, 2], 2, False),
         ([1, 2, 3], [1, 2, 3], 1, True),
         ([1, 2, 3], [3, 2, 1], 3, True),
@@ -150,14 +133,10 @@ def validation_of(errors, lambdas, n=(10, 10)):
         ([3, 1, 2], [1, 2, 3], 3, True),
         ([1, 2, 3], [1, 1, 2], 2, False),
         ([5], [7], 5, False),
-    ],
-)
-def test_the_best_lambda_is_at_the_edge_when_it_is_the_least_or_the_largest_of_several(
-    lambdas, totals, best, at_edge
-):
-    errors = np.array(totals) / 4
-    validation = validation_of([errors, 3 * errors], lambdas)
-    assert (lambdas[validation.best], validation.at_edge) == (best, at_edge)
+    ):
+        errors = np.array(totals) / 4
+        validation = validation_of([errors, 3 * errors], lambdas)
+        assert (lambdas[validation.best], validation.at_edge) == (best, at_edge)
 
 
 def test_lambdas_within_one_standard_error_are_counted_over_the_folds_that_judge():
@@ -170,18 +149,14 @@ def test_lambdas_within_one_standard_error_are_counted_over_the_folds_that_judge
     assert validation_of([[3, 2, 1], [0, 0, 0]], [1, 2, 3], n=(10, 0)).within_one_error == [3]
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
+def test_values_that_are_all_alike_are_refused():
+    for array, message in (
         ("embeddings", "every held-out embedding is the mean of the training embeddings, so there"),
         ("features", "features of the training images are all alike: look at the images and at"),
-    ],
-)
-def test_values_that_are_all_alike_are_refused(array, message):
-    study = Study(0)
-    getattr(study, array)[:] = 3
-    with pytest.raises(InputError, match=message):
-        _ = cross_validate(study.sums(), LAMBDAS).r2
+    ):
+        study = Study(0)
+        getattr(study, array)[:] = 3
+        refused(message, lambda sums: cross_validate(sums, LAMBDAS).r2, study.sums())
 
 
 def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predicted():
@@ -189,9 +164,8 @@ def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predic
     sums = study.sums().regress(slice(0, 0), slice(1, 4))
     made = sums.of([1, 2, 3])
     assert penalties(made, [2.0]) == [0.0]
-    np.testing.assert_allclose(
-        made.solve(0.0).bias, study.features[~study.unseen[0], 1:4].mean(axis=0)
-    )
+    mean = study.features[~study.unseen[0], 1:4].mean(axis=0)
+    np.testing.assert_allclose(made.solve(0.0).bias, mean)
     assert not cross_validate(sums, LAMBDAS).r2.any()
 
 
@@ -201,8 +175,9 @@ def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predic
 def test_what_is_fitted_on_a_single_row_predicts_its_embedding_for_every_image(setting):
     sums = Study(0, views=1, **setting).sums()
     made = sums.of(sums.split.fits[0][0])
-    assert made.n == 1 and not solved(made, 1.0).weight.any()
-    np.testing.assert_array_equal(solved(made, 1.0).bias, made.embedding_mean)
+    alone = crossfit.ridge(made, 1.0)
+    assert made.n == 1 and not alone.weight.any()
+    np.testing.assert_array_equal(alone.bias, made.embedding_mean)
     validation = cross_validate(sums, LAMBDAS)
     assert validation.errors.any() and not validation.r2.any() and not validation.at_edge
 
@@ -211,9 +186,8 @@ def test_sums_without_rows_are_refused():
     study = Study(0)
     empty = GroupSums(split(study.manifest, 4))
     empty.update(study.features[:0], study.embeddings[:0], study.image[:0], study.view[:0])
-    for ask in (lambda: empty.of([0, 1]), lambda: empty.held_out(0)):
-        with pytest.raises(InputError, match="no image is in the training set: a translator needs"):
-            ask()
+    for ask, groups in ((empty.of, [0, 1]), (empty.held_out, 0)):
+        refused("no image is in the training set: a translator needs", ask, groups)
 
 
 def test_a_regression_of_some_features_on_others_is_cross_validated_as_that_of_their_columns():
@@ -225,34 +199,27 @@ def test_a_regression_of_some_features_on_others_is_cross_validated_as_that_of_t
     np.testing.assert_allclose(found.baseline, expected.baseline, rtol=1e-9)
 
 
-HELD = "validation"
-
-
 def manifest_of(*images):
     return pd.DataFrame(images, columns=["split", "fold"])
 
 
+HELD = "validation"
 SIX = [(HELD, 0), ("train", 2), ("train", 1), (HELD, 2), ("train", 1), (HELD, 1)]
 
 
-@pytest.mark.parametrize(
-    ("images", "folds", "groups", "fits", "whole"),
-    [
+def test_images_are_in_the_group_of_their_fold_and_held_out_ones_in_none():
+    for images, folds, groups, fits, whole in (
         (SIX, 3, [0, 2, 1, WHOLE, 1, WHOLE], [([1, 2], 0), ([0, 2], 1), ([0, 1], 2)], [0, 1, 2]),
         # Where the data hold images out, fold 0 is one of training images.
         ([("train", 0), ("train", 1), (HELD, 1)], 2, [0, 1, WHOLE], [([1], 0), ([0], 1)], [0, 1]),
         # Without folds, one translator of the training images is judged on all others.
         ([(HELD, 0), ("train", 2), ("train", 0), (HELD, 2)], 0, [1, 0, 0, 1], [([0], 1)], [0]),
-    ],
-)
-def test_images_are_in_the_group_of_their_fold_and_held_out_ones_in_none(
-    images, folds, groups, fits, whole
-):
-    made = split(manifest_of(*images), folds)
-    assert (made.groups.tolist(), made.fits, made.whole) == (groups, fits, whole)
-    assert made.crossed == bool(folds)
-    assert made.member_of.tolist() == (groups if folds else [WHOLE] * len(groups))
-    assert made.groups.dtype == made.member_of.dtype == np.int32
+    ):
+        made = split(manifest_of(*images), folds)
+        assert (made.groups.tolist(), made.fits, made.whole) == (groups, fits, whole)
+        assert made.crossed == bool(folds)
+        assert made.member_of.tolist() == (groups if folds else [WHOLE] * len(groups))
+        assert made.groups.dtype == made.member_of.dtype == np.int32
 
 
 def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
@@ -268,34 +235,30 @@ def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
     assert (validation.errors[[0, 1, 3]] > 0).all()
 
 
-@pytest.mark.parametrize(
-    "images",
-    [[(HELD, 0)] * 3, [("train", 1)] * 3, [("train", 1), (HELD, 2), (HELD, 3)], [(HELD, 1)]],
-)
-def test_training_images_in_fewer_than_two_folds_are_refused(images):
-    message = r"at least two folds: add images, or write translator\.reference: packaged"
-    with pytest.raises(InputError, match=f"cross-fitting needs training images in {message}"):
-        split(manifest_of(*images), 4)
+def test_training_images_in_fewer_than_two_folds_are_refused():
+    fix = r"at least two folds: add images, or write translator\.reference: packaged"
+    one = [("train", 1), (HELD, 2), (HELD, 3)]
+    for images in ([(HELD, 0)] * 3, [("train", 1)] * 3, one, [(HELD, 1)]):
+        message = f"cross-fitting needs training images in {fix}"
+        refused(message, split, manifest_of(*images), 4)
 
 
-def cross_fitted(generator, folds, images, width=4, dim=3):
-    members = tuple(
-        Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
-        for _ in range(folds + 1)
-    )
-    return CrossFitted(members, *generator.integers(WHOLE, folds, (2, images)).astype(np.int32))
+def cross_fitted(generator, folds):
+    """Translators of 4 features into 3 dimensions, and the folds of 12 images."""
+    draw = generator.standard_normal
+    members = tuple(Affine(draw((3, 4)), draw(3)) for _ in range(folds + 1))
+    numbers = generator.integers(WHOLE, folds, (2, 12)).astype(np.int32)
+    return crossfit.CrossFitted(members, *numbers)
+
+
+DIGITS = {np.float16: 3e-2, np.float32: 1e-5, np.float64: 1e-12}
 
 
 @settings(max_examples=50)
-@given(
-    st.integers(0, 2**32 - 1),
-    st.integers(0, 4),
-    st.integers(0, 30),
-    st.sampled_from([np.float16, np.float32, np.float64]),
-)
+@given(SEEDS, st.integers(0, 4), st.integers(0, 30), st.sampled_from([*DIGITS]))
 def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dtype):
     generator = np.random.default_rng(seed)
-    translators = cross_fitted(generator, folds, 12)
+    translators = cross_fitted(generator, folds)
     assert translators.whole is translators.members[folds]
     features = generator.standard_normal((n, 4)).astype(dtype)
     image_id = generator.integers(0, 12, n)
@@ -305,8 +268,7 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
         translators.members[translators.member_of[image]](row[None].astype(np.float64))[0]
         for image, row in zip(image_id, features, strict=True)
     ]
-    digits = {np.float16: 3e-2, np.float32: 1e-5, np.float64: 1e-12}[dtype]
-    np.testing.assert_allclose(found, np.reshape(expected, (n, 3)), rtol=0, atol=digits)
+    np.testing.assert_allclose(found, np.reshape(expected, (n, 3)), rtol=0, atol=DIGITS[dtype])
     parts = dict(translators.parts(image_id))
     assert sorted(np.concatenate([np.zeros(0, int), *parts.values()])) == list(range(n))
     for place, rows in parts.items():
@@ -315,14 +277,8 @@ def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dty
 
 def test_what_is_made_of_each_map_keeps_the_places():
     generator = np.random.default_rng(0)
-    translators = cross_fitted(generator, 3, 12)
-    numbers = iter(range(1, 5))
-
-    def longer(translator):
-        number = next(numbers)
-        return Affine(number * translator.weight, number * translator.bias)
-
-    doubled = translators.map(longer)
+    translators, numbers = cross_fitted(generator, 3), iter(range(1, 5))
+    doubled = translators.map(lambda of: Affine((by := next(numbers)) * of.weight, by * of.bias))
     features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
     factors = np.array([1, 2, 3, 4])[translators.member_of[image_id], None]
     expected = factors * translators(features, image_id)

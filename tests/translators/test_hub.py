@@ -12,26 +12,19 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, safe_open
 
 from singflow.artifacts.tensors import write_tensors
-from singflow.errors import InputError
 from singflow.translators.linear import Translator
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.translators import hub_server
 
 FACTS = {
-    "model": "efficientnet_lite0",
-    "model_id": "timm/tf_efficientnet_lite0.in1k",
-    "weights_sha256": "0123456789abcdef" * 4,
-    "space": "conse_minilm",
-    "space_id": '{"source": "conse"}',
-    "space_sha256": "fedcba9876543210" * 4,
-    "fitted_on": "the images of study demo",
-    "n_train": "507",
-    "lambda": "0.25",
-    "validation_r2": "0.23456",
-    "validation_cosine": "0.5",
-    "baseline_cosine": "0.4",
+    "model": "efficientnet_lite0", "model_id": "timm/tf_efficientnet_lite0.in1k",
+    "weights_sha256": "0123456789abcdef" * 4, "space": "conse_minilm",
+    "space_id": '{"source": "conse"}', "space_sha256": "fedcba9876543210" * 4,
+    "fitted_on": "the images of study demo", "n_train": "507", "lambda": "0.25",
+    "validation_r2": "0.23456", "validation_cosine": "0.5", "baseline_cosine": "0.4",
     "n_validation": "20",
-}
+}  # fmt: skip
 FILE = "linear.safetensors"
 MAP = {"weight": np.ones((2, 3)), "bias": np.ones(2)}
 MADE = {"schema_version": "1", "kind": "linear"}
@@ -99,8 +92,8 @@ def test_a_file_of_a_study_loses_what_is_about_its_folds_and_a_private_path(tmp_
     assert_same(Translator.from_pretrained(tmp_path / "out"), given)
     assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "out").iterdir())
     (tmp_path / "study/linear.json").write_text("{}")
-    with pytest.raises(InputError, match="study: holds the translator of a study: name another"):
-        found.save_pretrained(tmp_path / "study")
+    message = "study: holds the translator of a study: name another"
+    refused(message, found.save_pretrained, tmp_path / "study")
     assert Translator.load(tmp_path / "study" / FILE).facts == study | private
 
 
@@ -133,19 +126,16 @@ def test_the_card_states_every_fact_and_what_is_not_stated(tmp_path):
     assert card.text.count("not stated") == 2 + 11
 
 
-@pytest.mark.parametrize(
-    ("model_id", "base"),
-    [
+def test_the_card_names_a_base_model_only_if_the_hub_can_have_it(tmp_path):
+    for model_id, base in (
         ("transformers/facebook/dinov2-large", "facebook/dinov2-large"),
         ("torchvision/resnet50.IMAGENET1K_V1", None),
         ("timm/a\n---\nlicense: mit", None),
         ("transformers/checkpoints/mine/it", None),
-    ],
-)
-def test_the_card_names_a_base_model_only_if_the_hub_can_have_it(tmp_path, model_id, base):
-    translator(facts={"model_id": model_id}).save_pretrained(tmp_path)
-    card = ModelCard.load(tmp_path / "README.md")
-    assert card.data.to_dict().get("base_model") == base and "license" not in card.data.to_dict()
+    ):
+        translator(facts={"model_id": model_id}).save_pretrained(tmp_path)
+        said = ModelCard.load(tmp_path / "README.md").data.to_dict()
+        assert said.get("base_model") == base and "license" not in said
 
 
 def test_no_fact_breaks_the_card(tmp_path):
@@ -163,64 +153,44 @@ def test_no_fact_breaks_the_card(tmp_path):
         assert other.replace(said, "").count("|") == line.count("|")
 
 
-@pytest.mark.parametrize(
-    ("weight", "bias", "facts", "message"),
-    [
-        (np.ones((2, 3)), np.ones(3), {}, r"weight \(2, 3\) and bias \(3,\) make no affine map: g"),
+def test_what_cannot_be_loaded_is_not_written(tmp_path):
+    good = np.ones((2, 3))
+    for weight, bias, facts, message in (
+        (good, np.ones(3), {}, r"weight \(2, 3\) and bias \(3,\) make no affine map: give"),
         (np.ones(3), np.ones(3), {}, r"weight \(3,\) and bias \(3,\) make no affine map: give"),
         (np.diag([1, np.nan]), np.ones(2), {}, "weight holds NaN or infinite.*in row 1: fit the"),
-        (np.ones((2, 3)), np.full(2, 1e300), {}, "bias holds NaN or infinite.*in row 0: fit the"),
-        (np.ones((2, 3)), np.ones(2), {"x": object()}, "facts: x is object, which JSON has not"),
-    ],
-)
-def test_what_cannot_be_loaded_is_not_written(tmp_path, weight, bias, facts, message):
-    with pytest.raises(InputError, match=message):
-        Translator(weight, bias, facts).save_pretrained(tmp_path / "out")
-    assert not list(tmp_path.iterdir())
+        (good, np.full(2, 1e300), {}, "bias holds NaN or infinite.*in row 0: fit the"),
+        (good, np.ones(2), {"x": object()}, "facts: x is object, which JSON has not"),
+    ):
+        refused(message, Translator(weight, bias, facts).save_pretrained, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_readme_of_something_else_is_not_replaced(tmp_path):
     for text in ("# Mine", "---\nlibrary_name: singflow\ntags:\n- evidence\n---\n"):
         (tmp_path / "README.md").write_text(text)
-        with pytest.raises(InputError, match=r"README.md: is no card of a translator.*another fol"):
-            translator().save_pretrained(tmp_path)
+        message = r"README.md: is no card of a translator.*another fol"
+        refused(message, translator().save_pretrained, tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
         assert (tmp_path / "README.md").read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("tensors", "kind", "message"),
-    [
-        (MAP, "mlp3", "holds no linear translator"),
-        (MAP | {"bias": np.ones(3)}, "linear", r"weight \(2, 3\) and bias \(3,\) make no affine"),
-        (MAP | {"weight": np.full((2, 3), np.nan)}, "linear", "weight holds NaN"),
-        (None, "linear", "not readable as safetensors"),
-    ],
-)
-def test_a_folder_with_another_file_is_refused_by_name(tmp_path, tensors, kind, message):
-    path = tmp_path / FILE
-    write_tensors(path, tensors or MAP, {"kind": kind})
-    if tensors is None:
-        path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=rf"^{path}: {message}"):
-        Translator.from_pretrained(tmp_path)
-
-
 def test_a_folder_without_a_translator_and_a_revision_of_a_folder_are_refused(tmp_path):
+    read = Translator.from_pretrained
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(InputError, match=rf"^{tmp_path}: holds no {FILE}: name a folder that"):
-        Translator.from_pretrained(tmp_path)
+    refused(rf"^{tmp_path}: holds no {FILE}: name a folder that", read, tmp_path)
+    write_tensors(tmp_path / FILE, MAP, {"kind": "mlp3"})
+    refused(rf"^{tmp_path / FILE}: holds no linear translator", read, tmp_path)
     translator().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=rf"^{tmp_path}: is a folder, which has no revision 'v1'"):
-        Translator.from_pretrained(tmp_path, revision="v1")
+    message = rf"^{tmp_path}: is a folder, which has no revision 'v1'"
+    refused(message, read, tmp_path, revision="v1")
 
 
 def python(code, **environment):
     """Run Python that says nothing but JSON; what it says."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=kept | environment
-    )
+    given = {"capture_output": True, "text": True, "env": kept | environment}
+    done = subprocess.run([sys.executable, "-c", code], **given)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -245,10 +215,9 @@ def hub():
         yield hub
 
 
-def at(hub, home, **environment):
+def at(hub, home, **more):
     """The environment of a client of the hub, whose cache is in the folder home."""
-    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": hub_server.TOKEN}
-    return own | environment
+    return {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": hub_server.TOKEN} | more
 
 
 PUSHED = """
@@ -279,9 +248,8 @@ def test_what_is_pushed_comes_back_from_each_revision_bit_for_bit(hub, tmp_path,
         translator(seed, FACTS | {"n_train": str(seed)}).save_pretrained(tmp_path / str(seed))
     # The client sends large files to a storage of its own kind, unless told to use Git LFS.
     plain = {"HF_HUB_DISABLE_XET": "1"} if large else {}
-    first, second, same = python(
-        f"folder = {str(tmp_path)!r}{PUSHED}", **at(hub, tmp_path / "home", **plain)
-    )
+    place = at(hub, tmp_path / "home", **plain)
+    first, second, same = python(f"folder = {str(tmp_path)!r}{PUSHED}", **place)
     held = hub.repositories["lab/lite0-minilm"]
     assert held["private"] and len(held["commits"]) == 1 + 3
     for place, seed in (("main", 1), ("tag", 0), ("commit", 0), ("branch", 2)):
@@ -293,8 +261,7 @@ def test_what_is_pushed_comes_back_from_each_revision_bit_for_bit(hub, tmp_path,
     assert commit["title"] == "The first" and commit["changed"] == {FILE, "README.md"}
     assert commit["files"][FILE] == (tmp_path / "0" / FILE).read_bytes()
     assert ("PUT" in {method for method, _ in hub.requests}) is bool(large)
-    card = commit["files"]["README.md"].decode()
-    local = (tmp_path / "0/README.md").read_text()
+    card, local = commit["files"]["README.md"].decode(), (tmp_path / "0/README.md").read_text()
     assert card == local.replace("<this repository or folder>", "lab/lite0-minilm")
     assert 'singflow.Translator.from_pretrained("lab/lite0-minilm")' in card
 
@@ -311,7 +278,6 @@ def said(call):
         call()
     except InputError as error:
         return str(error)
-    return None
 """
 
 
@@ -336,11 +302,11 @@ print(json.dumps([said(call) for call in (
 )]))""",
         **at(hub, tmp_path / "home"),
     )
-    log_in = "or log in with `hf auth login`"
+    revision = f"lab/empty: has no revision 'v9' at {hub.url}: name one of its branches, tags or "
     expected = [
         f"lab/nothing: is no repository of {hub.url} that you may read: correct the name, or the "
-        f"path if a folder is meant, {log_in}",
-        f"lab/empty: has no revision 'v9' at {hub.url}: name one of its branches, tags or commits",
+        "path if a folder is meant, or log in with `hf auth login`",
+        f"{revision}commits",
         f"lab/empty: holds no {FILE} at {hub.url}: name a repository or revision that push_to_hub "
         "wrote",
         "linear.safetensors: weight holds NaN or infinite values, first in row 0: name another "
@@ -348,7 +314,7 @@ print(json.dumps([said(call) for call in (
         "results/no/such/folder: is no name of a repository: write <owner>/<name>, or the path of "
         "a folder",
         f"lab/empty: is not in the cache, and {hub.url} was not reached: look at",
-        f"lab/empty: has no revision 'v9' at {hub.url}: name one of its branches, tags or commits",
+        f"{revision}commits",
         f"lab/empty: {hub.url} says: 403 Forbidden",
         "not a name: is no name of a repository: write <owner>/<name>",
     ]
@@ -394,11 +360,8 @@ address = found.push_to_hub("lab/evidence", commit_message="Measured")
 print(json.dumps([address, found.sentence]))""",
         **at(hub, tmp_path / "home"),
     )
-    (commit,) = (
-        commit
-        for commit in hub.repositories["lab/evidence"]["commits"].values()
-        if commit["title"] == "Measured"
-    )
+    commits = hub.repositories["lab/evidence"]["commits"].values()
+    (commit,) = (commit for commit in commits if commit["title"] == "Measured")
     assert address.startswith(f"{hub.url}/lab/evidence/commit/")
     names = {"README.md", "controls.csv", "evidence.json", "head_extension.csv", "images.csv"}
     saved = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}

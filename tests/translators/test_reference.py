@@ -12,29 +12,19 @@ import pytest
 from singflow.artifacts.shards import iterate_shards
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.errors import InputError
+from singflow.translators import reference
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import read_crossfitted
-from singflow.translators.reference import (
-    PRICES,
-    Paired,
-    _tell_precision,
-    check_reference,
-    fingerprint,
-    pack,
-    reference_folder,
-    training_images,
-)
+from singflow.translators.reference import check_reference, fingerprint, pack, training_images
 from tests.kills import killed
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.results import Results
 
-MODELS = resolve_models(
-    ROOT / "config/models.yaml",
-    ["efficientnet_lite0", "animals_lite0", "efficientnet_lite1", "resnet50"],
-)
-SPACES = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm", "clip_vit_l14"])
 LITE0, MINILM = "efficientnet_lite0", "conse_minilm"
+KNOWN = [LITE0, "animals_lite0", "efficientnet_lite1", "resnet50"]
+MODELS = resolve_models(ROOT / "config/models.yaml", KNOWN)
+SPACES = resolve_spaces(ROOT / "config/spaces.yaml", [MINILM, "clip_vit_l14"])
 
 
 def results_in(folder, models=(LITE0,), images=6, shards=2, folds=None, **facts):
@@ -64,11 +54,10 @@ def results_in(folder, models=(LITE0,), images=6, shards=2, folds=None, **facts)
 
 def paired(folder, model=LITE0):
     """The images of a study."""
-    columns = {"path": [f"{image}.jpg" for image in range(6)]}
-    columns["sha256"] = [f"own {image}" for image in range(6)]
-    return Paired(
-        pd.DataFrame(columns), folder / "features" / model, folder / "embeddings" / MINILM, 2
-    )
+    columns = {"path": "{}.jpg", "sha256": "own {}"}
+    manifest = {name: [text.format(image) for image in range(6)] for name, text in columns.items()}
+    folders = folder / "features" / model, folder / "embeddings" / MINILM
+    return reference.Paired(pd.DataFrame(manifest), *folders, 2)
 
 
 def fitted(folder, reference, folds):
@@ -82,9 +71,7 @@ def fitted(folder, reference, folds):
 
 
 @pytest.mark.parametrize("own", [1, 6])
-def test_with_a_reference_no_image_is_in_sample_and_all_of_the_reference_train_whatever_the_folds(
-    tmp_path, own
-):
+def test_with_a_reference_no_image_is_in_sample_and_the_reference_trains_alone(tmp_path, own):
     results_in(tmp_path / "other", images=9, folds=3)
     results_in(tmp_path / "own", images=own, shards=1, folds=5)
     (none, first), (five, second) = (fitted(tmp_path, "other", folds) for folds in (0, 5))
@@ -108,17 +95,14 @@ def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images
     if images == 2:
         assert report["validation_r2"] == report["held_out_r2"] == 0
         assert not report["lambda_at_edge"]
-        for number, translator in enumerate(
-            translators.members[:-1] if folds else translators.members
-        ):
+        of_folds = translators.members[:-1] if folds else translators.members
+        for number, translator in enumerate(of_folds):
             assert not translator.weight.any()
             np.testing.assert_allclose(translator.bias, embeddings[1 - number], rtol=1e-6)
     assert np.isfinite(report["validation_cosine"]) and np.isfinite(translators.whole.weight).all()
 
 
-def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whatever_the_models_name(
-    tmp_path,
-):
+def test_the_images_of_a_reference_have_their_own_manifest_and_shards_by_any_name(tmp_path):
     results_in(tmp_path / "other", ("efficientnet_lite1", LITE0), images=9, shards=3)
     own = paired(results_in(tmp_path / "own", ("animals_lite0",)), "animals_lite0")
     assert training_images(None, own) is own
@@ -130,26 +114,19 @@ def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whate
         np.testing.assert_array_equal(shard["features"], expected)
 
 
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        (
-            {"weights_sha256": "others"},
-            "features/efficientnet_lite0 was made with other weights than",
-        ),
+def test_images_that_were_made_in_another_way_are_refused(tmp_path):
+    own = paired(results_in(tmp_path / "own"))
+    for facts, words in (
+        ({"weights_sha256": "others"}, f"features/{LITE0} was made with other weights than"),
         ({"decode": "reduced", "precision": "bfloat16"}, "with other extraction.decode than"),
         ({"precision": "float64"}, "with other extraction.precision than"),
         ({"tower": "another"}, "features: has nothing of the tower that made"),
-    ],
-)
-def test_images_that_were_made_in_another_way_are_refused(tmp_path, facts, words):
-    results_in(tmp_path / "other", **facts)
-    own = paired(results_in(tmp_path / "own"))
-    with pytest.raises(InputError, match=words):
-        training_images(str(tmp_path / "other"), own)
+    ):
+        refused(words, training_images, str(results_in(tmp_path / "other", **facts)), own)
 
 
 LITE0_SHARD, MANIFEST = f"features/{LITE0}/shard-00000.safetensors", "data/manifest.parquet"
+BEYOND = "holds values beyond float32"
 
 
 def headed(header):
@@ -161,50 +138,38 @@ def piped(path):
     os.mkfifo(path)
 
 
-def narrowed(path):
-    tensors, made = read_tensors(path, ["features", "image_id", "view"])
-    write_tensors(path, tensors | {"features": tensors["features"][:, :4]}, dict(made))
+def with_features(change):
+    def changed(path):
+        tensors, made = read_tensors(path, ["features", "image_id", "view"])
+        write_tensors(path, tensors | {"features": change(tensors["features"])}, dict(made))
 
-
-def overflowing(path):
-    tensors, made = read_tensors(path, ["features", "image_id", "view"])
-    large = tensors["features"].astype(np.float64) * 1e200
-    write_tensors(path, tensors | {"features": large}, dict(made))
+    return changed
 
 
 def unhashed(path):
     pd.read_parquet(path).assign(sha256=None).to_parquet(path)
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "words"),
-    [
+def test_a_reference_that_was_tampered_with_is_refused(tmp_path):
+    own = paired(results_in(tmp_path / "own"))
+    for file, change, words in (
         (LITE0_SHARD, headed(b"[" * 10**5), "not a shard of a study"),
         (LITE0_SHARD, headed(b'{"__metadata__":null,"features":{"shape":[1,5]}}'), "not a shard"),
         (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not a shard"),
         (LITE0_SHARD, piped, "not a regular file, but a pipe"),
-        (LITE0_SHARD, narrowed, "was made with other width than"),
-        (LITE0_SHARD, overflowing, "holds values beyond float32"),
+        (LITE0_SHARD, with_features(lambda rows: rows[:, :4]), "was made with other width than"),
+        (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), BEYOND),
         (MANIFEST, unhashed, "has rows without sha256"),
-    ],
-)
-def test_a_reference_that_was_tampered_with_is_refused(tmp_path, file, change, words):
-    change(results_in(tmp_path / "other", folds=2) / file)
-    own = paired(results_in(tmp_path / "own"))
-    with pytest.raises(InputError, match=words):
-        list(training_images(str(tmp_path / "other"), own))
+    ):
+        change(results_in(tmp_path / "other", folds=2) / file)
+        refused(words, lambda: [*training_images(str(tmp_path / "other"), own)])
 
 
 def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
-    results_in(tmp_path / "other")
-    own = paired(results_in(tmp_path / "own"))
+    other, own = results_in(tmp_path / "other"), paired(results_in(tmp_path / "own"))
     own.manifest.loc[[2, 4], "sha256"] = "x"
-    words = (
-        "other: holds 2 of the study's images, its 0.jpg among them, which would be scored in "
-        "sample: write translator.reference: null"
-    )
-    with pytest.raises(InputError, match=words):
-        training_images(str(tmp_path / "other"), own)
+    said = "other: holds 2 of the study's images, its 0.jpg among them, which would be scored in "
+    refused(f"{said}sample: write translator.reference: null", training_images, str(other), own)
 
 
 def wanted(models, spaces, **how):
@@ -225,26 +190,17 @@ def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
     known = {name: MODELS[name] for name in (LITE0, "animals_lite0")}
     check_reference(other, "registry", wanted(known, {MINILM: SPACES[MINILM]}))
     lacks = f"no features of resnet50; it has those of {LITE0}; no embeddings of clip_vit_l14"
-    with pytest.raises(InputError, match=lacks):
-        more = known | {"resnet50": MODELS["resnet50"]}
-        check_reference(other, "registry", wanted(more, SPACES))
+    more = known | {"resnet50": MODELS["resnet50"]}
+    refused(lacks, check_reference, other, "registry", wanted(more, SPACES))
     absent = r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results"
-    with pytest.raises(InputError, match=absent):
-        check_reference("results/nowhere", "registry", wanted(known, {}))
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({"decode": "reduced"}, f"features of {LITE0} with other extraction.decode; embeddings of"),
-        ({"width": "7"}, f"features of {LITE0} with other width; "),
-        ({"precision": None}, f"features of {LITE0} with other extraction.precision; "),
-    ],
-)
-def test_what_makes_the_steps_stop_later_is_said_before_anything_runs(tmp_path, how, words):
-    other = results_in(tmp_path / "other")
-    with pytest.raises(InputError, match=rf"other has {words}.*: write the same settings"):
-        check_reference(str(other), "registry", wanted(*LITE, **how))
+    refused(absent, check_reference, "results/nowhere", "registry", wanted(known, {}))
+    for how, words in (
+        ({"decode": "reduced"}, "extraction.decode; embeddings of"),
+        ({"width": "7"}, "width; "),
+        ({"precision": None}, "extraction.precision; "),
+    ):
+        said = f"other has features of {LITE0} with other {words}.*: write the same settings"
+        refused(said, check_reference, other, "registry", wanted(*LITE, **how))
 
 
 def test_a_reference_that_is_unfinished_or_has_other_weights_is_refused_at_once(tmp_path):
@@ -252,19 +208,18 @@ def test_a_reference_that_is_unfinished_or_has_other_weights_is_refused_at_once(
     (other / "params.yaml").write_text("weights: random\n")
     check_reference(str(other), "random", wanted(*LITE))
     check_reference(str(other), None, wanted(*LITE))
-    for reference, weights in ((str(other), "registry"), ("packaged", "random")):
-        with pytest.raises(InputError, match=r"made with weights: \w+, and this study has weights"):
-            check_reference(reference, weights, wanted(*LITE))
+    for made, weights in ((str(other), "registry"), ("packaged", "random")):
+        message = r"made with weights: \w+, and this study has weights"
+        refused(message, check_reference, made, weights, wanted(*LITE))
     (other / LITE0_SHARD).with_name("shard-00001.safetensors").unlink()
     part = f"3 rows in features/{LITE0}, a part of its 6 images: .* run that study to its end"
-    with pytest.raises(InputError, match=part):
-        check_reference(str(other), "random", wanted(*LITE))
+    refused(part, check_reference, str(other), "random", wanted(*LITE))
     results_in(other, images=1, shards=1)
-    with pytest.raises(InputError, match="other has fewer than two images"):
-        check_reference(str(other), "random", wanted(*LITE))
+    few = "other has fewer than two images"
+    refused(few, check_reference, str(other), "random", wanted(*LITE))
 
 
-@pytest.mark.parametrize("precision", [*PRICES])
+@pytest.mark.parametrize("precision", [*reference.PRICES])
 def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
     tmp_path, caplog, precision
 ):
@@ -273,10 +228,10 @@ def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
     own = paired(results_in(tmp_path / "own", precision=precision))
     (line,) = caplog.messages
     assert line.startswith(f"{other} was made in float32, and this study is made in {precision}: ")
-    low, high = PRICES[precision]
+    low, high = reference.PRICES[precision]
     assert f"{precision} moves IS by a median of {low} to {high} degrees" in line
     caplog.clear()
-    _tell_precision.cache_clear()  # as in the process of a step
+    reference._tell_precision.cache_clear()  # as in the process of a step
     assert len(list(training_images(str(other), own))) == 2
     assert caplog.messages == [line]
     caplog.clear()
@@ -288,18 +243,17 @@ def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
 def test_the_price_of_a_precision_is_that_of_the_table_in_the_docs():
     page = (ROOT / "docs/performance.md").read_text()
     rows = re.findall(r"^\| \w+ \| `(\w+)` \| [^|]+ \| ([\d.]+), ", page, re.M)
-    medians = {name: [float(cell) for found, cell in rows if found == name] for name in PRICES}
+    prices = reference.PRICES
+    medians = {name: [float(cell) for found, cell in rows if found == name] for name in prices}
     assert {len(cells) for cells in medians.values()} == {4}
-    assert {name: (min(cells), max(cells)) for name, cells in medians.items()} == PRICES
+    assert {name: (min(cells), max(cells)) for name, cells in medians.items()} == prices
 
 
-@pytest.mark.parametrize(
-    "file", ["data/manifest.parquet", "features/efficientnet_lite0/shard-00001.safetensors"]
-)
+@pytest.mark.parametrize("file", [MANIFEST, f"features/{LITE0}/shard-00001.safetensors"])
 def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
     other, again = results_in(tmp_path / "other"), results_in(tmp_path / "again")
     assert fingerprint(str(other)) == fingerprint(str(again)) is not None
-    (again / "features/efficientnet_lite0/shard-00000.safetensors").touch()
+    (again / LITE0_SHARD).touch()
     (again / "report.html").touch()
     assert fingerprint(str(other)) == fingerprint(str(again))
     results_in(tmp_path / "third", images=7)
@@ -308,17 +262,18 @@ def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
     assert fingerprint("results/nowhere") is fingerprint(None) is None
 
 
+def size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tmp_path):
-    other, packed = (
-        results_in(tmp_path / "other", (LITE0, "efficientnet_lite1")),
-        tmp_path / "packed",
-    )
+    other = results_in(tmp_path / "other", (LITE0, "efficientnet_lite1"))
+    packed = tmp_path / "packed"
     (other / "report.html").write_text("page")
     texts, names = (other / f"prompts/{MINILM}.{end}" for end in ("safetensors", "json"))
     write_tensors(texts, {"label_embeddings": np.ones((2, 3), np.float32)}, {"space": MINILM})
     names.write_text("{}")
-    written = pack(other, packed)
-    assert written == sum(path.stat().st_size for path in packed.rglob("*") if path.is_file())
+    assert pack(other, packed) == size(packed)
     assert not (packed / "report.html").exists()
     for text in (texts, names):
         assert (packed / "prompts" / text.name).read_bytes() == text.read_bytes()
@@ -337,36 +292,33 @@ def test_a_killed_packing_leaves_no_part_of_a_reference_and_the_same_call_ends_i
         left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
         assert left == {"other"} or moves > 2
     assert {path.name for path in tmp_path.iterdir()} == {"other", "packed"}
-    assert pack(tmp_path / "other", tmp_path / "again") == sum(
-        path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file()
-    )
+    assert pack(tmp_path / "other", tmp_path / "again") == size(tmp_path / "packed")
 
 
 def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):
     other = results_in(tmp_path / "other")
     pack(other, tmp_path / "packed")
-    with pytest.raises(InputError, match="packed: holds files: remove it, or name another folder"):
-        pack(other, tmp_path / "packed")
+    full = "packed: holds files: remove it, or name another folder"
+    refused(full, pack, other, tmp_path / "packed")
     one = np.zeros(1, int)
     tensors = {"features": np.full((1, 2), 1e5, np.float32), "image_id": one, "view": one}
     write_tensors(other / "features/large/shard-00000.safetensors", tensors, {})
     range_of = "beyond the range of float16: name .*other itself as the reference"
-    with pytest.raises(InputError, match=f"holds features {range_of}"):
-        pack(other, tmp_path / "again")
+    refused(f"holds features {range_of}", pack, other, tmp_path / "again")
     shutil.rmtree(other / "features")
-    with pytest.raises(InputError, match="holds no features and embeddings: run its study first"):
-        pack(other, tmp_path / "third")
+    nothing = "holds no features and embeddings: run its study first"
+    refused(nothing, pack, other, tmp_path / "third")
 
 
 def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures():
-    folder = ROOT / reference_folder("packaged")
-    names = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
+    folder = ROOT / reference.reference_folder("packaged")
+    names = [LITE0, "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
     models = resolve_models(ROOT / "config/models.yaml", names)
     check_reference(str(folder), "registry", wanted(models, {MINILM: SPACES[MINILM]}))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"}
-    assert sum(path.stat().st_size for path in files) < 7.5e6
+    assert size(folder) < 7.5e6
     manifest = pd.read_parquet(folder / "data/manifest.parquet")
     assert len(manifest) == 507 and manifest["fold"].nunique() == 5
-    for shard in iterate_shards(folder / "features/efficientnet_lite0", "features", 1, manifest):
+    for shard in iterate_shards(folder / f"features/{LITE0}", "features", 1, manifest):
         assert shard["features"].shape == (507, 1280)

@@ -14,23 +14,16 @@ from singflow.commands.import_translator import import_translator
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
 from singflow.config.sections import PACKAGE_DATA
-from singflow.errors import InputError
 from singflow.study import settle, with_derived_keys
 from singflow.towers.weights import required
 from singflow.translators.linear import Translator, read_imported
 from singflow.translators.released import ALIGNERS, MODELS, read_aligner, read_offered, read_release
 from tests.project import ROOT
+from tests.refusals import refused
 
-FACTS = {
-    "model_name": "densenet",
-    "translator_name": "linear",
-    "architecture": "linear",
-    "embedding_backend": "kakao_karlo_v1_alpha_image_variations",
-    "in_dim": 5,
-    "out_dim": 3,
-    "hidden_dim": 1024,
-    "checkpoint_file": "best.pt",
-}
+FACTS = {"model_name": "densenet", "translator_name": "linear", "architecture": "linear"}
+FACTS |= {"in_dim": 5, "out_dim": 3, "hidden_dim": 1024, "checkpoint_file": "best.pt"}
+FACTS["embedding_backend"] = "kakao_karlo_v1_alpha_image_variations"
 STATE = {"weight": torch.arange(15.0).reshape(3, 5), "bias": torch.tensor([1.0, -1.0, 0.5])}
 
 
@@ -59,12 +52,11 @@ def test_a_release_is_its_affine_map(tmp_path):
 
 def test_the_authors_models_exist_and_are_those_of_the_registry():
     known = PACKAGE_DATA / "models.yaml"
-    entries = resolve_models(known, [*MODELS.values(), *ALIGNERS.values()]).values()
-    ids = [f"{entry.source}/{entry.id}" for entry in entries]
-    assert ids == [*MODELS.values(), *ALIGNERS.values()]
+    names = [*MODELS.values(), *ALIGNERS.values()]
+    entries, listed = (resolve_models(known, of).values() for of in (names, list(read_yaml(known))))
+    assert [f"{entry.source}/{entry.id}" for entry in entries] == names
     assert all(map(required, entries))  # the library has weights of this name
-    registry = resolve_models(known, list(read_yaml(known))).values()
-    assert {f"{entry.source}/{entry.id}" for entry in registry} >= set(MODELS.values())
+    assert {f"{entry.source}/{entry.id}" for entry in listed} >= set(MODELS.values())
 
 
 def shapes(weight, *bias):
@@ -72,9 +64,8 @@ def shapes(weight, *bias):
     return {"weight": torch.zeros(weight), "bias": torch.zeros(*bias)}
 
 
-@pytest.mark.parametrize(
-    ("state", "facts", "message"),
-    [
+def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path):
+    for state, facts, message in (
         (shapes((3, 4), 3), {}, r"best.pt: holds tensors .*\(3, 4\).* says .*\(3, 5\)"),
         ({"weight": torch.zeros(3, 5)}, {}, r"holds tensors"),
         (STATE | {"extra": torch.zeros(1)}, {}, r"holds tensors"),
@@ -89,15 +80,10 @@ def shapes(weight, *bias):
         (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: no such weight file"),
         (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),
-    ],
-)
-def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(
-    tmp_path, monkeypatch, state, facts, message
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=message):
-        read_release(release(tmp_path / "release", state, **facts))
-    assert not (tmp_path / "executed").exists()
+    ):
+        with contextlib.chdir(tmp_path):
+            refused(message, read_release, release(tmp_path / "release", state, **facts))
+        assert not (tmp_path / "executed").exists()
 
 
 ALIGNED = {"W": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1.0, 0.5, -1.0])}
@@ -117,9 +103,8 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
     assert read_aligner(path.rename(tmp_path / "mine.pth")).model_id is None
 
 
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
+def test_what_is_no_aligner_is_refused(tmp_path):
+    for state, message in (
         (ALIGNED | {"mean": torch.zeros(4)}, "but an aligner of Text-to-concept holds W"),
         (STATE, r"holds tensors .*'weight': \(3, 5\)"),
         (ALIGNED | {"b": torch.zeros(4)}, "holds tensors"),
@@ -128,17 +113,12 @@ def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
         (ALIGNED | {"W": ALIGNED["W"].to("meta")}, "holds tensors {'b'"),
         (ALIGNED | {"W": ALIGNED["W"].to_sparse()}, "holds tensors {'b'"),
         (ALIGNED | {"W": ALIGNED["W"] * 1j}, "holds tensors {'b'"),
-    ],
-)
-def test_what_is_no_aligner_is_refused(tmp_path, state, message):
-    torch.save(state, tmp_path / "mine.pth")
-    with pytest.raises(InputError, match=message):
-        read_aligner(tmp_path / "mine.pth")
+    ):
+        torch.save(state, tmp_path / "mine.pth")
+        refused(message, read_aligner, tmp_path / "mine.pth")
 
 
-def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_network_is_refused(
-    tmp_path,
-):
+def test_of_a_folder_of_releases_that_of_the_model_is_taken_by_its_id_and_no_network(tmp_path):
     for name in ("densenet", "deit", "swin_large"):
         (tmp_path / name).mkdir()
         state = STATE | {"bias": torch.full((3,), float(len(name)))}
@@ -148,16 +128,12 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
     assert read_offered(tmp_path, MODELS["deit"]).translator.bias[0] == 4
     own = "timm/resnet18.a1_in1k"
     known = "it has those of deit, densenet, eva02_large, swin_large"
-    for model, message in (
-        (MODELS["eva02_large"], "'residual' cannot be imported: only linear is an affine map"),
-        (own, rf"no translator of timm/resnet18\.a1_in1k; {known}"),
-    ):
-        with pytest.raises(InputError, match=message):
-            read_offered(tmp_path, model)
+    network = "'residual' cannot be imported: only linear is an affine map"
+    refused(network, read_offered, tmp_path, MODELS["eva02_large"])
+    refused(rf"no translator of timm/resnet18\.a1_in1k; {known}", read_offered, tmp_path, own)
     release(tmp_path / "mine", model_name="resnet18.a1_in1k")  # an id of timm's without its source
     assert read_offered(tmp_path, own).model_id == own
-    with pytest.raises(InputError, match=r"--release .*absent: no such file or folder"):
-        read_offered(tmp_path / "absent", own)
+    refused("--release .*absent: no such file or folder", read_offered, tmp_path / "absent", own)
 
 
 def run(folder, path, model, space="clip_vit_l14"):
@@ -167,26 +143,19 @@ def run(folder, path, model, space="clip_vit_l14"):
     return folder / f"checkpoints/translators/{space}/{model}.safetensors"
 
 
-def random_map(weight, bias, out_dim, in_dim):
-    generator = torch.Generator().manual_seed(0)
-    shapes = {weight: (out_dim, in_dim), bias: (out_dim,)}
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
 def wide(folder, in_dim=1024, model_name="densenet"):
-    state = random_map("weight", "bias", 768, in_dim)
+    state = {"weight": torch.randn(768, in_dim), "bias": torch.randn(768)}
     release(folder / "release", state, in_dim=in_dim, out_dim=768, model_name=model_name)
     return state
 
 
 def aligner(folder, name, dim=512):
-    state = random_map("W", "b", dim, 512)
+    state = {"W": torch.randn(dim, 512), "b": torch.randn(dim)}
     torch.save(state, folder / f"{name}.pth")
     return state
 
 
 def assert_holds(path, state):
-    """Whether an imported file holds the tensors of a checkpoint."""
     found = Translator.load(path)
     for array, tensor in zip((found.weight, found.bias), state.values(), strict=True):
         np.testing.assert_array_equal(array, tensor.numpy())
@@ -202,11 +171,10 @@ def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(t
     with contextlib.chdir(tmp_path):
         assert np.array_equal(read_imported([pin], space, model).bias, state["bias"].numpy())
         assert read_imported([pin], space, "resnet50") is None
-        with pytest.raises(InputError, match="its SHA-256 is"):
-            read_imported([f"{space}/{model}:{'0' * 16}"], space, model)
+        other = [f"{space}/{model}:{'0' * 16}"]
+        refused("its SHA-256 is", read_imported, other, space, model)
         path.unlink()
-        with pytest.raises(InputError, match="no such file: make it with"):
-            read_imported([pin], space, model)
+        refused("no such file: make it with", read_imported, [pin], space, model)
 
 
 DEIT = "timm/deit3_large_patch16_224.fb_in1k"
@@ -216,9 +184,8 @@ UNLISTED = "timm/convnext_base.fb_in1k"  # as wide, and in no registry
 DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
 
 
-@pytest.mark.parametrize(
-    ("released", "model", "space", "message"),
-    [
+def test_a_translator_for_another_model_or_space_is_refused_without_a_file(tmp_path):
+    for released, model, space, message in (
         ({}, "resnet50", "", f"{DENSENET}, but resnet50 is .*: write --model densenet121,"),
         # as wide as DeiT's
         (
@@ -240,19 +207,11 @@ DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
             *("mine", RESNET18, "clip_vit_l14"),
             r"open_clip's ViT-B-16-quickgelu/openai \(512 dimensions\), which clip_vit_l1",
         ),
-    ],
-)
-def test_a_translator_for_another_model_or_space_is_refused_without_a_file(
-    tmp_path, released, model, space, message
-):
-    if isinstance(released, str):
-        aligner(tmp_path, released)
-    else:
-        wide(tmp_path, **released)
-    path = "release" if isinstance(released, dict) else f"{released}.pth"
-    with pytest.raises(InputError, match=message):
-        run(tmp_path, path, model, *filter(None, [space]))
-    assert not list(tmp_path.rglob("*.safetensors"))
+    ):
+        path = "release" if isinstance(released, dict) else f"{released}.pth"
+        wide(tmp_path, **released) if isinstance(released, dict) else aligner(tmp_path, released)
+        refused(message, run, tmp_path, path, model, *filter(None, [space]))
+        assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
@@ -273,13 +232,11 @@ def test_an_aligner_of_an_unknown_name_is_taken_by_its_width_and_that_is_said(tm
     run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
     assert f"that it was {RESNET18} is your word" in caplog.text
     aligner(tmp_path, "mine", dim=768)
-    with pytest.raises(InputError, match=r"\(768 dimensions\), which clip_vit_b16"):
-        run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
+    message = r"\(768 dimensions\), which clip_vit_b16"
+    refused(message, run, tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
 
 
-def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_for_alone(
-    tmp_path, monkeypatch
-):
+def test_an_imported_file_is_taken_for_its_model_and_space_alone(tmp_path, monkeypatch):
     for name in ("config", "reference"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -289,14 +246,9 @@ def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_
     write_tensors(own, arrays, {"kind": "linear", "model": models[0], "space": space})
     other.write_bytes(own.read_bytes())  # as wide
     study = {"study": "s", "models": models, "spaces": [space]}
-    study["pictures"] = {"renderer": "retrieval"}
-    first, second = (
-        with_derived_keys(
-            study | {"translator": {"imported": [f"{space}/{m}:{sha256_of(own)[:16]}"]}}
-        )
-        for m in models
-    )
+    study |= {"pictures": {"renderer": "retrieval"}}
+    pins = [{"imported": [f"{space}/{model}:{sha256_of(own)[:16]}"]} for model in models]
+    first, second = (with_derived_keys(study | {"translator": pin}) for pin in pins)
     assert settle(first, "params.yaml")[0].translator.imported
-    message = f"was imported for {models[0]} and {space}, not for {models[1]}"
-    with pytest.raises(InputError, match=rf"lite1\.safetensors: {message}"):
-        settle(second, "params.yaml")
+    message = rf"lite1\.safetensors: was imported for {models[0]} and {space}, not for {models[1]}"
+    refused(message, settle, second, "params.yaml")
