@@ -18,8 +18,8 @@ from singflow.analyses.metrics import (
     subspace_translator,
     unit,
 )
-from singflow.errors import InputError
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 
 
 def single(generator, *shape):
@@ -139,8 +139,7 @@ def test_angles_to_and_scores_of_a_row_without_a_direction_are_refused():
         lambda: Removal(nothing, np.ones_like(rows)).attribute_score(rows),
         lambda: Removal(rows, nothing).attribute_score(rows),
     ):
-        with pytest.raises(InputError, match="zero vector is undefined"):
-            score()
+        refused("zero vector is undefined", score)
 
 
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
@@ -226,5 +225,4 @@ def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_ar
         (nan, good, "equivalent embedding 0 has norm nan"),
         (good, good[:1], shapes),
     ):
-        with pytest.raises(InputError, match=said):
-            rescale(equivalent, original)
+        refused(said, rescale, equivalent, original)

@@ -14,9 +14,9 @@ from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, probe
 from singflow.analyses.statistics import wilson
 from singflow.artifacts.files import write_json
-from singflow.errors import InputError
 from singflow.figures import plot_probes
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 from tests.results import BASIS, Results
 
 ALPHAS = [1e-4, 1e-2, 1.0]
@@ -270,8 +270,7 @@ def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier):
         "are all alike: look at the images",
     )
     for value, message in ((1.0, alike), (np.nan, "a feature is NaN or infinite")):
-        with pytest.raises(InputError, match=message):
-            probed(images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
+        refused(message, probed, images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
 
 
 def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_computation():
@@ -366,8 +365,7 @@ def test_rows_that_a_shard_lacks_are_named(tmp_path):
     results.translator(Affine(np.eye(8, dtype=np.float32), np.zeros(8, np.float32)))
     image_id, view = np.array([*range(7), 0]), np.array([0] * 7 + [1], np.int32)
     results.shard("features", 0, np.ones((8, 8), np.float32), image_id, view)
-    with pytest.raises(InputError, match="holds 8 rows that the probe needs, not 12"):
-        results.run("probe_principal", **PROBE)
+    refused("holds 8 rows that the probe needs, not 12", results.run, "probe_principal", **PROBE)
 
 
 def test_the_table_keeps_spaces_apart():

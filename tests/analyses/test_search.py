@@ -17,13 +17,13 @@ from singflow.analyses.search import nearest_either_way, rank_by_text
 from singflow.artifacts.files import write_bytes, write_json
 from singflow.commands.search import search
 from singflow.config.registry import resolve_spaces
-from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.ready_texts import ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
 from singflow.translators.ridge import Affine
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.results import Results
 
 
@@ -152,8 +152,7 @@ def test_what_a_study_lacks_is_said(study):
         ({"results": Path("results/t")}, "results/t/params.yaml: no such file"),
         ({}, "features/timm/a.b/shard-00000.safetensors: no such file"),
     ):
-        with pytest.raises(InputError, match=re.escape(message)):
-            search("a sea", threads=1, **flags)
+        refused(re.escape(message), search, "a sea", threads=1, **flags)
 
 
 def test_shards_of_an_earlier_division_are_not_read(study, capsys):

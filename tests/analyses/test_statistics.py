@@ -19,7 +19,7 @@ from singflow.analyses.statistics import (
     top1_shortfall,
     wilson,
 )
-from singflow.errors import InputError
+from tests.refusals import refused
 
 
 def test_the_interval_of_a_mean_over_one_stratum_is_scipys_percentile_bootstrap():
@@ -130,8 +130,7 @@ def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
 
 def test_a_sample_is_of_strata_or_of_labels_but_not_of_too_few_labels():
     said = r"summary.resample: classes .* 9 are too few .* write images"
-    with pytest.raises(InputError, match=said):
-        Sample.of(pd.Series(list("abcdefghi") * 5), "classes")
+    refused(said, Sample.of, pd.Series(list("abcdefghi") * 5), "classes")
     labels = pd.Series(list("abcdefghij") * 5 + ["k"])
     of_images = Sample.of(labels, "images")
     assert Sample.of(labels[:-1], "classes").freedom == 9 and not of_images.whole

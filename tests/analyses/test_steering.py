@@ -9,8 +9,8 @@ from singflow.analyses import steering
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.steering import cosine_gradient, null_directions, steer, steering_scores
-from singflow.errors import InputError
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 from tests.results import BASIS, Results
 
 
@@ -171,8 +171,8 @@ def test_a_direction_is_found_however_far_the_embeddings_are_from_zero_but_not_a
     far = Affine(translator.weight, translator.bias * 1e8)
     length = np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1)
     np.testing.assert_allclose(length, 1, rtol=1e-6)
-    with pytest.raises(InputError, match="zero vector"):
-        directions_of(basis, Affine(translator.weight, np.zeros(9)), np.zeros_like(features), text)
+    silent = Affine(translator.weight, np.zeros(9))
+    refused("zero vector", directions_of, basis, silent, np.zeros_like(features), text)
 
 
 def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that_do_not():
@@ -270,8 +270,7 @@ def test_only_images_with_the_wanted_labels_are_steered_toward_the_prompts_of_th
     other = r"prompts/s\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]"
     absent = r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"
     for flags, said in (({"labels": ["jeep", "goosse"]}, absent), ({"prompts": ["a jeep"]}, other)):
-        with pytest.raises(InputError, match=said):
-            steer_concepts(study, **flags)
+        refused(said, steer_concepts, study, **flags)
 
 
 def test_without_prompts_the_tables_are_empty_and_have_their_columns(study):
