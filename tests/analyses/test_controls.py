@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singflow.analyses.controls import (
-    Case,
-    ControlScores,
-    Subspace,
-    cases,
-    draw_subspace,
-    empty_table,
-    matched,
-)
+from singflow.analyses import controls
+from singflow.analyses.controls import Case, ControlScores, Subspace, cases, draw_subspace, matched
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, angle_deg, contrast_deg, remove
 from singflow.analyses.ranking import excess_rows
@@ -36,39 +29,28 @@ def projector_of(subspace, translator):
     return np.linalg.solve(translator.weight, share.weight)
 
 
+SIZES = {"null": [(4, False), (9, True)], "row": [(9, False), (15, True)]}
+SIZES |= {"random": [(9, False), (17, False)]}
+CASES = [Case(kind, *size) for kind in SIZES for size in SIZES[kind]]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("case", "inside"),
-    [
-        (Case("null", 4, False), "null"),
-        (Case("null", 9, True), "null"),
-        (Case("row", 9, False), "row"),
-        (Case("row", 15, True), "row"),
-        (Case("random", 9, False), None),
-        (Case("random", 17, False), None),
-    ],
-)
-def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(
-    case, inside, dtype
-):
+@pytest.mark.parametrize("case", CASES)
+def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(case, dtype):
     generator = np.random.default_rng(1)
     basis = null_space(generator.standard_normal((CLASSES, WIDTH))).basis
-    translator = Affine(
-        generator.standard_normal((WIDTH, WIDTH)).astype(dtype),
-        generator.standard_normal(WIDTH).astype(dtype),
-    )
+    weight, bias = (generator.standard_normal(shape) for shape in ((WIDTH, WIDTH), WIDTH))
+    translator = Affine(weight, bias).astype(dtype)
     drawn = draw_subspace(basis, case, seed=0, draw=3)
     projector = projector_of(drawn, translator)
     np.testing.assert_allclose(projector @ projector, projector, atol=1e-10)
     np.testing.assert_allclose(projector.T, projector, atol=1e-10)
     assert np.trace(projector) == pytest.approx(case.dimension)
     null = basis @ basis.T
-    whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
+    whole = {"null": null, "row": np.eye(WIDTH) - null, "random": np.eye(WIDTH)}[case.subspace]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
     again, other = (draw_subspace(basis, case, seed=0, draw=draw) for draw in (3, 4))
-    np.testing.assert_array_equal(
-        again.project(translator).weight, drawn.project(translator).weight
-    )
+    assert (again.project(translator).weight == drawn.project(translator).weight).all()
     assert np.allclose(projector_of(other, translator), projector) == case.single
     features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
     expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
@@ -86,14 +68,13 @@ def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimens
 
 
 def test_the_cases_are_the_dimensions_that_fit_and_the_null_spaces_own():
-    listed = cases(24, 9, [4, 8, 9, 16])
-    assert {(case.subspace, case.dimension) for case in listed} == {
-        (kind, d) for kind in ("null", "random", "row") for d in (4, 8, 9)
-    }
+    listed, kinds = cases(24, 9, [4, 8, 9, 16]), ("null", "random", "row")
+    wanted = {(kind, d) for kind in kinds for d in (4, 8, 9)}
+    assert {(case.subspace, case.dimension) for case in listed} == wanted
     assert [case for case in listed if case.single] == [Case("null", 9, True)]
     assert Case("row", 5, True) in cases(20, 15, [5])
     assert "row" not in {case.subspace for case in cases(20, 15, [8])}
-    assert cases(24, 0, [4, 8]) == [] and len(empty_table()) == 0
+    assert cases(24, 0, [4, 8]) == [] and len(controls.empty_table()) == 0
 
 
 def test_scores_are_means_over_draws_with_their_spread_and_missing_where_nothing_was_matched():
@@ -113,12 +94,9 @@ def test_scores_are_means_over_draws_with_their_spread_and_missing_where_nothing
     table = table.sort_values("image_id")
 
     def angles(removed):
-        return np.array(
-            [
-                (angle_deg(original, moved), angle_deg(original, texts) - angle_deg(moved, texts))
-                for moved in original - removed
-            ]
-        )
+        moved, before = original - removed, angle_deg(original, texts)
+        both = [(angle_deg(original, rows), before - angle_deg(rows, texts)) for rows in moved]
+        return np.array(both)
 
     found, matching = angles(taken), angles(same)
     found = np.concatenate([found, np.abs(found[:, 1:])], axis=1)
@@ -132,14 +110,12 @@ def test_scores_are_means_over_draws_with_their_spread_and_missing_where_nothing
     np.testing.assert_allclose(seen, expected)
 
 
+SEEDS, PRECISIONS = st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64])
+
+
 @settings(max_examples=50)
-@given(
-    st.integers(2, 30),
-    st.data(),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([np.float32, np.float64]),
-)
-def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(  # noqa: E501
+@given(st.integers(2, 30), st.data(), SEEDS, PRECISIONS)
+def test_matched_removal_takes_as_much_as_the_null_space_has_in_the_drawn_direction(
     width, data, seed, dtype
 ):
     null_dim = data.draw(st.integers(1, width))
@@ -180,9 +156,8 @@ def study(folder, basis, features, translator, labels, texts, of_folds=()):
     """Inputs of measure_controls, in two shards."""
     results, n = Results(folder, shards=2), len(features)
     fold = np.arange(n) % max(1, len(of_folds))
-    results.manifest(
-        label=labels, class_index=5, fold=fold, split=np.where(fold, "train", "validation")
-    )
+    split = np.where(fold, "train", "validation")
+    results.manifest(label=labels, class_index=5, fold=fold, split=split)
     results.rows("features", features.astype(np.float32))
     results.tensors("projector", null_basis=basis)
     generator = np.random.default_rng(5)
@@ -198,14 +173,8 @@ def study(folder, basis, features, translator, labels, texts, of_folds=()):
 
 
 def measure(results, *, dimensions=(), draws=(12, 12), tolerance=1e-6):
-    results.run(
-        "measure_controls",
-        dimensions=list(dimensions),
-        min_draws=draws[0],
-        max_draws=draws[1],
-        tolerance_deg=tolerance,
-        seed=0,
-    )
+    how = {"min_draws": draws[0], "max_draws": draws[1], "tolerance_deg": tolerance}
+    results.run("measure_controls", dimensions=list(dimensions), seed=0, **how)
     return results.read("controls"), results.read("controls_report")
 
 
@@ -221,35 +190,16 @@ def planted(strength_null, strength_row, n=200, seed=0):
     return basis, features, translator, np.array(labels), generator.standard_normal((8, DIM))
 
 
-def excess(basis, features, translator, labels, texts):
-    """The row of tables/controls.csv, computed here instead of by the scripts."""
-    original, images = features @ translator.weight.T, np.arange(len(features))
-    label = np.unique(labels, return_inverse=True)[1]
-    tables, report = [], []
-    for case in cases(WIDTH, basis.shape[1], []):
-        scores = ControlScores(len(features))
-        for draw in range(1 if case.single else 12):
-            removed = draw_subspace(basis, case, 0, draw).project(translator)(features)
-            scores.update(images, Removal(original, removed), texts[label])
-            scores.end_draw()
-        tables.append(scores.table(images, case))
-        spread = {"is_deg_spread": scores.spread_deg[0], "as_abs_deg_spread": scores.spread_deg[2]}
-        of_case = {"subspace": case.subspace, "dimension": case.dimension, "draws": scores.draws}
-        report.append(of_case | {"stable": True} | spread)
-    (row,) = excess_rows(
-        pd.concat(tables), report, basis.shape[1], Sample(label), Summary(resamples=300), seed=0
-    )
-    return row
-
-
 @pytest.mark.parametrize(("null", "row", "sign"), [(2.5, 1.0, 1), (1.0, 2.5, -1)])
-def test_meaning_planted_in_one_space_shows_as_excess_with_the_right_sign(null, row, sign):
-    found = excess(*planted(null, row))
+def test_meaning_planted_in_one_space_is_an_excess_with_the_right_sign(null, row, sign, tmp_path):
+    results = study(tmp_path, *planted(null, row))
+    table, report = measure(results)
+    label = pd.factorize(results.read("manifest")["label"])[0]
+    settings = Sample(label), Summary(resamples=300)
+    (found,) = excess_rows(table, report["cases"], 9, *settings, seed=0)
     for score in ("is_deg", "as_abs_deg"):
-        ends = sign * np.array(
-            [found[f"{score}_excess_random_low"], found[f"{score}_excess_random_high"]]
-        )
-        assert (ends > 0).all(), (score, found)
+        ends = [sign * found[f"{score}_excess_random_{end}"] for end in ("low", "high")]
+        assert min(ends) > 0, (score, found)
         assert sign * found[f"{score}_excess_row"] > sign * found[f"{score}_excess_random"] > 0
 
 
@@ -274,10 +224,8 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_in_controls
 ):
     basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
     factors = np.random.default_rng(1).uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
-    of_folds = [
-        Affine(factor * translator.weight, np.full(DIM, number, np.float32))
-        for number, factor in enumerate(factors)
-    ]
+    weights = [factor * translator.weight for factor in factors]
+    of_folds = [Affine(weight, np.full(DIM, k, np.float32)) for k, weight in enumerate(weights)]
     results = study(tmp_path, basis, features, translator, labels, texts, of_folds)
     table, report = measure(results, draws=(3, 3))
     label = np.unique(labels, return_inverse=True)[1]
@@ -295,18 +243,15 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_in_controls
     assert {case["subspace"]: case["draws"] for case in report["cases"]} == draws
     for kind, mine in table.sort_values("image_id").groupby("subspace"):
         case = Case(kind, 9, kind == "null")
-        taken = [
-            draw_subspace(basis, case, 0, draw).project(IDENTITY)(features)
-            for draw in range(draws[kind])
-        ]
+        drawn = [draw_subspace(basis, case, 0, draw) for draw in range(draws[kind])]
+        taken = [subspace.project(IDENTITY)(features) for subspace in drawn]
         same = [part * null_norm / np.linalg.norm(part, axis=1, keepdims=True) for part in taken]
-        expected = np.mean([scores(part) for part in taken], axis=0)
-        np.testing.assert_allclose(mine[["is_deg", "as_deg"]].T, expected, atol=1e-3)
-        expected = np.mean([scores(part) for part in same], axis=0) * (
-            np.nan if kind == "null" else 1
-        )
-        matching = mine[["matched_is_deg", "matched_as_deg"]].T
-        np.testing.assert_allclose(matching, expected, atol=1e-3)
+        for parts, prefix in ((taken, ""), (same, "matched_")):
+            expected = np.mean([scores(part) for part in parts], axis=0)
+            if prefix and kind == "null":
+                expected[:] = np.nan
+            found = mine[[f"{prefix}is_deg", f"{prefix}as_deg"]].T
+            np.testing.assert_allclose(found, expected, atol=1e-3)
 
     found, evidence = results.read("scores"), results.read("evidence_images")
     before, after = translated(features), translated(features - features @ basis @ basis.T)

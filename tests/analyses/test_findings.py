@@ -1,6 +1,5 @@
 import numpy as np
 import pandas as pd
-import pytest
 
 from singflow.analyses.findings import TABLES, all_findings, findings, looked_at
 from singflow.analyses.summary import FOUND, MEANING, MISSED, NOTHING, TRACE, UNTOLD, ZERO
@@ -24,26 +23,19 @@ NONE = texts()
 MANY = {"fur": 0.1, "tow_truck": 0.3, "cairn": -0.02, "sky": 0.05, "van": 0.2, "flamingo": -0.03}
 
 
-@pytest.mark.parametrize(
-    ("d", "said"),
-    [
-        ({}, ""),
-        ({"sky": 0.05, "cairn": -0.02}, "None of 2 texts is hidden beyond chance."),
-        ({"sky": 0.05, "van": 0.2}, "Hidden: van (of 2 texts); not found: sky."),
-        (MANY, "Hidden: tow truck, van, fur (of 6 texts); not found: flamingo, cairn."),
-        (
-            MANY | {f"x{number}": 0.15 for number in range(1000)},
-            "Hidden: tow truck, van, x0 and 1,000 more of 1,006 texts; not found: flamingo, cairn.",
-        ),
-    ],
-)
-def test_the_sentence_names_the_most_and_the_least_hidden_texts(d, said):
-    assert findings(texts(**d), groups()) == said
-
-
-def test_a_text_that_is_a_label_and_a_concept_counts_once():
-    twice = pd.concat([texts(van=0.05), texts(van=0.2), texts(sky=0.05)])
-    assert findings(twice, groups()) == "Hidden: van (of 2 texts); not found: sky."
+def test_the_sentence_names_the_most_and_the_least_hidden_texts_and_each_text_once():
+    twice = pd.concat([texts(van=0.05), texts(van=0.2), texts(sky=0.05)])  # label and concept
+    few = "Hidden: tow truck, van, fur (of 6 texts); not found: flamingo, cairn."
+    many = "Hidden: tow truck, van, x0 and 1,000 more of 1,006 texts; not found: flamingo, cairn."
+    for table, said in (
+        (NONE, ""),
+        (texts(sky=0.05, cairn=-0.02), "None of 2 texts is hidden beyond chance."),
+        (texts(sky=0.05, van=0.2), "Hidden: van (of 2 texts); not found: sky."),
+        (twice, "Hidden: van (of 2 texts); not found: sky."),
+        (texts(**MANY), few),
+        (texts(**MANY, **{f"x{number}": 0.15 for number in range(1000)}), many),
+    ):
+        assert findings(table, groups()) == said
 
 
 def test_of_each_kind_of_groups_the_largest_and_one_that_is_not_above_the_margin_are_named():

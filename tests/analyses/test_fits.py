@@ -85,13 +85,12 @@ def test_a_photo_whose_null_component_is_beyond_those_of_the_images_is_named(mad
         assert turned == (fits is made)
 
 
-def test_one_translator_for_all_images_is_fitted_where_there_are_no_folds(tmp_path):
+def test_without_folds_there_is_one_translator_and_without_a_null_space_every_score_is_zero(
+    tmp_path,
+):
     made = fitted(0, 40, tmp_path)
     assert made.null_energy.shape == (507,) and (made.null_energy > 0).all()
     assert made.chance_weight.shape[0] == 3
-
-
-def test_without_a_null_space_every_score_is_zero(tmp_path):
     made = fitted(5, 0, tmp_path)
     chance = made.chance_removal(np.ones((1, 1280), np.float32)).image_score()
     assert made.null_energy.max() == chance.max() == 0.0

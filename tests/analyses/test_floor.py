@@ -91,20 +91,15 @@ def slow(images, own_words, signs):
     return found
 
 
-@pytest.mark.parametrize("draw", [None, 0, 1])
-def test_refitted_translators_are_scikit_learns_with_and_without_signs(tmp_path, draw):
+def test_the_floor_is_the_mean_over_scikit_learns_refits_with_signs_and_says_their_spread(tmp_path):
     images = Images()
     own_words, refits, scored = fitted(images, tmp_path)
-    signs = None if draw is None else signs_of(draw)
-    found = refits.image_scores(scored, refits.translators(signs))[0]
-    np.testing.assert_allclose(found, slow(images, own_words, signs), atol=2e-3)
-
-
-def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path):
-    images = Images()
-    own_words, refits, scored = fitted(images, tmp_path)
-    means, spread = refits.floor(scored, draws=4, seed=0, threads=None)
     wanted = [slow(images, own_words, signs_of(draw)) for draw in range(4)]
+    plain = slow(images, own_words, None)
+    for signs, angles in ((None, plain), (signs_of(0), wanted[0]), (signs_of(1), wanted[1])):
+        found = refits.image_scores(scored, refits.translators(signs))[0]
+        np.testing.assert_allclose(found, angles, atol=2e-3)
+    means, spread = refits.floor(scored, draws=4, seed=0, threads=None)
     np.testing.assert_allclose(means, np.mean(wanted, axis=0), atol=2e-3)
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
     side_by_side, _ = refits.floor(scored, draws=4, seed=0, threads=2)
@@ -116,9 +111,8 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     _, refits, scored = fitted(images, tmp_path)
     texts = np.random.default_rng(5).standard_normal((60, 6))
     found = refits.image_scores(scored, refits.translators(), texts, conditional=True)
-    a, b = (
-        images.x.astype(np.float64) @ part for part in (images.head.principal, images.head.null)
-    )
+    x = images.x.astype(np.float64)
+    a, b = x @ images.head.principal, x @ images.head.null
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
 
     def surprise(k, penalty):
@@ -132,7 +126,7 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     best = min(LAMBDAS, key=error)
     for k in range(3):
         made, judged = fold != k, first & (fold == k)
-        model = ridge(images.x[made].astype(np.float64), images.z[made], PENALTY)
+        model = ridge(x[made], images.z[made], PENALTY)
         whole, ids = model.predict(images.x[judged]), images.image[judged]
         after = whole - surprise(k, best) @ images.head.null.T @ model.coef_.T
         moved = angle_deg(whole, texts[ids]) - angle_deg(after, texts[ids])

@@ -8,19 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from singflow.analyses.geometry import (
-    complement,
-    coordinate_axes,
-    logit_change,
-    null_energy,
-    null_space,
-    random_basis,
-    remove_null,
-)
+from singflow.analyses import geometry
+from singflow.analyses.geometry import null_energy, null_space, random_basis, remove_null
 from singflow.artifacts.tensors import read_tensors
-from singflow.errors import InputError
 from singflow.translators.spans import of_span, row_span
+from tests.refusals import refused
 from tests.results import Results
+
+SEEDS = st.integers(0, 2**32 - 1)
+OFFSETS, UNITS = st.sampled_from([0, 1, 10000]), st.sampled_from([2**-10, 1, 2**10])
+SPREADS = st.sampled_from([0.2, 1.0])
 
 
 @st.composite
@@ -54,13 +51,13 @@ def test_rank_basis_and_projector_are_those_of_scipy(weight):
 
 
 @settings(max_examples=100)
-@given(heads(), st.integers(0, 2**32 - 1))
+@given(heads(), SEEDS)
 def test_removing_the_null_component_leaves_the_logits_and_is_idempotent(weight, seed):
     features = np.random.default_rng(seed).standard_normal((5, weight.shape[1]))
     split = null_space(weight)
     equivalent = remove_null(features, split.basis)
     scale = max(1.0, float(np.linalg.norm(weight, 2)))
-    assert logit_change(weight, features, equivalent).max() <= 1e-10 * scale
+    assert geometry.logit_change(weight, features, equivalent).max() <= 1e-10 * scale
     np.testing.assert_allclose(remove_null(equivalent, split.basis), equivalent, atol=1e-12)
     share = np.sum((features - equivalent) ** 2, 1) / np.sum(features**2, 1)
     np.testing.assert_allclose(null_energy(features, split.basis), share, atol=1e-12)
@@ -78,44 +75,23 @@ def test_a_real_size_head_keeps_its_logits_in_both_precisions():
     assert split.orthonormality_error <= 1e-12
     single = remove_null(features, split.basis)
     assert np.abs(single @ weight.T - features @ weight.T).max() <= 1e-4
-    assert logit_change(weight, features, single).max() <= 1e-4
+    assert geometry.logit_change(weight, features, single).max() <= 1e-4
     wide = features.astype(np.float64)
     double = remove_null(wide, split.basis)
     assert np.abs(double @ weight.T.astype(np.float64) - wide @ weight.T).max() <= 1e-10
 
 
-def test_rule_energy_keeps_the_fewest_directions_with_the_share():
-    weight = np.diag([3.0, 2.0, 1.0, 0.0])
-    ranks = {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}
-    for share, rank in ranks.items():
-        assert null_space(weight, "energy", energy=share).rank == rank
+def test_rules_energy_and_fixed_cut_at_the_first_singular_value_that_is_left_out():
+    weight, turned = np.diag([3.0, 2.0, 1.0]), random_basis(5, 5, 0, 0)
+    for share, rank in {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}.items():
+        assert null_space(np.pad(weight, (0, 1)), "energy", energy=share).rank == rank
     assert null_space(np.zeros((3, 2)), "energy", energy=0.9).rank == 0
-
-
-def test_rule_fixed_refuses_more_directions_than_there_are():
-    said = r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"
-    with pytest.raises(InputError, match=said):
-        null_space(np.eye(3), "fixed", rank=4)
-
-
-@pytest.mark.parametrize(
-    ("rule", "options", "rank", "tolerance"),
-    [
-        ("fixed", {"rank": 1}, 1, 2),
-        ("fixed", {"rank": 2}, 2, 1),
-        ("fixed", {"rank": 3}, 3, 0),
-        ("energy", {"energy": 0.7}, 2, 1),
-        ("energy", {"energy": 1.0}, 3, 0),
-    ],
-)
-def test_principal_and_null_directions_share_the_space_at_the_first_singular_value_left_out(
-    rule, options, rank, tolerance
-):
-    turned = random_basis(5, 5, 0, 0)
-    split = null_space(np.diag([3.0, 2.0, 1.0]) @ turned[:3], rule, **options)
-    assert split.rank == rank and split.tolerance == pytest.approx(tolerance, abs=1e-12)
-    for basis, rows in ((split.principal, turned[:rank]), (split.basis, turned[rank:])):
-        np.testing.assert_allclose(basis @ basis.T, rows.T @ rows, atol=1e-12)
+    cuts = [("energy", {"energy": 0.7}, 2), ("energy", {"energy": 1.0}, 3)]
+    for rule, options, rank in [*cuts, *(("fixed", {"rank": rank}, rank) for rank in (1, 2, 3))]:
+        split = null_space(weight @ turned[:3], rule, **options)
+        assert split.rank == rank and split.tolerance == pytest.approx(3 - rank, abs=1e-12)
+        for basis, rows in ((split.principal, turned[:rank]), (split.basis, turned[rank:])):
+            np.testing.assert_allclose(basis @ basis.T, rows.T @ rows, atol=1e-12)
 
 
 def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_features_type_is_kept():  # noqa: E501
@@ -126,7 +102,7 @@ def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_fe
 
 
 @settings(max_examples=50)
-@given(heads(), st.integers(0, 2**32 - 1))
+@given(heads(), SEEDS)
 def test_rule_centered_is_what_softmax_cannot_see(weight, seed):
     split = null_space(weight, "centered")
     features = np.random.default_rng(seed).standard_normal((4, weight.shape[1]))
@@ -135,10 +111,7 @@ def test_rule_centered_is_what_softmax_cannot_see(weight, seed):
     assert np.abs(change - change.mean(axis=1, keepdims=True)).max() <= 1e-10 * scale
     assert split.rank == np.linalg.matrix_rank(weight - weight.mean(0), tol=split.tolerance)
     assert split.basis.shape[1] >= null_space(weight).basis.shape[1]
-
-
-def test_rule_centered_finds_a_head_of_equal_rows_blind():
-    assert null_space(np.full((7, 5), 0.1), "centered").rank == 0
+    assert null_space(np.full((7, 5), 0.1), "centered").rank == 0, "equal rows"
 
 
 PRECISIONS = ["bfloat16", "float16", "float32"]
@@ -155,34 +128,24 @@ def planted(last, classes=12, width=20):
     return random_basis(classes, classes, 0, 1) @ values @ random_basis(width, classes, 0, 2).T
 
 
-@pytest.mark.parametrize("last", [1e-7, 1e-11, 0.9 * 20 * 2**-23])
-def test_a_direction_below_float32_and_above_float64_is_null_by_rule_exact_and_principal_by_rule_exact64(  # noqa: E501
-    last,
-):
-    exact, exact64 = (
-        null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")
-    )
-    for split, rank, dtype in ((exact, 11, np.float32), (exact64, 12, np.float64)):
-        assert (split.rank, split.rank_stored, split.rank_float64) == (rank, 11, 12)
+# the ranks by the smallest singular value; the tolerance of float32 is 20 * 2^-23
+SMALLEST = dict.fromkeys([0.9 * 20 * 2**-23, 1e-7, 1e-11], (11, 12))
+SMALLEST |= {1.1 * 20 * 2**-23: (12, 12), 1e-16: (11, 11), 0.0: (11, 11)}
+
+
+@pytest.mark.parametrize(("last", "ranks"), SMALLEST.items())
+def test_rule_exact_has_the_rank_of_float32_and_rule_exact64_that_of_float64(last, ranks):
+    splits = [null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")]
+    for split, rank, dtype in zip(splits, ranks, (np.float32, np.float64), strict=True):
+        assert (split.rank, split.rank_stored, split.rank_float64) == (rank, *ranks)
         assert split.basis.shape == (20, 20 - rank) and split.principal.shape == (20, rank)
         assert split.tolerance == pytest.approx(20 * np.finfo(dtype).eps)  # S_1 is 1
-    lost = exact.basis @ exact.basis.T - exact64.basis @ exact64.basis.T
-    direction = random_basis(20, 12, 0, 2)[:, -1]
-    np.testing.assert_allclose(lost, np.outer(direction, direction), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("last", "ranks"), [(1.1 * 20 * 2**-23, (12, 12)), (1e-16, (11, 11)), (0.0, (11, 11))]
-)
-def test_above_float32_and_below_float64_both_rules_agree(last, ranks):
-    split = null_space(planted(last), stored="float32")
-    assert (split.rank_stored, split.rank_float64) == ranks and split.rank == ranks[0]
-
-
-@pytest.mark.parametrize("rule", ["energy", "fixed", "centered"])
-def test_both_ranks_are_those_of_the_weight_whatever_the_rule(rule):
-    split = null_space(planted(1e-7), rule, energy=0.5, rank=3, stored="float32")
-    assert (split.rank_stored, split.rank_float64) == (11, 12) and split.rank <= 11
+    of_exact, of_exact64 = (split.basis @ split.basis.T for split in splits)
+    direction = (ranks[1] - ranks[0]) * random_basis(20, 12, 0, 2)[:, -1]
+    np.testing.assert_allclose(of_exact - of_exact64, np.outer(direction, direction), atol=1e-4)
+    for rule in ("energy", "fixed", "centered"):
+        split = null_space(planted(last), rule, energy=0.5, rank=3, stored="float32")
+        assert (split.rank_stored, split.rank_float64) == ranks and split.rank <= 11
 
 
 @settings(max_examples=100)
@@ -198,13 +161,7 @@ def test_float32_is_the_arrays_own_precision_and_its_rank_numpys(weight):
 
 
 @settings(max_examples=100)
-@given(
-    st.sampled_from(PRECISIONS),
-    st.integers(6, 40),
-    st.integers(0, 40),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([0.2, 1.0]),
-)
+@given(st.sampled_from(PRECISIONS), st.integers(6, 40), st.integers(0, 40), SEEDS, SPREADS)
 def test_a_head_whose_rows_sum_to_zero_but_for_the_rounding_of_its_weights_loses_that_direction(
     precision, classes, more, seed, spread
 ):
@@ -236,46 +193,38 @@ def test_the_tolerance_of_half_precision_is_the_norm_of_the_rounding_errors(prec
     assert 0.4 * tolerance < np.linalg.norm(errors, ord=2) < tolerance
 
 
-@pytest.mark.parametrize(
-    ("weight", "stored"), [(np.eye(3), "float8_e4m3fn"), (np.eye(3, dtype=int), None)]
-)
-def test_another_precision_is_refused(weight, stored):
-    known = "bfloat16, float16, float32, float64"
-    with pytest.raises(InputError, match=rf"stored in (float8_e4m3fn|int64), not in {known}"):
-        null_space(weight, stored=stored)
-
-
-def fit_projector(folder, weight, rule):
-    """What scripts/fit_projector.py writes of a head in two shards of features."""
-    results, generator = Results(folder, shards=2), np.random.default_rng(0)
-    results.manifest(label=["a"] * 6)
-    facts = {"weights_sha256": "0", "weight_dtype": "float32"}
-    results.tensors("head", facts, weight=weight, bias=np.zeros(len(weight), np.float32))
-    rows = generator.standard_normal((6, weight.shape[1])).astype(np.float32)
-    results.rows("features", rows, weights_sha256="0")
-    results.run("fit_projector", rule=rule, energy=0.99, rank=None)
-    tensors, _ = read_tensors(results.path("projector"), ["singular_values", "null_basis"])
-    return results.read("projector_report"), tensors
+def test_what_is_no_head_or_has_no_such_rank_or_precision_is_refused():
+    eye, known = np.eye(3), "bfloat16, float16, float32, float64"
+    most = r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"
+    empty, flat = np.zeros((0, 3)), np.zeros(3)
+    not_finite = (np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]]))
+    for weight, options, said in (
+        (eye, {"rule": "fixed", "rank": 4}, most),
+        (eye, {"stored": "float8_e4m3fn"}, f"stored in float8_e4m3fn, not in {known}"),
+        (eye.astype(int), {}, f"stored in int64, not in {known}"),
+        *((weight, {}, "finite, non-empty matrix") for weight in (empty, flat, *not_finite)),
+    ):
+        refused(said, null_space, weight, **options)
 
 
 @pytest.mark.parametrize(("rule", "rank"), [("exact", 11), ("exact64", 12)])
-def test_both_ranks_are_recorded_whichever_counts(tmp_path, rule, rank):
-    weight = np.random.default_rng(0).standard_normal((12, 20))
-    centred = (weight - weight.mean(axis=0)).astype(np.float32)
-    report, tensors = fit_projector(tmp_path, centred, rule)
+def test_the_script_records_both_ranks_whichever_counts(tmp_path, rule, rank):
+    generator, results = np.random.default_rng(0), Results(tmp_path, shards=2)
+    weight = generator.standard_normal((12, 20))
+    weight = (weight - weight.mean(axis=0)).astype(np.float32)
+    results.manifest(label=["a"] * 6)
+    facts = {"weights_sha256": "0", "weight_dtype": "float32"}
+    results.tensors("head", facts, weight=weight, bias=np.zeros(12, np.float32))
+    rows = generator.standard_normal((6, 20)).astype(np.float32)
+    results.rows("features", rows, weights_sha256="0")
+    results.run("fit_projector", rule=rule, energy=0.99, rank=None)
+    tensors, _ = read_tensors(results.path("projector"), ["singular_values", "null_basis"])
+    report = results.read("projector_report")
     expected = {"rank": rank, "rank_stored": 11, "rank_float64": 12, "null_dim": 20 - rank}
     assert report.items() >= (expected | {"weight_dtype": "float32", "rule": rule}).items()
     eps = np.finfo(np.float32 if rule == "exact" else np.float64).eps
     assert report["tolerance"] == pytest.approx(20 * eps * tensors["singular_values"][0])
     assert tensors["null_basis"].shape == (20, 20 - rank) and report["max_logit_change"] < 1e-5
-
-
-@pytest.mark.parametrize(
-    "weight", [np.zeros((0, 3)), np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])]
-)
-def test_a_head_that_is_no_finite_matrix_is_refused(weight):
-    with pytest.raises(InputError, match="finite, non-empty matrix"):
-        null_space(weight)
 
 
 @pytest.mark.parametrize(("width", "dimension"), [(5, 0), (5, 3), (6, 6)])
@@ -289,11 +238,11 @@ def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimens
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 30), st.data(), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 30), st.data(), SEEDS)
 def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(width, data, seed):
     dimension = data.draw(st.integers(0, width))
     basis = random_basis(width, dimension, seed, 0)
-    before, rest = basis.copy(), complement(basis)
+    before, rest = basis.copy(), geometry.complement(basis)
     assert rest.shape == (width, width - dimension)
     np.testing.assert_allclose(rest.T @ rest, np.eye(width - dimension), atol=1e-12)
     np.testing.assert_allclose(rest @ rest.T + basis @ basis.T, np.eye(width), atol=1e-12)
@@ -301,13 +250,7 @@ def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(widt
 
 
 @settings(max_examples=100)
-@given(
-    st.integers(2, 40),
-    st.data(),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([0, 1, 10000]),
-    st.sampled_from([2**-10, 1, 2**10]),
-)
+@given(st.integers(2, 40), st.data(), SEEDS, OFFSETS, UNITS)
 def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge_regression(
     width, data, seed, offset, unit
 ):
@@ -337,22 +280,19 @@ def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge
         np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize(("n", "spans"), [(5, True), (6, False), (7, False)])
-def test_as_many_rows_as_dimensions_are_left_as_they_are(n, spans):
-    rows = np.random.default_rng(0).standard_normal((n, 6)).astype(np.float32)
-    for blocks in ([rows], np.split(rows, [2, 2, 5])):
+def test_as_many_rows_as_dimensions_are_left_as_they_are_and_no_more_are_looked_at():
+    rows = np.random.default_rng(0).standard_normal((7, 6)).astype(np.float32)
+    for blocks in ([rows[:5]], np.split(rows[:5], [2, 2])):
         basis = row_span(blocks)
-        assert (basis is not None) == spans
-        assert not spans or (basis.shape == (6, 4) and basis.dtype == np.float64)
+        assert basis.shape == (6, 4) and basis.dtype == np.float64
+    for blocks in ([rows[:6]], [rows], np.split(rows[:6], [2, 2, 5]), np.split(rows, [2, 2, 5])):
+        assert row_span(blocks) is None
 
-
-def test_no_more_rows_are_looked_at_than_there_are_dimensions():
-    def blocks():
-        yield np.ones((4, 6), np.float32)
-        yield np.ones((2, 6), np.float32)
+    def enough():
+        yield from (rows[:4], rows[4:6])
         raise AssertionError("six rows were enough")
 
-    assert row_span(blocks()) is None
+    assert row_span(enough()) is None
 
 
 @pytest.mark.parametrize(("n", "ranks"), [(3, (2, 2)), (5, (4, 4)), (30, (6, 4))])
@@ -360,12 +300,14 @@ def test_coordinate_axes_keep_every_difference_between_features(n, ranks):
     rng = np.random.default_rng(n)
     basis = random_basis(10, 4, 0, 0)
     features = (5 + rng.standard_normal((n, 10))).astype(np.float32)
-    axes, rank = coordinate_axes(complement(basis), basis, lambda: np.array_split(features, 3))
+    axes, rank = geometry.coordinate_axes(
+        geometry.complement(basis), basis, lambda: np.array_split(features, 3)
+    )
     assert axes.dtype == np.float32 and axes.shape == (10, sum(ranks)) and rank == ranks[0]
     np.testing.assert_allclose(axes.T @ axes, np.eye(sum(ranks)), atol=1e-6)
     np.testing.assert_allclose(axes[:, :rank].T @ basis, 0, atol=1e-6)
     differences = features - features.mean(axis=0)
-    for part, own in ((basis, axes[:, rank:]), (complement(basis), axes[:, :rank])):
+    for part, own in ((basis, axes[:, rank:]), (geometry.complement(basis), axes[:, :rank])):
         expected = differences @ part @ part.T
         np.testing.assert_allclose(differences @ own @ own.T, expected, atol=1e-5)
 

@@ -8,14 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
+from singflow.analyses import evidence as module
 from singflow.analyses.bands import BANDS, Block
-from singflow.analyses.evidence import (
-    FittedOwnWords,
-    FoldVariance,
-    Landmarks,
-    Measurement,
-    jackknife,
-)
 from singflow.analyses.floor import SplitHead
 from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.head_extension import enough, head_extension, nested, ranked_null_directions
@@ -55,13 +49,13 @@ def curve_of(images, fits=FITS, landmarks=None, weights=WEIGHTS, threads=1):
     def blocks():
         return [images]
 
-    own_words, n = FittedOwnWords.fit(blocks, None), len(images.fold)
-    marks = Landmarks.draw(blocks, n, 0, landmarks or n)
+    own_words, n = module.FittedOwnWords.fit(blocks, None), len(images.fold)
+    marks = module.Landmarks.draw(blocks, n, 0, landmarks or n)
     bands = marks.bands()
     readouts = marks.read_outs(blocks, bands, weights, [lambda part, _: own_words.remainder(part)])
     assert isinstance(readouts, Nystroem) == (landmarks is not None)
-    spread = FoldVariance.of_all(blocks)
-    measured = Measurement({}, pd.DataFrame(), own_words, readouts, fits, spread, None)
+    spread = module.FoldVariance.of_all(blocks)
+    measured = module.Measurement({}, pd.DataFrame(), own_words, readouts, fits, spread, None)
     most = min(images.null.shape[1], images.embeddings.shape[1])
     return head_extension(measured, most, 0.9, threads)
 
@@ -116,7 +110,7 @@ def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and
     assert curve["directions"].tolist() == list(range(len(expected)))
     np.testing.assert_allclose(curve["unique_r2"], expected, atol=1e-7)
     without = np.array([slow(images, fits, fold) for fold in range(4)]).T
-    intervals = [jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
+    intervals = [module.jackknife(*row, 0.9) for row in zip(expected, without, strict=True)]
     for end in ("low", "high"):
         ends = [getattr(interval, end) for interval in intervals]
         np.testing.assert_allclose(curve[f"unique_r2_{end}"], ends, atol=1e-6)
@@ -131,6 +125,10 @@ def test_content_of_rank_3_saturates_the_curve_at_3(contents, null_dim):
         assert enough(curve) == contents and whole > 0.1
         assert (np.diff(gain[: contents + 1]) > 0.1 * whole).all(), "every direction adds"
         assert (gain[contents:] <= gain[contents] + 0.03 * whole).all()
+
+
+def test_null_coordinates_that_repeat_principal_ones_are_not_taken_for_content():
+    assert [enough(curve_of(planted(seed, 0.7, copies=4))) for seed in range(5)] == [3] * 5
 
 
 def test_kernels_with_landmarks_give_nearly_the_curve_of_exact_ones_and_threads_change_nothing():
@@ -149,10 +147,8 @@ def test_all_directions_together_are_the_read_out_with_b(form):
     for fit in FITS[1], Fit(0.01, 1.0):
         for left_out in ((2,), *PAIRS):
             found = nested(readouts.partial(fit.penalty, left_out, 5), fit)
-            ends = [
-                readouts.errors(one, [left_out], squares(5))[0].sum(axis=1)
-                for one in (Fit(0.0, fit.penalty), fit)
-            ]
+            both = Fit(0.0, fit.penalty), fit
+            ends = [readouts.errors(one, [left_out], squares(5))[0].sum(axis=1) for one in both]
             assert found.shape == (len(left_out), 1 + 5)  # five columns move in five directions
             np.testing.assert_allclose(found[:, [0, -1]].T, ends, rtol=10 * ALIKE)
 
@@ -176,10 +172,6 @@ def test_null_directions_lower_the_penalized_error_most():
         assert gain(basis[:, :q]) > max(map(gain, others))
 
 
-def test_null_coordinates_that_repeat_principal_ones_are_not_taken_for_content():
-    assert [enough(curve_of(planted(seed, 0.7, copies=4))) for seed in range(5)] == [3] * 5
-
-
 def test_without_content_no_number_of_directions_adds_anything_on_average():
     curves = np.array([curve_of(planted(seed, 0.0))["unique_r2"] for seed in range(20)])
     assert (curves[:, 1:].mean(axis=0) < 0).all()
@@ -201,68 +193,38 @@ def curve(*d):
     return pd.DataFrame({"directions": np.arange(len(d)), "unique_r2": np.array(d), **ends})
 
 
-@pytest.mark.parametrize(
-    ("d", "fewest"),
-    [
-        ([0, 0.05, 0.089, 0.095, 0.1], 3),
-        ([0, 0, 0.9, 1.0], 2),
-        ([0, 0.2, -0.1, 0.1], 1),
-        ([0, -0.1, 0.1], 2),
-        ([0, 0.1, 0.0], None),
-        ([0, 0.1, -0.1], None),
-        ([0], None),
-    ],
-)
-def test_the_fewest_directions_give_90_percent_of_what_all_add(d, fewest):
-    assert enough(curve(*d)) == fewest
+def test_the_fewest_directions_give_90_percent_of_what_all_add():
+    assert enough(curve(0, 0.05, 0.089, 0.095, 0.1)) == 3 and enough(curve(0, 0, 0.9, 1.0)) == 2
+    assert enough(curve(0, 0.2, -0.1, 0.1)) == 1 and enough(curve(0, -0.1, 0.1)) == 2
+    assert enough(curve(0, 0.1, 0.0)) is enough(curve(0, 0.1, -0.1)) is enough(curve(0)) is None
 
 
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, D)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
-    table["unique_r2"] = table["unique_r2"].astype(float)
+    d = table["unique_r2"].astype(float)
     facts = {name: value for name, value in BASIS.items() if name not in table}
-    ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
-    facts |= {"verdict": np.where(table["unique_r2"] > 0.005, MEANING, NOTHING)}
-    facts |= {"unique_r2_quarter": table["unique_r2"] / 2, "unique_r2_half": table["unique_r2"]}
-    return table.assign(known_zero=False, n_evidence=20, **ends, **facts)
-
-
-def test_the_table_has_a_row_for_each_model_and_no_number_where_no_meaning_is_found():
-    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, 0.004)])
-    curves = {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, 0.004)}}
-    table = plot_head_extensions.tabulate(curves, models)
-    assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1]
-    assert table["space"].tolist() == list("sst")
-    assert {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(table)
+    facts |= {"unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01}
+    facts |= {"unique_r2_quarter": d / 2, "unique_r2_half": d}
+    facts |= {"verdict": np.where(d > 0.005, MEANING, NOTHING)}
+    return table.assign(known_zero=False, n_evidence=20, **facts)
 
 
 def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(tmp_path):
     generator, n, views, dim = np.random.default_rng(0), 24, 2, 4
-    fold = np.arange(n) % 4
-    heads = {
-        "timm/wide": generator.standard_normal((5, 12)),
-        "tall": generator.standard_normal((20, 12)),
-    }
+    draw, fold, results = generator.standard_normal, np.arange(n) % 4, Results(tmp_path, shards=2)
+    heads = {"timm/wide": draw((5, 12)), "tall": draw((20, 12))}
     image, view = np.repeat(np.arange(n), views), np.tile(np.arange(views, dtype=np.int32), n)
-    features = {
-        model: generator.standard_normal((n * views, 12)).astype(np.float32) for model in heads
-    }
-    embeddings = (features["timm/wide"] @ generator.standard_normal((12, dim))).astype(np.float32)
-    told = {"margin": 0.005, "draws": 2, "lambdas": [0.1, 0.3], "folds": 4, "confidence": 0.9}
-    results = Results(tmp_path, shards=2)
+    features = {model: draw((n * views, 12)).astype(np.float32) for model in heads}
+    embeddings = (features["timm/wide"] @ draw((12, dim))).astype(np.float32)
     hashes = [str(number) for number in range(n)]
     results.manifest(label="x", split="train", fold=fold, sha256=hashes)
     paths, table = results.read("manifest")["path"], tmp_path / "photos.csv"
     cameras = np.where(np.arange(n) < 14, "old", "")
     cameras[20] = "new"
     pd.DataFrame({"path": paths, "camera": cameras}).to_csv(table, index=False)
-    texts = generator.standard_normal((3, dim)).astype(np.float32)
-    results.texts(
-        {"labels": ["x"], "concepts": ["y", "z"]},
-        label_embeddings=texts[:1],
-        concept_embeddings=texts[1:],
-    )
+    texts, names = draw((3, dim)).astype(np.float32), {"labels": ["x"], "concepts": ["y", "z"]}
+    results.texts(names, label_embeddings=texts[:1], concept_embeddings=texts[1:])
     models = models_of([("s", "timm/wide", 7, 0.1), ("s", "tall", 0, None)])
     write_table(results.path("tables/models.csv"), models)
     for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
@@ -271,47 +233,50 @@ def test_the_step_gives_the_curve_of_its_own_test_and_the_table_has_every_model(
             results.of(model).shard("features", shard, rows[part], image[part], view[part])
     unnamed = np.zeros((0, dim), np.float32)
     report = {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.2}]}
+    told = {"margin": 0.005, "draws": 2, "lambdas": [0.1, 0.3], "folds": 4, "confidence": 0.9}
+    told |= {"table": table, "class_list": CLASSES_FILE, "groups": "camera"}
     for model, weight in heads.items():
         own, basis, bias = results.of(model), null_space(weight).basis, np.zeros(len(weight))
-        names = {"class_names": "[]"}
-        own.tensors("classes", names, class_embeddings=unnamed, other_embeddings=unnamed)
+        both = {"class_embeddings": unnamed, "other_embeddings": unnamed}
+        own.tensors("classes", {"class_names": "[]"}, **both)
         own.tensors("projector", null_basis=basis)
         own.tensors("head", weight=weight, bias=bias)
         write_json(own.path("translator_report"), report)
-        told |= {"table": table, "class_list": CLASSES_FILE, "groups": "camera"}
         own.run("measure_evidence", **told, reference=None, seed=0)
         written, evidence = own.read("head_extensions"), own.read("evidence")
         assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
-        if basis.size:
-            head = SplitHead(weight, bias, complement(basis), basis)
-            block = head.block(features[model][view == 0], embeddings[view == 0], fold)
-            weights, penalties = evidence["weights"], evidence["lambdas"]
-            full = Fit(weights.pop("null"), penalties["with_null"])
-            assert full.own, "the leak is found"
-            groups = own.read("evidence_groups").set_index(["by", "group"])
-            assert groups["n"].to_dict()["label", "x"] == groups.loc["predicted", "n"].sum() == n
-            assert groups.loc["column", "n"].to_dict() == {"new": 1, "old": 14}
-            d = groups["unique_r2"]
-            assert d["label", "x"] == pytest.approx(evidence["unique_r2"], rel=0.1)
-            assert d["column", "old"] > 0.05 and groups["p"].isna()["column", "new"]
-            expected = curve_of(block, (Fit(0.0, penalties["without_null"]), full), None, weights)
-            pd.testing.assert_frame_equal(written, expected, atol=1e-5)
-        else:
+        if not basis.size:
             assert written[["directions", "unique_r2"]].to_numpy().tolist() == [[0, 0]]
             assert evidence["unique_r2"] is evidence["lambdas"] is None
             assert own.read("evidence_groups").empty and own.read("evidence_texts").empty
+            continue
+        head = SplitHead(weight, bias, complement(basis), basis)
+        block = head.block(features[model][view == 0], embeddings[view == 0], fold)
+        weights, penalties = evidence["weights"], evidence["lambdas"]
+        full = Fit(weights.pop("null"), penalties["with_null"])
+        assert full.own, "the leak is found"
+        groups = own.read("evidence_groups").set_index(["by", "group"])
+        assert groups["n"].to_dict()["label", "x"] == groups.loc["predicted", "n"].sum() == n
+        assert groups.loc["column", "n"].to_dict() == {"new": 1, "old": 14}
+        d = groups["unique_r2"]
+        assert d["label", "x"] == pytest.approx(evidence["unique_r2"], rel=0.1)
+        assert d["column", "old"] > 0.05 and groups["p"].isna()["column", "new"]
+        expected = curve_of(block, (Fit(0.0, penalties["without_null"]), full), None, weights)
+        pd.testing.assert_frame_equal(written, expected, atol=1e-5)
     results.run("plot_head_extensions", models=list(heads))
     table = results.read("tables/head_extensions.csv")
     assert table["model"].tolist() == list(heads)
     assert table["directions_90"].isna().tolist()[1:] == [True]
 
 
-def test_models_are_drawn_with_a_marker_where_enough_is_reached_or_an_open_one_at_the_end():
+def test_models_are_in_the_table_and_drawn_with_a_marker_where_enough_is_reached_or_at_the_end():
     curves = {"m": curve(0, *np.linspace(0.002, 0.1, 768)), "chance": curve(0, 0.01, 0.02)}
     curves |= {"none": curve(0), "falls": curve(0, -0.1)}
     sizes = {"m": 0.1, "chance": 0.001, "none": None, "falls": -0.1}
     models = models_of([("s", name, len(c) - 1, sizes[name]) for name, c in curves.items()])
     rows = plot_head_extensions.tabulate({"s": curves}, models)
+    assert {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(rows)
+    assert rows["directions_90"].fillna(-1).tolist() == [enough(curves["m"]), -1, -1, -1]
     figure = plot_head_extensions.draw({"s": curves}, rows, models)
     (part,) = figure.subfigs
     drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]

@@ -7,18 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from singflow.analyses import maps as module
 from singflow.analyses.geometry import Axes, null_space
-from singflow.analyses.maps import (
-    comparable,
-    conditional_translator,
-    fewest_others,
-    fit_conditional,
-    map_image,
-    map_rows,
-    map_table,
-    maps_of,
-    threshold,
-)
 from singflow.analyses.metrics import Removal, subspace_translator
 from singflow.towers.live import Located
 from singflow.translators.crossfit import WHOLE, CrossFitted, split
@@ -73,11 +63,11 @@ class Planted:
         """Nothing in the null coordinates can be predicted."""
         axes = Axes(np.hstack([self.principal, self.basis]), CLASSES)
         nothing = Affine(np.zeros((WIDTH - CLASSES, CLASSES)), np.zeros(WIDTH - CLASSES))
-        return conditional_translator(self.translator, self.basis, axes, nothing)
+        return module.conditional_translator(self.translator, self.basis, axes, nothing)
 
     def maps(self, parts, others, conditional=None, rest=0.0, confidence=0.95):
         names, predicted = [f"text {row}" for row in range(TEXTS)], ("class 0", self.weight[0])
-        return map_image(
+        return module.map_image(
             located(parts, rest),
             self.translator,
             self.basis,
@@ -90,7 +80,13 @@ class Planted:
         )
 
 
-def test_a_text_hidden_in_one_quadrant_is_found_there_and_nowhere_else():
+@pytest.fixture
+def few_nodes(monkeypatch):
+    """A coarser integral: what is compared is treated alike, so the level does not depend on it."""
+    monkeypatch.setattr(module, "NODES", 4)
+
+
+def test_a_text_hidden_in_one_quadrant_is_found_there_and_nowhere_else(few_nodes):
     found, outside, elsewhere = [], 0, 0
     for seed in range(SEEDS):
         planted = Planted(seed)
@@ -104,12 +100,13 @@ def test_a_text_hidden_in_one_quadrant_is_found_there_and_nowhere_else():
     assert max(outside, elsewhere) <= binom.ppf(0.999, SEEDS, 0.05)
 
 
+LEVELS = [(20, 0.95, 1), (40, 0.95, 2), (20, 0.8, 4)]
+
+
 @pytest.mark.parametrize("hidden", [0.0, 8.0])
-@pytest.mark.parametrize(
-    ("images", "confidence", "allowed"), [(20, 0.95, 1), (40, 0.95, 2), (20, 0.8, 4)]
-)
+@pytest.mark.parametrize(("images", "confidence", "allowed"), LEVELS)
 def test_of_images_compared_with_each_other_as_many_stand_out_as_the_level_says(
-    images, confidence, allowed, hidden
+    images, confidence, allowed, hidden, few_nodes
 ):
     planted, stand_out = Planted(0), np.zeros(TEXTS)
     scales = planted.rng.uniform(0.5, 2, images)
@@ -127,7 +124,7 @@ def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_on
     axes, predictor = np.hstack([planted.principal, planted.basis]), Affine(spread, spread[:, 0])
     seen = planted.image(noise=0.0) @ planted.principal
     parts = seen @ planted.principal.T + (seen @ spread.T + spread[:, 0]) @ planted.basis.T
-    conditional = conditional_translator(
+    conditional = module.conditional_translator(
         planted.translator, planted.basis, Axes(axes, CLASSES), predictor
     )
     own = planted.maps(parts, [], conditional).texts[0]
@@ -137,7 +134,7 @@ def test_what_the_logits_tell_anyway_is_in_the_map_and_not_in_the_conditional_on
 
 @given(st.integers(0, 10**6), st.floats(0.01, 3))
 @settings(max_examples=30, deadline=None)
-def test_positions_and_rest_sum_to_the_attribute_score(seed, strength):
+def test_positions_and_rest_sum_to_the_attribute_score_and_energy_is_by_position(seed, strength):
     planted = Planted(seed)
     parts = strength * planted.image(0)
     rest = planted.rng.standard_normal(WIDTH)
@@ -152,16 +149,10 @@ def test_positions_and_rest_sum_to_the_attribute_score(seed, strength):
         tiny = 1e-6
         less = Removal(removal.original, tiny * removal.removed).attribute_score(embedding[None])
         assert text.first_order_deg == pytest.approx(less[0] / tiny, rel=1e-3, abs=1e-2)
+    hidden = ((parts @ planted.basis) ** 2).sum(axis=2)
+    np.testing.assert_allclose(maps.null_energy, hidden / (parts**2).sum(axis=2))
     logit = maps.used.sum() + planted.weight[0] @ planted.principal @ planted.principal.T @ rest
     assert logit == pytest.approx(planted.weight[0] @ feature[0], abs=1e-8)
-
-
-def test_energy_is_by_position():
-    planted = Planted(0)
-    parts = planted.image()
-    hidden = (parts @ planted.basis) ** 2
-    wanted = hidden.sum(axis=2) / (parts**2).sum(axis=2)
-    np.testing.assert_allclose(planted.maps(parts, []).null_energy, wanted)
 
 
 def test_too_few_images_give_no_threshold_and_nothing_stands_out():
@@ -170,33 +161,26 @@ def test_too_few_images_give_no_threshold_and_nothing_stands_out():
     own = planted.maps(planted.image(0), few).texts[0]
     assert own.threshold_deg is None and not own.beyond.any()
     maps = np.arange(19 * 4).reshape(19, 2, 2) * -1.0
-    assert threshold(maps, 0.95) == 75 and threshold(maps, 0.9) == 71
+    assert module.threshold(maps, 0.95) == 75 and module.threshold(maps, 0.9) == 71
     for confidence, fewest in ((0.95, 19), (0.9, 9), (0.99, 99), (0.5, 1)):
-        assert fewest_others(confidence) == fewest
-        assert threshold(np.ones((fewest, 1, 1)), confidence) == 1
-        assert threshold(np.ones((fewest - 1, 1, 1)), confidence) is None
+        assert module.fewest_others(confidence) == fewest
+        assert module.threshold(np.ones((fewest, 1, 1)), confidence) == 1
+        assert module.threshold(np.ones((fewest - 1, 1, 1)), confidence) is None
 
 
-SHA256 = np.array(list("abcabdef"), dtype=object)
-FOLDS = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
-
-
-@pytest.mark.parametrize(
-    ("member_of", "fold", "image", "expected"),
-    [
-        (FOLDS, FOLDS, 0, [1, 4]),  # the third is a copy
-        (FOLDS, FOLDS, 2, [5]),
-        (FOLDS, FOLDS, 6, [7]),  # held out by the data set, and in no fold
-        (np.full(8, WHOLE), np.full(8, WHOLE), 0, [1, 2, 4, 5, 6, 7]),  # fitted on a reference
-        (np.full(8, WHOLE), FOLDS, 0, []),  # in sample
-        (np.full(8, WHOLE), FOLDS, 6, [7]),
-    ],
-)
-def test_an_image_is_compared_with_those_that_its_translator_did_not_see_either(
-    member_of, fold, image, expected
-):
-    crossed = CrossFitted((), member_of, fold)
-    assert np.flatnonzero(comparable(image, crossed, SHA256)).tolist() == expected
+def test_an_image_is_compared_with_those_that_its_translator_did_not_see_either():
+    sha256, whole = np.array(list("abcabdef"), dtype=object), np.full(8, WHOLE)
+    folds = np.array([0, 0, 1, 0, 0, 1, WHOLE, WHOLE])
+    for member_of, fold, image, expected in (
+        (folds, folds, 0, [1, 4]),  # the third is a copy
+        (folds, folds, 2, [5]),
+        (folds, folds, 6, [7]),  # held out by the data set, and in no fold
+        (whole, whole, 0, [1, 2, 4, 5, 6, 7]),  # fitted on a reference
+        (whole, folds, 0, []),  # in sample
+        (whole, folds, 6, [7]),
+    ):
+        crossed = CrossFitted((), member_of, fold)
+        assert np.flatnonzero(module.comparable(image, crossed, sha256)).tolist() == expected
 
 
 @pytest.mark.parametrize("others", [0, OTHERS])
@@ -206,32 +190,31 @@ def test_maps_are_the_same_after_they_were_rows_of_a_table(tmp_path, others):
         planted.maps(planted.image(0), [planted.image(1) for _ in range(others)], rest=rest)
         for rest in (0.0, 0.5)
     ]
-    tables = [map_rows(7 + number, of_image) for number, of_image in enumerate(maps)]
-    map_table(tables).to_parquet(tmp_path / "maps.parquet")
+    tables = [module.map_rows(7 + number, of_image) for number, of_image in enumerate(maps)]
+    module.map_table(tables).to_parquet(tmp_path / "maps.parquet")
     rows = pd.read_parquet(tmp_path / "maps.parquet")
     assert len(rows) == 2 * (2 + TEXTS) * SIDE**2
     assert rows.groupby(["map"]).size()["toward label"] == 2 * SIDE**2
     corner = rows.query("row == 1 and column == 6 and map == 'used'")["value"]
     assert list(corner) == [of_image.used[0, 5] for of_image in maps]
     for number, of_image in enumerate(maps):
-        found = maps_of(rows[rows["image_id"] == 7 + number])
+        found = module.maps_of(rows[rows["image_id"] == 7 + number])
         np.testing.assert_equal(vars(found) | {"texts": 0}, vars(of_image) | {"texts": 0})
         for one, other in zip(found.texts, of_image.texts, strict=True):
             np.testing.assert_equal(vars(one), vars(other))
-    assert map_table([]).dtypes.equals(rows.dtypes)
+    assert module.map_table([]).dtypes.equals(rows.dtypes)
 
 
 def test_predictors_are_scikit_learns_and_did_not_see_the_images_of_their_fold():
     images = Paired()
     basis = images.basis[:, 7:]
     made = fit_translators(images, 3, [0.3])[0]
-    found = fit_conditional(images, 3, [0.3], basis, made)
+    found = module.fit_conditional(images, 3, [0.3], basis, made)
     x = images.x.astype(np.float64)
     a, b = x @ images.basis[:, :7], x @ basis
     fold = images.manifest["fold"].to_numpy()[images.image]
-    for number, (translator, conditional) in enumerate(
-        zip(made.members, found.members, strict=True)
-    ):
+    pairs = zip(made.members, found.members, strict=True)
+    for number, (translator, conditional) in enumerate(pairs):
         seen = fold != number if number < 3 else np.ones(len(x), bool)
         unpredicted = b - ridge(a[seen], b[seen], 0.3).predict(a)
         wanted = unpredicted @ (translator.weight @ basis).T

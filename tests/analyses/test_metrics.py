@@ -18,8 +18,8 @@ from singflow.analyses.metrics import (
     subspace_translator,
     unit,
 )
-from singflow.errors import InputError
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 
 
 def single(generator, *shape):
@@ -47,28 +47,22 @@ def test_angles_are_mpmaths_from_identical_to_antipodal(dtype, turn):
     assert abs(float(angle_deg(a[None], b[None])[0]) - exact_angle(a, b)) <= 1e-5
 
 
-def test_identical_and_opposite_vectors_are_exactly_0_and_180_degrees():
-    vectors = np.random.default_rng(0).standard_normal((100, 512)).astype(np.float32)
-    assert not angle_deg(vectors, vectors).any()
-    assert (angle_deg(vectors, -vectors) == 180.0).all()
-
-
 @settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.floats(1e-20, 1e20))
-def test_angles_are_symmetric_and_ignore_length(seed, dim, scale):
+def test_angles_are_symmetric_ignore_length_and_are_exact_at_0_and_180_degrees(seed, dim, scale):
     a, b = np.random.default_rng(seed).standard_normal((2, 3, dim))
     np.testing.assert_allclose(angle_deg(a, b), angle_deg(b, a * scale), atol=1e-9)
     assert ((angle_deg(a, b) >= 0) & (angle_deg(a, b) <= 180)).all()
-
-
-def test_the_angle_to_a_zero_vector_is_refused():
-    with pytest.raises(InputError, match="zero vector is undefined"):
-        unit(np.array([[1.0, 0.0], [0.0, 0.0]]))
+    for vectors in (a, a.astype(np.float32)):
+        assert not angle_deg(vectors, vectors).any()
+        assert (angle_deg(vectors, -vectors) == 180.0).all()
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 16), st.integers(2, 10), st.integers(0, 2**32 - 1))
-def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, width, dim, seed):
+def test_the_folded_translator_scores_as_the_projector_does_in_the_precision_of_the_features(
+    classes, width, dim, seed
+):
     generator = np.random.default_rng(seed)
     basis = null_space(generator.standard_normal((classes, width))).basis
     translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
@@ -76,11 +70,13 @@ def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, wi
     removal = remove(features, translator, subspace_translator(translator, basis))
     equivalent = translator(remove_null(features, basis))
     np.testing.assert_allclose(removal.equivalent, equivalent, atol=1e-10)
-    np.testing.assert_allclose(
-        removal.image_score(), angle_deg(translator(features), equivalent), atol=1e-5
-    )
-    expected = angle_deg(translator(features), texts) - angle_deg(equivalent, texts)
+    original = translator(features)
+    np.testing.assert_allclose(removal.image_score(), angle_deg(original, equivalent), atol=1e-5)
+    expected = angle_deg(original, texts) - angle_deg(equivalent, texts)
     np.testing.assert_allclose(removal.attribute_score(texts), expected, atol=1e-9)
+    assert removal.original.dtype == removal.removed.dtype == np.float64
+    single = remove(features.astype(np.float32), translator, subspace_translator(translator, basis))
+    assert single.original.dtype == single.removed.dtype == np.float32
 
 
 def test_scores_in_single_precision_are_mpmaths():
@@ -122,15 +118,6 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
         assert removal.attribute_score(text[None])[0] == before[0] - after[0]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_features_are_translated_in_their_own_precision(dtype):
-    generator = np.random.default_rng(0)
-    translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
-    removed = subspace_translator(translator, random_basis(8, 2, 0, 0))
-    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, removed)
-    assert removal.original.dtype == removal.removed.dtype == dtype
-
-
 def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     generator = np.random.default_rng(2)
     original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
@@ -142,17 +129,17 @@ def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
-def test_scores_of_a_row_without_a_direction_are_refused():
+def test_angles_to_and_scores_of_a_row_without_a_direction_are_refused():
     rows, nothing = np.ones((2, 3), np.float32), np.float32([[1, 1, 1], [0, 0, 0]])
     for score in (
+        lambda: unit(np.array([[1.0, 0.0], [0.0, 0.0]])),
         Removal(nothing, nothing / 2).image_score,
         Removal(rows, nothing).image_score,  # nothing is left of the first
         lambda: Removal(rows, rows / 2).attribute_score(nothing),
         lambda: Removal(nothing, np.ones_like(rows)).attribute_score(rows),
         lambda: Removal(rows, nothing).attribute_score(rows),
     ):
-        with pytest.raises(InputError, match="zero vector is undefined"):
-            score()
+        refused("zero vector is undefined", score)
 
 
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
@@ -218,34 +205,24 @@ def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_direc
 ):
     result = rescale(equivalent, original)
     found, norms, wanted = (np.linalg.norm(v, axis=1) for v in (result, equivalent, original))
-    assert result.dtype == np.float64
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
     directions = result / found[:, None], equivalent / norms[:, None]
     np.testing.assert_allclose(*directions, rtol=0, atol=1e-12)
     np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
+    narrow = equivalent.astype(np.float32), original.astype(np.float32)  # are rescaled in double
+    wanted = rescale(*(vectors.astype(np.float64) for vectors in narrow))
+    for moved in (narrow, (narrow[0].astype(np.float64), narrow[1])):
+        np.testing.assert_array_equal(rescale(*moved), wanted, strict=True)
 
 
 def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_are_refused():
     good, bad, nan = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]]), np.ones((2, 3))
     nan[0, 0] = np.nan
+    shapes = r"are \(2, 3\) and original ones \(1, 3\): both must be the same \(n, m\)$"
     for equivalent, original, said in (
         (bad, good, r"equivalent embedding 1 has norm 0\.0, so no direction"),
         (good, bad, r"original embedding 1 has norm 0\.0, so no direction"),
         (nan, good, "equivalent embedding 0 has norm nan"),
-        (
-            good,
-            good[:1],
-            r"are \(2, 3\) and original ones \(1, 3\): both must be the same \(n, m\)$",
-        ),
+        (good, good[:1], shapes),
     ):
-        with pytest.raises(InputError, match=said):
-            rescale(equivalent, original)
-
-
-def test_embeddings_in_single_precision_are_rescaled_in_double():
-    moved = single(np.random.default_rng(0), 3, 4)
-    wide = moved.astype(np.float64)
-    for equivalent, original in ((moved, 2.0 * wide), (wide, 2 * moved), (moved, 2 * moved)):
-        found = rescale(equivalent, original)
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, 2.0 * wide, rtol=1e-14)
+        refused(said, rescale, equivalent, original)

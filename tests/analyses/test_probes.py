@@ -14,9 +14,9 @@ from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, probe
 from singflow.analyses.statistics import wilson
 from singflow.artifacts.files import write_json
-from singflow.errors import InputError
 from singflow.figures import plot_probes
 from singflow.translators.ridge import Affine
+from tests.refusals import refused
 from tests.results import BASIS, Results
 
 ALPHAS = [1e-4, 1e-2, 1.0]
@@ -27,8 +27,8 @@ BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 def manifest(train, validation):
     """Images of a label in a row, training images first: label -> number of images in the split."""
-    rows = [(label, "train") for label in train for _ in range(train[label])]
-    rows += [(label, "validation") for label in validation for _ in range(validation[label])]
+    splits = {"train": train, "validation": validation}
+    rows = [(label, s) for s, n in splits.items() for label in n for _ in range(n[label])]
     sha256 = [f"{row * 2654435761 % 2**32:08x}" for row in range(len(rows))]
     return pd.DataFrame(rows, columns=["label", "split"]).assign(sha256=sha256)
 
@@ -73,9 +73,8 @@ def test_every_fifth_image_of_a_label_is_held_out_and_tested_where_the_data_test
     assert roles.held_out[mine].nonzero()[0].tolist() == [1, 6, 11]
 
 
-ROWS = st.tuples(
-    st.sampled_from("abcd"), st.sampled_from(["train", "validation"]), st.integers(0, 7)
-)
+SPLITS = st.sampled_from(["train", "validation"])
+ROWS = st.tuples(st.sampled_from("abcd"), SPLITS, st.integers(0, 7))
 
 
 @settings(max_examples=40)
@@ -90,8 +89,7 @@ def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, vie
         known = label in roles.labels
         assert known == (sides == 2 or contents > 1) == training.any() == test.any()
         if known:
-            assert roles.inner[mine.index].any()
-            assert (training ^ test).all()
+            assert roles.inner[mine.index].any() and (training ^ test).all()
             assert set(roles.codes[mine.index]) == {roles.labels.index(label)}
         if sides == 2:
             assert (test == (mine["split"] == "validation")).all()
@@ -220,8 +218,7 @@ def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_im
     assert 0.4 < report["accuracy_translated"] < 1
     counts = {"n_train": 60, "n_test": 90, "n_labels": 3, "chance": 1 / 3, "note": ""}
     assert report.items() >= (counts | {"classifier": classifier}).items()
-    again = probed(images, features, basis, translator, classifier, 3, confidence=0.9)
-    assert report == again
+    assert report == probed(images, features, basis, translator, classifier, 3, confidence=0.9)
 
 
 @BOTH
@@ -246,41 +243,34 @@ def test_without_a_label_of_two_training_images_the_middle_penalty_is_used_and_s
     images = manifest(dict.fromkeys("abc", 1), dict.fromkeys("abc", 2))
     report = probed(images, planted(images, 8, 0), NOTHING, INVERTIBLE, alphas=[1.0, 1e-4, 1e-2])
     assert (report["alpha_principal"], report["alpha_translated"]) == (1e-2, 1e-2)
-    note = "no label has two training images to choose the penalty with: the middle one is used"
-    assert report["note"] == note
-    assert report["accuracy_principal"] > report["chance"]
+    said = "no label has two training images to choose the penalty with: the middle one is used"
+    assert report["note"] == said and report["accuracy_principal"] > report["chance"]
 
 
 FEW = "a probe needs two labels of two images or more; there are"
 
 
-@pytest.mark.parametrize(
-    ("train", "validation", "basis", "note"),
-    [
+def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why():
+    for train, validation, basis, note in (
         ({"a": 1, "b": 1}, {"c": 1}, NOTHING, f"{FEW} 0"),
         ({"a": 3, "b": 1}, {"c": 1}, NOTHING, f"{FEW} 1"),
         ({"a": 3, "b": 2}, {"a": 1, "b": 1}, np.eye(8), "the head has no principal space"),
-    ],
-)
-def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why(
-    train, validation, basis, note
-):
-    images = manifest(train, validation)
-    report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
-    assert report.pop("note") == note
-    known = {"classifier", "n_train", "n_test", "n_labels"}
-    assert [report[name] for name in report if name not in known] == [None] * 9
+    ):
+        images = manifest(train, validation)
+        report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
+        assert report.pop("note") == note
+        known = {"classifier", "n_train", "n_test", "n_labels"}
+        assert [report[name] for name in report if name not in known] == [None] * 9
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [(1.0, "are all alike: look at the images"), (np.nan, "a feature is NaN or infinite")],
-)
-def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier, value, message):
-    images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
-    with pytest.raises(InputError, match=message):
-        probed(images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
+def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier):
+    images, alike = (
+        manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}),
+        "are all alike: look at the images",
+    )
+    for value, message in ((1.0, alike), (np.nan, "a feature is NaN or infinite")):
+        refused(message, probed, images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
 
 
 def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_computation():
@@ -294,19 +284,20 @@ def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_comput
     assert (row["pearson_n"], row["pearson_note"]) == (4, "")
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "pearson", "note"),
-    [
-        ([0.6, 0.7], [0.5, 0.7], None, "a correlation needs three models with an accuracy"),
-        ([1, 2, 3], [5, 6, np.nan], None, "a correlation needs three models with an accuracy"),
-        ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], 1.0, "an interval needs four models"),
-        ([0.6, 0.6, 0.6, 0.6], [0.5, 0.6, 0.7, 0.7], None, "all models have the same accuracy"),
-    ],
-)
-def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearson, note):
-    row = correlate(np.array(x), np.array(y), 0.95)
-    assert row["pearson"] == (pearson and pytest.approx(pearson))
-    assert (row["pearson_low"], row["pearson_high"], row["pearson_note"]) == (None, None, note)
+FEWER = None, "a correlation needs three models with an accuracy"
+
+
+def test_a_correlation_that_is_undefined_is_left_empty_and_says_why():
+    for x, y, (pearson, note) in (
+        ([0.6, 0.7], [0.5, 0.7], FEWER),
+        ([1, 2, 3], [5, 6, np.nan], FEWER),
+        ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], (1.0, "an interval needs four models")),
+        ([0.6] * 4, [0.5, 0.6, 0.7, 0.7], (None, "all models have the same accuracy")),
+    ):
+        row = correlate(np.array(x), np.array(y), 0.95)
+        assert row["pearson"] == (pearson and pytest.approx(pearson))
+        ends = row["pearson_low"], row["pearson_high"]
+        assert (*ends, row["pearson_note"]) == (None, None, note)
 
 
 @BOTH
@@ -374,8 +365,7 @@ def test_rows_that_a_shard_lacks_are_named(tmp_path):
     results.translator(Affine(np.eye(8, dtype=np.float32), np.zeros(8, np.float32)))
     image_id, view = np.array([*range(7), 0]), np.array([0] * 7 + [1], np.int32)
     results.shard("features", 0, np.ones((8, 8), np.float32), image_id, view)
-    with pytest.raises(InputError, match="holds 8 rows that the probe needs, not 12"):
-        results.run("probe_principal", **PROBE)
+    refused("holds 8 rows that the probe needs, not 12", results.run, "probe_principal", **PROBE)
 
 
 def test_the_table_keeps_spaces_apart():

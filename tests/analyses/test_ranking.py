@@ -5,16 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from singflow.analyses.ranking import (
-    AGREEMENT,
-    CHART,
-    agreement_rows,
-    beside_chart,
-    excess_rows,
-    order_rows,
-    pair_rows,
-    render_orders,
-)
+from singflow.analyses import ranking
 from singflow.analyses.statistics import Sample, holm
 from singflow.analyses.summary import Summary
 
@@ -38,7 +29,7 @@ def pairs_of(**gains):
 
 def compared(reports, confidence=0.95, classes=()):
     """Rows of the pairs of models with these reports, with heads of 9 classes or others."""
-    return pair_rows(reports, dict.fromkeys(reports, 9) | dict(classes), confidence)
+    return ranking.pair_rows(reports, dict.fromkeys(reports, 9) | dict(classes), confidence)
 
 
 UNKNOWN = {"unique_r2": None, "unique_r2_low": None}  # of a model without a null space
@@ -59,7 +50,7 @@ def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
     assert pairs["differ"].tolist() == (pairs["p_holm"] <= 0.1).tolist()
 
 
-def test_a_difference_is_judged_by_itself_and_not_by_what_both_models_share():
+def test_a_difference_that_a_digit_shows_is_judged_by_itself_and_not_by_what_both_models_share():
     generator = np.random.default_rng(1)
     shared, own = generator.normal(0.2, 0.3, 5), generator.normal(0, 0.002, (2, 5))
     (row,) = pairs_of(a=shared + own[0] + 0.05, b=shared + own[1])
@@ -67,16 +58,12 @@ def test_a_difference_is_judged_by_itself_and_not_by_what_both_models_share():
     assert row["low"] < 0.05 < row["high"] < 0.06
     (apart,) = pairs_of(a=shared[::-1] + own[0] + 0.05, b=shared + own[1])
     assert not apart["differ"] and apart["high"] - apart["low"] > 10 * (row["high"] - row["low"])
-
-
-def test_a_difference_that_no_digit_shows_is_none_however_sure():
-    shared = np.random.default_rng(2).normal(0.2, 0.3, 5)
-    for by, differ in ((0.0004, False), (0.002, True)):
+    for by, differ in ((0.0004, False), (0.002, True)):  # no digit shows the first
         (row,) = pairs_of(a=shared + by + np.arange(5) * 1e-6, b=shared)
         assert row["p_holm"] < 1e-6 and row["differ"] == differ
 
 
-def test_equal_models_and_too_few_models_make_no_difference():
+def test_equal_or_too_few_models_and_those_with_other_heads_or_folds_make_no_difference():
     same = report([0.1, 0.2, 0.1, 0.3, 0.1])
     (row,) = compared({"a": same, "b": same}).to_dict("records")
     expected = {"difference": 0, "low": 0, "high": 0, "p": 1, "differ": False}
@@ -84,9 +71,6 @@ def test_equal_models_and_too_few_models_make_no_difference():
     for few in ({}, {"a": same}, {"a": same, "b": UNKNOWN}):
         pairs = compared(few)
         assert pairs.empty and {"p_holm", "differ"} <= set(pairs)
-
-
-def test_models_are_compared_only_with_heads_of_one_size_and_on_the_same_folds():
     gains = np.random.default_rng(4).normal(0.05, 0.01, (4, 5))
     models = dict(zip("abc", map(report, gains[:3]), strict=True)) | {"d": report(gains[3, :4])}
     pairs = compared(models, classes={"b": 8})
@@ -96,12 +80,10 @@ def test_models_are_compared_only_with_heads_of_one_size_and_on_the_same_folds()
 
 def controls(scores, n=N):
     """A controls table out of {(subspace, dimension): (IS, |AS|)} with one value an image."""
-    blocks = [
-        pd.DataFrame({"image_id": np.arange(n), "is_deg": i, "as_deg": -a, "as_abs_deg": a}).assign(
-            subspace=s, dimension=d
-        )
-        for (s, d), (i, a) in scores.items()
-    ]
+    blocks = []
+    for (subspace, dimension), (i, a) in scores.items():
+        block = pd.DataFrame({"image_id": np.arange(n), "is_deg": i, "as_deg": -a, "as_abs_deg": a})
+        blocks.append(block.assign(subspace=subspace, dimension=dimension))
     return pd.concat(blocks).sample(frac=1, random_state=0)
 
 
@@ -117,7 +99,7 @@ def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
     drawn = {"null": null, "random": random, "row": row}
     table = controls({(name, 9): (values, values / 9) for name, values in drawn.items()})
     report = [case("null"), case("random", 5, False, is_deg_spread=2.0), case("row")]
-    (found,) = excess_rows(table, report, 9, STRATA, Summary(resamples=8000), seed=0)
+    (found,) = ranking.excess_rows(table, report, 9, STRATA, Summary(resamples=8000), seed=0)
     facts = {"dimension": 9, "own": True, "n": N, "random_draws": 5, "random_stable": False}
     assert found.items() >= facts.items()
     for subspace, values, error in (("random", random, 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
@@ -129,6 +111,11 @@ def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
         assert middle == pytest.approx(difference.mean())
         assert found[f"is_deg_excess_{subspace}_high"] - middle == pytest.approx(reach, rel=0.1)
         assert found[f"as_abs_deg_excess_{subspace}"] == pytest.approx(difference.mean() / 9)
+    table = table[table["subspace"] != "row"]  # a row space that is too small
+    (found,) = ranking.excess_rows(table, report[:2], 9, STRATA, Summary(resamples=400), seed=0)
+    assert np.isnan(found["is_deg_row"]) and np.isnan(found["is_deg_excess_row_low"])
+    assert found["is_deg_excess_random"] == pytest.approx((null - random).mean())
+    assert found["row_draws"] == 0 and not found["row_stable"]
 
 
 @pytest.mark.parametrize(("draws", "classes"), [(5, 0.0), (10, 1.5)])
@@ -147,18 +134,9 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
         table = controls({("null", 9): (null, null), ("random", 9): (random, random)}, n)
         spread = by_draw.mean(axis=1).std(ddof=1)
         report, sample = [case("random", draws, True, spread, spread)], Sample(codes, bool(classes))
-        (found,) = excess_rows(table, report, 9, sample, settings, trial)
+        (found,) = ranking.excess_rows(table, report, 9, sample, settings, trial)
         missed += not found["is_deg_excess_random_low"] <= 0 <= found["is_deg_excess_random_high"]
     assert 0.03 <= missed / 300 <= 0.07
-
-
-def test_a_row_space_that_is_too_small_leaves_its_columns_empty():
-    table = controls({("null", 9): (1.0, 1.0), ("random", 9): (2.0, 1.0)})
-    report = [case("null", 3), case("random", 3)]
-    (found,) = excess_rows(table, report, 9, STRATA, Summary(resamples=400), seed=0)
-    assert np.isnan(found["is_deg_row"]) and np.isnan(found["is_deg_excess_row_low"])
-    assert found["is_deg_excess_random"] == -1.0
-    assert found["row_draws"] == 0 and not found["row_stable"]
 
 
 def orders_of(marks="", **ratios):
@@ -166,7 +144,9 @@ def orders_of(marks="", **ratios):
     rows = [(space, model, mine[model]) for space, mine in ratios.items() for model in mine]
     table = pd.DataFrame(rows, columns=["space", "model", "is_per_as"]).assign(n_images=507)
     low, high = table["is_per_as"] - 1.0, table["is_per_as"] + 1.0
-    return order_rows(table.assign(is_per_as_low=low, is_per_as_high=high)).assign(marks=marks)
+    return ranking.order_rows(table.assign(is_per_as_low=low, is_per_as_high=high)).assign(
+        marks=marks
+    )
 
 
 def test_the_highest_ratio_is_first_in_its_space_ties_share_a_place_and_a_model_without_one_has_none():  # noqa: E501
@@ -183,8 +163,8 @@ def test_orders_of_spaces_agree_as_scipy_says_over_the_models_that_both_have():
     ours = {"a": 4.0, "b": 6.0, "c": 8.0, "d": 1.0, "e": None, "g": 3.0}
     theirs = {"a": 2.0, "b": 7.0, "c": 6.0, "d": 1.5, "e": 9.0, "f": 5.0}
     orders = orders_of(s=ours, t=theirs, u={"a": 1.0, "b": 2.0})
-    agreement = agreement_rows(orders, pd.Series(dtype=float), "s", 2000, seed=0)
-    assert list(agreement) == AGREEMENT
+    agreement = ranking.agreement_rows(orders, pd.Series(dtype=float), "s", 2000, seed=0)
+    assert list(agreement) == ranking.AGREEMENT
     spaces = agreement["space_a"] + agreement["space_b"]
     assert spaces.tolist() == ["st", "su", "tu"] and agreement["n_models"].tolist() == [4, 2, 2]
     first, second = [ours[model] for model in "abcd"], [theirs[model] for model in "abcd"]
@@ -198,9 +178,9 @@ def test_the_order_agrees_with_the_papers_chart_as_scipy_says_from_five_common_m
     ratios = pd.Series({"a": 5.0, "b": 4.0, "c": 9.0, "d": 1.0, "e": 2.0, "z": 7.0})
     ours = dict(zip("abcdef", [4.0, 6.0, 8.0, 1.0, 3.0, 99.0], strict=True))
     orders = orders_of(s=ours)
-    (row,) = agreement_rows(orders, ratios, "s", 5000, seed=0).to_dict("records")
+    (row,) = ranking.agreement_rows(orders, ratios, "s", 5000, seed=0).to_dict("records")
     mine, theirs = [ours[model] for model in "abcde"], [ratios[model] for model in "abcde"]
-    assert (row["space_a"], row["space_b"], row["n_models"]) == ("s", CHART, 5)
+    assert (row["space_a"], row["space_b"], row["n_models"]) == ("s", ranking.CHART, 5)
     rho = scipy.stats.spearmanr(mine, theirs).statistic
     expected = [rho, *scipy.stats.kendalltau(mine, theirs)]
     assert [row[name] for name in ("spearman", "kendall", "kendall_p")] == pytest.approx(expected)
@@ -208,26 +188,27 @@ def test_the_order_agrees_with_the_papers_chart_as_scipy_says_from_five_common_m
     share = np.mean(np.abs(every) >= rho - 1e-9)
     assert row["spearman_p"] == pytest.approx(share, abs=0.02)
     said = "IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90"
-    assert beside_chart(row).startswith(said)
-    assert f"\n  {beside_chart(row)}\n" in render_orders(orders, pd.DataFrame([row]))
+    assert ranking.beside_chart(row).startswith(said)
+    assert f"\n  {ranking.beside_chart(row)}\n" in ranking.render_orders(
+        orders, pd.DataFrame([row])
+    )
     for fewer in (ratios.drop("a"), ratios[:0]):
-        assert agreement_rows(orders, fewer, "s", 100, seed=0).empty
-    assert agreement_rows(orders, ratios, "another space", 100, seed=0).empty
+        assert ranking.agreement_rows(orders, fewer, "s", 100, seed=0).empty
+    assert ranking.agreement_rows(orders, ratios, "another space", 100, seed=0).empty
 
 
 def rendered(orders):
-    return render_orders(orders, agreement_rows(orders, pd.Series(dtype=float), "s", 100, seed=0))
+    return ranking.render_orders(
+        orders, ranking.agreement_rows(orders, pd.Series(dtype=float), "s", 100, seed=0)
+    )
 
 
-def test_the_text_names_the_models_of_a_space_from_the_highest_ratio_on():
+def test_the_text_names_the_models_of_a_space_from_the_highest_ratio_on_and_explains_marks():
     ratios = {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}
     assert rendered(orders_of(s=ratios, t={"a": 1.25, "b": 2.0})).splitlines() == [
         "The paper's order in space s, by IS/|AS|: c 12.00 > a 8.00 > d 8.00 > b 5.00",
         "The paper's order in space t, by IS/|AS|: b 2.00 > a 1.25",
     ]
-
-
-def test_weak_translators_are_named_but_not_ranked_and_marks_are_explained():
     orders = orders_of(["", "weak translator", "in sample"], s={"a": 8.0, "b": 5.0, "c": 12.0})
     assert rendered(orders).splitlines() == [
         "The paper's order in space s, by IS/|AS|: c# 12.00 > a 8.00; not ranked: b* 5.00",
@@ -235,14 +216,7 @@ def test_weak_translators_are_named_but_not_ranked_and_marks_are_explained():
     ]
 
 
-@pytest.mark.parametrize(
-    ("ratios", "marks"),
-    [
-        ({}, ""),
-        ({"s": {"a": 2.0}}, ""),
-        ({"s": {"a": None, "b": None}}, ""),
-        ({"s": {"a": 2.0, "b": 1.0}}, "weak translator"),
-    ],
-)
-def test_where_fewer_than_two_models_can_be_ranked_there_is_no_order(ratios, marks):
-    assert rendered(orders_of(marks, **ratios)) == ""
+def test_where_fewer_than_two_models_can_be_ranked_there_is_no_order():
+    for ratios in ({}, {"s": {"a": 2.0}}, {"s": {"a": None, "b": None}}):
+        assert rendered(orders_of(**ratios)) == ""
+    assert rendered(orders_of("weak translator", s={"a": 2.0, "b": 1.0})) == ""

@@ -62,14 +62,12 @@ def squares(m):
     return np.stack([np.arange(m)] * 2, axis=1)
 
 
+SEEDS, FOLDS = st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=30, max_size=30)
+OUT = st.sets(st.integers(0, 3), min_size=1, max_size=2)
+
+
 @settings(max_examples=30)
-@given(
-    st.integers(0, 10_000),
-    st.sampled_from(OWN),
-    st.sampled_from(PENALTIES),
-    st.lists(st.integers(0, 4), min_size=30, max_size=30),
-    st.sets(st.integers(0, 3), min_size=1, max_size=2),
-)
+@given(SEEDS, st.sampled_from(OWN), st.sampled_from(PENALTIES), FOLDS, OUT)
 def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
     """With folds of any size; fold 4 is always kept, and the images of fold 0 to 3 are some."""
     fold = np.array([0, 1, 2, 3, 4, 4, 4, *fold])
@@ -191,9 +189,17 @@ def alike(found, wanted, rtol):
         np.testing.assert_allclose(found[name], value, rtol=0, atol=atol, err_msg=name)
 
 
-def test_landmarks_that_are_all_images_give_the_exact_read_outs():
+def test_landmarks_that_are_all_images_give_the_exact_read_outs_also_of_columns_side_by_side():
     block = planted()
     alike(everything(nystroem(block), block), everything(exact(block)[0], block), ALIKE)
+    noise = np.random.default_rng(0).standard_normal((90, 2))
+    both = [embeddings, lambda part, start: noise[start : start + len(part.fold)]]
+    marks, bands = Landmarks.draw(parts(block), 90, 0), Bands(block.principal, block.logits)
+    forms = marks.read_outs(parts(block), bands, WEIGHTS, both), nystroem(block, columns=both)
+    pairs = np.array([[6, 6], [0, 5]])
+    for fit in FITS:
+        wanted, found = ({"": form.errors(fit, PAIRS, pairs)} for form in forms)
+        alike(found, wanted, ALIKE)
 
 
 def test_blocks_of_any_size_give_the_same_and_threads_give_it_to_the_last_bit():
@@ -218,25 +224,12 @@ def test_half_of_the_images_as_landmarks_are_close_to_all_of_them():
     assert gain[1] == pytest.approx(gain[0], rel=0.1) and gain[0] > 0.05
 
 
-def test_columns_come_side_by_side_and_know_the_numbers_of_their_images():
-    block = planted()
-    noise = np.random.default_rng(0).standard_normal((90, 2))
-    both = [embeddings, lambda part, start: noise[start : start + len(part.fold)]]
-    marks, bands = Landmarks.draw(parts(block), 90, 0), Bands(block.principal, block.logits)
-    wanted = marks.read_outs(parts(block), bands, WEIGHTS, both)
-    pairs = np.array([[6, 6], [0, 5]])
-    for fit in FITS:
-        found = nystroem(block, columns=both).errors(fit, PAIRS, pairs)
-        alike({"": found}, {"": wanted.errors(fit, PAIRS, pairs)}, ALIKE)
-
-
 def test_sums_about_a_mean_are_those_of_centred_rows():
     rng = np.random.default_rng(0)
     x, t = rng.standard_normal((20, 4)) + 2.0, rng.standard_normal((20, 3)) - 1.0
-    first, second, whole = Moments(4, 3), Moments(4, 3), Moments(4, 3)
-    first.add(x[:7], t[:7])
-    second.add(x[7:], t[7:])
-    whole.add(x, t)
+    first, second, whole = (Moments(4, 3) for _ in range(3))
+    for moments, rows in ((first, slice(7)), (second, slice(7, None)), (whole, slice(None))):
+        moments.add(x[rows], t[rows])
     joined = Moments.over([first, second])
     for name, value in vars(whole).items():
         np.testing.assert_allclose(getattr(joined, name), value)
@@ -254,7 +247,7 @@ def errors_at(readouts, fit, targets):
 
 
 @settings(max_examples=10)
-@given(st.integers(0, 10_000), st.floats(0, 1), st.sampled_from([exact, nystroem]))
+@given(SEEDS, st.floats(0, 1), st.sampled_from([exact, nystroem]))
 def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_without_b(
     seed, leak, form
 ):
@@ -262,9 +255,8 @@ def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_with
     readouts = form(block)[0] if form is exact else form(block, 40)
     targets = Targets.of(2, 3, variance=[1.0, 1.0])
     found = select(readouts, targets, 1e3, penalties, weights)
-    grid = np.array(
-        [[errors_at(readouts, Fit(own, p), targets) for p in penalties] for own in weights]
-    )
+    fits = [[Fit(own, penalty) for penalty in penalties] for own in weights]
+    grid = np.array([[errors_at(readouts, fit, targets) for fit in row] for row in fits])
     looked = grid[:, :, : len(readouts.looked)].sum(axis=2)
     assert len(readouts.looked) == (5 if form is exact else 2)
     slack = looked.max() * 1e-5

@@ -17,13 +17,13 @@ from singflow.analyses.search import nearest_either_way, rank_by_text
 from singflow.artifacts.files import write_bytes, write_json
 from singflow.commands.search import search
 from singflow.config.registry import resolve_spaces
-from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 from singflow.towers.classifiers import weights_sha256
 from singflow.towers.ready_texts import ready_path, write_ready
 from singflow.towers.spaces import load_text_tower
 from singflow.translators.ridge import Affine
 from tests.project import ROOT
+from tests.refusals import refused
 from tests.results import Results
 
 
@@ -42,32 +42,26 @@ def test_ranks_are_those_of_the_cosine_before_and_after_whatever_the_blocks():
     found = rank_by_text(blocks(original, removed, 7), text, 90)
     pd.testing.assert_frame_equal(found, rank_by_text(blocks(original, removed, 90), text, 90))
     assert list(found["rank"]) == list(range(1, 91))
-    mine = found.sort_values("image_id")
-    for column, rank, rows in (
-        ("angle_deg", "rank", original),
-        ("equivalent_deg", "equivalent_rank", original - removed),
-    ):
+    mine, after = found.sort_values("image_id"), ("equivalent_deg", "equivalent_rank")
+    for (column, rank), rows in ((("angle_deg", "rank"), original), (after, original - removed)):
         cosine = cosine_similarity(rows, text[None])[:, 0]
         np.testing.assert_allclose(mine[column], np.degrees(np.arccos(cosine)), atol=1e-6)
         np.testing.assert_array_equal(mine[rank], np.argsort(np.argsort(-cosine)) + 1)
 
 
-def test_what_is_near_after_alone_is_listed_too_and_risen_counts_places():
+def test_what_is_near_after_alone_is_listed_too_and_equal_angles_are_ranked_by_id():
     original = np.array([[1.0, 0.0], [1.0, 0.5], [1.0, 1.0], [1.0, 2.0]])
     removed = np.array([[0.0, -9.0], [0.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
     ranked = rank_by_text(blocks(original, removed, 4), np.array([1.0, 0.0]), 4)
     near = nearest_either_way(ranked, 1)[["image_id", "rank", "equivalent_rank", "risen"]]
     assert near.to_numpy().tolist() == [[0, 1, 4, -3], [3, 4, 1, 3]]
-
-
-def test_equal_angles_are_ranked_by_id():
     rows = np.tile([[1.0, 1.0]], (6, 1))
-    ranked = rank_by_text(blocks(rows, 0 * rows, 2), np.array([1.0, 0.0]), 6)
-    assert list(ranked["image_id"]) == list(range(6))
+    equal = rank_by_text(blocks(rows, 0 * rows, 2), np.array([1.0, 0.0]), 6)
+    assert list(equal["image_id"]) == list(range(6))
 
 
 def test_memory_holds_two_angles_an_image_and_no_features():
-    images, width, size = 200_000, 64, 1000
+    images, width, size = 100_000, 64, 1000
 
     def streamed():
         for start in range(0, images, size):
@@ -82,12 +76,20 @@ def test_memory_holds_two_angles_an_image_and_no_features():
     assert peak < 150 * images  # bytes; the features alone would be 256 an image
 
 
+@pytest.fixture(scope="module")
+def space():
+    """An entry of the registry, and its text tower."""
+    (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
+    return entry, load_text_tower(entry)
+
+
 @pytest.fixture
-def study(tmp_path):
-    """A finished study of eight images. The name of its first model, tiny/vit, has a folder."""
+def study(tmp_path, space, monkeypatch):
+    """A finished study of eight images. The name of its first model has a folder."""
+    monkeypatch.chdir(tmp_path)
+    entry, tower = space
     generator = np.random.default_rng(0)
     results = Results(tmp_path / "results/s", space="conse_minilm", shards=2)
-    (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
     chosen = {"study": "s", "models": ["timm/a.b", "c"], "spaces": ["conse_minilm"]}
     params = with_derived_keys(chosen | {"extraction": {"shards": 2}})
     for path in (results.path("params"), tmp_path / "params.yaml"):
@@ -95,14 +97,10 @@ def study(tmp_path):
     labels = [f"label {i % 2}" for i in range(8)]
     results.manifest(path=[f"x/{i}.jpg" for i in range(8)], label=labels, fold=np.arange(8) % 2)
     write_json(results.path("space_entry"), entry.model_dump())
-    tower = load_text_tower(entry)
     names = {"labels": ["label 0", "label 1"], "concepts": ["a sea", "a dog"], "targets": []}
     write_json(results.path("names"), names)
-    templates = {
-        "label_templates": '["an image of a {}"]',
-        "concept_templates": '["{}"]',
-        "weights_sha256": weights_sha256(tower.module),
-    }
+    templates = {"label_templates": '["an image of a {}"]', "concept_templates": '["{}"]'}
+    templates |= {"weights_sha256": weights_sha256(tower.module)}
     texts = {f"{kind}_embeddings": tower.embed(names[f"{kind}s"]) for kind in ("label", "concept")}
     results.tensors("texts", templates, **texts)
     basis = np.linalg.qr(generator.standard_normal((5, 2)))[0]
@@ -115,20 +113,17 @@ def study(tmp_path):
         own.tensors("projector", null_basis=basis)
         own.translator(translator)
         own.rows("features", features)
-    return tmp_path, features, translator, basis, tower, entry
+    return features, translator, basis
 
 
 def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(
-    study, monkeypatch, capsys, caplog
+    study, space, capsys, caplog
 ):
-    folder, features, translator, basis, tower, entry = study
-    monkeypatch.chdir(folder)
+    (features, translator, basis), (entry, tower) = study, space
     caplog.set_level("INFO")
-    own = np.zeros(384, np.float32)
-    own[0] = 1
-    write_ready(
-        ready_path("conse_minilm", "mine"), {"my own text": own, "a sea": own}, entry.identity
-    )
+    own = np.eye(1, 384, dtype=np.float32)[0]
+    ready = {"my own text": own, "a sea": own}
+    write_ready(ready_path("conse_minilm", "mine"), ready, entry.identity)
     wanted = {text: tower.embed([text])[0] for text in ("a sea", "a violin")} | {"my own text": own}
     before, after = translator(features), translator(features - features @ basis @ basis.T)
     for text, embedding in wanted.items():
@@ -149,8 +144,7 @@ def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(
     assert 4 <= len(lines) <= 6 and "label" in lines[2]
 
 
-def test_what_a_study_lacks_is_said(study, monkeypatch):
-    monkeypatch.chdir(study[0])
+def test_what_a_study_lacks_is_said(study):
     Path("results/s/features/timm/a.b/shard-00000.safetensors").unlink()
     for flags, message in (
         ({"model": "d"}, "--model 'd': the study in results/s has c, timm/a.b"),
@@ -158,18 +152,15 @@ def test_what_a_study_lacks_is_said(study, monkeypatch):
         ({"results": Path("results/t")}, "results/t/params.yaml: no such file"),
         ({}, "features/timm/a.b/shard-00000.safetensors: no such file"),
     ):
-        with pytest.raises(InputError, match=re.escape(message)):
-            search("a sea", threads=1, **flags)
+        refused(re.escape(message), search, "a sea", threads=1, **flags)
 
 
-def test_shards_of_an_earlier_division_are_not_read(study, monkeypatch, capsys):
-    folder, features, *_ = study
-    monkeypatch.chdir(folder)
+def test_shards_of_an_earlier_division_are_not_read(study, capsys):
     search("a sea", as_json=True, count=8, threads=1)
     before = capsys.readouterr().out
-    shards = folder / "results/s/features/timm/a.b"
+    shards = Path("results/s/features/timm/a.b")
     shutil.copy(shards / "shard-00001.safetensors", shards / "shard-00002.safetensors")
     search("a sea", as_json=True, count=8, threads=1)
     assert capsys.readouterr().out == before
     read = singflow.load_study("results/s").of("timm/a.b").features()
-    assert np.array_equal(np.concatenate([rows for _, rows in read]), features)
+    assert np.array_equal(np.concatenate([rows for _, rows in read]), study[0])

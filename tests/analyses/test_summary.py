@@ -38,14 +38,9 @@ ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, rep
 def scores():
     generator = np.random.default_rng(0)
     normal, gamma = generator.normal, generator.gamma
-    drawn = {
-        "is_deg": gamma(8.0, size=40),
-        "as_deg": normal(-0.5, 1.0, 40),
-        "null_energy": generator.uniform(0, 0.2, 40),
-        "control_is_deg": gamma(10.0, size=40),
-        "control_as_deg": normal(0, 1, 40),
-        "as_contrast_deg": normal(-0.3, 1.0, 40),
-    }
+    drawn = {"is_deg": gamma(8.0, size=40), "as_deg": normal(-0.5, 1.0, 40)}
+    drawn |= {"null_energy": generator.uniform(0, 0.2, 40), "control_is_deg": gamma(10.0, size=40)}
+    drawn |= {"control_as_deg": normal(0, 1, 40), "as_contrast_deg": normal(-0.3, 1.0, 40)}
     drawn |= {f"{name}_is_deg": gamma(8.0, size=40) for name in ("matched", "floor", "conditional")}
     return pd.DataFrame(drawn).assign(
         image_id=np.arange(40),
@@ -104,6 +99,8 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
     assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"]
     assert [row[name] for name in ("translator", "note", "intervals")] == ["not weak", "", "images"]
     assert row["weights_id"] == ENTRY.id
+    alone = summarized(scores.assign(as_contrast_deg=np.nan))  # of a single label
+    assert {alone[f"as_contrast_{part}"] for part in ("mean", "low", "high")} == {None}
     assert json.loads(json.dumps(row, allow_nan=False)) == row  # for metrics.json
 
 
@@ -138,11 +135,6 @@ def test_is_over_mean_as_has_an_interval_only_where_mean_as_is_not_0(scores):
         assert row["is_per_mean_as_low"] is row["is_per_mean_as_high"] is None
 
 
-def test_a_single_label_has_no_contrast(scores):
-    row = summarized(scores.assign(as_contrast_deg=np.nan))
-    assert row["as_contrast_mean"] is row["as_contrast_low"] is row["as_contrast_high"] is None
-
-
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
     angles = ["is_deg", "as_deg", "control_is_deg", "conditional_is_deg", "matched_is_deg"]
     nothing = UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}
@@ -164,12 +156,11 @@ LEVEL = 0.05
 CLEAR = {"null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False}
 CLEAR |= {"validation_r2": 0.3, "unique_r2_low": 0.03, "p_holm": 0.01, "detectable": 0.03}
 DOUBTFUL = CLEAR | {"p_holm": 0.06}
-LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
+LOW, LEAK = {"p_holm": 1.0, "unique_r2_low": -0.01}, CLEAR | {"known_leak": True}
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
+def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_seen():
+    for row, expected in (
         (CLEAR, MEANING),
         (CLEAR | {"p_holm": LEVEL}, MEANING),
         (CLEAR | {"unique_r2_low": -0.01, "detectable": None}, MEANING),
@@ -180,10 +171,12 @@ LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
         (CLEAR | LOW, NOTHING),
         (CLEAR | LOW | {"detectable": 0.1}, NOTHING),
         (CLEAR | LOW | {"detectable": None}, UNTOLD),
-    ],
-)
-def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_seen(row, expected):
-    assert verdict(row, LEVEL) == expected
+        (LEAK, FOUND),
+        (LEAK | {"p_holm": 0.06}, MISSED),
+        (LEAK | LOW, MISSED),
+        (LEAK | LOW | {"detectable": None}, MISSED),
+    ):
+        assert verdict(row, LEVEL) == expected, row
 
 
 FIRST = [  # what decides, from the first on
@@ -196,7 +189,7 @@ FIRST = [  # what decides, from the first on
 
 
 @pytest.mark.parametrize("place", range(len(FIRST)))
-@pytest.mark.parametrize("rest", [CLEAR, DOUBTFUL, CLEAR | LOW, CLEAR | {"known_leak": True}])
+@pytest.mark.parametrize("rest", [CLEAR, DOUBTFUL, CLEAR | LOW, LEAK])
 def test_what_forbids_a_verdict_comes_before_all_that_it_forbids(place, rest):
     alone, expected = FIRST[place]
     assert verdict(rest | alone, LEVEL) == expected
@@ -204,14 +197,6 @@ def test_what_forbids_a_verdict_comes_before_all_that_it_forbids(place, rest):
     for change, _ in reversed(FIRST[place:]):
         row |= change
     assert verdict(row, LEVEL) == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [({}, FOUND), ({"p_holm": 0.06}, MISSED), (LOW, MISSED), (LOW | {"detectable": None}, MISSED)],
-)
-def test_a_known_leak_is_found_or_missed(changes, expected):
-    assert verdict(CLEAR | {"known_leak": True} | changes, LEVEL) == expected
 
 
 def test_the_score_is_never_asked():
@@ -234,25 +219,15 @@ def judged(**p):
     return {row["model"]: (pytest.approx(row["p_holm"]), row["verdict"]) for row in rows}
 
 
-def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_their_own():
-    assert judged(a=0.02, b=0.03, zero=0.001, leak_1=0.04, c=0.9, leak_2=0.06) == {
-        "a": (0.06, TRACE),
-        "b": (0.06, TRACE),
-        "zero": (0.001, ZERO),
-        "leak_1": (0.04, FOUND),
-        "c": (0.9, TRACE),
-        "leak_2": (0.06, MISSED),
-    }
+def test_p_is_corrected_for_the_tested_models_of_a_space_and_controls_are_judged_by_their_own():
+    found = judged(a=0.02, b=0.03, zero=0.001, leak_1=0.04, c=0.9, leak_2=0.06)
+    assert found.pop("leak_1") == (0.04, FOUND) and found.pop("leak_2") == (0.06, MISSED)
+    both = dict.fromkeys("ab", (0.06, TRACE))
+    assert found == both | {"zero": (0.001, ZERO), "c": (0.9, TRACE)}
     assert judged(a=0.02, zero=0.001, leak_1=0.04)["a"] == (0.02, MEANING)
     assert judged(a=0.02, b=0.024) == {"a": (0.04, MEANING), "b": (0.04, MEANING)}
-
-
-def test_a_model_that_was_not_tested_counts_for_nothing():
-    rows = [
-        CLEAR | {"p": 0.03},
-        CLEAR | {"p": None, "unique_r2_low": None},
-        CLEAR | {"p": None, "null_dim": 0, "unique_r2_low": None},
-    ]
+    untested = CLEAR | {"p": None, "unique_r2_low": None}
+    rows = [CLEAR | {"p": 0.03}, untested, untested | {"null_dim": 0}]
     add_verdicts(rows, 0.95)
     assert [row["verdict"] for row in rows] == [MEANING, UNTOLD, EMPTY]
     assert [row["p_holm"] for row in rows] == [0.03, None, None]
@@ -260,8 +235,8 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
 
 SIZE = "6.2 % of the meaning, a turn of 9 degrees"
 NUMBERS = {MEANING: SIZE, TRACE: f"({SIZE}), but not beyond the margin of 0.5 %", FOUND: SIZE}
-LEAK = "An evenly spread leak of 5.9 % of the meaning would be called meaning in 9 of 10 trials."
-NUMBERS |= {NOTHING: LEAK, EMPTY: "", ZERO: "", UNJUDGED: ""}
+SEEN = "An evenly spread leak of 5.9 % of the meaning would be called meaning in 9 of 10 trials."
+NUMBERS |= {NOTHING: SEEN, EMPTY: "", ZERO: "", UNJUDGED: ""}
 NUMBERS[UNTOLD] = "An evenly spread leak of 10 % would not be called meaning in 9 of 10 trials"
 NUMBERS[MISSED] = ""
 
@@ -299,12 +274,9 @@ def test_label_rows_are_the_moments_of_their_images(scores):
     mine = scores[scores["label"] == "a"]
     scored = [f"{score}_deg_{kind}" for score in ("is", "as", "as_abs") for kind in ("mean", "std")]
     assert list(table) == ["n", *scored, "floor_is_deg_mean"] and list(table.index) == ["a", "b"]
-    expected = {
-        "n": 10,
-        "as_abs_deg_mean": mine["as_deg"].abs().mean(),
-        "is_deg_std": np.std(mine["is_deg"]),
-        "floor_is_deg_mean": mine["floor_is_deg"].mean(),
-    }
+    expected = {"n": 10, "as_abs_deg_mean": mine["as_deg"].abs().mean()}
+    expected |= {"is_deg_std": np.std(mine["is_deg"])}
+    expected |= {"floor_is_deg_mean": mine["floor_is_deg"].mean()}
     assert table.loc["a", list(expected)].to_dict() == pytest.approx(expected)
 
 
@@ -328,15 +300,9 @@ def test_labels_of_two_models_are_correlated_within_each_space():
     assert [*alike[["spearman", "p_holm", "ceiling"]]] == pytest.approx([1.0, 3 / 501, 0.6])
     assert abs(apart["spearman"]) < 0.5 and apart["p"] > 0.01 and np.isnan(apart["ceiling"])
     assert table.loc["t", "spearman"].isna().all()
-
-
-def test_a_single_model_has_no_pair_to_correlate():
-    labels = pd.DataFrame(
-        {"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]}
-    )
-    assert correlate_labels(labels, {("s", "a"): 0.5}, 500, seed=0).empty
-    none = correlate_labels(labels[:0], {}, 500, seed=0)
-    assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
+    for few in (labels[labels["model"] == "a"], labels[:0]):  # no pair
+        none = correlate_labels(few, reliability, 500, seed=0)
+        assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
 
 
 # The text that ends a run
@@ -361,19 +327,13 @@ def test_the_table_of_a_space_its_sentences_and_the_meaning_of_its_columns(score
     assert max(map(len, text.splitlines())) <= 150
 
 
-def test_what_is_not_known_is_a_dash_and_no_zero_has_a_minus(scores):
+def test_what_is_not_known_is_a_dash_no_zero_has_a_minus_and_counts_are_plain_numbers(scores):
     none = {"unique_r2": -1e-4, "unique_r2_low": -4e-4, "unique_r2_high": 4e-4, "p": 1.0}
     none |= {"turn_deg": 0.0, "detectable": None, "r2_words": None}
     row = summarized(scores, none, {"validation_r2": -0.003})
     table = cells(text_of(scores, a=row, b=summarized(scores, UNMEASURED)))
-    assert (
-        table[1][6:] == ["below 0.0005", "0", "more than 30 % (1.2 %)", UNTOLD]
-        and table[1][3] == "0.00 (-)"
-    )
-    assert table[2][6:] == ["-", "-", "-", UNTOLD]
-
-
-def test_images_for_each_dimension_are_a_plain_number():
+    assert table[1][6:] == ["below 0.0005", "0", "more than 30 % (1.2 %)", UNTOLD]
+    assert table[1][3] == "0.00 (-)" and table[2][6:] == ["-", "-", "-", UNTOLD]
     assert [per_dimension(n) for n in (0.05, 9.96, 10.04, 1000.9)] == ["0.05", "10", "10", "1001"]
 
 
@@ -405,23 +365,21 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     assert "# In sample, as in the paper: the translator of m in s has seen the images" in text
 
 
-@pytest.mark.parametrize(("rule", "used"), [("exact", "stored weights"), ("exact64", "float64")])
-def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(
-    scores, rule, used
-):
+USED = {"exact": "stored weights", "exact64": "float64"}
+
+
+@pytest.mark.parametrize("rule", USED)
+def test_the_text_says_where_the_rank_hangs_on_the_precision_and_gives_both_ranks(scores, rule):
     heads = {"a": (999, "float32"), "b": (1000, "float32"), "c": (990, "bfloat16")}
     rows = {
         model: summarized(scores, projector={"rule": rule, "weight_dtype": t, "rank_stored": rank})
         for model, (rank, t) in heads.items()
     }
-    said = "; ".join(
-        f"{model} has rank {rank} at the precision of its stored weights ({dtype}), "
-        "and 1000 at float64"
-        for model, (rank, dtype) in heads.items()
-        if rank < 1000
-    )
+    stored = "at the precision of its stored weights"
+    said = f"a has rank 999 {stored} (float32), and 1000 at float64; "
+    said += f"c has rank 990 {stored} (bfloat16), and 1000 at float64"
     text = " ".join(text_of(scores, **rows).split())
-    assert f"{said}. This study uses the rank at the precision of {used}." in text
+    assert f"{said}. This study uses the rank at the precision of {USED[rule]}." in text
     assert "has rank" not in text_of(scores, b=rows["b"])
 
 
@@ -435,13 +393,8 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
 
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
-    for reference, said in (
-        (None, "20 images held out"),
-        (
-            "packaged",
-            "all out of sample: translators are fitted on 80 rows of the reference packaged",
-        ),
-    ):
+    fitted = "all out of sample: translators are fitted on 80 rows of the reference packaged"
+    for reference, said in ((None, "20 images held out"), ("packaged", fitted)):
         row = {"space": "s", "model": "m", **summarized(scores, {}, {"reference": reference})}
         add_verdicts([row], 0.95)
         for sources, above in ((CLIP, ""), ({"s": "conse"}, stand_in({"s": "conse"}))):
@@ -453,17 +406,11 @@ def test_the_text_says_where_translators_have_their_images_from(scores):
     assert stand_in({"s": "conse", "t": "open_clip"}) == ""
 
 
-@pytest.mark.parametrize(
-    ("reported", "weights", "right", "low"),
-    [
-        (70.0, "hub", 19, False),
-        (99.0, "hub", 19, False),
-        (None, "hub", 0, True),
-        (None, "hub", 2, False),
-        (70.0, "hub", 0, True),
-        (70.0, "random", 0, False),
-    ],
-)
+WELL = [(70.0, "hub", 19, False), (99.0, "hub", 19, False), (None, "hub", 2, False)]
+BADLY = [(None, "hub", 0, True), (70.0, "hub", 0, True), (70.0, "random", 0, False)]
+
+
+@pytest.mark.parametrize(("reported", "weights", "right", "low"), [*WELL, *BADLY])
 def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
     scores, reported, weights, right, low
 ):

@@ -8,39 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy
-from himalaya.kernel_ridge import MultipleKernelRidgeCV, WeightedKernelRidge
+from himalaya.kernel_ridge import MultipleKernelRidgeCV
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import PredefinedSplit
 
+from singflow.analyses import evidence
 from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
-from singflow.analyses.evidence import (
-    EVEN,
-    FIRST,
-    SHARES,
-    UNKNOWN,
-    EvidenceSettings,
-    FittedOwnWords,
-    FoldVariance,
-    Landmarks,
-    OwnWords,
-    Planted,
-    at_part,
-    detectable,
-    directions,
-    gain,
-    jackknife,
-    null_r2,
-    spell,
-    turn_deg,
-    unique_meaning,
-    unique_r2,
-)
+from singflow.analyses.evidence import EVEN, FIRST, FittedOwnWords, FoldVariance, gain, unique_r2
 from singflow.analyses.readout import OWN, Exact, Fit, Nystroem, Targets, select
 from tests.analyses.test_bands import plain_kernels, refit
 from tests.analyses.test_readout import ALIKE, WEIGHTS, embeddings, exact, nystroem, parts
 
-SETTINGS = EvidenceSettings(draws=2)
+SETTINGS = evidence.EvidenceSettings(draws=2)
 
 
 def texts_of(classes=12, m=8, seed=0):
@@ -58,7 +38,7 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0)
     b += 0.7 * rng.standard_normal((n, k))
     logits = 3.0 * a @ rng.standard_normal((r, len(texts))) / np.sqrt(r)
-    z = spell(logits, texts)[1] + 0.3
+    z = evidence.spell(logits, texts)[1] + 0.3
     z += noise * rng.uniform(0.5, 1.5, (n, 1)) * rng.standard_normal(z.shape)
     z += leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
     return Block(a, b, logits, z, np.arange(n) % 5)
@@ -66,8 +46,8 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
 
 def measured(block, texts=None, others=None, size=100, draws=2, threads=1):
     texts = texts_of() if texts is None else texts
-    settings = EvidenceSettings(draws=draws)
-    return unique_meaning(parts(block, size), texts, others, settings, 0.95, 0, threads=threads)
+    settings, blocks = evidence.EvidenceSettings(draws=draws), parts(block, size)
+    return evidence.unique_meaning(blocks, texts, others, settings, 0.95, 0, threads=threads)
 
 
 def facts_of(block, texts=None, others=None):
@@ -75,13 +55,13 @@ def facts_of(block, texts=None, others=None):
 
 
 def with_landmarks(monkeypatch, most):
-    monkeypatch.setattr(Landmarks, "draw", partial(Landmarks.draw, most=most))
+    monkeypatch.setattr(evidence.Landmarks, "draw", partial(evidence.Landmarks.draw, most=most))
 
 
 @pytest.mark.parametrize("classes", [3, 10, 1000])
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
     texts, logits = texts_of(classes), np.random.default_rng(1).standard_normal((4, classes))
-    spoken = spell(logits, texts)
+    spoken = evidence.spell(logits, texts)
     np.testing.assert_allclose(np.linalg.norm(spoken, axis=2), 1.0)
     for place, (temperature, top) in enumerate(((0.5, 10), (1.0, 10), (2.0, 10), (4.0, classes))):
         weights = scipy.special.softmax(logits / temperature, axis=1)
@@ -95,7 +75,7 @@ def test_own_words_are_unit_means_of_texts_weighted_by_softmax(classes):
 def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     block, texts = planted(), texts_of()
     own_words = FittedOwnWords.fit(parts(block), texts)
-    spoken = spell(block.logits, texts)
+    spoken = evidence.spell(block.logits, texts)
     centred = spoken - spoken.mean(axis=1, keepdims=True)
     z = block.embeddings - block.embeddings.mean(0)
     weights = np.linalg.lstsq(centred.reshape(5, -1).T, z.ravel(), rcond=None)[0]
@@ -105,19 +85,14 @@ def test_words_are_fitted_by_least_squares_over_images_and_coordinates():
     assert own_words.r2 == pytest.approx(1 - (rest**2).sum() / (z**2).sum())
     assert own_words.variance == pytest.approx((z**2).sum() / len(z))
     assert FittedOwnWords.fit(parts(block), None).r2 == 0.0
-    saved = {
-        "class_embeddings": texts,
-        "word_weights": own_words.weights,
-        "offset": own_words.offset,
-    }
-    np.testing.assert_array_equal(
-        OwnWords.read(saved).spoken(block.logits), own_words.spoken(block.logits)
-    )
+    saved = {"word_weights": own_words.weights, "offset": own_words.offset}
+    both = (saved | {"class_embeddings": rows} for rows in (texts, texts[:0]))
+    read, unnamed = map(evidence.OwnWords.read, both)
+    assert (read.spoken(block.logits) == own_words.spoken(block.logits)).all()
+    assert (unnamed.spoken(block.logits) == own_words.offset).all()
     constant = replace(block, embeddings=np.ones_like(block.embeddings))
     assert FittedOwnWords.fit(parts(constant), texts).r2 == 0.0
     assert facts_of(constant)["unique_r2"] is None
-    unnamed = OwnWords.read(saved | {"class_embeddings": texts[:0]})
-    assert (unnamed.spoken(block.logits) == own_words.offset).all()
 
 
 def test_what_own_words_explain_wholly_leaves_nothing():
@@ -198,58 +173,30 @@ def test_d_of_exact_kernels_is_never_below_zero(seed, leak, folds):
     assert all((estimate.low is None) == (folds < 3) for estimate in estimates)
 
 
-def himalayas_errors(kernels, weights, penalty, y, train, judged):
-    """Errors on images left out of himalaya's banded ridge regression; it has no intercept."""
-    used = [name for name, weight in weights.items() if weight]
-    middle, own, outer = y[train].mean(axis=0), [], []
-    for name in used:
-        kernel = kernels[name][np.ix_(train, train)]
-        centre = np.eye(train.sum()) - 1 / train.sum()
-        own.append(centre @ kernel @ centre)
-        outer.append((kernels[name][np.ix_(judged, train)] - kernel.mean(axis=0)) @ centre)
-    deltas = np.log([weights[name] for name in used])
-    model = WeightedKernelRidge(
-        penalty, deltas, "precomputed", solver_params={"max_iter": 2000, "tol": 1e-6}
-    )
-    model.fit(np.stack(own), y[train] - middle)
-    return y[judged] - middle - model.predict(np.stack(outer))
-
-
-def test_d_is_that_of_himalaya_and_himalayas_own_search_finds_no_better_read_out():
+def test_d_is_that_of_scikit_learns_refits_and_himalayas_own_search_finds_no_better_read_out():
     """himalaya is Dupre la Tour's program for banded ridge regression; kernels are made anew."""
-    block = bent("cos", 0)
-    rng = np.random.default_rng(2)
+    block, rng = bent("cos", 0), np.random.default_rng(2)
     told = standard(block.null) @ rng.standard_normal((10, 8)) / 3
     block = replace(block, embeddings=block.embeddings + told)
     facts, own_words = facts_of(block), FittedOwnWords.fit(parts(block), texts_of())
     y, z, fold = own_words.remainder(block), block.embeddings, block.fold
     kernels = plain_kernels(block.principal, block.logits, np.arange(200))
-    null = standard(block.null)
-    kernels["null"] = null @ null.T
-    weights, penalties = facts["weights"], list(facts["lambdas"].values())
+    weights, penalties = facts["weights"], facts["lambdas"].values()
+    plain, null = sum(weights[name] * kernels[name] for name in kernels), standard(block.null)
+    both = plain, plain + weights["null"] * null @ null.T
     errors, total = np.zeros(2), 0.0
-    for one in range(5):
-        train, judged = fold != one, fold == one
+    for train, judged in ((fold != one, fold == one) for one in range(5)):
         total += ((z[judged] - z[train].mean(axis=0)) ** 2).sum()
-        for at, used in enumerate((weights | {"null": 0.0}, weights)):
-            missed = himalayas_errors(kernels, used, penalties[at], y, train, judged)
-            errors[at] += (missed**2).sum()
+        missed = (refit(k, y, train, judged, p) for k, p in zip(both, penalties, strict=True))
+        errors += [(rows**2).sum() for rows in missed]
     assert weights["null"] > 0 and facts["unique_r2"] > 0.03
-    assert facts["unique_r2"] == pytest.approx((errors[0] - errors[1]) / total, abs=0.001)
-    del kernels["null"]
+    assert facts["unique_r2"] == pytest.approx((errors[0] - errors[1]) / total, abs=1e-5)
+    how = {"n_iter": 40, "alphas": np.array(PENALTIES), "local_alpha": False}
+    how |= {"progress_bar": False}
     search = MultipleKernelRidgeCV(
-        "precomputed",
-        solver_params={
-            "n_iter": 40,
-            "alphas": np.array(PENALTIES),
-            "local_alpha": False,
-            "progress_bar": False,
-        },
-        cv=PredefinedSplit(fold),
-        random_state=0,
+        "precomputed", solver_params=how, cv=PredefinedSplit(fold), random_state=0
     ).fit(np.stack(list(kernels.values())), y - y.mean(axis=0))
-    theirs = -search.cv_scores_.mean(axis=1).max() * y.size
-    assert errors[0] < 1.05 * theirs
+    assert errors[0] < 1.05 * -search.cv_scores_.mean(axis=1).max() * y.size
 
 
 def test_the_jackknife_refits_without_each_fold():
@@ -257,18 +204,15 @@ def test_the_jackknife_refits_without_each_fold():
     readouts, kernel, of_null, _ = exact(block)
     y, fold, penalty, own = embeddings(block, 0), block.fold, 0.3, 0.1
     spread = FoldVariance.of_all(parts(block))
-    (found,), selected = unique_r2(
-        readouts, Targets.of(8), spread, 0.9, None, (penalty,), (0.0, own)
-    )
+    only = None, (penalty,), (0.0, own)
+    (found,), selected = unique_r2(readouts, Targets.of(8), spread, 0.9, *only)
     assert selected.full == [Fit(own, penalty)] and selected.plain == [Fit(0.0, penalty)]
 
     def gain(left_out, judge):
         train, judged = ~np.isin(fold, left_out), fold == judge
-        plain, full = (
-            (refit(matrix, y, train, judged, penalty) ** 2).sum()
-            for matrix in (kernel, kernel + own * of_null)
-        )
-        return plain - full, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
+        both = [refit(k, y, train, judged, penalty) for k in (kernel, kernel + own * of_null)]
+        spared = (both[0] ** 2).sum() - (both[1] ** 2).sum()
+        return spared, ((y[judged] - y[train].mean(axis=0)) ** 2).sum()
 
     one = np.array([gain([j], j) for j in range(5)])
     np.testing.assert_allclose(selected.saved[:, 0], one[:, 0])
@@ -280,8 +224,8 @@ def test_the_jackknife_refits_without_each_fold():
     assert found.unique_r2 == pytest.approx(d)
     np.testing.assert_allclose(found.without, without)
     error = np.sqrt(16 / 5 * np.var(without, ddof=1))
-    assert found.low == pytest.approx(d - scipy.stats.t.ppf(0.95, 4) * error)
-    assert found.high == pytest.approx(d + scipy.stats.t.ppf(0.95, 4) * error)
+    ends = d + np.array([-1, 1]) * scipy.stats.t.ppf(0.95, 4) * error
+    assert [found.low, found.high] == pytest.approx(ends)
     assert found.p(0.005) == pytest.approx(scipy.stats.t.sf((d - 0.005) / error, 4))
 
 
@@ -313,50 +257,45 @@ def test_the_blind_check_is_d_of_own_words_in_other_words():
 
 def test_a_part_is_measured_as_by_the_read_outs_of_its_images():
     block = planted(leak=0.4, n=200)
+    spread = FoldVariance.of_all(parts(block))
+    place = evidence.Landmarks.draw(parts(block), 200, 0).parts
+    total = sum(spread.of((fold,))[0] for fold in range(5))
     for readouts in (exact(block)[0], nystroem(block)):
-        targets, spread = Targets.of(8), FoldVariance.of_all(parts(block))
-        _, selected = unique_r2(readouts, targets, spread, 0.95)
+        _, selected = unique_r2(readouts, Targets.of(8), spread, 0.95)
         plain, full = selected.plain[0], selected.full[0]
-        total = sum(spread.of((fold,))[0] for fold in range(5))
-        place = Landmarks.draw(parts(block), 200, 0).parts
-        _, kernel, _, null = exact(block)
+        penalties = sorted({plain.penalty, full.penalty}, reverse=True)
         for part, share in enumerate((0.25, 0.5)):
-            rows = np.flatnonzero(place <= part)
-            own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows], block.fold[rows]
-            penalties = sorted({plain.penalty, full.penalty}, reverse=True)
-            direct = select(Exact(*own, place[rows]), targets, total, penalties, (0.0, full.own))
+            some = exact(block)[0].part(part)
+            direct = select(some, Targets.of(8), total, penalties, (0.0, full.own))
             wanted = direct.saved.sum() / (total * share)
-            found = at_part(readouts, part, 8, selected, spread)
+            found = evidence.at_part(readouts, part, 8, selected, spread)
             assert found == pytest.approx(wanted, abs=1e-5) and found > 0.03
-        few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
-        assert at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
+    few = replace(block, fold=np.where(np.arange(200) == np.flatnonzero(place == 2)[0], 5, 0))
+    assert evidence.at_part(exact(few)[0], 0, 8, selected, FoldVariance.of_all(parts(few))) is None
 
 
-def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit():
-    for seed in range(2):
-        block = planted(n=100, seed=seed)
-        readouts, kernel, _, null = exact(block)
-        fold = block.fold
-
-        def error(penalty, kernel=kernel, null=null, fold=fold):
-            missed = [refit(kernel, null, fold != f, fold == f, penalty) for f in range(5)]
-            return (np.concatenate(missed) ** 2).sum()
-
-        best = min(map(error, PENALTIES[::2]))
-        assert null_r2(readouts, 100, 1) == pytest.approx(1 - best / 100)
-        assert null_r2(readouts, 100, 3) == null_r2(readouts, 100, 1) > 0.1
+@pytest.mark.parametrize("seed", range(2))
+def test_r2_of_b_is_that_of_scikit_learns_best_plain_fit(seed):
+    block = planted(n=100, seed=seed)
+    readouts, kernel, _, null = exact(block)
+    fold, errors = block.fold, []
+    for penalty in PENALTIES[::2]:
+        missed = [refit(kernel, null, fold != f, fold == f, penalty) for f in range(5)]
+        errors.append((np.concatenate(missed) ** 2).sum())
+    assert evidence.null_r2(readouts, 100, 1) == pytest.approx(1 - min(errors) / 100)
+    assert evidence.null_r2(readouts, 100, 3) == evidence.null_r2(readouts, 100, 1) > 0.1
 
 
 def planted_on(block, most, draws=3):
     """Leaks planted on a study, and its embeddings' plain prediction and errors."""
-    marks, (readouts, *_) = Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
+    marks, (readouts, *_) = evidence.Landmarks.draw(parts(block), len(block.fold), 0), exact(block)
     pieces = list(readouts.residuals([Fit(0.0, 0.3)], 8, parts(block)))
     missed = np.concatenate([errors[0] for _, errors in pieces])
     bands, variance = Bands(block.principal, block.logits), np.var(block.embeddings, axis=0).sum()
     noise = np.random.default_rng(5).standard_normal((len(missed), draws * min(most, 8)))
     both = [embeddings, lambda _, start: noise]
     covariance = missed.T @ missed / len(missed)
-    leaks = Planted.on(
+    leaks = evidence.Planted.on(
         marks.read_outs(parts(block), bands, WEIGHTS, both),
         *(0.3, covariance, variance, marks, draws, most, 0),
     )
@@ -383,7 +322,7 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
         assert np.linalg.norm(along) == pytest.approx(1.0)
         kinds = {EVEN: hidden, FIRST: np.outer(first, along)}
         mine = np.flatnonzero(np.array(leaks.draw) == draw)
-        assert len(mine) == 1 + 2 * len(SHARES)
+        assert len(mine) == 1 + 2 * len(evidence.SHARES)
         for place in mine:
             share = leaks.share[place]
             size = np.sqrt(share / (1 - share) * variance)
@@ -391,24 +330,29 @@ def test_planted_leaks_have_their_share_and_lie_on_the_prediction_and_noise_like
             assert found[place] == pytest.approx((moved**2).sum(axis=1).mean())
             assert size**2 / (size**2 + variance) == pytest.approx(share)
             assert leaks.targets.variance[place] == pytest.approx((size**2 + variance) / variance)
-    assert sorted(set(leaks.share)) == [0.0, *SHARES]
+    assert sorted(set(leaks.share)) == [0.0, *evidence.SHARES]
 
 
 def test_many_dimensions_are_seen_through_random_directions_that_keep_the_mean_length():
-    seen = [directions(40, 10, 0, draw) for draw in range(2)]
+    seen = [evidence.directions(40, 10, 0, draw) for draw in range(2)]
     for one in seen:
         np.testing.assert_allclose(one.T @ one, 4 * np.eye(10), atol=1e-9)
     assert abs(seen[0] - seen[1]).max() > 0.1
-    np.testing.assert_array_equal(directions(10, 10, 0, 0), np.eye(10))
-    leaks, *_ = planted_on(planted(), 3)
-    assert leaks.readouts._columns.shape == (240, 3 * 7 + 1)
+    np.testing.assert_array_equal(evidence.directions(10, 10, 0, 0), np.eye(10))
+    assert planted_on(planted(), 3)[0].readouts._columns.shape == (240, 3 * 7 + 1)
+
+
+def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
+    d = {"kind": [EVEN] * 4 + [FIRST], "share": [0.0, 0.0, 0.1, 0.1, 0.1], "draw": [0, 1, 0, 1, 0]}
+    table = pd.DataFrame(d | {"unique_r2": [0.001, 0.003, 0.06, 0.1, 9.0]})
+    assert gain(table) == pytest.approx((0.08 - 0.002) / 0.1)
 
 
 def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_their_share():
     found = measured(planted(n=400), draws=6)
     table = found.planted
     assert list(table) == ["kind", "share", "draw", "unique_r2", "unique_r2_low", "p"]
-    shares = [*np.repeat([0.0, *SHARES], 6), *np.repeat(SHARES, 6)]
+    shares = [*np.repeat([0.0, *evidence.SHARES], 6), *np.repeat(evidence.SHARES, 6)]
     assert table["share"].tolist() == shares
     assert table["kind"].tolist() == [EVEN] * 36 + [FIRST] * 30
     assert table["draw"].tolist() == [*range(6)] * 11 and table["draw"].dtype == np.int64
@@ -419,19 +363,20 @@ def test_planted_leaks_are_listed_by_kind_share_and_draw_and_are_as_large_as_the
         assert mean.is_monotonic_increasing
         assert 0.05 < mean[0.1] < 0.11 and 0.15 < mean[0.3] < 0.32
         name = "detectable" if kind == EVEN else "detectable_first"
-        assert found.facts[name] == pytest.approx(detectable(table, kind, 0.05))
+        assert found.facts[name] == pytest.approx(evidence.detectable(table, kind, 0.05))
         assert 0.01 < found.facts[name] < 0.1
     assert table[table["share"] == 0]["unique_r2"].mean() < 0.002
     assert found.facts["gain"] == gain(table) and 0.5 < gain(table) < 1.1
 
 
-@pytest.mark.parametrize("most", [240, 150])
-def test_blocks_of_any_size_and_threads_change_no_result(most, monkeypatch):
+@pytest.mark.parametrize("most", [300, 150])
+def test_blocks_of_any_size_and_threads_change_no_result_and_landmarks_little(most, monkeypatch):
+    texts, others, block = texts_of(), texts_of(seed=1), planted(leak=0.4, n=300)
+    whole = facts_of(block, texts, others)
     with_landmarks(monkeypatch, most)
-    texts, others, block = texts_of(), texts_of(seed=1), planted(leak=0.4)
-    one, other = (measured(block, texts, others, size) for size in (240, 37))
-    side_by_side = measured(block, texts, others, 240, threads=3)
-    assert isinstance(one.readouts, Exact if most == 240 else Nystroem)
+    one, other = (measured(block, texts, others, size) for size in (300, 37))
+    side_by_side = measured(block, texts, others, 300, threads=3)
+    assert isinstance(one.readouts, Exact if most == 300 else Nystroem)
     assert side_by_side.facts == one.facts
     pd.testing.assert_frame_equal(side_by_side.planted, one.planted, check_exact=True)
     assert one.facts["weights"] == other.facts["weights"]
@@ -441,16 +386,9 @@ def test_blocks_of_any_size_and_threads_change_no_result(most, monkeypatch):
     pd.testing.assert_frame_equal(one.planted, other.planted, atol=1e-5, rtol=1e-3)
     for name, value in vars(one.residuals).items():
         np.testing.assert_allclose(getattr(other.residuals, name), value, atol=1e-6)
-
-
-def test_half_of_the_images_as_landmarks_give_nearly_the_same(monkeypatch):
-    block = planted(leak=0.4, n=300)
-    whole = measured(block)
-    with_landmarks(monkeypatch, 150)
-    half = measured(block)
     for name in ("unique_r2", "unique_r2_low", "null_r2"):
-        assert half.facts[name] == pytest.approx(whole.facts[name], abs=0.03), name
-    assert half.facts["unique_r2"] > 0.1 and half.facts["detectable"] < 0.1
+        assert one.facts[name] == pytest.approx(whole[name], abs=0.03), name
+    assert one.facts["unique_r2"] > 0.1 and one.facts["detectable"] < 0.1
 
 
 def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
@@ -460,64 +398,52 @@ def test_residuals_are_those_of_d_and_covariance_is_that_of_the_embeddings():
         kept.append(np.full(shape, np.nan))
         return kept[-1]
 
-    found = unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
-    residuals, total = found.residuals, 0.0
+    found = evidence.unique_meaning(parts(block), texts_of(), None, SETTINGS, 0.95, 0, keep)
+    residuals, total = found.residuals, sum(found.spread.of((fold,))[0] for fold in range(5))
     assert residuals.plain is kept[0] and residuals.full is kept[1]
-    for fold in range(5):
-        total += found.spread.of((fold,))[0]
     gained = (residuals.plain**2).sum() - (residuals.full**2).sum()
     assert gained / total == pytest.approx(found.facts["unique_r2"])
     np.testing.assert_allclose(residuals.covariance, np.cov(block.embeddings.T, bias=True))
     np.testing.assert_array_equal(residuals.predicted, block.logits.argmax(axis=1))
-    assert found.facts["lambdas"] == {
-        "without_null": found.fits[0].penalty,
-        "with_null": found.fits[1].penalty,
-    }
+    penalties = dict(
+        zip(("without_null", "with_null"), (f.penalty for f in found.fits), strict=True)
+    )
+    assert found.facts["lambdas"] == penalties
     assert found.fits[0].own == 0.0 and found.fits[1].own == found.facts["weights"]["null"]
     assert found.facts["weights"]["null"] in OWN and found.facts["n"] == 240
 
 
 def leaks_of(*p, kind=EVEN):
     """A table of planted leaks: for each draw, p at shares of 0 (not read), 1, 3 and 10 %."""
-    shares = [0.0, 0.01, 0.03, 0.1]
-    rows = [
-        (kind, share, draw, value)
-        for draw, values in enumerate(p)
-        for share, value in zip(shares, (0.0, *values), strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["kind", "share", "draw", "p"])
+    table = pd.DataFrame({"kind": kind, "share": [0.0, 0.01, 0.03, 0.1] * len(p)})
+    draws = np.repeat(np.arange(len(p)), 4)
+    return table.assign(draw=draws, p=np.insert(np.array(p), 0, 0.0, axis=1).ravel())
 
 
-def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws():
-    level = 0.05
-    half_way = np.sqrt(0.01 * 0.03)  # log p crosses half-way between 1 % and 3 %
-    table = leaks_of((level * 4, level / 4, 1e-6))
-    assert detectable(table, EVEN, level) == pytest.approx(half_way)
-    third = leaks_of((level * 2, level / 4, 1e-6))
-    assert detectable(third, EVEN, level) == pytest.approx(0.01 * 3 ** (1 / 3))
-    found_all = leaks_of((level, 0.01, 0.0))
-    assert detectable(found_all, EVEN, level) == pytest.approx(0.01)
-    again = leaks_of((0.001, level * 4, level / 4))  # what is found below does not count
-    assert detectable(again, EVEN, level) == pytest.approx(np.sqrt(0.03 * 0.1))
-    assert detectable(leaks_of((0.9, 0.9, level * 1.01)), EVEN, level) is None
-    never, always = (0.9, 0.9, 0.9), (0.0, 0.0, 0.0)
-    crossing = (level * 4, level / 4, 1e-6)
-    nine = leaks_of(*[always] * 8, crossing, never)
-    assert detectable(nine, EVEN, level) == pytest.approx(half_way)
-    assert detectable(leaks_of(*[always] * 8, never, never), EVEN, level) is None
-    twenty = leaks_of(*[always] * 17, crossing, never, never)
-    assert detectable(twenty, EVEN, level) == pytest.approx(half_way)
-    both = pd.concat([leaks_of(never), leaks_of(always, kind=FIRST)])
-    assert detectable(both, FIRST, level) == pytest.approx(0.01)
-    assert detectable(both, EVEN, level) is None
+NEVER, ALWAYS, CROSSING = (0.9, 0.9, 0.9), (0.0, 0.0, 0.0), (0.2, 0.0125, 1e-6)
+HALF_WAY = np.sqrt(0.01 * 0.03)  # log p crosses 0.05 half-way between 1 % and 3 %
 
 
-def test_gain_is_the_share_of_a_leak_of_ten_percent_that_d_shows():
-    rows = [(EVEN, 0.0, 0, 0.001), (EVEN, 0.0, 1, 0.003), (EVEN, 0.1, 0, 0.06), (EVEN, 0.1, 1, 0.1)]
-    table = pd.DataFrame(
-        [*rows, (FIRST, 0.1, 0, 9.0)], columns=["kind", "share", "draw", "unique_r2"]
-    )
-    assert gain(table) == pytest.approx((0.08 - 0.002) / 0.1)
+@pytest.mark.parametrize(
+    ("draws", "smallest"),
+    [
+        ([CROSSING], HALF_WAY),
+        ([(0.1, 0.0125, 1e-6)], 0.01 * 3 ** (1 / 3)),
+        ([(0.05, 0.01, 0.0)], 0.01),
+        ([(0.001, 0.2, 0.0125)], np.sqrt(0.03 * 0.1)),  # what is found below does not count
+        ([(0.9, 0.9, 0.0505)], None),
+        ([*[ALWAYS] * 8, CROSSING, NEVER], HALF_WAY),
+        ([*[ALWAYS] * 8, NEVER, NEVER], None),
+        ([*[ALWAYS] * 9, CROSSING, NEVER], HALF_WAY),
+        ([*[ALWAYS] * 17, CROSSING, NEVER, NEVER], HALF_WAY),
+    ],
+)
+def test_the_smallest_leak_is_read_off_between_the_shares_for_nine_of_ten_draws(draws, smallest):
+    alone, wanted = leaks_of(*draws), smallest and pytest.approx(smallest)
+    both = pd.concat([alone, leaks_of(ALWAYS, kind=FIRST)])
+    assert evidence.detectable(alone, EVEN, 0.05) == wanted
+    assert evidence.detectable(both, EVEN, 0.05) == wanted
+    assert evidence.detectable(both, FIRST, 0.05) == pytest.approx(0.01)
 
 
 def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
@@ -532,11 +458,11 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
     still = replace(block, null=np.ones_like(block.null))
     for none in (planted(n=2), replace(block, null=block.null[:, :0]), still):
         found = measured(none)
-        assert all(found.facts[name] is None for name in UNKNOWN)
+        assert all(found.facts[name] is None for name in evidence.UNKNOWN)
         assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
         assert not len(found.planted) and found.readouts is found.fits is found.residuals is None
         assert isinstance(found.spread, FoldVariance)
-    unnamed = unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
+    unnamed = evidence.unique_meaning(parts(block), None, None, SETTINGS, 0.95, 0).facts
     assert unnamed["r2_words"] is unnamed["blind_unique_r2"] is None
     assert unnamed["unique_r2"] is not None
 
@@ -546,32 +472,30 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
     for _ in range(400):
         values = rng.standard_normal((5, 40)) + 1.0
         without = [np.delete(values, fold, axis=0).mean() for fold in range(5)]
-        found = jackknife(values.mean(), without, 0.95)
+        found = evidence.jackknife(values.mean(), without, 0.95)
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
-    alone = jackknife(1.0, [1.0, 1.0], 0.95)
+    alone = evidence.jackknife(1.0, [1.0, 1.0], 0.95)
     assert alone.low is None and alone.without == [] and alone.p(0.005) == 1.0
-    assert jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
-    assert jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
-    assert jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
+    assert evidence.jackknife(0.005, [0.005] * 3, 0.95).p(0.005) == 1.0
+    assert evidence.jackknife(0.0, [0.0, 0.0, 0.0], 0.95).p(0.005) == 1.0
+    assert evidence.jackknife(0.1, [0.1, 0.1, 0.1], 0.95).p(0.005) < 1e-9
 
 
 def test_the_turn_is_the_angle_of_that_share_of_the_variance():
-    own_words = FittedOwnWords(
-        None, np.zeros(5), np.zeros(2), 0.0, 0.7, np.array([0.3**0.5, 0.0]), 100
-    )
+    mean = np.array([0.3**0.5, 0.0])
+    own_words = FittedOwnWords(None, np.zeros(5), np.zeros(2), 0.0, 0.7, mean, 100)
     turn = np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
-    assert turn_deg(0.05, own_words, 0.31) == pytest.approx(turn)
-    assert turn_deg(-0.01, own_words, 0.31) == 0.0
-    assert turn_deg(None, own_words, 0.31) is None
+    assert evidence.turn_deg(0.05, own_words, 0.31) == pytest.approx(turn)
+    assert evidence.turn_deg(-0.01, own_words, 0.31) == 0.0
+    assert evidence.turn_deg(None, own_words, 0.31) is None
 
 
 def test_spread_is_the_squared_distance_from_the_mean_of_the_folds_that_fit():
     block = planted()
     z, fold = block.embeddings, block.fold
-    wanted = [
-        ((z[fold == judged] - z[~np.isin(fold, (1, 3))].mean(0)) ** 2).sum() for judged in (1, 3)
-    ]
+    rows = z - z[~np.isin(fold, (1, 3))].mean(0)
+    wanted = [(rows[fold == judged] ** 2).sum() for judged in (1, 3)]
     spread = FoldVariance.of_all(parts(block))
     np.testing.assert_allclose(spread.of((1, 3)), wanted)
     few = FoldVariance.of_all(parts(planted(n=7)))

@@ -10,31 +10,14 @@ from scipy.special import softmax
 from sklearn import covariance
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from singflow.analyses import unusual as module
 from singflow.analyses.geometry import complement, null_energy, null_space
 from singflow.analyses.summary import EMPTY
-from singflow.analyses.unusual import (
-    DETECTORS,
-    FITTED,
-    IN_SAMPLE,
-    UNFITTED,
-    DetectorFits,
-    NullEnergy,
-    area_under_curve,
-    detect,
-    false_positive_rate,
-    logit_scores,
-    null_scores,
-    oas,
-    principal_dim,
-    sum_up,
-    summarize_null_energy,
-    two_sets,
-    vim_origin,
-)
+from singflow.analyses.unusual import DETECTORS, FITTED, area_under_curve, summarize_null_energy
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors
-from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE
+from tests.refusals import refused
 from tests.results import Results
 
 
@@ -49,7 +32,7 @@ def test_the_area_is_scikit_learns_also_with_ties(m, n, digits):
         assert area_under_curve(both[:m], both[m:], 0.95)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_variance_is_delongs_by_its_definition():
+def test_the_variance_is_delongs_and_where_nothing_says_how_wide_there_is_no_interval():
     generator = np.random.default_rng(0)
     usual, unusual = generator.normal(0, 1, 30).round(1), generator.normal(0.8, 1, 20).round(1)
     above = (unusual[:, None] > usual) + 0.5 * (unusual[:, None] == usual)
@@ -57,9 +40,6 @@ def test_the_variance_is_delongs_by_its_definition():
     error = np.sqrt(above.mean(axis=1).var(ddof=1) / 20 + above.mean(axis=0).var(ddof=1) / 30)
     odds = np.log(area / (1 - area)) + 1.959963985 * np.array([-1, 1]) * error / (area * (1 - area))
     np.testing.assert_allclose([low, high], 1 / (1 + np.exp(-odds)), rtol=1e-9)
-
-
-def test_there_is_no_interval_where_nothing_says_how_wide():
     assert area_under_curve(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.95) == (1.0, None, None)
     assert area_under_curve(np.array([1.0]), np.array([0.5, 2.0]), 0.95) == (0.5, None, None)
 
@@ -78,7 +58,7 @@ def planted():
     return pd.DataFrame({"label": label, "class_index": classes, "null_energy": energy})
 
 
-def test_planted_images_are_told_apart_and_others_are_not():
+def test_planted_images_are_told_apart_and_others_and_without_two_sets_or_a_null_space_none():
     scores = planted()
     found = summarize_null_energy(scores, 6, [], [], 0.95)
     assert (found["null_energy_usual"], found["null_energy_unusual"]) == (300, 100)
@@ -92,19 +72,15 @@ def test_planted_images_are_told_apart_and_others_are_not():
     assert alike["null_energy_unusual"] == 100
     swapped = summarize_null_energy(scores, 6, ["odd"], ["even", "one"], 0.95)
     assert swapped["null_energy_auc"] == pytest.approx(1 - found["null_energy_auc"], abs=1e-12)
-
-
-def test_without_two_sets_or_a_null_space_there_is_nothing_to_say():
-    scores = planted()
     for rows, null_dim in ((scores[scores["label"] != "odd"], 6), (scores, 0)):
         assert summarize_null_energy(rows, null_dim, [], [], 0.95)["null_energy_auc"] is None
 
 
 def test_labels_that_are_in_both_lists_or_nowhere_are_refused():
     with pytest.raises(ValidationError, match="odd cannot be usual and unusual"):
-        NullEnergy(usual_labels=["even", "odd"], unusual_labels=["odd"])
-    with pytest.raises(InputError, match="labels that no image has: none, odt"):
-        two_sets(planted(), ["none"], ["odd", "odt"])
+        module.NullEnergy(usual_labels=["even", "odd"], unusual_labels=["odd"])
+    said = "labels that no image has: none, odt"
+    refused(said, module.two_sets, planted(), ["none"], ["odd", "odt"])
 
 
 scores = st.lists(st.integers(0, 12), min_size=1, max_size=50).map(np.array)
@@ -116,15 +92,15 @@ def test_fpr95_is_that_of_scikit_learns_curve_also_with_ties(usual, unusual):
     labels = np.repeat([0, 1], [len(usual), len(unusual)])
     both = np.concatenate([usual, unusual])
     false, true, _ = roc_curve(labels, both, drop_intermediate=False)
-    assert false_positive_rate(usual, unusual) == false[np.argmax(true >= 0.95)]
+    assert module.false_positive_rate(usual, unusual) == false[np.argmax(true >= 0.95)]
 
 
 def test_scores_of_logits_are_direct_formulas_and_stay_finite():
     logits = np.random.default_rng(0).normal(0, 3, (50, 7))
-    found = logit_scores(logits)
+    found = module.logit_scores(logits)
     np.testing.assert_allclose(found["max_softmax"], -softmax(logits, axis=1).max(axis=1))
     np.testing.assert_allclose(found["energy"], -np.log(np.exp(logits).sum(axis=1)))
-    large = logit_scores(np.float32([[3e4, -3e4], [-3e4, -3e4]]))
+    large = module.logit_scores(np.float32([[3e4, -3e4], [-3e4, -3e4]]))
     np.testing.assert_allclose(large["max_softmax"], [-1, -0.5])
     np.testing.assert_allclose(large["energy"], [-3e4, 3e4 - np.log(2)])
 
@@ -133,41 +109,33 @@ def test_nusa_is_the_principal_share_and_orders_images_as_null_energy_does():
     generator = np.random.default_rng(0)
     features = generator.standard_normal((300, 20)).astype(np.float32)
     basis = null_space(generator.standard_normal((8, 20))).basis
-    found = null_scores(features, basis)
+    found = module.null_scores(features, basis)
     wide = features.astype(np.float64)
     visible = np.linalg.norm(wide @ complement(basis), axis=1)
     np.testing.assert_allclose(found["nusa"], -visible / np.linalg.norm(wide, axis=1))
     usual, unusual = np.split(np.arange(300), [200])
     areas = [area_under_curve(found[name][usual], found[name][unusual], 0.95) for name in found]
     assert areas[0] == areas[1]
-    without = null_scores(features, np.zeros((20, 0)))
+    without = module.null_scores(features, np.zeros((20, 0)))
     assert not without["null_energy"].any() and set(without["nusa"]) == {-1.0}
-
-
-@pytest.mark.parametrize(("n", "width"), [(12, 30), (200, 9), (5, 1)])
-def test_the_covariance_is_shrunk_as_scikit_learn_shrinks_it(n, width):
-    generator = np.random.default_rng(0)
-    rows = generator.standard_normal((n, width)) * generator.uniform(0.1, 3, width)
-    expected, _ = covariance.oas(rows, assume_centered=True)
-    np.testing.assert_allclose(oas(rows.T @ rows / n, n), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_the_principal_dimensions_are_the_papers_and_at_most_half_of_the_images():
     sizes = {(2048, 10**6): 1000, (1500, 1999): 999, (1280, 10**6): 512, (512, 10**6): 256}
-    assert {size: principal_dim(*size) for size in sizes} == sizes
+    assert {size: module.principal_dim(*size) for size in sizes} == sizes
+    assert module.oas(np.array([[2.0]]), 5) == 2.0, "a covariance of one dimension stays"
 
 
 def test_the_origin_of_vim_is_that_of_the_pseudoinverse_at_the_precision_of_the_weights():
     generator = np.random.default_rng(0)
     weight, bias = generator.standard_normal((6, 15)), generator.standard_normal(6)
-    np.testing.assert_allclose(
-        vim_origin(weight, bias, "float32"), -np.linalg.pinv(weight) @ bias, rtol=1e-9
-    )
+    found = module.vim_origin(weight, bias, "float32")
+    np.testing.assert_allclose(found, -np.linalg.pinv(weight) @ bias, rtol=1e-9)
     weight -= weight.mean(axis=0)  # as of a head that was trained from zero
     rounded = weight.astype(np.float32)
     expected = -np.linalg.pinv(weight, rcond=1e-10) @ bias
-    np.testing.assert_allclose(vim_origin(rounded, bias, "float32"), expected, atol=1e-5)
-    assert not vim_origin(0 * weight, bias, "float32").any()
+    np.testing.assert_allclose(module.vim_origin(rounded, bias, "float32"), expected, atol=1e-5)
+    assert not module.vim_origin(0 * weight, bias, "float32").any()
 
 
 def directly(features, label, head, scored, dim):
@@ -201,8 +169,8 @@ def fit(features, label, head, group=None, size=None):
     """Fits to features that come in blocks of a size."""
     rows, group = np.arange(len(features)), np.full(len(label), WHOLE) if group is None else group
     parts = np.array_split(rows, max(1, len(rows) // (size or len(rows)))) if len(rows) else [rows]
-    sums = sum_up(((part, features[part]) for part in parts), label, group)
-    return DetectorFits.of(sums, head, "float32")
+    sums = module.sum_up(((part, features[part]) for part in parts), label, group)
+    return module.DetectorFits.of(sums, head, "float32")
 
 
 def scores_of(fits, features, group=None):
@@ -223,14 +191,6 @@ def test_fitted_detectors_are_direct_formulas_whatever_the_blocks(n, labels, off
         assert (fits.n, fits.principal_dim) == (n, min(6, n // 2))
         for found, values in zip(scores_of(fits, scored), expected, strict=True):
             np.testing.assert_allclose(found, values, rtol=1e-5)
-
-
-def test_with_one_image_a_label_the_distance_is_to_the_mean_of_all():
-    features, label, head = made(30, labels=30)
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    precision = np.linalg.inv(covariance.oas(centred)[0])
-    _, distance = scores_of(fit(features, label, head), features)
-    np.testing.assert_allclose(distance, np.einsum("nd,de,ne->n", centred, precision, centred))
 
 
 def test_no_image_is_scored_by_a_fit_that_it_is_in():
@@ -260,7 +220,7 @@ def test_too_few_images_or_equal_ones_give_missing_scores(kind):
         group = (np.arange(30) == 3).astype(int)
     fits = fit(fitted[rows], label[rows], head, group)
     basis = null_space(head["weight"]).basis
-    found = detect(features, np.full(30, WHOLE), head, basis, fits)
+    found = module.detect(features, np.full(30, WHOLE), head, basis, fits)
     assert list(found) == list(DETECTORS)
     for name, values in found.items():
         assert np.isnan(values).all() if name in FITTED else np.isfinite(values).all(), name
@@ -278,14 +238,16 @@ def drawn(generator, n, label, basis, beyond):
 
 def areas(generator, beyond, n=150, m=60):
     """Area and interval of every detector for unusual images with another null component."""
-    _, _, head = made(1, width=40, classes=10)
-    basis = null_space(head["weight"]).basis
-    label = np.arange(n + m) % 5
+    head = made(1, width=40, classes=10)[2]
+    basis, label, group = (
+        null_space(head["weight"]).basis,
+        np.arange(n + m) % 5,
+        np.arange(n + m) % 4,
+    )
     features = drawn(generator, n + m, label, basis, 0.0)
     features[n:] = drawn(generator, m, label[n:], basis, beyond)
-    group = np.arange(n + m) % 4
     fits = fit(features[:n], label[:n], head, group[:n])
-    found = detect(features, group, head, basis, fits)
+    found = module.detect(features, group, head, basis, fits)
     return {name: area_under_curve(v[:n], v[n:], 0.95) for name, v in found.items()}
 
 
@@ -310,28 +272,32 @@ def test_where_nothing_differs_intervals_hold_a_half_as_often_as_they_say():
 
 
 LABELS = {"owl": 0, "fox": 1, "crab": 2, "lamp": -1, "rug": -1}
-
-
-@pytest.fixture
-def study(tmp_path):
-    """A study with two labels outside the head's classes, and what a step reads of it."""
-    results = Results(tmp_path / "results/own", shards=2)
-    return laid(results, made(120, width=16, labels=5), "own")
+OWN = made(120, width=16, labels=5)  # features, codes of labels, and the head of a study
 
 
 def laid(results, planted, name):
+    """What a step reads of a study with two labels outside the head's classes."""
     features, code, head = planted
-    labels = np.array(list(LABELS), dtype=object)[code]
-    results.manifest(
-        label=labels,
-        class_index=np.array(list(LABELS.values()), dtype=np.int32)[code],
-        fold=np.arange(len(code)) % 4,
-        sha256=[f"{name} {number}" for number in range(len(code))],
-    )
+    classes = np.array(list(LABELS.values()), dtype=np.int32)[code]
+    labels, fold = np.array(list(LABELS), dtype=object)[code], np.arange(len(code)) % 4
+    hashes = [f"{name} {number}" for number in range(len(code))]
+    results.manifest(label=labels, class_index=classes, fold=fold, sha256=hashes)
     results.rows("features", features, tower="t", weights_sha256="w")
     results.tensors("head", {"class_names": "null", "weight_dtype": "float32"}, **head)
     results.tensors("projector", null_basis=null_space(head["weight"]).basis)
     return results
+
+
+@pytest.fixture
+def study(tmp_path):
+    return laid(Results(tmp_path / "results/own", shards=2), OWN, "own")
+
+
+def assert_direct(scores, fitted, features, code, scored=slice(None)):
+    """The scores of images by the fits to some images are those of direct formulas."""
+    expected = directly(features[fitted], code[fitted], OWN[2], OWN[0][scored], 8)
+    for name, values in zip(FITTED, expected, strict=True):
+        np.testing.assert_allclose(scores[name][scored], values, rtol=1e-5)
 
 
 def measure(study, **flags):
@@ -353,14 +319,11 @@ def measure(study, **flags):
 
 def test_the_steps_fit_on_usual_images_of_other_folds(study):
     scores, report, table = measure(study)
-    features, code, head = made(120, width=16, labels=5)
+    features, code, head = OWN
     known, fold = code < 3, np.arange(120) % 4
     assert report == {"n_fit": 54, "principal_dim": 8, "in_sample": False}
     for number in range(4):
-        fitted, mine = known & (fold != number), fold == number
-        expected = directly(features[fitted], code[fitted], head, features[mine], 8)
-        for name, values in zip(FITTED, expected, strict=True):
-            np.testing.assert_allclose(scores[name][mine], values, rtol=1e-5)
+        assert_direct(scores, known & (fold != number), features, code, fold == number)
     assert scores["image_id"].tolist() == list(range(120))
     assert (scores["class_index"] == np.where(known, code, -1)).all()
     logits = features @ head["weight"].T + head["bias"]
@@ -380,16 +343,13 @@ def test_the_steps_fit_on_usual_images_of_other_folds(study):
 
 def test_labels_choose_the_sets_and_no_folds_mean_in_sample(study):
     scores, report, table = measure(study, usual_labels=["lamp"], unusual_labels=["fox"], folds=0)
-    features, code, head = made(120, width=16, labels=5)
-    lamps = code == 3
-    expected = directly(features[lamps], code[lamps], head, features, 8)
-    for name, values in zip(FITTED, expected, strict=True):
-        np.testing.assert_allclose(scores[name], values, rtol=1e-5)
+    features, code, _ = OWN
+    assert_direct(scores, code == 3, features, code)
     assert report == {"n_fit": 24, "principal_dim": 8, "in_sample": True}
-    assert table["note"].dropna().to_dict() == dict.fromkeys(FITTED, IN_SAMPLE)
+    assert table["note"].dropna().to_dict() == dict.fromkeys(FITTED, module.IN_SAMPLE)
     assert (table[["n_usual", "n_unusual"]] == 24).all(axis=None)
-    with pytest.raises(InputError, match="null_energy names labels that no image has: fax"):
-        measure(study, unusual_labels=["fax"])
+    said = "null_energy names labels that no image has: fax"
+    refused(said, measure, study, unusual_labels=["fax"])
 
 
 def test_a_reference_is_fitted_on_without_its_unknown_or_unusual_or_own_images(study, tmp_path):
@@ -401,15 +361,12 @@ def test_a_reference_is_fitted_on_without_its_unknown_or_unusual_or_own_images(s
     manifest.to_parquet(other.path("manifest"))
     scores, report, _ = measure(study, unusual_labels=["fox"], reference=str(other.folder))
     fitted = np.isin(code, [0, 2]) & (np.arange(90) > 9)
-    own, _, own_head = made(120, width=16, labels=5)
-    expected = directly(features[fitted], code[fitted], own_head, own, 8)
-    for name, values in zip(FITTED, expected, strict=True):
-        np.testing.assert_allclose(scores[name], values, rtol=1e-5)
+    assert_direct(scores, fitted, features, code)
     assert report == {"n_fit": int(fitted.sum()), "principal_dim": 8, "in_sample": False}
 
 
 def test_what_cannot_be_said_is_missing_with_a_note(study):
-    head = {name: tensor[:2] for name, tensor in made(120, width=16, labels=5)[2].items()}
+    head = {name: tensor[:2] for name, tensor in OWN[2].items()}
     facts = {"weight_dtype": "float32"}
     study.tensors("head", {"class_names": '["owl", "fox"]'} | facts, **head)
     study.tensors("projector", null_basis=np.zeros((16, 0)))
@@ -421,10 +378,7 @@ def test_what_cannot_be_said_is_missing_with_a_note(study):
     _, report, table = measure(study)
     assert report == {"n_fit": 0, "principal_dim": None, "in_sample": False}
     assert set(table["note"]) == {"no usual images"} and table["auroc"].isna().all()
-    manifest = study.read("manifest").assign(fold=0)
-    manifest.to_parquet(study.path("manifest"))
+    study.read("manifest").assign(fold=0).to_parquet(study.path("manifest"))
     _, _, table = measure(study, usual_labels=["owl"])
-    assert table["note"].dropna().to_dict() == {
-        **dict.fromkeys(("null_energy", "nusa"), EMPTY),
-        **dict.fromkeys(FITTED, UNFITTED),
-    }
+    notes = dict.fromkeys(("null_energy", "nusa"), EMPTY) | dict.fromkeys(FITTED, module.UNFITTED)
+    assert table["note"].dropna().to_dict() == notes
