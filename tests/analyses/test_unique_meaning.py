@@ -452,12 +452,13 @@ def test_no_number_is_made_of_too_few_images_or_without_a_null_space():
         assert found["unique_r2_low"] is found["detectable"] is None
         assert (found["unique_r2"] is None) == (n == 2)  # two images must remain to fit on
     few = planted(n=6)
-    found = facts_of(replace(few, fold=np.arange(6) % 3))
-    assert found["unique_r2_low"] <= found["unique_r2"]
+    known = facts_of(replace(few, fold=np.arange(6) % 3))
+    assert known["unique_r2_low"] <= known["unique_r2"]
     block = planted()
     still = replace(block, null=np.ones_like(block.null))
     for none in (planted(n=2), replace(block, null=block.null[:, :0]), still):
         found = measured(none)
+        assert found.facts.keys() == known.keys()
         assert all(found.facts[name] is None for name in evidence.UNKNOWN)
         assert found.facts["n"] == len(none.fold) and found.facts["margin"] == 0.005
         assert not len(found.planted) and found.readouts is found.fits is found.residuals is None
