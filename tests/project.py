@@ -236,15 +236,9 @@ class Project:
         patience: float | None = PATIENCE,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(warm_start, **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=patience,
-        )
+        told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        known = self.environment(warm_start, **environment)
+        done = subprocess.run(command, cwd=self.folder, env=known, timeout=patience, **told)
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done
 
@@ -267,15 +261,10 @@ class Project:
         )
         # A pipe ends when all processes have, which orphans are not to.
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=variables,
-                stdout=said if order["orphans"] else subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+            out = said if order["orphans"] else subprocess.PIPE
+            streams = {"stdout": out, "stderr": subprocess.STDOUT, "text": True}
+            apart = {"cwd": self.folder, "env": variables, "start_new_session": True}
+            process = subprocess.Popen(command, **apart, **streams)
             told = process.communicate(timeout=PATIENCE)[0]
             said.seek(0)
             told = said.read() if told is None else told

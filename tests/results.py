@@ -21,14 +21,9 @@ from tests import warm
 from tests.data.manifests import whole
 from tests.project import ROOT
 
-BASIS = {
-    "rank_rule": "exact",
-    "null_dim": 7,
-    "validation_r2": 0.1,
-    "translator": "weak",
-    "marks": "weak translator",
-    "seed": 3,
-}  # columns of tables/models.csv that other tables repeat
+# Columns of tables/models.csv that other tables repeat.
+BASIS = {"rank_rule": "exact", "null_dim": 7, "validation_r2": 0.1, "translator": "weak"}
+BASIS |= {"marks": "weak translator", "seed": 3}
 # The reports of a model, as summarize reads them.
 TRANSLATOR = {
     "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False,
@@ -121,15 +116,9 @@ class Results:
 
     def flags(self, step: str, **flags: Any) -> dict[str, Any]:
         """Values of a step's flags: those given, and those that every step has."""
-        known = {
-            "results": self.folder,
-            "model": self.model,
-            "space": self.space,
-            "models": [self.model],
-            "spaces": [self.space],
-            "shards": self.shards,
-            "threads": 1,
-        }
+        known = {"results": self.folder, "shards": self.shards, "threads": 1}
+        known |= {"model": self.model, "models": [self.model]}
+        known |= {"space": self.space, "spaces": [self.space]}
         fields = script(step)["Flags"].model_fields
         return {name: value for name, value in known.items() if name in fields} | flags
 

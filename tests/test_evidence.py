@@ -160,6 +160,5 @@ def test_the_remainder_is_that_of_the_workflow(program):
     embeddings = list(of_world.values())
     for z, rest in zip(embeddings, program.remainder(images, texts, embeddings), strict=True):
         blocks = images.blocks(z)
-        np.testing.assert_allclose(
-            rest, FittedOwnWords.fit(blocks, texts).remainder(*blocks()), atol=1e-10
-        )
+        expected = FittedOwnWords.fit(blocks, texts).remainder(*blocks())
+        np.testing.assert_allclose(rest, expected, atol=1e-10)

@@ -22,15 +22,9 @@ def project(once):
 
     def make(folder):
         project = Project(folder)
-        differences = {
-            "models": [MODEL],
-            "comparison": {"models": []},
-            "extraction": {"views": 2},
-            "translator": {"reference": "packaged"},
-            "controls": {"known": "none"},
-            "pictures": {"closeup": MODEL},
-        }
-        project.study(**differences)
+        study = {"models": [MODEL], "comparison": {"models": []}, "pictures": {"closeup": MODEL}}
+        study |= {"extraction": {"views": 2}, "controls": {"known": "none"}}
+        project.study(**study, translator={"reference": "packaged"})
         said = project.snakemake(SCORES, *STUDY)
         with chdir(folder):
             for model in (MODEL, ZERO, LEAK):

@@ -35,14 +35,10 @@ CPU = torch.device("cpu")
 def views_of(classifier, packaged, rows=slice(None), *, views=3, reduced=False, **options):
     root, manifest = packaged
     options = {"batch_size": 8, "threads": 2, "max_pixels": 10**8} | options
-    return run_views(
-        manifest.iloc[rows],
-        root,
-        Views(classifier.preprocess, views, 0, (0.3, 1.0), reduced),
-        classifier.to(memory_format=torch.channels_last),
-        device=CPU,
-        **{"progress": lambda items, total: items} | options,
-    )
+    options = {"progress": lambda items, total: items} | options
+    made = Views(classifier.preprocess, views, 0, (0.3, 1.0), reduced)
+    tower = classifier.to(memory_format=torch.channels_last)
+    return run_views(manifest.iloc[rows], root, made, tower, device=CPU, **options)
 
 
 @pytest.fixture(scope="module")
