@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -311,12 +310,15 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged_though
         assert again() == first
     for file in (tmp_path / "photo").iterdir():
         file.write_bytes(file.read_bytes()[:5000])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        assert again() == first
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    evidence_of = sources.evidence_of
+
+    def fit(*given, **named):
+        shutil.rmtree(tmp_path / "photo")
+        (tmp_path / "photo").write_text("in the way")
+        return evidence_of(*given, **named)
+
+    monkeypatch.setattr(sources, "evidence_of", fit)
+    assert again() == first
     assert "not readable as safetensors" in caplog.text and "it is made again" in caplog.text
     assert "not kept for other photos" in caplog.text and "cannot be written" in caplog.text
 
