@@ -28,8 +28,8 @@ COMMAND = "python {params.program} {params.flags} --log " + (
 )
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
-# Whether the rules are read to write dvc.yaml: `study` is a placeholder of DVC then.
-FOR_DVC = str(config.get("study")).startswith("$(")
+# Whether the rules are read to write dvc.yaml: values of the study are placeholders of DVC then.
+FOR_DVC = config.get("for_dvc", False)
 
 if INSTALLED:
     import singflow

@@ -33,14 +33,14 @@ from singflow.report.content import (
 )
 from singflow.report.page import libraries, render, sample, space_part
 from singflow.report.parameters import Report
-from singflow.report.thumbnails import thumbnails
-from singflow.report.words import (
+from singflow.report.sentences import (
     sample_said,
     seen_by_translators,
     stand_in,
     steering_said,
     warnings,
 )
+from singflow.report.thumbnails import thumbnails
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper

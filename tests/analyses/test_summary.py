@@ -26,8 +26,8 @@ from singflow.analyses.summary import (
     verdict_sentence,
 )
 from singflow.config.registry import ModelEntry
+from singflow.report.sentences import stand_in
 from singflow.report.summary import per_dimension, render_text
-from singflow.report.words import stand_in
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED
 
 SETTINGS = Summary(resamples=300)

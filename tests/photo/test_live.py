@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 import singflow
+from singflow.towers.classifiers import of_model
 from tests.photo.handmade import assert_refused
 from tests.project import ROOT
 from tests.towers.models import noise
@@ -117,6 +118,10 @@ def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
     half = singflow.Classifier.of(Nested().to(torch.bfloat16), TRANSFORM, NAMES)
     assert half.weight_dtype == "bfloat16" and half.entry is None
     np.testing.assert_allclose(half.features(photo), features, rtol=0, atol=0.05)
+    path = "backbone.classifier.1"
+    moved = of_model(Nested().half(), TRANSFORM, path, "m", torch.device("meta")).model
+    in_float32 = moved.get_submodule(path).forward.__self__
+    assert in_float32.weight.device.type == "meta"
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ from singflow.report.content import (
     step_table,
 )
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
+from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
 from singflow.report.tables import MOST_ROWS, shared_columns, table
-from singflow.report.words import blind_said, pairs_said, steering_said, warnings
 from tests.project import ROOT
 from tests.report.report_study import HOSTILE, write_page, write_study
 

@@ -58,8 +58,8 @@ POWER = 0.9  # share of the draws in which a study must call a planted leak mean
 # D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
 RESOLUTION = 5e-4
 UNKNOWN = (  # where there is no D
-    *("unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "detectable_first"),
-    *("gain", "null_r2", "blind_unique_r2", "weights", "lambdas", "learning"),
+    *("unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without", "p", "detectable"),
+    *("detectable_first", "gain", "null_r2", "blind_unique_r2", "weights", "lambdas", "learning"),
 )
 ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
 SEARCHED, SKETCH = 800, 128  # images, and directions of the embedding, that weights are found on

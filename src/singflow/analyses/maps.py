@@ -81,6 +81,11 @@ class Maps:
     others: int
     seen: tuple[float, float, float, float]
 
+    @property
+    def outlined(self) -> bool:
+        """Whether a text is found at a position."""
+        return any(text.beyond.any() for text in self.texts)
+
 
 def angle_gradients(embedding: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Gradients (p, m) of the angles of an embedding u (m,) to texts t (p, m), with respect to u.

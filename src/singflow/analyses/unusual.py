@@ -237,8 +237,8 @@ class DetectorFit:
         principal: dimensions of ViM's principal space.
         """
         width, n = len(origin), int(moments.n.sum())
-        last = width - principal - 1
-        _, residual = scipy.linalg.eigh(moments.about(origin), subset_by_index=(0, last))
+        # All directions by divide and conquer: a subset of a degenerate spectrum takes longer.
+        residual = np.linalg.eigh(moments.about(origin))[1][:, : width - principal]
         means, scatter = moments.within_classes()
         factor = np.linalg.cholesky(oas(scatter / n, n))
         several, alone = means[moments.n > 1], means[moments.n == 1][:1]

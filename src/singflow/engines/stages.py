@@ -59,7 +59,8 @@ def read_rules(root: Path) -> list[Rule]:
 
     from singflow.study import Params
 
-    config = types.ConfigSettings(config=placeholders(Params), replace_workflow_config=True)
+    study = placeholders(Params) | {"for_dvc": True}
+    config = types.ConfigSettings(config=study, replace_workflow_config=True)
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api, chdir(root):
         workflow = Workflow(
             config,

@@ -16,7 +16,6 @@ WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
 # Under the colours of maps.
 USED, IGNORED = "contribution to the logit", "null energy (percent)"
 TOWARD = "movement by removal (degrees), one scale for all texts"
-OUTLINE = "outline"
 ABSENT = "the images that the translator was fitted on are not here"
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
@@ -170,10 +169,10 @@ def compared_with(analysis: Analysis, maps: Maps) -> str:
 
 
 def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
-    """What outlines and pale parts of the pictures of maps mean."""
+    """What outlines, which come first, and pale parts of the pictures of maps mean."""
     notes = []
-    if any(text.beyond.any() for text in maps.texts):
-        notes.append(f"{OUTLINE}: stands out {compared_with(analysis, maps)}")
+    if maps.outlined:
+        notes.append(f"outline: stands out {compared_with(analysis, maps)}")
     elif maps.texts:
         notes.append(f"{stands_out(maps.texts[0])} {compared_with(analysis, maps)}")
     if min(maps.seen[2] - maps.seen[0], maps.seen[3] - maps.seen[1]) < WHOLE:

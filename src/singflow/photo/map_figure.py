@@ -13,7 +13,7 @@ from singflow.figures import photo_maps
 from singflow.figures.sheet import Sheet
 from singflow.figures.style import PAGE, lines_of, styled
 from singflow.photo.analysis import Analysis
-from singflow.photo.facts import IGNORED, OUTLINE, TOWARD, USED, map_caption, map_notes
+from singflow.photo.facts import IGNORED, TOWARD, USED, map_caption, map_notes
 from singflow.photo.figure import LINE, MARGIN
 
 DOTS = 200  # per inch
@@ -78,7 +78,7 @@ def draw_maps(photo: Image.Image, name: str, analysis: Analysis, maps: Maps) -> 
     if maps.texts:
         scale = partial(_scale, movements, text_ends, unit)
         sheet.place(MARGIN, y, panel, BAR, scale)
-    if notes and notes[0].startswith(OUTLINE):
+    if maps.outlined:
         sheet.place(MARGIN + step, y, BAR, BAR, partial(_show, outline))
     _write(sheet, MARGIN + step + 2 * BAR, y, notes)
     return sheet.draw(

@@ -22,7 +22,6 @@ from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Setting, Steered
 from singflow.photo.facts import (
     OF_PHOTO,
-    OUTLINE,
     TOWARD,
     basis_of,
     facts_of,
@@ -150,7 +149,7 @@ def maps_html(analysis: Analysis, photo: Image.Image) -> str:
         movements=movements,
         amounts=amounts,
         outline=outline,
-        outlined=OUTLINE,
+        outlined=maps.outlined,
         ends=text_ends,
         toward=TOWARD,
         notes=map_notes(analysis, maps),

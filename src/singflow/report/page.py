@@ -15,7 +15,13 @@ from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
 from singflow.analyses.ranking import render_orders
 from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
-from singflow.report.words import blind_said, learning_said, pairs_said, paper_scores, power_said
+from singflow.report.sentences import (
+    blind_said,
+    learning_said,
+    pairs_said,
+    paper_scores,
+    power_said,
+)
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 MOST_GROUPS = 8  # of a model, in the chart of D within groups

@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow.analyses.summary import controls_last, detected, verdict_sentence
 from singflow.analyses.tables import legend, marked, with_interval
-from singflow.report.words import number, paper_scores, seen_by_translators, stand_in, warnings
+from singflow.report.sentences import number, paper_scores, seen_by_translators, stand_in, warnings
 
 WIDTH = 130  # of a line
 COLUMNS = """\

@@ -22,7 +22,7 @@ from singflow.towers.checkpoints import (
 )
 from singflow.towers.checkpoints import weights_sha256 as weights_sha256
 from singflow.towers.device import seeded
-from singflow.towers.gpu_errors import is_of_device
+from singflow.towers.gpu_errors import in_memory, is_of_device
 from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
 from singflow.towers.views import Preprocess, Transform, from_timm, from_torchvision
@@ -94,13 +94,19 @@ def with_head(
 
 
 def of_model(
-    model: nn.Module, transform: Callable[[Image.Image], torch.Tensor], head: Any, name: str
+    model: nn.Module,
+    transform: Callable[[Image.Image], torch.Tensor],
+    head: Any,
+    name: str,
+    device: torch.device,
 ) -> LoadedClassifier:
-    """A copy of a model in memory, with the head that is named, or found on a made-up image."""
+    """A copy of a model on a device, with the head that is named, or found on a made-up image."""
     fix = 'name the last linear layer, as in head="fc", of a model that returns logits'
     paths = [] if head is None else head_paths(model, head, name, fix)
     with in_one_line(f"{name}: the model cannot be copied", "build it anew and load its weights"):
         copy = deepcopy(getattr(model, "_orig_mod", model)).eval()
+    with in_memory(f"the weights of {name}"):
+        copy.to(device)
     first = next(copy.parameters(), torch.empty(0))
 
     def whole(image: Image.Image) -> torch.Tensor:

@@ -198,9 +198,10 @@ class Classifier:
         from singflow.towers.device import place_of
         from singflow.towers.heads import named_classes
 
-        tower = of_model(model, transform, head, name)
+        on = place_of(model, device)
+        tower = of_model(model, transform, head, name, on)
         names = named_classes(class_names, tower.weight, f"the head of {name}")
-        return _placed(tower, name, None, names, place_of(model, device))
+        return _placed(tower, name, None, names, on)
 
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The inputs of the head, with the model's own evaluation transform.
