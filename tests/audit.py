@@ -31,14 +31,10 @@ def main(options: list[str]) -> str | None:
             return None
     found = look_up("--local", "--skip-editable", *options)
     skipped = [package["name"] for package in found if "skip_reason" in package]
-    known = [
-        (package["name"], package["version"], fault)
+    faults = [
+        f"{package['name']} {package['version']}: {fault['id']}, fixed in {fault['fix_versions']}"
         for package in found
         for fault in package.get("vulns", [])
-    ]
-    faults = [
-        f"{name} {version}: {fault['id']}, fixed in {fault['fix_versions']}"
-        for name, version, fault in known
     ]
     print(
         f"{len(found) - len(skipped)} packages audited; not known to the service: "

@@ -16,9 +16,8 @@ PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 def test_every_room_is_on_the_page():
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     listed = [room for row in rows for room in re.findall(r"`(\w+)`", row)]
-    assert sorted(listed) == sorted(
-        path.parent.name for path in (ROOT / "src/singflow").glob("*/__init__.py")
-    )
+    rooms = (ROOT / "src/singflow").glob("*/__init__.py")
+    assert sorted(listed) == sorted(path.parent.name for path in rooms)
 
 
 def test_imports_have_no_circle(monkeypatch):
@@ -42,14 +41,9 @@ for step in sorted(Path("scripts").glob("*.py")):
 
 
 def test_no_step_loads_a_heavy_library_before_it_uses_it():
-    done = subprocess.run(
-        [sys.executable, "-c", STEPS],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT / "src")},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    options = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT / "src")}, "check": True}
+    command = [sys.executable, "-c", STEPS]
+    done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.stdout.splitlines() == sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 

@@ -233,9 +233,8 @@ def test_the_exponent_of_growth_is_found_beneath_a_start(grown, power):
 
 
 def test_memory_may_grow_by_the_tables_and_no_more(grown):
-    within, beyond = (
-        grown([1.0, 1.0, 1.0], [300.0, 330.0, 300.0 + megabytes], 100.0) for megabytes in (300, 500)
-    )
+    peaks = ([300.0, 330.0, 300.0 + more] for more in (300, 500))
+    within, beyond = (grown([1.0, 1.0, 1.0], of_each, 100.0) for of_each in peaks)
     assert within[1] == [] and beyond[1] == ["summarize: MB more at the largest size"]
     assert beyond[0]["B/image"] == pytest.approx(500e6 / 990_000)
     assert np.isnan(within[0]["exponent"])

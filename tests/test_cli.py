@@ -58,13 +58,9 @@ def words(**flags):
 def test_lists_none_and_numbers_arrive_as_their_types():
     assert parsed(Flags, words(names="")).names == parsed(Flags, words(names="-")).names == []
     flags = parsed(Flags, words(names="'two words' '' c;d", share="-1"))
-    assert flags.model_dump(exclude={"log"}) == {
-        "names": ["two words", "", "c;d"],
-        "sizes": [1.0, 2.5, 0.001],
-        "count": 3,
-        "rank": None,
-        "share": -1.0,
-    }
+    expected = {"names": ["two words", "", "c;d"], "sizes": [1.0, 2.5, 0.001]}
+    expected |= {"count": 3, "rank": None, "share": -1.0}
+    assert flags.model_dump(exclude={"log"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,16 +148,11 @@ def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(
 
 
 def test_ctrl_c_while_libraries_are_loaded_ends_a_command_without_a_traceback(tmp_path):
-    (tmp_path / "typer.py").write_text(
-        "import time\nprint('began', flush=True)\ntime.sleep(9999)\n"
-    )
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("singflow"), "plan"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    waits = "import time\nprint('began', flush=True)\ntime.sleep(9999)\n"
+    (tmp_path / "typer.py").write_text(waits)
+    command = [Path(sys.executable).with_name("singflow"), "plan"]
+    known, pipe = os.environ | {"PYTHONPATH": str(tmp_path)}, subprocess.PIPE
+    process = subprocess.Popen(command, env=known, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout.readline() == "began\n"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
@@ -206,9 +197,8 @@ def arrived(section, values):
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_of_params_yaml_arrives_unchanged_and_no_value_is_a_default(section, capsys):
     assert arrived(section, PARAMS[section]) == PARAMS[section]
-    single = {
-        key: value for key, value in PARAMS[section].items() if not isinstance(value, bool | list)
-    }
+    values = PARAMS[section].items()
+    single = {key: value for key, value in values if not isinstance(value, bool | list)}
     for key in single:
         with pytest.raises(SystemExit):
             arrived(section, {name: value for name, value in single.items() if name != key})
@@ -308,12 +298,7 @@ def test_a_command_ends_quietly_when_nobody_reads_what_it_prints(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer) as nobody:
-        done = subprocess.run(
-            [sys.executable, "-m", "singflow", "show_summary"],
-            stdout=nobody,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            timeout=PATIENCE,
-        )
+        command = [sys.executable, "-m", "singflow", "show_summary"]
+        options = {"stderr": subprocess.PIPE, "text": True, "timeout": PATIENCE}
+        done = subprocess.run(command, stdout=nobody, cwd=tmp_path, **options)
     assert done.stderr == "" and done.returncode != 0

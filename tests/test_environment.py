@@ -71,12 +71,8 @@ def test_the_environments_of_the_makefile_hold_what_their_targets_need():
 
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():
-    bounded = {
-        requirement.name
-        for requirement in REQUIREMENTS
-        if any(bound.operator == "<" for bound in requirement.specifier)
-    }
-    assert bounded == PRIVATE
+    operators = {each.name: {one.operator for one in each.specifier} for each in REQUIREMENTS}
+    assert {name for name, of_name in operators.items() if "<" in of_name} == PRIVATE
 
 
 def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvision():

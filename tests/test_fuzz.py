@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import signal
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,11 +164,8 @@ def of(folder, name, content):
 
 
 HUGE = [10**12, 10**30, 1e12, 1e300, float("inf"), float("nan")]
-NUMBERS = st.one_of(
-    st.sampled_from([*HUGE, 0, -1, 1, 2, 10**3, 10**5, 1e-300, 1e-12, 1e-6, 0.5, True, None]),
-    st.integers(),
-    st.floats(),
-)
+SMALLER = [0, -1, 1, 2, 10**3, 10**5, 1e-300, 1e-12, 1e-6, 0.5, True, None]
+NUMBERS = st.one_of(st.sampled_from([*HUGE, *SMALLER]), st.integers(), st.floats())
 
 
 @settings(bounded, max_examples=4 * MANY)
@@ -198,7 +196,6 @@ VALUE = st.recursive(
     ),
     max_leaves=4,
 )
-RESNET = "test_resnet.r160_in1k"
 PROCESSED = {"image_processor_type": "BitImageProcessor"}
 KEYS_OF = {
     "timm": ["input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"],
@@ -207,11 +204,17 @@ KEYS_OF = {
 }
 
 
+@cache
+def small_model():
+    import timm
+
+    return timm.create_model("test_resnet.r160_in1k")
+
+
 @pytest.mark.parametrize("source", KEYS_OF)
 @settings(bounded, max_examples=2 * MANY)
 @given(st.data())
 def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, source, data):
-    import timm
     import transformers
 
     from singflow.towers.views import from_open_clip, from_processor, from_timm
@@ -230,7 +233,7 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
         return
     (changes,) = found
     if source == "timm":
-        whole = from_timm(timm.create_model(RESNET), changes).whole
+        whole = from_timm(small_model(), changes).whole
     elif source == "open_clip":
         whole = from_open_clip(changes.model_dump(exclude_none=True)).whole
     else:
@@ -245,11 +248,8 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
 # Checkpoints
 
 
-WEIGHTS = {
-    "0.weight": np.ones((4, 3), np.float32),
-    "0.bias": np.ones(4, np.float32),
-    "1.weight": np.ones((2, 4), np.float32),
-}
+SHAPES_OF = {"0.weight": (4, 3), "0.bias": (4,), "1.weight": (2, 4)}
+WEIGHTS = {name: np.ones(shape, np.float32) for name, shape in SHAPES_OF.items()}
 OWN = ModelEntry(source="timm", id="a.b", weights="file:mine.pth", classes=2)
 WRAPPED = [
     lambda state: state,
@@ -391,9 +391,8 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
     pd.DataFrame(columns).to_parquet(path)
     rows = list(zip(*columns.values(), strict=True))
     for found, rejected in judge(path, read_table):
-        assert len(found) + len(rejected) == sum(
-            any(value is not None for value in row) for row in rows
-        )
+        filled = [row for row in rows if any(value is not None for value in row)]
+        assert len(found) + len(rejected) == len(filled)
         for candidate in found:
             assert not candidate.path.startswith("/") and ".." not in candidate.path.split("/")
 
@@ -434,9 +433,8 @@ FIXES = ("run the workflow again", "networks.load_network", "name a file of tran
 
 def judge_tensors(name, path):
     """Read an artifact of TENSORS; a refusal names it, or the folder of its shard."""
-    judge(
-        path.parent if name.startswith("shard") else path, lambda _: TENSORS[name][2](path), *FIXES
-    )
+    named = path.parent if name.startswith("shard") else path
+    judge(named, lambda _: TENSORS[name][2](path), *FIXES)
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -522,10 +520,8 @@ def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
 
 HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
-EMBEDDED = {
-    "label_embeddings": np.eye(2, 4, dtype=np.float32),
-    "concept_embeddings": np.eye(1, 4, dtype=np.float32),
-}
+COUNTS = {"label_embeddings": 2, "concept_embeddings": 1}
+EMBEDDED = {name: np.eye(count, 4, dtype=np.float32) for name, count in COUNTS.items()}
 TEMPLATES = {f"{kind}_templates": '["{}"]' for kind in ("label", "concept")}
 WHOSE = {"study": "tiny", "class_names": '["a", "b"]', "weights_sha256": "x"}
 ARTIFACTS = {
@@ -558,9 +554,8 @@ REPORTED = {
 
 def write_all(folder, artifacts):
     """Write artifacts of three features, four dimensions and two classes; their places."""
-    paths = {
-        name: CATALOG[name].at(folder, model="m", space="s", shard="00000") for name in artifacts
-    }
+    own = {"model": "m", "space": "s", "shard": "00000"}
+    paths = {name: CATALOG[name].at(folder, **own) for name in artifacts}
     for name, (write, *content) in artifacts.items():
         write(paths[name], *content)
     return paths
@@ -654,26 +649,11 @@ SPOILT = [
     ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
 ]
 FIT = {"folds": 2, "lambdas": [1.0], "reference": None}
-FLAGS = {
-    "fit_translator": {**FIT, "kind": "linear", "imported": []},
-    "measure_controls": {
-        "dimensions": [],
-        "min_draws": 2,
-        "max_draws": 2,
-        "tolerance_deg": 1.0,
-        "seed": 0,
-    },
-    "measure_evidence": {
-        **FIT,
-        "margin": 0.005,
-        "draws": 2,
-        "groups": None,
-        "confidence": 0.95,
-        "seed": 0,
-        "table": "",
-        "class_list": "",
-    },
-}
+FLAGS = {"fit_translator": {**FIT, "kind": "linear", "imported": []}}
+FLAGS["measure_controls"] = {"dimensions": [], "tolerance_deg": 1.0, "seed": 0}
+FLAGS["measure_controls"] |= {"min_draws": 2, "max_draws": 2}
+FLAGS["measure_evidence"] = FIT | {"margin": 0.005, "draws": 2, "groups": None, "seed": 0}
+FLAGS["measure_evidence"] |= {"confidence": 0.95, "table": "", "class_list": ""}
 
 
 @pytest.mark.parametrize(
@@ -716,9 +696,8 @@ def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(
     wanted = {str(path.relative_to(root)) for path in images}
     for found, rejected in judge(root, lambda root: listing.list_folder(root, CLASSES)):
         paths = [candidate.path for candidate in found] + [path for path, _ in rejected]
-        assert sorted(paths) == sorted(
-            path for path in wanted if not litter & {name.lower() for name in path.split("/")}
-        )
+        taken = [path for path in wanted if not litter & {*path.lower().split("/")}]
+        assert sorted(paths) == sorted(taken)
 
 
 CELLS = ["", " ", "cat", "my_cat", "a, b", "a;b", "a\tb", 'say "x"', "Val", "TRAIN", "test"]
@@ -776,9 +755,8 @@ def test_no_content_is_on_both_sides_of_a_split_or_in_two_folds(few, files, per_
     except InputError:
         return
     assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
-    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(
-        candidate.path for candidate in found
-    )
+    accounted = [*manifest["path"], *(path for path, _ in rejected)]
+    assert sorted(accounted) == sorted(candidate.path for candidate in found)
     given = {candidate.path: candidate.split for candidate in found}
     assert all(given[row.path] in ("", row.split) for row in manifest.itertuples())
     manifest["held out"] = manifest["path"].map(given) == "validation"
@@ -796,9 +774,8 @@ def packed(path):
     if path.suffix == ".parquet":
         made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
     else:
-        members = {
-            f"{('cat', 'dog')[n % 2]}/{n}.png": content for n, content in enumerate(contents)
-        }
+        numbered = enumerate(contents)
+        members = {f"{('cat', 'dog')[n % 2]}/{n}.png": content for n, content in numbered}
         for n in range(6) if path.stem == "stated" else ():
             members |= dict.fromkeys((f"shard/{n}.cls", f"shard/{n}.json"), b"%d" % n)
         made.pack(path, members)
@@ -831,9 +808,11 @@ def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected
     path = tmp_path / name
     content = data_.draw(damaged(packed(path), HEADERS))
     path.write_bytes(resealed(content) if data_.draw(st.booleans()) else content)
-    for found, rejected, _ in judge(
-        name, lambda name: listing.list_archives(tmp_path, [name], "label", CLASSES)
-    ):
+
+    def read(name):
+        return listing.list_archives(tmp_path, [name], "label", CLASSES)
+
+    for found, rejected, _ in judge(name, read):
         assert found or rejected
         for image in found:
             assert image.archive == name and image.path.startswith(f"{name}/")

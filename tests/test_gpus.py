@@ -52,13 +52,9 @@ def start(machine):
     running = []
 
     def begin(device="auto", **variables):
-        process = subprocess.Popen(
-            [sys.executable, "-c", STEP, "--device", device, machine],
-            env=os.environ | variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command, pipe = [sys.executable, "-c", STEP, "--device", device, machine], subprocess.PIPE
+        known = os.environ | variables
+        process = subprocess.Popen(command, env=known, stdin=pipe, stdout=pipe, text=True)
         running.append(process)
         return process, *process.stdout.readline().split()
 

@@ -198,12 +198,8 @@ FORBIDDEN_CALLS = {
     *("pd.read_pickle", "yaml.unsafe_load", "yaml.full_load"),
 }
 STARTING = {"subprocess.run", "subprocess.Popen", "subprocess.check_output"}
-SAFE_WORDS = {  # keywords that have one safe value
-    "shell": "False",
-    "allow_pickle": "False",
-    "weights_only": "True",
-    "trust_remote_code": "False",
-}
+SAFE_WORDS = dict.fromkeys(("shell", "allow_pickle", "trust_remote_code"), "False")
+SAFE_WORDS["weights_only"] = "True"  # keywords that have one safe value
 
 
 def faults(tree):
@@ -211,9 +207,8 @@ def faults(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
-            yield from (
-                (node.lineno, name) for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS
-            )
+            refused = (name for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS)
+            yield from ((node.lineno, name) for name in refused)
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -294,9 +289,8 @@ WORDS = [
     *("$(touch x)", "`touch x`", "; rm -rf ~", "a && b", '"; touch x; "'),
     *("--help", "${HOME}", "{input}", "a\nb", "timm/../x"),
 ]
-HOSTILE = st.text(alphabet="ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é", max_size=12) | st.sampled_from(
-    WORDS
-)
+LETTERS = "ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é"
+HOSTILE = st.text(LETTERS, max_size=12) | st.sampled_from(WORDS)
 
 
 def accepted(**changes):

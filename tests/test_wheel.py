@@ -10,16 +10,21 @@ import time
 import urllib.request
 import zipfile
 
+import numpy as np
 import pytest
 
+from singflow.analyses.metrics import angle_deg
 from singflow.data.manifest import data_root
+from singflow.translators.ridge import Affine
 from tests import PATIENCE
 from tests.project import ROOT, blocks
+from tests.results import Results
 from tests.wheel import Environment
 
 LIMIT = 15e6  # bytes of the sdist, and of the wheel
 DATA = {"packaged/vocab": "config/vocab", "packaged/reference": "reference"}
 LITE0, CONSE = "efficientnet_lite0", "conse_minilm"
+PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 ARRAYS = """
 import sys
 from pathlib import Path
@@ -99,6 +104,48 @@ def test_the_core_alone_works_on_arrays_and_reads_what_is_packaged(core, tmp_pat
     assert "torch" not in core.libraries and list(tmp_path.iterdir()) == []
     asked = "import socket; socket.create_connection(('192.0.2.1', 80))"
     assert "there is no network" in core.run("python", "-c", asked, cwd=tmp_path).stderr
+
+
+def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(core, tmp_path):
+    results, normal = Results(tmp_path / "results/demo", LITE0, CONSE), np.random.default_rng(0)
+    features, weight, translator = (
+        normal.standard_normal(shape).astype(np.float32) for shape in ((20, 9), (4, 9), (5, 9))
+    )
+    results.rows("features", features)
+    results.tensors("head", weight=weight)
+    results.translator(Affine(translator, np.ones(5, np.float32)))
+    results.path("params").touch()
+    program = f"import singflow\n{blocks(PAGE, 'python')[-1]}\nprint(len(scores))"
+    done = core.run("python", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores, counted = done.stdout.strip().rsplit("\n", 1)
+    kept = features @ np.linalg.pinv(weight) @ weight
+    before, after = (rows @ translator.T + 1 for rows in (features, kept))
+    assert counted == "20"
+    np.testing.assert_allclose(
+        np.fromstring(scores.strip("[]"), sep=" "), angle_deg(before, after), atol=0.006
+    )
+
+
+def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(core, tmp_path):
+    install = (
+        "is not installed: pip install 'singflow[{0}]', or, in a checkout, pip install -c "
+        "constraints.txt -e '.[{0}]'\n"
+    )
+    lacking = (
+        ("singflow.Classifier", "torch", "demo"),
+        ("singflow.Translator.from_pretrained('lab/x')", "huggingface_hub", "demo"),
+        ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
+    )
+    code = "import singflow\n" + "".join(
+        f"try:\n    {code}\nexcept ImportError as error:\n    print(error)\n"
+        for code, *_ in lacking
+    )
+    said = core.run("python", "-c", code, cwd=tmp_path).stdout
+    assert said == "".join(f"{name} {install.format(extra)}" for _, name, extra in lacking)
+    verb = core.run("singflow", "analyze", cwd=tmp_path)
+    assert verb.returncode == 1
+    assert verb.stderr.startswith(f"error: typer {install.format('demo').strip()}"), verb.stderr
 
 
 # The users of the library: arrays, a model in memory, and a folder as a hub.
@@ -189,6 +236,9 @@ def test_the_library_serves_its_users_in_an_empty_folder(user, core, with_torch,
 
 
 def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
+    (folder / "config").mkdir()
+    own = "mine: {source: timm, id: resnet18.a1_in1k, weights: 'file:checkpoints/mine.pth'}\n"
+    (folder / "config/models.yaml").write_text(f"{own}vgg16: {{source: timm, id: vgg16.tv_in1k}}\n")
     models = {row["name"]: row for row in json.loads(singflow("models", "--json"))}
     known = models[LITE0]
     assert [known[key] for key in ("origin", "weights", "reference", "classes", "width")] == [
@@ -197,14 +247,13 @@ def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
     assert known["megabytes"] == pytest.approx(18.8, abs=0.1)
     away = models["resnet50"]
     assert (away["weights"], away["megabytes"], away["reference"]) == ("not here", None, False)
-    assert "mine" not in models and models["animals_lite0"]["classes"] == 398
-    (folder / "config").mkdir()
-    own = "mine: {source: timm, id: resnet18.a1_in1k, weights: 'file:checkpoints/mine.pth'}\n"
-    (folder / "config/models.yaml").write_text(f"{own}vgg16: {{source: timm, id: vgg16.tv_in1k}}\n")
+    assert models["animals_lite0"]["classes"] == 398
+    origins = [models[name]["origin"] for name in ("mine", "vgg16", "vgg19")]
+    assert origins == ["own", "own", "packaged"]
     rows = [re.split(" {2,}", line) for line in singflow("models").splitlines()]
-    assert len({len(row) for row in rows}) == 1 and len(rows) == len(models) + 2
+    assert len({len(row) for row in rows}) == 1 and len(rows) == len(models) + 1
     table = {row[0]: row[1:] for row in rows}
-    assert [table[name][2] for name in ("mine", "vgg16", "vgg19")] == ["own", "own", "packaged"]
+    assert [table[name][2] for name in ("mine", "vgg16", "vgg19")] == origins
     assert table["mine"][-1] == "checkpoints/mine.pth: no such weight file"
     spaces = {row["name"]: row for row in json.loads(singflow("spaces", "--json"))}
     conse, clip = spaces[CONSE], spaces["clip_vit_l14"]
@@ -216,8 +265,7 @@ def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
 def test_a_photo_is_analyzed_and_the_examples_of_the_page_run(singflow, app, folder):
     (found,) = json.loads(singflow("analyze", "photo.jpg", "--model", LITE0, "--json"))
     assert found["predictions"][0]["name"] == "folding chair" and found["is_deg"] > 0
-    page = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("\n## The parts")[0]
-    examples = "".join(blocks(page, "python"))
+    examples = "".join(blocks(PAGE.partition("\n## The parts")[0], "python"))
     done = app.run("python", "-c", f"{examples}\nprint(table['photo.jpg'])", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) == pytest.approx(found["is_deg"], abs=1e-4)

@@ -101,9 +101,8 @@ class Environment:
     def run(self, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """What a program of the environment, such as `python`, gives in a folder."""
         command = [str(self.programs / words[0]), *words[1:]]
-        return subprocess.run(
-            command, cwd=cwd, env=self.variables(), capture_output=True, text=True
-        )
+        options = {"env": self.variables(), "capture_output": True, "text": True}
+        return subprocess.run(command, cwd=cwd, **options)
 
 
 def required(requirements: list[str], extras: tuple[str, ...]) -> set[str]:

@@ -336,15 +336,15 @@ def test_a_file_of_100_mb_is_refused_in_words(visit, tmp_path):
     assert page.locator("#said .verdict").count() == 0
 
 
-def test_ten_at_once_are_answered_each_with_its_own_photo(visit, photos):
-    pages = [visit(apart=True) for _ in range(10)]
+def test_five_at_once_are_answered_each_with_its_own_photo(visit, photos):
+    pages = [visit(apart=True) for _ in range(5)]
     for page, photo in zip(pages, photos, strict=False):
         drop(page, photo)
     seen = []
     for page in pages:
         page.wait_for_selector("#said .verdict")
         seen.append(seen_in(page))
-    assert len(set(seen)) > 8 and "It sees: buckeye" in seen[3]
+    assert len(set(seen)) == 5 and "It sees: buckeye" in seen[3]
 
 
 def test_the_browser_may_ask_no_other_host(server):
@@ -375,12 +375,8 @@ def test_only_this_machine_is_listened_to(server):
     import psutil
 
     port = urlsplit(server).port
-    listening = {
-        connection.laddr.ip
-        for connection in psutil.net_connections("tcp")
-        if connection.laddr.port == port and connection.status == "LISTEN"
-    }
-    assert listening == {"127.0.0.1"}
+    ours = [each for each in psutil.net_connections("tcp") if each.laddr.port == port]
+    assert {each.laddr.ip for each in ours if each.status == "LISTEN"} == {"127.0.0.1"}
 
 
 def test_beyond_this_machine_it_says_that_there_is_no_password_and_ends_at_once(

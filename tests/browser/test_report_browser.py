@@ -49,11 +49,8 @@ def test_a_photo_opens_from_the_keyboard_with_the_nearest_before_and_after(load)
         tiles = page.locator("#card .tile").all()
         wanted = [position, *others]
         assert [int(tile.get_attribute("data-position")) for tile in tiles] == wanted
-        assert all(
-            near(shown_colour(tile), place)
-            for tile, place in zip(tiles, wanted, strict=True)
-            if place >= 0
-        )
+        seen = zip(tiles, wanted, strict=True)
+        assert all(near(shown_colour(tile), place) for tile, place in seen if place >= 0)
         text = page.locator("#card").inner_text()
         for said in ("m2", f"photos/{position:05d}.png", "before null removal, 30° away"):
             assert said in text
@@ -159,10 +156,8 @@ def test_the_page_is_dark_where_the_readers_system_is_and_so_are_its_figures(loa
 
     def colours():
         shot = Image.open(io.BytesIO(page.locator("#fig1 img").screenshot())).convert("L")
-        return (
-            page.evaluate(f"[{style}.color, {style}.backgroundColor]"),
-            int(np.median(np.asarray(shot))),
-        )
+        colours = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
+        return colours, int(np.median(np.asarray(shot)))
 
     table(page, "images").locator("button").first.click()
     check_width_and_access(page, width)  # the card is open

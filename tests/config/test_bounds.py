@@ -42,11 +42,9 @@ def numbers(node, place):
 
 def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides():
     classes = parameter_classes()
-    found = [
-        number
-        for section in classes
-        for number in numbers(section.model_json_schema(), section.__qualname__)
-    ]
+    found = []
+    for section in classes:
+        found += numbers(section.model_json_schema(), section.__qualname__)
     assert {Params, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
     for place, schema in found:
         lower = schema.get("minimum", schema.get("exclusiveMinimum", math.nan))
@@ -88,9 +86,8 @@ TINY = {  # of which as little as one likes is possible
 
 
 def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
-    with pytest.raises(
-        InputError, match=r"extraction\.shards: 1000000000000 .*less than or equal to 99999"
-    ):
+    words = r"extraction\.shards: 1000000000000 .*less than or equal to 99999"
+    with pytest.raises(InputError, match=words):
         check(with_derived_keys(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
 
 

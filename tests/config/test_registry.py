@@ -104,9 +104,8 @@ def test_the_size_of_an_entry_is_that_of_its_architecture(name):
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         tower, side = built(entry)
         tower.eval()(torch.zeros(1, 3, side, side))
-    assert entry.parameters_m == pytest.approx(
-        sum(parameter.numel() for parameter in tower.parameters()) / 1e6, rel=0.02
-    )
+    millions = sum(parameter.numel() for parameter in tower.parameters()) / 1e6
+    assert entry.parameters_m == pytest.approx(millions, rel=0.02)
     assert entry.gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.02)
 
 

@@ -41,9 +41,8 @@ SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value,
 PLACES = [
     (*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)
 ]
-STUDIES = pytest.mark.parametrize(
-    "path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name
-)
+FILES = sorted((ROOT / "config/studies").glob("*.yaml"))
+STUDIES = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
 def checked(**changes):
@@ -257,10 +256,8 @@ def test_the_way_back_by_a_reference_of_ones_own_has_reference_and_controls(
     tensors, made = read_tensors(shard)
     copy = first / f"features/{TIMM}/shard-00000.safetensors"
     write_tensors(copy, tensors, made | {"tower": entry.identity})
-    own = {"reference": "results/first"}
-    study = with_derived_keys(
-        {"study": "mine", "models": models.split(", "), "translator": own, "data": {"root": "."}}
-    )
+    own = {"translator": {"reference": "results/first"}, "data": {"root": "."}}
+    study = with_derived_keys({"study": "mine", "models": models.split(", ")} | own)
     settled, entries = settle(completed(study), "params.yaml")
     assert settled.translator.reference == "results/first"
     assert [*entries["model"]] == [LITE0, TIMM, LITE2, ANIMALS]
@@ -283,9 +280,8 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
     by_hand = file.read_text().replace("seed: 0", "seed: 7  # mine")
     file.write_text(by_hand)
     (copy,), (said,) = write(seed=1)
-    assert (
-        tmp_path / copy
-    ).read_text() == by_hand and f"they are kept in {tmp_path / copy}" in said
+    kept = tmp_path / copy
+    assert kept.read_text() == by_hand and f"they are kept in {kept}" in said
     file.write_text(by_hand)
     assert write()[0] == [copy], "the same content is kept once"
     file.write_text("no: [yaml")

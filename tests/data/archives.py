@@ -42,11 +42,9 @@ def write_rows(path, images, labels, names=None, group=2, **columns):
     ]
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(cells, struct), "label": labels, **columns})
-    label = (
-        {"_type": "ClassLabel", "names": names} if names else {"_type": "Value", "dtype": "int64"}
-    )
+    numbers = {"_type": "Value", "dtype": "int64"}
+    label = {"_type": "ClassLabel", "names": names} if names else numbers
     features = {"image": {"_type": "Image"}, "label": label}
-    table = table.replace_schema_metadata(
-        {"huggingface": json.dumps({"info": {"features": features}})}
-    )
+    said = json.dumps({"info": {"features": features}})
+    table = table.replace_schema_metadata({"huggingface": said})
     parquet.write_table(table, path, row_group_size=group)

@@ -28,10 +28,7 @@ def listed(root, *patterns, label_column="label"):
 def labels(root, *patterns, **options):
     found, rejected = listed(root, *patterns, **options)
     assert rejected == {}
-    return {
-        path: (candidate.label, candidate.class_index, candidate.split)
-        for path, candidate in found.items()
-    }
+    return {path: (each.label, each.class_index, each.split) for path, each in found.items()}
 
 
 # Labels and splits of tars
@@ -55,11 +52,8 @@ def test_a_tar_of_a_folder_tree_is_labelled_as_the_folder_is(tmp_path):
 def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_archives(tmp_path):
     names = ("d/train/cat/a.png", "d/train/dog/b.png", "d/Val/cat/c.png")
     pack(tmp_path / "all/all.tar", dict.fromkeys(names, b"a"))
-    assert [facts[::2] for facts in labels(tmp_path / "all").values()] == [
-        ("cat", "train"),
-        ("dog", "train"),
-        ("cat", "validation"),
-    ]
+    sides = [facts[::2] for facts in labels(tmp_path / "all").values()]
+    assert sides == [("cat", "train"), ("dog", "train"), ("cat", "validation")]
     for name in ("imagenet-train-0000.tar", "imagenet-validation-00.tar"):
         pack(tmp_path / name, {"cat/a.png": name.encode(), "dog/b.png": name.encode()})
     both = ["train", "train", "validation", "validation"]
@@ -85,9 +79,8 @@ def test_the_class_of_a_flat_tar_is_its_name_and_tars_in_a_tar_are_read_in_place
     ]
     cut = {name: content[: 512 * 6] for name, content in inner.items()}  # whose end is the next
     pack(tmp_path / "cut/all.tar", cut)
-    with pytest.raises(
-        InputError, match=r"all\.tar: no end of the archive, .* at byte 3584: it is"
-    ):
+    words = r"all\.tar: no end of the archive, .* at byte 3584: it is"
+    with pytest.raises(InputError, match=words):
         listed(tmp_path / "cut")
 
 
@@ -170,13 +163,10 @@ def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tm
     reasons = {
         "first.png": "a later member of the tar has its name, and replaces it",
         "../../etc/passwd.png": "outside the data root: paths are relative to it and without ..",
-        "soft.png": link,
-        "hard.png": link,
-        "device.png": "not a regular file",
-        "pipe.png": "not a regular file",
-        "line\\nbreak.png": name,
-        "\\udcff.png": name,
     }
+    reasons |= dict.fromkeys(("soft.png", "hard.png"), link)
+    reasons |= dict.fromkeys(("device.png", "pipe.png"), "not a regular file")
+    reasons |= dict.fromkeys(("line\\nbreak.png", "\\udcff.png"), name)
     rejected_in_folder = {f"all.tar/cat/{path}": reason for path, reason in reasons.items()}
     assert rejected == rejected_in_folder | {"all.tar/README": "not in a class folder"}
     assert "4 files and folders skipped" in caplog.text
@@ -246,12 +236,9 @@ def test_archives_are_named_below_the_root(name):
 def test_labels_of_a_parquet_file_are_names_of_its_schema_classes_or_texts(tmp_path):
     tench, spelled = "tench, Tinca tinca", [f"{name}, of a kind" for name in CLASSES.names]
     counted = [("tench", 0), ("goldfish", 1), ("tiger shark", 3)]
+    named = [(tench, -1), ("my cat", -1), ("goldfish", 1)]
     files = {
-        "names": (
-            [1, 0, 2],
-            ["my_cat", tench, "goldfish"],
-            [(tench, -1), ("my cat", -1), ("goldfish", 1)],
-        ),
+        "names": ([1, 0, 2], ["my_cat", tench, "goldfish"], named),
         "classes": ([0, 1, 3], None, counted),
         "imagenet": ([0, 1, 3], spelled, counted),
         "texts": (["n01440764", "my_cat", "3"], None, [("tench", 0), ("my cat", -1), ("3", -1)]),
@@ -264,11 +251,8 @@ def test_labels_of_a_parquet_file_are_names_of_its_schema_classes_or_texts(tmp_p
 
 
 def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
-    write_rows(
-        tmp_path / "a.parquet",
-        [picture(0), None, {"bytes": None, "path": "/etc/passwd"}, picture(1), picture(2)],
-        [0, 0, 0, None, -1],
-    )
+    images = [picture(0), None, {"bytes": None, "path": "/etc/passwd"}, picture(1), picture(2)]
+    write_rows(tmp_path / "a.parquet", images, [0, 0, 0, None, -1])
     found, rejected = listed(tmp_path, "a.parquet")
     assert rejected == {
         "a.parquet/000000003": "no label: neither a number nor a text",
@@ -311,10 +295,8 @@ def test_a_label_that_is_no_short_word_is_rejected(tmp_path, label, message):
 def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
     write_rows(tmp_path / "a.parquet", [b"x" * 1000] * 4, [0] * 4, group=4)
     monkeypatch.setattr(archives, "MOST_GROUP", 900)
-    with pytest.raises(
-        InputError,
-        match=r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each",
-    ):
+    words = r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each"
+    with pytest.raises(InputError, match=words):
         listed(tmp_path, "a.parquet")
 
 

@@ -190,10 +190,8 @@ def test_images_of_the_archive_and_of_a_flat_folder_have_the_same_labels(tmp_pat
     assert facts[0] == facts[1] and len(facts[0]) == 6
     data = Data(source="folder", root=str(tmp_path), classes=str(CLASSES_FILE))
     found = check_data(data)
-    assert (found.status, found.found) == (
-        "ok",
-        f"{tmp_path}: all 6 images in no class folder have labels",
-    )
+    said = f"{tmp_path}: all 6 images in no class folder have labels"
+    assert (found.status, found.found) == ("ok", said)
     (tmp_path / f"{DEVKIT}.tar.gz").unlink()
     found = check_data(data)
     assert found.status == "fail" and "6 images without labels: put ImageNet's" in found.found

@@ -106,19 +106,14 @@ def test_every_mode_becomes_rgb_with_what_is_transparent_over_white(
 @pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("TIFF", 0), ("JPEG", 6)])
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tolerance):
-    upright = np.kron(
-        np.array([[10, 90, 170], [220, 130, 50]], dtype=np.uint8), np.ones((16, 16), dtype=np.uint8)
-    )
+    shades = np.array([[10, 90, 170], [220, 130, 50]], dtype=np.uint8)
+    upright = np.kron(shades, np.ones((16, 16), dtype=np.uint8))
     upright = np.stack([upright, 255 - upright, upright // 2], axis=2)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    content = encoded(
-        Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))),
-        kind,
-        exif=exif,
-        **options,
-    )
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    content = encoded(stored, kind, exif=exif, **options)
     assert pixels(content).shape == upright.shape
     np.testing.assert_allclose(pixels(content), upright, atol=tolerance)
 
@@ -146,10 +141,8 @@ def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_deco
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    assert (
-        reason(b"\x89PNG\r\n\x1a\n" + header + body, 100_000_000)
-        == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
-    )
+    said = "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
+    assert reason(b"\x89PNG\r\n\x1a\n" + header + body, 100_000_000) == said
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -225,19 +218,14 @@ def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(
     columns, rows = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(
-        Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8)),
-        "JPEG",
-        quality=95,
-        exif=exif,
-    )
+    stored = Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8))
+    content = encoded(stored, "JPEG", quality=95, exif=exif)
     whole, reduced = decode(content, 10**6), decode(content, 10**6, side)
     scale = next(scale for scale in (8, 4, 2, 1) if min(whole.size) // scale >= side or scale == 1)
     assert reduced.size == tuple(-(-length // scale) for length in whole.size)
     assert min(reduced.size) >= min(side, min(whole.size))
-    np.testing.assert_allclose(
-        np.asarray(whole.resize((8, 8))).astype(int), np.asarray(reduced.resize((8, 8))), atol=14
-    )
+    small, other = (np.asarray(image.resize((8, 8))).astype(int) for image in (whole, reduced))
+    np.testing.assert_allclose(small, other, atol=14)
 
 
 def test_only_jpegs_are_decoded_at_reduced_scale():
@@ -255,9 +243,8 @@ def test_a_crop_has_the_pixels_of_its_box():
     assert np.array_equal(np.asarray(left_half), GRADIENT[:, :32])
     corner = Box(0.75, 0.5, 1.0, 1.0).crop(image, 16, 16, Image.Resampling.NEAREST)
     assert np.array_equal(np.asarray(corner), GRADIENT[16:, 48:])
-    assert np.array_equal(
-        np.asarray(Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)), GRADIENT
-    )
+    whole = Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)
+    assert np.array_equal(np.asarray(whole), GRADIENT)
 
 
 @given(KEYS, st.integers(1, 80), st.integers(1, 80))

@@ -105,17 +105,16 @@ def test_no_other_template_is_changed_by_what_it_is_filled_with(name, template):
 
 
 def test_folders_are_synsets_or_names_or_labels_of_their_own(tmp_path):
-    paths = {
-        "Two Words/d.png": ("Two Words", -1),
-        "great_white_shark/deep/er/b.png": ("great white shark", 2),
-        "my_own_cat/c.png": ("my own cat", -1),
-        "n01440764/a.png": ("tench", 0),
-        "train/e.png": ("train", -1),
-    }
-    assert list_folder(tree(tmp_path, *paths), CLASSES) == (
-        [Candidate(path, *facts, prompt_of(facts[0])) for path, facts in paths.items()],
-        [],
-    )
+    found = [
+        ("Two Words/d.png", "Two Words", -1),
+        ("great_white_shark/deep/er/b.png", "great white shark", 2),
+        ("my_own_cat/c.png", "my own cat", -1),
+        ("n01440764/a.png", "tench", 0),
+        ("train/e.png", "train", -1),
+    ]
+    root = tree(tmp_path, *(path for path, *_ in found))
+    expected = [Candidate(path, label, index, prompt_of(label)) for path, label, index in found]
+    assert list_folder(root, CLASSES) == (expected, [])
 
 
 @pytest.mark.parametrize("train, val", [("train", "validation"), ("TRAIN", "Val")])
@@ -128,27 +127,21 @@ def test_folders_train_and_val_give_the_split(tmp_path, train, val):
         (classes[1], "own cat", -1, "train"),
         (classes[2], "tench", 0, "validation"),
     ]
-    assert dict(rejected) == dict.fromkeys(
-        ("top.png", f"{train}/loose.png"), "not in a class folder"
-    )
+    loose = "top.png", f"{train}/loose.png"
+    assert dict(rejected) == dict.fromkeys(loose, "not in a class folder")
 
 
 def test_a_link_is_followed_once_and_nothing_is_dropped_in_silence(tmp_path):
     tree(tmp_path, "elsewhere/a.png", "root/cat/b.png", "root/loose.png")
     links = {"cat/loop": ".", "dog": "../elsewhere", "tiger": "cat", "self": "self"}
     for link, target in links.items():
-        (tmp_path / "root" / link).symlink_to(
-            target if link == "self" else (tmp_path / "root" / target).resolve()
-        )
+        at = target if link == "self" else (tmp_path / "root" / target).resolve()
+        (tmp_path / "root" / link).symlink_to(at)
     found, rejected = list_folder(tmp_path / "root", CLASSES)
     assert [(c.path, c.label) for c in found] == [("cat/b.png", "cat"), ("dog/a.png", "dog")]
     again = "a link to a folder that is listed already"
-    assert dict(rejected) == {
-        "loose.png": "not in a class folder",
-        "self": "not in a class folder",
-        "cat/loop": again,
-        "tiger": again,
-    }
+    loose = dict.fromkeys(("loose.png", "self"), "not in a class folder")
+    assert dict(rejected) == loose | {"cat/loop": again, "tiger": again}
 
 
 def test_a_folder_that_cannot_be_listed_is_not_dropped_in_silence(tmp_path, monkeypatch):
@@ -179,12 +172,9 @@ def test_any_printable_name_is_data_and_no_other_is_used_or_printed(tmp_path):
     found, rejected = list_folder(tmp_path, CLASSES)
     assert {c.path for c in found} == good
     assert rejected.pop(0) == ("__/b.png", "no printable label")
-    assert {path for path, _ in rejected} == {
-        f"cat/{name.encode('unicode_escape').decode()}" for name in bad
-    }
-    assert {reason for _, reason in rejected} == {
-        "name is not UTF-8 or holds control characters: rename the file"
-    }
+    said = "name is not UTF-8 or holds control characters: rename the file"
+    escaped = [f"cat/{name.encode('unicode_escape').decode()}" for name in bad]
+    assert dict(rejected) == dict.fromkeys(escaped, said)
     assert set(build(tmp_path, found)[0]["path"]) == good
 
 
@@ -269,11 +259,9 @@ def test_a_row_that_leads_nowhere_or_comes_again_is_rejected(tmp_path):
     rows = [{"path": path, "label": "cat"} for path in paths]
     found, rejected = listed(tmp_path, [*rows, {"path": "c.png", "label": "c\nat"}])
     assert [c.path for c in found] == paths[:2]
+    said = "outside the data root: paths are relative to it and without .."
     assert rejected == [
-        *(
-            (path, "outside the data root: paths are relative to it and without ..")
-            for path in outside
-        ),
+        *((path, said) for path in outside),
         *((path, "listed twice") for path in again),
         ("a\\nb.png", "name is not UTF-8 or holds control characters: rename the file"),
         ("c.png", "no printable label"),
@@ -301,10 +289,8 @@ def test_separators_capitals_short_and_blank_rows_of_spreadsheets_are_understood
     content = end.join([*lines, "c.png,my cat", ",,", ",,,,", "", ""]).replace(",", separator)
     content = content.replace(" \t \t", " \t\t").replace("*", f'b.png{separator}"a, b; c\td"')
     found, rejected = text_table(tmp_path, mark + content)
-    assert [(c.path, c.label, c.split) for c in found] == [
-        ("a.png", "my cat", "validation"),
-        ("c.png", "my cat", ""),
-    ]
+    sides = [(c.path, c.label, c.split) for c in found]
+    assert sides == [("a.png", "my cat", "validation"), ("c.png", "my cat", "")]
     assert rejected == [("b.png", "no printable label")]  # for the tab in it
     said = r"line 5 \(a\.png\): split 'Test' is neither train nor validation \(val\)"
     with pytest.raises(InputError, match=said):
@@ -361,15 +347,13 @@ def test_accepted_and_rejected_are_together_all_that_was_found(
         for number in range(fewest, min(undecided, largest) + 1)
     ]
     try:
-        manifest, rejected = build(
-            pool, found, earlier, per_class=per_class, folds=folds, seed=seed, threads=threads
-        )
+        flags = {"per_class": per_class, "folds": folds, "seed": seed, "threads": threads}
+        manifest, rejected = build(pool, found, earlier, **flags)
     except InputError:
         assert not all(side["train"] and side["validation"] for side in sides)
         return
-    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(
-        [c.path for c in found] + [path for path, _ in earlier]
-    )
+    accounted = [*manifest["path"], *(path for path, _ in rejected)]
+    assert sorted(accounted) == sorted([c.path for c in found] + [path for path, _ in earlier])
     assert manifest["image_id"].tolist() == list(range(len(manifest)))
     assert manifest["path"].is_monotonic_increasing
     assert Counter(manifest["split"]) in [
@@ -382,9 +366,8 @@ def test_accepted_and_rejected_are_together_all_that_was_found(
         assert row["path"].startswith("g")
         assert (row["label"], row["prompt"]) == (source.label, source.prompt)
         assert row["split"] == (source.split or ("train" if row["fold"] else "validation"))
-    assert (
-        Counter((original[path].label, original[path].split) for path in manifest["path"]) == taken
-    )
+    sources = [original[path] for path in manifest["path"]]
+    assert Counter((source.label, source.split) for source in sources) == taken
     given = manifest["path"].map(lambda path: original[path].split) == "validation"
     for drawn, numbers in ((manifest[~given], range(folds)), (manifest[given], range(1, folds))):
         assert sizes(drawn["fold"], numbers) == even(len(drawn), len(numbers))
@@ -409,9 +392,8 @@ def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
     manifest, rejected = build(tmp_path, found)
     assert list(manifest.columns) == COLUMNS.split() and rejected == []
     assert manifest.dtypes.astype(str).to_dict() == {"image_id": "int64"} | TYPES
-    first, second = (
-        hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in manifest["path"]
-    )
+    contents = [(tmp_path / name).read_bytes() for name in manifest["path"]]
+    first, second = (hashlib.sha256(content).hexdigest() for content in contents)
     assert manifest.to_numpy().tolist() == [
         [0, "b.png", "cat", -1, "one cat", "train", 0, 4, 9, first],
         [1, "turned.jpg", "tench", 0, "one tench", "validation", 1, 3, 7, second],
@@ -486,18 +468,14 @@ def test_one_image_is_enough_with_a_reference_alone_and_two_are_without(pool):
         found = labelled({"cat": 1, "dog": copies - 1})
         for copy in found:
             (pool / f"copy of {copy.path}").write_bytes((pool / "g0").read_bytes())
-        with pytest.raises(
-            InputError,
-            match=rf"^{words}.*: at least 2 are needed, .* write translator.reference: packaged",
-        ):
+        needed = rf"^{words}.*: at least 2 are needed, .* write translator.reference: packaged"
+        with pytest.raises(InputError, match=needed):
             build(pool, [copy._replace(path=f"copy of {copy.path}") for copy in found])
     assert len(build(pool, labelled({"cat": 1}), referenced=True)[0]) == 1
     for seed in range(5):
         manifest, _ = build(pool, labelled({"cat": 1, "dog": 1}), seed=seed)
-        assert sorted(zip(manifest["split"], manifest["fold"] == 0, strict=True)) == [
-            ("train", False),
-            ("validation", True),
-        ]
+        sides = sorted(zip(manifest["split"], manifest["fold"] == 0, strict=True))
+        assert sides == [("train", False), ("validation", True)]
 
 
 @pytest.mark.parametrize("per_class", [None, 3])
@@ -511,18 +489,15 @@ def test_of_copies_on_both_given_sides_those_in_train_are_left_out_and_others_dr
     found = [candidate(path, path[:3], "train") for path in shades]
     found += [candidate(path, "cat", "validation") for path in twins]
     for seed in range(10):
-        manifest, rejected = build(
-            tmp_path, found, per_class=per_class, seed=seed, max_rejected_fraction=0.0
-        )
+        flags = {"per_class": per_class, "seed": seed, "max_rejected_fraction": 0.0}
+        manifest, rejected = build(tmp_path, found, **flags)
         assert (manifest.groupby("sha256")["split"].nunique() == 1).all()
         assert held_out(manifest) == {*twins}
         assert (manifest["split"] == "train").sum() == (per_class or 4)
         assert ("dog/copy.png", "a copy of cat/held out.png, which is held out") in rejected
         assert {c.path for c in found} == {*manifest["path"], *(path for path, _ in rejected)}
-    assert (
-        "images of train are left out: they are copies, byte for byte, of images that are held out"
-        in caplog.text
-    )
+    said = "of train are left out: they are copies, byte for byte, of images that are held out"
+    assert f"images {said}" in caplog.text
 
 
 def refused(root: Path, found: list[Candidate], rejected=(), allowed: float = 0.1) -> list[str]:
@@ -542,13 +517,9 @@ def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     manifest, rejected = build(pool, found, loose, max_rejected_fraction=4 / 12)
     assert (len(manifest), len(rejected)) == (8, 4)
     first, *listing = refused(pool, found, loose, 0.33)
-    assert first.startswith(
-        "4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)"
-    )
-    assert listing == [
-        *(f"  {path}: {reason}" for path, reason in sorted(rejected)),
-        f"  looked for {pool}/b3",
-    ]
+    said = "4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)"
+    assert first.startswith(said) and listing.pop() == f"  looked for {pool}/b3"
+    assert listing == [f"  {path}: {reason}" for path, reason in sorted(rejected)]
     assert refused(pool, bad, (), 1.0)[0].startswith("3 of 3 files are unusable")
 
 
@@ -560,9 +531,8 @@ def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_p
     absent = [f"cat/{number:04}.png" for number in range(1000)]
     other = [*links, "folder", "x" * 300]
     rare = [(f"f{number}", f"reason {number % 3 * 'a'} {number}") for number in range(6)]
-    first, reason, *rest = refused(
-        tmp_path, [candidate(path, "cat") for path in [*absent, *other]], rare
-    )
+    found = [candidate(path, "cat") for path in [*absent, *other]]
+    first, reason, *rest = refused(tmp_path, found, rare)
     assert first.startswith("1010 of 1010 files are unusable")
     assert reason == "  cat/0000.png and 1000 others: unreadable: No such file or directory"
     assert rest == [
@@ -593,9 +563,8 @@ def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, l
     with pytest.raises(Refusal) as error:
         build(tmp_path / root, found, rejected, max_rejected_fraction=0.1)
     *_, looked_for, there = str(error.value).splitlines()
-    assert looked_for.startswith("  looked for ") and there == (
-        f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: {mend.format(tmp=tmp_path)}"
-    )
+    said = f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: "
+    assert looked_for.startswith("  looked for ") and there == said + mend.format(tmp=tmp_path)
 
 
 # The threads
@@ -604,9 +573,8 @@ def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, l
 @given(st.integers(1, 4), st.integers(1, 40), st.none() | st.integers(0, 20))
 def test_map_ahead_is_map_4_items_a_thread_ahead_or_as_many_as_it_is_told(threads, consumed, most):
     taken = count()
-    results = map_ahead(
-        lambda item: 3 * item, (next(taken) for _ in range(100)), threads, most=most
-    )
+    items = (next(taken) for _ in range(100))
+    results = map_ahead(lambda item: 3 * item, items, threads, most=most)
     assert list(islice(results, consumed)) == list(range(0, 3 * consumed, 3))
     results.close()
     allowed = 4 * threads if most is None else max(most, threads)
@@ -637,17 +605,10 @@ def test_map_ahead_passes_on_an_error_after_the_results_before_it():
 
 
 def run_script(tmp_path: Path, **flags):
-    known = {
-        "source": "packaged",
-        "root": ".",
-        "table": str(ROOT / "config/vocab/packaged.csv"),
-        "classes": str(CLASSES_FILE),
-        "max_rejected_fraction": 0.05,
-        "seed": 0,
-        "threads": 2,
-        "log": tmp_path / "logs/log.txt",
-    }
-    Results(tmp_path / "out").run("build_manifest", **{"folds": 5} | known | flags)
+    known = {"source": "packaged", "root": ".", "max_rejected_fraction": 0.05, "seed": 0}
+    known |= {"table": str(ROOT / "config/vocab/packaged.csv"), "classes": str(CLASSES_FILE)}
+    known |= {"folds": 5, "threads": 2, "log": tmp_path / "logs/log.txt"}
+    Results(tmp_path / "out").run("build_manifest", **known | flags)
 
 
 @pytest.mark.parametrize("folds, drawn", [(4, 4), (0, 5)])
@@ -667,9 +628,8 @@ def test_images_of_the_reference_are_refused_before_a_tower_sees_them(tmp_path):
     run_script(tmp_path)
     (tmp_path / "out").rename(tmp_path / "other")
     reference = str(tmp_path / "other")
-    with pytest.raises(
-        InputError, match=r"other: holds 20 of the study's images, its .* in sample"
-    ):
+    words = r"other: holds 20 of the study's images, its .* in sample"
+    with pytest.raises(InputError, match=words):
         run_script(tmp_path, reference=reference)
     assert not (tmp_path / "out/data/manifest.parquet").exists()
     run_script(tmp_path, reference="packaged")

@@ -64,13 +64,9 @@ def write_texts(results, labels=FIVE, templates=("an image of a {}",), tower="no
     paths = [f"{number}.png" for number in range(len(labels))]
     for number, path in enumerate(paths):
         Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(photos / path)
-    results.manifest(
-        path=paths,
-        label=labels,
-        prompt=["a moose" if label == "elk" else f"an image of a {label}" for label in labels],
-        split="train",
-        sha256=[sha256_of(photos / path) for path in paths],
-    )
+    prompts = ["a moose" if label == "elk" else f"an image of a {label}" for label in labels]
+    hashes = [sha256_of(photos / path) for path in paths]
+    results.manifest(path=paths, label=labels, prompt=prompts, split="train", sha256=hashes)
     results.rows("embeddings", unit_rows(len(labels), SPACE.dim, 6))
 
 

@@ -52,9 +52,8 @@ def recompute(study, image):
     with torch.inference_mode():
         feature = model.forward_head(model.forward_features(view[None]), pre_logits=True)
     feature = feature.flatten().double().numpy()
-    head, translator = (
-        read_tensors(study.path(part), ["weight", "bias"])[0] for part in ("head", "translator")
-    )
+    parts = (study.path(part) for part in ("head", "translator"))
+    head, translator = (read_tensors(path, ["weight", "bias"])[0] for path in parts)
     basis = scipy.linalg.null_space(head["weight"].astype(np.float64))
     equivalent = feature - basis @ (basis.T @ feature)
     wide = translator["weight"].astype(np.float64)
@@ -83,9 +82,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
     order = np.argsort(-logits)
     said = pd.DataFrame(record["predictions"])
     assert list(said["index"]) == list(order) and list(said["name"]) == [FIVE[i] for i in order]
-    assert said["probability"].tolist() == pytest.approx(
-        scipy.special.softmax(logits)[order], abs=1e-5
-    )
+    shares = scipy.special.softmax(logits)[order]
+    assert said["probability"].tolist() == pytest.approx(shares, abs=1e-5)
     energy = 1 - (equivalent @ equivalent) / (feature @ feature)
     assert record["null_energy"] == pytest.approx(energy, abs=1e-5) and energy > 0.1
     assert record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4)
@@ -152,10 +150,8 @@ def test_photos_and_embeddings_that_are_not_here_are_left_out_and_that_is_said(s
 
 
 def movements_of(scores):
-    return [
-        Movement(f"text {row}", 60.0 + score, 60.0, score, score)
-        for row, score in enumerate(scores)
-    ]
+    numbered = enumerate(scores)
+    return [Movement(f"text {row}", 60.0 + each, 60.0, each, each) for row, each in numbered]
 
 
 def test_texts_are_gained_or_lost_where_no_draw_is_as_far_from_the_others_toward_any_text():
@@ -201,9 +197,8 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
     assert alone == together[1] and alone["predicted"] != together[0]["predicted"]
     assert said.out.endswith(capsys.readouterr().out) and "2/2" in said.err
     written = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    assert sorted(written) == [
-        f"{name}.{end}" for name in ("ONE", "one-2") for end in ("json", "maps.png", "png")
-    ]
+    ends = "json", "maps.png", "png"
+    assert sorted(written) == [f"{name}.{end}" for name in ("ONE", "one-2") for end in ends]
     for end in ("maps.png", "png"):
         assert Path(f"alone/one.{end}").read_bytes() == written[f"one-2.{end}"]
     assert min(Image.open("alone/one.png").size) > 600 and not plt.get_fignums()
@@ -317,12 +312,10 @@ def assert_nothing_overlaps(figure):
     axes = [axis for panel in figure.axes if panel.axison for axis in (panel.xaxis, panel.yaxis)]
     ticks = [(axis, tick) for axis in axes for tick in axis.get_major_ticks()]
     unseen = {id(tick.label1) for axis, tick in ticks if not inside(axis, tick.get_loc())}
-    shown = [
-        artist
-        for artist in figure.findobj(plt.Text)
-        if artist.get_visible() and artist.get_text() and id(artist) not in unseen
+    texts = [text for text in figure.findobj(plt.Text) if text.get_visible() and text.get_text()]
+    boxes = [
+        (text.get_text(), text.get_window_extent()) for text in texts if id(text) not in unseen
     ]
-    boxes = [(artist.get_text(), artist.get_window_extent()) for artist in shown]
     page = figure.bbox
     pictures = [image.get_window_extent() for panel in figure.axes for image in panel.images]
     for name, box in boxes:
@@ -374,7 +367,6 @@ times its null component
     unjudged = said_of(0, 0, setting=replace(SETTING, verdict="", said=""))
     assert "no verdict on the model: the images" in unjudged
     for r2, words in ((0.22, "explains 22 % of the meaning of new images"), (None, "unknown")):
-        changed = analysis_of(
-            "cat", 0, 0, setting=replace(SETTING, validation_r2=r2, translator="")
-        )
+        setting = replace(SETTING, validation_r2=r2, translator="")
+        changed = analysis_of("cat", 0, 0, setting=setting)
         assert words in facts_of(changed)[-1].sentence

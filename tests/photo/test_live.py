@@ -127,9 +127,8 @@ def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
 @pytest.fixture(scope="module")
 def images(packaged):
     root, manifest = packaged
-    return [
-        Image.open(root / path).convert("RGB").resize((300, 240)) for path in manifest["path"][:3]
-    ]
+    opened = [Image.open(root / path) for path in manifest["path"][:3]]
+    return [image.convert("RGB").resize((300, 240)) for image in opened]
 
 
 def tensors(images, mean=(0, 0, 0), std=(1, 1, 1)):
@@ -238,9 +237,7 @@ def test_what_holds_no_images_is_refused(space, images, normalized, words):
 
 def test_loading_draws_no_random_number():
     before = torch.get_rng_state()
-    singflow.Classifier.load(
-        "efficientnet_lite0",
-        models=ROOT / "config/models.yaml",
-        classes=ROOT / "config/vocab/imagenet_1k.csv",
-    )
+    of_project = {"models": "config/models.yaml", "classes": "config/vocab/imagenet_1k.csv"}
+    of_project = {kind: ROOT / place for kind, place in of_project.items()}
+    singflow.Classifier.load("efficientnet_lite0", **of_project)
     assert torch.equal(torch.get_rng_state(), before)

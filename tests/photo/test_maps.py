@@ -21,6 +21,7 @@ from singflow.towers.live import NO_POSITIONS
 from tests.figures.drawn import words
 from tests.photo.handmade import SETTING, analysis_of
 from tests.photo.test_analysis import assert_nothing_overlaps
+from tests.towers.models import noise
 
 LONG = ["a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90]
 WHOLE, MIDDLE = (0.0, 0.0, 1.0, 1.0), (0.25, 0.0, 0.75, 1.0)
@@ -118,10 +119,7 @@ def test_notes_explain_outlines_and_pale_parts_only_if_there_are_some():
 
 
 def drawn(found, size=(200, 120)):
-    photo = Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    )
-    return draw_maps(photo, "photo.jpg", found, found.maps)
+    return draw_maps(noise(*size), "photo.jpg", found, found.maps)
 
 
 def panels(figure):

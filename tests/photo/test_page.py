@@ -166,10 +166,8 @@ def test_a_model_is_loaded_once_and_again_after_an_error_and_what_it_takes_is_re
     assert asked == ["a", "broken", "broken", "b"]
     (tmp_path / "seconds.json").write_text('{"s a": 7.2, "s b": 9}')
     begun = [loader.begin(model, "s") for model in "ac"]  # neither is kept
-    assert [loading.expected for loading in begun] == [
-        "about 7 s, as the last time",
-        "about 9 s, as this is its first time here",
-    ]
+    expected = ["about 7 s, as the last time", "about 9 s, as this is its first time here"]
+    assert [loading.expected for loading in begun] == expected
     assert [loading.analyzer.result() for loading in begun] == ["a of s", "c of s"]
     (tmp_path / "seconds.json").write_text("[")
     assert loader.begin("d", "s").expected.startswith(f"about {FIRST} s")

@@ -142,7 +142,6 @@ def test_what_only_a_file_of_ones_own_may_have_needs_one_and_the_whole_transform
             entry_of("resnet10t", weights, transform=TRANSFORM)
     for absent in TRANSFORM:
         partial = {name: value for name, value in TRANSFORM.items() if name != absent}
-        with pytest.raises(
-            ValueError, match=rf"has no tag.* write a tag.*{absent} under transform"
-        ):
+        words = rf"has no tag.* write a tag.*{absent} under transform"
+        with pytest.raises(ValueError, match=words):
             entry_of("resnet10t", "file:checkpoints/x.pth", transform=partial)

@@ -100,12 +100,10 @@ def own_transform(entry):
 
 def square_and_wide():
     """Two photographs at their own size."""
-    images = [
-        Image.open(data_root("packaged", ".") / f"imagenet_{name}.jpg").convert("RGB")
-        for name in ("09_455", "10_541")
-    ]
+    root = data_root("packaged", ".")
+    images = [Image.open(root / f"imagenet_{name}.jpg") for name in ("09_455", "10_541")]
     assert [image.size for image in images] == [(512, 512), (1024, 683)]
-    return images
+    return [image.convert("RGB") for image in images]
 
 
 @pytest.fixture(scope="module")
@@ -348,9 +346,8 @@ def test_torchvisions_weights_are_read_from_pytorchs_cache(torch_home):
 
 def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_their_logits():
     images = pictures(3)
-    whole, some = (
-        load_classifier(entry_of(RESNET, classes=5, keep_classes=kept)) for kept in (None, "1-2, 4")
-    )
+    entries = (entry_of(RESNET, classes=5, keep_classes=kept) for kept in (None, "1-2, 4"))
+    whole, some = map(load_classifier, entries)
     features = some(images)
     torch.testing.assert_close(features, whole(images), rtol=0, atol=0)
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])

@@ -38,9 +38,8 @@ def assert_gives(model, loader, features, logits, path, **options):
     explained = found.features @ found.head.weight.T + found.head.bias
     error = float(np.abs(explained - found.logits).max())
     assert error == pytest.approx(found.max_error, abs=1e-5) and error < 1e-4
-    assert {part.dtype for part in (found.features, found.logits, *found.head)} == {
-        np.dtype("float32")
-    }
+    parts = found.features, found.logits, *found.head
+    assert {part.dtype for part in parts} == {np.dtype("float32")}
     return found
 
 
@@ -51,9 +50,8 @@ def test_a_nested_head_is_found_and_the_rows_are_those_of_torch_to_the_bit():
     found = singflow.collect(model, LOADER)
     assert found.head_path == "backbone.classifier.1" and found.labels.tolist() == LABELS.tolist()
     for rows, part in ((found.features, twin.pooled), (found.logits, twin)):
-        assert torch.equal(
-            torch.from_numpy(rows), torch.cat([part(images) for images, _ in LOADER])
-        )
+        expected = torch.cat([part(images) for images, _ in LOADER])
+        assert torch.equal(torch.from_numpy(rows), expected)
     assert np.array_equal(found.head.weight, twin.backbone.classifier[1].weight.numpy())
     before = deepcopy(found)
     model.backbone.classifier[1].weight.add_(1)  # which is not the weight in what was collected
@@ -72,14 +70,12 @@ def test_the_heads_of_libraries_are_found_by_themselves():
     small = timm.create_model(RESNET, num_classes=5).eval()
     feature = small.forward_head(small.forward_features(IMAGES), pre_logits=True)
     assert_gives(small, [IMAGES], feature, small(IMAGES), "fc")
-    convolution = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 5, 1), nn.Flatten()
-    )
+    pooled = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1)
+    convolution = nn.Sequential(*pooled, nn.Conv2d(8, 5, 1), nn.Flatten())
     assert_gives(convolution, [IMAGES], convolution[:2](IMAGES), convolution(IMAGES), "2")
     linear = nn.Linear(8, 5)
-    assert_gives(
-        linear, [IMAGES[0, 0, :, :8]], IMAGES[0, 0, :, :8], linear(IMAGES[0, 0, :, :8]), ""
-    )
+    rows = IMAGES[0, 0, :, :8]
+    assert_gives(linear, [rows], rows, linear(rows), "")
 
 
 @torch.no_grad()
@@ -135,11 +131,8 @@ def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
     head = model.backbone.classifier[1]
     logits = features @ head.weight.float().T + head.bias.float()
     found = assert_gives(model, [IMAGES], features, logits, "backbone.classifier.1")
-    assert (
-        found.max_error < 1e-6
-        and head.weight.dtype == kind
-        and model(IMAGES.to(kind)).dtype == kind
-    )
+    assert found.max_error < 1e-6
+    assert head.weight.dtype == model(IMAGES.to(kind)).dtype == kind
     averaged = Nested().to(kind).eval()
     averaged.after = lambda _: (head_of(averaged) + averaged.spare(averaged.seen)) / 2
 
@@ -355,11 +348,8 @@ def collected():
 
 
 def content(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_saved_source_is_that_of_the_command_for_the_same_arrays_in_files(

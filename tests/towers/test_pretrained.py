@@ -163,9 +163,8 @@ def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(m
     settings["transform"] = {"image_processor_type": "CLIPImageProcessor", "crop_size": SIDE}
     settings["transform"] |= {"size": {"shortest_edge": SIDE}}
     random = space("clip", "random", **settings)
-    assert all(
-        file.names[0] not in ("config.json", "model.safetensors") for file in required(random)
-    )
+    names = {file.names[0] for file in required(random)}
+    assert not names & {"config.json", "model.safetensors"}
     tower, again = load_image_tower(random), load_image_tower(random)
     with torch.inference_mode():
         images = tower.preprocess.whole(noise(60, 40))[None]

@@ -154,9 +154,8 @@ def test_the_command_keeps_them_for_their_space(tower, tmp_path, monkeypatch, ca
     np.savez("mine.npz", prompts=words, embeddings=embeddings)
     import_texts(Path("mine.npz"), "conse_minilm", CONFIG)
     assert "4 texts of conse_minilm, from 'a beach' to 'a violin'" in caplog.text
-    np.testing.assert_allclose(
-        list(read_ready("conse_minilm", SPACES["conse_minilm"]).values()), embeddings, atol=1e-3
-    )
+    ready = read_ready("conse_minilm", SPACES["conse_minilm"])
+    np.testing.assert_allclose([*ready.values()], embeddings, atol=1e-3)
     assert [path.name for path in Path().rglob("*.safetensors")] == ["mine.safetensors"]
     Path("mine.npz").rename("my own.npz")
     with pytest.raises(InputError, match=r"my own\.npz: its name must be of letters, digits"):

@@ -182,9 +182,8 @@ def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, encod
     assert isinstance(tower, ImageTower) and tower.preprocess is tower.classifier.preprocess
     options = {"device": torch.device("cpu"), "batch_size": 8, "threads": 2, "max_pixels": 10**8}
     views = Views(tower.preprocess, 1, 0, (0.3, 1.0))
-    embeddings, image_id, _ = run_views(
-        manifest, root, views, tower, **options, progress=lambda items, total: items
-    )
+    options["progress"] = lambda items, total: items
+    embeddings, image_id, _ = run_views(manifest, root, views, tower, **options)
     assert (image_id == manifest["image_id"]).all()
     texts = encoder.embed(list(manifest["prompt"]))
     nearest = manifest["label"].to_numpy()[(embeddings @ texts.T).argmax(axis=1)]
@@ -358,9 +357,8 @@ def test_a_batch_is_padded_to_texts_of_like_numbers_of_tokens():
         return torch.ones(len(texts), 8)
 
     texts = [f"{'w' * (40 - number)}{'-' * number}" for number in range(40)]
-    TextTower(torch.nn.Identity(), tokenize, encode, 8).embed(
-        texts[::-1] + texts[::2], batch_size=10
-    )
+    tower = TextTower(torch.nn.Identity(), tokenize, encode, 8)
+    tower.embed(texts[::-1] + texts[::2], batch_size=10)
     assert sum(batches, []) == sorted(number for number in [*range(40), *range(0, 40, 2)])  # noqa: RUF017
 
 

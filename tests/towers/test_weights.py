@@ -153,13 +153,9 @@ def test_a_model_with_a_tokenizer_from_a_hub_needs_it_also_with_random_weights()
 
 def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither():
     hashes = {"checkpoints/own.pth": "1" * 64, "checkpoints/head.pth": "2" * 64}
-    entry = model(
-        weights="file:checkpoints/own.pth", head_weights="file:checkpoints/head.pth", sha256=hashes
-    )
-    assert required(entry) == [
-        LocalFile("checkpoints/own.pth", "1" * 64),
-        LocalFile("checkpoints/head.pth", "2" * 64),
-    ]
+    own, head = (f"file:{name}" for name in hashes)
+    entry = model(weights=own, head_weights=head, sha256=hashes)
+    assert required(entry) == [LocalFile(*named) for named in hashes.items()]
     assert required(model(head_weights="url:https://x.org/head.pth")) == [
         HubFile("timm/resnet18.a1_in1k", TIMM),
         UrlFile("https://x.org/head.pth"),
@@ -167,9 +163,8 @@ def test_a_file_of_ones_own_comes_first_then_the_head_and_random_needs_neither()
     assert required(entry.model_copy(update={"weights": "random"})) == []
     clip = space("ViT-B-16", "file:checkpoints/own.pth", sha256=hashes)
     assert required(clip) == [LocalFile("checkpoints/own.pth", "1" * 64)]
-    conse = ConSEEntry(
-        source="conse", dim=384, text="package:x", classifier=entry, temperature=1.0, top=1
-    )
+    fields = {"source": "conse", "dim": 384, "text": "package:x", "temperature": 1.0, "top": 1}
+    conse = ConSEEntry(classifier=entry, **fields)
     assert required(conse) == required(entry)
 
 

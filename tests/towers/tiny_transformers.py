@@ -12,12 +12,8 @@ from singflow.config.registry import ModelEntry, TransformersEntry
 from tests.towers.models import FIVE
 
 SIDE, LONGEST = 32, 64  # pixels of an image, tokens of a text
-SIZES = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+SIZES = {"hidden_size": 16, "intermediate_size": 32}
+SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = SIZES | {"image_size": SIDE, "patch_size": 8}
 SQUARE = {"height": SIDE, "width": SIDE}
 MARKS = {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}  # of SigLIP

@@ -57,21 +57,12 @@ def environment(**loading: str) -> dict[str, str]:
                 (folder / "alive").open("rb") as alive,
                 address.with_suffix(".log").open("wb") as log,
             ):
-                known = {
-                    name: value
-                    for name, value in os.environ.items()
-                    if not name.startswith("PYTHON")
-                }
-                variables = known | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
+                known = os.environ.items()
+                variables = {name: value for name, value in known if not name.startswith("PYTHON")}
+                variables |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
                 command = [sys.executable, "-Ps", SERVER, address, *LIBRARIES]
-                server = subprocess.Popen(
-                    command,
-                    stdin=alive,
-                    stdout=log,
-                    stderr=log,
-                    env=variables,
-                    start_new_session=True,
-                )
+                apart = {"stdin": alive, "stdout": log, "stderr": log, "start_new_session": True}
+                server = subprocess.Popen(command, env=variables, **apart)
             while not address.exists():
                 assert server.poll() is None, address.with_suffix(".log").read_text()
                 time.sleep(0.1)
@@ -111,14 +102,6 @@ def _run(
     variables: dict[str, str],
 ) -> subprocess.CompletedProcess[str]:
     known = os.environ | environment() | {"PYTHONPATH": str(source)} | variables
-    command = [
-        sys.executable,
-        "-IS",
-        CLIENT,
-        known["SINGFLOW_WARM_SOCKET"],
-        program,
-        *map(str, words),
-    ]
-    return subprocess.run(
-        command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE
-    )
+    ask = [sys.executable, "-IS", CLIENT, known["SINGFLOW_WARM_SOCKET"]]
+    options = {"capture_output": True, "text": True, "timeout": PATIENCE}
+    return subprocess.run([*ask, program, *map(str, words)], cwd=cwd, env=known, **options)
