@@ -400,12 +400,8 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
 def test_a_bad_study_stops_either_engine_before_any_job(tmp_path):
     project, snakemake, file = Project(tmp_path), "snakemake --cores 1", "params.yaml: "
     for command, place, other, said in (
-        (
-            snakemake,
-            "  views: 2",
-            "  veiws: 2",
-            f"{file}extraction.veiws: unknown key; did you mean",
-        ),
+        (snakemake, "  views: 2", "  veiws: 2", f"{file}extraction.veiws: unknown key; did you"),
+        (snakemake, "seed: 0", "for_dvc: true\nseed: 0", f"{file}for_dvc: unknown key"),
         (snakemake, "vocab/conc", "vocab/no conc", "Missing input files for rule embed_prompts"),
         ("dvc repro", "seed: 0", "unheard_of: 1\nseed: 0", f"{file}unheard_of: unknown key"),
     ):
