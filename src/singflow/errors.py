@@ -55,10 +55,10 @@ def brief(error: Exception) -> str:
 
 @contextmanager
 def in_one_line(problem: str, fix: str = "") -> Iterator[None]:
-    """Turn any exception of the block into InputError: the problem, the exception, and the fix."""
+    """Turn an exception of the block into InputError: the problem, the exception, and the fix."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 (libraries raise whatever damaged bytes provoke)
         raise InputError(f"{problem} ({brief(error)}){fix and ': '}{fix}") from None

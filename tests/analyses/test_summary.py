@@ -313,7 +313,8 @@ def test_the_table_of_a_space_its_sentences_and_the_meaning_of_its_columns(score
     found = {("s", "m"): "Hidden: fur.", ("t", "m"): "Hidden: stripes."}
     text = text_of(scores, found, m=row)
     assert text.startswith(
-        "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\n"
+        "Study mine: 40 images, 2 labels, all out of sample: translators are cross-fitted in 5 "
+        "folds; rank rule exact, seed 0\n\n"
         "Space s: does the null space "
     )
     header = "model|null dim|n per dim|R2 (words)|IS|floor|D [95 %]|turn|detectable (first)|verdict"
@@ -394,11 +395,19 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
     fitted = "all out of sample: translators are fitted on 80 rows of the reference packaged"
-    for reference, said in ((None, "20 images held out"), ("packaged", fitted)):
-        row = {"space": "s", "model": "m", **summarized(scores, {}, {"reference": reference})}
-        add_verdicts([row], 0.95)
+    for of_it, said in (
+        ({}, "20 images held out"),
+        ({"folds": 4}, "all out of sample: translators are cross-fitted in 4 folds"),
+        ({"reference": "packaged"}, fitted),
+    ):
+        imported = {"n_train": 0, "folds": 0, "reference": None}
+        rows = [
+            {"space": "s", "model": name, **summarized(scores, {}, report)}
+            for name, report in (("imported", imported), ("m", {"folds": 0} | of_it))
+        ]
+        add_verdicts(rows, 0.95)
         for sources, above in ((CLIP, ""), ({"s": "conse"}, stand_in({"s": "conse"}))):
-            text = render_text("mine", pd.DataFrame([row]), sources, {}, held_out, 0.95, 0.2)
+            text = render_text("mine", pd.DataFrame(rows), sources, {}, held_out, 0.95, 0.2)
             first, _, rest = text.partition("\n\n")
             assert f", {said}; " in first
             assert " ".join(rest.partition("Space s:")[0].split()) == above

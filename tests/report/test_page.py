@@ -16,12 +16,13 @@ from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
+from singflow.errors import InputError
 from singflow.figures.style import new_figure, save
 from singflow.report import content
 from singflow.report.content import MOST_SVG, machine, page_tables, sentence, step_table
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
-from singflow.report.tables import MOST_ROWS, shared_columns, table
+from singflow.report.tables import ADDED, MOST_ROWS, shared_columns, table
 from tests.project import ROOT
 from tests.refusals import refused
 from tests.report.report_study import HOSTILE, write_page, write_study
@@ -230,7 +231,7 @@ def test_warnings_name_weak_translators_random_weights_and_low_accuracy():
     for said in (
         "^ The best penalty of b in s is at the edge",
         "* WEAK TRANSLATOR: a in s. It explains less than 0.2",
-        "RANDOM WEIGHTS: these models are untrained",
+        "RANDOM WEIGHTS, untrained: a. Their numbers",
         "! TOP-1 FAR TOO LOW: a (",
     ):
         assert said in text
@@ -266,7 +267,36 @@ def test_every_explained_column_is_shown_and_every_shown_one_explained():
         assert caption.headers.keys() <= columns and not caption.headers.keys() & shared
         assert not caption.columns or caption.needs in {"", *columns}
         shown |= columns - caption.headers.keys()
-    assert shared - steps == shown
+    assert shared - steps == shown | ADDED.keys()
+    assert not shown & ADDED.keys()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "page: paper",
+        "page: elsewhere 1",
+        "link: nosuch 1 words",
+        "link: models 1 words",
+        "link: checks words",
+        "chart: title; is_mean",
+        "chart: title; is_mean; point; dot exact",
+        "chart: title; is_mean; point; star exact, rule",
+        "most: many",
+    ],
+)
+def test_a_line_of_a_caption_that_cannot_be_read_is_named_with_what_to_write(tmp_path, line):
+    (file := tmp_path / "mine.rst").write_text(f".. title: Mine\n.. {line}\n\nOne row.\n")
+    key, _, value = line.partition(": ")
+    with pytest.raises(InputError, match=re.escape(f"{file}: {key} is {value!r}: write ")):
+        content.read_caption(file)
+
+
+def test_a_benchmark_file_without_a_row_is_named(tmp_path):
+    for damaged in ("", "s\tmax_rss\n"):
+        (file := tmp_path / "fit.tsv").write_text(damaged)
+        with pytest.raises(InputError, match=f"{file}: not readable as a benchmark"):
+            step_table(tmp_path)
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")

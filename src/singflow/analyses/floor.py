@@ -344,18 +344,18 @@ def refitted_scores(
     own_words: OwnWords,
     how: Refitting,
     label_texts: np.ndarray | None,
-) -> tuple[pd.DataFrame, dict[str, float]]:
+) -> tuple[pd.DataFrame, dict[str, float | None]]:
     """Floor of IS and conditional scores of every image, and facts about the refitted translators.
 
     label_texts: (n, m), the text of each scored image's label; None: no conditional AS. The table
     has the columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the facts are
-    r2 and floor_is_sd (degrees).
+    r2 (None without a null space, unless `how` has it) and floor_is_sd (degrees).
     """
     ids = np.arange(len(pool.scored.manifest))
     columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
     if not head.null.shape[1]:
         nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
-        return nothing, {"r2": 0.0, "floor_is_sd": 0.0}
+        return nothing, {"r2": how.fitted[1] if how.fitted else None, "floor_is_sd": 0.0}
     axes = coordinate_axes(
         head.principal,
         head.null,

@@ -9,6 +9,7 @@ PATHS = (
     ("data", "classes"),
     ("concepts", "vocabulary"),
     ("prompts", "cache"),
+    ("translator", "reference"),
 )
 
 

@@ -274,7 +274,8 @@ def parquet_rows(path: Path, label_column: str) -> tuple[list[Any], list[str] | 
         file = _open(path)
         image_column(file, path)
         leaves = {file.schema.column(number).path for number in range(len(file.schema.names))}
-        if label_column not in leaves:  # it is not there, or holds other columns
+        # it is not there, or holds other columns
+        if label_column not in leaves.intersection(file.schema_arrow.names):
             raise InputError(
                 f"{path}: has no column {label_column!r} of numbers or texts (data.label_column); "
                 f"it has {', '.join(map(printable, file.schema_arrow.names))}: name another"

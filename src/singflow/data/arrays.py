@@ -142,7 +142,7 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
     found = {
         name: array
         for name, array in arrays.items()
-        if len(array.shape) == dimensions and fnmatchcase(name, key or "*")
+        if len(array.shape) == dimensions and fnmatchcase(name, "*" if key is None else key)
     }
     found = {name: array for name, array in found.items() if array.of_numbers} or found
     numbered = len({re.sub(r"\d+", "", name) for name in found}) == 1
@@ -243,8 +243,9 @@ def _safetensors(path: Path) -> dict[str, Stored]:
             part = file.get_slice(name)
             if part.get_dtype() == "BF16":
                 raise InputError(f"{path}: {name} is bfloat16: save it as float32")
+            kind = np.float32 if part.get_dtype()[0] in "FIU" else np.bool_
             shape, read = tuple(part.get_shape()), partial(rows, name)
-            arrays[name] = _sliced(f"{path}:{name}", shape, part[:0].dtype, read)
+            arrays[name] = _sliced(f"{path}:{name}", shape, kind, read)
     return arrays
 
 
@@ -280,11 +281,15 @@ def _parquet(path: Path) -> dict[str, Stored]:
         field.name
         for field in fields
         if (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-            or pa.types.is_fixed_size_list(field.type)) and of_numbers(field.type.value_type)
+            or pa.types.is_fixed_size_list(field.type))
     ]  # fmt: skip
     numbers = [field.name for field in fields if of_numbers(field.type)]
-    places = {name: (f"{path}:{name}", [name], length(name)) for name in lists}
-    if not places and numbers:
+    places = {
+        name: (f"{path}:{name}", [name], length(name))
+        for name in lists
+        if of_numbers(fields.field(name).type.value_type)
+    }
+    if not lists and numbers:
         places = {"": (str(path), numbers, len(numbers))}
     return {
         name: Stored(
@@ -305,7 +310,7 @@ def _hdf5(path: Path) -> dict[str, Stored]:
     arrays: dict[str, Stored] = {}
 
     def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and item.shape is not None:  # None: empty
             if np.prod(item.chunks or (), dtype=np.float64) > 4 * BLOCK:
                 raise InputError(
                     f"{path}: {name} has chunks of {item.chunks} numbers, and one is read at a "

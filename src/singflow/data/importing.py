@@ -43,7 +43,7 @@ from singflow.data.manifest import (
 )
 from singflow.data.reading import Row, iterate_rows, read_lines
 from singflow.data.vocabulary import read_class_list
-from singflow.errors import InputError, in_one_line, printable
+from singflow.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -453,10 +453,14 @@ def _bias_beside(weight: Stored, place: str, count: int) -> Stored | None:
 
 def _stated_names(place: str, text: str) -> list[str] | None:
     """The class names in the metadata of a head, null for none."""
-    problem = f"{place}: class_names in its metadata is {text[:100]!r}"
-    with in_one_line(problem, "save the head anew"):
+    try:
         names = TypeAdapter(list[str] | None).validate_json(text)
         return None if names is None else phrases(names)
+    except ValueError as error:
+        wrong = "not a list of names" if isinstance(error, ValidationError) else error
+        raise InputError(
+            f"{place}: class_names in its metadata is {text[:100]!r}: {wrong}: save the head anew"
+        ) from None
 
 
 def images_in_shard(width: int, views: int) -> int:

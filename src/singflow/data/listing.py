@@ -115,10 +115,15 @@ class _Listing:
 
         Labels are those of the sidecars if any image has one, else the names of class folders,
         which lie below `above` others and below `depth` (0, 1) that name the split. Images of a
-        group in which none lies in a class folder are labelled by _add_flat().
+        group in which none lies in a class folder (of an archive: in any folder) are labelled by
+        _add_flat().
         """
         stated = any(image.stated is not None for image in images)
-        sorted_ = {image.group for image in images if stated or len(image.folders) > above + depth}
+        sorted_ = {
+            image.group
+            for image in images
+            if stated or len(image.folders) > (0 if image.archive else above + depth)
+        }
         flat: list[_Image] = []
         images.reverse()
         while images:

@@ -123,13 +123,6 @@ def iterate_rows(
         yield number, {name: cells[place] for name, place in places.items()}
 
 
-def column_cells(path: Path, column: str, parameter: str) -> Iterator[tuple[str, str]]:
-    """The images' paths and the cells of a column that are not empty."""
-    for _, row in iterate_rows(path, {"path": "the image's path", column: parameter}):
-        if cell := row[column].strip():
-            yield row["path"], cell
-
-
 def group_cells(classes: Path, table: Path | None, column: str) -> tuple[str, dict[str, str]]:
     """The groups of images in a column of the class list, by label, or else of the table, by path.
 
@@ -143,7 +136,9 @@ def group_cells(classes: Path, table: Path | None, column: str) -> tuple[str, di
             f"evidence.groups is {column}, but {classes} has no such column, and data.table is "
             "null: write data.table, or groups: null"
         )
-    return "path", dict(column_cells(table, column, "evidence.groups"))
+    needed = {"path": "the image's path", column: "evidence.groups"}
+    rows = iterate_rows(table, needed)
+    return "path", {row["path"]: cell for _, row in rows if (cell := row[column].strip())}
 
 
 def _places(
@@ -199,17 +194,19 @@ def _parquet_rows(path: Path, wanted: set[str]) -> Iterator[tuple[int, list[str]
     from pyarrow import parquet
 
     with readable_as("Parquet", path, "write it anew, or as CSV"):
-        file = parquet.ParquetFile(regular(path))
+        file, plain = parquet.ParquetFile(regular(path)), {*map(_plain, wanted)}
         for field in file.schema_arrow:
-            if pa.types.is_nested(field.type) and _plain(field.name) in {*map(_plain, wanted)}:
+            if pa.types.is_nested(field.type) and _plain(field.name) in plain:
                 raise InputError(
                     f"{path}: its column {field.name!r} holds {field.type}: write one text or "
                     "number a row"
                 )
-        yield 1, file.schema_arrow.names
+        yield 1, (names := file.schema_arrow.names)
         number = 1
-        for batch in file.iter_batches():
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for batch in file.iter_batches(columns=[name for name in names if _plain(name) in plain]):
+            read = {name: batch[name].to_pylist() for name in batch.schema.names}
+            unread = [None] * len(batch)  # of further columns, which may be large
+            for values in zip(*(read.get(name, unread) for name in names), strict=True):
                 number += 1
                 cells = ["" if value is None or value != value else str(value) for value in values]
                 if any(map(str.strip, cells)):

@@ -177,7 +177,11 @@ def jobs_of(
     )
 
     def kind(resources: dict[str, Any]) -> JobKind:
-        known = {k: _plain(v) for k, v in resources.items() if k in TEXTS or isinstance(v, int)}
+        known = {
+            name: _plain(str(value)) if name in TEXTS else value
+            for name, value in resources.items()
+            if (name in TEXTS and value is not None) or isinstance(value, int)
+        }
         return JobKind((), threads, Resources(known), settings)
 
     kinds: dict[str, JobKind] = {}
@@ -205,7 +209,7 @@ def check_job(job: JobKind, profile: Path, accounting: bool) -> Finding:
         if accounting and job.account():
             validate_account(job.account(), _silent())
         options = job.options()
-    except (WorkflowError, OSError) as error:
+    except (WorkflowError, OSError, ValueError) as error:
         return Finding(name, "fail", f"{error} ({job.name})", fix)
     answer = ask(*TEST, *options, seconds=30)
     if answer.ok:
@@ -271,7 +275,7 @@ def write_partition_file(path: Path) -> None:
     limits, up = generate_partitions_from_slurm_query(None)["partitions"], {}
     for line in answer.out.splitlines():  # one for each group of equal nodes
         name, state, generic = line.split(maxsplit=2)
-        if state != "up":
+        if state != "up" or name not in limits:  # limits: of those that are not hidden
             continue
         up[name] = limits[name]
         # the generator sees GPUs only where Slurm accounts for them

@@ -147,7 +147,9 @@ class Size:
         }
 
     def of(self, driver: str) -> float:
-        """A product of quantities and keys of the study, `a*b/c`."""
+        """A sum of products of quantities and keys of the study, `a*b/c+d`."""
+        if "+" in driver:
+            return sum(map(self.of, driver.split("+")))
         above, *below = driver.split("/")
         product = math.prod(map(self._quantity, above.split("*")))
         return float(product / math.prod(map(self._quantity, below)))

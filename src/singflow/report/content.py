@@ -16,12 +16,28 @@ from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import LEAK, ZERO
 from singflow.artifacts.catalog import NEEDS
 from singflow.data.images import any_size
-from singflow.errors import InputError
-from singflow.report.tables import MOST_ROWS, Table, table
+from singflow.errors import InputError, in_one_line
+from singflow.report.tables import ADDED, MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
 SECTIONS = ("models", "labels", "pictures", "checks", "paper")  # of the page, a question each
+FORMS = {  # of lines of a caption: pattern, and what to write
+    "page": (
+        rf"({'|'.join(SECTIONS)}) \d+",
+        f"one of {', '.join(SECTIONS)}, and a number for the place in it",
+    ),
+    "link": (
+        r"(labels|pictures|checks) \d+ \S.*",
+        "one of labels, pictures, checks, a number for the place in it, and words",
+    ),
+    "chart": (
+        r"[^;]+; \w+; \w+(; (dot|seen|tick) [^;,]+, [^;,]+)+",
+        "title; column; column of the points; and for each point: dot, seen or tick, the point, "
+        "a comma, its meaning",
+    ),
+    "most": (r"\d+", "a number of rows"),
+}
 WIDTH = 1600  # pixels of a figure that is embedded as WebP
 MOST_SVG = 500_000  # bytes; a larger SVG is embedded as WebP
 SCALE, FULL, TALLEST = 1.35, 2.0, 800  # of a figure: scale of its print, full scale, pixels
@@ -92,12 +108,10 @@ def read_caption(path: Path) -> Caption:
         ) from None
     said = dict(re.findall(r"^\.\. (\w+): (.*)$", text, flags=re.MULTILINE))
     columns = re.findall(r"^\.\. column (\w+): (.*?); (.*)$", text, flags=re.MULTILINE)
+    for key, (form, words) in FORMS.items():
+        if key in said and not re.fullmatch(form, said[key]):
+            raise InputError(f"{path}: {key} is {said[key]!r}: write {words}")
     section, _, place = said.get("page", "").partition(" ")
-    if section and (section not in SECTIONS or not place.isdecimal()):
-        raise InputError(
-            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number "
-            "for the place in it"
-        )
     return Caption(
         section=section,
         place=int(place or 0),
@@ -177,6 +191,8 @@ def page_tables(
         if caption.needs in frame:
             frame = frame.dropna(subset=[caption.needs])
         columns = caption.columns.split() or list(map(str, frame))
+        if name == "models":
+            columns[-1:-1] = ADDED  # before the note
         columns = [column for column in columns if several or column != "space"]
         shown[name] = table(name, caption.title, frame, columns, caption.headers, caption.most)
     return {name: content for name, content in shown.items() if content.rows}
@@ -221,7 +237,8 @@ def step_table(folder: Path) -> Table:
     """Time and memory of every rule, from Snakemake's benchmark files."""
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
-        measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
+        with in_one_line(f"{path}: not readable as a benchmark of Snakemake", "remove it"):
+            measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         step = path.relative_to(folder).parts[0].removesuffix(".tsv")
         rows.append((step, float(measured["s"]), float(measured["max_rss"])))
     by_step = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby("step")

@@ -39,12 +39,15 @@ def rank_differences(models: pd.DataFrame) -> str:
 
 def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     """Which images the translators have not seen, as in `4 images held out`."""
-    reference, n_train = models[["reference", "n_train"]].iloc[0]
-    if pd.isna(reference):
-        return f"{(manifest['split'] == 'validation').sum()} images held out"
-    return (
-        f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
-    )
+    first = models.sort_values("n_train").iloc[-1]  # an imported translator has no images here
+    if pd.notna(first["reference"]):
+        return (
+            f"all out of sample: translators are fitted on {first['n_train']} rows of the "
+            f"reference {first['reference']}"
+        )
+    if first["folds"]:
+        return f"all out of sample: translators are cross-fitted in {first['folds']} folds"
+    return f"{(manifest['split'] == 'validation').sum()} images held out"
 
 
 def paper_scores(models: pd.DataFrame) -> str:
@@ -206,6 +209,7 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         models["marks"].str.split(", ").map(lambda marks, mark=mark: mark in marks)
         for mark in (WEAK, EDGE, SEEN)
     )
+    untrained = models["weights"] == "random"
     blind = models["blind_unique_r2"] > models["margin"]
     empty = models["null_dim"] == 0
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
@@ -215,8 +219,8 @@ def warnings(models: pd.DataFrame, min_r2: float) -> list[str]:
         for row in low.to_dict("records")
     ]
     found = {
-        "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and "
-        "nothing else.": (models["weights"] == "random").any(),
+        f"RANDOM WEIGHTS, untrained: {', '.join(models.loc[untrained, 'model'].unique())}. Their "
+        "numbers show that the workflow runs, and nothing else.": untrained.any(),
         f"! TOP-1 FAR TOO LOW: {', '.join(far)}. Most often the order of the classes, the "
         "evaluation transform or the weights are wrong. Do not trust the scores of these models "
         "before that is explained.": len(far),

@@ -19,15 +19,16 @@ DECIMALS = dict.fromkeys(
 )
 
 COLUMNS = Path(__file__).with_name("columns.yaml")
+# Columns of models.csv that an analysis adds and the page shows -> header and explanation.
+ADDED = {
+    name: text for artifact in CATALOG.values() for name, text in artifact.summary.items() if text
+}
 
 
 @cache
 def shared_columns() -> dict[str, tuple[str, str]]:
     """Header and explanation of the columns of several tables, and of those of the summary."""
-    words = dict(read_yaml(COLUMNS))
-    for artifact in CATALOG.values():
-        words |= {name: text for name, text in artifact.summary.items() if text}
-    found = {name: text.partition("; ") for name, text in words.items()}
+    found = {name: text.partition("; ") for name, text in (read_yaml(COLUMNS) | ADDED).items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
 
 
