@@ -29,7 +29,7 @@ COMMAND = "python {params.program} {params.flags} --log " + (
 PARAMS = "params.yaml"
 ACCEPTED = "config/accepted.yaml"
 # Whether the rules are read to write dvc.yaml: values of the study are placeholders of DVC then.
-FOR_DVC = workflow.config_settings.config.get("for_dvc", False)
+FOR_DVC = config.get("for_dvc") == ()  # which no file and no option can say
 
 if INSTALLED:
     import singflow

@@ -17,6 +17,7 @@ step(
         "page": [
             *(shipped(f"report/{name}") for name in PAGE),
             shipped("src/singflow/report/columns.yaml"),
+            *WORDS,
             local(ACCEPTED),
         ],
         "captions": sorted(

@@ -1,4 +1,9 @@
 SUMMARIZED = " ".join(name for name in CATALOG if CATALOG[name].summary)
+WORDS = [  # of the columns that analyses add to the summary
+    shipped(f"src/singflow/analyses/{analysis}.toml")
+    for analysis, facts in ANALYSES.items()
+    if any("summary" in artifact for artifact in facts["artifacts"].values())
+]
 
 step(
     "summarize",
@@ -7,6 +12,7 @@ step(
     writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
     " tables/hidden_texts.csv tables/hidden_groups.csv tables/summary.txt metrics.json",
     flags="models spaces summary extraction.top1_margin seed",
+    also={"words": WORDS},
 )
 step(
     "compare_models",

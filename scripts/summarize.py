@@ -24,6 +24,8 @@ from singflow.artifacts.tolerances import kept
 from singflow.config.registry import read_model, read_space
 from singflow.report.summary import render_text
 
+Number = float | int | None
+
 
 class Flags(Summary, cli.Selection):
     top1_margin: float
@@ -57,8 +59,8 @@ def main(flags: Flags) -> None:
             row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
             for name, artifact in CATALOG.items():
                 if artifact.summary:
-                    report = read_json(of_pair(name))
-                    row |= {column: report[column] for column in artifact.summary}
+                    of_kind = read_json(of_pair(name)).of_kind
+                    row |= {column: of_kind(column, Number) for column in artifact.summary}
             rows.append(pair | row)
             labels.append(summarize_labels(scores).assign(**pair))
             reliability[space, model] = split_half_reliability(

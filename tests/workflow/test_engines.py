@@ -402,6 +402,7 @@ def test_a_bad_study_stops_either_engine_before_any_job(tmp_path):
     for command, place, other, said in (
         (snakemake, "  views: 2", "  veiws: 2", f"{file}extraction.veiws: unknown key; did you"),
         (snakemake, "seed: 0", "for_dvc: true\nseed: 0", f"{file}for_dvc: unknown key"),
+        (f"{snakemake} --config for_dvc=()", "seed: 0", "seed: 0", "for_dvc: unknown key"),
         (snakemake, "vocab/conc", "vocab/no conc", "Missing input files for rule embed_prompts"),
         ("dvc repro", "seed: 0", "unheard_of: 1\nseed: 0", f"{file}unheard_of: unknown key"),
     ):

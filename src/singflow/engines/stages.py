@@ -59,7 +59,7 @@ def read_rules(root: Path) -> list[Rule]:
 
     from singflow.study import Params
 
-    study = placeholders(Params) | {"for_dvc": True}
+    study = placeholders(Params) | {"for_dvc": ()}
     config = types.ConfigSettings(config=study, replace_workflow_config=True)
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api, chdir(root):
         workflow = Workflow(
