@@ -208,6 +208,9 @@ def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results
     zero = ["is_deg", "as_deg", "null_energy", "logit_change", "control_is_deg", "control_as_deg"]
     assert not scores[zero].any().any()
     assert read("projectors/tiny", "json")["null_dim"] == 0
+    translator = read("translators/conse_minilm/tiny/linear", "json")
+    r2 = read("evidence/conse_minilm/tiny", "json")["r2"]
+    assert r2 == pytest.approx(translator["validation_r2"], abs=1e-4)
     assert len(read("head_extensions/conse_minilm/tiny")) == 1
     assert read("maps/conse_minilm/tiny").empty
     text = (results / "tables/summary.txt").read_text()
