@@ -26,7 +26,7 @@ from singflow.data.listing import list_folder, list_table
 from singflow.data.manifest import Candidate, inspect, read_classes
 from singflow.data.reading import top_folders
 from singflow.data.vocabulary import read_vocabulary
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.study import Params, check, settle
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.live import open_image
@@ -53,6 +53,11 @@ def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
     done = run(output=tmp_path / "file", log="/dev/full")
     assert done.returncode == 0 and done.stderr == "at work\n"
     assert (tmp_path / "file").stat().st_size == 100_000
+
+
+def test_a_machine_without_memory_is_no_damaged_file():
+    with pytest.raises(MemoryError, match="of 1 TB"), in_one_line("a.npz: not readable"):
+        raise MemoryError("of 1 TB")
 
 
 def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):

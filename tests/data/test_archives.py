@@ -63,6 +63,14 @@ def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_a
     assert {facts[2] for facts in of_one} == {""}, "one of them alone decides nothing"
 
 
+def test_an_image_of_a_tar_in_the_folder_of_a_split_alone_is_rejected(tmp_path):
+    pack(tmp_path / "a.tar", {"train/1.jpg": b"a"})
+    pack(tmp_path / "b.tar", {"train/red_fox/2.jpg": b"b", "val/red_fox/3.jpg": b"c"})
+    found, rejected = listed(tmp_path)
+    assert [image.label for image in found.values()] == ["red fox", "red fox"]
+    assert rejected == {"a.tar/train/1.jpg": "not in a class folder"}
+
+
 def test_the_class_of_a_flat_tar_is_its_name_and_tars_in_a_tar_are_read_in_place(tmp_path):
     for number, name in enumerate(["n01440764", "n01443537"]):
         rows = {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)}

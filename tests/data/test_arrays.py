@@ -32,6 +32,8 @@ def write_all(folder):
     np.savez(folder / "a.npz", ROWS, names=np.array(["a"] * 23))
     np.savez_compressed(folder / "many.npz", other=ROWS[:, :2], mine=np.asfortranarray(ROWS))
     save_file({"x": ROWS, "bias": ROWS[0]}, folder / "a.safetensors")
+    others = {"bn.num_batches_tracked": np.array(7), "bn.empty": ROWS[0, :0]}
+    save_file({"fc.weight": ROWS, "fc.bias": ROWS[0]} | others, folder / "timm.safetensors")
     parquet.write_table(lists(ROWS), folder / "lists.parquet", row_group_size=7)
     fixed = pa.list_(pa.float32(), 5)
     parquet.write_table(lists(ROWS, fixed), folder / "fixed.parquet", row_group_size=7)
@@ -39,6 +41,7 @@ def write_all(folder):
     parquet.write_table(pa.table(wide), folder / "wide.parquet")
     with h5py.File(folder / "features.hdf5", "w") as file:  # as thingsvision
         file.create_dataset("features", data=ROWS)
+        file["notes"] = h5py.Empty("S1")
     with h5py.File(folder / "split.h5", "w") as file:
         for number, part in zip((1, 2, 10), PARTS, strict=True):
             file.create_dataset(f"features_{number}", data=part)
@@ -55,6 +58,7 @@ def write_all(folder):
     "place",
     [
         *("a.npy", "columns.npy", "a.npz", "many.npz:mine", "a.safetensors", "a.safetensors:x"),
+        "timm.safetensors:fc.weight",
         *("lists.parquet", "lists.parquet:image_embedding", "fixed.parquet", "wide.parquet"),
         *("features.hdf5", "split.h5", "split.h5:features_*", "img_emb"),
     ],

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from singflow.data.listing import list_folder, list_table
@@ -244,6 +246,19 @@ def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
         ],
         [("f.png", "no printable label"), ("g.png", "no printable label")],
     )
+
+
+def test_further_columns_of_a_parquet_table_are_not_read(tmp_path):
+    rows = {"path": ["a.png", None, "b.png"], "label": ["tench", " ", "cat"]}
+    beyond = pa.array([2**60] * 3, pa.timestamp("us"))  # no date of Python
+    others = {"vector": [[0.5] * 768] * 3, "bytes": [b"x"] * 3, "made": beyond}
+    table = pa.table(others | rows)
+    for _ in range(2):
+        table = table.append_column("Path", [["x", "", "x"]])
+    parquet.write_table(table, tmp_path / "table.parquet")
+    found = list_table(tmp_path / "table.parquet", "label", CLASSES)
+    assert found == listed(tmp_path, pd.DataFrame(rows), "pq")
+    assert [image.path for image in found[0]] == ["a.png", "b.png"] and found[1] == []
 
 
 def test_text_that_looks_like_a_number_or_a_gap_stays_text(tmp_path):

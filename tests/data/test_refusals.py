@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import io
-import json
 import lzma
 import os
 import re
@@ -250,6 +249,7 @@ ARCHIVES = [
      "[train-*.tar]"),
     (named("pipe.tar"), "pipe.tar: not a regular file, but a pipe or a device: name a file"),
     (parquet_of(ONE, "kind"), f"a.parquet: has no column 'kind' {COLUMN}"),
+    (parquet_of(ONE, "image.path"), f"a.parquet: has no column 'image.path' {COLUMN}"),
     (parquet_of(ONE, labels=[[1]]), f"a.parquet: has no column 'label' {COLUMN}"),
     (parquet_of(MANY), f"a.parquet: has several columns of images: left, right: {CALLED}"),
     (parquet_of(["-", "label", "-"]),
@@ -374,6 +374,7 @@ def in_hdf5(path):
 
 
 RAGGED, STORED = pa.table({"v": [[1.0, 2.0], [3.0]]}), of_npy(ROWS)
+NESTED = pa.table({"id": [0, 1], "label": [2, 3], "v": [[[1.0, 2.0]], [[3.0, 4.0]]]})
 LIE = b'{"x":{"dtype":"F32","shape":[1000000,5],"data_offsets":[0,20000000]}}'
 OBJECTS = np.array([[{}]], dtype=object)
 HOLES = np.where(np.arange(23)[:, None] == 17, np.nan, ROWS)
@@ -409,11 +410,14 @@ ARRAYS = [
      "a.npz: its array has the shape (5, 1000000000000): no tower is so wide"),
     (array(partial(parquet.write_table, RAGGED), "a.pq"),
      "a.pq:v: its lists do not all have 2 numbers: remove the rows that differ"),
+    (array(partial(parquet.write_table, NESTED), "a.pq"),
+     "a.pq: has no array of 2 dimensions; it has nothing: name one as {}/a.pq:<key>"),
     (array(in_folder(a=ROWS, b=ROWS[:0]), "parts"),
      "parts/b.npy: its array has the shape (0, 5), without a number in it: remove the file, or "
      "save it anew"),
     (array(zipped(a=ROWS, b=ROWS), "a.npz"), f"a.npz: has more than one array of {TWO}"),
-    (array(zipped(a=ROWS, b=ROWS), "a.npz:up"), f"a.npz: has no array 'up' of {TWO}"),
+    *((array(zipped(a=ROWS, b=ROWS), f"a.npz:{key}"), f"a.npz: has no array {key!r} of {TWO}")
+      for key in ("up", "")),
     (array(mixed, "mixed"),
      "mixed: holds .npy and .npz files of arrays: name a folder whose files are of one kind "
      f"({KINDS_OF_FILES})"),
@@ -473,8 +477,14 @@ def class_names(folder, text):
 
 
 OWN = ["features/mine"], ["sounds"]
-NO_NAMES = ["{{", "5", "true", "[1, 2, 3, 4]", "{}", "[" * 100_000, '"abcd"', '["a", "a"]']
-NO_NAMES += [json.dumps(["a", "b", "c", name]) for name in ("", "\0", "\ud800")]
+NO_LISTS = ["{{", "5", "true", "[1, 2, 3, 4]", '{"a": 0}', '"abcd"', r'["a", "\ud800"]']
+NO_LISTS += ["[" * 100_000]
+NO_NAMES = [
+    ('["a", "a"]', f"name 2 repeats 'a' of name 1: {RENAME}"),
+    ('["a", ""]', "name 2 is blank: fill or remove it"),
+    (r'["a", "\u0000"]', "name 2 holds control characters: '\\x00': remove them"),
+]
+NAMED = "head.safetensors: class_names in its metadata is"
 ZEROS = EMBEDDINGS * (np.arange(N)[:, None] < 40)
 EACH = "but the table has 60: give a row for every row of the table, in its order"
 ORDER = "give --classes in the order of these rows"
@@ -531,8 +541,8 @@ IMPORTS = [
      "table.parquet: its column 'kind' holds list<…>: write one text or number a row"),
     (imported(three_classes, head="3.npz", classes=None, logits=None),
      f"{{}}/table.csv: line 5: class_index '3' is {OUTSIDE.format(3, 2)}"),
-    *((class_names(text), "head.safetensors: class_names in its metadata is …: save the head anew")
-      for text in NO_NAMES),
+    *((class_names(text), f"{NAMED} {text[:100]!r}: {said}: save the head anew")
+      for text, said in [*((text, "not a list of names") for text in NO_LISTS), *NO_NAMES]),
     (class_names("[]"), f"head.safetensors: has 0 classes, but the head has 4 rows: {ORDER}"),
     (imported(lambda: None, table=None),
      "{}/source: is no source yet: give --table, --features and --head; more models and spaces "

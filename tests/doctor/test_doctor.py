@@ -588,6 +588,17 @@ def test_a_profile_of_another_layout_is_a_failed_check(here):
         assert (found.name, found.status) == ("cluster profile", "fail") and said in found.found
 
 
+def test_no_value_in_a_profile_stops_the_doctor():
+    for default, own, said in (
+        ({"gres": None}, {}, "--ntasks=1 --cpus-per-task=2 is "),
+        ({}, {"gpu": 0, "gres": 1}, "the profile asks for no GPU: extract_features run on CPUs"),
+        ({}, {"gpu": 1, "gpu_model": 100}, "--cpus-per-task=8 --gpus=100:1 is "),
+        ({"slurm_extra": "--comment=it's"}, {}, "No closing quotation (extract_features, "),
+    ):
+        made = jobs(default, extract_features=own)
+        assert said in "\n".join(slurm.check_job(job, CONFIG, False).found for job in made)
+
+
 def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
     path = tmp_path / "partitions.yaml"
     limits = "{max_runtime: 60, max_gpu: 4, available_gpu_models: [a100]}"

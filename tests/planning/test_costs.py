@@ -136,6 +136,20 @@ def test_a_driver_counts_numbers_lengths_and_choices_of_the_study_up_to_a_limit(
     assert held == pytest.approx(IN_MEMORY / 1e6, rel=0.001)
 
 
+def test_a_logistic_probe_holds_the_numbers_of_each_of_two_fits_up_to_a_limit():
+    def held(images):  # beyond a job of no images
+        small, large = (
+            [peak_mb("probe_principal", replace(SIZE, images=n, study=study)) for n in (0, images)]
+            for study in (under(probe={"classifier": kind}) for kind in ("ridge", "logistic"))
+        )
+        return (large[1] - large[0]) - (small[1] - small[0])
+
+    wide, narrow = (width + SIZE.labels for width in (SIZE.feature_dim, SIZE.space_dim))
+    each = held(10_000) / (10_000 * (wide + narrow))
+    assert held(60_000) == pytest.approx(each * (IN_MEMORY + 60_000 * narrow), rel=0.001)
+    assert held(IMAGENET) == pytest.approx(each * 2 * IN_MEMORY, rel=0.001)
+
+
 def test_a_tower_decodes_by_its_own_threads_and_takes_large_batches_on_a_gpu_alone(study):
     study["extraction"] |= {"decode_threads": 5}
     sizes = {gpu: size_of(study, 20, None, None, gpu) for gpu in (False, True)}

@@ -159,7 +159,8 @@ def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
     set_param("  source: packaged  ", "  source: table  ")
     set_param("  root: .  ", f"  root: {tmp_path}/secret  ")
     set_param("table: config/vocab/packaged.csv", f"table: {tmp_path}/photos.csv")
-    assert public_params(PARAMS)[1] == ["data.root", "data.table"]
+    set_param("reference: packaged  ", f"reference: {tmp_path}/secret  ")
+    assert public_params(PARAMS)[1] == ["data.root", "data.table", "translator.reference"]
     assert "photos.csv" in export(tmp_path / "study.zip")
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
@@ -167,6 +168,7 @@ def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
     text = content["params.yaml"].decode()
     assert re.search(r"root: secret +# folder", text)
     assert re.search(r"table: photos\.csv +# one row per image", text)
+    assert re.search(r"reference: secret +# results folder", text)
     assert len(text.splitlines()) == len(PARAMS.read_text().splitlines())
 
 

@@ -204,7 +204,7 @@ def _parquet_rows(path: Path, wanted: set[str]) -> Iterator[tuple[int, list[str]
         yield 1, (names := file.schema_arrow.names)
         number = 1
         for batch in file.iter_batches(columns=[name for name in names if _plain(name) in plain]):
-            read = {name: batch[name].to_pylist() for name in batch.schema.names}
+            read = batch.to_pydict()
             unread = [None] * len(batch)  # of further columns, which may be large
             for values in zip(*(read.get(name, unread) for name in names), strict=True):
                 number += 1
