@@ -362,7 +362,7 @@ def _known_controls(
 def expand_home(content: dict[str, Any]) -> list[str]:
     """Expand a leading `~`, which engines do not know, in a study's paths; the changed keys."""
     changed = []
-    for section, key in (*PATHS, ("translator", "reference")):
+    for section, key in PATHS:
         inner = content.get(section)
         value = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(value, str) and at_home(value) != value:

@@ -6,7 +6,7 @@ from typing import Any
 
 from singflow.config.public import PATHS
 
-TEXTS = ("translator", "reference"), ("evidence", "groups"), ("pictures", "closeup")
+TEXTS = ("evidence", "groups"), ("pictures", "closeup")
 QUOTED = {f"{section}.{key}" for section, key in (*PATHS, *TEXTS)}
 
 
