@@ -18,7 +18,7 @@ from pathlib import Path
 import common
 import numpy as np
 import pandas as pd
-from common import GATHERING, MODEL, SPACE, Mark, path, size
+from common import MODEL, SPACE, Mark, path, size
 from PIL import Image
 from pydantic import Field
 
@@ -149,6 +149,7 @@ def make_up(flags: Flags) -> None:
     model, space = entries(flags)
     write_json(path("model_entry"), model.model_dump())
     write_json(path("space_entry"), space.model_dump())
+    common.multiply([path("features").parent, path("classes"), path("model_entry")], TWO)
 
 
 def entries(flags: Flags) -> tuple[ModelEntry, SpaceEntry]:
@@ -173,14 +174,15 @@ def table_bytes(files: list[str], images: int) -> float:
 def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     """Seconds, peak memory (MB) and bytes of the tables an image of every step."""
     rows = []
-    for step, (command, files) in common.jobs().items():
+    for step, job in common.jobs().items():
         if step == "fit_projector":
             make_up(flags)
         if step in MADE_UP or (flags.steps and step not in flags.steps):
             continue
-        common.multiply(GATHERING.get(step, []), TWO)
-        cost = common.measure(command)
-        rows.append((step, cost.busy, cost.peak / 1e6, table_bytes(files, images)))
+        cost = common.measure(job.command)
+        common.multiply(job.outs, TWO)
+        tables = table_bytes(job.deps + job.outs, images)
+        rows.append((step, cost.busy, cost.peak / 1e6, tables))
         cli.log.info("-- %s of %d images: %.1f s, %.0f MB", step, images, *rows[-1][1:3])
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
