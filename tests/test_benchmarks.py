@@ -334,7 +334,7 @@ def growing(steps, *flags):
     """Check the tables of benchmarks/growth.py, whose sizes are too small for any growth."""
     said, _ = run("growth", *GROWTH, *flags, "--steps", *steps)
     rows = [line.split() for line in said.splitlines()[1 : len(steps) + 1]]
-    assert [row[0] for row in rows] == steps
+    assert sorted(row[0] for row in rows) == sorted(steps)
     assert all(float(figure) > 0 for row in rows for figure in row[1:7])
     assert said.endswith("every mark is reached\n")
 
@@ -342,6 +342,19 @@ def growing(steps, *flags):
 def test_the_growth_of_real_steps_is_measured():
     # Ten shards: 00008 is a name to every reader of params.yaml.
     growing(["check_study", "build_manifest", "fit_translator"], "--shard", 80)
+
+
+def test_a_step_that_gathers_all_models_reads_what_was_made_for_the_first(load):
+    growth, gathering = load("growth"), {"tabulate_unusual"}
+    while more := {maker for maker, reader in makers() if reader in gathering} - gathering:
+        gathering |= more
+    sizes = {"rows": [100, 200, 300], "features": 16, "dims": 8, "labels": 4}
+    flags = growth.Flags(**sizes, steps=sorted(gathering))
+    growth.prepare(100, flags)
+    assert set(growth.run_steps(100, flags).index) == gathering - {*growth.MADE_UP}
+    for table in ("models", "unusual"):
+        found = pd.read_csv(f"results/sweep/tables/{table}.csv")
+        assert set(found["model"]) == set(growth.TWO), table
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark():
