@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import shlex
 import shutil
@@ -34,13 +35,6 @@ MODEL, SPACE = "model00", "conse_minilm"
 PER_LABEL = 10
 RESULTS = Path("results/sweep")
 MAX_PIXELS = 10**9
-PER_MODEL = [
-    *("model_entry", "projector_report", "translator_report", "controls", "controls_report"),
-    *("scores", "zero_shot", "rank_curves", "head_extensions", "evidence", "null_validation"),
-    *("concepts", "steering", "probes"),
-]
-PICTURED = ["neighbours", "pictures", "head"]
-GATHERING = {"summarize": PER_MODEL, "plot_pictures": PICTURED}  # steps that read all models
 
 
 class Flags(cli.Command):
@@ -198,16 +192,25 @@ def path(artifact: str, model: str = MODEL) -> Path:
     return CATALOG[artifact].at(RESULTS, model=model, space=SPACE, shard="00000")
 
 
-def jobs(steps: Sequence[str] = ()) -> dict[str, tuple[list[str], list[str]]]:
-    """The command and files of the first job of each step of dvc.yaml, or of the named steps."""
+class Job(NamedTuple):
+    """A command, and the files or folders that it reads and writes."""
+
+    command: list[str]
+    deps: list[str]
+    outs: list[str]
+
+
+def jobs(steps: Sequence[str] = ()) -> dict[str, Job]:
+    """The first job of each step of dvc.yaml, or of the named steps: makers before readers."""
+    import networkx as nx  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    first: dict[str, tuple[list[str], list[str]]] = {}
+    first: dict[str, Job] = {}
     with Repo() as repo:
-        for stage in repo.index.stages:
+        for stage in nx.dfs_postorder_nodes(repo.index.graph):
             words = [sys.executable, *shlex.split(stage.cmd)[1:]]
-            files = [item.def_path for item in (*stage.deps, *stage.outs)]
-            first.setdefault(stage.name.partition("@")[0], (words, files))
+            deps, outs = ([item.def_path for item in files] for files in (stage.deps, stage.outs))
+            first.setdefault(stage.name.partition("@")[0], Job(words, deps, outs))
     if unknown := set(steps) - set(first):
         raise InputError(
             f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: "
@@ -224,12 +227,14 @@ def program(step: str, **flags: object) -> list[str]:
     return [sys.executable, str(ROOT / f"scripts/{step}.py"), *words]
 
 
-def multiply(artifacts: list[str], models: list[str]) -> None:
-    """Copy artifacts of the first model under the names of the others."""
-    for artifact in artifacts:
-        for model in models[1:]:
-            path(artifact, model).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path(artifact, models[0]), path(artifact, model))
+def multiply(places: Iterable[str | Path], models: list[str]) -> None:
+    """Link the files of the first model, alone or in folders, under the names of the others."""
+    for place in map(Path, places):
+        for file in (each for each in (place, *place.rglob("*")) if each.is_file()):
+            for other in models[1:] if models[0] in str(file) else ():
+                to = Path(str(file).replace(models[0], other))
+                to.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, to)  # a step replaces a file, and never changes it
 
 
 def write_manifest(images: int, labels: int) -> list[str]:

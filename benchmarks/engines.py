@@ -56,7 +56,7 @@ def prepare(study: Path) -> int:
     ).stdout
     for name in filter(None, listed.split("\0")):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, name)
+        shutil.copy(ROOT / name, name, follow_symlinks=False)
     Path("params.yaml").write_text(render_params(with_derived_keys(read_yaml(ROOT / study))))
     subprocess.run(["git", "init", "--quiet"], check=True)
     generator = np.random.default_rng(0)

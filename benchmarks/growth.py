@@ -1,10 +1,11 @@
 """Growth of seconds and peak memory with the images, of every step that reads features or tables.
 
 Runs the commands of dvc.yaml with one thread on made-up features of one classifier in shards of
-constant size, and on tiny images. The temporary folder needs 15 GB of disk; the tables gather two
-models. Seconds are processor time, which other programs hardly change. Ends with exit status 1 when
-the time of a step grows faster than the number of images, or its memory by more than the tables
-that it reads and writes. `--write .` scales the checkout's tables of costs to what was measured.
+constant size, and on tiny images, of which none is mapped. The temporary folder needs 15 GB of
+disk; the tables gather two models. Seconds are processor time, which other programs hardly change.
+Ends with exit status 1 when the time of a step grows faster than the number of images, or its
+memory by more than the tables that it reads and writes. `--write .` scales the checkout's tables of
+costs to what was measured.
 """
 
 import math
@@ -18,7 +19,7 @@ from pathlib import Path
 import common
 import numpy as np
 import pandas as pd
-from common import GATHERING, MODEL, SPACE, Mark, path, size
+from common import MODEL, SPACE, Mark, path, size
 from PIL import Image
 from pydantic import Field
 
@@ -86,7 +87,7 @@ def prepare(images: int, flags: Flags) -> None:
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
-        pictures={"exact_up_to": 1000},
+        pictures={"exact_up_to": 1000, "maps": False},
         summary={"resamples": 400, "permutations": 400},
     )
     generator = np.random.default_rng(0)
@@ -149,6 +150,7 @@ def make_up(flags: Flags) -> None:
     model, space = entries(flags)
     write_json(path("model_entry"), model.model_dump())
     write_json(path("space_entry"), space.model_dump())
+    common.multiply([path("features").parent, path("classes"), path("model_entry")], TWO)
 
 
 def entries(flags: Flags) -> tuple[ModelEntry, SpaceEntry]:
@@ -173,14 +175,15 @@ def table_bytes(files: list[str], images: int) -> float:
 def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     """Seconds, peak memory (MB) and bytes of the tables an image of every step."""
     rows = []
-    for step, (command, files) in common.jobs().items():
+    for step, job in common.jobs().items():
         if step == "fit_projector":
             make_up(flags)
         if step in MADE_UP or (flags.steps and step not in flags.steps):
             continue
-        common.multiply(GATHERING.get(step, []), TWO)
-        cost = common.measure(command)
-        rows.append((step, cost.busy, cost.peak / 1e6, table_bytes(files, images)))
+        cost = common.measure(job.command)
+        common.multiply(job.outs, TWO)
+        tables = table_bytes(job.deps + job.outs, images)
+        rows.append((step, cost.busy, cost.peak / 1e6, tables))
         cli.log.info("-- %s of %d images: %.1f s, %.0f MB", step, images, *rows[-1][1:3])
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
@@ -264,7 +267,8 @@ def write_costs(checkout: Path, runs: Runs, sizes: list[costs.Size]) -> None:
     measured_steps = set(next(iter(runs.values())).index) & set(costs.COSTS)
     for file in (package / "planning/costs.toml", *sorted((package / "analyses").glob("*.toml"))):
         text = file.read_text(encoding="utf-8")
-        for step in measured_steps - {"build_manifest"}:  # it decodes images that are tiny here
+        # Here images are tiny, and none is mapped.
+        for step in measured_steps - {"build_manifest", "map_images"}:
             rows = "".join(
                 f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
                 f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"

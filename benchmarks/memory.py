@@ -1,8 +1,8 @@
 """Peak memory of every step of dvc.yaml for 14 models and 10,000 images, the paper's largest size.
 
 The commands run for one classifier of 4,096 features, the widest in the paper, and one space
-widened to 768 dimensions, as of CLIP. The results are then copied under 14 names for the steps that
-gather all models. The memory of a model is the peak of a process that only loads it, libraries
+widened to 768 dimensions, as of CLIP. Their results stand under 14 names for the steps that gather
+all models. The memory of a model is the peak of a process that only loads it, libraries
 included. Ends with exit status 1 when a step needs more than the mark besides its model.
 """
 
@@ -79,12 +79,12 @@ def widen() -> None:
 def measure(steps: Sequence[str]) -> pd.DataFrame:
     """Run every step, or those named; one row each."""
     rows = []
-    for step, (command, _) in common.jobs(steps).items():
+    for step, job in common.jobs(steps).items():
         if step == "fit_translator":
             widen()
-        common.multiply(common.GATHERING.get(step, []), MODELS)
         cli.log.info("-- %s", step)
-        cost = common.measure(command)
+        cost = common.measure(job.command)
+        common.multiply(job.outs, MODELS)
         model = 0.0
         if step in TOWERS:
             loading = [str(ROOT / "benchmarks/tower.py"), step, str(path(TOWERS[step]))]

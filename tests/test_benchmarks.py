@@ -2,6 +2,7 @@ import importlib
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ from singflow.planning import costs
 from singflow.planning.costs import Size
 from singflow.towers.classifiers import load_classifier
 from tests import warm
-from tests.project import ROOT
+from tests.project import ROOT, Project
 from tests.towers.models import entry_of
 
-STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STEPS = list(STAGES)
 SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"]
 
 
@@ -48,7 +50,7 @@ def measured(steps, *flags):
     """Check the table of benchmarks/memory.py, run with a mark that no process can reach."""
     said, log = run("memory", *SMALL, "--ease", 0.001, *flags, status=1)
     header, *rows = [line.split() for line in said.splitlines()[: len(steps) + 1]]
-    assert header[0] == "step" and [row[0] for row in rows] == steps
+    assert header[0] == "step" and sorted(row[0] for row in rows) == sorted(steps)
     for step, *figures in rows:
         peak, model, besides, seconds = map(float, figures)
         assert peak > 0 and model >= 0 and besides >= 0 and seconds > 0, step
@@ -62,10 +64,34 @@ def test_steps_are_measured_and_a_mark_that_is_too_low_fails():
     measured(steps, "--steps", *reversed(steps))
 
 
-def test_the_first_job_of_every_step_is_listed_in_the_order_of_the_pipeline(load):
+def makers():
+    """Pairs of steps of dvc.yaml: the second reads what the first writes."""
+
+    def files(step, *kinds):
+        stage = STAGES[step].get("do", STAGES[step])
+        listed = [item for kind in kinds for item in stage.get(kind, [])]
+        return {Path(name) for item in listed for name in ([item] if type(item) is str else item)}
+
+    made = [(out, step) for step in STEPS for out in files(step, "outs", "metrics")]
+    for reader in STEPS:
+        for read in files(reader, "deps", "params"):
+            for out, maker in made:
+                if out.is_relative_to(read) or read.is_relative_to(out):
+                    yield maker, reader
+
+
+def test_the_first_job_of_every_step_is_listed_after_those_that_make_what_it_reads(load):
     load("memory").prepare(20, SMALL[-1])
     jobs = load("common").jobs
-    assert list(jobs()) == STEPS
+    listed, pairs = jobs(), set(makers())
+    assert sorted(listed) == sorted(STEPS) and len(pairs) > 2 * len(STEPS)
+    assert {("build_manifest", "resolve_study"), ("measure_unusual", "summarize")} < pairs
+    place = {step: number for number, step in enumerate(listed)}
+    assert [pair for pair in pairs if place[pair[0]] >= place[pair[1]]] == []
+    firsts = {"--model": "model00", "--space": "conse_minilm", "--shard": "00000"}
+    for step, job in listed.items():
+        for flag, name in zip(job.command, job.command[1:], strict=False):
+            assert firsts.get(flag, name) == name, step
     assert list(jobs(["summarize", "fit_projector"])) == ["fit_projector", "summarize"]
     with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of "):
         jobs(["fit_projector", "fit_projektor"])
@@ -84,10 +110,14 @@ def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(
             assert wide[tensor].shape == ((3, 8) if "emb" in tensor else (3,))
             np.testing.assert_allclose(wide[tensor] @ wide[tensor].T, array @ array.T, rtol=1e-5)
         assert facts == {"kind": "some"}
-    common.path("probes", "first").parent.mkdir(parents=True)
-    common.path("probes", "first").write_text("{}")
-    common.multiply(["probes"], ["first", "second", "third"])
-    assert [common.path("probes", name).read_text() for name in ("second", "third")] == ["{}"] * 2
+    for file in map(Path, ("probes/first.json", "maps/first/0/a.png", "all/space/first.json")):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    names = ["first", "second", "third"]
+    common.multiply(["probes/first.json", "maps/first", "all", "lost"], names)
+    for name in names:
+        for file in (f"probes/{name}.json", f"maps/{name}/0/a.png", f"all/space/{name}.json"):
+            assert Path(file).read_text() == "{}"
 
 
 def test_the_scan_of_a_large_vocabulary_is_held_to_its_mark():
@@ -95,6 +125,17 @@ def test_the_scan_of_a_large_vocabulary_is_held_to_its_mark():
     said, log = run("scan", *sizes, "--ease", 0.01, status=1)
     assert said.startswith("0.00 GB of text embeddings, ")
     held(log, "peak memory beyond the text embeddings")
+
+
+def test_a_finished_study_is_made_up_in_a_copy_of_the_repository(load, monkeypatch, tmp_path):
+    engines = load("engines")
+    monkeypatch.setattr(engines, "ROOT", Project(tmp_path / "repository").folder)
+    Path("copy").mkdir()
+    monkeypatch.chdir("copy")
+    assert engines.prepare(Path("config/studies/demo.yaml")) > 100
+    for name in ("reference", "vocab"):
+        assert Path("src/singflow/packaged", name).is_symlink(), name
+        assert any(Path("src/singflow/packaged", name).iterdir()), name
 
 
 def test_the_start_of_scripts_is_measured():
@@ -293,7 +334,7 @@ def growing(steps, *flags):
     """Check the tables of benchmarks/growth.py, whose sizes are too small for any growth."""
     said, _ = run("growth", *GROWTH, *flags, "--steps", *steps)
     rows = [line.split() for line in said.splitlines()[1 : len(steps) + 1]]
-    assert [row[0] for row in rows] == steps
+    assert sorted(row[0] for row in rows) == sorted(steps)
     assert all(float(figure) > 0 for row in rows for figure in row[1:7])
     assert said.endswith("every mark is reached\n")
 
@@ -301,6 +342,19 @@ def growing(steps, *flags):
 def test_the_growth_of_real_steps_is_measured():
     # Ten shards: 00008 is a name to every reader of params.yaml.
     growing(["check_study", "build_manifest", "fit_translator"], "--shard", 80)
+
+
+def test_a_step_that_gathers_all_models_reads_what_was_made_for_the_first(load):
+    growth, gathering = load("growth"), {"tabulate_unusual"}
+    while more := {maker for maker, reader in makers() if reader in gathering} - gathering:
+        gathering |= more
+    sizes = {"rows": [100, 200, 300], "features": 16, "dims": 8, "labels": 4}
+    flags = growth.Flags(**sizes, steps=sorted(gathering))
+    growth.prepare(100, flags)
+    assert set(growth.run_steps(100, flags).index) == gathering - {*growth.MADE_UP}
+    for table in ("models", "unusual"):
+        found = pd.read_csv(f"results/sweep/tables/{table}.csv")
+        assert set(found["model"]) == set(growth.TWO), table
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark():
