@@ -171,6 +171,11 @@ NO_TENSOR = "not a tensor (3, H, W): let it end in one"
             {"class_names": NAMES[:4]}, "class_names: 4 names, but the head of model has 5 rows: "
             "name its classes in their order",
         ),
+        (
+            {"class_names": [*range(5)]}, "class_names: 0 is not a text: give str(name) for each "
+            "class",
+        ),
+        ({"model": None}, "model is NoneType, not a torch.nn.Module: wrap it in one"),
         ({"class_names": ["", *NAMES]}, "class_names: name 1 is blank: fill or remove it"),
         ({"transform": lambda image: image}, f"transform gives Image, {NO_TENSOR}"),
         (

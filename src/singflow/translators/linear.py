@@ -79,6 +79,10 @@ class Translator(Affine):
         InputError
             When the file is damaged, or holds no linear translator.
         """
+        if Path(path).is_dir():
+            raise InputError(
+                f"{path}: is a folder: name its {FILE}, or use Translator.from_pretrained"
+            )
         tensors, made = read_linear(Path(path))
         return cls(**tensors, facts=dict(made))
 
