@@ -188,8 +188,8 @@ def test_folds_hold_whole_clusters_and_differ_by_at_most_the_largest(rows, folds
 
 def test_given_folds_are_their_order_whatever_their_numbers():
     clusters, fold = np.arange(6), np.array([0, 1, 2, 0, 1, 2])
-    for given in (fold + 2000, [2**40 * number for number in fold]):
-        np.testing.assert_array_equal(folds_of(given, clusters, 0), fold)
+    for folds in (fold + 2000, [2**40 * number for number in fold]):
+        np.testing.assert_array_equal(folds_of(folds, clusters, 0), fold)
 
 
 def test_a_text_along_the_leak_is_hidden_and_others_are_not():
