@@ -288,7 +288,7 @@ class Evidence:
         branch : str, optional
             A branch of the repository; by default main.
         token, private, commit_message
-            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
 
         Returns
         -------
@@ -305,8 +305,14 @@ class Evidence:
 
         with tempfile.TemporaryDirectory(prefix="singflow-") as made:
             self._write(Path(made), repo_id)
-            options = {"token": token, "private": private, "commit_message": commit_message}
-            return push_folder(made, repo_id, branch=branch, **options)
+            return push_folder(
+                made,
+                repo_id,
+                branch=branch,
+                token=token,
+                private=private,
+                commit_message=commit_message,
+            )
 
     def _write(self, folder: Path, name: str) -> None:
         tables = {"images": self.images, "controls": self.controls}

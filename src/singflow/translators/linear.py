@@ -194,7 +194,7 @@ class Translator(Affine):
         branch : str, optional
             A branch of the repository; by default main.
         token, private, commit_message
-            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
 
         Returns
         -------
