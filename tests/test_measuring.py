@@ -186,6 +186,12 @@ def test_folds_hold_whole_clusters_and_differ_by_at_most_the_largest(rows, folds
     assert sizes.min() > 0 and np.ptp(sizes) <= np.bincount(clusters).max()
 
 
+def test_given_folds_are_their_order_whatever_their_numbers():
+    clusters, fold = np.arange(6), np.array([0, 1, 2, 0, 1, 2])
+    for folds in (fold + 2000, [2**40 * number for number in fold]):
+        np.testing.assert_array_equal(folds_of(folds, clusters, 0), fold)
+
+
 def test_a_text_along_the_leak_is_hidden_and_others_are_not():
     x, _ = planted(6)
     rng = np.random.default_rng(8)
@@ -301,12 +307,18 @@ REFUSED = [
     ({"features": lambda: iter([])}, r"features: its rows have the shapes none at all"),
     ({"features": iter([X])}, r"features: can be read once alone: give a function that returns"),
     ({"features": X.astype(str)}, r"features: holds <U32, not numbers"),
+    (
+        {"features": [*X]},
+        r"features: is a list, not an array: join rows with np\.stack, and batches",
+    ),
     ({"head": WEIGHT.T}, r"head: has shape \(14, 6\), but features have 14 columns: give its tr"),
     ({"head": WEIGHT[:, :-1]}, r"head: has shape \(6, 13\) and type float32, but rows need 14 col"),
     ({"head": WEIGHT[:1]}, r"head: has 1 rows, or zeros alone: give a trained head of two classes"),
     ({"head": 0 * WEIGHT}, r"head: has 6 rows, or zeros alone"),
     ({"head": spoiled(2, np.nan, WEIGHT)}, r"head: row 2 holds NaN or infinite values"),
     ({"head": (WEIGHT, BIAS[:-1])}, r"head: its bias has shape \(5,\), but the weight has 6 rows"),
+    ({"head": (WEIGHT, BIAS, BIAS)}, r"head: makes no array .*: give the weight, or a pair of we"),
+    ({"class_texts": spoiled(4, 0, TEXTS)}, r"class_texts: row 4 is zero, and has no direction"),
     ({"class_texts": TEXTS[:5]}, r"class_texts: has 5 rows, but the head has 6 classes"),
     ({"class_texts": TEXTS[:, 1:]}, r"class_texts: has shape \(6, 9\) .* rows need 10 columns"),
     ({"groups": ["a"] * 239}, r"groups: has shape \(239,\), not \(240,\): give one an image"),
@@ -317,9 +329,14 @@ REFUSED = [
     ({"folds": [0] * 240}, r"folds: must be whole numbers from 0 on, at least two different ones"),
     ({"folds": [0.5, 1.5] * 120}, r"folds: must be whole numbers from 0 on"),
     ({"groups": [0] * 240, "folds": [0, 1] * 120}, r"folds: rows 0 and 1 are copies or of one gr"),
+    ({"folds": 3.0}, r"folds: is 3\.0, not a sequence: give a whole number, or the fold of each"),
     ({"labels": ["a"]}, r"labels: has shape \(1,\), not \(240,\)"),
     ({"texts": TEXTS}, r"texts: are those of labels: give labels, too"),
     ({"texts": TEXTS, "labels": [6] * 240}, r"texts: has none of the label 6: give one a label"),
+    ({"texts": spoiled(1, 0, TEXTS), "labels": [0] * 240}, r"texts: row 1 is zero, and has no dir"),
+    ({"texts": {0: TEXTS[0], 1: [1.0]}, "labels": [0] * 240}, r"texts: makes no array .* one len"),
+    ({"reference": X}, r"reference: is a ndarray, not a pair: give \(features, embeddings\)"),
+    ({"reference": [X]}, r"reference: is a list, not a pair"),
     ({"reference": (X, Z)}, r"reference: holds 240 of the images, row 0 among them"),
     ({"reference": (X[:, 1:], Z + 1)}, r"reference: has features and embeddings of \[13, 10\]"),
     ({"reference": (X, spoiled(1, np.nan, Z))}, r"reference embeddings: row 1 holds NaN"),
@@ -330,7 +347,8 @@ REFUSED = [
     ),
     ({"margin": -1}, r"margin"),
     ({"confidence": 95}, r"confidence: is 95, but must be between 0 and 1"),
-    ({"threads": 0}, r"threads: is 0, but must be at least 1"),
+    ({"threads": 0}, r"threads: is 0, but must be a whole number from 1 on"),
+    ({"seed": -1}, r"seed: is -1, but must be a whole number from 0 on"),
     ({"features": np.ones_like(X)}, r"the features of the training images are all alike"),
 ]
 
@@ -357,7 +375,9 @@ def test_questions_with_bad_input_are_refused(found):
         (lambda: found.texts(TEXTS[:, 1:], "abcdef"), r"embeddings: has shape \(6, 9\)"),
         (lambda: found.texts(TEXTS, "abc"), r"names: holds 3 texts, but embeddings has 6 rows"),
         (lambda: found.texts(TEXTS, "abcdef", kinds="a"), r"kinds: holds 1, not 6"),
-        (lambda: found.groups(["a"]), r"labels: holds 1, not 240: give one an image"),
+        (lambda: found.texts(TEXTS, "abcdef", kinds=[*"abcde", None]), r"kinds: row 5 has none"),
+        (lambda: found.groups(["a"]), r"labels: has shape \(1,\), not \(240,\): give one an image"),
+        (lambda: found.groups([(1, 2)] * 240), r"labels: has shape \(240, 2\), not \(240,\)"),
     ]:
         with pytest.raises(InputError, match=line):
             call()

@@ -192,6 +192,8 @@ class Evidence:
         of = pd.Series(list(kinds) if kinds is not None else [""] * len(listed), dtype=object)
         if len(of) != len(listed):
             raise InputError(f"kinds: holds {len(of)}, not {len(listed)}: give one a text")
+        if of.isna().any():
+            raise InputError(f"kinds: row {int(of.isna().argmax())} has none: give one a text")
         centred = np.empty(found.shape)
         for rows in of.groupby(of).indices.values():
             centred[rows] = centred_texts(found[rows])
@@ -223,8 +225,8 @@ class Evidence:
         if of is None:
             residuals = self.measured.residuals
             of = np.zeros(n, np.int32) if residuals is None else residuals.predicted
-        if len(of) not in (n, own):
-            raise InputError(f"labels: holds {len(of)}, not {own}: give one an image")
+        if of.shape not in ((n,), (own,)):
+            raise InputError(f"labels: has shape {of.shape}, not ({own},): give one an image")
         series = pd.Series(of, dtype=object).set_axis(range(n - len(of), n)).reindex(range(n))
         table = self.measured.groups(series)
         return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
@@ -286,7 +288,7 @@ class Evidence:
         branch : str, optional
             A branch of the repository; by default main.
         token, private, commit_message
-            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
 
         Returns
         -------
@@ -303,8 +305,14 @@ class Evidence:
 
         with tempfile.TemporaryDirectory(prefix="singflow-") as made:
             self._write(Path(made), repo_id)
-            options = {"token": token, "private": private, "commit_message": commit_message}
-            return push_folder(made, repo_id, branch=branch, **options)
+            return push_folder(
+                made,
+                repo_id,
+                branch=branch,
+                token=token,
+                private=private,
+                commit_message=commit_message,
+            )
 
     def _write(self, folder: Path, name: str) -> None:
         tables = {"images": self.images, "controls": self.controls}
@@ -428,8 +436,11 @@ def measure(
     InputError
         When an argument has another shape, or is not finite; the message names the argument.
     """
-    settings = _settings(margin, draws, confidence, threads)
+    settings = _settings(margin, draws, confidence, threads, seed)
     own = ArrayImages.read(features, embeddings)
+    if not (reference is None or (isinstance(reference, tuple | list) and len(reference) == 2)):
+        kind = type(reference).__name__
+        raise InputError(f"reference: is a {kind}, not a pair: give (features, embeddings)")
     others = None if reference is None else ArrayImages.read(*reference, of="reference")
     if others is not None:
         widths = [[shape[1] for shape in images.shapes] for images in (others, own)]
@@ -541,11 +552,14 @@ def _removal_scores(
     return scores
 
 
-def _settings(margin: float, draws: int, confidence: float, threads: int) -> EvidenceSettings:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence: is {confidence}, but must be between 0 and 1")
-    if threads < 1:
-        raise InputError(f"threads: is {threads}, but must be at least 1")
+def _settings(
+    margin: float, draws: int, confidence: float, threads: int, seed: int
+) -> EvidenceSettings:
+    if not (isinstance(confidence, float | np.floating) and 0 < confidence < 1):
+        raise InputError(f"confidence: is {confidence!r}, but must be between 0 and 1")
+    for name, value, least in (("threads", threads, 1), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name}: is {value!r}, but must be a whole number from {least} on")
     try:
         return EvidenceSettings.model_validate({"margin": margin, "draws": draws})
     except ValidationError as error:
@@ -554,7 +568,7 @@ def _settings(margin: float, draws: int, confidence: float, threads: int) -> Evi
 
 def _matrix(name: str, values: Any, width: int, unit_of: str) -> np.ndarray:
     """Finite rows (n, width) in float64."""
-    matrix = as_array(values)
+    matrix = as_array(name, values)
     if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or matrix.shape[1] != width:
         raise InputError(
             f"{name}: has shape {matrix.shape} and type {matrix.dtype}, but rows need {width} "
@@ -566,6 +580,15 @@ def _matrix(name: str, values: Any, width: int, unit_of: str) -> np.ndarray:
     return matrix.astype(np.float64)
 
 
+def _text_rows(name: str, values: Any, dim: int) -> np.ndarray:
+    """Embeddings of texts (n, dim), which have directions, in float64."""
+    matrix = _matrix(name, values, dim, "columns, as embeddings have")
+    if not (there := np.linalg.norm(matrix, axis=1) > 0).all():
+        row = int(np.argmin(there))
+        raise InputError(f"{name}: row {row} is zero, and has no direction: embed its text anew")
+    return matrix
+
+
 def _head(head: Linear, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Weight (C, d) and bias (C,) in float32."""
     given: Any = head
@@ -574,7 +597,7 @@ def _head(head: Linear, width: int) -> tuple[np.ndarray, np.ndarray]:
         if _is_pair(given)
         else (getattr(given, "weight", given), getattr(given, "bias", None))
     )
-    matrix = as_array(weight)
+    matrix = as_array("head", weight, "give the weight, or a pair of weight and bias")
     if matrix.shape[2:] == (1, 1):  # a convolution on pooled features
         matrix = matrix[:, :, 0, 0]
     if matrix.ndim == 2 and matrix.shape[0] == width != matrix.shape[1]:
@@ -587,7 +610,7 @@ def _head(head: Linear, width: int) -> tuple[np.ndarray, np.ndarray]:
             f"head: has {len(wide)} rows, or zeros alone: give a trained head of two classes or "
             "more; of one logit, give two rows, the first with weight and bias 0"
         )
-    vector = np.zeros(len(wide)) if bias is None else as_array(bias)
+    vector = np.zeros(len(wide)) if bias is None else as_array("head", bias)
     if vector.shape != (len(wide),) or not np.isfinite(vector).all():
         raise InputError(
             f"head: its bias has shape {vector.shape}, but the weight has {len(wide)} rows: give "
@@ -609,7 +632,7 @@ def _class_texts(given: Any, classes: int, dim: int) -> tuple[np.ndarray | None,
     found = []
     for texts in pair:
         if texts is not None:
-            texts = _matrix("class_texts", texts, dim, "columns, as embeddings have")
+            texts = _text_rows("class_texts", texts, dim)
             if len(texts) != classes:
                 raise InputError(
                     f"class_texts: has {len(texts)} rows, but the head has {classes} classes: give "
@@ -625,12 +648,10 @@ def _label_texts(texts: Any, labels: np.ndarray | None, dim: int) -> np.ndarray:
     """The text (n, m) of each image's label."""
     if labels is None:
         raise InputError("texts: are those of labels: give labels, too")
-    if isinstance(texts, Mapping):
-        texts, names = [as_array(row) for row in texts.values()], list(texts)
-    else:
-        names = list(range(len(texts)))
-    matrix = _matrix("texts", texts, dim, "columns, as embeddings have")
-    of = pd.Index(names).get_indexer(pd.Index(labels))
+    named = isinstance(texts, Mapping)
+    given = [as_array("texts", row) for row in texts.values()] if named else texts
+    matrix = _text_rows("texts", given, dim)
+    of = pd.Index([*texts] if named else range(len(matrix))).get_indexer(pd.Index(labels))
     if (of < 0).any():
         label = labels[int(np.argmin(of))]
         raise InputError(f"texts: has none of the label {label!r}: give one a label")

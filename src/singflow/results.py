@@ -122,7 +122,8 @@ class Study:
         InputError
             If the study has no such file; the message lists similar names.
         """
-        shards = sorted((self.folder / name).glob("shard-*.safetensors"))
+        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        shards = sorted((self.folder / name).glob("shard-*.safetensors")) if inside else []
         if not shards:
             return read_tensors(self._find(name, "safetensors"))[0]
         parts = [read_tensors(path)[0] for path in shards]
@@ -150,7 +151,7 @@ class Study:
         if "view" not in shards:
             raise InputError(f"{self.folder / name}: holds no shards: name features or embeddings")
         order = np.lexsort((shards["view"], shards["image_id"]))
-        array = shards[name.partition("/")[0]][order]
+        array = shards["features" if "features" in shards else "embeddings"][order]
         views = int(shards["view"].max()) + 1
         return array.reshape(-1, views, array.shape[1]) if views > 1 else array
 

@@ -131,6 +131,7 @@ def test_a_study_s_files_are_found_by_their_names(home):
     head = f"features/{MODEL}/head"
     theirs = read_tensors(home / f"results/demo/{head}.safetensors", ["weight"])[0]
     assert np.array_equal(study.tensors(head)["weight"], theirs["weight"])
+    assert np.array_equal(*(study.rows(f"{at}features/{MODEL}") for at in ("", "./")))
     pair = study.of(MODEL, SPACE)
     for image_id, removal in pair.removals():
         wanted = table.set_index("image_id")["is_deg"][image_id]
@@ -144,6 +145,13 @@ def test_a_study_s_files_are_found_by_their_names(home):
             r"no csv or parquet file 'tables/model'; near: tables/models",
         ),
         (study.tensors, "../../params", r"has no safetensors file '../../params'"),
+        (study.tensors, f"../demo/features/{MODEL}", r"has no safetensors file '../demo/features/"),
+        (
+            study.tensors,
+            str(home / f"results/demo/features/{MODEL}"),
+            r"has no safetensors file '/",
+        ),
+        (study.rows, "./features/none", r"has no safetensors file './features/none'"),
         (study.report, "projectors/none", r"has no json file"),
         (singflow.load_study, "results", r"results: holds no params.yaml of a study"),
     ):

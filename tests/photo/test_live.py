@@ -1,5 +1,7 @@
 """A model in memory gets a photo's scores, maps and steering; a space embeds what loaders yield."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 import singflow
+from singflow.errors import InputError
 from singflow.towers.classifiers import of_model
 from tests.photo.handmade import assert_refused
 from tests.project import ROOT
@@ -171,6 +174,11 @@ NO_TENSOR = "not a tensor (3, H, W): let it end in one"
             {"class_names": NAMES[:4]}, "class_names: 4 names, but the head of model has 5 rows: "
             "name its classes in their order",
         ),
+        (
+            {"class_names": [*range(5)]}, "class_names: 0 is not a text: give str(name) for each "
+            "class",
+        ),
+        ({"model": None}, "model is NoneType, not a torch.nn.Module: wrap it in one"),
         ({"class_names": ["", *NAMES]}, "class_names: name 1 is blank: fill or remove it"),
         ({"transform": lambda image: image}, f"transform gives Image, {NO_TENSOR}"),
         (
@@ -188,6 +196,32 @@ NO_TENSOR = "not a tensor (3, H, W): let it end in one"
 def test_what_cannot_be_a_live_classifier_is_refused(changes, words):
     given = {"model": Nested(), "transform": TRANSFORM, "class_names": NAMES} | changes
     assert_refused(words, singflow.Classifier.of, **given)
+
+
+@pytest.mark.parametrize(
+    ("library", "unloaded", "call"),
+    [
+        (
+            "PIL",
+            ["singflow.towers.classifiers"],
+            lambda: singflow.Classifier.of(Nested(), TRANSFORM, NAMES),
+        ),
+        (
+            "PIL",
+            ["singflow.towers.classifiers", "singflow.towers.spaces"],
+            lambda: singflow.Space.load().tower,
+        ),
+        ("sentence_transformers", [], lambda: singflow.Space.load().embed_texts(["a bird"])),
+        ("timm", [], lambda: singflow.Classifier.load("efficientnet_lite0")),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch, library, unloaded, call):
+    monkeypatch.chdir(ROOT)
+    for module in unloaded:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match=rf"^{library} is not installed: .*singflow\[demo\]"):
+        call()
 
 
 def test_what_does_not_fit_a_classifier_in_memory_is_refused(classifier, space, planted):

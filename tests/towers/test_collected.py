@@ -247,6 +247,31 @@ def test_a_model_that_was_moved_is_put_back_with_the_same_tensors(elsewhere):
     assert state_of(model) == before
 
 
+class Filled(Nested):
+    """A buffer is made in the first pass, and the iterator of parameters is the model's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", None)
+
+    def named_parameters(self, prefix="", recurse=True):
+        return iter([])
+
+    def forward(self, images):
+        self.scale = images.new_ones(())
+        return super().forward(images) * self.scale
+
+
+def test_a_model_with_its_own_iterators_and_empty_buffers_is_put_back():
+    model = Filled()
+    plain = [(part, part.data_ptr()) for part in nn.Module.parameters(model.backbone)]
+    assert singflow.collect(model, LOADER, device="cpu").head_path == "backbone.classifier.1"
+    assert model.scale is None
+    with _borrowed(model, "cpu"):
+        model.to(torch.float64)
+    assert [(part, part.data_ptr()) for part in model.backbone.parameters()] == plain
+
+
 def test_a_model_that_changes_its_weights_in_evaluation_changes_them_back():
     class Merging(Nested):
         def train(self, mode=True):

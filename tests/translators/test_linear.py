@@ -44,3 +44,5 @@ def test_what_is_no_linear_translator_is_refused_by_name(tmp_path):
             write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
         fix = "" if message == OTHER else ".*: remove it and run the workflow again"
         refused(rf"linear.safetensors: .*{message}{fix}", Translator.load, path)
+    fix = "is a folder: name its linear.safetensors, or use Translator.from_pretrained"
+    refused(f"{tmp_path}: {fix}", Translator.load, tmp_path)

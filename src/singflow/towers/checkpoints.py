@@ -155,7 +155,8 @@ class _Misfit:
         shapes, of_head = self.shapes.values(), all(name.startswith(heads) for name in self.names)
         if of_head and self.names == self.missing:
             return f"it has no head ({some(self.names)}): give one as `head_weights` of its entry"
-        if of_head and self.names == [*self.shapes] and all(a[1:] == b[1:] for a, b in shapes):
+        as_wide = all(a and a[1:] == b[1:] for a, b in shapes)
+        if of_head and self.names == [*self.shapes] and as_wide:
             ((rows, *_), _), *_ = shapes
             return (
                 f"its head has {rows} classes: name a file with them, one a line in their order, "

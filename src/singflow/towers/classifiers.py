@@ -13,6 +13,7 @@ from torch import nn
 
 from singflow.config.registry import ModelEntry, saved_folder
 from singflow.errors import InputError, brief, in_one_line
+from singflow.extras import explained
 from singflow.towers.checkpoints import (
     check_finite,
     load_checkpoint,
@@ -184,7 +185,7 @@ def _built(entry: ModelEntry, files: list[Path]) -> Built:
         "torchvision": _torchvision,
         "transformers": partial(_transformers, files=files),
     }
-    with in_one_line(f"{entry.id}: {entry.source} cannot build it"):
+    with in_one_line(f"{entry.id}: {entry.source} cannot build it"), explained():
         model, heads, preprocess = build[entry.source](entry)
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     if entry.weights.startswith("package:"):

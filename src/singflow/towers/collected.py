@@ -205,8 +205,6 @@ def collect(
         more than once, is applied before pooling, or something follows it. For an empty loader,
         batches of different form, and features that are not finite.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is {type(model).__name__}, not a torch.nn.Module: wrap it in one")
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -215,6 +213,9 @@ def collect(
         found: Heads | None = None
         for number, batch in enumerate(loader):
             inputs, options, given = _parts(batch, number)
+            tensors = [part for part in (*inputs, *options.values()) if torch.is_tensor(part)]
+            if tensors and all(part.shape[:1] == (0,) for part in tensors):
+                raise InputError(f"loader: batch {number} has no rows: leave it out")
             this = _form(inputs, options, given)
             form = form or this
             if this != form:
@@ -333,8 +334,8 @@ def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
     place, moved = place_of(model, device), device != "auto"
     modes = [(module, module.training) for module in model.modules()]
     owned = [(module, *named) for module, _ in modes for named in _own_tensors(module)]
-    held = [part for own in model.parameters() for part in (own, own.grad) if part is not None]
-    values = [(part, part.data) for part in held]
+    weights = [own for *_, own in owned if isinstance(own, nn.Parameter)]
+    values = [(part, part.data) for own in weights for part in (own, own.grad) if part is not None]
     randomness = random.getstate(), np.random.get_state()
     with (
         torch.random.fork_rng([place] if place.type == "cuda" else []),
@@ -363,10 +364,13 @@ def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
                     part.data = data
 
 
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values of a module's parameters and buffers, without those of its parts."""
-    yield from module.named_parameters(recurse=False, remove_duplicate=False)
-    yield from module.named_buffers(recurse=False, remove_duplicate=False)
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor | None]]:
+    """Names and values of a module's parameters and buffers, without those of its parts.
+
+    The public iterators leave out those that are None, and a model may have its own.
+    """
+    yield from module._parameters.items()
+    yield from module._buffers.items()
 
 
 def _matrix(given: Any) -> np.ndarray:

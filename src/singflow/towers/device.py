@@ -167,6 +167,8 @@ def seeded() -> Iterator[None]:
 
 def place_of(model: torch.nn.Module, device: str) -> torch.device:
     """The device of a name; auto: that of the model's parameters."""
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model is {type(model).__name__}, not a torch.nn.Module: wrap it in one")
     if device == "auto":
         tensors = (*model.parameters(), *model.buffers())
         return tensors[0].device if tensors else torch.device("cpu")

@@ -116,8 +116,12 @@ class Heads:
 
 def named_classes(names: Sequence[str], weight: Sized, of: str) -> list[str]:
     """The names of a head's classes; InputError if they are not one for each row of its weight."""
+    found = [*names]
+    for name in found:
+        if not isinstance(name, str):
+            raise InputError(f"class_names: {name!r} is not a text: give str(name) for each class")
     try:
-        found = phrases([*names])
+        found = phrases(found)
     except ValueError as error:
         raise InputError(f"class_names: {error}") from None
     if len(found) != len(weight):

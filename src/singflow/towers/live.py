@@ -24,6 +24,7 @@ from singflow.config.sections import at_hand
 from singflow.data.images import Unusable, decode, read, upright
 from singflow.data.vocabulary import read_class_list, with_classes_and_hashes
 from singflow.errors import InputError
+from singflow.extras import explained
 from singflow.towers.texts import Texts
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Classifier:
     device: torch.device
 
     @classmethod
+    @explained()
     def load(
         cls,
         name: str,
@@ -156,6 +158,7 @@ class Classifier:
         return load_entry(entry, name, entry.class_names or read_class_list(listed), device)
 
     @classmethod
+    @explained()
     def of(
         cls,
         model: nn.Module,
@@ -338,6 +341,7 @@ class Space:
         return cls(name, entry, texts, on)
 
     @cached_property
+    @explained()
     def tower(self) -> spaces.ImageTower:
         """The image tower."""
         from singflow.towers.gpu_errors import in_memory

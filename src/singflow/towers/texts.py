@@ -14,6 +14,7 @@ from singflow.artifacts.tensors import Tensors
 from singflow.config.registry import SpaceEntry
 from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError, is_unicode
+from singflow.extras import explained
 from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Texts:
     made: tuple[Path, str] | None = None
 
     @cached_property
+    @explained()
     def _loaded(self) -> "tuple[TextTower, TextCache]":
         from singflow.towers.spaces import load_text_tower, text_cache
 

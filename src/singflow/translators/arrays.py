@@ -13,7 +13,7 @@ import pandas as pd
 import scipy
 
 from singflow.artifacts.shards import in_shards
-from singflow.errors import InputError
+from singflow.errors import InputError, in_one_line
 from singflow.translators.crossfit import Split, split
 
 if TYPE_CHECKING:
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 IMAGES, NUMBERS = 4096, 2**23  # images, and numbers of an array, that are read at once, at most
 
 
-def as_array(values: Any) -> np.ndarray:
+def as_array(name: str, values: Any, fix: str = "give rows of one length") -> np.ndarray:
     """An array of NumPy with the values of an array or of a tensor of PyTorch."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values.numpy()
-    return np.asarray(values)
+    with in_one_line(f"{name}: makes no array", fix):
+        return np.asarray(values)
 
 
 def as_float32(name: str, values: Any) -> np.ndarray:
     """The values in float32, which may be infinite; InputError if they are no numbers."""
-    array = as_array(values)
+    array = as_array(name, values)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name}: holds {array.dtype}, not numbers: give an array of numbers")
     with np.errstate(over="ignore"):
@@ -57,6 +58,11 @@ def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
         if first is not None:
             yield from in_shards(chain([first], given), _at_once(first.shape))
         return
+    if not hasattr(values, "shape"):
+        raise InputError(
+            f"{name}: is a {type(values).__name__}, not an array: join rows with np.stack, and "
+            "batches with np.concatenate"
+        )
     shape = tuple(values.shape)
     if len(shape) not in (2, 3):
         raise InputError(f"{name}: has shape {shape}, not (n, width) or (n, views, width)")
@@ -192,11 +198,16 @@ def _shape(name: str, found: set[tuple[int, ...]]) -> tuple[int, int]:
     return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
-def one_each(name: str, values: Iterable[Any], n: int) -> np.ndarray:
+def one_each(
+    name: str, values: Iterable[Any], n: int, fix: str = "give one an image"
+) -> np.ndarray:
     """The values (n,), one an image."""
-    listed = as_array(values) if hasattr(values, "shape") else np.array(list(values), dtype=object)
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name}: is {values!r}, not a sequence: {fix}")
+    array = hasattr(values, "shape")
+    listed = as_array(name, values) if array else np.array(list(values), dtype=object)
     if listed.shape != (n,):
-        raise InputError(f"{name}: has shape {listed.shape}, not ({n},): give one an image")
+        raise InputError(f"{name}: has shape {listed.shape}, not ({n},): {fix}")
     return listed
 
 
@@ -234,11 +245,14 @@ def folds_of(folds: int | Iterable[int], clusters: np.ndarray, seed: int) -> np.
     """
     count = int(clusters.max()) + 1
     if not isinstance(folds, int | np.integer):
-        given = one_each("folds", folds, len(clusters))
+        given = one_each(
+            "folds", folds, len(clusters), "give a whole number, or the fold of each image"
+        )
         if given.dtype.kind == "O":
             given = np.array(given.tolist())
         if given.dtype.kind not in "iu" or given.min() < 0 or len(np.unique(given)) < 2:
             raise InputError("folds: must be whole numbers from 0 on, at least two different ones")
+        given = np.unique(given, return_inverse=True)[1]  # one fit a fold, whatever its number
         pairs = np.unique(np.stack([clusters, given], axis=1), axis=0)
         if len(pairs) > count:
             cluster = int(np.argmax(np.bincount(pairs[:, 0]) > 1))

@@ -1,14 +1,13 @@
-"""Repositories of the Hugging Face Hub, through huggingface_hub and its mixin."""
+"""Repositories of the Hugging Face Hub, through huggingface_hub."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelHubMixin, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     HFValidationError,
     HTTPError,
@@ -20,16 +19,6 @@ from huggingface_hub.errors import (
 
 from singflow.errors import InputError
 from singflow.translators.cards import FILE
-
-
-class Repository(ModelHubMixin):
-    """A folder whose files are those of a repository."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        shutil.copytree(self.folder, save_directory, dirs_exist_ok=True)
 
 
 def fetch(repo_id: str, revision: str | None, **options: Any) -> Path:
@@ -48,15 +37,24 @@ def fetch(repo_id: str, revision: str | None, **options: Any) -> Path:
 
 
 def push_folder(
-    folder: Path | str, repo_id: str, *, branch: str | None = None, **options: Any
+    folder: Path | str,
+    repo_id: str,
+    *,
+    branch: str | None,
+    token: str | None,
+    private: bool | None,
+    commit_message: str,
 ) -> str:
     """Commit the files of a folder to a repository, which is made if it is not there.
 
-    Returns the address of the commit. The options are those of the mixin's push_to_hub: token,
-    private, commit_message.
+    Returns the address of the commit.
     """
+    api = HfApi(token=token)
     with _told(repo_id, branch):
-        return str(Repository(Path(folder)).push_to_hub(repo_id, branch=branch, **options))
+        made = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        return api.upload_folder(
+            repo_id=made, folder_path=folder, revision=branch, commit_message=commit_message
+        ).commit_url
 
 
 @contextmanager

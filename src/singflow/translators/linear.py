@@ -79,6 +79,10 @@ class Translator(Affine):
         InputError
             When the file is damaged, or holds no linear translator.
         """
+        if Path(path).is_dir():
+            raise InputError(
+                f"{path}: is a folder: name its {FILE}, or use Translator.from_pretrained"
+            )
         tensors, made = read_linear(Path(path))
         return cls(**tensors, facts=dict(made))
 
@@ -190,7 +194,7 @@ class Translator(Affine):
         branch : str, optional
             A branch of the repository; by default main.
         token, private, commit_message
-            As in `huggingface_hub.ModelHubMixin.push_to_hub`.
+            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
 
         Returns
         -------
