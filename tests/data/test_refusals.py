@@ -411,7 +411,7 @@ ARRAYS = [
     (array(partial(parquet.write_table, RAGGED), "a.pq"),
      "a.pq:v: its lists do not all have 2 numbers: remove the rows that differ"),
     (array(partial(parquet.write_table, NESTED), "a.pq"),
-     "a.pq: has no array of 2 dimensions; it has nothing: name one as {}/a.pq:<key>"),
+     "a.pq: holds no array of numbers: write one row of numbers an image"),
     (array(in_folder(a=ROWS, b=ROWS[:0]), "parts"),
      "parts/b.npy: its array has the shape (0, 5), without a number in it: remove the file, or "
      "save it anew"),

@@ -346,6 +346,7 @@ TABLE = {  # by the call: arguments, and what is said
         ({"class_names": FIVE[:4]}, "^class_names: 4 names, but the head has 5 rows: name its cla"),
         ({"class_names": ["ant"] * 5}, "^class_names: name 2 repeats 'ant' of name 1: rename or "),
         ({"class_names": [*range(5)]}, r"^class_names: 0 is not a text: give str\(name\) for ea"),
+        ({"class_names": 5}, "^class_names: 5 is not a text: "),
         ({"ids": IDS[:6]}, "^ids: 6 for 7 rows of features: give one for each row$"),
         ({"ids": [*IDS[:6], "0.jpg"]}, r"row 6: id '0\.jpg' is that of row 0, too: remove one of"),
         ({"ids": ["../a", *IDS[:6]]}, r"id '\.\./a' is empty, unprintable or has \.\.: rename it$"),

@@ -138,7 +138,8 @@ def _arrays_in(path: Path) -> dict[str, Stored]:
 
 
 def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
-    arrays = _arrays_in(path)
+    if not (arrays := _arrays_in(path)):
+        raise InputError(f"{path}: holds no array of numbers: write one row of numbers an image")
     found = {
         name: array
         for name, array in arrays.items()
@@ -150,7 +151,7 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
         many = f"{'more than one' if found else 'no'} array{'' if key is None else f' {key!r}'}"
         shown = ", ".join(f"{printable(name)} {array.shape}" for name, array in arrays.items())
         raise InputError(
-            f"{path}: has {many} of {dimensions} dimensions; it has {shown or 'nothing'}: name one "
+            f"{path}: has {many} of {dimensions} dimensions; it has {shown}: name one "
             f"as {path}:<key>"
         )
     chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])

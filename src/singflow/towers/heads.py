@@ -1,7 +1,7 @@
 """The linear head of a model: its input is caught, and W f + b is compared with the output."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
@@ -116,7 +116,7 @@ class Heads:
 
 def named_classes(names: Sequence[str], weight: Sized, of: str) -> list[str]:
     """The names of a head's classes; InputError if they are not one for each row of its weight."""
-    found = [*names]
+    found = [*names] if isinstance(names, Iterable) else [names]
     for name in found:
         if not isinstance(name, str):
             raise InputError(f"class_names: {name!r} is not a text: give str(name) for each class")
