@@ -69,7 +69,7 @@ HARMLESS = [
     ("src/singflow/commands/plan.py", r"def plan", "def other():\n    ...\n\n\ndef plan"),
     ("src/singflow/translators/cards.py", r"How to use", "Use"),
     ("src/singflow/translators/hub.py", r"def fetch", "def other():\n    ...\n\n\ndef fetch"),
-    ("src/singflow/translators/hub.py", r"branch=branch", "branch=None"),
+    ("src/singflow/translators/hub.py", r"revision=branch", "revision=None"),
     ("src/singflow/planning/costs.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
 ]
 
