@@ -292,8 +292,8 @@ def test_a_line_of_a_caption_that_cannot_be_read_is_named_with_what_to_write(tmp
         content.read_caption(file)
 
 
-def test_a_benchmark_file_without_a_row_is_named(tmp_path):
-    for damaged in ("", "s\tmax_rss\n"):
+def test_a_benchmark_file_without_its_figures_is_named(tmp_path):
+    for damaged in ("", "s\tmax_rss\n", "s\n1.0\n"):
         (file := tmp_path / "fit.tsv").write_text(damaged)
         with pytest.raises(InputError, match=f"{file}: not readable as a benchmark"):
             step_table(tmp_path)

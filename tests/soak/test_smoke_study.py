@@ -29,7 +29,7 @@ def assert_model_in_spaces(results, model, images, pairs):
 def assert_table(said, models, images):
     """The study ends with a table that says what it is worth."""
     table = said[said.index(f"Study paper_smoke: {images} images") :]
-    assert "RANDOM WEIGHTS: these models are untrained" in table and "TOP-1 FAR" not in table
+    assert "RANDOM WEIGHTS, untrained: " in table and "TOP-1 FAR" not in table
     for name in models:
         begin, null = rf"{re.escape(name)}[*~+^]* ", f" {NULL_DIM[name]} "
         rows = [line for line in table.splitlines() if re.match(begin, line) and null in line]

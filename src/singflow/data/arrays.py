@@ -151,8 +151,8 @@ def _in_file(path: Path, key: str | None, dimensions: int) -> Stored:
         many = f"{'more than one' if found else 'no'} array{'' if key is None else f' {key!r}'}"
         shown = ", ".join(f"{printable(name)} {array.shape}" for name, array in arrays.items())
         raise InputError(
-            f"{path}: has {many} of {dimensions} dimensions; it has {shown}: name one "
-            f"as {path}:<key>"
+            f"{path}: has {many} of {dimensions} dimensions; it has {shown}: name one as "
+            f"{path}:<key>"
         )
     chosen = _joined(str(path), [found[name] for name in sorted(found, key=_natural)])
     if not all(chosen.shape):

@@ -239,8 +239,8 @@ def step_table(folder: Path) -> Table:
     for path in sorted(folder.rglob("*.tsv")):
         with in_one_line(f"{path}: not readable as a benchmark of Snakemake", "remove it"):
             measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
-        step = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        rows.append((step, float(measured["s"]), float(measured["max_rss"])))
+            figures = float(measured["s"]), float(measured["max_rss"])
+        rows.append((path.relative_to(folder).parts[0].removesuffix(".tsv"), *figures))
     by_step = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby("step")
     seconds = by_step["seconds"].agg(["size", "sum", "max"])
     seconds.columns = pd.Index(["jobs", "seconds", "longest"])
