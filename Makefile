@@ -1,13 +1,13 @@
 # make demo, run   environment and the study in params.yaml, with one line about its progress; RUN="--configfile <file>" passes options
 # make workflow   environment with all that studies and clusters may ask for beyond the demo (docs/installation.md)
 # make app    environment with the local page, and the page: drop a photo on it; APP="--port 8000" passes options
-# make test   environment and all tests; PYTEST="tests/analyses" passes options
+# make test   environment and the tests that need no server, browser or root, in ten minutes; PYTEST="tests/analyses" passes options
+# make test-parts   one proof of every real part: Slurm, remotes, a browser, the wheel, imported features (.ci/packages installs the servers)
+# make nightly   all other tests, `make kernels`, and more fuzzing: one to two hours (docs/testing.md)
 # make kernels   what compares numbers, once more with older instructions of this processor: those of AVX2, and those of 2008
 #             (docs/reproducibility.md)
-# make quick  the tests without whole studies and programs, servers, and classifiers that look at photos
-# make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
-# make coverage   all tests, and the share of lines and branches of the package that they run
+# make coverage   the tests of all three, and the share of lines and branches of the package that they run
 # make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the
 #             paper's largest size and of a scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to
 #             (docs/performance.md)
@@ -23,22 +23,20 @@ CORES ?= all
 BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other, and where a step has more, they wait asleep.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-# Without whole studies and programs, servers, and classifiers that look at photos.
-QUICK = $(filter-out $(addprefix tests/,__pycache__ browser cluster faults photo pictures remotes sharing soak towers warm workflow \
-	test_benchmarks.py test_evidence.py test_gpu_benchmark.py test_measuring.py test_wheel.py), \
-	$(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
+TESTS := $(ALONE) pytest --dist loadfile --no-loadscope-reorder --numprocesses
+EVERY := --override-ini norecursedirs=
 # Kernels of OpenBLAS, PyTorch and oneDNN, and the tests of numbers whose last bits depend on them. torch.compile is left out: it compiles for the processor
 # itself.
 AVX2 := OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 SSE := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
-NUMBERS = tests/test_evidence.py tests/towers/test_extraction.py \
+NUMBERS = tests/nightly/test_evidence.py tests/towers/test_extraction.py \
 	--deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
-PAGES = tests/workflow/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
+PAGES = tests/parts/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
 BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs demo run workflow app test quick kernels soak coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs demo run workflow app test test-parts nightly kernels coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -50,21 +48,23 @@ app: .venv/app
 	@singflow app $(APP)
 
 test: .venv/test
-	$(ALONE) pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(TESTS) 4 -m "not nightly" $(PYTEST)
 
-quick: .venv/test
-	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK)
+test-parts: PYTEST = tests/parts
+test-parts: .venv/test
+	$(TESTS) 4 -m "not nightly" $(PYTEST)
+
+nightly: .venv/test
+	$(TESTS) 4 -m nightly $(EVERY) $(PYTEST)
+	FUZZ=300 $(TESTS) 4 -m hypothesis $(PYTEST)
+	$(MAKE) kernels
 
 kernels: .venv/test
-	$(AVX2) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses
-	$(SSE) $(ALONE) pytest --numprocesses 2 --dist loadfile $(PYTEST) $(NUMBERS) tests/analyses/test_bands.py tests/analyses/test_readout.py tests/analyses/test_unique_meaning.py
+	$(AVX2) $(TESTS) 2 $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses
+	$(SSE) $(TESTS) 2 $(PYTEST) $(NUMBERS) tests/analyses/test_bands.py tests/analyses/test_readout.py tests/analyses/test_unique_meaning.py
 
-soak: .venv/test
-	pytest $(PYTEST) tests/soak
-	FUZZ=300 pytest $(PYTEST) -m hypothesis tests
-
-coverage: override PYTEST += --cov --cov-fail-under=95
-coverage: test
+coverage: .venv/test
+	$(TESTS) 4 --cov --cov-fail-under=95 $(EVERY) $(PYTEST)
 
 check: types style workflows package audit
 
@@ -77,7 +77,7 @@ style: .venv/test
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	hadolint Containerfile
-	shellcheck .ci/run slurm/controller.sh
+	shellcheck .ci/run .ci/packages slurm/controller.sh
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff

@@ -36,7 +36,7 @@ class Sharing(LoadFileScheduling):
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        together = re.search(r"/(cluster)/|workflow/test_(determinism|engines)", file)
+        together = re.search(r"/(cluster)/|/test_(determinism|engines)", file)
         return "slurm" if together and together[1] else "engines" if together else file
 
 
@@ -44,10 +44,14 @@ def pytest_xdist_make_scheduler(config, log):
     return Sharing(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is not asked for is left out
 def pytest_collection_modifyitems(items):
-    """Files that take longest come first, and so are not last alone: above all those of engines."""
-    items.sort(key=lambda item: item.path.parent.name not in ("browser", "remotes", "tests"))
-    items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
+    """Mark the tests of tests/nightly, and put first what takes longest, so that it is not last."""
+    for item in items:
+        if item.path.parent.name == "nightly":
+            item.add_marker("nightly")
+    first = ("cluster", "workflow", "nightly", "browser", "remotes", "tests")
+    items.sort(key=lambda item: (*first, item.path.parent.name).index(item.path.parent.name))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -163,12 +163,13 @@ def work_of_listing(folder, sizes, monkeypatch, *, labels):
     return work
 
 
+@pytest.mark.parametrize("few", [300, pytest.param(10_000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("labels", [False, True])
 def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(
-    tmp_path, monkeypatch, labels
+    tmp_path, monkeypatch, labels, few
 ):
-    work = work_of_listing(tmp_path, (300, 3000), monkeypatch, labels=labels)
-    assert work[3000] < 12 * work[300]
+    work = work_of_listing(tmp_path, (few, 10 * few), monkeypatch, labels=labels)
+    assert work[10 * few] < 12 * work[few]
 
 
 # Images

@@ -373,6 +373,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     write, read = WRITERS[kind]
@@ -394,6 +395,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     write(path)
 
 
+@pytest.mark.nightly
 def test_a_matrix_that_the_disk_has_no_room_for_is_refused_at_once(small_disk):
     message = refusal(Scratch, small_disk, 500_000, 4)
     gc.collect()  # the file without a name, which would hold the disk

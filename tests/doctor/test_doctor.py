@@ -523,7 +523,7 @@ def test_a_lock_of_dvc_is_seen_as_long_as_it_is_held(here):
     assert dvc.check_lock(path).status == "ok"
 
 
-# Slurm, as far as it can be seen without one: tests/cluster has the rest.
+# Slurm, as far as it can be seen without one: tests/parts/cluster has the rest.
 SECONDS = "slurm-init-seconds-before-status-checks"
 CONFIG = Path("config.yaml")
 
@@ -631,6 +631,7 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
         path.write_text("mine")
 
 
+@pytest.mark.nightly
 def test_a_slurm_that_does_not_answer_is_a_failed_check(tree, closed_port):
     if not shutil.which("scontrol"):
         without("no Slurm: install slurm-client")

@@ -24,6 +24,8 @@ from singflow.artifacts.tensors import read_tensors
 from tests.photo.conftest import MODEL, SCORES, SPACE, ZERO
 from tests.project import ROOT
 
+pytestmark = pytest.mark.nightly
+
 BLOCKS, (README,) = (
     re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     for page in ("docs/api.md", "README.md")

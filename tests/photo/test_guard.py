@@ -15,6 +15,8 @@ from tests.photo.handmade import MODEL
 from tests.photo.test_page import opened
 from tests.project import ROOT
 
+pytestmark = pytest.mark.nightly
+
 ANALYZE, ANSWERS = EXAMPLES, "/gradio_api/queue/data"  # the function after the examples'
 HOST = "http://127.0.0.1:7860"
 MB = 2**20

@@ -204,6 +204,7 @@ def test_features_that_are_not_finite_name_the_image_and_what_may_be_the_reason(
         views_of(classifier, packaged, slice(0, 2))
 
 
+@pytest.mark.nightly
 def test_a_compiled_tower_gives_the_same_features_but_for_rounding(lite0, packaged):
     entry = entry_of(RESNET, classes=5)
     classifier = with_head(Nested(), ["backbone.classifier.1"], entry, lite0.preprocess)

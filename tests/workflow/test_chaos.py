@@ -32,8 +32,7 @@ MOMENTS = {
     "within the page": ("write_report", "os.rename", r"/\.report\.html", HALF_PAGE),
     "when all is done, between the locks": (ENGINE, "os.remove", LOCK, COLD),
 }
-
-
+FEW = ["within the write of a file", "between two files of a step"]
 WAIT = "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\n"
 
 
@@ -41,13 +40,15 @@ def temporary_files(project):
     return [path for path in (project.folder / "results").rglob(".*") if path.is_file()]
 
 
+@pytest.mark.parametrize("moments", [FEW, pytest.param([*MOMENTS], marks=pytest.mark.nightly)])
 def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_one(
-    snakemake_project, tmp_path
+    snakemake_project, tmp_path, moments
 ):
     whole = snakemake_project.artifacts()
     project = snakemake_project.copy(tmp_path / "chaos")
     results = project.folder / "results/demo"
-    for moment, (program, event, path, more) in MOMENTS.items():
+    for moment in moments:
+        program, event, path, more = MOMENTS[moment]
         last = [results / name for name in (*FIGURE, "report.html")]
         if all(file.exists() for file in last):
             for file in last[:2]:
@@ -63,6 +64,7 @@ def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_o
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
 
+@pytest.mark.nightly
 def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
     snakemake_project, tmp_path
 ):
@@ -85,6 +87,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_study_is_refused_while_an_engine_is_at_work_on_it(snakemake_project, tmp_path, engine):
     project = snakemake_project.copy(tmp_path / "twice")

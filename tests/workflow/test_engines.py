@@ -17,6 +17,7 @@ from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
 
 MODELS = ["efficientnet_lite0", "tiny"]
+DVC = pytest.mark.nightly  # what runs the study by the other engine, too
 PAGE = {"write_report"}
 STUDY = {"resolve_study"}  # which every change of a parameter is one of
 LITE0 = "conse_minilm/efficientnet_lite0"
@@ -222,17 +223,15 @@ def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results
         assert "Warning" not in path.read_text(), path
 
 
-@pytest.mark.parametrize("made_by", ["snakemake_project", "dvc_project", "published"])
+@pytest.mark.parametrize(
+    "made_by",
+    ["snakemake_project", *(pytest.param(n, marks=DVC) for n in ("dvc_project", "published"))],
+)
 def test_neither_engine_has_anything_to_do_after_either_or_after_publishing(made_by, request):
     project = request.getfixturevalue(made_by)
     assert "Nothing to be done" in project.snakemake()
     if made_by != "snakemake_project":  # of which DVC has no record
         assert project.ran_by_dvc(project.dvc("repro")) == []
-
-
-def both(projects):
-    snakemake_project, dvc_project = projects
-    return snakemake_project.planned(), dvc_project.changed()
 
 
 OWN, PACKAGED = "config/models.yaml", "src/singflow/packaged/models.yaml"
@@ -242,26 +241,41 @@ EDITED = [
 ]
 
 
+class Finished:
+    """The study as an engine has finished it, which a test edits."""
+
+    def __init__(self, engine, project):
+        self.by_dvc, self.project = engine == "DVC", project
+
+    def stale(self):
+        return self.project.changed() if self.by_dvc else self.project.planned()
+
+
+@pytest.fixture(scope="module", params=["Snakemake", pytest.param("DVC", marks=DVC)])
+def made(request):
+    name = "dvc_project" if request.param == "DVC" else "snakemake_project"
+    return Finished(request.param, request.getfixturevalue(name))
+
+
 @pytest.fixture
-def projects(snakemake_project, dvc_project):
-    saved = {name: (snakemake_project.folder / name).read_bytes() for name in EDITED}
-    yield snakemake_project, dvc_project
-    resolved = (dvc_project.folder / OWN).read_bytes() != saved[OWN]
-    for project in (snakemake_project, dvc_project):
-        for name, content in saved.items():
-            (project.folder / name).write_bytes(content)
-    if resolved:
-        dvc_project.dvc("repro", "resolve_model")
+def finished(made):
+    project = made.project
+    saved = {name: (project.folder / name).read_bytes() for name in EDITED}
+    yield made
+    resolved = (project.folder / OWN).read_bytes() != saved[OWN]
+    for name, content in saved.items():
+        (project.folder / name).write_bytes(content)
+    if made.by_dvc and resolved:
+        project.dvc("repro", "resolve_model")
 
 
-def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp_path):
-    copies = snakemake_project.copy(tmp_path / "0"), dvc_project.copy(tmp_path / "1")
-    for project in copies:
-        for path in sorted(project.folder.rglob("*"), reverse=True):
-            engines = {".git", ".snakemake", ".dvc"} & set(path.relative_to(project.folder).parts)
-            if path.is_file() and not engines:
-                path.touch()
-    assert both(copies) == (set(), set())
+def test_touching_every_file_re_runs_nothing(made, tmp_path):
+    copy = made.project.copy(tmp_path / "copy")
+    for path in sorted(copy.folder.rglob("*"), reverse=True):
+        engines = {".git", ".snakemake", ".dvc"} & set(path.relative_to(copy.folder).parts)
+        if path.is_file() and not engines:
+            path.touch()
+    assert (copy.changed() if made.by_dvc else copy.planned()) == set()
 
 
 NEW = 'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),'
@@ -278,12 +292,11 @@ WITH_EFFECT = [
 ]
 
 
-def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(projects):
-    for project in projects:
-        for file, pattern, replacement in (*WITHOUT_EFFECT, *WITH_EFFECT):
-            project.edit(f"src/singflow/{file}.py", pattern, replacement)
+def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(finished):
+    for file, pattern, replacement in (*WITHOUT_EFFECT, *WITH_EFFECT):
+        finished.project.edit(f"src/singflow/{file}.py", pattern, replacement)
     steps = of_models("render_pictures", "scan_concepts", "measure_controls")
-    assert both(projects) == (steps, steps)
+    assert finished.stale() == steps
 
 
 def of_models(*steps):
@@ -327,77 +340,72 @@ def test_dvc_watches_a_parameter_for_exactly_the_steps_that_read_it(snakemake_pr
         assert {name for name, keys in declared.items() if keys & named} == steps, key
 
 
-def test_changed_parameters_re_run_exactly_the_steps_that_read_them(projects):
-    for project in projects:
-        project.edit("params.yaml", "draws: 4", "draws: 5")
-        project.edit("params.yaml", "max_images: 10000", "max_images: 10")
-    steps = of_models("measure_evidence")
+def test_changed_parameters_re_run_exactly_the_steps_that_read_them(finished):
+    finished.project.edit("params.yaml", "draws: 4", "draws: 5")
+    finished.project.edit("params.yaml", "max_images: 10000", "max_images: 10")
+    steps = of_models("measure_evidence") | STUDY
     # Snakemake's reason for the page is that resolve_study runs.
-    assert both(projects) == (steps | STUDY, steps | PAGE | STUDY)
+    assert finished.stale() == (steps | PAGE if finished.by_dvc else steps)
 
 
-def test_another_choice_of_labels_is_checked_and_runs_no_tower_in_either_engine(projects):
-    for project in projects:
-        for before, after in (("plot_labels:\n", ""), ("plot_concepts:\n", ""), ("", ".*?steered")):
-            place = rf"(?<={before})  labels: \[\](?={after})"
-            project.edit("params.yaml", place, "  labels: [beaker]")
+def test_another_choice_of_labels_is_checked_and_runs_no_tower(finished):
+    for before, after in (("plot_labels:\n", ""), ("plot_concepts:\n", ""), ("", ".*?steered")):
+        place = rf"(?<={before})  labels: \[\](?={after})"
+        finished.project.edit("params.yaml", place, "  labels: [beaker]")
     steps = {"plot_labels", "plot_concepts"} | of_models("steer_concepts", "render_pictures")
-    assert both(projects) == (steps | STUDY, steps | STUDY)
-    later = {job.partition("@")[0] for job in projects[0].planned(direct=False)}
-    assert not later & {"build_manifest", "extract_head", "extract_features", "embed_images"}
+    assert finished.stale() == steps | STUDY
+    if not finished.by_dvc:
+        later = {job.partition("@")[0] for job in finished.project.planned(direct=False)}
+        assert not later & {"build_manifest", "extract_head", "extract_features", "embed_images"}
 
 
-def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(projects):
-    for project in projects:
-        project.edit("params.yaml", "an image of a jellyfish", "a jeep")
-    snakemake_project, dvc_project = projects
-    first = {"embed_prompts@conse_minilm"}
+def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(finished):
+    finished.project.edit("params.yaml", "an image of a jellyfish", "a jeep")
+    first = {"embed_prompts@conse_minilm"} | STUDY
     later = of_models("steer_concepts", "render_pictures", "map_images")
-    assert dvc_project.changed() == first | later | STUDY
-    # Of the others Snakemake gives the earlier step as the reason.
-    assert snakemake_project.planned() == first | STUDY
-    assert later | PAGE <= snakemake_project.planned(direct=False)
+    if finished.by_dvc:
+        assert finished.stale() == first | later
+    else:  # of the others Snakemake gives the earlier step as the reason
+        assert finished.stale() == first
+        assert later | PAGE <= finished.project.planned(direct=False)
 
 
-def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothing(projects):
+def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothing(finished):
+    project = finished.project
     added = "\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n"
-    for project in projects:
-        (project.folder / OWN).open("a").write(added)
-        project.edit(OWN, "weights: random", "weights: random, reported_top1: 1.0")
-    snakemake_project, dvc_project = projects
-    planned = snakemake_project.planned(direct=False)
+    (project.folder / OWN).open("a").write(added)
+    project.edit(OWN, "weights: random", "weights: random, reported_top1: 1.0")
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
-    others = ("build_manifest", "embed_images", "embed_prompts")
-    assert extraction <= planned and snakemake_project.planned() == {"resolve_model@tiny"}
-    assert not [job for job in planned if "lite0" in job or job.startswith(others)]
-    dvc_project.dvc("repro", "resolve_model")
-    # The summary compares top-1 with what the entry reports, maps need the classifier, and heads
-    # are of one backbone by their entries.
-    later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
-    assert dvc_project.changed() == extraction | later
+    if finished.by_dvc:
+        project.dvc("repro", "resolve_model")
+        # The summary compares top-1 with what the entry reports, maps need the classifier, and
+        # heads are of one backbone by their entries.
+        later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
+        assert finished.stale() == extraction | later
+    else:
+        planned, others = project.planned(direct=False), ("build_manifest", "embed_")
+        assert extraction <= planned and finished.stale() == {"resolve_model@tiny"}
+        assert not [job for job in planned if "lite0" in job or job.startswith(others)]
 
 
-def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(projects):
-    for project in projects:
-        project.edit(PACKAGED, r"reported_top1: 75\.1", "reported_top1: 75.2")
-    snakemake_project, dvc_project = projects
-    assert snakemake_project.planned() == {"resolve_model@efficientnet_lite0"}
+def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(finished):
+    finished.project.edit(PACKAGED, r"reported_top1: 75\.1", "reported_top1: 75.2")
     # DVC watches whole registries, and then compares the resulting entries.
-    assert dvc_project.changed() == {f"resolve_model@{model}" for model in MODELS}
+    models = MODELS if finished.by_dvc else ["efficientnet_lite0"]
+    assert finished.stale() == {f"resolve_model@{model}" for model in models}
 
 
-def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
-    for project in projects:
-        project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
-    planned, changed = projects[0].planned(direct=False), projects[1].changed()
+def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
+    finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts"}
     gather |= {"tabulate_steering", "tabulate_unusual"}
     figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
     figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
-    assert {job for job in planned if "lite1" not in job} == gather | after_summary
-    assert {job for job in changed if "lite1" not in job} == gather
+    stale = finished.stale() if finished.by_dvc else finished.project.planned(direct=False)
+    expected = gather if finished.by_dvc else gather | after_summary
+    assert {job for job in stale if "lite1" not in job} == expected
 
 
 def test_a_bad_study_stops_either_engine_before_any_job(tmp_path):
@@ -415,7 +423,9 @@ def test_a_bad_study_stops_either_engine_before_any_job(tmp_path):
         assert not re.search(r"parquet|safetensors", str(list((tmp_path / "results").rglob("*"))))
 
 
-@pytest.mark.parametrize("command", [("snakemake", "--cores", "1"), ("dvc", "repro")])
+@pytest.mark.parametrize(
+    "command", [("snakemake", "--cores", "1"), pytest.param(("dvc", "repro"), marks=DVC)]
+)
 def test_a_label_that_no_image_has_stops_either_engine_before_the_first_tower(tmp_path, command):
     project, results = Project(tmp_path), tmp_path / "results"
     said = "no image has the label 'bull mastif' (did you mean 'bull mastiff'?)"

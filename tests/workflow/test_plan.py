@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import pytest
 
 from singflow.translators.reference import PACKAGED
 from tests.planning.test_rates import CARD, ROW
@@ -47,6 +48,7 @@ def test_a_study_is_planned_before_anything_ran_and_what_is_done_is_not_planned_
     assert re.search(r"^\d+ of \d+ jobs to run, 1 done$", output, flags=re.MULTILINE)
 
 
+@pytest.mark.nightly
 def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_as_an_order_of_magnitude(tmp_path):
     project = Project(tmp_path)
 
@@ -89,6 +91,7 @@ def test_the_hours_of_a_gpu_are_given_at_measured_rates_and_else_as_an_order_of_
     assert f"error: {named[1]}: has no rates of a CPU" in said
 
 
+@pytest.mark.nightly
 def test_what_is_known_of_a_reference_is_said_before_the_first_step(tmp_path):
     project = Project(tmp_path)
     allowed = f"{PACKAGED} was made in float32, and this study is made in tf32: allowed"

@@ -49,6 +49,7 @@ def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
     )
 
 
+@pytest.mark.nightly
 def test_a_run_on_a_terminal_has_one_line_that_lives(project):
     master, terminal = pty.openpty()
     variables = project.environment(COLUMNS="100", TERM="xterm")
@@ -91,6 +92,18 @@ def test_the_message_of_a_step_that_failed_comes_last(project, kind):
     assert "RuleException" not in text
 
 
+def test_a_damaged_artifact_is_named_with_the_fix_which_brings_it_back(project, snakemake_project):
+    path = project.folder / "results/demo/concepts/conse_minilm/tiny.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    fix = r"concepts/conse_minilm/tiny\.parquet: not readable as Parquet.* delete it"
+    assert re.search(fix, project.refused(*RUN))
+    path.unlink()
+    project.edit("params.yaml", "extremes: 7", "extremes: 8")
+    project.run(*RUN)
+    assert path.read_bytes() == whole and project.differs(snakemake_project) == set()
+
+
 def test_what_snakemake_refuses_is_said_in_its_words(project):
     for option in ("results/demo/figures/fig99.png", "--no-such-option"):
         assert option in project.refused(*RUN, "--", option)
@@ -99,6 +112,7 @@ def test_what_snakemake_refuses_is_said_in_its_words(project):
     assert project.refused(*RUN).startswith(said)
 
 
+@pytest.mark.nightly
 def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_step(
     project, tmp_path
 ):
@@ -115,6 +129,7 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
     assert "not here" not in project.run(*RUN, *needs_none, **hub).stdout
 
 
+@pytest.mark.nightly
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
@@ -145,7 +160,9 @@ def assert_the_next_run_goes_on(project):
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
 
-@pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "terminated", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["SIGINT", "SIGTERM"]
+)
 def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
     process, family = waiting(project, tmp_path / "said")
     assert "--resources gpu=2 --cores" in " ".join(family[0].cmdline())
@@ -188,6 +205,7 @@ atexit.register(tell)
 """
 
 
+@pytest.mark.nightly
 def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
     (tmp_path / "probe").mkdir()
     (tmp_path / "probe/sitecustomize.py").write_text(PROBE)

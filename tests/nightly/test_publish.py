@@ -17,8 +17,8 @@ from dvc.repo import Repo
 
 from singflow.errors import InputError
 from singflow.sharing.publishing import check_given
+from tests.nightly.test_readme import FETCH
 from tests.project import MADE, ROOT, files_of
-from tests.workflow.test_readme import FETCH
 
 STORE = "files/md5"
 KILLED_PUSH = ROOT / "tests/faults/killed_push.py"

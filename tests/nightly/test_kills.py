@@ -9,9 +9,9 @@ import time
 import numpy as np
 import psutil
 
+from tests.nightly.test_publish import litter
 from tests.project import Project
 from tests.workflow.test_chaos import DEMO, temporary_files
-from tests.workflow.test_publish import litter
 
 MOMENTS = 30
 

@@ -6,10 +6,10 @@ import pandas as pd
 import yaml
 
 from singflow.artifacts.tensors import read_tensors
+from tests.nightly.test_evidence import HEADS, STUDY
+from tests.nightly.test_paper_smoke import NULL_DIM, SPACES, assert_model, assert_space
+from tests.nightly.test_readme import SMOKE
 from tests.project import Project
-from tests.test_evidence import HEADS, STUDY
-from tests.workflow.test_paper_smoke import NULL_DIM, SPACES, assert_model, assert_space
-from tests.workflow.test_readme import SMOKE
 
 
 def assert_model_in_spaces(results, model, images, pairs):

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from tests import PATIENCE
-from tests.cluster.slurm import CONFIG, Slurm, missing, wait_for
+from tests.parts.cluster.slurm import CONFIG, Slurm, missing, wait_for
 from tests.project import Project, without
 
 BIN, FAULTS = (Path(__file__).parent / name for name in ("bin", "faults"))

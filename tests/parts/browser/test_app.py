@@ -19,11 +19,11 @@ from PIL import Image
 from singflow.data.manifest import data_root
 from singflow.photo.app import CONNECTIONS
 from tests import PATIENCE
-from tests.browser.test_report_browser import check_width_and_access
+from tests.parts.browser.test_report_browser import check_width_and_access
 from tests.project import ROOT
 
 WAIT = PATIENCE * 1000  # milliseconds
-WATCHED = ROOT / "tests/browser/watched.py"  # the command line
+WATCHED = ROOT / "tests/parts/browser/watched.py"  # the command line
 
 
 @contextmanager

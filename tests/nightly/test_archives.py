@@ -8,8 +8,8 @@ from pathlib import Path
 
 from singflow.report.content import read_caption
 from singflow.sharing.crate import FINAL
+from tests.nightly.test_readme import ARCHIVES
 from tests.project import MADE
-from tests.workflow.test_readme import ARCHIVES
 
 CLOSED = "http://127.0.0.1:9"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), CLOSED)

@@ -17,8 +17,8 @@ from dvc.config import Config
 from singflow.artifacts.catalog import IN_GIT
 from singflow.doctor.dvc import check_shared_cache
 from tests import PATIENCE
+from tests.parts.remotes.servers import KINDS, Folder
 from tests.project import ROOT
-from tests.remotes.servers import KINDS, Folder
 
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()

@@ -27,9 +27,9 @@ from singflow.towers.classifiers import load_classifier
 from singflow.towers.spaces import load_text_tower
 from singflow.towers.weights import required
 from tests import PATIENCE
-from tests.browser.test_app import address_of
 from tests.data.archives import picture
 from tests.data.test_imagenet import flat_archive, packed_devkit
+from tests.parts.browser.test_app import address_of
 from tests.project import MADE, ROOT, SMALL, Project, blocks
 from tests.towers.models import FIVE
 from tests.towers.tiny_transformers import save_classifier, save_dual_encoder
@@ -91,7 +91,7 @@ def unchanged(reader):
 
 
 def test_the_pages_have_the_commands_that_these_tests_run():
-    # Of ARCHIVES test_archives is a test, of SMOKE test_paper_smoke and soak/test_smoke_study.
+    # Of ARCHIVES test_archives is a test, of SMOKE test_paper_smoke and test_smoke_study.
     assert [*MAKE, *PREFETCH, PLAN[0]] == ["make demo", "make test", *["make prefetch"] * 2]
     assert [*LARGE, PUBLISH[0]] == [PLAN[-1], "snakemake --profile slurm", "dvc repro"]
     assert [f"{LARGE[1]} --configfile config/studies/eva02.yaml"] == ON_CLUSTER

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 
-from tests.cluster.conftest import SNAKEMAKE, targets
-from tests.cluster.slurm import wait_for
+from tests.parts.cluster.conftest import SNAKEMAKE, targets
+from tests.parts.cluster.slurm import wait_for
 
 
 def number_of(slurm, shard, *states):

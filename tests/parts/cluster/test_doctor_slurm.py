@@ -11,8 +11,8 @@ import yaml
 
 from singflow.doctor.slurm import check_cluster, check_controller, write_partition_file
 from singflow.planning.costs import ON_GPU
-from tests.cluster.conftest import ClusterProject
-from tests.cluster.slurm import EVERY_SLURM, wait_for
+from tests.parts.cluster.conftest import ClusterProject
+from tests.parts.cluster.slurm import EVERY_SLURM, wait_for
 
 AWKWARD = f"""{EVERY_SLURM}ClusterName=awkward
 SlurmctldHost=localhost(127.0.0.1)

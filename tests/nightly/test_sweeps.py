@@ -14,8 +14,8 @@ from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
 from singflow.engines.code import KEPT, Code, archives_of
 from singflow.translators.reference import PACKAGED, reference_folder
+from tests.nightly.test_sharing import SECTIONS
 from tests.project import Project, blocks
-from tests.workflow.test_sharing import SECTIONS
 
 SWEEPS = blocks(SECTIONS["Sweeps"])
 TABLE = "results/demo/tables/translators.json"

@@ -1,6 +1,6 @@
 """The steps of the paper that depend on its towers, without their weights.
 
-soak/test_smoke_study.py runs the whole study.
+test_smoke_study.py runs the whole study.
 """
 
 import gc
@@ -23,6 +23,7 @@ from singflow.data.manifest import data_root, read_classes
 from singflow.data.vocabulary import read_vocabulary
 from singflow.study import with_derived_keys
 from singflow.towers import classifiers, spaces
+from tests.nightly.test_readme import SMOKE
 from tests.project import ROOT, Project
 from tests.results import script
 from tests.towers.test_classifiers import (
@@ -33,7 +34,6 @@ from tests.towers.test_classifiers import (
     tokens_and_mean,
     vgg_feature,
 )
-from tests.workflow.test_readme import SMOKE
 
 NULL_DIM = {
     "resnet50": 1048, "vgg16": 3096, "vgg19": 3096, "densenet121": 24, "efficientnet_b4": 792,

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from singflow.planning.calibration import read_reports
-from tests.cluster.conftest import SNAKEMAKE, ClusterProject, targets
-from tests.cluster.slurm import wait_for
+from tests.parts.cluster.conftest import SNAKEMAKE, ClusterProject, targets
+from tests.parts.cluster.slurm import wait_for
 from tests.project import ROOT
 
 SIBLINGS = {  # steps that need no other one of them: their artifact

@@ -24,7 +24,7 @@ from gcsfs.core import GCSFileSystem
 from s3fs import S3FileSystem
 
 from tests import PATIENCE
-from tests.cluster.slurm import wait_for
+from tests.parts.cluster.slurm import wait_for
 from tests.project import ROOT, without
 
 BUCKET = "studies/store"
