@@ -151,6 +151,7 @@ def texts(tmp_path_factory):
     return project
 
 
+@pytest.mark.nightly
 def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says(texts):
     results = texts.folder / "results/scipy"
     evidence = read_json(CATALOG["evidence"].at(results, **SCIPY))
@@ -165,6 +166,7 @@ def test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_say
     assert "linalg/" in texts.shell(blocks(PAGE)[2])
 
 
+@pytest.mark.nightly
 def test_a_study_without_images_has_every_table_and_figure_but_for_photos(texts):
     results = texts.folder / "results/scipy"
     assert {path.name for path in (results / "figures").iterdir()} == {
@@ -176,6 +178,7 @@ def test_a_study_without_images_has_every_table_and_figure_but_for_photos(texts)
     assert "have no pixels" in (results / "logs/build_manifest.log").read_text()
 
 
+@pytest.mark.nightly
 def test_what_needs_pixels_and_a_text_that_is_not_unicode_are_refused_in_one_line(texts):
     photo = str(next((ROOT / "docs").glob("*.jpg")))
     options = ("--results", "results/scipy", "--model", "features/scipy", "--space", "minilm")
@@ -185,6 +188,7 @@ def test_what_needs_pixels_and_a_text_that_is_not_unicode_are_refused_in_one_lin
     assert said == "error: the text 'a \\udcff' is not valid Unicode: write it anew\n"
 
 
+@pytest.mark.nightly
 def test_dvc_computes_the_same_and_both_engines_notice_another_source(texts):
     path = CATALOG["evidence"].at(texts.folder / "results/scipy", **SCIPY)
     before = path.read_bytes()

@@ -225,6 +225,7 @@ def with_torch(built, tmp_path_factory):
     return Environment(tmp_path_factory.mktemp("torch") / "venv", built, beside=("torch",))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("user", USERS)
 def test_the_library_serves_its_users_in_an_empty_folder(user, core, with_torch, tmp_path):
     environment = with_torch if user == "a model in memory" else core
@@ -235,6 +236,7 @@ def test_the_library_serves_its_users_in_an_empty_folder(user, core, with_torch,
     assert not {"pillow", "matplotlib"} & environment.libraries
 
 
+@pytest.mark.nightly
 def test_registries_are_listed_with_the_users_own_entries(singflow, folder):
     (folder / "config").mkdir()
     own = "mine: {source: timm, id: resnet18.a1_in1k, weights: 'file:checkpoints/mine.pth'}\n"
@@ -271,11 +273,13 @@ def test_a_photo_is_analyzed_and_the_examples_of_the_page_run(singflow, app, fol
     assert float(done.stdout.splitlines()[-1]) == pytest.approx(found["is_deg"], abs=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_search_without_a_study_says_what_it_needs(singflow):
     said = singflow("search", "a dog", status=1)
     assert said.startswith("error: --results: missing, and there is no params.yaml here: name the")
 
 
+@pytest.mark.nightly
 def test_the_page_is_served(app, folder):
     said = folder / "said"
     command = [str(app.programs / "singflow"), "app", "--port", "0", "--model", LITE0]

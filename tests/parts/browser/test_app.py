@@ -217,6 +217,7 @@ def shown(page, selector):
     return np.asarray(image.convert("RGB")).astype(int)
 
 
+@pytest.mark.nightly
 def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
     visit, photos, tmp_path
 ):
@@ -257,6 +258,7 @@ def test_maps_lie_over_the_photo_and_the_keyboard_alone_shows_it_without_them(
         assert np.array_equal(shown(page, frame), mapped)
 
 
+@pytest.mark.nightly
 def test_a_phone_scrolls_to_what_is_said_and_moves_at_once_where_motion_is_unwanted(visit, photos):
     page = visit(apart=True)
     page.add_init_script("""
@@ -286,6 +288,7 @@ def test_a_phone_scrolls_to_what_is_said_and_moves_at_once_where_motion_is_unwan
     assert page.evaluate("window.scrolled ?? null") is None
 
 
+@pytest.mark.nightly
 def test_all_is_done_from_the_keyboard(visit):
     page = visit()
     page.set_viewport_size({"width": 1280, "height": 800})
@@ -327,6 +330,7 @@ def test_what_is_no_photo_is_refused_in_words_and_a_photo_after_it_is_not(visit,
     assert "It sees: buckeye" in seen_in(page) and not page.locator("#photo img").is_visible()
 
 
+@pytest.mark.nightly
 def test_a_file_of_100_mb_is_refused_in_words(visit, tmp_path):
     page = visit()
     with (tmp_path / "large.bmp").open("wb") as file:
@@ -336,6 +340,7 @@ def test_a_file_of_100_mb_is_refused_in_words(visit, tmp_path):
     assert page.locator("#said .verdict").count() == 0
 
 
+@pytest.mark.nightly
 def test_five_at_once_are_answered_each_with_its_own_photo(visit, photos):
     pages = [visit(apart=True) for _ in range(5)]
     for page, photo in zip(pages, photos, strict=False):
@@ -347,11 +352,13 @@ def test_five_at_once_are_answered_each_with_its_own_photo(visit, photos):
     assert len(set(seen)) == 5 and "It sees: buckeye" in seen[3]
 
 
+@pytest.mark.nightly
 def test_the_browser_may_ask_no_other_host(server):
     policy = httpx.get(server, timeout=PATIENCE).headers["content-security-policy"]
     assert policy.startswith("default-src 'self' ") and "http" not in policy
 
 
+@pytest.mark.nightly
 def test_more_connections_than_the_page_takes_are_refused_until_others_end(server):
     at = urlsplit(server)
     with ExitStack() as stack:
@@ -363,6 +370,7 @@ def test_more_connections_than_the_page_takes_are_refused_until_others_end(serve
         assert time.monotonic() < ended
 
 
+@pytest.mark.nightly
 def test_an_upload_that_breaks_off_leaves_no_traceback(server):
     place = urlsplit(server)
     head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 999\r\n"
@@ -379,6 +387,7 @@ def test_only_this_machine_is_listened_to(server):
     assert {each.laddr.ip for each in ours if each.status == "LISTEN"} == {"127.0.0.1"}
 
 
+@pytest.mark.nightly
 def test_beyond_this_machine_it_says_that_there_is_no_password_and_ends_at_once(
     context, photos, cache, tmp_path
 ):

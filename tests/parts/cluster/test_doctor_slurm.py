@@ -14,6 +14,8 @@ from singflow.planning.costs import ON_GPU
 from tests.parts.cluster.conftest import ClusterProject
 from tests.parts.cluster.slurm import EVERY_SLURM, wait_for
 
+pytestmark = pytest.mark.nightly
+
 AWKWARD = f"""{EVERY_SLURM}ClusterName=awkward
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort=17021

@@ -5,8 +5,12 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.parts.cluster.conftest import SNAKEMAKE, targets
 from tests.parts.cluster.slurm import wait_for
+
+pytestmark = pytest.mark.nightly
 
 
 def number_of(slurm, shard, *states):

@@ -81,6 +81,7 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
     assert groups == {"data": 1, "model": 2, "pictures": 1}
 
 
+@pytest.mark.nightly
 def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the_largest(
     slurm, snakemake_project, tmp_path
 ):
@@ -100,6 +101,7 @@ def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the
     assert memory == f"{max(asked)}M"
 
 
+@pytest.mark.nightly
 def test_texts_are_embedded_where_a_study_on_gpus_has_none_to_give(project):
     project.edit("params.yaml", "device: auto", "device: cuda")
     running = project.start(*SNAKEMAKE, "results/demo/prompts/conse_minilm.safetensors")
@@ -107,6 +109,7 @@ def test_texts_are_embedded_where_a_study_on_gpus_has_none_to_give(project):
     assert "embed_prompts" in running.said
 
 
+@pytest.mark.nightly
 def test_a_job_whose_gpu_is_not_seen_by_pytorch_stops_in_a_sentence(project, slurm):
     slurm.told_of_gpus.touch()
     try:
@@ -119,6 +122,7 @@ def test_a_job_whose_gpu_is_not_seen_by_pytorch_stops_in_a_sentence(project, slu
     assert re.match(said, log.read_text()), log.read_text()
 
 
+@pytest.mark.nightly
 def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
     names = ("anew", "twin")
     for name in names:
@@ -146,6 +150,7 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
         )
 
 
+@pytest.mark.nightly
 def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_the_same_bytes(
     project, reference, slurm
 ):
@@ -187,6 +192,7 @@ exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
 """
 
 
+@pytest.mark.nightly
 def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):
     documented = r"^snakemake --executor cluster-generic .*$"
     (command,) = re.findall(documented, (ROOT / "README.md").read_text(), flags=re.M)

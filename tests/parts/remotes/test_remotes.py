@@ -25,11 +25,17 @@ DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()
 PUBLISH, FETCH, REPAIR = re.findall(r"^make .*", DOCUMENTATION, flags=re.MULTILINE)
 
 
-def on(*kinds):
-    return pytest.mark.parametrize("remote", kinds, indirect=True)
+def kinds(*names):
+    """Parameters: `make test-parts` tries a folder and SSH."""
+    nightly = pytest.mark.nightly
+    return [n if n in ("directory", "ssh") else pytest.param(n, marks=nightly) for n in names]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def on(*names):
+    return pytest.mark.parametrize("remote", kinds(*names), indirect=True)
+
+
+@pytest.fixture(scope="module", params=kinds(*KINDS))
 def remote(request, tmp_path_factory):
     """A remote of each kind; what it asks of its user's home is there too."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -139,8 +145,11 @@ def test_what_is_damaged_or_missing_there_is_healed_and_a_colleague_fetches_the_
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
     assert "nothing is left to do" in colleague.command("fetch", "--remote", remote.name)
     assert colleague.artifacts() == publisher.artifacts()
+    same = colleague.command("verify", "--against", remote.name).splitlines()[-1]
+    assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", same)
 
 
+@pytest.mark.nightly
 @on("directory")
 def test_dvc_takes_what_is_damaged_where_it_does_not_verify_and_fetch_refuses_such_a_remote(
     publisher, remote, tmp_path
@@ -162,6 +171,7 @@ def test_dvc_takes_what_is_damaged_where_it_does_not_verify_and_fetch_refuses_su
     assert done.returncode != 0 and f"`dvc remote modify {remote.name} verify true`" in done.stdout
 
 
+@pytest.mark.nightly
 @on("ssh")
 def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
     (add,) = re.findall(r"```sh\n(dvc add .*?)```", DOCUMENTATION, flags=re.DOTALL)
@@ -193,6 +203,7 @@ def shared(project):
     return check_shared_cache(project.folder, config["cache"])
 
 
+@pytest.mark.nightly
 @on("directory")
 def test_a_group_shares_one_cache_as_documented(publisher, remote, tmp_path):
     commands = r"## One cache.*?```sh\n(.*?)```.*?```sh\n(.*?)```"
