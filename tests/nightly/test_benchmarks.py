@@ -15,8 +15,7 @@ from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.costs import Size
 from singflow.towers.classifiers import load_classifier
-from tests import warm
-from tests.project import ROOT, Project
+from tests.project import ROOT, Project, run_python
 from tests.towers.models import entry_of
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -26,7 +25,7 @@ SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGE
 
 def run(name, *flags, root=ROOT, status=0):
     """A benchmark as a program: its output and its log."""
-    done = warm.run(root / f"benchmarks/{name}.py", *flags)
+    done = run_python(root / f"benchmarks/{name}.py", *flags, root=root)
     assert done.returncode == status, done.stdout + done.stderr[-3000:]
     return done.stdout, done.stderr
 
