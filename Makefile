@@ -3,7 +3,7 @@
 # make app    environment with the local page, and the page: drop a photo on it; APP="--port 8000" passes options
 # make test   environment and the tests that need no server, browser or root, in ten minutes; PYTEST="tests/analyses" passes options
 # make test-parts   one proof of every real part: Slurm, remotes, a browser, the wheel, imported features (.ci/packages installs the servers)
-# make nightly   all other tests, `make kernels`, and more fuzzing: one to two hours (docs/testing.md)
+# make nightly   all other tests (make deep), more fuzzing (make fuzz), and make kernels: more than an hour (docs/testing.md)
 # make kernels   what compares numbers, once more with older instructions of this processor: those of AVX2, and those of 2008
 #             (docs/reproducibility.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
@@ -36,7 +36,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs demo run workflow app test test-parts nightly kernels coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -54,10 +54,13 @@ test-parts: PYTEST = tests/parts
 test-parts: .venv/test
 	$(TESTS) 4 -m "not nightly" $(PYTEST)
 
-nightly: .venv/test
+nightly: deep fuzz kernels
+
+deep: .venv/test
 	$(TESTS) 4 -m nightly $(EVERY) $(PYTEST)
+
+fuzz: .venv/test
 	FUZZ=300 $(TESTS) 4 -m hypothesis $(PYTEST)
-	$(MAKE) kernels
 
 kernels: .venv/test
 	$(AVX2) $(TESTS) 2 $(PYTEST) $(PAGES) $(NUMBERS) tests/analyses

@@ -118,6 +118,7 @@ def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
     assert found["row_draws"] == 0 and not found["row_stable"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("draws", "classes"), [(5, 0.0), (10, 1.5)])
 def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_300_trials(  # noqa: E501
     draws, classes

@@ -497,6 +497,7 @@ def test_an_interrupted_download_of_an_address_goes_on_where_it_stopped_or_begin
     assert [path.name for path in file.fetch().parent.iterdir()] == [name]
 
 
+@pytest.mark.nightly
 def test_what_is_to_come_is_said_before_the_first_byte_of_it(prefetch, server, tmp_path):
     server.files |= {f"{SMALL}/model.safetensors": b"w" * 3 * 2**20, "head.pth": b"h" * 2**20}
     server.silent.add("head.pth")
@@ -522,6 +523,7 @@ def test_what_is_to_come_is_said_before_the_first_byte_of_it(prefetch, server, t
     assert said.endswith("2 files to download: 3.0 MiB, and 1 of unknown size")
 
 
+@pytest.mark.nightly
 def test_a_killed_prefetch_of_a_hub_goes_on_where_it_stopped(prefetch, server):
     path, content = f"{SMALL}/model.safetensors", os.urandom(3 * 2**20)
     server.files[path] = content

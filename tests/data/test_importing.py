@@ -246,6 +246,7 @@ def folder_state(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("extended", [False, True])
 def test_a_killed_import_leaves_what_was_there_and_the_same_command_ends_it(here, extended):
     if extended:

@@ -45,6 +45,7 @@ def test_a_step_has_a_digest_of_its_own(before):
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in before.values())
 
 
+@pytest.mark.nightly
 def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(tree, before):
     edited, cli = "def summarize_steering(*a):\n    return 1\n", "src/singflow/cli.py"
     for name, pattern, replacement, steps in (

@@ -128,6 +128,7 @@ FEWER = ("maps", "hidden_texts", "concepts", "concept_scans", "cut_heads")
 HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "study"),
     [*((name, MANY) for name in CASES), *((name, FEW) for name in FEWER)],

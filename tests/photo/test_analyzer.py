@@ -89,6 +89,7 @@ def test_no_model_of_the_reference_tells_more_than_it_knows(analyzer, results):
         assert result.predicted.chance_low_deg < result.predicted.chance_high_deg
 
 
+@pytest.mark.nightly
 def test_of_20_real_photos_compared_with_each_other_one_has_an_outline_toward_each_text(
     animals, photos, results
 ):
@@ -134,6 +135,7 @@ def test_of_uniform_noise_nothing_is_claimed(request, loaded):
         assert "NOTHING CAN BE SAID about this photo" in said and "beyond chance" not in said
 
 
+@pytest.mark.nightly
 def test_evidence_of_the_same_images_by_a_call_on_arrays_gives_the_same(analyzer, photos):
     reference, loaded = singflow.packaged_reference(), analyzer.loaded
     space, classifier = singflow.Space.load(), loaded.classifier
@@ -297,6 +299,7 @@ def test_with_a_translator_s_file_alone_nothing_is_compared(analyzer, photos):
     assert "no verdict on the model: the images that the translator was fitted on are not" in said
 
 
+@pytest.mark.nightly
 def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged_though_none_can_be_kept(
     home, analyzer, photos, tmp_path, monkeypatch, caplog
 ):

@@ -136,6 +136,7 @@ print(generator.dim, *(hashlib.sha256(picture).hexdigest() for picture in drawn)
 """
 
 
+@pytest.mark.nightly
 def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
     generator, tiny, tmp_path
 ):

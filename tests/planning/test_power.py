@@ -13,6 +13,7 @@ def leaks():
     return pd.read_csv(TABLE, index_col="images_per_dim")["leak"]
 
 
+@pytest.mark.nightly
 def test_the_table_is_made_by_the_program_that_it_names(leaks, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     program = importlib.import_module("evidence")

@@ -73,6 +73,7 @@ def set_param(old, new):
         path.write_text(text.replace(old, new))
 
 
+@pytest.mark.nightly
 def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(
     checkout, tmp_path, monkeypatch
 ):

@@ -190,6 +190,7 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     assert not (checkout / "other/linear.safetensors").exists()
 
 
+@pytest.mark.nightly
 def test_a_killed_export_leaves_no_card_of_another_translator(checkout):
     study(checkout / "results/s")
     whole = export(of_study(checkout / "results/s", SPACE, LITE0), checkout / "whole").read_bytes()

@@ -325,6 +325,7 @@ print(json.dumps([said(call) for call in (
     assert [len(held["commits"]) for held in hub.repositories.values()] == [2, 2]
 
 
+@pytest.mark.nightly
 def test_without_the_hub_what_is_in_the_cache_loads_and_the_rest_is_said_in_a_line(tmp_path):
     with hub_server.running() as hub:
         hub.create("lab/mine")

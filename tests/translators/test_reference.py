@@ -285,6 +285,7 @@ def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tm
         np.testing.assert_array_equal(same, targets)
 
 
+@pytest.mark.nightly
 def test_a_killed_packing_leaves_no_part_of_a_reference_and_the_same_call_ends_it(tmp_path):
     results_in(tmp_path / "other")
     lines = "from singflow.translators.reference import pack\npack(Path('other'), Path('packed'))"

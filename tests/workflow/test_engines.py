@@ -383,7 +383,10 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
         later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
         assert finished.stale() == extraction | later
     else:
-        planned, others = project.planned(direct=False), ("build_manifest", "embed_")
+        planned, others = (
+            project.planned(direct=False),
+            ("build_manifest", "embed_images", "embed_prompts"),
+        )
         assert extraction <= planned and finished.stale() == {"resolve_model@tiny"}
         assert not [job for job in planned if "lite0" in job or job.startswith(others)]
 

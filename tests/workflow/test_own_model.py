@@ -98,6 +98,7 @@ def test_a_model_with_the_studys_classes_keeps_them_beside_it(own):
     assert np.mean(scores["predicted_index"] == scores["class_index"]) > 0.8
 
 
+@pytest.mark.nightly
 def test_classes_in_the_wrong_order_cause_a_loud_warning_and_re_run_this_model_alone(own, tmp_path):
     project = own.copy(tmp_path / "project")
     (project.folder / "checkpoints/mine/classes.txt").write_text("bird\ndog\nthing\n")
@@ -112,6 +113,7 @@ def test_classes_in_the_wrong_order_cause_a_loud_warning_and_re_run_this_model_a
         assert "WARNING: mine: top-1 on" in log and words in log
 
 
+@pytest.mark.nightly
 def test_a_translator_of_ones_own_takes_the_place_of_a_fitted_one_and_scores_as_its_affine_map(
     own, tmp_path
 ):
@@ -142,6 +144,7 @@ def test_a_translator_of_ones_own_takes_the_place_of_a_fitted_one_and_scores_as_
     np.testing.assert_allclose(scores["as_deg"], moved, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_both_engines_notice_a_changed_checkpoint_and_not_a_touched_one(own):
     checkpoint = own.folder / "checkpoints/mine/model.pth"
 

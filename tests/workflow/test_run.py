@@ -96,7 +96,7 @@ def test_a_damaged_artifact_is_named_with_the_fix_which_brings_it_back(project, 
     path = project.folder / "results/demo/concepts/conse_minilm/tiny.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    fix = r"concepts/conse_minilm/tiny\.parquet: not readable as Parquet.* delete it"
+    fix = r"concepts/conse_minilm/tiny\.parquet: not readable as Parquet.*: remove it and run"
     assert re.search(fix, project.refused(*RUN))
     path.unlink()
     project.edit("params.yaml", "extremes: 7", "extremes: 8")
