@@ -1,4 +1,3 @@
-import atexit
 import ctypes
 import gc
 import os
@@ -7,8 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import tempfile
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -17,6 +14,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from singflow.data.listing import list_table
 from singflow.data.manifest import data_root
+from tests import warm
 from tests.data.manifests import CLASSES, build
 from tests.project import ELSEWHERE, ROOT, THREADS, Project
 from tests.wheel import Built, Environment
@@ -30,11 +28,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
-        caches = Path(tempfile.mkdtemp(prefix="singflow-caches-"))
-        atexit.register(shutil.rmtree, caches, ignore_errors=True)
-        # What torch.compile kept on other kernels of this processor crashes here.
-        empty = {"HF_HUB_CACHE": "hub", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
-        os.environ |= {variable: str(caches / name) for variable, name in empty.items()}
+        warm.announce()
 
 
 class Sharing(LoadFileScheduling):

@@ -21,12 +21,13 @@ from singflow.engines.acceptance import render_accepted
 from singflow.engines.code import ACCEPTED, FILE, KEPT, Code
 from singflow.engines.stages import FIRST
 from singflow.study import render_params, with_derived_keys
-from tests import PATIENCE
+from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", *THREADS)
 PROCESSOR = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
+LOADING = ("HF_HUB_CACHE", *PROCESSOR, *ELSEWHERE)  # read while libraries are loaded
 MAKES = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`
 FAILED = {"make": 2, "dvc": 255}  # exit status of a program that fails, if it is not 1
 FAULTS = Path(__file__).with_name("faults")
@@ -134,21 +135,6 @@ def without(part: str) -> NoReturn:
     (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{part} (.ci/run names the packages)")
 
 
-def with_code_of(root: Path) -> dict[str, str]:
-    """Variables with which programs and commands are those of a checkout."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {"PYTHONPATH": str(root / "src"), "PATH": path}
-
-
-def run_python(
-    *words: object, root: Path | None = None, cwd: Path | None = None, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with the code of a checkout (None: ROOT); stdout and stderr stay apart."""
-    known = os.environ | with_code_of(root or ROOT) | variables
-    options = {"capture_output": True, "text": True, "timeout": PATIENCE}
-    return subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=known, **options)
-
-
 def blocks(text: str, language: str = "sh") -> list[str]:
     """The blocks of code in a page, or in a part of one."""
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
@@ -167,13 +153,15 @@ def artifacts_of(results: Path) -> dict[str, bytes]:
 class Project:
     """A copy of the project as a repository of its own, with a study small enough to run."""
 
+    warm = True  # whether the server of the tests (warm/) starts programs where a call does not say
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         _copy(ROOT, [*FILES, *COMPILED, str(KEPT)], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         (folder / ".cache/prompts").symlink_to(PROMPTS)
-        self.run("git", "init", "-q")
+        self.run("git", "init", "-q", warm_start=False)
         self.commit()
 
     def study(self, study: str = "demo", **differences: Any) -> None:
@@ -208,8 +196,8 @@ class Project:
 
     def commit(self) -> None:
         """Commit everything that git does not ignore."""
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "--allow-empty", "-m", "t")
+        self.run("git", "add", "-A", warm_start=False)
+        self.run("git", "commit", "-q", "--allow-empty", "-m", "t", warm_start=False)
 
     def command(self, name: str, *options: str, **kwargs) -> str:
         return self.run("singflow", name, *options, **kwargs).stdout
@@ -231,20 +219,28 @@ class Project:
         assert count == 1, f"{pattern!r} is not in {name}"
         path.write_text(text)
 
-    def environment(self, **variables: str) -> dict[str, str]:
-        """Environment variables of a program that is started here."""
+    def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
+        """Environment variables of a program that is started here.
+
+        `warm_start`: whether the tests' server starts it; None: as the project says.
+        """
         outer = {name: os.environ[name] for name in os.environ.keys() - MAKES}
-        ours = {"HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
-        return outer | AUTHOR | with_code_of(self.folder) | ours | variables
+        ours = {"PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
+        if self.warm if warm_start is None else warm_start:
+            started = warm.environment(**{n: v for n, v in variables.items() if n in LOADING})
+        else:
+            started = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return outer | AUTHOR | started | ours | variables
 
     def run(
         self,
         *command: str,
         check: bool = True,
+        warm_start: bool | None = None,
         patience: float | None = PATIENCE,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        started = {"cwd": self.folder, "env": self.environment(**environment)}
+        started = {"cwd": self.folder, "env": self.environment(warm_start, **environment)}
         started |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         done = subprocess.run(command, timeout=patience, **started)
         assert not check or done.returncode == 0, done.stdout[-6000:]
@@ -258,13 +254,22 @@ class Project:
         return done.stdout
 
     def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until `fault` kills it (faults/sitecustomize.py); its output."""
+        """Run a command until `fault` kills it (faults/sitecustomize.py); its output.
+
+        `cold` in `fault`: the programs are new processes, as is needed where one of them is to go
+        on without the others.
+        """
         once = self.folder / ".snakemake/fault"
         once.parent.mkdir(exist_ok=True)
         once.touch()
-        order = {"nth": 1, "cut": "", "orphans": False, "once": str(once)} | fault
+        order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
         path = f"{self.folder / 'src'}:{FAULTS}"
-        variables = self.environment(PYTHONPATH=path, FAULT=json.dumps(order))
+        variables = self.environment(
+            warm_start=not (order["cold"] or order["orphans"]),
+            PYTHONPATH=path,
+            FAULT=json.dumps(order),
+            SINGFLOW_WARM_FIRST=str(FAULTS / "sitecustomize.py"),
+        )
         # A pipe ends when all processes have, which orphans are not to.
         with tempfile.TemporaryFile("w+") as said:
             streams = {"stdout": said if order["orphans"] else subprocess.PIPE, "text": True}

@@ -17,8 +17,9 @@ from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tables import read_parquet, write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.translators.ridge import Affine
+from tests import warm
 from tests.data.manifests import whole
-from tests.project import ROOT, run_python
+from tests.project import ROOT
 
 # Columns of tables/models.csv that other tables repeat.
 BASIS = {"rank_rule": "exact", "null_dim": 7, "validation_r2": 0.1, "translator": "weak"}
@@ -130,7 +131,7 @@ class Results:
 
     def start(self, step: str, cwd: Path, **flags: Any) -> CompletedProcess[str]:
         """Run a step as a program, in a folder."""
-        return run_python(ROOT / f"scripts/{step}.py", *self.words(step, **flags), cwd=cwd)
+        return warm.run(ROOT / f"scripts/{step}.py", *self.words(step, **flags), cwd=cwd)
 
     def read(self, artifact: str, **names: str) -> Any:
         path = self.path(artifact, **names)

@@ -25,9 +25,9 @@ from singflow.engines.flags import spell
 from singflow.errors import InputError
 from singflow.figures.style import save
 from singflow.study import Params, check
-from tests import PATIENCE
+from tests import PATIENCE, warm
 from tests.config.studies import PARAMS, changed
-from tests.project import ROOT, run_python
+from tests.project import ROOT
 from tests.results import script
 
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
@@ -106,14 +106,14 @@ def test_what_a_step_says_is_in_its_log_too_which_every_run_begins_anew(tmp_path
         ("has a defect", 1, "KeyError: 'absent'\n"),
         ("well", 0, "at work\n"),
     ):
-        done = run_python(STEP, "--end", end, "--log", log, cwd=tmp_path, HF_HUB_OFFLINE="")
+        done = warm.run(STEP, "--end", end, "--log", log, cwd=tmp_path, HF_HUB_OFFLINE="")
         assert done.stdout == "1\n", "a step uses no network"
         assert done.returncode == status and done.stderr == log.read_text()
         assert done.stderr.startswith("at work\n") and done.stderr.endswith(last)
         assert ("Traceback" in done.stderr) == ("a defect of this program" in done.stderr)
         assert (end == "has a defect") == ("Traceback" in done.stderr)
         assert done.stderr.count("at work") == 1
-    shown = run_python(STEP, "--help", cwd=tmp_path)
+    shown = warm.run(STEP, "--help", cwd=tmp_path)
     assert shown.returncode == 0 and "A step for 100% of the tests" in shown.stdout
 
 

@@ -28,8 +28,9 @@ from singflow.engines.remotes import ask_remote
 from singflow.planning.costs import ON_GPU
 from singflow.study import check
 from singflow.system import ask, existing, in_bytes
+from tests import warm
 from tests.data.archives import pack, write_rows
-from tests.project import ROOT, run_python, with_code_of, without
+from tests.project import ROOT, without
 
 SHM = Path("/dev/shm")  # noqa: S108 (another file system)
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -76,7 +77,7 @@ def here(tmp_path, monkeypatch):
 def doctor(folder, path="", **environment):
     """Run the script in a folder, without Slurm unless PATH has one."""
     words = ("doctor", "--profile", ROOT / "slurm/config.yaml")
-    done = run_python("-m", "singflow", *words, cwd=folder, PATH=path, **environment)
+    done = warm.singflow(ROOT, *words, cwd=folder, PATH=path, **environment)
     assert "Traceback" not in done.stderr
     return done
 
@@ -485,7 +486,7 @@ def test_each_mistake_in_a_shared_cache_is_named_and_its_fix_works(here, tmp_pat
         assert found.status == ("fail" if right[0] in settings else "warn")
         assert said in found.found and ";" not in found.found
         fix = found.fix.strip("`").replace("<group>", folder.group())
-        programs = os.environ | with_code_of(ROOT)
+        programs = os.environ | warm.environment()
         subprocess.run(["sh", "-euc", fix], cwd=here, check=True, env=programs)
         found = dvc.check_shared_cache(here, Config(str(here / ".dvc"))["cache"])
         assert found == Finding("shared cache", "ok", f"{folder} is shared with its group")
@@ -624,9 +625,7 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
         "sinfo: No such file or directory: run this on a machine of a Slurm cluster",
         "partitions.yaml: is there already",
     ):
-        done = run_python(
-            "-m", "singflow", "doctor", "--write-partitions", path.name, cwd=tree, PATH=""
-        )
+        done = warm.singflow(ROOT, "doctor", "--write-partitions", path.name, cwd=tree, PATH="")
         assert done.returncode == 1 and said in done.stderr
         assert not path.exists() or path.read_text() == "mine"
         path.write_text("mine")

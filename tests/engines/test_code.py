@@ -9,7 +9,8 @@ import pytest
 
 from singflow.engines.acceptance import render_accepted
 from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code, step_files
-from tests.project import ROOT, Project, run_python
+from tests import warm
+from tests.project import ROOT, Project
 from tests.refusals import refused
 
 STEPS = list(step_files(ROOT))
@@ -228,7 +229,7 @@ def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_n
 
     def check(params):
         options = ("--params", params, "--output", "code.json")
-        return run_python(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
+        return warm.run(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
 
     done = check("params.yaml")
     assert done.returncode == 0, done.stderr

@@ -11,14 +11,16 @@ FAULT is JSON with these keys:
   this process goes on;
 - `once`: a file; the order is void once this file is gone.
 
-Every process of Python imports this module at its start. EVENTS is a file that receives a line for
-every change of a file: program, event, path.
+A new process of Python imports this module at its start; a fork of the tests' server (../warm) runs
+it, followed by the program's words. EVENTS is a file that receives a line for every change of a
+file: program, event, path.
 """
 
 import glob
 import json
 import os
 import re
+import runpy
 import signal
 import sys
 from contextlib import suppress
@@ -30,14 +32,21 @@ command = " ".join(sys.orig_argv)
 
 
 def ancestors():
-    """Ancestors of this process within its session, nearest first."""
+    """Ancestors of this process within its session, nearest first.
+
+    Above a fork: the process that asked for the fork, and the ancestors of that process.
+    """
     found, process = [], os.getpid()
+    clients = list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split()))
     while True:
         with open(f"/proc/{process}/stat") as file:  # noqa: PTH123 (few imports)
             above = int(file.read().rpartition(")")[2].split()[1])
-        if above <= 1 or os.getsid(above) != os.getsid(process):
+        if above > 1 and os.getsid(above) == os.getsid(process):
+            process = above
+        elif clients:
+            process = clients.pop(0)
+        else:
             return found
-        process = above
         found.append(process)
 
 
@@ -70,7 +79,7 @@ def on(event, arguments):
         groups = dict.fromkeys(map(os.getpgid, family))
         kill, numbers = (os.kill, family[:-1]) if fault["orphans"] else (os.killpg, groups)
         for number in numbers:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # the server was faster
                 kill(number, signal.SIGKILL)
 
 
@@ -78,3 +87,12 @@ fault = json.loads(os.environ.get("FAULT", "null"))
 if (fault and fault["program"] in command) or "EVENTS" in os.environ:
     fault = fault if fault and fault["program"] in command else None
     sys.addaudithook(on)
+if __name__ == "__main__":
+    del sys.argv[0], sys.orig_argv[1]
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path[0] = os.getcwd()  # noqa: PTH109 (few imports)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 (few imports)
+        runpy.run_path(sys.argv[0], run_name="__main__")

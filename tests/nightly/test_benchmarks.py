@@ -15,7 +15,8 @@ from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.costs import Size
 from singflow.towers.classifiers import load_classifier
-from tests.project import ROOT, Project, run_python
+from tests import warm
+from tests.project import ROOT, Project
 from tests.towers.models import entry_of
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -25,7 +26,7 @@ SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGE
 
 def run(name, *flags, root=ROOT, status=0):
     """A benchmark as a program: its output and its log."""
-    done = run_python(root / f"benchmarks/{name}.py", *flags, root=root)
+    done = warm.run(root / f"benchmarks/{name}.py", *flags)
     assert done.returncode == status, done.stdout + done.stderr[-3000:]
     return done.stdout, done.stderr
 

@@ -10,7 +10,8 @@ import pytest
 
 from singflow.analyses.evidence import FittedOwnWords
 from singflow.artifacts.files import read_json
-from tests.project import ROOT, Project, blocks, run_python
+from tests import warm
+from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
 KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
@@ -29,7 +30,7 @@ WORLD = ["features", "images", "width", "function", "noise", "leak"]
 def run(command, *more):
     program, script, *flags = command.split()
     assert (program, script) == ("python", "docs/evidence.py")
-    done = run_python(ROOT / script, *flags, *more, cwd=ROOT)
+    done = warm.run(ROOT / script, *flags, *more, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,7 +9,8 @@ import yaml
 
 from singflow.config.registry import resolve_models
 from singflow.planning.rates import COLUMNS, read_rates
-from tests.project import ROOT, run_python
+from tests import warm
+from tests.project import ROOT
 
 TOWERS = {"timm": ["test_resnet.r160_in1k", "test_vit.r160_in1k"], "open_clip": ["ViT-S-32-alt"]}
 SMALL = {"count": 3, "batch_size": 2, "iterations": 1, "threads": 1, "device": "cpu"}
@@ -27,7 +28,7 @@ def ran(tmp_path_factory):
     models = [f"timm/{name}" for name in TOWERS["timm"]]
     flags = ["--models", *models, "--spaces", "tiny", "--precisions", *PRECISIONS]
     flags += [f"--{name}={value}" for name, value in SMALL.items()]
-    done = run_python(ROOT / "benchmarks/gpu.py", *flags, cwd=folder)
+    done = warm.run(ROOT / "benchmarks/gpu.py", *flags, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return folder, done.stdout
 

@@ -23,7 +23,7 @@ def killed(project, *command, seconds=None, orphans=False):
     """
     started = time.monotonic()
     streams = {"stdout": subprocess.DEVNULL, "start_new_session": True}
-    variables = project.environment()
+    variables = project.environment(warm_start=False)
     process = subprocess.Popen(command, cwd=project.folder, env=variables, **streams)
     try:
         assert process.wait(seconds) == 0

@@ -240,7 +240,7 @@ def litter(project):
 # makes (EVENTS of faults/sitecustomize.py).
 CACHED, STORED = (rf"/{place}/files/md5/\w\w/\." for place in ("cache", "store"))
 HALF_CACHED, HALF_STORED = ".dvc/cache/files/md5/??/.*", "../store/files/md5/??/.*"
-HALF_RECORD = ".dvc/cache/runs/??/*/.*"
+HALF_RECORD, COLD = ".dvc/cache/runs/??/*/.*", {"cold": True}
 CACHING = {
     "before an object lies in the cache": ("open", CACHED, 5, {}),
     "within an object of the cache": ("os.rename", CACHED, 5, {"cut": HALF_CACHED}),
@@ -248,13 +248,13 @@ CACHING = {
 PUBLISHING = CACHING | {
     "as a stage is committed": ("open", r"rwlock$", 9, {}),
     "within a record of a run": ("os.rename", r"/cache/runs/.*/\.", 9, {"cut": HALF_RECORD}),
-    "before dvc.lock is written": ("open", "dvc.lock$", 1, {}),
+    "before dvc.lock is written": ("open", "dvc.lock$", 1, COLD),
     "within dvc.lock": ("os.remove", "dvc.lock.before$", 2, {"cut": "dvc.lock"}),
     "before an object lies in the remote": ("open", STORED, 5, {}),
     "within an object of the remote": ("os.rename", STORED, 9, {"cut": HALF_STORED}),
 }
 FETCHING = CACHING | {
-    "before a result lies in its place": ("open", "/results/demo/", 9, {}),
+    "before a result lies in its place": ("open", "/results/demo/", 9, COLD),
     "within a result": ("os.rename", "/results/demo/", 9, {"cut": "results/demo/**/.*"}),
     "as a stage is checked out": ("open", r"rwlock$", 9, {}),
     "between the records for Snakemake": ("open", "/metadata/", 9, {"program": "--touch"}),

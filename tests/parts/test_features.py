@@ -108,7 +108,7 @@ print(found.setting.source)
 def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_live_model(tmp_path):
     project = Project(tmp_path / "checkout")
     (project.folder / "notebook.py").write_text(NOTEBOOK)
-    project.run("python", "notebook.py")
+    project.run("python", "notebook.py", warm_start=False)
     root, results = "checkpoints/features/birds", project.folder / "results/birds"
     study = {"data": {"source": "features", "root": root, "classes": f"{root}/classes.csv"}}
     study |= {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}}
@@ -132,7 +132,7 @@ def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_li
     photo = next((ROOT / "docs").glob("*.jpg"))
     (project.folder / "photo.jpg").write_bytes(photo.read_bytes())
     (project.folder / "notebook.py").write_text(NOTEBOOK + BACK)
-    said = project.run("python", "notebook.py").stdout
+    said = project.run("python", "notebook.py", warm_start=False).stdout
     assert "results/birds/translators" in said
 
 
@@ -141,7 +141,7 @@ def texts(tmp_path_factory):
     """The study of the page's classifier of texts, with fewer draws and epochs."""
     project = Project(tmp_path_factory.mktemp("features") / "checkout")
     (project.folder / "texts.py").write_text(blocks(PAGE, "python")[0])
-    project.run("python", "texts.py")
+    project.run("python", "texts.py", warm_start=False)
     commands, running = blocks(PAGE)[1].strip().rsplit("\n", 1)
     project.shell(commands)
     for name, few in {"max_draws": "5", "epochs": "3"}.items():

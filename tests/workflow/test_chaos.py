@@ -13,7 +13,7 @@ FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]
 # Program, event, path and more of each, found by listing every change of a file that the engine and
 # these steps make (EVENTS of faults/sitecustomize.py).
 ENGINE, LOCK, PNG, PDF = "snakemake", "locks/0.output.lock", r"/\.fig5\.png", r"/\.fig5\.pdf"
-GOES_ON, SECOND = {"orphans": True}, {"nth": 2}
+GOES_ON, SECOND, COLD = {"orphans": True}, {"nth": 2}, {"cold": True}
 HALF_PNG = {"cut": "results/demo/figures/.fig5.png.*"}
 HALF_PAGE = {"cut": "results/demo/.report.html.*"}
 HALF_RECORD = {"cut": ".snakemake/metadata/*"}
@@ -30,7 +30,7 @@ MOMENTS = {
     "between the records of a job": (ENGINE, "open", "/metadata/", SECOND),
     "within the record of a job": (ENGINE, "os.remove", "/incomplete/", HALF_RECORD),
     "within the page": ("write_report", "os.rename", r"/\.report\.html", HALF_PAGE),
-    "when all is done, between the locks": (ENGINE, "os.remove", LOCK, {}),
+    "when all is done, between the locks": (ENGINE, "os.remove", LOCK, COLD),
 }
 FEW = ["within the write of a file", "between two files of a step"]
 WAIT = "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\n"
@@ -94,7 +94,7 @@ def test_a_study_is_refused_while_an_engine_is_at_work_on_it(snakemake_project, 
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit("src/singflow/figures/plot_concepts.py", "def main", f"{WAIT}def main")
     project.dvc("repro", "--single-item", "check_study")
-    variables = project.environment()
+    variables = project.environment(warm_start=False)  # it is found by its command
     with subprocess.Popen(
         ENGINES[engine], cwd=project.folder, env=variables, stderr=subprocess.DEVNULL
     ) as first:

@@ -67,7 +67,7 @@ def test_an_edit_of_params_yaml_re_runs_no_study_that_does_not_read_the_key(laye
 @pytest.mark.nightly
 def test_the_home_folder_stands_for_a_tilde_in_snakemake_and_is_written_out_for_dvc(tmp_path):
     project = Project(tmp_path / "checkout")
-    home = {"HOME": str(tmp_path / "mine")}
+    home = {"HOME": str(tmp_path / "mine"), "warm_start": False}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/mine.csv").write_text("path,label\n")
     project.study(data={"source": "table", "root": "~/photos", "table": "~/mine.csv"})

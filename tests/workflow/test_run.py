@@ -133,7 +133,7 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
-    not_active = {"PATH": "/usr/bin:/bin"}
+    not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
     command = (sys.executable, "-m", "singflow", "run", "--", "--dry-run")
     assert "rule plot_concepts:" in project.run(*command, **not_active).stdout
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
@@ -144,7 +144,7 @@ def test_further_options_reach_snakemake(project):  # test_layered runs a study 
 def waiting(project, said):
     """A run whose step waits, and all its processes. `said`: a file for what it says."""
     first(project, WAIT)
-    variables = project.environment(CUDA_VISIBLE_DEVICES="0,1")
+    variables = project.environment(warm_start=False, CUDA_VISIBLE_DEVICES="0,1")
     with said.open("w") as out:
         streams = {"stdout": out, "stderr": out, "start_new_session": True}
         process = subprocess.Popen(RUN, cwd=project.folder, env=variables, **streams)
@@ -217,7 +217,7 @@ def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(p
     several["PYTHONPATH"] = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
     outputs = [f"results/demo/{output}" for output in steps.values()]
     command = ("run", "--cores", "1", "--", "--force", *outputs)
-    project.command(*command, **several)
+    project.command(*command, warm_start=False, **several)
     told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
     assert {re.search(r"(\w+)(\.py)?$", program)[1] for program, _ in told} >= set(steps)
     assert all(set(counts) == {1} for _, counts in told), told

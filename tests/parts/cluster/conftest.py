@@ -21,7 +21,8 @@ SNAKEMAKE = ("snakemake", "--profile", "slurm")
 class ClusterProject(Project):
     """A project with the profile of a site, this trial Slurm.
 
-    Tests can hold its shards just before they are moved into place.
+    Tests can hold its shards just before they are moved into place. Its jobs start forks of the
+    tests' server, which Slurm does not watch, except where a test wants a new process (bin/python).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +44,16 @@ class ClusterProject(Project):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def anew(self, *kinds: str) -> Path:
+        """Make the next process of each kind a new one, with all that its job starts.
+
+        Returns the folder of the kinds that have not come yet. A kind is a rule, or snakemake where
+        it is started here; a kind that is named twice stands for the next two processes.
+        """
+        for number, kind in enumerate(kinds):
+            (self.gate / f"anew/{kind}.{number}").mkdir(parents=True)
+        return self.gate / "anew"
+
     def hold(self, *shards: int) -> None:
         """Hold the next attempt at these shards when it has written them (faults/gate.py)."""
         for shard in shards:
@@ -57,16 +68,26 @@ class ClusterProject(Project):
         wait_for(lambda: len(self.held()) >= count, f"{count} shards are held in {self.folder}")
         return list(self.held())
 
+    def held_anew(self) -> list[int]:
+        """The held shards whose steps are new processes."""
+        return [
+            shard
+            for shard, process in self.held().items()
+            if "--shard" in psutil.Process(process).cmdline()
+        ]
+
     def order(self, shard: int, what: str = "go") -> None:
         """Let a held shard go on, be cut in half, or take memory without end."""
         path = self.gate / f"{shard}.order"
         path.with_suffix(".new").write_text(what)
         path.with_suffix(".new").rename(path)
 
-    def environment(self, **variables: str) -> dict[str, str]:
-        own = super().environment(**variables) | {"GATE": str(self.gate)}
-        path, code = f"{BIN}:{own['PATH']}", f"{own['PYTHONPATH']}:{FAULTS}"
-        return own | {"PATH": path, "PYTHONPATH": code}
+    def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
+        own = super().environment(warm_start, **variables) | {"GATE": str(self.gate)}
+        own["PYTHONPATH"] += f":{FAULTS}"
+        if "SINGFLOW_WARM_SOCKET" in own:
+            own["PATH"] = f"{BIN}:{own['PATH']}"
+        return own
 
     def start(self, *command: str) -> "Running":
         return Running(command, self.folder, self.environment())

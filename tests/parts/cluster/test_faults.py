@@ -28,9 +28,11 @@ def history(slurm, shard, since):
 
 def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, project, reference):
     project.hold(*range(5))
+    project.anew("extract_features", "extract_features")
     running = project.start(*SNAKEMAKE, *targets(5))
     project.wait_for_held(4)
-    cancelled, killed, large, undisturbed = project.held()
+    cancelled, large = project.held_anew()
+    killed, undisturbed = project.held().keys() - {cancelled, large}
     assert len(slurm.jobs("RUNNING")) == 4 and len(slurm.jobs("PENDING")) == 1, (
         "with four GPUs the fifth job waits"
     )
@@ -57,6 +59,7 @@ def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, projec
 
 def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, project, reference):
     project.hold(*range(4))
+    project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(4))
     project.wait_for_held(4)
     first = min(map(int, slurm.jobs()))
@@ -64,7 +67,7 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
         shard: slurm.ask("squeue", "-h", "-j", number_of(slurm, shard), "-o", "%N").stdout.strip()
         for shard in range(4)
     }
-    slow = min(nodes)
+    (slow,) = project.held_anew()
     lost = [shard for shard in nodes if nodes[shard] != nodes[slow]]
     (undisturbed,) = {*nodes} - {slow, *lost}
 
@@ -90,9 +93,11 @@ def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
     slurm, project, reference
 ):
     project.hold(0, 1)
+    project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(2))
     project.wait_for_held(2)
-    stopped, goes_on = (number_of(slurm, shard) for shard in (0, 1))
+    (anew,) = project.held_anew()
+    stopped, goes_on = number_of(slurm, anew), number_of(slurm, 1 - anew)
     running.kill()
     again = project.start(*SNAKEMAKE, *targets(2))
     assert again.ended() == 1 and "LockException" in again.said
@@ -103,11 +108,12 @@ def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
     assert naive.ended() == 0, naive.said[-4000:]
     finished = {name: content for name, content in reference.items() if name < "shard-00002"}
     assert finished.items() <= project.shards().items()
-    project.order(1)
+    project.order(1 - anew)
     wait_for(lambda: goes_on not in slurm.jobs(), f"job {goes_on} has ended")
     assert finished.items() <= project.shards().items()
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
 
+    project.anew("snakemake", "snakemake")  # one unlocks
     resumed = project.start(f"{sys.prefix}/bin/singflow", "resume")
     project.wait_for_shards(resumed)
     assert f"cancelling job {stopped} (rule_extract_features_wildcards_tiny_" in resumed.said
@@ -120,7 +126,7 @@ def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
     )
     resumed.kill()
     assert project.shards() == reference
-    states = [state for state, _ in history(slurm, 0, int(stopped))]
+    states = [state for state, _ in history(slurm, anew, int(stopped))]
     assert states == ["CANCELLED", "COMPLETED"]
 
 

@@ -29,8 +29,14 @@ with Repo().lock:
 
 @pytest.fixture(scope="module")
 def finished(slurm, tmp_path_factory):
-    """The tests' study, run on Slurm while another process holds DVC's lock."""
+    """The tests' study, run on Slurm while another process holds DVC's lock.
+
+    It is a new process, and so are the first jobs for data, GPUs and pictures. `.ci/run` starts all
+    steps so.
+    """
     project = ClusterProject(tmp_path_factory.mktemp("cluster"))
+    towers = ("extract_features", "embed_images", "train_translator")
+    project.to_come = project.anew("snakemake", "build_manifest", *towers, "render_pictures")
     with subprocess.Popen(
         [sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True
     ) as holder:
@@ -49,6 +55,7 @@ def test_every_artifact_has_the_bytes_of_a_run_on_one_machine(finished, snakemak
     ours, theirs = finished.artifacts(), snakemake_project.artifacts()
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert list(finished.to_come.iterdir()) == [], "each came as a new process"
     assert "Nothing to be done" in finished.snakemake("--dry-run")
 
 
