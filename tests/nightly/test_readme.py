@@ -104,35 +104,6 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     ]  # fmt: skip
 
 
-def test_the_readme_is_short_and_links_to_every_page():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) <= 200
-    linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} == linked
-
-
-def anchors(page):
-    """Anchors of a page's headings, as they are made on GitHub."""
-    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_links_between_pages_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-            name, _, anchor = link.partition("#")
-            if not name.startswith("https://"):
-                target = page.parent / name if name else page
-                assert target.is_file(), (page.name, link)
-                assert not anchor or anchor in anchors(target), (page.name, link)
-
-
-def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
-    readme, guide = ((ROOT / page).read_text() for page in ("README.md", "docs/cluster.md"))
-    (command,) = re.findall(r"^snakemake --executor .*", readme, flags=re.MULTILINE)
-    assert command in guide.splitlines()  # cluster/test_study.py runs it
-
-
 def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     output = reader.shell("make demo")
     assert re.search(r"^0 of \d+ steps", output, flags=re.MULTILINE) and "images/s" not in output

@@ -1,0 +1,55 @@
+"""README and docs: links, the gallery, and the places of the tests."""
+
+import re
+import runpy
+
+from singflow.artifacts.catalog import FIGURES
+from tests.project import ROOT
+
+MOST = 60_000  # bytes of a picture
+
+
+def test_the_gallery_shows_every_figure_in_a_small_picture():
+    made = runpy.run_path(str(ROOT / "docs/gallery.py"))["page"]()
+    told = "run `python docs/gallery.py results/<study>`"
+    assert (ROOT / "docs/gallery.md").read_text(encoding="utf-8") == made, told
+    pictures = list((ROOT / "docs/gallery").glob("*/*.webp"))
+    assert sorted(picture.stem for picture in pictures) == sorted(FIGURES), told
+    assert max(picture.stat().st_size for picture in pictures) <= MOST
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
+    linked = set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == linked
+
+
+def anchors(page):
+    """Anchors of a page's headings, as they are made on GitHub."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, anchor = link.partition("#")
+            if not name.startswith("https://"):
+                target = page.parent / name if name else page
+                assert target.is_file(), (page.name, link)
+                assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
+    readme, guide = ((ROOT / page).read_text() for page in ("README.md", "docs/cluster.md"))
+    (command,) = re.findall(r"^snakemake --executor .*", readme, flags=re.MULTILINE)
+    assert command in guide.splitlines()  # parts/cluster/test_study.py runs it
+
+
+def test_the_tests_that_the_page_names_are_there():
+    table = (ROOT / "docs/testing.md").read_text(encoding="utf-8").split("\n## ")[2]
+    named = re.findall(r"`((?:\w+/)?test_\w+|parts/\w+)`", table)
+    places = [ROOT / "tests" / folder / name for name in named for folder in ("", "nightly")]
+    found = {path.stem for path in places if path.is_dir() or path.with_suffix(".py").is_file()}
+    assert len(named) > 15 and found == {name.rpartition("/")[2] for name in named}
