@@ -53,3 +53,6 @@ def test_the_tests_that_the_page_names_are_there():
     places = [ROOT / "tests" / folder / name for name in named for folder in ("", "nightly")]
     found = {path.stem for path in places if path.is_dir() or path.with_suffix(".py").is_file()}
     assert len(named) > 15 and found == {name.rpartition("/")[2] for name in named}
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"tests/[\w/.]+\w", told)
+    assert len(paths) > 30 and [path for path in paths if not (ROOT / path).exists()] == []
