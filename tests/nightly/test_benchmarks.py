@@ -432,7 +432,8 @@ def test_every_step_is_measured():
 
 
 def test_the_growth_of_every_step_is_measured(load):
-    left_out = {*load("growth").MADE_UP, "write_report"}  # whose page shows each of so few images
+    # The page shows each of so few images, and the kernels of so few are exact: they grow with n².
+    left_out = {*load("growth").MADE_UP, "write_report", "measure_evidence"}
     growing([step for step in STEPS if step not in left_out])
 
 

@@ -118,7 +118,7 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert len(every) == len(FIGURES)
     assert end.splitlines()[-1] == "results/demo/report.html"
     assert "<h1>" in (reader.folder / "results/demo/report.html").read_text()
-    assert "pytest --numprocesses" in reader.shell("make --dry-run test")
+    assert "pytest --dist loadfile" in reader.shell("make --dry-run test")
 
 
 def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(reader):
