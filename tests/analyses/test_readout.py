@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from singflow.analyses.bands import BANDS, PENALTIES, Bands, Block
@@ -68,6 +68,7 @@ OUT = st.sets(st.integers(0, 3), min_size=1, max_size=2)
 
 @settings(max_examples=30)
 @given(SEEDS, st.sampled_from(OWN), st.sampled_from(PENALTIES), FOLDS, OUT)
+@example(38, 0.0, 10**-3.5, [0] * 6 + [1] + [0] * 23, {0})
 def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, penalty, fold, out):
     """With folds of any size; fold 4 is always kept, and the images of fold 0 to 3 are some."""
     fold = np.array([0, 1, 2, 3, 4, 4, 4, *fold])
@@ -81,7 +82,8 @@ def test_errors_on_folds_left_out_are_those_of_scikit_learns_refits(seed, own, p
     for place, judged in enumerate(left_out):
         missed = refit(kernel + own * of_null, y, train, fold == judged, penalty)
         wanted = (missed[:, pairs[:, 0]] * missed[:, pairs[:, 1]]).sum(axis=0)
-        np.testing.assert_allclose(found[place], wanted, rtol=1e-6, atol=1e-7)
+        # Products of two targets may cancel, and what is left of them has fewer digits.
+        np.testing.assert_allclose(found[place], wanted, rtol=1e-6, atol=1e-7 * wanted.max())
 
 
 @pytest.mark.parametrize("fit", FITS)
