@@ -116,7 +116,7 @@ def test_dinos_linear_head_sees_the_pixels_that_it_was_trained_on(photographs):
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     resize = Resize(256, InterpolationMode.BICUBIC)
     released = Compose([resize, CenterCrop(224), ToTensor(), normalize])
-    transform = own_transform(entry)  # which is the model's (workflow/test_paper_smoke.py)
+    transform = own_transform(entry)  # which is the model's (nightly/test_paper_smoke.py)
     for image in photographs:
         assert torch.equal(transform(image), released(image))
 

@@ -315,7 +315,7 @@ def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_ta
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_spaces_have_their_width(name):
-    """workflow/test_paper_smoke.py embeds images and texts in them."""
+    """nightly/test_paper_smoke.py embeds images and texts in them."""
     tower = load_image_tower(PAPER[name])
     with torch.inference_mode():
         assert tower(images(1).to("meta")).shape == (1, 768)

@@ -244,17 +244,20 @@ EDITED = [
 class Finished:
     """The study as an engine has finished it, which a test edits."""
 
-    def __init__(self, engine, project):
-        self.by_dvc, self.project = engine == "DVC", project
+    def __init__(self, project, *, by_dvc):
+        self.project, self.by_dvc = project, by_dvc
 
     def stale(self):
         return self.project.changed() if self.by_dvc else self.project.planned()
 
 
-@pytest.fixture(scope="module", params=["Snakemake", pytest.param("DVC", marks=DVC)])
+@pytest.fixture(
+    scope="module",
+    params=["snakemake_project", pytest.param("dvc_project", marks=DVC)],
+    ids=["Snakemake", "DVC"],
+)
 def made(request):
-    name = "dvc_project" if request.param == "DVC" else "snakemake_project"
-    return Finished(request.param, request.getfixturevalue(name))
+    return Finished(request.getfixturevalue(request.param), by_dvc=request.param == "dvc_project")
 
 
 @pytest.fixture
@@ -275,7 +278,7 @@ def test_touching_every_file_re_runs_nothing(made, tmp_path):
         engines = {".git", ".snakemake", ".dvc"} & set(path.relative_to(copy.folder).parts)
         if path.is_file() and not engines:
             path.touch()
-    assert (copy.changed() if made.by_dvc else copy.planned()) == set()
+    assert Finished(copy, by_dvc=made.by_dvc).stale() == set()
 
 
 NEW = 'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),'
@@ -383,10 +386,8 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
         later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
         assert finished.stale() == extraction | later
     else:
-        planned, others = (
-            project.planned(direct=False),
-            ("build_manifest", "embed_images", "embed_prompts"),
-        )
+        planned = project.planned(direct=False)
+        others = ("build_manifest", "embed_images", "embed_prompts")
         assert extraction <= planned and finished.stale() == {"resolve_model@tiny"}
         assert not [job for job in planned if "lite0" in job or job.startswith(others)]
 
