@@ -132,7 +132,7 @@ COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc"
 
 def without(part: str) -> NoReturn:
     """Skip a test for want of a part of the machine; where CI is set, fail."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{part} (.ci/packages installs the parts)")
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{part} (see .ci/packages)")
 
 
 def blocks(text: str, language: str = "sh") -> list[str]:
