@@ -297,6 +297,7 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
         toward = {name: case[name] for name in ("prompt", "target_is_deg")}
         frames = csv | {
             "models": csv["models"].assign(model=both),
+            "orders": csv["orders"].assign(model=both),
             "steering": csv["steering"].assign(model=both, **toward),
             "translators": csv["translators"].assign(model=both, n=images),
         }
@@ -311,6 +312,8 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
     first, second = found["models"]
     assert [first[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == [1048, 25]
     assert [second[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == ["", ""]
+    ratios = {row["model"]: row["paper ratio"] for row in found["orders"]}
+    assert ratios == {"resnet50": 25, "vgg16": ""}
     assert [row["paper MSE"] for row in found["translators"]] == [0.09136, ""]  # of the first alone
     assert "paper cosine" in found["translators"][0]
     assert "paper cosine" not in tables({}, images=1999)["translators"][0]
