@@ -88,7 +88,7 @@ def prepare(images: int, flags: Flags) -> None:
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
         pictures={"exact_up_to": 1000, "maps": False},
-        summary={"resamples": 400, "permutations": 400},
+        summary={"resamples": 400},
     )
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("tiny.jpg")

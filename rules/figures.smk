@@ -43,12 +43,6 @@ step(
     flags="models spaces",
 )
 step(
-    "plot_controls",
-    reads="tables/controls.csv tables/models.csv",
-    figures="controls",
-    flags="models spaces",
-)
-step(
     "plot_head_extensions",
     reads="head_extensions tables/models.csv",
     writes="tables/head_extensions.csv",

@@ -9,18 +9,16 @@ step(
     "summarize",
     reads="manifest model_entry space_entry projector_report translator_report scores zero_shot"
     f" evidence evidence_texts evidence_groups {SUMMARIZED}",
-    writes="tables/models.csv tables/labels.csv tables/label_correlations.csv"
-    " tables/hidden_texts.csv tables/hidden_groups.csv tables/summary.txt metrics.json",
+    writes="tables/models.csv tables/labels.csv tables/hidden_texts.csv tables/hidden_groups.csv"
+    " tables/summary.txt metrics.json",
     flags="models spaces summary extraction.top1_margin seed",
     also={"words": WORDS},
 )
 step(
     "compare_models",
-    reads="manifest controls controls_report evidence tables/models.csv",
-    writes="tables/controls.csv tables/orders.csv tables/model_pairs.csv"
-    " tables/order_agreement.csv tables/orders.txt",
-    flags="models spaces summary seed",
-    also={"paper": shipped("report/paper.yaml")},
+    reads="evidence tables/models.csv",
+    writes="tables/orders.csv tables/model_pairs.csv",
+    flags="models spaces summary.confidence",
 )
 step(
     "list_concepts",

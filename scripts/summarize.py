@@ -6,15 +6,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.findings import TABLES, all_findings, looked_at
-from singflow.analyses.statistics import split_half_reliability
-from singflow.analyses.summary import (
-    Summary,
-    add_verdicts,
-    correlate_labels,
-    summarize_labels,
-    summarize_model,
-)
-from singflow.analyses.tables import is_control, qualify, qualify_pairs
+from singflow.analyses.summary import Summary, add_verdicts, summarize_labels, summarize_model
+from singflow.analyses.tables import qualify
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, write_bytes, write_json
@@ -43,7 +36,7 @@ def of_found(flags: Flags, models: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    models, labels, reliability = [], [], {}
+    models, labels = [], []
     for space in flags.spaces:
         rows = []
         for model in flags.models:
@@ -63,9 +56,6 @@ def main(flags: Flags) -> None:
                     row |= {column: of_kind(column, Number) for column in artifact.summary}
             rows.append(pair | row)
             labels.append(summarize_labels(scores).assign(**pair))
-            reliability[space, model] = split_half_reliability(
-                scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed
-            )
         add_verdicts(rows, flags.confidence)
         models += rows
     models = [{name: kept(name, value) for name, value in row.items()} for row in models]
@@ -81,9 +71,6 @@ def main(flags: Flags) -> None:
     by_label = by_label[["space", "model", *by_label.columns[:-2]]]
     write_table(flags.path("tables/models.csv"), table)
     write_table(flags.path("tables/labels.csv"), qualify(by_label, table))
-    ranked = by_label.merge(table.loc[~is_control(table), ["space", "model"]])
-    correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
-    write_table(flags.path("tables/label_correlations.csv"), qualify_pairs(correlations, table))
     write_table(flags.path("tables/hidden_texts.csv"), qualify(texts, table))
     write_table(flags.path("tables/hidden_groups.csv"), qualify(groups, table))
     write_bytes(flags.path("tables/summary.txt"), text.encode())

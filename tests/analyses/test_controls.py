@@ -10,9 +10,6 @@ from singflow.analyses import controls
 from singflow.analyses.controls import Case, ControlScores, Subspace, cases, draw_subspace, matched
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, angle_deg, contrast_deg, remove
-from singflow.analyses.ranking import excess_rows
-from singflow.analyses.statistics import Sample
-from singflow.analyses.summary import Summary
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.translators.ridge import Affine
@@ -188,19 +185,6 @@ def planted(strength_null, strength_row, n=200, seed=0):
     translator = Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32))
     features, labels = generator.standard_normal((n, WIDTH)), [f"label {i % 8}" for i in range(n)]
     return basis, features, translator, np.array(labels), generator.standard_normal((8, DIM))
-
-
-@pytest.mark.parametrize(("null", "row", "sign"), [(2.5, 1.0, 1), (1.0, 2.5, -1)])
-def test_meaning_planted_in_one_space_is_an_excess_with_the_right_sign(null, row, sign, tmp_path):
-    results = study(tmp_path, *planted(null, row))
-    table, report = measure(results)
-    label = pd.factorize(results.read("manifest")["label"])[0]
-    settings = Sample(label), Summary(resamples=300)
-    (found,) = excess_rows(table, report["cases"], 9, *settings, seed=0)
-    for score in ("is_deg", "as_abs_deg"):
-        ends = [sign * found[f"{score}_excess_random_{end}"] for end in ("low", "high")]
-        assert min(ends) > 0, (score, found)
-        assert sign * found[f"{score}_excess_row"] > sign * found[f"{score}_excess_random"] > 0
 
 
 def test_drawing_goes_on_until_the_mean_is_stable_and_says_when_it_never_was(tmp_path):

@@ -1,5 +1,3 @@
-from itertools import combinations, product
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +11,6 @@ from singflow.analyses.statistics import (
     bootstrap_means,
     holm,
     interval,
-    rank_correlations,
-    split_half_reliability,
     strata_of,
     top1_shortfall,
     wilson,
@@ -175,27 +171,6 @@ def test_holms_correction_by_hand():
     assert len(holm(np.array([]))) == 0
 
 
-def test_rank_correlations_are_scipys_and_permutation_p_agrees_with_theory():
-    generator = np.random.default_rng(0)
-    values = generator.standard_normal((60, 3))
-    values[:, 2] += 0.35 * values[:, 0]
-    values[:10, 1] = values[0, 1]
-    for i, j, *found in rank_correlations(values, 20000, seed=0):
-        rho, p = scipy.stats.spearmanr(values[:, i], values[:, j])
-        assert found == [pytest.approx(rho), pytest.approx(p, abs=0.015)]
-    same = np.column_stack([np.arange(15.0), np.arange(15.0) ** 3])  # as no permutation is
-    assert rank_correlations(same, 99, seed=0)[0][2:] == (pytest.approx(1), 1 / 100)
-
-
-def test_correlations_that_do_not_exist_are_undefined():
-    for values in (np.column_stack([np.ones(9), np.arange(9)]), np.arange(4.0).reshape(2, 2)):
-        assert np.isnan(rank_correlations(values, 100, seed=0)[0][2:]).all()
-    three = np.column_stack([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
-    (found,) = rank_correlations(three, 1000, seed=0)
-    assert found[2] == pytest.approx(-1) and found[3] == pytest.approx(1 / 3, abs=0.05)
-    assert rank_correlations(three, 1000, seed=0) == [found]
-
-
 def test_a_top1_is_that_of_a_guess_if_it_is_at_chance_and_far_from_a_working_classifier():
     for right, images, classes in ((0, 7, 1000), (1, 10_000, 1000), (50, 100, 2), (0, 20, 2)):
         assert at_chance(right, images, classes), right
@@ -208,48 +183,3 @@ def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_error
     assert top1_shortfall(0.5, 100, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 4)
     assert top1_shortfall(0.5, 10_000, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 0.4)
     assert top1_shortfall(0.95, 100, 80.0, 0.0) < 0 and top1_shortfall(0.0, 1, 50.0, 10.0) < 0
-
-
-@pytest.mark.parametrize(("n", "noise"), [(2, 1.0), (5, 2.0), (10, 0.5)])
-def test_split_halves_find_a_known_reliability(n, noise):
-    """Halves correlate by 1 / (1 + noise^2 / (n / 2)) if label means have variance 1."""
-    found = []
-    for trial in range(20):
-        generator = np.random.default_rng([3, trial])
-        values = np.repeat(generator.standard_normal(400), n)
-        values += noise * generator.standard_normal(400 * n)
-        found.append(split_half_reliability(values, pd.Series(np.repeat(np.arange(400), n)), trial))
-    halves = [1 / np.sqrt(1 + noise**2 / half) for half in (n // 2, n - n // 2)]
-    r = halves[0] * halves[1]
-    assert np.mean(found) == pytest.approx(2 * r / (1 + r), abs=0.01)
-    # Spearman-Brown: that of all n images
-    assert 2 * r / (1 + r) == pytest.approx(1 / (1 + noise**2 / n), abs=0.02)
-
-
-@pytest.mark.parametrize("unit", [1e-3, 1e3])
-def test_the_reliability_of_labels_of_different_sizes_is_that_of_all_their_halvings(unit):
-    sizes = [2, 3, 4, 5]
-    labels = np.repeat(list("abcd"), sizes)
-    values = np.random.default_rng(1).standard_normal(14) + 2.0 * np.repeat([0, 1, 3, 2], sizes)
-    halvings = []  # of every label: the means of its halves
-    for label in "abcd":
-        own = values[labels == label]
-        chosen = combinations(range(len(own)), len(own) // 2)
-        halves = [np.isin(np.arange(len(own)), half) for half in chosen]
-        halvings.append([(own[half].mean(), own[~half].mean()) for half in halves])
-    r = np.mean([np.corrcoef(np.transpose(halving))[0, 1] for halving in product(*halvings)])
-    mixed = np.random.default_rng(2).permutation(14)
-    shuffled = unit * values[mixed], pd.Series(labels[mixed])
-    found = split_half_reliability(*shuffled, 0, splits=2000)
-    assert found == pytest.approx(2 * r / (1 + r), abs=0.002) and found < 0.99
-    assert found == split_half_reliability(*shuffled, 0, splits=2000)
-
-
-def test_a_reliability_needs_two_images_of_every_label_and_is_never_negative():
-    values = np.arange(9.0)
-    pairs = pd.Series(list("aabbcc"))
-    assert np.isnan(split_half_reliability(values, pd.Series(list("aabbccddx")), 0))
-    assert np.isnan(split_half_reliability(values[:4], pairs[:4], 0))
-    assert np.isnan(split_half_reliability(np.ones(6), pairs, 0))
-    assert split_half_reliability(np.array([0, 0, 5.0, 5, 9, 9]), pairs, 0) == pytest.approx(1)
-    assert split_half_reliability(np.array([0, 4.0, 1, 5, 2, 6]) - 2, pairs, 0) >= 0

@@ -19,7 +19,6 @@ from singflow.analyses.summary import (
     ZERO,
     Summary,
     add_verdicts,
-    correlate_labels,
     summarize_labels,
     summarize_model,
     verdict,
@@ -278,31 +277,6 @@ def test_label_rows_are_the_moments_of_their_images(scores):
     expected |= {"is_deg_std": np.std(mine["is_deg"])}
     expected |= {"floor_is_deg_mean": mine["floor_is_deg"].mean()}
     assert table.loc["a", list(expected)].to_dict() == pytest.approx(expected)
-
-
-def test_labels_of_two_models_are_correlated_within_each_space():
-    generator = np.random.default_rng(1)
-    sizes = {"a": generator.gamma(1.0, size=30)}
-    sizes |= {"b": sizes["a"] ** 2, "c": generator.gamma(1.0, size=30)}
-    names = [f"l{i}" for i in range(30)]
-    labels = pd.concat(
-        pd.DataFrame({"label": names, "as_abs_deg_mean": size if s == "s" else 1.0}).assign(
-            space=s, model=m
-        )
-        for s in "st"
-        for m, size in sizes.items()
-    )
-    reliability = {(s, m): {"a": 0.9, "b": 0.4, "c": np.nan}[m] for s in "st" for m in "abc"}
-    table = correlate_labels(labels, reliability, 500, seed=0)
-    table = table.set_index(["space", "model_a", "model_b"])
-    assert len(table) == 6 and (table["n_labels"] == 30).all()
-    alike, apart = table.loc[("s", "a", "b")], table.loc[("s", "a", "c")]
-    assert [*alike[["spearman", "p_holm", "ceiling"]]] == pytest.approx([1.0, 3 / 501, 0.6])
-    assert abs(apart["spearman"]) < 0.5 and apart["p"] > 0.01 and np.isnan(apart["ceiling"])
-    assert table.loc["t", "spearman"].isna().all()
-    for few in (labels[labels["model"] == "a"], labels[:0]):  # no pair
-        none = correlate_labels(few, reliability, 500, seed=0)
-        assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
 
 
 # The text that ends a run

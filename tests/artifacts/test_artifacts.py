@@ -1,6 +1,7 @@
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -14,11 +15,13 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+import singflow
 from singflow.artifacts import catalog, files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
 from singflow.artifacts.scratch import Scratch
 from singflow.errors import InputError
+from tests.results import Results
 
 DTYPES = st.sampled_from(["float32", "float64", "int64", "int32"]).map(np.dtype)
 SHAPES = array_shapes(min_dims=0, max_dims=3, min_side=0)
@@ -252,6 +255,18 @@ def write_shards(folder, shards, tensor="features"):
         array = np.stack([image_id, image_id], axis=1).astype(np.float32)
         tensors = {tensor: array, "image_id": image_id, "view": view}
         tensor_files.write_tensors(sharding.shard_path(folder, shard), tensors, {})
+
+
+def test_shards_of_an_earlier_division_are_not_read(tmp_path):
+    results = Results(tmp_path, shards=2)
+    results.manifest(path=list("abc"), label=list("xyx"))
+    features = np.arange(6, dtype=np.float32).reshape(3, 2)
+    results.rows("features", features)
+    files.write_bytes(results.path("params"), b"extraction: {shards: 2}\n")
+    folder = results.path("features").parent
+    shutil.copy(folder / "shard-00001.safetensors", folder / "shard-00002.safetensors")
+    read = singflow.load_study(tmp_path).of("m").features()
+    assert np.array_equal(np.concatenate([rows for _, rows in read]), features)
 
 
 def through(folder, shards):

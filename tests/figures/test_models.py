@@ -1,5 +1,3 @@
-from itertools import product
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,7 +5,7 @@ from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import write_parquet
-from singflow.figures import plot_controls, plot_labels, plot_scores, style
+from singflow.figures import plot_labels, plot_scores, style
 from singflow.figures.plot_scores import FLOOR, covariance_ellipse
 from singflow.figures.style import caption, save
 from tests.figures.drawn import assert_apart, models_table, names, said
@@ -34,41 +32,6 @@ def table_of(models, spaces="s"):
 
 BOTH = {"s": {"m": scores(0), "n": scores(1)}}
 TABLE = table_of("mn")
-
-
-def controls(models, spaces="s", null_dim=280):
-    """What tables/controls.csv and models.csv hold for some models."""
-    excess = pd.DataFrame(
-        {
-            "space": s, "model": m, "dimension": d, "own": d == null_dim, "is_deg_null": d / 40,
-            "is_deg_random": d / 30 + i / 4, "middle": i - 3, "low": i - 4, "high": i,
-        }
-        for s, (i, m), d in product(spaces, enumerate(models), (8, 24, 280))
-    )  # fmt: skip
-    for score in ("is_deg", "as_abs_deg"):
-        for end, name in {"": "middle", "_low": "low", "_high": "high"}.items():
-            excess[f"{score}_excess_random{end}"] = excess[name]
-    return excess, models_table(models, spaces, "weak translator, known zero", null_dim=null_dim)
-
-
-def test_the_controls_show_every_model_with_a_null_space_by_its_excess_and_its_dimensions():
-    excess, table = controls(MANY, "st")
-    figure = plot_controls.draw(["s", "t"], MANY, excess, table)
-    figure.canvas.draw()
-    for axes in (figure.axes[0], figure.axes[2]):
-        assert [name.split("\n")[0] for name in names(axes)] == MANY
-        assert_apart(axes.get_yticklabels())
-    lines = [line for line in figure.axes[1].lines if line.get_linestyle() == "-"]
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 16
-    for line in lines:
-        assert line.get_xydata().tolist() == [[8, 0.2], [24, 0.6], [280, 7.0]]
-    marked = "a_classifier_1\n(weak translator, known\nzero)"
-    assert names(figure.axes[0])[1] == marked
-    excess, table = controls("mn")
-    table.loc[table["model"] == "n", "null_dim"] = 0
-    figure = plot_controls.draw(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
-    assert "no null space: n" in figure.axes[0].get_xlabel()
-    assert len(names(figure.axes[0])) == 1
 
 
 def test_a_floor_is_drawn_where_it_is_known_and_a_whisker_from_three_images_on():

@@ -82,10 +82,6 @@ def of_concepts(step, models, spaces, count, *cues):
     return draw(*found, *cues, test_concepts.LABELS, count)
 
 
-def controls(models, spaces):
-    return test_models.plot_controls.draw([*spaces], models, *test_models.controls(models, spaces))
-
-
 def of_one_model(models, spaces):
     (found, _), facts = curves(models, spaces), D | {"margin": 0.005}
     planted = [
@@ -105,7 +101,6 @@ CASES = {
     "evidence": of_one_model,
     "scores": lambda m, s: of_scores(test_models.plot_scores.draw, m, s),
     "labels": lambda m, s: of_scores(test_models.plot_labels.draw, m, s, []),
-    "controls": controls,
     "training": lambda m, s: of_translators(test_translators.draw_training, m, s),
     "architectures": lambda m, s: of_translators(test_translators.draw_architectures, m, s),
     "concepts": lambda m, s: of_concepts("plot_concepts", m, s, 8),

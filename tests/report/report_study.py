@@ -20,8 +20,6 @@ from tests.project import ROOT
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
 NULL_DIM = 12
-CASE = {"dimension": NULL_DIM, "draws": 5, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
-CASE |= {"stable": True}
 FOUND = [  # D of each model, beyond the margin and not, without each fold, with its interval and p
     {
         "unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01,
@@ -31,7 +29,6 @@ FOUND = [  # D of each model, beyond the margin and not, without each fold, with
 ]  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-SETTINGS = {"resamples": 100, "permutations": 100, "seed": 0}
 
 
 def flat(number: int) -> Image.Image:
@@ -118,12 +115,10 @@ def write_study(
             columns["original_deg"] = np.where(near < 0, np.nan, 30.0)
             columns["equivalent_deg"] = np.where(after < 0, np.nan, 41.5)
             write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
-            parts = {"null": "", "random": "control_", "row": "control_"}
             written = {
                 "projector_report": PROJECTOR | {"null_dim": null_dim},
                 "translator_report": TRANSLATOR | {"validation_r2": r2},
                 "evidence": EVIDENCE | {"n": n} | (FOUND[number] if null_dim else UNMEASURED),
-                "controls_report": {"cases": [CASE | {"subspace": name} for name in parts]},
                 "unusual_report": dict.fromkeys(CATALOG["unusual_report"].summary),
             }
             for name, report in written.items():
@@ -142,19 +137,10 @@ def write_study(
             named = dict.fromkeys(("translated", "equivalent", "embedding"), drawn["label"])
             named = drawn[["image_id", "label"]].assign(**named)
             write_parquet(place("zero_shot", space=space, model=model), named)
-            size = drawn.filter(like="as_deg").abs()
-            removed = pd.concat(
-                drawn[["image_id"]].assign(
-                    subspace=name, dimension=NULL_DIM, is_deg=drawn[f"{of}is_deg"], as_deg=0.0,
-                    as_abs_deg=size[f"{of}as_deg"], matched_is_deg=np.nan, matched_as_deg=np.nan,
-                )
-                for name, of in parts.items()
-            )  # fmt: skip
-            write_parquet(place("controls", space=space, model=model), removed)
-    shown = {"models": [*models], "spaces": [*spaces], **SETTINGS}
+    shown = {"models": [*models], "spaces": [*spaces]}
     with contextlib.chdir(ROOT):
-        results.run("summarize", **shown, top1_margin=10.0)
-        results.run("compare_models", **shown)
+        results.run("summarize", **shown, resamples=100, top1_margin=10.0, seed=0)
+        results.run("compare_models", **shown, confidence=0.95)
     summary = read_table(place("tables/models.csv"))
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     path, text, label = "photos/00000.png", "an image of a jellyfish", labels[0]

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.ranking import CHART
 from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words
 from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import write_bytes
@@ -63,10 +62,6 @@ GROUPS = TEXTS.rename(columns={"text": "group", "kind": "by"}).assign(n=12)
 COLUMNS = {
     "hidden_texts": TEXTS,
     "hidden_groups": GROUPS,
-    "orders": pd.DataFrame(
-        {"place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0], "space": "s", "marks": ""}
-    ),
-    "order_agreement": pd.DataFrame(columns=["space_a", "space_b"]),
     "rank_curves": pd.DataFrame(
         {"space": "s", "model": ["a", "a", "b"], "point": ["exact", "energy", "share"]}
     ).assign(is_mean_deg=[7.0, 9.0, 8.0]),
@@ -145,7 +140,7 @@ def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
     assert zero["unique_r2"] == "below 0.05 %"
 
 
-def test_what_a_leak_shows_stands_beside_trust_and_the_papers_order_beside_its_figures():
+def test_what_a_leak_shows_stands_beside_trust_and_the_papers_scores_beside_its_figures():
     found = part(FOUR)
     power, *learning, blind = found["power"]
     assert power.startswith("D is a lower bound: it shows 20 % (a) to 20 % (zero) of a leak of ")
@@ -153,18 +148,8 @@ def test_what_a_leak_shows_stands_beside_trust_and_the_papers_order_beside_its_f
     grown = "{}: D is 1 % with a quarter of the images, 2 % with half of them, {} % with all."
     assert sorted(learning) == [grown.format("a", 4), grown.format("leak", 6)]
     assert blind.startswith("Blind check")
-    scores, order = found["paper"]
     same = "+0.50, 1.00, 7.0"
-    assert scores.endswith(f": a {same}; b {same}; leak+ {same}; zero~ {same}.")
-    assert order == "The paper's order in space s, by IS/|AS|: b 9.00 > a 7.00."
-    row = {
-        "space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24,
-        "kendall": 0.4667, "kendall_p": 0.27,
-    }  # fmt: skip
-    charted = part(FOUR, order_agreement=pd.DataFrame([row, row | {"space_a": "t"}]))["paper"]
-    agreed = "over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
-    assert charted.count(f"IS/|AS| beside the paper's chart, {agreed}") == 1
-    assert len(part(FOUR[2:3], orders=COLUMNS["orders"][:1])["paper"]) == 1
+    assert found["paper"].endswith(f": a {same}; b {same}; leak+ {same}; zero~ {same}.")
 
 
 def pairs(*rows):
@@ -312,6 +297,7 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
         toward = {name: case[name] for name in ("prompt", "target_is_deg")}
         frames = csv | {
             "models": csv["models"].assign(model=both),
+            "orders": csv["orders"].assign(model=both),
             "steering": csv["steering"].assign(model=both, **toward),
             "translators": csv["translators"].assign(model=both, n=images),
         }
@@ -326,6 +312,8 @@ def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(writte
     first, second = found["models"]
     assert [first[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == [1048, 25]
     assert [second[f"paper {fact}"] for fact in ("null dimensions", "ratio")] == ["", ""]
+    ratios = {row["model"]: row["paper ratio"] for row in found["orders"]}
+    assert ratios == {"resnet50": 25, "vgg16": ""}
     assert [row["paper MSE"] for row in found["translators"]] == [0.09136, ""]  # of the first alone
     assert "paper cosine" in found["translators"][0]
     assert "paper cosine" not in tables({}, images=1999)["translators"][0]

@@ -180,9 +180,9 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
 
 
 TABLES = {
-    "models": 2, "angle_ladder": 6, "labels": 38, "label_correlations": 1, "controls": 2,
+    "models": 2, "angle_ladder": 6, "labels": 38,
     "hidden_texts": 0, "hidden_groups": 0,
-    "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
+    "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
     "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
     "probes": 2, "unusual": 12, "maps": 7,
 }  # fmt: skip
@@ -319,7 +319,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "plot_concept_scans.most": {"plot_concept_scans"},
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
-    "summary.resamples": {"summarize", "compare_models"},
+    "summary.resamples": {"summarize"},
     "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
@@ -403,7 +403,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts"}
     gather |= {"tabulate_steering", "tabulate_unusual"}
-    figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
+    figures = "scores labels concepts null_validation probes concept_scans rank_curves"
     figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}

@@ -1,7 +1,6 @@
-"""Intervals of means over images, and tests of differences between models and labels."""
+"""Intervals of means and shares over images, Holm's correction, and tests of a top-1."""
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -155,16 +154,6 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
     return float(low) if successes else 0.0, float(high) if successes < n else 1.0
 
 
-def _share(drawn: np.ndarray, observed: float) -> float:
-    """Permutation p-value, which counts the observed order as one of the permutations.
-
-    The tolerance keeps ties that differ by rounding.
-    """
-    if not np.isfinite(observed):
-        return float("nan")
-    return float((1 + np.sum(drawn >= observed * (1 - 1e-9))) / (1 + len(drawn)))
-
-
 def holm(p: np.ndarray) -> np.ndarray:
     """p-values (n,), corrected by Holm for the number of those that are not NaN; at most 1."""
     corrected = np.full(len(p), np.nan)
@@ -173,85 +162,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
-
-
-def rank_correlations(
-    values: np.ndarray, permutations: int, seed: int
-) -> list[tuple[int, int, float, float]]:
-    """Spearman correlation of every pair of columns, with its two-sided permutation p-value.
-
-    Parameters
-    ----------
-    values : ndarray (n, c)
-        One row per label or model; rows are permuted.
-    permutations, seed : int
-        Number of permutations, and their seed, which is used together with the shape of `values`.
-
-    Returns
-    -------
-    list of (int, int, float, float)
-        For every pair: positions of the two columns, correlation, p-value. Both numbers are NaN if
-        a column is constant or there are fewer than three rows.
-    """
-    ranks = pd.DataFrame(values).rank().to_numpy()
-    centred = ranks - ranks.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=0)
-    unit = np.divide(
-        centred, norms, out=np.full_like(centred, np.nan), where=(norms > 0) & (len(values) > 2)
-    )
-    observed = unit.T @ unit
-    generator = np.random.default_rng([seed, *values.shape])
-    drawn = np.stack([unit[generator.permutation(len(unit))].T @ unit for _ in range(permutations)])
-    pairs = combinations(range(values.shape[1]), 2)
-    return [
-        (i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j]))))
-        for i, j in pairs
-    ]
-
-
-def split_half_reliability(
-    values: np.ndarray, labels: pd.Series, seed: int, splits: int = 50
-) -> float:
-    """Expected correlation of the labels' means with those of an equal number of other images.
-
-    The images of every label are split into random halves. The correlation over labels of the
-    halves' means is averaged over splits and corrected to the full number of images.
-
-    Parameters
-    ----------
-    values, labels : ndarray and Series (n,)
-        Value and label of every image.
-    seed, splits : int
-        Number of splits, and their seed, which is used together with n, so that models with the
-        same images have the same splits.
-
-    Returns
-    -------
-    float
-        0 to 1 (0 also if the halves correlate negatively). NaN if a label has one image, if there
-        are fewer than three labels, or if all means of a half are equal.
-
-    References
-    ----------
-    Spearman 1910 and Brown 1910.
-    """
-    codes = pd.factorize(labels)[0]
-    n = np.bincount(codes)
-    if len(n) < 3 or n.min() < 2:
-        return float("nan")
-    generator = np.random.default_rng([seed, len(values)])
-    starts, first = np.cumsum(n) - n, n // 2
-    correlations = np.empty(splits)
-    for split in range(splits):
-        order = np.argsort(codes + generator.random(len(values)))
-        halves = np.ravel([starts, starts + first], order="F")
-        sums = np.add.reduceat(np.asarray(values, dtype=np.float64)[order], halves)
-        a, b = sums[::2] / first, sums[1::2] / (n - first)
-        a, b = a - a.mean(), b - b.mean()
-        scale = np.linalg.norm(a) * np.linalg.norm(b)
-        correlations[split] = a @ b / scale if scale > 0 else np.nan
-    r = max(float(correlations.mean()), 0.0) if np.isfinite(correlations).all() else np.nan
-    return 2 * r / (1 + r)
 
 
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from singflow.analyses.evidence import POWER, RESOLUTION, SHARES
-from singflow.analyses.statistics import Sample, at_chance, holm, rank_correlations, top1_shortfall
+from singflow.analyses.statistics import Sample, at_chance, holm, top1_shortfall
 from singflow.analyses.tables import (
     EDGE,
     LEAK,
@@ -34,12 +34,6 @@ class Summary(Section):
     )
     resamples: int = Field(
         2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval"
-    )
-    permutations: int = Field(
-        10000,
-        ge=100,
-        le=MOST_DRAWS,
-        description="permutations behind the p-value of a rank correlation",
     )
     confidence: float = Field(
         0.95,
@@ -265,31 +259,6 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
         table[f"{column}_std"] = groups[column].std(ddof=0)
     table["floor_is_deg_mean"] = groups["floor_is_deg"].mean()
     return table.reset_index()
-
-
-def correlate_labels(
-    labels: pd.DataFrame, reliability: Mapping[tuple[str, str], float], permutations: int, seed: int
-) -> pd.DataFrame:
-    """Spearman correlation of labels' mean |AS| between models: do they leak on the same labels?
-
-    There is one row per pair of models of a space. The ceiling is the root of the product of both
-    split-half reliabilities: the correlation of models that leak alike, where only the sampling of
-    images makes a difference (Spearman 1904). p comes from permutations of labels; p_holm has
-    Holm's correction for the pairs of the space.
-    """
-    rows = []
-    for space, group in labels.groupby("space", sort=False):
-        models = group["model"].unique()
-        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[models]
-        known = [reliability[str(space), model] for model in models]
-        found = rank_correlations(wide.to_numpy(), permutations, seed)
-        corrected = holm(np.array([p for *_, p in found]))
-        rows += [
-            (space, models[i], models[j], len(wide), rho, np.sqrt(known[i] * known[j]), p, p_holm)
-            for (i, j, rho, p), p_holm in zip(found, corrected, strict=True)
-        ]
-    columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p", "p_holm"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:

@@ -403,10 +403,6 @@ TABLES = {
         "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
         " of IS. No verdict rests on a label."
     ),
-    "label_correlations": (
-        "Two models: Spearman correlation of the mean |AS| of their labels, its `ceiling`"
-        " (empty if a label has a single image), p by permuting labels, `p_holm`."
-    ),
     "hidden_texts": (
         "A text, of a model with the verdict *meaning* or a known leak that was found: D along the"
         " text with its interval, p (corrected for all texts of the model), `hidden`."
@@ -420,16 +416,7 @@ TABLES = {
         " (Student's t, two-sided) and `p_holm` over the pairs; `differ`: `p_holm` is significant"
         " and the interval is more than 0.0005 from 0."
     ),
-    "controls": (
-        "A model and a number of dimensions: null, random and row-space parts, and the excess"
-        " (null minus the other). Its interval covers 0 if the null space is like any other"
-        " subspace."
-    ),
     "orders": "A model: its IS/|AS| and its place in the paper's order.",
-    "order_agreement": (
-        "Two orders of the same models by IS/|AS|, of two spaces or of this study and the"
-        " authors' chart: Spearman (p by permutation), Kendall."
-    ),
     "concepts": (
         "A concept among the strongest or weakest of a label, by AS minus its mean over all"
         " concepts. The intervals hold for all concepts and labels of a scan together; with"
@@ -468,13 +455,11 @@ TABLES = {
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 12), 13, 15)),
-    *("hidden_texts", "controls", "head_extensions", "cut_heads", "maps"),
+    *("hidden_texts", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
 # model, or for each point of a model's curve. `dvc metrics diff` and `dvc plots diff` read them.
-IN_GIT: tuple[str, ...] = (
-    *("metrics.json", "tables/models.csv", "tables/model_pairs.csv", "tables/controls.csv"),
-)
+IN_GIT: tuple[str, ...] = ("metrics.json", "tables/models.csv", "tables/model_pairs.csv")
 ANALYSES = {  # what analyses/<name>.toml says of an analysis that can be taken out
     path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
     for path in sorted((Path(__file__).parents[1] / "analyses").glob("*.toml"))
@@ -498,7 +483,6 @@ CATALOG |= {
         "tables/translators.json": (
             "`tables/translators.csv` as [metrics of DVC](versions.md#sweeps)."
         ),
-        "tables/orders.txt": "The order of the models in words.",
         "tables/summary.txt": "The summary that ends a run.",
         "metrics.json": "`tables/models.csv` as metrics of DVC.",
         **{f"figures/{name}.{end}": "" for name in FIGURES for end in FORMATS},

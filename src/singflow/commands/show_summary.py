@@ -15,8 +15,7 @@ def show_summary(params: Params = PARAMS) -> None:
 def print_summary(results: Path) -> None:
     """Print the summary and the paths of a finished study; InputError if it is not finished."""
     try:
-        for name in ("tables/summary.txt", "tables/orders.txt"):
-            print(CATALOG[name].at(results).read_text(encoding="utf-8"))
+        print(CATALOG["tables/summary.txt"].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
     figures = filter(drawn, sorted((results / "figures").glob("*.png")))

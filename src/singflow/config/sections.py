@@ -20,7 +20,7 @@ LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes: what file systems take
 MOST_LETTERS = 100  # in a name: several names make one file name, of at most 255 bytes
 # Upper bounds of numbers, and why no larger number is needed.
 MOST_THREADS = 1024  # no machine has more
-MOST_DRAWS = 100_000  # resamples, permutations, epochs: more change no digit that is shown
+MOST_DRAWS = 100_000  # resamples, epochs: more change no digit that is shown
 MOST_AT_ONCE = 2**14  # rows of a batch: no device is faster with more
 WIDEST = 2**17  # features, dimensions: no network is wider
 MOST_SHOWN = 1000  # items in a figure or a cell of a table: no page has room for more

@@ -169,9 +169,7 @@ def page_tables(
     labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
     ordered = csv["orders"].dropna(subset=["place"])
     ordered = ordered[ordered["space"].duplicated(keep=False)]
-    controls = csv["controls"]
-    if "own" in controls:  # as many dimensions as the null space has
-        controls = controls[controls["own"].astype(bool)]
+    ordered = ordered.assign(paper_ratio=_papers(ordered, same, paper, "ratio").astype(float))
     files = rejected.groupby("reason")["path"].transform("size")
     frames = csv | {
         "models": heads,
@@ -180,7 +178,6 @@ def page_tables(
         "labels": labels.sort_values(
             ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
         ),
-        "controls": controls,
         **{name: by_size(csv[name]) for name in TABLES},
         "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
-from singflow.analyses.ranking import render_orders
 from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
 from singflow.report.sentences import (
@@ -80,15 +79,12 @@ def space_part(
     space: str, csv: dict[str, pd.DataFrame], charts: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the page says of the models in a space; charts: by table, as in its caption."""
-    names = ("models", "hidden_texts", "hidden_groups", "model_pairs", "orders")
-    models, texts, groups, pairs, orders = (
-        csv[name][csv[name]["space"] == space] for name in names
-    )
+    names = ("models", "hidden_texts", "hidden_groups", "model_pairs")
+    models, texts, groups, pairs = (csv[name][csv[name]["space"] == space] for name in names)
     models = controls_last(models)
     signed = list(map(marked, models["model"], models["marks"]))
     models = models.assign(name=signed, note=models["verdict"], control=is_control(models))
     found = all_findings(models, texts, groups)
-    ordered = render_orders(orders, csv["order_agreement"]).splitlines()
     return {
         "name": space,
         "verdicts": [(row["name"], verdict_words(row)) for row in models.to_dict("records")],
@@ -102,7 +98,7 @@ def space_part(
             *(point_chart(models, csv[name], chart) for name, chart in charts.items()),
         ],
         "power": [*power_said(models), *learning_said(models), *blind_said(models)],
-        "paper": [f"{line.strip()}." for line in (paper_scores(models), *ordered)],
+        "paper": f"{paper_scores(models)}.",
     }
 
 
