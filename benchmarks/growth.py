@@ -59,7 +59,7 @@ class Flags(common.Flags):
     labels: int = size(100, 2, "labels, which are the classes of the head")
     steps: list[str] = Field([], description="steps that are measured (default: all)")
     write: Path | None = Field(
-        None, description="checkout whose tables of costs are scaled to what was measured"
+        None, description="checkout whose table of costs is scaled to what was measured"
     )
 
 
