@@ -29,11 +29,6 @@ include: "rules/pictures.smk"
 include: "rules/report.smk"
 
 
-for analysis in ANALYSES:
-
-    include: f"rules/{analysis}.smk"
-
-
 for step in STEPS:
 
     rule:

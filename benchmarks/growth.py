@@ -59,7 +59,7 @@ class Flags(common.Flags):
     labels: int = size(100, 2, "labels, which are the classes of the head")
     steps: list[str] = Field([], description="steps that are measured (default: all)")
     write: Path | None = Field(
-        None, description="checkout whose tables of costs are scaled to what was measured"
+        None, description="checkout whose table of costs is scaled to what was measured"
     )
 
 
@@ -82,7 +82,6 @@ def prepare(images: int, flags: Flags) -> None:
         data={"per_class": None},
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
         controls={"dimensions": []},
-        rank_curve={"kept": [1.0, 0.5]},
         translator={"lambdas": [0.01, 1.0, 100.0]},
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
@@ -262,21 +261,20 @@ def scaled(
 
 
 def write_costs(checkout: Path, runs: Runs, sizes: list[costs.Size]) -> None:
-    """Scale the costs of the measured steps in a checkout's tables; all else stays as it is."""
-    package = checkout / "src/singflow"
+    """Scale the costs of the measured steps in a checkout's table; all else stays as it is."""
+    file = checkout / "src/singflow/planning/costs.toml"
+    text = file.read_text(encoding="utf-8")
     measured_steps = set(next(iter(runs.values())).index) & set(costs.COSTS)
-    for file in (package / "planning/costs.toml", *sorted((package / "analyses").glob("*.toml"))):
-        text = file.read_text(encoding="utf-8")
-        # Here images are tiny, and none is mapped.
-        for step in measured_steps - {"build_manifest", "map_images"}:
-            rows = "".join(
-                f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
-                f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"
-                for term in scaled(step, sizes, *series(runs, step))
-            )
-            block = rf"(?m)^{step} = (\[\n(  .*\n)*\]|\[\[.*\]\])$"
-            text = re.sub(block, f"{step} = [\n{rows}]", text, count=1)
-        write_bytes(file, text.encode())
+    # Here images are tiny, and none is mapped.
+    for step in measured_steps - {"build_manifest", "map_images"}:
+        rows = "".join(
+            f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
+            f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"
+            for term in scaled(step, sizes, *series(runs, step))
+        )
+        block = rf"(?m)^{step} = (\[\n(  .*\n)*\]|\[\[.*\]\])$"
+        text = re.sub(block, f"{step} = [\n{rows}]", text, count=1)
+    write_bytes(file, text.encode())
 
 
 def main(flags: Flags) -> None:

@@ -42,3 +42,12 @@ step(
     flags="steering",
     threads=THREADS,
 )
+step(
+    "probe_principal",
+    reads="manifest features embeddings projector translator translator_report",
+    writes="probes",
+    flags="probe evidence.groups translator.folds translator.reference summary.confidence",
+    files={"table": value("data.table"), "class_list": value("data.classes")},
+    reference=reference,
+    threads=THREADS,
+)

@@ -33,7 +33,7 @@ FOR_DVC = config.get("for_dvc") == ()  # which no file and no option can say
 
 if INSTALLED:
     import singflow
-    from singflow.artifacts.catalog import ANALYSES, CATALOG, FORMATS
+    from singflow.artifacts.catalog import CATALOG, FORMATS
     from singflow.engines.code import Code, accepted_file, archives_of
     from singflow.engines.flags import flags_of
     from singflow.errors import InputError
@@ -49,7 +49,7 @@ if INSTALLED:
     os.environ.update(SINGFLOW_CHECKOUT=str(ROOT))
 elif AT_HOME:  # a bare clone can be linted and listed, but not run
     bare = run_path("src/singflow/artifacts/catalog.py")
-    ANALYSES, CATALOG, FORMATS = map(bare.get, ("ANALYSES", "CATALOG", "FORMATS"))
+    CATALOG, FORMATS = map(bare.get, ("CATALOG", "FORMATS"))
 else:
     raise WorkflowError(MISSING)
 

@@ -31,6 +31,13 @@ step(
     flags="models summary.confidence",
 )
 step(
+    "plot_probes",
+    reads="probes tables/models.csv",
+    writes="tables/probes.csv",
+    figures="fig12",
+    flags="models spaces summary.confidence",
+)
+step(
     "plot_concept_scans",
     reads="concepts tables/spurious.csv tables/models.csv",
     figures="fig15",

@@ -17,7 +17,6 @@ step(
         "page": [
             *(shipped(f"report/{name}") for name in PAGE),
             shipped("src/singflow/report/columns.yaml"),
-            *WORDS,
             local(ACCEPTED),
         ],
         "captions": sorted(

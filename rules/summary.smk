@@ -1,18 +1,10 @@
-SUMMARIZED = " ".join(name for name in CATALOG if CATALOG[name].summary)
-WORDS = [  # of the columns that analyses add to the summary
-    shipped(f"src/singflow/analyses/{analysis}.toml")
-    for analysis, facts in ANALYSES.items()
-    if any("summary" in artifact for artifact in facts["artifacts"].values())
-]
-
 step(
     "summarize",
     reads="manifest model_entry space_entry projector_report translator_report scores zero_shot"
-    f" evidence evidence_texts evidence_groups {SUMMARIZED}",
+    " evidence evidence_texts evidence_groups",
     writes="tables/models.csv tables/labels.csv tables/hidden_texts.csv tables/hidden_groups.csv"
     " tables/summary.txt metrics.json",
     flags="models spaces summary extraction.top1_margin seed",
-    also={"words": WORDS},
 )
 step(
     "compare_models",

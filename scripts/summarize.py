@@ -9,15 +9,12 @@ from singflow.analyses.findings import TABLES, all_findings, looked_at
 from singflow.analyses.summary import Summary, add_verdicts, summarize_labels, summarize_model
 from singflow.analyses.tables import qualify
 from singflow.analyses.zero_shot import summarize_zero_shot
-from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, write_table
 from singflow.artifacts.tolerances import kept
 from singflow.config.registry import read_model, read_space
 from singflow.report.summary import render_text
-
-Number = float | int | None
 
 
 class Flags(Summary, cli.Selection):
@@ -50,10 +47,6 @@ def main(flags: Flags) -> None:
                 scores, *reports, entry, flags, top1_margin=margin, seed=flags.seed
             )
             row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
-            for name, artifact in CATALOG.items():
-                if artifact.summary:
-                    of_kind = read_json(of_pair(name)).of_kind
-                    row |= {column: of_kind(column, Number) for column in artifact.summary}
             rows.append(pair | row)
             labels.append(summarize_labels(scores).assign(**pair))
         add_verdicts(rows, flags.confidence)

@@ -102,7 +102,6 @@ def main(flags: Flags) -> None:
     said = {
         name: sentence(table, captions[name], paper, models[same]) for name, table in csv.items()
     }
-    charts = {name: captions[name].chart for name in csv if captions[name].chart}
     said |= {
         "steering": steering_said(csv["steering"], models, flags.confidence),
         "images": sample_said(len(shown), len(manifest)),
@@ -112,7 +111,7 @@ def main(flags: Flags) -> None:
     content = {
         "study": flags.study,
         "models": flags.models,
-        "spaces": [space_part(space, csv, charts) for space in flags.spaces],
+        "spaces": [space_part(space, csv) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
         "legend": legend(models["marks"]),
         "stand_in": stand_in(towers),

@@ -21,10 +21,8 @@ from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.probes import Probe
-from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
-from singflow.analyses.unusual import NullEnergy
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
@@ -117,7 +115,6 @@ class Params(Section):
     translator: Translation
     controls: Controls
     evidence: EvidenceSettings
-    rank_curve: RankCurve
     concepts: Concepts
     steering: Steering
     training: Training
@@ -125,7 +122,6 @@ class Params(Section):
     probe: Probe
     pictures: Pictures
     summary: Summary
-    null_energy: NullEnergy
     plot_labels: PlotLabels
     plot_concepts: PlotConcepts
     plot_concept_scans: PlotConceptScans

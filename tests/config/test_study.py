@@ -472,7 +472,7 @@ REFUSED = [  # values, and what is said after `params.yaml: <place of the first>
         *(("models", [name]) for name in ("timm/", "timm/../x", "timm/a b", "timm/timm/x")),
         ("models", ["hub/x.y"]), ("models", ["timm/-x"]), ("translator.kind", "mlp"),
         ("concepts.vocabulary", None), ("controls.dimensions", [0]), ("controls", CONTROLS),
-        ("rank_curve.kept", [1.5]), ("steering.target_is_deg", [5.0, 5.0]),
+        ("steering.target_is_deg", [5.0, 5.0]),
         ("steering.prompts", ["a", "a"]), ("training.losses", ["mse", "mse"]),
         ("comparison.kinds", ["mlp5"]), ("prompts.cache", ""))),
     *(({"extraction.crop_area": area}, "") for area in (
@@ -686,8 +686,6 @@ def test_finished_results_whose_study_lacks_a_section_are_refused(tmp_path):
         ("plot_labels.labels", ["bekaer"]),
         ("plot_concepts.labels", ["bekaer"]),
         ("plot_concept_scans.labels", ["bekaer", "buckeye"]),
-        ("null_energy.usual_labels", ["bekaer"]),
-        ("null_energy.unusual_labels", ["bekaer"]),
         ("pictures.images", ["a.jpg", "c.jpg"]),
     ],
 )

@@ -18,7 +18,7 @@ from tests.project import ROOT, Project
 NEEDED = {
     "reference": (
         *("embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual", "map_images", "probe_principal"),
+        *("measure_evidence", "map_images", "probe_principal"),
     ),
     "archives": ("build_manifest", "resolve_model", "extract_head"),
     "own_files": ("resolve_model", "resolve_space", "render_pictures"),

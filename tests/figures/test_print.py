@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.figures import evidence, plot_head_extensions, plot_rank_curves
+from singflow.figures import evidence, plot_head_extensions
 from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
@@ -40,19 +40,6 @@ def head_extensions(models, spaces):
     table = table.assign(unique_r2_quarter=0.03, unique_r2_half=0.04)
     rows = table.assign(directions_90=pd.array([9] * len(table), "Int64"))
     return plot_head_extensions.draw(found, rows, table)
-
-
-def rank_curves(models, spaces):
-    rows = pd.DataFrame(
-        {
-            "space": s, "model": m, "point": point, "kept": kept, "top1_changed": 1 - kept,
-            "logit_relative_mean": 1 - kept, "is_mean_deg": 30 - 20 * kept,
-        }
-        for s in spaces
-        for m in models
-        for point, kept in (("exact", 1.0), ("energy", 0.9), ("centered", 0.99), ("grid", 0.5))
-    )  # fmt: skip
-    return plot_rank_curves.draw(rows, models_table(models, spaces))
 
 
 def of_scores(draw, models, spaces, *labels):
@@ -95,7 +82,6 @@ def of_one_model(models, spaces):
 
 CASES = {
     "head_extensions": head_extensions,
-    "rank_curves": rank_curves,
     "hidden_texts": hidden_texts,
     "groups": groups,
     "evidence": of_one_model,

@@ -1,5 +1,6 @@
 import importlib
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_the_first_job_of_every_step_is_listed_after_those_that_make_what_it_rea
     jobs = load("common").jobs
     listed, pairs = jobs(), set(makers())
     assert sorted(listed) == sorted(STEPS) and len(pairs) > 2 * len(STEPS)
-    assert {("build_manifest", "resolve_study"), ("measure_unusual", "summarize")} < pairs
+    assert {("build_manifest", "resolve_study"), ("measure_evidence", "summarize")} < pairs
     place = {step: number for number, step in enumerate(listed)}
     assert [pair for pair in pairs if place[pair[0]] >= place[pair[1]]] == []
     firsts = {"--model": "model00", "--space": "conse_minilm", "--shard": "00000"}
@@ -281,13 +282,11 @@ def test_memory_may_grow_by_the_tables_and_no_more(grown):
     assert np.isnan(within[0]["exponent"])
 
 
-def costs_in(checkout):
-    """Costs of all steps in the tables of a checkout, by step and driver."""
-    files = sorted((checkout / "src/singflow").rglob("*.toml"))
-    tables = [tomllib.loads(file.read_text()) for file in files]
+def costs_in(file):
+    """Costs of all steps in a table, by step and driver."""
+    table = tomllib.loads(file.read_text())
     rows = [
         (step, driver, *numbers[:2])
-        for table in tables
         for step, terms in table["costs"].items()
         for driver, *numbers in terms
     ]
@@ -308,13 +307,11 @@ def test_costs_are_scaled_to_what_was_measured_and_memory_is_never_lowered(load,
         )
         for size in sizes
     }
-    checkout = costs.TABLE.parents[3]
-    for table in (checkout / "src/singflow").rglob("*.toml"):
-        copy = tmp_path / table.relative_to(checkout)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(table.read_bytes())
+    copy = tmp_path / costs.TABLE.relative_to(costs.TABLE.parents[3])
+    copy.parent.mkdir(parents=True)
+    shutil.copy(costs.TABLE, copy)
     growth.write_costs(tmp_path, runs, sizes)
-    found, before = (costs_in(root) for root in (tmp_path, checkout))
+    found, before = costs_in(copy), costs_in(costs.TABLE)
     assert found.index.equals(before.index)
     ratios = found / before
     assert ratios.loc["fit_projector"].dropna().sub([3, 2]).abs().max(axis=None) < 0.02
@@ -345,14 +342,14 @@ def test_the_growth_of_real_steps_is_measured():
 
 
 def test_a_step_that_gathers_all_models_reads_what_was_made_for_the_first(load):
-    growth, gathering = load("growth"), {"tabulate_unusual"}
+    growth, gathering = load("growth"), {"tabulate_steering"}
     while more := {maker for maker, reader in makers() if reader in gathering} - gathering:
         gathering |= more
     sizes = {"rows": [100, 200, 300], "features": 16, "dims": 8, "labels": 4}
     flags = growth.Flags(**sizes, steps=sorted(gathering))
     growth.prepare(100, flags)
     assert set(growth.run_steps(100, flags).index) == gathering - {*growth.MADE_UP}
-    for table in ("models", "unusual"):
+    for table in ("models", "steering"):
         found = pd.read_csv(f"results/sweep/tables/{table}.csv")
         assert set(found["model"]) == set(growth.TWO), table
 

@@ -86,7 +86,7 @@ def test_three_commands_tell_what_a_change_did(study):
     assert "vega" in (study.folder / page).read_text()
     drawn = json.loads(study.shell(f"{plots} --json"))["data"]
     plotted = {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"}
-    assert plotted == {"models", "labels", "rank_curves"}
+    assert plotted == {"models", "labels"}
     points = drawn["models"][0]["content"]["data"]["values"]
     for version, results in {"study/demo-1": study.first, "study/demo-2": study.second}.items():
         low = [float(row["is_low"]) for row in points if row["rev"] == version]

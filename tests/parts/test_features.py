@@ -20,7 +20,7 @@ from tests.project import ROOT, Project, blocks
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
 LITE0, SPACE = "efficientnet_lite0", "conse_minilm"
 SCIPY = {"model": "features/scipy", "space": "minilm"}
-ANALYSES = ("scores", "evidence", "head_extensions", "controls", "unusual")
+ANALYSES = ("scores", "evidence", "head_extensions", "controls")
 
 
 def test_features_that_a_study_computed_give_its_scores_to_the_bit(snakemake_project, tmp_path):

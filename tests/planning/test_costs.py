@@ -124,11 +124,9 @@ def test_the_images_of_a_reference_take_time_and_memory_and_write_nothing():
 
 
 def test_a_driver_counts_numbers_lengths_and_choices_of_the_study_up_to_a_limit():
-    study = under(
-        rank_curve={"kept": [0.5, 0.25]}, probe={"classifier": "ridge"}, summary={"resamples": 300}
-    )
+    study = under(probe={"alphas": [0.5, 0.25], "classifier": "ridge"}, summary={"resamples": 300})
     size = replace(SIZE, study=study)
-    assert size.of("rank_curve.kept*summary.resamples/images") == 2 * 300 / 10_000
+    assert size.of("probe.alphas*summary.resamples/images") == 2 * 300 / 10_000
     assert (size.of("probe.classifier=ridge"), size.of("probe.classifier=logistic")) == (1, 0)
     term = Term("images*feature_dim", 1.0, 0.0, most=3.0)
     assert [term.times(replace(SIZE, images=n)) for n in (1000, 10_000)] == [2.048, 3.0]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.artifacts.catalog import CATALOG, FIGURES
+from singflow.artifacts.catalog import FIGURES
 from singflow.artifacts.files import sha256_of, write_bytes, write_json
 from singflow.artifacts.tables import read_table, write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
@@ -119,7 +119,6 @@ def write_study(
                 "projector_report": PROJECTOR | {"null_dim": null_dim},
                 "translator_report": TRANSLATOR | {"validation_r2": r2},
                 "evidence": EVIDENCE | {"n": n} | (FOUND[number] if null_dim else UNMEASURED),
-                "unusual_report": dict.fromkeys(CATALOG["unusual_report"].summary),
             }
             for name, report in written.items():
                 write_json(place(name, space=space, model=model), report)
@@ -144,7 +143,7 @@ def write_study(
     summary = read_table(place("tables/models.csv"))
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     path, text, label = "photos/00000.png", "an image of a jellyfish", labels[0]
-    of_models, probed = some.drop_duplicates("model"), 0.5 if extras else np.nan
+    probed = 0.5 if extras else np.nan
     tables = {
         "concepts": some.assign(label=label, kind="strongest", concept=HOSTILE, as_mean_deg=1.0),
         "spurious": some.assign(label=label, concept="fur", lift_deg=9.0, contrast_deg=0.1),
@@ -160,8 +159,6 @@ def write_study(
             pearson_n=len(models),
         ),
         "head_extensions": summary[["space", "model", "unique_r2", "unique_r2_low"]],
-        "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, is_mean_deg=5.0),
-        "unusual": of_models[["model"]].assign(detector="nusa", n_unusual=2, auroc=0.8, n_fit=0),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n}),
     }  # fmt: skip
     for name, frame in tables.items():

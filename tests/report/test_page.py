@@ -21,7 +21,7 @@ from singflow.report import content
 from singflow.report.content import MOST_SVG, machine, page_tables, sentence, step_table
 from singflow.report.page import MOST_POINTS, sample, script_json, space_part
 from singflow.report.sentences import blind_said, pairs_said, steering_said, warnings
-from singflow.report.tables import ADDED, MOST_ROWS, shared_columns, table
+from singflow.report.tables import MOST_ROWS, shared_columns, table
 from tests.project import ROOT
 from tests.refusals import refused
 from tests.report.report_study import HOSTILE, write_page, write_study
@@ -59,19 +59,13 @@ TEXTS = pd.DataFrame(
     {"space": "s", "model": ["a", "b"], "text": ["fur", "tail"], "kind": "label", "p": 0.01}
 ).assign(unique_r2=0.2, unique_r2_low=0.1, unique_r2_high=0.3, hidden=True)
 GROUPS = TEXTS.rename(columns={"text": "group", "kind": "by"}).assign(n=12)
-COLUMNS = {
-    "hidden_texts": TEXTS,
-    "hidden_groups": GROUPS,
-    "rank_curves": pd.DataFrame(
-        {"space": "s", "model": ["a", "a", "b"], "point": ["exact", "energy", "share"]}
-    ).assign(is_mean_deg=[7.0, 9.0, 8.0]),
-}
+COLUMNS = {"hidden_texts": TEXTS, "hidden_groups": GROUPS}
 
 
 def part(models, **frames):
     """What the page says of the models of the space."""
     csv = COLUMNS | {"models": models, "model_pairs": pairs().assign(space="s")} | frames
-    return space_part("s", csv, {"rank_curves": CAPTIONS["rank_curves"].chart})
+    return space_part("s", csv)
 
 
 def test_the_verdicts_come_first_and_what_is_hidden_stands_under_the_next_question():
@@ -115,15 +109,14 @@ def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_c
     assert (unknown["marks"], unknown["bar"], unknown["text"]) == ([], None, "")
 
 
-def test_four_small_charts_show_controls_power_floor_and_rank():
+def test_three_small_charts_show_controls_power_and_floor():
     charts = [chart for _, chart in part(FOUR)["trust"]]
     texts = [{row["name"]: row["text"] for row in chart["rows"]} for chart in charts]
     blind = "blind check: must not pass the margin 0.10 %"
     assert (texts[0]["a"], texts[0]["leak+"]) == (blind, f"{blind}; D of a control 6.00 %")
     assert texts[1]["a"] == "smallest leak, spread evenly 3.00 %"
     assert texts[2]["b"] == "IS 7.00°; floor 6.50°; random subspaces of the same size 11.00°"
-    assert (texts[3]["a"], texts[3]["b"]) == ("rule exact 7.00°; energy 9.00°", "")
-    assert [chart["margin"] is None for chart in charts] == [False, False, True, True]
+    assert [chart["margin"] is None for chart in charts] == [False, False, True]
 
 
 def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
@@ -252,8 +245,7 @@ def test_every_explained_column_is_shown_and_every_shown_one_explained():
         assert caption.headers.keys() <= columns and not caption.headers.keys() & shared
         assert not caption.columns or caption.needs in {"", *columns}
         shown |= columns - caption.headers.keys()
-    assert shared - steps == shown | ADDED.keys()
-    assert not shown & ADDED.keys()
+    assert shared - steps == shown
 
 
 @pytest.mark.parametrize(
@@ -264,9 +256,6 @@ def test_every_explained_column_is_shown_and_every_shown_one_explained():
         "link: nosuch 1 words",
         "link: models 1 words",
         "link: checks words",
-        "chart: title; is_mean",
-        "chart: title; is_mean; point; dot exact",
-        "chart: title; is_mean; point; star exact, rule",
         "most: many",
     ],
 )

@@ -143,7 +143,7 @@ def test_every_artifact_holds_what_docs_artifacts_says_of_it(results):
                 assert str(array.dtype) in about or kind[0] == "i", (place, tensor)
                 assert expected.get(tensor, kind) == kind, (place, tensor)
     assert {*CATALOG} <= found
-    for name in ("projector_report", "evidence", "unusual_report"):
+    for name in ("projector_report", "evidence"):
         for path, _ in CATALOG[name].among(results):
             keys = json.loads(path.read_text())
             assert all(is_described(key, CATALOG[name].about) for key in keys), path
@@ -183,8 +183,8 @@ TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38,
     "hidden_texts": 0, "hidden_groups": 0,
     "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
-    "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
-    "probes": 2, "unusual": 12, "maps": 7,
+    "steering": 4, "translators": 10, "null_validation": 6, "head_extensions": 2, "probes": 2,
+    "maps": 7,
 }  # fmt: skip
 
 
@@ -192,13 +192,13 @@ def test_every_table_says_on_what_its_numbers_rest(results):
     for name, rows in TABLES.items():
         table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
         assert rows in (None, len(table)), name
-        # Translators know no null space; two of the tables are of heads alone.
-        of_heads = name in ("null_validation", "unusual")
+        # Translators know no null space; one of the tables is of heads alone.
+        of_heads = name == "null_validation"
         wanted = {"seed"} if name == "translators" else {"seed", "rank_rule"}
         if not of_heads:
             wanted |= {"translator", "validation_r2", "marks"}
         assert wanted <= set(table), name
-        numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models", "n_usual"}
+        numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models"}
         assert numbers & set(table) or name == "model_pairs"  # n_evidence in models.csv
         if name != "translators" and not of_heads:
             assert (table["translator"] == "weak").all(), name
@@ -310,7 +310,6 @@ def of_models(*steps):
 READ_BY = {  # steps by the parameters that a test or a guide changes
     "evidence.draws": {"measure_evidence"},
     "plot_concepts.extremes": {"plot_concepts"},
-    "null_energy.unusual_labels": {"measure_unusual", "tabulate_unusual"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
     "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
     "report.max_images": {"write_report"},
@@ -323,7 +322,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual", "map_images", "probe_principal"),
+        *("measure_evidence", "map_images", "probe_principal"),
     },
     "plot_labels.labels": {"plot_labels"},
     "plot_concepts.labels": {"plot_concepts"},
@@ -401,9 +400,8 @@ def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(finished)
 
 def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
-    gather = {"summarize", "compare_models", "list_concepts"}
-    gather |= {"tabulate_steering", "tabulate_unusual"}
-    figures = "scores labels concepts null_validation probes concept_scans rank_curves"
+    gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
+    figures = "scores labels concepts null_validation probes concept_scans"
     figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}

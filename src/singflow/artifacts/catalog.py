@@ -3,14 +3,10 @@
 It says where each file of results/<study>/ lies, what it holds, and how it is compared, fetched and
 made.
 
-An analysis that can be taken out has its part of the table in analyses/<name>.toml, beside what its
-steps cost, and its steps in rules/<name>.smk.
-
 The digests of the steps' code leave this module out, so a new entry makes no finished step stale.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,8 +30,7 @@ class Artifact:
     None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it. group:
     jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
     its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
-    and maps take a GPU if there is one.) summary: the columns that this JSON file adds to
-    tables/models.csv, with header and explanation ("": the page does not show it).
+    and maps take a GPU if there is one.)
     """
 
     path: str
@@ -46,7 +41,6 @@ class Artifact:
     tier: Tier = "translators"
     group: str = "model"
     gpu: Literal["", "tower", "network", "generator"] = ""
-    summary: dict[str, str] = field(default_factory=dict)
 
     @property
     def wildcards(self) -> list[str]:
@@ -346,6 +340,13 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             f="target_is_deg step is_deg as_target_deg as_label_deg logit_change",
         ),
     ),
+    "probes": Artifact(
+        "probes/{space}/{model}.json",
+        "classifier, accuracy_principal and accuracy_translated with intervals (null and a note if"
+        " nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
+        " translator has seen), by (label; group: the reference's images by evidence.groups),"
+        " n_labels, n_labels_left_out (with one image), chance, the penalties.",
+    ),
     "neighbours": Artifact(
         "neighbours/{space}/{model}.parquet",
         "One row per image: image_id, original_id and original_deg (the image of the study"
@@ -397,7 +398,7 @@ TABLES = {
         " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS|"
         " (`is_per_mean_as`; no interval if the mean AS may be 0), random and matched"
         " subspaces, with intervals; [zero-shot accuracy](report.md#how-good-is-the-translation)"
-        " and [null energy](report.md#unusual-images). The same is in `metrics.json`."
+        " and [null energy](report.md#scores-that-enter-no-verdict). The same is in `metrics.json`."
     ),
     "labels": (
         "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
@@ -448,28 +449,22 @@ TABLES = {
         " classes (Wilson interval). In pandas, read the table with `keep_default_na=False`: the"
         " perturbation `null` is a word."
     ),
+    "probes": (
+        "A model: accuracy of linear classifiers on principal features before and after"
+        " translation; the Pearson correlation over models."
+    ),
     "head_extensions": (
         "A model: D, and directions_90, the fewest null directions that give 90 % of D (empty"
         " if D is not above the margin)."
     ),
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
-    *(f"fig{number}" for number in (1, *range(3, 12), 13, 15)),
+    *(f"fig{number}" for number in (1, *range(3, 14), 15)),
     *("hidden_texts", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
-# model, or for each point of a model's curve. `dvc metrics diff` and `dvc plots diff` read them.
+# model. `dvc metrics diff` and `dvc plots diff` read them.
 IN_GIT: tuple[str, ...] = ("metrics.json", "tables/models.csv", "tables/model_pairs.csv")
-ANALYSES = {  # what analyses/<name>.toml says of an analysis that can be taken out
-    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parents[1] / "analyses").glob("*.toml"))
-}
-for _analysis in ANALYSES.values():
-    for _name, _facts in _analysis["artifacts"].items():
-        CATALOG[_name] = Artifact(**_facts | {"columns": _of(**_facts.get("columns", {}))})
-    TABLES |= _analysis["tables"]
-    FIGURES += tuple(_analysis.get("figures", ()))
-    IN_GIT += tuple(_analysis.get("in_git", ()))
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 

@@ -1,9 +1,9 @@
 """Expected time, memory and disk space of every step's jobs.
 
 costs.toml says seconds and megabytes for a million of a driver, or for each job, and the bytes of
-the large artifacts, which follow from their shapes. An analysis that can be taken out has its part
-of this table in analyses/<name>.toml. A driver is a product `a*b/c` of quantities of Size and of
-keys of the study: a number counts as it is, a list with its length, and `key=value` as 1 or 0.
+the large artifacts, which follow from their shapes. A driver is a product `a*b/c` of quantities of
+Size and of keys of the study: a number counts as it is, a list with its length, and `key=value` as
+1 or 0.
 
 The figures have no margins and are for one job on a server CPU of 2 to 3 GHz; `python
 benchmarks/growth.py --write .` measures what a small machine can. Nobody measured the seconds of
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from singflow.analyses.concepts import CELLS
 from singflow.analyses.maps import OTHERS
 from singflow.analyses.readout import LANDMARKS
-from singflow.artifacts.catalog import ANALYSES, CATALOG
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
@@ -329,17 +329,9 @@ class Bytes:
     number: float
 
 
-_SOURCES = [tomllib.loads(TABLE.read_text(encoding="utf-8")), *ANALYSES.values()]
-COSTS = {
-    step: [Term(*row) for row in rows]
-    for source in _SOURCES
-    for step, rows in source.get("costs", {}).items()
-}
-WRITTEN = {
-    step: [Bytes(*row) for row in rows]
-    for source in _SOURCES
-    for step, rows in source.get("disk", {}).items()
-}
+_TABLES = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+COSTS = {step: [Term(*row) for row in rows] for step, rows in _TABLES["costs"].items()}
+WRITTEN = {step: [Bytes(*row) for row in rows] for step, rows in _TABLES["disk"].items()}
 # What steps run on a GPU, by the steps whose jobs ask for one.
 ON_GPU = {step: runs for step, (row, *_) in WRITTEN.items() if (runs := CATALOG[row.artifact].gpu)}
 

@@ -17,7 +17,7 @@ from singflow.analyses.tables import LEAK, ZERO
 from singflow.artifacts.catalog import NEEDS
 from singflow.data.images import any_size
 from singflow.errors import InputError, in_one_line
-from singflow.report.tables import ADDED, MOST_ROWS, Table, table
+from singflow.report.tables import MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
@@ -30,11 +30,6 @@ FORMS = {  # of lines of a caption: pattern, and what to write
     "link": (
         r"(labels|pictures|checks) \d+ \S.*",
         "one of labels, pictures, checks, a number for the place in it, and words",
-    ),
-    "chart": (
-        r"[^;]+; \w+; \w+(; (dot|seen|tick) [^;,]+, [^;,]+)+",
-        "title; column; column of the points; and for each point: dot, seen or tick, the point, "
-        "a comma, its meaning",
     ),
     "most": (r"\d+", "a number of rows"),
 }
@@ -58,7 +53,6 @@ class Caption(NamedTuple):
     columns: of the table that the page shows, in order; empty: all. needs: a column without whose
     value a row is left out. most: limit on its rows. headers: of columns that no other table has,
     with explanations. link: section of the page that names the table, place there, and words.
-    chart: a small chart of the table under "Can the answer be trusted?" (page.point_chart).
     sentence: on the first row of the table, with the values of columns in braces. paper: what the
     paper has, quoted beside the sentence for the models of its chart alone.
     """
@@ -72,7 +66,6 @@ class Caption(NamedTuple):
     most: int
     headers: dict[str, tuple[str, str]]
     link: str = ""
-    chart: str = ""
     sentence: str = ""
     paper: str = ""
 
@@ -121,7 +114,7 @@ def read_caption(path: Path) -> Caption:
         needs=said.get("needs", ""),
         most=int(said.get("most", MOST_ROWS)),
         headers={column: (title, words) for column, title, words in columns},
-        **{key: said.get(key, "") for key in ("link", "chart", "sentence", "paper")},
+        **{key: said.get(key, "") for key in ("link", "sentence", "paper")},
     )
 
 
@@ -188,8 +181,6 @@ def page_tables(
         if caption.needs in frame:
             frame = frame.dropna(subset=[caption.needs])
         columns = caption.columns.split() or list(map(str, frame))
-        if name == "models":
-            columns[-1:-1] = ADDED  # before the note
         columns = [column for column in columns if several or column != "space"]
         shown[name] = table(name, caption.title, frame, columns, caption.headers, caption.most)
     return {name: content for name, content in shown.items() if content.rows}

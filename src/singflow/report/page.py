@@ -75,10 +75,8 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def space_part(
-    space: str, csv: dict[str, pd.DataFrame], charts: Mapping[str, str]
-) -> dict[str, Any]:
-    """What the page says of the models in a space; charts: by table, as in its caption."""
+def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the page says of the models in a space."""
     names = ("models", "hidden_texts", "hidden_groups", "model_pairs")
     models, texts, groups, pairs = (csv[name][csv[name]["space"] == space] for name in names)
     models = controls_last(models)
@@ -93,10 +91,7 @@ def space_part(
         "pairs": pairs_said(pairs),
         "found": [(model, words) for (_, model), words in found.items() if words],
         "groups": group_charts(models, groups),
-        "trust": [
-            *trust_charts(models),
-            *(point_chart(models, csv[name], chart) for name, chart in charts.items()),
-        ],
+        "trust": trust_charts(models),
         "power": [*power_said(models), *learning_said(models), *blind_said(models)],
         "paper": f"{paper_scores(models)}.",
     }
@@ -173,26 +168,6 @@ def trust_charts(models: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
     """Small charts of what the numbers of a space rest on: controls, power and floor."""
     rows = models.assign(note="", of_control=models[D].where(models["control"]))
     return [(title, strips(rows, marks, shares=shares)) for title, shares, marks in TRUST]
-
-
-def point_chart(
-    models: pd.DataFrame, table: pd.DataFrame, chart: str
-) -> tuple[str, dict[str, Any]]:
-    """A small chart of the rows of a table that are points of a model, in degrees.
-
-    chart: `title; column; column of the points; mark point, meaning; ...`.
-    """
-    title, value, point, *parts = chart.split("; ")
-    wide = table.merge(models[["space", "model"]]).pivot_table(
-        index="model", columns=point, values=value
-    )
-    marks, rows = {}, models.assign(note="")
-    for part in parts:
-        mark, _, named = part.partition(" ")
-        name, meaning = named.split(", ")
-        marks[mark] = name, meaning
-        rows[name] = rows["model"].map(wide[name]) if name in wide else np.nan
-    return title, strips(rows, marks, shares=False)
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:

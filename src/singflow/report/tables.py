@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.artifacts.catalog import CATALOG
 from singflow.config.reading import read_yaml
 
 MOST_ROWS = 5_000  # limit on the rows of a table
@@ -19,16 +18,12 @@ DECIMALS = dict.fromkeys(
 )
 
 COLUMNS = Path(__file__).with_name("columns.yaml")
-# Columns of models.csv that an analysis adds and the page shows -> header and explanation.
-ADDED = {
-    name: text for artifact in CATALOG.values() for name, text in artifact.summary.items() if text
-}
 
 
 @cache
 def shared_columns() -> dict[str, tuple[str, str]]:
-    """Header and explanation of the columns of several tables, and of those of the summary."""
-    found = {name: text.partition("; ") for name, text in (read_yaml(COLUMNS) | ADDED).items()}
+    """Header and explanation of the columns of several tables."""
+    found = {name: text.partition("; ") for name, text in read_yaml(COLUMNS).items()}
     return {name: (header, words) for name, (header, _, words) in found.items()}
 
 

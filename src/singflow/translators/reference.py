@@ -321,15 +321,6 @@ def unseen_images(reference: str, own: pd.DataFrame) -> pd.DataFrame:
     return manifest
 
 
-def same_features(reference: str, mine: Path) -> tuple[Path, str]:
-    """Where a reference has the features of a model: its results, and the model there.
-
-    mine: the folder of the study's own features, which were made in the same way.
-    """
-    folder = reference_folder(reference)
-    return folder, _same(folder / "features", mine).relative_to(folder / "features").as_posix()
-
-
 def _same(folder: Path, mine: Path) -> Path:
     """Shards of a reference that were made as those in `mine`."""
     from singflow.artifacts.shards import shard_path

@@ -15,8 +15,8 @@ from tests.project import ROOT
 
 SIBLINGS = {  # steps that need no other one of them: their artifact
     "validate_null_space": "null_validation",
-    "measure_unusual": "unusual",
-    "measure_rank_curve": "rank_curves/conse_minilm",
+    "measure_zero_shot": "zero_shot/conse_minilm",
+    "scan_concepts": "concepts/conse_minilm",
 }
 HELD = """
 import sys

@@ -1,3 +1,0 @@
-from singflow.analyses.feature_norms import FeatureNorms
-
-    feature_norms: FeatureNorms
