@@ -685,7 +685,6 @@ def test_finished_results_whose_study_lacks_a_section_are_refused(tmp_path):
         ("steering.labels", ["beaker", "bekaer"]),
         ("plot_labels.labels", ["bekaer"]),
         ("plot_concepts.labels", ["bekaer"]),
-        ("plot_concept_scans.labels", ["bekaer", "buckeye"]),
         ("null_energy.usual_labels", ["bekaer"]),
         ("null_energy.unusual_labels", ["bekaer"]),
         ("pictures.images", ["a.jpg", "c.jpg"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,33 +114,6 @@ def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
     ):
         for table in itertools.chain([first], tables):
             writer.write_table(table, row_group_size=len(table))
-
-
-def iterate_row_groups(
-    path: Path, categories: Sequence[str], columns: Sequence[str] | None = None
-) -> Iterator[pd.DataFrame]:
-    """Yield one row group after the other of a table that may be larger than memory.
-
-    Text columns in `categories` become categories of pandas.
-    """
-    from pyarrow import parquet
-
-    with in_one_line(f"{path}: not readable as Parquet", FIX):
-        file = parquet.ParquetFile(path, read_dictionary=list(categories))
-    if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
-        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {FIX}")
-    for group in range(file.num_row_groups):
-        with in_one_line(f"{path}: not readable as Parquet", FIX):
-            frame = file.read_row_group(group, columns).to_pandas()
-        yield frame
-
-
-def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
-    """Rows whose `column` holds one of the values. Memory holds one row group and these rows."""
-    import pandas as pd
-
-    parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
-    return pd.concat(parts, ignore_index=True).astype({column: str})
 
 
 def count_rows(path: Path) -> int:
