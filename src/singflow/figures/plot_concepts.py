@@ -97,7 +97,7 @@ def draw(
         for axes in same:
             axes.set_xlim(min(lows), max(highs))
     most = max(panels, key=lambda panel: panel.rows["contrast"].abs().max())
-    concept = most.rows["concept"][most.rows["contrast"].abs().idxmax()]
+    concept = most.rows["concept"].iloc[int(most.rows["contrast"].abs().argmax())]
     seen = f"moves images of {most.label} most along {concept!r} ({style.bare(most.model)})"
     style.entitle(figure, f"Null removal {seen}")
     several = any(panel.n >= FEWEST for panel in panels)
