@@ -317,26 +317,6 @@ def test_pairs_hold_the_embeddings_of_the_features_rows_and_other_rows_are_refus
             assert part in message
 
 
-def in_two_parts():
-    categories = {"label": pd.CategoricalDtype(["a", "b", "c"])}
-    return iter([FRAME.iloc[:2].astype(categories), FRAME.iloc[2:].astype({"label": "category"})])
-
-
-def test_row_groups_make_the_table_that_is_written_at_once(tmp_path):
-    path = tmp_path / "parts.parquet"
-    tables.write_row_groups(path, in_two_parts())
-    pd.testing.assert_frame_equal(tables.read_parquet(path), FRAME)
-
-
-def test_row_groups_that_fail_midway_leave_no_file(tmp_path):
-    def failing():
-        yield from in_two_parts()
-        raise InputError("no more")
-
-    assert refusal(tables.write_row_groups, tmp_path / "parts.parquet", failing()) == "no more"
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MiB, which is really full."""

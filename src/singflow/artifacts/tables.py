@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,29 +90,6 @@ def check_columns(
             continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
             raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {FIX}")
-
-
-def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write frames (at least one) as row groups of one table, which may be larger than memory."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    def plain(frame: pd.DataFrame) -> Any:
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
-        kinds = [
-            (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
-            for field in table.schema
-        ]
-        return table.cast(pa.schema(kinds))
-
-    tables = map(plain, frames)
-    first = next(tables)
-    with (
-        atomic(path) as temporary,
-        parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer,
-    ):
-        for table in itertools.chain([first], tables):
-            writer.write_table(table, row_group_size=len(table))
 
 
 def count_rows(path: Path) -> int:
