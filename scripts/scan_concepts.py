@@ -19,7 +19,7 @@ def main(flags: Flags) -> None:
 
     Images are translated only once, and the results are kept in scratch files. Memory holds the
     results, six float32 matrices of labels x concepts, and two copies of them while they are
-    written. For 1,000 labels and 100,000 concepts a matrix has 400 MB: 2.4 GB, and 7.2 GB at the end.
+    written: for 1,000 labels and 100,000 concepts 2.4 GB, and 7.2 GB at the end.
     """
     cli.limit_threads(flags.threads)
     inputs, output = Inputs.of(flags), flags.path("concepts")
