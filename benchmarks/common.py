@@ -170,7 +170,7 @@ def project(
     study |= {"models": models, "spaces": [SPACE]}
     study["threads"] = min(study["threads"], threads)
     study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}
-    for section in ("plot_labels", "plot_concepts", "plot_concept_scans", "steering"):
+    for section in ("plot_labels", "plot_concepts", "steering"):
         study[section]["labels"] = []
     for section, keys in (
         ("data", {"root": "images", "per_class": PER_LABEL}),

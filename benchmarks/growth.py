@@ -165,7 +165,7 @@ def table_bytes(files: list[str], images: int) -> float:
         file
         for place in map(Path, files)
         for file in [place, *place.rglob("*")]
-        if file.suffix == ".parquet" and "concepts" not in file.parts
+        if file.suffix == ".parquet"
     }
     sizes = (pd.read_parquet(file).memory_usage(deep=True, index=False).sum() for file in tables)
     return int(sum(sizes)) / images

@@ -12,7 +12,7 @@ step(
 )
 step(
     "plot_concepts",
-    reads="concepts tables/models.csv",
+    reads="concepts names tables/spurious.csv tables/models.csv",
     figures="fig5",
     flags="models spaces plot_concepts",
 )
@@ -36,12 +36,6 @@ step(
     writes="tables/probes.csv",
     figures="fig12",
     flags="models spaces summary.confidence",
-)
-step(
-    "plot_concept_scans",
-    reads="concepts tables/spurious.csv tables/models.csv",
-    figures="fig15",
-    flags="models spaces plot_concept_scans",
 )
 step(
     "plot_hidden_texts",

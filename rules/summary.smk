@@ -14,7 +14,7 @@ step(
 )
 step(
     "list_concepts",
-    reads="concepts tables/models.csv",
+    reads="concepts names tables/models.csv",
     writes="tables/concepts.csv tables/spurious.csv",
     flags="models spaces concepts summary.confidence",
 )

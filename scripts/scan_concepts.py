@@ -3,11 +3,11 @@
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_block, summed_scores
+from singflow.analyses.concepts import CHUNK, MOMENTS, block_size, scan_block, summed_scores
 from singflow.analyses.inputs import Inputs
 from singflow.analyses.metrics import unit
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.tables import write_row_groups
+from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.parallel import map_ahead
 
 
@@ -15,9 +15,11 @@ class Flags(cli.PairStep): ...
 
 
 def main(flags: Flags) -> None:
-    """Write one row group per block of concepts, label by label.
+    """Measure block after block of concepts, over all images.
 
-    Images are translated only once, and the results are kept in scratch files.
+    Images are translated only once, and the results are kept in scratch files. Memory holds the
+    results, six float32 matrices of labels x concepts, and two copies of them while they are
+    written: for 1,000 labels and 100,000 concepts 2.4 GB, and 7.2 GB at the end.
     """
     cli.limit_threads(flags.threads)
     inputs, output = Inputs.of(flags), flags.path("concepts")
@@ -40,9 +42,11 @@ def main(flags: Flags) -> None:
     shown = cli.progress(
         zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", output.stem
     )
-    write_row_groups(
-        output, (block_table(labels, concepts[block], n, moment) for block, moment in shown)
-    )
+    found = {name: np.empty((len(labels), len(concepts)), np.float32) for name in MOMENTS}
+    for block, moment in shown:
+        for name, values in moment.items():
+            found[name][:, block] = values
+    write_tensors(output, found | {"n": n}, provenance([], **flags.named))
     cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), images)
 
 

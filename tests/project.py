@@ -48,7 +48,6 @@ SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "evidence": {"draws": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},
-    "plot_concept_scans": {"most": 10},
 }
 TINY_MODEL = """
 tiny: {source: timm, id: test_resnet.r160_in1k, weights: random, parameters_m: 0.5, gmacs: 0.1}

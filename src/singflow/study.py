@@ -51,7 +51,7 @@ from singflow.data.parameters import Data
 from singflow.data.reading import group_cells
 from singflow.errors import InputError, check_labels
 from singflow.extras import check_installed
-from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
+from singflow.figures.parameters import PlotConcepts, PlotLabels
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import own_generator_files, refuse_space
 from singflow.report.parameters import Report
@@ -124,7 +124,6 @@ class Params(Section):
     summary: Summary
     plot_labels: PlotLabels
     plot_concepts: PlotConcepts
-    plot_concept_scans: PlotConceptScans
     report: Report
 
     @model_validator(mode="after")

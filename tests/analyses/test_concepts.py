@@ -4,20 +4,17 @@ import pytest
 import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 from sklearn.linear_model import Ridge
 
 from singflow.analyses import concepts as module
-from singflow.analyses.concepts import CHUNK, Scan, block_table, contrast, scan_block, spurious_cues
+from singflow.analyses.concepts import CHUNK, MOMENTS, Scan, read_scan, scan_block, spurious_cues
 from singflow.analyses.geometry import null_space, remove_null
 from singflow.analyses.metrics import angle_deg, unit
 from singflow.artifacts.files import write_json
-from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.translators.ridge import Affine
 from tests.refusals import refused
 from tests.results import Results
-
-MOMENTS = ["angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"]
 
 
 def units(generator, n, dim=16):
@@ -106,9 +103,11 @@ def test_a_concept_names_a_label_by_whole_words():
 CONCEPTS = ["grass", "a cow", "water", "steel", "sand", "sky"]
 
 
-def scan_of(angle, size, labels=("cow", "boat"), concepts=CONCEPTS):
-    arrays = (np.array(values, dtype=np.float32) for values in (angle, size))
-    return Scan(list(labels), list(concepts), *arrays, np.zeros(len(labels)))
+def scan_of(angle, contrast, labels=("cow", "boat"), concepts=CONCEPTS):
+    angle, contrast = (np.array(values, dtype=np.float32) for values in (angle, contrast))
+    scan = Scan(list(labels), list(concepts), np.full(len(labels), 9), {"angle_mean": angle})
+    vars(scan)["contrast"] = contrast
+    return scan
 
 
 def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_label_itself():
@@ -132,25 +131,24 @@ def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_
 
 def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_that_were_looked_at():
     contrasts = np.random.default_rng(0).normal(0.3, 1, 9)
-    cell = {"label": "b", "n": 9, "angle_mean": 70.0, "as_mean": 5 + contrasts.mean()}
-    cell |= {"contrast_std": contrasts.std(), "as_abs_mean": 5.0}
-    scan = Scan(["a", "b"], list("pqr"), np.zeros((2, 3)), np.zeros((2, 3)), np.array([1.0, 5.0]))
-    row = module.with_intervals(pd.DataFrame([cell]), scan, 0.9).iloc[0]
+    mean, std = contrasts.mean(), contrasts.std()
+    moments = {name: np.zeros((2, 3)) for name in MOMENTS}
+    moments["as_mean"][1], moments["contrast_std"][1, 2] = [5, 5 - mean, 5 + mean], std
+    scan = Scan(["a", "b"], list("pqr"), np.array([4, 9]), moments)
+    cell = pd.DataFrame({"label": [1], "concept": [2]})
+    row = module.with_numbers(cell, scan, 0.9).iloc[0]
+    assert (row["label"], row["concept"], row["n"]) == ("b", "r", 9)
     expected = scipy.stats.t.interval(1 - 0.1 / 6, 8, contrasts.mean(), scipy.stats.sem(contrasts))
     found = row[["contrast_deg", "contrast_deg_low", "contrast_deg_high"]].to_numpy(float)
-    np.testing.assert_allclose(found, [contrasts.mean(), *expected], rtol=1e-12)
+    np.testing.assert_allclose(found, [mean, *expected], rtol=1e-12)
 
 
-def scanned(original, equivalent, n, texts, confidence=0.95):
-    """A scan of arrays, and the intervals of all its cells."""
+def strongest(original, equivalent, n, texts, confidence=0.95):
+    """A scan of arrays, and the numbers of its strongest concepts."""
     labels, concepts = ([f"{i}" for i in range(count)] for count in (len(n), len(texts)))
-    cells = block_table(labels, concepts, n, scan_block(original, equivalent, n, texts))
-    angle, score = (
-        cells[f"{name}_mean"].to_numpy().reshape(len(n), -1) for name in ("angle", "as")
-    )
-    common = score.mean(axis=1)
-    scan = Scan(labels, concepts, angle, score - common[:, None], common)
-    return cells, scan, module.with_intervals(cells, scan, confidence)
+    scan = Scan(labels, concepts, n, scan_block(original, equivalent, n, texts))
+    picked = module.extreme_concepts(scan, 3).query("kind == 'strongest'")
+    return module.with_numbers(picked, scan, confidence)
 
 
 def selected_beyond_chance(trial, content):
@@ -176,9 +174,7 @@ def selected_beyond_chance(trial, content):
     labels = np.argsort(null[:, 0] > 0, kind="stable") if content else np.arange(n)
     texts = unit(generator.standard_normal((20, m)) + 3 * np.eye(m)[1])
     both = (unit(embeddings[labels]).astype(np.float32) for embeddings in (original, equivalent))
-    _, scan, rows = scanned(*both, np.full(6, n // 6), texts.astype(np.float32))
-    picked = module.extreme_concepts(scan, 3).query("kind == 'strongest'")
-    mine = rows.iloc[picked["label"] * 20 + picked["concept"]]
+    mine = strongest(*both, np.full(6, n // 6), texts.astype(np.float32))
     return bool(((mine["contrast_deg_low"] > 0) | (mine["contrast_deg_high"] < 0)).any())
 
 
@@ -238,28 +234,33 @@ def finished(tmp_path_factory):
     return study, arrays
 
 
-def test_the_scan_is_written_in_blocks_with_the_same_bytes_by_any_threads_from_first_views_alone(
-    finished,
-):
+def of_study(study, model="m"):
+    """The scan of a study as it is read, and as one row per label and concept."""
+    scan = read_scan(study.path("concepts", model=model), study.path("names"), MOMENTS)
+    label, concept = np.indices(scan.contrast.shape).reshape(2, -1)
+    names = {"label": np.array(scan.labels)[label], "concept": np.array(scan.concepts)[concept]}
+    moments = {name: values.ravel().astype(float) for name, values in scan.moments.items()}
+    return scan, pd.DataFrame({**names, **moments, "contrast": scan.contrast.ravel()})
+
+
+def test_blocks_of_a_scan_have_the_same_bytes_by_any_threads_and_are_of_first_views_alone(finished):
     study, (features, basis, turn, texts) = finished
     path = study.path("concepts")
     before = path.read_bytes()
     assert run_scan(study, threads=2).read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-    assert parquet.ParquetFile(path).num_row_groups == 5
-    table = pd.read_parquet(path)
-    assert list(table.columns) == ["label", "concept", "n", *MOMENTS]
-    places = table["label"].iloc[[0, 499, 500, 1499, 1500, 6005]]
-    assert list(places) == ["boat", "boat", "cow", "fern", "boat", "cow"]
-    assert len(table) == 6015 and (table["n"] == 30).all()
-    cells = table.set_index(["label", "concept"])
-    assert cells.index.is_unique
+    tensors, metadata = read_tensors(path)
+    assert {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()} == {
+        "n": ("int64", (3,)),
+        **dict.fromkeys(MOMENTS, ("float32", (3, 2005))),
+    }
+    assert (tensors["n"] == 30).all() and metadata["model"] == "m"
 
-    for number, label in enumerate(("boat", "cow", "fern")):
-        mine = features[number::3]
-        for place, concept in ((3, "grass"), (1002, "a bell"), (1004, "concept 1004")):
+    for label in range(3):
+        mine = features[label::3]
+        for place in (3, 499, 500, 1002, 2004):
             expected = direct(mine @ turn.T, remove_null(mine, basis) @ turn.T, texts[place], texts)
-            found = cells.loc[(label, concept), MOMENTS].to_numpy(float)
+            found = [tensors[name][label, place] for name in MOMENTS]
             np.testing.assert_allclose(found, expected, rtol=0, atol=3e-5)
 
 
@@ -280,7 +281,7 @@ def run_list(study, models, confidence=0.95, extremes=4, nearest=10):
 
 
 def test_every_listed_row_is_the_scans_and_a_cue_is_a_candidate_in_the_row_space_alone(finished):
-    scan = pd.read_parquet(finished[0].path("concepts"))
+    _, scan = of_study(finished[0])
     table, spurious = run_list(finished[0], ["m"])
     assert list(table["kind"].iloc[:8]) == ["strongest"] * 4 + ["weakest"] * 4
     assert list(table["place"].iloc[:8]) == [1, 2, 3, 4] * 2
@@ -295,7 +296,7 @@ def test_every_listed_row_is_the_scans_and_a_cue_is_a_candidate_in_the_row_space
         assert (joined["as_abs_mean_deg"] == joined["as_abs_mean"]).all()
         assert (listed["null_dim"] == 4).all()
     assert (spurious.groupby("label")["angle_mean_deg"].diff().dropna() >= 0).all()
-    cells = table.merge(scan.assign(contrast=contrast(scan)), on=["label", "concept"])
+    cells = table.merge(scan, on=["label", "concept"])
     np.testing.assert_allclose(table["contrast_deg"], cells["contrast"], atol=1e-6)
     half = scipy.stats.t.isf(0.025 / (3 * 2005), 29) * cells["contrast_std"] / np.sqrt(29)
     np.testing.assert_allclose(table["contrast_deg"] - table["contrast_deg_low"], half)
@@ -308,20 +309,26 @@ def test_every_listed_row_is_the_scans_and_a_cue_is_a_candidate_in_the_row_space
     assert mine.loc["grass", "lift_deg"] == pytest.approx(lift, abs=1e-5)
 
 
-def test_a_model_without_null_space_has_no_candidates_and_a_scan_in_another_order_is_refused(
+def test_a_model_without_null_space_has_no_candidates_and_a_scan_of_other_texts_is_refused(
     finished,
 ):
-    moments = dict.fromkeys(MOMENTS, np.zeros((3, 4)))
-    study, n = finished[0], np.array([1, 1, 1])
-    path = study.path("concepts", model="n")
-    write_parquet(path, block_table(["boat", "cow", "fern"], list("pqrs"), n, moments))
+    study, path = finished[0], finished[0].path("concepts", model="n")
+    moments = {name: np.zeros((3, 2005), np.float32) for name in MOMENTS}
+    write_tensors(path, moments | {"n": np.ones(3, np.int64)}, {})
     table, spurious = run_list(study, ["n", "m"])
     assert set(spurious["model"]) == {"m"}
     none = table[table["model"] == "n"]
-    assert len(none) == 12 and none["contrast_deg_low"].isna().all()
+    assert len(none) == 24 and none["contrast_deg_low"].isna().all()
     assert (none["as_abs_mean_deg"] == 0).all()
     _, spurious = run_list(study, ["n"])
     assert spurious.empty and "lift_deg" in spurious
-    write_parquet(path, pd.read_parquet(path).sample(frac=1, random_state=0))
-    refused(r"n.parquet: its rows are not in the order that scan_c", run_list, study, ["n"])
+    for n, wrong in ((3, np.zeros((3, 2004), np.float32)), (2, moments["as_mean"])):
+        other = moments | {"as_mean": wrong, "n": np.ones(n, np.int64)}
+        write_tensors(path, other, {})
+        refused(
+            r"n.safetensors: is not of the labels and concepts of .*s.json: remove it and run",
+            run_list,
+            study,
+            ["n"],
+        )
     path.unlink()

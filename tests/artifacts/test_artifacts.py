@@ -332,49 +332,6 @@ def test_pairs_hold_the_embeddings_of_the_features_rows_and_other_rows_are_refus
             assert part in message
 
 
-def in_two_parts():
-    categories = {"label": pd.CategoricalDtype(["a", "b", "c"])}
-    return iter([FRAME.iloc[:2].astype(categories), FRAME.iloc[2:].astype({"label": "category"})])
-
-
-@pytest.fixture
-def parts(tmp_path):
-    """FRAME in two row groups."""
-    path = tmp_path / "parts.parquet"
-    tables.write_row_groups(path, in_two_parts())
-    return path
-
-
-def test_row_groups_make_the_table_that_is_written_at_once(parts):
-    pd.testing.assert_frame_equal(tables.read_parquet(parts), FRAME)
-    groups = list(tables.iterate_row_groups(parts, ["label"]))
-    assert [len(group) for group in groups] == [2, 1]
-    assert all(group["label"].dtype == "category" for group in groups)
-    joined = pd.concat([group.astype({"label": str}) for group in groups], ignore_index=True)
-    pd.testing.assert_frame_equal(joined, FRAME)
-    first, _ = tables.iterate_row_groups(parts, [], ["is_deg"])
-    pd.testing.assert_frame_equal(first, FRAME[["is_deg"]].iloc[:2])
-
-
-def test_row_groups_that_fail_midway_leave_no_file(tmp_path):
-    def failing():
-        yield from in_two_parts()
-        raise InputError("no more")
-
-    assert refusal(tables.write_row_groups, tmp_path / "parts.parquet", failing()) == "no more"
-    assert not list(tmp_path.iterdir())
-
-
-def test_rows_are_found_by_their_label_in_every_row_group_and_damaged_ones_refused_by_name(parts):
-    found = tables.read_rows(parts, "label", ["c", "a"])
-    pd.testing.assert_frame_equal(found, FRAME.iloc[[0, 2]].reset_index(drop=True))
-    content = parts.read_bytes()
-    for damaged in (content[:40], content[:4] + bytes(60) + content[64:], None):
-        parts.unlink() if damaged is None else parts.write_bytes(damaged)
-        message = refusal(tables.read_rows, parts, "label", ["a"])
-        assert f"{parts}: not readable as Parquet" in message
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MiB, which is really full."""

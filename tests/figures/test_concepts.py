@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from singflow.artifacts.tables import write_parquet
-from singflow.figures import plot_concept_scans, plot_concepts, style
-from singflow.figures.scans import choose_labels
-from tests.figures.drawn import models_table, names, words
+from singflow.analyses.concepts import MOMENTS, Scan
+from singflow.artifacts.files import write_json
+from singflow.figures import plot_concepts, style
+from tests.figures.drawn import models_table, names, said, words
 from tests.refusals import refused
 from tests.results import Results
 
@@ -17,13 +17,13 @@ LABELS = ["goose", "a label with <b>, $x$ and a rather long name"]
 
 def scan(seed, labels=LABELS, concepts=30, n=4):
     generator = np.random.default_rng(seed)
-    size = len(labels) * concepts
-    score = generator.normal(size=size)
-    names = np.tile([f"concept {number}" for number in range(concepts)], len(labels))
-    found = {"label": np.repeat(labels, concepts), "concept": names, "as_mean": score}
-    found |= {"angle_mean": generator.uniform(50, 80, size), "as_abs_mean": np.abs(score)}
-    spread = {"n": n, "angle_std": 1.0 * (n > 1), "as_std": 0.1 * (n > 1)}
-    return pd.DataFrame(found).assign(**spread)
+    size = len(labels), concepts
+    spread = np.full(size, 0.1, np.float32)
+    moments = dict.fromkeys(MOMENTS, spread) | {"angle_std": 10 * spread}
+    moments["angle_mean"] = generator.uniform(50, 80, size).astype(np.float32)
+    moments["as_mean"] = generator.normal(size=size).astype(np.float32)
+    named = [f"concept {number}" for number in range(concepts)]
+    return Scan(list(labels), named, np.full(len(labels), n), moments)
 
 
 def study(models, spaces="s", **options):
@@ -36,156 +36,117 @@ def cues(*rows):
     return pd.DataFrame(rows, columns=["space", "model", "label", "concept"])
 
 
-def panels(figure):
-    return [axes for axes in figure.axes if axes.get_title("left")]
+def drawn(scans, table, labels, extremes, *marked):
+    return plot_concepts.draw(scans, table, cues(*marked), labels, extremes)
 
 
-def of_label(scan, label="goose"):
-    return scan[scan["label"] == label]
+def boxes(figure):
+    """Title, axes of angles and axes of AS of every panel."""
+    return [(box.get_suptitle(), *box.axes) for box in figure.subfigs if box.axes]
 
 
-def test_every_label_has_its_own_panels_and_models_keep_their_colours():
+def test_a_panel_shows_the_nearest_the_strongest_and_the_weakest_concepts_in_their_order():
     scans, table = study(3)
     del scans["s"]["timm/model_0"]
-    figure = plot_concepts.draw(scans, table, LABELS, 2)
-    boxes = [box for box in figure.subfigs if box.axes]
-    for box, (label, number) in zip(boxes, product(LABELS, (1, 2)), strict=True):
-        title = f"{label}, 4 images\nmodel_{number} (weak translator), s"
-        assert box.get_suptitle() == title
-        mine = of_label(scans["s"][f"timm/model_{number}"], label).set_index("concept")["as_mean"]
-        ranked = (mine - mine.mean()).abs().sort_values().index
-        assert names(box.axes[0]) == [*ranked[:2], *ranked[-2:]]
-        assert to_hex(box.axes[1].patches[0].get_facecolor()) == style.colour(number).lower()
+    figure = drawn(scans, table, LABELS, 4)
+    for (title, left, right), (row, number) in zip(
+        boxes(figure), product(range(2), (1, 2)), strict=True
+    ):
+        assert title == f"{LABELS[row]}, 4 images\nmodel_{number} (weak translator), s"
+        found = scans["s"][f"timm/model_{number}"].moments
+        angle, score = (
+            pd.Series(found[name][row], index=scans["s"][f"timm/model_{number}"].concepts)
+            for name in ("angle_mean", "as_mean")
+        )
+        near = angle.sort_values().index[:4]
+        size = (score - score.mean()).abs()
+        ranked = size.drop(near).sort_values(ascending=False).index
+        shown = [*near, *ranked[:4], *ranked[-4:]]
+        assert names(left) == shown and left.get_ylim()[0] > left.get_ylim()[1]
+        groups = [tick.get_text() for tick in left.get_yticklabels(minor=True)]
+        assert groups == ["nearest", "others: strongest", "others: weakest"]
+        positions = [1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14]
+        dots, whiskers = left.containers[0][0], left.containers[0][2][0].get_segments()
+        np.testing.assert_allclose(dots.get_xydata(), np.column_stack([angle[shown], positions]))
+        ends = np.column_stack([angle[shown] - 1, angle[shown] + 1])
+        np.testing.assert_allclose([segment[:, 0] for segment in whiskers], ends)
+        bars = right.patches
+        assert to_hex(bars[0].get_facecolor()) == style.colour(number).lower()
+        ends = [bar.get_x() + bar.get_width() for bar in bars]
+        np.testing.assert_allclose(ends, score[shown], atol=1e-6)
 
 
-def test_several_labels_of_many_models_become_one_table_a_label():
-    scans, table = study(4)
-    figure = plot_concepts.draw(scans, table, LABELS, 2)
-    assert [axes.get_title("left").split("\n")[0] for axes in panels(figure)] == [
-        f"{label}, 4 images, s" for label in LABELS
-    ]
-    for axes, label in zip(panels(figure), LABELS, strict=True):
-        angles = [of_label(scan, label).set_index("concept") for scan in scans["s"].values()]
-        shown = [f"{angle:.0f}" for angle in angles[0].loc[names(axes), "angle_mean"]]
-        assert [t.get_text() for t in axes.texts][::4] == shown
-
-
-def test_figure_5_shows_the_wanted_labels_and_models_alone(tmp_path, monkeypatch):
+def test_the_wanted_labels_and_models_alone_are_shown(tmp_path, monkeypatch):
     scans, _ = study(3)
     results, models = Results(tmp_path), scans["s"]
     for model, found in models.items():
-        write_parquet(results.path("concepts", model=model), found)
+        results.of(model).tensors("concepts", n=np.array([4, 5]), **found.moments)
+    write_json(results.path("names"), {"labels": LABELS, "concepts": found.concepts})
     results.models(dict.fromkeys(models, 9))
+    cues().to_csv(results.path("tables/spurious.csv"), index=False)
     figures = []
     monkeypatch.setattr(style, "write_figure", lambda *made: figures.append(made[-1]))
 
     def titles(**chosen):
         flags = {"models": list(models), "extremes": 2, "labels": [], "shown": []}
         results.run("plot_concepts", **flags | chosen)
-        return [box.get_suptitle() for box in figures[-1].subfigs]
+        return [title for title, *_ in boxes(figures[-1])]
 
-    assert titles(labels=LABELS[1:], shown=["timm/model_2"]) == [
-        f"{LABELS[1]}, 4 images\nmodel_2 (weak translator), s"
+    assert titles(labels=LABELS[:1], shown=["timm/model_2"]) == [
+        f"{LABELS[0]}, 4 images\nmodel_2 (weak translator), s"
     ]
-    assert [title.startswith(min(LABELS)) for title in titles()] == [True] * 3
+    assert [title.startswith(f"{LABELS[1]}, 5 images") for title in titles()] == [True] * 3
     refused(r"plot_concepts.labels: no image has the label 'gose'", titles, labels=["gose"])
 
 
-def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_models():
-    scans, table = study(7)
-    figure = plot_concepts.draw(scans, table, ["goose"], 4)
-    mine = {model: of_label(scan).set_index("concept") for model, scan in scans["s"].items()}
-    score = pd.DataFrame({model: scan["as_mean"] for model, scan in mine.items()})
-    ranked = (score - score.mean()).abs().mean(axis=1).sort_values().index
-    (axes,) = panels(figure)
-    assert names(axes) == [*ranked[:4], *ranked[-4:]]
-    expected = (score - score.mean()).loc[names(axes)]
-    np.testing.assert_allclose(axes.collections[0].get_array(), expected)
-    for column, scan in enumerate(mine.values()):
-        texts = [t.get_text() for t in axes.texts if round(t.get_position()[0] - 0.5) == column]
-        assert texts == [f"{angle:.0f}" for angle in scan.loc[names(axes), "angle_mean"]]
-
-
-@pytest.mark.parametrize("models", [2, 8])
-def test_a_model_without_null_space_is_drawn_and_named(models):
-    scans, table = study(models)
-    flat = scans["s"]["timm/model_1"].assign(as_mean=0.0, as_std=0.0, as_abs_mean=0.0)
-    scans["s"]["timm/model_1"] = flat
+def test_a_model_without_null_space_is_drawn_and_named():
+    scans, table = study(2)
+    flat = scans["s"]["timm/model_1"].moments
+    flat |= dict.fromkeys(["as_mean", "as_std"], np.zeros_like(flat["as_mean"]))
     table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
-    text = words(plot_concepts.draw(scans, table, ["goose"], 3))
+    text = words(drawn(scans, table, ["goose"], 3))
     assert "model_1 (weak translator) (no null space)" in text
     assert "model_0 (no null space)" not in text
-    alone = plot_concept_scans.draw({"s": {"timm/model_1": flat}}, table, cues(), ["goose"], 5)
-    assert "(no null space)" in panels(alone)[0].get_title("left")
-
-
-def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_score():
-    scans, table = study(2)
-    figure = plot_concept_scans.draw(scans, table, cues(), LABELS, 6)
-    assert [axes.get_title("left").splitlines() for axes in panels(figure)] == [
-        [f"{label}, 4 images", f"{name}, s"]
-        for label in LABELS
-        for name in ("model_0", "model_1 (weak translator)")
-    ]
-    axes, whole = panels(figure)[3], of_label(scans["s"]["timm/model_1"], LABELS[1])
-    mine = whole.sort_values("angle_mean").iloc[:6]
-    angles = mine["angle_mean"].to_numpy()
-    assert names(axes) == list(mine["concept"]) and axes.get_ylim()[0] > axes.get_ylim()[1]
-    dots = axes.collections[1]
-    np.testing.assert_allclose(dots.get_offsets(), np.column_stack([angles, range(6)]))
-    whiskers = [segment[:, 0] for segment in axes.collections[0].get_segments()]
-    np.testing.assert_allclose(whiskers, np.column_stack([angles - 1, angles + 1]))
-    red, _, blue, _ = dots.get_facecolors().T
-    assert ((red > blue) == (mine["as_mean"] > whole["as_mean"].mean())).all()
 
 
 def test_candidates_are_marked_in_their_own_panel_alone():
     scans, table = study(2)
-    nearest = of_label(scans["s"]["timm/model_0"]).sort_values("angle_mean")["concept"]
-    marked = [("s", "timm/model_0", "goose", nearest.iloc[place]) for place in (1, 3)]
+    found = scans["s"]["timm/model_0"]
+    nearest = np.argsort(found.moments["angle_mean"][0])
+    marked = [("s", "timm/model_0", "goose", found.concepts[nearest[place]]) for place in (1, 3)]
     elsewhere = ("t", "timm/model_1", "goose", "concept 0")
-    figure = plot_concept_scans.draw(scans, table, cues(*marked, elsewhere), ["goose"], 5)
-    first, second = panels(figure)
-    assert list(first.collections[2].get_offsets()[:, 1]) == [1, 3]
-    assert len(second.collections[2].get_offsets()) == 0
-    assert "candidate for a spurious cue" in figure.legends[0].get_texts()[1].get_text()
+    figure = drawn(scans, table, ["goose"], 5, *marked, elsewhere)
+    (_, first, _), (_, second, _) = boxes(figure)
+    assert list(first.lines[-1].get_ydata()) == [2, 4]
+    assert len(second.lines[-1].get_ydata()) == 0
+    assert "candidate for a spurious cue" in said(figure.legends[0])[2]
+    assert len(said(drawn(scans, table, ["goose"], 5, elsewhere).legends[0])) == 2
 
 
-def test_four_panels_are_shown_and_the_rest_is_named():
-    def drawn(wanted, *size, **options):
-        figure = plot_concept_scans.draw(*study(*size, **options), cues(), wanted, 4)
-        return len(panels(figure)), " ".join(figure.legends[0].get_title().get_text().split())
+def test_six_panels_are_shown_with_as_many_models_for_every_label_and_the_rest_is_named():
+    def shown(wanted, *size, **options):
+        figure = drawn(*study(*size, **options), wanted, 4)
+        return len(boxes(figure)), " ".join(figure.legends[0].get_title().get_text().split())
 
-    assert drawn(LABELS, 5, "st", concepts=6) == (
-        4,
-        "Not shown: model_2 (weak translator), model_3 (weak translator), model_4 (weak "
-        "translator) in s; all models in t. "
-        "The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv.",
+    assert shown(LABELS, 4, "st", concepts=6) == (
+        6,
+        "Not shown: model_3 (weak translator) in s, model_0 in t, model_1 (weak translator) in t, "
+        "model_2 (weak translator) in t, model_3 (weak translator) in t. "
+        "plot_concepts.shown chooses the models.",
     )
-    five = [f"label {number}" for number in range(5)]
-    count, note = drawn(five, 1, labels=five, concepts=3)
-    assert count == 4 and note.startswith("Not shown: labels label 4.")
-    assert drawn(["label 0"], 1, labels=five, concepts=3) == (1, "")
+    six = [f"label {number}" for number in range(6)]
+    assert shown(six, 2, labels=six, concepts=3)[0] == 6
+    assert shown(["label 0"], 1, labels=six, concepts=3) == (1, "")
 
 
-@pytest.mark.parametrize(("n", "said"), [(1, "1 image\n"), (2, "2 images\n"), (3, "3 images\n")])
-def test_few_images_and_three_concepts_can_be_drawn_with_whiskers_from_three_images_on(n, said):
-    scans, table = study(1, n=n, concepts=3)
-    figures = (
-        plot_concept_scans.draw(scans, table, cues(), ["goose"], 40),
-        plot_concepts.draw(scans, table, ["goose"], 8),
-    )
-    for figure in figures:
-        assert f"goose, {said}" in words(figure)
-    bars = figures[0].axes[0].containers + figures[1].subfigs[0].axes[0].containers
-    assert [bool(bar.has_xerr) for bar in bars] == [n >= 3] * 2
-    assert ("whisker" in words(figures[0])) == (n >= 3)
-
-
-def test_labels_with_most_images_are_chosen_with_ties_by_name_unless_others_are_wanted():
-    block = pd.DataFrame({"label": list("bbacd"), "n": [2, 2, 2, 3, 1]})
-    block = block.astype({"label": "category"})
-    assert choose_labels(block, [], 2, "key") == ["c", "a"]
-    assert choose_labels(block, ["d", "b"], 2, "key") == ["d", "b"]
-    message = r"key: no image has the label 'x' \(labels are '"
-    refused(message, choose_labels, block, ["b", "x"], 2, "key")
+@pytest.mark.parametrize(
+    ("n", "words_of_n"), [(1, "1 image\n"), (2, "2 images\n"), (3, "3 images\n")]
+)
+def test_few_images_and_concepts_can_be_drawn_with_whiskers_from_three_images_on(n, words_of_n):
+    figure = drawn(*study(1, n=n, concepts=10), ["goose"], 8)
+    ((title, left, right),) = boxes(figure)
+    assert title.startswith(f"goose, {words_of_n}") and len(names(left)) == 10
+    groups = [tick.get_text() for tick in left.get_yticklabels(minor=True)]
+    assert groups == ["nearest", "others: strongest"]
+    assert bool(left.containers[0].has_xerr) == (len(right.containers) == 2) == (n >= 3)
+    assert ("whisker" in words(figure)) == (n >= 3)

@@ -64,11 +64,6 @@ def groups(models, spaces):
     return test_models.plot_labels.draw_groups(sets, models_table(models, spaces, margin=0.005))
 
 
-def of_concepts(step, models, spaces, count, *cues):
-    draw, found = getattr(test_concepts, step).draw, test_concepts.study(len(models), spaces)
-    return draw(*found, *cues, test_concepts.LABELS, count)
-
-
 def of_one_model(models, spaces):
     (found, _), facts = curves(models, spaces), D | {"margin": 0.005}
     planted = [
@@ -89,8 +84,9 @@ CASES = {
     "labels": lambda m, s: of_scores(test_models.plot_labels.draw, m, s, []),
     "training": lambda m, s: of_translators(test_translators.draw_training, m, s),
     "architectures": lambda m, s: of_translators(test_translators.draw_architectures, m, s),
-    "concepts": lambda m, s: of_concepts("plot_concepts", m, s, 8),
-    "concept_scans": lambda m, s: of_concepts("plot_concept_scans", m, s, 20, test_concepts.cues()),
+    "concepts": lambda m, s: test_concepts.drawn(
+        *test_concepts.study(len(m), s), test_concepts.LABELS, 8
+    ),
     "maps": lambda m, s: test_maps.drawn({of: dict.fromkeys(m, test_maps.of_model()) for of in s}),
     "null_validation": lambda m, _: test_null_validation.draw(
         {model: test_null_validation.effects(n) for n, model in enumerate(m)}
@@ -105,7 +101,7 @@ CASES = {
     },
 }
 # Other widths and panels in a study of one model or one space.
-FEWER = ("maps", "hidden_texts", "concepts", "concept_scans", "cut_heads")
+FEWER = ("maps", "hidden_texts", "concepts", "cut_heads")
 HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
 
 

@@ -387,7 +387,9 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
     assert steering["reachable"].all() and not unreachable["reachable"].any()
     metadata = read_tensors(results / "prompts/conse_minilm.safetensors", [])[1]
     assert metadata["label_templates"] == '["a photo of a {}", "a drawing of a {}"]'
-    concepts = pd.read_parquet(results / f"concepts/{resnet}.parquet")["concept"]
+    score = read_tensors(results / f"concepts/{resnet}.safetensors")[0]["as_mean"]
+    assert score.shape == (3, 2) and not score.any()
+    concepts = pd.read_csv(results / "tables/concepts.csv")["concept"]
     assert set(concepts) == {"a rug", "<script>alert(1)</script>"}
 
     assert " steps" not in reader.shell(OWN[2])

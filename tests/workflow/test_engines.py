@@ -315,7 +315,6 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "report.max_images": {"write_report"},
     "training.epochs": {"train_translator"},
     "controls.max_draws": {"measure_controls"},
-    "plot_concept_scans.most": {"plot_concept_scans"},
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize"},
@@ -401,7 +400,7 @@ def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(finished)
 def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
-    figures = "scores labels concepts null_validation probes concept_scans"
+    figures = "scores labels concepts null_validation probes"
     figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}

@@ -93,10 +93,12 @@ def test_the_message_of_a_step_that_failed_comes_last(project, kind):
 
 
 def test_a_damaged_artifact_is_named_with_the_fix_which_brings_it_back(project, snakemake_project):
-    path = project.folder / "results/demo/concepts/conse_minilm/tiny.parquet"
+    path = project.folder / "results/demo/concepts/conse_minilm/tiny.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    fix = r"concepts/conse_minilm/tiny\.parquet: not readable as Parquet.*: remove it and run"
+    fix = (
+        r"concepts/conse_minilm/tiny\.safetensors: not readable as safetensors.*: remove it and run"
+    )
     assert re.search(fix, project.refused(*RUN))
     path.unlink()
     project.edit("params.yaml", "extremes: 7", "extremes: 8")

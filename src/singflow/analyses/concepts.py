@@ -4,8 +4,10 @@ Null removal often moves images toward all texts alike. A concept is therefore j
 contrast: its AS minus the mean AS over all concepts of the vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +15,14 @@ import scipy
 from pydantic import Field
 
 from singflow.analyses.metrics import angles_to_all_deg
+from singflow.artifacts.files import read_names
 from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import MOST_SHOWN, SafePath, Section
+from singflow.errors import InputError
 
 FEWEST = 3  # images of a label that have a spread, and can show a spurious cue
+MOMENTS = ("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std")
 
 
 class Concepts(Section):
@@ -84,8 +90,8 @@ def scan_block(
     label. n: (L,), images per label, none 0. texts: (B, m), unit embeddings of the concepts.
     common: (N,), mean AS of every image over all concepts; by default over those of the block.
 
-    The moments are angle_mean, angle_std, as_mean, as_std, as_abs_mean and contrast_std (of AS
-    minus `common`): (L, B) float64, in degrees. Standard deviations have the divisor n. With AS s
+    The MOMENTS, of which contrast_std is that of AS minus `common`, are (L, B) float64, in degrees.
+    Standard deviations have the divisor n. With AS s
     and common c, Var(s - c) = mean s^2 - 2 mean s c + mean c^2 - (mean s - mean c)^2, from sums
     alone: memory grows with L x B, not with N.
     """
@@ -110,47 +116,55 @@ def scan_block(
     contrast_std = np.sqrt(np.maximum(spread, 0.0))
     for mean, squares in (sums[0:2], sums[2:4]):
         np.sqrt(np.maximum(squares - mean**2, 0.0), out=squares)
-    names = "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"
-    return dict(zip(names, (*sums, contrast_std), strict=True))
-
-
-def contrast(scan: pd.DataFrame) -> pd.Series:
-    """Mean AS of every row minus the mean over all concepts of its label, in degrees.
-
-    A shift of all images toward every concept alike does not change the contrast. `scan` must hold
-    all concepts of a label.
-    """
-    return scan["as_mean"] - scan.groupby("label", observed=True)["as_mean"].transform("mean")
-
-
-def block_table(
-    labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]
-) -> pd.DataFrame:
-    """One row per label and concept, first label first: n, and one column for each moment."""
-    label, concept = np.divmod(np.arange(len(labels) * len(concepts)), len(concepts))
-    return pd.DataFrame(
-        {
-            "label": pd.Categorical.from_codes(label, pd.Index(labels)),
-            "concept": pd.Categorical.from_codes(concept, pd.Index(concepts)),
-            "n": n[label],
-            **{name: values.ravel() for name, values in moments.items()},
-        }
-    )
+    return dict(zip(MOMENTS, (*sums, contrast_std), strict=True))
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Values by which the concepts of one model are ranked, in degrees.
+    """What was measured of the labels and concepts of one model, in degrees.
 
-    angle, contrast: (L, P) float32, means for every label and concept. common: (L,) mean AS of
-    every label over all concepts.
+    n: (L,), images per label. moments: (L, P) float32, by their names in MOMENTS.
     """
 
     labels: list[str]
     concepts: list[str]
-    angle: np.ndarray
-    contrast: np.ndarray
-    common: np.ndarray
+    n: np.ndarray
+    moments: Mapping[str, np.ndarray]
+
+    @cached_property
+    def common(self) -> np.ndarray:
+        """Mean AS of every label over all concepts: (L,) float64."""
+        return self.moments["as_mean"].mean(axis=1, dtype=np.float64)
+
+    @cached_property
+    def contrast(self) -> np.ndarray:
+        """AS minus its mean over all concepts: (L, P) float32.
+
+        A shift of all images of a label toward every concept alike does not change it.
+        """
+        score = self.moments["as_mean"]
+        return np.subtract(score, self.common[:, None], out=np.empty_like(score))
+
+    def only(self, labels: Sequence[str]) -> "Scan":
+        """The scan of some labels, in their order."""
+        rows = [self.labels.index(label) for label in labels]
+        moments = {name: values[rows] for name, values in self.moments.items()}
+        return Scan(list(labels), self.concepts, self.n[rows], moments)
+
+
+def read_scan(path: Path, names: Path, moments: Sequence[str]) -> Scan:
+    """Read these moments of a scan, whose labels and concepts are in prompts/<space>.json."""
+    of = read_names(names)
+    labels, concepts = of["labels"], of["concepts"]
+    tensors, _ = read_tensors(path, ["n", *moments])
+    n = tensors.pop("n")
+    shapes = {values.shape for values in tensors.values()}
+    if n.shape != (len(labels),) or shapes != {(len(labels), len(concepts))}:
+        raise InputError(
+            f"{path}: is not of the labels and concepts of {names}: remove it and run the workflow "
+            "again"
+        )
+    return Scan(labels, concepts, n, tensors)
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
@@ -197,8 +211,9 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     """
     rows = []
     several = len(scan.labels) > 1
-    average = scan.angle.mean(axis=0, dtype=np.float64)
-    for label, (angle, size) in enumerate(zip(scan.angle, np.abs(scan.contrast), strict=True)):
+    angles = scan.moments["angle_mean"]
+    average = angles.mean(axis=0, dtype=np.float64)
+    for label, (angle, size) in enumerate(zip(angles, np.abs(scan.contrast), strict=True)):
         median = np.median(size)
         for place, concept in enumerate(lowest(angle, nearest), start=1):
             lift = average[concept] - angle[concept] if several else np.nan
@@ -236,23 +251,27 @@ def t_interval(
     return mean - half, mean + half
 
 
-def with_intervals(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.DataFrame:
-    """Rows of a scan (columns of `block_table`) under the column names of the tables, in degrees.
+def with_numbers(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.DataFrame:
+    """`cells` (positions of labels and concepts) with their names, n and degrees.
 
     The intervals of the contrast hold together over all labels and concepts of the scan, because
-    rows may be picked for standing out. `confidence` is their joint coverage.
+    cells may be picked for standing out. `confidence` is their joint coverage.
     """
-    score, spread, n = cells[["as_mean", "contrast_std", "n"]].to_numpy(np.float64).T
-    middle = score - scan.common[pd.Index(scan.labels).get_indexer(pd.Index(cells["label"]))]
+    label, concept = (cells[name].to_numpy() for name in ("label", "concept"))
+    angle, score, size, spread = (
+        scan.moments[name][label, concept].astype(np.float64)
+        for name in ("angle_mean", "as_mean", "as_abs_mean", "contrast_std")
+    )
+    n, middle = scan.n[label], score - scan.common[label]
     low, high = t_interval(middle, spread, n, confidence, scan.contrast.size)
-    return pd.DataFrame(
-        {
-            "n": cells["n"],
-            "angle_mean_deg": cells["angle_mean"],
-            "contrast_deg": middle,
-            "contrast_deg_low": low,
-            "contrast_deg_high": high,
-            "as_mean_deg": cells["as_mean"],
-            "as_abs_mean_deg": cells["as_abs_mean"],
-        }
+    return cells.assign(
+        label=np.array(scan.labels, dtype=object)[label],
+        concept=np.array(scan.concepts, dtype=object)[concept],
+        n=n,
+        angle_mean_deg=angle,
+        contrast_deg=middle,
+        contrast_deg_low=low,
+        contrast_deg_high=high,
+        as_mean_deg=score,
+        as_abs_mean_deg=size,
     )

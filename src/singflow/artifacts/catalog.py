@@ -324,9 +324,13 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         ),
     ),
     "concepts": Artifact(
-        "concepts/{space}/{model}.parquet",
-        "One row per label and concept: n, angle_mean, angle_std, as_mean, as_std, as_abs_mean,"
-        " contrast_std (degrees).",
+        "concepts/{space}/{model}.safetensors",
+        "angle_mean, angle_std, as_mean, as_std, as_abs_mean and contrast_std (L, P) float32, in"
+        " degrees: means and standard deviations over the images of a label; n (L,) int64, their"
+        " number. Labels and concepts are in the order of prompts/<space>.json.",
+        tensors={"n": ROWS}
+        | dict.fromkeys(["angle_mean", "angle_std", "as_mean", "as_std"], MATRIX)
+        | dict.fromkeys(["as_abs_mean", "contrast_std"], MATRIX),
     ),
     "steering": Artifact(
         "steering/{space}/{model}.parquet",
@@ -459,7 +463,7 @@ TABLES = {
     ),
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
-    *(f"fig{number}" for number in (1, *range(3, 14), 15)),
+    *(f"fig{number}" for number in (1, *range(3, 14))),
     *("hidden_texts", "head_extensions", "cut_heads", "maps"),
 )  # their captions are in report/captions
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each

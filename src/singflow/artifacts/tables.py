@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,56 +90,6 @@ def check_columns(
             continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
             raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {FIX}")
-
-
-def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write frames (at least one) as row groups of one table, which may be larger than memory."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    def plain(frame: pd.DataFrame) -> Any:
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
-        kinds = [
-            (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
-            for field in table.schema
-        ]
-        return table.cast(pa.schema(kinds))
-
-    tables = map(plain, frames)
-    first = next(tables)
-    with (
-        atomic(path) as temporary,
-        parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer,
-    ):
-        for table in itertools.chain([first], tables):
-            writer.write_table(table, row_group_size=len(table))
-
-
-def iterate_row_groups(
-    path: Path, categories: Sequence[str], columns: Sequence[str] | None = None
-) -> Iterator[pd.DataFrame]:
-    """Yield one row group after the other of a table that may be larger than memory.
-
-    Text columns in `categories` become categories of pandas.
-    """
-    from pyarrow import parquet
-
-    with in_one_line(f"{path}: not readable as Parquet", FIX):
-        file = parquet.ParquetFile(path, read_dictionary=list(categories))
-    if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
-        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {FIX}")
-    for group in range(file.num_row_groups):
-        with in_one_line(f"{path}: not readable as Parquet", FIX):
-            frame = file.read_row_group(group, columns).to_pandas()
-        yield frame
-
-
-def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
-    """Rows whose `column` holds one of the values. Memory holds one row group and these rows."""
-    import pandas as pd
-
-    parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
-    return pd.concat(parts, ignore_index=True).astype({column: str})
 
 
 def count_rows(path: Path) -> int:

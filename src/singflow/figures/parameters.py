@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from singflow.config.sections import MOST_SHOWN, Listed, ModelName, Section, unique
 
-MOST_PANELS = 6  # labels of figure 5; with more panels, the figure shows tables
+MOST_PANELS = 6  # of figure 5, and so the most labels
 
 
 class PlotLabels(Section):
@@ -16,7 +16,7 @@ class PlotLabels(Section):
 
 
 class PlotConcepts(Section):
-    """The concept scans of a few labels (figure 5)."""
+    """The concept scans of a few labels (figures 5, 15 and 16)."""
 
     labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [],
@@ -27,13 +27,9 @@ class PlotConcepts(Section):
     shown: Annotated[list[ModelName], AfterValidator(unique)] = Field(
         [], description="models to show; none: all (paper: dinovit)"
     )
-    extremes: int = Field(8, ge=1, le=MOST_SHOWN, description="concepts shown from either end")
-
-
-class PlotConceptScans(Section):
-    """The extended concept scans of some labels (figures 15 and 16)."""
-
-    labels: list[Listed] = Field([], description="labels to show; none: the two with most images")
-    most: int = Field(
-        40, ge=1, le=MOST_SHOWN, description="concepts shown per label: those nearest to it"
+    extremes: int = Field(
+        8,
+        ge=1,
+        le=MOST_SHOWN,
+        description="concepts shown of each kind: nearest, strongest and weakest",
     )
