@@ -605,7 +605,87 @@ def test_all_mistakes_are_listed_at_once():
         (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
         (b'a: "C:\\photos"', r"not valid YAML(.|\n)*: write / for \\ in paths"),
         (
-            b"seed: 1\n        ("pictures.images", ["a.jpg", "c.jpg"]),
+            b"seed: 1\n<<<<<<< HEAD\nthreads: 1\n=======\nthreads: 2\n>>>>>>> other\n",
+            "holds conflict markers of a merge, first in line 2: keep one side",
+        ),
+        (None, "no such file: run this in the folder of the repository"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
+    tmp_path, monkeypatch, content, words
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "broken.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=rf"broken\.yaml: {words}"):
+        read_yaml(tmp_path / "broken.yaml")
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(InputError, match=f"{tmp_path}: not readable"):
+        read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
+        ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
+        ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
+        ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
+        ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
+        (
+            {"evidence.groups": "camera"},
+            "has no column 'camera' (evidence.groups); it has path, la",
+        ),
+        ({"evidence.groups": "group"}, None),
+        (
+            {"data.source": "folder", "data.table": None, "evidence.groups": "camera"},
+            "evidence.groups is camera, but config/vocab/imagenet_1k.csv has no such column, and",
+        ),
+        ({"models": ["absent"], "pictures.closeup": "absent"}, "models.yaml: no entry 'absent'"),
+    ],
+    ids=str,
+)
+def test_what_a_study_refers_to_must_be_there_and_fit(monkeypatch, changes, words):
+    monkeypatch.chdir(ROOT)
+    study = changed({"comparison.models": []} | changes)
+    if words is None:
+        checked, entries = settle(study, "params.yaml")
+        assert list(entries["model"]) == study["models"] and own_files(checked, entries) == []
+        return
+    with pytest.raises(InputError, match=re.escape(words)):
+        settle(study, "params.yaml")
+
+
+def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs(tmp_path, monkeypatch):
+    """Two studies may run at once; jobs know them from a variable of their run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SINGFLOW_STUDY", raising=False)
+    first, second, third = (changed({"seed": seed}) for seed in range(3))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(first))
+    assert layered(first, "params.yaml", main=True) == "params.yaml"
+    written = layered(second, "params.yaml", main=True)
+    assert read_yaml(written) == second and written.startswith(".snakemake/studies/demo-")
+    for study in (first, second):
+        layered(study, "params.yaml", main=False)
+    with pytest.raises(InputError, match="it has changed since this run began: put"):
+        layered(third, "params.yaml", main=False)
+
+
+def test_finished_results_whose_study_lacks_a_section_are_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text("study: demo\n")
+    with pytest.raises(InputError, match=r"params\.yaml: extraction: "):
+        read_section(tmp_path / "params.yaml", "extraction", type(checked().extraction))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steering.labels", ["beaker", "bekaer"]),
+        ("plot_labels.labels", ["bekaer"]),
+        ("plot_concepts.labels", ["bekaer"]),
+        ("pictures.images", ["a.jpg", "c.jpg"]),
     ],
 )
 def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named(key, value):
