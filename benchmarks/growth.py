@@ -81,7 +81,6 @@ def prepare(images: int, flags: Flags) -> None:
         threads=1,
         data={"per_class": None},
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
-        controls={"dimensions": []},
         rank_curve={"kept": [1.0, 0.5]},
         translator={"lambdas": [0.01, 1.0, 100.0]},
         evidence={"draws": 3},

@@ -259,16 +259,6 @@ def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str
     return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
 
 
-def directions_axis(axes: Axes, most: int, every: int = 1) -> None:
-    """A horizontal axis of null directions, from none to `most`; every so many powers of 2."""
-    most = max(most, 1)
-    ticks = [0, *(2**power for power in range(0, most.bit_length(), every))]
-    axes.set_xscale("symlog", base=2, linthresh=1)
-    axes.set_xticks(ticks, list(map(str, ticks)))
-    axes.minorticks_off()
-    axes.set(xlim=(-0.15, most * 1.1), xlabel="null directions visible")
-
-
 def d_percent(rows: Any) -> tuple[Any, Any, Any]:
     """The low end, the middle and the high end of D in rows of a table, or in one row."""
     low, middle, high = (100 * rows[f"unique_r2{end}"] for end in ("_low", "", "_high"))

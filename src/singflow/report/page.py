@@ -15,13 +15,7 @@ from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
 from singflow.analyses.ranking import render_orders
 from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
-from singflow.report.sentences import (
-    blind_said,
-    learning_said,
-    pairs_said,
-    paper_scores,
-    power_said,
-)
+from singflow.report.sentences import blind_said, pairs_said, paper_scores, power_said
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 MOST_GROUPS = 8  # of a model, in the chart of D within groups
@@ -50,11 +44,7 @@ TRUST = [  # title of a chart, whether it shows shares, and its marks
     (
         "How much of IS is floor?",
         False,
-        {
-            "dot": ("is_mean", "IS"),
-            "seen": ("floor_is_mean", "floor"),
-            "tick": ("control_is_mean", "random subspaces of the same size"),
-        },
+        {"dot": ("is_mean", "IS"), "seen": ("floor_is_mean", "floor")},
     ),
 ]
 FIRST = {"is_mean": ".1f", "floor_is_mean": ".1f", "turn_deg": ".0f"} | dict.fromkeys(
@@ -101,7 +91,7 @@ def space_part(
             *trust_charts(models),
             *(point_chart(models, csv[name], chart) for name, chart in charts.items()),
         ],
-        "power": [*power_said(models), *learning_said(models), *blind_said(models)],
+        "power": [*power_said(models), *blind_said(models)],
         "paper": [f"{line.strip()}." for line in (paper_scores(models), *ordered)],
     }
 
