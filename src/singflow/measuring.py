@@ -501,14 +501,7 @@ def evidence_of(
         fitted = chosen["lambda"], r2
         how = Refitting(fitted, folds, lambdas, settings.draws, seed, threads, Path(scratch))
         found = measure_pool(
-            pool,
-            split,
-            class_texts,
-            others,
-            copies,
-            settings.margin,
-            how,
-            confidence=confidence,
+            pool, split, class_texts, others, copies, settings.margin, how, confidence=confidence
         )
         if pool.reference is not None:
             crossed = CrossFitted.alone(crossed.whole, len(pool.scored.manifest))

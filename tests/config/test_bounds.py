@@ -79,7 +79,7 @@ def test_no_absurd_number_is_taken_anywhere(number):
 
 TINY = {  # of which as little as one likes is possible
     "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout",
-    "training.learning_rate", "training.weight_decay", "projector.energy", "controls.tolerance_deg",
+    "training.learning_rate", "training.weight_decay", "projector.energy",
     "summary.confidence", "summary.min_r2", "rank_curve.kept", "pictures.ladder_is_deg",
     "steering.target_is_deg", "evidence.margin",
 }  # fmt: skip

@@ -168,7 +168,6 @@ def test_a_size_says_what_the_study_its_entries_and_its_lists_say_and_else_takes
     assert (size.images, size.rows, size.shard_rows) == (20, rows, rows)
     assert (size.feature_dim, size.classes, size.null_dim, size.space_dim) == (1280, 1000, 280, 384)
     assert (size.parameters_m, size.gmacs, size.assumed) == (4.65, 0.385, False)
-    assert size.cases == 15  # dimensions 8, 24, 64, 128 and 280, each in three subspaces
     assert size_of(study, 20, None, space).parameters_m == space.parameters_m
     assert size_of(study, 20, None, None).parameters_m == 0
     unknown = ModelEntry(source="timm", id="resnet18.a1_in1k")

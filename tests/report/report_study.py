@@ -20,8 +20,6 @@ from tests.project import ROOT
 from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
 NULL_DIM = 12
-CASE = {"dimension": NULL_DIM, "draws": 5, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
-CASE |= {"stable": True}
 FOUND = [  # D of each model, beyond the margin and not, without each fold, with its interval and p
     {
         "unique_r2": d, "unique_r2_low": d - 0.01, "unique_r2_high": d + 0.01,
@@ -103,11 +101,7 @@ def write_study(
                     "is_deg": scale * uniform(4, 9, n), "as_deg": scale * normal(0, 1, n),
                     "angle_original_deg": uniform(40, 60, n),
                     "angle_equivalent_deg": uniform(40, 60, n),
-                    "control_is_deg": uniform(8, 12, n), "control_as_deg": normal(0, 2, n),
                     "as_contrast_deg": scale * normal(0, 1, n) if len(labels) > 1 else np.nan,
-                    "matched_is_deg": uniform(6, 9, n), "matched_as_deg": normal(0, 2, n),
-                    "conditional_is_deg": scale * uniform(3, 8, n),
-                    "conditional_as_deg": scale * normal(0, 1, n),
                     "floor_is_deg": scale * uniform(3, 5, n),
                 }
             )  # fmt: skip
@@ -118,12 +112,10 @@ def write_study(
             columns["original_deg"] = np.where(near < 0, np.nan, 30.0)
             columns["equivalent_deg"] = np.where(after < 0, np.nan, 41.5)
             write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
-            parts = {"null": "", "random": "control_", "row": "control_"}
             written = {
                 "projector_report": PROJECTOR | {"null_dim": null_dim},
                 "translator_report": TRANSLATOR | {"validation_r2": r2},
                 "evidence": EVIDENCE | {"n": n} | (FOUND[number] if null_dim else UNMEASURED),
-                "controls_report": {"cases": [CASE | {"subspace": name} for name in parts]},
                 "unusual_report": dict.fromkeys(CATALOG["unusual_report"].summary),
             }
             for name, report in written.items():
@@ -142,15 +134,6 @@ def write_study(
             named = dict.fromkeys(("translated", "equivalent", "embedding"), drawn["label"])
             named = drawn[["image_id", "label"]].assign(**named)
             write_parquet(place("zero_shot", space=space, model=model), named)
-            size = drawn.filter(like="as_deg").abs()
-            removed = pd.concat(
-                drawn[["image_id"]].assign(
-                    subspace=name, dimension=NULL_DIM, is_deg=drawn[f"{of}is_deg"], as_deg=0.0,
-                    as_abs_deg=size[f"{of}as_deg"], matched_is_deg=np.nan, matched_as_deg=np.nan,
-                )
-                for name, of in parts.items()
-            )  # fmt: skip
-            write_parquet(place("controls", space=space, model=model), removed)
     shown = {"models": [*models], "spaces": [*spaces], **SETTINGS}
     with contextlib.chdir(ROOT):
         results.run("summarize", **shown, top1_margin=10.0)
@@ -173,7 +156,6 @@ def write_study(
             n=9, accuracy_principal=probed, chance=0.2, note="", pearson=np.nan,
             pearson_n=len(models),
         ),
-        "head_extensions": summary[["space", "model", "unique_r2", "unique_r2_low"]],
         "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, is_mean_deg=5.0),
         "unusual": of_models[["model"]].assign(detector="nusa", n_unusual=2, auroc=0.8, n_fit=0),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n}),

@@ -178,12 +178,7 @@ class Refits:
 
     @classmethod
     def prepare(
-        cls,
-        rows: Rows,
-        sums: GroupSums,
-        member_of: np.ndarray,
-        penalty: float,
-        threads: int | None,
+        cls, rows: Rows, sums: GroupSums, member_of: np.ndarray, penalty: float, threads: int | None
     ) -> "Refits":
         """Prepare the fits that score the images, with the penalty of the translator.
 
