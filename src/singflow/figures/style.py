@@ -259,12 +259,6 @@ def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str
     return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
 
 
-def d_percent(rows: Any) -> tuple[Any, Any, Any]:
-    """The low end, the middle and the high end of D in rows of a table, or in one row."""
-    low, middle, high = (100 * rows[f"unique_r2{end}"] for end in ("_low", "", "_high"))
-    return low, middle, high
-
-
 def draw_texts(
     axes: Axes, ends: Sequence[pd.DataFrame], gap: float, color: str, width: float = 1
 ) -> list[float]:
@@ -275,7 +269,7 @@ def draw_texts(
     rows = pd.concat(ends)
     heights = -np.arange(len(rows)) - np.repeat(gap * np.arange(len(ends)), [*map(len, ends)])
     for height, row in zip(heights, rows.to_dict("records"), strict=True):
-        low, d, high = d_percent(row)
+        low, d, high = (100 * row[f"unique_r2{end}"] for end in ("_low", "", "_high"))
         axes.plot([low, high], [height] * 2, color=color, lw=width)
         axes.plot(d, height, "o", color=color, mfc=color if row["hidden"] else "white")
     axes.set_xlabel("D along the text (%)")
