@@ -175,7 +175,6 @@ def project(
     for section, keys in (
         ("data", {"root": "images", "per_class": PER_LABEL}),
         ("extraction", {"device": "cpu"}),
-        ("controls", {"min_draws": 2, "max_draws": 2}),
         ("training", {"epochs": 1, "losses": ["mse"]}),
         ("pictures", {"closeup": models[0]}),
         ("plot_concepts", {"shown": []}),

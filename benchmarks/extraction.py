@@ -36,7 +36,6 @@ from singflow.analyses.metrics import remove, subspace_translator
 from singflow.analyses.summary import Summary, add_verdicts
 from singflow.analyses.tables import with_interval
 from singflow.artifacts.files import read_json
-from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry, read_model, read_space
 from singflow.config.sections import Section
@@ -377,19 +376,13 @@ def study(
 
 
 def scores(inputs: Inputs, fitted: Inputs) -> pd.DataFrame:
-    """IS, conditional IS and AS of every image, by the translators that were fitted elsewhere.
-
-    Conditional IS has translators of its own, fitted on the same features.
-    """
+    """IS and AS of every image, by the translators that were fitted elsewhere."""
     parts = []
     for ids, features in inputs.features():
         removal = fitted.null_removal(features, ids)
         toward = removal.attribute_score(inputs.label_texts[inputs.label_of[ids]])
         parts.append(pd.DataFrame({"IS": removal.image_score(), "AS": toward}, index=ids))
-    beside = read_parquet(inputs.path("evidence_images")).set_index("image_id")
-    found = pd.concat(parts)
-    found.insert(1, "conditional IS", beside["conditional_is_deg"])
-    return found
+    return pd.concat(parts)
 
 
 def pair(errors: "np.ndarray | pd.Series") -> str:

@@ -81,7 +81,6 @@ def prepare(images: int, flags: Flags) -> None:
         threads=1,
         data={"per_class": None},
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
-        controls={"dimensions": []},
         translator={"lambdas": [0.01, 1.0, 100.0]},
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},

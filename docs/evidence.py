@@ -21,7 +21,6 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.bands import Block, Blocks, leading_directions, search_weights, softmax
-from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.evidence import (
     RESOLUTION,
     EvidenceSettings,
@@ -33,7 +32,7 @@ from singflow.analyses.evidence import (
     unique_r2,
 )
 from singflow.analyses.findings import by_size
-from singflow.analyses.geometry import null_space, random_basis
+from singflow.analyses.geometry import null_space
 from singflow.analyses.hidden import Question, by_group
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
 from singflow.analyses.readout import Targets
@@ -47,7 +46,6 @@ from singflow.planning.power import TABLE
 from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
-from singflow.translators.ridge import Affine
 
 CLASSES, CACHE = Path("config/vocab/imagenet_1k.csv"), Path(".cache/prompts")
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
@@ -651,27 +649,6 @@ def distraction(seed: int) -> list[float]:
     return [float(removal.attribute_score(photos.texts[codes]).mean()) for codes, removal in judged]
 
 
-def density(seed: int, first: int) -> list[float]:
-    """IS over IS of random subspaces, plain and matched.
-
-    Meaning is equally dense in all directions, but the variances of the directions differ.
-    """
-    generator = np.random.default_rng(seed)
-    width, null_dim, dim = 240, 80, 400
-    spread, axes = np.arange(1, width + 1) ** -0.7, random_basis(width, width, seed, 0)
-    features = (generator.standard_normal((300, width)) * spread) @ axes.T
-    mean = 2 * np.linalg.norm(spread) * unit(generator.standard_normal(dim))
-    translator = Affine(generator.standard_normal((dim, width)) / np.sqrt(dim), mean)
-    null, random, same = Subspace(axes[:, first : first + null_dim]), [], []
-    for draw in range(5):
-        drawn = draw_subspace(null.basis, Case("random", null_dim, False), seed, draw)
-        removal = remove(features, translator, drawn.project(translator))
-        random.append(removal.image_score())
-        same.append(matched(removal, null.length(features), drawn.length(features)).image_score())
-    found = remove(features, translator, null.project(translator)).image_score().mean()
-    return [found / np.mean(random), found / np.mean(same)]
-
-
 def shift(seed: int) -> list[float]:
     """Mean AS and contrastive AS of a null part that moves images toward all texts alike."""
     photos, generator = plant(seed), np.random.default_rng([seed, 1])
@@ -722,13 +699,6 @@ def other_scores() -> list[list[str]]:
         over(distraction),
         over(shift),
     )
-    plain, same = zip(
-        *(
-            np.mean([density(seed, first) for seed in range(TRIALS)], axis=0)
-            for first in (160, 80, 0)
-        ),
-        strict=True,
-    )
     linear, flexible = linear_or_flexible()
     return [
         ["planted", "truth", "the score", "beside it"],
@@ -740,12 +710,6 @@ def other_scores() -> list[list[str]]:
             f"AS out of sample {unseen_as}",
         ],
         ["a shift toward all texts alike", "0", f"AS {toward}", f"contrastive AS {contrast}"],
-        [
-            "equal meaning, null space of low, middle, high variance",
-            "1, 1, 1",
-            f"IS / random IS {', '.join(f'{ratio:.2f}' for ratio in plain)}",
-            f"IS / matched IS {', '.join(f'{ratio:.2f}' for ratio in same)}",
-        ],
         [
             "a quadratic function of the principal part",
             "0",

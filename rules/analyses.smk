@@ -1,8 +1,7 @@
 step(
     "measure_evidence",
     reads="manifest head classes features embeddings projector translator_report texts names",
-    writes="evidence planted_leaks own_words evidence_images evidence_texts evidence_groups"
-    " head_extensions",
+    writes="evidence planted_leaks own_words evidence_images evidence_texts evidence_groups",
     flags="evidence translator.lambdas translator.folds translator.reference"
     " summary.confidence seed",
     files={"table": value("data.table"), "class_list": value("data.classes")},
@@ -10,10 +9,9 @@ step(
     threads=THREADS,
 )
 step(
-    "measure_controls",
+    "measure_scores",
     reads="manifest head features projector translator texts names evidence_images",
-    writes="controls controls_report scores",
-    flags="controls.dimensions controls.min_draws controls.max_draws controls.tolerance_deg seed",
+    writes="scores",
     threads=THREADS,
 )
 step(

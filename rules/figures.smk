@@ -43,10 +43,3 @@ step(
     figures="hidden_texts",
     flags="models spaces",
 )
-step(
-    "plot_head_extensions",
-    reads="head_extensions tables/models.csv",
-    writes="tables/head_extensions.csv",
-    figures="head_extensions",
-    flags="models spaces",
-)

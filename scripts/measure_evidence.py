@@ -1,6 +1,5 @@
 """Test whether the null component tells something about an image that the logits do not tell, which
-leaks this study could have found, which texts and groups of images the hidden meaning is about, and
-how many null directions a head would have to make visible.
+leaks this study could have found, and which texts and groups of images the hidden meaning is about.
 """
 
 from pathlib import Path
@@ -13,7 +12,6 @@ from pydantic import Field
 from singflow import cli
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.floor import Refitting, SplitHead
-from singflow.analyses.head_extension import enough
 from singflow.analyses.hidden import TESTED
 from singflow.analyses.inputs import Inputs, images_of, known_answer
 from singflow.analyses.measured import Measured, measure
@@ -76,18 +74,16 @@ def main(flags: Flags) -> None:
             flags.threads,
             flags.path("evidence").parent,
         ),
-        label_texts=inputs.label_texts[inputs.label_of],
         confidence=flags.confidence,
     )
     listed, embeddings = inputs.asked(flags.reference)
     of_texts = listed.join(found.texts(embeddings), how="inner")
     of_groups = hidden_groups(inputs, images, found, flags)
-    facts, own_words, curve = found.facts, found.own_words, found.curve
-    write_parquet(flags.path("evidence_images"), found.scores)
+    facts, own_words = found.facts, found.own_words
+    write_parquet(flags.path("evidence_images"), found.floors)
     write_parquet(flags.path("planted_leaks"), found.planted)
     write_parquet(flags.path("evidence_texts"), of_texts)
     write_parquet(flags.path("evidence_groups"), of_groups)
-    write_parquet(flags.path("head_extensions"), curve)
     saved = {"word_weights": own_words.weights, "offset": own_words.offset}
     saved["class_embeddings"] = spelled["class_embeddings"]
     write_tensors(flags.path("own_words"), saved, provenance([], **flags.named))
@@ -108,10 +104,6 @@ def main(flags: Flags) -> None:
             for number in (table["hidden"].sum(), len(table))
         ),
     )
-    above = facts["p"] is not None and facts["p"] <= 1 - flags.confidence
-    last, fewest = curve.iloc[-1], enough(curve) if above else None
-    most = "" if fewest is None else f", of which {fewest} give 90 % of it"
-    cli.log.info(f"D {last['unique_r2']:.4f} with {last['directions']:.0f} null directions{most}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ MADE = [  # options of make: these environments are up to date
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
-    "controls": {"dimensions": [8, 280], "max_draws": 5},
     "evidence": {"draws": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},
@@ -322,7 +321,7 @@ class Project:
         flags = ("--params", "params.yaml", "--output", str(FILE))
         self.run("python", f"scripts/{FIRST}.py", *flags)  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        without_numbers = r"@study$|-(?:steering|controls|translator)0(?=-|$)"
+        without_numbers = r"@study$|-(?:steering|translator)0(?=-|$)"
         names = [re.sub(without_numbers, "", stage).partition("@") for stage in stages]
         return {
             _named(name, values.split("-") if values else [])

@@ -34,7 +34,7 @@ EVIDENCE = {
     "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06,
     "unique_r2_low": 0.03, "unique_r2_high": 0.09, "margin": 0.005, "p": 0.01, "turn_deg": 9.0,
     "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.059, "detectable_first": 0.012,
-    "gain": 0.2, "null_r2": 0.12, "blind_unique_r2": 0.001, "learning": [0.02, 0.04, 0.06],
+    "gain": 0.2, "null_r2": 0.12, "blind_unique_r2": 0.001,
     "floor_is_deg": 4.6, "floor_is_sd": 0.1,
 }  # fmt: skip
 MEASURED = {"n", "known_zero", "known_leak", "r2_words", "margin", "floor_is_deg", "floor_is_sd"}

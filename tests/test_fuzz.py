@@ -545,7 +545,7 @@ JUDGED = (
     b"blind_unique_r2,margin,detectable\n"
     b"s,m,good,meaning,9.5,0.06,0.05,0.07,0.001,0.005,0.03\n"
 )
-SCORED = {"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]}
+SCORED = {"is_deg": [0.5], "null_energy": [0.1], "as_deg": [1.5]}
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 D = pd.DataFrame(0.01, [0], ["unique_r2", "unique_r2_low", "unique_r2_high", "p"])
 D["hidden"] = True
@@ -649,17 +649,15 @@ SPOILT = [
     ("scan_concepts", "translator", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
     ("measure_zero_shot", "names", NAMES_OF_TEXTS | {"labels": ["a"]}),
     ("measure_zero_shot", "translator", LINEAR, CROSSED[1]),
-    ("measure_controls", "head", HEAD, {}),
-    ("measure_controls", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
-    ("measure_controls", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
+    ("measure_scores", "head", HEAD, {}),
+    ("measure_scores", "evidence_images", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
+    ("measure_scores", "evidence_images", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
     ("measure_evidence", "classes", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
     ("measure_evidence", "classes", SPELLED | NOT_FINITE, {}),
     ("measure_evidence", "projector", {"null_basis": np.eye(3)[0]}, {}),
 ]
 FIT = {"folds": 2, "lambdas": [1.0], "reference": None}
 FLAGS = {"fit_translator": {**FIT, "kind": "linear", "imported": []}}
-FLAGS["measure_controls"] = {"dimensions": [], "tolerance_deg": 1.0, "seed": 0}
-FLAGS["measure_controls"] |= {"min_draws": 2, "max_draws": 2}
 FLAGS["measure_evidence"] = FIT | {"margin": 0.005, "draws": 2, "groups": None, "seed": 0}
 FLAGS["measure_evidence"] |= {"confidence": 0.95, "table": "", "class_list": ""}
 

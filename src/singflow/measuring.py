@@ -69,8 +69,7 @@ class Evidence:
     images : DataFrame
         A row an image: is_deg (IS, the angle by which its translation turns when the null
         component is removed), floor_is_deg (this angle where the null component tells nothing),
-        conditional_is_deg (only what the principal component does not predict is removed),
-        null_energy, and with labels and their texts as_deg, conditional_as_deg.
+        null_energy, and with labels and their texts as_deg.
     translator : Translator
         Ridge regression from features to embeddings, fitted on all images.
     """
@@ -232,12 +231,12 @@ class Evidence:
         return table.sort_values("unique_r2", ascending=False, kind="stable", ignore_index=True)
 
     def plot(self) -> Figure:
-        """D beside planted leaks, D by the number of null directions, and IS beside its floor."""
+        """D beside planted leaks, and IS beside its floor."""
         with explained():
             from singflow.figures.evidence import draw
             from singflow.figures.style import shown
 
-        return shown(draw(self.facts, self.controls, self.measured.curve, self.images))
+        return shown(draw(self.facts, self.controls, self.images))
 
     def to_dict(self) -> dict[str, Any]:
         """The facts, as values that JSON can hold."""
@@ -249,7 +248,7 @@ class Evidence:
         return pd.DataFrame([row])
 
     def save(self, folder: str | Path) -> None:
-        """Write README.md, evidence.json, images.csv, controls.csv and head_extension.csv.
+        """Write README.md, evidence.json, images.csv and controls.csv.
 
         README.md is a card with the verdict. `translator.save_pretrained` writes the translator.
 
@@ -315,10 +314,8 @@ class Evidence:
             )
 
     def _write(self, folder: Path, name: str) -> None:
-        tables = {"images": self.images, "controls": self.controls}
-        tables["head_extension"] = self.measured.curve
         write_json(folder / "evidence.json", self.to_dict())
-        for table, rows in tables.items():
+        for table, rows in {"images": self.images, "controls": self.controls}.items():
             write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
         write_bytes(folder / CARD, self._card(name).encode())
 
@@ -334,8 +331,8 @@ class Evidence:
 
 D is the share of the variance of embeddings by which the null component improves a read-out of the
 embeddings from the logits and the principal component. `evidence.json` has all numbers,
-`controls.csv` D of planted leaks, `head_extension.csv` D by the number of null directions, and
-`images.csv` the angles of each image. Computed with `singflow.measure`.
+`controls.csv` D of planted leaks, and `images.csv` the angles of each image. Computed with
+`singflow.measure`.
 """
 
     def __repr__(self) -> str:
@@ -504,15 +501,7 @@ def evidence_of(
         fitted = chosen["lambda"], r2
         how = Refitting(fitted, folds, lambdas, settings.draws, seed, threads, Path(scratch))
         found = measure_pool(
-            pool,
-            split,
-            class_texts,
-            others,
-            copies,
-            settings.margin,
-            how,
-            label_texts=label_texts,
-            confidence=confidence,
+            pool, split, class_texts, others, copies, settings.margin, how, confidence=confidence
         )
         if pool.reference is not None:
             crossed = CrossFitted.alone(crossed.whole, len(pool.scored.manifest))
@@ -521,9 +510,7 @@ def evidence_of(
     unknown = dict.fromkeys(("known_zero", "known_leak", "in_sample"), False)
     row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
     facts["verdict"] = verdict(row, 1 - confidence)
-    images = scores.join(found.scores.drop(columns="image_id"))
-    if label_texts is None:
-        images = images.drop(columns="conditional_as_deg", errors="ignore")
+    images = scores.join(found.floors.drop(columns="image_id"))
     whole = crossed.whole
     stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
     translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})

@@ -55,7 +55,7 @@ def nystroem(block, most=None, size=40, threads=1, columns=(embeddings,)):
     marks = Landmarks.draw(parts(block, size), len(block.fold), 0, most or len(block.fold))
     bands = marks.bands()
     blocks = parts(block, size)
-    return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, marks.parts, threads)
+    return Nystroem(blocks, bands, WEIGHTS, marks.null, columns, threads)
 
 
 def squares(m):
@@ -104,22 +104,14 @@ def test_residuals_are_the_errors_and_are_those_of_scikit_learn(fit):
     np.testing.assert_allclose(np.concatenate([errors[1] for _, errors in pieces]), alone)
 
 
-def test_what_b_adds_to_a_plain_fit_is_its_scatter_after_scikit_learns_fit():
-    """On the images of the fit it is penalty times the dual weights of b."""
+def test_the_error_of_b_is_that_of_scikit_learns_plain_fit_on_folds_left_out_one_by_one():
     block, penalty = planted(), 0.3
     readouts, kernel, _, null = exact(block)
-    columns, left_out = np.hstack([null, embeddings(block, 0)[:, :3]]), (1, 4)
-    found, train = readouts.partial(penalty, left_out, 3), ~np.isin(block.fold, left_out)
-    middle, own = np.eye(train.sum()) - 1 / train.sum(), kernel[np.ix_(train, train)]
-    after = penalty * np.linalg.inv(middle @ own @ middle + penalty * np.eye(train.sum()))
-    scatter = null[train].T @ middle @ after @ middle @ columns[train]
-    np.testing.assert_allclose(found.null, scatter[:, :7], rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(found.cross, scatter[:, 7:], rtol=1e-8, atol=1e-9)
-    for fold, (of_null, cross, square) in zip(left_out, found.left_out, strict=True):
-        missed = refit(kernel, columns, train, block.fold == fold, penalty)
-        np.testing.assert_allclose(of_null, missed[:, :7].T @ missed[:, :7], rtol=1e-7)
-        np.testing.assert_allclose(cross, missed[:, :7].T @ missed[:, 7:], rtol=1e-7, atol=1e-8)
-        assert square == pytest.approx((missed[:, 7:] ** 2).sum())
+    total = 0.0
+    for fold in (1, 4):
+        judged = block.fold == fold
+        total += np.square(refit(kernel, null, ~judged, judged, penalty)).sum()
+    assert readouts.null_error(penalty, (1, 4)) == pytest.approx(total)
 
 
 def test_derived_columns_are_the_prediction_the_last_columns_and_b():
@@ -132,54 +124,28 @@ def test_derived_columns_are_the_prediction_the_last_columns_and_b():
         judged = block.fold == fold
         predicted[judged] -= refit(kernel, y[:, :3], ~judged, judged, 0.1)
     wanted = predicted @ mix + y[:, 3:] @ noise + null @ leak
-    marks = Landmarks.draw(parts(block), 90, 0)
-    direct = Exact(kernel, null, wanted, block.fold, marks.parts)
+    direct = Exact(kernel, null, wanted, block.fold)
     derived = readouts.derive(0.1, mix, noise, leak)
     for fit in FITS:
         found, errors = (form.errors(fit, [(2,)], squares(4)) for form in (derived, direct))
         np.testing.assert_allclose(found, errors, rtol=1e-7)
 
 
-def test_a_part_of_the_images_is_read_out_as_if_there_were_no_others():
-    block = planted()
-    readouts, kernel, _, null = exact(block)
-    place = Landmarks.draw(parts(block), 90, 0).parts
-    assert np.bincount(place).tolist() == [23, 22, 45]
-    for part in (0, 1):
-        rows = np.flatnonzero(place <= part)
-        own = kernel[np.ix_(rows, rows)], null[rows], block.embeddings[rows].astype(float)
-        direct = Exact(*own, block.fold[rows], place[rows])
-        for fit in FITS:
-            some, wanted = (
-                form.errors(fit, [(1, 3)], squares(5)) for form in (readouts.part(part), direct)
-            )
-            np.testing.assert_allclose(some, wanted, rtol=1e-9)
-    last = np.flatnonzero(place == 2)[0]
-    few = Block(**(vars(block) | {"fold": np.where(np.arange(90) == last, 5, block.fold)}))
-    assert exact(few)[0].part(1) is nystroem(few).part(1) is None
-    assert exact(few)[0].folds == nystroem(few).folds == [*range(6)]
-
-
 def everything(readouts, block, noise=2):
     """All numbers that a form of the read-outs gives, by name."""
     rng, found = np.random.default_rng(1), {}
     derive = 0.3, *(rng.standard_normal((rows, 4)) for rows in (3, noise, block.null.shape[1]))
-    pairs, part = np.array([[0, 0], [1, 3], [4, 2], [2, 2]]), readouts.part(1)
+    pairs = np.array([[0, 0], [1, 3], [4, 2], [2, 2]])
     for fit in FITS:
         found[f"errors {fit}"] = readouts.errors(fit, [(0,), (2,)], squares(5))
         found[f"pairs {fit}"] = readouts.errors(fit, PAIRS, squares(5))
         found[f"products {fit}"] = readouts.errors(fit, PAIRS, pairs)
-        found[f"part {fit}"] = part.errors(fit, PAIRS, squares(5))
         derived = readouts.derive(*derive)
         found[f"derived {fit}"] = derived.errors(fit, PAIRS, np.array([[0, 0], [1, 3], [2, 2]]))
     pieces = list(readouts.residuals(FITS, 5, parts(block)))
     for place, fit in enumerate(FITS):
         found[f"residuals {fit}"] = np.concatenate([errors[place] for _, errors in pieces])
-    for left_out in ((2,), (0, 3)):
-        partial = readouts.partial(0.3, left_out, 3)
-        found |= {f"b {left_out}": partial.null, f"cross {left_out}": partial.cross}
-        for place, parts_of_fold in enumerate(zip(*partial.left_out, strict=True)):
-            found[f"{place} on {left_out}"] = np.stack(parts_of_fold)
+    found["b"] = [readouts.null_error(0.3, [fold]) for fold in range(5)]
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -236,10 +202,7 @@ def test_sums_about_a_mean_are_those_of_centred_rows():
     for name, value in vars(whole).items():
         np.testing.assert_allclose(getattr(joined, name), value)
     assert first.n == 7, "the parts stay as they are"
-    xx, xt, tt = joined.about(np.ones(4), np.full(2, 0.5))
-    np.testing.assert_allclose(xx, (x - 1).T @ (x - 1))
-    np.testing.assert_allclose(xt, (x - 1).T @ (t[:, :2] - 0.5))
-    np.testing.assert_allclose(tt, (t[:, :2] - 0.5).T @ (t[:, :2] - 0.5))
+    np.testing.assert_allclose(joined.about(np.ones(4)), (x - 1).T @ (x - 1))
 
 
 def errors_at(readouts, fit, targets):
@@ -270,7 +233,6 @@ def test_each_target_is_searched_alone_ends_below_its_neighbours_and_may_do_with
         assert curve[place] <= min(*curve[::2], *curve[max(place - 1, 0) : place + 2]) + slack
         assert looked[own, at, t] <= min(*looked[:, place, t], *beside) + slack
         gain = grid[0, place, :, t] - grid[own, at, :, t]
-        np.testing.assert_allclose(found.error[:, t], grid[0, place, :, t], atol=slack)
         np.testing.assert_allclose(found.saved[:, t], gain, atol=slack)
         assert form is nystroem or found.saved[:, t].sum() >= 0.0
         alone = Targets(targets.pairs, targets.groups[:, [t]], np.ones(1))
@@ -317,7 +279,6 @@ def test_every_target_walks_to_its_own_minimum_from_the_best_of_every_second_pen
     assert readouts.asked.max() == 1 and readouts.asked[2].sum() == 2 * n + 1
     lowest = curves[0, least, range(n + 1)]
     gain = lowest - np.append(curves[1, places, range(n)], lowest[-1])
-    np.testing.assert_allclose(found.error, [lowest] * 2 + [lowest + 10] * 3)
     np.testing.assert_allclose(found.saved, [gain] * 5)
 
 

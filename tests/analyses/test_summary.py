@@ -38,9 +38,8 @@ def scores():
     generator = np.random.default_rng(0)
     normal, gamma = generator.normal, generator.gamma
     drawn = {"is_deg": gamma(8.0, size=40), "as_deg": normal(-0.5, 1.0, 40)}
-    drawn |= {"null_energy": generator.uniform(0, 0.2, 40), "control_is_deg": gamma(10.0, size=40)}
-    drawn |= {"control_as_deg": normal(0, 1, 40), "as_contrast_deg": normal(-0.3, 1.0, 40)}
-    drawn |= {f"{name}_is_deg": gamma(8.0, size=40) for name in ("matched", "floor", "conditional")}
+    drawn |= {"null_energy": generator.uniform(0, 0.2, 40), "floor_is_deg": gamma(8.0, size=40)}
+    drawn |= {"as_contrast_deg": normal(-0.3, 1.0, 40)}
     return pd.DataFrame(drawn).assign(
         image_id=np.arange(40),
         label=np.repeat(["a", "b"], [10, 30]),
@@ -78,17 +77,14 @@ def cells(text):
 def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_found(scores):
     row = summarized(scores)
     means = scores.assign(as_abs_deg=scores["as_deg"].abs()).mean(numeric_only=True)
-    names = ["is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is"]
-    names.append("as_contrast")
+    names = ["is", "as", "as_abs", "as_contrast"]
     expected = {f"{name}_mean": means[f"{name}_deg"] for name in names}
-    for name, below in {"as": "as_abs", "control": "control_is", "matched": "matched_is"}.items():
-        expected[f"is_per_{name}"] = means["is_deg"] / means[f"{below}_deg"]
+    expected["is_per_as"] = means["is_deg"] / means["as_abs_deg"]
     expected["is_per_mean_as"] = means["is_deg"] / abs(means["as_deg"])
     expected |= {"floor_is_mean": 4.6, "n_images": 40, "n_evidence": 640, "n_per_dim": 0.5}
     expected |= {"top1": 15 / 20, "max_logit_change": 1e-6, "seed": 0}
-    renamed = {"n", "floor_is_deg", "learning"}
-    expected |= {name: EVIDENCE[name] for name in EVIDENCE.keys() - renamed}
-    expected |= {"unique_r2_quarter": 0.02, "unique_r2_half": 0.04, "n_classes": 1000}
+    renamed = {"n", "floor_is_deg"}
+    expected |= {name: EVIDENCE[name] for name in EVIDENCE.keys() - renamed} | {"n_classes": 1000}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     for name in names:
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
@@ -105,13 +101,11 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
 
 def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(scores):
     rare = np.array([0.01, 0.01, 0.01, 9.0])  # the interval about the mean is wider than the mean
-    few = scores.iloc[:4].assign(
-        is_deg=rare, as_deg=-rare, control_is_deg=rare, conditional_is_deg=rare, matched_is_deg=rare
-    )
+    few = scores.iloc[:4].assign(is_deg=rare, as_deg=-rare)
     sample = Sample.of(few["label"], "images")
     plain, _ = sample.interval(rare.mean(), sample.means(rare[:, None], 300, 0)[:, 0], 0.95)
     row = summarized(few)
-    for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is"):
+    for name in ("is", "as_abs"):
         assert row[f"{name}_low"] == 0.0 > plain
     assert row["as_mean"] < 0 < row["as_high"] == pytest.approx(-plain)
 
@@ -135,12 +129,11 @@ def test_is_over_mean_as_has_an_interval_only_where_mean_as_is_not_0(scores):
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
-    angles = ["is_deg", "as_deg", "control_is_deg", "conditional_is_deg", "matched_is_deg"]
     nothing = UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}
-    zero = scores.assign(**dict.fromkeys(angles, 0.0))
+    zero = scores.assign(is_deg=0.0, as_deg=0.0)
     row = summarized(zero, nothing, projector={"null_dim": 0})
-    ratios = ["is_per_as", "is_per_control", "is_per_matched", "is_per_as_low", "is_per_mean_as"]
-    assert [row[name] for name in ratios] == [None] * 5
+    ratios = ["is_per_as", "is_per_as_low", "is_per_mean_as"]
+    assert [row[name] for name in ratios] == [None] * 3
     assert [row["is_mean"], row["is_low"], row["is_high"]] == [0.0] * 3
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
@@ -204,7 +197,7 @@ def test_the_score_is_never_asked():
             assert key in CLEAR
             return super().__getitem__(key)
 
-    scored = {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}
+    scored = {"is_mean": 90.0, "floor_is_mean": 1.0}
     assert verdict(Asked(CLEAR | LOW | scored), LEVEL) == NOTHING
 
 

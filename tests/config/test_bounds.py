@@ -67,7 +67,7 @@ ABSURD = [10**30, -(10**30), -1e300, 1e-300, math.nan, math.inf]
 @pytest.mark.parametrize("number", ABSURD, ids=str)
 def test_no_absurd_number_is_taken_anywhere(number):
     places = list(numeric_places())
-    assert len(places) > 45
+    assert len(places) > 25
     for place, many in places:
         study = changed({place: [number] if many else number})
         if number == 1e-300 and place in TINY:
@@ -79,7 +79,7 @@ def test_no_absurd_number_is_taken_anywhere(number):
 
 TINY = {  # of which as little as one likes is possible
     "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout",
-    "training.learning_rate", "training.weight_decay", "projector.energy", "controls.tolerance_deg",
+    "training.learning_rate", "training.weight_decay", "projector.energy",
     "summary.confidence", "summary.min_r2", "pictures.ladder_is_deg",
     "steering.target_is_deg", "evidence.margin",
 }  # fmt: skip

@@ -447,7 +447,6 @@ def test_no_key_may_be_missing_or_of_another_type(place):
     assert f"params.yaml: {place}" in refused(**{place: {"no": "mapping"}})
 
 
-CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
 OTHER = f"{LITE0}, which models does not list: write"
 IMPORTED = f"conse_minilm/resnet50:{'0' * 16}"
 TABLE = "needs data.table: a CSV or Parquet file"
@@ -471,7 +470,7 @@ REFUSED = [  # values, and what is said after `params.yaml: <place of the first>
         *(("pictures.generator", name) for name in GENERATORS),
         *(("models", [name]) for name in ("timm/", "timm/../x", "timm/a b", "timm/timm/x")),
         ("models", ["hub/x.y"]), ("models", ["timm/-x"]), ("translator.kind", "mlp"),
-        ("concepts.vocabulary", None), ("controls.dimensions", [0]), ("controls", CONTROLS),
+        ("concepts.vocabulary", None), ("controls.known", "some"),
         ("steering.target_is_deg", [5.0, 5.0]),
         ("steering.prompts", ["a", "a"]), ("training.losses", ["mse", "mse"]),
         ("comparison.kinds", ["mlp5"]), ("prompts.cache", ""))),

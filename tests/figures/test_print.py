@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.figures import evidence, plot_head_extensions
+from singflow.figures import evidence
 from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
@@ -24,22 +24,6 @@ from tests.figures.drawn import models_table
 LONG = "timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k"
 FEW, MANY = (["m"], "s"), ([LONG, *(f"a_classifier_{n}" for n in range(7))], ["conse", "clip"])
 D = {"unique_r2": 0.05, "unique_r2_low": 0.04, "unique_r2_high": 0.06, "n_evidence": 500}
-
-
-def curves(models, spaces):
-    """Curves of D by visible directions, the table of their models."""
-    x = np.arange(41)
-    curve = pd.DataFrame({"directions": x, "unique_r2": 0.05 * (1 - 0.8**x)})
-    curve = curve.assign(unique_r2_low=0, unique_r2_high=0.07)
-    table = models_table(models, spaces, null_dim=40, verdict="meaning", **D, rank_rule="exact")
-    return {s: dict.fromkeys(models, curve) for s in spaces}, table
-
-
-def head_extensions(models, spaces):
-    found, table = curves(models, spaces)
-    table = table.assign(unique_r2_quarter=0.03, unique_r2_half=0.04)
-    rows = table.assign(directions_90=pd.array([9] * len(table), "Int64"))
-    return plot_head_extensions.draw(found, rows, table)
 
 
 def of_scores(draw, models, spaces, *labels):
@@ -64,19 +48,17 @@ def groups(models, spaces):
     return test_models.plot_labels.draw_groups(sets, models_table(models, spaces, margin=0.005))
 
 
-def of_one_model(models, spaces):
-    (found, _), facts = curves(models, spaces), D | {"margin": 0.005}
+def of_one_model(*_):
     planted = [
         {"control": f"leak, {kind}", "share": share, "unique_r2": share / 3}
         for kind in ("even", "first")
         for share in (0.01, 0.1)
     ]
     images = test_models.scores(0).assign(floor_is_deg=4.0)
-    return evidence.draw(facts, pd.DataFrame(planted), found[spaces[0]][models[0]], images)
+    return evidence.draw(D | {"margin": 0.005}, pd.DataFrame(planted), images)
 
 
 CASES = {
-    "head_extensions": head_extensions,
     "hidden_texts": hidden_texts,
     "groups": groups,
     "evidence": of_one_model,

@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
 SNAKEFILE = f"{ROOT}/Snakefile"
 SIX = {"study": "six", "data": {"table": "config/vocab/packaged_six.csv"}}
 ONE = {"models": ["efficientnet_lite0"], "comparison": {"models": []}, "pictures": {"maps": False}}
-ONE |= {"extraction": {"views": 1, "shards": 1}, "controls": SMALL["controls"] | {"known": "none"}}
+ONE |= {"extraction": {"views": 1, "shards": 1}, "controls": {"known": "none"}}
 STUDY = SMALL | SIX | ONE
 BARE = """
 import sys

@@ -20,7 +20,7 @@ from tests.project import ROOT, Project, blocks
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
 LITE0, SPACE = "efficientnet_lite0", "conse_minilm"
 SCIPY = {"model": "features/scipy", "space": "minilm"}
-ANALYSES = ("scores", "evidence", "head_extensions", "controls")
+ANALYSES = ("scores", "evidence")
 
 
 def test_features_that_a_study_computed_give_its_scores_to_the_bit(snakemake_project, tmp_path):
@@ -138,14 +138,13 @@ def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_li
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """The study of the page's classifier of texts, with fewer draws and epochs."""
+    """The study of the page's classifier of texts, with fewer epochs."""
     project = Project(tmp_path_factory.mktemp("features") / "checkout")
     (project.folder / "texts.py").write_text(blocks(PAGE, "python")[0])
     project.run("python", "texts.py", warm_start=False)
     commands, running = blocks(PAGE)[1].strip().rsplit("\n", 1)
     project.shell(commands)
-    for name, few in {"max_draws": "5", "epochs": "3"}.items():
-        project.edit("params.yaml", rf"(?<=\n  {name}: )\d+", few)
+    project.edit("params.yaml", r"(?<=\n  epochs: )\d+", "3")
     assert running == "singflow run"
     project.command("run", "--cores", "2")
     return project

@@ -44,7 +44,7 @@ def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot
     expected = size(study, step := "extract_features")
     took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
     took(pilot, "resolve_study", 9, 900)  # which only starts, and tells nothing
-    other, expected = "measure_controls", size(study, "")
+    other, expected = "measure_scores", size(study, "")
     took(pilot, f"{other}/conse_minilm/{MODEL}", 2 * seconds(other, expected), "-")
     found = calibrate(pilot, REGISTRIES, False, {})
     assert found[step] == Calibration(1, pytest.approx(3), pytest.approx(0.5))

@@ -26,7 +26,6 @@ def under(**sections):
 
 
 SIZE = Size(images=10_000, parameters_m=25.56, gmacs=4.09, steered=1000)
-SIZE = replace(SIZE, study=under(controls={"dimensions": [8, 1048]}))
 TOWERS = ("extract_features", "embed_images")
 
 
@@ -58,8 +57,7 @@ def test_no_cost_falls_when_a_study_grows_or_rises_with_shards_cores_or_a_gpu(st
     fields = "images views feature_dim parameters_m gmacs steered concepts models"
     larger_sizes = {field: {field: 3 * getattr(SIZE, field)} for field in fields.split()}
     epochs = 3 * SIZE.study["training"]["epochs"]
-    longer = under(training={"epochs": epochs}, controls=SIZE.study["controls"])
-    larger_sizes["epochs"] = {"study": longer}
+    larger_sizes["epochs"] = {"study": under(training={"epochs": epochs})}
     for field, change in larger_sizes.items():
         larger = replace(SIZE, **change)
         for cost in (seconds, peak_mb, disk_bytes):
@@ -166,7 +164,6 @@ def test_a_size_says_what_the_study_its_entries_and_its_lists_say_and_else_takes
     assert (size.images, size.rows, size.shard_rows) == (20, rows, rows)
     assert (size.feature_dim, size.classes, size.null_dim, size.space_dim) == (1280, 1000, 280, 384)
     assert (size.parameters_m, size.gmacs, size.assumed) == (4.65, 0.385, False)
-    assert size.cases == 15  # dimensions 8, 24, 64, 128 and 280, each in three subspaces
     assert size_of(study, 20, None, space).parameters_m == space.parameters_m
     assert size_of(study, 20, None, None).parameters_m == 0
     unknown = ModelEntry(source="timm", id="resnet18.a1_in1k")

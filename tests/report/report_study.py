@@ -100,11 +100,7 @@ def write_study(
                     "is_deg": scale * uniform(4, 9, n), "as_deg": scale * normal(0, 1, n),
                     "angle_original_deg": uniform(40, 60, n),
                     "angle_equivalent_deg": uniform(40, 60, n),
-                    "control_is_deg": uniform(8, 12, n), "control_as_deg": normal(0, 2, n),
                     "as_contrast_deg": scale * normal(0, 1, n) if len(labels) > 1 else np.nan,
-                    "matched_is_deg": uniform(6, 9, n), "matched_as_deg": normal(0, 2, n),
-                    "conditional_is_deg": scale * uniform(3, 8, n),
-                    "conditional_as_deg": scale * normal(0, 1, n),
                     "floor_is_deg": scale * uniform(3, 5, n),
                 }
             )  # fmt: skip
@@ -158,7 +154,6 @@ def write_study(
             n=9, accuracy_principal=probed, chance=0.2, note="", pearson=np.nan,
             pearson_n=len(models),
         ),
-        "head_extensions": summary[["space", "model", "unique_r2", "unique_r2_low"]],
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n}),
     }  # fmt: skip
     for name, frame in tables.items():

@@ -364,7 +364,7 @@ print(json.dumps([address, found.sentence]))""",
     commits = hub.repositories["lab/evidence"]["commits"].values()
     (commit,) = (commit for commit in commits if commit["title"] == "Measured")
     assert address.startswith(f"{hub.url}/lab/evidence/commit/")
-    names = {"README.md", "controls.csv", "evidence.json", "head_extension.csv", "images.csv"}
+    names = {"README.md", "controls.csv", "evidence.json", "images.csv"}
     saved = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
     assert commit["changed"] == names == saved.keys()
     assert all(commit["files"][name] == saved[name] for name in names - {"README.md"})

@@ -166,10 +166,6 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     assert evidence["unique_r2_low"] <= evidence["unique_r2"] <= evidence["unique_r2_high"]
     floor = read(f"evidence_images/{LITE0}")["floor_is_deg"].mean()
     assert floor == pytest.approx(evidence["floor_is_deg"], abs=1e-9)
-    extension = read(f"head_extensions/{LITE0}")
-    assert len(extension) == (281 if evidence["weights"]["null"] else 1)
-    ends = [0.0, evidence["unique_r2"]]
-    assert extension["unique_r2"].iloc[[0, -1]].tolist() == pytest.approx(ends, abs=1e-6)
     pictures = read(f"pictures/{LITE0}")
     assert {*pictures} >= {*PICTURE_TYPES} and set(pictures["renderer"]) == {"photo", "words"}
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
@@ -183,8 +179,7 @@ TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38,
     "hidden_texts": 0, "hidden_groups": 0,
     "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
-    "steering": 4, "translators": 10, "null_validation": 6, "head_extensions": 2, "probes": 2,
-    "maps": 7,
+    "steering": 4, "translators": 10, "null_validation": 6, "probes": 2, "maps": 7,
 }  # fmt: skip
 
 
@@ -206,13 +201,11 @@ def test_every_table_says_on_what_its_numbers_rest(results):
 
 def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results):
     scores = read("scores/conse_minilm/tiny")
-    zero = ["is_deg", "as_deg", "null_energy", "logit_change", "control_is_deg", "control_as_deg"]
-    assert not scores[zero].any().any()
+    assert not scores[["is_deg", "as_deg", "null_energy", "logit_change"]].any().any()
     assert read("projectors/tiny", "json")["null_dim"] == 0
     translator = read("translators/conse_minilm/tiny/linear", "json")
     r2 = read("evidence/conse_minilm/tiny", "json")["r2"]
     assert r2 == pytest.approx(translator["validation_r2"], abs=1e-4)
-    assert len(read("head_extensions/conse_minilm/tiny")) == 1
     assert read("maps/conse_minilm/tiny").empty
     text = (results / "tables/summary.txt").read_text()
     assert "tiny: no null space: the logits see every direction, so IS = AS = 0." in text
@@ -298,7 +291,7 @@ WITH_EFFECT = [
 def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(finished):
     for file, pattern, replacement in (*WITHOUT_EFFECT, *WITH_EFFECT):
         finished.project.edit(f"src/singflow/{file}.py", pattern, replacement)
-    steps = of_models("render_pictures", "scan_concepts", "measure_controls")
+    steps = of_models("render_pictures", "scan_concepts", "measure_scores")
     assert finished.stale() == steps
 
 
@@ -314,7 +307,6 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
     "report.max_images": {"write_report"},
     "training.epochs": {"train_translator"},
-    "controls.max_draws": {"measure_controls"},
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize"},
@@ -401,7 +393,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
     figures = "scores labels concepts null_validation probes"
-    figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
+    figures += " hidden_texts pictures angle_ladder cut_heads maps"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
     stale = finished.stale() if finished.by_dvc else finished.project.planned(direct=False)

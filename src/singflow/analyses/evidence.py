@@ -10,7 +10,7 @@ Names here and in readout.py: a are the principal coordinates of a feature, b it
 The plain read-out has no b, the full one has b. A fit's `own` is the weight of b in its kernel.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -36,10 +36,8 @@ from singflow.analyses.geometry import random_basis
 from singflow.analyses.readout import (
     LANDMARKS,
     OWN,
-    PARTS,
     Columns,
     Exact,
-    Fit,
     Nystroem,
     ReadOuts,
     Selected,
@@ -47,7 +45,6 @@ from singflow.analyses.readout import (
     select,
 )
 from singflow.config.sections import Column, Section
-from singflow.parallel import map_apart
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 OWN_WORDS = len(SHARP) + 2
@@ -59,7 +56,7 @@ POWER = 0.9  # share of the draws in which a study must call a planted leak mean
 RESOLUTION = 5e-4
 UNKNOWN = (  # where there is no D
     *("unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without", "p", "detectable"),
-    *("detectable_first", "gain", "null_r2", "blind_unique_r2", "weights", "lambdas", "learning"),
+    *("detectable_first", "gain", "null_r2", "blind_unique_r2", "weights", "lambdas"),
 )
 ROUNDING = 1e-6  # share of the variance up to which a remainder is rounding, and has no directions
 SEARCHED, SKETCH = 800, 128  # images, and directions of the embedding, that weights are found on
@@ -323,7 +320,7 @@ class FoldPairs:
         """Add what is saved on the folds of a pair, (2, len(which)), to some estimates."""
         self._sums[np.ix_(self._rows(pair), which)] += saved
 
-    def without(self, variance: np.ndarray | float = 1.0) -> np.ndarray:
+    def without(self, variance: np.ndarray) -> np.ndarray:
         """The estimates without each fold, (folds, t); (0, t) without pairs.
 
         variance: (t,), of the targets, divided by that of the embeddings.
@@ -406,8 +403,8 @@ class Landmarks:
     """Images whose kernels with all images stand for the kernels: all images, if they are few.
 
     rows: their numbers. block: the images. searched: places among them of the images that weights
-    are found on. mean: (k,) mean of b; level: what makes its mean square 1. parts: (n,) of all
-    images, the first of PARTS that an image belongs to. covariance: (r, r) of a, over all images.
+    are found on. mean: (k,) mean of b; level: what makes its mean square 1. n: number of all
+    images. covariance: (r, r) of a, over all images.
     """
 
     rows: np.ndarray
@@ -415,7 +412,7 @@ class Landmarks:
     searched: np.ndarray
     mean: np.ndarray
     level: float
-    parts: np.ndarray
+    n: int
     covariance: np.ndarray
 
     @classmethod
@@ -443,10 +440,8 @@ class Landmarks:
         square = float(((null - mean) ** 2).sum()) / len(null)
         level = 1.0 / np.sqrt(square) if square > TINY else 0.0
         searched = np.sort(np.searchsorted(wanted, order[:SEARCHED]))
-        place = np.random.default_rng([seed, 5]).permutation(n) / n
         covariance = products / n - np.outer(total / n, total / n)
-        part = np.searchsorted(PARTS, place, "right")
-        return cls(wanted, block, searched, mean, level, part, covariance)
+        return cls(wanted, block, searched, mean, level, n, covariance)
 
     def bands(self) -> Bands:
         """The bands of the landmarks."""
@@ -455,7 +450,7 @@ class Landmarks:
     @property
     def exact(self) -> bool:
         """Whether the landmarks are all images."""
-        return len(self.parts) == len(self.block.fold)
+        return self.n == len(self.block.fold)
 
     def null(self, block: Block) -> np.ndarray:
         """b of a block (n, k), with mean square 1 about its mean."""
@@ -471,10 +466,10 @@ class Landmarks:
     ) -> ReadOuts:
         """The read-outs of columns, exact if the landmarks are all images."""
         if not self.exact:
-            return Nystroem(blocks, bands, weights, self.null, parts, self.parts, threads)
+            return Nystroem(blocks, bands, weights, self.null, parts, threads)
         block = self.block
         columns = np.hstack([part(block, 0) for part in parts])
-        return Exact(bands.mixed(weights), self.null(block), columns, block.fold, self.parts)
+        return Exact(bands.mixed(weights), self.null(block), columns, block.fold)
 
     def first_direction(self) -> np.ndarray:
         """First principal direction (k,) of b, with mean square 1 along it."""
@@ -607,17 +602,13 @@ class Residuals:
 class Measurement:
     """Results of unique_meaning().
 
-    facts, planted: for <model>.json and <model>.parquet in evidence/<space>. readouts: of the
-    remainder, the first columns. fits: the read-outs without and with b that D compares. spread:
-    squared distances of the embeddings. readouts, fits and residuals are None where there is no D.
+    facts, planted: for <model>.json and <model>.parquet in evidence/<space>. residuals: None where
+    there is no D.
     """
 
     facts: dict[str, Any]
     planted: pd.DataFrame
     own_words: FittedOwnWords
-    readouts: ReadOuts | None
-    fits: tuple[Fit, Fit] | None
-    spread: FoldVariance
     residuals: Residuals | None
 
 
@@ -654,9 +645,7 @@ def unique_meaning(
         }
         marks = Landmarks.draw(blocks, own_words.n, seed)
         if not marks.level or not spread.can_leave(1) or not own_words.variance > 0:
-            return Measurement(
-                facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None, None, spread, None
-            )
+            return Measurement(facts | dict.fromkeys(UNKNOWN), _table([]), own_words, None)
         bands, weights = weighted(marks, own_words, seed, threads)
         most = PLANTED if marks.exact else PLANTED_MANY
         wide, looked = draws * min(m, most), directions(m, most, seed, 0)
@@ -676,8 +665,6 @@ def unique_meaning(
             np.arange(len(sizes)) == 0,
         )
         real, (plain, full) = estimates[0], (selected.plain[0], selected.full[0])
-        learning = [at_part(readouts, part, m, selected, spread) for part in range(len(PARTS))]
-        readouts.forget_parts()
         shape, predicted = (own_words.n, m), np.empty(own_words.n, np.int32)
         residuals = Residuals(keep(shape), keep(shape), predicted, np.zeros((m, m)))
         covariance, start = np.zeros((m, m)), 0
@@ -710,13 +697,12 @@ def unique_meaning(
             "detectable": detectable(table, EVEN, 1.0 - confidence),
             "detectable_first": detectable(table, FIRST, 1.0 - confidence),
             "gain": gain(table),
-            "null_r2": null_r2(readouts, own_words.n, threads),
+            "null_r2": null_r2(readouts, own_words.n),
             "blind_unique_r2": None if reworded is None else estimates[1].unique_r2,
             "weights": weights | {"null": full.own},
             "lambdas": {"without_null": plain.penalty, "with_null": full.penalty},
-            "learning": [*learning, real.unique_r2],
         }
-        return Measurement(facts, table, own_words, readouts, (plain, full), spread, residuals)
+        return Measurement(facts, table, own_words, residuals)
 
 
 def weighted(
@@ -730,42 +716,21 @@ def weighted(
     return bands, search_weights(kernels, target[:, None], block.fold[some], scale, threads)[0]
 
 
-def at_part(
-    readouts: ReadOuts, part: int, m: int, selected: Selected, spread: FoldVariance
-) -> float | None:
-    """D of a part of the images; None where it is too small.
-
-    The variance of a part is taken as its share of the whole study's, which is known better.
-    """
-    some, plain, full = readouts.part(part), selected.plain[0], selected.full[0]
-    if some is None:
-        return None
-    total = sum(float(spread.of((fold,)).sum()) for fold in readouts.folds)
-    penalties = sorted({plain.penalty, full.penalty}, reverse=True)
-    found = select(some, Targets.of(m), total * PARTS[part], penalties, (0.0, full.own))
-    return float(found.saved.sum() / (total * PARTS[part]))
-
-
-def null_r2(readouts: ReadOuts, n: int, threads: int) -> float:
+def null_r2(readouts: ReadOuts, n: int) -> float:
     """Cross-fitted share of the variance of b that the plain bands explain.
 
     The total variance of b is 1 for each of the n images.
     """
     penalties = PENALTIES[::2]
-
-    def error(penalty: float, folds: Iterable[int]) -> float:
-        parts = map_apart(lambda fold: readouts.partial(penalty, (fold,), 0), folds, threads)
-        return float(sum(np.trace(part.left_out[0][0]) for part in parts))
-
     made, wanted = np.full((len(penalties), 1), np.inf), np.zeros((len(penalties), 1), dtype=bool)
     wanted[penalties.index(MIDDLE)] = True
     best = descend(
-        lambda place, _: np.array([error(penalties[place], readouts.looked)]),
+        lambda place, _: np.array([readouts.null_error(penalties[place], readouts.looked)]),
         made,
         wanted,
         np.array([float(n)]),
     )
-    return 1.0 - error(penalties[int(best[0])], readouts.folds) / n
+    return 1.0 - readouts.null_error(penalties[int(best[0])], readouts.folds) / n
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

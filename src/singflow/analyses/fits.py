@@ -10,7 +10,7 @@ from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
 from singflow.analyses.geometry import Axes, coordinate_axes, null_energy
 from singflow.analyses.maps import conditional_translator
 from singflow.analyses.metrics import Removal
-from singflow.translators.crossfit import WHOLE
+from singflow.translators.crossfit import WHOLE, ridge
 from singflow.translators.reference import Images
 from singflow.translators.ridge import Affine
 
@@ -85,8 +85,10 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     axes = coordinate_axes(head.principal, head.null, images.features_alone)
     rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, member_of, penalty, [penalty], how.threads)
-    del sums
+    refits = Refits.prepare(rows, sums, member_of, penalty, how.threads)
+    between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
+    predictor = ridge(between.of(sums.split.whole), penalty)
+    del sums, between
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
         """The translator of coordinates, whose origin goes into the constant."""
@@ -96,7 +98,6 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     drawn = refits.over_signs(of_coordinates, how.draws, how.seed, how.threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
     energy, mean, cosine = _null_components(images, head.null)
-    predictor = refits.fits[WHOLE].predictor
     return Fits(
         null_basis=head.null,
         null_energy=energy,

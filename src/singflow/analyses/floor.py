@@ -1,6 +1,6 @@
-"""Scores by refitted translators: the floor of IS, and the removal of unpredicted null coordinates.
+"""The floor of IS, by refitted translators.
 
-The floor of IS is the angle for null components that carry no information beyond own words. Its
+The floor is the angle for null components that carry no information beyond own words. Its
 embeddings are z* = w + s r: own words w, plus the remainder r = z - w with a random sign s = 1 or
 -1 for every image. A sign keeps the size of every remainder and its distribution about 0, and takes
 away what b tells about it. The coordinates (a, b) stay, and the translator is refitted to z*. What
@@ -26,9 +26,8 @@ from singflow.artifacts.shards import in_blocks
 from singflow.artifacts.tensors import Tensors
 from singflow.errors import InputError
 from singflow.parallel import map_apart
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, ridge
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
 from singflow.translators.reference import Images, Pool
-from singflow.translators.ridge import Affine
 
 ROWS = 1024  # in memory at once
 Result = TypeVar("Result")
@@ -146,15 +145,13 @@ class RefitBasis:
     """What a ridge fit needs for new embeddings, beside their cross-products with the coordinates.
 
     groups: the groups of images that are fitted. inverse: (q, q) float32, of the penalized scatter
-    of the coordinates. mean: (q,) of the coordinates. n: number of rows. predictor: map from
-    principal to null coordinates.
+    of the coordinates. mean: (q,) of the coordinates. n: number of rows.
     """
 
     groups: list[int]
     inverse: np.ndarray
     mean: np.ndarray
     n: int
-    predictor: Affine
 
 
 @dataclass(frozen=True)
@@ -181,42 +178,33 @@ class Refits:
 
     @classmethod
     def prepare(
-        cls,
-        rows: Rows,
-        sums: GroupSums,
-        member_of: np.ndarray,
-        penalty: float,
-        lambdas: list[float],
-        threads: int | None,
+        cls, rows: Rows, sums: GroupSums, member_of: np.ndarray, penalty: float, threads: int | None
     ) -> "Refits":
         """Prepare the fits that score the images, with the penalty of the translator.
 
-        sums: over coordinates and embeddings of the training rows. lambdas: penalties tried for the
-        prediction of null coordinates from principal ones. threads: as in map_apart().
+        sums: over coordinates and embeddings of the training rows. threads: as in map_apart().
         """
-        between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
-        best = lambdas[cross_validate(between, lambdas, threads).best]
         *folds, whole = sums.split.fitted_on
         numbered = dict(enumerate(folds)) | {WHOLE: whole}
         needed = {number: numbered[number] for number in numbered if number in member_of}
 
         def fit(groups: list[int]) -> RefitBasis:
-            own, predictor = sums.of(groups), ridge(between.of(groups), best)
+            own = sums.of(groups)
             inverse = own.inverse(*penalties(own, [penalty])).astype(np.float32)
-            return RefitBasis(groups, inverse, own.feature_mean, own.n, predictor)
+            return RefitBasis(groups, inverse, own.feature_mean, own.n)
 
         made = dict(zip(needed, map_apart(fit, needed.values(), threads), strict=True))
         return cls(rows, sums.split.groups, member_of, made)
 
-    def translators(self, signs: np.ndarray | None = None) -> dict[int, Refitted]:
-        """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
+    def translators(self, signs: np.ndarray) -> dict[int, Refitted]:
+        """Refit translators to embeddings whose remainders have other signs.
 
         With the coordinates x about their mean, T = (S + alpha I)^-1 sum x z*^T. The inverse stays,
         as only z* changes. So a draw costs the cross-products of each group, which all fits add up,
         and one product with the inverse.
 
-        signs: (n,), 1 or -1 for every training image; None for the embeddings themselves. Refitted
-        translators are given by their member of CrossFitted.
+        signs: (n,), 1 or -1 for every training image. Refitted translators are given by their
+        member of CrossFitted.
         """
         rows, dim = self.rows, self.rows.spoken.shape[1]
         numbers = np.unique(self.groups[self.groups >= 0]).tolist()
@@ -224,7 +212,7 @@ class Refits:
         totals = {group: np.zeros(dim) for group in numbers}
         for part in in_blocks(np.arange(len(rows.image_id)), ROWS):
             x, image_id = rows.coordinates[part], rows.image_id[part]
-            sign = 1.0 if signs is None else signs[image_id].astype(np.float32)[:, None]
+            sign = signs[image_id].astype(np.float32)[:, None]
             z = rows.spoken[part] + rows.remainder[part] * sign
             for group in np.unique(self.groups[image_id]).tolist():
                 mine = self.groups[image_id] == group
@@ -258,21 +246,9 @@ class Refits:
 
         yield from map_apart(one, range(draws), threads)
 
-    def image_scores(
-        self,
-        scored: Rows,
-        translators: dict[int, Refitted],
-        texts: np.ndarray | None = None,
-        *,
-        conditional: bool = False,
-    ) -> tuple[np.ndarray, ...]:
-        """IS (and AS, with texts) of view 0 of images after null removal or conditional removal.
-
-        The scores (n,) are in degrees, by image id. texts: (n, m), for every image the embedding of
-        its label. conditional: remove only the part of the null coordinates that the principal ones
-        do not predict: T_b (b - B a), with B of RefitBasis.predictor, and not T_b b.
-        """
-        found = np.empty((1 if texts is None else 2, len(self.member_of)))
+    def image_scores(self, scored: Rows, translators: dict[int, Refitted]) -> np.ndarray:
+        """IS of view 0 of images, by image id: (n,) in degrees."""
+        found = np.empty(len(self.member_of))
         rank, origin = scored.rank, self.rows.origin.astype(np.float32)
         for part in in_blocks(np.flatnonzero(scored.view == 0), ROWS):
             image_id = scored.image_id[part]
@@ -280,18 +256,12 @@ class Refits:
             for member in np.unique(self.member_of[image_id]).tolist():
                 mine = self.member_of[image_id] == member
                 translator, ids, own = translators[member], image_id[mine], x[mine]
-                removed = own[:, rank:]
-                if conditional:
-                    predictor = self.fits[member].predictor
-                    removed = removed - predictor(own[:, :rank].astype(np.float64))
                 removal = Removal(
                     (own - origin) @ translator.weight + translator.constant,
-                    removed.astype(np.float32) @ translator.weight[rank:],
+                    own[:, rank:] @ translator.weight[rank:],
                 )
-                found[0, ids] = removal.image_score()
-                if texts is not None:
-                    found[1, ids] = removal.attribute_score(texts[ids])
-        return tuple(found)
+                found[ids] = removal.image_score()
+        return found
 
     def floor(
         self, scored: Rows, *, draws: int, seed: int, threads: int | None
@@ -302,7 +272,7 @@ class Refits:
         """
         total, means = np.zeros(len(self.member_of)), []
         score = partial(self.image_scores, scored)
-        for (scores,) in self.over_signs(score, draws, seed, threads):
+        for scores in self.over_signs(score, draws, seed, threads):
             total += scores / draws
             means.append(scores.mean())
         return total, float(np.std(means, ddof=1))
@@ -338,23 +308,17 @@ class Refitting:
         return rows, sums, (self.lambdas[best], float(validation.r2[best]))
 
 
-def refitted_scores(
-    pool: Pool[Any],
-    head: SplitHead,
-    own_words: OwnWords,
-    how: Refitting,
-    label_texts: np.ndarray | None,
+def floor_of_images(
+    pool: Pool[Any], head: SplitHead, own_words: OwnWords, how: Refitting
 ) -> tuple[pd.DataFrame, dict[str, float | None]]:
-    """Floor of IS and conditional scores of every image, and facts about the refitted translators.
+    """Floor of IS of every image, and facts about the refitted translators.
 
-    label_texts: (n, m), the text of each scored image's label; None: no conditional AS. The table
-    has the columns image_id, floor_is_deg, conditional_is_deg and conditional_as_deg; the facts are
-    r2 (None without a null space, unless `how` has it) and floor_is_sd (degrees).
+    The table has the columns image_id and floor_is_deg; the facts are r2 (None without a null
+    space, unless `how` has it) and floor_is_sd (degrees).
     """
     ids = np.arange(len(pool.scored.manifest))
-    columns = "floor_is_deg", "conditional_is_deg", "conditional_as_deg"
     if not head.null.shape[1]:
-        nothing = pd.DataFrame({"image_id": ids} | dict.fromkeys(columns, 0.0))
+        nothing = pd.DataFrame({"image_id": ids, "floor_is_deg": 0.0})
         return nothing, {"r2": how.fitted[1] if how.fitted else None, "floor_is_sd": 0.0}
     axes = coordinate_axes(
         head.principal,
@@ -367,9 +331,8 @@ def refitted_scores(
     else:
         scored = Rows.read(pool.scored, head, axes, own_words, how.folder, None)
         member_of = np.full(len(ids), WHOLE, np.int32)
-    refits = Refits.prepare(rows, sums, member_of, penalty, how.lambdas, how.threads)
+    refits = Refits.prepare(rows, sums, member_of, penalty, how.threads)
     del sums
-    conditional = refits.image_scores(scored, refits.translators(), label_texts, conditional=True)
     floors, spread = refits.floor(scored, draws=how.draws, seed=how.seed, threads=how.threads)
-    scores = dict(zip(columns, (floors, *conditional), strict=label_texts is not None))
-    return pd.DataFrame({"image_id": ids} | scores), {"r2": r2, "floor_is_sd": spread}
+    found = pd.DataFrame({"image_id": ids, "floor_is_deg": floors})
+    return found, {"r2": r2, "floor_is_sd": spread}

@@ -1,7 +1,6 @@
 """All that the test of meaning says about a model in a space, from one pass of questions.
 
-They are D with its controls, D against the number of null directions, D by text and by group, and
-the floor of IS by image.
+They are D with its controls, D by text and by group, and the floor of IS by image.
 """
 
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from singflow.analyses.evidence import (
     turn_deg,
     unique_meaning,
 )
-from singflow.analyses.floor import Refitting, SplitHead, refitted_scores, whole_images
-from singflow.analyses.head_extension import head_extension
+from singflow.analyses.floor import Refitting, SplitHead, floor_of_images, whole_images
 from singflow.analyses.hidden import TESTED, Question, by_group, by_text
 from singflow.artifacts.scratch import Scratch
 from singflow.translators.reference import Pool
@@ -32,15 +30,14 @@ class Measured:
     """Results of measure().
 
     facts: the report of evidence/<space>/<model>.json, without what is known in advance. planted,
-    curve, scores: the tables planted_leaks, head_extensions and evidence_images. copies: (n,) of
-    all images of the test; those with the same number are drawn together.
+    floors: the tables planted_leaks and evidence_images. copies: (n,) of all images of the test;
+    those with the same number are drawn together.
     """
 
     facts: dict[str, Any]
     own_words: FittedOwnWords
     planted: pd.DataFrame
-    curve: pd.DataFrame
-    scores: pd.DataFrame
+    floors: pd.DataFrame
     residuals: Residuals | None
     copies: np.ndarray
     question: Question
@@ -79,14 +76,9 @@ def measure(
     copies: np.ndarray,
     margin: float,
     how: Refitting,
-    *,
-    label_texts: np.ndarray | None,
     confidence: float,
 ) -> Measured:
-    """Ask all questions about a model in a space.
-
-    texts, others, margin, confidence: see unique_meaning(). label_texts: see refitted_scores().
-    """
+    """Ask all questions about a model in a space; for the arguments see unique_meaning()."""
 
     def blocks() -> Iterator[Block]:
         return chain.from_iterable(whole_images(images, head, how.threads) for images in pool)
@@ -105,12 +97,10 @@ def measure(
     facts, own_words = found.facts, found.own_words
     planted, residuals = found.planted, found.residuals
     null_dim = head.null.shape[1]
-    curve = head_extension(found, min(null_dim, len(own_words.offset)), confidence, how.threads)
-    del found  # the read-outs leave room for the translators
-    scores, refitted = refitted_scores(pool, head, own_words, how, label_texts)
+    floors, refitted = floor_of_images(pool, head, own_words, how)
     facts |= {"principal_dim": head.principal.shape[1], "null_dim": null_dim, **refitted}
-    facts["floor_is_deg"] = float(scores["floor_is_deg"].mean())
+    facts["floor_is_deg"] = float(floors["floor_is_deg"].mean())
     for end in ("", "_low", "_high"):
         facts[f"turn{end}_deg"] = turn_deg(facts[f"unique_r2{end}"], own_words, facts["r2"])
     question = Question(margin, confidence, how.seed)
-    return Measured(facts, own_words, planted, curve, scores, residuals, copies, question)
+    return Measured(facts, own_words, planted, floors, residuals, copies, question)

@@ -11,17 +11,17 @@ ROWS = 4096  # features scored at once
 
 
 def remove_null_components(
-    inputs: Inputs, class_index: np.ndarray, beside: pd.DataFrame
+    inputs: Inputs, class_index: np.ndarray, floor: np.ndarray
 ) -> pd.DataFrame:
-    """One row per image: the scores of null removal, with those in `beside`, in degrees.
+    """One row per image: the scores of null removal, in degrees.
 
-    class_index: (n,), the position of each image's class in the head, or -1. beside: by image_id,
-    the scores of controls (control_*, matched_*), the conditional scores and the floor of IS.
+    class_index: (n,), the position of each image's class in the head, or -1. floor: (n,), the floor
+    of IS.
     """
     head, basis, fold = inputs.head, inputs.null_basis, inputs.translators.fold
     blocks = []
     for image_id, features in inputs.features(size=ROWS):
-        label, others = inputs.label_of[image_id], beside.loc[image_id]
+        label = inputs.label_of[image_id]
         removal = inputs.null_removal(features, image_id)
         original, equivalent = removal.angles(inputs.label_texts[label])
         logits = features @ head["weight"].T + head["bias"]
@@ -36,11 +36,9 @@ def remove_null_components(
             "as_contrast_deg": contrast_deg(removal, inputs.label_texts, label),
             "angle_original_deg": original,
             "angle_equivalent_deg": equivalent,
-            **others[["conditional_is_deg", "conditional_as_deg"]],
             "null_energy": null_energy(features, basis),
             "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-            **others[["control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg"]],
-            "floor_is_deg": others["floor_is_deg"],
+            "floor_is_deg": floor[image_id],
         }
-        blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
+        blocks.append(pd.DataFrame(columns))
     return pd.concat(blocks, ignore_index=True)

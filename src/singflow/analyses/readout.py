@@ -12,7 +12,6 @@ LANDMARKS images (Nystroem's method), and b stays exact.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
 from operator import iadd
 from typing import NamedTuple
 
@@ -35,7 +34,6 @@ from singflow.parallel import map_apart
 LANDMARKS = 1024  # images up to which kernels are exact
 OWN = (0.0, 0.01, 0.1, 1.0, 10.0)  # weights of b, beside a plain kernel of mean trace 1
 LOOKED = 2  # folds on which penalties are chosen where every fold needs a fit of its own
-PARTS = (0.25, 0.5)  # shares of the images at which D is measured, too
 JITTER = 1e-8  # of the landmarks' kernel, whose mean trace is 1
 
 Columns = Callable[[Block, int], np.ndarray]  # of a block whose first image has this number
@@ -69,24 +67,6 @@ class Targets:
         return cls(np.stack([places, places], axis=1), groups, np.array(variance))
 
 
-@dataclass(frozen=True)
-class Partial:
-    """Scatter after a plain fit, on its own images and on the folds that it left out.
-
-    It is all that a read-out with some directions of b needs beside the plain one. Minimizing over
-    the plain weights first (Frisch, Waugh and Lovell) leaves the penalized sum of squares
-    |W|^2 (penalty / own) + W . null W - 2 W . cross + constant in the weights W (k, c) of b.
-
-    null: (k, k) and cross: (k, c), b^T R b and b^T R t on the images of the fit, where R, which is
-    penalty (K + penalty I)^-1, gives the errors of the plain fit. left_out: for each fold the sums
-    b' b'^T, b' t'^T and |t'|^2 of the errors b' and t' of the plain fit to b and to t there.
-    """
-
-    null: np.ndarray
-    cross: np.ndarray
-    left_out: list[tuple[np.ndarray, np.ndarray, float]]
-
-
 class Exact:
     """The read-outs of few images, with a closed form for the errors on folds left out.
 
@@ -105,25 +85,17 @@ class Exact:
         Columns of the targets.
     fold : ndarray (n,)
         Folds of the images.
-    parts : ndarray (n,)
-        The first of PARTS that an image belongs to.
     """
 
     def __init__(
-        self,
-        kernel: np.ndarray,
-        null: np.ndarray,
-        columns: np.ndarray,
-        fold: np.ndarray,
-        parts: np.ndarray,
+        self, kernel: np.ndarray, null: np.ndarray, columns: np.ndarray, fold: np.ndarray
     ) -> None:
         self._null, self._columns, self._fold = null, columns, fold
         self.folds = self.looked = np.unique(fold).tolist()
-        self._kernel, self._parts = centred(kernel), parts
+        self._kernel = centred(kernel)
         self._spectra: dict[float, tuple[np.ndarray, np.ndarray]] = {}
-        # The last of their kind, which fits that leave out one fold after the other have in common.
+        # The last one, which fits that leave out one fold after the other have in common.
         self._operators: dict[Fit, np.ndarray] = {}
-        self._moved: dict[tuple[float, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def _operator(self, fit: Fit) -> np.ndarray:
         """M (n, n), from the eigenvectors of the kernel, which all penalties have in common."""
@@ -176,40 +148,12 @@ class Exact:
             moved[rows] = missed
         return moved
 
-    def part(self, part: int) -> "Exact | None":
-        """The read-outs of a part of the images; None if a fold has no image there."""
-        rows = np.flatnonzero(self._parts <= part)
-        some = Exact(
-            self._kernel[np.ix_(rows, rows)],
-            self._null[rows],
-            self._columns[rows],
-            self._fold[rows],
-            self._parts[rows],
-        )
-        return some if some.folds == self.folds else None
-
-    def forget_parts(self) -> None:
-        """See Nystroem; nothing here is large."""
-
-    def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
-        """See Partial; of the first m columns.
-
-        R = penalty M', with the M' of the images of the fit. The inverse in blocks gives it from M
-        of all images: b^T M' t = b^T M t - (M b)_S^T (M_SS)^-1 (M t)_S, for the folds S left out.
-        """
-        operator, k = self._operator(Fit(0.0, penalty)), self._null.shape[1]
-        if (known := self._moved.get((penalty, m))) is None:
-            moved = operator @ np.hstack([self._null, self._columns[:, :m]])
-            self._moved = {(penalty, m): (known := (moved, self._null.T @ moved))}
-        moved, whole = known
-        rows, missed = self._missed(operator, moved, left_out)
-        both = whole - moved[rows, :k].T @ missed
-        parts = []
-        for fold in left_out:
-            own = missed[self._fold[rows] == fold]
-            b, t = own[:, :k], own[:, k:]
-            parts.append((b.T @ b, b.T @ t, float(np.vdot(t, t))))
-        return Partial(penalty * both[:, :k], penalty * both[:, k:], parts)
+    def null_error(self, penalty: float, folds: Sequence[int]) -> float:
+        """Squared error of the plain fit to b, on folds that are left out one by one."""
+        operator = self._operator(Fit(0.0, penalty))
+        moved = operator @ self._null
+        missed = [self._missed(operator, moved, (fold,))[1] for fold in folds]
+        return float(sum(np.trace(errors.T @ errors) for errors in missed))
 
     def derive(
         self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
@@ -226,7 +170,7 @@ class Exact:
     def _of(self, columns: np.ndarray) -> "Exact":
         """The read-outs of other columns of the same images, with the same kernels."""
         made = copy(self)
-        made._columns, made._moved = columns, {}
+        made._columns = columns
         return made
 
 
@@ -248,13 +192,9 @@ class Moments:
         """The sums over images of all parts."""
         made = cls(*parts[0].xt.shape)
         for one in parts:
-            made.absorb(one)
+            for name, sums in vars(one).items():
+                setattr(made, name, iadd(getattr(made, name), sums))
         return made
-
-    def absorb(self, other: "Moments") -> None:
-        """Add the sums over other images."""
-        for name, sums in vars(other).items():
-            setattr(self, name, iadd(getattr(self, name), sums))
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         self.n += len(x)
@@ -279,16 +219,12 @@ class Moments:
         made.tt += shifted + shifted.T + self.n * np.outer(constant, constant)
         return made
 
-    def about(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums of x x^T, x t^T and t t^T about x (p,) and t (c,), of the first columns.
+    def about(self, x: np.ndarray) -> np.ndarray:
+        """Sums of x x^T about x (p,).
 
-        sum (x - x0)(t - t0)^T = sum x t^T - (sum x) t0^T - x0 (sum t - n t0)^T.
+        sum (x - x0)(x - x0)^T = sum x x^T - (sum x) x0^T - x0 (sum x - n x0)^T.
         """
-        m, own = len(t), self.t[: len(t)]
-        xx = self.xx - np.outer(self.x, x) - np.outer(x, self.x - self.n * x)
-        xt = self.xt[:, :m] - np.outer(self.x, t) - np.outer(x, own - self.n * t)
-        tt = self.tt[:m, :m] - np.outer(own, t) - np.outer(t, own - self.n * t)
-        return xx, xt, tt
+        return self.xx - np.outer(self.x, x) - np.outer(x, self.x - self.n * x)
 
     def errors(
         self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, used: np.ndarray, pairs: np.ndarray
@@ -341,8 +277,6 @@ class Nystroem:
         b of a block (n, k), with mean square 1 about its mean.
     columns : sequence of functions of Block and int
         Columns of a block whose first image has this number; together (n, c).
-    parts : ndarray (n,)
-        See Exact.
     threads : int
         Blocks and fits that are computed at once.
     """
@@ -354,7 +288,6 @@ class Nystroem:
         weights: Mapping[str, float],
         null: Callable[[Block], np.ndarray],
         columns: Sequence[Columns],
-        parts: np.ndarray,
         threads: int = 1,
     ) -> None:
         marks = bands.mixed(weights)
@@ -362,24 +295,19 @@ class Nystroem:
         self._factor = scipy.linalg.cholesky(marks, lower=True, check_finite=False)
         self._bands, self._weights, self._null, self._first = bands, weights, null, columns[0]
         self._plain, self._threads = len(marks), threads
-        # Sums over the images of each fold that are in a part, from the smallest part to all.
-        self._sums: list[dict[int, Moments]] = [{} for _ in (*PARTS, 1.0)]
+        moments: dict[int, Moments] = {}
 
         def rows_of(numbered: tuple[int, Block]) -> tuple[np.ndarray, ...]:
             start, block = numbered
             t = np.hstack([column(block, start) for column in columns])
-            return self._features(block), t, block.fold, parts[start : start + len(t)]
+            return self._features(block), t, block.fold
 
-        for x, t, fold, part in map_apart(rows_of, _numbered(blocks), threads):
-            for place, one in np.unique(np.stack([part, fold], axis=1), axis=0).tolist():
-                rows, sums = (part == place) & (fold == one), self._sums[place]
-                if one not in sums:
-                    sums[one] = Moments(x.shape[1], t.shape[1])
-                sums[one].add(x[rows], t[rows])
-        for smaller, larger in pairwise(self._sums):
-            for one, sums in smaller.items():
-                larger.setdefault(one, Moments(*sums.xt.shape)).absorb(sums)
-        self._use(self._sums[-1])
+        for x, t, fold in map_apart(rows_of, _numbered(blocks), threads):
+            for one in np.unique(fold).tolist():
+                if one not in moments:
+                    moments[one] = Moments(x.shape[1], t.shape[1])
+                moments[one].add(x[fold == one], t[fold == one])
+        self._use(moments)
 
     def _of(self, moments: dict[int, Moments]) -> "Nystroem":
         """The read-outs from other sums, with the same kernels."""
@@ -392,15 +320,6 @@ class Nystroem:
         self._moments, self.folds = moments, sorted(moments)
         self._total = Moments.over([moments[fold] for fold in self.folds])
         self.looked = self.folds[:LOOKED]
-
-    def part(self, part: int) -> "Nystroem | None":
-        """See Exact."""
-        some = self._of(self._sums[part])
-        return some if some.folds == self.folds else None
-
-    def forget_parts(self) -> None:
-        """Free the memory of the sums that part() needs."""
-        self._sums = []
 
     def _features(self, block: Block) -> np.ndarray:
         """Features whose products are the plain kernel, then b: (n, L + k)."""
@@ -473,31 +392,26 @@ class Nystroem:
 
         yield from map_apart(missed, _numbered(blocks), self._threads)
 
-    def partial(self, penalty: float, left_out: tuple[int, ...], m: int) -> Partial:
-        """See Partial; of the first m columns.
+    def null_error(self, penalty: float, folds: Sequence[int]) -> float:
+        """See Exact.
 
-        With the scatter S of features and b in blocks, and W = (S_xx + penalty I)^-1 S_xb, null is
-        the Schur complement S_bb - S_bx W, and cross is like it. The errors on a fold are b - W^T x
-        and t - W_t^T x, whose products are those of its sums.
+        With the scatter S of features and b in blocks, and W = (S_xx + penalty I)^-1 S_xb, the
+        errors on a fold are b - W^T x, and its sums give their products.
         """
-        _, x, t = self._kept(left_out)
         plain, b = slice(0, self._plain), slice(self._plain, None)
-        out = [self._moments[fold].about(x, t[:m]) for fold in left_out]
-        scatter, cross, _ = self._total.about(x, t[:m])
-        for xx, xt, _ in out:
-            scatter -= xx
-            cross -= xt
-        inner, sides = scatter[plain, plain].copy(), np.hstack([scatter[plain, b], cross[plain]])
-        inner.flat[:: len(inner) + 1] += penalty
-        weight, k = solved(inner, sides), len(scatter) - self._plain
-        both, parts = np.hstack([scatter[b, b], cross[b]]) - scatter[plain, b].T @ weight, []
-        for xx, xt, tt in out:
-            seen, carried = np.hstack([xx[plain, b], xt[plain]]), xx[plain, plain] @ weight
-            hidden = np.hstack([xx[b, b], xt[b]]) - xx[plain, b].T @ weight
-            hidden += weight[:, :k].T @ (carried - seen)
-            missed = np.vdot(weight[:, k:], carried[:, k:] - 2.0 * xt[plain])
-            parts.append((hidden[:, :k], hidden[:, k:], float(np.trace(tt) + missed)))
-        return Partial(both[:, :k], both[:, k:], parts)
+
+        def error(fold: int) -> float:
+            _, x, _ = self._kept((fold,))
+            scatter, own = self._total.about(x), self._moments[fold].about(x)
+            scatter -= own
+            inner = scatter[plain, plain].copy()
+            inner.flat[:: len(inner) + 1] += penalty
+            weight = solved(inner, scatter[plain, b])
+            missed = own[b, b] - own[plain, b].T @ weight
+            missed += weight.T @ (own[plain, plain] @ weight - own[plain, b])
+            return float(np.trace(missed))
+
+        return sum(map_apart(error, folds, self._threads))
 
     def derive(
         self, penalty: float, mix: np.ndarray, noise: np.ndarray, leak: np.ndarray
@@ -533,13 +447,11 @@ class Selected:
 
     plain, full: (t,) fits. saved: (folds, t), squared errors without b minus those with b, which is
     D times the variance.
-    error: (folds, t), squared errors without b.
     """
 
     plain: list[Fit]
     full: list[Fit]
     saved: np.ndarray
-    error: np.ndarray
 
 
 def select(
@@ -601,5 +513,4 @@ def select(
         [Fit(0.0, penalties[place]) for place in plain],
         [Fit(own[weight], penalties[place]) for weight, place in zip(*full, strict=True)],
         without - with_null,
-        without,
     )

@@ -52,7 +52,7 @@ EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
-ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # never below 0
+ANGLES = {"is", "as_abs"}  # never below 0
 
 
 def summarize_model(
@@ -77,7 +77,6 @@ def summarize_model(
     right, expected = scores["predicted_index"] == scores["class_index"], entry.expected_top1
     top1 = float(right[known].mean()) if known.any() else None
     n_known, classes = int(known.sum()), len(entry.kept or range(entry.head_classes))
-    quarter, half, _ = evidence["learning"] or [None] * 3
     row: dict[str, Any] = {
         "n_images": len(scores),
         "n_classes": classes,
@@ -111,14 +110,12 @@ def summarize_model(
         "n_evidence": evidence["n"],
         "n_per_dim": evidence["n"] / (projector["rank"] + projector["null_dim"]),
         **{name: evidence[name] for name in EVIDENCE},
-        "unique_r2_quarter": quarter,
-        "unique_r2_half": half,
         "floor_is_mean": evidence["floor_is_deg"],
         "floor_is_sd": evidence["floor_is_sd"],
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
-    names = ["is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is"]
+    names = ["is", "as", "as_abs"]
     if scores["as_contrast_deg"].notna().all():
         names.append("as_contrast")
     angles = scores.assign(as_abs_deg=scores["as_deg"].abs())
@@ -132,14 +129,12 @@ def summarize_model(
         row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0) if name in ANGLES else low, high
     if "as_contrast" not in names:
         row |= dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
-    pairs = {"is_per_as": "as_abs", "is_per_control": "control_is", "is_per_matched": "matched_is"}
-    for name, below in pairs.items():
-        row |= {name: None, f"{name}_low": None, f"{name}_high": None}
-        if row[f"{below}_mean"] > 0:
-            row[name] = row["is_mean"] / row[f"{below}_mean"]
-            ratios = samples["is"] / samples[below]
-            low, high = map(float, sample.interval(row[name], ratios, settings.confidence))
-            row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0), high
+    row |= dict.fromkeys(["is_per_as", "is_per_as_low", "is_per_as_high"])
+    if row["as_abs_mean"] > 0:
+        row["is_per_as"] = row["is_mean"] / row["as_abs_mean"]
+        ratios = samples["is"] / samples["as_abs"]
+        low, high = map(float, sample.interval(row["is_per_as"], ratios, settings.confidence))
+        row["is_per_as_low"], row["is_per_as_high"] = max(low, 0.0), high
     row |= dict.fromkeys(["is_per_mean_as", "is_per_mean_as_low", "is_per_mean_as_high"])
     if row["as_mean"]:
         # AS/IS is bounded where the mean AS may be 0, and its inverse is not.

@@ -226,10 +226,9 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " evenly over b or along its first direction; null: none), gain (share of an even leak of"
         " 10 % that D shows), null_r2 (cross-fitted R² of b from the plain bands),"
         " blind_unique_r2 (D of the blind check); weights (of the bands, sum 1, and of b: null),"
-        " lambdas (penalties of the read-outs without_null and with_null), learning (D at a"
-        " quarter, half and all of the images); floor_is_deg (mean over images), floor_is_sd (over"
-        " draws of signs); known_zero, known_leak. Numbers of D are null without a null space or"
-        " with fewer than two folds.",
+        " lambdas (penalties of the read-outs without_null and with_null); floor_is_deg (mean over"
+        " images), floor_is_sd (over draws of signs); known_zero, known_leak. Numbers of D are null"
+        " without a null space or with fewer than two folds.",
     ),
     "planted_leaks": Artifact(
         "evidence/{space}/{model}.parquet",
@@ -262,49 +261,21 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     ),
     "evidence_images": Artifact(
         "evidence_images/{space}/{model}.parquet",
-        "One row per image: image_id, floor_is_deg (mean over draws of signs),"
-        " conditional_is_deg, conditional_as_deg.",
-        columns=_of(i="image_id", f="floor_is_deg conditional_is_deg conditional_as_deg"),
-    ),
-    "head_extensions": Artifact(
-        "head_extensions/{space}/{model}.parquet",
-        "One row per number of null directions that the head receives as further rows:"
-        " directions, unique_r2 (D with these directions alone), unique_r2_low and"
-        " unique_r2_high (missing with fewer than three folds).",
-        columns=_of(i="directions", f="unique_r2 unique_r2_low unique_r2_high"),
-    ),
-    "controls": Artifact(
-        "controls/{space}/{model}.parquet",
-        "One row per image and case: image_id, subspace (null or row: part of that space;"
-        " random: anywhere), dimension, is_deg, as_deg, as_abs_deg (means over draws),"
-        " matched_is_deg, matched_as_deg (at the dimension of the null space alone). No rows"
-        " without a null space.",
-        columns=_of(
-            i="image_id dimension",
-            O="subspace",
-            f="is_deg as_deg as_abs_deg matched_is_deg matched_as_deg",
-        ),
-    ),
-    "controls_report": Artifact(
-        "controls/{space}/{model}.json",
-        "seed, tolerance_deg, and for each case: subspace, dimension, draws, is_error_deg"
-        " (standard error of the mean IS), is_deg_spread and as_abs_deg_spread (standard"
-        " deviations over draws), stable.",
+        "One row per image: image_id, floor_is_deg (mean over draws of signs).",
+        columns=_of(i="image_id", f="floor_is_deg"),
     ),
     "scores": Artifact(
         "scores/{space}/{model}.parquet",
         "One row per image, view 0: image_id, label, class_index and predicted_index (rows of"
         " this head), fold (-1: the translator was fitted on other images), is_deg, as_deg,"
-        " as_contrast_deg, angle_original_deg, angle_equivalent_deg, conditional_is_deg,"
-        " conditional_as_deg, null_energy, logit_change, control_* and matched_* (is_deg,"
-        " as_deg), floor_is_deg.",
+        " as_contrast_deg, angle_original_deg, angle_equivalent_deg, null_energy, logit_change,"
+        " floor_is_deg.",
         columns=_of(
             i="image_id class_index predicted_index fold",
             O="label",
             f=(
                 "is_deg as_deg as_contrast_deg angle_original_deg angle_equivalent_deg null_energy"
-                " logit_change control_is_deg control_as_deg matched_is_deg matched_as_deg"
-                " conditional_is_deg conditional_as_deg floor_is_deg"
+                " logit_change floor_is_deg"
             ),
         ),
     ),
@@ -399,10 +370,10 @@ TABLES = {
     "models": (
         "A model in a space: verdict; D with its interval, `p`, `p_holm` (over the space's"
         " models that are no controls) and turn; detectable leak, blind check; IS and its"
-        " floor, conditional IS; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS|"
-        " (`is_per_mean_as`; no interval if the mean AS may be 0), random and matched"
-        " subspaces, with intervals; [zero-shot accuracy](report.md#how-good-is-the-translation)"
-        " and [null energy](report.md#scores-that-enter-no-verdict). The same is in `metrics.json`."
+        " floor; AS, contrastive AS, |AS|, IS/|AS|, IS/|mean AS| (`is_per_mean_as`; no interval if"
+        " the mean AS may be 0), with intervals; [zero-shot"
+        " accuracy](report.md#how-good-is-the-translation) and [null"
+        " energy](report.md#scores-that-enter-no-verdict). The same is in `metrics.json`."
     ),
     "labels": (
         "A label of a model: mean and standard deviation of IS, AS and |AS|, and the mean floor"
@@ -457,14 +428,10 @@ TABLES = {
         "A model: accuracy of linear classifiers on principal features before and after"
         " translation; the Pearson correlation over models."
     ),
-    "head_extensions": (
-        "A model: D, and directions_90, the fewest null directions that give 90 % of D (empty"
-        " if D is not above the margin)."
-    ),
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 14))),
-    *("hidden_texts", "head_extensions", "cut_heads", "maps"),
+    *("hidden_texts", "cut_heads", "maps"),
 )  # their captions are in report/captions
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
 # model. `dvc metrics diff` and `dvc plots diff` read them.

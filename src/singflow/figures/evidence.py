@@ -13,13 +13,11 @@ BLUE, ORANGE, GREEN = style.COLOURS[:3]
 
 
 @style.styled
-def draw(
-    facts: dict[str, Any], controls: pd.DataFrame, curve: pd.DataFrame, images: pd.DataFrame
-) -> Figure:
-    """(a) D beside what is planted, (b) D by visible null directions, (c) IS and its floor."""
+def draw(facts: dict[str, Any], controls: pd.DataFrame, images: pd.DataFrame) -> Figure:
+    """(a) D beside what is planted, (b) IS and its floor."""
     d = facts["unique_r2"]
     figure, grid = (
-        style.panels(1, 3, (style.PAGE, 2.3))
+        style.panels(1, 2, (style.PAGE, 2.3))
         if d is not None
         else style.panels(1, 1, (style.COLUMN, 2.3))
     )
@@ -27,7 +25,6 @@ def draw(
     if d is not None:
         style.entitle(figure, f"D is {100 * d:.2g} %; the margin is {100 * facts['margin']:g} %")
         _planted(measured[0], facts, controls)
-        _directions(measured[1], curve)
     _angles(angles, images)
     return figure
 
@@ -53,23 +50,11 @@ def _planted(axes: Axes, facts: dict[str, Any], controls: pd.DataFrame) -> None:
     axes.grid(axis="y")
 
 
-def _directions(axes: Axes, curve: pd.DataFrame) -> None:
-    low, middle, high = style.d_percent(curve)
-    axes.fill_between(curve["directions"], low, high, color=BLUE, alpha=0.15, lw=0)
-    axes.plot(curve["directions"], middle, color=BLUE)
-    axes.axhline(0, color="0.6", lw=0.6, zorder=0)
-    most = int(curve["directions"].max())
-    style.directions_axis(axes, most, every=2 if most > 63 else 1)
-    axes.set_ylabel("D (%)")
-    axes.set_title("(b) how many directions hold it")
-    axes.grid(axis="y")
-
-
 def _angles(axes: Axes, images: pd.DataFrame) -> None:
     score, floor = images["is_deg"], images["floor_is_deg"]
     bins = np.linspace(0, max(score.max(), floor.max(), 1.0), 31).tolist()
     axes.hist(floor, bins, color="0.7", label="floor: no meaning")
     axes.hist(score, bins, histtype="step", color=BLUE, label="IS")
     axes.set(xlabel="degrees", ylabel="images", ymargin=0.4)
-    axes.set_title("(c) IS of the images")
+    axes.set_title("(b) IS of the images")
     axes.legend()

@@ -259,22 +259,6 @@ def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str
     return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
 
 
-def directions_axis(axes: Axes, most: int, every: int = 1) -> None:
-    """A horizontal axis of null directions, from none to `most`; every so many powers of 2."""
-    most = max(most, 1)
-    ticks = [0, *(2**power for power in range(0, most.bit_length(), every))]
-    axes.set_xscale("symlog", base=2, linthresh=1)
-    axes.set_xticks(ticks, list(map(str, ticks)))
-    axes.minorticks_off()
-    axes.set(xlim=(-0.15, most * 1.1), xlabel="null directions visible")
-
-
-def d_percent(rows: Any) -> tuple[Any, Any, Any]:
-    """The low end, the middle and the high end of D in rows of a table, or in one row."""
-    low, middle, high = (100 * rows[f"unique_r2{end}"] for end in ("_low", "", "_high"))
-    return low, middle, high
-
-
 def draw_texts(
     axes: Axes, ends: Sequence[pd.DataFrame], gap: float, color: str, width: float = 1
 ) -> list[float]:
@@ -285,7 +269,7 @@ def draw_texts(
     rows = pd.concat(ends)
     heights = -np.arange(len(rows)) - np.repeat(gap * np.arange(len(ends)), [*map(len, ends)])
     for height, row in zip(heights, rows.to_dict("records"), strict=True):
-        low, d, high = d_percent(row)
+        low, d, high = (100 * row[f"unique_r2{end}"] for end in ("_low", "", "_high"))
         axes.plot([low, high], [height] * 2, color=color, lw=width)
         axes.plot(d, height, "o", color=color, mfc=color if row["hidden"] else "white")
     axes.set_xlabel("D along the text (%)")

@@ -281,7 +281,7 @@ class Analysis:
 def analyze_feature(
     image: Located, loaded: Loaded, texts: list[str] | None, extremes: int, sha256: str
 ) -> Analysis:
-    """Analyze null removal in one image, scored as in measure_controls.
+    """Analyze null removal in one image, scored as in measure_scores.
 
     `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the

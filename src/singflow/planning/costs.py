@@ -93,18 +93,6 @@ class Size:
         """Dimensions of the null space under the rule `exact`, for a head of full rank."""
         return max(0, self.feature_dim - self.classes)
 
-    @property
-    def cases(self) -> int:
-        """Number of subspaces that controls compare.
-
-        Every dimension up to that of the null space has a subspace of the null space, one of the
-        whole space and, if it fits, one of the row space.
-        """
-        dimensions = self.study["controls"]["dimensions"]
-        wanted = {dimension for dimension in dimensions if dimension < self.null_dim}
-        wanted |= {self.null_dim} - {0}
-        return sum(2 + (dimension <= self.feature_dim - self.null_dim) for dimension in wanted)
-
     @cached_property
     def drivers(self) -> dict[str, float]:
         """What a cost may grow with: the quantities above, and those that follow from them."""
@@ -122,7 +110,6 @@ class Size:
             "rows": self.rows,
             "shard_rows": self.shard_rows,
             "null_dim": self.null_dim,
-            "cases": self.cases,
             "fitted": max(self.images, images),  # images on which translators are fitted
             "tested": tested,  # images of the study and of the reference
             "largest_shard": largest_shard,  # its rows, of the study and of the reference

@@ -14,13 +14,7 @@ import pandas as pd
 from singflow.analyses.findings import KINDS, all_findings, by_size, looked_at
 from singflow.analyses.summary import controls_last, detected, verdict_words
 from singflow.analyses.tables import is_control, marked, with_interval
-from singflow.report.sentences import (
-    blind_said,
-    learning_said,
-    pairs_said,
-    paper_scores,
-    power_said,
-)
+from singflow.report.sentences import blind_said, pairs_said, paper_scores, power_said
 
 MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 MOST_GROUPS = 8  # of a model, in the chart of D within groups
@@ -49,11 +43,7 @@ TRUST = [  # title of a chart, whether it shows shares, and its marks
     (
         "How much of IS is floor?",
         False,
-        {
-            "dot": ("is_mean", "IS"),
-            "seen": ("floor_is_mean", "floor"),
-            "tick": ("control_is_mean", "random subspaces of the same size"),
-        },
+        {"dot": ("is_mean", "IS"), "seen": ("floor_is_mean", "floor")},
     ),
 ]
 FIRST = {"is_mean": ".1f", "floor_is_mean": ".1f", "turn_deg": ".0f"} | dict.fromkeys(
@@ -92,7 +82,7 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "found": [(model, words) for (_, model), words in found.items() if words],
         "groups": group_charts(models, groups),
         "trust": trust_charts(models),
-        "power": [*power_said(models), *learning_said(models), *blind_said(models)],
+        "power": [*power_said(models), *blind_said(models)],
         "paper": f"{paper_scores(models)}.",
     }
 

@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 import scipy
 
-from singflow.analyses.findings import looked_at
 from singflow.analyses.summary import NO_NULL_SPACE, controls_last
 from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, marked, percent, with_interval
 
@@ -97,15 +96,6 @@ def _range(models: pd.DataFrame, column: str) -> str:
     return " to ".join(
         f"{percent(max(row[column], 0.0))} ({row['model']})" for row in rows.to_dict("records")
     )
-
-
-def learning_said(models: pd.DataFrame) -> list[str]:
-    """How D grows with the images, of the models in which something was found."""
-    return [
-        f"{row['model']}: D is {percent(row['unique_r2_quarter'])} with a quarter of the images, "
-        f"{percent(row['unique_r2_half'])} with half of them, {percent(row['unique_r2'])} with all."
-        for row in looked_at(models).dropna(subset=["unique_r2_quarter"]).to_dict("records")
-    ]
 
 
 def pairs_said(pairs: pd.DataFrame) -> list[str]:
