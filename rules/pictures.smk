@@ -1,11 +1,4 @@
 step(
-    "find_neighbours",
-    reads="manifest features embeddings projector translator",
-    writes="neighbours",
-    flags="pictures.exact_up_to",
-    threads=THREADS,
-)
-step(
     "render_pictures",
     reads="space_entry manifest head features embeddings projector translator texts names",
     writes="pictures",
