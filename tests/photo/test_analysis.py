@@ -175,7 +175,7 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
     assert sorted(written) == [f"{name}.{end}" for name in ("ONE", "one-2") for end in ends]
     for end in ("maps.png", "png"):
         assert Path(f"alone/one.{end}").read_bytes() == written[f"one-2.{end}"]
-    assert min(Image.open("alone/one.png").size) > 600 and not plt.get_fignums()
+    assert min(Image.open("alone/one.png").size) > 400 and not plt.get_fignums()
 
 
 def test_no_image_writes_over_the_maps_of_another():
