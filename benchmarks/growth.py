@@ -85,7 +85,7 @@ def prepare(images: int, flags: Flags) -> None:
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
-        pictures={"exact_up_to": 1000, "maps": False},
+        pictures={"maps": False},
         summary={"resamples": 400},
     )
     generator = np.random.default_rng(0)

@@ -308,7 +308,7 @@ def size_of(wildcards, gpu):
 
 
 def generator_gpus(wildcards):
-    """GPUs of a job that draws pictures: none if it shows photos."""
+    """GPUs of a job that draws pictures: none if it shows words."""
     return (
         TOWER_GPUS
         if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]])

@@ -1,13 +1,6 @@
 step(
-    "find_neighbours",
-    reads="manifest features embeddings projector translator",
-    writes="neighbours",
-    flags="pictures.exact_up_to",
-    threads=THREADS,
-)
-step(
     "render_pictures",
-    reads="space_entry manifest head features embeddings projector translator texts names",
+    reads="space_entry manifest head features projector translator texts names",
     writes="pictures",
     flags="pictures steering comparison"
     " data.source data.root data.max_pixels extraction.device seed",

@@ -7,11 +7,10 @@ SHOWN = (
 
 step(
     "write_report",
-    reads="params manifest rejected model_entry space_entry head embeddings scores neighbours "
+    reads="params manifest rejected model_entry space_entry head embeddings scores "
     f"{' '.join(SHOWN)}",
     writes="report.html",
-    flags="models spaces report summary.confidence summary.min_r2"
-    " data.source data.root data.max_pixels seed",
+    flags="models spaces report summary.confidence summary.min_r2 seed",
     files={"classes": value("data.classes")},
     also={
         "page": [
@@ -23,5 +22,4 @@ step(
             {shipped(f"report/captions/{Path(name).stem}.rst") for name in SHOWN}
         ),
     },
-    threads=THREADS,
 )

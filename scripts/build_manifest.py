@@ -78,8 +78,8 @@ def main(flags: Flags) -> None:
     cli.log.info("%s; %d left out", told, len(rejected))
     if known is not None:
         cli.log.info(
-            "imported features have no pixels: this study has no photos, thumbnails, maps and "
-            "generated pictures, and a photo cannot be analyzed with it"
+            "imported features have no pixels: this study has no photos, maps and generated "
+            "pictures, and a photo cannot be analyzed with it"
         )
 
 

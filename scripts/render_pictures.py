@@ -1,7 +1,7 @@
 """Show what features mean, changed and unchanged, in pictures and in words."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,8 @@ from singflow.config.registry import read_space
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root
 from singflow.pictures.generator import choose_renderer, load_generator
-from singflow.pictures.neighbours import first_copies
 from singflow.pictures.parameters import Pictures
-from singflow.pictures.rendering import (
-    add_words,
-    encode,
-    generate,
-    photos,
-    picture_table,
-    retrieve,
-    undrawn,
-)
+from singflow.pictures.rendering import add_words, encode, generate, photos, picture_table, undrawn
 from singflow.pictures.selection import (
     Picture,
     SteeredHead,
@@ -105,12 +96,11 @@ def main(flags: Flags) -> None:
     entry = read_space(flags.path("space_entry"))
     inputs, manifest = Inputs.of(flags), read_manifest(flags.path("manifest"))
     pixels = flags.source != "features"
-    renderer = choose_renderer(flags.space, entry, flags, len(manifest)) if pixels else "words"
+    renderer = choose_renderer(flags.space, entry, flags) if pixels else "words"
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
     pictures = all_pictures(flags, inputs, chosen)
     root = data_root(flags.source, flags.root)
 
-    @cache
     def photo(image_id: int) -> bytes:
         return encode(read_unchanged(root, manifest.iloc[image_id], flags.max_pixels), "JPEG")
 
@@ -125,9 +115,6 @@ def main(flags: Flags) -> None:
         what = f"{flags.model} in {flags.space}"
         progress = partial(cli.progress, unit="pictures", description=what)
         rows += generate(pictures, flags.seeds, generator.render, progress)
-    elif renderer == "retrieval":
-        content = first_copies(manifest["sha256"])
-        rows += retrieve(pictures, flags.seeds, inputs.embeddings, content, photo)
     else:
         rows += undrawn(pictures)
     add_words(rows, *vocabulary(inputs))

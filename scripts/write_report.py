@@ -13,7 +13,6 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import public_params
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
-from singflow.data.manifest import data_root
 from singflow.data.vocabulary import read_class_list
 from singflow.engines.code import accepted_file, read_accepted
 from singflow.report.content import (
@@ -25,7 +24,6 @@ from singflow.report.content import (
     images_table,
     links,
     machine,
-    page_data,
     page_tables,
     read_caption,
     sentence,
@@ -40,7 +38,6 @@ from singflow.report.sentences import (
     steering_said,
     warnings,
 )
-from singflow.report.thumbnails import thumbnails
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
@@ -48,13 +45,9 @@ REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
 
 class Flags(Report, cli.Selection):
     classes: Path
-    source: str
-    root: str
-    max_pixels: int
     confidence: float
     min_r2: float
     seed: int
-    threads: int
 
 
 def main(flags: Flags) -> None:
@@ -68,16 +61,12 @@ def main(flags: Flags) -> None:
     manifest, rejected = read_manifest(flags.path("manifest")), read_table(flags.path("rejected"))
     pairs, several = len(flags.models) * len(flags.spaces), len(flags.spaces) > 1
     shown = sample(len(manifest), pairs, flags.max_images, flags.seed)
-    scores, neighbours = (
-        flags.gather(kind, lambda path, kind=kind: read_parquet(path, kind).iloc[shown])
-        for kind in ("scores", "neighbours")
-    )
+    scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[shown])
     paper = read_yaml(REPORT / "paper.yaml")
     same = as_in_paper(models, manifest["class_index"], paper)
     steered = read_yaml(flags.path("params"))["steering"]["labels"]
     captions |= {"rejected": REJECTED, "images": IMAGES}
     tables = page_tables(csv, rejected, paper, same, steered, captions, several)
-    tables["images"] = images_table(several)
     heads = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]
     made = heads + [
         read_tensors(flags.path("embeddings", space=space, shard="00000"), [])[1]
@@ -87,6 +76,7 @@ def main(flags: Flags) -> None:
         model: head.parsed("class_names", list | None) or read_class_list(flags.classes)
         for model, head in zip(flags.models, heads, strict=True)
     }
+    tables["images"] = images_table(manifest.iloc[shown], scores, class_names, several)
     entries = [read_model(flags.path("model_entry", model=model)) for model in flags.models]
     towers = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
@@ -106,8 +96,6 @@ def main(flags: Flags) -> None:
         "steering": steering_said(csv["steering"], models, flags.confidence),
         "images": sample_said(len(shown), len(manifest)),
     }
-    images, root = manifest.iloc[shown], data_root(flags.source, flags.root)
-    pixels = flags.source != "features"
     content = {
         "study": flags.study,
         "models": flags.models,
@@ -122,7 +110,6 @@ def main(flags: Flags) -> None:
             "labels": manifest["label"].nunique(),
             "rejected": len(rejected),
             "found": len(manifest) + len(rejected),
-            "shown": len(shown),
         },
         "tables": {
             name: data_of(shown, captions[name], said.get(name, ""))
@@ -154,8 +141,6 @@ def main(flags: Flags) -> None:
         "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
         "accepted": read_accepted(accepted_file(CHECKOUT)),
         "params": public_params(flags.path("params"))[0].decode(),
-        "data": page_data(manifest, shown, scores, neighbours, class_names),
-        "sheets": thumbnails(images, root, flags.max_pixels, flags.threads) if pixels else [],
         "libraries": libraries(),
     }
     steps = step_table(flags.results / "benchmarks")

@@ -10,7 +10,6 @@ from singflow.errors import InputError
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
-    "faiss": "faiss-cpu",
     "open_clip": "open-clip-torch",
     "pynvml": "nvidia-ml-py",
     "ruamel": "ruamel-yaml",

@@ -157,10 +157,9 @@ class Params(Section):
                 f"translator.reference is {reference}, the study itself: write reference: null, or "
                 "another"
             )
-        imported, renderer = self.data.source == "features", self.pictures.renderer
-        if imported and renderer in ("unclip", "retrieval"):
+        if self.data.source == "features" and self.pictures.renderer == "unclip":
             yield (
-                f"pictures.renderer is {renderer}, but data.source features has no photos: write "
+                "pictures.renderer is unclip, but data.source features has no photos: write "
                 "renderer: words"
             )
         for space, model in self.imported():

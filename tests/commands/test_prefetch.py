@@ -321,7 +321,7 @@ def test_open_clip_and_tokenizers_are_fetched_with_all_their_files(prefetch, ser
     server.files |= {f"timm/ViT-B-16-SigLIP/{name}": name.encode() for name in tokenizer}
     siglip = {"source": "open_clip", "id": "ViT-B-16-SigLIP", "weights": "random", "dim": 768}
     spaces = {"clip": clip, "siglip": siglip}
-    listed, error = prefetch({"packaged": LITE}, spaces, pictures(renderer="retrieval"))
+    listed, error = prefetch({"packaged": LITE}, spaces, pictures(renderer="words"))
     assert error is None
     name = "timm/vit_large_patch14_clip_224.openai: open_clip_model.safetensors"
     assert row(listed, "clip", name) == listed_as(b"weights of CLIP")
@@ -345,7 +345,7 @@ def test_a_dual_encoder_of_transformers_is_fetched_whole_each_file_once_and_then
     server.revisions["v1.0"] = PINNED
     entry = {"source": "transformers", "revision": "v1.0", "dim": 12}
     spaces = {name: entry | {"id": f"some/{name}"} for name in ("clip", "pieces")}
-    listed, error = prefetch({"packaged": LITE}, spaces, pictures(renderer="retrieval"))
+    listed, error = prefetch({"packaged": LITE}, spaces, pictures(renderer="words"))
     assert error is None and f"{len(files) + len(pieces) + 1} files for 3 models" in listed
     for space, contents in (("clip", files), ("pieces", pieces)):
         for name, content in contents.items():
@@ -614,7 +614,7 @@ def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_
 def test_the_generator_is_fetched_only_where_a_step_may_want_it(prefetch, server, clip):
     of_clip = {"clip": clip}
     for changes, spaces in (
-        ({"renderer": "retrieval"}, of_clip),
+        ({"renderer": "words"}, of_clip),
         ({"renderer": "auto"}, None),
         ({"renderer": "unclip", "generator": "checkpoints/karlo"}, of_clip),
     ):

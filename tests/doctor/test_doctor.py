@@ -271,7 +271,7 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command(here, monke
 def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_not(here, generator):
     Path("checkpoints/karlo").mkdir(parents=True)
     Path("checkpoints/clip.safetensors").write_bytes(b"x")
-    asked = ("unclip", CLIP, "fail"), ("auto", CLIP, "warn"), ("retrieval", CLIP, "ok")
+    asked = ("unclip", CLIP, "fail"), ("auto", CLIP, "warn"), ("words", CLIP, "ok")
     for renderer, space, status in (*asked, ("auto", CONSE, "ok")):
         found = weights({"lite": LITE0}, space, renderer=renderer, generator=generator)
         assert found.status == status, found

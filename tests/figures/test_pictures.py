@@ -18,7 +18,6 @@ from tests.figures.drawn import words
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
 FIGURES = STEP | {"fig10": plot_angle_ladder.draw}
 MOVED = {"is_deg": 7.61, "as_label_deg": -0.42, "as_text_deg": 1.5, "logit_change": 2e-7}
-MOVED |= {"neighbour_deg": 31.25}
 BEFORE, AFTER = ("wolf", "sheep", "grass"), ("wolf", "Old English sheepdog", "grass")
 UNSAID = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
 REACHED = 4.0, {}
@@ -38,7 +37,7 @@ def said(change, after):
     return dict(zip(WORDS, near, strict=True)) | dict(angles)
 
 
-def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9), after=AFTER):
+def pictures(renderer="unclip", closeup=True, prompts=PROMPTS, images=(4, 9), after=AFTER):
     first = images[0]
     parts = [("photo", image, "photo", {"renderer": "photo"}) for image in images]
     changes = ("original", "null removed")
@@ -59,7 +58,7 @@ def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9),
         draws = [(change, draw) for change in perturbed for draw in every]
         parts += [("fig13", first, change, MOVED | {"draw": draw}) for change, draw in draws]
     blank = dict.fromkeys(TYPES, np.nan) | {"kind": "linear", "text": "", "renderer": renderer}
-    blank |= {"draw": 0, "neighbour_id": 2}
+    blank |= {"draw": 0}
     return picture_table(
         blank
         | {"figure": figure, "image_id": image, "label": f"label {image}", "change": change}
@@ -88,16 +87,11 @@ NEW = {  # of the title
     "fig11": "Nearest word of one feature by 2 translators: wolf",
     "fig13": "move the logits by 2e-7 (null), 2e-7 (random), 2e-7 (principal)",
 }
-EXPLAINED = {
-    "retrieval": ["photo at 31.2°", "real photo nearest"],
-    "unclip": ["UnCLIP generator"],
-    "words": [],
-}
+EXPLAINED = {"unclip": ["UnCLIP generator"], "words": []}
 
 
 @pytest.mark.parametrize(
-    ("name", "renderer"),
-    [*((name, "retrieval") for name in FIGURES), *(("fig1", r) for r in EXPLAINED)],
+    ("name", "renderer"), [*((name, "unclip") for name in FIGURES), ("fig1", "words")]
 )
 def test_every_picture_has_its_place_its_words_and_its_angles(name, renderer):
     figure = draw(name, {"space": {"timm/a.b": pictures(renderer)}})
@@ -126,7 +120,7 @@ LONG = ("WWW mmm WWW mmm WWW mmm WWW", "M" * 60, "an Old English sheepdog in a r
 
 @pytest.mark.parametrize(
     ("name", "renderer"),
-    [("fig1", "words"), ("fig6", "retrieval"), ("fig10", "unclip"), ("fig13", "retrieval")],
+    [("fig1", "words"), ("fig6", "unclip"), ("fig10", "unclip"), ("fig13", "unclip")],
 )
 def test_long_words_are_broken_or_shortened_and_nothing_overlaps(name, renderer):
     frame = pictures(renderer, after=LONG).assign(label="a label of " + "many " * 12 + "words")
@@ -162,12 +156,12 @@ def test_the_pictures_stand_where_the_rows_say():
 
 def test_what_stands_below_a_picture():
     for name, renderer, told, untold in (
-        ("fig6", "retrieval", ["IS 7.6°, AS +1.5°"], ["AS -0.4°"]),  # toward the prompt
-        ("fig1", "retrieval", ["IS 7.6°, AS -0.4°"], []),  # toward the label
+        ("fig6", "unclip", ["IS 7.6°, AS +1.5°"], ["AS -0.4°"]),  # toward the prompt
+        ("fig1", "unclip", ["IS 7.6°, AS -0.4°"], []),  # toward the label
         ("fig10", "unclip", ["out of reach"], []),
-        ("fig10", "words", ["out of reach"], ["no other image"]),
-        ("fig13", "unclip", ["seed 0", "UnCLIP generator"], ["photo at"]),
-        ("fig13", "retrieval", ["neighbour 1"], []),
+        ("fig10", "words", ["out of reach"], ["UnCLIP generator"]),
+        ("fig13", "unclip", ["seed 0", "seed 2"], []),
+        ("fig13", "words", [], ["seed"]),
     ):
         text = words(draw(name, {"space": {"m": pictures(renderer)}}))
         assert [each for each in (*told, *untold) if each in text] == told
@@ -177,7 +171,7 @@ ONE = {"m": pictures()}
 CASES = {
     "many": {"one": {f"model_{number}": pictures(closeup=number == 3) for number in range(16)}},
     "no null space": {"one": ONE},
-    "two spaces": {"one": ONE, "two": {"m": pictures("unclip")}, "three": {"m": pictures("words")}},
+    "three spaces": {"one": ONE, "two": ONE, "three": {"m": pictures("words")}},
 }
 
 

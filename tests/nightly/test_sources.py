@@ -15,9 +15,7 @@ from singflow.artifacts.shards import read_manifest
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
-from singflow.photo.analysis import Neighbour
 from singflow.photo.finished import read_photos
-from singflow.report.thumbnails import thumbnails
 from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images
 from singflow.sharing.remotes import repository
@@ -32,7 +30,7 @@ SOURCES = {
     "parquet": {"source": "archive", "root": "images", "archives": ["data/train-*.parquet"]},
 }
 READ = ("params.yaml", "data/manifest.parquet", "features/tiny/shard-00000.safetensors")
-PICTURED = ("pictures/conse_minilm/tiny.parquet", "neighbours/conse_minilm/tiny.parquet")
+PICTURED = "pictures/conse_minilm/tiny.parquet"
 
 
 def write_images(folder):
@@ -68,7 +66,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(project):
-    """Artifacts of each study, its manifest and thumbnails; of two also what shows images."""
+    """Artifacts of each study and its manifest; of two also what shows images."""
     found = {}
     for name in ("parquet", "webdataset", "folder", "tar"):
         data = SOURCES[name]
@@ -76,11 +74,10 @@ def made(project):
         project.study(
             models=["tiny"], data=data, extraction={"views": 1}, comparison={"models": []}
         )
-        targets = READ + (PICTURED if name in ("folder", "tar") else ())
+        targets = READ + ((PICTURED,) if name in ("folder", "tar") else ())
         project.snakemake(*(f"results/demo/{target}" for target in targets))
         manifest = read_manifest(project.folder / "results/demo/data/manifest.parquet")
-        sheets = thumbnails(manifest, project.folder / data["root"], 10**8, 2)
-        found[name] = project.artifacts(), manifest, sheets
+        found[name] = project.artifacts(), manifest
     return found
 
 
@@ -103,10 +100,11 @@ def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its
 
 def test_photos_beside_a_single_one_are_shown_out_of_archives(project, made):
     photos = read_photos(Inputs(project.folder / "results/demo", space="conse_minilm"))
-    number = len(photos.manifest) - 1
-    near = Neighbour(number, photos.manifest["path"][number], 0.0)
-    (shown,) = replace(photos, root=project.folder / photos.root).pictures([near], 10**8)
-    assert shown.size == tuple(photos.manifest.loc[number, ["width", "height"]])
+    shown = dict(replace(photos, root=project.folder / photos.root).sample(10**8))
+    listed = photos.manifest.set_index("sha256")
+    assert {sha256: image.size for sha256, image in shown.items()} == dict(
+        zip(listed.index, zip(listed["width"], listed["height"], strict=True), strict=True)
+    )
 
 
 @pytest.mark.parametrize("source", ["tar", "webdataset", "parquet"])

@@ -18,7 +18,6 @@ from singflow.commands.analyze import stems
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Movement, Reach, Setting
-from singflow.photo.photos import Neighbour
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.live import NO_POSITIONS, Prediction
 from singflow.translators.ridge import Affine
@@ -131,8 +130,7 @@ def analysis_of(text, gained, lost, **changes):
             toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0
         ), texts=[toward(text, -2.0), toward("a rug", 0.0)],
         reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True, classes_gained=near,
-        classes_lost=far, gained=far, lost=near, nearest=[
-            Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)
-        ], note="", setting=SETTING, maps=None, no_maps=NO_POSITIONS,
+        classes_lost=far, gained=far, lost=near, note="", setting=SETTING, maps=None,
+        no_maps=NO_POSITIONS,
     )  # fmt: skip
     return replace(analysis, **changes)

@@ -177,9 +177,8 @@ def test_all_texts_of_a_photo_have_one_scale_which_the_figure_says():
 def test_a_photo_without_maps_has_no_figure_of_them():
     values = vars(analysis_of("cat", 0, 0))
     result = Result(
-        **values, name="photo.jpg", sha256="", image=Image.new("RGB", (9, 9)), features=None,
-        photos=None,
-    )  # fmt: skip
+        **values, name="photo.jpg", sha256="", image=Image.new("RGB", (9, 9)), features=None
+    )
     with pytest.raises(InputError, match=f"^photo.jpg: {NO_POSITIONS}"):
         result.map_figure()
     figure = replace(result, maps=maps_of(text_map("a rug"))).map_figure()

@@ -15,12 +15,21 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from singflow.artifacts.files import write_bytes
+from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
 from singflow.photo.analysis import Movement, steering_path
-from singflow.photo.app import PageState, analyze_upload, application, is_loopback, steer_photo
+from singflow.photo.app import (
+    DRAWN,
+    PageState,
+    analyze_upload,
+    application,
+    is_loopback,
+    steer_photo,
+)
 from singflow.photo.loading import FIRST, Loader
 from singflow.photo.page import analysis_html, model_html
+from singflow.pictures.rendering import encode
 from tests.photo.handmade import MODEL
 from tests.project import ROOT
 
@@ -52,19 +61,25 @@ def pictures(said):
     return found
 
 
-def test_the_study_s_photos_that_are_nearest_are_shown(state):
+def test_texts_are_looked_at_once_and_karlo_s_pictures_are_shown_of_a_photo_of_the_study(
+    state, study
+):
     assert state.models == [MODEL] and state.spaces == ["conse_minilm"]
     assert "others" in vars(state.load(MODEL, "conse_minilm").loaded)  # before the first photo
-    session, said, moved, _ = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
-    sides = "before", "after null removal"
-    shown = zip(pictures(said).items(), session.result.nearest, sides, strict=True)
-    for (caption, colour), near, side in shown:
-        assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
-        assert np.abs(colour - (40 * near.image_id, 90, 200)).max() <= 12
+    colours = {"original": (200, 0, 0), "null removed": (0, 0, 200)}
+    drawn = [encode(Image.new("RGB", (64, 64), colour), "PNG") for colour in colours.values()]
+    table = pd.DataFrame({"change": [*colours], "picture": drawn})
+    table = table.assign(figure="fig1", renderer="unclip", image_id=2)
+    write_parquet(study.path("pictures"), table)
+    session, said, moved, _ = upload(state, f"{BEE}\n\n {BEE} \nconcept 3", "photos/2.png")
     assert [reach.text for reach in session.result.reach] == [BEE, "concept 3"]
     assert moved.count("<li>") == 3 and "concept 3" in moved
-    (caption,) = pictures(steer_photo(session, BEE, 5.0))
-    assert caption.startswith("nearest photo now: ")
+    for (caption, colour), words in zip(pictures(said).items(), DRAWN.items(), strict=True):
+        change, wanted = words
+        assert caption == wanted and np.abs(colour - colours[change]).max() <= 12
+    for photo, renderer in (("one.png", "unclip"), ("photos/2.png", "words")):
+        write_parquet(study.path("pictures"), table.assign(renderer=renderer))
+        assert not pictures(upload(state, photo=photo)[1])
 
 
 def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(state):
@@ -178,7 +193,7 @@ def test_the_page_says_what_can_be_said_of_a_photo_and_lists_words_beyond_chance
     classes = state.load(MODEL, "conse_minilm").loaded.class_texts
     likeliest = [classes[each.index] for each in session.result.predictions[:3]]
     assert session.texts == likeliest and moved.count("<li>") == 3  # in place of words
-    assert said.count("<figure>") == 4 and "beyond chance" not in moved
+    assert said.count("<figure>") == 2 and "beyond chance" not in moved
 
     def page(**changes):
         return analysis_html(replace(session.result, **changes), {}, [])

@@ -330,11 +330,11 @@ def test_only_openais_clip_is_drawn(own):
     assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
     required = PICTURES.model_copy(update={"renderer": "unclip"})
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
-        assert choose_renderer("clip_vit_l14", entry, required, 20) == "unclip"
+        assert choose_renderer("clip_vit_l14", entry, required) == "unclip"
     names = {"source": "transformers", "id": "openai/clip-vit-large-patch14"}
     same = TransformersEntry(**names, weights="hub", dim=768)
-    assert choose_renderer("clip", same, required, 20) == "unclip", "OpenAI's, by another library"
-    why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*retrieval, or auto"
+    assert choose_renderer("clip", same, required) == "unclip", "OpenAI's, by another library"
+    why = ".*trained on .*OpenAI's CLIP.*another space, here {}, .*words, or auto"
     for name, entry, reason in (
         ("eva02_l14", spaces["eva02_l14"], why.format("EVA02-L-14/merged2b_s4b_b131k")),
         ("siglip", same.model_copy(update={"id": "some/siglip"}), why.format("some/siglip")),
@@ -342,7 +342,7 @@ def test_only_openais_clip_is_drawn(own):
         ("mine", RANDOM, r".*untrained towers \(weights: random\)"),
     ):
         message = f"space {name} cannot be rendered: {reason}"
-        refused(message, choose_renderer, name, entry, required, 20)
+        refused(message, choose_renderer, name, entry, required)
 
 
 CONSE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
@@ -359,16 +359,13 @@ GENERATED = [
 
 def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
     caplog.set_level("INFO", "singflow")
-    for (gpu, entry, generator, reason), few in itertools.product(GENERATED, (True, False)):
+    for gpu, entry, generator, reason in GENERATED:
         pictures = PICTURES.model_copy(update={"generator": f"checkpoints/{generator}"})
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         caplog.clear()
-        chosen = choose_renderer("some", entry, pictures, 300 if few else 301)
-        assert chosen == (("words" if few else "retrieval") if reason else "unclip")
-        shown = "words" if few else "images"
-        start = f"space some: the nearest {shown} are shown, none are generated: "
+        assert choose_renderer("some", entry, pictures) == ("words" if reason else "unclip")
+        start = "space some: words are shown, no pictures are generated: "
         said = [text.startswith(start) and reason in text for text in caplog.messages]
         assert said == [True] * bool(reason)
-        for renderer in ("retrieval", "words"):
-            wanted = pictures.model_copy(update={"renderer": renderer})
-            assert choose_renderer("some", entry, wanted, 300) == renderer
+        wanted = pictures.model_copy(update={"renderer": "words"})
+        assert choose_renderer("some", entry, wanted) == "words"

@@ -15,7 +15,7 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
 from singflow.pictures import rendering
-from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
+from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table
 from singflow.pictures.selection import ORIGINAL, Picture
 from singflow.pictures.word_neighbours import ANGLES, WORDS
 from singflow.translators.ridge import Affine
@@ -50,28 +50,7 @@ def test_a_generator_draws_every_seed_of_figure_13_the_first_elsewhere_and_equal
     assert calls == [(10.0, 5), (10.0, 6), (20.0, 5)] and table["picture"][3] == b""
     levels = [np.asarray(opened(drawn))[0, 0, 0] for drawn in table["picture"] if drawn]
     assert levels == [15, 15, 16, 25] and list(table.columns) == [*TYPES, "picture"]
-    assert (table["neighbour_id"] == -1).all() and set(table["renderer"]) == {"unclip"}
-
-
-def test_retrieval_shows_the_planted_neighbours_and_never_the_image_itself():
-    embeddings = np.eye(6, dtype=np.float32)
-    embeddings[5] = embeddings[0]
-    near = 10 * embeddings[0] + 3 * embeddings[3] + 2 * embeddings[2] + embeddings[1]
-    given = [("fig1", near), ("fig13", near), ("fig6", None), ("fig1", near, 4)]
-    pictures, content = [picture(*case) for case in given], np.array([0, 1, 2, 3, 4, 0])
-
-    def gallery():
-        return [(np.arange(6), embeddings)]
-
-    rows = list(retrieve(pictures, [0, 1, 2], gallery, content, lambda image_id: b"%d" % image_id))
-    assert [(row["draw"], row["neighbour_id"], row["picture"]) for row in rows] == [
-        (0, 3, b"3"), (0, 3, b"3"), (1, 2, b"2"), (2, 1, b"1"), (-1, -1, b""), (0, 0, b"0")
-    ]  # fmt: skip
-    turned = np.degrees(np.arccos(3 / np.linalg.norm(near)))
-    assert rows[0]["neighbour_deg"] == pytest.approx(turned)
-    alone = [(np.arange(1), np.ones((1, 2)))]
-    (row,) = retrieve([picture("fig1", np.ones(2))], [0], lambda: alone, np.arange(1), bytes)
-    assert row["neighbour_id"] == -1 and np.isnan(row["neighbour_deg"]) and row["picture"] == b""
+    assert set(table["renderer"]) == {"unclip"}
 
 
 def test_every_feature_that_is_reached_has_words():
@@ -84,7 +63,7 @@ def test_every_feature_that_is_reached_has_words():
     angles = [[turned, 90 - turned, 90 + turned], [np.nan] * 3]
     np.testing.assert_allclose(table[[*ANGLES]], angles, atol=1e-9)
     assert list(table["renderer"]) == ["words"] * 2 and list(table["picture"]) == [b""] * 2
-    assert (table[["draw", "neighbour_id"]] == -1).all(axis=None)
+    assert (table["draw"] == -1).all()
 
 
 def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
@@ -113,7 +92,6 @@ def study(tmp_path_factory, packaged):
     weight = normal(6, 12)
     results.tensors("head", weight=weight, bias=np.zeros(6, dtype=np.float32))
     results.rows("features", normal(n, 12))
-    results.rows("embeddings", normal(n, 768))
     results.tensors("projector", null_basis=null_space(weight).basis)
     results.translator(Affine(normal(768, 12), normal(768)))
     labels = sorted(manifest["label"].unique())
@@ -135,7 +113,7 @@ FLAGS = {
     "device": "cpu", "seed": 0, "renderer": "unclip", "generator": "checkpoints/karlo",
     "revision": "main", "dtype": "float32", "decoder_steps": 3, "super_res_steps": 2,
     "guidance": 4.0, "seeds": [0, 1], "images": [], "count": 2, "closeup": "m",
-    "ladder_is_deg": [4.0, 20.0], "exact_up_to": 1000, "prompts": [prompt_of("jellyfish")],
+    "ladder_is_deg": [4.0, 20.0], "prompts": [prompt_of("jellyfish")],
     "target_is_deg": [5.0, 10.0], "labels": [],
 }  # fmt: skip
 
@@ -184,7 +162,7 @@ def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, wr
     pd.testing.assert_frame_equal(alone, same.reset_index(drop=True))
 
 
-def test_words_stand_beside_every_picture_and_alone_where_a_small_study_has_no_generator(
+def test_words_stand_beside_every_picture_and_alone_where_a_study_has_no_generator(
     study, drawn, caplog
 ):
     with caplog.at_level("INFO", logger="singflow"):
@@ -210,13 +188,6 @@ def test_words_stand_beside_every_picture_and_alone_where_a_small_study_has_no_g
         best = np.argsort(angles)[:3]
         assert list(row[[*WORDS]]) == [words[word] for word in best]
         np.testing.assert_allclose(row[[*ANGLES]].astype(float), angles[best], atol=1e-4)
-
-
-def test_the_nearest_photos_take_the_generators_place(study):
-    shown = read(draw(study, renderer="retrieval")).query("figure != 'photo'")
-    assert set(shown["renderer"]) == {"retrieval"} and (shown["neighbour_id"] >= 0).all()
-    assert (shown["neighbour_id"] != shown["image_id"]).all()
-    assert shown["neighbour_deg"].between(0, 180).all()
 
 
 def test_another_space_and_other_targets_are_refused(study):

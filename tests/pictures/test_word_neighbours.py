@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from singflow.analyses.inputs import Inputs
-from singflow.pictures.neighbours import CANDIDATES
 from singflow.pictures.word_neighbours import vocabulary, word_neighbours
 from tests.refusals import refused
 from tests.results import Results
@@ -17,7 +16,7 @@ def directly(point, words, texts):
 
 def test_the_nearest_words_are_those_of_a_direct_search():
     random = np.random.default_rng(0)
-    texts = random.standard_normal((CANDIDATES + 50, 16))
+    texts = random.standard_normal((500, 16))
     words = [f"word {row}" for row in range(len(texts))]
     points = 7 * random.standard_normal((5, 16))
     found = word_neighbours(points, words, texts.astype(np.float32))

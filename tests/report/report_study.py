@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from singflow.artifacts.catalog import FIGURES
-from singflow.artifacts.files import sha256_of, write_bytes, write_json
+from singflow.artifacts.files import write_bytes, write_json
 from singflow.artifacts.tables import read_table, write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
@@ -29,12 +28,6 @@ FOUND = [  # D of each model, beyond the margin and not, without each fold, with
 ]  # fmt: skip
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-
-
-def flat(number: int) -> Image.Image:
-    """A photo of one colour, another for every number."""
-    shade = (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256)
-    return Image.new("RGB", (60, 60), shade)
 
 
 @cache
@@ -63,17 +56,14 @@ def write_study(
     """Write the artifacts. `extras`: whether tables of extras have rows."""
     generator, results = np.random.default_rng(0), Results(folder / "results")
     place = results.path
-    numbers, hashes, paths = np.arange(n), [], [f"photos/{number:05d}.png" for number in range(n)]
-    for number, path in enumerate(paths):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        flat(number).save(folder / path, compress_level=1)
-        hashes.append(sha256_of(folder / path))
+    numbers, paths = np.arange(n), [f"photos/{number:05d}.png" for number in range(n)]
     manifest = pd.DataFrame(
         {
             "image_id": numbers, "path": paths, "class_index": -1, "prompt": "", "width": 60,
             "label": [labels[number % len(labels)] for number in numbers], "height": 60,
             "split": ["train" if number % 4 else "validation" for number in numbers],
-            "sha256": hashes, "fold": numbers.astype(np.int32) % 4,
+            "sha256": [f"{number:064x}" for number in numbers],
+            "fold": numbers.astype(np.int32) % 4,
         }
     )  # fmt: skip
     write_parquet(place("manifest"), manifest)
@@ -105,12 +95,6 @@ def write_study(
                 }
             )  # fmt: skip
             write_parquet(place("scores", space=space, model=model), drawn)
-            near = (numbers + 1) % n if n > 1 else np.array([-1])
-            after = np.where(numbers == 0, -1, (near + 1) % n)
-            columns = {"image_id": numbers, "original_id": near, "equivalent_id": after}
-            columns["original_deg"] = np.where(near < 0, np.nan, 30.0)
-            columns["equivalent_deg"] = np.where(after < 0, np.nan, 41.5)
-            write_parquet(place("neighbours", space=space, model=model), pd.DataFrame(columns))
             written = {
                 "projector_report": PROJECTOR | {"null_dim": null_dim},
                 "translator_report": TRANSLATOR | {"validation_r2": r2},
@@ -180,8 +164,7 @@ def write_page(
     (folder / "results/params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
         "models": [*models], "spaces": [*spaces], "max_images": max_images, "min_r2": 0.2,
-        "classes": "config/vocab/imagenet_1k.csv", "source": "table", "root": str(folder),
-        "threads": 2, "max_pixels": 10**8, "confidence": 0.95, "seed": 0,
+        "classes": "config/vocab/imagenet_1k.csv", "confidence": 0.95, "seed": 0,
     }  # fmt: skip
     with contextlib.chdir(ROOT):
         Results(folder / "results").run("write_report", **flags)

@@ -1,6 +1,8 @@
 """The page of a study: what it says, escapes and leaves out, and which sizes it can handle."""
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -9,6 +11,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, verdict_words
 from singflow.artifacts.catalog import FIGURES
@@ -385,20 +388,25 @@ def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
 
 
-def test_neighbours_are_positions_among_the_images_shown_or_paths():
-    manifest = pd.DataFrame({"path": list("pqrst"), "label": "x"})
-    scores = pd.DataFrame({"is_deg": [1.234, 2.0], "as_deg": [0.0, np.nan]})
+def test_the_table_of_photos_has_a_row_for_each_model_and_space_those_with_the_largest_is_first():
+    images = pd.DataFrame({"path": ["p", "q"], "label": ["x", "y"]}, index=[1, 3])
+    scores = pd.DataFrame({"is_deg": [1.26, 2.0], "as_deg": [0.0, np.nan]}, index=[1, 3])
     scores = scores.assign(angle_original_deg=1.0, angle_equivalent_deg=1.0, predicted_index=[1, 0])
-    near = pd.DataFrame({"original_id": [3, 0], "equivalent_id": [-1, 1], "original_deg": 9.0})
-    near["equivalent_deg"] = [np.nan, 8.0]
-    shown, names = np.array([1, 3]), {"m": ["cat", "dog"]}
-    data = content.page_data(manifest, shown, {"s": {"m": scores}}, {"s": {"m": near}}, names)
-    found = data["scores"]["s"]["m"]
-    assert (found["original"], found["equivalent"]) == ([1, -2], [-1, 0])
-    assert data["outside"] == ["p"]
-    assert (found["is"], found["as"]) == ([1.2, 2.0], [0.0, None])
-    assert found["equivalent_deg"] == [None, 8.0]
-    assert [data["classes"][code] for code in found["predicted"]] == ["dog", "cat"]
+    both, names = {"m": scores, "n": scores + 1}, {"m": ["cat", "dog"], "n": ["a", "b", "c"]}
+    found = content.images_table(images, {"s": both}, names, False)
+    named = found.columns.index("predicted")
+    assert found.rows[0] == ["y", "n", 3.0, "", 2.0, 2.0, "b", "q"] and found.total == 4
+    assert [(row[2], row[named]) for row in found.rows[1:]] == [
+        (2.3, "c"), (2.0, "cat"), (1.3, "dog")
+    ]  # fmt: skip
+    assert "space" in content.images_table(images, {"s": both}, names, True).columns
+
+
+def test_a_figure_is_made_to_fit_its_width_and_what_the_format_holds():
+    fitted = {(300, 200): (300, 200), (3200, 100): (1600, 50), (400, 20000): (328, 16383)}
+    for size, expected in fitted.items():
+        found = base64.b64decode(content.webp(Image.new("RGBA", size, "white")))
+        assert Image.open(io.BytesIO(found)).size == expected
 
 
 def test_steps_are_added_up_by_rule(tmp_path):
@@ -513,12 +521,10 @@ def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_e
         assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
 
 
-def test_a_page_of_a_sample_says_so_and_names_the_other_photos(own):
-    page = write_page(own, max_images=5)
-    said = in_script(page, "tables")["images"]["about"]
-    assert "5 of the 24 images are shown here one by one" in said
-    data = in_script(page, "photos")
-    assert len(data["images"]["path"]) == 5 and data["outside"]
+def test_a_page_of_a_sample_says_so(own):
+    shown = in_script(write_page(own, max_images=5), "tables")["images"]
+    assert "5 of the 24 images are shown here one by one" in shown["about"]
+    assert len(shown["rows"]) == 2 * 5
 
 
 @pytest.mark.parametrize(("status", "listed"), [(0, True), (9, False)])

@@ -246,7 +246,7 @@ def test_an_imported_file_is_taken_for_its_model_and_space_alone(tmp_path, monke
     write_tensors(own, arrays, {"kind": "linear", "model": models[0], "space": space})
     other.write_bytes(own.read_bytes())  # as wide
     study = {"study": "s", "models": models, "spaces": [space]}
-    study |= {"pictures": {"renderer": "retrieval"}}
+    study |= {"pictures": {"renderer": "words"}}
     pins = [{"imported": [f"{space}/{model}:{sha256_of(own)[:16]}"]} for model in models]
     first, second = (with_derived_keys(study | {"translator": pin}) for pin in pins)
     assert settle(first, "params.yaml")[0].translator.imported

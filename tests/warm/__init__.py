@@ -23,7 +23,7 @@ LIBRARIES = [
     "threadpoolctl", "torch", "torch.nn.utils.fusion", "torchvision", "PIL.Image", "timm",
     "timm.data", "open_clip", "sentence_transformers", "transformers.models.bert.modeling_bert",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot",
-    "jinja2", "itables", "faiss",
+    "jinja2", "itables",
     # the engines and what they load
     "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
     "snakemake.cli", "snakemake.workflow", "snakemake.report", "snakemake_executor_plugin_slurm",

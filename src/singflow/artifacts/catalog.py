@@ -322,23 +322,15 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " translator has seen), by (label; group: the reference's images by evidence.groups),"
         " n_labels, n_labels_left_out (with one image), chance, the penalties.",
     ),
-    "neighbours": Artifact(
-        "neighbours/{space}/{model}.parquet",
-        "One row per image: image_id, original_id and original_deg (the image of the study"
-        " nearest to the translated feature, never the same image or a copy, and the angle),"
-        " equivalent_id and equivalent_deg (the same after null removal); -1: there is none.",
-        columns=_of(i="image_id original_id equivalent_id", f="original_deg equivalent_deg"),
-    ),
     "pictures": Artifact(
         "pictures/{space}/{model}.parquet",
         "One row per picture: figure (photo, fig1, fig6, fig10, fig11, fig13), image_id, label,"
         " kind (of the translator), change (photo, original, null removed, steered, null,"
         " random, principal), text (steered toward), target_is_deg, is_deg, as_label_deg,"
-        " as_text_deg, logit_change, renderer (photo, unclip, retrieval, words), draw (seed, or"
-        " rank from 0; -1: none), neighbour_id, neighbour_deg, word_1 to word_3 (the nearest"
-        " words; empty for photos and out of reach), word_1_deg to word_3_deg, picture (a PNG or"
-        " JPEG file; empty if out of reach, or in words). Metadata (`attrs` in pandas): device, of"
-        " a generator.",
+        " as_text_deg, logit_change, renderer (photo, unclip, words), draw (seed; -1: none),"
+        " word_1 to word_3 (the nearest words; empty for photos and out of reach), word_1_deg to"
+        " word_3_deg, picture (a PNG or JPEG file; empty if out of reach, or in words). Metadata"
+        " (`attrs` in pandas): device, of a generator.",
         columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
         group="pictures",
         gpu="generator",

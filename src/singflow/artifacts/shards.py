@@ -139,26 +139,6 @@ def iterate_whole(
             yield shard["image_id"][block], shard[tensor][block]
 
 
-def join_blocks(
-    blocks: Iterable[tuple[np.ndarray, ...]], rows: int
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Join consecutive blocks to blocks of at least `rows` rows. The last block may be smaller."""
-
-    def joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-        return (
-            blocks[0] if len(blocks) == 1 else tuple(map(np.concatenate, zip(*blocks, strict=True)))
-        )
-
-    waiting: list[tuple[np.ndarray, ...]] = []
-    for block in blocks:
-        waiting.append(block)
-        if sum(len(arrays[0]) for arrays in waiting) >= rows:
-            yield joined(waiting)
-            waiting = []
-    if waiting:
-        yield joined(waiting)
-
-
 def in_shards(blocks: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
     """Blocks cut and joined to `count` rows; the last may be smaller."""
     waiting: list[np.ndarray] = []

@@ -148,10 +148,7 @@ def check_weights(
         listed = "\n".join([f"{len(absent)} missing:", *absent])
         return Finding("weights", "fail", listed, FETCH)
     if undrawn:
-        found = (
-            f"all but those of the generator {pictures.generator}: the nearest real images or "
-            "words are shown instead"
-        )
+        found = f"all but those of the generator {pictures.generator}: words are shown instead"
         return Finding("weights", "warn", found, f"to draw pictures, {FETCH}")
     return Finding("weights", "ok", "all are here; no hub was asked")
 

@@ -21,11 +21,7 @@ from singflow.pictures.word_neighbours import ANGLES, WORDS
 
 # Inches: names of rows, least width of a column, pictures, gaps of rows and columns.
 NAMES, LEAST, PICTURE, GAP, APART = 0.98, 0.98, 1.0, 0.12, 0.05
-MEANING = {
-    "unclip": "pictures drawn by an UnCLIP generator from the translated features",
-    "retrieval": "each picture is the study's real photo nearest to the translated feature, with "
-    "its angle to it; cut to a square",
-}
+DRAWN = "pictures drawn by an UnCLIP generator from the translated features"
 NEAREST = (
     "in words: the three labels or concepts nearest to the translated feature, with their angles "
     "to it; bold: not among the three before the change"
@@ -104,10 +100,8 @@ def name_row(model: str, space: str, table: pd.DataFrame, sets: Frames) -> str:
 @style.styled
 def draw_grid(title: str, rows: list[Row], columns: list[str], sets: Frames) -> Figure:
     """Rows of cells, at most a page high; columns beyond the width are continued below."""
-    used = {
-        renderer for _, _, frame in style.pairs_of(sets) for renderer in frame["renderer"].unique()
-    }
-    said = [*(MEANING[renderer] for renderer in sorted(used & set(MEANING))), NEAREST]
+    generated = any("unclip" in set(frame["renderer"]) for *_, frame in style.pairs_of(sets))
+    said = [DRAWN, NEAREST] if generated else [NEAREST]
     sheet = Sheet(style.PAGE if len(columns) > 2 else style.COLUMN)
     room, top = sheet.width - 2 * MARGIN, MARGIN
     fit = min(len(columns), int((room - NAMES) / LEAST))
@@ -159,10 +153,8 @@ def _show(sheet: Sheet, left: float, top: float, room: float, cell: Cell) -> flo
         top += side + 0.05
     if row["change"] == "photo":
         return top
-    if not row["picture"] and (row["renderer"] != "words" or not row[WORDS[0]]):
-        top = sheet.write_lines(left, top, [cell.note or "no other image"], "note")
-    elif row["renderer"] == "retrieval":
-        top = sheet.write_lines(left, top, [f"photo at {row['neighbour_deg']:.1f}°"], "note")
+    if not row["picture"] and not row[WORDS[0]]:
+        top = sheet.write_lines(left, top, [cell.note], "note")
     for word, angle in zip(row[[*WORDS]], row[[*ANGLES]], strict=True):
         if not word:
             continue

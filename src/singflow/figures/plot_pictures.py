@@ -27,7 +27,6 @@ from singflow.figures.style import (
 from singflow.pictures.selection import LINEAR, ORIGINAL, REMOVED
 from singflow.pictures.word_neighbours import WORDS
 
-NUMBERED = {"unclip": "seed {0}", "retrieval": "neighbour {1}", "words": ""}
 NEEDS = {"fig6": "a prompt in steering.prompts", "fig11": NETWORKS}
 
 
@@ -96,7 +95,7 @@ def draw_perturbations(sets: Frames, table: pd.DataFrame) -> Figure:
         pictures.loc[pictures.duplicated("change"), [*WORDS]] = ""  # one feature, drawn again
         for draw in map(int, pictures["draw"].unique()):
             own = pictures[pictures["draw"] == draw]
-            number = NUMBERED[own["renderer"].iloc[0]].format(draw, draw + 1)
+            number = f"seed {draw}" if own["renderer"].iloc[0] == "unclip" else ""
             cells = [cell_of(own[own["change"] == change]) for change in changes]
             rows.append(Row(f"{first}\n{number}".strip(), cells, photo))
             first, photo = "", Cell()

@@ -23,7 +23,7 @@ from singflow.analyses.metrics import (
 from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, verdict_words
 from singflow.analyses.tables import ZERO
-from singflow.photo.photos import Neighbour, Photos
+from singflow.photo.photos import Photos
 from singflow.towers.live import MAX_PIXELS, NO_POSITIONS, Classifier, Located, Prediction
 from singflow.towers.texts import Texts
 from singflow.translators.ridge import Affine
@@ -98,7 +98,7 @@ class Loaded:
     class_texts and class_embeddings (C, m): one text per class. basis: V_0 (d, k). concepts: P
     phrases of a study, with embeddings (P, m). known: is_deg and null_energy (n,) of the known
     images; empty if there are none. fits: None if the images that the translator was fitted on are
-    not available. photos: searched for the nearest photos. training: hashes of the images that the
+    not available. photos: whose maps are compared with. training: hashes of the images that the
     translator was fitted on.
     """
 
@@ -241,9 +241,8 @@ class Analysis:
     are filled, strongest first: classes_gained and classes_lost (by contrastive AS), gained and
     lost (concepts of a study, by AS).
 
-    nearest: the photos nearest to the translated feature before and after null removal; empty if
-    their embeddings are not available. note: a further remark on the photo, or empty. maps: where
-    in the photo, for `texts`; None if nothing can be located, and no_maps says why.
+    note: a further remark on the photo, or empty. maps: where in the photo, for `texts`; None if
+    nothing can be located, and no_maps says why.
     """
 
     predictions: list[Prediction]
@@ -262,7 +261,6 @@ class Analysis:
     classes_lost: list[Movement]
     gained: list[Movement]
     lost: list[Movement]
-    nearest: list[Neighbour]
     note: str
     setting: Setting
     maps: Maps | None = field(compare=False)
@@ -285,7 +283,7 @@ def analyze_feature(
 
     `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
-    image's file, which is not its own nearest photo.
+    image's file, with whose own map no map is compared.
     """
     features = image.feature
     classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting
@@ -328,7 +326,6 @@ def analyze_feature(
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
-    points, photos = np.concatenate([removal.original, removal.equivalent]), loaded.photos
     maps, no_maps = None, NO_POSITIONS if has_null else NOTHING_IGNORED
     if has_null and image.parts is not None:
         others, no_maps = loaded.others if judged and texts else {}, ""
@@ -360,7 +357,6 @@ def analyze_feature(
         classes_lost=classes_lost,
         gained=gained,
         lost=lost,
-        nearest=photos.neighbours(points, sha256) if photos else [],
         note=IN_SAMPLE if sha256 in loaded.training else "",
         setting=setting,
         maps=maps,

@@ -17,7 +17,6 @@ from singflow.measuring import Evidence
 from singflow.photo.analysis import Analysis, Loaded, Steered, analyze_feature
 from singflow.photo.facts import describe
 from singflow.photo.finished import read_finished
-from singflow.photo.photos import Neighbour, Photos
 from singflow.photo.sources import read_reference, read_translator, reference_shards
 from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.towers.texts import checked_texts
@@ -45,7 +44,6 @@ class Result(Analysis):
     sha256: str
     image: "Image.Image" = field(compare=False)
     features: np.ndarray = field(compare=False)
-    photos: Photos | None = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Scores and their setting, as values that JSON can hold.
@@ -69,8 +67,7 @@ class Result(Analysis):
         from singflow.figures.style import shown
         from singflow.photo.figure import draw_image
 
-        near = self.photos.pictures(self.nearest, MAX_PIXELS) if self.photos else []
-        return shown(draw_image(self.image, Path(self.name).name, self, near))
+        return shown(draw_image(self.image, Path(self.name).name, self))
 
     def map_figure(self) -> "Figure":
         """Where in the photo: what the predicted class uses, what the head ignores, and every text.
@@ -249,26 +246,7 @@ class Analyzer:
             sha256=digest,
             image=photo,
             features=located.feature,
-            photos=self.loaded.photos,
         )
-
-    def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
-        """Find the photos of the study or reference that are nearest to points of the space.
-
-        Parameters
-        ----------
-        points : ndarray of shape (n, m)
-            Embeddings.
-        sha256 : str
-            Hash of a file that is left out of the search.
-
-        Returns
-        -------
-        list of Neighbour
-            One photo per point; empty if the embeddings are not available.
-        """
-        photos = self.loaded.photos
-        return photos.neighbours(points, sha256) if photos else []
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
         """Steer a photo's feature toward a text inside the null space; the logits do not change.

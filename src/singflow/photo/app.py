@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.shards import towers_in
+from singflow.artifacts.shards import read_manifest, towers_in
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.cli import log, scratch
 from singflow.config.registry import MODELS, read_registry
@@ -32,7 +32,7 @@ from singflow.photo.finished import require_file
 from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
-from singflow.photo.photos import PACKAGED, Neighbour
+from singflow.photo.photos import PACKAGED
 from singflow.towers.live import open_image
 from singflow.translators.reference import reference_folder
 
@@ -146,7 +146,6 @@ class PhotoSession:
 
     analyzer: Analyzer
     result: Result
-    max_pixels: int
 
     @property
     def texts(self) -> list[str]:
@@ -157,15 +156,6 @@ class PhotoSession:
         """How far the photo can be steered toward a text, and the largest IS of the slider."""
         reach = self.result.reach[self.texts.index(text)]
         return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
-
-    def pictures(self, neighbours: list[Neighbour], *names: str) -> list[Picture]:
-        """Photos of the study, with captions; none if a reference holds no photos."""
-        photos = self.result.photos
-        shown = photos.pictures(neighbours, self.max_pixels) if photos else []
-        return [
-            (f"{name}: {near.path}, {near.angle_deg:.1f}°", picture)
-            for name, near, picture in zip(names, neighbours, shown, strict=False)
-        ]
 
 
 def texts_of(words: str) -> list[str]:
@@ -207,25 +197,25 @@ def analyze_upload(
     result = analyzer.analyze(photo, texts, name=name, max_pixels=state.max_pixels)
     maps = maps_html(result, result.image)
     result = replace(result, image=Image.new("RGB", (1, 1)))
-    session = PhotoSession(analyzer, result, state.max_pixels)
-    pictures = drawn_pictures(state, session) or session.pictures(
-        result.nearest, "nearest photo before", "nearest photo after null removal"
-    )
-    return session, *analysis_html(result, analyzer.loaded.known, pictures), maps
+    pictures = drawn_pictures(state.results, result)
+    said = analysis_html(result, analyzer.loaded.known, pictures)
+    return PhotoSession(analyzer, result), *said, maps
 
 
-def drawn_pictures(state: PageState, session: PhotoSession) -> list[Picture]:
-    """Karlo's pictures before and after null removal, if the study has some of this photo."""
-    photos, setting = session.result.photos, session.result.setting
-    if state.results is None or photos is None:
+def drawn_pictures(results: Path | None, result: Result) -> list[Picture]:
+    """Karlo's pictures before and after null removal, if a study has some of this photo."""
+    if results is None:
         return []
-    path = CATALOG["pictures"].at(state.results, model=setting.model, space=setting.space)
-    ids = np.flatnonzero(photos.manifest["sha256"] == session.result.sha256)
-    if not len(ids) or not path.is_file():
+    setting = result.setting
+    path = CATALOG["pictures"].at(results, model=setting.model, space=setting.space)
+    if not path.is_file():
         return []
     drawn = read_parquet(path)
     drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip")]
-    drawn = drawn[drawn["image_id"].isin(ids)].drop_duplicates("change")
+    if drawn.empty:
+        return []
+    sha256 = read_manifest(CATALOG["manifest"].at(results))["sha256"]
+    drawn = drawn[sha256[drawn["image_id"]].to_numpy() == result.sha256].drop_duplicates("change")
     by_change = dict(zip(drawn["change"], drawn["picture"], strict=True))
     if not DRAWN.keys() <= by_change.keys():
         return []
@@ -242,9 +232,7 @@ def steer_photo(session: PhotoSession, text: str, is_deg: float) -> str:
     before, after = analyzer.loaded.classifier.predict(np.stack([features[0], now.feature]))
     steered = {prediction.index: prediction for prediction in after}
     likeliest = [steered.get(prediction.index, prediction) for prediction in before]
-    found = analyzer.nearest(now.embedding[None], session.result.sha256)
-    nearest = session.pictures(found, "nearest photo now")
-    return steering_html(reach, path, now, before, likeliest, nearest)
+    return steering_html(reach, path, now, before, likeliest)
 
 
 def blocks(state: PageState, max_mb: int) -> "gr.Blocks":

@@ -57,10 +57,6 @@ def facts_of(analysis: Analysis) -> list[Fact]:
     )
     for way in analysis.reach:
         facts.append(Fact("steered", _reach(way), way.text))
-    if analysis.nearest:
-        before, after = (f"{n.path} ({n.angle_deg:.1f} degrees)" for n in analysis.nearest)
-        line = f"nearest photo of the {setting.images}: {before}; after null removal: {after}"
-        facts.append(Fact("nearest photo", line))
     return [*facts, Fact("setting", basis_of(setting))]
 
 

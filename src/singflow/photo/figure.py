@@ -1,6 +1,5 @@
 """The figure of one image's analysis."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,16 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from PIL import Image, ImageOps
+from PIL import Image
 
 from singflow.figures.photo_maps import FARTHER, NEARER
 from singflow.figures.sheet import Sheet
 from singflow.figures.style import COLOURS, PAGE, STYLE, key, lines_of, say, styled, wrapped
 from singflow.photo.analysis import Analysis, Movement
 from singflow.photo.facts import SCORES, facts_of, select
-from singflow.photo.photos import Neighbour
 
-PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
+PHOTO_PIXELS = 900  # longest side, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[7]
 ABSENT = {"va": "center", "color": "0.4"}
 SHOWN = {  # a text of the list that is ranked by a score, and the unit of the score
@@ -29,49 +27,27 @@ RowNames = tuple[list[str], np.ndarray]  # names of rows, and how many lines eve
 
 # Lengths in inches: margins, photo, words, and room for texts beside axes.
 MARGIN, GAP = 0.1, 0.2
-PHOTO, NAMES, TILE = 2.4, 1.3, 1.1
+PHOTO, NAMES = 2.4, 1.3
 LINE, AXIS, TITLE = 0.13, 0.4, 0.25
 BOLD = {"size": STYLE["figure.titlesize"], "weight": STYLE["figure.titleweight"]}
 
 
 @styled
-def draw_image(
-    photo: Image.Image, name: str, analysis: Analysis, near: Sequence[Image.Image | None] = ()
-) -> Figure:
-    """Draw a photo, the nearest photos, scores in words, angles to texts, and texts beyond chance.
+def draw_image(photo: Image.Image, name: str, analysis: Analysis) -> Figure:
+    """Draw a photo, scores in words, angles to texts, and texts beyond chance.
 
-    Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS. `near` has
-    the photos of `analysis.nearest`, with None for a photo whose file is missing.
+    Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS.
     """
     sheet = Sheet(PAGE)
     photo_height = PHOTO * min(1.0, photo.height / photo.width)
-    nearest = analysis.nearest if near else []
-    height = max(
-        photo_height + GAP + _nearest(sheet, MARGIN + photo_height + GAP, nearest, near),
-        _angles(sheet, name, analysis),
-    )
+    height = max(photo_height + GAP, _angles(sheet, name, analysis))
     small = photo.copy()
     small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    room = photo_height if nearest else height - GAP
-    sheet.place(MARGIN, MARGIN, PHOTO, room, partial(_show, small))
+    sheet.place(MARGIN, MARGIN, PHOTO, height - GAP, partial(_show, small))
     bottom = MARGIN + height
     for _, score, *sides in analysis.beyond_chance:
         bottom = _beyond_chance(sheet, bottom + TITLE, score, sides)
     return sheet.draw(bottom)
-
-
-def _nearest(
-    sheet: Sheet, top: float, nearest: list[Neighbour], near: Sequence[Image.Image | None]
-) -> float:
-    """Place the nearest photos; returns their height."""
-    if not nearest:
-        return 0.0
-    paths = [lines_of(found.path, TILE, FontProperties()) for found in nearest]
-    for number, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
-        title = f"nearest {('before', 'after')[number]} ({found.angle_deg:.1f}°)"
-        left = MARGIN + number * (PHOTO - TILE)
-        sheet.place(left, top + TITLE, TILE, TILE, partial(_near, title, picture, path))
-    return TITLE + TILE + LINE * max(map(len, paths)) + GAP
 
 
 def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
@@ -129,18 +105,6 @@ def _show(photo: Image.Image, axes: Axes) -> None:
     axes.imshow(photo)
     axes.set_anchor("N")
     axes.set_axis_off()
-
-
-def _near(title: str, photo: Image.Image | None, path: list[str], axes: Axes) -> None:
-    """Draw a photo of the study above its path."""
-    axes.set_title(title)
-    if photo is None:
-        say(axes, "not here", **ABSENT)
-    else:
-        axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(photo is None)
-    axes.set_xlabel("\n".join(path))
 
 
 def _label_rows(axes: Axes, rows: RowNames, most: float) -> np.ndarray:

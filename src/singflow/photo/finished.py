@@ -79,12 +79,11 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
 
 
 def read_photos(inputs: Inputs) -> Photos:
-    """The study's photos, with their embeddings in a space."""
+    """The study's photos."""
     params, manifest = inputs.path("params"), read_manifest(inputs.path("manifest"))
     data = read_section(params, "data", Data)
-    extraction = read_section(params, "extraction", Extraction)
     root = data_root("packaged", "") if data.source == "packaged" else Path(data.root)
-    return Photos(manifest, inputs.path("embeddings").parent, extraction.shards, root)
+    return Photos(manifest, root)
 
 
 def read_texts(
@@ -208,8 +207,8 @@ def read_finished(
 ) -> Loaded:
     """Load a model and a space from a study; `classes` None means the study's class list.
 
-    Without the study's features and embeddings there are no fits and no nearest photos: a warning
-    says so. Raises InputError if the weights of the model have changed since the study.
+    Without the study's features and embeddings there are no fits: a warning says so. Raises
+    InputError if the weights of the model have changed since the study.
     """
     from singflow.towers.device import pick_device
 
@@ -226,12 +225,8 @@ def read_finished(
             "them, or run the study again"
         )
     loaded = read_stored(inputs, classifier, pick_device(device))
-    if not photos.folder.is_dir():
-        log.warning(
-            "%s: not here, so the nearest photos are left out: `make fetch` brings it",
-            photos.folder,
-        )
-    found = read_training(replace(inputs, shards=photos.shards), threads, cache)
+    shards = read_section(inputs.path("params"), "extraction", Extraction).shards
+    found = read_training(replace(inputs, shards=shards), threads, cache)
     fits, training = found or (None, frozenset(photos.manifest["sha256"]))
     return replace(loaded, fits=fits, photos=photos, training=training)
 

@@ -33,7 +33,7 @@ from singflow.photo.facts import (
 from singflow.photo.map_figure import map_panels
 from singflow.towers.live import Prediction
 
-Picture = tuple[str, Image.Image | None]  # caption and picture; None if its file is missing
+Picture = tuple[str, Image.Image]  # caption and picture
 THUMBNAIL = 320  # pixels of the longest side
 INK = "#123456"  # placeholder for the text colour of the page, light or dark
 PHOTO, BEFORE = COLOURS[5], COLOURS[4]
@@ -99,7 +99,7 @@ def analysis_html(
 ) -> tuple[str, str]:
     """The HTML of scores, and the HTML of the texts that null removal moves.
 
-    `pictures` are those before and after null removal.
+    `pictures` are those drawn before and after null removal.
     """
     facts, setting = facts_of(analysis), analysis.setting
     charts = []
@@ -119,7 +119,7 @@ def analysis_html(
         likeliest=select(facts, "class", "other classes"),
         first=select(facts, "known zero"),
         lines=select(facts, *OF_PHOTO),
-        pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
+        pictures=[(caption, thumbnail(picture)) for caption, picture in pictures],
     )
     return page, TEMPLATES.get_template("movements.html").render(
         movements={fact.about: fact for fact in facts if fact.name == "movement"}.values(),
@@ -170,12 +170,11 @@ def steering_html(
     now: Steered,
     before: Sequence[Prediction],
     after: Sequence[Prediction],
-    nearest: Sequence[Picture],
 ) -> str:
     """The HTML of a photo steered toward a text.
 
     path: pairs of IS and angle to the text, in degrees. before, after: the same classes, before and
-    after steering. nearest: the photo nearest to the steered feature.
+    after steering.
     """
 
     def draw_way(axes: Axes) -> None:
@@ -210,7 +209,6 @@ def steering_html(
         ("Where the photo goes", chart(draw_way, angles, 3.4, 2.3)),
         ("What the classifier says", chart(draw_probabilities, classes, 3.4, 2.3)),
     ]
-    near = [(caption, thumbnail(picture)) for caption, picture in nearest if picture]
     return TEMPLATES.get_template("steering.html").render(
-        way=way, now=now, top=after[0], charts=charts, near=near
+        way=way, now=now, top=after[0], charts=charts
     )

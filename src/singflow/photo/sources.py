@@ -149,7 +149,7 @@ def read_reference(
             **made.parsed("hidden", dict),
         },
         fits=fits,
-        photos=Photos(manifest, embeddings, images.shards, None),
+        photos=Photos(manifest, None),
         training=frozenset(sha256),
     )
 

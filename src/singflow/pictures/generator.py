@@ -10,7 +10,7 @@ import numpy as np
 from singflow.cli import log
 from singflow.config.registry import SpaceEntry, objection
 from singflow.errors import InputError, brief
-from singflow.pictures.parameters import FEW, Pictures
+from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generator_files, refuse_space
 from singflow.towers.weights import find_all
 
@@ -22,21 +22,17 @@ FIX = "fetch or copy the generator again"
 
 
 def choose_renderer(
-    space: str, entry: SpaceEntry, pictures: Pictures, images: int
-) -> Literal["unclip", "retrieval", "words"]:
-    """What shows the features of a space in a study of `images` images.
-
-    The log says why auto does not generate pictures.
-    """
+    space: str, entry: SpaceEntry, pictures: Pictures
+) -> Literal["unclip", "words"]:
+    """What shows the features of a space. The log says why auto does not generate pictures."""
     if pictures.renderer == "unclip":
         refuse_space(space, entry)
     if pictures.renderer != "auto":
         return pictures.renderer
     if not (reason := _hindrance(entry, pictures)):
         return "unclip"
-    nearest = "images" if images > FEW else "words"
-    log.info("space %s: the nearest %s are shown, none are generated: %s", space, nearest, reason)
-    return "retrieval" if images > FEW else "words"
+    log.info("space %s: words are shown, no pictures are generated: %s", space, reason)
+    return "words"
 
 
 def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:

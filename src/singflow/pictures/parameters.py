@@ -4,29 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from singflow.config.sections import (
-    MOST_IMAGES,
-    MOST_SHOWN,
-    HubName,
-    Listed,
-    ModelName,
-    Section,
-    Text,
-    unique,
-)
-
-CELL, PROBES = 400, 192  # images in a cell of an index, and cells that are searched for a point
-FEW = 300  # images up to which the nearest photo shows nothing
+from singflow.config.sections import MOST_SHOWN, HubName, Listed, ModelName, Section, Text, unique
 
 
 class Pictures(Section):
     """Pictures of what the null space holds (section 3.2 of the supplement)."""
 
-    renderer: Literal["auto", "unclip", "retrieval", "words"] = Field(
+    renderer: Literal["auto", "unclip", "words"] = Field(
         "auto",
         description="auto (unclip if the generator fits the space, and its weights and a GPU are "
-        f"there; else retrieval above {FEW} images, or words) | unclip | retrieval (the nearest "
-        "photo) | words (no picture)",
+        "there; else words) | unclip | words (no picture)",
     )
     generator: HubName = Field(
         "kakaobrain/karlo-v1-alpha-image-variations",
@@ -48,7 +35,7 @@ class Pictures(Section):
         [0, 1, 2],
         min_length=1,
         description="seeds of the noise that pictures start from: all in figure 13, the first "
-        "elsewhere; retrieval: their number is the number of neighbours",
+        "elsewhere",
     )
     images: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
@@ -66,11 +53,4 @@ class Pictures(Section):
         [4.0, 10.8, 23.0, 29.0, 36.2],
         min_length=1,
         description="degrees; IS of the steps of figure 10 (paper: these)",
-    )
-    exact_up_to: int = Field(
-        100000,
-        ge=1,
-        le=MOST_IMAGES,
-        description="images up to which neighbours are searched exactly; above, by an approximate "
-        "index",
     )

@@ -1,4 +1,4 @@
-"""From embeddings to pictures, drawn by a generator or the nearest real images, and to words."""
+"""From embeddings to pictures, drawn by a generator, and to words."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.pictures.neighbours import Gallery, exact_neighbours
 from singflow.pictures.selection import Picture
 from singflow.pictures.word_neighbours import ANGLES, WORDS, word_neighbours
 
@@ -19,8 +18,6 @@ TYPES = {
     **{column.name: KINDS[column.type] for column in fields(Picture) if column.type in KINDS},
     "renderer": "str",
     "draw": "int64",
-    "neighbour_id": "int64",
-    "neighbour_deg": "float64",
     **dict.fromkeys(WORDS, "str"),
     **dict.fromkeys(ANGLES, "float64"),
 }
@@ -61,33 +58,6 @@ def generate(
         yield _row(picture, "unclip", draw=seed, picture=drawn[key])
 
 
-def retrieve(
-    pictures: list[Picture],
-    seeds: list[int],
-    gallery: Gallery,
-    content: np.ndarray,
-    photo: Callable[[int], bytes],
-) -> Iterator[Row]:
-    """Rows of the table of pictures with the nearest real images in place of generated ones.
-
-    `draw` is the rank of the neighbour from 0. There are as many neighbours as draws() gives seeds.
-    """
-    reached = [picture for picture in pictures if picture.embedding is not None]
-    points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
-    own = np.array([picture.image_id for picture in reached])
-    found = exact_neighbours(points, own, gallery, content, len(seeds))
-    neighbours = iter(zip(found.image_id.tolist(), found.angle_deg.tolist(), strict=True))
-    for picture in pictures:
-        if picture.embedding is None:
-            yield _row(picture, "retrieval")
-            continue
-        ranked = zip(draws(picture, seeds), *next(neighbours), strict=False)
-        for rank, (_, image_id, angle) in enumerate(ranked):
-            shown = photo(image_id) if image_id >= 0 else b""
-            place = {"draw": rank, "neighbour_id": image_id, "neighbour_deg": angle}
-            yield _row(picture, "retrieval", picture=shown, **place)
-
-
 def undrawn(pictures: list[Picture]) -> Iterator[Row]:
     """Rows of the table of pictures without a picture: words alone stand for the feature."""
     return (_row(picture, "words") for picture in pictures)
@@ -103,7 +73,7 @@ def photos(
 
 
 def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
-    none = {"draw": -1, "neighbour_id": -1, "neighbour_deg": np.nan, "picture": b""}
+    none = {"draw": -1, "picture": b""}
     unsaid = dict.fromkeys(WORDS, "") | dict.fromkeys(ANGLES, np.nan)
     return {**vars(shown), "renderer": renderer, **none, **unsaid, **drawn}
 

@@ -56,6 +56,5 @@ def refuse_space(space: str, entry: SpaceEntry) -> None:
     """Raise InputError if the generator does not draw from a space."""
     if reason := objection(entry):
         raise InputError(
-            f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or "
-            "auto"
+            f"space {space} cannot be rendered: {reason}: write pictures.renderer: words, or auto"
         )

@@ -3,9 +3,9 @@
 import numpy as np
 
 from singflow.analyses.inputs import Inputs
+from singflow.analyses.metrics import angle_deg
 from singflow.artifacts.files import FIX
 from singflow.errors import InputError
-from singflow.pictures.neighbours import exact_neighbours
 
 WORDS = ("word_1", "word_2", "word_3")  # columns of the table of pictures, nearest first
 ANGLES = tuple(f"{word}_deg" for word in WORDS)
@@ -42,7 +42,11 @@ def word_neighbours(
     words, texts: the vocabulary and its embeddings (P, m). Angles in float64 decide, and ties go to
     the earlier word. With fewer than three words, the rest is empty and NaN.
     """
-    every = np.arange(len(texts))
-    none = np.full(len(points), -1)
-    found = exact_neighbours(points, none, lambda: [(every, texts)], every, len(WORDS))
-    return np.array([*words, ""], dtype=object)[found.image_id], found.angle_deg
+    shape = len(points), len(WORDS)
+    found, angles = np.full(shape, "", dtype=object), np.full(shape, np.nan)
+    for row, point in enumerate(points):
+        away = angle_deg(point, texts)
+        near = np.argsort(away, kind="stable")[: len(WORDS)]
+        found[row, : len(near)] = [words[text] for text in near]
+        angles[row, : len(near)] = away[near]
+    return found, angles

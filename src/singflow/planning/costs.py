@@ -30,7 +30,6 @@ from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
 from singflow.data.reading import class_folders, flat_folders
 from singflow.parallel import AHEAD
-from singflow.pictures.parameters import CELL, PROBES
 from singflow.study import with_defaults
 from singflow.system import gpu_count
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, WAITING_BYTES
@@ -102,7 +101,6 @@ class Size:
         largest_shard = max(self.shard_rows, -(-images // max(shards, 1)) * self.views)
         folds = fold_count or 5  # without folds, read-outs take 5
         kernel = tested if tested <= LANDMARKS else 0
-        indexed = self.images > self.study["pictures"]["exact_up_to"]
         waiting = max(self.decoders, WAITING_BYTES // (self.views * VIEW))
         return vars(self) | {
             JOB: 1,
@@ -123,8 +121,6 @@ class Size:
             "network": width * (2 * self.feature_dim + width + self.space_dim),
             "results": tested * self.models * self.spaces,  # that a step gathers
             "scanned": min(self.labels * self.concepts, CELLS),  # by a thread at once
-            # images that the search for neighbours compares with a point; all, without an index
-            "candidates": min(self.images, CELL * PROBES) if indexed else self.images,
             "drawn": self.pictures > 0,  # by a generator
             "at_once": min(self.batch, CPU_BATCH),  # views in a forward pass
             # views in pinned batches, which hold whole images

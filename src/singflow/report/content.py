@@ -1,6 +1,7 @@
-"""The contents of a study's page: tables, images and figures; the time of a run; the machine."""
+"""The contents of a study's page: tables and figures; the time of a run; the machine."""
 
 import base64
+import io
 import os
 import platform
 import re
@@ -18,7 +19,6 @@ from singflow.artifacts.catalog import NEEDS
 from singflow.data.images import any_size
 from singflow.errors import InputError, in_one_line
 from singflow.report.tables import MOST_ROWS, Table, table
-from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
 SECTIONS = ("models", "labels", "pictures", "checks", "paper")  # of the page, a question each
@@ -33,15 +33,15 @@ FORMS = {  # of lines of a caption: pattern, and what to write
     ),
     "most": (r"\d+", "a number of rows"),
 }
-WIDTH = 1600  # pixels of a figure that is embedded as WebP
+WIDTH, HIGHEST = 1600, 16383  # limits on the pixels of a figure that is embedded as WebP
 MOST_SVG = 500_000  # bytes; a larger SVG is embedded as WebP
 SCALE, FULL, TALLEST = 1.35, 2.0, 800  # of a figure: scale of its print, full scale, pixels
 
-SCORES = {  # name in the data of the page -> column
-    "is": "is_deg",
-    "as": "as_deg",
-    "before": "angle_original_deg",
-    "after": "angle_equivalent_deg",
+SCORES = {  # column of the scores -> column of the table of photos
+    "is_deg": "is_deg",
+    "as_deg": "as_deg",
+    "angle_original_deg": "before",
+    "angle_equivalent_deg": "after",
 }
 
 Frames = dict[str, dict[str, pd.DataFrame]]
@@ -79,15 +79,14 @@ def _own(
 REJECTED = _own("Files left out", "Rare reasons come first.", "path reason files", {})
 IMAGES = _own(
     "Every photo",
-    "Press a photo. The page shows the photos of the study that are nearest to its translated "
-    "feature before and after null removal.",
+    "The photos with the largest IS come first.",
     "label model space is_deg as_deg before after predicted path",
     {
         "before": ("angle before (°)", "angle to the text of its label before null removal"),
         "after": ("angle after (°)", "the same angle after null removal"),
         "predicted": ("predicted", "class that the model predicts"),
     },
-    "pictures 2 every photo, and the photos nearest to it before and after null removal",
+    "labels 6 every photo",
 )
 
 
@@ -215,10 +214,31 @@ def data_of(shown: Table, caption: Caption, said: str) -> dict[str, Any]:
     }
 
 
-def images_table(several: bool) -> Table:
-    """The table of photos, whose rows the page makes of `page_data`."""
+def images_table(
+    images: pd.DataFrame, scores: Frames, class_names: dict[str, list[str]], several: bool
+) -> Table:
+    """The table of photos: a row for each model and space, those with the largest IS first.
+
+    images: rows of the manifest; those of all scores are of the same photos.
+    """
+    parts = [
+        frame[[*SCORES]]
+        .rename(columns=SCORES)
+        .assign(
+            label=images["label"],
+            model=model,
+            space=space,
+            predicted=[class_names[model][index] for index in frame["predicted_index"]],
+            path=images["path"],
+        )
+        for space, models in scores.items()
+        for model, frame in models.items()
+    ]
+    rows = pd.concat(parts).sort_values("is_deg", ascending=False, kind="stable")
+    for name in SCORES.values():
+        rows[name] = [round(float(value), 1) for value in rows[name]]
     columns = [name for name in IMAGES.columns.split() if several or name != "space"]
-    return Table("images", IMAGES.title, columns, IMAGES.headers, [], 0)
+    return table("images", IMAGES.title, rows, columns, IMAGES.headers, len(rows))
 
 
 def step_table(folder: Path) -> Table:
@@ -255,54 +275,6 @@ def sentence(
     return f"{said}; {caption.paper}." if ours == theirs == charted else f"{said}."
 
 
-def page_data(
-    manifest: pd.DataFrame,
-    shown: np.ndarray,
-    scores: Frames,
-    neighbours: Frames,
-    class_names: dict[str, list[str]],
-) -> dict[str, Any]:
-    """Data of the images on the page, for JSON; `shown` has their positions in the manifest.
-
-    A neighbour is its position among the images shown, -1 for none, or -2 - i for image i of
-    `outside`, the paths of neighbours that are not shown.
-    """
-    position = {int(image): place for place, image in enumerate(shown)}
-    outside: dict[int, int] = {}
-
-    def place(image: int) -> int:
-        if image < 0 or image in position:
-            return position.get(image, -1)
-        return -2 - outside.setdefault(image, len(outside))
-
-    def column(values: pd.Series) -> list[Any]:
-        return [None if pd.isna(value) else round(float(value), 1) for value in values]
-
-    classes: dict[str, int] = {}
-    content: dict[str, dict[str, Any]] = {space: {} for space in scores}
-    for space, models in scores.items():
-        for model, frame in models.items():
-            near, names = neighbours[space][model], class_names[model]
-            predicted = [names[index] for index in frame["predicted_index"]]
-            found = {name: column(frame[score]) for name, score in SCORES.items()}
-            found["predicted"] = [classes.setdefault(name, len(classes)) for name in predicted]
-            for kind in ("original", "equivalent"):
-                found[kind] = [place(int(image)) for image in near[f"{kind}_id"]]
-                found[f"{kind}_deg"] = column(near[f"{kind}_deg"])
-            content[space][model] = found
-    images = manifest.iloc[shown]
-    return {
-        "side": tile_side(len(shown)),
-        "columns": COLUMNS,
-        "several": len(scores) > 1,
-        "spaces": list(scores),
-        "images": {"path": list(images["path"]), "label": list(images["label"])},
-        "classes": list(classes),
-        "outside": [manifest["path"].iloc[image] for image in outside],
-        "scores": content,
-    }
-
-
 def embedded(png: Path, caption: Caption) -> dict[str, Any]:
     """A figure as the data of its SVG, or of a WebP if the SVG is large, and its size in pixels.
 
@@ -313,7 +285,7 @@ def embedded(png: Path, caption: Caption) -> dict[str, Any]:
             return {"title": caption.title, "needs": needs.rstrip(".")}
         svg, dots = png.with_suffix(".svg"), figure.info["dpi"]
         if photo := svg.stat().st_size > MOST_SVG:
-            content = f"image/webp;base64,{figure_image(figure, WIDTH)}"
+            content = f"image/webp;base64,{webp(figure)}"
         else:
             content = f"image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
         wide, tall = (96 * side / per for side, per in zip(figure.size, dots, strict=True))
@@ -321,6 +293,17 @@ def embedded(png: Path, caption: Caption) -> dict[str, Any]:
     sizes = {"width": scale * wide, "height": scale * tall, "full": FULL * wide}
     shown = {"content": content, "photo": photo} | {name: round(to) for name, to in sizes.items()}
     return shown | {"title": caption.title, "text": caption.text, "needs": ""}
+
+
+def webp(figure: Image.Image) -> str:
+    """A figure as base64 WebP, at most WIDTH pixels wide."""
+    flat, buffer = figure.convert("RGB"), io.BytesIO()
+    scale = min(1.0, WIDTH / flat.width, HIGHEST / flat.height)
+    if scale < 1:
+        size = max(1, round(flat.width * scale)), round(flat.height * scale)
+        flat = flat.resize(size, Image.Resampling.LANCZOS)
+    flat.save(buffer, "WEBP", quality=80, method=2)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def machine() -> str:

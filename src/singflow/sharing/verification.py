@@ -42,8 +42,7 @@ LEVELS = 16  # of 255, by which any pixel may differ
 PIXELS = 0.02  # share of a picture's pixels that may differ by more, where an edge moves a little
 CHOICES = (
     *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
-    *("original_id", "equivalent_id", "neighbour_id", "place", "concept", "differ"),
-    *("word_1", "word_2", "word_3"),
+    *("place", "concept", "differ", "word_1", "word_2", "word_3"),
     *("beyond", "positions_beyond", "strongest_row", "strongest_column"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ

@@ -9,18 +9,7 @@ import pytest
 from PIL import Image
 
 from singflow.artifacts.tables import read_table
-from tests.report.report_study import HOSTILE, flat
-
-
-def shown_colour(tile):
-    """The colour in the middle of a thumbnail on the screen."""
-    image = Image.open(io.BytesIO(tile.screenshot())).convert("RGB")
-    return image.getpixel((image.width // 2, image.height // 2))
-
-
-def near(colour, number):
-    """WebP keeps colours roughly."""
-    return all(abs(a - b) <= 12 for a, b in zip(colour, flat(number).getpixel((0, 0)), strict=True))
+from tests.report.report_study import HOSTILE
 
 
 def table(page, name):
@@ -38,25 +27,15 @@ def shows(page, place, texts):
     expect(page.locator(f"#table tbody tr td:nth-child({place})")).to_have_text(texts)
 
 
-def test_a_photo_opens_from_the_keyboard_with_the_nearest_before_and_after(load):
+def test_a_link_leads_to_every_photo_from_the_largest_is_on(load):
     page = load()
     page.get_by_role("link", name="every photo").click()
-    for position, others in ((5, [6, 7]), (0, [1, -1])):
-        page.get_by_role("searchbox").fill(f"photos/{position:05d}.png")
-        button = page.get_by_role("button", name=f"show photos/{position:05d}.png in m2")
-        button.focus()
-        page.keyboard.press("Enter")
-        tiles = page.locator("#card .tile").all()
-        wanted = [position, *others]
-        assert [int(tile.get_attribute("data-position")) for tile in tiles] == wanted
-        seen = zip(tiles, wanted, strict=True)
-        assert all(near(shown_colour(tile), place) for tile, place in seen if place >= 0)
-        text = page.locator("#card").inner_text()
-        for said in ("m2", f"photos/{position:05d}.png", "before null removal, 30° away"):
-            assert said in text
-        page.keyboard.press("Escape")
-        assert page.locator("#card").is_hidden()
-    assert "no other photo" in text
+    page.wait_for_selector("#table table[aria-label='Every photo']")
+    turned = [float(text) for text in page.locator("#table td:nth-child(3)").all_inner_texts()]
+    assert len(turned) == 10 and turned == sorted(turned, reverse=True)
+    page.get_by_role("searchbox").fill("photos/00005.png")
+    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+    assert sorted(page.locator("#table td:nth-child(2)").all_inner_texts()) == ["m1", "m2"]
 
 
 def test_one_table_at_a_time_is_chosen_sorted_searched_and_explained(load):
@@ -159,9 +138,7 @@ def test_the_page_is_dark_where_the_readers_system_is_and_so_are_its_figures(loa
         colours = page.evaluate(f"[{style}.color, {style}.backgroundColor]")
         return colours, int(np.median(np.asarray(shot)))
 
-    table(page, "images").locator("button").first.click()
-    check_width_and_access(page, width)  # the card is open
-    page.keyboard.press("Escape")
+    table(page, "images")
     check_width_and_access(page, width)
     assert colours() == (["rgb(27, 31, 36)", "rgb(255, 255, 255)"], 255)
     page.emulate_media(color_scheme="dark")
