@@ -87,7 +87,7 @@ def prepare(images: int, flags: Flags) -> None:
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
-        pictures={"exact_up_to": 1000, "maps": False},
+        pictures={"exact_up_to": 1000},
         summary={"resamples": 400, "permutations": 400},
     )
     generator = np.random.default_rng(0)
@@ -267,8 +267,7 @@ def write_costs(checkout: Path, runs: Runs, sizes: list[costs.Size]) -> None:
     measured_steps = set(next(iter(runs.values())).index) & set(costs.COSTS)
     for file in (package / "planning/costs.toml", *sorted((package / "analyses").glob("*.toml"))):
         text = file.read_text(encoding="utf-8")
-        # Here images are tiny, and none is mapped.
-        for step in measured_steps - {"build_manifest", "map_images"}:
+        for step in measured_steps - {"build_manifest"}:  # here images are tiny
             rows = "".join(
                 f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
                 f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"

@@ -26,7 +26,7 @@ TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "tabulate_unusual"),
     "compare_translators",
     *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves"),
-    *("plot_head_extensions", "plot_maps"),
+    "plot_head_extensions",
 ]
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 

@@ -173,10 +173,6 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     pictures = read(f"pictures/{LITE0}")
     assert {*pictures} >= {*PICTURE_TYPES} and set(pictures["renderer"]) == {"photo", "words"}
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
-    maps = read(f"maps/{LITE0}").query("map == 'toward label'").groupby("image_id")
-    assert (maps["others"].max() == 3).all()  # of the fold
-    gap = maps["value"].sum() - scores.set_index("image_id")["as_deg"][[*maps.groups]]
-    assert len(gap) == 3 and gap.abs().max() < 1e-3
 
 
 TABLES = {
@@ -184,7 +180,7 @@ TABLES = {
     "hidden_texts": 0, "hidden_groups": 0,
     "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380, "spurious": None,
     "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2,
-    "probes": 2, "unusual": 12, "maps": 7,
+    "probes": 2, "unusual": 12,
 }  # fmt: skip
 
 
@@ -213,7 +209,6 @@ def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results
     r2 = read("evidence/conse_minilm/tiny", "json")["r2"]
     assert r2 == pytest.approx(translator["validation_r2"], abs=1e-4)
     assert len(read("head_extensions/conse_minilm/tiny")) == 1
-    assert read("maps/conse_minilm/tiny").empty
     text = (results / "tables/summary.txt").read_text()
     assert "tiny: no null space: the logits see every direction, so IS = AS = 0." in text
     assert "nan" not in text.lower()
@@ -312,7 +307,7 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "plot_concepts.extremes": {"plot_concepts"},
     "null_energy.unusual_labels": {"measure_unusual", "tabulate_unusual"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
-    "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
+    "pictures.guidance": {"render_pictures"},
     "report.max_images": {"write_report"},
     "training.epochs": {"train_translator"},
     "controls.max_draws": {"measure_controls"},
@@ -320,15 +315,15 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize", "compare_models"},
-    "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
+    "translator.lambdas": {"fit_translator", "measure_evidence"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "measure_unusual", "map_images", "probe_principal"),
+        *("measure_evidence", "measure_unusual", "probe_principal"),
     },
     "plot_labels.labels": {"plot_labels"},
     "plot_concepts.labels": {"plot_concepts"},
     "steering.labels": {"steer_concepts", "render_pictures"},
-    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures", "map_images"},
+    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures"},
 }
 
 
@@ -365,7 +360,7 @@ def test_another_choice_of_labels_is_checked_and_runs_no_tower(finished):
 def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(finished):
     finished.project.edit("params.yaml", "an image of a jellyfish", "a jeep")
     first = {"embed_prompts@conse_minilm"} | STUDY
-    later = of_models("steer_concepts", "render_pictures", "map_images")
+    later = of_models("steer_concepts", "render_pictures")
     if finished.by_dvc:
         assert finished.stale() == first | later
     else:  # of the others Snakemake gives the earlier step as the reason
@@ -381,9 +376,8 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
     if finished.by_dvc:
         project.dvc("repro", "resolve_model")
-        # The summary compares top-1 with what the entry reports, maps need the classifier, and
-        # heads are of one backbone by their entries.
-        later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
+        # The summary compares top-1 with what the entry reports.
+        later = {"summarize"} | PAGE
         assert finished.stale() == extraction | later
     else:
         planned = project.planned(direct=False)
@@ -404,7 +398,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     gather = {"summarize", "compare_models", "list_concepts"}
     gather |= {"tabulate_steering", "tabulate_unusual"}
     figures = "scores labels concepts null_validation probes concept_scans controls rank_curves"
-    figures += " hidden_texts head_extensions pictures angle_ladder cut_heads maps"
+    figures += " hidden_texts head_extensions pictures angle_ladder"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
     stale = finished.stale() if finished.by_dvc else finished.project.planned(direct=False)

@@ -7,12 +7,10 @@ import numpy as np
 
 from singflow.analyses.evidence import OwnWords
 from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
-from singflow.analyses.geometry import Axes, coordinate_axes, null_energy
-from singflow.analyses.maps import conditional_translator
+from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.reference import Images
-from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 
@@ -26,7 +24,7 @@ class Fits:
 
     chance_weight (draws, r + q, m), chance_constant (draws, m): translators for which the null
     component carries no information. They translate coordinates along principal_axes (d, r) and
-    null_axes (d, q). predictor_weight, predictor_bias: B, from principal to null coordinates.
+    null_axes (d, q).
     """
 
     null_basis: np.ndarray
@@ -37,15 +35,6 @@ class Fits:
     null_axes: np.ndarray
     chance_weight: np.ndarray
     chance_constant: np.ndarray
-    predictor_weight: np.ndarray
-    predictor_bias: np.ndarray
-
-    def conditional(self, translator: Affine) -> Affine:
-        """What conditional removal takes away from a translation, as a map of features."""
-        predictor = Affine(self.predictor_weight, self.predictor_bias)
-        directions = np.hstack([self.principal_axes, self.null_axes])
-        axes = Axes(directions, self.principal_axes.shape[1])
-        return conditional_translator(translator, self.null_basis, axes, predictor)
 
     def chance_removal(self, features: np.ndarray) -> Removal:
         """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
@@ -96,7 +85,6 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     drawn = refits.over_signs(of_coordinates, how.draws, how.seed, how.threads)
     weight, constant = (np.stack(part).astype(np.float32) for part in zip(*drawn, strict=True))
     energy, mean, cosine = _null_components(images, head.null)
-    predictor = refits.fits[WHOLE].predictor
     return Fits(
         null_basis=head.null,
         null_energy=energy,
@@ -106,8 +94,6 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
         null_axes=axes.null,
         chance_weight=weight,
         chance_constant=constant,
-        predictor_weight=predictor.weight,
-        predictor_bias=predictor.bias,
     )
 
 

@@ -130,12 +130,7 @@ class PageState:
                 "of a finished study"
             )
 
-        def make(model: str, space: str) -> Analyzer:
-            analyzer = Analyzer.load(model, space, reference=reference, results=results, **parts)
-            others = len(analyzer.loaded.others)  # found now, so that the first photo need not wait
-            log.info("%s: maps of a photo are compared with those of %d others", model, others)
-            return analyzer
-
+        make = partial(Analyzer.load, reference=reference, results=results, **parts)
         load = Loader(make, Path(parts.get("cache", CACHE)) / "seconds.json", KEPT)
         return cls(models, spaces, load, results, max_pixels)
 

@@ -1,6 +1,5 @@
 """The photos of a study, and the photo that is nearest to a point of a space."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.maps import OTHERS
 from singflow.artifacts.shards import iterate_whole
-from singflow.config.sections import at_hand
-from singflow.data.images import decode, read_unchanged
-from singflow.data.manifest import data_root
+from singflow.data.images import read_unchanged
 from singflow.errors import InputError
 from singflow.pictures.neighbours import exact_neighbours, first_copies
-from singflow.pictures.selection import choose_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,22 +63,6 @@ class Photos:
             return []
         rows = self.manifest.iloc[[photo.image_id for photo in found]]
         return list(_read(self.root, rows, max_pixels))
-
-    def sample(self, max_pixels: int) -> "Iterator[tuple[str, Image.Image]]":
-        """Hash and image of some photos, drawn from as many labels as possible.
-
-        They are the packaged photos if the files of the study are not available.
-        """
-        if self.root is None:
-            folder = data_root("packaged", "")
-            for path in pd.read_csv(at_hand(PACKAGED))["path"]:
-                content = (folder / path).read_bytes()
-                yield hashlib.sha256(content).hexdigest(), decode(content, max_pixels)
-            return
-        drawn = choose_images(self.manifest, [], OTHERS + 1, 0)
-        for row, image in zip(drawn["sha256"], _read(self.root, drawn, max_pixels), strict=True):
-            if image is not None:
-                yield row, image
 
 
 def _read(root: Path, rows: pd.DataFrame, max_pixels: int) -> "Iterator[Image.Image | None]":

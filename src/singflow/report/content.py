@@ -21,15 +21,15 @@ from singflow.report.tables import ADDED, MOST_ROWS, Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 from singflow.system import ask, processor
 
-SECTIONS = ("models", "labels", "pictures", "checks", "paper")  # of the page, a question each
+SECTIONS = ("models", "labels", "checks", "paper")  # of the page, a question each
 FORMS = {  # of lines of a caption: pattern, and what to write
     "page": (
         rf"({'|'.join(SECTIONS)}) \d+",
         f"one of {', '.join(SECTIONS)}, and a number for the place in it",
     ),
     "link": (
-        r"(labels|pictures|checks) \d+ \S.*",
-        "one of labels, pictures, checks, a number for the place in it, and words",
+        r"(labels|checks) \d+ \S.*",
+        "one of labels, checks, a number for the place in it, and words",
     ),
     "chart": (
         r"[^;]+; \w+; \w+(; (dot|seen|tick) [^;,]+, [^;,]+)+",
@@ -94,7 +94,7 @@ IMAGES = _own(
         "after": ("angle after (°)", "the same angle after null removal"),
         "predicted": ("predicted", "class that the model predicts"),
     },
-    "pictures 2 every photo, and the photos nearest to it before and after null removal",
+    "labels 6 every photo, and the photos nearest to it before and after null removal",
 )
 
 
