@@ -99,7 +99,7 @@ transform = Compose([Resize((16, 16)), ToTensor()])
 live = singflow.Classifier.of(model, transform, names["class_names"])
 translator = "results/birds/translators/conse_minilm/features/birds/linear.safetensors"
 found = singflow.Analyzer.load(live, space, translator=translator).analyze("photo.jpg", ["a rug"])
-assert found.maps.texts[0].contribution_deg.shape == (14, 14), found
+assert found.is_deg > 0 and not found.judged, found
 print(found.setting.source)
 """
 

@@ -54,7 +54,6 @@ def pictures(said):
 
 def test_the_study_s_photos_that_are_nearest_are_shown(state):
     assert state.models == [MODEL] and state.spaces == ["conse_minilm"]
-    assert "others" in vars(state.load(MODEL, "conse_minilm").loaded)  # before the first photo
     session, said, moved, _ = upload(state, f"{BEE}\n\n {BEE} \nconcept 3")
     sides = "before", "after null removal"
     shown = zip(pictures(said).items(), session.result.nearest, sides, strict=True)

@@ -36,7 +36,7 @@ OF_D = ("unique_r2", "unique_r2_low", "unique_r2_high")
 ABSENT = "the images that the translator was fitted on are not here"
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
 NO_TEXT = "no maps: no text was named"
-NOT_JUDGED = "no maps: this photo cannot be judged: {}"
+NOT_JUDGED = "no maps: this photo cannot be judged, because {}"
 WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 
 

@@ -12,7 +12,7 @@ from singflow.photo.analysis import ABSENT, Analysis, Movement, Reach, Setting
 PREFIXES = {"movement": "toward", "map": "map of", "steered": "steered toward"}
 LISTED = 3  # most texts in a line of gained or lost texts
 WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
-TOWARD = "movement by removal (degrees), one scale for all maps"  # under the colours of maps
+TOWARD = "movement by removal, one scale for all maps"  # under the colours of maps
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
 OF_PHOTO = ("unlike", "IS", "null energy", "note", "weak translator", "chance")
