@@ -44,7 +44,6 @@ CHOICES = (
     *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
     *("original_id", "equivalent_id", "neighbour_id", "place", "concept", "differ"),
     *("word_1", "word_2", "word_3"),
-    *("beyond", "positions_beyond", "strongest_row", "strongest_column"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
