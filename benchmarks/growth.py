@@ -85,7 +85,6 @@ def prepare(images: int, flags: Flags) -> None:
         evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
-        pictures={"maps": False},
         summary={"resamples": 400},
     )
     generator = np.random.default_rng(0)
@@ -264,8 +263,7 @@ def write_costs(checkout: Path, runs: Runs, sizes: list[costs.Size]) -> None:
     file = checkout / "src/singflow/planning/costs.toml"
     text = file.read_text(encoding="utf-8")
     measured_steps = set(next(iter(runs.values())).index) & set(costs.COSTS)
-    # Here images are tiny, and none is mapped.
-    for step in measured_steps - {"build_manifest", "map_images"}:
+    for step in measured_steps - {"build_manifest"}:  # here images are tiny
         rows = "".join(
             f'  ["{term.driver}", {term.seconds:.3g}, {term.megabytes:.3g}'
             f"{'' if math.isinf(term.most) else f', {term.most:.4g}'}],\n"

@@ -73,9 +73,7 @@ class Flags(cli.Command):
         0, ge=0, description="write stability.csv, of so many divisions into folds"
     )
     heads: Path | None = Field(
-        None,
-        description="write heads.csv and, beside its folder, cut_heads.png, from the finished "
-        "study in this folder",
+        None, description="write heads.csv, from the finished study in this folder"
     )
     folder: Path = Field(Path("docs/evidence"), description="folder of the CSV and the figures")
     table: Path = Field(TABLE, description="power.csv")
@@ -797,8 +795,6 @@ def main(flags: Flags) -> None:
     of_study = flags.folder / "heads.csv"
     if flags.heads:
         write(of_study, of_heads(flags.heads))
-        picture = (flags.heads / "figures/cut_heads.png").read_bytes()
-        write_bytes(flags.folder.parent / "cut_heads.png", picture)
     if flags.level or flags.power or flags.groups or flags.stability or flags.heads:
         return
     found, reached = pd.read_csv(kept), pd.read_csv(flags.table)

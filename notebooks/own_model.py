@@ -100,7 +100,8 @@ texts.head(10)
 # ## Where in a photo
 #
 # A live classifier has maps and steering as a packaged one has. The evidence gives the translator,
-# the verdict, and what chance does to the scores of a photo.
+# the verdict, and what chance does to the scores of a photo. A text has a map if its score is
+# beyond chance.
 
 # %%
 classifier = singflow.Classifier.of(model, transform, class_names, name="animals")

@@ -18,7 +18,7 @@ from tests.project import ROOT, Project
 NEEDED = {
     "reference": (
         *("embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "map_images", "probe_principal"),
+        *("measure_evidence", "probe_principal"),
     ),
     "archives": ("build_manifest", "resolve_model", "extract_head"),
     "own_files": ("resolve_model", "resolve_space", "render_pictures"),
@@ -58,7 +58,7 @@ def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
     project.edit("dvc.yaml", "title: Models", "title: Mine")
     others = {name: (tmp_path / name).read_text() for name in WRITTEN if name != "dvc.yaml"}
     project.edit("slurm/config.yaml", "  scan_concepts: model", "  scan_concepts: data")
-    project.edit("slurm/config.yaml", r"#   map_images: \*gpu\n", "")
+    project.edit("slurm/config.yaml", r"#   render_pictures: \*gpu\n", "")
     project.edit("docs/artifacts.md", r"\| `orders\.csv` [^\n]*\n", "")
     with pytest.raises(SystemExit, match=r"dvc\.yaml: is not what the rules say"):
         main(tmp_path, "--check")

@@ -10,9 +10,7 @@ from singflow.figures.plot_pictures import FIGURES as PICTURES
 from singflow.figures.style import COLUMN, PAGE, STYLE, TALLEST, new_figure, save
 from tests.figures import (
     test_concepts,
-    test_cut_heads,
     test_hidden_texts,
-    test_maps,
     test_models,
     test_null_validation,
     test_pictures,
@@ -69,12 +67,10 @@ CASES = {
     "concepts": lambda m, s: test_concepts.drawn(
         *test_concepts.study(len(m), s), test_concepts.LABELS, 8
     ),
-    "maps": lambda m, s: test_maps.drawn({of: dict.fromkeys(m, test_maps.of_model()) for of in s}),
     "null_validation": lambda m, _: test_null_validation.draw(
         {model: test_null_validation.effects(n) for n, model in enumerate(m)}
     )[1],
     "probes": lambda m, s: test_probes.drawn({of: test_probes.reports(len(m)) for of in s})[1],
-    "cut_heads": lambda _, s: test_cut_heads.of_all([*s]),
     **{
         name: lambda m, s, name=name: test_pictures.draw(
             name, {of: {model: test_pictures.pictures() for model in m} for of in s}
@@ -83,8 +79,8 @@ CASES = {
     },
 }
 # Other widths and panels in a study of one model or one space.
-FEWER = ("maps", "hidden_texts", "concepts", "cut_heads")
-HIGH = ("maps", *PICTURES, "fig10")  # that end with the page
+FEWER = ("hidden_texts", "concepts")
+HIGH = (*PICTURES, "fig10")  # that end with the page
 
 
 @pytest.mark.nightly

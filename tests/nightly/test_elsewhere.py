@@ -12,7 +12,7 @@ from tests.project import COMMAND, PROMPTS, ROOT, SMALL, Project, artifacts_of, 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
 SNAKEFILE = f"{ROOT}/Snakefile"
 SIX = {"study": "six", "data": {"table": "config/vocab/packaged_six.csv"}}
-ONE = {"models": ["efficientnet_lite0"], "comparison": {"models": []}, "pictures": {"maps": False}}
+ONE = {"models": ["efficientnet_lite0"], "comparison": {"models": []}}
 ONE |= {"extraction": {"views": 1, "shards": 1}, "controls": {"known": "none"}}
 STUDY = SMALL | SIX | ONE
 BARE = """

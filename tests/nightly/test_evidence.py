@@ -22,8 +22,8 @@ TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
 OF_D = ["unique_r2", "unique_r2_low", "unique_r2_high"]
 NUMBER = r"-?\d+\.?\d*"
 COMMANDS = [line for block in blocks(PAGE) for line in block.splitlines()]
-STUDY = COMMANDS[1:4]  # test_smoke_study.py runs it
-OF_FLAG = {command.split()[2]: command for command in COMMANDS[3:]}
+STUDY = COMMANDS[1:5]  # test_smoke_study.py runs it
+OF_FLAG = {command.split()[2]: command for command in COMMANDS[5:]}
 WORLD = ["features", "images", "width", "function", "noise", "leak"]
 
 

@@ -24,7 +24,7 @@ STORE = "files/md5"
 KILLED_PUSH = ROOT / "tests/faults/killed_push.py"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
-    *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_maps"),
+    *("plot_null_validation", "plot_angle_ladder", "plot_probes"),
 ]
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 

@@ -45,7 +45,7 @@ def study(snakemake_project, tmp_path_factory):
     project.second = project.artifacts()
     narrow = {"models": ["tiny"], "data": {"table": "config/vocab/packaged_six.csv"}}
     narrow |= {"extraction": {"views": 1}, "comparison": {"models": []}}
-    narrow |= {"pictures": {"maps": False}, "summary": {"resamples": 200, "confidence": 0.9}}
+    narrow |= {"summary": {"resamples": 200, "confidence": 0.9}}
     project.study("narrow", **narrow)
     project.shell(ANOTHER[0])
     project.numbers = project.shell(ANOTHER[1])

@@ -10,7 +10,6 @@ import yaml
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json
-from singflow.artifacts.tables import read_table
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.data.imported import imported_shard
@@ -100,7 +99,7 @@ transform = Compose([Resize((16, 16)), ToTensor()])
 live = singflow.Classifier.of(model, transform, names["class_names"])
 translator = "results/birds/translators/conse_minilm/features/birds/linear.safetensors"
 found = singflow.Analyzer.load(live, space, translator=translator).analyze("photo.jpg", ["a rug"])
-assert found.maps.texts[0].contribution_deg.shape == (14, 14), found
+assert found.is_deg > 0 and not found.judged, found
 print(found.setting.source)
 """
 
@@ -112,7 +111,7 @@ def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_li
     root, results = "checkpoints/features/birds", project.folder / "results/birds"
     study = {"data": {"source": "features", "root": root, "classes": f"{root}/classes.csv"}}
     study |= {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}}
-    study |= {"pictures": {"renderer": "words", "maps": False}}
+    study |= {"pictures": {"renderer": "words"}}
     project.study("birds", models=["features/birds"], spaces=["conse_minilm"], **study)
     names = {"model": "features/birds", "space": "conse_minilm", "shard": "00000"}
     wanted = ("head", "features", "embeddings", "translator", "evidence")
@@ -170,7 +169,6 @@ def test_a_study_without_images_has_every_table_and_figure_but_for_photos(texts)
     assert {path.name for path in (results / "figures").iterdir()} == {
         path.split("/")[1] for path in CATALOG if path.startswith("figures/")
     }
-    assert read_table(results / "tables/maps.csv")["n"].tolist() == [0]
     shown = pd.read_parquet(CATALOG["pictures"].at(results, **SCIPY))
     assert (shown["picture"].str.len() == 0).all() and (shown["word_1"] != "").any()
     assert "have no pixels" in (results / "logs/build_manifest.log").read_text()

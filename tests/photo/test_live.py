@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
 import singflow
+from singflow.analyses.maps import map_image
 from singflow.errors import InputError
 from singflow.towers.classifiers import of_model
 from tests.photo.handmade import assert_refused
@@ -95,16 +96,24 @@ def test_the_scores_are_those_of_the_planted_translator(classifier, planted, res
     assert result.logit_change < 1e-5
 
 
-def test_maps_sum_to_the_score_and_lie_in_the_seen_part(result, photo):
-    assert [text.text for text in result.maps.texts] == [TEXT, OTHER]
-    for text, score in zip(result.maps.texts, result.texts, strict=True):
+def test_without_the_images_of_the_translator_no_map_is_drawn(result):
+    why = "no maps: this photo cannot be judged, because the images that the translator was fitted"
+    assert result.maps is None and result.no_maps.startswith(why)
+    assert result.map_figure().axes
+
+
+def test_maps_sum_to_the_score_and_lie_in_the_seen_part(classifier, space, planted, result, photo):
+    located = classifier.locate(photo)
+    basis = scipy.linalg.null_space(classifier.weight.astype(np.float64))
+    embeddings = space.embed_texts([TEXT, OTHER])
+    maps = map_image(located, planted, basis, [TEXT, OTHER], embeddings)
+    for text, score in zip(maps.texts, result.texts, strict=True):
         assert text.as_deg == pytest.approx(score.as_deg, abs=1e-4) and abs(score.as_deg) > 0.1
         assert text.contribution_deg.sum() + text.rest_deg == pytest.approx(text.as_deg, abs=1e-4)
         assert text.contribution_deg.shape == (30, 30)
     scale = 40 / photo.height
     left = (photo.width * scale - 32) / 2 / (photo.width * scale)
-    assert result.maps.seen == pytest.approx((left, 0.1, 1 - left, 0.9), abs=0.01)
-    assert result.map_figure().axes
+    assert maps.seen == pytest.approx((left, 0.1, 1 - left, 0.9), abs=0.01)
 
 
 def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):

@@ -65,7 +65,6 @@ def test_texts_are_looked_at_once_and_karlo_s_pictures_are_shown_of_a_photo_of_t
     state, study
 ):
     assert state.models == [MODEL] and state.spaces == ["conse_minilm"]
-    assert "others" in vars(state.load(MODEL, "conse_minilm").loaded)  # before the first photo
     colours = {"original": (200, 0, 0), "null removed": (0, 0, 200)}
     drawn = [encode(Image.new("RGB", (64, 64), colour), "PNG") for colour in colours.values()]
     table = pd.DataFrame({"change": [*colours], "picture": drawn})

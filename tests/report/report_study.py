@@ -128,7 +128,6 @@ def write_study(
         "concepts": some.assign(label=label, kind="strongest", concept=HOSTILE, as_mean_deg=1.0),
         "spurious": some.assign(label=label, concept="fur", lift_deg=9.0, contrast_deg=0.1),
         "angle_ladder": some.assign(path=path, label=label, text=text, is_deg=4.0, as_text_deg=2.0),
-        "maps": some.assign(path=path, label=label, text=HOSTILE, as_deg=0.5, positions_beyond=2),
         "steering": some.assign(
             prompt=text, target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
             as_target_std_deg=0.1,

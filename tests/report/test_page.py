@@ -453,7 +453,7 @@ def own(written, tmp_path):
 
 def test_a_table_without_rows_and_a_figure_without_data_are_not_on_the_page(tmp_path, written):
     full = (written / "results/report.html").read_text()
-    parts = ["probes", "orders", "spurious", "angle_ladder", "rejected", "maps", "hidden_texts"]
+    parts = ["probes", "orders", "spurious", "angle_ladder", "rejected", "hidden_texts"]
     assert {*parts, "hidden_groups", "images"} <= in_script(full, "tables").keys()
     assert set(re.findall(r'<details class="figure" name="\w+" id="(\w+)"', full)) == set(FIGURES)
     assert 'id="undrawn"' not in full
@@ -488,7 +488,7 @@ def test_the_page_asks_its_questions_in_order_and_the_verdict_is_before_all_else
         'class="strips"',
         'class="plain"',
         "<nav",
-        *(f'<section id="{name}">' for name in ("labels", "pictures", "checks", "paper")),
+        *(f'<section id="{name}">' for name in ("labels", "checks", "paper")),
         "The paper's scores",
         '<section id="data">',
     ]

@@ -195,39 +195,6 @@ def test_one_row_is_predicted_for_all_and_none_is_refused():
         refused(message, solve, 1.0)
 
 
-@settings(max_examples=25)
-@given(SEEDS, st.sampled_from([(0, 5, 5, 9), (4, 9, 0, 4), (2, 2, 0, 9), (0, 9, 4, 4)]))
-def test_a_regression_of_some_features_on_others_is_that_of_sums_of_their_columns(seed, columns):
-    generator = np.random.default_rng(seed)
-    inputs, targets = slice(*columns[:2]), slice(*columns[2:])
-    features = generator.standard_normal((40, 9)) + 30
-    features[:, 5:] += features[:, :4]
-    x, z = features[:, inputs], features[:, targets]
-    whole = fitted(features, generator.standard_normal((40, 4)), [13])
-    part, made = whole.regress(inputs, targets), fitted(x, z)
-    assert (part.n, part.shape) == (made.n, made.shape) == (40, (x.shape[1], z.shape[1]))
-    assert part.mean_squared_distance == pytest.approx(made.mean_squared_distance)
-    np.testing.assert_allclose(part.embedding_mean, z.mean(axis=0), atol=1e-12)
-    ours, theirs = (sums.decompose().squared_errors(sums, ALPHAS) for sums in (part, made))
-    np.testing.assert_allclose(ours, theirs, atol=1e-9)
-    for alpha in ALPHAS:
-        ours = part.solve(alpha)
-        close(ours, made.solve(alpha), 1e-11, 1e-9)
-        if 0 not in part.shape:
-            reference = scikit_learns(x, z, alpha).coef_
-            np.testing.assert_allclose(ours.weight, reference, rtol=0, atol=1e-10)
-
-
-def test_a_regression_of_some_features_leaves_the_sums_that_it_is_taken_from():
-    generator = np.random.default_rng(0)
-    features, embeddings = generator.standard_normal((2, 30, 6))
-    statistics = fitted(features, embeddings)
-    before, part = statistics.solve(1.0), statistics.regress(slice(0, 4), slice(4, 6))
-    part.add(part)
-    np.testing.assert_array_equal(statistics.solve(1.0).weight, before.weight)
-    assert (statistics.n, part.n) == (30, 60)
-
-
 def test_a_map_in_another_type_shares_the_arrays_that_have_the_type():
     single = Affine(np.ones((2, 3), np.float32), np.ones(2))
     double = single.astype(np.float64)

@@ -169,17 +169,13 @@ def test_the_numbers_of_artifacts_fit_together(read, results):
     pictures = read(f"pictures/{LITE0}")
     assert {*pictures} >= {*PICTURE_TYPES} and set(pictures["renderer"]) == {"photo", "words"}
     assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
-    maps = read(f"maps/{LITE0}").query("map == 'toward label'").groupby("image_id")
-    assert (maps["others"].max() == 3).all()  # of the fold
-    gap = maps["value"].sum() - scores.set_index("image_id")["as_deg"][[*maps.groups]]
-    assert len(gap) == 3 and gap.abs().max() < 1e-3
 
 
 TABLES = {
     "models": 2, "angle_ladder": 6, "labels": 38,
     "hidden_texts": 0, "hidden_groups": 0,
     "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
-    "steering": 4, "translators": 10, "null_validation": 6, "probes": 2, "maps": 7,
+    "steering": 4, "translators": 10, "null_validation": 6, "probes": 2,
 }  # fmt: skip
 
 
@@ -206,7 +202,6 @@ def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results
     translator = read("translators/conse_minilm/tiny/linear", "json")
     r2 = read("evidence/conse_minilm/tiny", "json")["r2"]
     assert r2 == pytest.approx(translator["validation_r2"], abs=1e-4)
-    assert read("maps/conse_minilm/tiny").empty
     text = (results / "tables/summary.txt").read_text()
     assert "tiny: no null space: the logits see every direction, so IS = AS = 0." in text
     assert "nan" not in text.lower()
@@ -304,21 +299,21 @@ READ_BY = {  # steps by the parameters that a test or a guide changes
     "evidence.draws": {"measure_evidence"},
     "plot_concepts.extremes": {"plot_concepts"},
     "steering.target_is_deg": {"steer_concepts", "render_pictures"},
-    "pictures.guidance": {"render_pictures", "map_images", "plot_maps"},
+    "pictures.guidance": {"render_pictures"},
     "report.max_images": {"write_report"},
     "training.epochs": {"train_translator"},
     "data.per_class": {"build_manifest"},
     "projector.rule": {"fit_projector"},
     "summary.resamples": {"summarize"},
-    "translator.lambdas": {"fit_translator", "measure_evidence", "map_images"},
+    "translator.lambdas": {"fit_translator", "measure_evidence"},
     "translator.reference": {
         *("build_manifest", "embed_prompts", "fit_translator", "train_translator"),
-        *("measure_evidence", "map_images", "probe_principal"),
+        *("measure_evidence", "probe_principal"),
     },
     "plot_labels.labels": {"plot_labels"},
     "plot_concepts.labels": {"plot_concepts"},
     "steering.labels": {"steer_concepts", "render_pictures"},
-    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures", "map_images"},
+    "steering.prompts": {"embed_prompts", "steer_concepts", "render_pictures"},
 }
 
 
@@ -355,7 +350,7 @@ def test_another_choice_of_labels_is_checked_and_runs_no_tower(finished):
 def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(finished):
     finished.project.edit("params.yaml", "an image of a jellyfish", "a jeep")
     first = {"embed_prompts@conse_minilm"} | STUDY
-    later = of_models("steer_concepts", "render_pictures", "map_images")
+    later = of_models("steer_concepts", "render_pictures")
     if finished.by_dvc:
         assert finished.stale() == first | later
     else:  # of the others Snakemake gives the earlier step as the reason
@@ -371,9 +366,8 @@ def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothi
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
     if finished.by_dvc:
         project.dvc("repro", "resolve_model")
-        # The summary compares top-1 with what the entry reports, maps need the classifier, and
-        # heads are of one backbone by their entries.
-        later = {"map_images@conse_minilm-tiny", "summarize", "plot_cut_heads"} | PAGE
+        # The summary compares top-1 with what the entry reports.
+        later = {"summarize"} | PAGE
         assert finished.stale() == extraction | later
     else:
         planned = project.planned(direct=False)
@@ -392,8 +386,7 @@ def test_a_changed_packaged_entry_re_runs_its_model_as_an_own_one_does(finished)
 def test_an_added_model_runs_its_own_steps_and_the_summaries(finished):
     finished.project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
-    figures = "scores labels concepts null_validation probes"
-    figures += " hidden_texts pictures angle_ladder cut_heads maps"
+    figures = "scores labels concepts null_validation probes hidden_texts pictures angle_ladder"
     gather |= {f"plot_{name}" for name in figures.split()} | PAGE | STUDY
     after_summary = {"plot_translators"}
     stale = finished.stale() if finished.by_dvc else finished.project.planned(direct=False)

@@ -7,12 +7,10 @@ import numpy as np
 
 from singflow.analyses.evidence import OwnWords
 from singflow.analyses.floor import Refits, Refitted, Refitting, SplitHead
-from singflow.analyses.geometry import Axes, coordinate_axes, null_energy
-from singflow.analyses.maps import conditional_translator
+from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal
-from singflow.translators.crossfit import WHOLE, ridge
+from singflow.translators.crossfit import WHOLE
 from singflow.translators.reference import Images
-from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
 
@@ -26,7 +24,7 @@ class Fits:
 
     chance_weight (draws, r + q, m), chance_constant (draws, m): translators for which the null
     component carries no information. They translate coordinates along principal_axes (d, r) and
-    null_axes (d, q). predictor_weight, predictor_bias: B, from principal to null coordinates.
+    null_axes (d, q).
     """
 
     null_basis: np.ndarray
@@ -37,15 +35,6 @@ class Fits:
     null_axes: np.ndarray
     chance_weight: np.ndarray
     chance_constant: np.ndarray
-    predictor_weight: np.ndarray
-    predictor_bias: np.ndarray
-
-    def conditional(self, translator: Affine) -> Affine:
-        """What conditional removal takes away from a translation, as a map of features."""
-        predictor = Affine(self.predictor_weight, self.predictor_bias)
-        directions = np.hstack([self.principal_axes, self.null_axes])
-        axes = Axes(directions, self.principal_axes.shape[1])
-        return conditional_translator(translator, self.null_basis, axes, predictor)
 
     def chance_removal(self, features: np.ndarray) -> Removal:
         """Null removal of one feature (1, d) by the translators of chance: one row per draw."""
@@ -86,9 +75,7 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
     rows, sums, (penalty, _) = how.read(images, head, axes, own_words)
     member_of = np.full(len(images.manifest), WHOLE, np.int32)
     refits = Refits.prepare(rows, sums, member_of, penalty, how.threads)
-    between = sums.regress(slice(0, rows.rank), slice(rows.rank, None))
-    predictor = ridge(between.of(sums.split.whole), penalty)
-    del sums, between
+    del sums
 
     def of_coordinates(made: dict[int, Refitted]) -> tuple[np.ndarray, np.ndarray]:
         """The translator of coordinates, whose origin goes into the constant."""
@@ -107,8 +94,6 @@ def fit(images: Images, head: SplitHead, own_words: OwnWords, how: Refitting) ->
         null_axes=axes.null,
         chance_weight=weight,
         chance_constant=constant,
-        predictor_weight=predictor.weight,
-        predictor_bias=predictor.bias,
     )
 
 

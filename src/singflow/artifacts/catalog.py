@@ -30,7 +30,7 @@ class Artifact:
     None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it. group:
     jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
     its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
-    and maps take a GPU if there is one.)
+    take a GPU if there is one.)
     """
 
     path: str
@@ -335,28 +335,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         group="pictures",
         gpu="generator",
     ),
-    "maps": Artifact(
-        "maps/{space}/{model}.parquet",
-        "One row per map and position of an image that is shown: image_id, map (used, null energy,"
-        " toward label, toward prompt), text (the predicted class, or what the map is toward), row"
-        " and column (from 1, at the top left), value (used: of the logit; null energy: a share;"
-        " toward: degrees of AS), conditional_deg (of conditional AS), beyond (it exceeds"
-        " threshold_deg). The same in all rows of a map: as_deg, first_order_deg, rest_deg (of no"
-        " position), threshold_deg (missing: too few others), others (images whose maps are"
-        " compared), left, top, right, bottom (the part of the image that is seen, in shares). No"
-        " rows without a null space, without positions, or with `pictures.maps: false`. Metadata"
-        " (`attrs` in pandas): device.",
-        columns=_of(
-            i="image_id row column others",
-            O="map text",
-            f=(
-                "value conditional_deg as_deg first_order_deg rest_deg threshold_deg left top right"
-                " bottom"
-            ),
-            b="beyond",
-        ),
-        group="pictures",
-    ),
 }
 TABLES = {
     "models": (
@@ -399,11 +377,6 @@ TABLES = {
         " label (mean and standard deviation over the images that reach it), largest logit"
         " change."
     ),
-    "maps": (
-        "An image that is shown and a text, its label or a prompt: AS and how many positions of its"
-        " [map](pictures.md#maps) are beyond `threshold_deg`, with the strongest one. A model"
-        " without maps has one row, whose `note` says why."
-    ),
     "angle_ladder": (
         "A step of figure 10: one image steered toward the first prompt by a growing angle. The"
         " first row is the image itself."
@@ -423,7 +396,7 @@ TABLES = {
 }  # name: what a row is
 FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 14))),
-    *("hidden_texts", "cut_heads", "maps"),
+    "hidden_texts",
 )  # their captions are in report/captions
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
 # model. `dvc metrics diff` and `dvc plots diff` read them.

@@ -102,20 +102,13 @@ def analyze(
         records.append(result.to_dict())
         if output:
             save(result.figure(), output / f"{name}.png")
-            maps = output / f"{name}.maps.png"
-            if result.maps:
-                save(result.map_figure(), maps)
-            else:
-                maps.unlink(missing_ok=True)
+            save(result.map_figure(), output / f"{name}.maps.png")
             write_json(output / f"{name}.json", records[-1])
         if not as_json:
             tqdm.write(str(result))
     if as_json:
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
-    for reason in dict.fromkeys(record["no_maps"] for record in records if output):
-        if reason:
-            log.warning("no files <name>.maps.png: %s", reason)
     seconds = (time.perf_counter() - started) / len(images)
     place = f", into {output}" if output else ""
     log.info("%d image%s, %.2f s each%s", len(images), "s" if several else "", seconds, place)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OWNER = Path(".snakemake/run")  # names the machine on which a run has locked this folder
 LOCKS = Path(".snakemake/locks")
 LOADING = {  # steps that load the weights of a model or a space
-    "model": ("resolve_model", "extract_head", "extract_features", "map_images"),
+    "model": ("resolve_model", "extract_head", "extract_features"),
     "space": ("resolve_space", "embed_images", "embed_prompts", "embed_classes"),
 }
 

@@ -582,5 +582,5 @@ def study_of(root: Path) -> str | None:
     data = {"source": "features", "root": str(root), "classes": str(classes_path(root))}
     study = {"study": root.name, "models": models, "spaces": spaces, "data": data}
     _, views = sizes_of(root, "features", model=models[0])
-    study |= {"extraction": {"views": views}, "pictures": {"renderer": "words", "maps": False}}
+    study |= {"extraction": {"views": views}, "pictures": {"renderer": "words"}}
     return yaml.safe_dump(study, sort_keys=False)

@@ -51,7 +51,7 @@ def draw(texts: pd.DataFrame, models: pd.DataFrame) -> Figure:
 
 def _panel(axes: Axes, found: pd.DataFrame, colour: str, margin: float) -> None:
     ends = [found] if len(found) <= MOST + LEAST else [found[:MOST], found[-LEAST:]]
-    heights = style.draw_texts(axes, ends, 1, colour)
+    heights = style.draw_texts(axes, ends, colour)
     axes.axvline(0, color="0.6", lw=0.6, zorder=0)
     axes.axvline(100 * margin, color="0.4", lw=0.8, ls="--", zorder=0)
     axes.set_yticks(heights, [_short(str(text)) for text in pd.concat(ends)["text"]])

@@ -259,18 +259,16 @@ def span(values: Iterable[float], form: str = "{:.1f}", unit: str = "°") -> str
     return " to ".join(f"{end}{unit}" for end in dict.fromkeys(ends))
 
 
-def draw_texts(
-    axes: Axes, ends: Sequence[pd.DataFrame], gap: float, color: str, width: float = 1
-) -> list[float]:
+def draw_texts(axes: Axes, ends: Sequence[pd.DataFrame], color: str) -> list[float]:
     """D along texts, with intervals, one text below the other; a gap between the ends of a list.
 
     Returns the height of every text. A text that is hidden is a filled mark.
     """
     rows = pd.concat(ends)
-    heights = -np.arange(len(rows)) - np.repeat(gap * np.arange(len(ends)), [*map(len, ends)])
+    heights = -np.arange(len(rows)) - np.repeat(np.arange(len(ends)), [*map(len, ends)])
     for height, row in zip(heights, rows.to_dict("records"), strict=True):
         low, d, high = (100 * row[f"unique_r2{end}"] for end in ("_low", "", "_high"))
-        axes.plot([low, high], [height] * 2, color=color, lw=width)
+        axes.plot([low, high], [height] * 2, color=color, lw=1)
         axes.plot(d, height, "o", color=color, mfc=color if row["hidden"] else "white")
     axes.set_xlabel("D along the text (%)")
     axes.grid(axis="x")

@@ -23,8 +23,7 @@ from singflow.analyses.metrics import (
 from singflow.analyses.steering import NullDirections, null_directions
 from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, verdict_words
 from singflow.analyses.tables import ZERO
-from singflow.photo.photos import Photos
-from singflow.towers.live import MAX_PIXELS, NO_POSITIONS, Classifier, Located, Prediction
+from singflow.towers.live import NO_POSITIONS, Classifier, Located, Prediction
 from singflow.towers.texts import Texts
 from singflow.translators.ridge import Affine
 
@@ -32,9 +31,12 @@ CHUNK = 4096  # number of texts whose angles are computed at once
 IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
 CHANCE = 0.95  # share of AS by chance inside its range
 LIKELIEST = 3  # classes that a photo is compared with where no text is asked for
-CONFIDENCE = 0.95  # that no position of a map stands out by chance
 OF_D = ("unique_r2", "unique_r2_low", "unique_r2_high")
+ABSENT = "the images that the translator was fitted on are not here"
 NOTHING_IGNORED = "no maps: the head has no null space, so it ignores nothing"
+NO_TEXT = "no maps: no text was named"
+NOT_JUDGED = "no maps: this photo cannot be judged, because {}"
+WITHIN_CHANCE = "no maps: no text moved beyond the chance of this photo"
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,7 @@ class Loaded:
     class_texts and class_embeddings (C, m): one text per class. basis: V_0 (d, k). concepts: P
     phrases of a study, with embeddings (P, m). known: is_deg and null_energy (n,) of the known
     images; empty if there are none. fits: None if the images that the translator was fitted on are
-    not available. photos: whose maps are compared with. training: hashes of the images that the
-    translator was fitted on.
+    not available. training: hashes of the images that the translator was fitted on.
     """
 
     classifier: Classifier
@@ -113,23 +114,7 @@ class Loaded:
     concept_embeddings: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     known: dict[str, np.ndarray] = field(default_factory=dict)
     fits: Fits | None = None
-    photos: Photos | None = None
     training: frozenset[str] = frozenset()
-
-    @cached_property
-    def others(self) -> dict[str, Located]:
-        """Images that the translator was not fitted on, by hash of the file; parts in float32.
-
-        Empty if the images that it was fitted on are not available, or if features have no parts.
-        """
-        found: dict[str, Located] = {}
-        for sha256, image in self.photos.sample(MAX_PIXELS) if self.fits and self.photos else ():
-            if sha256 not in self.training:
-                located = self.classifier.locate(image)
-                if located.parts is None:
-                    return {}
-                found[sha256] = replace(located, parts=located.parts.astype(np.float32))
-        return found
 
     @cached_property
     def removed(self) -> Affine:
@@ -171,6 +156,12 @@ class Movement:
     as_contrast_deg: float
     chance_low_deg: float | None = None
     chance_high_deg: float | None = None
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether AS is outside the range of chance; never if there is none."""
+        low, high = self.chance_low_deg, self.chance_high_deg
+        return low is not None and high is not None and not low <= self.as_deg <= high
 
 
 @dataclass(frozen=True)
@@ -241,8 +232,8 @@ class Analysis:
     are filled, strongest first: classes_gained and classes_lost (by contrastive AS), gained and
     lost (concepts of a study, by AS).
 
-    note: a further remark on the photo, or empty. maps: where in the photo, for `texts`; None if
-    nothing can be located, and no_maps says why.
+    note: a further remark on the photo, or empty. maps: where in the photo, for those of `texts`
+    that move beyond chance; None if there are none, and no_maps says why.
     """
 
     predictions: list[Prediction]
@@ -326,19 +317,15 @@ def analyze_feature(
     energy = float(null_energy(features, loaded.basis)[0])
     equivalent = remove_null(features, loaded.basis)
     best = predictions[0].index
-    maps, no_maps = None, NO_POSITIONS if has_null else NOTHING_IGNORED
-    if has_null and image.parts is not None:
-        others, no_maps = loaded.others if judged and texts else {}, ""
+    maps, no_maps = None, _no_maps(image, loaded, asked, judged, unlike)
+    if not no_maps:
+        drawn_toward = [row for row, text in enumerate(asked) if text.beyond_chance]
         maps = map_image(
             image,
             loaded.translator,
             loaded.basis,
-            fits.conditional(loaded.translator) if fits else None,
-            [located for other, located in others.items() if other != sha256],
-            texts,
-            embeddings,
-            (predictions[0].name, classifier.weight[best]),
-            CONFIDENCE,
+            [texts[row] for row in drawn_toward],
+            embeddings[drawn_toward],
         )
     return Analysis(
         predictions=predictions,
@@ -362,6 +349,23 @@ def analyze_feature(
         maps=maps,
         no_maps=no_maps,
     )
+
+
+def _no_maps(
+    image: Located, loaded: Loaded, asked: list[Movement], judged: bool, unlike: str
+) -> str:
+    """Why no text has a map; empty if one has."""
+    if not loaded.basis.shape[1]:
+        return NOTHING_IGNORED
+    if image.parts is None:
+        return NO_POSITIONS
+    if not asked:
+        return NO_TEXT
+    if not judged:
+        like = f"it is unlike the {loaded.setting.images}" if unlike else ""
+        zero = "the model is a known zero" if loaded.setting.verdict == ZERO else ""
+        return NOT_JUDGED.format(like or zero or ABSENT)
+    return "" if any(text.beyond_chance for text in asked) else WITHIN_CHANCE
 
 
 def angles_to_texts(removal: Removal, texts: np.ndarray) -> np.ndarray:

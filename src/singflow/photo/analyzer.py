@@ -70,27 +70,20 @@ class Result(Analysis):
         return shown(draw_image(self.image, Path(self.name).name, self))
 
     def map_figure(self) -> "Figure":
-        """Where in the photo: what the predicted class uses, what the head ignores, and every text.
+        """The photo, and where in it null removal moves it toward or away from texts.
 
-        All texts share one scale. An outline marks the positions that stand out from the maps of
-        other images.
+        A text has a map if its AS is beyond chance; all maps share one scale. Without any, a line
+        says why, as `no_maps` does.
 
         Returns
         -------
         matplotlib.figure.Figure
             10.5 inches wide.
-
-        Raises
-        ------
-        InputError
-            When there are no maps, for the reason in `no_maps`.
         """
         from singflow.figures.style import shown
         from singflow.photo.map_figure import draw_maps
 
-        if self.maps is None:
-            raise InputError(f"{self.name}: {self.no_maps}")
-        return shown(draw_maps(self.image, Path(self.name).name, self, self.maps))
+        return shown(draw_maps(self.image, Path(self.name).name, self))
 
     def __repr__(self) -> str:
         return describe(self.name, self)

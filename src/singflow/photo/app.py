@@ -32,7 +32,6 @@ from singflow.photo.finished import require_file
 from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
-from singflow.photo.photos import PACKAGED
 from singflow.towers.live import open_image
 from singflow.translators.reference import reference_folder
 
@@ -130,12 +129,7 @@ class PageState:
                 "of a finished study"
             )
 
-        def make(model: str, space: str) -> Analyzer:
-            analyzer = Analyzer.load(model, space, reference=reference, results=results, **parts)
-            others = len(analyzer.loaded.others)  # found now, so that the first photo need not wait
-            log.info("%s: maps of a photo are compared with those of %d others", model, others)
-            return analyzer
-
+        make = partial(Analyzer.load, reference=reference, results=results, **parts)
         load = Loader(make, Path(parts.get("cache", CACHE)) / "seconds.json", KEPT)
         return cls(models, spaces, load, results, max_pixels)
 
@@ -286,7 +280,7 @@ def blocks(state: PageState, max_mb: int) -> "gr.Blocks":
         where = {"elem_id": label.lower(), "min_width": 130}
         return gr.Dropdown(names, value=names[0], label=label, filterable=False, **where)
 
-    packaged = pd.read_csv(at_hand(PACKAGED))[::3][:EXAMPLES]
+    packaged = pd.read_csv(at_hand(Path("config/vocab/packaged.csv")))[::3][:EXAMPLES]
     folder = data_root("packaged", "")
     life = (HOUR // 6, HOUR)
     with gr.Blocks(

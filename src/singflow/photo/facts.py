@@ -5,25 +5,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from singflow.analyses.maps import Maps, TextMap, fewest_others
+from singflow.analyses.maps import Maps, TextMap
 from singflow.analyses.tables import ZERO
-from singflow.photo.analysis import CONFIDENCE, Analysis, Movement, Reach, Setting
+from singflow.photo.analysis import ABSENT, Analysis, Movement, Reach, Setting
 
 PREFIXES = {"movement": "toward", "map": "map of", "steered": "steered toward"}
 LISTED = 3  # most texts in a line of gained or lost texts
-FEWEST = fewest_others(CONFIDENCE)
 WHOLE = 0.99  # share of a side from which the model counts as seeing all of it
-# Under the colours of maps.
-USED, IGNORED = "contribution to the logit", "null energy (percent)"
-TOWARD = "movement by removal (degrees), one scale for all texts"
-ABSENT = "the images that the translator was fitted on are not here"
+TOWARD = "movement by removal, one scale for all maps"  # under the colours of maps
 DOWN, ACROSS = ("top", "", "bottom"), ("left", "", "right")  # thirds of a photo
 # Facts about the photo as a whole, beside its classes.
 OF_PHOTO = ("unlike", "IS", "null energy", "note", "weak translator", "chance")
 SCORES = ("unlike", "verdict", "hidden", *OF_PHOTO[1:])
 BY_CHANCE = (
     "where nothing is hidden, 1 photo in 20 shows words beyond chance, and for each text 1 in 20 "
-    "shows an outline and 1 in 20 a score beyond chance"
+    "shows a score beyond chance, and so a map"
 )
 
 
@@ -52,9 +48,10 @@ def facts_of(analysis: Analysis) -> list[Fact]:
         facts += words or [Fact("words", "no word is gained or lost beyond chance")]
     for text in [analysis.predicted, *analysis.texts]:
         facts.append(Fact("movement", _movement(text), text.text))
-    facts += (
-        _maps(analysis, analysis.maps) if analysis.maps else [Fact("no maps", analysis.no_maps)]
-    )
+    if maps := analysis.maps:
+        facts += [Fact("map", _map(text, maps), text.text) for text in maps.texts]
+    else:
+        facts.append(Fact("no maps", analysis.no_maps))
     for way in analysis.reach:
         facts.append(Fact("steered", _reach(way), way.text))
     return [*facts, Fact("setting", basis_of(setting))]
@@ -135,57 +132,15 @@ def _movement(text: Movement) -> str:
     return f"{line}; chance gives {text.chance_low_deg:+.2f} to {text.chance_high_deg:+.2f}"
 
 
-def map_caption(text: TextMap) -> str:
-    """AS, and how many positions stand out, in a few words."""
-    return f"AS {text.as_deg:+.2f}°; {stands_out(text)}"
-
-
-def stands_out(text: TextMap) -> str:
-    """How many positions of a map stand out."""
-    if text.threshold_deg is None:
-        return "not compared"
-    if not text.beyond.any():
-        return "no position stands out"
-    found = int(text.beyond.sum())
-    return f"{found} of {text.beyond.size} positions stand{'s' if found == 1 else ''} out"
-
-
-def compared_with(analysis: Analysis, maps: Maps) -> str:
-    """What follows stands_out(): other images, or why positions are not compared with any."""
-    few = f"{maps.others} are at hand, and {FEWEST} are needed"
-    for holds, reason in (
-        (analysis.unlike, "nothing can be said about this photo"),
-        (analysis.setting.verdict == ZERO, "the model is a known zero"),
-        (not analysis.judged, ABSENT),
-        (maps.others < FEWEST, few),
-    ):
-        if holds:
-            return f"with other images: {reason}"
-    return f"from the maps of {maps.others} other images"
-
-
 def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
-    """What outlines, which come first, and pale parts of the pictures of maps mean."""
-    notes = []
-    if maps.outlined:
-        notes.append(f"outline: stands out {compared_with(analysis, maps)}")
-    elif maps.texts:
-        notes.append(f"{stands_out(maps.texts[0])} {compared_with(analysis, maps)}")
+    """Which texts have no map, and what pale parts of the pictures mean."""
+    drawn = [text.text for text in maps.texts]
+    within = [text.text for text in analysis.texts if text.text not in drawn]
+    notes = [f"within the chance of this photo, so without a map: {', '.join(within)}"]
+    notes = notes if within else []
     if min(maps.seen[2] - maps.seen[0], maps.seen[3] - maps.seen[1]) < WHOLE:
         notes.append("pale: the model does not see it")
     return notes
-
-
-def _maps(analysis: Analysis, maps: Maps) -> Iterator[Fact]:
-    """Where in the photo the model looks, what it ignores there, and toward which texts."""
-    at = _place_in(maps, maps.used)
-    line = f"{maps.predicted} is seen most {at}, which adds {maps.used.max():+.2f} to its logit"
-    yield Fact("used", line)
-    at, most = _place_in(maps, maps.null_energy), 100 * maps.null_energy.max()
-    yield Fact("ignored", f"most is ignored {at}: null energy {most:.1f} %")
-    for text in maps.texts:
-        line = f"{_map(text, maps)}; {stands_out(text)} {compared_with(analysis, maps)}"
-        yield Fact("map", line, text.text)
 
 
 def _map(text: TextMap, maps: Maps) -> str:
@@ -193,9 +148,8 @@ def _map(text: TextMap, maps: Maps) -> str:
     size = np.abs(text.contribution_deg)
     strongest = float(text.contribution_deg.flat[size.argmax()])
     line = (
-        f"AS {text.as_deg:+.2f} degrees ({text.first_order_deg:+.2f} to first order), strongest "
-        f"{_place_in(maps, size)}: {strongest:+.2f} degrees, "
-        f"{'nearer' if strongest > 0 else 'farther'} after removal"
+        f"AS {text.as_deg:+.2f} degrees, strongest {_place_in(maps, size)}: {strongest:+.2f} "
+        f"degrees, {'nearer' if strongest > 0 else 'farther'} after removal"
     )
     return line + (f"; {text.rest_deg:+.2f} belongs to no position" if text.rest_deg else "")
 

@@ -16,20 +16,18 @@ from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX, read_json, sha256_of
-from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import SpaceEntry, read_model, read_space
 from singflow.config.sections import at_hand
-from singflow.data.manifest import data_root, head_classes
+from singflow.data.manifest import head_classes
 from singflow.data.parameters import Data
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
 from singflow.photo.analysis import OF_D, Loaded, Setting
 from singflow.photo.cached import cached
-from singflow.photo.photos import Photos
 from singflow.towers.live import Classifier, load_entry
 from singflow.towers.parameters import Extraction
 from singflow.towers.ready_texts import read_ready
@@ -76,14 +74,6 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"--{kind} {name!r}: the study in {results} has {', '.join(known)}{guess}")
     return entries.at(results, **{kind: name})
-
-
-def read_photos(inputs: Inputs) -> Photos:
-    """The study's photos."""
-    params, manifest = inputs.path("params"), read_manifest(inputs.path("manifest"))
-    data = read_section(params, "data", Data)
-    root = data_root("packaged", "") if data.source == "packaged" else Path(data.root)
-    return Photos(manifest, root)
 
 
 def read_texts(
@@ -217,8 +207,7 @@ def read_finished(
     inputs = Inputs(results, model, space, ("sha256",))
     for artifact in NEEDED:
         require_file(inputs.path(artifact))
-    names, photos = class_names(inputs, classes), read_photos(inputs)
-    classifier = load_entry(entry, model, names, device)
+    classifier = load_entry(entry, model, class_names(inputs, classes), device)
     if classifier.weights_sha256 != inputs.head_facts["weights_sha256"]:
         raise InputError(
             f"{inputs.path('head')}: was made with other weights than the model has now: restore "
@@ -227,8 +216,8 @@ def read_finished(
     loaded = read_stored(inputs, classifier, pick_device(device))
     shards = read_section(inputs.path("params"), "extraction", Extraction).shards
     found = read_training(replace(inputs, shards=shards), threads, cache)
-    fits, training = found or (None, frozenset(photos.manifest["sha256"]))
-    return replace(loaded, fits=fits, photos=photos, training=training)
+    fits, training = found or (None, frozenset(inputs.manifest["sha256"]))
+    return replace(loaded, fits=fits, training=training)
 
 
 def read_training(inputs: Inputs, threads: int, cache: Path) -> tuple[Fits, frozenset[str]] | None:

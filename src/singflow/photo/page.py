@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from singflow.analyses.tables import with_interval
-from singflow.figures.photo_maps import keys
+from singflow.figures.photo_maps import ramp
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Reach, Setting, Steered
 from singflow.photo.facts import (
@@ -30,7 +30,7 @@ from singflow.photo.facts import (
     share_below,
     verdict_of,
 )
-from singflow.photo.map_figure import map_panels
+from singflow.photo.map_figure import ends, map_panels
 from singflow.towers.live import Prediction
 
 Picture = tuple[str, Image.Image]  # caption and picture
@@ -129,28 +129,24 @@ def analysis_html(
 
 
 def maps_html(analysis: Analysis, photo: Image.Image) -> str:
-    """The HTML of where in a photo the head looks, and what it ignores there."""
-    facts, maps, template = facts_of(analysis), analysis.maps, TEMPLATES.get_template("maps.html")
+    """The HTML of where in a photo null removal moves it toward texts, or away from them."""
+    maps, template = analysis.maps, TEMPLATES.get_template("maps.html")
     if maps is None:
         return template.render(no_maps=analysis.no_maps)
     small = ImageOps.contain(photo, (THUMBNAIL, THUMBNAIL))
-    panels, text_ends = map_panels(small, maps)
-    told = select(facts, "used", "ignored", "map")
-    movements, amounts, outline = map(thumbnail, keys())
+    panels = map_panels(small, maps, maps.strongest_deg)
+    told = select(facts_of(analysis), "map")
     return template.render(
         no_maps="",
         panels=[
-            (panel.title, thumbnail(panel.picture), sentence, panel.said, panel.ends)
+            (panel.title, thumbnail(panel.picture), sentence, panel.said)
             for panel, sentence in zip(panels, told, strict=True)
         ],
         photo=thumbnail(small),
         width=small.width,
         height=small.height,
-        movements=movements,
-        amounts=amounts,
-        outline=outline,
-        outlined=maps.outlined,
-        ends=text_ends,
+        ramp=thumbnail(ramp()),
+        ends=ends(maps.strongest_deg),
         toward=TOWARD,
         notes=map_notes(analysis, maps),
     )

@@ -27,7 +27,6 @@ from singflow.measuring import Evidence, evidence_of
 from singflow.photo.analysis import Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.photo.finished import read_texts
-from singflow.photo.photos import Photos
 from singflow.towers.live import CLASSES, Classifier, Space
 from singflow.towers.texts import Texts
 from singflow.translators.linear import Translator
@@ -149,7 +148,6 @@ def read_reference(
             **made.parsed("hidden", dict),
         },
         fits=fits,
-        photos=Photos(manifest, None),
         training=frozenset(sha256),
     )
 

@@ -41,11 +41,6 @@ class Pictures(Section):
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
     )
     count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
-    maps: bool = Field(
-        True,
-        description="whether maps show where in the images the null component lies, and toward "
-        "which texts (paper: none)",
-    )
     closeup: ModelName = Field(description="model of figures 6, 10, 11 and 13 (paper: ResNet50)")
     ladder_is_deg: Annotated[
         list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)

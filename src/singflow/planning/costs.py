@@ -22,7 +22,6 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from singflow.analyses.concepts import CELLS
-from singflow.analyses.maps import OTHERS
 from singflow.analyses.readout import LANDMARKS
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import count_rows
@@ -73,7 +72,6 @@ class Size:
     spaces: int = 1
     steered: int = 0  # images steered, times texts, times targets
     pictures: int = 0  # drawn by a generator for one model and space
-    mapped: int = 0  # images that a classifier sees once more, for maps of some
     reference: tuple[int, int] = (0, 0)  # images and shards on which translators are fitted instead
     study: Mapping[str, Any] = field(default_factory=partial(with_defaults, {}))
 
@@ -195,7 +193,6 @@ def size_of(
         spaces=len(study["spaces"]),
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
         pictures=shown * 20 * len(pictures["seeds"]) if drawn else 0,
-        mapped=min(images, shown * (1 + OTHERS)) if pictures["maps"] else 0,
         reference=_reference(study["translator"]["reference"]),
         study=study,
     )

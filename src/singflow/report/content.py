@@ -21,15 +21,15 @@ from singflow.errors import InputError, in_one_line
 from singflow.report.tables import MOST_ROWS, Table, table
 from singflow.system import ask, processor
 
-SECTIONS = ("models", "labels", "pictures", "checks", "paper")  # of the page, a question each
+SECTIONS = ("models", "labels", "checks", "paper")  # of the page, a question each
 FORMS = {  # of lines of a caption: pattern, and what to write
     "page": (
         rf"({'|'.join(SECTIONS)}) \d+",
         f"one of {', '.join(SECTIONS)}, and a number for the place in it",
     ),
     "link": (
-        r"(labels|pictures|checks) \d+ \S.*",
-        "one of labels, pictures, checks, a number for the place in it, and words",
+        r"(labels|checks) \d+ \S.*",
+        "one of labels, checks, a number for the place in it, and words",
     ),
     "most": (r"\d+", "a number of rows"),
 }

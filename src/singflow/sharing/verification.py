@@ -43,7 +43,6 @@ PIXELS = 0.02  # share of a picture's pixels that may differ by more, where an e
 CHOICES = (
     *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
     *("place", "concept", "differ", "word_1", "word_2", "word_3"),
-    *("beyond", "positions_beyond", "strongest_row", "strongest_column"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")

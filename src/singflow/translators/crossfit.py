@@ -77,12 +77,10 @@ class GroupSums:
     are no rows at all.
     """
 
-    def __init__(
-        self, split: Split, sums: dict[tuple[int, bool], RidgeStatistics] | None = None
-    ) -> None:
+    def __init__(self, split: Split) -> None:
         self.split = split
         self.origin: tuple[np.ndarray, np.ndarray] | None = None
-        self._sums = {} if sums is None else sums  # by group, and whether of view 0
+        self._sums: dict[tuple[int, bool], RidgeStatistics] = {}  # by group, and whether of view 0
         self._total: RidgeStatistics | None = None
 
     def update(
@@ -135,11 +133,6 @@ class GroupSums:
         for sums in parts:
             made.add(sums)
         return made
-
-    def regress(self, inputs: slice, targets: slice) -> GroupSums:
-        """Sums of the regression of some features on others; see RidgeStatistics.regress()."""
-        parts = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
-        return GroupSums(self.split, parts)
 
 
 @dataclass(frozen=True)

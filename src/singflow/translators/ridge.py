@@ -92,19 +92,6 @@ class RidgeStatistics:
         self.n += times * other.n
         self._zz += times * other._zz
 
-    def regress(self, inputs: slice, targets: slice) -> "RidgeStatistics":
-        """Sums of the regression of some features on others, as copies.
-
-        The inputs become its features, the targets its embeddings.
-        """
-        part = RidgeStatistics(len(self._x[inputs]), len(self._x[targets]))
-        part.n, part._x[:], part._z[:] = self.n, self._x[inputs], self._x[targets]
-        part._xx[:], part._xz[:] = self._xx[inputs, inputs], self._xx[inputs, targets]
-        part._zz = float(np.trace(self._xx[targets, targets]))
-        if self.origin is not None:
-            part.origin = self.origin[0][inputs], self.origin[0][targets]
-        return part
-
     @property
     def shape(self) -> tuple[int, int]:
         """Width d of the features, and width m of the embeddings."""

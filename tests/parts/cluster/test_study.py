@@ -162,10 +162,10 @@ def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_th
         "slurm-array-limit": 3,
         "slurm-efficiency-report": True,
     }
-    commented = r"^# (set-resources:|  (?:extract|embed|train|render|map)_\w+:)"
+    commented = r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)"
     with_gres = re.sub(commented, r"\1", profile.read_text(), flags=re.M)
     profile.write_text(with_gres + yaml.safe_dump(site))
-    assert "rule map_images:" in project.run(*SNAKEMAKE, "--dry-run").stdout
+    assert "rule render_pictures:" in project.run(*SNAKEMAKE, "--dry-run").stdout
     home = ("HOME=/proc/absent", f"XDG_CACHE_HOME={project.folder}/.cache")
     project.hold(0)
     running = project.start("env", *home, *SNAKEMAKE, *targets(5), "results/demo/params.yaml")
