@@ -39,31 +39,37 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis) -> Figure:
     Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS.
     """
     sheet = Sheet(PAGE)
-    photo_height = PHOTO * min(1.0, photo.height / photo.width)
-    height = max(photo_height + GAP, _angles(sheet, name, analysis))
+    height = max(PHOTO * min(1.0, photo.height / photo.width), _words(sheet, name, analysis))
     small = photo.copy()
     small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    sheet.place(MARGIN, MARGIN, PHOTO, height - GAP, partial(_show, small))
-    bottom = MARGIN + height
+    sheet.place(MARGIN, MARGIN, PHOTO, height, partial(_show, small))
+    bottom = _angles(sheet, MARGIN + height + GAP, analysis)
     for _, score, *sides in analysis.beyond_chance:
         bottom = _beyond_chance(sheet, bottom + TITLE, score, sides)
     return sheet.draw(bottom)
 
 
-def _angles(sheet: Sheet, name: str, analysis: Analysis) -> float:
-    """Place the scores in words, and below them the angles to texts; returns their height."""
+def _words(sheet: Sheet, name: str, analysis: Analysis) -> float:
+    """Write the likeliest class and the scores in words beside the photo; returns their height."""
     left = MARGIN + PHOTO + GAP
-    title, words = _words(name, analysis, PAGE - MARGIN - left)
-    height = 1.2 * LINE * (title.count("\n") + 1)
-    sheet.write(left, MARGIN, title, **BOLD)
-    sheet.write(left, MARGIN + height, words)
-    height += LINE * (words.count("\n") + 1) + GAP
+    width, facts = PAGE - MARGIN - left, facts_of(analysis)
+    title = lines_of(select(facts, "class")[0], width, FontProperties(**BOLD))
+    told = select(facts, "other classes", *SCORES, "words", "steered", "setting")
+    lines = wrapped("\n".join([*select(facts, "known zero"), name, *told]), width)
+    height = 1.2 * LINE * len(title)
+    sheet.write(left, MARGIN, "\n".join(title), **BOLD)
+    sheet.write(left, MARGIN + height, lines)
+    return height + LINE * (lines.count("\n") + 1)
+
+
+def _angles(sheet: Sheet, top: float, analysis: Analysis) -> float:
+    """Place the angles to texts; returns where they end."""
     first, *others = texts = [analysis.predicted, *analysis.texts]
     rows = _rows([f"class: {first.text}", *(text.text for text in others)])
-    plot = left + NAMES, MARGIN + height + TITLE, PAGE - MARGIN - left - NAMES
-    plot_height = 1.5 * LINE * (rows[1].sum() + 0.4)
-    sheet.place(*plot, plot_height, partial(_dumbbell, texts, rows))
-    return height + TITLE + plot_height + AXIS
+    left, height = MARGIN + NAMES, 1.5 * LINE * (rows[1].sum() + 0.4)
+    place = left, top + TITLE, PAGE - MARGIN - left, height
+    sheet.place(*place, partial(_dumbbell, texts, rows))
+    return top + TITLE + height + AXIS
 
 
 def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Movement]]) -> float:
@@ -81,18 +87,6 @@ def _beyond_chance(sheet: Sheet, top: float, score: str, sides: list[list[Moveme
         left = MARGIN + place * (half + GAP) + NAMES
         sheet.place(left, top, half - NAMES, height, bars)
     return top + height + AXIS
-
-
-def _words(name: str, analysis: Analysis, width: float) -> tuple[str, str]:
-    """Title and text, in lines of at most `width` inches."""
-    facts = facts_of(analysis)
-    title = lines_of(select(facts, "class")[0], width, FontProperties(**BOLD))
-    lines = [
-        *select(facts, "known zero"),
-        name,
-        *select(facts, "other classes", *SCORES, "words", "steered", "setting"),
-    ]
-    return "\n".join(title), wrapped("\n".join(lines), width)
 
 
 def _rows(texts: list[str]) -> RowNames:

@@ -44,7 +44,7 @@ def map_panels(photo: Image.Image, maps: Maps, most: float) -> list[MapPanel]:
 
 def ends(most: float) -> tuple[str, str]:
     """The words at the ends of the colours."""
-    return f"farther -{most:.2g}°", f"{most:.2g}° nearer"
+    return f"farther -{most:.3g}°", f"{most:.3g}° nearer"
 
 
 @styled
