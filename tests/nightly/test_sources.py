@@ -4,18 +4,15 @@ import json
 import os
 import shutil
 import tarfile
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from singflow.analyses.inputs import Inputs
 from singflow.artifacts.shards import read_manifest
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
-from singflow.photo.finished import read_photos
 from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images
 from singflow.sharing.remotes import repository
@@ -66,7 +63,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(project):
-    """Artifacts of each study and its manifest; of two also what shows images."""
+    """Artifacts of each study, and its manifest."""
     found = {}
     for name in ("parquet", "webdataset", "folder", "tar"):
         data = SOURCES[name]
@@ -85,7 +82,7 @@ def made(project):
 def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its_images_lie(
     made, source
 ):
-    (expected, listed, shown), (found, manifest, same) = made["folder"], made[source]
+    (expected, listed), (found, manifest) = made["folder"], made[source]
     assert found.keys() <= expected.keys() and len(found) > (15 if source == "tar" else 4)
     assert found.keys() == expected.keys() or source != "tar"
     where = {"params.yaml", "data/manifest.parquet"}
@@ -95,16 +92,6 @@ def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its
     assert list(manifest.columns) == [*listed.columns, "archive", "offset", "bytes"]
     paths = zip(manifest["path"], manifest["archive"], strict=True)
     assert [path.startswith(f"{archive}/") for path, archive in paths] == [True] * 20
-    assert same == shown
-
-
-def test_photos_beside_a_single_one_are_shown_out_of_archives(project, made):
-    photos = read_photos(Inputs(project.folder / "results/demo", space="conse_minilm"))
-    shown = dict(replace(photos, root=project.folder / photos.root).sample(10**8))
-    listed = photos.manifest.set_index("sha256")
-    assert {sha256: image.size for sha256, image in shown.items()} == dict(
-        zip(listed.index, zip(listed["width"], listed["height"], strict=True), strict=True)
-    )
 
 
 @pytest.mark.parametrize("source", ["tar", "webdataset", "parquet"])

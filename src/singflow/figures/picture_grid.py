@@ -10,8 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from singflow import cli
-from singflow.artifacts.tables import read_parquet
 from singflow.data.images import FORMATS
 from singflow.figures import style
 from singflow.figures.sheet import LINE, MARGIN, Sheet, broken
@@ -46,13 +44,6 @@ class Row(NamedTuple):
 def opened(content: bytes) -> Image.Image:
     """A picture of the table of pictures."""
     return Image.open(io.BytesIO(content), formats=FORMATS)
-
-
-def read_photos(flags: cli.Selection) -> pd.DataFrame:
-    """The study's photos that are shown: rows of the table of pictures of any model."""
-    first = flags.path("pictures", space=flags.spaces[0], model=flags.models[0])
-    columns = ("figure", "image_id", "label", "picture")
-    return read_parquet(first, "pictures", columns).query("figure == 'photo'")
 
 
 def cell_of(rows: pd.DataFrame, note: str = "") -> Cell:
