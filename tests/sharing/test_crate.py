@@ -116,7 +116,7 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
     assert root["datePublished"].startswith("2026-01-02") and "images" in crate.description
     for name, caption in {
         "tables/spurious.csv": "One row is a candidate for a spurious cue",
-        "figures/controls.png": "The effect of removing the null space",
+        "figures/hidden_texts.png": "Which texts the hidden meaning is about",
     }.items():
         assert crate.get(f"results/demo/{name}")["description"].startswith(caption)
     versions = software(RESULTS.rglob("*.safetensors"))

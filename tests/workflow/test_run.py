@@ -30,7 +30,7 @@ def project(snakemake_project, tmp_path):
 
 def first(project, line):
     """Let the step do something before all else."""
-    project.edit(STEP, "    selected = ", f"    {line}\n    selected = ")
+    project.edit(STEP, "    models = read_models", f"    {line}\n    models = read_models")
 
 
 def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
