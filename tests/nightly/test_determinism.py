@@ -53,4 +53,4 @@ def test_the_number_of_cores_changes_no_command(tmp_path):
     )
     assert re.search(r"threads: 4\n", many) and not re.search(r"threads: 4\n", few)
     commands = [sorted(re.findall(COMMAND, output)) for output in (few, many)]
-    assert commands[0] == commands[1] and len(commands[0]) == 69
+    assert commands[0] == commands[1] and len(commands[0]) == 54

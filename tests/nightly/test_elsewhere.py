@@ -117,7 +117,7 @@ def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_p
     status, said = snakemake(tmp_path, "-s", SNAKEFILE, "--configfile", "mine.yaml", *options)
     assert status == 0, said
     alone = commands(said, **{"": f"{ROOT}/"})
-    assert len(alone) > 40 and not any("/config/" in line for line in alone)
+    assert len(alone) > 25 and not any("/config/" in line for line in alone)
     one = module("one", config=repr(STUDY), prefix='"a/b"')
     two = module("two", config=repr(STUDY | {"pathvars": {"results": "c"}}))
     inputs = "rules.one_all.input, rules.two_all.input"

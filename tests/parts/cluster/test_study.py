@@ -16,7 +16,7 @@ from tests.project import ROOT
 SIBLINGS = {  # steps that need no other one of them: their artifact
     "validate_null_space": "null_validation",
     "measure_zero_shot": "zero_shot/conse_minilm",
-    "scan_concepts": "concepts/conse_minilm",
+    "measure_scores": "scores/conse_minilm",
 }
 HELD = """
 import sys
