@@ -327,13 +327,16 @@ def test_costs_are_scaled_to_what_was_measured_and_memory_is_never_lowered(load,
 GROWTH = ["--rows", 200, 400, 800, "--shard", 200, "--features", 16, "--dims", 8, "--labels", 4]
 
 
-def growing(steps, *flags):
+def growing(steps, *flags, missed=()):
     """Check the tables of benchmarks/growth.py, whose sizes are too small for any growth."""
-    said, _ = run("growth", *GROWTH, *flags, "--steps", *steps)
+    said, log = run("growth", *GROWTH, *flags, "--steps", *steps, status=int(bool(missed)))
     rows = [line.split() for line in said.splitlines()[1 : len(steps) + 1]]
     assert sorted(row[0] for row in rows) == sorted(steps)
     assert all(float(figure) > 0 for row in rows for figure in row[1:7])
-    assert said.endswith("every mark is reached\n")
+    if missed:
+        held(log, *missed)
+    else:
+        assert said.endswith("every mark is reached\n")
 
 
 def test_the_growth_of_real_steps_is_measured():
@@ -430,8 +433,9 @@ def test_every_step_is_measured():
 
 def test_the_growth_of_every_step_is_measured(load):
     # The page shows each of so few images, and the kernels of so few are exact: they grow with n².
-    left_out = {*load("growth").MADE_UP, "write_report", "measure_evidence"}
-    growing([step for step in STEPS if step not in left_out])
+    left_out = {*load("growth").MADE_UP, "write_report"}
+    steps = [step for step in STEPS if step not in left_out]
+    growing(steps, missed=["measure_evidence: MB more at the largest size"])
 
 
 @pytest.mark.parametrize(("ease", "status"), [(100, 0), (0.001, 1)])
