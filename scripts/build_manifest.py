@@ -78,7 +78,7 @@ def main(flags: Flags) -> None:
     cli.log.info("%s; %d left out", told, len(rejected))
     if known is not None:
         cli.log.info(
-            "imported features have no pixels: this study has no photos, maps and generated "
+            "imported features have no pixels: this study has no photos and generated "
             "pictures, and a photo cannot be analyzed with it"
         )
 

@@ -91,9 +91,8 @@ def scan_block(
     common: (N,), mean AS of every image over all concepts; by default over those of the block.
 
     The MOMENTS, of which contrast_std is that of AS minus `common`, are (L, B) float64, in degrees.
-    Standard deviations have the divisor n. With AS s
-    and common c, Var(s - c) = mean s^2 - 2 mean s c + mean c^2 - (mean s - mean c)^2, from sums
-    alone: memory grows with L x B, not with N.
+    Standard deviations have the divisor n. With AS s and common c, Var(s - c) = mean s^2 - 2 mean s
+    c + mean c^2 - (mean s - mean c)^2, from sums alone: memory grows with L x B, not with N.
     """
     stops = np.cumsum(n)
     sums, cross = np.zeros((5, len(n), len(texts))), np.zeros((len(n), len(texts)))

@@ -75,15 +75,13 @@ def removal_gradients(original: np.ndarray, removed: np.ndarray, texts: np.ndarr
 
 
 def contributions(parts: np.ndarray, removed: Affine, gradients: np.ndarray) -> np.ndarray:
-    """Movement (p, ..., h, w) of an image relative to texts, by positions, in degrees.
+    """Movement (p, ..., h, w) of images relative to texts, by positions, in degrees.
 
     The sum over positions is AS if f is the mean of its parts. parts: (..., h, w, d), F_p of
-    images. removed: what a removal takes away from the translation of a feature, such as T P_0.
-    gradients: (p, m), of removal_gradients().
+    images. removed: T P_0, without a bias. gradients: (p, m), of removal_gradients().
     """
-    positions = parts.shape[-3] * parts.shape[-2]
-    values = parts @ (gradients @ removed.weight).T + gradients @ removed.bias
-    return np.moveaxis(values, -1, 0) / positions
+    values = parts @ (gradients @ removed.weight).T
+    return np.moveaxis(values, -1, 0) / (parts.shape[-3] * parts.shape[-2])
 
 
 def map_image(

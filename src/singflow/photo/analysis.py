@@ -274,7 +274,7 @@ def analyze_feature(
 
     `texts` None stands for the texts of the LIKELIEST classes.
     `extremes` limits the length of every list of classes or concepts. `sha256` is the hash of the
-    image's file, with whose own map no map is compared.
+    image's file, by which images of the training are known.
     """
     features = image.feature
     classifier, fits, setting = loaded.classifier, loaded.fits, loaded.setting

@@ -136,8 +136,9 @@ def map_notes(analysis: Analysis, maps: Maps) -> list[str]:
     """Which texts have no map, and what pale parts of the pictures mean."""
     drawn = [text.text for text in maps.texts]
     within = [text.text for text in analysis.texts if text.text not in drawn]
-    notes = [f"within the chance of this photo, so without a map: {', '.join(within)}"]
-    notes = notes if within else []
+    notes = []
+    if within:
+        notes.append(f"within the chance of this photo, so without a map: {', '.join(within)}")
     if min(maps.seen[2] - maps.seen[0], maps.seen[3] - maps.seen[1]) < WHOLE:
         notes.append("pale: the model does not see it")
     return notes

@@ -298,10 +298,7 @@ def embedded(png: Path, caption: Caption) -> dict[str, Any]:
 def webp(figure: Image.Image) -> str:
     """A figure as base64 WebP, at most WIDTH pixels wide."""
     flat, buffer = figure.convert("RGB"), io.BytesIO()
-    scale = min(1.0, WIDTH / flat.width, HIGHEST / flat.height)
-    if scale < 1:
-        size = max(1, round(flat.width * scale)), round(flat.height * scale)
-        flat = flat.resize(size, Image.Resampling.LANCZOS)
+    flat.thumbnail((WIDTH, HIGHEST), Image.Resampling.LANCZOS, reducing_gap=None)
     flat.save(buffer, "WEBP", quality=80, method=2)
     return base64.b64encode(buffer.getvalue()).decode()
 
