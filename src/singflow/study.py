@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -23,6 +23,7 @@ from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.probes import Probe
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
+from singflow.artifacts.catalog import Analysis
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
@@ -107,6 +108,10 @@ class Params(Section):
         "registry",
         description="registry (what config/ says) | random (untrained: shows only that "
         "everything runs)",
+    )
+    analyses: Annotated[list[Analysis], AfterValidator(unique)] = Field(
+        list(get_args(Analysis)),
+        description="what the study measures and draws beyond the verdict; []: the verdict alone",
     )
     data: Data
     extraction: Extraction

@@ -16,6 +16,17 @@ from typing import Any, Literal
 
 Tier = Literal["metrics", "translators", "features"]
 TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")  # each holds those before it
+# What a study can ask for beyond the verdict: values of the key `analyses`.
+Analysis = Literal[
+    "scores",
+    "steering",
+    "concepts",
+    "zero_shot",
+    "null_validation",
+    "probes",
+    "networks",
+    "pictures",
+]
 WILDCARDS = {"model": ".+", "space": "[^/]+", "kind": "[^/]+", "shard": r"\d+"}
 KINDS = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}  # NumPy's letters
 
@@ -27,7 +38,8 @@ class Artifact:
     columns: kind (a key of KINDS) of the columns that readers rely on. tensors: kind and number of
     dimensions. within: tolerance of its numbers between machines, relative to the number itself
     ("itself"), to the norm of a row ("row") or to the root mean square of the tensor ("tensor");
-    None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it. group:
+    None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it.
+    analysis: the one that it belongs to; "": every study has it, as its verdict needs it. group:
     jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
     its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
     take a GPU if there is one.)
@@ -39,6 +51,7 @@ class Artifact:
     tensors: dict[str, tuple[str, int]] = field(default_factory=dict)
     within: tuple[str, float] | None = None
     tier: Tier = "translators"
+    analysis: Analysis | Literal[""] = ""
     group: str = "model"
     gpu: Literal["", "tower", "network", "generator"] = ""
 
@@ -206,6 +219,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         within=("tensor", 1e-1),  # training makes rounding larger
         group="",
         gpu="network",
+        analysis="networks",
     ),
     "network_report": Artifact(
         "translators/{space}/{model}/{kind}.json",
@@ -214,6 +228,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " parameters, losses (epochs, best_epoch, scores and history of each loss); alpha"
         " (null), alpha_curve (empty).",
         group="",
+        analysis="networks",
     ),
     "evidence": Artifact(
         "evidence/{space}/{model}.json",
@@ -278,6 +293,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
                 " logit_change floor_is_deg"
             ),
         ),
+        analysis="scores",
     ),
     "zero_shot": Artifact(
         "zero_shot/{space}/{model}.parquet",
@@ -285,6 +301,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " translated feature (translated), to the same without its null component (equivalent),"
         " and to the embedding of the image (embedding).",
         columns=_of(i="image_id", O="label translated equivalent embedding"),
+        analysis="zero_shot",
     ),
     "null_validation": Artifact(
         "null_validation/{model}.parquet",
@@ -293,6 +310,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         columns=_of(
             i="image_id", O="perturbation", f="norm logit_change softmax_change", b="top1_changed"
         ),
+        analysis="null_validation",
     ),
     "concepts": Artifact(
         "concepts/{space}/{model}.safetensors",
@@ -302,6 +320,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={"n": ROWS}
         | dict.fromkeys(["angle_mean", "angle_std", "as_mean", "as_std"], MATRIX)
         | dict.fromkeys(["as_abs_mean", "contrast_std"], MATRIX),
+        analysis="concepts",
     ),
     "steering": Artifact(
         "steering/{space}/{model}.parquet",
@@ -314,6 +333,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             b="reachable",
             f="target_is_deg step is_deg as_target_deg as_label_deg logit_change",
         ),
+        analysis="steering",
     ),
     "probes": Artifact(
         "probes/{space}/{model}.json",
@@ -321,6 +341,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " nothing can be probed), n_train, n_test, n_test_in_sample (test images that the"
         " translator has seen), by (label; group: the reference's images by evidence.groups),"
         " n_labels, n_labels_left_out (with one image), chance, the penalties.",
+        analysis="probes",
     ),
     "pictures": Artifact(
         "pictures/{space}/{model}.parquet",
@@ -334,6 +355,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
         group="pictures",
         gpu="generator",
+        analysis="pictures",
     ),
 }
 TABLES = {
@@ -398,27 +420,35 @@ FIGURES: tuple[str, ...] = (
     *(f"fig{number}" for number in (1, *range(3, 14))),
     "hidden_texts",
 )  # their captions are in report/captions
+SHOWS: dict[Analysis, str] = {  # tables and figures of an analysis; the others are of the verdict
+    "scores": "labels orders fig3 fig4",
+    "steering": "steering",
+    "concepts": "concepts spurious fig5",
+    "null_validation": "null_validation fig9",
+    "probes": "probes fig12",
+    "networks": "translators fig7 fig8",
+    "pictures": "angle_ladder fig1 fig6 fig10 fig11 fig13",
+}
 # Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
 # model. `dvc metrics diff` and `dvc plots diff` read them.
 IN_GIT: tuple[str, ...] = ("metrics.json", "tables/models.csv", "tables/model_pairs.csv")
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
-CATALOG |= {
-    f"tables/{name}.csv": Artifact(f"tables/{name}.csv", about, tier="metrics", group="local")
-    for name, about in TABLES.items()
+PAGE = {
+    **{f"tables/{name}.csv": about for name, about in TABLES.items()},
+    "tables/translators.json": "`tables/translators.csv` as [metrics of DVC](versions.md#sweeps).",
+    "tables/summary.txt": "The summary that ends a run.",
+    "metrics.json": "`tables/models.csv` as metrics of DVC.",
+    **{f"figures/{name}.{end}": "" for name in FIGURES for end in FORMATS},
+    "report.html": "The page that holds the study, in one file.",
 }
+SHOWN_BY = {name: analysis for analysis, names in SHOWS.items() for name in names.split()}
 CATALOG |= {
-    path: Artifact(path, about, tier="metrics", group="local")
-    for path, about in {
-        "tables/translators.json": (
-            "`tables/translators.csv` as [metrics of DVC](versions.md#sweeps)."
-        ),
-        "tables/summary.txt": "The summary that ends a run.",
-        "metrics.json": "`tables/models.csv` as metrics of DVC.",
-        **{f"figures/{name}.{end}": "" for name in FIGURES for end in FORMATS},
-        "report.html": "The page that holds the study, in one file.",
-    }.items()
+    path: Artifact(
+        path, about, tier="metrics", group="local", analysis=SHOWN_BY.get(Path(path).stem, "")
+    )
+    for path, about in PAGE.items()
 }
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
 COLUMNS["imported_rows"] = _of(i="class_index", O="path label prompt split sha256")  # of a source
