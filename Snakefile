@@ -13,8 +13,8 @@ include: "rules/common.smk"
 
 
 wildcard_constraints:
-    model=alternatives(config["models"]),
-    space=alternatives(config["spaces"]),
+    model="|".join(map(re.escape, config["models"])),
+    space="|".join(map(re.escape, config["spaces"])),
     shard=r"\d{5}",
     kind="mlp3|mlp4|residual",
 
@@ -29,40 +29,49 @@ include: "rules/pictures.smk"
 include: "rules/report.smk"
 
 
-for step in STEPS:
-
-    rule:
-        name:
-            step.name
-        input:
-            **step.input,
-        output:
-            **step.output,
-        log:
-            step.file("logs", ".log"),
-        benchmark:
-            step.file("benchmarks", ".tsv")
-        priority: 100 * step.local + steps_after(step)
-        localrule: step.local
-        conda:
-            "rules/environment.yaml"
-        threads: step.threads or 1
-        resources:
-            **step.resources,
-        params:
-            **step.params,
-            program=step.program,
-        shell:
-            COMMAND
-
-
 rule all:
+    """Everything that params.yaml asks for (the default)."""
     default_target: True
     input:
-        rules.write_report.output,
-        [f"{RESULTS}/{name}" for name in artifacts("tables") + artifacts("figures")],
+        every(*asked(*CATALOG)),
 
 
-rule tables:
+rule data:
+    """Registry entries and the manifest of images."""
     input:
-        [f"{RESULTS}/{name}" for name in artifacts("tables", ".csv")],
+        every("model_entry", "space_entry", "manifest", "rejected"),
+
+
+rule towers:
+    """Features, heads, embeddings and texts."""
+    input:
+        every("head", "features", "embeddings", "texts", "names", "classes"),
+
+
+rule translators:
+    """Null spaces and translators."""
+    input:
+        every("projector", "projector_report", "translator", "translator_report"),
+        every(*asked("network", "network_report")),
+
+
+rule analyses:
+    """Whatever is measured of every model."""
+    input:
+        every("evidence", "evidence_texts", "evidence_groups", "evidence_images"),
+        every(*asked("scores", "zero_shot", "null_validation", "concepts", "steering")),
+        every(*asked("probes", "pictures")),
+
+
+rule verdict:
+    """The answer: D, hidden texts and groups, and the summary."""
+    input:
+        every("evidence", "evidence_texts", "evidence_groups"),
+        at("tables/summary.txt"),
+
+
+rule report:
+    """The page, tables, figures and metrics."""
+    input:
+        at("report.html"),
+        every(*(name for name in asked(*CATALOG) if name.startswith(("tables/", "figures/")))),

@@ -21,7 +21,7 @@ from pydantic import Field
 from singflow import cli
 from singflow.artifacts.tables import write_parquet
 from singflow.config.reading import read_yaml
-from singflow.engines.code import FILE, write_digests
+from singflow.engines.dvc import FILE, write_digests
 from singflow.study import render_params, with_derived_keys
 
 SNAKEMAKE, DVC = (str(Path(sys.executable).with_name(name)) for name in ("snakemake", "dvc"))

@@ -1,51 +1,251 @@
-step(
-    "measure_evidence",
-    reads="manifest head classes features embeddings projector translator_report texts names",
-    writes="evidence planted_leaks own_words evidence_images evidence_texts evidence_groups",
-    flags="evidence translator.lambdas translator.folds translator.reference"
-    " summary.confidence seed",
-    files={"table": value("data.table"), "class_list": value("data.classes")},
-    reference=reference,
-    threads=THREADS,
-)
-step(
-    "measure_scores",
-    reads="manifest head features projector translator texts names evidence_images",
-    writes="scores",
-    threads=THREADS,
-)
-step(
-    "measure_zero_shot",
-    reads="manifest features embeddings projector translator texts names",
-    writes="zero_shot",
-    threads=THREADS,
-)
-step(
-    "validate_null_space",
-    reads="manifest head features projector",
-    writes="null_validation",
-    flags="seed",
-    threads=THREADS,
-)
-step(
-    "scan_concepts",
-    reads="manifest features projector translator texts names",
-    writes="concepts",
-    threads=THREADS,
-)
-step(
-    "steer_concepts",
-    reads="manifest head features projector translator texts names",
-    writes="steering",
-    flags="steering",
-    threads=THREADS,
-)
-step(
-    "probe_principal",
-    reads="manifest features embeddings projector translator translator_report",
-    writes="probes",
-    flags="probe evidence.groups translator.folds translator.reference summary.confidence",
-    files={"table": value("data.table"), "class_list": value("data.classes")},
-    reference=reference,
-    threads=THREADS,
-)
+rule measure_evidence:
+    """Test whether the null space of a model holds meaning in a space (D), also by text and by group."""
+    input:
+        manifest=at("manifest"),
+        head=at("head"),
+        classes=at("classes"),
+        features=shards("features"),
+        embeddings=shards("embeddings"),
+        projector=at("projector"),
+        report=at("translator_report"),
+        texts=at("texts"),
+        names=at("names"),
+        table=own("data.table"),
+        class_list=own("data.classes"),
+    output:
+        evidence=at("evidence"),
+        planted_leaks=at("planted_leaks"),
+        own_words=at("own_words"),
+        images=at("evidence_images"),
+        texts=at("evidence_texts"),
+        groups=at("evidence_groups"),
+    log:
+        logs("measure_evidence/{space}/{model}"),
+    benchmark:
+        benchmarks("measure_evidence/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(2500, rows=9, widths=90, images=550),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/measure_evidence.py"),
+        flags=flags(
+            "extraction.shards",
+            "evidence",
+            "translator.lambdas",
+            "translator.folds",
+            "translator.reference",
+            "summary.confidence",
+            "seed",
+            "data.table",
+            "class_list=data.classes",
+            "threads",
+        ),
+        code=code("measure_evidence"),
+        reference=state("reference"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule measure_scores:
+    """Score every image: IS, AS and their relatives."""
+    input:
+        manifest=at("manifest"),
+        head=at("head"),
+        features=shards("features"),
+        projector=at("projector"),
+        translator=at("translator"),
+        texts=at("texts"),
+        names=at("names"),
+        floors=at("evidence_images"),
+    output:
+        scores=at("scores"),
+    log:
+        logs("measure_scores/{space}/{model}"),
+    benchmark:
+        benchmarks("measure_scores/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1700, rows=6, widths=6, images=900),
+        runtime=SHORT,
+        turn=1,
+    params:
+        program=shipped("scripts/measure_scores.py"),
+        flags=flags("extraction.shards", "threads"),
+        code=code("measure_scores"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule measure_zero_shot:
+    """Classify every image by the nearest label, with and without its null component."""
+    input:
+        manifest=at("manifest"),
+        features=shards("features"),
+        embeddings=shards("embeddings"),
+        projector=at("projector"),
+        translator=at("translator"),
+        texts=at("texts"),
+        names=at("names"),
+    output:
+        zero_shot=at("zero_shot"),
+    log:
+        logs("measure_zero_shot/{space}/{model}"),
+    benchmark:
+        benchmarks("measure_zero_shot/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1500, rows=5, widths=2, images=1300),
+        runtime=SHORT,
+        turn=1,
+    params:
+        program=shipped("scripts/measure_zero_shot.py"),
+        flags=flags("extraction.shards", "threads"),
+        code=code("measure_zero_shot"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule validate_null_space:
+    """Move every feature along null, random and principal directions, and compare the logits."""
+    input:
+        manifest=at("manifest"),
+        head=at("head"),
+        features=shards("features"),
+        projector=at("projector"),
+    output:
+        validation=at("null_validation"),
+    log:
+        logs("validate_null_space/{model}"),
+    benchmark:
+        benchmarks("validate_null_space/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1400, rows=3, widths=3, images=1000),
+        runtime=SHORT,
+        turn=1,
+    params:
+        program=shipped("scripts/validate_null_space.py"),
+        flags=flags("extraction.shards", "seed", "threads"),
+        code=code("validate_null_space"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule scan_concepts:
+    """Measure how near the images of every label are to every concept, with and without the null space."""
+    input:
+        manifest=at("manifest"),
+        features=shards("features"),
+        projector=at("projector"),
+        translator=at("translator"),
+        texts=at("texts"),
+        names=at("names"),
+    output:
+        concepts=at("concepts"),
+    log:
+        logs("scan_concepts/{space}/{model}"),
+    benchmark:
+        benchmarks("scan_concepts/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(2000, rows=4, widths=2, images=950),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/scan_concepts.py"),
+        flags=flags("extraction.shards", "threads"),
+        code=code("scan_concepts"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule steer_concepts:
+    """Steer every image along the null space toward the prompts."""
+    input:
+        manifest=at("manifest"),
+        head=at("head"),
+        features=shards("features"),
+        projector=at("projector"),
+        translator=at("translator"),
+        texts=at("texts"),
+        names=at("names"),
+    output:
+        steering=at("steering"),
+    log:
+        logs("steer_concepts/{space}/{model}"),
+    benchmark:
+        benchmarks("steer_concepts/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(
+            1400,
+            rows=3,
+            widths=3,
+            images=600
+            + 400 * len(config["steering"]["prompts"]) * len(config["steering"]["target_is_deg"]),
+        ),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/steer_concepts.py"),
+        flags=flags("extraction.shards", "steering", "threads"),
+        code=code("steer_concepts"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule probe_principal:
+    """Train linear classifiers on principal features, before and after translation."""
+    input:
+        manifest=at("manifest"),
+        features=shards("features"),
+        embeddings=shards("embeddings"),
+        projector=at("projector"),
+        translator=at("translator"),
+        report=at("translator_report"),
+        table=own("data.table"),
+        class_list=own("data.classes"),
+    output:
+        probes=at("probes"),
+    log:
+        logs("probe_principal/{space}/{model}"),
+    benchmark:
+        benchmarks("probe_principal/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(3000, rows=5, widths=15, images=550),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/probe_principal.py"),
+        flags=flags(
+            "extraction.shards",
+            "probe",
+            "evidence.groups",
+            "translator.folds",
+            "translator.reference",
+            "summary.confidence",
+            "data.table",
+            "class_list=data.classes",
+            "threads",
+        ),
+        code=code("probe_principal"),
+        reference=state("reference"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

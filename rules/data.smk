@@ -1,32 +1,107 @@
-step(
-    "resolve_study",
-    reads="manifest",
-    writes="params",
-    files={"params": ancient(local(PARAMS))},
-    study=whole_study,
-)
-step(
-    "resolve_model",
-    writes="model_entry",
-    flags="weights data.source data.root",
-    files={"classes": value("data.classes")},
-    also={"local": local_files("model")},
-    entry=entry_of("model"),
-    archives=archives,
-)
-step(
-    "resolve_space",
-    writes="space_entry",
-    flags="weights",
-    also={"local": local_files("space")},
-    entry=entry_of("space"),
-)
-step(
-    "build_manifest",
-    writes="manifest rejected",
-    flags="data translator.folds translator.reference seed",
-    also={"table": value("data.table"), "classes": value("data.classes")},
-    stops={"params": local(PARAMS)},
-    archives=archives,
-    threads=THREADS,
-)
+rule resolve_study:
+    """Write the study as it runs, with all its values."""
+    input:
+        manifest=at("manifest"),
+        params=ancient(local(PARAMS)),
+    output:
+        params=at("params"),
+    log:
+        logs("resolve_study"),
+    benchmark:
+        benchmarks("resolve_study")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/resolve_study.py"),
+        flags=flags(),
+        code=code("resolve_study"),
+        study=state("study"),
+    shell:
+        "python {params.program} {params.flags} --params {input.params:q} --log {log}"
+
+
+rule resolve_model:
+    """Write the registry entry of a model with its class names and the hashes of its files."""
+    input:
+        classes=own("data.classes"),
+        files=own_files("model"),
+    output:
+        entry=at("model_entry"),
+    log:
+        logs("resolve_model/{model}"),
+    benchmark:
+        benchmarks("resolve_model/{model}")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/resolve_model.py"),
+        flags=flags("weights", "data.source", "data.root", "data.classes"),
+        code=code("resolve_model"),
+        entry=state("model"),
+        images=state("images"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule resolve_space:
+    """Write the registry entry of a space with the hashes of its files."""
+    input:
+        files=own_files("space"),
+    output:
+        entry=at("space_entry"),
+    log:
+        logs("resolve_space/{space}"),
+    benchmark:
+        benchmarks("resolve_space/{space}")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/resolve_space.py"),
+        flags=flags("weights"),
+        code=code("resolve_space"),
+        entry=state("space"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule build_manifest:
+    """List, draw, check and split the images."""
+    input:
+        table=own("data.table"),
+        classes=own("data.classes"),
+    output:
+        manifest=at("manifest"),
+        rejected=at("rejected"),
+    log:
+        logs("build_manifest"),
+    benchmark:
+        benchmarks("build_manifest")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1300, images=1600),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/build_manifest.py"),
+        flags=flags("data", "translator.folds", "translator.reference", "seed", "threads"),
+        code=code("build_manifest"),
+        images=state("images"),
+        # It is only checked, so it must not run the step again: Snakemake does not watch a
+        # parameter that depends on the output.
+        study=lambda wildcards, output: PARAMS,
+    shell:
+        "python {params.program} {params.flags} --params {params.study:q} --log {log}"

@@ -1,45 +1,170 @@
-step(
-    "plot_scores",
-    reads="scores tables/models.csv",
-    figures="fig3",
-    flags="models spaces",
-)
-step(
-    "plot_labels",
-    reads="scores evidence_groups tables/models.csv",
-    figures="fig4",
-    flags="models spaces plot_labels.labels",
-)
-step(
-    "plot_concepts",
-    reads="concepts names tables/spurious.csv tables/models.csv",
-    figures="fig5",
-    flags="models spaces plot_concepts",
-)
-step(
-    "plot_translators",
-    reads="translator_report network_report tables/models.csv",
-    figures="fig7 fig8",
-    flags="comparison.models spaces comparison.kinds",
-    models="comparison",
-)
-step(
-    "plot_null_validation",
-    reads="null_validation tables/models.csv",
-    writes="tables/null_validation.csv",
-    figures="fig9",
-    flags="models summary.confidence",
-)
-step(
-    "plot_probes",
-    reads="probes tables/models.csv",
-    writes="tables/probes.csv",
-    figures="fig12",
-    flags="models spaces summary.confidence",
-)
-step(
-    "plot_hidden_texts",
-    reads="tables/hidden_texts.csv tables/models.csv",
-    figures="hidden_texts",
-    flags="models spaces",
-)
+rule plot_scores:
+    """Plot IS and AS of every model (figure 3); the other figures follow this rule."""
+    input:
+        scores=every("scores"),
+        models=at("tables/models.csv"),
+    output:
+        fig3=figure("fig3"),
+    log:
+        logs("plot_scores"),
+    benchmark:
+        benchmarks("plot_scores")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1500, images=400 * len(config["models"]) * len(config["spaces"])),
+        runtime=SHORT,
+    params:
+        program="-m singflow.figures.plot_scores",
+        flags=flags("models", "spaces"),
+        code=code("plot_scores"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+use rule plot_scores as plot_labels with:
+    """Plot AS by label (figure 4)."""
+    input:
+        scores=every("scores"),
+        groups=every("evidence_groups"),
+        models=at("tables/models.csv"),
+    output:
+        fig4=figure("fig4"),
+    log:
+        logs("plot_labels"),
+    benchmark:
+        benchmarks("plot_labels")
+    params:
+        program="-m singflow.figures.plot_labels",
+        flags=flags("models", "spaces", "plot_labels.labels"),
+        code=code("plot_labels"),
+
+
+use rule plot_scores as plot_concepts with:
+    """Plot concepts of a label by angle and AS (figures 5, 15 and 16)."""
+    input:
+        concepts=every("concepts"),
+        names=every("names"),
+        spurious=at("tables/spurious.csv"),
+        models=at("tables/models.csv"),
+    output:
+        fig5=figure("fig5"),
+    log:
+        logs("plot_concepts"),
+    benchmark:
+        benchmarks("plot_concepts")
+    params:
+        program="-m singflow.figures.plot_concepts",
+        flags=flags("plot_concepts", "models", "spaces"),
+        code=code("plot_concepts"),
+
+
+use rule plot_scores as plot_translators with:
+    """Plot linear and nonlinear translators (figures 7 and 8)."""
+    input:
+        reports=every("translator_report", "network_report"),
+        models=at("tables/models.csv"),
+    output:
+        fig7=figure("fig7"),
+        fig8=figure("fig8"),
+    log:
+        logs("plot_translators"),
+    benchmark:
+        benchmarks("plot_translators")
+    params:
+        program="-m singflow.figures.plot_translators",
+        flags=flags("comparison.models", "spaces", "comparison.kinds"),
+        code=code("plot_translators"),
+
+
+use rule plot_scores as plot_null_validation with:
+    """Plot how logits change along null, random and principal directions (figure 9)."""
+    input:
+        validation=every("null_validation"),
+        models=at("tables/models.csv"),
+    output:
+        table=captioned("tables/null_validation.csv"),
+        fig9=figure("fig9"),
+    log:
+        logs("plot_null_validation"),
+    benchmark:
+        benchmarks("plot_null_validation")
+    params:
+        program="-m singflow.figures.plot_null_validation",
+        flags=flags("models", "summary.confidence"),
+        code=code("plot_null_validation"),
+
+
+use rule plot_scores as plot_probes with:
+    """Plot the accuracy of probes before and after translation (figure 12)."""
+    input:
+        probes=every("probes"),
+        models=at("tables/models.csv"),
+    output:
+        table=captioned("tables/probes.csv"),
+        fig12=figure("fig12"),
+    log:
+        logs("plot_probes"),
+    benchmark:
+        benchmarks("plot_probes")
+    params:
+        program="-m singflow.figures.plot_probes",
+        flags=flags("models", "spaces", "summary.confidence"),
+        code=code("plot_probes"),
+
+
+use rule plot_scores as plot_hidden_texts with:
+    """Plot the texts that a null space was found to hide."""
+    input:
+        texts=at("tables/hidden_texts.csv"),
+        models=at("tables/models.csv"),
+    output:
+        hidden_texts=figure("hidden_texts"),
+    log:
+        logs("plot_hidden_texts"),
+    benchmark:
+        benchmarks("plot_hidden_texts")
+    params:
+        program="-m singflow.figures.plot_hidden_texts",
+        flags=flags("models", "spaces"),
+        code=code("plot_hidden_texts"),
+
+
+use rule plot_scores as plot_pictures with:
+    """Show photos beside pictures of their equivalent features (figures 1, 6, 11 and 13)."""
+    input:
+        pictures=every("pictures"),
+        models=at("tables/models.csv"),
+    output:
+        fig1=figure("fig1"),
+        fig6=figure("fig6"),
+        fig11=figure("fig11"),
+        fig13=figure("fig13"),
+    log:
+        logs("plot_pictures"),
+    benchmark:
+        benchmarks("plot_pictures")
+    params:
+        program="-m singflow.figures.plot_pictures",
+        flags=flags("models", "spaces"),
+        code=code("plot_pictures"),
+
+
+use rule plot_scores as plot_angle_ladder with:
+    """Show one image steered by growing angles (figure 10)."""
+    input:
+        manifest=at("manifest"),
+        pictures=every("pictures"),
+        models=at("tables/models.csv"),
+    output:
+        table=captioned("tables/angle_ladder.csv"),
+        fig10=figure("fig10"),
+    log:
+        logs("plot_angle_ladder"),
+    benchmark:
+        benchmarks("plot_angle_ladder")
+    params:
+        program="-m singflow.figures.plot_angle_ladder",
+        flags=flags("models", "spaces"),
+        code=code("plot_angle_ladder"),

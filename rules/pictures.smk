@@ -1,22 +1,51 @@
-step(
-    "render_pictures",
-    reads="space_entry manifest head features projector translator texts names",
-    writes="pictures",
-    flags="pictures steering comparison"
-    " data.source data.root data.max_pixels extraction.device seed",
-    also={"networks": networks_of, "generator": generator_files},
-    threads=THREADS,
-)
-step(
-    "plot_pictures",
-    reads="pictures tables/models.csv",
-    figures="fig1 fig6 fig11 fig13",
-    flags="models spaces",
-)
-step(
-    "plot_angle_ladder",
-    reads="manifest pictures tables/models.csv",
-    writes="tables/angle_ladder.csv",
-    figures="fig10",
-    flags="models spaces",
-)
+rule render_pictures:
+    """Draw pictures, or find words, for features with and without their null component."""
+    input:
+        entry=at("space_entry"),
+        manifest=at("manifest"),
+        head=at("head"),
+        features=shards("features"),
+        projector=at("projector"),
+        translator=at("translator"),
+        texts=at("texts"),
+        names=at("names"),
+        networks=lambda wildcards: [
+            path
+            for path in every(*asked("network"))
+            if f"/{wildcards.space}/{wildcards.model}/" in path
+        ],
+        generator=own_files("generator"),
+    output:
+        pictures=at("pictures"),
+    log:
+        logs("render_pictures/{space}/{model}"),
+    benchmark:
+        benchmarks("render_pictures/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(
+            2500 if config["pictures"]["renderer"] == "words" else 18000, rows=5, images=1700
+        ),
+        runtime=LONG,
+        turn=1,
+        gpu=gpus("generator"),
+    params:
+        program=shipped("scripts/render_pictures.py"),
+        flags=flags(
+            "extraction.shards",
+            "pictures",
+            "steering",
+            "comparison",
+            "analyses",
+            "data.source",
+            "data.root",
+            "data.max_pixels",
+            "extraction.device",
+            "seed",
+            "threads",
+        ),
+        code=code("render_pictures"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

@@ -1,25 +1,44 @@
-PAGE = ("page.html", "run.html", "paper.yaml")
-SHOWN = (
-    artifacts("tables", ".csv")
-    + artifacts("figures", ".png")
-    + artifacts("figures", ".svg")
-)
+SHOWN = asked(*(name for name in CATALOG if name.endswith((".csv", ".png", ".svg"))))
+TEMPLATES = ("report/page.html", "report/run.html", "report/paper.yaml")
 
-step(
-    "write_report",
-    reads="params manifest rejected model_entry space_entry head embeddings scores "
-    f"{' '.join(SHOWN)}",
-    writes="report.html",
-    flags="models spaces report summary.confidence summary.min_r2 seed",
-    files={"classes": value("data.classes")},
-    also={
-        "page": [
-            *(shipped(f"report/{name}") for name in PAGE),
-            shipped("src/singflow/report/columns.yaml"),
-            local(ACCEPTED),
-        ],
-        "captions": sorted(
-            {shipped(f"report/captions/{Path(name).stem}.rst") for name in SHOWN}
+
+rule write_report:
+    """Write the page that holds the study in one file."""
+    input:
+        params=at("params"),
+        entries=every("model_entry", "space_entry"),
+        made=every("manifest", "rejected", "head", "embeddings", *asked("scores")),
+        shown=every(*(name for name in SHOWN if name.startswith(("tables/", "figures/")))),
+        classes=own("data.classes"),
+        columns=shipped("src/singflow/report/columns.yaml"),
+        templates=[shipped(name) for name in TEMPLATES],
+        captions=sorted(
+            {shipped(f"report/captions/{Path(name).stem}.rst") for name in SHOWN if "/" in name}
         ),
-    },
-)
+    output:
+        page=at("report.html"),
+    log:
+        logs("write_report"),
+    benchmark:
+        benchmarks("write_report")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1800, images=650),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/write_report.py"),
+        flags=flags(
+            "report",
+            "models",
+            "spaces",
+            "analyses",
+            "summary.confidence",
+            "summary.min_r2",
+            "seed",
+            "data.classes",
+        ),
+        code=code("write_report"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

@@ -1,33 +1,141 @@
-step(
-    "summarize",
-    reads="manifest model_entry space_entry projector_report translator_report scores zero_shot"
-    " evidence evidence_texts evidence_groups",
-    writes="tables/models.csv tables/labels.csv tables/hidden_texts.csv tables/hidden_groups.csv"
-    " tables/summary.txt metrics.json",
-    flags="models spaces summary extraction.top1_margin seed",
-)
-step(
-    "compare_models",
-    reads="evidence tables/models.csv",
-    writes="tables/orders.csv tables/model_pairs.csv",
-    flags="models spaces summary.confidence",
-)
-step(
-    "list_concepts",
-    reads="concepts names tables/models.csv",
-    writes="tables/concepts.csv tables/spurious.csv",
-    flags="models spaces concepts summary.confidence",
-)
-step(
-    "tabulate_steering",
-    reads="steering tables/models.csv",
-    writes="tables/steering.csv",
-    flags="models spaces",
-)
-step(
-    "compare_translators",
-    reads="translator translator_report network_report",
-    writes="tables/translators.csv tables/translators.json",
-    flags="comparison.models spaces comparison.kinds summary.min_r2 seed",
-    models="comparison",
-)
+rule summarize:
+    """Gather all models into tables, metrics and the summary that ends a run."""
+    input:
+        manifest=at("manifest"),
+        entries=every("model_entry", "space_entry"),
+        reports=every("projector_report", "translator_report"),
+        measured=every("evidence", *asked("scores", "zero_shot")),
+        found=every("evidence_texts", "evidence_groups"),
+    output:
+        models=captioned("tables/models.csv"),
+        labels=captioned("tables/labels.csv"),
+        texts=captioned("tables/hidden_texts.csv"),
+        groups=captioned("tables/hidden_groups.csv"),
+        summary=at("tables/summary.txt"),
+        metrics=at("metrics.json"),
+    log:
+        logs("summarize"),
+    benchmark:
+        benchmarks("summarize")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1700, images=750),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/summarize.py"),
+        flags=flags("summary", "models", "spaces", "analyses", "extraction.top1_margin", "seed"),
+        code=code("summarize"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule compare_models:
+    """Compare D of models whose heads have one size, and order models as the paper does."""
+    input:
+        evidence=every("evidence"),
+        models=at("tables/models.csv"),
+    output:
+        orders=captioned("tables/orders.csv"),
+        pairs=captioned("tables/model_pairs.csv"),
+    log:
+        logs("compare_models"),
+    benchmark:
+        benchmarks("compare_models")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1400),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/compare_models.py"),
+        flags=flags("models", "spaces", "analyses", "summary.confidence"),
+        code=code("compare_models"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule list_concepts:
+    """List the strongest and weakest concepts of every label, and candidates for spurious cues."""
+    input:
+        concepts=every("concepts"),
+        names=every("names"),
+        models=at("tables/models.csv"),
+    output:
+        concepts=captioned("tables/concepts.csv"),
+        spurious=captioned("tables/spurious.csv"),
+    log:
+        logs("list_concepts"),
+    benchmark:
+        benchmarks("list_concepts")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1500),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/list_concepts.py"),
+        flags=flags("models", "spaces", "concepts", "summary.confidence"),
+        code=code("list_concepts"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule tabulate_steering:
+    """Summarize steering by model, prompt and target."""
+    input:
+        steering=every("steering"),
+        models=at("tables/models.csv"),
+    output:
+        steering=captioned("tables/steering.csv"),
+    log:
+        logs("tabulate_steering"),
+    benchmark:
+        benchmarks("tabulate_steering")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(
+            1400,
+            images=550
+            * len(config["steering"]["prompts"])
+            * len(config["steering"]["target_is_deg"]),
+        ),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/tabulate_steering.py"),
+        flags=flags("models", "spaces"),
+        code=code("tabulate_steering"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule compare_translators:
+    """Compare linear and nonlinear translators on held-out images."""
+    input:
+        translators=every("translator", "translator_report"),
+        networks=every("network_report"),
+        models=at("tables/models.csv"),
+    output:
+        table=captioned("tables/translators.csv"),
+        metrics=at("tables/translators.json"),
+    log:
+        logs("compare_translators"),
+    benchmark:
+        benchmarks("compare_translators")
+    localrule: True
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(1400),
+        runtime=SHORT,
+    params:
+        program=shipped("scripts/compare_translators.py"),
+        flags=flags("comparison.models", "spaces", "comparison.kinds", "summary.min_r2", "seed"),
+        code=code("compare_translators"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

@@ -1,41 +1,143 @@
-step(
-    "extract_head",
-    reads="model_entry",
-    writes="head",
-    flags="data.source data.root",
-    archives=archives,
-)
-step(
-    "extract_features",
-    reads="model_entry manifest",
-    writes="features",
-    flags="extraction data.source data.root data.max_pixels seed",
-    threads=THREADS,
-)
-step(
-    "embed_images",
-    reads="space_entry manifest",
-    writes="embeddings",
-    flags="extraction data.source data.root data.max_pixels seed",
-    threads=THREADS,
-)
-step(
-    "embed_prompts",
-    reads="space_entry manifest",
-    writes="texts names",
-    flags="prompts targets=steering.prompts translator.reference extraction.device",
-    files={
-        "vocabulary": value("concepts.vocabulary"),
-        "classes": value("data.classes"),
-    },
-    reference=reference,
-    threads=THREADS,
-)
-step(
-    "embed_classes",
-    reads="space_entry head texts",
-    writes="classes",
-    flags="prompts extraction.device",
-    files={"classes": value("data.classes")},
-    threads=THREADS,
-)
+rule extract_head:
+    """Read the weights of a classifier's head."""
+    input:
+        entry=at("model_entry"),
+    output:
+        head=at("head"),
+    log:
+        logs("extract_head/{model}"),
+    benchmark:
+        benchmarks("extract_head/{model}")
+    conda:
+        "environment.yaml"
+    resources:
+        mem_mb=memory(6000),
+        runtime=SHORT,
+        turn=1,
+    params:
+        program=shipped("scripts/extract_head.py"),
+        flags=flags("data.source", "data.root"),
+        code=code("extract_head"),
+        images=state("images"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule extract_features:
+    """Run a classifier on a shard of the images; its features are the input of the head."""
+    input:
+        entry=at("model_entry"),
+        manifest=at("manifest"),
+    output:
+        features=at("features"),
+    log:
+        logs("extract_features/{model}/{shard}"),
+    benchmark:
+        benchmarks("extract_features/{model}/{shard}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(9000, rows=3, images=450),
+        runtime=LONG,
+        cpus_per_task=decoders,
+        gpu=gpus("tower"),
+    params:
+        program=shipped("scripts/extract_features.py"),
+        flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
+        code=code("extract_features"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule embed_images:
+    """Run the image tower of a space on a shard of the images."""
+    input:
+        entry=at("space_entry"),
+        manifest=at("manifest"),
+    output:
+        embeddings=at("embeddings"),
+    log:
+        logs("embed_images/{space}/{shard}"),
+    benchmark:
+        benchmarks("embed_images/{space}/{shard}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(10000, rows=3, images=450),
+        runtime=LONG,
+        cpus_per_task=decoders,
+        gpu=gpus("tower"),
+    params:
+        program=shipped("scripts/embed_images.py"),
+        flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
+        code=code("embed_images"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule embed_prompts:
+    """Embed the texts of labels, concepts and targets in a space."""
+    input:
+        entry=at("space_entry"),
+        manifest=at("manifest"),
+        vocabulary=own("concepts.vocabulary"),
+        classes=own("data.classes"),
+    output:
+        texts=at("texts"),
+        names=at("names"),
+    log:
+        logs("embed_prompts/{space}"),
+    benchmark:
+        benchmarks("embed_prompts/{space}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(7000),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/embed_prompts.py"),
+        flags=flags(
+            "prompts",
+            "targets=steering.prompts",
+            "translator.reference",
+            "extraction.device",
+            "concepts.vocabulary",
+            "data.classes",
+            "threads",
+        ),
+        code=code("embed_prompts"),
+        reference=state("reference"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule embed_classes:
+    """Embed the class names of a head in a space, in two ways to say them."""
+    input:
+        entry=at("space_entry"),
+        head=at("head"),
+        texts=at("texts"),
+        classes=own("data.classes"),
+    output:
+        classes=at("classes"),
+    log:
+        logs("embed_classes/{space}/{model}"),
+    benchmark:
+        benchmarks("embed_classes/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(7000),
+        runtime=SHORT,
+        turn=1,
+    params:
+        program=shipped("scripts/embed_classes.py"),
+        flags=flags("prompts", "extraction.device", "data.classes", "threads"),
+        code=code("embed_classes"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

@@ -1,23 +1,91 @@
-step(
-    "fit_projector",
-    reads="manifest head features",
-    writes="projector projector_report",
-    flags="projector",
-    threads=THREADS,
-)
-step(
-    "fit_translator",
-    reads="manifest features embeddings",
-    writes="translator translator_report",
-    flags="translator",
-    reference=reference,
-    threads=THREADS,
-)
-step(
-    "train_translator",
-    reads="manifest features embeddings",
-    writes="network network_report",
-    flags="training translator.reference extraction.device seed",
-    reference=reference,
-    threads=THREADS,
-)
+rule fit_projector:
+    """Split the feature space of a model into principal and null space."""
+    input:
+        manifest=at("manifest"),
+        head=at("head"),
+        features=shards("features"),
+    output:
+        projector=at("projector"),
+        report=at("projector_report"),
+    log:
+        logs("fit_projector/{model}"),
+    benchmark:
+        benchmarks("fit_projector/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1500, rows=5, widths=7, images=700),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/fit_projector.py"),
+        flags=flags("extraction.shards", "projector", "threads"),
+        code=code("fit_projector"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule fit_translator:
+    """Fit the linear translators of a model into a space, one a fold."""
+    input:
+        manifest=at("manifest"),
+        features=shards("features"),
+        embeddings=shards("embeddings"),
+    output:
+        translator=at("translator"),
+        report=at("translator_report"),
+    log:
+        logs("fit_translator/{space}/{model}"),
+    benchmark:
+        benchmarks("fit_translator/{space}/{model}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(1500, rows=9, widths=22, images=550),
+        runtime=MEDIUM,
+        turn=1,
+    params:
+        program=shipped("scripts/fit_translator.py"),
+        flags=flags("extraction.shards", "translator", "threads"),
+        code=code("fit_translator"),
+        reference=state("reference"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"
+
+
+rule train_translator:
+    """Train a nonlinear translator, to compare it with the linear one."""
+    input:
+        manifest=at("manifest"),
+        features=shards("features"),
+        embeddings=shards("embeddings"),
+    output:
+        network=at("network"),
+        report=at("network_report"),
+    log:
+        logs("train_translator/{space}/{model}/{kind}"),
+    benchmark:
+        benchmarks("train_translator/{space}/{model}/{kind}")
+    conda:
+        "environment.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory(6000, rows=5, images=750),
+        runtime=LONG,
+        gpu=gpus("network"),
+    params:
+        program=shipped("scripts/train_translator.py"),
+        flags=flags(
+            "extraction.shards",
+            "training",
+            "translator.reference",
+            "extraction.device",
+            "seed",
+            "threads",
+        ),
+        code=code("train_translator"),
+        reference=state("reference"),
+    shell:
+        "python {params.program} {params.flags} --log {log}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.config.reading import check_same_in_both, read_yaml
 from singflow.engines.at_work import running_snakemake
-from singflow.engines.code import write_digests
+from singflow.engines.dvc import write_digests
 from singflow.errors import InputError
 from singflow.study import PARAMS, expand_home, settle
 

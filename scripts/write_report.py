@@ -14,7 +14,6 @@ from singflow.config.public import public_params
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
 from singflow.data.vocabulary import read_class_list
-from singflow.engines.code import accepted_file, read_accepted
 from singflow.report.content import (
     IMAGES,
     REJECTED,
@@ -139,7 +138,6 @@ def main(flags: Flags) -> None:
         ),
         "precisions": sorted({facts["precision"] for facts in made if "precision" in facts}),
         "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
-        "accepted": read_accepted(accepted_file(CHECKOUT)),
         "params": public_params(flags.path("params"))[0].decode(),
         "libraries": libraries(),
     }

@@ -1,6 +1,6 @@
 """The study: all sections of params.yaml together.
 
-This module does not count in the digests of steps (CHECKS in engines/code.py), so that a new
+This module does not count in the digests of steps (SHARED in engines/code.py), so that a new
 section makes no finished step stale.
 """
 
@@ -8,6 +8,7 @@ import copy
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.probes import Probe
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
-from singflow.artifacts.catalog import Analysis
+from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
@@ -47,7 +48,8 @@ from singflow.config.sections import (
     outside,
     unique,
 )
-from singflow.data.imported import check_source, facts_of
+from singflow.data import archives
+from singflow.data.imported import check_source, facts_of, source_fingerprint
 from singflow.data.parameters import Data
 from singflow.data.reading import group_cells
 from singflow.errors import InputError, check_labels
@@ -587,6 +589,35 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     if main and not (path.is_file() and path.read_bytes() == text):
         write_bytes(path, text)
     return str(path)
+
+
+def in_force(
+    config: dict[str, Any], given: Mapping[str, Any], module: str | None, *, here: bool, main: bool
+) -> tuple[dict[str, Any], Params, dict[str, dict[str, Any]], str]:
+    """The checked study of a run of Snakemake: its content, sections, registry entries, and file.
+
+    given: the part of config that the command line gave. module: name of the module of Snakemake
+    that has this config; None: there is no module. here: this folder is the checkout of the rules.
+    main: as in layered().
+    """
+    if module is None:
+        parse_texts(config, given)
+    expand_home(config)
+    if not main:  # which has said already what is worth knowing
+        logging.getLogger("singflow").setLevel(logging.ERROR)
+    content = config if here else completed(config)
+    study, entries = settle(content, f"config of {module}" if module else str(PARAMS))
+    return content, study, entries, layered(content, str(PARAMS), main=main)
+
+
+def images_state(study: Mapping[str, Any], results: Path) -> str | None:
+    """State of a study's archives (archives.state()) or of its imported features; else None."""
+    data = study["data"]
+    if data["source"] == "features":
+        return source_fingerprint(outside(data["root"]))
+    if data["source"] != "archive":
+        return None
+    return archives.state(outside(data["root"]), data["archives"], CATALOG["manifest"].at(results))
 
 
 def json_schema() -> str:

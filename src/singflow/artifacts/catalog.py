@@ -2,8 +2,6 @@
 
 It says where each file of results/<study>/ lies, what it holds, and how it is compared, fetched and
 made.
-
-The digests of the steps' code leave this module out, so a new entry makes no finished step stale.
 """
 
 import re
@@ -39,10 +37,7 @@ class Artifact:
     dimensions. within: tolerance of its numbers between machines, relative to the number itself
     ("itself"), to the norm of a row ("row") or to the root mean square of the tensor ("tensor");
     None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it.
-    analysis: the one that it belongs to; "": every study has it, as its verdict needs it. group:
-    jobs of one group share a job on Slurm; "local": the step runs beside Snakemake; "": a job of
-    its own. gpu: what the step runs on a GPU, for which its jobs ask; "": they ask for none. (Texts
-    take a GPU if there is one.)
+    analysis: the one that it belongs to; "": every study has it, as its verdict needs it.
     """
 
     path: str
@@ -52,8 +47,6 @@ class Artifact:
     within: tuple[str, float] | None = None
     tier: Tier = "translators"
     analysis: Analysis | Literal[""] = ""
-    group: str = "model"
-    gpu: Literal["", "tower", "network", "generator"] = ""
 
     @property
     def wildcards(self) -> list[str]:
@@ -97,13 +90,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "The registry entry with its defaults, the class names and their number, and the hashes"
         " of local files.",
         within=EXACT,
-        group="local",
     ),
     "space_entry": Artifact(
         "registry/spaces/{space}.json",
         "The registry entry with its defaults filled in, and the hashes of local files.",
         within=EXACT,
-        group="local",
     ),
     "manifest": Artifact(
         "data/manifest.parquet",
@@ -114,18 +105,15 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " (first byte in a tar, row in a Parquet file) and bytes int64.",
         columns=_of(i="image_id class_index fold width height", O="path label prompt split sha256"),
         within=EXACT,
-        group="data",
     ),
     "rejected": Artifact(
         "data/rejected.csv",
         "path and reason of every file that was left out: it is unusable, or was not drawn.",
         within=EXACT,
-        group="data",
     ),
     "params": Artifact(
         "params.yaml",
         "The complete study as it ran, with the values of `--configfile` and `--config`.",
-        group="local",
     ),
     "head": Artifact(
         "features/{model}/head.safetensors",
@@ -142,8 +130,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
         tier="features",
-        group="",
-        gpu="tower",
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
@@ -153,8 +139,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
         tier="features",
-        group="",
-        gpu="tower",
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
@@ -166,13 +150,11 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
         within=("row", 1e-4),
-        group="data",
     ),
     "names": Artifact(
         "prompts/{space}.json",
         "The names of the rows above: labels, concepts, targets, and with a reference"
         " reference (its labels that the study does not have).",
-        group="data",
     ),
     "classes": Artifact(
         "classes/{space}/{model}.safetensors",
@@ -217,8 +199,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " kind, loss, width, dropout.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
         within=("tensor", 1e-1),  # training makes rounding larger
-        group="",
-        gpu="network",
         analysis="networks",
     ),
     "network_report": Artifact(
@@ -227,7 +207,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " baseline_cosine and n_validation; n_train, kind, loss (the one that was kept),"
         " parameters, losses (epochs, best_epoch, scores and history of each loss); alpha"
         " (null), alpha_curve (empty).",
-        group="",
         analysis="networks",
     ),
     "evidence": Artifact(
@@ -353,8 +332,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " word_3_deg, picture (a PNG or JPEG file; empty if out of reach, or in words). Metadata"
         " (`attrs` in pandas): device, of a generator.",
         columns=_of(O="figure word_1 word_2 word_3 picture", f="word_1_deg word_2_deg word_3_deg"),
-        group="pictures",
-        gpu="generator",
         analysis="pictures",
     ),
 }
@@ -445,9 +422,7 @@ PAGE = {
 }
 SHOWN_BY = {name: analysis for analysis, names in SHOWS.items() for name in names.split()}
 CATALOG |= {
-    path: Artifact(
-        path, about, tier="metrics", group="local", analysis=SHOWN_BY.get(Path(path).stem, "")
-    )
+    path: Artifact(path, about, tier="metrics", analysis=SHOWN_BY.get(Path(path).stem, ""))
     for path, about in PAGE.items()
 }
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}

@@ -20,8 +20,7 @@ def fetch(
     ] = "features",
 ) -> None:
     """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
-    from singflow.engines.code import write_digests
-    from singflow.engines.stages import FIRST
+    from singflow.engines.dvc import FIRST, write_digests
     from singflow.sharing import fetching, remotes
     from singflow.study import read_params
 

@@ -1,7 +1,7 @@
 """Values of params.yaml as flags of a command, written as DVC writes them."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from singflow.config.public import PATHS
@@ -36,25 +36,17 @@ def spell(values: Mapping[str, Any]) -> str:
     return " ".join(flags)
 
 
-def flags_of(study: Mapping[str, Any], keys: list[str], *, for_dvc: bool = False) -> str:
-    """Flags of a command: sections, then lists, then single values, as DVC can tell them apart.
+def flags_of(study: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Flags of a command from the values of keys: sections, lists, single values.
 
-    keys: of their values; the name of a flag is the last part of its key, or stands before `=`. An
-    empty section leaves two spaces, as in DVC. for_dvc: with placeholders, where the lists are in
-    one as `$(item.flags name=key)`.
+    The name of a flag is the last part of its key, or stands before `=`.
     """
-    sections: list[str] = []
-    lists: dict[str, Any] = {}
-    single: list[str] = []
+    words = []
     for text in keys:
         name, key = text.partition("=")[0].rpartition(".")[2], text.rpartition("=")[2]
         value = at(study, key)
-        if isinstance(value, dict):
-            sections.append(f"$({key})" if for_dvc else spell(value))
-        elif isinstance(value, list):
-            lists[name] = key if for_dvc else value
+        if isinstance(value, dict | list):
+            words.append(spell(value if isinstance(value, dict) else {name: value}))
         else:
-            single.append(f'--{name} "{value}"' if key in QUOTED else f"--{name} {value}")
-    pairs = " ".join(f"{name}={key}" for name, key in lists.items())
-    together = f"$(item.flags {pairs})" if for_dvc else spell(lists)
-    return " ".join([*sections, *([together] if lists else []), *single])
+            words.append(f'--{name} "{value}"' if key in QUOTED else f"--{name} {value}")
+    return " ".join(words)

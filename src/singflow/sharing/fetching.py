@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.artifacts.files import md5_of, read_json
-from singflow.engines.code import FILE
-from singflow.engines.stages import FIRST
+from singflow.engines.dvc import FILE, FIRST
 from singflow.errors import InputError
 from singflow.sharing.remotes import (
     MOST_NAMES,

@@ -17,7 +17,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json, sha256_of, write_bytes
 from singflow.config.sections import LOCAL
 from singflow.data.images import Unusable, read_image
-from singflow.engines.stages import FIRST
+from singflow.engines.dvc import FIRST
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.sharing.remotes import (

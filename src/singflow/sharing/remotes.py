@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from singflow.artifacts.catalog import CATALOG, TIERS, Tier, artifact_of
 from singflow.config.reading import read_yaml
 from singflow.engines.at_work import lock_holder, running_dvc
-from singflow.engines.code import write_digests
+from singflow.engines.dvc import FIRST, write_digests
 from singflow.engines.remotes import ask_remote
-from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.study import PARAMS
 from singflow.system import ask, in_bytes
