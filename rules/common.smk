@@ -120,7 +120,7 @@ def flags(*keys):
 
 def code(step):
     """The digest of a step's program and of the modules that it imports."""
-    return lambda wildcards: package().digest_of(step, CHECKOUT)
+    return lambda wildcards: package().code_of(step, CHECKOUT)
 
 
 def state(kind):

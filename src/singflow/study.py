@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -82,7 +83,10 @@ FLOW = 60  # shorter lists (in characters) are written on one line
 PARAMS = Path("params.yaml")
 RUNNING = "SINGFLOW_STUDY"  # environment variable: digests of the studies that a run began with
 SHIPPED = (("data", "table"), ("data", "classes"), ("concepts", "vocabulary"))  # have such defaults
+LIBRARIES = {"torch", "torchvision", "timm", "transformers", "open_clip_torch"}  # of towers
 RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
+
+log = logging.getLogger("singflow")
 
 
 class Params(Section):
@@ -604,10 +608,27 @@ def in_force(
         parse_texts(config, given)
     expand_home(config)
     if not main:  # which has said already what is worth knowing
-        logging.getLogger("singflow").setLevel(logging.ERROR)
+        log.setLevel(logging.ERROR)
     content = config if here else completed(config)
     study, entries = settle(content, f"config of {module}" if module else str(PARAMS))
+    for line in made_with_others(Path("results", study.study)):
+        log.warning(line)
     return content, study, entries, layered(content, str(PARAMS), main=main)
+
+
+def made_with_others(results: Path) -> Iterator[str]:
+    """Sentences about towers whose features were made with libraries of other versions."""
+    for artifact in ("features", "embeddings"):
+        for path, names in CATALOG[artifact].among(results):
+            made = json.loads(read_tensors(path, [])[1].get("software", "{}"))
+            for library in made.keys() & LIBRARIES if names["shard"] == "00000" else ():
+                with suppress(PackageNotFoundError):
+                    if made[library] != (here := version(library)):
+                        yield (
+                            f"{path}: made with {library} {made[library]}, and {library} {here} "
+                            "runs now: finished files stay; to make them again, add "
+                            "`--forcerun extract_features embed_images`"
+                        )
 
 
 def images_state(study: Mapping[str, Any], results: Path) -> str | None:

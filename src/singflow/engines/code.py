@@ -6,30 +6,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parents[1]
 # Reads, writes and checks for all steps, and computes nothing: a change of it re-runs none.
 SHARED = "artifacts", "cli", "config", "errors", "extras", "parallel", "results", "study", "system"
 COUNTED = ("artifacts.tensors", "artifacts.tolerances")  # of these: numbers depend on them
 
 
 def step_files(root: Path = Path()) -> dict[str, Path]:
-    """The program of every step: a script, or a module of figures."""
-    figures = (root / "src/singflow/figures").glob("plot_*.py")
-    return {path.stem: path for path in sorted([*(root / "scripts").glob("*.py"), *figures])}
+    """The program of every step: a script of this checkout, or a module of figures."""
+    files = [*(root / "scripts").glob("*.py"), *(PACKAGE / "figures").glob("plot_*.py")]
+    return {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
 
 
-def digest_of(step: str, root: Path = Path()) -> str:
-    """SHA-256 (hexadecimal) of a step's program and of the modules that it imports, transitively.
-
-    Comments, docstrings, descriptions of parameters and formatting do not count, and neither does
-    SHARED. It is the same for every version of Python.
-    """
-    program, modules = step_files(root)[step], set[str]()
-    tree = ast.parse(program.read_text(encoding="utf-8"))
+def modules_of(program: Path) -> list[str]:
+    """Sorted names of the modules that a program imports, transitively, without those of SHARED."""
+    tree, found = ast.parse(program.read_text(encoding="utf-8")), set[str]()
     waiting = {name for node in ast.walk(tree) for name in _imported(node)} & _graph().modules
-    while waiting := {name for name in waiting - modules if _counts(name)}:
-        modules |= waiting
+    while waiting := {name for name in waiting - found if _counts(name)}:
+        found |= waiting
         waiting = set().union(*map(_graph().find_modules_directly_imported_by, waiting))
-    places = [root.joinpath("src", *name.split(".")) for name in sorted(modules)]
+    return sorted(found)
+
+
+@cache
+def digest_of(program: Path) -> str:
+    """SHA-256 (hexadecimal) of a program and of its modules, the same for every Python.
+
+    Comments, docstrings, descriptions of parameters and formatting do not count.
+    """
+    places = [PACKAGE.joinpath(*name.split(".")[1:]) for name in modules_of(program)]
     files = [place / "__init__.py" if place.is_dir() else f"{place}.py" for place in places]
     return hashlib.sha256("\n".join(map(_content, [program, *files])).encode()).hexdigest()
 

@@ -27,4 +27,4 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
         state = images_state(content, Path("results", content["study"]))
     reference = fingerprint(content.get("translator", {}).get("reference"))
     others = {"reference": reference, "archives": state, "own_files": own}
-    write_json(path, {step: digest_of(step) for step in step_files()} | others)
+    write_json(path, {step: digest_of(program) for step, program in step_files().items()} | others)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from singflow.engines.code import digest_of as digest_of
+from singflow.engines.code import digest_of, step_files
 from singflow.engines.flags import flags_of as flags_of
 from singflow.pictures.weights import generates, own_generator_files
 from singflow.planning.sizes import sizes_of
@@ -13,6 +13,11 @@ from singflow.study import Params, images_state, render_params
 from singflow.translators.reference import fingerprint
 
 Entries = Mapping[str, Mapping[str, Any]]  # of the registries, by kind (model, space) and name
+
+
+def code_of(step: str, checkout: Path) -> str:
+    """The digest of the code of a step."""
+    return digest_of(step_files(checkout)[step])
 
 
 def state_of(
