@@ -74,6 +74,11 @@ def gpu_count() -> int:
     return len([*DEVICES.glob("nvidia[0-9]*")]) if named is None else len(named)
 
 
+def has_gpu(device: str) -> bool:
+    """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
+    return device == "cuda" or (device == "auto" and gpu_count() > 0)
+
+
 def given_gpus() -> str:
     """The GPUs that a scheduler or the user gave to this process; "" if none were given."""
     named = None if _chosen else _named_gpus()
