@@ -74,11 +74,6 @@ def gpu_count() -> int:
     return len([*DEVICES.glob("nvidia[0-9]*")]) if named is None else len(named)
 
 
-def has_gpu(device: str) -> bool:
-    """Whether towers run on an NVIDIA GPU: as extraction.device says, or if there is one here."""
-    return device == "cuda" or (device == "auto" and gpu_count() > 0)
-
-
 def given_gpus() -> str:
     """The GPUs that a scheduler or the user gave to this process; "" if none were given."""
     named = None if _chosen else _named_gpus()
@@ -148,3 +143,10 @@ def in_bytes(count: float) -> str:
     units = ("kB", "MB", "GB", "TB")
     power = next((power for power in range(1, 4) if count < 1000 ** (power + 1)), 4)
     return f"{count / 1000**power:.3g} {units[power - 1]}"
+
+
+def in_time(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, to about two digits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
