@@ -155,9 +155,7 @@ def repeated(rows: pd.DataFrame, count: float) -> pd.DataFrame:
 # Projects of made-up data in the working folder
 
 
-def project(
-    models: list[str], entry: dict[str, Any], threads: int = 2, **changes: dict[str, Any]
-) -> None:
+def project(models: list[str], entry: dict[str, Any]) -> None:
     """Make the working folder a project: the sweep over models, few draws, short training."""
     for name in ("scripts", "checkpoints", "report"):
         Path(name).symlink_to(ROOT / name)
@@ -168,7 +166,7 @@ def project(
     Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     study = with_derived_keys(read_yaml("config/studies/sweep.yaml"))
     study |= {"models": models, "spaces": [SPACE]}
-    study["threads"] = min(study["threads"], threads)
+    study["threads"] = min(study["threads"], 2)
     study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}
     for section in ("plot_labels", "plot_concepts", "steering"):
         study[section]["labels"] = []
@@ -178,7 +176,6 @@ def project(
         ("training", {"epochs": 1, "losses": ["mse"]}),
         ("pictures", {"closeup": models[0]}),
         ("plot_concepts", {"shown": []}),
-        *changes.items(),
     ):
         study[section] |= keys
     # YAML too, and to every reader the same: PyYAML leaves 00008 bare.
@@ -186,16 +183,15 @@ def project(
     Path("config/models.yaml").write_text(yaml.safe_dump(dict.fromkeys(models, entry)))
 
 
-def path(artifact: str, model: str = MODEL) -> Path:
-    """Where an artifact of a model lies."""
-    return CATALOG[artifact].at(RESULTS, model=model, space=SPACE, shard="00000")
+def path(artifact: str) -> Path:
+    """Where an artifact of the model lies."""
+    return CATALOG[artifact].at(RESULTS, model=MODEL, space=SPACE, shard="00000")
 
 
 class Job(NamedTuple):
-    """A command, and the files or folders that it reads and writes."""
+    """A command, and the files or folders that it writes."""
 
     command: list[str]
-    deps: list[str]
     outs: list[str]
 
 
@@ -208,8 +204,8 @@ def jobs(steps: Sequence[str] = ()) -> dict[str, Job]:
     with Repo() as repo:
         for stage in nx.dfs_postorder_nodes(repo.index.graph):
             words = [sys.executable, *shlex.split(stage.cmd)[1:]]
-            deps, outs = ([item.def_path for item in files] for files in (stage.deps, stage.outs))
-            first.setdefault(stage.name.partition("@")[0], Job(words, deps, outs))
+            outs = [out.def_path for out in stage.outs]
+            first.setdefault(stage.name.partition("@")[0], Job(words, outs))
     if unknown := set(steps) - set(first):
         raise InputError(
             f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: "

@@ -5,8 +5,7 @@ same files, with the transform and the model as their library builds them, and a
 this workflow has threads that decode. `timm` is the recipe of inference in timm's benchmark.py: a
 random batch that is on the device already, passes to warm up, then timed ones, each waited for.
 Weights are random, on which no rate depends. Prints a table in Markdown, and writes all rates as
-CSV, from which `make plan` reckons. What cannot be measured is named with its reason. The same runs
-on a CPU.
+CSV. What cannot be measured is named with its reason. The same runs on a CPU.
 """
 
 import os
@@ -29,7 +28,6 @@ from singflow import cli
 from singflow.artifacts.tables import write_table
 from singflow.config.registry import MODELS, SPACES, resolve_models, resolve_spaces
 from singflow.errors import InputError, brief
-from singflow.planning.rates import COLUMNS, RATES
 from singflow.system import processor, usable_cores
 from singflow.towers.parameters import CPU_BATCH, GPU_BATCH, Precision
 
@@ -38,6 +36,10 @@ if TYPE_CHECKING:
 
 WARM_UP = 10  # passes, as in timm's benchmark.py
 LOOKS = 0.1  # seconds between two looks at how busy a GPU is
+COLUMNS = (
+    *("device", "tower", "source", "gmacs", "precision", "path", "batch", "decode_threads"),
+    *("images_per_s", "busy", "torch", "on", "note"),  # no rate: note says why
+)
 SHOWN = {"product": "this workflow", "timm": "timm's benchmark", "dataloader": "DataLoader"}
 
 
@@ -65,7 +67,7 @@ class Flags(cli.Command):
     threads: int = size(os.cpu_count() or 1, 1, "threads of a CPU")
     decode_threads: int = size(8, 1, "threads, or workers, that decode for a GPU")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    output: Path = Field(RATES, description="file for the rates")
+    output: Path = Field(Path("benchmarks/rates.csv"), description="file for the rates")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import io
 import os
 import signal
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,7 +44,7 @@ from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
 from singflow.photo.finished import class_names, read_stored
-from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
+from singflow.planning.sizes import disk_bytes, sizes_of
 from singflow.study import Params, check
 from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
@@ -171,7 +172,7 @@ NUMBERS = st.one_of(st.sampled_from([*HUGE, *SMALLER]), st.integers(), st.floats
 
 @settings(bounded, max_examples=4 * MANY)
 @given(st.data())
-def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch, data):
+def test_a_study_of_any_numbers_is_refused_or_its_sizes_are_reckoned(monkeypatch, data):
     monkeypatch.chdir(ROOT)
     study = read_yaml("params.yaml")
     sections = [name for name, values in study.items() if isinstance(values, dict)]
@@ -182,11 +183,9 @@ def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch
     if judge("params.yaml", lambda origin: check(study, origin)):
         models = resolve_models("config/models.yaml", study["models"])
         spaces = resolve_spaces("config/spaces.yaml", study["spaces"])
-        for model, space in zip([None, *models.values()], [None, *spaces.values()], strict=False):
-            size = size_of(study, 10**6, model, space)
-            for step in COSTS:
-                costs = [cost(step, size) for cost in (seconds, peak_mb, disk_bytes)]
-                assert all(0 <= cost < 1e16 for cost in costs), step
+        sizes = sizes_of(study, Path("results/absent"), models, spaces)
+        assert all(0 < size < 1e12 for size in vars(sizes).values())
+        assert 0 < disk_bytes(study, 10**6, models, spaces) < 1e16
 
 
 VALUE = st.recursive(

@@ -71,7 +71,7 @@ HARMLESS = [
     ("src/singflow/translators/cards.py", r"How to use", "Use"),
     ("src/singflow/translators/hub.py", r"def fetch", "def other():\n    ...\n\n\ndef fetch"),
     ("src/singflow/translators/hub.py", r"revision=branch", "revision=None"),
-    ("src/singflow/planning/costs.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
+    ("src/singflow/planning/sizes.py", r"IMAGENET = ", "NEW = 1\nIMAGENET = "),
 ]
 
 

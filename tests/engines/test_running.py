@@ -52,13 +52,13 @@ def test_a_line_says_steps_what_runs_and_what_is_left(run, clock, monkeypatch):
     clock[0] += 60
     for number in (0, 2):
         run.take(event("job_finished", job_id=number))
-    # Two steps of 10 s run for 60 s, as one did: pace 300 / 190. Of 231 s, 110 are done, 9 + 9 and
+    # Two steps of 10 s run for 60 s, as one did: pace 245 / 135. Of 231 s, 110 are done, 9 + 9 and
     # 60 / pace begun, five at a time.
-    assert run.line().startswith("2 of 6 steps, about 21 s left: extract_features m1, ")
+    assert run.line().startswith("2 of 6 steps, about 25 s left: extract_features m1, ")
     clock[0] += 3600
-    assert ", about 3 min left: " in run.line() and run.results == Path("results/mine")
+    assert ", about 7 min left: " in run.line() and run.results == Path("results/mine")
     monkeypatch.setattr(os, "getloadavg", lambda: (1e4, 0.0, 0.0))
-    assert ", about 3 min left (this machine is busy): " in run.line()
+    assert ", about 7 min left (this machine is busy): " in run.line()
     run.take(begun(5, "summarize"))
     for number in (1, 3, 4, 5, 6):
         run.take(event("job_finished", job_id=number))
@@ -97,7 +97,7 @@ def test_a_long_step_does_not_raise_the_time_left_until_it_is_overdue():
     def left(time):
         return seconds_left(300.0, [(10.0, 30.0)] * 4, [(100.0, float(time))] * 2, 60.0 + time)
 
-    pace = (60 + 120) / (60 + 40)
+    pace = (5 + 120) / (5 + 40)
     usual = [left(time) for time in range(0, int(90 * pace), 10)]
     assert usual == sorted(usual, reverse=True) and usual[0] == pytest.approx(pace * 260 / 2)
     overdue = [left(time) for time in range(int(101 * pace), 2000, 10)]

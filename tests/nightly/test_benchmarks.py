@@ -1,8 +1,6 @@
 import importlib
 import re
-import shutil
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,6 @@ import yaml
 
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
-from singflow.planning import costs
-from singflow.planning.costs import Size
 from singflow.towers.classifiers import load_classifier
 from tests import warm
 from tests.project import ROOT, Project
@@ -253,110 +249,6 @@ def test_the_wait_of_a_stand_in_for_a_gpu_is_measured(load):
     assert tower.waited() == 0.125
 
 
-@pytest.fixture
-def grown(load):
-    """The row of the table, and the names of the missed marks, of a step of three sizes."""
-
-    def judge(seconds, peaks, tables):
-        sizes, step = (10**4, 10**5, 10**6), "summarize"
-        facts = zip(sizes, seconds, peaks, strict=True)
-        runs = {n: pd.DataFrame({"s": s, "MB": mb, "tables": tables}, [step]) for n, s, mb in facts}
-        missed = [mark.figure for mark in load("growth").marks(runs) if mark.value > mark.mark]
-        return load("growth").growth(runs).iloc[0], missed
-
-    return judge
-
-
-@pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0])
-def test_the_exponent_of_growth_is_found_beneath_a_start(grown, power):
-    row, missed = grown(3 + np.array([1.0, 10**power, 100**power]), [300.0] * 3, 100.0)
-    assert row["exponent"] == pytest.approx(power) and row["B/image"] == 0
-    assert missed == (["summarize: s at the largest size"] if power > 1 else [])
-
-
-def test_memory_may_grow_by_the_tables_and_no_more(grown):
-    peaks = ([300.0, 330.0, 300.0 + more] for more in (300, 500))
-    within, beyond = (grown([1.0, 1.0, 1.0], of_each, 100.0) for of_each in peaks)
-    assert within[1] == [] and beyond[1] == ["summarize: MB more at the largest size"]
-    assert beyond[0]["B/image"] == pytest.approx(500e6 / 990_000)
-    assert np.isnan(within[0]["exponent"])
-
-
-def costs_in(file):
-    """Costs of all steps in a table, by step and driver."""
-    table = tomllib.loads(file.read_text())
-    rows = [
-        (step, driver, *numbers[:2])
-        for step, terms in table["costs"].items()
-        for driver, *numbers in terms
-    ]
-    columns = ["step", "driver", "seconds", "megabytes"]
-    return pd.DataFrame(rows, columns=columns).set_index(["step", "driver"])
-
-
-def test_costs_are_scaled_to_what_was_measured_and_memory_is_never_lowered(load, tmp_path):
-    growth, steps = load("growth"), ["fit_projector", "train_translator"]
-    sizes = [Size(images, threads=1) for images in (10**4, 10**5, 10**6)]
-    runs = {
-        size.images: pd.DataFrame(
-            {
-                "s": [3 * costs.seconds(step, size) for step in steps],
-                "MB": [2 * costs.peak_mb(steps[0], size), 0.5 * costs.peak_mb(steps[1], size)],
-            },
-            index=steps,
-        )
-        for size in sizes
-    }
-    copy = tmp_path / costs.TABLE.relative_to(costs.TABLE.parents[3])
-    copy.parent.mkdir(parents=True)
-    shutil.copy(costs.TABLE, copy)
-    growth.write_costs(tmp_path, runs, sizes)
-    found, before = costs_in(copy), costs_in(costs.TABLE)
-    assert found.index.equals(before.index)
-    ratios = found / before
-    assert ratios.loc["fit_projector"].dropna().sub([3, 2]).abs().max(axis=None) < 0.02
-    trained = ratios.loc["train_translator"]
-    assert trained["megabytes"].dropna().eq(1).all()
-    on_gpu = trained.index.str.contains("gpu")
-    assert trained["seconds"][on_gpu].eq(1).all()
-    assert trained["seconds"][~on_gpu].dropna().sub(3).abs().max() < 0.02
-    others = ~found.index.isin(steps, level="step")
-    assert found[others].equals(before[others])
-
-
-GROWTH = ["--rows", 200, 400, 800, "--shard", 200, "--features", 16, "--dims", 8, "--labels", 4]
-
-
-def growing(steps, *flags, missed=()):
-    """Check the tables of benchmarks/growth.py, whose sizes are too small for any growth."""
-    said, log = run("growth", *GROWTH, *flags, "--steps", *steps, status=int(bool(missed)))
-    rows = [line.split() for line in said.splitlines()[1 : len(steps) + 1]]
-    assert sorted(row[0] for row in rows) == sorted(steps)
-    assert all(float(figure) > 0 for row in rows for figure in row[1:7])
-    if missed:
-        held(log, *missed)
-    else:
-        assert said.endswith("every mark is reached\n")
-
-
-def test_the_growth_of_real_steps_is_measured():
-    # Ten shards: 00008 is a name to every reader of params.yaml.
-    growing(["check_study", "build_manifest", "fit_translator"], "--shard", 80)
-
-
-def test_a_step_that_gathers_all_models_reads_what_was_made_for_the_first(load):
-    growth, gathering = load("growth"), {"tabulate_steering"}
-    while more := {maker for maker, reader in makers() if reader in gathering} - gathering:
-        gathering |= more
-    sizes = {"rows": [100, 200, 300], "features": 16, "dims": 8, "labels": 4}
-    flags = growth.Flags(**sizes, steps=sorted(gathering))
-    growth.prepare(100, flags)
-    assert set(growth.run_steps(100, flags).index) == gathering - {*growth.MADE_UP}
-    for table in ("models", "steering"):
-        found = pd.read_csv(f"results/sweep/tables/{table}.csv")
-        assert set(found["model"]) == set(growth.TWO), table
-
-
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark():
     sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20}
     sizes |= {"alphas": 3, "rows": 5000, "square": 64, "evidence_images": 60, "draws": 3}
@@ -429,13 +321,6 @@ def test_the_growth_of_the_kernels_is_measured_and_drawn(tmp_path):
 
 def test_every_step_is_measured():
     measured(STEPS)
-
-
-def test_the_growth_of_every_step_is_measured(load):
-    # The page shows each of so few images, and the kernels of so few are exact: they grow with n².
-    left_out = {*load("growth").MADE_UP, "write_report"}
-    steps = [step for step in STEPS if step not in left_out]
-    growing(steps, missed=["measure_evidence: MB more at the largest size"])
 
 
 @pytest.mark.parametrize(("ease", "status"), [(100, 0), (0.001, 1)])

@@ -2,13 +2,11 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from singflow.config.registry import resolve_models
-from singflow.planning.rates import COLUMNS, read_rates
 from tests import warm
 from tests.project import ROOT
 
@@ -36,7 +34,7 @@ def ran(tmp_path_factory):
 def test_every_tower_is_measured_in_every_precision_on_three_paths_or_its_row_says_why(ran):
     folder, said = ran
     table = pd.read_csv(folder / "benchmarks/rates.csv")
-    assert list(table) == list(COLUMNS) and len(table) == 3 * 3 * 3
+    assert len(table) == 3 * 3 * 3
     assert not table.duplicated(["tower", "precision", "path"]).any()
     assert table.groupby("source")["tower"].unique().map(list).to_dict() == TOWERS
     assert set(table["path"]) == {"product", "timm", "dataloader"}
@@ -63,15 +61,3 @@ def test_multiply_adds_are_those_of_the_registry(monkeypatch):
     name = "resnet50"
     entry = resolve_models(ROOT / "config/models.yaml", [name], "random")[name]
     assert gpu.multiply_adds(load_classifier(entry)) == pytest.approx(entry.gmacs, rel=0.01)
-
-
-def test_the_plan_reads_the_rates(ran):
-    folder, _ = ran
-    path = folder / "benchmarks/rates.csv"
-    rates = read_rates(path, False, 1)
-    table = pd.read_csv(path).query("path == 'product' and precision == 'bfloat16'")
-    entry = resolve_models(ROOT / "config/models.yaml", [name := "timm/test_vit.r160_in1k"])[name]
-    rate = table.set_index("tower").at["test_vit.r160_in1k", "images_per_s"]
-    assert rates.of(entry, 1.0, "bfloat16") == pytest.approx(rate)
-    assert np.isnan(rates.of(entry, 1.0, "tf32"))
-    assert read_rates(path, False, 2) is None and read_rates(path, True, 1) is None

@@ -1,15 +1,19 @@
-import shutil
+import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.artifacts.tensors import write_tensors
-from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.planning.calibration import Calibration, read_benchmark
-from singflow.planning.costs import ON_GPU, peak_mb, seconds, size_of
-from singflow.planning.plan import Job, Planner, cost_table, made_of, parse_jobs
+from singflow.config.registry import resolve_models
+from singflow.planning.plan import (
+    Job,
+    Row,
+    alike,
+    parse_jobs,
+    rows_by_step,
+    seconds_in,
+    step_seconds,
+)
 from tests.refusals import refused
 
 LISTING = """Building DAG of jobs...
@@ -22,7 +26,7 @@ rule extract_features:
     input: a.json, b.parquet
     output: results/demo/features/timm/resnet18.a1_in1k/shard-00000.safetensors
     jobid: 60
-    benchmark: results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv
+    benchmark: results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k/00000.tsv
     reason: Missing output files: x; Input files updated by another job: y
     wildcards: model=timm/resnet18.a1_in1k, shard=00000
     threads: 2
@@ -37,18 +41,15 @@ rule all:
     input: results/demo/tables/models.csv
     resources: tmpdir=<TBD>
 """
-TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
-MODEL = "efficientnet_lite0"
-STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
 
 
 def test_jobs_are_read_from_a_dry_run():
     results, model = Path("results/demo/benchmarks"), "timm/resnet18.a1_in1k"
     wildcards = {"model": model, "shard": "00000"}
-    file = results / f"extract_features/{model}-00000.tsv"
+    file = results / f"extract_features/{model}/00000.tsv"
     assert parse_jobs(LISTING) == [
-        Job("extract_features", False, True, 2, 8, 11040.0, wildcards, file),
-        Job("summarize", True, False, 1, 1, 1380.0, {}, results / "summarize.tsv"),
+        Job("extract_features", True, 11040.0, wildcards, file),
+        Job("summarize", False, 1380.0, {}, results / "summarize.tsv"),
     ]
     done = "Nothing to be done (all requested files are present and up to date)."
     assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
@@ -56,97 +57,96 @@ def test_jobs_are_read_from_a_dry_run():
     refused(f"it says\n{invalid.strip()}", parse_jobs, invalid)
 
 
-def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
+def test_a_benchmark_file_gives_the_mean_time_and_one_that_is_damaged_none(tmp_path):
     path = tmp_path / "b.tsv"
     path.write_text("s\tmax_rss\n10\t100\n20\t-\n30\t300\n")
-    assert read_benchmark(path) == (20.0, pytest.approx(314.5728))
-    path.write_text("s\tmax_rss\n1\tNA\n")
-    assert read_benchmark(path) == (1.0, 0.0)
-    for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
+    assert seconds_in(path) == 20.0
+    for content in ("", "s\tmax_rss\n", "max_rss\n1\n", "max_rss\ts\n1\n", "s\nfast\n", "\0"):
         path.write_text(content)
-        refused(r"b\.tsv: not a benchmark file", read_benchmark, path)
-    refused("absent", read_benchmark, tmp_path / "absent")
+        assert seconds_in(path) is None
+    assert seconds_in(tmp_path / "absent") is None
 
 
-def planner(study, results, gpu=False, known=None, rates=None):
-    models = resolve_models("config/models.yaml", study["models"])
-    spaces = resolve_spaces("config/spaces.yaml", study["spaces"])
-    return Planner(study, models, spaces, results, gpu, known, rates)
+def job(step, *names):
+    file = Path("results/mine/benchmarks", step, *names)
+    return Job(step, step == "extract_features", 4000.0, {}, file.with_name(f"{file.name}.tsv"))
 
 
-def job(results, step, *place, **wildcards):
-    """A job with two threads, or on a GPU with eight cores, if its step may have one.
-
-    Its benchmark file lies at `place`, or where the wildcards say.
-    """
-    file = Path(results, "demo/benchmarks", step, *(place or wildcards.values()))
-    gpu, cpus = (True, 8) if step in ON_GPU else (False, 2)
-    return Job(step, False, gpu, 2, cpus, 4000.0, wildcards, file.with_name(f"{file.name}.tsv"))
+def took(study, one, seconds):
+    path = Path("results", study, *one.benchmark.parts[2:])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:10\t9\n")
 
 
-def finish(folder, images, views):
-    """What is left of a study of one shard a model: its manifest, and features."""
+def finish(study, images=20, **extraction):
+    """What tells how large a finished study was."""
+    folder = Path("results", study)
     (folder / "data").mkdir(parents=True)
     pd.DataFrame({"image_id": range(images)}).to_parquet(folder / "data/manifest.parquet")
-    rows = {"image_id": np.zeros(images * views, np.int64)}
-    for model in ("efficientnet_lite0", "timm/resnet18.a1_in1k"):
-        write_tensors(folder / f"features/{model}/shard-00000.safetensors", rows, {})
+    content = {"extraction": {"shards": 1, "views": 1} | extraction}
+    (folder / "params.yaml").write_text(json.dumps(content))
 
 
-def test_nothing_is_measured_before_anything_ran(study, tmp_path):
-    extract = job(tmp_path, "extract_features", model=MODEL, shard="00000")
-    estimate = planner(study, tmp_path).estimate(extract)
-    size = size_of(study, 20, resolve_models("config/models.yaml", [MODEL])[MODEL], None)
-    expected = (seconds(extract.step, size), peak_mb(extract.step, size))
-    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (*expected, "estimated")
-    name = "timm/resnet18.a1_in1k"
-    unknown = study | {"models": [name], "comparison": study["comparison"] | {"models": []}}
-    extract = job(tmp_path, "extract_features", model=name, shard="00000")
-    assert planner(unknown, tmp_path).estimate(extract).source == "assumed"
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with results of studies of which some are as large as the study `mine`."""
+    monkeypatch.chdir(tmp_path)
+    for study in ("zoo", "mine", "ark"):
+        finish(study)
+    finish("more", images=21)
+    finish("shards", shards=2)
+    finish("views", views=2)
+    Path("results/fetched/tables").mkdir(parents=True)
+    Path("results/old").mkdir()
+    Path("results/old/params.yaml").write_text("study: old\n")
 
 
-def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
-    assert made_of(tmp_path) is None
-    fit = job(tmp_path, "fit_translator", space="conse_minilm", model=MODEL)
-    gather = job(tmp_path, "summarize", "x")
-    views = study["extraction"]["views"]
-    own = {"a": (20, views, 11.0), "b": (20, 1, 12.0), "c": (30, views, 13.0)}
-    for name, (images, own_views, taken) in own.items():
-        finish(tmp_path / name, images, own_views)
-        assert made_of(tmp_path / name) == (images, 1, images * own_views)
-        for measured in (fit, gather):
-            path = tmp_path / name / measured.benchmark.relative_to(tmp_path / "demo")
-            path.parent.mkdir(parents=True)
-            path.write_text(TSV.format(taken, 1000))
-    estimate = planner(study, tmp_path).estimate(fit)
-    assert (estimate.seconds, estimate.source) == (11.0, "measured")
-    assert estimate.peak_mb == pytest.approx(1048.576)
-    assert planner(study, tmp_path).estimate(gather).source == "estimated"  # it gathers all models
-    shutil.copytree(tmp_path / "a", tmp_path / "demo")
-    fit.benchmark.write_text(TSV.format(5.0, 1000))
-    assert planner(study, tmp_path).estimate(fit).seconds == 5.0
-    assert planner(study, tmp_path).estimate(gather).source == "measured"
+@pytest.mark.usefixtures("checkout")
+def test_studies_are_alike_with_as_many_images_shards_and_views():
+    study = {"study": "mine", "extraction": {"shards": 1, "views": 1}}
+    assert [folder.name for folder in alike(study, 20)] == ["mine", "ark", "zoo"]
+    assert [folder.name for folder in alike(study, 21)] == ["more"]
 
 
-def test_the_table_adds_up(study, tmp_path):
-    step, shard = "extract_features", {"shard": "00000"}
-    extract = [job(tmp_path, step, model=model, **shard) for model in study["models"]]
-    jobs = [*extract, *(job(tmp_path, step, step) for step in ("plot_scores", "plot_labels"))]
-    for gpu in (False, True):
-        plan = planner(study, tmp_path, gpu, {step: Calibration(1, 2.0, None)} if gpu else {})
-        table = cost_table(jobs[1:], jobs, plan, STEPS).set_index("step")
-        assert list(table.index) == ["extract_features", "plot_*"]
-        assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
-        hours = sum(plan.estimate(one).seconds for one in extract[1:]) / 3600
-        assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
-        cores = 8 if gpu else 2
-        assert table.at["extract_features", "core hours"] == pytest.approx(cores * hours)
-        assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
-        source = "calibrated" if gpu else "estimated"
-        assert list(table["time and memory"]) == [f"3 {source}", "2 estimated"]
-    done = cost_table([], jobs, plan, STEPS)
-    assert list(done["time and memory"]) == ["done"] * 2
-    assert done[["core hours", "disk GB"]].sum().sum() == 0
-    plan = planner(study, tmp_path)
-    mean = np.mean([plan.estimate(one).seconds for one in extract])
-    assert plan.mean_seconds("extract_features") == pytest.approx(mean)
+@pytest.mark.usefixtures("checkout")
+def test_a_job_takes_what_it_took_in_a_study_alike_or_else_what_its_step_did():
+    a, b, c = (job("extract_features", "timm", name) for name in "abc")
+    first, last = job("build_manifest"), job("summarize")
+    took("mine", a, 10.0)
+    took("ark", a, 500.0)
+    took("ark", b, 60.0)
+    took("zoo", first, 7.0)
+    took("more", last, 9.0)  # it has more images
+    folders = [Path("results", name) for name in ("mine", "ark", "zoo")]
+    assert rows_by_step([a, b, c, last], [first, a, b, c, last], folders) == [
+        Row("build_manifest", 0, 1, False, 0.0, 0, 0),
+        Row("extract_features", 3, 3, True, 4000.0, 10 + 60 + (10 + 500 + 60) / 3, 0),
+        Row("summarize", 1, 1, False, 4000.0, 0, 1),
+    ]
+    assert step_seconds(Path("results").glob("*"), "summarize") == 9.0
+    assert step_seconds(folders, "extract") is None, "a step with a longer name is another one"
+
+
+def test_what_a_study_takes_is_printed(capsys, monkeypatch, study):
+    from singflow.commands import plan
+    from singflow.planning import plan as planning
+
+    model = "efficientnet_lite0"
+    jobs = [job("build_manifest"), *(job("extract_features", name) for name in "ab")]
+    took_row = Row("extract_features", 2, 2, True, 5400.0, 120.0, 1)
+    monkeypatch.setattr(planning, "list_jobs", lambda _, *options: jobs[not options :])
+    rows = [Row("build_manifest", 0, 1, False, 0.0, 0, 0), took_row]
+    monkeypatch.setattr(planning, "rows_by_step", lambda *_: rows)
+    plan.plan()
+    head, table = capsys.readouterr().out.split("\n\n")
+    useful = ("Study demo: 20 images, 4 models", f"{model}, ", "leak of about", "2 of 3 jobs")
+    useful += ("5.4 GB of memory", " on the disk", "2 min of", "the time of 1 jobs")
+    places = [head.find(words) for words in useful]
+    assert places[0] == 0 and places == sorted(places), head
+    assert [line.split() for line in table.splitlines()[1:]] == [
+        ["build_manifest", "0", "1", "done"],
+        ["extract_features", "2", "2", "GPU", "5.4", "2", "min,", "1", "not", "measured"],
+    ]
+    wide = resolve_models("config/models.yaml", ["resnet50", model])
+    plan.print_leaks(527, wide)
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [*wide]

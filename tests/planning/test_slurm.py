@@ -12,9 +12,9 @@ def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
     for name, study in {"aaa": "demo", "bbb": "sweep", "ccc": "demo_2", "ddd": "demo"}.items():
         (tmp_path / f"{name}.snakemake.log").write_text(LOG.format(name=name, study=study))
     (tmp_path / "4.snakemake.log").write_text("Building DAG of jobs...\n")
-    assert cluster.runs(tmp_path, "demo") == ({"aaa", "ddd"}, {"bbb", "ccc"})
-    assert cluster.runs(tmp_path, "sweep") == ({"bbb"}, {"aaa", "ccc", "ddd"})
-    assert cluster.runs(tmp_path / "absent", "demo") == (set(), set())
+    assert cluster.foreign_runs(tmp_path, "demo") == {"bbb", "ccc"}
+    assert cluster.foreign_runs(tmp_path, "sweep") == {"aaa", "ccc", "ddd"}
+    assert cluster.foreign_runs(tmp_path / "absent", "demo") == set()
 
 
 def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):

@@ -23,7 +23,7 @@ from singflow.doctor.slurm import check_cluster, check_controller
 from singflow.errors import InputError
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
-from singflow.planning import costs
+from singflow.planning.sizes import disk_bytes, expected_images
 from singflow.study import check, read_layers
 from singflow.system import existing, gpu_count, in_bytes, regular
 from singflow.towers.weights import FETCH, WeightFile, missing, with_texts
@@ -56,8 +56,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         yield data
         if data.status == "ok":
             content, results = study.model_dump(), Path("results", study.study)
-            images = costs.expected_images(content, results)
-            estimated = costs.study_bytes(content, images, *entries)
+            estimated = disk_bytes(content, expected_images(content, results), *entries)
             yield check_disk(results, estimated)
     yield from check_dvc(Path(), estimated)
     yield controller
@@ -129,7 +128,7 @@ def check_gpu(device: str, slurm: bool) -> Finding:
         missing = f"PyTorch sees none, but extraction.device is {device}"
         return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
     found = "PyTorch sees none: towers run on the CPU"
-    return Finding("GPU", "warn", found, "see `make plan` for the hours")
+    return Finding("GPU", "warn", found, "a small study first shows how long they take")
 
 
 def check_weights(

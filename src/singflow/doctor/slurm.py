@@ -19,13 +19,18 @@ from singflow.config.reading import read_yaml
 from singflow.doctor.findings import Finding
 from singflow.errors import InputError
 from singflow.extras import check_installed
-from singflow.planning.costs import ON_GPU
 from singflow.system import ask
 
 # Resources whose value is a text; a text for any other one is computed for every job.
 TEXTS = (
     *("slurm_account", "slurm_partition", "slurm_extra"),
     *("constraint", "qos", "gres", "gpu_model"),
+)
+ON_GPU = (  # steps that ask for a GPU, and whether they decode images beside it
+    ("extract_features", True),
+    ("embed_images", True),
+    ("train_translator", False),
+    ("render_pictures", False),
 )
 TEST = ("sbatch", "--test-only", "--wrap=true")
 ACCOUNTS = ("sacctmgr", "--noheader", "--parsable2", "show", "assoc")
@@ -185,10 +190,10 @@ def jobs_of(
         return JobKind((), threads, Resources(known), settings)
 
     kinds: dict[str, JobKind] = {}
-    for rule, runs in {} if device == "cpu" else ON_GPU.items():
+    for rule, decodes in () if device == "cpu" else ON_GPU:
         if not isinstance(own.get(rule, {}), dict):
             raise InputError(f"{origin}: set-resources: {rule} must be a mapping, as in {{gpu: 1}}")
-        decoders = {"cpus_per_task": decode_threads} if runs == "tower" else {}
+        decoders = {"cpus_per_task": decode_threads} if decodes else {}
         resources = common | {"gpu": 1} | decoders | own.get(rule, {})
         known = kinds.setdefault(str(resources), kind(resources))
         kinds[str(resources)] = replace(known, rules=(*known.rules, rule))

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from singflow.engines.code import step_files
+from singflow.system import in_time
 
 POLL = 0.2  # seconds between two readings of the events
 SILENCE = 30.0  # seconds without a line, if the output is no terminal
@@ -24,7 +25,7 @@ PATIENCE = 10.0  # seconds that steps have to end after a signal
 MOST_NAMES = 3  # running steps that a progress line names
 MOST_LINES = 5  # shown of the log of a step that failed without an error message
 PROFILE = "Using workflow specific profile"  # first line of Snakemake's output
-USUAL = 60.0  # seconds of steps that are taken to have run as fast as expected
+USUAL = 5.0  # seconds of steps that are taken to have run as fast as expected
 ALMOST = 0.9  # most of a step that counts as done while it runs
 HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
@@ -33,7 +34,7 @@ HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 class Run:
     """The state of a run, from the events so far."""
 
-    expected: Callable[[str], float]  # seconds of a step, on the machine that was measured
+    expected: Callable[[str], float]  # seconds of a step as measured here; else 1, as of any other
     started: float = field(default_factory=time.time)
     total: int = 0
     done: int = 0
@@ -85,7 +86,7 @@ class Run:
             running = [(self._expected(job), now - self.began[job]) for job in self.running]
             seconds = seconds_left(self.work, self.finished, running, now - self.started)
             busy = is_busy(os.getloadavg()[0], os.cpu_count() or 1)
-            left = f", {_about(seconds)} left{' (this machine is busy)' if busy else ''}"
+            left = f", about {in_time(seconds)} left{' (this machine is busy)' if busy else ''}"
         names = list(self.running.values())
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         at_work = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
@@ -152,12 +153,6 @@ def is_busy(load: float, cores: int) -> bool:
 
 def _name(job: dict[str, Any]) -> str:
     return " ".join([job["rule_name"], *job.get("wildcards", {}).values()])
-
-
-def _about(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def _error_in(log: Path) -> str:

@@ -39,10 +39,8 @@ def sizes_of(
     spaces: Mapping[str, SpaceEntry],
 ) -> Sizes:
     """The sizes of a job of these models and spaces; results: the study's folder."""
-    images, shards, extraction = expected_images(study, results), 1, study["extraction"]
-    of_reference = 0
-    if reference := study["translator"]["reference"]:
-        of_reference, shards = _images_and_shards(reference_folder(reference))
+    images, extraction = expected_images(study, results), study["extraction"]
+    of_reference, shards = reference_size(study)
     shard = max(-(-images // extraction["shards"]), -(-of_reference // shards))
     return Sizes(
         images=max(images, of_reference),
@@ -50,6 +48,12 @@ def sizes_of(
         feature_dim=max((entry.feature_dim or WIDE for entry in models.values()), default=0),
         space_dim=max((entry.dim for entry in spaces.values()), default=0),
     )
+
+
+def reference_size(study: Mapping[str, Any]) -> tuple[int, int]:
+    """Images of a study's reference and shards of one of its towers; (0, 1) without a reference."""
+    reference = study["translator"]["reference"]
+    return _images_and_shards(reference_folder(reference)) if reference else (0, 1)
 
 
 @cache

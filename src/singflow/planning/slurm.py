@@ -23,13 +23,14 @@ def ask_slurm(*command: str) -> str:
     return answer.out
 
 
-def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
-    """Run IDs (job names in Slurm) in these logs: of runs of the study, and of all other runs."""
-    named: tuple[set[str], set[str]] = set(), set()
+def foreign_runs(logs: Path, study: str) -> set[str]:
+    """Run IDs (job names in Slurm) in these logs, of runs that are not of the study."""
+    names: set[str] = set()
     for path in logs.glob("*.snakemake.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
-        named[f"results/{study}/" not in text].update(RUN.findall(text))
-    return named
+        if f"results/{study}/" not in text:
+            names.update(RUN.findall(text))
+    return names
 
 
 def own_jobs(folder: Path, study: str) -> dict[str, str]:
@@ -38,7 +39,7 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     Returns what each job does, by job number. The jobs of a run without a log count as the study's,
     so that no job is overlooked.
     """
-    _, foreign = runs(folder / ".snakemake/log", study)
+    foreign = foreign_runs(folder / ".snakemake/log", study)
     listed = ask_slurm("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z")
     return {
         number: comment

@@ -9,8 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from singflow.doctor.slurm import check_cluster, check_controller, write_partition_file
-from singflow.planning.costs import ON_GPU
+from singflow.doctor.slurm import ON_GPU, check_cluster, check_controller, write_partition_file
 from tests.parts.cluster.conftest import ClusterProject
 from tests.parts.cluster.slurm import EVERY_SLURM, wait_for
 
@@ -78,7 +77,7 @@ def checked(tmp_path):
     """
 
     def check(default=None, gpu=None, device="auto", **settings):
-        rules = dict.fromkeys(ON_GPU, gpu or {"gpu": 1})
+        rules = dict.fromkeys(dict(ON_GPU), gpu or {"gpu": 1})
         profile = {"default-resources": default or {}, "set-resources": rules}
         profile |= {"slurm-status-command": "squeue"}
         profile |= {name.replace("_", "-"): value for name, value in settings.items()}

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 import yaml
 
-from singflow.planning.calibration import read_reports
 from tests.parts.cluster.conftest import SNAKEMAKE, ClusterProject, targets
 from tests.parts.cluster.slurm import wait_for
 from tests.project import ROOT
@@ -160,7 +159,6 @@ def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_th
         "slurm-partition-config": "slurm/partitions.yaml",
         "slurm-array-jobs": "extract_features",
         "slurm-array-limit": 3,
-        "slurm-efficiency-report": True,
     }
     commented = r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)"
     with_gres = re.sub(commented, r"\1", profile.read_text(), flags=re.M)
@@ -176,12 +174,6 @@ def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_th
     assert project.shards() == reference
     assert running.said.count("Submitted array job") == 2
     assert "Auto-selected partition 'gpu'" in running.said
-    used = read_reports((project.folder / ".snakemake/efficiency").iterdir())["extract_features"]
-    assert 0 < used.jobs <= 5 and used.asked_mb > used.peak_mb, (
-        "those that Slurm had counted when Snakemake ended"
-    )
-    plan = project.command("plan", "--from", "results/demo")
-    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in plan
 
 
 # The scheduler behind the README's command, as far as the command uses it. Both read 6:00 as six
