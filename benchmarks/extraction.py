@@ -311,7 +311,8 @@ def run_tower(settings: Settings, precision: Precision, model: str = "") -> np.n
         precision = "float32"
     flags = chosen(ShardFlags, settings | {"precision": precision})
     _, tensors, _ = run_shard(flags, model or SPACE, tower, artifact)
-    write_tensors(inputs.path(artifact), tensors, provenance(["torch"], **{key: sha256}))
+    facts = {key: sha256, "top1": None, "top1_images": 0}
+    write_tensors(inputs.path(artifact), tensors, provenance(["torch"], **facts))
     return tensors[artifact]
 
 

@@ -10,16 +10,19 @@ from singflow.artifacts.tables import BASIS, read_models, write_table
 from singflow.artifacts.tolerances import rounded
 
 RANKED = ["known_zero", "known_leak", "in_sample", "n_images", "n_classes"]
-RANKED += [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
+RATIO = [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
 
 
 class Flags(cli.Selection):
+    analyses: list[str] = []
     confidence: float
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = read_models(flags.path("tables/models.csv"), [*BASIS, *RANKED])
+    scored = "scores" in flags.analyses
+    columns = [*BASIS, *RANKED, *(RATIO if scored else [])]
+    summary = read_models(flags.path("tables/models.csv"), columns)
     classes = summary.drop_duplicates("model").set_index("model")["n_classes"].to_dict()
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     pairs = {}
@@ -30,7 +33,8 @@ def main(flags: Flags) -> None:
         }
         pairs[space] = pair_rows(reports, classes, flags.confidence)
     pair = pd.concat(pairs, names=["space"]).reset_index("space")
-    write_table(flags.path("tables/orders.csv"), qualify(order_rows(ranked), summary))
+    ordered = ranked if scored else ranked.iloc[:0].reindex(columns=[*ranked, *RATIO])
+    write_table(flags.path("tables/orders.csv"), qualify(order_rows(ordered), summary))
     write_table(flags.path("tables/model_pairs.csv"), rounded(qualify_pairs(pair, summary)))
 
 

@@ -4,8 +4,8 @@ from singflow import cli
 from singflow.analyses.geometry import logit_change, null_space, remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import in_blocks, iterate_shards
-from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.artifacts.shards import in_blocks, iterate_shards, shard_path
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.translators.parameters import Projector
 
 
@@ -25,6 +25,12 @@ def main(flags: Flags) -> None:
         for features in in_blocks(shard["features"]):
             change = logit_change(weight, features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
+    known = right = 0
+    for number in range(flags.shards):
+        facts = read_tensors(shard_path(folder, number), [])[1]
+        images = facts.parsed("top1_images", int)
+        known += images
+        right += round(images * (facts.parsed("top1", float | None) or 0.0))
     tensors = {"singular_values": split.singular_values, "null_basis": split.basis}
     write_tensors(flags.path("projector"), tensors, provenance(["scipy"], **flags.named))
     report = {
@@ -37,6 +43,8 @@ def main(flags: Flags) -> None:
         "tolerance": split.tolerance,
         "orthonormality_error": split.orthonormality_error,
         "max_logit_change": largest,
+        "top1": right / known if known else None,
+        "top1_images": known,
     }
     write_json(flags.path("projector_report"), report)
     if split.rank_stored != split.rank_float64:

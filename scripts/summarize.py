@@ -18,6 +18,7 @@ from singflow.report.summary import render_text
 
 
 class Flags(Summary, cli.Selection):
+    analyses: list[str] = []
     top1_margin: float
     seed: int
 
@@ -33,34 +34,43 @@ def of_found(flags: Flags, models: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
+    manifest = read_index(flags.path("manifest"))
     models, labels = [], []
     for space in flags.spaces:
         rows = []
         for model in flags.models:
             pair = {"space": space, "model": model}
             of_pair = partial(flags.path, **pair)
-            scores = read_parquet(of_pair("scores"), "scores")
+            scores = None
+            if "scores" in flags.analyses:
+                scores = read_parquet(of_pair("scores"), "scores")
+                labels.append(summarize_labels(scores).assign(**pair))
             names = ("projector_report", "translator_report", "evidence")
             reports = (read_json(of_pair(name)) for name in names)
-            entry, margin = read_model(of_pair("model_entry")), flags.top1_margin
             row = summarize_model(
-                scores, *reports, entry, flags, top1_margin=margin, seed=flags.seed
+                scores,
+                *reports,
+                read_model(of_pair("model_entry")),
+                flags,
+                n_images=len(manifest),
+                top1_margin=flags.top1_margin,
+                seed=flags.seed,
             )
-            row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
+            if "zero_shot" in flags.analyses:
+                row |= summarize_zero_shot(read_parquet(of_pair("zero_shot"), "zero_shot"))
             rows.append(pair | row)
-            labels.append(summarize_labels(scores).assign(**pair))
         add_verdicts(rows, flags.confidence)
         models += rows
     models = [{name: kept(name, value) for name, value in row.items()} for row in models]
     table = pd.DataFrame(models)
-    manifest = read_index(flags.path("manifest"))
     texts, groups = (of_found(flags, table, name) for name in ("hidden_texts", "hidden_groups"))
     found = all_findings(table, texts, groups)
     sources = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
     }
     text = render_text(flags.study, table, sources, found, manifest, flags.confidence, flags.min_r2)
-    by_label = pd.concat(labels, ignore_index=True)
+    empty = pd.DataFrame(columns=["label", "space", "model"])
+    by_label = pd.concat(labels, ignore_index=True) if labels else empty
     by_label = by_label[["space", "model", *by_label.columns[:-2]]]
     write_table(flags.path("tables/models.csv"), table)
     write_table(flags.path("tables/labels.csv"), qualify(by_label, table))

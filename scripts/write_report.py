@@ -40,9 +40,11 @@ from singflow.report.sentences import (
 
 CHECKOUT = Path(__file__).parents[1]
 REPORT = CHECKOUT / "report"  # templates, captions and figures of the paper
+ANGLES = {"scores", "steering", "concepts", "pictures"}  # analyses with IS or AS
 
 
 class Flags(Report, cli.Selection):
+    analyses: list[str] = []
     classes: Path
     confidence: float
     min_r2: float
@@ -50,17 +52,23 @@ class Flags(Report, cli.Selection):
 
 
 def main(flags: Flags) -> None:
+    asked, scored = {"", *flags.analyses}, "scores" in flags.analyses
     csv, figures = (
-        {Path(name).stem: flags.path(name) for name in CATALOG if re.fullmatch(pattern, name)}
+        {
+            Path(name).stem: flags.path(name)
+            for name, artifact in CATALOG.items()
+            if re.fullmatch(pattern, name) and artifact.analysis in asked
+        }
         for pattern in (r"tables/.*\.csv", r"figures/.*\.png")
     )
+    if "networks" not in asked:
+        figures.pop("fig11", None)  # which shows networks beside the linear translator
     captions = {name: read_caption(REPORT / f"captions/{name}.rst") for name in [*figures, *csv]}
     csv = {name: read_table(path) for name, path in csv.items()}
     models = csv["models"]
     manifest, rejected = read_manifest(flags.path("manifest")), read_table(flags.path("rejected"))
     pairs, several = len(flags.models) * len(flags.spaces), len(flags.spaces) > 1
     shown = sample(len(manifest), pairs, flags.max_images, flags.seed)
-    scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[shown])
     paper = read_yaml(REPORT / "paper.yaml")
     same = as_in_paper(models, manifest["class_index"], paper)
     steered = read_yaml(flags.path("params"))["steering"]["labels"]
@@ -71,11 +79,13 @@ def main(flags: Flags) -> None:
         read_tensors(flags.path("embeddings", space=space, shard="00000"), [])[1]
         for space in flags.spaces
     ]
-    class_names = {
-        model: head.parsed("class_names", list | None) or read_class_list(flags.classes)
-        for model, head in zip(flags.models, heads, strict=True)
-    }
-    tables["images"] = images_table(manifest.iloc[shown], scores, class_names, several)
+    if scored:
+        scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[shown])
+        class_names = {
+            model: head.parsed("class_names", list | None) or read_class_list(flags.classes)
+            for model, head in zip(flags.models, heads, strict=True)
+        }
+        tables["images"] = images_table(manifest.iloc[shown], scores, class_names, several)
     entries = [read_model(flags.path("model_entry", model=model)) for model in flags.models]
     towers = {
         space: read_space(flags.path("space_entry", space=space)).source for space in flags.spaces
@@ -91,12 +101,13 @@ def main(flags: Flags) -> None:
     said = {
         name: sentence(table, captions[name], paper, models[same]) for name, table in csv.items()
     }
-    said |= {
-        "steering": steering_said(csv["steering"], models, flags.confidence),
-        "images": sample_said(len(shown), len(manifest)),
-    }
+    if "steering" in csv:
+        said["steering"] = steering_said(csv["steering"], models, flags.confidence)
+    said["images"] = sample_said(len(shown), len(manifest))
     content = {
         "study": flags.study,
+        "scored": scored,
+        "angles": not asked.isdisjoint(ANGLES),
         "models": flags.models,
         "spaces": [space_part(space, csv) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,
@@ -114,25 +125,15 @@ def main(flags: Flags) -> None:
             name: data_of(shown, captions[name], said.get(name, ""))
             for name, shown in tables.items()
         },
-        "meanings": {
-            column: header
-            for shown in tables.values()
-            for column, header in zip(shown.columns, shown.headers, strict=True)
-        },
         "links": links(captions),
         "figures": drawn,
         "sections": {
             section: sorted(
-                (
-                    name
-                    for name, each in drawn.items()
-                    if not each["needs"] and captions[name].section == section
-                ),
+                (name for name in drawn if captions[name].section == section),
                 key=lambda name: captions[name].place,
             )
             for section in SECTIONS
         },
-        "undrawn": [(each["title"], each["needs"]) for each in drawn.values() if each["needs"]],
         "software": sorted(
             {pair for facts in made for pair in facts.parsed("software", dict).items()}
         ),
@@ -146,8 +147,8 @@ def main(flags: Flags) -> None:
     write_bytes(flags.results / "logs/run.html", render(REPORT / "run.html", run).encode())
     path, page = flags.path("report.html"), render(REPORT / "page.html", content).encode()
     write_bytes(path, page)
-    counts = f"{len(shown)} of {len(manifest)} images one by one"
-    cli.log.info("%s: %.1f MB, %s", path, len(page) / 1e6, counts)
+    counts = f", {len(shown)} of {len(manifest)} images one by one" if scored else ""
+    cli.log.info("%s: %.1f MB%s", path, len(page) / 1e6, counts)
 
 
 if __name__ == "__main__":

@@ -51,41 +51,40 @@ FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 TRIALS = f"{10 * POWER:g} of 10 trials"
 MOST_LEAK = 0.1  # share of the variance; a study that would miss it cannot say "nothing found"
-NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
+NO_NULL_SPACE = "no null space: the logits see every direction"
 ANGLES = {"is", "as_abs"}  # never below 0
 
 
 def summarize_model(
-    scores: pd.DataFrame,
+    scores: pd.DataFrame | None,
     projector: dict[str, Any],
     translator: dict[str, Any],
     evidence: dict[str, Any],
     entry: ModelEntry,
     settings: Summary,
     *,
+    n_images: int,
     top1_margin: float,
     seed: int,
 ) -> dict[str, Any]:
     """One row of tables/models.csv, without space and model, and without p_holm and verdict.
 
-    The last two need all models of a space: see `add_verdicts`. projector, translator and evidence
-    are the model's reports. The intervals keep the translator fixed. top1_margin is in percentage
-    points. Angles are in degrees; undefined numbers are None.
+    The last two need all models of a space: see `add_verdicts`. scores: None if the study does not
+    ask for them. projector, translator and evidence are the model's reports. top1_margin is in
+    percentage points. Angles are in degrees; undefined numbers are None.
     """
     weak = translator["validation_r2"] < settings.min_r2
-    known = scores["class_index"] >= 0
-    right, expected = scores["predicted_index"] == scores["class_index"], entry.expected_top1
-    top1 = float(right[known].mean()) if known.any() else None
-    n_known, classes = int(known.sum()), len(entry.kept or range(entry.head_classes))
+    top1, n_known, expected = projector["top1"], projector["top1_images"], entry.expected_top1
+    classes = len(entry.kept or range(entry.head_classes))
     row: dict[str, Any] = {
-        "n_images": len(scores),
+        "n_images": n_images,
         "n_classes": classes,
         "null_dim": projector["null_dim"],
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
         **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
-        "intervals": settings.resample,
+        **({} if scores is None else {"intervals": settings.resample}),
         "weights": entry.weights.partition(":")[0],
         "weights_id": entry.id,
         "top1": top1,
@@ -93,7 +92,7 @@ def summarize_model(
         "top1_low": top1 is not None
         and entry.weights != "random"
         and (
-            at_chance(int(right[known].sum()), n_known, classes)
+            at_chance(round(top1 * n_known), n_known, classes)
             or (expected is not None and top1_shortfall(top1, n_known, expected, top1_margin) > 0)
         ),
         **{name: translator[name] for name in TRANSLATOR},
@@ -110,8 +109,17 @@ def summarize_model(
         "n_evidence": evidence["n"],
         "n_per_dim": evidence["n"] / (projector["rank"] + projector["null_dim"]),
         **{name: evidence[name] for name in EVIDENCE},
-        "floor_is_mean": evidence["floor_is_deg"],
-        "floor_is_sd": evidence["floor_is_sd"],
+    }
+    if scores is not None:
+        row |= {"floor_is_mean": evidence["floor_is_deg"], "floor_is_sd": evidence["floor_is_sd"]}
+        row |= summarize_scores(scores, settings, seed)
+    row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
+    return row
+
+
+def summarize_scores(scores: pd.DataFrame, settings: Summary, seed: int) -> dict[str, Any]:
+    """Means of the scores of a model, and ratios; the intervals keep the translator fixed."""
+    row: dict[str, Any] = {
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
@@ -144,7 +152,6 @@ def summarize_model(
         row["is_per_mean_as"] = 1 / share
         if low > 0:
             row["is_per_mean_as_low"], row["is_per_mean_as_high"] = 1 / high, 1 / low
-    row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
 

@@ -174,7 +174,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "rank, null_dim, rule, tolerance (the largest singular value that counts as null),"
         " weight_dtype, rank_stored and rank_float64 (rank of W at the precision of the stored"
         " weights and at float64), orthonormality_error, max_logit_change (largest norm over the"
-        " features).",
+        " features), top1 and top1_images (of all shards).",
     ),
     "translator": Artifact(
         "translators/{space}/{model}/linear.safetensors",

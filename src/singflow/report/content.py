@@ -141,39 +141,44 @@ def page_tables(
 ) -> dict[str, Table]:
     """The tables of the page that have rows.
 
-    The paper's numbers stand beside ours where rows are comparable (`as_paper`, by row of
-    csv["models"]). `several`: the study has several spaces, so that tables have a column for them.
+    csv: the tables of the verdict, and those of the analyses that the study asks for. The paper's
+    numbers stand beside ours where rows are comparable (`as_paper`, by row of csv["models"]).
+    `several`: the study has several spaces, so that tables have a column for them.
     """
     same = csv["models"][as_paper]
     first, second = paper["table1"], paper["table2"]
     heads = controls_last(csv["models"])
-    for fact in ("null_dim", "ratio"):
-        heads[f"paper_{fact}"] = _papers(heads, same, paper, fact).astype(float)
-    toward = csv["steering"]
-    toward = toward.assign(paper_as=_papers(toward, same, paper, "table1").astype(float))
-    other = (toward["prompt"] != first["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])
-    toward.loc[other | (steered != first["labels"]), "paper_as"] = np.nan
-    fitted = csv["translators"].copy()
-    theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == second["images"])
-    for place, name in enumerate(("paper_cosine", "paper_mse")):
-        known = {kind: pair[place] for kind, pair in second["kinds"].items()}
-        fitted[name] = fitted["kind"].map(known).where(theirs)
-    labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
-    ordered = csv["orders"].dropna(subset=["place"])
-    ordered = ordered[ordered["space"].duplicated(keep=False)]
-    ordered = ordered.assign(paper_ratio=_papers(ordered, same, paper, "ratio").astype(float))
+    heads["paper_null_dim"] = _papers(heads, same, paper, "null_dim").astype(float)
     files = rejected.groupby("reason")["path"].transform("size")
     frames = csv | {
         "models": heads,
-        "steering": toward,
-        "translators": fitted,
-        "labels": labels.sort_values(
-            ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
-        ),
         **{name: by_size(csv[name]) for name in TABLES},
-        "orders": ordered.sort_values(["space", "place"], kind="stable"),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
+    if "steering" in csv:
+        toward = csv["steering"]
+        toward = toward.assign(paper_as=_papers(toward, same, paper, "table1").astype(float))
+        other = toward["prompt"] != first["prompt"]
+        other |= toward["target_is_deg"] < toward["paper_as"]
+        toward.loc[other | (steered != first["labels"]), "paper_as"] = np.nan
+        frames["steering"] = toward
+    if "translators" in csv:
+        fitted = csv["translators"].copy()
+        theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == second["images"])
+        for place, name in enumerate(("paper_cosine", "paper_mse")):
+            known = {kind: pair[place] for kind, pair in second["kinds"].items()}
+            fitted[name] = fitted["kind"].map(known).where(theirs)
+        frames["translators"] = fitted
+    if "labels" in csv:
+        labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
+        by = {"control": True, "as_abs_deg_mean": False}
+        frames["labels"] = labels.sort_values([*by], ascending=[*by.values()], kind="stable")
+    if "orders" in csv:
+        heads["paper_ratio"] = _papers(heads, same, paper, "ratio").astype(float)
+        ordered = csv["orders"].dropna(subset=["place"])
+        ordered = ordered[ordered["space"].duplicated(keep=False)]
+        ordered = ordered.assign(paper_ratio=_papers(ordered, same, paper, "ratio").astype(float))
+        frames["orders"] = ordered.sort_values(["space", "place"], kind="stable")
     shown = {}
     for name, frame in frames.items():
         caption = captions[name]
@@ -210,6 +215,7 @@ def data_of(shown: Table, caption: Caption, said: str) -> dict[str, Any]:
         "title": shown.caption,
         "about": " ".join(filter(None, about)),
         "columns": shown.columns,
+        "headers": shown.headers,
         "rows": shown.rows,
     }
 

@@ -83,7 +83,7 @@ def space_part(space: str, csv: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "groups": group_charts(models, groups),
         "trust": trust_charts(models),
         "power": [*power_said(models), *blind_said(models)],
-        "paper": f"{paper_scores(models)}.",
+        "paper": [f"{line}." for line in paper_scores(models)],
     }
 
 
@@ -155,9 +155,13 @@ def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, 
 
 
 def trust_charts(models: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
-    """Small charts of what the numbers of a space rest on: controls, power and floor."""
+    """Small charts of what the numbers of a space rest on: controls, power and, of IS, the floor."""
     rows = models.assign(note="", of_control=models[D].where(models["control"]))
-    return [(title, strips(rows, marks, shares=shares)) for title, shares, marks in TRUST]
+    return [
+        (title, strips(rows, marks, shares=shares))
+        for title, shares, marks in TRUST
+        if all(column in rows for column, _ in marks.values())
+    ]
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -166,6 +170,7 @@ def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
         {
             name: "-" if pd.isna(row[name]) else format(row[name], form)
             for name, form in FIRST.items()
+            if name in row
         }
         | {
             "model": row["name"],

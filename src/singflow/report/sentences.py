@@ -49,14 +49,16 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     return f"{(manifest['split'] == 'validation').sum()} images held out"
 
 
-def paper_scores(models: pd.DataFrame) -> str:
-    """Line with the paper's scores of the models of one space."""
+def paper_scores(models: pd.DataFrame) -> list[str]:
+    """Line with the paper's scores of the models of one space; none without scores."""
+    if "is_mean" not in models:
+        return []
     listed = [
         f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, "
         f"{row['as_abs_mean']:.2f}, {number(row['is_per_as'], 1)}"
         for row in controls_last(models).to_dict("records")
     ]
-    return f"The paper's scores AS, |AS|, IS/|AS| (no verdict uses them): {'; '.join(listed)}"
+    return [f"The paper's scores AS, |AS|, IS/|AS| (no verdict uses them): {'; '.join(listed)}"]
 
 
 def stand_in(sources: Mapping[str, str]) -> str:

@@ -10,19 +10,22 @@ from singflow.analyses.tables import legend, marked, with_interval
 from singflow.report.sentences import number, paper_scores, seen_by_translators, stand_in, warnings
 
 WIDTH = 130  # of a line
-COLUMNS = """\
-IS: the angle in degrees by which the translated feature turns when the null component is removed. \
-floor: the same angle if the
-null component held no meaning. D: what the null component adds to all that the logits tell, as a \
-share of the meaning (variance).
-turn: D as an angle in degrees, which grows with the square root of D, so that 0.005 is about 5 \
-degrees. n per dim: images for
-each feature dimension. detectable: the smallest planted leak that is called meaning in 9 of 10 \
-trials, spread evenly over the
-null space; in brackets, along the first direction of the null component. D shows only \
-a part of a leak.
-R2: share of meaning that the translator explains in images it has not seen; in brackets what the \
-model's own words explain."""
+OF_SCORES = (
+    "IS: the angle in degrees by which the translated feature turns when the null component is "
+    "removed. floor: the same angle if the null component held no meaning. "
+)
+OF_D = (
+    "D: what the null component adds to all that the logits tell, as a share of the meaning "
+    "(variance). turn: D as an angle in degrees, which grows with the square root of D, so that "
+    "0.005 is about 5 degrees. n per dim: images for each feature dimension. detectable: the "
+    "smallest planted leak that is called meaning in 9 of 10 trials, spread evenly over the null "
+    "space; in brackets, along the first direction of the null component. D shows only a part of a "
+    "leak."
+)
+OF_R2 = (
+    "R2: share of meaning that the translator explains in images it has not seen; in brackets what "
+    "the model's own words explain."
+)
 
 
 def render_text(
@@ -50,12 +53,13 @@ def render_text(
     for space, group in models.groupby("space", sort=False):
         ordered = controls_last(group)
         lines.append(f"Space {space}: does the null space tell what the logits do not?")
-        lines += [*_table(ordered, f"{100 * confidence:g} %"), paper_scores(group), ""]
+        lines += [*_table(ordered, f"{100 * confidence:g} %"), *paper_scores(group), ""]
         for row in ordered.to_dict("records"):
             said = f"{verdict_sentence(row)} {found.get((str(space), row['model']), '')}".strip()
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ")
         lines.append("")
-    lines.append(COLUMNS)
+    meanings = (OF_SCORES if "is_mean" in models else "") + OF_D
+    lines += [*textwrap.wrap(meanings, WIDTH), *textwrap.wrap(OF_R2, WIDTH)]
     if signs := legend(models["marks"]):
         lines.append(f"Signs beside the names: {signs}.")
     for warning in warnings(models, min_r2):
@@ -70,26 +74,26 @@ def per_dimension(images: float) -> str:
 
 def _table(models: pd.DataFrame, coverage: str) -> list[str]:
     """Aligned lines of the table of one space."""
-    cells = [
-        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{coverage}]", "turn",
-         "detectable (first)", "verdict"],
-    ]  # fmt: skip
+    rows = []
     for row in models.to_dict("records"):
         even, first = detected(row, "detectable"), detected(row, "detectable_first")
-        cells.append(
-            [
-                marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
-                str(row["null_dim"]),
-                per_dimension(row["n_per_dim"]),
-                f"{number(row['validation_r2'], 2)} ({number(row['r2_words'], 2)})",
-                f"{row['is_mean']:.1f}",
-                f"{row['floor_is_mean']:.1f}",
-                with_interval((row[f"unique_r2{end}"] for end in ("", "_low", "_high")), 3),
-                number(row["turn_deg"], 0),
-                even if even == "-" else f"{even} ({first})",
-                row["verdict"],
-            ]
+        angles = {"IS": "is_mean", "floor": "floor_is_mean"}
+        rows.append(
+            {
+                "model": marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
+                "null dim": str(row["null_dim"]),
+                "n per dim": per_dimension(row["n_per_dim"]),
+                "R2 (words)": f"{number(row['validation_r2'], 2)} ({number(row['r2_words'], 2)})",
+                **{name: f"{row[of]:.1f}" for name, of in angles.items() if of in row},
+                f"D [{coverage}]": with_interval(
+                    (row[f"unique_r2{end}"] for end in ("", "_low", "_high")), 3
+                ),
+                "turn": number(row["turn_deg"], 0),
+                "detectable (first)": even if even == "-" else f"{even} ({first})",
+                "verdict": row["verdict"],
+            }
         )
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join([name.ljust(widths[0]), *map(str.rjust, values, widths[1:])])
