@@ -13,8 +13,7 @@
 #             (docs/performance.md)
 # make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
 #             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
-# make dvc.yaml   what is derived and in git: the stages of dvc.yaml, the groups of slurm/config.yaml, the tables of docs/artifacts.md,
-#             and the schema of params.yaml
+# make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
@@ -36,7 +35,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu derived $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -89,7 +88,7 @@ style: .venv/test
 
 workflows: .venv/test
 	singflow study demo --check  # what is given to users is the demo
-	python -m singflow.engines.stages --check
+	python docs/artifacts.py --check
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	snakemake --lint
 
@@ -116,8 +115,8 @@ $(BEFORE) $(COMMANDS):
 docs: .venv/docs
 	mkdir -p .cache/docs && cd .cache/docs && NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore:IProgress mkdocs build --config-file ../../mkdocs.yml  # there the notebook writes
 
-dvc.yaml: .venv/demo
-	python -m singflow.engines.stages
+derived: .venv/demo
+	python docs/artifacts.py
 	python -m singflow.study
 
 .venv/demo: pyproject.toml constraints.txt

@@ -17,9 +17,7 @@ from typing import Any, NoReturn
 import pytest
 
 from singflow.config.reading import read_yaml
-from singflow.engines.acceptance import render_accepted
-from singflow.engines.code import ACCEPTED, FILE, KEPT, Code
-from singflow.engines.stages import FIRST
+from singflow.engines.dvc import FILE, FIRST
 from singflow.study import render_params, with_derived_keys
 from tests import PATIENCE, warm
 
@@ -99,7 +97,6 @@ def _pristine() -> Path:
     (folder / "params.yaml").write_text(render_params(studies["demo"]))
     for kind in ("models", "spaces"):  # without a user's own entries
         _keep(folder / f"config/{kind}.yaml", r"^(?=[^\s#])", lambda part: part[0] == "#")
-    (folder / ACCEPTED).write_text(render_accepted({}))
     remotes = folder / ".dvc/config"
     _keep(
         remotes,
@@ -110,7 +107,6 @@ def _pristine() -> Path:
     remotes.write_text(set_default)
     # Else every program would compile, where Python is told to write no bytecode.
     compileall.compile_dir(folder / "src", quiet=1)
-    Code(folder).computed()  # which keeps the digests of all code for every copy
     return folder
 
 
@@ -155,7 +151,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        _copy(ROOT, [*FILES, *COMPILED, str(KEPT)], folder)
+        _copy(ROOT, [*FILES, *COMPILED], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         (folder / ".cache/prompts").symlink_to(PROMPTS)
@@ -321,7 +317,7 @@ class Project:
         flags = ("--params", "params.yaml", "--output", str(FILE))
         self.run("python", f"scripts/{FIRST}.py", *flags)  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        without_numbers = r"@study$|-(?:steering|translator)0(?=-|$)"
+        without_numbers = r"@study$|-(?:steering|translator|analyses)0(?=-|$)"
         names = [re.sub(without_numbers, "", stage).partition("@") for stage in stages]
         return {
             _named(name, values.split("-") if values else [])

@@ -1,7 +1,6 @@
 """GPUs of a machine: how many, and which one a step takes; with a stand-in for nvidia-smi."""
 
 import os
-import re
 import subprocess
 import sys
 
@@ -9,9 +8,6 @@ import pytest
 
 from singflow import system
 from singflow.commands.run import gpu_limit
-from singflow.doctor.slurm import ON_GPU
-from singflow.engines.stages import read_rules
-from tests.project import ROOT
 
 NVIDIA_SMI = """#!/bin/sh
 echo "$*" | grep -q -- '--query-gpu=uuid,memory.free --format=csv,noheader,nounits' || exit 1
@@ -98,12 +94,3 @@ def test_a_run_has_as_many_jobs_on_gpus_as_there_are(machine, monkeypatch, visib
     assert gpu_limit(["results/a.csv"]) == (["--resources", f"gpu={count}"] if count else [])
     for own in (["--resources", "gpu=1"], ["--profile=slurm"], ["-e", "slurm"]):
         assert gpu_limit(own) == []
-
-
-def test_rules_and_the_page_name_the_steps_that_ask_for_a_gpu():
-    asking = {rule.name for rule in read_rules(ROOT) if "gpu" in rule.resources}
-    assert asking == dict(ON_GPU).keys()
-    page = (ROOT / "docs/cluster.md").read_text()
-    (said,) = re.findall(r"^- \*\*GPUs\.\*\* (.*?)\n-", page, re.M | re.S)
-    asking, _, _ = said.partition("Texts")
-    assert set(re.findall(r"`(\w+_\w+)`", asking)) == dict(ON_GPU).keys()

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-
 from singflow.engines.acceptance import render_accepted
+
 from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code, step_files
 from tests import warm
 from tests.project import ROOT, Project

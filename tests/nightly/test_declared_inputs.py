@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from singflow.engines.stages import FIRST
+from singflow.engines.dvc import FIRST
 from tests.project import PROMPTS, ROOT, Project
 
 STEPS = [

@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from singflow.artifacts.catalog import CATALOG, artifact_of
-from singflow.engines.stages import FIRST
+from singflow.engines.dvc import FIRST
 from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
 
