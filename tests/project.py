@@ -154,6 +154,7 @@ class Project:
         _copy(ROOT, [*FILES, *COMPILED], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
+        (folder / ".cache").mkdir()
         (folder / ".cache/prompts").symlink_to(PROMPTS)
         self.run("git", "init", "-q", warm_start=False)
         self.commit()
