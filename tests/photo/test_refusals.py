@@ -51,6 +51,10 @@ def judged(name=MODEL, **changes):
             lambda study: study.manifest(label=["ant"], prompt=["an image of a ant"]), {},
             "conse_minilm.safetensors: holds other texts than its names and the manifest",
         ),
+        (
+            lambda study: study.path("params").open("a").write("\nanalyses: scores\n"), {},
+            "params.yaml: analyses: 'scores' is no list",
+        ),
         (None, {"model": "timm/tiny.nets"}, "--model 'timm/tiny.nets': the study in *has other, "
             "timm/tiny.net; did you mean 'timm/tiny.net'?"),
         (None, {"space": "conse_minlm"}, "*has conse_minilm; did you mean 'conse_minilm'?"),
