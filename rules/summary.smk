@@ -119,7 +119,6 @@ rule compare_translators:
     input:
         translators=every("translator", "translator_report"),
         networks=every("network_report"),
-        models=at("tables/models.csv"),
     output:
         table=captioned("tables/translators.csv"),
         metrics=at("tables/translators.json"),
