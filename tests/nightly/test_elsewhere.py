@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -119,8 +118,8 @@ def test_a_prefix_that_needs_quotes_in_a_shell_is_refused(tmp_path, prefix):
     uses = module("one", config=repr(STUDY), prefix=repr(prefix))
     (tmp_path / "Snakefile").write_text(uses)
     status, said = snakemake(tmp_path, "--dry-run")
-    words = f"{Path(prefix, 'results/six')}: give the module a prefix of letters, digits and . _ - /"
-    assert status == 1 and words in said.splitlines(), said
+    words = "results/six: give the module a prefix of letters, digits and . _ - /"
+    assert status == 1 and f"{prefix.strip('/')}/{words}" in said.splitlines(), said
 
 
 def test_modules_have_the_steps_of_the_checkout_in_folders_of_their_own(tmp_path):
@@ -199,5 +198,10 @@ def test_the_page_shows_a_module_that_plans_its_report(tmp_path):
     (tmp_path / "Snakefile").write_text(head + uses.replace("/data/singflow", str(ROOT)))
     status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
     assert status == 0 and "sing_write_report" in said, said
+    (other,) = re.findall(r"with `use rule \* (from sing .*?)`", PAGE)
+    grouped = (tmp_path / "Snakefile").read_text().replace("from sing as sing_*", other)
+    (tmp_path / "Snakefile").write_text(grouped.replace("rules.sing_", "rules."))
+    status, said = snakemake(tmp_path, "--dry-run", "--profile", f"{ROOT}/slurm")
+    assert status == 0 and "Group job model" in said, said
     (command,) = [block for block in blocks(PAGE) if block.startswith("snakemake -s ")]
     assert "--configfile mine.yaml" in command
