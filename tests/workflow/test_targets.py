@@ -41,6 +41,14 @@ TARGETS = {
 }
 VERDICT = MEASURED | {"resolve_study", "summarize", "compare_models", "plot_hidden_texts"}
 VERDICT |= {"write_report"}
+BARE = """
+import sys
+from pathlib import Path
+
+sys.path[:] = [path for path in sys.path if not Path(path, "singflow").is_dir()]
+for name in ("ruamel", "scipy", "torch", "typer"):  # not of Snakemake
+    sys.modules[name] = None
+"""
 ON_GPU = {"extract_features", "embed_images", "train_translator", "render_pictures"}
 
 
@@ -64,11 +72,15 @@ def steps(project, *options):
     return {job.partition("@")[0] for job in project.planned(*options, direct=False)} - {*TARGETS}
 
 
-def test_snakemake_lists_all_steps_and_targets_with_a_sentence_and_lints(project):
-    listed = dict(re.findall(r"^(\w+) \((.*)\)$", project.snakemake("--list"), re.MULTILINE))
+@pytest.mark.parametrize("bare", [False, True], ids=["installed", "bare"])
+def test_snakemake_lists_all_steps_and_targets_with_a_sentence_and_lints(project, tmp_path, bare):
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    alone = {"warm_start": False, "PYTHONPATH": str(tmp_path)} if bare else {}
+    said = project.run("snakemake", "--list", **alone).stdout
+    listed = dict(re.findall(r"^(\w+) \((.*)\)$", said, re.MULTILINE))
     assert listed.keys() == STEPS | TARGETS.keys()
     assert [said for said in listed.values() if not re.fullmatch(r"[A-Z](?!.*\. ).*\.", said)] == []
-    assert "in a good condition" in project.run("snakemake", "--lint").stdout
+    assert "in a good condition" in project.run("snakemake", "--lint", **alone).stdout
 
 
 @pytest.mark.parametrize("target", TARGETS)
