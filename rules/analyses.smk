@@ -161,7 +161,7 @@ rule scan_concepts:
     threads: config["threads"]
     resources:
         mem_mb=memory(2000, rows=4, widths=2, images=950),
-        runtime=MEDIUM,
+        runtime=SHORT,
         turn=1,
     params:
         program=shipped("scripts/scan_concepts.py"),
@@ -198,7 +198,7 @@ rule steer_concepts:
             images=600
             + 400 * len(config["steering"]["prompts"]) * len(config["steering"]["target_is_deg"]),
         ),
-        runtime=MEDIUM,
+        runtime=SHORT,
         turn=1,
     params:
         program=shipped("scripts/steer_concepts.py"),
@@ -230,7 +230,7 @@ rule probe_principal:
     threads: config["threads"]
     resources:
         mem_mb=memory(3000, rows=5, widths=15, images=550),
-        runtime=MEDIUM,
+        runtime=SHORT,
         turn=1,
     params:
         program=shipped("scripts/probe_principal.py"),

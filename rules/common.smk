@@ -33,7 +33,7 @@ RESULTS = f"<results>/{config['study']}"
 
 
 def at(artifact):
-    """The path of an artifact of the catalog."""
+    """The path of an artifact of src/singflow/artifacts/catalog.py."""
     return f"{RESULTS}/{CATALOG[artifact].path}"
 
 
@@ -42,13 +42,13 @@ def shards(artifact):
     return expand(at(artifact), shard=config["extraction"]["shard_ids"], allow_missing=True)
 
 
-def every(*artifacts):
-    """The files of artifacts for all models, spaces, networks and shards of the study."""
+def every(*artifacts, models=config["models"]):
+    """The files of artifacts, for all spaces, networks, shards and (unless given) models."""
     compared, paths = config["comparison"], []
     for path in map(at, artifacts):
-        models = compared["models"] if "{kind}" in path else config["models"]
+        of_models = compared["models"] if "{kind}" in path else models
         items = {"kind": compared["kinds"], "shard": config["extraction"]["shard_ids"]}
-        paths += expand(path, model=models, space=config["spaces"], **items)
+        paths += expand(path, model=of_models, space=config["spaces"], **items)
     return paths
 
 
@@ -119,7 +119,7 @@ def flags(*keys):
 
 
 def code(step):
-    """The digest of a step's program and of the modules that it imports."""
+    """The digest of a step's program and of its modules, by src/singflow/engines/code.py."""
     return lambda wildcards: package().code_of(step, CHECKOUT)
 
 

@@ -9,6 +9,7 @@ rule resolve_study:
         logs("resolve_study"),
     benchmark:
         benchmarks("resolve_study")
+    priority: 100  # it checks what the study chooses, before the first tower
     localrule: True
     conda:
         "environment.yaml"

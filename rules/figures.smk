@@ -65,7 +65,7 @@ use rule plot_scores as plot_concepts with:
 use rule plot_scores as plot_translators with:
     """Plot linear and nonlinear translators (figures 7 and 8)."""
     input:
-        reports=every("translator_report", "network_report"),
+        reports=every("translator_report", "network_report", models=config["comparison"]["models"]),
         models=at("tables/models.csv"),
     output:
         fig7=figure("fig7"),

@@ -28,7 +28,7 @@ rule render_pictures:
         mem_mb=memory(
             2500 if config["pictures"]["renderer"] == "words" else 18000, rows=5, images=1700
         ),
-        runtime=LONG,
+        runtime=SHORT,
         turn=1,
         gpu=gpus("generator"),
     params:

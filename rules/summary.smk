@@ -117,7 +117,7 @@ rule tabulate_steering:
 rule compare_translators:
     """Compare linear and nonlinear translators on held-out images."""
     input:
-        translators=every("translator", "translator_report"),
+        translators=every("translator", "translator_report", models=config["comparison"]["models"]),
         networks=every("network_report"),
     output:
         table=captioned("tables/translators.csv"),

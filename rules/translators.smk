@@ -16,7 +16,7 @@ rule fit_projector:
     threads: config["threads"]
     resources:
         mem_mb=memory(1500, rows=5, widths=7, images=700),
-        runtime=MEDIUM,
+        runtime=SHORT,
         turn=1,
     params:
         program=shipped("scripts/fit_projector.py"),
@@ -44,7 +44,7 @@ rule fit_translator:
     threads: config["threads"]
     resources:
         mem_mb=memory(1500, rows=9, widths=22, images=550),
-        runtime=MEDIUM,
+        runtime=SHORT,
         turn=1,
     params:
         program=shipped("scripts/fit_translator.py"),

@@ -417,15 +417,17 @@ def parse_texts(
             continue
         if (inner := section_of(field)) and isinstance(value, Mapping):
             parse_texts(content[name], value, inner)
-        elif isinstance(value, str):
+        elif isinstance(value, str | list):
             wanted: TypeAdapter[Any] = TypeAdapter(
                 Annotated[field.annotation, field, *field.metadata]  # type: ignore[arg-type]
             )
             try:
                 wanted.validate_python(value, strict=True)
             except ValidationError:
-                with suppress(yaml.YAMLError):
-                    content[name] = yaml.safe_load(value)
+                with suppress(yaml.YAMLError, AttributeError):  # of an item that is no text
+                    items = value if isinstance(value, list) else [value]
+                    parsed = [yaml.safe_load(item) for item in items]
+                    content[name] = parsed if isinstance(value, list) else parsed[0]
 
 
 def render_params(study: Mapping[str, Any]) -> str:

@@ -369,6 +369,8 @@ def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_
         ("data.root", "7", "7"),
         ("data.label_column", "0.9", "0.9"),
         ("steering.labels", "[a, b]", ["a", "b"]),
+        ("translator.lambdas", ["0.1", "10.0"], [0.1, 10.0]),
+        ("translator.lambdas", ["0.1", []], ["0.1", []]),
         ("extraction.device", "cpu", "cpu"),
         ("summary.confidence", "much", "much"),
         ("summary.confidence", "{", "{"),

@@ -224,8 +224,10 @@ def test_neither_engine_has_anything_to_do_after_either_or_after_publishing(made
 
 OWN, PACKAGED = "config/models.yaml", "src/singflow/packaged/models.yaml"
 EDITED = [
-    *("params.yaml", OWN, PACKAGED),
-    *(f"src/singflow/{name}.py" for name in ("analyses/metrics", "study", "artifacts/catalog")),
+    *("params.yaml", OWN, PACKAGED, "config/vocab/concepts.txt", "scripts/fit_projector.py"),
+    *("src/singflow/cli.py", "src/singflow/study.py", "src/singflow/artifacts/catalog.py"),
+    *("src/singflow/analyses/steering.py", "src/singflow/analyses/metrics.py"),
+    "src/singflow/artifacts/tolerances.py",
 ]
 
 
@@ -269,25 +271,58 @@ def test_touching_every_file_re_runs_nothing(made, tmp_path):
     assert Finished(copy, by_dvc=made.by_dvc).stale() == set()
 
 
-NEW = 'CATALOG = {"new": Artifact("new/{model}.parquet", "New."),'
+NEW = 'CATALOG: dict[str, Artifact] = {"new": Artifact("new/{model}.parquet", "New."),'
 WITHOUT_EFFECT = [
     ("analyses/metrics", "def unit", "# a comment\n\n\n\ndef unit"),
     ("analyses/metrics", r'""".*?"""', '"""Other words."""'),
     ("study", "class Params", "class Unused(Section):\n    key: int = 1\n\n\nclass Params"),
     ("artifacts/catalog", r"CATALOG: dict.*? = \{", NEW),
-]
-OTHER = "def {}(*given):\n    return 1\n\n\n"
-WITH_EFFECT = [
-    ("analyses/metrics", r"def rescale\(.*?\n\n\n", OTHER.format("rescale")),
-    ("analyses/metrics", r"def angles_to_all_deg\(.*", OTHER.format("angles_to_all_deg")),
+    ("cli", "100_000, 50, 50", "100_000, 50, 51"),
 ]
 
 
-def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(finished):
-    for file, pattern, replacement in (*WITHOUT_EFFECT, *WITH_EFFECT):
+def test_comments_docstrings_and_what_all_steps_share_re_run_nothing(finished):
+    for file, pattern, replacement in WITHOUT_EFFECT:
         finished.project.edit(f"src/singflow/{file}.py", pattern, replacement)
-    steps = of_models("render_pictures", "scan_concepts", "measure_scores")
-    assert finished.stale() == steps
+    assert finished.stale() == set()
+
+
+def test_an_edit_of_code_re_runs_exactly_the_steps_that_import_it(finished):
+    for file in ("analyses/steering", "artifacts/tolerances"):
+        finished.project.edit(f"src/singflow/{file}.py", "$", "\n\nNEW = 1\n")
+    first = of_models("steer_concepts", "render_pictures") | {"summarize"}
+    later = {"tabulate_steering", "plot_pictures", "plot_angle_ladder", "compare_models"}
+    if finished.by_dvc:
+        assert finished.stale() == first | later
+    else:  # of the others Snakemake gives the earlier step as the reason
+        assert finished.stale() == first
+        planned = {job.partition("@")[0] for job in finished.project.planned(direct=False)}
+        assert later < planned and not {"fit_projector", "measure_scores"} & planned
+
+
+def test_an_edit_of_a_script_or_of_the_words_re_runs_the_steps_that_use_them(finished):
+    finished.project.edit("scripts/fit_projector.py", "$", "\n\nNEW = 1\n")
+    finished.project.edit("config/vocab/concepts.txt", "$", "a new concept\n")
+    fitted = {f"fit_projector@{model}" for model in MODELS}
+    assert finished.stale() == fitted | {"embed_prompts@conse_minilm"}
+
+
+def test_another_explanation_in_params_yaml_is_written_and_runs_nothing_else(finished):
+    finished.project.edit("src/singflow/study.py", "any whole number", "a whole number")
+    assert finished.stale() == (set() if finished.by_dvc else STUDY)
+
+
+def test_touched_files_are_kept_over_an_update_that_changes_no_number(snakemake_project, tmp_path):
+    project = snakemake_project.copy(tmp_path / "copy")
+    project.edit("src/singflow/analyses/steering.py", "$", "\n\nNEW = 1\n")
+    steered = of_models("steer_concepts", "render_pictures")
+    assert project.planned() == steered
+    files = [f"results/demo/steering/conse_minilm/{model}.parquet" for model in MODELS]
+    project.snakemake("--touch", *files)
+    assert project.planned() == of_models("render_pictures") | {"tabulate_steering"}
+    project.snakemake("--touch")
+    assert "Nothing to be done" in project.snakemake()
+    assert project.differs(snakemake_project) == set()
 
 
 def of_models(*steps):
@@ -398,8 +433,6 @@ def test_a_bad_study_stops_either_engine_before_any_job(tmp_path):
     project, snakemake, file = Project(tmp_path), "snakemake --cores 1", "params.yaml: "
     for command, place, other, said in (
         (snakemake, "  views: 2", "  veiws: 2", f"{file}extraction.veiws: unknown key; did you"),
-        (snakemake, "seed: 0", "for_dvc: true\nseed: 0", f"{file}for_dvc: unknown key"),
-        (f"{snakemake} --config for_dvc=()", "seed: 0", "seed: 0", "for_dvc: unknown key"),
         (snakemake, "vocab/conc", "vocab/no conc", "Missing input files for rule embed_prompts"),
         ("dvc repro", "seed: 0", "unheard_of: 1\nseed: 0", f"{file}unheard_of: unknown key"),
     ):
