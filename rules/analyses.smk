@@ -1,5 +1,5 @@
 rule measure_evidence:
-    """Test whether the null space of a model holds meaning in a space (D), also by text and by group."""
+    """Test whether a null space holds meaning in a space (D), also by text and by group."""
     input:
         manifest=at("manifest"),
         head=at("head"),
@@ -142,7 +142,7 @@ rule validate_null_space:
 
 
 rule scan_concepts:
-    """Measure how near the images of every label are to every concept, with and without the null space."""
+    """Measure how near images of a label are to every concept, with and without the null space."""
     input:
         manifest=at("manifest"),
         features=shards("features"),

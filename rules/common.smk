@@ -79,7 +79,7 @@ def benchmarks(job):
 
 
 def shipped(path):
-    """A file of the workflow: relative in its checkout, elsewhere in the checkout of the package."""
+    """A file of the workflow: relative in its checkout, elsewhere in that of the package."""
     return path if AT_HOME else str(CHECKOUT / path)
 
 
@@ -101,8 +101,8 @@ def package():
     """What the package tells the rules of a job; stops where its checkout is not installed."""
     if STUDY is None or not (CHECKOUT / "scripts").is_dir():
         sys.exit(
-            "no checkout of singflow is installed beside this snakemake: run `make workflow` in a checkout of "
-            f"{SOURCE} and use its .venv/bin/snakemake"
+            "no checkout of singflow is installed beside this snakemake: run `make workflow` in a "
+            f"checkout of {SOURCE} and use its .venv/bin/snakemake"
         )
     return jobs
 

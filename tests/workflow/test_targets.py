@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from singflow.doctor.slurm import ON_GPU
 from singflow.engines.code import step_files
 from tests.project import ROOT, Project
 
@@ -49,7 +50,6 @@ sys.path[:] = [path for path in sys.path if not Path(path, "singflow").is_dir()]
 for name in ("ruamel", "scipy", "torch", "typer"):  # not of Snakemake
     sys.modules[name] = None
 """
-ON_GPU = {"extract_features", "embed_images", "train_translator", "render_pictures"}
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +106,18 @@ def test_memory_and_time_double_when_a_job_is_tried_again(project, tmp_path):
 
 
 def test_the_profile_and_the_page_name_the_steps_that_ask_for_a_gpu(rules):
-    assert {name for name, text in rules.items() if " gpu=" in text} == ON_GPU
-    assert {*re.findall(r"^#   (\w+): [&*]gpu", PROFILE, re.MULTILINE)} == ON_GPU
+    asking = {name: " cpus_per_task=" in text for name, text in rules.items() if " gpu=" in text}
+    assert asking == dict(ON_GPU)
+    assert {*re.findall(r"^#   (\w+): [&*]gpu", PROFILE, re.MULTILINE)} == asking.keys()
     page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"^- \*\*GPUs\.\*\* (.*?)Texts", page, re.MULTILINE | re.DOTALL)
-    assert {*re.findall(r"`(\w+_\w+)`", said)} == ON_GPU
+    assert {*re.findall(r"`(\w+_\w+)`", said)} == asking.keys()
 
 
 def test_a_job_on_a_cluster_is_local_or_of_a_group_or_of_a_shard_or_a_network(rules):
     assert rules.keys() == STEPS
     groups = yaml.safe_load(PROFILE)["groups"]
     local = {name for name, text in rules.items() if "localrule: True" in text}
-    local |= {name for name in rules if name.startswith("plot_")}  # as plot_scores, which they use
     alone = {"extract_features", "embed_images", "train_translator"}
     assert groups.keys() == STEPS - local - alone
     assert groups.keys() == {name for name, text in rules.items() if " turn=1," in text}
