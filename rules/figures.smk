@@ -35,6 +35,7 @@ use rule plot_scores as plot_labels with:
         logs("plot_labels"),
     benchmark:
         benchmarks("plot_labels")
+    localrule: True  # which `use rule` does not pass on
     params:
         program="-m singflow.figures.plot_labels",
         flags=flags("models", "spaces", "plot_labels.labels"),
@@ -54,6 +55,7 @@ use rule plot_scores as plot_concepts with:
         logs("plot_concepts"),
     benchmark:
         benchmarks("plot_concepts")
+    localrule: True
     params:
         program="-m singflow.figures.plot_concepts",
         flags=flags("plot_concepts", "models", "spaces"),
@@ -72,6 +74,7 @@ use rule plot_scores as plot_translators with:
         logs("plot_translators"),
     benchmark:
         benchmarks("plot_translators")
+    localrule: True
     params:
         program="-m singflow.figures.plot_translators",
         flags=flags("comparison.models", "spaces", "comparison.kinds"),
@@ -90,6 +93,7 @@ use rule plot_scores as plot_null_validation with:
         logs("plot_null_validation"),
     benchmark:
         benchmarks("plot_null_validation")
+    localrule: True
     params:
         program="-m singflow.figures.plot_null_validation",
         flags=flags("models", "summary.confidence"),
@@ -108,6 +112,7 @@ use rule plot_scores as plot_probes with:
         logs("plot_probes"),
     benchmark:
         benchmarks("plot_probes")
+    localrule: True
     params:
         program="-m singflow.figures.plot_probes",
         flags=flags("models", "spaces", "summary.confidence"),
@@ -125,6 +130,7 @@ use rule plot_scores as plot_hidden_texts with:
         logs("plot_hidden_texts"),
     benchmark:
         benchmarks("plot_hidden_texts")
+    localrule: True
     params:
         program="-m singflow.figures.plot_hidden_texts",
         flags=flags("models", "spaces"),
@@ -145,6 +151,7 @@ use rule plot_scores as plot_pictures with:
         logs("plot_pictures"),
     benchmark:
         benchmarks("plot_pictures")
+    localrule: True
     params:
         program="-m singflow.figures.plot_pictures",
         flags=flags("models", "spaces"),
@@ -164,6 +171,7 @@ use rule plot_scores as plot_angle_ladder with:
         logs("plot_angle_ladder"),
     benchmark:
         benchmarks("plot_angle_ladder")
+    localrule: True
     params:
         program="-m singflow.figures.plot_angle_ladder",
         flags=flags("models", "spaces"),
