@@ -11,8 +11,8 @@
 # make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the
 #             paper's largest size and of a scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to
 #             (docs/performance.md)
-# make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader; `make plan` reckons with these rates
-#             (docs/planning.md); BENCH_GPU="--device cpu --count 100" passes options
+# make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader (docs/performance.md);
+#             BENCH_GPU="--device cpu --count 100" passes options
 # make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
 # make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this

@@ -249,7 +249,7 @@ def measure_towers(flags: Flags, bench: Bench) -> Iterator[dict[str, Any]]:
     for entry, load in loads:
         tower = load(entry)
         named = {"tower": getattr(entry, "id", entry.source), "source": entry.source}
-        named |= {"gmacs": entry.gmacs or multiply_adds(tower)}
+        named |= {"gmacs": multiply_adds(tower)}
         for path in ("timm", "dataloader", "product"):
             if path == "product":
                 fold_batch_norms(tower.cpu(), tower.preprocess.size)

@@ -47,7 +47,7 @@ rule measure_evidence:
         code=code("measure_evidence"),
         reference=state("reference"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule measure_scores:
@@ -79,7 +79,7 @@ rule measure_scores:
         flags=flags("extraction.shards", "threads"),
         code=code("measure_scores"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule measure_zero_shot:
@@ -110,7 +110,7 @@ rule measure_zero_shot:
         flags=flags("extraction.shards", "threads"),
         code=code("measure_zero_shot"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule validate_null_space:
@@ -138,7 +138,7 @@ rule validate_null_space:
         flags=flags("extraction.shards", "seed", "threads"),
         code=code("validate_null_space"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule scan_concepts:
@@ -168,7 +168,7 @@ rule scan_concepts:
         flags=flags("extraction.shards", "threads"),
         code=code("scan_concepts"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule steer_concepts:
@@ -205,7 +205,7 @@ rule steer_concepts:
         flags=flags("extraction.shards", "steering", "threads"),
         code=code("steer_concepts"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule probe_principal:
@@ -248,4 +248,4 @@ rule probe_principal:
         code=code("probe_principal"),
         reference=state("reference"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

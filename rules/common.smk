@@ -2,7 +2,7 @@
 
 import os
 import re
-from importlib import import_module
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from runpy import run_path
@@ -18,6 +18,7 @@ CHECKOUT, PARAMS, STUDY, ENTRIES = Path(), "params.yaml", None, {}
 if find_spec("singflow"):  # a bare clone can be linted and listed, but not run
     import singflow
     from singflow.errors import InputError
+    from singflow.planning import jobs
     from singflow.study import in_force
 
     CHECKOUT = Path.cwd() if AT_HOME else Path(singflow.__file__).parents[2]
@@ -64,8 +65,7 @@ def captioned(artifact):
 
 def figure(name):
     """The files of a figure."""
-    files = [f"figures/{name}.{ending}" for ending in ("png", "pdf", "svg")]
-    return [captioned(files[0]), *map(at, files[1:])]
+    return [captioned(f"figures/{name}.png"), at(f"figures/{name}.pdf"), at(f"figures/{name}.svg")]
 
 
 def logs(job):
@@ -93,18 +93,18 @@ def results():
     """The study's folder, below the prefix of a module."""
     folder = str(Path(rules.resolve_study.output.params).parent)
     if not re.fullmatch(r"[\w./-]+", folder):
-        raise WorkflowError(f"{folder}: give the module a prefix of letters, digits and . _ - /")
+        sys.exit(f"{folder}: give the module a prefix of letters, digits and . _ - /")
     return folder
 
 
 def package():
-    """What the package tells the rules of a job; stops where it is not installed."""
-    if STUDY is None:
-        raise WorkflowError(
-            "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
+    """What the package tells the rules of a job; stops where its checkout is not installed."""
+    if STUDY is None or not (CHECKOUT / "scripts").is_dir():
+        sys.exit(
+            "no checkout of singflow is installed beside this snakemake: run `make workflow` in a checkout of "
             f"{SOURCE} and use its .venv/bin/snakemake"
         )
-    return import_module("singflow.planning.jobs")
+    return jobs
 
 
 def flags(*keys):
@@ -130,9 +130,7 @@ def state(kind):
 
 def own_files(kind):
     """The user's files of the job's `model` or `space`, or of the `generator`, as inputs."""
-    return lambda wildcards: [
-        local(path) for path in package().files_of(kind, STUDY, ENTRIES, wildcards)
-    ]
+    return lambda wildcards: local(package().files_of(kind, STUDY, ENTRIES, wildcards))
 
 
 def gpus(runs):
@@ -147,12 +145,9 @@ def decoders(wildcards):
 
 def memory(base, rows=0, widths=0, images=0):
     """Megabytes of a job, twice as many at every retry; planning/jobs.py has the formula."""
-
-    def of_job(wildcards, attempt):
-        sizes = config, ENTRIES, results(), wildcards
-        return 2 ** (attempt - 1) * (base + package().megabytes(*sizes, rows, widths, images))
-
-    return of_job
+    return lambda wildcards, attempt: 2 ** (attempt - 1) * (
+        base + package().megabytes(config, ENTRIES, results(), wildcards, rows, widths, images)
+    )
 
 
 def minutes(first):

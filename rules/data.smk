@@ -21,7 +21,7 @@ rule resolve_study:
         code=code("resolve_study"),
         study=state("study"),
     shell:
-        "python {params.program} {params.flags} --params {input.params:q} --log {log}"
+        "python {params.program:q} {params.flags} --params {input.params:q} --log {log}"
 
 
 rule resolve_model:
@@ -48,7 +48,7 @@ rule resolve_model:
         entry=state("model"),
         images=state("images"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule resolve_space:
@@ -73,7 +73,7 @@ rule resolve_space:
         code=code("resolve_space"),
         entry=state("space"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule build_manifest:
@@ -104,4 +104,4 @@ rule build_manifest:
         # parameter that depends on the output.
         study=lambda wildcards, output: PARAMS,
     shell:
-        "python {params.program} {params.flags} --params {params.study:q} --log {log}"
+        "python {params.program:q} {params.flags} --params {params.study:q} --log {log}"

@@ -48,4 +48,4 @@ rule render_pictures:
         ),
         code=code("render_pictures"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

@@ -41,4 +41,4 @@ rule write_report:
         ),
         code=code("write_report"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

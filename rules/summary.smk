@@ -28,7 +28,7 @@ rule summarize:
         flags=flags("summary", "models", "spaces", "analyses", "extraction.top1_margin", "seed"),
         code=code("summarize"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule compare_models:
@@ -54,7 +54,7 @@ rule compare_models:
         flags=flags("models", "spaces", "analyses", "summary.confidence"),
         code=code("compare_models"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule list_concepts:
@@ -81,7 +81,7 @@ rule list_concepts:
         flags=flags("models", "spaces", "concepts", "summary.confidence"),
         code=code("list_concepts"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule tabulate_steering:
@@ -111,7 +111,7 @@ rule tabulate_steering:
         flags=flags("models", "spaces"),
         code=code("tabulate_steering"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule compare_translators:
@@ -119,7 +119,6 @@ rule compare_translators:
     input:
         translators=every("translator", "translator_report"),
         networks=every("network_report"),
-        models=at("tables/models.csv"),
     output:
         table=captioned("tables/translators.csv"),
         metrics=at("tables/translators.json"),
@@ -138,4 +137,4 @@ rule compare_translators:
         flags=flags("comparison.models", "spaces", "comparison.kinds", "summary.min_r2", "seed"),
         code=code("compare_translators"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

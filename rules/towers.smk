@@ -20,7 +20,7 @@ rule extract_head:
         code=code("extract_head"),
         images=state("images"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule extract_features:
@@ -47,7 +47,7 @@ rule extract_features:
         flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
         code=code("extract_features"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule embed_images:
@@ -74,7 +74,7 @@ rule embed_images:
         flags=flags("extraction", "data.source", "data.root", "data.max_pixels", "seed", "threads"),
         code=code("embed_images"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule embed_prompts:
@@ -112,7 +112,7 @@ rule embed_prompts:
         code=code("embed_prompts"),
         reference=state("reference"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule embed_classes:
@@ -140,4 +140,4 @@ rule embed_classes:
         flags=flags("prompts", "extraction.device", "data.classes", "threads"),
         code=code("embed_classes"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

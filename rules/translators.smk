@@ -23,7 +23,7 @@ rule fit_projector:
         flags=flags("extraction.shards", "projector", "threads"),
         code=code("fit_projector"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule fit_translator:
@@ -52,7 +52,7 @@ rule fit_translator:
         code=code("fit_translator"),
         reference=state("reference"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"
 
 
 rule train_translator:
@@ -88,4 +88,4 @@ rule train_translator:
         code=code("train_translator"),
         reference=state("reference"),
     shell:
-        "python {params.program} {params.flags} --log {log}"
+        "python {params.program:q} {params.flags} --log {log}"

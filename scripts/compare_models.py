@@ -14,7 +14,7 @@ RATIO = [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
 
 
 class Flags(cli.Selection):
-    analyses: list[str] = []
+    analyses: list[str]
     confidence: float
 
 

@@ -31,7 +31,7 @@ from singflow.pictures.word_neighbours import vocabulary
 
 
 class Flags(Pictures, Steering, cli.PairStep):
-    analyses: list[str] = []
+    analyses: list[str]
     models: list[str]
     kinds: list[str]
     source: str

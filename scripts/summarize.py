@@ -18,7 +18,7 @@ from singflow.report.summary import render_text
 
 
 class Flags(Summary, cli.Selection):
-    analyses: list[str] = []
+    analyses: list[str]
     top1_margin: float
     seed: int
 

@@ -44,7 +44,7 @@ ANGLES = {"scores", "steering", "concepts", "pictures"}  # analyses with IS or A
 
 
 class Flags(Report, cli.Selection):
-    analyses: list[str] = []
+    analyses: list[str]
     classes: Path
     confidence: float
     min_r2: float

@@ -47,7 +47,7 @@ SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "summary": {"resamples": 200},
 }
 TINY_MODEL = """
-tiny: {source: timm, id: test_resnet.r160_in1k, weights: random, parameters_m: 0.5, gmacs: 0.1}
+tiny: {source: timm, id: test_resnet.r160_in1k, weights: random}
 """
 
 

@@ -6,12 +6,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tables import read_parquet, write_parquet
@@ -40,7 +40,8 @@ EVIDENCE = {
 MEASURED = {"n", "known_zero", "known_leak", "r2_words", "margin", "floor_is_deg", "floor_is_sd"}
 UNMEASURED = dict.fromkeys(EVIDENCE.keys() - MEASURED)  # without an interval of D
 PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32"}
-PROJECTOR |= {"rank_stored": 1000, "rank_float64": 1000}
+PROJECTOR |= {"rank_stored": 1000, "rank_float64": 1000, "top1": None, "top1_images": 0}
+ANALYSES = list(get_args(Analysis))
 
 
 @cache
@@ -116,7 +117,7 @@ class Results:
         """Values of a step's flags: those given, and those that every step has."""
         known = {"results": self.folder, "shards": self.shards, "threads": 1}
         known |= {"model": self.model, "models": [self.model]}
-        known |= {"space": self.space, "spaces": [self.space]}
+        known |= {"space": self.space, "spaces": [self.space], "analyses": ANALYSES}
         fields = script(step)["Flags"].model_fields
         return {name: value for name, value in known.items() if name in fields} | flags
 

@@ -273,20 +273,22 @@ def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
     assert "decode: 100%" in said and "3/3" in said and "images/s" in said
 
 
-def test_the_summary_lists_the_figures_that_were_drawn_and_the_report(tmp_path, capsys):
-    for kind, needs in (("drawn", ""), ("undrawn", "a prompt")):
+def test_the_summary_lists_the_figures_that_were_asked_for_and_drawn(tmp_path, capsys):
+    for kind, needs in (("fig1", ""), ("fig3", ""), ("hidden_texts", ""), ("fig6", "a prompt")):
         save(Figure(figsize=(1, 1)), tmp_path / f"figures/{kind}.png", needs=needs)
     for name in ("tables/summary.txt", "report.html"):
         write_bytes(tmp_path / name, f"{name} says\n".encode())
-    print_summary(tmp_path)
-    said = [line for line in capsys.readouterr().out.splitlines() if line]
-    drawn = [str(tmp_path / name) for name in ("figures/drawn.png", "report.html")]
-    assert said == ["tables/summary.txt says", *drawn]
-    (tmp_path / "figures/drawn.png").write_bytes(b"cut")
-    with pytest.raises(InputError, match=r"drawn\.png: not readable as PNG .*: remove it, and run"):
-        print_summary(tmp_path)
+    for analyses, drawn in (([], []), (["pictures"], ["fig1"])):
+        print_summary(tmp_path, analyses)
+        said = [line for line in capsys.readouterr().out.splitlines() if line]
+        names = [f"figures/{name}.png" for name in (*drawn, "hidden_texts")]
+        paths = [str(tmp_path / name) for name in (*names, "report.html")]
+        assert said == ["tables/summary.txt says", *paths]
+    (tmp_path / "figures/fig1.png").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"fig1\.png: not readable as PNG .*: remove it, and run"):
+        print_summary(tmp_path, ["pictures"])
     with pytest.raises(InputError, match="the study has not been run: singflow run"):
-        print_summary(tmp_path / "absent")
+        print_summary(tmp_path / "absent", [])
 
 
 def test_a_command_ends_quietly_when_nobody_reads_what_it_prints(tmp_path):

@@ -483,7 +483,7 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
     """Check a study and all that it refers to. The entries are under `model` and `space`."""
     study = check(content, origin)
-    if study.training.history == "tensorboard":
+    if "networks" in study.analyses and study.training.history == "tensorboard":
         check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named or "."))
@@ -493,7 +493,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     _check_towers(study, models, spaces)
-    if study.pictures.renderer == "unclip":
+    if "pictures" in study.analyses and study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
     check_beside_reference(study, models, spaces)

@@ -216,11 +216,15 @@ def test_the_script_records_both_ranks_whichever_counts(tmp_path, rule, rank):
     facts = {"weights_sha256": "0", "weight_dtype": "float32"}
     results.tensors("head", facts, weight=weight, bias=np.zeros(12, np.float32))
     rows = generator.standard_normal((6, 20)).astype(np.float32)
-    results.rows("features", rows, weights_sha256="0")
+    for shard, top1 in enumerate(("null", "0.5")):
+        ids, facts = np.repeat(np.arange(3) + 3 * shard, 2), {"top1": top1, "weights_sha256": "0"}
+        facts["top1_images"] = str(2 * shard)
+        results.shard("features", shard, rows[ids], ids, np.tile([0, 1], 3), **facts)
     results.run("fit_projector", rule=rule, energy=0.99, rank=None)
     tensors, _ = read_tensors(results.path("projector"), ["singular_values", "null_basis"])
     report = results.read("projector_report")
     expected = {"rank": rank, "rank_stored": 11, "rank_float64": 12, "null_dim": 20 - rank}
+    expected |= {"top1": 0.5, "top1_images": 2}
     assert report.items() >= (expected | {"weight_dtype": "float32", "rule": rule}).items()
     eps = np.finfo(np.float32 if rule == "exact" else np.float64).eps
     assert report["tolerance"] == pytest.approx(20 * eps * tensors["singular_values"][0])

@@ -41,11 +41,7 @@ def scores():
     drawn |= {"null_energy": generator.uniform(0, 0.2, 40), "floor_is_deg": gamma(8.0, size=40)}
     drawn |= {"as_contrast_deg": normal(-0.3, 1.0, 40)}
     return pd.DataFrame(drawn).assign(
-        image_id=np.arange(40),
-        label=np.repeat(["a", "b"], [10, 30]),
-        class_index=np.repeat([3, -1], 20),
-        predicted_index=np.repeat([3, 9], [15, 25]),
-        logit_change=1e-6,
+        image_id=np.arange(40), label=np.repeat(["a", "b"], [10, 30]), logit_change=1e-6
     )
 
 
@@ -55,7 +51,8 @@ CLIP = {"s": "open_clip"}  # the source of the space
 def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY):
     """The row of a model that differs from the usual one."""
     reports = PROJECTOR | dict(projector), TRANSLATOR | dict(translator), EVIDENCE | dict(evidence)
-    return summarize_model(scores, *reports, entry, SETTINGS, top1_margin=10.0, seed=0)
+    given = {"n_images": 40, "top1_margin": 10.0, "seed": 0}
+    return summarize_model(scores, *reports, entry, SETTINGS, **given)
 
 
 def text_of(scores, found=(), **rows):
@@ -75,14 +72,14 @@ def cells(text):
 
 
 def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_found(scores):
-    row = summarized(scores)
+    row = summarized(scores, projector={"top1": 0.75, "top1_images": 20})
     means = scores.assign(as_abs_deg=scores["as_deg"].abs()).mean(numeric_only=True)
     names = ["is", "as", "as_abs", "as_contrast"]
     expected = {f"{name}_mean": means[f"{name}_deg"] for name in names}
     expected["is_per_as"] = means["is_deg"] / means["as_abs_deg"]
     expected["is_per_mean_as"] = means["is_deg"] / abs(means["as_deg"])
     expected |= {"floor_is_mean": 4.6, "n_images": 40, "n_evidence": 640, "n_per_dim": 0.5}
-    expected |= {"top1": 15 / 20, "max_logit_change": 1e-6, "seed": 0}
+    expected |= {"top1": 0.75, "max_logit_change": 1e-6, "seed": 0}
     renamed = {"n", "floor_is_deg"}
     expected |= {name: EVIDENCE[name] for name in EVIDENCE.keys() - renamed} | {"n_classes": 1000}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
@@ -391,12 +388,11 @@ def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
     scores, reported, weights, right, low
 ):
     entry = ENTRY.model_copy(update={"weights": weights, "reported_top1": reported})
-    predicted = scores["class_index"].where(scores.index < right, 9)  # of the 20 known ones
-    row = summarized(scores.assign(predicted_index=predicted), entry=entry)
+    row = summarized(scores, projector={"top1": right / 20, "top1_images": 20}, entry=entry)
     text = text_of(scores, m=row)
     why = "like a guess" if reported is None else f"reported {reported:g} %"
     alarm = f"! TOP-1 FAR TOO LOW: m (0.0 %, {why})"
     assert row["top1_low"] == (alarm in text) == (cells(text)[1][0] == "m!") == low
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")
-    outside = summarized(scores.assign(class_index=-1), entry=entry)
+    outside = summarized(scores, entry=entry)  # images that are of no class
     assert outside["top1"] is None and "TOP-1" not in text_of(scores, m=outside)

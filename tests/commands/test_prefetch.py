@@ -614,11 +614,12 @@ def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_
 def test_the_generator_is_fetched_only_where_a_step_may_want_it(prefetch, server, clip):
     of_clip = {"clip": clip}
     for changes, spaces in (
-        ({"renderer": "words"}, of_clip),
-        ({"renderer": "auto"}, None),
-        ({"renderer": "unclip", "generator": "checkpoints/karlo"}, of_clip),
+        (pictures(renderer="words"), of_clip),
+        (pictures(renderer="auto"), None),
+        (pictures(renderer="unclip", generator="checkpoints/karlo"), of_clip),
+        (pictures(renderer="unclip") | {"analyses": []}, of_clip),
     ):
-        listed, error = prefetch({"efficientnet_lite0": LITE}, spaces, pictures(**changes))
+        listed, error = prefetch({"efficientnet_lite0": LITE}, spaces, changes)
         assert error is None and "files for 2 models and spaces" in listed
         assert "karlo" not in listed.replace("checkpoints/karlo", "")
         assert not any("karlo" in path for _, path in server.requests)

@@ -630,6 +630,7 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({}, None),
         ({"spaces": ["minilm"]}, "minilm: has no network for images: write data.source: features"),
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
+        ({"pictures.renderer": "unclip", "analyses": ["probes"]}, None),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
         ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
         ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),

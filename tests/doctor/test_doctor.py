@@ -30,6 +30,7 @@ from singflow.system import ask, existing, in_bytes
 from tests import warm
 from tests.data.archives import pack, write_rows
 from tests.project import ROOT, without
+from tests.results import ANALYSES
 
 SHM = Path("/dev/shm")  # noqa: S108 (another file system)
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -233,15 +234,16 @@ def test_a_gpu_that_pytorch_does_not_see_is_told_with_driver_and_build(monkeypat
     assert re.fullmatch(said, found.found) and "docs/installation.md" in found.fix
 
 
-def weights(models, space, **pictures):
+def weights(models, space, analyses=ANALYSES, **pictures):
     """The check for these entries (None: one that needs no registry)."""
     known = {name: entry for name, entry in models.items() if entry}
     for kind, entries in (("models", known), ("spaces", {"one": space})):
         Path("config").mkdir(exist_ok=True)
         Path(f"config/{kind}.yaml").write_text(yaml.safe_dump(entries), encoding="utf-8")
-    study = check(PARAMS | {"pictures": PARAMS["pictures"] | pictures}, "params.yaml")
+    changes = {"pictures": PARAMS["pictures"] | pictures, "analyses": analyses}
+    study = check(PARAMS | changes, "params.yaml")
     own = resolve_models("config/models.yaml", list(models))
-    return checks.check_weights(own, resolve_spaces("config/spaces.yaml", ["one"]), study.pictures)
+    return checks.check_weights(own, resolve_spaces("config/spaces.yaml", ["one"]), study)
 
 
 def test_weights_in_packages_and_files_are_found(here):
@@ -275,6 +277,7 @@ def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_no
         found = weights({"lite": LITE0}, space, renderer=renderer, generator=generator)
         assert found.status == status, found
         assert (generator in found.found) == (status != "ok")
+    assert weights({"lite": LITE0}, CLIP, [], renderer="unclip", generator=generator).status == "ok"
     Path("checkpoints/karlo/model_index.json").write_text("{}")
     found = weights({"lite": LITE0}, CLIP, renderer="unclip", generator="checkpoints/karlo")
     assert found.status == "ok"

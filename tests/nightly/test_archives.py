@@ -7,9 +7,10 @@ import zipfile
 from pathlib import Path
 
 from singflow.report.content import read_caption
-from singflow.sharing.crate import FINAL
+from singflow.sharing.crate import final
 from tests.nightly.test_readme import ARCHIVES
 from tests.project import MADE
+from tests.results import ANALYSES
 
 CLOSED = "http://127.0.0.1:9"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), CLOSED)
@@ -31,7 +32,9 @@ def test_the_study_is_finished_by_exactly_the_files_that_the_archive_asks_for(sn
     files = [
         path for name in (".", "data", "tables", "figures") for path in (results / name).iterdir()
     ]
-    assert set(FINAL) == {str(path.relative_to(results)) for path in files if path.is_file()}
+    assert set(final(ANALYSES)) == {
+        str(path.relative_to(results)) for path in files if path.is_file()
+    }
 
 
 def test_the_archive_of_a_study_holds_a_workflow_that_resolves(snakemake_project, tmp_path):

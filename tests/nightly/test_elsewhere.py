@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,10 +34,12 @@ def snakemake(folder, *options, **variables):
     return done.returncode, done.stdout
 
 
-def commands(said, **known):
-    for text, plain in known.items():
-        said = said.replace(plain, text)
-    return sorted(line.strip() for line in re.findall(COMMAND, said))
+def files_and_commands(said):
+    """Lines on inputs, outputs, logs, benchmarks and commands of the steps in a dry run."""
+    files = r"^    (?:input|output|log|benchmark): .*"
+    steps = [block for block in re.split(r"\n\n", said) if "benchmark: " in block]
+    lines = re.findall(f"{files}|{COMMAND}", "\n".join(steps), flags=re.MULTILINE)
+    return sorted(line.strip().replace(f"{ROOT}/", "") for line in lines)
 
 
 def module(name, **parts):
@@ -50,7 +53,7 @@ def module(name, **parts):
 def repository(tmp_path_factory):
     """A checkout, and the variables with which a host of repositories has its tag v1."""
     folder = tmp_path_factory.mktemp("github")
-    checkout = Project(folder / "checkout")
+    checkout = Project(folder / "a checkout")
     checkout.run("git", "tag", "v1")
     checkout.run(
         "git", "clone", "-q", "--bare", str(checkout.folder), str(folder / "lab/sing-flow")
@@ -94,12 +97,12 @@ def test_a_deployed_workflow_runs_the_study_of_its_config_folder(deployed, repos
     assert "Report created" in said and (deployed.folder / "report.zip").is_file()
 
 
-def test_a_module_with_any_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
+def test_a_module_with_a_prefix_gives_the_same_bytes_beside_the_other_study(deployed, repository):
     _, variables = repository
     before = artifacts_of(deployed.folder / "results/six")
     config = deployed.folder / "config/second.yaml"
     config.write_text(yaml.safe_dump({"second": STUDY}))
-    prefix = "it's theirs; $HOME (été)/"
+    prefix = "été/run-1.2/their_own/"
     uses = module("second", config='config["second"]', prefix=f'"{prefix}"')
     (deployed.folder / "their.smk").write_text(f'configfile: "{config}"\n{uses}')
     made = "null_validation/efficientnet_lite0.parquet"  # far from all of the other study
@@ -111,13 +114,22 @@ def test_a_module_with_any_prefix_gives_the_same_bytes_beside_the_other_study(de
     assert "Nothing to be done" in deployed.snakemake(**variables)
 
 
-def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_path):
+@pytest.mark.parametrize("prefix", ["it's theirs", "$HOME", "a;b", "two words/"])
+def test_a_prefix_that_needs_quotes_in_a_shell_is_refused(tmp_path, prefix):
+    uses = module("one", config=repr(STUDY), prefix=repr(prefix))
+    (tmp_path / "Snakefile").write_text(uses)
+    status, said = snakemake(tmp_path, "--dry-run")
+    words = f"{Path(prefix, 'results/six')}: give the module a prefix of letters, digits and . _ - /"
+    assert status == 1 and words in said.splitlines(), said
+
+
+def test_modules_have_the_steps_of_the_checkout_in_folders_of_their_own(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(STUDY))
     options = ("--cores", "2", "--dry-run", "--printshellcmds")
     status, said = snakemake(tmp_path, "-s", SNAKEFILE, "--configfile", "mine.yaml", *options)
     assert status == 0, said
-    alone = commands(said, **{"": f"{ROOT}/"})
-    assert len(alone) > 25 and not any("/config/" in line for line in alone)
+    alone = files_and_commands(said)
+    assert len(alone) > 125 and not any("/config/" in line for line in alone)
     one = module("one", config=repr(STUDY), prefix='"a/b"')
     two = module("two", config=repr(STUDY | {"pathvars": {"results": "c"}}))
     inputs = "rules.one_all.input, rules.two_all.input"
@@ -126,7 +138,7 @@ def test_modules_have_the_commands_of_the_checkout_in_folders_of_their_own(tmp_p
     )
     status, said = snakemake(tmp_path, *options)
     assert status == 0, said
-    both = commands(said, **{"": f"{ROOT}/"})
+    both = files_and_commands(said)
     there = [line.replace("results/six", "a/b/results/six") for line in alone]
     there += [line.replace("results/six", "c/six") for line in alone]
     assert both == sorted(there)
@@ -149,32 +161,27 @@ def test_a_mistake_in_the_config_of_a_module_is_named(tmp_path, config, words):
     assert status == 1 and words in said, said
 
 
-def test_rules_of_another_version_than_the_package_are_refused(repository, tmp_path):
-    folder, _ = repository
-    other = Project.at(folder / "checkout").clone(tmp_path / "other")
-    other.edit("rules/common.smk", "CUDA_MB = 3000", "CUDA_MB = 4000")
-    (tmp_path / "Snakefile").write_text(
-        module("one", config=repr(STUDY), snakefile=f'"{other.folder}/Snakefile"')
-    )
-    status, said = snakemake(tmp_path, "--dry-run")
-    words = f"the installed singflow, of {ROOT}, and the rules, of {other.folder}, are not of one"
-    assert status == 1 and words in said, said
-
-
-def test_a_snakemake_alone_lints_a_bare_clone_and_says_what_a_run_needs(repository, tmp_path):
+def test_a_snakemake_alone_lints_and_lists_a_bare_clone_and_says_what_a_run_needs(
+    repository, tmp_path
+):
     (tmp_path / "sitecustomize.py").write_text(BARE)
-    clone = Project.at(repository[0] / "checkout").clone(tmp_path / "clone").folder
+    clone = Project.at(repository[0] / "a checkout").clone(tmp_path / "clone").folder
     bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
     status, said = snakemake(clone, "--lint", **bare)
     assert status == 0 and "in a good condition" in said, said
+    status, said = snakemake(clone, "--list", **bare)
+    assert status == 0 and "\nfit_projector (Split the feature space" in said, said
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/singflow").symlink_to(ROOT / "src/singflow")  # as where a wheel is installed
     (tmp_path / "Snakefile").write_text(module("one", config=repr(STUDY)))
-    for folder, source in ((clone, clone), (tmp_path, ROOT)):
-        status, said = snakemake(folder, "--dry-run", **bare)
+    wheel = bare | {"PYTHONPATH": str(tmp_path / "lib")}
+    for folder, source, known in ((clone, clone, bare), (tmp_path, ROOT, bare | wheel)):
+        status, said = snakemake(folder, "--dry-run", **known)
         missing = (
-            "singflow is not installed beside this snakemake: run `make workflow` in a checkout of "
-            f"{source} and use its .venv/bin/snakemake"
+            "no checkout of singflow is installed beside this snakemake: run `make workflow` in a "
+            f"checkout of {source} and use its .venv/bin/snakemake"
         )
-        assert status == 1 and missing in said, said
+        assert status == 1 and missing in said.splitlines(), said
 
 
 def test_the_environment_of_conda_installs_the_package_of_the_checkout(tmp_path):

@@ -52,7 +52,7 @@ def test_every_tower_is_measured_in_every_precision_on_three_paths_or_its_row_sa
     assert shown == expected.to_dict()
 
 
-def test_multiply_adds_are_those_of_the_registry(monkeypatch):
+def test_multiply_adds_are_those_that_are_published(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu
 
@@ -60,4 +60,4 @@ def test_multiply_adds_are_those_of_the_registry(monkeypatch):
 
     name = "resnet50"
     entry = resolve_models(ROOT / "config/models.yaml", [name], "random")[name]
-    assert gpu.multiply_adds(load_classifier(entry)) == pytest.approx(entry.gmacs, rel=0.01)
+    assert gpu.multiply_adds(load_classifier(entry)) == pytest.approx(4.09, rel=0.01)

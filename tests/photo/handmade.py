@@ -29,7 +29,7 @@ CONCEPTS = [f"concept {number}" for number in range(12)]
 TARGET = "an image of a jellyfish"
 ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", class_names=FIVE)
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
-MODEL, N = "timm/tiny.net", 40
+MODEL, N = "timm/tiny.net", len(FIVE)
 JUDGED = {
     "verdict": "nothing found", "turn_deg": 0.0, "unique_r2": -0.001,
     "unique_r2_low": -0.003, "unique_r2_high": 0.002, "blind_unique_r2": 1e-4,

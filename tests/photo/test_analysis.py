@@ -108,6 +108,15 @@ def test_every_number_is_that_of_a_direct_computation(study):
     }  # fmt: skip
 
 
+def test_a_study_that_asked_for_no_scores_has_no_percentiles_and_all_else(study):
+    (record,) = study.analyze("two.jpg")
+    params = yaml.safe_load(study.path("params").read_text())
+    study.path("params").write_text(yaml.safe_dump(params | {"analyses": []}))
+    study.path("scores").write_bytes(b"of an earlier study")
+    none = dict.fromkeys(["is_percentile", "null_energy_percentile"])
+    assert study.analyze("two.jpg") == [record | none]
+
+
 @pytest.mark.parametrize("verdict", ["meaning", "known leak: found", "trace", "nothing found"])
 def test_what_the_study_found_hidden_is_named_only_where_it_found_meaning(study, capsys, verdict):
     study.models({MODEL: 1}, **JUDGED | {"verdict": verdict})

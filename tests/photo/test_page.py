@@ -145,7 +145,7 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
 def test_the_verdict_is_told_with_d_and_the_hidden_texts_before_any_photo(state, study):
     setting = state.load(MODEL, "conse_minilm").loaded.setting
     said = model_html(setting)
-    assert "by the study&#39;s 40 images: timm/tiny.net: nothing found." in said
+    assert "by the study&#39;s 5 images: timm/tiny.net: nothing found." in said
     (row,) = pd.read_csv(study.path("tables/models.csv")).to_dict("records")
     d, low, high = (row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
     assert (d, low, high) == (setting.unique_r2, setting.unique_r2_low, setting.unique_r2_high)

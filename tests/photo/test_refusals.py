@@ -35,6 +35,11 @@ def judged(name=MODEL, **changes):
     return lambda study: study.models({name: 1}, **JUDGED | changes)
 
 
+def write_analyses(study):
+    place = study.path("params")
+    place.write_text(f"{place.read_text()}\nanalyses: scores\n")
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
@@ -50,6 +55,10 @@ def judged(name=MODEL, **changes):
         (
             lambda study: study.manifest(label=["ant"], prompt=["an image of a ant"]), {},
             "conse_minilm.safetensors: holds other texts than its names and the manifest",
+        ),
+        (
+            write_analyses, {},
+            "params.yaml: analyses: 'scores' is no list",
         ),
         (None, {"model": "timm/tiny.nets"}, "--model 'timm/tiny.nets': the study in *has other, "
             "timm/tiny.net; did you mean 'timm/tiny.net'?"),

@@ -16,7 +16,7 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import ModelEntry
 from singflow.figures.style import panels, save
 from tests.project import ROOT
-from tests.results import EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
+from tests.results import ANALYSES, EVIDENCE, PROJECTOR, TRANSLATOR, UNMEASURED, Results
 
 NULL_DIM = 12
 FOUND = [  # D of each model, beyond the margin and not, without each fold, with its interval and p
@@ -116,10 +116,7 @@ def write_study(
             named = dict.fromkeys(("translated", "equivalent", "embedding"), drawn["label"])
             named = drawn[["image_id", "label"]].assign(**named)
             write_parquet(place("zero_shot", space=space, model=model), named)
-    shown = {"models": [*models], "spaces": [*spaces]}
-    with contextlib.chdir(ROOT):
-        results.run("summarize", **shown, resamples=100, top1_margin=10.0, seed=0)
-        results.run("compare_models", **shown, confidence=0.95)
+    write_tables(folder, models, spaces)
     summary = read_table(place("tables/models.csv"))
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     path, text, label = "photos/00000.png", "an image of a jellyfish", labels[0]
@@ -146,6 +143,21 @@ def write_study(
             write_bytes(place(f"figures/{name}{suffix}"), content)
 
 
+def write_tables(
+    folder: Path,
+    models: Sequence[str] = ("m1", "m2"),
+    spaces: Sequence[str] = ("s",),
+    *,
+    analyses: Sequence[str] = ANALYSES,
+) -> None:
+    """Run summarize and compare_models on the artifacts of write_study."""
+    shown = {"models": [*models], "spaces": [*spaces], "analyses": [*analyses]}
+    with contextlib.chdir(ROOT):
+        results = Results(folder / "results")
+        results.run("summarize", **shown, resamples=100, top1_margin=10.0, seed=0)
+        results.run("compare_models", **shown, confidence=0.95)
+
+
 def facts(**more: object) -> dict[str, str]:
     return provenance(["pandas"], weights_sha256="0" * 64, **more)
 
@@ -156,14 +168,16 @@ def write_page(
     spaces: Sequence[str] = ("s",),
     *,
     max_images: int = 100,
+    analyses: Sequence[str] = ANALYSES,
 ) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
     params = (ROOT / "params.yaml").read_text(encoding="utf-8")
     params = params.replace("  root: . ", f"  root: {folder} ")
     (folder / "results/params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
-        "models": [*models], "spaces": [*spaces], "max_images": max_images, "min_r2": 0.2,
-        "classes": "config/vocab/imagenet_1k.csv", "confidence": 0.95, "seed": 0,
+        "models": [*models], "spaces": [*spaces], "analyses": [*analyses],
+        "max_images": max_images, "min_r2": 0.2, "classes": "config/vocab/imagenet_1k.csv",
+        "confidence": 0.95, "seed": 0,
     }  # fmt: skip
     with contextlib.chdir(ROOT):
         Results(folder / "results").run("write_report", **flags)

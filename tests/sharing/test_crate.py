@@ -17,15 +17,25 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.commands.crate import crate
 from singflow.config.public import archived, public_params
 from singflow.errors import InputError
-from singflow.sharing.crate import FINAL, WORKFLOW, collect, crate_metadata, software, write_crate
+from singflow.sharing.crate import (
+    WORKFLOW,
+    check_whole,
+    collect,
+    crate_metadata,
+    final,
+    software,
+    write_crate,
+)
 from singflow.study import check, read_layers
 from tests.project import ROOT
+from tests.results import ANALYSES
 from tests.sharing.rocrate_profile import issues
 
 PARAMS, RESULTS = Path("params.yaml"), Path("results/demo")
 HOSTILE = "scores/conse_minilm/a 'model' & <b>;#ü%20.parquet"
 PLACEHOLDERS = [
-    *(*FINAL, HOSTILE, "data/manifest.parquet", "pictures/fox.JPG", "data/.left-behind.csv"),
+    *final(ANALYSES),
+    *(HOSTILE, "data/manifest.parquet", "pictures/fox.JPG", "data/.left-behind.csv"),
     *("logs/summarize.log", "benchmarks/summarize.tsv"),
 ]
 
@@ -194,6 +204,7 @@ def test_what_is_missing_or_cannot_be_read_is_named(checkout, monkeypatch, tmp_p
     unfinished = "results/demo: the study is not finished, there is no"
     (RESULTS / "tables/orders.csv").unlink()
     refused(rf"{unfinished} tables/orders\.csv: run `singflow run")
+    check_whole(RESULTS, [name for name in ANALYSES if name != "scores"])
     shutil.rmtree(RESULTS)
     refused(rf"{unfinished} data/.* and \d+ more: run `singflow run")
 

@@ -39,10 +39,11 @@ def plan(params: Params = PARAMS) -> None:
         print_leaks(images + reference_size(content)[0], models)
     written = in_bytes(disk_bytes(content, images, models, spaces))
     free = in_bytes(shutil.disk_usage(existing(folder)).free)
-    asked = max(row.asked_mb for row in rows) / 1e3
     unmeasured = sum(row.unmeasured for row in rows)
     print(f"{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
-    print(f"{asked:.1f} GB of memory asked for the largest job")
+    if waiting:
+        asked = max(row.asked_mb for row in rows) / 1e3
+        print(f"{asked:.1f} GB of memory asked for the largest job")
     print(f"{written} on the disk once all is done, {free} free")
     if known := len(waiting) - unmeasured:
         took = in_time(sum(row.seconds for row in rows))

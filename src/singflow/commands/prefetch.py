@@ -31,7 +31,7 @@ def prefetch(
     entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
     wanted: list[tuple[str, Callable[[], list[WeightFile]]]]
     wanted = [(name, partial(required, entry)) for name, entry in entries]
-    if generates(study.pictures, towers.values()):
+    if "pictures" in study.analyses and generates(study.pictures, towers.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     failures: list[str] = []
     known: list[tuple[str, list[WeightFile]]] = []

@@ -44,7 +44,9 @@ def run(
 
     After an interruption, the same command continues where the run stopped.
     """
+    from singflow.artifacts.catalog import CATALOG
     from singflow.commands.show_summary import print_summary
+    from singflow.config.reading import read_yaml
     from singflow.engines.running import Run, follow
     from singflow.planning.plan import RESULTS, step_seconds
     from singflow.study import read_layers, settle
@@ -84,7 +86,8 @@ def run(
     for message in progress.messages:
         print(message)
     if progress.complete:
-        print_summary(progress.results or Path("results", study.study))
+        results = progress.results or Path("results", study.study)
+        print_summary(results, read_yaml(CATALOG["params"].at(results))["analyses"])
 
 
 def gpu_limit(options: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
+from collections.abc import Collection
 from pathlib import Path
 
-from singflow.artifacts.catalog import CATALOG, NEEDS
+from singflow.artifacts.catalog import CATALOG, NEEDS, SHOWN_BY
 from singflow.commands.options import PARAMS, Params
 from singflow.errors import InputError, readable_as
 
@@ -9,16 +10,19 @@ def show_summary(params: Params = PARAMS) -> None:
     """Print the summary of a finished study, and the paths of its figures and its report."""
     from singflow.study import read_params
 
-    print_summary(Path("results") / read_params(params).study)
+    study = read_params(params)
+    print_summary(Path("results") / study.study, study.analyses)
 
 
-def print_summary(results: Path) -> None:
+def print_summary(results: Path, analyses: Collection[str]) -> None:
     """Print the summary and the paths of a finished study; InputError if it is not finished."""
     try:
         print(CATALOG["tables/summary.txt"].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
-    figures = filter(drawn, sorted((results / "figures").glob("*.png")))
+    asked = {"", *analyses}
+    figures = sorted((results / "figures").glob("*.png"))
+    figures = [path for path in figures if SHOWN_BY.get(path.stem, "") in asked and drawn(path)]
     for path in (*figures, *results.glob("report.html")):
         print(path)
 

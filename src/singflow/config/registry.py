@@ -115,9 +115,6 @@ def _unfit_id(source: str, identifier: str, form: str) -> str:
 class Tower(Section):
     """A network that runs over the images."""
 
-    # The size serves cost estimates only: no step depends on it, so it is never written out.
-    parameters_m: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^6 parameters
-    gmacs: float | None = Field(None, gt=0, le=1e6, exclude=True)  # 10^9 multiply-adds for a view
     _of_tower: ClassVar[Any]
 
     @property

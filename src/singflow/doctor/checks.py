@@ -24,7 +24,7 @@ from singflow.errors import InputError
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning.sizes import disk_bytes, expected_images
-from singflow.study import check, read_layers
+from singflow.study import Params, check, read_layers
 from singflow.system import existing, gpu_count, in_bytes, regular
 from singflow.towers.weights import FETCH, WeightFile, missing, with_texts
 
@@ -51,7 +51,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         counts = f"models: {len(study.models)}, spaces: {len(study.spaces)}"
         yield Finding("study", "ok", f"{study.study} in {params} is valid; {counts}")
         yield check_gpu(device, controller.status == "ok")
-        yield check_weights(*entries, study.pictures)
+        yield check_weights(*entries, study)
         data = check_data(study.data)
         yield data
         if data.status == "ok":
@@ -132,7 +132,7 @@ def check_gpu(device: str, slurm: bool) -> Finding:
 
 
 def check_weights(
-    models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
+    models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], study: Params
 ) -> Finding:
     """Whether all weight files are in their cache, package or folder; nothing is downloaded."""
     absent = [
@@ -140,7 +140,8 @@ def check_weights(
         for name, entry in [*models.items(), *spaces.items()]
         for file in missing(with_texts, entry)
     ]
-    drawn = generates(pictures, spaces.values())
+    pictures = study.pictures
+    drawn = "pictures" in study.analyses and generates(pictures, spaces.values())
     undrawn = missing(_generator, pictures) if drawn else []
     if absent or (undrawn and pictures.renderer == "unclip"):
         absent += [f"{pictures.generator}: {file}" for file in undrawn]

@@ -28,7 +28,7 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach, steering_path
 from singflow.photo.analyzer import CACHE, Analyzer, Result
-from singflow.photo.finished import require_file
+from singflow.photo.finished import asked, require_file
 from singflow.photo.guard import Guard, checked_calls
 from singflow.photo.loading import Loader
 from singflow.photo.page import Picture, analysis_html, maps_html, model_html, steering_html
@@ -198,7 +198,7 @@ def analyze_upload(
 
 def drawn_pictures(results: Path | None, result: Result) -> list[Picture]:
     """Karlo's pictures before and after null removal, if a study has some of this photo."""
-    if results is None:
+    if results is None or "pictures" not in asked(results):
         return []
     setting = result.setting
     path = CATALOG["pictures"].at(results, model=setting.model, space=setting.space)

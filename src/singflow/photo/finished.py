@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from singflow.analyses.findings import OPEN, findings, hidden_texts
 from singflow.analyses.fits import Fits, fit
 from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import FIX, read_json, sha256_of
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Artifacts of a model in a space that a photo cannot be analyzed without.
 NEEDED = (
     *("params", "manifest", "head", "projector", "projector_report", "translator", "names"),
-    *("translator_report", "texts", "scores", "tables/models.csv"),
+    *("translator_report", "texts", "tables/models.csv"),
 )
 TEXTS = {  # of a study, that a photo is compared with
     "labels": "label_embeddings",
@@ -58,6 +58,15 @@ def require_file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`")
     return path
+
+
+def asked(results: Path) -> list[str]:
+    """What a study measured beyond the verdict: everything, if it is older than the key."""
+    path = CATALOG["params"].at(results)
+    analyses = read_yaml(path).get("analyses", list(get_args(Analysis)))
+    if not isinstance(analyses, list):
+        raise InputError(f"{path}: analyses: {analyses!r} is no list: {FIX}")
+    return analyses
 
 
 def registry_entry(results: Path, kind: str, name: str) -> Path:
@@ -134,22 +143,25 @@ def read_stored(inputs: Inputs, classifier: Classifier, device: "torch.device") 
             f"{inputs.path('head')}, {inputs.path('projector')}, {folder} and the prompts of "
             f"{space} differ in width: run the study again"
         )
-    columns = ["is_deg", "null_energy"]
-    known = read_parquet(inputs.path("scores"), "scores", columns)
+    known = {}
+    if "scores" in asked(inputs.results):
+        columns = ["is_deg", "null_energy"]
+        scores = read_parquet(require_file(inputs.path("scores")), "scores", columns)
+        known = {name: scores[name].to_numpy() for name in columns}
     return Loaded(
         classifier,
         texts,
-        _setting(inputs, len(known)),
+        _setting(inputs),
         *texts.of_classes(classifier.class_names),
         basis,
         translator,
         concepts,
         embeddings,
-        {name: known[name].to_numpy() for name in columns},
+        known,
     )
 
 
-def _setting(inputs: Inputs, images: int) -> Setting:
+def _setting(inputs: Inputs) -> Setting:
     table, model, space = inputs.path("tables/models.csv"), inputs.model, inputs.space
     models = read_models(table, VERDICT)
     rows = models[(models["space"] == space) & (models["model"] == model)]
@@ -172,7 +184,7 @@ def _setting(inputs: Inputs, images: int) -> Setting:
         return Setting.of(
             row,
             "study's",
-            images,
+            len(inputs.manifest),
             model=model,
             space=space,
             source=f"study {inputs.head_facts['study']}",

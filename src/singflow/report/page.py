@@ -155,7 +155,7 @@ def group_charts(models: pd.DataFrame, groups: pd.DataFrame) -> list[tuple[str, 
 
 
 def trust_charts(models: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
-    """Small charts of what the numbers of a space rest on: controls, power and, of IS, the floor."""
+    """Small charts of what the numbers of a space rest on: controls, power, and the floor of IS."""
     rows = models.assign(note="", of_control=models[D].where(models["control"]))
     return [
         (title, strips(rows, marks, shares=shares))

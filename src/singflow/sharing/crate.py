@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -58,7 +58,6 @@ FORMATS = {  # all others: text/plain
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
-FINAL = [artifact.path for artifact in CATALOG.values() if not artifact.wildcards]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 Content = Path | bytes
@@ -70,9 +69,16 @@ def check_license(name: str | None) -> None:
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
-def check_whole(results: Path) -> None:
+def final(analyses: Collection[str]) -> list[str]:
+    """The final files of a study that asks for these analyses."""
+    asked = {"", *analyses}
+    found = [artifact for artifact in CATALOG.values() if not artifact.wildcards]
+    return [artifact.path for artifact in found if artifact.analysis in asked]
+
+
+def check_whole(results: Path, analyses: Collection[str]) -> None:
     """Check that a study has every final file."""
-    if missing := [name for name in FINAL if not (results / name).is_file()]:
+    if missing := [name for name in final(analyses) if not (results / name).is_file()]:
         raise InputError(
             f"{results}: the study is not finished, there is no {listed(missing)}: "
             "run `singflow run`"
@@ -96,7 +102,7 @@ def collect(
     import pandas as pd
 
     results = Path("results", study.study)
-    check_whole(results)
+    check_whole(results, study.analyses)
     made = result_files(results, "logs")
     own_params = CATALOG["params"].at(results)
     text, cut = public_params(own_params)
