@@ -12,7 +12,7 @@ from PIL import Image
 
 from singflow.config.sections import PACKAGE_DATA
 from singflow.data.manifest import data_root
-from singflow.engines.code import KEPT, Code, archives_of
+from singflow.study import images_state
 from singflow.translators.reference import PACKAGED, reference_folder
 from tests.nightly.test_sharing import SECTIONS
 from tests.project import Project, blocks
@@ -81,18 +81,14 @@ def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
 
 def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_path, monkeypatch):
     checkout = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
-    for folder in (checkout / "scripts", tmp_path / "photos", tmp_path / "results/other"):
+    for folder in (checkout, tmp_path / "photos", tmp_path / "results/other"):
         folder.mkdir(parents=True)
     (tmp_path / "photos/a.tar").write_bytes(b"tar")
-    (checkout / "scripts/summarize.py").write_text("")
-    data = {"source": "archive", "root": "photos", "archives": ["a.tar"]}
-    study = {"study": "demo", "data": data}
+    study = {"data": {"source": "archive", "root": "photos", "archives": ["a.tar"]}}
     monkeypatch.chdir(tmp_path)
-    here = archives_of(study, tmp_path)
+    here = images_state(study, tmp_path)
     monkeypatch.chdir(checkout)
-    assert archives_of(study, tmp_path) == here is not None
-    assert Code().computed().keys() == {"summarize"}
-    assert (tmp_path / KEPT).is_file() and not (checkout / KEPT).exists()
+    assert images_state(study, tmp_path) == here is not None
     assert data_root("folder", "photos") == tmp_path / "photos"
     assert data_root("folder", str(tmp_path)) == tmp_path
     assert reference_folder("results/other") == tmp_path / "results/other"
