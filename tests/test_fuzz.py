@@ -551,6 +551,7 @@ SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_min
 D = pd.DataFrame(0.01, [0], ["unique_r2", "unique_r2_low", "unique_r2_high", "p"])
 D["hidden"] = True
 REPORTED = {
+    "params": (files.write_bytes, b"analyses: [scores]\n"),
     "projector_report": (files.write_json, {"rule": "exact"}),
     "translator_report": (files.write_json, {"validation_r2": 0.5}),
     "tables/models.csv": (files.write_bytes, JUDGED),

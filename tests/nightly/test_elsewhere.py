@@ -3,12 +3,12 @@
 import os
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.project import COMMAND, PROMPTS, ROOT, SMALL, Project, artifacts_of, blocks, without
+from tests.workflow.test_targets import BARE
 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
 SNAKEFILE = f"{ROOT}/Snakefile"
@@ -16,14 +16,6 @@ SIX = {"study": "six", "data": {"table": "config/vocab/packaged_six.csv"}}
 ONE = {"models": ["efficientnet_lite0"], "comparison": {"models": []}}
 ONE |= {"extraction": {"views": 1, "shards": 1}, "controls": {"known": "none"}}
 STUDY = SMALL | SIX | ONE
-BARE = """
-import sys
-from pathlib import Path
-
-sys.path[:] = [path for path in sys.path if not Path(path, "singflow").is_dir()]
-for name in ("ruamel", "scipy", "torch", "typer"):  # not of Snakemake
-    sys.modules[name] = None
-"""
 
 
 def snakemake(folder, *options, **variables):
@@ -119,8 +111,8 @@ def test_a_prefix_that_needs_quotes_in_a_shell_is_refused(tmp_path, prefix):
     uses = module("one", config=repr(STUDY), prefix=repr(prefix))
     (tmp_path / "Snakefile").write_text(uses)
     status, said = snakemake(tmp_path, "--dry-run")
-    words = f"{Path(prefix, 'results/six')}: give the module a prefix of letters, digits and . _ - /"
-    assert status == 1 and words in said.splitlines(), said
+    words = "results/six: give the module a prefix of letters, digits and . _ - /"
+    assert status == 1 and f"{prefix.strip('/')}/{words}" in said.splitlines(), said
 
 
 def test_modules_have_the_steps_of_the_checkout_in_folders_of_their_own(tmp_path):
@@ -161,16 +153,10 @@ def test_a_mistake_in_the_config_of_a_module_is_named(tmp_path, config, words):
     assert status == 1 and words in said, said
 
 
-def test_a_snakemake_alone_lints_and_lists_a_bare_clone_and_says_what_a_run_needs(
-    repository, tmp_path
-):
+def test_a_snakemake_without_the_package_says_what_a_run_needs(repository, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BARE)
     clone = Project.at(repository[0] / "a checkout").clone(tmp_path / "clone").folder
     bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
-    status, said = snakemake(clone, "--lint", **bare)
-    assert status == 0 and "in a good condition" in said, said
-    status, said = snakemake(clone, "--list", **bare)
-    assert status == 0 and "\nfit_projector (Split the feature space" in said, said
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/singflow").symlink_to(ROOT / "src/singflow")  # as where a wheel is installed
     (tmp_path / "Snakefile").write_text(module("one", config=repr(STUDY)))
@@ -199,5 +185,10 @@ def test_the_page_shows_a_module_that_plans_its_report(tmp_path):
     (tmp_path / "Snakefile").write_text(head + uses.replace("/data/singflow", str(ROOT)))
     status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
     assert status == 0 and "sing_write_report" in said, said
+    (other,) = re.findall(r"with `use rule \* (from sing .*?)`", PAGE)
+    grouped = (tmp_path / "Snakefile").read_text().replace("from sing as sing_*", other)
+    (tmp_path / "Snakefile").write_text(grouped.replace("rules.sing_", "rules."))
+    status, said = snakemake(tmp_path, "--dry-run", "--profile", f"{ROOT}/slurm")
+    assert status == 0 and "Group job model" in said, said
     (command,) = [block for block in blocks(PAGE) if block.startswith("snakemake -s ")]
     assert "--configfile mine.yaml" in command

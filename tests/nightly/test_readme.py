@@ -45,7 +45,7 @@ MAKE, OWN, (ANALYZE,), LARGE, PUBLISH, FETCH, COMPARE, REMOTES, *OF_GUIDES = COM
 PREFETCH, (GPUS,), (LIST,), (EXPORT,), SMOKE, IMAGENET, PLAN, *OF_GUIDES = OF_GUIDES
 (RELEASED,), (PARTITIONS,), ON_CLUSTER, ARCHIVES = OF_GUIDES
 SNIPPETS = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
-FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ENCODERS, *SHOWN = SNIPPETS
+FOLDER, MODELS, WORDS, _, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ENCODERS, *SHOWN = SNIPPETS
 ARTICLES, PICTURES, GENERATOR = SHOWN
 
 
@@ -98,8 +98,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     assert PARTITIONS == "singflow doctor --write-partitions slurm/partitions.yaml"
     assert [sorted(snippet) for snippet in SNIPPETS] == [
         ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
-        ["translator"], ["data"], ["data"], ["mine", "probe", "scratch", "tuned"], ["siglip"],
-        ["mine", "siglip2"], ["prompts"],
+        ["analyses"], ["translator"], ["data"], ["data"], ["mine", "probe", "scratch", "tuned"],
+        ["siglip"], ["mine", "siglip2"], ["prompts"],
         ["pictures"], ["pictures"],
     ]  # fmt: skip
 
