@@ -1,7 +1,5 @@
 """Digests of the code of steps."""
 
-import ast
-import hashlib
 import json
 import re
 import shutil
@@ -10,119 +8,130 @@ import sys
 
 import pytest
 
-from singflow.engines import code
 from singflow.engines.code import SHARED, digest_of, modules_of, step_files
 from tests.project import ROOT, Project
 
-STEPS = step_files(ROOT)
-ALL = "import json; from singflow.engines.code import digest_of, step_files\n"
-ALL += "print(json.dumps({step: digest_of(path) for step, path in step_files().items()}))"
-LOADED = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x')\n"
-LOADED += "print(*(name for name in sys.modules if name.startswith('singflow.')))"
+STEPS = list(step_files(ROOT))
+DIGESTS = """
+import json
+from singflow.engines.code import digest_of, step_files
+print(json.dumps({step: digest_of(program) for step, program in step_files().items()}))
+"""
+LOADED = """
+import json, runpy, sys
+from singflow.engines.code import step_files
+loaded = {}
+for step, program in step_files().items():
+    for name in [name for name in sys.modules if name.startswith("singflow.")]:
+        del sys.modules[name]
+    runpy.run_path(str(program), run_name="x")
+    loaded[step] = [name for name in sys.modules if name.startswith("singflow.")]
+print(json.dumps(loaded))
+"""
+READ_OUT = {"compare_models", "measure_evidence", "plot_hidden_texts", "summarize", "write_report"}
+STEERING = {"steer_concepts", "tabulate_steering", "render_pictures"}
+STEERING |= {"plot_angle_ladder", "plot_pictures"}
+TOWERS = {"extract_features", "embed_images", "embed_prompts", "embed_classes"}
+WITHOUT_TENSORS = {"resolve_space", "resolve_study", "compare_models", "summarize"}
+WITHOUT_TENSORS |= {"tabulate_steering", "plot_scores", "plot_probes"}
+WITHOUT_TENSORS |= {"plot_hidden_texts", "plot_null_validation"}
+EDITS = {  # of a function in a file, and the steps that run again
+    "src/singflow/analyses/readout.py": READ_OUT,
+    "src/singflow/analyses/steering.py": STEERING,
+    "src/singflow/towers/extraction.py": TOWERS,
+    "src/singflow/artifacts/tolerances.py": {"compare_models", "summarize"},
+    "src/singflow/artifacts/tensors.py": {*STEPS} - WITHOUT_TENSORS,
+    "src/singflow/figures/style.py": {step for step in STEPS if step.startswith("plot_")},
+    "src/singflow/figures/plot_scores.py": {"plot_scores"},
+    "scripts/fit_projector.py": {"fit_projector"},
+}
+PLUMBING = "cli", "errors", "system", "study", "artifacts/catalog", "config/registry"
+METRICS, SUMMARY = (f"src/singflow/analyses/{name}.py" for name in ("metrics", "summary"))
 
 
-def run(tree, *command):
-    given = {"cwd": tree, "env": {"PYTHONPATH": str(tree / "src")}, "text": True}
-    return subprocess.check_output([sys.executable, "-c", *command], **given)
-
-
-@pytest.fixture(scope="module")
-def before():
-    return {step: digest_of(path) for step, path in STEPS.items()}
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tree")
-    for name in ("scripts", "src"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+def asked(folder, program):
+    """What a program prints as JSON with the code of this checkout."""
+    given = {"cwd": folder, "env": {"PYTHONPATH": str(folder / "src")}, "text": True}
+    return json.loads(subprocess.check_output([sys.executable, "-c", program], **given))
 
 
 @pytest.fixture
-def edited(tree, before):
-    """Steps with another digest after edits (file, pattern, replacement), which are undone."""
-    saved = {}
-
-    def stale(*edits):
-        for name, pattern, replacement in edits:
-            saved.setdefault(tree / name, (tree / name).read_text())
-            Project.at(tree).edit(name, pattern, replacement)
-        after = json.loads(run(tree, ALL))
-        assert after.keys() == before.keys()
-        return {step for step in before if after[step] != before[step]}
-
-    yield stale
-    for path, text in saved.items():
-        path.write_text(text)
+def tree(tmp_path):
+    own = shutil.ignore_patterns("__pycache__")
+    for name in ("scripts", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=own, symlinks=True)
+    return Project.at(tmp_path)
 
 
-def test_a_step_has_a_digest_of_its_own(before):
-    assert {"fit_projector", "plot_scores", "check_study"} <= before.keys()
-    assert len(set(before.values())) == len(before)
-    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in before.values())
+def test_a_step_has_a_digest_of_its_own():
+    digests = asked(ROOT, DIGESTS)
+    assert list(digests) == STEPS and len(set(digests.values())) == len(STEPS)
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
 
 
-@pytest.mark.parametrize("step", ["fit_translator", "measure_evidence", "write_report"])
-def test_what_python_loads_for_a_step_is_in_its_digest_or_shared_by_all(step):
-    loaded = run(ROOT, LOADED, str(STEPS[step])).split()
-    files = {name: ROOT / "src" / f"{name.replace('.', '/')}.py" for name in loaded}
-    missing = {name for name, file in files.items() if file.is_file()} - {*modules_of(STEPS[step])}
-    assert len(loaded) > 20 and len(missing) > 5
-    assert {name.split(".")[1] for name in missing} <= {*SHARED}
+def test_what_python_loads_for_a_step_is_in_its_digest_or_shared_by_all_steps():
+    loaded, programs = asked(ROOT, LOADED), step_files(ROOT)
+    followed = {step for step in STEPS if "singflow.study" not in loaded[step]}
+    assert followed == {*STEPS} - {"build_manifest", "check_study", "resolve_study"}
+    for step in followed:
+        counted = {name for name in loaded[step] if name.split(".")[1] not in SHARED}
+        files = {name for name in counted if name.count(".") > 1}  # a folder's own file is empty
+        assert files <= {*modules_of(programs[step])}, step
 
 
-METRICS = "src/singflow/analyses/metrics.py"
-SAME = [
-    (METRICS, "def unit", "# a comment\n\n\n\ndef unit"),
-    (METRICS, r'(?<=\n    )""".*?"""', '"""Other words."""'),
-    (METRICS, r'^""".*?"""', '"""Other words."""'),
-    (METRICS, r"    return (.*?)\n", "    return (\n        \\1\n    )\n"),
-    ("src/singflow/analyses/summary.py", "bootstrap resamples behind", "resamples behind"),
-    *(
-        (f"src/singflow/{name}.py", "$", "\n\nNEW = 1\n")
-        for name in ("cli", "errors", "system", "study", "artifacts/catalog", "config/registry")
-    ),
-]
+def test_an_edit_re_runs_the_steps_that_import_the_module_and_no_others(tree):
+    before = asked(tree.folder, DIGESTS)
+    for name, steps in EDITS.items():
+        right = (tree.folder / name).read_text()
+        tree.edit(name, r"\n    (?=return |cli\.)", "\n    print()\n    ")
+        after = asked(tree.folder, DIGESTS)
+        assert {step for step in STEPS if after[step] != before[step]} == steps, name
+        (tree.folder / name).write_text(right)
 
 
-def test_prose_formatting_and_what_all_steps_share_change_no_digest(edited, tree):
-    *others, (name, pattern, _) = SAME[:4]
-    returned = re.search(pattern, (tree / name).read_text())[1]
-    reformatted = name, pattern, f"    return (\n        {returned}\n    )\n"
-    assert edited(*others, reformatted, *SAME[4:]) == set()
+def test_prose_formatting_and_plumbing_change_no_digest(tree):
+    before = asked(tree.folder, DIGESTS)
+    tree.edit(METRICS, r'""".*?"""', '"""Other words."""')
+    tree.edit(METRICS, "def unit", "# a comment\n\n\n\ndef unit")
+    tree.edit(SUMMARY, "bootstrap resamples behind", "resamples behind")
+    text = (tree.folder / METRICS).read_text()
+    (tree.folder / METRICS).write_text(text.replace("    ", "        ") + "\n\n")
+    for name in PLUMBING:
+        with (tree.folder / f"src/singflow/{name}.py").open("a") as file:
+            file.write("\n\ndef new():\n    return 1\n")
+    assert asked(tree.folder, DIGESTS) == before
 
 
-TEXTS = {"embed_prompts", "embed_classes"}
-STEERED = {"steer_concepts", "render_pictures"}  # which compute, and those that read their results
-STEERED |= {"tabulate_steering", "plot_pictures", "plot_angle_ladder"}
+SOURCE = '''"""Prose."""
+import math
+from typing import NamedTuple
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        ("src/singflow/analyses/steering.py", STEERED),
-        ("src/singflow/analyses/zero_shot.py", {"measure_zero_shot", "summarize"}),
-        ("src/singflow/towers/spaces.py", TEXTS | {"extract_features", "embed_images"}),
-        ("src/singflow/figures/style.py", {step for step in STEPS if step.startswith("plot_")}),
-        ("src/singflow/figures/plot_scores.py", {"plot_scores"}),
-        ("scripts/fit_projector.py", {"fit_projector"}),
-        ("src/singflow/artifacts/tolerances.py", {"summarize", "compare_models"}),
-    ],
-)
-def test_an_edit_changes_the_digests_of_the_steps_that_import_it_and_no_others(edited, name, steps):
-    assert edited((name, "$", "\n\nNEW = 1\n")) == steps
+@property
+class Point(NamedTuple, metaclass=type):
+    """Prose."""
+
+    x: int = Field(1, description="prose", ge=0)  # prose
+    y: "float | None" = None
 
 
-def test_an_edit_of_how_tensors_are_written_changes_every_step_that_has_tensors(edited):
-    found = edited(("src/singflow/artifacts/tensors.py", "$", "\n\nNEW = 1\n"))
-    assert {"extract_features", "fit_projector", "measure_scores"} <= found
-    assert not {"resolve_space", "compare_models", "plot_scores"} & found
+async def f(a, /, *b: str, c=(), **d) -> "é\\U0001fae9":
+    global g
+    try:
+        g = [n async for n in a if (m := n) is not ...] or {**d, "b": {-1e-7, 2j, b"\\xff"}}
+    except* (OSError, ValueError) as error:
+        raise error from None
+    match g:
+        case [Point(x=0), *_] | {"k": None, **rest} if not rest:
+            return lambda *, k=0x1F: f"{k!r:>{c}.1f} {{}} {g[1:, ::2]=}" "and" f"{d:}"
+    del g[0]
+    yield await f(*b), math.pi @ g
+'''
 
 
-def test_the_text_of_a_syntax_tree_is_the_same_for_every_python():
-    tree = ast.parse("@f\ndef g(x: int, *, y=0) -> str:\n    '''Words.'''\n    return f'{x!r:>3}'")
-    digest = hashlib.sha256(code._text(tree).encode()).hexdigest()
-    assert digest == "c48704c75207fb8927e3c84ac219d81795f18d243dc6fd6bb91e1737bdc7ab5b"
-    assert code._text(ast.parse("x = 0")) != code._text(ast.parse("x = False"))
-    assert code._text(ast.parse("x = None")) != code._text(ast.parse("x = ''"))
+def test_a_digest_is_the_same_for_every_python(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(SOURCE, encoding="utf-8")
+    assert digest_of(program) == (
+        "d831c2abdba2490fc4a2bc4ea6fe91740d842107d30a4a460815810551566994"
+    )

@@ -1,4 +1,4 @@
-"""Flags of steps: as DVC spells them, and as a shell takes them."""
+"""Values of params.yaml as flags of a command."""
 
 import subprocess
 
@@ -25,8 +25,15 @@ def test_texts_reach_a_step_through_the_shell_as_they_are(texts):
     assert said.decode().split("\0")[:-1] == ["--texts", *texts]
 
 
-def test_keys_are_sections_lists_and_values_whose_flags_may_have_other_names():
-    study = {"seed": 3, "models": ["a", "b"], "probe": {"alphas": [1.0], "kind": "x"}, "none": []}
-    study["data"] = {"root": "a b"}
-    keys = ("probe", "models", "none", "number=seed", "data.root")
-    assert flags_of(study, keys) == '--alphas 1.0 --kind x --models a b  --number 3 --root "a b"'
+def test_a_key_names_a_section_a_list_or_a_value_and_perhaps_another_flag():
+    data = {"root": "my photos", "classes": None}
+    study = {"seed": 3, "data": data, "steering": {"prompts": ["a jeep", "b"]}}
+    for key, flags in (
+        ("seed", "--seed 3"),
+        ("data", "--root 'my photos' --classes None"),
+        ("data.root", '--root "my photos"'),
+        ("class_list=data.classes", '--class_list "None"'),
+        ("targets=steering.prompts", "--targets 'a jeep' b"),
+    ):
+        assert flags_of(study, [key]) == flags
+    assert flags_of(study, ["seed", "targets=steering.prompts"]) == "--seed 3 --targets 'a jeep' b"

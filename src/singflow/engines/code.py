@@ -69,7 +69,7 @@ def _text(node: object) -> str:
     if isinstance(node, list):
         return f"[{','.join(map(_text, node))}]"
     if not isinstance(node, ast.AST):
-        return repr(node)
+        return ascii(node)
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
         node.body = node.body[1:]
     if isinstance(node, ast.keyword) and node.arg == "description":
