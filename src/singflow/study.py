@@ -620,17 +620,21 @@ def in_force(
 
 def made_with_others(results: Path) -> Iterator[str]:
     """Sentences about towers whose features were made with libraries of other versions."""
-    for artifact in ("features", "embeddings"):
-        for path, names in CATALOG[artifact].among(results):
-            made = json.loads(read_tensors(path, [])[1].get("software", "{}"))
-            for library in made.keys() & LIBRARIES if names["shard"] == "00000" else ():
-                with suppress(PackageNotFoundError):
-                    if made[library] != (here := version(library)):
-                        yield (
-                            f"{path}: made with {library} {made[library]}, and {library} {here} "
-                            "runs now: finished files stay; to make them again, add "
-                            "`--forcerun extract_features embed_images`"
-                        )
+    shards = [
+        shard for name in ("features", "embeddings") for shard in CATALOG[name].among(results)
+    ]
+    for path in (path for path, names in shards if names["shard"] == "00000"):
+        made = {}
+        with suppress(InputError):  # the steps that read the file say what is wrong
+            made = read_tensors(path, [])[1].parsed("software", dict)
+        for library in sorted(made.keys() & LIBRARIES):
+            with suppress(PackageNotFoundError):
+                if made[library] != (here := version(library)):
+                    yield (
+                        f"{path}: made with {library} {made[library]}, and {library} {here} "
+                        "runs now: finished files stay; to make them again, add "
+                        "`--forcerun extract_features embed_images`"
+                    )
 
 
 def images_state(study: Mapping[str, Any], results: Path) -> str | None:

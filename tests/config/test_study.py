@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from dvc.utils.serialize import modify_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_section, read_yaml
@@ -26,6 +29,7 @@ from singflow.study import (
     expand_home,
     json_schema,
     layered,
+    made_with_others,
     own_files,
     parse_texts,
     read_layers,
@@ -706,3 +710,19 @@ def test_a_label_or_image_that_the_study_chooses_and_the_manifest_lacks_is_named
     if key == "plot_labels.labels":
         with pytest.raises(InputError, match=r"'zebra' \(labels are 'beaker', 'buckeye', \.\.\.\)"):
             check_chosen(chosen({key: ["zebra"]}), manifest)
+
+
+def test_features_that_other_versions_made_are_named_once_for_each_tower_and_library(tmp_path):
+    made = {"numpy": "1.0", "timm": version("timm"), "torch": "1.0", "torchvision": "0.1"}
+    for shard in ("00000", "00001"):
+        path = CATALOG["features"].at(tmp_path, model="m", shard=shard)
+        features = {"features": np.ones((1, 1), dtype=np.float32)}
+        write_tensors(path, features, {"software": json.dumps(made)})
+    damaged = CATALOG["embeddings"].at(tmp_path, space="s", shard="00000")
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    shard = tmp_path / "features/m/shard-00000.safetensors"
+    lines = list(made_with_others(tmp_path))
+    for line, library in zip(lines, ("torch", "torchvision"), strict=True):
+        words = f"{library} {made[library]}, and {library} {version(library)} runs now"
+        assert line.startswith(f"{shard}: made with {words}: finished files stay")

@@ -49,9 +49,11 @@ def run(
     from singflow.config.reading import read_yaml
     from singflow.engines.running import Run, follow
     from singflow.planning.plan import RESULTS, step_seconds
-    from singflow.study import read_layers, settle
+    from singflow.study import made_with_others, read_layers, settle
 
     study, entries = settle(read_layers(configfile), str(configfile))
+    for line in made_with_others(Path("results", study.study)):
+        log.warning(line)
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     if not any(option.startswith(("--config", "-C")) for option in options or []):  # other models
         check_weights(study, entries, configfile, options or [])
