@@ -144,7 +144,8 @@ def decoders(wildcards):
 
 
 def memory(base, rows=0, widths=0, images=0):
-    """Megabytes of a job, twice as many at every retry; planning/jobs.py has the formula."""
+    """Megabytes of a job, twice as many at every retry: base, `rows` times the largest shard,
+    `widths` times a float64 matrix of feature_dim x feature_dim, and `images` bytes an image."""
     return lambda wildcards, attempt: 2 ** (attempt - 1) * (
         base + package().megabytes(config, ENTRIES, results(), wildcards, rows, widths, images)
     )
