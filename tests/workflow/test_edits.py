@@ -33,6 +33,29 @@ READ_BY = {  # a parameter of each section, with another value, and the steps th
 }
 
 
+STUDY = {"resolve_study"}
+MANIFEST, TOWERS = {"build_manifest"}, {"extract_features", "embed_images"} | STUDY
+SPLIT = {"embed_prompts", "fit_projector", "fit_translator"} | STUDY
+LISTED = {"list_concepts", "train_translator", "probe_principal"} | STUDY
+DRAWN = {"render_pictures", "compare_translators", "plot_translators"} | STUDY
+CHANGES = [  # of params.yaml, and the steps that run again, without those that follow another one
+    (MANIFEST, ("seed: 0", "seed: 1"), ("threads: 1", "threads: 2")),
+    (MANIFEST, ("fraction: 0.05", "fraction: 0.06")),
+    (TOWERS, ("decode_threads: 8", "decode_threads: 7")),
+    (SPLIT, ("'an image", "'the image"), ("exact ", "exact64 "), ("- 0.001", "- 0.002")),
+    (
+        LISTED,
+        ("nearest: 5", "nearest: 6"),
+        ("epochs: 3", "epochs: 4"),
+        ("alphas: .0", "alphas: [1"),
+    ),
+    (DRAWN, ("guidance: 8.0", "guidance: 7.0"), (", residual]", "]")),
+    ({"summarize", "render_pictures"} | STUDY, ("- probes\n", "")),
+    ({"summarize"} | STUDY, ("resamples: 200", "resamples: 201")),
+    (STUDY, ("known: auto", "known: none")),
+]
+
+
 def steps_of(jobs):
     return {job.partition("@")[0] for job in jobs}
 
@@ -45,6 +68,17 @@ def test_a_parameter_is_in_the_commands_of_exactly_the_steps_that_read_it(tmp_pa
     for name, value, steps in READ_BY.values():
         word = f" {spell({name: value})} "
         assert {step for step, command in commands if word in command} == steps, word
+
+
+def test_a_changed_parameter_re_runs_the_steps_that_read_it(snakemake_project, tmp_path):
+    """test_engines has the sections evidence, steering, plot_labels, plot_concepts and report."""
+    project = snakemake_project.copy(tmp_path / "copy")
+    before = (project.folder / "params.yaml").read_text()
+    for steps, *changes in CHANGES:
+        for change in changes:
+            project.edit("params.yaml", *change)
+        assert steps_of(project.planned()) == steps, changes
+        (project.folder / "params.yaml").write_text(before)
 
 
 def test_an_edit_of_a_tower_re_runs_the_steps_that_import_it(snakemake_project, tmp_path):
