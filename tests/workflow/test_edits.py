@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.engines.flags import spell
 from tests.data.archives import pack, picture
@@ -70,6 +72,7 @@ def test_a_parameter_is_in_the_commands_of_exactly_the_steps_that_read_it(tmp_pa
         assert {step for step, command in commands if word in command} == steps, word
 
 
+@pytest.mark.nightly
 def test_a_changed_parameter_re_runs_the_steps_that_read_it(snakemake_project, tmp_path):
     """test_engines has the sections evidence, steering, plot_labels, plot_concepts and report."""
     project = snakemake_project.copy(tmp_path / "copy")
