@@ -31,7 +31,6 @@ from singflow.pictures.word_neighbours import vocabulary
 
 
 class Flags(Pictures, Steering, cli.PairStep):
-    analyses: list[str]
     models: list[str]
     kinds: list[str]
     source: str
@@ -71,8 +70,7 @@ def all_pictures(flags: Flags, inputs: Inputs, chosen: pd.DataFrame) -> list[Pic
     ladder = dict(list(prompts.items())[:1])
     pictures += steering_pictures("fig10", first, head, translator, ladder, flags.ladder_is_deg)
     pictures += removal_pictures("fig11", first, head, translator)
-    compared = "networks" in flags.analyses and flags.model in flags.models
-    for kind in flags.kinds if compared else []:
+    for kind in flags.kinds if flags.model in flags.models else []:
         network = nonlinear(flags.path("network", kind=kind))
         pictures += removal_pictures("fig11", first, head, network, kind)
     return pictures + perturbation_pictures("fig13", first, head, translator, flags.seed)

@@ -318,7 +318,7 @@ class Project:
         flags = ("--params", "params.yaml", "--output", str(FILE))
         self.run("python", f"scripts/{FIRST}.py", *flags)  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        without_numbers = r"@study$|-(?:steering|translator|analyses)0(?=-|$)"
+        without_numbers = r"@study$|-(?:steering|translator)0(?=-|$)"
         names = [re.sub(without_numbers, "", stage).partition("@") for stage in stages]
         return {
             _named(name, values.split("-") if values else [])

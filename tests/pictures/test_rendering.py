@@ -163,9 +163,8 @@ def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, wr
 
 
 def test_networks_are_drawn_where_they_are_asked_for(study, written):
-    alone = ["pictures"]
-    assert draw(study, models=["m"], analyses=alone) == written  # and there is no network
-    refused("mlp3", draw, study, models=["m"], analyses=[*alone, "networks"])
+    assert draw(study, models=["m"], kinds=[]) == written  # and there is no network
+    refused("mlp3", draw, study, models=["m"], kinds=["mlp3"])
 
 
 def test_words_stand_beside_every_picture_and_alone_where_a_study_has_no_generator(

@@ -52,7 +52,7 @@ CHANGES = [  # of params.yaml, and the steps that run again, without those that 
         ("alphas: .0", "alphas: [1"),
     ),
     (DRAWN, ("guidance: 8.0", "guidance: 7.0"), (", residual]", "]")),
-    ({"summarize", "render_pictures"} | STUDY, ("- probes\n", "")),
+    ({"summarize"} | STUDY, ("- probes\n", "")),
     ({"summarize"} | STUDY, ("resamples: 200", "resamples: 201")),
     (STUDY, ("known: auto", "known: none")),
 ]
