@@ -5,7 +5,7 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.analyses.tables import as_in_paper, legend
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import asked
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, read_table
@@ -52,16 +52,16 @@ class Flags(Report, cli.Selection):
 
 
 def main(flags: Flags) -> None:
-    asked, scored = {"", *flags.analyses}, "scores" in flags.analyses
+    scored = "scores" in flags.analyses
     csv, figures = (
         {
             Path(name).stem: flags.path(name)
-            for name, artifact in CATALOG.items()
-            if re.fullmatch(pattern, name) and artifact.analysis in asked
+            for name in asked(flags.analyses)
+            if re.fullmatch(pattern, name)
         }
         for pattern in (r"tables/.*\.csv", r"figures/.*\.png")
     )
-    if "networks" not in asked:
+    if "networks" not in flags.analyses:
         figures.pop("fig11", None)  # which shows networks beside the linear translator
     captions = {name: read_caption(REPORT / f"captions/{name}.rst") for name in [*figures, *csv]}
     csv = {name: read_table(path) for name, path in csv.items()}
@@ -107,7 +107,7 @@ def main(flags: Flags) -> None:
     content = {
         "study": flags.study,
         "scored": scored,
-        "angles": not asked.isdisjoint(ANGLES),
+        "angles": not ANGLES.isdisjoint(flags.analyses),
         "models": flags.models,
         "spaces": [space_part(space, csv) for space in flags.spaces],
         "paper_space": paper["space"] in flags.spaces,

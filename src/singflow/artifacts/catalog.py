@@ -5,7 +5,7 @@ made.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -431,6 +431,11 @@ COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # of a manifest with d
 TENSORS = {
     name: contract for artifact in CATALOG.values() for name, contract in artifact.tensors.items()
 }
+
+
+def asked(analyses: Collection[str]) -> dict[str, Artifact]:
+    """The artifacts that every verdict needs, and those of these analyses, by name."""
+    return {name: one for name, one in CATALOG.items() if one.analysis in {"", *analyses}}
 
 
 def artifact_of(path: str) -> str | None:

@@ -52,7 +52,7 @@ def run(
     from singflow.study import made_with_others, read_layers, settle
 
     study, entries = settle(read_layers(configfile), str(configfile))
-    for line in made_with_others(Path("results", study.study)):
+    for line in made_with_others(RESULTS / study.study):
         log.warning(line)
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     if not any(option.startswith(("--config", "-C")) for option in options or []):  # other models
@@ -88,7 +88,7 @@ def run(
     for message in progress.messages:
         print(message)
     if progress.complete:
-        results = progress.results or Path("results", study.study)
+        results = progress.results or RESULTS / study.study
         print_summary(results, read_yaml(CATALOG["params"].at(results))["analyses"])
 
 

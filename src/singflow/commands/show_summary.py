@@ -1,7 +1,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from singflow.artifacts.catalog import CATALOG, NEEDS, SHOWN_BY
+from singflow.artifacts.catalog import CATALOG, NEEDS, asked
 from singflow.commands.options import PARAMS, Params
 from singflow.errors import InputError, readable_as
 
@@ -20,9 +20,8 @@ def print_summary(results: Path, analyses: Collection[str]) -> None:
         print(CATALOG["tables/summary.txt"].at(results).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
-    asked = {"", *analyses}
-    figures = sorted((results / "figures").glob("*.png"))
-    figures = [path for path in figures if SHOWN_BY.get(path.stem, "") in asked and drawn(path)]
+    shown, figures = asked(analyses), sorted((results / "figures").glob("*.png"))
+    figures = [path for path in figures if f"figures/{path.name}" in shown and drawn(path)]
     for path in (*figures, *results.glob("report.html")):
         print(path)
 

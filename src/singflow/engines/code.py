@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1]
 # Reads, writes and checks for all steps, and computes nothing: a change of it re-runs none.
 SHARED = "artifacts", "cli", "config", "errors", "extras", "parallel", "results", "study", "system"
 COUNTED = ("artifacts.tensors", "artifacts.tolerances")  # of these: numbers depend on them
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def step_files(root: Path = Path()) -> dict[str, Path]:
@@ -70,7 +71,7 @@ def _text(node: object) -> str:
         return f"[{','.join(map(_text, node))}]"
     if not isinstance(node, ast.AST):
         return ascii(node)
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
         node.body = node.body[1:]
     if isinstance(node, ast.keyword) and node.arg == "description":
         return ""

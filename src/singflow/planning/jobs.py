@@ -27,9 +27,7 @@ def state_of(
     results: str,
     wildcards: Mapping[str, str],
 ) -> str:
-    """What changes with the whole study, with the entry of the job's model or space, with the
-    images of the reference, or with those in archives.
-    """
+    """A text that changes with the study, the entry of the job's model or space, or with images."""
     if kind == "study":
         return render_params(content)
     if kind == "reference":

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, asked
 from singflow.artifacts.files import atomic, sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import archived, public_params
@@ -71,9 +71,7 @@ def check_license(name: str | None) -> None:
 
 def final(analyses: Collection[str]) -> list[str]:
     """The final files of a study that asks for these analyses."""
-    asked = {"", *analyses}
-    found = [artifact for artifact in CATALOG.values() if not artifact.wildcards]
-    return [artifact.path for artifact in found if artifact.analysis in asked]
+    return [artifact.path for artifact in asked(analyses).values() if not artifact.wildcards]
 
 
 def check_whole(results: Path, analyses: Collection[str]) -> None:
