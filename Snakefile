@@ -32,28 +32,25 @@ include: "rules/report.smk"
 rule data:
     """Registry entries and the manifest of images."""
     input:
-        every("model_entry", "space_entry", "manifest", "rejected"),
+        every(*tier("data")),
 
 
 rule towers:
     """Features, heads, embeddings and texts."""
     input:
-        every("head", "features", "embeddings", "texts", "names", "classes"),
+        every(*tier("towers")),
 
 
 rule translators:
     """Null spaces and translators."""
     input:
-        every("projector", "projector_report", "translator", "translator_report"),
-        every(*asked("network", "network_report")),
+        every(*tier("translators")),
 
 
 rule analyses:
     """Whatever is measured of every model."""
     input:
-        every("evidence", "evidence_texts", "evidence_groups", "evidence_images"),
-        every(*asked("scores", "zero_shot", "null_validation", "concepts", "steering")),
-        every(*asked("probes", "pictures")),
+        every(*tier("analyses")),
 
 
 rule verdict:
@@ -66,8 +63,7 @@ rule verdict:
 rule report:
     """The page, tables, figures and metrics."""
     input:
-        at("report.html"),
-        every(*(name for name in asked(*CATALOG) if name.startswith(("tables/", "figures/")))),
+        every(*tier("report")),
 
 
 rule all:

@@ -57,6 +57,11 @@ def asked(*artifacts):
     return [name for name in artifacts if CATALOG[name].analysis in ("", *config["analyses"])]
 
 
+def tier(name):
+    """The artifacts of a tier that the study asks for."""
+    return asked(*(artifact for artifact in CATALOG if CATALOG[artifact].tier == name))
+
+
 def captioned(artifact):
     """The path of a table or figure; Snakemake's report shows its caption."""
     caption = f"../report/captions/{Path(artifact).stem}.rst"

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 import pytest
 
 from singflow.config.reading import read_yaml
-from singflow.engines.dvc import FILE, FIRST
 from singflow.study import render_params, with_derived_keys
 from tests import PATIENCE, warm
 
@@ -140,7 +139,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def artifacts_of(results: Path) -> dict[str, bytes]:
-    skipped = ("logs/", "benchmarks/", "dvc.yaml")
+    skipped = ("logs/", "benchmarks/")
     return {n: data for n, data in files_of(results).items() if not n.startswith(skipped)}
 
 
@@ -310,21 +309,12 @@ class Project:
 
     @staticmethod
     def ran_by_dvc(said: str) -> list[str]:
-        """Stages that DVC ran, by what it said, but for the one that always runs."""
-        return [stage for stage in re.findall(r"Running stage '(.*)'", said) if stage != FIRST]
+        """Stages that DVC ran, by what it said."""
+        return re.findall(r"Running stage '(.*)'", said)
 
     def changed(self) -> set[str]:
-        """Stages that DVC calls changed, except the one that always runs, as in planned()."""
-        flags = ("--params", "params.yaml", "--output", str(FILE))
-        self.run("python", f"scripts/{FIRST}.py", *flags)  # as the stage does
-        stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        without_numbers = r"@study$|-(?:steering|translator)0(?=-|$)"
-        names = [re.sub(without_numbers, "", stage).partition("@") for stage in stages]
-        return {
-            _named(name, values.split("-") if values else [])
-            for name, _, values in names
-            if name != FIRST
-        }
+        """Stages that DVC calls changed."""
+        return {*json.loads(self.dvc("status", "--json").strip().splitlines()[-1])}
 
 
 def _named(name: str, values: list[str]) -> str:

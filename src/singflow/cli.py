@@ -26,6 +26,7 @@ from singflow.system import choose_gpu
 log = logging.getLogger("singflow")
 
 
+QUIET = "SINGFLOW_QUIET"  # variable in which `singflow run` tells steps to write to logs alone
 GRACE = 5.0  # seconds to remove partial files after a signal to end
 NOISY = ["httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"]
 _scratches: list[str] = []
@@ -109,7 +110,8 @@ def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
         flags = _parse(schema)
         if flags.log:
             flags.log.parent.mkdir(parents=True, exist_ok=True)
-            log.root.addHandler(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
+            handler = logging.FileHandler(flags.log, mode="w", encoding="utf-8")
+            log.root.handlers = [*([] if QUIET in os.environ else log.root.handlers), handler]
         if getattr(flags, "device", "cpu") != "cpu":
             choose_gpu()  # before a library asks CUDA
         main(flags)
@@ -281,4 +283,5 @@ def progress(
         mininterval=0.5 if terminal else 10.0,
         ascii=not terminal,
         dynamic_ncols=terminal,
+        disable=QUIET in os.environ,
     )

@@ -2,13 +2,14 @@
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
 # Characters that change the direction of what follows, so that a text looks like another one.
 DIRECTION = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 LONGEST = 4000  # characters of a line of a message
+MOST_NAMES = 5  # that a message lists
 
 
 def printable(text: str) -> str:
@@ -36,6 +37,12 @@ def _shortened(line: str) -> str:
     """A line without its middle if it is too long; the file is at its start, the fix at its end."""
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def listed(names: Collection[str]) -> str:
+    """The first MOST_NAMES names in alphabetical order, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(sorted(names)[:MOST_NAMES]) + more
 
 
 class InputError(Exception):

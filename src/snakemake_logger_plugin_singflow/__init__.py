@@ -1,64 +1,100 @@
-"""Snakemake's logger `singflow`: writes every event as a line of JSON.
+"""Snakemake's logger `singflow`: a progress line with the time left, then what went wrong."""
 
-`singflow run` makes its progress line from the events. If it is killed, Snakemake ends.
-"""
-
-import json
-import os
-import stat
-import threading
-from dataclasses import dataclass, field
+import shutil
+import sys
+import time
 from logging import LogRecord
 from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
-from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+from snakemake_interface_logger_plugins.common import LogEvent
 
-TOLD = ("stats", "jobid", "job_id", "rule_name", "wildcards", "log")
-
-
-@dataclass
-class LogHandlerSettings(LogHandlerSettingsBase):
-    """Options of the logger."""
-
-    events: Path | None = field(
-        default=None,
-        metadata={"help": "File that the lines are added to.", "required": True, "type": Path},
-    )
+MOST_NAMES = 3  # running steps that the line names
+MOST_LINES = 5  # shown of the log of a step that failed without an error message
+SILENCE = 30.0  # seconds without a line, if the output is no terminal
+KILLED = "died with <Signals."
 
 
 class LogHandler(LogHandlerBase):
-    """Appends events to a file; writes nothing to the terminal."""
+    """Shows the progress on standard error, and at the end the errors."""
 
     writes_to_stream = True  # replaces Snakemake's handler for the terminal
     has_filter = True  # --quiet must not filter events
     writes_to_file = has_formatter = needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        self.file = self.settings.events.open("a", encoding="utf-8")
-        if stat.S_ISFIFO(os.fstat(0).st_mode):
-            threading.Thread(target=end_with_starter, args=(os.dup(0),), daemon=True).start()
-            with Path(os.devnull).open() as nothing:
-                os.dup2(nothing.fileno(), 0)  # for the jobs
+        self.started, self.shown, self.total, self.done = time.time(), 0.0, 0, 0
+        self.names: dict[int, str] = {}
+        self.running: set[int] = set()
+        self.failed: dict[int, list[Path]] = {}
+        self.said: list[str] = []
 
     def emit(self, record: LogRecord) -> None:
-        """Append the event and its fields, and Snakemake's text in dry runs and for warnings."""
-        told = {name: getattr(record, name) for name in TOLD if hasattr(record, name)}
-        shown = self.common_settings.dryrun or record.levelname in ("WARNING", "ERROR", "CRITICAL")
-        told |= {
-            "event": getattr(record, "event", None),
-            "level": record.levelname,
-            "text": self.format(record) if shown else "",
-        }
-        self.file.write(json.dumps(told, default=str) + "\n")
-        self.file.flush()
+        """Take an event into account; show the line."""
+        event, told = getattr(record, "event", None), vars(record)
+        if event == LogEvent.RUN_INFO:
+            self.total = told["stats"]["total"]
+        elif event == LogEvent.JOB_INFO:
+            job = told["jobid"]
+            self.names[job] = " ".join([told["rule_name"], *dict(told["wildcards"]).values()])
+            self.running.add(job)
+            self.failed.pop(job, None)
+        elif event == LogEvent.JOB_ERROR:
+            self.running.discard(told["jobid"])
+            self.failed[told["jobid"]] = [Path(log) for log in told["log"]]
+        elif event == LogEvent.JOB_FINISHED:
+            self.running.discard(told["job_id"])
+            self.done += 1
+        elif record.levelname in ("WARNING", "ERROR", "CRITICAL"):
+            self.said.append(self.format(record))
+        else:
+            return
+        self.show(self.line())
+
+    def line(self) -> str:
+        """The steps done, the time left and the running steps."""
+        left, names = "", [self.names[job] for job in sorted(self.running)]
+        if self.done < self.total and self.done:
+            seconds = (time.time() - self.started) * (self.total - self.done) / self.done
+            left = f", about {in_words(seconds)} left"
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        at_work = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+        return f"{self.done} of {self.total} steps{left}{at_work}"
+
+    def show(self, line: str) -> None:
+        """Replace the line on a terminal; elsewhere write one in a while."""
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
+        elif time.time() - self.shown > SILENCE or self.done == self.total:
+            print(line, file=sys.stderr, flush=True)
+            self.shown = time.time()
+
+    def close(self) -> None:
+        """End the line; say which steps failed and why, or else what Snakemake said."""
+        if self.total and sys.stderr.isatty():
+            print(file=sys.stderr)
+        for job, logs in self.failed.items():
+            print(f"error: {self.names[job]} failed:", file=sys.stderr)
+            for log in filter(Path.is_file, logs):
+                print(f"{last_words(log)}\nits log: {log}", file=sys.stderr)
+        killed = any(KILLED in text for text in self.said)
+        if killed:
+            print("a step was killed: is there memory enough? --cores 1 takes less", file=sys.stderr)
+        for text in [] if self.failed else self.said:
+            print(text, file=sys.stderr)
+        super().close()
 
 
-def end_with_starter(pipe: int) -> None:
-    """Wait until the pipe closes, which `singflow run` holds open; then end Snakemake."""
-    if not os.read(pipe, 1):
-        import psutil
+def last_words(log: Path) -> str:
+    """The error message at the end of a log, or its last lines."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[starts[-1] :] if starts else lines[-MOST_LINES:])
 
-        from singflow.engines.running import stop
 
-        stop(psutil.Process())
+def in_words(seconds: float) -> str:
+    """A duration in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,8 +12,17 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal
 
-Tier = Literal["metrics", "translators", "features"]
-TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")  # each holds those before it
+TIERS = {  # stages of dvc.yaml and targets of the Snakefile: what lies in a study's results
+    "data": ("registry", "data"),
+    "towers": ("heads", "features", "embeddings", "prompts", "classes"),
+    "translators": ("projectors", "translators"),
+    "analyses": (
+        *("evidence", "evidence_texts", "evidence_groups", "evidence_images", "scores"),
+        *("zero_shot", "null_validation", "concepts", "steering", "probes", "pictures"),
+    ),
+    "report": ("params.yaml", "tables", "figures", "metrics.json", "report.html"),
+}
+Fetched = Literal["report", "translators", "towers"]  # what `singflow fetch` brings, ever more
 # What a study can ask for beyond the verdict: values of the key `analyses`.
 Analysis = Literal[
     "scores",
@@ -36,8 +45,8 @@ class Artifact:
     columns: kind (a key of KINDS) of the columns that readers rely on. tensors: kind and number of
     dimensions. within: tolerance of its numbers between machines, relative to the number itself
     ("itself"), to the norm of a row ("row") or to the root mean square of the tensor ("tensor");
-    None: the general tolerances. tier: the smallest tier of `singflow fetch` that brings it.
-    analysis: the one that it belongs to; "": every study has it, as its verdict needs it.
+    None: the general tolerances. analysis: the one that it belongs to; "": every study has it, as
+    its verdict needs it.
     """
 
     path: str
@@ -45,8 +54,13 @@ class Artifact:
     columns: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, tuple[str, int]] = field(default_factory=dict)
     within: tuple[str, float] | None = None
-    tier: Tier = "translators"
     analysis: Analysis | Literal[""] = ""
+
+    @property
+    def tier(self) -> str:
+        """The stage of dvc.yaml that makes it."""
+        folder = self.path.split("/")[0]
+        return next(tier for tier, folders in TIERS.items() if folder in folders)
 
     @property
     def wildcards(self) -> list[str]:
@@ -116,7 +130,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "The complete study as it ran, with the values of `--configfile` and `--config`.",
     ),
     "head": Artifact(
-        "features/{model}/head.safetensors",
+        "heads/{model}.safetensors",
         "weight (C, d) and bias (C,) float32. Metadata: class_names (JSON; null: those of"
         " data.classes), weight_dtype (the coarsest precision that holds every weight).",
         tensors={"weight": MATRIX, "bias": VECTOR},
@@ -129,7 +143,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),  # float32 sums of a network
-        tier="features",
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
@@ -138,7 +151,6 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=("row", 1e-4),
-        tier="features",
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
@@ -406,9 +418,7 @@ SHOWS: dict[Analysis, str] = {  # tables and figures of an analysis; the others 
     "networks": "translators fig7 fig8",
     "pictures": "angle_ladder fig1 fig6 fig10 fig11 fig13",
 }
-# Metrics and tables that git keeps, and not DVC's cache. They stay small: they have a row for each
-# model. `dvc metrics diff` and `dvc plots diff` read them.
-IN_GIT: tuple[str, ...] = ("metrics.json", "tables/models.csv", "tables/model_pairs.csv")
+IN_GIT = ("metrics.json",)  # which `dvc metrics diff` reads; DVC's cache keeps all else
 FORMATS = ("png", "pdf", "svg")  # of a figure
 NEEDS = "Needs"  # key in the PNG of a figure that is not drawn: what it needs
 
@@ -422,7 +432,7 @@ PAGE = {
 }
 SHOWN_BY = {name: analysis for analysis, names in SHOWS.items() for name in names.split()}
 CATALOG |= {
-    path: Artifact(path, about, tier="metrics", analysis=SHOWN_BY.get(Path(path).stem, ""))
+    path: Artifact(path, about, analysis=SHOWN_BY.get(Path(path).stem, ""))
     for path, about in PAGE.items()
 }
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
@@ -436,6 +446,13 @@ TENSORS = {
 def asked(analyses: Collection[str]) -> dict[str, Artifact]:
     """The artifacts that every verdict needs, and those of these analyses, by name."""
     return {name: one for name, one in CATALOG.items() if one.analysis in {"", *analyses}}
+
+
+def brought(tier: Fetched) -> set[str]:
+    """Artifacts that a fetch brings: the page, all but the rows of towers, or all."""
+    if tier == "report":
+        return {name for name, one in CATALOG.items() if one.tier == tier}
+    return CATALOG.keys() - ({"features", "embeddings"} if tier == "translators" else set())
 
 
 def artifact_of(path: str) -> str | None:

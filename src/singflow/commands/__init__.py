@@ -20,7 +20,8 @@ program = typer.Typer(
 for module in pkgutil.iter_modules(__path__):
     verb = getattr(import_module(f"{__name__}.{module.name}"), module.name, None)
     if verb:  # a module that shares its name with a function is a command
-        program.command(module.name)(verb)
+        settings = {"ignore_unknown_options": module.name == "run"}  # which are Snakemake's
+        program.command(module.name, context_settings=settings)(verb)
 
 
 def main() -> None:

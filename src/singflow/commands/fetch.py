@@ -3,60 +3,57 @@ from typing import Annotated
 
 import typer
 
-from singflow.artifacts.catalog import Tier
-from singflow.cli import log
+from singflow.artifacts.catalog import Fetched
 from singflow.commands.options import Remote
-from singflow.errors import InputError
+from singflow.errors import InputError, listed
 
 
 def fetch(
     remote: Remote = None,
     tier: Annotated[
-        Tier,
+        Fetched,
         typer.Option(
-            help="metrics: tables, figures, page; translators: all but features and embeddings "
-            "too; features: all."
+            help="report: tables, figures, page; translators: all but features and embeddings; "
+            "towers: all."
         ),
-    ] = "features",
+    ] = "towers",
+    study: Annotated[
+        str | None, typer.Option(help="Check out the tag study/<name> first, as git does.")
+    ] = None,
 ) -> None:
     """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
-    from singflow.engines.dvc import FIRST, write_digests
-    from singflow.sharing import fetching, remotes
+    from singflow.artifacts.catalog import brought
+    from singflow.engines.records import touch
+    from singflow.sharing import published
     from singflow.study import read_params
 
-    study = read_params()
-    results, whole = Path("results", study.study), tier == "features"
-    remotes.check_idle()
-    with remotes.repository() as repo:
-        everything = remotes.artifacts(repo, study.study)
-        kept = [one for one in everything if one.tier in remotes.tiers_up_to(tier)]
-        remote = remotes.working_remote(repo.config, remote, write=False)
-        fetching.check_there(repo, kept, remote)
-        images = None if whole or study.data.source == "packaged" else Path(study.data.root)
-        if given := fetching.inputs(repo, images):
-            fetching.check_listings(repo, given, remote)
-            repo.pull(targets=given, remote=remote)
-            write_digests()
-        fetching.check_same_study(repo)
-        fetching.check_nothing_lost(repo, everything, results)
-        for artifact in fetching.download(repo, kept, remote):
-            log.warning(
-                "%s: its object in the local cache was damaged, and is replaced", artifact.path
-            )
-        for artifact in kept:
-            artifact.out.checkout(force=True)
-        write_digests()  # again: without archives here, the fetched manifest describes them
-        left = repo.status() if whole else {}
-    left.pop(FIRST, None)
-    if left:
+    if study:
+        published.git("checkout", "--quiet", f"study/{study}")
+    params = read_params()
+    results = Path("results", params.study)
+    if (held := published.study_in(published.LOCK)) != params.study:
         raise InputError(
-            f"DVC is not satisfied: {left}: remove what is not the study's from {results}"
+            f"{published.LOCK}: holds {f'study {held}' if held else 'no study'}, and params.yaml "
+            f"names {params.study}: `git tag --list 'study/*'` lists published studies, "
+            "--study <name> takes one"
         )
-    remotes.snakemake("--touch", "--forceall", "--nolock", "--ignore-incomplete", "--cores", "1")
-    if not remotes.nothing_to_do():
-        raise InputError("Snakemake is not satisfied: `snakemake --dry-run` says why")
-    print(
-        f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; "
-        "nothing is left to do"
-    )
-    print(f"tiers, each with those before it: {remotes.sizes(everything)}")
+    published.check_verifies(remote)
+    published.forget_index()
+    source = ["--remote", remote] if remote else []
+    own = published.git("ls-files", "-z", "*.dvc")
+    if tier != "towers" and params.data.source != "packaged":  # without the photos
+        own = [name for name in own if not Path(name).is_relative_to(params.data.root)]
+    if own:
+        published.dvc("pull", *source, *own)
+    given, _ = published.changes(results)
+    if given:
+        raise InputError(
+            f"not as the published study had it: {listed(given)}: `git diff` shows your changes, "
+            "`git checkout <tag or commit>` goes back"
+        )
+    wanted = published.folders(results, brought(tier))
+    published.dvc("pull", *source, *wanted)
+    if left := published.changes(results)[1] & {*wanted}:
+        raise InputError(f"{listed(left)}: not as published: remove what is there, and fetch again")
+    touch()
+    print(f"study {params.study}, tier {tier}: all is here, and no step is left to run")

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from singflow.artifacts.catalog import Tier
+from singflow.artifacts.catalog import Fetched as Tier
 from singflow.cli import log
 from singflow.errors import InputError
 

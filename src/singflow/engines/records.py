@@ -1,0 +1,63 @@
+"""What Snakemake's records say of a study's files, and how files of others get records."""
+
+import os
+import subprocess
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from singflow.artifacts.catalog import IN_GIT, TIERS
+from singflow.errors import InputError, listed
+
+
+def results_of(study: Path) -> Iterator[Path]:
+    """The files in the folders of all tiers, without hidden (unfinished) ones."""
+    for name in (name for names in TIERS.values() for name in names if name not in IN_GIT):
+        place = study / name
+        for path in [place] if place.is_file() else sorted(place.rglob("*")):
+            if path.is_file() and path.name[0] != ".":
+                yield path
+
+
+def made_elsewhere(study: Path) -> list[str]:
+    """Files that no run of Snakemake in this folder has made or vouched for.
+
+    Either they have no record, or their time is not that of their record. Files of a job that was
+    killed do not count: Snakemake makes them again.
+    """
+    from snakemake.io import IOFile
+    from snakemake.persistence.file import FilePersistence
+
+    records, found = FilePersistence(nolock=True, path=Path(".snakemake")), []
+    for path in results_of(study):
+        record = records.metadata(IOFile(str(path)))
+        if not record or record.endtime != path.stat().st_mtime:
+            found.append(str(path))
+    return sorted({*found} - records._filter_incomplete_keys(found))
+
+
+def check_made_here(study: Path) -> None:
+    """Refuse a run on files that were made elsewhere: Snakemake would take them as they are."""
+    if found := made_elsewhere(study):
+        raise InputError(
+            f"{study}: {len(found)} files were made elsewhere (copied, checked out or changed), so "
+            f"Snakemake does not know of what: {listed(found)}\n"
+            "- results of the published study: `make fetch` checks them and records them\n"
+            "- known to fit params.yaml and the code: `snakemake --touch --forceall --cores 1`\n"
+            "- otherwise remove them"
+        )
+
+
+def touch(*targets: str) -> None:
+    """Let Snakemake take files as they are, whatever their clocks and its own records say."""
+    quiet = ["--cores", "1", "--quiet", "all", "--ignore-incomplete"]
+    command = ["snakemake", "--touch", "--forceall", *quiet, *targets]
+    environment = os.environ | {"SNAKEMAKE_PROFILE": "none"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
+
+
+def fill(study: Path, tiers: Collection[str]) -> None:
+    """Make folders of analyses that the study does not ask for, as DVC misses no output."""
+    for name in (name for tier in tiers for name in TIERS[tier] if "." not in name):
+        (study / name).mkdir(parents=True, exist_ok=True)
