@@ -101,8 +101,10 @@ def strangers(study: Params, results: Path) -> list[str]:
         "shard": study.extraction.shard_ids,
     }
 
+    wanted = asked(study.analyses) | {n: one for n, one in CATALOG.items() if not one.wildcards}
+
     def belongs(path: str) -> bool:
-        found = (one.names_in(path) for one in asked(study.analyses).values())
+        found = (one.names_in(path) for one in wanted.values())
         return any(
             all(name in known[key] for key, name in names.items())
             for names in found
