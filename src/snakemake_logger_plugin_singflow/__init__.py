@@ -80,7 +80,9 @@ class LogHandler(LogHandlerBase):
                 print(f"{last_words(log)}\nits log: {log}", file=sys.stderr)
         killed = any(KILLED in text for text in self.said)
         if killed:
-            print("a step was killed: is there memory enough? --cores 1 takes less", file=sys.stderr)
+            print(
+                "a step was killed: is there memory enough? --cores 1 takes less", file=sys.stderr
+            )
         for text in [] if self.failed else self.said:
             print(text, file=sys.stderr)
         super().close()

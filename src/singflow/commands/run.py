@@ -72,7 +72,7 @@ def parsed(words: list[str]) -> tuple[Any, Any]:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            parser, args = parse_args(words)
+            args = parse_args(words)[1]
             usual = ["--rerun-incomplete"]
             if not args.dryrun:
                 usual += ["--logger", "singflow"]
@@ -82,13 +82,11 @@ def parsed(words: list[str]) -> tuple[Any, Any]:
                     usual += ["--resources", f"gpu={gpu_count()}"]
             return parse_args([*words, *usual])
     except SystemExit:
-        raise InputError(said.getvalue().strip()) from None
+        raise InputError(said.getvalue().strip().splitlines()[-1]) from None
 
 
 def check_weights(
-    study: "Params",
-    entries: Mapping[str, Mapping[str, Any]],
-    words: Sequence[str],
+    study: "Params", entries: Mapping[str, Mapping[str, Any]], words: Sequence[str]
 ) -> None:
     """Refuse a run whose steps would load weights that are not here.
 

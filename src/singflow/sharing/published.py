@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from singflow.artifacts.catalog import CATALOG, TIERS, asked
 from singflow.config.reading import read_yaml
