@@ -49,7 +49,8 @@ class LogHandler(LogHandlerBase):
             self.said.append(self.format(record))
         else:
             return
-        self.show(self.line())
+        if self.total:
+            self.show(self.line())
 
     def line(self) -> str:
         """The steps done, the time left and the running steps."""
@@ -83,7 +84,7 @@ class LogHandler(LogHandlerBase):
             print(
                 "a step was killed: is there memory enough? --cores 1 takes less", file=sys.stderr
             )
-        for text in [] if self.failed else self.said:
+        for text in [] if self.failed else dict.fromkeys(self.said):
             print(text, file=sys.stderr)
         super().close()
 
