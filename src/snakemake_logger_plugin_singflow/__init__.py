@@ -86,6 +86,7 @@ class LogHandler(LogHandlerBase):
             )
         for text in [] if self.failed else dict.fromkeys(self.said):
             print(text, file=sys.stderr)
+        self.total, self.failed, self.said = 0, {}, []  # Python closes it once more at its end
         super().close()
 
 
