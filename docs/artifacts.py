@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.catalog import CATALOG, COMPUTED
+from singflow.sharing.verification import ENDS
 
 PAGE = Path(__file__).with_name("artifacts.md")
 
@@ -17,13 +18,16 @@ def with_tables(text: str) -> str:
     tables, others = [], []
     for artifact in CATALOG.values():
         path, about = Path(artifact.path), artifact.about.replace("|", r"\|")
+        within = "{:g}, {:g}".format(*artifact.within) if any(artifact.within) else "0"
+        if artifact.within == COMPUTED:
+            within = "bytes" if path.suffix in ENDS else ""
         if path.match("tables/*.csv"):
-            tables.append(f"| `{path.name}` | {about} |\n")
+            tables.append(f"| `{path.name}` | {about} | {within} |\n")
         elif about:
             place = artifact.path.replace("{", "<").replace("}", ">")
-            others.append(f"| `{place}` | {about} |\n")
-    for header, rows in (("| path | content |", others), ("| table | one row is |", tables)):
-        start = f"{header}\n| --- | --- |\n"
+            others.append(f"| `{place}` | {about} | {within} |\n")
+    for header, rows in (("path | content", others), ("table | one row is", tables)):
+        start = f"| {header} | tolerance |\n| --- | --- | --- |\n"
         text = re.sub(rf"{re.escape(start)}(\|.*\n)*", lambda _: start + "".join(rows), text)  # noqa: B023
     return text
 

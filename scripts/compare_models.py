@@ -7,7 +7,6 @@ from singflow.analyses.ranking import PAPER, order_rows, pair_rows
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import BASIS, read_models, write_table
-from singflow.artifacts.tolerances import rounded
 
 RANKED = ["known_zero", "known_leak", "in_sample", "n_images", "n_classes"]
 RATIO = [PAPER, f"{PAPER}_low", f"{PAPER}_high"]
@@ -35,7 +34,7 @@ def main(flags: Flags) -> None:
     pair = pd.concat(pairs, names=["space"]).reset_index("space")
     ordered = ranked if scored else ranked.iloc[:0].reindex(columns=[*ranked, *RATIO])
     write_table(flags.path("tables/orders.csv"), qualify(order_rows(ordered), summary))
-    write_table(flags.path("tables/model_pairs.csv"), rounded(qualify_pairs(pair, summary)))
+    write_table(flags.path("tables/model_pairs.csv"), qualify_pairs(pair, summary))
 
 
 if __name__ == "__main__":

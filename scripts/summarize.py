@@ -6,13 +6,18 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.findings import TABLES, all_findings, looked_at
-from singflow.analyses.summary import Summary, add_verdicts, summarize_labels, summarize_model
+from singflow.analyses.summary import (
+    Summary,
+    add_verdicts,
+    for_git,
+    summarize_labels,
+    summarize_model,
+)
 from singflow.analyses.tables import qualify
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, write_table
-from singflow.artifacts.tolerances import kept
 from singflow.config.registry import read_model, read_space
 from singflow.report.summary import render_text
 
@@ -61,7 +66,6 @@ def main(flags: Flags) -> None:
             rows.append(pair | row)
         add_verdicts(rows, flags.confidence)
         models += rows
-    models = [{name: kept(name, value) for name, value in row.items()} for row in models]
     table = pd.DataFrame(models)
     texts, groups = (of_found(flags, table, name) for name in ("hidden_texts", "hidden_groups"))
     found = all_findings(table, texts, groups)
@@ -79,7 +83,8 @@ def main(flags: Flags) -> None:
     write_bytes(flags.path("tables/summary.txt"), text.encode())
     metrics: dict[str, dict[str, object]] = {}
     for row in models:
-        metrics.setdefault(row.pop("space"), {})[row.pop("model")] = row
+        space, model = row.pop("space"), row.pop("model")
+        metrics.setdefault(space, {})[model] = for_git(row)
     write_json(flags.path("metrics.json"), metrics)
 
 

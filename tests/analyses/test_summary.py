@@ -19,6 +19,7 @@ from singflow.analyses.summary import (
     ZERO,
     Summary,
     add_verdicts,
+    for_git,
     summarize_labels,
     summarize_model,
     verdict,
@@ -396,3 +397,15 @@ def test_a_top1_far_too_low_is_said_loudly_unless_the_weights_are_random(
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")
     outside = summarized(scores, entry=entry)  # images that are of no class
     assert outside["top1"] is None and "TOP-1" not in text_of(scores, m=outside)
+
+
+def test_git_keeps_the_digits_that_processors_agree_on_and_all_of_parameters():
+    row = {"is_mean": 27.161568785979908, "unique_r2": -3.996976924894484e-05, "p": 2.2549e-05}
+    row |= {"turn_deg": 2.34567, "null_r2": 0.0123456, "lambda": 1e-05, "margin": 0.005, "n": 12345}
+    row |= {"max_logit_change": 3.4e-07 + 1e-15, "known_leak": True, "detectable": None, "note": ""}
+    kept = for_git(row)
+    changed = {"is_mean": 27.16, "unique_r2": 0.0, "p": 2.255e-05, "turn_deg": 2.346}
+    changed |= {"null_r2": 0.0123, "max_logit_change": 0.0}
+    assert kept == row | changed and json.dumps(kept).count("-0.0") == 0
+    assert for_git(kept) == kept and math.isnan(for_git({"as_mean": math.nan})["as_mean"])
+    assert kept["known_leak"] is True

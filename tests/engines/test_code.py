@@ -39,7 +39,6 @@ EDITS = {  # of a function in a file, and the steps that run again
     "src/singflow/analyses/readout.py": READ_OUT,
     "src/singflow/analyses/steering.py": STEERING,
     "src/singflow/towers/extraction.py": TOWERS,
-    "src/singflow/artifacts/tolerances.py": {"compare_models", "summarize"},
     "src/singflow/artifacts/tensors.py": {*STEPS} - WITHOUT_TENSORS,
     "src/singflow/figures/style.py": {step for step in STEPS if step.startswith("plot_")},
     "src/singflow/figures/plot_scores.py": {"plot_scores"},

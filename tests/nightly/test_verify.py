@@ -1,21 +1,15 @@
-"""A published study, compared with what another machine, another reader or a fault made of it."""
+"""`singflow verify` of a study that git, DVC, another folder or another processor made."""
 
-import fcntl
 import json
 import os
 import re
 import shutil
-from collections import Counter
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from dvc.repo import Repo
 from safetensors.numpy import load_file
 
 from singflow.artifacts.catalog import IN_GIT
-from singflow.artifacts.tolerances import rounded
-from tests.project import CHECKOUT, PROCESSOR, ROOT, Project, blocks
+from tests.project import CHECKOUT, PROCESSOR, ROOT, blocks
 
 GUIDE = (ROOT / "docs/reproducibility.md").read_text()
 COMMANDS = [line for block in blocks(GUIDE) for line in block.splitlines()]
@@ -28,58 +22,34 @@ def verify(project, *options):
     return done.returncode, done.stdout.splitlines()
 
 
-def files(project):
-    return {
-        path: path.stat().st_mtime_ns
-        for path in project.folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-
-
 def test_the_commands_of_the_guide_say_that_all_is_identical(published, tmp_path):
-    options = ("--tier metrics", "--against local", "--against ../other/results/demo")
+    project = published.copy(tmp_path / "published")
+    project.run("git", "tag", "--force", "study/demo")
+    options = (
+        "--tier report",
+        "--rev study/demo",
+        "--against local",
+        "--against ../other/results/demo",
+    )
     others = [f'make verify VERIFY="{words}"' for words in options]
     assert ["make verify", *others, "make reproduce"] == COMMANDS
-    other = published.folder.parent / "other/results/demo"
-    shutil.copytree(published.folder / "results/demo", other)
+    shutil.copytree(project.folder / "results/demo", tmp_path / "other/results/demo")
     for command in COMMANDS[:-1]:
-        last = published.shell(command).splitlines()[-1]
+        last = project.shell(command).splitlines()[-1]
         assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
-    assert "singflow reproduce" in published.shell(f"{COMMANDS[-1]} --dry-run")
-
-
-def test_the_guide_counts_the_artifacts_of_the_demo(tmp_path):
-    project = Project(tmp_path / "project")
-    shutil.copy(ROOT / "params.yaml", project.folder)
-    results = project.folder / "results/demo"
-    with Repo(str(project.folder)) as repo:
-        cached = {Path(out.fs_path): out.use_cache for out in repo.index.outs}
-    artifacts = [out.relative_to(results) for out in cached if out.is_relative_to(results)]
-    kept = {str(artifact) for artifact in artifacts if not cached[results / artifact]}
-    ignored = project.run("git", "check-ignore", *map(str, cached)).stdout.splitlines()
-    assert (
-        kept == {*IN_GIT} == {str(name) for name in artifacts if str(results / name) not in ignored}
-    )
-    counts = Counter(out.parts[0] for out in artifacts)
-    verdict, folder = r"(NOT the same|the same): (\d+) artifacts", r"([\w.]+)"
-    line = rf"^(?:{verdict}|{folder}): (\d+) identical(?:, (\d+) different)?$"
-    said = re.findall(line, GUIDE, flags=re.MULTILINE)
-    assert len(said) == 8
-    for verdict, total, folder, identical, different in said:
-        expected = counts.total() if verdict else counts[folder]
-        assert int(identical) + int(different or 0) == expected == int(total or expected), folder
+    assert "singflow reproduce" in project.shell(f"{COMMANDS[-1]} --dry-run")
 
 
 def test_before_a_publication_the_numbers_are_compared_with_those_in_git(
     snakemake_project, tmp_path
 ):
     code, said = verify(snakemake_project)  # whose results are not in git
-    unknown = r"error: dvc.lock: knows nothing of study demo: nothing of it was .*`make publish`"
+    unknown = "error: HEAD: knows nothing of study demo: `make publish`"
     assert code == 1 and re.match(unknown, said[-1])
     project = snakemake_project.copy(tmp_path / "project")
     code, said = verify(project)
     assert code == 0 and said[-1] == f"the same: {len(IN_GIT)} artifacts: {len(IN_GIT)} identical"
-    assert said[0] == "study demo was not published: only what git has of it is compared"
+    assert said[0] == "study demo was not published: only what git has is compared"
     project.edit("results/demo/metrics.json", r'(?<="is_mean": )[1-9][\d.]*', "88.5")
     code, said = verify(project)
     assert code == 1 and re.search(r"differs: metrics.json: .*is_mean: 88.5 here, \d", said[-2])
@@ -98,21 +68,9 @@ def test_numbers_in_git_hinder_no_step_of_a_clone(snakemake_project, tmp_path):
 def test_the_numbers_of_the_demo_in_git_are_of_this_version(snakemake_project):
     """Otherwise `make demo` makes them anew, to be committed."""
     ours, theirs = (root / "results/demo" for root in (CHECKOUT, snakemake_project.folder))
-    for name in filter(lambda name: name.endswith(".csv"), IN_GIT):
-        assert [*pd.read_csv(ours / name)] == [*pd.read_csv(theirs / name)], name
-        table = pd.read_csv(theirs / name)
-        pd.testing.assert_frame_equal(table, rounded(table), check_exact=True)
     ours, theirs = (json.loads((root / "metrics.json").read_text()) for root in (ours, theirs))
     lite0 = [numbers["conse_minilm"]["efficientnet_lite0"] for numbers in (ours, theirs)]
     assert lite0[0].keys() == lite0[1].keys()
-
-
-def test_nothing_is_written_and_no_lock_is_waited_for(published):
-    before = files(published)
-    with (published.folder / ".dvc/tmp/lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert verify(published)[0] == verify(published, "--against", "local")[0] == 0
-    assert files(published) == before
 
 
 def test_a_checkout_of_another_user_is_told_with_the_fix(published, tmp_path):
@@ -128,44 +86,6 @@ def test_a_checkout_of_another_user_is_told_with_the_fix(published, tmp_path):
     assert f"`git config --global --add safe.directory {project.folder}`" in said[0]
 
 
-def test_who_fetched_the_small_tier_is_told_what_is_missing_and_how_to_look_at_the_rest(
-    published, tmp_path
-):
-    reader = published.clone(tmp_path / "reader")
-    code, said = verify(reader)
-    assert code == 1 and "metrics.json: 1 identical" in said
-    assert re.fullmatch(rf"NOT the same: .*: {len(IN_GIT)} identical, \d+ missing here", said[-1])
-    reader.command("fetch", "--tier", "metrics")
-    code, said = verify(reader)
-    assert code == 1 and said[-1].startswith("NOT the same")
-    assert re.match(r"missing here: .* and \d+ more: `singflow fetch`.*--tier", said[-2])
-    assert verify(reader, "--tier", "metrics")[0] == 0
-
-
-def test_how_far_a_result_is_off_is_known_from_the_cache_the_remote_or_git(published, tmp_path):
-    reader = published.clone(tmp_path / "reader")
-    reader.command("fetch")
-    results = reader.folder / "results/demo"
-    scores = pd.read_parquet(results / SCORES)
-    true = scores["is_deg"][3]
-    (results / SCORES).unlink()
-    changed = scores["is_deg"].where(scores.index != 3, 77.0)
-    scores.assign(is_deg=changed).to_parquet(results / SCORES, index=False)
-    reader.edit("results/demo/metrics.json", r'(?<="is_mean": )[1-9][\d.]*', "88.5")
-    first = (
-        f"first that differs: {SCORES}: different; column is_deg, row 3: 77.0 here, {true} there"
-    )
-    for options in ((), ("--against", "local")):
-        code, said = verify(reader, *options)
-        differing = [line for line in said if "differs: " in line]
-        assert code == 1 and len(differing) == 2
-        assert first in differing[0]
-        assert re.search(r"also differs: metrics.json: .*is_mean: 88.5 here, \d", differing[1])
-        shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
-    (line,) = [line for line in verify(reader)[1] if f"{SCORES}: different" in line]
-    assert f"{SCORES}: different; MD5: " in line
-
-
 def test_another_processors_rounding_is_within_tolerance(snakemake_project, tmp_path):
     other = snakemake_project.copy(tmp_path / "other")
     extraction = ("--forcerun", "extract_head", "extract_features", "embed_images", "embed_prompts")
@@ -176,6 +96,8 @@ def test_another_processors_rounding_is_within_tolerance(snakemake_project, tmp_
     assert off < 1e-3
     code, said = verify(other, "--against", str(ours))
     assert code == 0 and re.fullmatch(
-        r"the same: \d+ artifacts: \d+ identical(, \d\d+ within tolerance)?", said[-1]
+        r"the same(, where compared)?: \d+ artifacts: \d+ identical(, \d\d+ within tolerance)?"
+        r"(, \d+ not compared)?",
+        said[-1],
     )
     assert off == 0 or "within" in said[-1]

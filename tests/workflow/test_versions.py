@@ -34,7 +34,9 @@ RESULTS = "results/${study}"
 
 def part(rule, keyword):
     """What a rule says after a keyword."""
-    (found,) = re.findall(rf"^    {keyword}:\n(.*?)(?=^    \w)", RULES[rule][1], re.M | re.S) or [""]
+    (found,) = re.findall(rf"^    {keyword}:\n(.*?)(?=^    \w)", RULES[rule][1], re.M | re.S) or [
+        ""
+    ]
     return found
 
 

@@ -266,3 +266,18 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv, sorted so that the controls are last."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
+
+
+def for_git(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the digits that git keeps, which another processor rarely changes.
+
+    Four digits and at most four decimals. P-values and numbers of at most four digits, such as
+    parameters, keep all decimals.
+    """
+    kept = dict(row)
+    for name, value in row.items():
+        if isinstance(value, float):
+            short = float(f"{value:.4g}")
+            small = short == value or name in ("p", "p_holm")
+            kept[name] = (short if small else round(short, 4)) + 0.0  # no -0.0
+    return kept

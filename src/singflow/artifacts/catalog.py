@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 TIERS = {  # stages of dvc.yaml and targets of the Snakefile: what lies in a study's results
     "data": ("registry", "data"),
@@ -38,22 +38,33 @@ WILDCARDS = {"model": ".+", "space": "[^/]+", "kind": "[^/]+", "shard": r"\d+"}
 KINDS = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}  # NumPy's letters
 
 
+class Tolerance(NamedTuple):
+    """How much a number x of two machines may differ: by relative * |x| + absolute.
+
+    In a tensor, |x| is at least the root mean square of the tensor.
+    """
+
+    relative: float
+    absolute: float
+
+
+COMPUTED = Tolerance(1e-3, 1e-3)  # degrees, shares, logits
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A file, or one file for each model, space, kind of translator or shard that its path names.
 
     columns: kind (a key of KINDS) of the columns that readers rely on. tensors: kind and number of
-    dimensions. within: tolerance of its numbers between machines, relative to the number itself
-    ("itself"), to the norm of a row ("row") or to the root mean square of the tensor ("tensor");
-    None: the general tolerances. analysis: the one that it belongs to; "": every study has it, as
-    its verdict needs it.
+    dimensions. within: tolerance of its numbers between machines. analysis: the one that it belongs
+    to; "": every study has it, as its verdict needs it.
     """
 
     path: str
     about: str
     columns: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, tuple[str, int]] = field(default_factory=dict)
-    within: tuple[str, float] | None = None
+    within: Tolerance = COMPUTED
     analysis: Analysis | Literal[""] = ""
 
     @property
@@ -96,7 +107,9 @@ def _of(**kinds: str) -> dict[str, str]:
 
 ROWS = ("i", 1)
 VECTOR, MATRIX = ("f", 1), ("f", 2)
-EXACT = ("itself", 0.0)
+EXACT = Tolerance(0, 0)  # copied, not computed
+TOWER = Tolerance(1e-3, 1e-6)  # float32 sums of a network
+SOLVED = Tolerance(1e-2, 1e-6)  # a linear system of what the towers give
 
 CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees are compared
     "model_entry": Artifact(
@@ -128,13 +141,14 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "params": Artifact(
         "params.yaml",
         "The complete study as it ran, with the values of `--configfile` and `--config`.",
+        within=EXACT,
     ),
     "head": Artifact(
         "heads/{model}.safetensors",
         "weight (C, d) and bias (C,) float32. Metadata: class_names (JSON; null: those of"
         " data.classes), weight_dtype (the coarsest precision that holds every weight).",
         tensors={"weight": MATRIX, "bias": VECTOR},
-        within=("row", 1e-6),  # copied; random weights come from the kernels of the processor
+        within=Tolerance(1e-5, 1e-6),  # copied; random weights come from a processor's kernels
     ),
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
@@ -142,7 +156,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " precision, compile, head_max_error, top1, top1_images, features (JSON: norms and"
         " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
-        within=("row", 1e-4),  # float32 sums of a network
+        within=TOWER,
     ),
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
@@ -150,7 +164,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " features, in the same order. Metadata: device, decode, precision, compile,"
         " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
-        within=("row", 1e-4),
+        within=TOWER,
     ),
     "texts": Artifact(
         "prompts/{space}.safetensors",
@@ -161,7 +175,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         tensors={
             f"{kind}_embeddings": MATRIX for kind in ("label", "concept", "target", "reference")
         },
-        within=("row", 1e-4),
+        within=TOWER,
     ),
     "names": Artifact(
         "prompts/{space}.json",
@@ -174,12 +188,13 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " head's classes, and the same classes in other words. No rows if the classes have no"
         " names. Metadata: device.",
         tensors=dict.fromkeys(["class_embeddings", "other_embeddings"], MATRIX),
-        within=("row", 1e-4),
+        within=TOWER,
     ),
     "projector": Artifact(
         "projectors/{model}.safetensors",
         "singular_values (min(C, d),) and null_basis (d, k), float64.",
         tensors={"singular_values": VECTOR, "null_basis": MATRIX},
+        within=Tolerance(1e-6, 1e-6),  # float64
     ),
     "projector_report": Artifact(
         "projectors/{model}.json",
@@ -194,7 +209,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " d) and fold_bias (K, m), fitted without the images of the fold (absent with"
         " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample.",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
-        within=("tensor", 1e-2),  # a linear system of these features
+        within=SOLVED,
     ),
     "translator_report": Artifact(
         "translators/{space}/{model}/linear.json",
@@ -203,6 +218,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " validation_cosine, validation_mse, validation_r2 and n_validation (of every image, by"
         " the translator that did not see it); held_out_* (the same of the validation split"
         " alone); baseline_cosine, n_train (views; 0 for an imported translator).",
+        within=Tolerance(1e-3, 1e-5),  # mean squares are small
     ),
     "network": Artifact(
         "translators/{space}/{model}/{kind}.safetensors",
@@ -210,7 +226,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: device,"
         " kind, loss, width, dropout.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
-        within=("tensor", 1e-1),  # training makes rounding larger
+        within=Tolerance(1e-1, 1e-6),  # training makes rounding larger
         analysis="networks",
     ),
     "network_report": Artifact(
@@ -219,6 +235,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         " baseline_cosine and n_validation; n_train, kind, loss (the one that was kept),"
         " parameters, losses (epochs, best_epoch, scores and history of each loss); alpha"
         " (null), alpha_curve (empty).",
+        within=Tolerance(1e-2, 1e-3),
         analysis="networks",
     ),
     "evidence": Artifact(
@@ -263,7 +280,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "The model's own words: class_embeddings (C, m) float32, word_weights (5,) and offset"
         " (m,) float64.",
         tensors={"class_embeddings": MATRIX, "word_weights": VECTOR, "offset": VECTOR},
-        within=("tensor", 1e-2),  # least squares on these embeddings
+        within=SOLVED,
     ),
     "evidence_images": Artifact(
         "evidence_images/{space}/{model}.parquet",
@@ -430,9 +447,16 @@ PAGE = {
     **{f"figures/{name}.{end}": "" for name in FIGURES for end in FORMATS},
     "report.html": "The page that holds the study, in one file.",
 }
+# an interval of few images is a small standard error times a large quantile
+FEW_IMAGES = dict.fromkeys(["tables/concepts.csv", "tables/spurious.csv"], Tolerance(1e-2, 1e-2))
 SHOWN_BY = {name: analysis for analysis, names in SHOWS.items() for name in names.split()}
 CATALOG |= {
-    path: Artifact(path, about, analysis=SHOWN_BY.get(Path(path).stem, ""))
+    path: Artifact(
+        path,
+        about,
+        within=FEW_IMAGES.get(path, COMPUTED),
+        analysis=SHOWN_BY.get(Path(path).stem, ""),
+    )
     for path, about in PAGE.items()
 }
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}

@@ -3,11 +3,9 @@ from typing import Annotated
 
 import typer
 
-from singflow.artifacts.catalog import Fetched as Tier
+from singflow.artifacts.catalog import CATALOG, Fetched, artifact_of, brought
 from singflow.cli import log
 from singflow.errors import InputError
-
-LOCK = Path("dvc.lock")
 
 
 def verify(
@@ -17,40 +15,38 @@ def verify(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache, or git "
-            "if the study was not published."
+            help="Another tree, or a DVC remote; by default DVC's cache and the default remote."
         ),
     ] = None,
-    lock: Annotated[
-        Path,
-        typer.Option(help="Hashes of the published study; not read where another tree is given."),
-    ] = LOCK,
+    rev: Annotated[
+        str, typer.Option(help="Commit with the published study, such as study/demo.")
+    ] = "HEAD",
     tier: Annotated[
-        Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")
-    ] = "features",
+        Fetched, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")
+    ] = "towers",
 ) -> None:
     """Compare a tree of results with the published study, or with another tree."""
-    from singflow.sharing import verification
-    from singflow.sharing.remotes import tier_of, tiers_up_to
+    from singflow.sharing.verification import GOOD, compare, hashes_of, published, summary
     from singflow.study import read_params
 
     study = read_params().study
     tree = results or Path("results", study)
-    if against and Path(against).is_dir():
-        there = Path(against)
-        known = verification.hashes_of(there)
-        findings = verification.compare(tree, known, lambda name, _: there / name)
-    elif known := verification.published(lock, study):
-        findings = verification.compare_with_known(tree, study, known, against)
-    elif not against and lock == LOCK and (known := verification.committed(tree, study)):
-        log.warning("study %s was not published: only what git has of it is compared", study)
-        found = verification.compare_with_known(tree, study, known, None)
-        findings = [finding for finding in found if finding.name in known]
+    if against and (there := Path(against)).is_dir():
+        findings = compare(tree, hashes_of(there), lambda name: there / name)
     else:
-        raise InputError(
-            f"{lock}: knows nothing of study {study}: nothing of it was published: `make publish` "
-            "publishes a finished run; `--against <folder>` compares with another tree"
-        )
-    kept = [finding for finding in findings if tier_of(finding.name) in tiers_up_to(tier)]
-    print("\n".join(verification.summary(kept)))
-    raise typer.Exit(not all(finding.good for finding in kept))
+        with published(study, rev, against) as (known, original, by_dvc):
+            if not known:
+                raise InputError(
+                    f"{rev}: knows nothing of study {study}: `make publish` publishes a finished "
+                    "run; `--against <folder>` compares with another tree"
+                )
+            if not by_dvc:
+                if not CATALOG["manifest"].at(tree).is_file():
+                    raise InputError(f"{tree}: the study has not run here: `singflow run` runs it")
+                log.warning("study %s was not published: only what git has is compared", study)
+            findings = compare(tree, known, original)
+        findings = [one for one in findings if by_dvc or one.name in known]
+    names = brought(tier)
+    kept = [one for one in findings if (artifact_of(one.name) or tier) in {*names, tier}]
+    print("\n".join(summary(kept)))
+    raise typer.Exit(not all(one.verdict in GOOD for one in kept))

@@ -1,62 +1,47 @@
-"""Compare two result trees artifact by artifact, in pipeline order, within stated tolerances."""
+"""Compare two trees of results: MD5 first, then numbers within the catalog's tolerances."""
 
 import io
 import json
 import math
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from singflow.artifacts.catalog import CATALOG, IN_GIT, artifact_of
+from singflow.artifacts.catalog import CATALOG, COMPUTED, EXACT, Tolerance, artifact_of
 from singflow.artifacts.files import md5_of
-from singflow.artifacts.tolerances import PRINTED, tolerance_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS, any_size
 from singflow.errors import InputError
-from singflow.sharing.remotes import (
-    LOCK,
-    MD5,
-    MOST_NAMES,
-    RESTORE,
-    listed,
-    result_files,
-    working_remote,
-)
 
-NO_ARTIFACTS = ("logs", "benchmarks")
-BLOCK = 4096  # rows that are compared at once
-LEVELS = 16  # of 255, by which any pixel may differ
-PIXELS = 0.02  # share of a picture's pixels that may differ by more, where an edge moves a little
+NO_ARTIFACTS = ("logs", "benchmarks", "dvc.yaml")
+MOST_NAMES = 5  # that a line lists
+# Columns with the nearest of several values, which rounding may change
 CHOICES = (
     *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
     *("place", "concept", "differ", "word_1", "word_2", "word_3"),
 )
-CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
-DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
-# Metadata that explains a difference but is not itself one: random weights, for example, depend on
-# the processor, and it is the tensors that are compared.
-EXPLAINS = ("software.", "weights_sha256", "device")
-ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
-# what readers raise on damaged bytes
-UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)
-SCALES: dict[str, Callable[[np.ndarray], Any]] = {
-    "itself": np.abs,
-    "row": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
-    "tensor": lambda block: np.sqrt(np.mean(np.square(block))),
+CHOSEN = 0.01  # share of a table's rows, rounded up, that may hold another choice
+FACTS = "metadata "  # of a file of tensors
+EXPLAINS = tuple(FACTS + name for name in ("software.", "weights_sha256", "device"))
+ENDS = {
+    ".pdf": b"%%EOF",
+    ".svg": b"</svg>",
+    ".html": b"</html>",
+    ".png": b"\xaeB`\x82",
+    ".txt": b"",
 }
+# what readers raise on damaged bytes
+UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError, InputError)
 
 
 class Verdict(StrEnum):
@@ -64,178 +49,145 @@ class Verdict(StrEnum):
 
     IDENTICAL = "identical"
     WITHIN = "within tolerance"
+    UNREAD = "not compared"
     DIFFERS = "different"
     MISSING = "missing here"
     EXTRA = "only here"
 
 
-class Difference(NamedTuple):
-    """A place where two artifacts differ, the size of the difference, and the allowed size."""
-
-    where: str
-    here: Any
-    there: Any
-    size: float = math.inf
-    allowed: float = 0.0
-
-    @property
-    def used(self) -> float:
-        """The difference as a share of the tolerance; above 1 it is too large."""
-        return self.size / self.allowed if self.allowed else math.inf
-
-    def __str__(self) -> str:
-        said = f"{self.where}: {self.here} here, {self.there} there"
-        if not math.isfinite(self.size) or not self.size:
-            return said
-        return f"{said} (off by {self.size:.2g}, tolerance {self.allowed:.2g})"
+GOOD = Verdict.IDENTICAL, Verdict.WITHIN, Verdict.UNREAD
+FIXES = {
+    Verdict.UNREAD: "their bytes differ, and only a person can compare pictures and pages",
+    Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, "
+    "`--tier <tier>` looks at that alone",
+    Verdict.EXTRA: "remove it if it is left from another study",
+}
 
 
-class ArtifactComparison(NamedTuple):
-    """The verdict on an artifact, and its differences up to the first one that is too large."""
+class Finding(NamedTuple):
+    """The verdict on an artifact, the share of its tolerance that is used, and words for both."""
 
     name: str
     verdict: Verdict
-    differences: tuple[Difference, ...] = ()
-    note: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether the artifact counts as the same."""
-        return self.verdict in (Verdict.IDENTICAL, Verdict.WITHIN)
-
-    @property
-    def worst(self) -> Difference | None:
-        """The difference that uses up most of its tolerance."""
-        return max(self.differences, key=lambda difference: difference.used, default=None)
-
-    def __str__(self) -> str:
-        parts = (f"{self.name}: {self.verdict}", self.worst, self.note)
-        return "; ".join(str(part) for part in parts if part)
+    used: float = 0.0
+    said: str = ""
+    explained: tuple[str, ...] = ()
 
 
-Differences = Iterator[Difference]
+# A file of the other tree, by its path below the results; None if it cannot be had.
+Original = Callable[[str], Path | None]
+
+
+def is_artifact(name: str) -> bool:
+    """Whether a path below the results is no log and no hidden (unfinished) file."""
+    return Path(name).parts[0] not in NO_ARTIFACTS and Path(name).name[0] != "."
 
 
 def hashes_of(tree: Path) -> dict[str, str]:
     """MD5 of every artifact of a tree, by its path below the tree."""
     if not tree.is_dir():
-        raise InputError(
-            f"{tree}: no such folder: run the study, or name its results with --results"
-        )
-    files = result_files(tree, *NO_ARTIFACTS)
-    return {path.relative_to(tree).as_posix(): md5_of(path) for path in files}
+        raise InputError(f"{tree}: no such folder: run the study, or name a tree with --results")
+    files = {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
+    return {name: md5_of(path) for name, path in files.items() if is_artifact(name)}
 
 
-def place_in_pipeline(name: str) -> tuple[int, str]:
-    """Sort key: artifacts come before those that are computed from them; unknown ones come last."""
-    artifact = artifact_of(name)
-    return list(CATALOG).index(artifact) if artifact else len(CATALOG), name
+@contextmanager
+def published(
+    study: str, rev: str, remote: str | None
+) -> Iterator[tuple[dict[str, str], Original, bool]]:
+    """MD5s and files of a study in a commit, and whether DVC has it: if not, git's files alone.
 
-
-def compare(
-    here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]
-) -> list[ArtifactComparison]:
-    """Verdicts on all artifacts of two trees, in the order of the pipeline.
-
-    known: MD5s of the other tree, by path below it; original: returns the other tree's file for a
-    path and its MD5, or None if only the hash is known.
+    Files come from git, from DVC's cache or from the remote (None: the default one).
     """
-    present, findings = hashes_of(here), []
-    follows = False  # whether an earlier artifact is within tolerance, and pages may show it
-    for name in sorted(present.keys() | known.keys(), key=place_in_pipeline):
-        mine, other = present.get(name), known.get(name)
-        if mine is None:
-            finding = ArtifactComparison(name, Verdict.MISSING)
-        elif other is None:
-            finding = ArtifactComparison(name, Verdict.EXTRA)
-        elif mine == other:
-            finding = ArtifactComparison(name, Verdict.IDENTICAL)
-        elif follows and Path(name).suffix in (".pdf", ".svg", ".html"):
-            finding = ArtifactComparison(name, Verdict.WITHIN)
-        elif there := original(name, other):
-            finding = compare_files(name, here / name, there)
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexError
+    from pygit2 import GitError
+
+    root, known = f"/results/{study}/", dict[str, str]()
+    try:
+        files = DVCFileSystem(rev=rev, config={"core": {"remote": remote}} if remote else None)
+        found = {path.removeprefix(root): at for path, at in files.find(root, detail=True).items()}
+    except DataIndexError as error:
+        raise InputError(
+            f"{rev}: {error}: neither DVC's cache nor the remote lists its files: "
+            "`--against <remote>` asks another one"
+        ) from None
+    except DvcException as error:
+        raise InputError(f"DVC: {error}") from None
+    except GitError as error:
+        trust = f"`git config --global --add safe.directory {Path.cwd()}`"
+        raise InputError(f"git: {error}: if this checkout is another user's: {trust}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy")
+
+        def original(name: str) -> Path | None:
+            try:
+                files.get_file(root + name, str(copy))
+            except (OSError, DvcException):
+                return None
+            return copy if known.get(name) in (None, md5_of(copy)) else None
+
+        for name, at in found.items():
+            if is_artifact(name) and "md5" in at:
+                known[name] = at["md5"]
+            elif is_artifact(name) and "fs_info" in at and original(name):
+                known[name] = md5_of(copy)
+        yield known, original, any("md5" in at for at in found.values())
+
+
+def compare(here: Path, known: dict[str, str], original: Original) -> list[Finding]:
+    """Verdicts on all artifacts of two trees, in the order of the pipeline."""
+    present, order = hashes_of(here), [*CATALOG, None]
+    findings = []
+    for name in sorted(present | known, key=lambda name: (order.index(artifact_of(name)), name)):
+        if name not in present:
+            findings.append(Finding(name, Verdict.MISSING))
+        elif name not in known:
+            findings.append(Finding(name, Verdict.EXTRA))
+        elif present[name] == known[name]:
+            findings.append(Finding(name, Verdict.IDENTICAL))
         else:
-            difference = Difference("MD5", mine, other)
-            finding = ArtifactComparison(name, Verdict.DIFFERS, (difference,), ONLY_HASH)
-        follows |= finding.verdict == Verdict.WITHIN
-        findings.append(finding)
+            findings.append(compare_files(name, here / name, original(name)))
     return findings
 
 
-def compare_files(name: str, here: Path, there: Path) -> ArtifactComparison:
+def compare_files(name: str, here: Path, there: Path | None) -> Finding:
     """The verdict on an artifact whose bytes differ; an unreadable file counts as different."""
-    read, differences_of = KINDS.get(Path(name).suffix, (Path.read_bytes, _bytes))
-    contents, differences = [], []
-    for path in (here, there):
+    different = partial(Finding, name, Verdict.DIFFERS, math.inf)
+    read, artifact, contents = READERS.get(Path(name).suffix), artifact_of(name), list[Any]()
+    for path in filter(None, (here, there)):
         try:
-            contents.append(read(path))
+            contents.append(read(path) if read else path.stat().st_size)
         except UNREADABLE as error:
-            note = f"{path}: not readable ({error}): remove it and run the workflow again"
-            return ArtifactComparison(name, Verdict.DIFFERS, note=note)
-    for difference in differences_of(name, *contents):
-        differences.append(difference)
-        if difference.used > 1:
-            return ArtifactComparison(name, Verdict.DIFFERS, tuple(differences))
-    return ArtifactComparison(name, Verdict.WITHIN, tuple(differences))
+            return different(f"{path}: not readable ({error}): remove it and run the study again")
+    if Path(name).suffix in ENDS:
+        return Finding(name, Verdict.UNREAD)
+    if there is None:
+        return different("only its hash is known: neither DVC's cache nor a remote has the file")
+    if read is None:
+        return different("{} bytes here, {} there".format(*contents))
+    verdict, used, said, explained = Verdict.WITHIN, 0.0, "", []
+    within = CATALOG[artifact].within if artifact else EXACT
+    for share, words in _differences(within, *contents):
+        if words.startswith(EXPLAINS):
+            explained.append(words)
+        elif math.isnan(share):
+            verdict = Verdict.UNREAD
+        elif share > used:
+            used, said = share, words
+        if used > 1:
+            verdict = Verdict.DIFFERS
+            break
+    return Finding(name, verdict, used, said, tuple(explained))
 
 
-def _exact(where: str, here: Any, there: Any) -> Differences:
-    if here != there:
-        yield Difference(where, here, there)
-
-
-def _numbers(
-    name: str, field: str, here: Any, there: Any, where: Callable[..., str]
-) -> Differences:
-    """In each block of rows: the first difference that is too large, or else the nearest to it.
-
-    Both arrays have the same shape; where: turns indices into words for the place.
-    """
-    rule, here, there = tolerance_of(name, field), np.atleast_1d(here), np.atleast_1d(there)
-    scale_of = SCALES[rule.scale]
-    for start in range(0, len(here), BLOCK):
-        left, right = (array[start : start + BLOCK].astype(np.float64) for array in (here, there))
-        with np.errstate(invalid="ignore", over="ignore"):
-            gap = np.nan_to_num(np.abs(left - right), nan=np.inf)
-            size = np.where((left == right) | (np.isnan(left) & np.isnan(right)), 0.0, gap)
-            scale = np.nan_to_num(np.fmax(scale_of(left), scale_of(right)), posinf=0.0)
-            allowed = np.broadcast_to(rule.absolute + rule.relative * scale, size.shape)
-            used = np.divide(size, allowed, out=np.where(size > 0, np.inf, 0.0), where=allowed > 0)
-        if used.any():
-            first = np.argmax(used > 1) if (used > 1).any() else np.argmax(used)
-            at = np.unravel_index(first, used.shape)
-            numbers = (float(array[at]) for array in (left, right, size, allowed))
-            yield Difference(where(start + int(at[0]), *map(int, at[1:])), *numbers)
-
-
-def _values(
-    name: str, field: str, here: np.ndarray, there: np.ndarray, where: Callable[..., str]
-) -> Differences:
-    """Like _numbers, for any type: floats and pictures within tolerance, all else exactly."""
-    kinds = {here.dtype.kind, there.dtype.kind}
-    if "f" in kinds and kinds <= set("fi"):
-        yield from _numbers(name, field, here, there, where)
-        return
-    for place in np.argwhere(_differs(here, there)).tolist():
-        pair = here[tuple(place)], there[tuple(place)]
-        if not all(isinstance(value, bytes) for value in pair):
-            yield Difference(where(*place), *pair)
-            return
-        try:
-            yield from _pictures(where(*place), *(_read_picture(io.BytesIO(v)) for v in pair))
-        except UNREADABLE:  # a picture is damaged
-            left, right = (f"{len(value)} bytes" for value in pair)
-            yield Difference(where(*place), left, right)
-
-
-def _differs(here: Any, there: Any) -> np.ndarray:
-    return np.asarray(~((here == there) | (pd.isna(here) & pd.isna(there))), dtype=bool)
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_tensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
-        metadata = {key: _parsed(value) for key, value in (file.metadata() or {}).items()}
-        return {field: file.get_tensor(field) for field in file.keys()}, metadata  # noqa: SIM118 (it is no dictionary)
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+        facts = _flat({key: _parsed(value) for key, value in (file.metadata() or {}).items()})
+    tensors = {f"tensor {name} ({value.dtype})": value for name, value in found.items()}
+    return tensors | {f"{FACTS}{name}": value for name, value in facts.items()}
 
 
 def _parsed(text: str) -> Any:
@@ -245,224 +197,143 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _tensors(name: str, here: Any, there: Any) -> Differences:
-    (left, facts), (right, others) = here, there
-    yield from _exact("tensors", sorted(left), sorted(right))
-    yield from _facts("", facts, others)  # metadata have the general tolerances
-    for field in sorted(left):
-        pair = left[field], right[field]
-        kinds = ((tensor.shape, str(tensor.dtype)) for tensor in pair)
-        yield from _exact(f"shape and type of tensor {field}", *kinds)
-        if field == "null_basis" and not np.array_equal(*pair):
-            yield from _spans(name, *pair)
-        else:
-            where = partial("tensor {}{}".format, field)
-            yield from _values(name, field, *pair, lambda *place, where=where: where(list(place)))
+def _columns(table: pd.DataFrame) -> dict[str, Any]:
+    return {f"column {name}": values.to_numpy() for name, values in table.items()}
 
 
-def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
-    """Compare two orthonormal bases A and B (d, k) by their spans: their columns may be rotated.
-
-    ||B'B - I|| is 0 for orthonormal columns, and the sine of the largest angle between the spans,
-    ||(I - AA')B||, is 0 where the spans are the same.
-    """
-    finite = [int(np.isfinite(basis).sum()) for basis in (here, there)]
-    if min(finite) < here.size:
-        yield Difference("finite values of tensor null_basis", *finite)
-    off, other = (np.linalg.norm(b.T @ b - np.eye(b.shape[1]), 2) for b in (here, there))
-    sine = np.sin(scipy.linalg.subspace_angles(here, there).max())
-    for what, mine, theirs in (
-        ("tensor null_basis, distance of its columns from orthonormal ones", off, other),
-        ("sine of the largest angle between the spans of null_basis", sine, 0.0),
-    ):
-        yield from _numbers(name, "null_basis", mine, theirs, lambda _, what=what: what)
-
-
-def _facts(name: str, here: Any, there: Any) -> Differences:
-    """Differences of JSON values; metadata that explains a difference is not itself one."""
-    left, right = dict(_flat(here)), dict(_flat(there))
-    for path in right | left:
-        value_here, value_there = left.get(path, "nothing"), right.get(path, "nothing")
-        if path.startswith(EXPLAINS) and value_here != value_there:
-            yield Difference(path, value_here, value_there, size=0.0, allowed=1.0)
-        elif isinstance(value_here, float) and isinstance(value_there, float):
-            field = re.sub(r"(\.\d+)+$", "", path).split(".")[-1]
-            yield from _numbers(name, field, value_here, value_there, lambda _, path=path: path)
-        else:
-            yield from _exact(path, value_here, value_there)
-
-
-def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(content: Any, path: str = "") -> dict[str, Any]:
     """All values of nested JSON, with their keys joined by dots; an empty container is a value."""
     if not isinstance(content, dict | list) or not content:
-        yield path, content
-        return
+        return {path: content if isinstance(content, float | int | str) else repr(content)}
+    found: dict[str, Any] = {}
     for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-        yield from _flat(value, f"{path}.{key}" if path else str(key))
+        found |= _flat(value, f"{path}.{key}" if path else str(key))
+    return found
 
 
-def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
-    """Differences of two tables; rows with another choice are counted, and not compared further."""
-    yield from _exact("columns", list(here.columns), list(there.columns))
-    yield from _exact("rows", len(here), len(there))
-    chosen = [column for column in here if column in CHOICES and here[column].dtype.kind != "f"]
-    flipped = pd.DataFrame({c: _differs(here[c], there[c]) for c in chosen}, index=here.index)
-    other, most = flipped.any(axis=1), math.ceil(CHOSEN * len(here))
+def _check_whole(path: Path) -> None:
+    content = path.read_bytes()
+    if not content.strip() or not content.rstrip().endswith(ENDS[path.suffix]):
+        raise ValueError("it is empty, or its end is missing")
+    if path.suffix == ".png":
+        _check_picture(content)
+
+
+def _check_picture(content: bytes) -> None:
+    with any_size(), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        picture.load()
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": _read_tensors,
+    ".parquet": lambda path: _columns(pd.read_parquet(path)),
+    ".csv": lambda path: _columns(pd.read_csv(path, keep_default_na=False, na_values=[""])),
+    ".json": lambda path: _flat(json.loads(path.read_bytes())),
+    ".yaml": lambda path: _flat(read_yaml(path)),
+} | dict.fromkeys(ENDS, _check_whole)
+# Shares of the tolerance that are used, in words. Infinity: no tolerance; NaN: not compared.
+Differences = Iterator[tuple[float, str]]
+
+
+def _differences(within: Tolerance, here: dict[str, Any], there: dict[str, Any]) -> Differences:
+    """Differences of values by name: tensors, columns, or facts of JSON."""
+    for name in sorted(here.keys() ^ there.keys()):
+        yield math.inf, f"{name}: only {'here' if name in here else 'there'}"
+    pairs = {
+        name: (np.asarray(here[name]), np.asarray(there[name])) for name in here if name in there
+    }
+    for name, (left, right) in pairs.items():
+        if left.shape != right.shape:
+            yield math.inf, f"{name}: shape {left.shape} here, {right.shape} there"
+    flips = [
+        _differs(*pairs.pop(f"column {name}")) for name in CHOICES if f"column {name}" in pairs
+    ]
+    other = np.any(flips, axis=0) if flips else np.zeros(1, dtype=bool)
     if count := int(other.sum()):
-        row = int(other.argmax())
-        column = chosen[int(flipped.iloc[row].argmax())]
-        said = f"one of {count} rows in {len(here)} with another choice"
-        values = here[column][row], there[column][row]
-        yield Difference(f"column {column}, row {row}, {said}", *values, count, most)
-    kept = np.flatnonzero(~other)
-    for column in here.columns.drop(chosen):
-        left, right = here[column].to_numpy()[kept], there[column].to_numpy()[kept]
-        yield from _values(
-            name, column, left, right, lambda at, column=column: f"column {column}, row {kept[at]}"
-        )
+        most = math.ceil(CHOSEN * len(other))
+        said = f"another choice in {count} of {len(other)} rows, first in row {other.argmax()}"
+        yield count / most, f"{said} (tolerance {most})"
+    for name, (left, right) in pairs.items():
+        allowed = COMPUTED if name.startswith(FACTS) else within
+        if name.startswith("tensor null_basis") and not np.array_equal(left, right):
+            # a basis is free to rotate in its span
+            apart = np.linalg.norm(left @ left.T - right @ right.T)
+            yield from _values(allowed, f"{name}, distance of the spans", apart, np.zeros(()))
+        else:
+            yield from _values(
+                allowed, name, left, np.where(other, left, right) if count else right
+            )
 
 
-def _read_picture(source: Path | io.BytesIO) -> np.ndarray:
-    with any_size(), Image.open(source, formats=FORMATS) as picture:
-        return np.asarray(picture.convert("RGBA")).astype(np.int16)
+def _values(within: Tolerance, name: str, here: Any, there: Any) -> Differences:
+    """The largest difference of two arrays of floats, and every one of other values."""
+    if {here.dtype.kind, there.dtype.kind} not in ({"f"}, {"f", "i"}):
+        for place in np.argwhere(_differs(here, there)):
+            at = tuple(map(int, place))
+            yield _share(here[at], there[at]), _said(name, at, here, there)
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.nan_to_num(np.abs(here - there), nan=np.inf, posinf=np.inf)
+        size = np.where((here == there) | (np.isnan(here) & np.isnan(there)), 0.0, size)
+        scale = np.fmax(np.abs(here), np.abs(there))
+        if name.startswith("tensor "):
+            squares = [np.square(x, dtype=np.float64) for x in (here, there)]
+            means = (np.mean(x, where=np.isfinite(x)) for x in squares if np.isfinite(x).any())
+            scale = np.fmax(scale, np.sqrt(max(means, default=0.0)))
+    allowed = within.absolute + within.relative * np.nan_to_num(scale, posinf=0.0)
+    used = np.divide(size, allowed, out=np.where(size > 0, np.inf, 0.0), where=allowed > 0)
+    if used.any():
+        at = tuple(map(int, np.unravel_index(np.argmax(used), used.shape)))
+        off = f" (off by {size[at]:.2g}, tolerance {allowed[at]:.2g})"
+        yield float(used[at]), _said(name, at, here, there) + off * bool(np.isfinite(size[at]))
 
 
-def _pictures(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
-    yield from _exact(f"{name}, height and width", here.shape[:2], there.shape[:2])
-    off = np.abs(here - there).max(axis=2)
-    y, x = map(int, np.unravel_index(off.argmax(), off.shape))
-    where = f"{name}, share of pixels more than {LEVELS} levels off, most at x {x}, y {y}"
-    left, right = (tuple(picture[y, x].tolist()) for picture in (here, there))
-    yield Difference(where, left, right, float(np.mean(off > LEVELS)), PIXELS)
+def _differs(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    same = here.astype(object) == there.astype(object)
+    return np.asarray(~(np.asarray(same, dtype=bool) | (pd.isna(here) & pd.isna(there))))
 
 
-def differences_of_texts(name: str, here: str, there: str) -> Differences:
-    """Differences of lines: words exactly, decimal numbers within tolerance."""
-    lines = zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing")
-    for row, pair in enumerate(lines, 1):
-        words = (" ".join(DECIMAL.sub("#", line).split()) for line in pair)
-        yield from _exact(f"line {row}", *words)
-        left, right = (np.array(DECIMAL.findall(line), dtype=np.float64) for line in pair)
-        where = partial("line {}, number {}".format, row)
-        yield from _numbers(name, PRINTED, left, right, lambda at, where=where: where(at + 1))
-
-
-def _bytes(name: str, here: bytes, there: bytes) -> Differences:
-    for at, pair in enumerate(zip_longest(here, there, fillvalue="nothing")):
-        yield from _exact(f"byte {at}", *pair)
-
-
-KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
-    ".safetensors": (_read_tensors, _tensors),
-    ".parquet": (pd.read_parquet, _tables),
-    ".csv": (partial(pd.read_csv, keep_default_na=False, na_values=[""]), _tables),
-    ".json": (lambda path: json.loads(path.read_bytes()), _facts),
-    ".png": (_read_picture, _pictures),
-    ".txt": (partial(Path.read_text, encoding="utf-8"), differences_of_texts),
-}
-
-
-FIXES = {
-    Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, "
-    "`--tier <tier>` looks at that alone",
-    Verdict.EXTRA: "remove it if it is left from another study",
-}
-
-
-def published(lock: Path, study: str) -> dict[str, str]:
-    """MD5s of a study's published artifacts, by path below its results; none if it has none."""
-    stages = read_yaml(lock).get("stages", {}) if lock.exists() or lock != LOCK else {}
+def _share(here: Any, there: Any) -> float:
+    """NaN for two pictures that can be opened, infinity for all other values."""
     try:
-        lists = [stage.get("outs", []) for stage in stages.values()]
-        outs = {out["path"]: out["md5"] for outs in lists for out in outs}
-        odd = [path for path, md5 in outs.items() if ".." in path or not re.fullmatch(MD5, md5)]
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{lock}: not as DVC writes it: {RESTORE}") from None
-    if odd:
-        raise InputError(f"{lock}: {listed(odd)}: not a path and a hash of a result: {RESTORE}")
-    prefix = f"results/{study}/"
-    return {path.removeprefix(prefix): md5 for path, md5 in outs.items() if path.startswith(prefix)}
+        for content in (here, there):
+            _check_picture(content)
+    except (TypeError, *UNREADABLE):
+        return math.inf
+    return math.nan
 
 
-def committed(results: Path, study: str) -> dict[str, str]:
-    """MD5s of a study's artifacts in the last commit, by path below its results."""
-    if not CATALOG["manifest"].at(results).is_file():
-        raise InputError(f"{results}: the study has not run here: `singflow run` runs it")
-    with _checkout() as (_, commit, copy):
-        known = {}
-        for name in IN_GIT:
-            if commit.exists(place := f"/results/{study}/{name}"):
-                commit.get_file(place, str(copy))
-                known[name] = md5_of(copy)
-        return known
+def _said(name: str, at: tuple[int, ...], here: np.ndarray, there: np.ndarray) -> str:
+    values = (f"{len(x)} bytes" if isinstance(x, bytes) else x for x in (here[at], there[at]))
+    return "{}: {} here, {} there".format(f"{name}{[*at] if at else ''}", *values)
 
 
-def compare_with_known(
-    results: Path, study: str, known: dict[str, str], remote: str | None
-) -> list[ArtifactComparison]:
-    """Verdicts against published or committed MD5s; takes none of DVC's locks.
-
-    The files come from the remote, from DVC's local cache without one, or from git.
-    """
-    with _checkout() as (repo, commit, copy):
-        odb = repo.cache.local
-        if remote:
-            odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
-
-        def original(name: str, md5: str) -> Path | None:
-            place = f"/results/{study}/{name}"
-            for files, path in ((odb.fs, odb.oid_to_path(md5)), (commit, place)):
-                if files.exists(path):
-                    files.get_file(path, str(copy))
-                    if md5_of(copy) == md5:
-                        return copy
-            return None
-
-        return compare(results, known, original)
-
-
-@contextmanager
-def _checkout() -> Iterator[tuple[Any, Any, Path]]:
-    """DVC's view of this checkout, the files of the last commit, and a place for a copy of one."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from pygit2 import GitError
-
-    try:
-        with Repo() as repo, tempfile.TemporaryDirectory() as folder:
-            yield repo, repo.scm.get_fs("HEAD"), Path(folder, "copy")
-    except DvcException as error:
-        raise InputError(f"DVC: {error}") from None
-    except GitError as error:
-        trust = f"`git config --global --add safe.directory {Path.cwd()}`"
-        raise InputError(f"git: {error}: if this checkout is another user's: {trust}") from None
-
-
-def summary(findings: list[ArtifactComparison]) -> list[str]:
+def summary(findings: list[Finding]) -> list[str]:
     """Lines for the folders, other software versions and what differs; the last is the verdict."""
-    lines = []
-    for top in dict.fromkeys(finding.name.split("/")[0] for finding in findings):
-        members = [finding for finding in findings if finding.name.split("/")[0] == top]
+    tops, lines = dict[str, list[Finding]](), []
+    for finding in findings:
+        tops.setdefault(finding.name.split("/")[0], []).append(finding)
+    for top, members in tops.items():
         lines.append(f"{top}: {_counts(members)}")
-        near = [
-            (worst.used, f"    nearest to its limit: {finding.name}: {worst}")
-            for finding in members
-            if finding.good and (worst := finding.worst) and worst.size
-        ]
-        lines += [words for _, words in sorted(near)[-1:]]
-    differences = [difference for finding in findings for difference in finding.differences]
-    lines += sorted({str(found) for found in differences if found.where.startswith(EXPLAINS)})
+        near = [one for one in members if one.verdict in GOOD and one.used]
+        if nearest := max(near, key=lambda one: one.used, default=None):
+            lines.append(f"    nearest to its limit: {nearest.name}: {nearest.said}")
+    lines += sorted({line for finding in findings for line in finding.explained})
     for verdict, fix in FIXES.items():
         if names := [finding.name for finding in findings if finding.verdict == verdict]:
-            lines.append(f"{verdict}: {listed(names)}: {fix}")
+            most = len(names) if verdict == Verdict.UNREAD else MOST_NAMES
+            more = f" and {len(names) - most} more" if len(names) > most else ""
+            lines.append(f"{len(names)} {verdict}: {', '.join(names[:most])}{more}: {fix}")
     differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
     for finding in differing[:MOST_NAMES]:
         place = "the first that" if finding is differing[0] else "also"
-        lines.append(f"{place} differs: {finding}")
-    answer = "the same" if all(finding.good for finding in findings) else "NOT the same"
+        lines.append(f"{place} differs: {finding.name}: {finding.said}")
+    same = all(finding.verdict in GOOD for finding in findings)
+    unread = same and any(finding.verdict == Verdict.UNREAD for finding in findings)
+    answer = "the same, where compared" if unread else "the same" if same else "NOT the same"
     return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
 
 
-def _counts(findings: list[ArtifactComparison]) -> str:
+def _counts(findings: list[Finding]) -> str:
     counts = Counter(finding.verdict for finding in findings)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
