@@ -4,13 +4,13 @@ After every flow the results are compared, by content, with those of a study tha
 computes from nothing.
 """
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import time
 
-import psutil
 import pytest
 import yaml
 
@@ -18,7 +18,7 @@ from singflow.artifacts.catalog import CATALOG, IN_GIT, TIERS
 from singflow.engines.code import PACKAGE, modules_of, step_files
 from singflow.engines.flags import at
 from singflow.study import with_derived_keys
-from tests.project import ROOT, Project, files_of
+from tests.project import ROOT, Project
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 RULE = re.compile(
@@ -30,6 +30,7 @@ RULES = {
     for name, text in RULE.findall(path.read_text(encoding="utf-8"))
 }
 RESULTS = "results/${study}"
+NIGHTLY = pytest.mark.nightly
 
 
 def part(rule, keyword):
@@ -117,3 +118,194 @@ def test_a_stage_has_the_folders_of_its_tier_and_nothing_that_no_rule_reads():
             assert not dep.startswith("rules/") or dep in rules | {"rules/common.smk"}, dep
         for dep in (dep for dep in deps if dep.startswith("scripts/")):
             assert tier_of(dep.removeprefix("scripts/").removesuffix(".py")) == tier, dep
+
+
+OTHER = """
+other: {source: timm, id: test_vit.r160_in1k, weights: random}
+"""
+SMALLEST = {
+    "models": ["tiny"],
+    "analyses": ["zero_shot"],
+    "comparison": {"models": [], "kinds": []},
+    "evidence": {"draws": 2},
+    "extraction": {"views": 1, "shards": 2},
+}
+LATE = {"translator": {"lambdas": [0.1, 10.0]}}
+EARLY = {"extraction": {"views": 2, "shards": 2}}
+MODELS = {"models": ["tiny", "other"]}
+AFTER = {"translators", "analyses", "report"}  # the tiers that LATE changes
+
+
+def write(project, **differences):
+    project.study(**(SMALLEST | differences))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A checkout with the smallest study, computed by `dvc repro` and pushed."""
+    project = Project(tmp_path_factory.mktemp("base") / "checkout")
+    (project.folder / "config/models.yaml").open("a").write(OTHER)
+    write(project)
+    project.dvc("remote", "modify", "local", "url", str(project.folder.parent / "store"))
+    project.commit()
+    project.dvc("repro")
+    project.commit()
+    project.dvc("push")
+    return project
+
+
+@pytest.fixture(scope="module")
+def truth(base, tmp_path_factory):
+    """A function: the artifacts that Snakemake makes from nothing of a study with differences."""
+    known = {}
+
+    def truth(**differences):
+        key = repr(differences)
+        if key not in known:
+            project = base.clone(tmp_path_factory.mktemp("truth") / "checkout")
+            write(project, **differences)
+            project.snakemake()
+            known[key] = project.artifacts()
+        return known[key]
+
+    return truth
+
+
+@pytest.fixture(params=["copy", *(pytest.param(n, marks=NIGHTLY) for n in ("hardlink", "symlink"))])
+def links(request):
+    """How DVC puts files of its cache into a checkout."""
+    return request.param
+
+
+@pytest.fixture
+def clone(base, tmp_path, links):
+    """What a colleague has cloned; its cache is linked as `links` says."""
+    project = base.clone(tmp_path / "clone")
+    project.dvc("config", "--local", "cache.type", links)
+    return project
+
+
+def repro(project):
+    """Stages that `dvc repro` ran. Afterwards neither engine has anything to do."""
+    ran = {*project.ran_by_dvc(project.dvc("repro"))}
+    assert project.changed() == set()
+    assert "Nothing to be done" in project.snakemake("--dry-run")
+    return ran
+
+
+def test_a_clone_pulls_and_another_late_parameter_runs_no_tower(clone, truth):
+    clone.dvc("pull")
+    assert clone.artifacts() == truth()
+    write(clone, **LATE)
+    assert repro(clone) == AFTER
+    assert clone.artifacts() == truth(**LATE)
+    clone.edit("src/singflow/analyses/evidence.py", '"""', '"""Other words. ')
+    assert "Nothing to be done" in clone.snakemake("--dry-run")
+    assert clone.changed() == {"analyses", "report"}
+    clone.dvc("commit", "--force")
+    assert clone.changed() == set()
+
+
+@NIGHTLY
+def test_after_a_fetch_another_early_parameter_makes_everything_again(clone, truth):
+    clone.command("fetch")
+    assert clone.changed() == set() and "Nothing to be done" in clone.snakemake("--dry-run")
+    write(clone, **EARLY)
+    clone.snakemake()
+    assert clone.artifacts() == truth(**EARLY)
+    clone.dvc("commit", "--force")
+    assert clone.changed() == set()
+
+
+@NIGHTLY
+def test_a_study_goes_back_to_an_older_lock_and_forward_again(clone, truth):
+    clone.dvc("pull")
+    write(clone, **LATE)
+    repro(clone)
+    clone.commit()
+    clone.run("git", "checkout", "-q", "HEAD~1")
+    clone.dvc("checkout")
+    assert clone.artifacts() == truth() and clone.changed() == set()
+    assert "were made elsewhere" in clone.refused("singflow", "run")
+    clone.snakemake("--touch", "--forceall")
+    assert repro(clone) == set()
+    clone.run("git", "checkout", "-q", "-")
+    clone.dvc("checkout")
+    assert clone.artifacts() == truth(**LATE) and clone.changed() == set()
+    write(clone, **LATE, **MODELS)
+    assert repro(clone) == {*TIERS}
+    assert clone.artifacts() == truth(**LATE, **MODELS)
+
+
+@NIGHTLY
+def test_models_and_shards_come_and_go(clone, truth):
+    clone.dvc("pull")
+    fewer = {"extraction": {"views": 1, "shards": 1}}
+    for differences in (MODELS, {}, fewer):
+        write(clone, **differences)
+        repro(clone)
+        assert clone.artifacts() == truth(**differences), differences
+
+
+@NIGHTLY
+def test_snakemake_adds_a_model_and_dvc_records_it(base, truth, tmp_path):
+    project = base.copy(tmp_path / "checkout")
+    write(project, **MODELS)
+    said = project.snakemake()
+    assert "rule extract_features" in said and "model=tiny" not in said
+    assert project.changed() != set()
+    project.dvc("commit", "--force")
+    assert project.changed() == set() and repro(project) == set()
+    assert project.artifacts() == truth(**MODELS)
+
+
+@NIGHTLY
+def test_a_killed_repro_keeps_the_tiers_that_were_done_and_goes_on(clone, truth):
+    write(clone, **EARLY)
+    start = {"start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    variables = clone.environment(warm_start=False)
+    process = subprocess.Popen(["dvc", "repro"], cwd=clone.folder, env=variables, **start)
+    while not list(clone.folder.glob("results/demo/heads/*")):  # the second tier
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    clone.snakemake("--unlock")
+    assert repro(clone) == {*TIERS} - {"data"}
+    assert clone.artifacts() == truth(**EARLY)
+
+
+@NIGHTLY
+def test_after_half_a_run_of_snakemake_dvc_makes_the_rest_right(base, truth, tmp_path):
+    project = base.copy(tmp_path / "checkout")
+    write(project, **LATE)
+    project.snakemake("translators")
+    assert repro(project) == AFTER and project.artifacts() == truth(**LATE)
+    write(project, **EARLY)
+    project.snakemake("towers")
+    write(project, **LATE)  # as before: the towers in the checkout are of EARLY
+    repro(project)
+    assert project.artifacts() == truth(**LATE)
+
+
+def test_results_made_elsewhere_are_named_before_anything_runs(base, truth, tmp_path):
+    for way in ("copied", "checked out"):
+        project = base.clone(tmp_path / way)
+        if way == "copied":
+            shutil.copytree(base.folder / "results", project.folder / "results", dirs_exist_ok=True)
+        else:
+            project.dvc("pull")
+        write(project, **EARLY)
+        said = project.refused("singflow", "run", "--cores", "2")
+        assert re.search(r"results/demo: \d+ files were made elsewhere .*: results/demo/", said)
+        assert "`make fetch`" in said and "`snakemake --touch --forceall" in said
+        assert project.artifacts() == truth() | {"params.yaml": project.artifacts()["params.yaml"]}
+        write(project)
+        if way == "copied":
+            project.run("snakemake", "--touch", "--forceall", "--cores", "1")
+        else:
+            project.command("fetch")
+        assert "Nothing to be done" in project.snakemake("--dry-run")
+        assert project.command("run").rstrip().endswith("results/demo/report.html")
+        (project.folder / "results/demo/tables/models.csv").write_text("mine")
+        assert "results/demo/tables/models.csv" in project.refused("singflow", "run")

@@ -89,13 +89,12 @@ class ClusterProject(Project):
             own["PATH"] = f"{BIN}:{own['PATH']}"
         return own
 
-    def start(self, *command: str) -> "Running":
-        return Running(command, self.folder, self.environment())
+    def start(self, *command: str, **variables: str) -> "Running":
+        return Running(command, self.folder, self.environment(**variables))
 
     def shards(self) -> dict[str, bytes]:
-        """All files of the features, except the head, which another step makes."""
         files = (self.folder / "results/demo/features/tiny").glob("*")
-        return {path.name: path.read_bytes() for path in files if path.name != "head.safetensors"}
+        return {path.name: path.read_bytes() for path in files}
 
     def wait_for_shards(self, running: "Running") -> None:
         wait_for(

@@ -81,6 +81,31 @@ def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slur
 
 
 @pytest.mark.nightly
+def test_dvc_makes_a_study_on_slurm_by_the_profile_and_another_parameter_its_tiers_alone(
+    slurm, tmp_path
+):
+    project = ClusterProject(tmp_path / "project")
+    small = {"models": ["tiny"], "analyses": [], "comparison": {"models": []}}
+    project.study(**small)
+    project.commit()
+    here = project.copy(tmp_path / "here")
+    here.snakemake()
+    for options in ((), ("another",)):
+        running = project.start("dvc", "repro", SNAKEMAKE_PROFILE="slurm")
+        assert running.ended() == 0, running.said[-6000:]
+        assert project.changed() == set() and project.differs(here.artifacts()) == set()
+        ran = {"data", "towers", "translators", "analyses", "report"}
+        assert {*project.ran_by_dvc(running.said)} == (ran - {"data", "towers"} if options else ran)
+        for checkout in (project, here):
+            checkout.study(**small, translator={"lambdas": [0.1, 10.0]})
+        here.snakemake()
+    jobs = [
+        state for place, state in slurm.accounted("WorkDir,State") if place == str(project.folder)
+    ]
+    assert {*jobs} == {"COMPLETED"} and len(jobs) >= 4
+
+
+@pytest.mark.nightly
 def test_a_job_of_several_steps_has_the_sum_of_their_times_and_the_memory_of_the_largest(
     slurm, snakemake_project, tmp_path
 ):
