@@ -76,7 +76,7 @@ class LogHandler(LogHandlerBase):
         if self.total and sys.stderr.isatty():
             print(file=sys.stderr)
         for job, logs in self.failed.items():
-            print(f"error: {self.names[job]} failed:", file=sys.stderr)
+            print(f"error: {self.names.get(job, job)} failed:", file=sys.stderr)
             for log in filter(Path.is_file, logs):
                 print(f"{last_words(log)}\nits log: {log}", file=sys.stderr)
         killed = any(KILLED in text for text in self.said)

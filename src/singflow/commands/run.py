@@ -47,7 +47,7 @@ def run(
     results, tier = Path("results", given.get("study", study.study)), os.environ.get("DVC_STAGE")
     if tier:
         records.touch(*[*TIERS][: [*TIERS].index(tier)])
-    elif not (args.dryrun or args.touch or args.unlock):
+    elif not (args.dryrun or args.touch or args.unlock or args.forceall):
         records.check_made_here(results)
     if not given:
         check_weights(study, entries, words)
