@@ -56,7 +56,7 @@ def plan(params: Params = PARAMS) -> None:
 
 def print_leaks(images: int, models: "Mapping[str, ModelEntry]") -> None:
     """Print the smallest leak that so many images can show, for models by their width."""
-    from singflow.planning.power import smallest_leak
+    from singflow.analyses.power import smallest_leak
     from singflow.planning.sizes import WIDE
 
     found: dict[str, list[str]] = {}
