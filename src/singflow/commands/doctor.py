@@ -43,9 +43,9 @@ def check_remote(*_: Path) -> Result:
     program = "from singflow.commands.doctor import ask_remote; ask_remote()"
     answer = ask(sys.executable, "-c", program, seconds=PATIENCE)  # some clients wait for ever
     if answer.ok:
-        return "ok", answer.out
+        return "ok", f"{answer.out} answers"
     fix = "correct it: `dvc remote modify` or `dvc remote add --default` (docs/sharing.md)"
-    return "fail", f"{answer.message.rpartition('; ')[2]} -> {fix}"
+    return "fail", f"{answer.out} {answer.message.rpartition('; ')[2]} -> {fix}"
 
 
 def ask_remote() -> None:
@@ -56,14 +56,14 @@ def ask_remote() -> None:
     config = Config(".dvc")
     name = config["core"].get("remote") or sys.exit("no default remote is set")
     kind, options, path = get_cloud_fs(config, name=name)
+    print(f"{name} ({config['remote'][name]['url']})")
     if kind.protocol == "local":
         if not writable(place := existing(Path(path))):
-            sys.exit(f"{name}: {place} is not a folder that can be written to")
+            sys.exit(f"{place} is not a folder that can be written to")
     elif kind.protocol in ("http", "https"):
         kind(**options).fs.exists(f"{path}/files/md5/00/0", strict=True)
     elif not any(map(kind(**options).exists, (path, *map(str, Path(path).parents)))):
-        sys.exit(f"{name}: {path} is not there")
-    print(f"{name} ({config['remote'][name]['url']}) answers")
+        sys.exit("is not there")
 
 
 @cache
