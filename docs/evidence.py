@@ -4,7 +4,7 @@ Embeddings are planted and then judged by the workflow's own code. A planted emb
 principal coordinates a, null coordinates b, or both, so that the share of b is known. Without
 flags, prints the tables of the page and draws its figures. They quote docs/evidence/level.csv,
 docs/evidence/groups.csv, docs/evidence/stability.csv, docs/evidence/heads.csv and
-src/singflow/planning/power.csv, which --level, --groups, --stability, --heads and --power write.
+src/singflow/analyses/power.csv, which --level, --groups, --stability, --heads and --power write.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,6 +35,7 @@ from singflow.analyses.findings import by_size
 from singflow.analyses.geometry import null_space
 from singflow.analyses.hidden import Question, by_group
 from singflow.analyses.metrics import Removal, contrast_deg, remove, subspace_translator, unit
+from singflow.analyses.power import TABLE
 from singflow.analyses.readout import Targets
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import BASIS, read_models, read_table
@@ -42,7 +43,6 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.data.manifest import read_classes
 from singflow.figures.style import STYLE, colour, marker, save
-from singflow.planning.power import TABLE
 from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED

@@ -95,7 +95,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
     assert [*MAKE, *PREFETCH, PLAN[0]] == ["make demo", "make test", *["make prefetch"] * 2]
     assert [*LARGE, PUBLISH[0]] == [PLAN[-1], "snakemake --profile slurm", "dvc repro"]
     assert [f"{LARGE[1]} --configfile config/studies/eva02.yaml"] == ON_CLUSTER
-    assert PARTITIONS == "singflow doctor --write-partitions slurm/partitions.yaml"
+    assert PARTITIONS == "generate-slurm-partition-config -o slurm/partitions.yaml"
     assert [sorted(snippet) for snippet in SNIPPETS] == [
         ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
         ["analyses"], ["translator"], ["data"], ["data"], ["mine", "probe", "scratch", "tuned"],
@@ -179,7 +179,7 @@ def test_prefetch_lists_what_the_study_needs(reader):
 def test_doctor_and_plan_say_what_the_study_finds_here_and_takes(reader):
     # Where Slurm is installed and not running, that is a failure.
     said = reader.make("doctor", check=False).stdout
-    for name in ("versions", "study", "weights", "data root", "disk"):
+    for name in ("study", "weights", "disk"):
         assert re.search(rf"^ok +{name} ", said, flags=re.MULTILINE), said
     table = reader.shell(PLAN[-1])
     assert re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE)

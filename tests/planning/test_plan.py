@@ -4,7 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from singflow.commands import plan
 from singflow.config.registry import resolve_models
+from singflow.planning import plan as planning
 from singflow.planning.plan import (
     Job,
     Row,
@@ -31,11 +33,18 @@ rule extract_features:
     wildcards: model=timm/resnet18.a1_in1k, shard=00000
     threads: 2
     resources: tmpdir=/tmp, runtime=17, gpu=1, cpus_per_task=8, mem_mb=11040, mem=11.04 GB
+[Wed Nov 25 09:19:33 2026] Group job pictures (jobs in lexicogr. order):
+
+    [Wed Nov 25 09:19:33 2026]
+    rule summarize:
+        output: results/demo/tables/models.csv
+        benchmark: results/demo/benchmarks/summarize.tsv
+        threads: 4
+        resources: tmpdir=<TBD>, slurm_account=a, b, mem_mb=1380, gpu=0, gres=gpu:1
 [Wed Nov 25 09:19:33 2026]
-rule summarize:
-    output: results/demo/tables/models.csv
-    benchmark: results/demo/benchmarks/summarize.tsv
-    resources: tmpdir=<TBD>, mem_mb=1380, gpu=0
+rule resolve_study:
+    benchmark: results/demo/benchmarks/resolve_study.tsv
+    resources: mem_mb=<TBD>, gpu=0
 [Wed Nov 25 09:19:33 2026]
 rule all:
     input: results/demo/tables/models.csv
@@ -44,13 +53,13 @@ rule all:
 
 
 def test_jobs_are_read_from_a_dry_run():
-    results, model = Path("results/demo/benchmarks"), "timm/resnet18.a1_in1k"
-    wildcards = {"model": model, "shard": "00000"}
-    file = results / f"extract_features/{model}/00000.tsv"
-    assert parse_jobs(LISTING) == [
-        Job("extract_features", True, 11040.0, wildcards, file),
-        Job("summarize", False, 1380.0, {}, results / "summarize.tsv"),
-    ]
+    tower, last, first = parse_jobs(LISTING)
+    assert (tower.step, tower.gpu, tower.asked_mb) == ("extract_features", True, 11040)
+    assert tower.wildcards == {"model": "timm/resnet18.a1_in1k", "shard": "00000"}
+    assert tower.resources["cpus_per_task"] == "8" and tower.resources["runtime"] == "17"
+    asked = {"slurm_account": "a, b", "mem_mb": "1380", "gpu": "0", "gres": "gpu:1"}
+    assert last == Job("summarize", {}, asked | {"cpus_per_task": "4"}) and last.gpu
+    assert (first.step, first.gpu, first.asked_mb) == ("resolve_study", False, 0)
     done = "Nothing to be done (all requested files are present and up to date)."
     assert parse_jobs(f"Building DAG of jobs...\n{done}\n") == []
     invalid = "WorkflowError: the study is not valid\n"
@@ -67,13 +76,12 @@ def test_a_benchmark_file_gives_the_mean_time_and_one_that_is_damaged_none(tmp_p
     assert seconds_in(tmp_path / "absent") is None
 
 
-def job(step, *names):
-    file = Path("results/mine/benchmarks", step, *names)
-    return Job(step, step == "extract_features", 4000.0, {}, file.with_name(f"{file.name}.tsv"))
+def job(step):
+    return Job(step, {}, {"mem_mb": "4000", "gpu": str(int(step == "extract_features"))})
 
 
-def took(study, one, seconds):
-    path = Path("results", study, *one.benchmark.parts[2:])
+def took(study, name, seconds):
+    path = Path("results", study, "benchmarks", f"{name}.tsv")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:10\t9\n")
 
@@ -103,49 +111,44 @@ def checkout(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("checkout")
 def test_studies_are_alike_with_as_many_images_shards_and_views():
-    study = {"study": "mine", "extraction": {"shards": 1, "views": 1}}
-    assert [folder.name for folder in alike(study, 20)] == ["mine", "ark", "zoo"]
+    study = {"extraction": {"shards": 1, "views": 1}}
+    assert {folder.name for folder in alike(study, 20)} == {"mine", "ark", "zoo"}
     assert [folder.name for folder in alike(study, 21)] == ["more"]
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_job_takes_what_it_took_in_a_study_alike_or_else_what_its_step_did():
-    a, b, c = (job("extract_features", "timm", name) for name in "abc")
-    first, last = job("build_manifest"), job("summarize")
-    took("mine", a, 10.0)
-    took("ark", a, 500.0)
-    took("ark", b, 60.0)
-    took("zoo", first, 7.0)
-    took("more", last, 9.0)  # it has more images
+def test_a_job_takes_what_those_of_its_step_took_in_studies_alike():
+    took("mine", "extract_features/timm/a", 10.0)
+    took("ark", "extract_features/timm/b", 60.0)
+    took("zoo", "build_manifest", 7.0)
+    took("more", "summarize", 9.0)  # it has more images
+    first, tower, last = map(job, ("build_manifest", "extract_features", "summarize"))
     folders = [Path("results", name) for name in ("mine", "ark", "zoo")]
-    assert rows_by_step([a, b, c, last], [first, a, b, c, last], folders) == [
-        Row("build_manifest", 0, 1, False, 0.0, 0, 0),
-        Row("extract_features", 3, 3, True, 4000.0, 10 + 60 + (10 + 500 + 60) / 3, 0),
-        Row("summarize", 1, 1, False, 4000.0, 0, 1),
+    assert rows_by_step([tower, tower, last], [first, tower, tower, last], folders) == [
+        Row("build_manifest", [], 1, 7.0),
+        Row("extract_features", [tower, tower], 2, 35.0),
+        Row("summarize", [last], 1, None),
     ]
     assert step_seconds(Path("results").glob("*"), "summarize") == 9.0
     assert step_seconds(folders, "extract") is None, "a step with a longer name is another one"
 
 
 def test_what_a_study_takes_is_printed(capsys, monkeypatch, study):
-    from singflow.commands import plan
-    from singflow.planning import plan as planning
-
-    model = "efficientnet_lite0"
-    jobs = [job("build_manifest"), *(job("extract_features", name) for name in "ab")]
-    took_row = Row("extract_features", 2, 2, True, 5400.0, 120.0, 1)
+    model, tower = "efficientnet_lite0", job("extract_features")
+    jobs = [job("build_manifest"), tower, tower, job("summarize")]
     monkeypatch.setattr(planning, "list_jobs", lambda _, *options: jobs[not options :])
-    rows = [Row("build_manifest", 0, 1, False, 0.0, 0, 0), took_row]
-    monkeypatch.setattr(planning, "rows_by_step", lambda *_: rows)
+    times = {"extract_features": 60.0, "build_manifest": 5.0}
+    monkeypatch.setattr(planning, "step_seconds", lambda _, step: times.get(step))
     plan.plan()
     head, table = capsys.readouterr().out.split("\n\n")
-    useful = ("Study demo: 20 images, 4 models", f"{model}, ", "leak of about", "2 of 3 jobs")
-    useful += ("5.4 GB of memory", " on the disk", "2 min of", "the time of 1 jobs")
+    useful = ("Study demo: 20 images, 4 models", f"{model}, ", "leak of about", "3 of 4 jobs")
+    useful += ("4.0 GB of memory", " on the disk", "2 min of", "for 2 jobs", "the time of 1 jobs")
     places = [head.find(words) for words in useful]
     assert places[0] == 0 and places == sorted(places), head
     assert [line.split() for line in table.splitlines()[1:]] == [
         ["build_manifest", "0", "1", "done"],
-        ["extract_features", "2", "2", "GPU", "5.4", "2", "min,", "1", "not", "measured"],
+        ["extract_features", "2", "2", "GPU", "4.0", "2", "min"],
+        ["summarize", "1", "1", "CPU", "4.0", "not", "measured"],
     ]
     wide = resolve_models("config/models.yaml", ["resnet50", model])
     plan.print_leaks(527, wide)

@@ -1,12 +1,11 @@
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from singflow.commands.options import PARAMS, Params, print_table
 
 if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry
-    from singflow.planning.plan import Row
 
 TITLES = ("step", "jobs", "of", "on", "asked GB", "measured time")
 
@@ -39,24 +38,33 @@ def plan(params: Params = PARAMS) -> None:
         print_leaks(images + reference_size(content)[0], models)
     written = in_bytes(disk_bytes(content, images, models, spaces))
     free = in_bytes(shutil.disk_usage(existing(folder)).free)
-    unmeasured = sum(row.unmeasured for row in rows)
     print(f"{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     if waiting:
-        asked = max(row.asked_mb for row in rows) / 1e3
+        asked = max(job.asked_mb for job in waiting) / 1e3
         print(f"{asked:.1f} GB of memory asked for the largest job")
     print(f"{written} on the disk once all is done, {free} free")
-    if known := len(waiting) - unmeasured:
-        took = in_time(sum(row.seconds for row in rows))
-        print(f"{took} of one job after the other, as measured before for {known} jobs")
+    known = {row.step: row.mean * len(row.jobs) for row in rows if row.mean is not None}
+    unmeasured = sum(job.step not in known for job in waiting)
+    if count := len(waiting) - unmeasured:
+        took = in_time(sum(known.values()))
+        print(f"{took} of one job after the other, as measured before for {count} jobs")
     if unmeasured:
         print(f"the time of {unmeasured} jobs was never measured on as many images")
     print()
-    print_rows(rows)
+    table: list[Sequence[str]] = [TITLES]
+    for row in rows:
+        cells = ["", "", "done"]
+        if row.jobs:
+            asked = max(job.asked_mb for job in row.jobs) / 1e3
+            time = in_time(known[row.step]) if row.step in known else "not measured"
+            cells = ["GPU" if any(job.gpu for job in row.jobs) else "CPU", f"{asked:.1f}", time]
+        table.append((row.step, str(len(row.jobs)), str(row.every), *cells))
+    print_table(table)
 
 
 def print_leaks(images: int, models: "Mapping[str, ModelEntry]") -> None:
     """Print the smallest leak that so many images can show, for models by their width."""
-    from singflow.planning.power import smallest_leak
+    from singflow.analyses.power import smallest_leak
     from singflow.planning.sizes import WIDE
 
     found: dict[str, list[str]] = {}
@@ -64,19 +72,3 @@ def print_leaks(images: int, models: "Mapping[str, ModelEntry]") -> None:
         found.setdefault(smallest_leak(images, entry.feature_dim or WIDE), []).append(name)
     for said, names in found.items():
         print(f"{', '.join(names)}: {said}")
-
-
-def print_rows(rows: "Iterable[Row]") -> None:
-    """Print the table of steps."""
-    from singflow.system import in_time
-
-    table: list[Sequence[str]] = [TITLES]
-    for row in rows:
-        time = [in_time(row.seconds)] if row.unmeasured < row.jobs else []
-        time += [f"{row.unmeasured} not measured"] if row.unmeasured else []
-        place = "GPU" if row.gpu else "CPU"
-        cells = (
-            (place, f"{row.asked_mb / 1e3:.1f}", ", ".join(time)) if row.jobs else ("", "", "done")
-        )
-        table.append((row.step, str(row.jobs), str(row.every), *cells))
-    print_table(table)

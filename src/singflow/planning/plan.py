@@ -4,6 +4,7 @@ import csv
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,18 @@ class Job:
     """A job of Snakemake."""
 
     step: str
-    gpu: bool  # whether it asks for one
-    asked_mb: float  # memory that it asks for
     wildcards: Mapping[str, str]
-    benchmark: Path  # that it will write
+    resources: Mapping[str, str]  # that are known before the run
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it asks for a GPU."""
+        return self.resources.get("gpu", "0") != "0" or "gpu" in self.resources.get("gres", "")
+
+    @property
+    def asked_mb(self) -> float:
+        """Memory that it asks for."""
+        return float(self.resources.get("mem_mb", 0))
 
 
 @dataclass(frozen=True)
@@ -35,31 +44,24 @@ class Row:
     """What a study has to do for one step."""
 
     step: str
-    jobs: int  # that a run would start
+    jobs: Sequence[Job]  # that a run would start
     every: int  # jobs of the whole study
-    gpu: bool  # whether one of the jobs that start asks for a GPU
-    asked_mb: float  # most memory that one of them asks for
-    seconds: float  # of those that were measured
-    unmeasured: int  # jobs whose seconds are not known
+    mean: float | None  # measured seconds of a job
 
 
 def parse_jobs(listing: str) -> list[Job]:
     """The jobs that `snakemake --dry-run` lists."""
     jobs = []
-    parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
+    parts = re.split(r"^ *rule (\w+):$", listing, flags=re.MULTILINE)
     for step, block in zip(parts[1::2], parts[2::2], strict=True):
-        fields = dict(re.findall(r"^    (\w+): (.*)$", block, flags=re.MULTILINE))
+        fields = dict(re.findall(r"^ +(\w+): (.*)$", block, flags=re.MULTILINE))
         if "benchmark" not in fields:  # a target, such as all
             continue
-        resources = dict(re.findall(r"(\w+)=([\d.]+)(?:,|$)", fields["resources"]))
-        job = Job(
-            step,
-            gpu=float(resources.get("gpu", 0)) > 0,
-            asked_mb=float(resources.get("mem_mb", 0)),
-            wildcards=dict(re.findall(r"(\w+)=(.*?)(?:, |$)", fields.get("wildcards", ""))),
-            benchmark=Path(fields["benchmark"]),
-        )
-        jobs.append(job)
+        items = re.findall(r"(\w+)=(.*?)(?:, (?=\w+=)|$)", fields["resources"])
+        resources = {name: value for name, value in items if value != "<TBD>"}
+        wildcards = dict(re.findall(r"(\w+)=(.*?)(?:, |$)", fields.get("wildcards", "")))
+        threads = {"cpus_per_task": fields.get("threads", "1")}
+        jobs.append(Job(step, wildcards, threads | resources))
     if not jobs and "Nothing to be done" not in listing:
         raise InputError(f"snakemake lists no jobs; it says\n{listing.strip()[-2000:]}")
     return jobs
@@ -75,7 +77,7 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
 
 
 def alike(study: Mapping[str, Any], images: int) -> list[Path]:
-    """Result folders with as many images, shards and views as a study; its own comes first."""
+    """Result folders with as many images, shards and views as a study."""
     wanted = (images, study["extraction"]["shards"], study["extraction"]["views"])
     found = []
     for params in RESULTS.glob("*/params.yaml"):
@@ -83,11 +85,11 @@ def alike(study: Mapping[str, Any], images: int) -> list[Path]:
         count = count_rows(CATALOG["manifest"].at(params.parent))
         if (count, extraction.get("shards"), extraction.get("views")) == wanted:
             found.append(params.parent)
-    return sorted(found, key=lambda folder: (folder.name != study["study"], folder))
+    return found
 
 
 def seconds_in(benchmark: Path) -> float | None:
-    """Mean seconds in a benchmark file of Snakemake; None if it is missing or damaged."""
+    """Mean seconds in a benchmark file of Snakemake; None if it is damaged."""
     try:
         with benchmark.open(encoding="utf-8", newline="") as file:
             return fmean(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
@@ -110,32 +112,9 @@ def step_seconds(folders: Iterable[Path], step: str) -> float | None:
 def rows_by_step(
     waiting: Sequence[Job], every: Sequence[Job], folders: Sequence[Path]
 ) -> list[Row]:
-    """One row a step, in the order of the jobs.
-
-    waiting: jobs that a run would start. every: those of the whole study. A job takes as long as in
-    the first of the folders that has measured it, or else as the step's jobs there on average.
-    """
-    rows = []
-    for step in dict.fromkeys(job.step for job in every):
-        jobs = [job for job in waiting if job.step == step]
-        mean = step_seconds(folders, step)
-        seconds = [_measured(job, folders) or mean for job in jobs]
-        known = [one for one in seconds if one is not None]
-        row = Row(
-            step,
-            len(jobs),
-            every=sum(job.step == step for job in every),
-            gpu=any(job.gpu for job in jobs),
-            asked_mb=max((job.asked_mb for job in jobs), default=0.0),
-            seconds=sum(known),
-            unmeasured=len(jobs) - len(known),
-        )
-        rows.append(row)
-    return rows
-
-
-def _measured(job: Job, folders: Sequence[Path]) -> float | None:
-    """Seconds of a job in the first of the folders that has measured it."""
-    place = Path(*job.benchmark.parts[len(RESULTS.parts) + 1 :])
-    known = (seconds_in(folder / place) for folder in folders)
-    return next((seconds for seconds in known if seconds is not None), None)
+    """One row a step of `every`, the jobs of the whole study; times are from `folders`."""
+    counts = Counter(job.step for job in every)
+    return [
+        Row(step, [job for job in waiting if job.step == step], count, step_seconds(folders, step))
+        for step, count in counts.items()
+    ]

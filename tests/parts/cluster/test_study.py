@@ -178,7 +178,7 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
 def test_a_site_with_gres_partitions_by_file_limited_arrays_and_no_home_gives_the_same_bytes(
     project, reference, slurm
 ):
-    project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
+    project.run("generate-slurm-partition-config", "-o", "slurm/partitions.yaml")
     profile = project.folder / "slurm/config.yaml"
     site = {
         "slurm-partition-config": "slurm/partitions.yaml",

@@ -4,7 +4,7 @@ import re
 import pandas as pd
 import pytest
 
-from singflow.planning.power import ADVISED, TABLE, smallest_leak
+from singflow.analyses.power import ADVISED, TABLE, smallest_leak
 from tests.project import ROOT
 
 
