@@ -15,7 +15,7 @@
 #             BENCH_GPU="--device cpu --count 100" passes options
 # make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
-# make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
+# make doctor, plan, prefetch, publish, fetch, verify, reproduce   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
 CORES ?= all
@@ -32,7 +32,7 @@ NUMBERS = tests/nightly/test_evidence.py tests/towers/test_extraction.py \
 	--deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
 PAGES = tests/parts/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
 BEFORE := doctor plan
-COMMANDS := prefetch resume publish fetch verify reproduce crate
+COMMANDS := prefetch publish fetch verify reproduce
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu derived $(BEFORE) $(COMMANDS)

@@ -1,5 +1,7 @@
 """Fit translators from features to embeddings: one without each fold, and one on all images."""
 
+from pathlib import Path
+
 import numpy as np
 
 from singflow import cli
@@ -9,7 +11,13 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.fitting import fit_quality, fit_translators
-from singflow.translators.linear import check_imported_weights, quality_said, read_imported
+from singflow.translators.linear import (
+    FIGURES,
+    check_imported_weights,
+    made_for,
+    quality_said,
+    read_imported,
+)
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
@@ -36,6 +44,15 @@ def use_released(
     facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "n_train": 0}
     facts |= {"lambdas_within_one_error": [], "alpha_curve": []}
     return CrossFitted.alone(released, len(images.manifest)), [total / n], facts
+
+
+def learned_from(flags: Flags, released: Affine | None) -> str:
+    """The images that a translator was fitted on, in words; no path, which may be private."""
+    if released:
+        return "images that its makers chose: it was imported"
+    if flags.reference == "packaged":
+        return "507 ImageNet images, one a class (the packaged reference)"
+    return f"the images of study {Path(flags.reference).name if flags.reference else flags.study}"
 
 
 def main(flags: Flags) -> None:
@@ -66,8 +83,6 @@ def main(flags: Flags) -> None:
         tensors["fold_weight"] = np.stack([fold.weight for fold in folds])
         tensors["fold_bias"] = np.stack([fold.bias for fold in folds])
     tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
-    told = {name: facts[name] for name in ("reference", "alpha", "folds", "in_sample")}
-    write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **flags.named, **told))
     report = facts | {
         **validation.facts("validation", len(whole.bias)),
         "baseline_cosine": validation.baseline.cosine,
@@ -75,6 +90,9 @@ def main(flags: Flags) -> None:
         **split_off.facts("held_out", len(whole.bias)),
         "n_held_out": split_off.agreement.n,
     }
+    told = {name: report[name] for name in ("reference", "alpha", "folds", "in_sample", *FIGURES)}
+    told |= made_for(own.features, own.embeddings) | {"fitted_on": learned_from(flags, released)}
+    write_tensors(flags.path("translator"), tensors, provenance(["scipy"], **flags.named, **told))
     write_json(flags.path("translator_report"), report)
     edge = " (at the edge of the list)" if facts["lambda_at_edge"] else ""
     fitted = "imported" if released else f"lambda {facts['lambda']:g}{edge}"

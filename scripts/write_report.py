@@ -139,7 +139,7 @@ def main(flags: Flags) -> None:
         ),
         "precisions": sorted({facts["precision"] for facts in made if "precision" in facts}),
         "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
-        "params": public_params(flags.path("params"))[0].decode(),
+        "params": public_params(flags.path("params")),
         "libraries": libraries(),
     }
     steps = step_table(flags.results / "benchmarks")

@@ -42,8 +42,8 @@ LITE0 = "conse_minilm/efficientnet_lite0"
 COMMANDS = [block.splitlines() for block in blocks(TEXT)]
 MAKE, OWN, (ANALYZE,), LARGE, PUBLISH, FETCH, COMPARE, REMOTES, *OF_GUIDES = COMMANDS
 (CHECK,), REFERENCE, LAYERS, (EVA02,), KEEP, (LIST_AGAIN,), PACK, *OF_GUIDES = OF_GUIDES
-PREFETCH, (GPUS,), (LIST,), (EXPORT,), SMOKE, IMAGENET, PLAN, *OF_GUIDES = OF_GUIDES
-(RELEASED,), (PARTITIONS,), ON_CLUSTER, ARCHIVES = OF_GUIDES
+PREFETCH, (GPUS,), SMOKE, IMAGENET, PLAN, *OF_GUIDES = OF_GUIDES
+(RELEASED,), (PARTITIONS,), *KILLED, ON_CLUSTER, (PACKED,) = OF_GUIDES
 SNIPPETS = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
 FOLDER, MODELS, WORDS, _, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ENCODERS, *SHOWN = SNIPPETS
 ARTICLES, PICTURES, GENERATOR = SHOWN
@@ -91,7 +91,8 @@ def unchanged(reader):
 
 
 def test_the_pages_have_the_commands_that_these_tests_run():
-    # Of ARCHIVES test_archives is a test, of SMOKE test_paper_smoke and test_smoke_study.
+    # Of KILLED parts/cluster/test_faults is a test, of PACKED test_archives, of SMOKE
+    # test_paper_smoke and test_smoke_study.
     assert [*MAKE, *PREFETCH, PLAN[0]] == ["make demo", "make test", *["make prefetch"] * 2]
     assert [*LARGE, PUBLISH[0]] == [PLAN[-1], "snakemake --profile slurm", "dvc repro"]
     assert [f"{LARGE[1]} --configfile config/studies/eva02.yaml"] == ON_CLUSTER
@@ -158,15 +159,6 @@ def test_make_app_opens_the_page(reader):
         process.wait(PATIENCE)
     assert page.status_code == 200, said.read_text()
     assert "SING: what a classifier does not see" in page.text
-
-
-def test_translators_are_listed_and_passed_on(reader):
-    listed, exported = map(reader.shell, (LIST, EXPORT))
-    first = r"^results/demo +conse_minilm +efficientnet_lite0 "
-    assert re.search(first, listed, flags=re.MULTILINE)
-    assert re.search(r"export/lite0/linear.safetensors: R2 0\.2\d", exported)
-    taken = "singflow import_translator --release export/lite0 --model efficientnet_lite0"
-    assert f"imported: [{LITE0}:" in reader.shell(f"{taken} --space conse_minilm")
 
 
 def test_prefetch_lists_what_the_study_needs(reader):

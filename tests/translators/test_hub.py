@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file, safe_open
 
 from singflow.artifacts.tensors import write_tensors
 from singflow.translators.linear import Translator
-from tests.project import ROOT
+from tests.kills import killed
 from tests.refusals import refused
 from tests.translators import hub_server
 
@@ -66,13 +65,14 @@ def test_a_folder_gives_back_the_translator_bit_for_bit_with_its_facts(tmp_path)
 
 
 def test_the_facts_go_with_another_type_and_numbers_become_texts(tmp_path):
-    facts = {"n_train": np.int64(3), "lambda": 0.1, "validation_r2": None, "known_zero": True}
+    facts = {"n_train": np.int64(3), "lambda": 0.1, "validation_r2": None}
+    facts |= dict.fromkeys(("weights_sha256", "classifier_sha256"), "0" * 64)
     weight, bias = np.full((4, 9), 1 / 3), np.ones(4)
     wide = Translator(weight, bias, facts).astype(np.float64)
     assert type(wide) is Translator and wide.facts is facts and wide.weight is weight
     wide.save_pretrained(tmp_path)
-    texts = {"n_train": "3", "lambda": "0.1", "validation_r2": "null", "known_zero": "true"}
-    assert header(tmp_path / FILE) == MADE | texts
+    texts = {"n_train": "3", "lambda": "0.1", "validation_r2": "null"}
+    assert header(tmp_path / FILE) == MADE | facts | texts
     assert_same(Translator.from_pretrained(tmp_path), wide.astype(np.float32))
     card = (tmp_path / "README.md").read_text()
     assert "relative: 0.1 |" in card and "| R² | not stated" in card and "**Known zero.**" in card
@@ -164,6 +164,30 @@ def test_what_cannot_be_loaded_is_not_written(tmp_path):
     ):
         refused(message, Translator(weight, bias, facts).save_pretrained, tmp_path / "out")
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.nightly
+def test_a_killed_save_leaves_no_card_of_another_translator(tmp_path):
+    translator().save_pretrained(tmp_path / "whole")
+    whole, card = (tmp_path / "whole" / name for name in (FILE, "README.md"))
+    out, own = tmp_path / "out", tmp_path / "whole"
+    lines = "from singflow import Translator\n"
+    lines += f"Translator.load({str(own / FILE)!r}).save_pretrained({str(out)!r})"
+    for again in (False, True):
+        if again:  # over another translator and its card
+            (out / FILE).write_bytes(b"another")
+            (out / "README.md").write_text(card.read_text().replace("0.2346", "0.1000"))
+        seen = {}
+        for moves in killed(lines, tmp_path):
+            content, said = (
+                path.read_bytes() if path.exists() else None
+                for path in (out / FILE, out / "README.md")
+            )
+            seen[moves] = content, said
+            assert said is None or (said == card.read_bytes()) == (content == whole.read_bytes())
+        assert len(seen) > 4 and seen[moves] == (whole.read_bytes(), card.read_bytes())
+        assert {file.name for file in out.iterdir()} == {FILE, "README.md"}
+        assert not list(tmp_path.glob(".out.*"))
 
 
 def test_a_readme_of_something_else_is_not_replaced(tmp_path):
@@ -372,17 +396,3 @@ print(json.dumps([address, found.sentence]))""",
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.to_dict()["tags"] == ["null-space", "evidence", "vision-language"]
     assert card.text.startswith(f"\n# lab/evidence\n\n**{sentence}**\n\n- D ")
-
-
-def test_an_exported_translator_is_a_folder_of_this_kind(tmp_path, monkeypatch):
-    from singflow.sharing.translators import export, fit_packaged
-
-    for name in ("config", "reference"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    exported = fit_packaged("conse_minilm", "efficientnet_lite0")
-    path = export(exported, Path("lite0"))
-    found = Translator.from_pretrained(path.parent)
-    assert_same(found, exported.translator)
-    figures = {key: json.dumps(value) for key, value in exported.figures.items()}
-    assert found.facts == MADE | exported.made_for | figures | {"fitted_on": exported.fitted_on}

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import runpy
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.translators import reference
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import read_crossfitted
-from singflow.translators.reference import check_reference, fingerprint, pack, training_images
+from singflow.translators.reference import check_reference, fingerprint, training_images
 from tests.kills import killed
 from tests.project import ROOT
 from tests.refusals import refused
@@ -25,6 +26,8 @@ LITE0, MINILM = "efficientnet_lite0", "conse_minilm"
 KNOWN = [LITE0, "animals_lite0", "efficientnet_lite1", "resnet50"]
 MODELS = resolve_models(ROOT / "config/models.yaml", KNOWN)
 SPACES = resolve_spaces(ROOT / "config/spaces.yaml", [MINILM, "clip_vit_l14"])
+PROGRAM = ROOT / "reference/pack.py"
+pack = runpy.run_path(str(PROGRAM))["pack"]
 
 
 def results_in(folder, models=(LITE0,), images=6, shards=2, folds=None, **facts):
@@ -288,7 +291,8 @@ def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tm
 @pytest.mark.nightly
 def test_a_killed_packing_leaves_no_part_of_a_reference_and_the_same_call_ends_it(tmp_path):
     results_in(tmp_path / "other")
-    lines = "from singflow.translators.reference import pack\npack(Path('other'), Path('packed'))"
+    lines = f"import runpy\npack = runpy.run_path({str(PROGRAM)!r})['pack']\n"
+    lines += "pack(Path('other'), Path('packed'))"
     for moves in killed(lines, tmp_path):
         left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
         assert left == {"other"} or moves > 2

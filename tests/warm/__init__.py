@@ -25,7 +25,7 @@ LIBRARIES = [
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot",
     "jinja2", "itables",
     # the engines and what they load
-    "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
+    "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
     "snakemake.cli", "snakemake.workflow", "snakemake.report", "snakemake_executor_plugin_slurm",
     "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs", "s3fs", "dvc_http",
 ]  # fmt: skip

@@ -207,7 +207,8 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "translators/{space}/{model}/linear.safetensors",
         "weight (m, d) and bias (m,) float32, fitted on all training images; fold_weight (K, m,"
         " d) and fold_bias (K, m), fitted without the images of the fold (absent with"
-        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample.",
+        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample, and the"
+        " facts of its card, as `singflow.Translator` names them.",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
         within=SOLVED,
     ),

@@ -13,26 +13,25 @@ PATHS = (
 )
 
 
-def public_params(path: Path) -> tuple[bytes, list[str]]:
-    """The content of params.yaml with shortened paths (archived()), and the keys of these paths."""
+def public_params(path: Path) -> str:
+    """The content of params.yaml, in which paths that lead out of the checkout are shortened."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.indent(mapping=2, sequence=4, offset=2)
-    content, text, cut = yaml.load(path), io.BytesIO(), []
+    content, text, cut = yaml.load(path), io.StringIO(), False
     for section, key in PATHS:
         value = content[section][key]
-        if value is not None and archived(value) != Path(value).as_posix():
-            content[section][key] = archived(value)
-            cut.append(f"{section}.{key}")
+        if value is not None and shortened(value) != Path(value).as_posix():
+            content[section][key], cut = shortened(value), True
     if not cut:
-        return path.read_bytes(), cut
+        return path.read_text(encoding="utf-8")
     yaml.dump(content, text)
-    return text.getvalue(), cut
+    return text.getvalue()
 
 
-def archived(path: str) -> str:
-    """Path of a file in the archive: a path that leads out of the checkout is cut to its name."""
+def shortened(path: str) -> str:
+    """A path that others may see: one that leads out of the checkout is cut to its name."""
     parts = Path(path).expanduser()
     return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()

@@ -112,10 +112,10 @@ def card(header: Mapping[str, str], shape: tuple[int, ...], name: str) -> str:
 
     on_a_hub = ON_A_HUB.fullmatch(header.get("model_id", ""))
     zero = ""
-    if header.get("known_zero") == "true":
+    if header.get("classifier_sha256", "") == header.get("weights_sha256"):
         zero = (
-            "\n**Known zero.** This space was computed from the model's own logits, "
-            "so the null space cannot add anything to them.\n"
+            "\n**Known zero.** This space was computed from the logits of this model, "
+            "so the null space of its whole head cannot add anything to them.\n"
         )
     return f"""{front_matter(TAGS, on_a_hub[1] if on_a_hub else None)}
 # {stated("model")} to {stated("space")}

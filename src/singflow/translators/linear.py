@@ -23,6 +23,11 @@ from singflow.translators.ridge import Affine
 if TYPE_CHECKING:
     import pandas as pd
 
+FIGURES = (  # of the report that a translator's file and card have, too
+    *("validation_r2", "validation_cosine", "baseline_cosine"),
+    *("n_train", "n_validation", "lambda"),
+)
+
 
 def read_linear(path: Path) -> tuple[Tensors, Facts]:
     """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata.
@@ -52,10 +57,11 @@ class Translator(Affine):
         The map: (m, d) and (m,).
     facts : mapping
         What is known about the translator, for its file and its card. The card reads `model`,
-        `model_id` (<source>/<id>) and `weights_sha256` of the classifier; `space`, `space_id` and
-        `space_sha256`; `fitted_on` (a text), `n_train` (rows), `lambda` (the relative penalty);
-        `validation_r2`, `validation_cosine`, `baseline_cosine` and `n_validation`, of rows that
-        the fit had not seen. In a file, all facts are texts.
+        `model_id` (<source>/<id>) and `weights_sha256` of the classifier; `space`, `space_id`,
+        `space_sha256`, and `classifier_sha256` of a space that a classifier's logits make;
+        `fitted_on` (a text), `n_train` (rows), `lambda` (the relative penalty); `validation_r2`,
+        `validation_cosine`, `baseline_cosine` and `n_validation`, of rows that the fit had not
+        seen. A study's file has them all. In a file, all facts are texts.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -148,8 +154,7 @@ class Translator(Affine):
             )
         if not (folder / FILE).is_file():
             raise InputError(
-                f"{folder}: holds no {FILE}: name a folder that save_pretrained or `singflow "
-                "export_translator` wrote"
+                f"{folder}: holds no {FILE}: name a folder that a study or save_pretrained wrote"
             )
         return cls.load(folder / FILE)
 
@@ -268,6 +273,22 @@ def check_imported_weights(space: str, model: str, features: Path, embeddings: P
                 f"with {here[:12]}: restore the former, import a translator of the latter, or take "
                 f"{space}/{model} out of translator.imported"
             )
+
+
+def made_for(features: Path, embeddings: Path) -> dict[str, str]:
+    """What a translator from these features into these embeddings is for, as its card says it."""
+    model, space = (read_tensors(shard_path(of, 0), [])[1] for of in (features, embeddings))
+    facts = {
+        "weights_sha256": model.get("weights_sha256"),
+        "space_sha256": space.get("weights_sha256"),
+        "classifier_sha256": space.get("classifier_sha256"),
+    }
+    if "tower" in model:
+        facts["model_id"] = "{source}/{id}".format_map(model.parsed("tower", dict))
+    if "tower" in space:
+        tower = space.parsed("tower", dict)
+        facts["space_id"] = tower["id"] if tower["source"] == "open_clip" else space["tower"]
+    return {key: fact for key, fact in facts.items() if fact is not None}
 
 
 def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:

@@ -16,7 +16,7 @@ from singflow.config.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.config.sections import WIDEST, Name, Section
 from singflow.errors import InputError
 from singflow.translators.cards import FILE
-from singflow.translators.linear import Translator
+from singflow.translators.linear import FIGURES, Translator
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
@@ -71,15 +71,6 @@ ALIGNERS = {  # pretrained_aligners/ of Text-to-concept
     "dino_vits8": "timm/vit_small_patch8_224.dino",
 }
 ALIGNER_SPACE = "ViT-B-16-quickgelu/openai"
-FIGURES = (
-    "validation_r2",
-    "validation_cosine",
-    "baseline_cosine",
-    "n_train",
-    "n_validation",
-    "lambda",
-)
-FITTED_ON = "fitted_on"
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,8 @@ def read_offered(path: Path, model_id: str) -> Release:
     """Read a translator for the model <source>/<id> in any form in which translators are released.
 
     path: a folder of one translator of the authors' release, or the folder of all of them; an
-    aligner of Text-to-concept (.pth); a file of `singflow export_translator`, or its folder.
+    aligner of Text-to-concept (.pth); a linear.safetensors of a study or of
+    Translator.save_pretrained, or its folder.
     """
     if not path.exists():
         raise InputError(
@@ -138,17 +130,17 @@ def read_aligner(path: Path) -> Release:
 
 
 def read_exported(path: Path) -> Release:
-    """Read a safetensors file that `singflow export_translator` wrote, in float32."""
+    """Read a linear.safetensors that says what it was fitted for, in float32."""
     translator = Translator.load(path)
     made = read_tensors(path, [])[1]
     facts = [made.get(key) for key in ("model_id", "space_id", "weights_sha256", "space_sha256")]
     if None in facts:
         raise InputError(
-            f"{path}: does not say what it was fitted for, as a translator of a study's results "
-            "does not: write one that does with `singflow export_translator`"
+            f"{path}: does not say what it was fitted for: name one of a study, or give the facts "
+            "model_id, space_id, weights_sha256 and space_sha256 to Translator and save it again"
         )
     model, space, weights, tower = map(str, facts)
-    figures = {key: made[key] for key in (*FIGURES, FITTED_ON) if key in made}
+    figures = {key: made[key] for key in (*FIGURES, "fitted_on") if key in made}
     return Release(model, model, space, translator, weights, tower, figures)
 
 

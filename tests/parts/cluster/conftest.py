@@ -96,13 +96,6 @@ class ClusterProject(Project):
         files = (self.folder / "results/demo/features/tiny").glob("*")
         return {path.name: path.read_bytes() for path in files}
 
-    def wait_for_shards(self, running: "Running") -> None:
-        wait_for(
-            lambda: all((self.folder / target).exists() for target in targets(5)),
-            "all shards are there",
-            lambda: running.said,
-        )
-
 
 class Running:
     """A command in the background; what it says is kept."""

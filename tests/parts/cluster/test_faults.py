@@ -1,14 +1,15 @@
 """Deliberate faults on a real Slurm: the study completes with the bytes of an undisturbed run."""
 
 import os
+import re
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from tests.parts.cluster.conftest import SNAKEMAKE, targets
 from tests.parts.cluster.slurm import wait_for
+from tests.project import ROOT, blocks
 
 pytestmark = pytest.mark.nightly
 
@@ -89,9 +90,11 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
         assert lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"
 
 
-def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
+def test_after_snakemake_was_killed_the_commands_of_the_page_go_on_and_old_jobs_spoil_nothing(
     slurm, project, reference
 ):
+    page = (ROOT / "docs/cluster.md").read_text().partition("### After Snakemake was killed")[2]
+    look, cancel, unlock, same = "".join(blocks(page)[:2]).splitlines()
     project.hold(0, 1)
     project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(2))
@@ -113,18 +116,14 @@ def test_snakemake_killed_is_refused_until_resumed_and_old_jobs_spoil_nothing(
     assert finished.items() <= project.shards().items()
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
 
-    project.anew("snakemake", "snakemake")  # one unlocks
-    resumed = project.start(f"{sys.prefix}/bin/singflow", "resume")
-    project.wait_for_shards(resumed)
-    assert f"cancelling job {stopped} (rule_extract_features_wildcards_tiny_" in resumed.said
-    refused = project.start("singflow", "resume")
-    busy = f"Snakemake (process {resumed.process.pid}) is at work on this study"
-    assert refused.ended() == 1 and busy in refused.said
-    wait_for(
-        lambda: not any("extract" in comment for comment in slurm.jobs().values()),
-        "the last shard's job has ended",
-    )
-    resumed.kill()
+    (run,) = re.findall(r"SLURM run ID: (\S+)", running.said)
+    looked = project.shell(look)
+    assert [line.split()[:2] for line in looked.splitlines()[1:]] == [[stopped, run]]
+    project.shell(cancel.replace("<run ID>", run))
+    wait_for(lambda: stopped not in slurm.jobs(), f"job {stopped} is cancelled")
+    project.shell(unlock)
+    resumed = project.start(*same.split(), *targets(5))
+    assert resumed.ended() == 0, resumed.said[-4000:]
     assert project.shards() == reference
     states = [state for state, _ in history(slurm, anew, int(stopped))]
     assert states == ["CANCELLED", "COMPLETED"]
@@ -165,7 +164,7 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
 
     slurm.ask("scancel", "--signal=USR1", "--batch", first)  # as Slurm does before the time limit
     log = project.folder / ".snakemake/controller.log"
-    waiting = f"waiting for job {shard} (rule_extract_features"
+    waiting = f"waiting for job {shard} rule_extract_features"
     wait_for(lambda: waiting in log.read_text(), "the next controller waits", log.read_text)
     project.order(0)
 

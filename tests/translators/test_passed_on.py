@@ -1,0 +1,155 @@
+"""A study's translator is passed on with its card, and taken back byte for byte for its model."""
+
+import shutil
+
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from singflow import Translator
+from singflow.artifacts.files import sha256_of
+from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.commands.import_translator import import_translator
+from singflow.config.reading import read_yaml
+from singflow.config.sections import PACKAGE_DATA
+from singflow.errors import InputError
+from singflow.translators.parameters import Translation
+from singflow.translators.reference import PACKAGED
+from singflow.translators.released import read_offered
+from tests.project import ROOT
+from tests.results import Results
+
+LITE0, LITE2, SPACE = "efficientnet_lite0", "efficientnet_lite2", "conse_minilm"
+
+
+def fit(folder, model=LITE0, imported=(), reference=None, views_of="own"):
+    """The step, on the images of the packaged reference as if they were a study."""
+    flags = {"kind": "linear", "folds": 5, "lambdas": list(Translation().lambdas)}
+    own = Results(folder / views_of, model, SPACE)
+    own.path("translator").unlink(missing_ok=True)
+    own.run("fit_translator", imported=list(imported), reference=reference, **flags)
+    return own
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with registries and a study of the reference's images, whose translator is saved."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("config", "reference"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "own").mkdir()
+    for name in ("data", "features", "embeddings"):
+        (folder / "own" / name).symlink_to(ROOT / PACKAGED / name)
+    Translator.load(fit(folder).path("translator")).save_pretrained(folder / "mine")
+    return folder
+
+
+@pytest.fixture
+def checkout(made, tmp_path, monkeypatch):
+    """A copy of what was made, as the working folder."""
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def take(release, model=LITE0, space=SPACE, **registries):
+    """Import a translator; where it lies then."""
+    import_translator(release, model, space, **registries)
+    return release.parent / f"checkpoints/translators/{space}/{model}.safetensors"
+
+
+def test_the_saved_translator_of_a_study_has_its_numbers_and_its_card_says_everything(checkout):
+    own = Results(checkout / "own", LITE0, SPACE)
+    numbers = {key: load_file(own.path("translator"))[key].tobytes() for key in ("weight", "bias")}
+    saved = load_file(checkout / "mine/linear.safetensors")
+    assert {key: tensor.tobytes() for key, tensor in saved.items()} == numbers
+    card, report = (checkout / "mine/README.md").read_text(), own.read("translator_report")
+    assert "not stated" not in card and "Known zero" not in card
+    weights = read_tensors(own.path("features"), [])[1]["weights_sha256"]
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "timm/tf_efficientnet_lite0.in1k"
+    said = ["| the images of study own |", "embeddings | 507 |", "not seen | 507 |", weights]
+    said += [f"| R² | {report['validation_r2']:.4f} ", f"relative: {report['lambda']:g} |"]
+    assert [words for words in (*said, "(384, 1280)") if words not in card] == []
+    found = read_offered(checkout / "mine", "any")
+    assert (found.model_id, found.weights_sha256) == ("timm/tf_efficientnet_lite0.in1k", weights)
+
+
+def test_the_card_says_whose_images_and_whether_the_answer_is_known(checkout):
+    other = checkout / "other"
+    other.mkdir()
+    for name in ("features", "embeddings"):
+        (other / name).symlink_to(ROOT / PACKAGED / name)
+    manifest = Results(ROOT / PACKAGED).read("manifest")
+    Results(other).manifest(**manifest.assign(sha256=manifest["sha256"].str[::-1]))
+    for model, reference, words in (
+        (LITE0, "packaged", "| fitted on | 507 ImageNet images, one a class "),
+        (LITE0, str(checkout / "own"), "| fitted on | the images of study own |"),
+        (LITE2, None, "**Known zero.**"),
+    ):
+        path = fit(checkout, model, reference=reference, views_of="other").path("translator")
+        Translator.load(path).save_pretrained(checkout / "card")
+        card = (checkout / "card/README.md").read_text()
+        assert words in card and str(checkout) not in card
+
+
+@pytest.mark.parametrize("release", ["mine", "own/translators/conse_minilm/efficientnet_lite0"])
+def test_it_is_imported_again_byte_for_byte_for_all_heads_on_the_same_weights(
+    checkout, caplog, release
+):
+    for model in (LITE0, "animals_lite0"):
+        import_translator(checkout / release, model, SPACE)
+        taken = load_file(checkout / f"checkpoints/translators/{SPACE}/{model}.safetensors")
+        mine = load_file(checkout / "mine/linear.safetensors")
+        assert {k: t.tobytes() for k, t in taken.items()} == {
+            k: t.tobytes() for k, t in mine.items()
+        }
+    assert "not checked" not in caplog.text
+
+
+def test_another_model_other_weights_and_another_space_are_refused(checkout):
+    registry = read_yaml(PACKAGE_DATA / "spaces.yaml")
+    registry["warmer"] = registry[SPACE] | {"temperature": 3.0}
+    (checkout / "spaces.yaml").write_text(yaml.safe_dump(registry))
+    path = checkout / "mine/linear.safetensors"
+    tensors, made = read_tensors(path, ["weight", "bias"])
+    lite1 = f"{made['weights_sha256'][:12]}, but efficientnet_lite1 is .* weights 0437a714"
+    other, none = "timm/resnet18.a1_in1k", "0" * 64
+    for given, header, message in (
+        ({"model": "efficientnet_lite1"}, {}, lite1),
+        ({"model": other}, {}, f"_lite0.in1k, but {other} is"),
+        ({"space": "clip_vit_l14"}, {}, r"\(384 dimensions\), which clip_vit_l14"),
+        ({"space": "warmer", "spaces": "spaces.yaml"}, {}, "warmer of spaces.yaml is not"),
+        ({}, {"weights_sha256": none}, "efficientnet_lite0 is timm/tf_efficientnet_lite0"),
+        ({}, {"space_sha256": none}, "its space has weights 0000"),
+    ):
+        write_tensors(path, tensors, made | header)
+        with pytest.raises(InputError, match=message):
+            take(checkout / "mine", **given)
+        assert not (checkout / "checkpoints").exists()
+    Translator(**tensors, facts={"model": LITE0}).save_pretrained(checkout / "mine")
+    with pytest.raises(
+        InputError, match=r"does not say what it was fitted for: name one of a stud"
+    ):
+        take(checkout / "mine")
+
+
+def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted_for_alone(
+    checkout,
+):
+    path = take(checkout / "mine")
+    tensors, made = read_tensors(path, ["weight", "bias"])
+    hashes = {"weights_sha256": f"features/{LITE0}", "space_sha256": f"embeddings/{SPACE}"}
+    assert hashes.keys() <= made.keys()
+    older = {key: value for key, value in made.items() if key not in hashes}
+    for header in (made, older):  # without hashes: as of the authors' release
+        write_tensors(path, tensors, header)
+        own = fit(checkout, imported=[f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}"])
+        taken, facts = read_tensors(own.path("translator"), ["weight", "bias"])
+        assert all((taken[name] == tensors[name]).all() for name in tensors)
+        assert facts["fitted_on"] == "images that its makers chose: it was imported"
+    for key, place in hashes.items():
+        write_tensors(path, tensors, made | {key: "0" * 64})
+        said = rf"{LITE0}.safetensors: was fitted for weights 0{{12}} of {place.split('/')[1]}"
+        with pytest.raises(InputError, match=rf"(?s){said}.*{place} was made with"):
+            fit(checkout, imported=[f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}"])
+        assert not own.path("translator").exists()
