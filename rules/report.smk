@@ -7,7 +7,7 @@ rule write_report:
     input:
         params=at("params"),
         entries=every("model_entry", "space_entry"),
-        made=every("manifest", "rejected", "head", "embeddings", *asked("scores")),
+        made=every("manifest", "rejected", "head", "texts", "translator", *asked("scores")),
         shown=every(*(name for name in SHOWN if name.startswith(("tables/", "figures/")))),
         classes=own("data.classes"),
         columns=shipped("src/singflow/report/columns.yaml"),

@@ -75,10 +75,12 @@ def main(flags: Flags) -> None:
     captions |= {"rejected": REJECTED, "images": IMAGES}
     tables = page_tables(csv, rejected, paper, same, steered, captions, several)
     heads = [read_tensors(flags.path("head", model=model), [])[1] for model in flags.models]
-    made = heads + [
-        read_tensors(flags.path("embeddings", space=space, shard="00000"), [])[1]
+    texts = [read_tensors(flags.path("texts", space=space), [])[1] for space in flags.spaces]
+    into = [
+        read_tensors(flags.path("translator", space=space, model=flags.models[0]), [])[1]
         for space in flags.spaces
     ]
+    hashes = [head["weights_sha256"] for head in heads] + [one["space_sha256"] for one in into]
     if scored:
         scores = flags.gather("scores", lambda path: read_parquet(path, "scores").iloc[shown])
         class_names = {
@@ -92,7 +94,6 @@ def main(flags: Flags) -> None:
     }
     weights = [entry.weights if entry.source != "features" else "imported" for entry in entries]
     sources = [f"{e.source}: {e.id}, {of}" for e, of in zip(entries, weights, strict=True)]
-    named = zip([*flags.models, *flags.spaces], [*sources, *towers.values()], made, strict=True)
     drawn = {
         name: embedded(path, captions[name])
         for name, path in figures.items()
@@ -135,10 +136,14 @@ def main(flags: Flags) -> None:
             for section in SECTIONS
         },
         "software": sorted(
-            {pair for facts in made for pair in facts.parsed("software", dict).items()}
+            {pair for facts in heads + texts for pair in facts.parsed("software", dict).items()}
         ),
-        "precisions": sorted({facts["precision"] for facts in made if "precision" in facts}),
-        "weights": [(name, source, facts["weights_sha256"]) for name, source, facts in named],
+        "precisions": sorted({facts["precision"] for facts in into if "precision" in facts}),
+        "weights": [
+            *zip(
+                [*flags.models, *flags.spaces], [*sources, *towers.values()], hashes, strict=True
+            )
+        ],
         "params": public_params(flags.path("params")),
         "libraries": libraries(),
     }

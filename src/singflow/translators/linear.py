@@ -282,6 +282,7 @@ def made_for(features: Path, embeddings: Path) -> dict[str, str]:
         "weights_sha256": model.get("weights_sha256"),
         "space_sha256": space.get("weights_sha256"),
         "classifier_sha256": space.get("classifier_sha256"),
+        "precision": space.get("precision"),  # of the towers
     }
     if "tower" in model:
         facts["model_id"] = "{source}/{id}".format_map(model.parsed("tower", dict))
