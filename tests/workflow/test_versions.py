@@ -283,9 +283,10 @@ def test_after_half_a_run_of_snakemake_dvc_makes_the_rest_right(base, truth, tmp
     assert repro(project) == AFTER and project.artifacts() == truth(**LATE)
     write(project, **EARLY)
     project.snakemake("towers")
-    write(project, **LATE)  # as before: the towers in the checkout are of EARLY
-    repro(project)
-    assert project.artifacts() == truth(**LATE)
+    write(project, **LATE)  # as before, but the towers in the checkout are of EARLY
+    assert "'towers' is cached" in project.dvc("repro")
+    assert project.artifacts() == truth(**LATE) and project.changed() == set()
+    assert "were made elsewhere" in project.refused("singflow", "run")
 
 
 def test_results_made_elsewhere_are_named_before_anything_runs(base, truth, tmp_path):
