@@ -196,6 +196,8 @@ def repro(project):
 def test_a_clone_pulls_and_another_late_parameter_runs_no_tower(clone, truth):
     clone.dvc("pull")
     assert clone.artifacts() == truth()
+    clone.command("fetch")
+    assert clone.changed() == set() and "Nothing to be done" in clone.snakemake("--dry-run")
     write(clone, **LATE)
     assert repro(clone) == AFTER
     assert clone.artifacts() == truth(**LATE)
