@@ -23,7 +23,7 @@ def fetch(
 ) -> None:
     """Fetch a published study, or a tier of it. Afterwards no step is left to run."""
     from singflow.artifacts.catalog import brought
-    from singflow.engines.records import touch
+    from singflow.engines.records import vouch_for
     from singflow.sharing import published
     from singflow.study import read_params
 
@@ -55,5 +55,5 @@ def fetch(
     published.dvc("pull", *source, *wanted)
     if left := published.changes(results)[1] & {*wanted}:
         raise InputError(f"{listed(left)}: not as published: remove what is there, and fetch again")
-    touch()
+    vouch_for(["all"])
     print(f"study {params.study}, tier {tier}: all is here, and no step is left to run")

@@ -45,8 +45,8 @@ def run(
     study, entries = settle(read_layers(file), str(file))
     given = parse_config(args.config)
     results, tier = Path("results", given.get("study", study.study)), os.environ.get("DVC_STAGE")
-    if tier:
-        records.touch(*[*TIERS][: [*TIERS].index(tier)])
+    if tier in TIERS:
+        records.vouch_for([*TIERS][: [*TIERS].index(tier)])
     elif not (args.dryrun or args.touch or args.unlock or args.forceall):
         records.check_made_here(results)
     if not given:
@@ -59,7 +59,7 @@ def run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not args_to_api(args, parser):
         raise typer.Exit(1)
-    if tier:
+    if tier in TIERS:
         records.fill(results, [tier])
     elif not args.dryrun and {*args.targets} <= {"all", "report"}:
         print_summary(results, read_params(CATALOG["params"].at(results)).analyses)
