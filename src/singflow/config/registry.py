@@ -568,8 +568,8 @@ def _settled(entry: Entry, origin: str, weights: str, files: bool) -> Entry:
         parts = PurePosixPath(file).parts
         if parts[:1] != (LOCAL,) or len(parts) < 2 or ".." in parts:
             raise InputError(
-                f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both "
-                "engines notice: move or link it there"
+                f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes "
+                "Snakemake and DVC notice: move or link it there"
             )
         if reason := too_long(file):
             raise InputError(f"{origin}: {file}: {reason}")

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from singflow.errors import printable
 
 PACKAGE_DATA = Path(__file__).parents[1] / "packaged"  # registries, vocab/ and reference/
-LOCAL = "checkpoints"  # folder of the user's own files; both engines notice changes in it
+LOCAL = "checkpoints"  # folder of the user's own files; Snakemake and DVC notice changes in it
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 LONGEST_PATH, LONGEST_NAME = 4000, 255  # bytes: what file systems take
 MOST_LETTERS = 100  # in a name: several names make one file name, of at most 255 bytes
