@@ -111,7 +111,11 @@ def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
         if flags.log:
             flags.log.parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(flags.log, mode="w", encoding="utf-8")
-            log.root.handlers = [*([] if QUIET in os.environ else log.root.handlers), handler]
+            if QUIET in os.environ:  # what libraries print goes to the log, too
+                log.root.handlers = []
+                for stream in (1, 2):
+                    os.dup2(handler.stream.fileno(), stream)
+            log.root.handlers.append(handler)
         if getattr(flags, "device", "cpu") != "cpu":
             choose_gpu()  # before a library asks CUDA
         main(flags)
