@@ -76,7 +76,7 @@ def own(tmp_path_factory):
 
 def test_an_own_checkpoint_runs_through_the_whole_study(own):
     results = own.folder / "results/demo"
-    head, metadata = read_tensors(results / "features/mine/head.safetensors", ["weight", "bias"])
+    head, metadata = read_tensors(results / "heads/mine.safetensors", ["weight", "bias"])
     assert head["weight"].shape == (3, 512) and json.loads(metadata["class_names"]) == CLASSES
     assert json.loads((results / "projectors/mine.json").read_text())["null_dim"] == 509
     prompts = json.loads((results / "prompts/conse_minilm.json").read_text())

@@ -213,7 +213,7 @@ def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(p
     (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
     steps = {  # of NumPy, and of PyTorch
         "fit_projector": "projectors/tiny.safetensors",
-        "extract_head": "features/tiny/head.safetensors",
+        "extract_head": "heads/tiny.safetensors",
     }
     several = dict.fromkeys(THREADS, "2")
     several["PYTHONPATH"] = f"{project.folder / 'src'}:{tmp_path / 'probe'}"

@@ -93,9 +93,9 @@ class ClusterProject(Project):
         return Running(command, self.folder, self.environment())
 
     def shards(self) -> dict[str, bytes]:
-        """All files of the features, except the head, which another step makes."""
+        """All files of the features."""
         files = (self.folder / "results/demo/features/tiny").glob("*")
-        return {path.name: path.read_bytes() for path in files if path.name != "head.safetensors"}
+        return {path.name: path.read_bytes() for path in files}
 
     def wait_for_shards(self, running: "Running") -> None:
         wait_for(
