@@ -228,7 +228,7 @@ def test_a_second_import_adds_repeats_or_is_refused_where_it_would_replace_or_mi
     assert folder_state(here / "source") == before
     np.save("features.npy", FEATURES + 1e-3)
     with pytest.raises(
-        InputError, match="has other files of features/mine already: remove .* and "
+        InputError, match=r"has other files of features/mine already: remove .* and "
     ):
         bring(here, space="other", logits=None)
     np.save("embeddings.npy", EMBEDDINGS[::-1])

@@ -16,6 +16,7 @@ import yaml
 from dvc.config import Config
 from dvc.lock import Lock
 from dvc.repo import Repo
+from singflow.engines.remotes import ask_remote
 
 from singflow import system
 from singflow.config.reading import read_yaml
@@ -24,7 +25,6 @@ from singflow.config.sections import PACKAGE_DATA
 from singflow.data.parameters import Data
 from singflow.doctor import checks, dvc, slurm
 from singflow.doctor.findings import Finding
-from singflow.engines.remotes import ask_remote
 from singflow.study import check
 from singflow.system import ask, existing, in_bytes
 from tests import warm
