@@ -213,11 +213,7 @@ def _heed_signals() -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
-    """Parse the flags of a step.
-
-    Of a step's flags, only lists and switches may be left out: DVC writes no empty list, and not
-    what is false.
-    """
+    """Parse the flags of a step, of which only lists and switches may be left out."""
     single: set[str] = set()
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__, allow_abbrev=False

@@ -132,7 +132,8 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
 
 @pytest.mark.nightly
 def test_options_are_those_of_snakemake(project):  # test_layered runs a study of layers
-    listed = project.run(*RUN, "--dry-run").stdout
+    listed = project.run("singflow", "run", "--dry-run", CUDA_VISIBLE_DEVICES="0,1").stdout
+    assert "Provided resources: gpu=2" in listed
     assert "\nrule plot_concepts:\n" in listed and "Study demo" not in listed
     not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
     command = (sys.executable, "-m", "singflow", "run", "-n")
@@ -161,7 +162,7 @@ def test_a_run_ends_after_ctrl_c_within_seconds_and_gracefully_after_sigterm(
     project, number, tmp_path
 ):
     first(project, WAIT)
-    variables = project.environment(warm_start=False, CUDA_VISIBLE_DEVICES="0,1")
+    variables = project.environment(warm_start=False)
     with (tmp_path / "said").open("w") as out:
         streams = {"stdout": out, "stderr": out, "start_new_session": True}
         process = subprocess.Popen(RUN, cwd=project.folder, env=variables, **streams)
