@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from common import ROOT, Mark, size
 from pydantic import Field
+from singflow.engines.dvc import FILE, write_digests
 
 from singflow import cli
 from singflow.artifacts.tables import write_parquet
 from singflow.config.reading import read_yaml
-from singflow.engines.dvc import FILE, write_digests
 from singflow.study import render_params, with_derived_keys
 
 SNAKEMAKE, DVC = (str(Path(sys.executable).with_name(name)) for name in ("snakemake", "dvc"))

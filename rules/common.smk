@@ -89,9 +89,9 @@ def shipped(path):
 
 
 def own(key):
-    """The user's file that a key of params.yaml names, as an input; none if it is null."""
+    """The user's file that a key of params.yaml names, as an input."""
     section, name = key.split(".")
-    return [] if config[section][name] is None else local(config[section][name])
+    return local(config[section][name])
 
 
 def results():

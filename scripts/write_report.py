@@ -140,9 +140,7 @@ def main(flags: Flags) -> None:
         ),
         "precisions": sorted({facts["precision"] for facts in into if "precision" in facts}),
         "weights": [
-            *zip(
-                [*flags.models, *flags.spaces], [*sources, *towers.values()], hashes, strict=True
-            )
+            *zip([*flags.models, *flags.spaces], [*sources, *towers.values()], hashes, strict=True)
         ],
         "params": public_params(flags.path("params")),
         "libraries": libraries(),

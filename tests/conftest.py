@@ -2,7 +2,6 @@ import ctypes
 import gc
 import os
 import platform
-import re
 import shutil
 import signal
 import socket
@@ -32,12 +31,11 @@ def pytest_configure(config):
 
 
 class Sharing(LoadFileScheduling):
-    """Distribute test files over processes; users of Slurm or of shared runs stay together."""
+    """Distribute test files over processes; users of Slurm stay together."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        together = re.search(r"/(cluster)/|/test_(determinism|engines)", file)
-        return "slurm" if together and together[1] else "engines" if together else file
+        return "slurm" if "/cluster/" in file else file
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -140,20 +138,6 @@ def elsewhere(tmp_path_factory):
     place = (str(home), str(home), "C", "Pacific/Kiritimati", "12345")
     threads = [str(1 + (os.cpu_count() or 1))] * len(THREADS)
     return dict(zip(ELSEWHERE, (*place, *threads), strict=True))
-
-
-@pytest.fixture(scope="session")
-def dvc_project(published, tmp_path_factory, elsewhere):
-    """The published study, computed again elsewhere by `make reproduce`: a fresh clone, DVC."""
-    folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
-    mask = os.umask(0o077)
-    try:
-        said = published.make("reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
-    finally:
-        os.umask(mask)
-    project = Project.at(folder)
-    project.said = said
-    return project
 
 
 @pytest.fixture(scope="session")

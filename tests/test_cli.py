@@ -187,7 +187,7 @@ with cli.prepared():
 
 
 def arrived(section, values):
-    """A section as a script gets it from the words that both engines make of it."""
+    """A section as a script gets it from the words that Snakemake makes of it."""
 
     class OfSection(Params.model_fields[section].annotation, cli.Step): ...
 

@@ -10,11 +10,9 @@ import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,7 +25,7 @@ from singflow.data.manifest import Candidate, inspect, read_classes
 from singflow.data.reading import top_folders
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, in_one_line
-from singflow.study import Params, check, settle
+from singflow.study import check, settle
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.live import open_image
 from singflow.towers.text_cache import TextCache
@@ -257,37 +255,6 @@ def test_such_programs_would_be_found(text):
 
 
 # No input becomes a command
-
-
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-
-
-def kind_of(place):
-    """The type of a key of params.yaml."""
-    model = Params
-    for part in place.split("."):
-        model = model.model_fields[part].annotation
-        model = get_args(model)[0] if get_origin(model) is Annotated else model
-    return model
-
-
-def test_what_stands_in_a_command_unquoted_is_a_name_a_number_or_a_choice():
-    seen = set()
-    for stage in STAGES.values():
-        command = stage.get("do", stage)["cmd"]
-        for quote, place in re.findall(r'("?)\$\{([^}]+)\}', command):
-            place = re.sub(r"\[\d+\]", "", place)
-            seen.add(place)
-            if place.startswith(("item", "key")) or place in ("study", "weights"):
-                continue
-            assert place in Params.model_fields or "." in place, place
-            kind = kind_of(place)
-            section = isinstance(kind, type) and hasattr(kind, "model_fields")
-            plain = kind in (int, float) or get_origin(kind) is Literal or section
-            # flags, which DVC quotes, or names
-            lists = get_origin(kind) is list or place in ("models", "spaces")
-            assert plain or lists or quote, f"{place} in {command}"
-    assert "data.classes" in seen and "study" in seen
 
 
 WORDS = [

@@ -110,8 +110,12 @@ def run_step(main: Callable[[Flags], None], schema: type[Flags]) -> None:
         flags = _parse(schema)
         if flags.log:
             flags.log.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(flags.log, mode="w", encoding="utf-8")
-            log.root.handlers = [*([] if QUIET in os.environ else log.root.handlers), handler]
+            file = flags.log.open("w", encoding="utf-8")
+            if QUIET in os.environ:  # what libraries print goes to the log, too
+                log.root.handlers = []
+                for stream in (1, 2):
+                    os.dup2(file.fileno(), stream)
+            log.root.addHandler(logging.StreamHandler(file))
         if getattr(flags, "device", "cpu") != "cpu":
             choose_gpu()  # before a library asks CUDA
         main(flags)
@@ -209,11 +213,7 @@ def _heed_signals() -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
-    """Parse the flags of a step.
-
-    Of a step's flags, only lists and switches may be left out: DVC writes no empty list, and not
-    what is false.
-    """
+    """Parse the flags of a step, of which only lists and switches may be left out."""
     single: set[str] = set()
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__, allow_abbrev=False

@@ -488,10 +488,9 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict
     if "networks" in study.analyses and study.training.history == "tensorboard":
         check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
-        regular(Path(named or "."))
+        regular(Path(named))
     if study.evidence.groups:
-        table = study.data.table and Path(study.data.table)
-        group_cells(Path(study.data.classes), table or None, study.evidence.groups)
+        group_cells(Path(study.data.classes), Path(study.data.table), study.evidence.groups)
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     _check_towers(study, models, spaces)

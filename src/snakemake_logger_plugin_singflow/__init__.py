@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from logging import LogRecord
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 MOST_NAMES = 3  # running steps that the line names
 MOST_LINES = 5  # shown of the log of a step that failed without an error message
 SILENCE = 30.0  # seconds without a line, if the output is no terminal
-KILLED = "died with <Signals."
+KILLED = ("died with <Signals.SIGKILL", "exit status 137")
+STOPPING = ("Terminating processes on user request", "Will exit after finishing")
 
 
 class LogHandler(LogHandlerBase):
@@ -28,6 +30,7 @@ class LogHandler(LogHandlerBase):
         self.running: set[int] = set()
         self.failed: dict[int, list[Path]] = {}
         self.said: list[str] = []
+        self.stopping = False
 
     def emit(self, record: LogRecord) -> None:
         """Take an event into account; show the line."""
@@ -48,6 +51,7 @@ class LogHandler(LogHandlerBase):
         elif record.levelname in ("WARNING", "ERROR", "CRITICAL"):
             self.said.append(self.format(record))
         else:
+            self.stopping |= record.getMessage().startswith(STOPPING)
             return
         if self.total:
             self.show(self.line())
@@ -72,22 +76,27 @@ class LogHandler(LogHandlerBase):
             self.shown = time.time()
 
     def close(self) -> None:
-        """End the line; say which steps failed and why, or else what Snakemake said."""
+        """End the line; say how to go on, or what went wrong."""
         if self.total and sys.stderr.isatty():
             print(file=sys.stderr)
-        for job, logs in self.failed.items():
-            print(f"error: {self.names.get(job, job)} failed:", file=sys.stderr)
-            for log in filter(Path.is_file, logs):
-                print(f"{last_words(log)}\nits log: {log}", file=sys.stderr)
-        killed = any(KILLED in text for text in self.said)
-        if killed:
-            print(
-                "a step was killed: is there memory enough? --cores 1 takes less", file=sys.stderr
-            )
-        for text in [] if self.failed else dict.fromkeys(self.said):
-            print(text, file=sys.stderr)
-        self.total, self.failed, self.said = 0, {}, []  # Python closes it once more at its end
+        for line in self.outcome():
+            print(line, file=sys.stderr)
+        self.total, self.stopping, self.said, self.failed = 0, False, [], {}  # it is closed twice
         super().close()
+
+    def outcome(self) -> Iterator[str]:
+        """Which steps failed and why, or else what Snakemake said."""
+        if self.stopping:
+            yield f"stopped, {self.done} of {self.total} steps done: run the same again to go on"
+            return
+        for job, logs in self.failed.items():
+            yield f"error: {self.names.get(job, job)} failed:"
+            for log in filter(Path.is_file, logs):
+                yield from filter(None, [last_words(log), f"its log: {log}"])
+        if any(word in text for text in self.said for word in KILLED):
+            yield "a step was killed: is there memory enough? --cores 1 takes less"
+        if not self.failed:
+            yield from dict.fromkeys(self.said)
 
 
 def last_words(log: Path) -> str:

@@ -455,7 +455,6 @@ def test_no_key_may_be_missing_or_of_another_type(place):
 
 OTHER = f"{LITE0}, which models does not list: write"
 IMPORTED = f"conse_minilm/resnet50:{'0' * 16}"
-TABLE = "needs data.table: a CSV or Parquet file"
 HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache"]
 HOMES.append("translator.reference")
 LONG = "bytes: a path may have 4000, and a name in it 255"
@@ -554,8 +553,6 @@ def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data.source": "table", "data.table": None}, f"data.source table {TABLE}"),
-        ({"data.table": None}, f"data.source packaged {TABLE}"),
         ({"data.source": "archive"}, "data.source archive needs data.archives: tar or Parquet"),
         ({"data.root": "photos"}, "data.root is photos, but data.source packaged studies the pack"),
         ({"projector.rule": "fixed"}, "rule fixed needs a rank: write rank: <number>"),
@@ -573,7 +570,7 @@ def test_a_key_that_does_not_fit_another_is_refused_with_what_to_write(changes, 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data.source": "folder", "data.table": None},
+        {"data.source": "folder", "data.root": "photos"},
         *({"translator.folds": folds, "translator.reference": None} for folds in (0, 2)),
         {"translator.folds": 1000, "translator.reference": "results/other"},
         {"projector.rule": "fixed", "projector.rank": 0},
@@ -645,10 +642,6 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
             "has no column 'camera' (evidence.groups); it has path, la",
         ),
         ({"evidence.groups": "group"}, None),
-        (
-            {"data.source": "folder", "data.table": None, "evidence.groups": "camera"},
-            "evidence.groups is camera, but config/vocab/imagenet_1k.csv has no such column, and",
-        ),
         ({"models": ["absent"], "pictures.closeup": "absent"}, "models.yaml: no entry 'absent'"),
     ],
     ids=str,

@@ -227,10 +227,12 @@ def test_a_second_import_adds_repeats_or_is_refused_where_it_would_replace_or_mi
     assert "features/mine: was there already, and stays as it is" in bring(here)
     assert folder_state(here / "source") == before
     np.save("features.npy", FEATURES + 1e-3)
-    with pytest.raises(InputError, match="has other features of features/mine already"):
+    with pytest.raises(
+        InputError, match=r"has other files of features/mine already: remove .* and "
+    ):
         bring(here, space="other", logits=None)
     np.save("embeddings.npy", EMBEDDINGS[::-1])
-    with pytest.raises(InputError, match="has other embeddings of sounds already"):
+    with pytest.raises(InputError, match="has other files of sounds already"):
         bring(here, model="features/other", logits=None)
     assert folder_state(here / "source") == before
     edited(file=[f"{row}.png" for row in range(N)])
@@ -288,6 +290,8 @@ def test_a_part_of_other_rows_is_refused_by_every_reader(here):
     root, said = here / "source", r"was not imported with the ids of .*rows.parquet: remove"
     shutil.copytree(here / "other/embeddings/others", root / "embeddings/others")
     shutil.copytree(here / "other/features/features/mine", root / "features/features/other")
+    head, other = (f"heads/features/{name}.safetensors" for name in ("mine", "other"))
+    shutil.copy(here / "other" / head, root / other)
     readers = [
         lambda: check_source(root, ["features/mine"], ["others"], 1),
         lambda: check_source(root, ["features/other"], ["sounds"], 1),

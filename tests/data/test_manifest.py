@@ -655,7 +655,7 @@ def test_the_step_ends_with_the_list_and_without_output_when_all_files_are_bad(t
     for name, content in BAD.items():
         (tmp_path / "data" / "my cat" / f"{name}; $(x).png").write_bytes(content)
     with pytest.raises(InputError, match="3 of 3 files are unusable") as refused:
-        run_script(tmp_path, source="folder", root=str(tmp_path / "data"), table=None)
+        run_script(tmp_path, source="folder", root=str(tmp_path / "data"))
     for name, reason in (("empty", "empty file"), ("text", "not an image"), ("cut", "")):
         assert f"\n  my cat/{name}; $(x).png: {reason}" in str(refused.value)
     assert not (tmp_path / "out").exists()

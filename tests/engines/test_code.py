@@ -71,7 +71,7 @@ def test_a_step_has_a_digest_of_its_own():
 def test_what_python_loads_for_a_step_is_in_its_digest_or_shared_by_all_steps():
     loaded, programs = asked(ROOT, LOADED), step_files(ROOT)
     followed = {step for step in STEPS if "singflow.study" not in loaded[step]}
-    assert followed == {*STEPS} - {"build_manifest", "check_study", "resolve_study"}
+    assert followed == {*STEPS} - {"build_manifest", "resolve_study"}
     for step in followed:
         counted = {name for name in loaded[step] if name.split(".")[1] not in SHARED}
         files = {name for name in counted if name.count(".") > 1}  # a folder's own file is empty

@@ -4,15 +4,11 @@ import shlex
 import shutil
 
 import pytest
-import yaml
 
-from singflow.engines.dvc import FIRST
+from singflow.engines.code import step_files
 from tests.project import PROMPTS, ROOT, Project
 
-STEPS = [
-    name for name in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"] if name != FIRST
-]
-# Files that engines watch by the entries in them, or that can only stop a step.
+# Files that Snakemake watches by the entries in them, or that can only stop a step.
 TRACKED = ["config/models.yaml", "config/spaces.yaml", "params.yaml"]
 
 
@@ -34,7 +30,7 @@ def jobs(snakemake_project):
     }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", step_files(ROOT))
 def test_a_step_reads_nothing_but_its_declared_inputs(step, jobs, snakemake_project, tmp_path):
     study, (command, inputs, outputs) = snakemake_project.folder, jobs[step]
     for name in ("src", "scripts", "reference"):

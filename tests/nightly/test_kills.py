@@ -47,6 +47,7 @@ def test_the_demo_killed_at_random_moments_ends_in_the_artifacts_of_an_undisturb
         seconds = moments.uniform(0.5, 9.0)
         if killed(project, *DEMO, seconds=seconds, orphans=kills % 3 == 0) is None:
             kills += 1
+            project.snakemake("--unlock")
         else:
             assert project.differs(snakemake_project) == set()
             (project.folder / "results").rename(tmp_path / f"through after {kills} kills")

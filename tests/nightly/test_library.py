@@ -35,7 +35,7 @@ def test_the_demo_by_one_call_has_all_numbers_of_the_step_to_the_bit(demo, model
     study, packaged = (
         singflow.Study(demo / folder) for folder in ("results/demo", "reference/imagenet507")
     )
-    head = study.tensors(f"features/{model}/head")
+    head = study.tensors(f"heads/{model}")
     spelled = study.tensors(f"classes/{SPACE}/{model}")
     named, texts = study.report(f"prompts/{SPACE}"), study.tensors(f"prompts/{SPACE}")
     others = packaged.report(f"prompts/{SPACE}"), packaged.tensors(f"prompts/{SPACE}")

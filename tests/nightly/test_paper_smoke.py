@@ -102,7 +102,7 @@ def test_labels_targets_and_vocabulary_of_a_study_are_the_papers_and_known(name)
 
 def assert_model(results, model, images):
     folder = results / f"features/{model}"
-    head, made = read_tensors(folder / "head.safetensors", ["weight", "bias"])
+    head, made = read_tensors(results / f"heads/{model}.safetensors", ["weight", "bias"])
     names = ["features", "image_id", "view"]
     shard, metadata = read_tensors(folder / "shard-00000.safetensors", names)
     width = head["weight"].shape[1]
@@ -308,13 +308,13 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
         feature, logits = own_parts(model, classifier.model.to(**layout), last.to(**layout))
     steps.extract(model, count)
     assert_model(steps.results, model, count)
-    folder = steps.results / f"features/{model}"
 
     def read(name, *tensors):
-        found = read_tensors(folder / f"{name}.safetensors", tensors)[0]
+        found = read_tensors(steps.results / f"{name}.safetensors", tensors)[0]
         return [torch.from_numpy(found[tensor]) for tensor in tensors]
 
-    (features,), (weight, bias) = read("shard-00000", "features"), read("head", "weight", "bias")
+    (features,) = read(f"features/{model}/shard-00000", "features")
+    weight, bias = read(f"heads/{model}", "weight", "bias")
     assert features.shape == (count, entry.feature_dim)
     for ours, theirs in ((features, feature), (features @ weight.T + bias, logits)):
         assert_same(ours[[-1, 0]], torch.cat([theirs, ours[:1]]))

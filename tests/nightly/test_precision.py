@@ -129,7 +129,7 @@ def test_the_verdicts_are_those_that_the_towers_were_made_for_in_both_precisions
 def test_the_part_that_is_removed_changes_no_logit_in_either_precision(studies, model):
     recorded = []
     for study in studies:
-        head = read_tensors(study / f"features/{model}/head.safetensors", ["weight"])[0]
+        head = read_tensors(study / f"heads/{model}.safetensors", ["weight"])[0]
         weight, features = head["weight"].astype(np.float64), outputs(study, "features", model)[0]
         basis = read_null_basis(study / f"projectors/{model}.safetensors")
         removed = features @ basis @ basis.T

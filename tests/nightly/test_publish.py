@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from singflow.sharing.publishing import check_given
 
 from singflow.errors import InputError
-from singflow.sharing.publishing import check_given
 from tests.nightly.test_readme import FETCH
 from tests.project import MADE, ROOT, files_of
 

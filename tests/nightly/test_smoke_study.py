@@ -15,7 +15,7 @@ from tests.project import Project
 
 def assert_model_in_spaces(results, model, images, scanned):
     """A model's translators and scores, and scans of so many labels and concepts, are valid."""
-    head = results / f"features/{model}/head.safetensors"
+    head = results / f"heads/{model}.safetensors"
     width = read_tensors(head, ["weight"])[0]["weight"].shape[1]
     for space in SPACES:
         path = results / f"translators/{space}/{model}/linear.safetensors"

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from singflow.sharing.fetching import check_same_study
+from singflow.sharing.publishing import check_images
+from singflow.sharing.remotes import repository
 
 from singflow.artifacts.shards import read_manifest
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
-from singflow.sharing.fetching import check_same_study
-from singflow.sharing.publishing import check_images
-from singflow.sharing.remotes import repository
 from tests.data.archives import add, pack, write_rows
 from tests.project import ROOT, Project
 

@@ -203,7 +203,9 @@ def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     Path("four.csv").write_text(header + rows[0])
     record = study.analyze("one.png", output="by_params")
     assert record == study.analyze("one.png", classes=Path("mine.csv"))
-    words = r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --cl"
+    words = (
+        r"four.csv: holds 1 classes, but .*tiny.net.safetensors has 5: name the study's with --cl"
+    )
     with pytest.raises(InputError, match=words):
         study.analyze("one.png", classes=Path("four.csv"))
 

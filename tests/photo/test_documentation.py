@@ -130,7 +130,7 @@ def test_a_study_s_files_are_found_by_their_names(home):
     study = singflow.load_study("results/demo")
     table = study.table(SCORES.removeprefix("results/demo/").removesuffix(".parquet"))
     assert table.equals(pd.read_parquet(SCORES))
-    head = f"features/{MODEL}/head"
+    head = f"heads/{MODEL}"
     theirs = read_tensors(home / f"results/demo/{head}.safetensors", ["weight"])[0]
     assert np.array_equal(study.tensors(head)["weight"], theirs["weight"])
     assert np.array_equal(*(study.rows(f"{at}features/{MODEL}") for at in ("", "./")))

@@ -1,4 +1,4 @@
-"""What runs again after an edit of a tower, a parameter or an archive; versions of libraries."""
+"""What runs again after an edit of code, a parameter, the registry or an archive."""
 
 import json
 import re
@@ -11,7 +11,24 @@ from tests.data.archives import pack, picture
 from tests.project import COMMAND, Project
 from tests.workflow.test_layered import STEP
 
+MODELS = ["efficientnet_lite0", "tiny"]
 SHARD = "results/demo/features/tiny/shard-00000.safetensors"
+OWN, PACKAGED = "config/models.yaml", "src/singflow/packaged/models.yaml"
+STEERED, TOWER = "src/singflow/analyses/steering.py", "src/singflow/towers/extraction.py"
+EDITED = [
+    *("params.yaml", OWN, PACKAGED, "config/vocab/concepts.txt", "scripts/fit_projector.py"),
+    *("src/singflow/cli.py", "src/singflow/study.py", "src/singflow/artifacts/catalog.py"),
+    *(STEERED, TOWER, "src/singflow/analyses/metrics.py", "src/singflow/artifacts/tolerances.py"),
+]
+NEW = 'CATALOG: dict[str, Artifact] = {"new": Artifact("new/{model}.parquet", "New."),'
+WITHOUT_EFFECT = [
+    ("analyses/metrics", "def unit", "# a comment\n\n\n\ndef unit"),
+    ("analyses/metrics", r'""".*?"""', '"""Other words."""'),
+    ("study", "class Params", "class Unused(Section):\n    key: int = 1\n\n\nclass Params"),
+    ("artifacts/catalog", r"CATALOG: dict.*? = \{", NEW),
+    ("cli", "100_000, 50, 50", "100_000, 50, 51"),
+]
+STUDY = {"resolve_study"}  # which every change of a parameter runs again
 FOLDED = {"build_manifest", "fit_translator", "measure_evidence", "probe_principal"}
 NETWORKS = {"compare_translators", "plot_translators", "render_pictures"}
 READ_BY = {  # a parameter of each section, with another value, and the steps that read it
@@ -33,29 +50,46 @@ READ_BY = {  # a parameter of each section, with another value, and the steps th
     "plot_concepts": ("extremes", 9, {"plot_concepts"}),
     "report": ("max_images", 9000, {"write_report"}),
 }
-
-
-STUDY = {"resolve_study"}
-MANIFEST, TOWERS = {"build_manifest"}, {"extract_features", "embed_images"} | STUDY
-SPLIT = {"embed_prompts", "fit_projector", "fit_translator"} | STUDY
-LISTED = {"list_concepts", "train_translator", "probe_principal"} | STUDY
-DRAWN = {"render_pictures", "compare_translators", "plot_translators"} | STUDY
+TOWERS = {"extract_features", "embed_images"}
+SPLIT = {"embed_prompts", "fit_projector", "fit_translator"}
+LISTED = {"list_concepts", "train_translator", "probe_principal"}
+DRAWN = {"render_pictures", "compare_translators", "plot_translators"}
 CHANGES = [  # of params.yaml, and the steps that run again, without those that follow another one
-    (MANIFEST, ("seed: 0", "seed: 1"), ("threads: 1", "threads: 2")),
-    (MANIFEST, ("fraction: 0.05", "fraction: 0.06")),
-    (TOWERS, ("decode_threads: 8", "decode_threads: 7")),
-    (SPLIT, ("'an image", "'the image"), ("exact ", "exact64 "), ("- 0.001", "- 0.002")),
+    ({"build_manifest"}, ("seed: 0", "seed: 1"), ("threads: 1", "threads: 2")),
+    ({"build_manifest"}, ("fraction: 0.05", "fraction: 0.06")),
+    (TOWERS | STUDY, ("decode_threads: 8", "decode_threads: 7")),
+    (SPLIT | STUDY, ("'an image", "'the image"), ("exact ", "exact64 "), ("- 0.001", "- 0.002")),
     (
-        LISTED,
+        LISTED | STUDY,
         ("nearest: 5", "nearest: 6"),
         ("epochs: 3", "epochs: 4"),
         ("alphas: .0", "alphas: [1"),
     ),
-    (DRAWN, ("guidance: 8.0", "guidance: 7.0"), (", residual]", "]")),
+    (DRAWN | STUDY, ("guidance: 8.0", "guidance: 7.0"), (", residual]", "]")),
     ({"summarize"} | STUDY, ("- probes\n", "")),
     ({"summarize"} | STUDY, ("resamples: 200", "resamples: 201")),
     (STUDY, ("known: auto", "known: none")),
+    (STUDY, ("max_images: 10000", "max_images: 10")),  # the page follows resolve_study
 ]
+
+
+@pytest.fixture(scope="module")
+def finished(snakemake_project, tmp_path_factory):
+    return snakemake_project.copy(tmp_path_factory.mktemp("edits") / "copy")
+
+
+@pytest.fixture
+def project(finished):
+    """A finished study, whose files that a test edits are put back."""
+    saved = {name: (finished.folder / name).read_bytes() for name in EDITED}
+    yield finished
+    for name, content in saved.items():
+        (finished.folder / name).write_bytes(content)
+
+
+def of_models(*steps):
+    """Jobs of steps for each model in the space."""
+    return {f"{step}@conse_minilm-{model}" for step in steps for model in MODELS}
 
 
 def steps_of(jobs):
@@ -72,10 +106,73 @@ def test_a_parameter_is_in_the_commands_of_exactly_the_steps_that_read_it(tmp_pa
         assert {step for step, command in commands if word in command} == steps, word
 
 
-@pytest.mark.nightly
-def test_a_changed_parameter_re_runs_the_steps_that_read_it(snakemake_project, tmp_path):
-    """test_engines has the sections evidence, steering, plot_labels, plot_concepts and report."""
+def test_touching_every_file_re_runs_nothing(project):
+    for path in sorted(project.folder.rglob("*"), reverse=True):
+        tools = {".git", ".snakemake", ".dvc"} & set(path.relative_to(project.folder).parts)
+        if path.is_file() and not tools:
+            path.touch()
+    assert "Nothing to be done" in project.snakemake()
+
+
+def test_comments_docstrings_and_what_all_steps_share_re_run_nothing(project):
+    for file, pattern, replacement in WITHOUT_EFFECT:
+        project.edit(f"src/singflow/{file}.py", pattern, replacement)
+    assert project.planned() == set()
+
+
+def test_an_edit_of_code_re_runs_exactly_the_steps_that_import_it(project):
+    for file in (STEERED, "src/singflow/artifacts/tolerances.py"):
+        project.edit(file, "$", "\n\nNEW = 1\n")
+    assert project.planned() == of_models("steer_concepts", "render_pictures") | {"summarize"}
+    planned = steps_of(project.planned(direct=False))
+    later = {"tabulate_steering", "plot_pictures", "plot_angle_ladder", "compare_models"}
+    assert later < planned and not {"fit_projector", "measure_scores"} & planned
+    project.edit(TOWER, "\n    return ", "\n    print()\n    return ")
+    assert TOWERS | {"embed_prompts"} < steps_of(project.planned())
+    planned = steps_of(project.planned(direct=False))
+    assert "embed_classes" in planned and not {"build_manifest", "extract_head"} & planned
+
+
+def test_an_edit_of_a_script_or_of_the_words_re_runs_the_steps_that_use_them(project):
+    project.edit("scripts/fit_projector.py", "$", "\n\nNEW = 1\n")
+    project.edit("config/vocab/concepts.txt", "$", "a new concept\n")
+    project.edit("src/singflow/study.py", "any whole number", "a whole number")  # in params.yaml
+    fitted = {f"fit_projector@{model}" for model in MODELS}
+    assert project.planned() == fitted | {"embed_prompts@conse_minilm"} | STUDY
+
+
+def test_touched_files_are_kept_over_an_update_that_changes_no_number(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "copy")
+    project.edit(STEERED, "$", "\n\nNEW = 1\n")
+    assert project.planned() == of_models("steer_concepts", "render_pictures")
+    files = [f"results/demo/steering/conse_minilm/{model}.parquet" for model in MODELS]
+    project.snakemake("--touch", *files)
+    assert project.planned() == of_models("render_pictures") | {"tabulate_steering"}
+    project.snakemake("--touch")
+    assert "Nothing to be done" in project.snakemake()
+    assert project.differs(snakemake_project) == set()
+
+
+def test_changed_parameters_re_run_exactly_the_steps_that_read_them(project):
+    for before, after in (("plot_labels:\n", ""), ("plot_concepts:\n", ""), ("", ".*?steered")):
+        place = rf"(?<={before})  labels: \[\](?={after})"
+        project.edit("params.yaml", place, "  labels: [beaker]")
+    project.edit("params.yaml", "draws: 4", "draws: 5")
+    models = of_models("measure_evidence", "steer_concepts", "render_pictures")
+    assert project.planned() == models | {"plot_labels", "plot_concepts"} | STUDY
+    planned = steps_of(project.planned(direct=False))
+    assert not planned & {"build_manifest", "extract_head", "extract_features", "embed_images"}
+
+
+def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(project):
+    project.edit("params.yaml", "an image of a jellyfish", "a jeep")
+    assert project.planned() == {"embed_prompts@conse_minilm"} | STUDY
+    later = of_models("steer_concepts", "render_pictures") | {"write_report"}
+    assert later <= project.planned(direct=False)
+
+
+@pytest.mark.nightly
+def test_a_change_of_any_section_re_runs_the_steps_that_read_it(project):
     before = (project.folder / "params.yaml").read_text()
     for steps, *changes in CHANGES:
         for change in changes:
@@ -84,13 +181,25 @@ def test_a_changed_parameter_re_runs_the_steps_that_read_it(snakemake_project, t
         (project.folder / "params.yaml").write_text(before)
 
 
-def test_an_edit_of_a_tower_re_runs_the_steps_that_import_it(snakemake_project, tmp_path):
-    project = snakemake_project.copy(tmp_path / "copy")
-    project.edit("src/singflow/towers/extraction.py", "\n    return ", "\n    print()\n    return ")
-    direct = {"extract_features", "embed_images", "embed_prompts"}
-    assert steps_of(project.planned()) == direct
-    planned = steps_of(project.planned(direct=False))
-    assert "embed_classes" in planned and not {"build_manifest", "extract_head"} & planned
+def test_a_changed_registry_entry_re_runs_its_model_alone_and_an_added_one_nothing(project):
+    added = "\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n"
+    (project.folder / OWN).open("a").write(added)
+    project.edit(OWN, "weights: random", "weights: random, reported_top1: 1.0")
+    planned = project.planned(direct=False)
+    extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
+    others = ("build_manifest", "embed_images", "embed_prompts")
+    assert extraction <= planned and project.planned() == {"resolve_model@tiny"}
+    assert not [job for job in planned if "lite0" in job or job.startswith(others)]
+    project.edit(PACKAGED, r"reported_top1: 75\.1", "reported_top1: 75.2")
+    assert project.planned() == {f"resolve_model@{model}" for model in MODELS}
+
+
+def test_an_added_model_runs_its_own_steps_and_the_summaries(project):
+    project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
+    gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering", "write_report"}
+    figures = "scores labels concepts null_validation probes hidden_texts pictures angle_ladder"
+    gather |= {f"plot_{name}" for name in (*figures.split(), "translators")} | STUDY
+    assert {job for job in project.planned(direct=False) if "lite1" not in job} == gather
 
 
 def test_another_photo_in_an_archive_is_listed_anew(tmp_path):
@@ -111,5 +220,5 @@ def test_features_of_another_torch_are_said_and_stay(snakemake_project, tmp_path
     software = json.dumps(json.loads(facts["software"]) | {"torch": "1.0"})
     write_tensors(project.folder / SHARD, tensors, {**facts, "software": software})
     assert "extract_features" not in steps_of(project.planned(direct=False))
-    said = project.command("run", "--", "--dry-run")
+    said = project.command("run", "--dry-run")
     assert said.count("made with") == 1 and f"{SHARD}: made with torch 1.0, and torch" in said

@@ -76,7 +76,7 @@ def own(tmp_path_factory):
 
 def test_an_own_checkpoint_runs_through_the_whole_study(own):
     results = own.folder / "results/demo"
-    head, metadata = read_tensors(results / "features/mine/head.safetensors", ["weight", "bias"])
+    head, metadata = read_tensors(results / "heads/mine.safetensors", ["weight", "bias"])
     assert head["weight"].shape == (3, 512) and json.loads(metadata["class_names"]) == CLASSES
     assert json.loads((results / "projectors/mine.json").read_text())["null_dim"] == 509
     prompts = json.loads((results / "prompts/conse_minilm.json").read_text())
@@ -145,19 +145,11 @@ def test_a_translator_of_ones_own_takes_the_place_of_a_fitted_one_and_scores_as_
 
 
 @pytest.mark.nightly
-def test_both_engines_notice_a_changed_checkpoint_and_not_a_touched_one(own):
+def test_a_changed_checkpoint_is_noticed_and_a_touched_one_not(own):
     checkpoint = own.folder / "checkpoints/mine/model.pth"
-
-    def ran():
-        return {*own.ran_by_dvc(own.dvc("repro", "resolve_model", "resolve_space"))}
-
-    resolved = {f"resolve_model@{model}" for model in ("mine", "efficientnet_lite0")}
-    resolved |= {"resolve_space@conse_minilm"}
-    assert ran() == resolved
     checkpoint.touch()
-    assert (own.planned(*SCORES), ran()) == (set(), set())
+    assert own.planned(*SCORES) == set()
     state = torch.load(checkpoint, weights_only=True)
     state["state_dict"]["fc.bias"] += 1.0
     torch.save(state, checkpoint)
     assert own.planned(*SCORES) == {"resolve_model@mine"}
-    assert ran() == resolved  # a digest of all local files is their parameter

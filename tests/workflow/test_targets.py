@@ -10,7 +10,7 @@ from tests.project import ROOT, Project
 
 PROFILE = (ROOT / "slurm/config.yaml").read_text(encoding="utf-8")
 RULE = r"^(?:use )?rule (?:\w+ as )?(\w+)(?: with)?:\n"
-STEPS = {*step_files(ROOT)} - {"check_study"}
+STEPS = {*step_files(ROOT)}
 DATA = {"resolve_model", "resolve_space", "build_manifest"}
 TOWERS = {"extract_head", "extract_features", "embed_images", "embed_prompts", "embed_classes"}
 FITTED = DATA | {"extract_head", "extract_features", "embed_images", "fit_projector"}
@@ -27,6 +27,12 @@ ANALYSES = {
     "pictures": {"render_pictures", "plot_pictures", "plot_angle_ladder"},
 }
 IN_SUMMARY = {"measure_scores", "measure_zero_shot"}
+ON_GPU = {  # steps that ask for a GPU, and whether they decode images beside it
+    "extract_features": True,
+    "embed_images": True,
+    "train_translator": False,
+    "render_pictures": False,
+}
 TARGETS = {
     "data": DATA,
     "towers": DATA | TOWERS,

@@ -41,13 +41,15 @@ def run(
 
     words = options or []
     parser, args = parsed(words)
+    if asks_otherwise(parser, args):
+        raise typer.Exit(not args_to_api(args, parser))
     file = args.configfile[-1] if args.configfile else PARAMS
     study, entries = settle(read_layers(file), str(file))
     given = parse_config(args.config)
     results, tier = Path("results", given.get("study", study.study)), os.environ.get("DVC_STAGE")
     if tier in TIERS:
         records.vouch_for([*TIERS][: [*TIERS].index(tier)])
-    elif not (args.dryrun or args.touch or args.unlock or args.forceall):
+    elif not (args.dryrun or args.touch or args.forceall):
         records.check_made_here(results)
     if not given:
         check_weights(study, entries, words)
@@ -55,13 +57,19 @@ def run(
     logging.getLogger("snakemake").propagate = False  # it has a handler of its own
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stopped = []
+
+    def stop(number: int, _: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, stop)
     if not args_to_api(args, parser):
-        raise typer.Exit(1)
+        raise typer.Exit(130 if stopped else 1)
     if tier in TIERS:
         records.fill(results, [tier])
-    elif not args.dryrun and {*args.targets} <= {"all", "report"}:
+    elif not (args.dryrun or args.touch) and {*args.targets} <= {"all", "report"}:
         print_summary(results, read_params(CATALOG["params"].at(results)).analyses)
 
 
@@ -74,15 +82,24 @@ def parsed(words: list[str]) -> tuple[Any, Any]:
         with redirect_stderr(said):
             args = parse_args(words)[1]
             usual = ["--rerun-incomplete"]
-            if not args.dryrun:
+            if not (args.dryrun or args.touch or args.logger):
                 usual += ["--logger", "singflow"]
             if args.cores is args.jobs is args.executor is None:
                 usual += ["--cores", "all"]
                 if gpu_count() and not args.resources:
                     usual += ["--resources", f"gpu={gpu_count()}"]
             return parse_args([*words, *usual])
-    except SystemExit:
-        raise InputError(said.getvalue().strip().splitlines()[-1]) from None
+    except SystemExit as end:
+        if not end.code:  # --version
+            raise
+        raise InputError(said.getvalue().strip().rpartition("error: ")[2]) from None
+
+
+def asks_otherwise(parser: Any, args: Any) -> bool:
+    """Whether options ask Snakemake for something else than to run or plan, such as --lint."""
+    (group,) = [group for group in parser._action_groups if group.title == "UTILITIES"]
+    options = {each.dest: each.default for each in group._group_actions} | {"report": None}
+    return any(getattr(args, name, usual) != usual for name, usual in options.items())
 
 
 def check_weights(
@@ -103,15 +120,9 @@ def check_weights(
         for name, entry in towers.items()
         if (files := missing(with_texts, entry))
     }
-    if not absent:
-        return
-    loaded = {
-        (kind, job.wildcards.get(kind))
-        for job in list_jobs(PARAMS, *words)
-        for kind, steps in LOADING.items()
-        if job.step in steps
-    }
-    wanting = [(name, files) for (kind, name), files in absent.items() if (kind, name) in loaded]
-    lines = [f"{name}: {file}" for name, files in wanting for file in files]
-    if lines:
+    jobs = list_jobs(PARAMS, *words) if absent else []
+    loading = [(kind, job) for kind in LOADING for job in jobs if job.step in LOADING[kind]]
+    loaded = {(kind, job.wildcards.get(kind)) for kind, job in loading}
+    wanting = [(tower[1], files) for tower, files in absent.items() if tower in loaded]
+    if lines := [f"{name}: {file}" for name, files in wanting for file in files]:
         raise InputError("\n".join(["weights that this run needs are not here:", *lines, FETCH]))

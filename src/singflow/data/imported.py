@@ -65,9 +65,9 @@ def read_part(
     if made.get("rows_sha256") != (
         rows_sha256 or hash_of_ids(read_parquet(rows, "imported_rows", ["path"])["path"])
     ):
+        place = path if artifact == "head" else path.parent
         raise InputError(
-            f"{path}: was not imported with the ids of {rows}: remove {path.parent}, and import it "
-            "again"
+            f"{path}: was not imported with the ids of {rows}: remove {place}, and import it again"
         )
     return found, made
 

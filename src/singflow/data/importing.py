@@ -172,32 +172,30 @@ def import_source(root: Path, offer: Offer) -> list[str]:
     return said
 
 
-def _add(made: Path, root: Path, offer: Offer) -> Iterator[str]:
+def _add(made: Path, root: Path, offer: Offer) -> list[str]:
     """Move the model and the space into a source; InputError if it has others of these names."""
-    parts = {"features": offer.features and offer.model}
-    parts["embeddings"] = offer.embeddings and offer.space
-    moves = []
-    for kind, name in parts.items():
-        if not name:
-            continue
-        place = Path(kind, name)
-        if not (root / place).exists():
-            moves.append(place)
-        elif _contents(root / place) != _contents(made / place):
-            raise InputError(
-                f"{root}: has other {kind} of {name} already: remove {root / place}, or give "
-                "another name"
-            )
-        else:
-            yield f"{name}: was there already, and stays as it is"
-    for place in moves:
+    places: dict[Path, str] = {}
+    if offer.features:  # the head first, as a model with features is taken for whole
+        places[CATALOG["head"].at(Path(), model=offer.model)] = offer.model
+        places[Path("features", offer.model)] = offer.model
+    if offer.embeddings and offer.space:
+        places[Path("embeddings", offer.space)] = offer.space
+    there = {place: name for place, name in places.items() if (root / place).exists()}
+    if others := [place for place in there if _contents(root / place) != _contents(made / place)]:
+        raise InputError(
+            f"{root}: has other files of {there[others[0]]} already: remove "
+            f"{' and '.join(str(root / place) for place in others)}, or give another name"
+        )
+    for place in [place for place in places if place not in there]:
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (made / place).rename(root / place)
+    names = dict.fromkeys(there.values())
+    return [f"{name}: was there already, and stays as it is" for name in names]
 
 
-def _contents(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
+def _contents(place: Path) -> dict[str, str]:
+    files = (path for path in [place, *place.rglob("*")] if path.is_file())
+    return {str(path.relative_to(place)): sha256_of(path) for path in files}
 
 
 def known_classes(root: Path, head: Head | None) -> Classes | None:

@@ -55,7 +55,7 @@ class Data(Section):
         description="folder that image paths are relative to (packaged: not read; features: what "
         "import_features wrote)",
     )
-    table: SafePath | None = Field(
+    table: SafePath = Field(
         "config/vocab/packaged.csv",
         description="one row per image: path, label, and optionally class_index, prompt, split "
         "(folder, archive: must exist, and is read for images that lie in no class folder)",
@@ -90,8 +90,6 @@ class Data(Section):
                 f"data.root is {self.root}, but data.source packaged studies the packaged images: "
                 "write data.source: folder (one folder a class), table or archive"
             )
-        if self.source in ("packaged", "table") and self.table is None:
-            raise ValueError(f"data.source {self.source} needs data.table: a CSV or Parquet file")
         if self.source == "archive" and not self.archives:
             raise ValueError(
                 "data.source archive needs data.archives: tar or Parquet files, or globs, as in "

@@ -123,7 +123,7 @@ def iterate_rows(
         yield number, {name: cells[place] for name, place in places.items()}
 
 
-def group_cells(classes: Path, table: Path | None, column: str) -> tuple[str, dict[str, str]]:
+def group_cells(classes: Path, table: Path, column: str) -> tuple[str, dict[str, str]]:
     """The groups of images in a column of the class list, by label, or else of the table, by path.
 
     The first value is the column of the manifest that tells the groups: label or path.
@@ -131,11 +131,6 @@ def group_cells(classes: Path, table: Path | None, column: str) -> tuple[str, di
     listed = [row for _, row in iterate_rows(classes, {"name": ""}, (column,))]
     if listed and column in listed[0]:
         return "label", {row["name"]: cell for row in listed if (cell := row[column].strip())}
-    if table is None:
-        raise InputError(
-            f"evidence.groups is {column}, but {classes} has no such column, and data.table is "
-            "null: write data.table, or groups: null"
-        )
     needed = {"path": "the image's path", column: "evidence.groups"}
     rows = iterate_rows(table, needed)
     return "path", {row["path"]: cell for _, row in rows if (cell := row[column].strip())}

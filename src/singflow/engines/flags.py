@@ -1,13 +1,8 @@
-"""Values of params.yaml as flags of a command, written as DVC writes them."""
+"""Values of params.yaml as flags of a command."""
 
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-from singflow.config.public import PATHS
-
-TEXTS = ("evidence", "groups"), ("pictures", "closeup")
-QUOTED = {f"{section}.{key}" for section, key in (*PATHS, *TEXTS)}
 
 
 def at(study: Mapping[str, Any], key: str) -> Any:
@@ -19,10 +14,7 @@ def at(study: Mapping[str, Any], key: str) -> Any:
 
 
 def spell(values: Mapping[str, Any]) -> str:
-    """Flags as DVC spells `${section}`.
-
-    An empty list and false are nothing, true is a flag alone, texts are quoted for a shell.
-    """
+    """Flags: an empty list and false are nothing, true is a flag alone, texts are quoted."""
     flags = []
     for name, value in values.items():
         words = value if isinstance(value, list) else [value]
@@ -45,8 +37,5 @@ def flags_of(study: Mapping[str, Any], keys: Iterable[str]) -> str:
     for text in keys:
         name, key = text.partition("=")[0].rpartition(".")[2], text.rpartition("=")[2]
         value = at(study, key)
-        if isinstance(value, dict | list):
-            words.append(spell(value if isinstance(value, dict) else {name: value}))
-        else:
-            words.append(f'--{name} "{value}"' if key in QUOTED else f"--{name} {value}")
+        words.append(spell(value if isinstance(value, dict) else {name: value}))
     return " ".join(words)

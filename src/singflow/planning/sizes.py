@@ -77,7 +77,7 @@ def images_here(study: Mapping[str, Any], results: Path) -> int:
 @cache
 def _images_here(section: str, manifest: Path) -> int:
     data = json.loads(section)
-    root, table, per_class = Path(data["root"]), Path(data["table"] or ""), data["per_class"]
+    root, table, per_class = Path(data["root"]), Path(data["table"]), data["per_class"]
     if known := count_rows(manifest):
         return known
     if data["source"] == "features":

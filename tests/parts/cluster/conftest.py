@@ -93,6 +93,7 @@ class ClusterProject(Project):
         return Running(command, self.folder, self.environment(**variables))
 
     def shards(self) -> dict[str, bytes]:
+        """All files of the features."""
         files = (self.folder / "results/demo/features/tiny").glob("*")
         return {path.name: path.read_bytes() for path in files}
 

@@ -1,0 +1,168 @@
+"""A finished study: what its artifacts hold; studies that are refused before their first tower."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from singflow.artifacts.catalog import CATALOG, artifact_of
+from singflow.pictures.rendering import TYPES as PICTURE_TYPES
+from tests.project import Project
+
+LITE0 = "conse_minilm/efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def results(snakemake_project):
+    return snakemake_project.folder / "results/demo"
+
+
+@pytest.fixture(scope="module")
+def read(results):
+    """A reader of artifacts by name and suffix."""
+
+    def read(name, suffix="parquet"):
+        path = results / f"{name}.{suffix}"
+        return pd.read_parquet(path) if suffix == "parquet" else json.loads(path.read_text())
+
+    return read
+
+
+def is_described(name, about):
+    """Whether a column or tensor is in the text on its artifact, which may shorten its name."""
+    shortened = {
+        name,
+        re.sub("_(low|high)$", "", name),
+        re.sub(r"(?<=^word_)\d", "1", name),
+        re.sub(r"^([a-z]+)[_.].*", r"\1_*", name),
+        re.sub(r"^([a-z]+)[_.].*", r"\1.*", name),
+    }
+    return any(re.search(rf"(?<![\w.]){re.escape(form)}(?!\w)", about) for form in shortened)
+
+
+def test_every_artifact_holds_what_docs_artifacts_says_of_it(results):
+    found = set()
+    for path in filter(Path.is_file, results.rglob("*")):
+        place = path.relative_to(results).as_posix()
+        name = artifact_of(place)
+        assert name or place.startswith(("logs/", "benchmarks/", "figures/")), place
+        found.add(name)
+        if path.suffix == ".parquet":
+            columns = pd.read_parquet(path).dtypes
+            assert all(is_described(column, CATALOG[name].about) for column in columns.index), place
+            assert CATALOG[name].columns.items() <= {n: d.kind for n, d in columns.items()}.items()
+        if path.suffix == ".safetensors":
+            about, expected = CATALOG[name].about, CATALOG[name].tensors
+            for tensor, array in load_file(path).items():
+                kind = (array.dtype.kind, array.ndim)
+                assert is_described(tensor, about), (place, tensor)
+                assert str(array.dtype) in about or kind[0] == "i", (place, tensor)
+                assert expected.get(tensor, kind) == kind, (place, tensor)
+    assert {*CATALOG} <= found
+    for name in ("projector_report", "evidence"):
+        for path, _ in CATALOG[name].among(results):
+            keys = json.loads(path.read_text())
+            assert all(is_described(key, CATALOG[name].about) for key in keys), path
+
+
+def test_the_numbers_of_artifacts_fit_together(read, results):
+    assert (results / "data/rejected.csv").read_text() == "path,reason\n"
+    fit = read(f"translators/{LITE0}/linear", "json")
+    assert (fit["n_train"], fit["n_validation"], fit["n_held_out"], fit["folds"]) == (40, 20, 4, 5)
+    scores, zero_shot = read(f"scores/{LITE0}"), read(f"zero_shot/{LITE0}")
+    assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
+    assert (scores["is_deg"] > 0).all() and list(zero_shot["label"]) == list(scores["label"])
+    assert (zero_shot["embedding"] == zero_shot["label"]).mean() > 0.8
+    classes, words = (
+        load_file(results / f"{folder}/{LITE0}.safetensors") for folder in ("classes", "evidence")
+    )
+    assert np.array_equal(words["class_embeddings"], classes["class_embeddings"])
+    evidence = read(f"evidence/{LITE0}", "json")
+    assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
+    assert evidence["unique_r2_low"] <= evidence["unique_r2"] <= evidence["unique_r2_high"]
+    floor = read(f"evidence_images/{LITE0}")["floor_is_deg"].mean()
+    assert floor == pytest.approx(evidence["floor_is_deg"], abs=1e-9)
+    pictures = read(f"pictures/{LITE0}")
+    assert {*pictures} >= {*PICTURE_TYPES} and set(pictures["renderer"]) == {"photo", "words"}
+    assert pictures["figure"].eq("fig11").sum() == 8  # a pair for each kind of translator
+
+
+TABLES = {
+    "models": 2, "angle_ladder": 6, "labels": 38,
+    "hidden_texts": 0, "hidden_groups": 0,
+    "orders": 1, "model_pairs": 0, "concepts": 380, "spurious": None,
+    "steering": 4, "translators": 10, "null_validation": 6, "probes": 2,
+}  # fmt: skip
+
+
+def test_every_table_says_on_what_its_numbers_rest(results):
+    for name, rows in TABLES.items():
+        table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
+        assert rows in (None, len(table)), name
+        # Translators know no null space; one of the tables is of heads alone.
+        of_heads = name == "null_validation"
+        wanted = {"seed"} if name == "translators" else {"seed", "rank_rule"}
+        if not of_heads:
+            wanted |= {"translator", "validation_r2", "marks"}
+        assert wanted <= set(table), name
+        numbers = {"n", "n_images", "n_evidence", "n_labels", "n_models"}
+        assert numbers & set(table) or name == "model_pairs"  # n_evidence in models.csv
+        if name != "translators" and not of_heads:
+            assert (table["translator"] == "weak").all(), name
+
+
+def test_a_head_without_null_space_is_said_plainly_and_scores_zero(read, results):
+    scores = read("scores/conse_minilm/tiny")
+    assert not scores[["is_deg", "as_deg", "null_energy", "logit_change"]].any().any()
+    assert read("projectors/tiny", "json")["null_dim"] == 0
+    translator = read("translators/conse_minilm/tiny/linear", "json")
+    r2 = read("evidence/conse_minilm/tiny", "json")["r2"]
+    assert r2 == pytest.approx(translator["validation_r2"], abs=1e-4)
+    text = (results / "tables/summary.txt").read_text()
+    assert "tiny: no null space: the logits see every direction." in text
+    assert "nan" not in text.lower()
+    log = (results / "logs/fit_projector/tiny.log").read_text()
+    assert "this head has no null space by rule exact" in log
+    for path in (results / "logs").rglob("*.log"):
+        assert "Warning" not in path.read_text(), path
+
+
+def test_a_bad_study_stops_before_any_job(tmp_path):
+    project = Project(tmp_path)
+    for place, other, said in (
+        ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you"),
+        ("vocab/conc", "vocab/no conc", "Missing input files for rule embed_prompts"),
+        ("seed: 0", "unheard_of: 1\nseed: 0", "params.yaml: unheard_of: unknown key"),
+    ):
+        project.study()
+        project.edit("params.yaml", place, other)
+        for command in ("snakemake", "singflow run"):
+            assert said in project.refused(*command.split(), "--cores", "1")
+        assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+
+
+def test_a_label_that_no_image_has_stops_a_study_before_the_first_tower(tmp_path):
+    project, results = Project(tmp_path), tmp_path / "results"
+    said = "no image has the label 'bull mastif' (did you mean 'bull mastiff'?)"
+    manifest = "results/demo/data/manifest.parquet"
+    for key in ("plot_labels", "steering"):
+        # first where the images are not listed yet, then where they are
+        project.study(**{key: {"labels": ["beaker", "bull mastif"]}})
+        assert f"{key}.labels: {said}" in project.refused("snakemake", "--cores", "1")
+        assert (project.folder / manifest).is_file() == (key == "steering")
+        assert not list(results.rglob("shard-*"))
+        project.study()
+        project.snakemake(manifest)
+
+
+def test_a_missing_image_folder_is_named_and_leaves_no_half_file(tmp_path):
+    project = Project(tmp_path)
+    project.study(data={"source": "folder", "root": "no such folder"})
+    fix = "error: data.root no such folder: no such folder: correct data.root in params.yaml"
+    assert fix in project.refused("singflow", "run", "results/demo/data/manifest.parquet")
+    files = {path.name for path in (project.folder / "results").rglob("*") if path.is_file()}
+    assert files == {"build_manifest.log"}
