@@ -122,9 +122,7 @@ def published(snakemake_project, once):
         project = snakemake_project.copy(folder)
         project.dvc("remote", "modify", "local", "url", str(folder.with_name("store")))
         project.commit()
-        said = project.command("publish")
-        project.commit()
-        return said
+        return project.command("publish")
 
     return once("published", publish)
 
@@ -148,7 +146,7 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        said = published.make("reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
+        said = published.make("reproduce", f"CLONE={folder}", **elsewhere).stdout
     finally:
         os.umask(mask)
     project = Project.at(folder)
