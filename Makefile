@@ -15,7 +15,8 @@
 #             BENCH_GPU="--device cpu --count 100" passes options
 # make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
-# make doctor, plan, prefetch, publish, fetch, verify, reproduce   the commands of `singflow` by these names, in this
+# make reproduce   the committed study, computed again in a fresh clone (CLONE=../again) and compared with the published one
+# make doctor, plan, prefetch, publish, fetch, verify   the commands of `singflow` by these names, in this
 #             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
 CORES ?= all
@@ -32,10 +33,11 @@ NUMBERS = tests/nightly/test_evidence.py tests/towers/test_extraction.py \
 	--deselect tests/towers/test_extraction.py::test_a_compiled_tower_gives_the_same_features_but_for_rounding
 PAGES = tests/parts/test_features.py::test_the_null_space_of_the_classifier_of_texts_holds_meaning_as_the_page_says
 BEFORE := doctor plan
-COMMANDS := prefetch publish fetch verify reproduce
+COMMANDS := prefetch publish fetch verify
+CLONE = ../$(notdir $(CURDIR))-again
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu derived $(BEFORE) $(COMMANDS)
+.PHONY: docs demo run workflow app test test-parts nightly deep fuzz kernels coverage check types style workflows package audit bench bench-gpu derived reproduce $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -111,6 +113,13 @@ $(BEFORE): .venv/demo
 $(COMMANDS): .venv/workflow
 $(BEFORE) $(COMMANDS):
 	singflow $@ $($(call upper,$@))
+
+reproduce: .venv/workflow
+	@test ! -e "$(CLONE)" || { echo 'error: $(CLONE): is there already: remove it, or choose CLONE=<folder>'; exit 1; }
+	git clone --quiet . "$(CLONE)"
+	cache=$$(dvc cache dir) && cd "$(CLONE)" && dvc cache dir --quiet --local "$$cache" && git ls-files -z '*.dvc' | xargs -0r dvc checkout
+	cd "$(CLONE)" && PYTHONPATH="$$PWD/src" dvc repro --force --no-run-cache
+	singflow verify --results "$(CLONE)/results/$$(sed -n 's/^study: *\([^ ]*\).*/\1/p' params.yaml)"
 
 docs: .venv/docs
 	mkdir -p .cache/docs && cd .cache/docs && NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore:IProgress mkdocs build --config-file ../../mkdocs.yml  # there the notebook writes

@@ -120,9 +120,7 @@ def published(snakemake_project, once):
         project = snakemake_project.copy(folder)
         project.dvc("remote", "modify", "local", "url", str(folder.with_name("store")))
         project.commit()
-        said = project.command("publish")
-        project.commit()
-        return said
+        return project.command("publish")
 
     return once("published", publish)
 

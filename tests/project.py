@@ -307,6 +307,10 @@ class Project:
                 jobs.add(_named(name, values))
         return jobs
 
+    def lock(self) -> str:
+        """What DVC has recorded."""
+        return (self.folder / "dvc.lock").read_text()
+
     @staticmethod
     def ran_by_dvc(said: str) -> list[str]:
         """Stages that DVC ran, by what it said."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from dvc.repo import Repo
 from safetensors.numpy import load_file
 
 from tests.project import ROOT, Project, blocks, files_of
@@ -22,35 +21,45 @@ LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
 SECTIONS = dict(
     part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:]
 )
-CHANGE, ANOTHER = blocks(SECTIONS["Change a study"]), blocks(SECTIONS["Another study"])
+REPRO, RECORD = blocks(SECTIONS["Snakemake or DVC"])
+(PUBLISH,), (ANOTHER,) = blocks(SECTIONS["Publish a study"]), blocks(SECTIONS["Another study"])
+CHANGE, DIFFS = blocks(SECTIONS["Change a study"])
 ELSEWHERE = SECTIONS["Translators and projectors in another project"]
-GET, CHECK, FOLLOW, ARTIFACT, BY_NAME = blocks(ELSEWHERE)
+GET, FOLLOW, ARTIFACT, BY_NAME, CHECK = blocks(ELSEWHERE)
+NARROW = {
+    "models": ["tiny"],
+    "data": {"table": "config/vocab/packaged_six.csv"},
+    "extraction": {"views": 1},
+    "comparison": {"models": []},
+    "summary": {"resamples": 200, "confidence": 0.9},
+}
 
 
 @pytest.fixture(scope="module")
 def study(snakemake_project, tmp_path_factory):
     """A checkout whose history holds two versions of a study and another study.
 
-    It also holds what the servers of git and DVC have of it.
+    Beside it is what the servers of git and DVC have of it.
     """
     folder = tmp_path_factory.mktemp("sharing")
     project = snakemake_project.copy(folder / "study")
     project.store = folder / "store"
     project.dvc("remote", "modify", "local", "url", str(project.store))
     project.commit()
-    project.shell(blocks(SECTIONS["Tag a study"])[0])
+    project.run("git", "clone", "-q", "--bare", str(project.folder), str(folder / "study.git"))
+    project.run("git", "remote", "add", "origin", str(folder / "study.git"))
+    project.run("git", "config", "push.autoSetupRemote", "true")
+    project.shell(PUBLISH)
     project.first = project.artifacts()
     project.edit("params.yaml", "confidence: 0.95", "confidence: 0.9")
-    project.shell(CHANGE[0])
+    project.shell(CHANGE)
     project.second = project.artifacts()
-    narrow = {"models": ["tiny"], "data": {"table": "config/vocab/packaged_six.csv"}}
-    narrow |= {"extraction": {"views": 1}, "comparison": {"models": []}}
-    narrow |= {"summary": {"resamples": 200, "confidence": 0.9}}
-    project.study("narrow", **narrow)
-    project.shell(ANOTHER[0])
-    project.numbers = project.shell(ANOTHER[1])
+    project.study("narrow", **NARROW)
+    project.numbers = project.shell(ANOTHER)
+    project.narrow = files_of(project.folder / "results/narrow")
     project.shell(ARTIFACT)
-    project.run("git", "clone", "-q", "--bare", str(project.folder), str(folder / "study.git"))
+    project.run("git", "push", "-q", "--follow-tags", "--force")
+    project.run("git", "push", "-q", "--tags", "--force")
     return project
 
 
@@ -66,7 +75,7 @@ def other(study, tmp_path):
 
 
 def test_three_commands_tell_what_a_change_did(study):
-    params, metrics, plots = CHANGE[1].splitlines()
+    params, metrics, plots = DIFFS.splitlines()
     changed = ["params.yaml", "summary.confidence", "0.95", "0.9"]
     assert study.shell(params).split()[-4:] == changed
     before, after = (
@@ -88,54 +97,56 @@ def test_three_commands_tell_what_a_change_did(study):
     plotted = {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"}
     assert plotted == {"models", "labels"}
     points = drawn["models"][0]["content"]["data"]["values"]
-    for version, results in {"study/demo-1": study.first, "study/demo-2": study.second}.items():
+    for version, results in {"demo-1": study.first, "study/demo": study.second}.items():
         low = [float(row["is_low"]) for row in points if row["rev"] == version]
         assert low == list(pd.read_csv(io.BytesIO(results["tables/models.csv"]))["is_low"])
-        images = {
-            name: Path(kind["url"]).read_bytes()
-            for name, kinds in drawn.items()
-            for kind in kinds
-            if kind["revisions"] == [version]
-        }
-        assert images == {
-            f"results/demo/{name}": content
-            for name, content in results.items()
-            if re.fullmatch(r"figures/\w+\.png", name)
-        }
+    page = study.shell("dvc plots show").strip().removeprefix("file://")
+    assert "results/narrow" in (study.folder / page).read_text()
     assert study.run("git", "status", "--short").stdout == ""
-    listed = re.findall(r"^(study/\S+) +results/(\S+) ", study.numbers, flags=re.MULTILINE)
-    studies = {"study/demo-1": "demo", "study/demo-2": "demo", "study/narrow-1": "narrow"}
-    assert {*listed} == {
-        (tag, f"{name}/{file}")
-        for tag, name in studies.items()
-        for file in ("metrics.json", "tables/translators.json")
+    listed = re.findall(r"^(study/\w+|demo-1) +results/(\S+) ", study.numbers, flags=re.MULTILINE)
+    studies = {"demo-1": "demo", "study/demo": "demo", "study/narrow": "narrow"}
+    files = ("metrics.json", "tables/translators.json")
+    assert {*listed} == {(tag, f"{name}/{file}") for tag, name in studies.items() for file in files}
+
+
+def test_two_studies_of_one_repository_are_fetched_by_a_clone(study, tmp_path):
+    reader = study.clone(tmp_path / "reader")
+    for name, results in (("narrow", study.narrow), ("demo", study.second)):
+        assert f"study {name}, tier towers" in reader.command("fetch", "--study", name)
+        assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
+        found = files_of(reader.folder / "results" / name)
+        skipped = ("logs/", "benchmarks/")
+        assert found == {n: data for n, data in results.items() if not n.startswith(skipped)}
+    reader.shell(blocks(SECTIONS["Go back to a version"])[0])
+    assert reader.artifacts() == study.first and reader.changed() == set()
+
+
+def test_pull_of_one_folder_brings_it_alone(study, tmp_path):
+    reader = study.clone(tmp_path / "reader")
+    reader.run("git", "checkout", "-q", "study/demo")
+    (pull,) = re.findall(r"^dvc pull .*", (ROOT / "docs/sharing.md").read_text(), re.MULTILINE)
+    reader.shell(pull)
+    assert reader.artifacts() == {
+        name: data
+        for name, data in study.second.items()
+        if name.startswith("tables/") or name == "metrics.json"
     }
 
 
-def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
-    reader = study.clone(tmp_path / "reader")
-    tags = {"study/narrow-1": None, "study/demo-1": study.first}
-    for tag, results in tags.items():
-        reader.run("git", "checkout", "-q", tag)
-        said = reader.command("fetch", *([] if results else ["--tier", "metrics"]))
-        assert "nothing is left to do" in said or not results
-        assert not results or reader.artifacts() == results
-        lock = (reader.folder / "dvc.lock").read_text()
-        assert ("@efficientnet_lite0:" in lock) == (results is not None)
-        shutil.rmtree(reader.folder / "results/demo")
-        reader.run("git", "checkout", "-q", "--", ".")
-    publisher = study.copy(tmp_path / "publisher")
-    assert publisher.artifacts() == study.second
-    assert "nothing is left to do" in publisher.shell(blocks(SECTIONS["Go back to a version"])[0])
-    assert publisher.artifacts() == study.first
-    assert publisher.changed() == set()
+def test_dvc_makes_a_stale_tier_again_and_records_what_snakemake_kept(snakemake_project, tmp_path):
+    project = snakemake_project.copy(tmp_path / "project")
+    project.edit("src/singflow/report/page.py", '"""', '"""Edited. ')
+    project.shell(RECORD)
+    assert project.changed() == set() and project.differs(snakemake_project) == set()
+    project.edit("src/singflow/report/page.py", '"""', '"""Edited. ')
+    assert project.ran_by_dvc(project.shell(REPRO)) == ["report"]
+    assert project.differs(snakemake_project) == set() and project.changed() == set()
 
 
 def test_another_project_translates_features_with_three_lines(study, other):
     other.shell(GET)
     save = (
-        'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, '
-        "equivalent=equivalent, again=translator(features))\n"
+        'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, equivalent=equivalent)\n'
     )
     other.run("python", "-c", "".join([*blocks(ELSEWHERE, "python"), save]))
     made, results = np.load(other.folder / "made.npz"), study.folder / "results/demo"
@@ -143,7 +154,6 @@ def test_another_project_translates_features_with_three_lines(study, other):
     shard = load_file(results / "features/efficientnet_lite0/shard-00000.safetensors")
     expected = shard["features"] @ linear["weight"].T + linear["bias"]
     np.testing.assert_array_equal(made["embeddings"], expected)
-    np.testing.assert_array_equal(made["again"], made["embeddings"])
 
     # The published scores are angles between two such translations by the translator of the fold.
     whole = shard["view"] == 0
@@ -159,41 +169,32 @@ def test_another_project_translates_features_with_three_lines(study, other):
     cosine = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     np.testing.assert_allclose(np.degrees(np.arccos(cosine)), scores["is_deg"], atol=1e-3)
 
-    url, md5 = other.shell(CHECK).splitlines()[-2:]
-    expected = hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
-    assert "".join(url.split("/")[-2:]) == md5.split()[0] == expected
+
+def test_another_project_follows_the_versions_of_a_folder(study, other):
     other.shell(FOLLOW)
-    assert "rev: study/demo-2" in (other.folder / "translators.dvc").read_text()
-    brought = {
-        f"translators/{n}": data for n, data in files_of(other.folder / "translators").items()
-    }
-    assert brought == {n: data for n, data in study.first.items() if n.startswith("translators/")}
-
-
-def test_every_translator_is_a_named_artifact(study, other):
+    assert "rev: study/demo" in (other.folder / "translators.dvc").read_text()
     other.shell(BY_NAME)
-    other.shell(f"dvc import --rev study/demo-1 ../study.git results/demo/{LINEAR}")
-    for name in ("by_name.safetensors", "linear.safetensors"):
-        assert (other.folder / name).read_bytes() == study.first[LINEAR]
-    with Repo(str(study.folder), rev="study/demo-2") as repo:
-        named = repo.artifacts.read()["results/demo/dvc.yaml"]
-    translators = [n for n in study.first if re.match(r"translators/.*\.safetensors", n)]
-    assert sorted(artifact.path for artifact in named.values()) == sorted(translators)
-    artifact = named["conse_minilm/efficientnet_lite0/linear"]
-    report = json.loads(study.first[LINEAR.replace(".safetensors", ".json")])
-    assert artifact.type == "model" and "efficientnet_lite0" in artifact.labels
-    assert artifact.meta["validation_r2"] == report["validation_r2"]
+    translators = {
+        name.removeprefix("translators/"): data
+        for name, data in study.second.items()
+        if name.startswith("translators/")
+    }
+    for folder in ("translators", "by_name"):
+        assert files_of(other.folder / folder) == translators
 
 
 def test_a_damaged_object_is_told_by_its_address(study, other):
-    md5 = hashlib.md5(study.first[LINEAR], usedforsecurity=False).hexdigest()
+    md5 = hashlib.md5(study.second[LINEAR], usedforsecurity=False).hexdigest()
     place = study.store / "files/md5" / md5[:2] / md5[2:]
     content = place.read_bytes()
-    place.chmod(0o644)
-    place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    try:
-        other.shell(GET)
-        url, found = other.shell(CHECK).splitlines()[-2:]
-    finally:
-        place.write_bytes(content)
-    assert "".join(url.split("/")[-2:]) == md5 != found.split()[0]
+    for damage in (0, 1):
+        place.chmod(0o644)
+        place.write_bytes(content[:-1] + bytes([content[-1] ^ damage]))
+        (other.folder / Path(LINEAR).name).unlink(missing_ok=True)
+        try:
+            other.shell(GET.splitlines()[0])
+            url, found = other.shell(CHECK).splitlines()[-2:]
+        finally:
+            place.write_bytes(content)
+        assert "".join(url.split("/")[-2:]) == md5
+        assert (found.split()[0] == md5) == (damage == 0)

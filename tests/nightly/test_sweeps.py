@@ -17,23 +17,20 @@ from singflow.translators.reference import PACKAGED, reference_folder
 from tests.nightly.test_sharing import SECTIONS
 from tests.project import Project, blocks
 
-SWEEPS = blocks(SECTIONS["Sweeps"])
-TABLE = "results/demo/tables/translators.json"
+SWEEP, SHOW, _ = blocks(SECTIONS["Sweeps"])
 ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    """A study of one model with committed translators, and a queue of two settings."""
+def project(tmp_path_factory):
+    """A recorded study of one model."""
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
     study = {"models": ["efficientnet_lite0"], "extraction": {"views": 1}}
     study |= {"comparison": {"kinds": ["mlp3"]}, "translator": {"reference": None}}
-    project.study(controls={"known": "none"}, **study)
+    project.study(controls={"known": "none"}, analyses=[], **study)
     project.commit()
-    project.shell(SWEEPS[0])
-    project.baseline = error(project)
-    assert "training.width=16,64 " in SWEEPS[2]
-    project.shell(SWEEPS[2].replace("16,64", "64"))  # half of the grid
+    project.dvc("repro")
+    project.commit()
     return project
 
 
@@ -43,29 +40,20 @@ def error(project):
     return json.loads((project.folder / report).read_text())["validation_mse"]
 
 
-def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_first(sweep):
-    shown = list(csv.DictReader(io.StringIO(sweep.shell(f"{SWEEPS[3].strip()} --csv"))))
-    ran = [row for row in shown if row["Experiment"]]
-    settings = {(row["training.width"], row["training.learning_rate"]) for row in ran}
-    assert len(ran) == 2 and settings == {("64", "0.001"), ("64", "0.01")}
-    assert sweep.baseline == error(sweep) == float(shown[0][ERROR])
-    errors = [float(row[ERROR]) for row in ran]
-    assert errors == sorted(errors) and len(set(errors)) == 2
-    for name in ("width", "learning_rate"):
-        kept = f"  {name}: {ran[0][f'training.{name}']}"
-        sweep.edit("params.yaml", rf"(?<=\n)  {name}: [\d.]+", kept)
-    said = sweep.dvc("repro", "compare_translators@study")
-    assert error(sweep) == errors[0] and sweep.ran_by_dvc(said) == []
-
-
-def test_what_only_translators_need_is_all_that_a_setting_computes_again(sweep):
-    assert sweep.ran_by_dvc(sweep.shell(SWEEPS[1])) == [
-        "train_translator@conse_minilm-efficientnet_lite0-mlp3",
-        "compare_translators@study",
-    ]
-    shown = json.loads(sweep.dvc("metrics", "show", "--json", TABLE))[""]["data"][TABLE]["data"]
-    kept = shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]
-    assert kept["validation_mse"] == error(sweep)
+def test_settings_are_computed_in_the_workspace_and_the_best_by_held_out_error_comes_first(project):
+    baseline, errors = error(project), {}
+    features = project.folder / "results/demo/features/efficientnet_lite0"
+    before = {path: path.stat().st_mtime_ns for path in features.iterdir()}
+    for line in SWEEP.splitlines():
+        ran = project.ran_by_dvc(project.shell(line))
+        assert ran[0] == "translators" and "towers" not in ran
+        errors[line.rpartition("=")[2]] = error(project)
+    assert {path: path.stat().st_mtime_ns for path in features.iterdir()} == before
+    shown = list(csv.DictReader(io.StringIO(project.shell(f"{SHOW.strip()} --csv"))))
+    found = {row["training.width"]: float(row[ERROR]) for row in shown if row["Experiment"]}
+    assert len({*errors.values(), baseline}) == 3 and found == errors
+    assert [*found.values()] == sorted(found.values())
+    assert baseline in [float(row[ERROR]) for row in shown if not row["Experiment"]]
 
 
 def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):

@@ -16,7 +16,7 @@ def publish(remote: Remote = None) -> None:
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     results, tag = Path("results", study.study), f"study/{study.study}"
     published.check_committed()
-    published.check_given(own_files(study, entries))
+    published.check_given(study, own_files(study, entries))
     published.check_kept(study.study)
     published.check_verifies(remote)
     if "Nothing to be done" not in ask("snakemake", "--dry-run", seconds=3600).out:
@@ -25,18 +25,22 @@ def publish(remote: Remote = None) -> None:
     if found := published.strangers(study, results):
         raise InputError(f"{listed(found)}: params.yaml knows no such files any more: remove them")
     records.fill(results, TIERS)
+    known = published.LOCK.read_bytes() if published.LOCK.exists() else b""
     published.dvc("commit", "--force", "--quiet", *TIERS)
-    before = ask("git", "show", f"{tag}:{published.LOCK}")
-    if before.ok and before.out != published.LOCK.read_text(encoding="utf-8"):
+    tagged = ask("git", "show", f"{tag}:{published.LOCK}")
+    if tagged.ok and tagged.out != published.LOCK.read_text(encoding="utf-8"):
+        published.LOCK.write_bytes(known)
         raise InputError(
-            f"tag {tag} has other results of this name: give the study another name, or replace "
-            f"it: `git tag -d {tag}`"
+            f"tag {tag}: keeps other results, code or parameters of this name: give the study "
+            f"another name, or the tag: `git tag <name> {tag}^{{}} && git tag --delete {tag}`"
         )
     published.forget_index()
-    published.dvc("push", *TIERS, *(["--remote", remote] if remote else []))
-    if not before.ok:
-        published.git("add", "--force", str(published.LOCK), *(f"{results}/{n}" for n in IN_GIT))
-        if published.git("diff", "--cached", "--name-only", "-z"):
-            published.git("commit", "--quiet", "--message", f"Study {study.study}")
+    published.remove_torn(remote)
+    published.dvc("push", *(["--remote", remote] if remote else []))
+    kept = [str(published.LOCK), *(f"{results}/{name}" for name in IN_GIT)]
+    published.git("add", "--force", *kept)
+    if published.git("diff", "--cached", "--name-only", "-z", "--", *kept):
+        published.git("commit", "--quiet", "--message", f"Study {study.study}", "--", *kept)
+    if not tagged.ok:
         published.git("tag", "--annotate", "--message", f"Study {study.study}", tag)
     print(f"study {study.study} is published; for others: git push --follow-tags")

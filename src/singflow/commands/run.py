@@ -86,8 +86,8 @@ def parsed(words: list[str]) -> tuple[Any, Any]:
                 usual += ["--logger", "singflow"]
             if args.cores is args.jobs is args.executor is None:
                 usual += ["--cores", "all"]
-                if gpu_count() and not args.resources:
-                    usual += ["--resources", f"gpu={gpu_count()}"]
+            if args.executor is None and gpu_count() and not args.resources:
+                usual += ["--resources", f"gpu={gpu_count()}"]
             return parse_args([*words, *usual])
     except SystemExit as end:
         if not end.code:  # --version

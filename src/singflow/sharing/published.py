@@ -1,8 +1,10 @@
 """What dvc.lock, DVC and git know of a study, asked by their own commands."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -42,6 +44,29 @@ def forget_index() -> None:
         repo.drop_data_index()
 
 
+def remove_torn(remote: str | None) -> None:
+    """Remove objects that a killed publication left half sent, as DVC takes them for whole.
+
+    Only a server of SSH or WebDAV keeps them: an object store takes all of a file or nothing, and
+    in a folder DVC hashes an object again unless it was write-protected after it was whole.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        odb, cache = repo.cloud.get_remote_odb(remote, "push"), repo.cache.local
+        if odb.fs.protocol not in ("ssh", "webdav", "webdavs"):
+            return
+        used = {entry.value for among in repo.used_objs(push=True).values() for entry in among}
+        there = {md5: odb.oid_to_path(md5) for md5 in filter(cache.exists, used)}
+        found = odb.fs.info([*there.values()], return_exceptions=True)
+        for (md5, place), info in zip(there.items(), found, strict=True):
+            if isinstance(info, dict) and info["size"] not in (
+                None,
+                cache.fs.size(cache.oid_to_path(md5)),
+            ):
+                odb.fs.remove(place)
+
+
 def check_verifies(name: str | None) -> None:
     """Check that DVC compares what it takes from a remote with its hash.
 
@@ -75,19 +100,23 @@ def check_committed() -> None:
         )
 
 
-def check_given(own: Iterable[str]) -> None:
-    """Check that the user's own files are in git, or in DVC by `dvc add`."""
+def check_given(study: Params, own: Iterable[str]) -> None:
+    """Check that the user's own files are in git, or in DVC by `dvc add`.
+
+    Of `checkpoints/` all files are, as dvc.yaml watches the folder.
+    """
     added = {str(Path(name).with_suffix("")) for name in git("ls-files", "-z", "*.dvc")}
-    inside = [name for name in own if not Path(name).is_absolute()]
+    named = [*own, study.data.table, study.data.classes, study.concepts.vocabulary, "checkpoints"]
+    inside = [name for name in named if name and not Path(name).is_absolute()]
     alone = [
         name
-        for name in (git("ls-files", "--others", "-z", "--", *inside) if inside else [])
-        if not {name, *map(str, Path(name).parents)} & added
+        for name in git("ls-files", "--others", "-z", "--", *inside)
+        if not name.endswith(".dvc") and not {name, *map(str, Path(name).parents)} & added
     ]
     if alone:
         raise InputError(
-            f"the study reads what is neither in git nor in DVC: {listed(alone)}: "
-            f"`git add {alone[0]}`, or `dvc add {alone[0]}` where it is large"
+            f"dvc.yaml watches what is neither in git nor in DVC: {listed(alone)}: `dvc add "
+            f"{alone[0]}` and commit {alone[0]}.dvc; or `git add` it where it is small, or move it"
         )
 
 
@@ -114,34 +143,40 @@ def strangers(study: Params, results: Path) -> list[str]:
     return [f"{results}/{path}" for path in paths if not belongs(path)]
 
 
-def study_in(lock: Path) -> str | None:
-    """Name of the study that dvc.lock holds."""
-    if not lock.is_file():
-        return None
-    outs = read_yaml(lock)["stages"].get("report", {}).get("outs", [])
-    return next((Path(out["path"]).parts[1] for out in outs), None)
+def studies_in(lock: Path) -> set[str]:
+    """Names of the studies whose results dvc.lock holds."""
+    stages = read_yaml(lock).get("stages", {}) if lock.is_file() else {}
+    outs = (out for stage in stages.values() for out in stage.get("outs", []))
+    return {Path(out["path"]).parts[1] for out in outs}
 
 
 def check_kept(study: str) -> None:
     """Check that no other study is lost when dvc.lock gets this one."""
-    held = study_in(LOCK)
-    if held in (None, study):
+    held = studies_in(LOCK)
+    if not held or study in held:
         return
-    kept = ask("git", "show", f"study/{held}:{LOCK}")
+    (other, *_) = held
+    kept = ask("git", "show", f"study/{other}:{LOCK}")
     if not kept.ok or kept.out != LOCK.read_text(encoding="utf-8"):
         raise InputError(
-            f"{LOCK}: holds study {held}, which no tag study/{held} keeps: publish it first, or "
-            f"give it up with `git rm {LOCK}`"
+            f"{LOCK}: holds study {other}, and no tag study/{other} keeps it: publish it first, "
+            f"or give it up: `rm {LOCK}`"
         )
 
 
 def changes(results: Path) -> tuple[set[str], set[str]]:
-    """What `dvc status` finds: changed inputs, code and parameters; and changed results."""
-    done = ask(sys.executable, "-m", "dvc", "status", "--json", *TIERS, seconds=3600)
-    if not done.ok:
-        raise InputError(f"dvc status: {done.message}")
+    """What `dvc status` finds: changed inputs, code and parameters; and changed results.
+
+    DVC reads every file again, as it believes its own records of what its cache holds.
+    """
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "DVC_SITE_CACHE_DIR": empty}
+        command = [sys.executable, "-m", "dvc", "status", "--json", *TIERS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"dvc status: {done.stderr.strip()}")
     given, made = set[str](), set[str]()
-    for stage, found in json.loads(done.out).items():
+    for stage, found in json.loads(done.stdout).items():
         for entry in found:
             if isinstance(entry, str):
                 given.add(f"dvc.yaml: {stage}: {entry}")
