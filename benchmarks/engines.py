@@ -1,15 +1,18 @@
-"""Snakemake's own time on large studies: with everything to do, and with nothing left to do.
+"""Snakemake's own time on large studies, and `dvc repro` beside `singflow run` on a small one.
 
-No step runs: random bytes stand for every artifact, in a copy of the repository in a temporary
-folder. Seconds are medians.
+Each has a new clone of what is committed. On the large studies no step runs: random bytes stand for
+every artifact. Both commands make the small study from nothing. DVC is first, so that what is read
+from the disk for the first time counts against it.
 """
 
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import tempfile
-from contextlib import chdir
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,61 +24,91 @@ from pydantic import Field
 from singflow import cli
 from singflow.artifacts.tables import write_parquet
 from singflow.config.reading import read_yaml
+from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 
-LONGEST = 10.0  # seconds that a command on the first study may take
-DRY, RUN = ["--dry-run"], ["--cores", "1"]
+LONGEST = 10.0  # seconds that a command on the first large study may take
+RATIO = 1.3  # `dvc repro` may take so many times as long as `singflow run`
+SNAKEMAKE = ["snakemake", "--quiet", "all"]
+DRY, RUN = [*SNAKEMAKE, "--dry-run"], [*SNAKEMAKE, "--cores", "1"]
+COLD = {"dvc repro": ["dvc", "repro"], "singflow run": ["singflow", "run"]}
 
 
 class Flags(cli.Command):
     studies: list[str] = Field(["paper", "sweep"], min_length=1)  # in config/studies/
-    repeats: int = size(3, 1, "times that every command is run")
+    repeats: int = size(3, 1, "times that Snakemake runs on a large study: seconds are medians")
+    cold: str = Field("demo", description="small study, also in config/studies/")
+    rounds: int = size(1, 1, "times that both commands make the small study: seconds are medians")
 
 
-def snakemake(*words: str) -> str:
-    """What Snakemake prints of its own accord."""
-    command = [str(Path(sys.executable).with_name("snakemake")), "--quiet", "all", *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+def output(command: list[str]) -> str:
+    """What a command prints. Raises InputError with its messages when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{shlex.join(command)}: {(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
 
 
-def prepare(study: str) -> None:
-    """Make the working folder a copy of the repository with this study, not yet run."""
-    made = shutil.ignore_patterns(".*", "results", "checkpoints")
-    shutil.copytree(ROOT, ".", symlinks=True, ignore=made, dirs_exist_ok=True)
-    content = with_derived_keys(read_yaml(ROOT / f"config/studies/{study}.yaml"))
-    Path("params.yaml").write_text(render_params(content))
+@contextmanager
+def prepared(study: str) -> Iterator[None]:
+    """Make the working folder a clone of the repository with this study, not yet run."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        output(["git", "clone", "--quiet", str(ROOT), "."])
+        content = with_derived_keys(read_yaml(ROOT / f"config/studies/{study}.yaml"))
+        Path("params.yaml").write_text(render_params(content))
+        yield
 
 
 def finish() -> int:
     """Make up every artifact of the study; their number."""
-    outs = [Path(row.split("\t")[0]) for row in snakemake("--summary").splitlines()[1:]]
-    for out in outs:
+    rows = output([*SNAKEMAKE, "--summary"]).splitlines()[1:]
+    for out in (Path(row.split("\t")[0]) for row in rows):
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.name == "manifest.parquet":  # which Snakemake opens, to know the number of images
             write_parquet(out, pd.DataFrame({"image_id": range(10_000)}))
         else:
             out.write_bytes(os.urandom(1000))
-    snakemake("--touch", "--forceall", *RUN)
-    return len(outs)
+    output([*RUN, "--touch", "--forceall"])
+    return len(rows)
+
+
+def large(study: str, repeats: int) -> dict[str, float]:
+    """Artifacts of a study, and the seconds of commands that run no step."""
+    with prepared(study):
+        new = common.race({"dry run, all to do": partial(output, DRY)}, repeats)
+        artifacts = finish()
+        over = {"dry run, nothing to do": partial(output, DRY)}
+        over["run, nothing to do"] = partial(output, RUN)
+        took = new.join(common.race(over, repeats)).median()
+    return {"artifacts": artifacts} | took.to_dict()
+
+
+def cold(study: str, command: list[str]) -> float:
+    """Seconds in which a command makes a study from nothing."""
+    with prepared(study):
+        started = time.perf_counter()
+        output(command)
+        return time.perf_counter() - started
 
 
 def main(flags: Flags) -> None:
-    rows = []
-    for study in flags.studies:
-        with tempfile.TemporaryDirectory() as folder, chdir(folder):
-            prepare(study)
-            new = common.race({"dry run, all to do": partial(snakemake, *DRY)}, flags.repeats)
-            artifacts = finish()
-            over = {"dry run, nothing to do": partial(snakemake, *DRY)}
-            over["run, nothing to do"] = partial(snakemake, *RUN)
-            took = new.join(common.race(over, flags.repeats)).median().to_dict()
-            rows.append({"study": study, "artifacts": artifacts} | took)
-    common.show(pd.DataFrame(rows))
-    common.tell(
-        Mark(f"{flags.studies[0]}: seconds of a {name}", took, "<=", LONGEST)
-        for name, took in rows[0].items()
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    studies = {study: large(study, flags.repeats) for study in flags.studies}
+    common.show(pd.DataFrame(studies).T.rename_axis("study").reset_index())
+    rounds = [
+        {name: cold(flags.cold, command) for name, command in COLD.items()}
+        for _ in range(flags.rounds)
+    ]
+    took = pd.DataFrame(rounds).median()
+    common.show(took.rename_axis("command").reset_index(name="s"))
+    first, figures = next(iter(studies.items()))
+    own = [
+        Mark(f"{first}: seconds of a {name}", seconds, "<=", LONGEST)
+        for name, seconds in figures.items()
         if "run" in name
-    )
+    ]
+    ratio = took["dvc repro"] / took["singflow run"]
+    common.tell([*own, Mark("dvc repro: times as long as singflow run", ratio, "<=", RATIO)])
 
 
 if __name__ == "__main__":
