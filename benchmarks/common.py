@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Mark:
     mark: float
 
 
-def tell(marks: Iterable[Mark]) -> None:
+def tell(marks: list[Mark]) -> None:
     """Print figures beside their marks, and name those that are missed."""
     table = pd.DataFrame(marks)
     under = table["value"] <= table["mark"]
@@ -51,16 +51,17 @@ def show(table: pd.DataFrame) -> None:
     print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
 
 
-def race(contestants: dict[str, Callable[[], object]], repeats: int) -> pd.DataFrame:
+def seconds(run: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def race(contestants: Mapping[str, Callable[[], object]], repeats: int) -> pd.DataFrame:
     """Seconds of contestants that take turns: a column each, and a row a round."""
-    rounds = []
-    for _ in range(repeats):
-        rounds.append({})
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            rounds[-1][name] = time.perf_counter() - started
-    return pd.DataFrame(rounds)
+    turns = [{name: seconds(run) for name, run in contestants.items()} for _ in range(repeats)]
+    return pd.DataFrame(turns)
 
 
 def alone(threads: int, function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -96,29 +97,16 @@ def photos(folder: Path | None, count: int) -> tuple[Path, pd.DataFrame]:
     return root, again.assign(image_id=again.index)
 
 
-@dataclass(frozen=True)
-class Photos:
-    """A data set of PyTorch."""
-
-    root: Path
-    paths: list[str]
-    transform: Callable[[Any], Any]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Any:
-        from PIL import Image
-
-        return self.transform(Image.open(self.root / self.paths[index]).convert("RGB"))
-
-
 def loader(root: Path, rows: pd.DataFrame, transform: Any, batch: int, **options: Any) -> Any:
     """A DataLoader over photos, as a user of PyTorch writes it."""
-    from torch.utils.data import DataLoader
+    import torch
+    from PIL import Image
 
-    photos: Any = Photos(root, list(rows["path"]), transform)
-    return DataLoader(photos, batch, multiprocessing_context="fork", **options)
+    def load(paths: list[str]) -> torch.Tensor:
+        return torch.stack([transform(Image.open(root / path).convert("RGB")) for path in paths])
+
+    options |= {"collate_fn": load, "multiprocessing_context": "fork"}
+    return torch.utils.data.DataLoader(list(rows["path"]), batch, **options)  # type: ignore
 
 
 def product(

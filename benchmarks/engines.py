@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from functools import partial
@@ -27,11 +26,9 @@ from singflow.config.reading import read_yaml
 from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 
-LONGEST = 10.0  # seconds that a command on the first large study may take
-RATIO = 1.3  # `dvc repro` may take so many times as long as `singflow run`
 SNAKEMAKE = ["snakemake", "--quiet", "all"]
 DRY, RUN = [*SNAKEMAKE, "--dry-run"], [*SNAKEMAKE, "--cores", "1"]
-COLD = {"dvc repro": ["dvc", "repro"], "singflow run": ["singflow", "run"]}
+COLD = ["dvc repro", "singflow run"]
 
 
 class Flags(cli.Command):
@@ -73,42 +70,37 @@ def finish() -> int:
 
 
 def large(study: str, repeats: int) -> dict[str, float]:
-    """Artifacts of a study, and the seconds of commands that run no step."""
+    """The number of artifacts of a study, and the seconds of commands that run no step."""
     with prepared(study):
         new = common.race({"dry run, all to do": partial(output, DRY)}, repeats)
         artifacts = finish()
         over = {"dry run, nothing to do": partial(output, DRY)}
         over["run, nothing to do"] = partial(output, RUN)
         took = new.join(common.race(over, repeats)).median()
-    return {"artifacts": artifacts} | took.to_dict()
+    return {"artifacts": artifacts, **took}
 
 
-def cold(study: str, command: list[str]) -> float:
+def cold(study: str, command: str) -> float:
     """Seconds in which a command makes a study from nothing."""
     with prepared(study):
-        started = time.perf_counter()
-        output(command)
-        return time.perf_counter() - started
+        return common.seconds(partial(output, command.split()))
 
 
 def main(flags: Flags) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     studies = {study: large(study, flags.repeats) for study in flags.studies}
     common.show(pd.DataFrame(studies).T.rename_axis("study").reset_index())
-    rounds = [
-        {name: cold(flags.cold, command) for name, command in COLD.items()}
-        for _ in range(flags.rounds)
-    ]
+    rounds = [{name: cold(flags.cold, name) for name in COLD} for _ in range(flags.rounds)]
     took = pd.DataFrame(rounds).median()
     common.show(took.rename_axis("command").reset_index(name="s"))
-    first, figures = next(iter(studies.items()))
+    first = flags.studies[0]
     own = [
-        Mark(f"{first}: seconds of a {name}", seconds, "<=", LONGEST)
-        for name, seconds in figures.items()
+        Mark(f"{first}: seconds of a {name}", seconds, "<=", 10.0)
+        for name, seconds in studies[first].items()
         if "run" in name
     ]
     ratio = took["dvc repro"] / took["singflow run"]
-    common.tell([*own, Mark("dvc repro: times as long as singflow run", ratio, "<=", RATIO)])
+    common.tell([*own, Mark("dvc repro: times as long as singflow run", ratio, "<=", 1.3)])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """Speed of extracting efficientnet_lite0's features on the CPU, beside timm's stock path.
 
 That path is timm's transform on Pillow images, a DataLoader with two workers, and the model as timm
-builds it, in float32. Both paths take turns, each in a warm process; the first pass is reported
-separately. Distances are from the features of the stock path: relative to the norm of a row, and as
-IS under a random linear map.
+builds it, in float32. All paths take turns; the first pass is reported separately. Distances are
+from the features of the stock path: relative to the norm of a row, and as IS under a random map.
 """
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from singflow import cli
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import remove, subspace_translator
 from singflow.config.registry import ModelEntry
-from singflow.towers.classifiers import LoadedClassifier, load_classifier
+from singflow.towers.classifiers import load_classifier
 from singflow.translators.ridge import Affine
 
 NAMED = {"source": "timm", "id": "tf_efficientnet_lite0.in1k"}
@@ -40,16 +37,16 @@ class Flags(cli.Command):
 
 
 @lru_cache
-def classifier(product: bool) -> LoadedClassifier:
+def classifier(product: bool) -> Any:
     """efficientnet_lite0 as timm builds it, or as the product runs it."""
     import torch
 
     from singflow.towers.extraction import fold_batch_norms
 
-    built = load_classifier(LITE0)
+    built: Any = load_classifier(LITE0)
     if product:
         fold_batch_norms(built, built.preprocess.size)
-        built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built.to(memory_format=torch.channels_last)
     return built
 
 
@@ -58,7 +55,7 @@ def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
     import torch
     from timm.data import create_transform, resolve_data_config
 
-    model: Any = classifier(False).model
+    model = classifier(False).model
     transform = create_transform(**resolve_data_config({}, model=model))
     torch.set_num_threads(flags.threads)
     with torch.inference_mode():
@@ -75,11 +72,6 @@ def product(flags: Flags, root: Path, rows: pd.DataFrame, **options: str) -> np.
     how: dict[str, Any] = {"batch_size": flags.batch_size, "threads": flags.threads}
     how |= {"device": torch.device("cpu"), "precision": "float32"} | options
     return common.product(root, rows, model, model.preprocess, **how)
-
-
-def head() -> np.ndarray:
-    """The head's weight (C, d)."""
-    return classifier(False).weight.numpy()
 
 
 def compare(found: np.ndarray, expected: np.ndarray, weight: np.ndarray) -> dict[str, float]:
@@ -106,15 +98,12 @@ def main(flags: Flags) -> None:
         "bfloat16": partial(product, precision="bfloat16"),
     }
     features: dict[str, np.ndarray] = {}
-    pool = partial(ProcessPoolExecutor, 1, mp_context=multiprocessing.get_context("spawn"))
-    with pool() as theirs, pool() as ours:
 
-        def run(name: str) -> None:
-            process = theirs if name == "stock" else ours
-            features[name] = process.submit(paths[name], flags, root, rows).result()
+    def run(name: str) -> None:
+        features[name] = paths[name](flags, root, rows)
 
-        weight = theirs.submit(head).result()
-        rounds = common.race({name: partial(run, name) for name in paths}, 1 + flags.repeats)
+    rounds = common.race({name: partial(run, name) for name in paths}, 1 + flags.repeats)
+    weight = classifier(False).weight.numpy()
     table = pd.DataFrame({"first s": rounds.iloc[0], "s": rounds.iloc[1:].median()})
     table["ms/image"] = 1000 * table["s"] / len(rows)
     far = {name: compare(features[name], features["stock"], weight) for name in paths}

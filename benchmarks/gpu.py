@@ -30,7 +30,7 @@ VIT = "timm/vit_large_patch14_clip_224.openai_ft_in12k_in1k"
 
 
 class Flags(cli.Command):
-    models: list[str] = ["timm/resnet50.a1_in1k", "convnext_base", VIT]
+    models: list[str] = Field(["timm/resnet50.a1_in1k", "convnext_base", VIT])
     spaces: list[str] = Field(["clip_vit_l14"], description="spaces, for their image towers")
     precisions: list[Precision] = Field(list(get_args(Precision)), min_length=1)
     images: Path | None = Field(None, description="folder of images (default: the packaged ones)")
@@ -90,9 +90,7 @@ class Bench:
     def _timed(self, work: Callable[[pd.DataFrame], object]) -> float:
         """A pass over the files, after a batch to warm up."""
         work(self.rows.head(self.batch))
-        start = time.perf_counter()
-        work(self.rows)
-        return len(self.rows) / (time.perf_counter() - start)
+        return len(self.rows) / common.seconds(lambda: work(self.rows))
 
     def _forward(self, batch: Any) -> Any:
         """A pass of the tower as its library builds it."""
@@ -133,10 +131,9 @@ def measured(flags: Flags, *how: Any) -> Iterator[dict[str, str]]:
 
     models = resolve_models(MODELS, flags.models, "random")
     spaces = resolve_spaces(SPACES, flags.spaces, "random")
-    towers = [(name, lambda e=entry: load_classifier(e)) for name, entry in models.items()]
-    towers += [(name, lambda e=entry: load_image_tower(e)) for name, entry in spaces.items()]
-    for name, load in towers:
-        tower: Any = load()
+    for name, entry in {**models, **spaces}.items():
+        load: Any = load_classifier if name in models else load_image_tower
+        tower = load(entry)
         rows = {which: {"tower": name, "precision": which} for which in flags.precisions}
         for path in ("timm", "dataloader", "product"):
             if path == "product":  # last: from here on, the tower is not as its library builds it

@@ -5,7 +5,7 @@ Memory is the peak of a process of its own.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import common
@@ -38,14 +38,10 @@ class Flags(cli.Command):
     threads: int = size(2, 1, "threads of every contestant")
 
 
-def race(
-    contestants: dict[str, Callable[[], object]], flags: Flags, *, warm_up: bool = True
-) -> pd.Series:
-    """Median seconds of contestants, with a first turn that does not count if so wanted."""
-    rounds = common.race(contestants, flags.repeats + 1 if warm_up else 1)
-    medians = rounds.iloc[int(warm_up) :].median()
-    for name, median in medians.items():
-        print(f"{name}: {median:.3g} s")
+def race(contestants: Mapping[str, Callable[[], object]], flags: Flags) -> pd.Series:
+    """Median seconds of contestants, without a first turn."""
+    medians = common.race(contestants, flags.repeats + 1).iloc[1:].median()
+    print(medians.to_string(float_format="{:.3g} s".format))
     return medians
 
 
@@ -83,9 +79,7 @@ def scoring(flags: Flags) -> list[Mark]:
     exact = plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))
     difference = np.abs(ours()[:, :few] - exact).max()
     if not difference < 1e-3:
-        raise InputError(
-            f"scores are off by {difference} degrees from those of the plain version in float64"
-        )
+        raise InputError(f"scores are {difference} degrees from the plain version's in float64")
     contestants = {
         "scoring": ours,
         "scoring, batched": lambda: plain(features, texts),
@@ -134,8 +128,7 @@ def ridge(flags: Flags) -> list[Mark]:
     if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
         raise InputError("the ridge path differs from scikit-learn's solution")
     own, one = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags)
-    loop = {"loop over Ridge": lambda: list(map(theirs, ALPHAS))}
-    many = race(loop, flags, warm_up=False).iloc[0]
+    many = common.race({"loop over Ridge": lambda: list(map(theirs, ALPHAS))}, 1).iloc[0, 0]
     memory = alone(flags.threads, stream, flags)[1]
     return [
         Mark("ridge path: times as long as one Ridge fit", own / one, "<=", 1.5),
