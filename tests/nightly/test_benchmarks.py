@@ -11,7 +11,14 @@ from singflow.errors import InputError
 from singflow.study import render_params, with_derived_keys
 from tests import warm
 from tests.project import ROOT, Project
-from tests.workflow.test_versions import SMALLEST
+
+SMALLEST = {
+    "study": "small",
+    "models": ["tiny"],
+    "analyses": ["zero_shot"],
+    "comparison": {"models": [], "kinds": []},
+    "evidence": {"draws": 2},
+}
 
 
 def run(name, *flags, root=ROOT, **options):
@@ -85,7 +92,7 @@ def test_towers_run_on_three_paths_in_every_precision_or_the_table_says_why(tmp_
 
 def test_the_engines_are_measured_on_what_is_committed(tmp_path):
     project = Project(tmp_path / "repository")
-    study = render_params(with_derived_keys(SMALLEST | {"study": "small"}))
+    study = render_params(with_derived_keys(SMALLEST))
     (project.folder / "config/studies/small.yaml").write_text(study)
     project.commit()
     (project.folder / "Snakefile").write_text("not committed")
