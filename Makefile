@@ -8,11 +8,8 @@
 #             (docs/reproducibility.md)
 # make check  environment, linters, types, sdist and wheel (make package), and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of all three, and the share of lines and branches of the package that they run
-# make bench  speed and growth of the numerical core, extraction, how long a GPU would wait, start of scripts; peak memory of every step at the
-#             paper's largest size and of a scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to
-#             (docs/performance.md)
-# make bench-gpu  images a second of towers on the GPU here, beside timm's benchmark and a DataLoader (docs/performance.md);
-#             BENCH_GPU="--device cpu --count 100" passes options
+# make bench  speed and memory of the numerical core, of extraction, and of the engines, beside what they are compared with (docs/performance.md)
+# make bench-gpu  images a second of towers on the GPU here; BENCH_GPU="--device cpu --count 100" passes options
 # make derived   what is derived and in git: the tables of docs/artifacts.md and the schema of params.yaml
 # make docs   these pages as a site, with the public names from their docstrings and the notebook with its results: open site/index.html
 # make reproduce   the committed study, computed again in a fresh clone (CLONE=../again) and compared with the published one
@@ -103,9 +100,11 @@ audit: .venv/test
 	python tests/audit.py $(AUDIT)
 
 bench: .venv/workflow
-	@missed=0; for each in numerics kernels memory scan extraction pipeline engines startup; do python benchmarks/$$each.py || missed=1; done; exit $$missed
+	@python benchmarks/numerics.py
+	@python benchmarks/extraction.py
+	@python benchmarks/engines.py
 
-bench-gpu: .venv/bench
+bench-gpu: .venv/workflow
 	@python benchmarks/gpu.py $(BENCH_GPU)
 
 upper = $(shell echo $(1) | tr a-z A-Z)
@@ -135,12 +134,11 @@ derived: .venv/demo
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' .venv/lib src || true  # what may be used, on all cores, as pip does not
 	@touch $@
 
-.venv/workflow .venv/app .venv/bench .venv/docs .venv/test: .venv/demo
+.venv/workflow .venv/app .venv/docs .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@ $(WITH)
 .venv/workflow: EXTRAS = cluster
 .venv/app: EXTRAS = app
-.venv/bench: EXTRAS = bench
 .venv/docs: EXTRAS = docs
 .venv/test: EXTRAS = all,test,check
-.venv/test: WITH = .venv/workflow .venv/app .venv/bench .venv/docs
+.venv/test: WITH = .venv/workflow .venv/app .venv/docs

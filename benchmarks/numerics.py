@@ -1,69 +1,47 @@
-"""Speed of scoring, concept scan and ridge beside the alternatives, on features of ResNet50's size.
+"""Speed and memory of the numerical core beside scikit-learn and plain versions.
 
-Contestants take turns in one process with the same threads; every figure is a ratio of medians.
-With one thread, seconds are processor time, which other programs hardly change. Memory is the peak
-of a process of its own, minus the peak of a process that only makes the inputs. The evidence is a
-process that runs measure_evidence. Ends with exit status 1 when a mark is missed.
+Data are made up, at ImageNet's size. Contestants take turns in one process; seconds are medians.
+Memory is the peak of a process of its own.
 """
 
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Literal
 
 import common
 import numpy as np
 import pandas as pd
-from common import Mark, normal, size
-from pydantic import Field
-from threadpoolctl import threadpool_limits
+from common import Mark, alone, normal, size
 
+import singflow
 from singflow import cli
-from singflow.analyses.concepts import block_size, scan_block, summed_scores
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import remove, subspace_translator, unit
-from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import in_blocks
 from singflow.errors import InputError
-from singflow.parallel import map_ahead
 from singflow.translators.ridge import Affine, RidgeStatistics
 
-Part = Literal["scoring", "scan", "ridge", "evidence"]
-LAMBDAS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+ALPHAS = np.logspace(-2, 6, 20)  # penalties of a ridge path
 SHARD = 4096  # rows that the streamed ridge takes at once
 
 
-class Flags(common.Flags):
+class Flags(cli.Command):
     images: int = size(20_000, 10, "number of images, and of rows of the ridge")
     features: int = size(2048, 2, "dimensions of the features")
     null: int = size(1048, 1, "dimensions of the null space")
     dims: int = size(768, 2, "dimensions of the space")
-    labels: int = size(1000, 1, "labels of the scan, at most as many as images")
-    concepts: int = size(1000, 1, "concepts of the scan")
-    alphas: int = size(20, 1, "penalties of the ridge path")
+    labels: int = size(1000, 1, "labels, and texts, of the evidence")
     evidence_images: int = size(10_000, 50, "images whose evidence is measured")
-    draws: int = size(20, 3, "planted leaks of each size, and random signs, of the evidence")
     rows: int = size(1_000_000, 1, "rows streamed into the ridge whose memory is measured")
     square: int = size(4096, 1, "size of the products that give the machine's rate")
     repeats: int = size(5, 1, "times that every contestant runs, all but the loop over Ridge")
     threads: int = size(2, 1, "threads of every contestant")
-    parts: list[Part] = Field(
-        ["scoring", "scan", "ridge", "evidence"], description="what is measured"
-    )
 
 
-def race(
-    contestants: dict[str, Callable[[], object]], flags: Flags, *, warm_up: bool = True
-) -> pd.Series:
-    """Median seconds of contestants, with a first turn that does not count if so wanted."""
-    # With one thread, processor seconds, which other programs hardly change.
-    clock = time.process_time if flags.threads == 1 else time.perf_counter
-    rounds = common.race(contestants, flags.repeats + 1 if warm_up else 1, clock)
-    medians = rounds.iloc[int(warm_up) :].median()
-    for name, median in medians.items():
-        print(f"{name}: {median:.3g} s")
+def race(contestants: Mapping[str, Callable[[], object]], flags: Flags) -> pd.Series:
+    """Median seconds of contestants, without a first turn."""
+    medians = common.race(contestants, flags.repeats + 1).iloc[1:].median()
+    print(medians.to_string(float_format="{:.3g} s".format))
     return medians
 
 
@@ -101,9 +79,7 @@ def scoring(flags: Flags) -> list[Mark]:
     exact = plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))
     difference = np.abs(ours()[:, :few] - exact).max()
     if not difference < 1e-3:
-        raise InputError(
-            f"scores are off by {difference} degrees from those of the plain version in float64"
-        )
+        raise InputError(f"scores are {difference} degrees from the plain version's in float64")
     contestants = {
         "scoring": ours,
         "scoring, batched": lambda: plain(features, texts),
@@ -120,108 +96,20 @@ def scoring(flags: Flags) -> list[Mark]:
     ]
 
 
-def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unit embeddings before and after removal, images per label, unit concept embeddings."""
-    original, texts = normal(flags.images, flags.dims), normal(flags.concepts, flags.dims)
-    equivalent = original + np.float32(0.3) * original[::-1]
-    for vectors in (original, equivalent, texts):
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    n = np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels)
-    return original, equivalent, n, texts
-
-
-def scan_all(
-    flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
-) -> None:
-    """The blocks of concepts as scan_concepts shares them out among threads."""
-    size = block_size(len(n))
-    blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
-
-    def sums(block: np.ndarray) -> np.ndarray:
-        return summed_scores(original, equivalent, block)
-
-    def moments(block: np.ndarray) -> dict[str, np.ndarray]:
-        return scan_block(original, equivalent, n, block, common)
-
-    with threadpool_limits(1):
-        several = len(blocks) > 1
-        common = sum(map_ahead(sums, blocks, flags.threads)) / len(texts) if several else None
-        for _ in map_ahead(moments, blocks, flags.threads):
-            pass
-
-
-def scan_in_torch(
-    flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
-) -> list[np.ndarray]:
-    """What scan_block gives, in plain PyTorch and float32."""
-    import torch
-
-    torch.set_num_threads(flags.threads)
-    first, second, targets = (torch.from_numpy(rows) for rows in (original, equivalent, texts))
-    codes, counts = torch.from_numpy(np.repeat(np.arange(len(n)), n)), torch.from_numpy(n)[:, None]
-
-    def mean(values: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(n), len(texts)).index_add_(0, codes, values) / counts
-
-    angle = torch.rad2deg(torch.arccos((first @ targets.T).clamp(-1, 1)))
-    score = angle - torch.rad2deg(torch.arccos((second @ targets.T).clamp(-1, 1)))
-    scored = angle, score, score - score.mean(dim=1, keepdim=True)
-    means = [mean(values) for values in scored]
-    spreads = [
-        (mean(values**2) - centre**2).clamp(min=0).sqrt()
-        for values, centre in zip(scored, means, strict=True)
-    ]
-    return [
-        statistic.numpy()
-        for statistic in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])
-    ]
-
-
-SCANS = {"scan": scan_all, "scan, PyTorch": scan_in_torch}
-
-
-def scan_alone(flags: Flags, name: str, work: bool) -> None:
-    """Make the inputs of a scan, and run it if so wanted."""
-    import torch
-
-    torch.set_num_threads(flags.threads)
-    inputs = scan_inputs(flags)
-    if work:
-        SCANS[name](flags, *inputs)
-
-
-def scan(flags: Flags) -> list[Mark]:
-    """How many times faster than PyTorch, and the share of its memory."""
-    inputs = scan_inputs(flags)
-    both = zip(scan_block(*inputs).values(), scan_in_torch(flags, *inputs), strict=True)
-    difference = max(np.abs(ours - theirs).max() for ours, theirs in both)
-    if not difference < 0.05:
-        raise InputError(f"moments are off by {difference} degrees from PyTorch's")
-    seconds = race({name: partial(run, flags, *inputs) for name, run in SCANS.items()}, flags)
-    own, torchs = (
-        (peak(flags, scan_alone, name, True) - peak(flags, scan_alone, name, False))
-        for name in SCANS
-    )
-    print(f"memory of the scan: {max(own, 0.0):.3f} GB; in PyTorch: {torchs:.3f} GB")
-    faster = seconds["scan, PyTorch"] / seconds["scan"]
-    return [
-        Mark("scan: times faster than PyTorch", faster, ">=", 1.5),
-        Mark("scan: share of PyTorch's memory", max(own, 0.0) / torchs, "<=", 0.5),
-    ]
-
-
-def summed(parts: Iterable[tuple[np.ndarray, np.ndarray]], flags: Flags) -> RidgeStatistics:
-    """The sums of a ridge over parts of features and embeddings."""
+def ridge_path(parts: Iterable[tuple[np.ndarray, ...]], flags: Flags) -> list[Affine]:
+    """The translators of all penalties, from parts of features and embeddings."""
     statistics = RidgeStatistics(flags.features, flags.dims)
-    for features, embeddings in parts:
-        statistics.update(features, embeddings)
-    return statistics
+    for part in parts:
+        for rows in in_blocks(np.arange(len(part[0]))):
+            statistics.update(*(array[rows] for array in part))
+    return list(statistics.path(ALPHAS))
 
 
-def batches(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The rows of arrays in the blocks of the workflow."""
-    for rows in in_blocks(np.arange(len(arrays[0]))):
-        yield tuple(array[rows] for array in arrays)
+def stream(flags: Flags) -> None:
+    """The ridge path of flags.rows rows that come in shards."""
+    shard = normal(SHARD, flags.features), normal(SHARD, flags.dims)
+    sizes = [min(SHARD, flags.rows - start) for start in range(0, flags.rows, SHARD)]
+    ridge_path((tuple(array[:size] for array in shard) for size in sizes), flags)
 
 
 def ridge(flags: Flags) -> list[Mark]:
@@ -229,23 +117,19 @@ def ridge(flags: Flags) -> list[Mark]:
     from sklearn.linear_model import Ridge
 
     features, embeddings = normal(flags.images, flags.features), normal(flags.images, flags.dims)
-    alphas = np.logspace(-2, 6, flags.alphas)
-
-    def ours() -> list[Affine]:
-        return list(summed(batches(features, embeddings), flags).path(alphas))
+    ours = partial(ridge_path, [(features, embeddings)], flags)
 
     def theirs(alpha: float) -> np.ndarray:
         model = Ridge(alpha=alpha, solver="cholesky")
         fitted = model.fit(features.astype(np.float64), embeddings.astype(np.float64))
         return np.asarray(fitted.coef_)
 
-    path, reference = ours(), theirs(alphas[-1])
+    path, reference = ours(), theirs(ALPHAS[-1])
     if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
         raise InputError("the ridge path differs from scikit-learn's solution")
-    seconds = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags)
-    loop = race({"loop over Ridge": lambda: list(map(theirs, alphas))}, flags, warm_up=False)
-    own, one, many = *seconds, loop.iloc[0]
-    memory = peak(flags, stream)
+    own, one = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags)
+    many = common.race({"loop over Ridge": lambda: list(map(theirs, ALPHAS))}, 1).iloc[0, 0]
+    memory = alone(flags.threads, stream, flags)[1]
     return [
         Mark("ridge path: times as long as one Ridge fit", own / one, "<=", 1.5),
         Mark("ridge path: times faster than a loop over Ridge", many / own, ">=", 8.0),
@@ -253,84 +137,42 @@ def ridge(flags: Flags) -> list[Mark]:
     ]
 
 
-def stream(flags: Flags) -> list[Affine]:
-    """The ridge path of flags.rows rows that come in shards."""
-    features, embeddings = normal(SHARD, flags.features), normal(SHARD, flags.dims)
-    sizes = [min(SHARD, flags.rows - start) for start in range(0, flags.rows, SHARD)]
-    shards = ((features[:size], embeddings[:size]) for size in sizes)
-    return list(summed(shards, flags).path(np.logspace(-2, 6, flags.alphas)))
-
-
-def write_study(flags: Flags) -> tuple[np.ndarray, np.ndarray]:
-    """Write what measure_evidence reads into the working folder; features and embeddings."""
+def evidence_inputs(flags: Flags) -> list[np.ndarray]:
+    """Features, the head's weight, embeddings that depend on features, and texts of classes."""
     n, rank = flags.evidence_images, flags.features - flags.null
-    axes = np.linalg.qr(normal(flags.features, flags.features).astype(np.float64))[0]
+    axes = np.linalg.qr(normal(flags.features, flags.features))[0]
     spread = np.arange(1, flags.features + 1, dtype=np.float32) ** -0.5
-    features = (normal(n, flags.features) * spread) @ axes.T.astype(np.float32)
+    features = (normal(n, flags.features) * spread) @ axes.T
     embeddings = features[:, : flags.dims] + normal(n, flags.dims) * np.float32(0.1)
-    rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
-    labels = common.write_manifest(n, min(flags.labels, n))
-    classes = unit(normal(2, rank, flags.dims))
-    tensors = {
-        "features": rows | {"features": features},
-        "embeddings": rows | {"embeddings": embeddings},
-        "head": {"weight": axes[:, :rank].T.astype(np.float32), "bias": normal(rank)},
-        "projector": {"null_basis": axes[:, rank:]},
-        "texts": {
-            "label_embeddings": unit(normal(len(labels), flags.dims)),
-            "concept_embeddings": np.zeros((0, flags.dims), np.float32),
-        },
-        "classes": {"class_embeddings": classes[0], "other_embeddings": classes[1]},
-    }
-    facts = {"weights_sha256": "0", "keep_classes": "null", "class_names": "[]"}
-    common.write_arrays(tensors, facts)
-    write_json(common.path("names"), {"labels": labels, "concepts": [], "targets": []})
-    curve = [{"lambda": 0.1, "validation_r2": 0.5}]
-    write_json(common.path("translator_report"), {"lambda": 0.1, "alpha_curve": curve})
-    return features, embeddings
+    return [features, axes[:, :rank].T, embeddings, unit(normal(rank, flags.dims))]
+
+
+def measured(flags: Flags) -> float:
+    """Seconds of the test of meaning, of texts and of groups."""
+    inputs, labels = evidence_inputs(flags), np.arange(flags.evidence_images) % flags.labels
+    started = time.perf_counter()
+    found = singflow.measure(*inputs, labels=labels, threads=flags.threads)
+    found.texts(unit(normal(flags.labels, flags.dims)), map(str, range(flags.labels)))
+    found.groups()
+    return time.perf_counter() - started
 
 
 def evidence(flags: Flags) -> list[Mark]:
     """Times as long as one ridge path of the same data, and the peak memory (GB)."""
-    command = common.program(
-        "measure_evidence",
-        margin=0.005,
-        draws=flags.draws,
-        groups=None,
-        table="",
-        class_list="",
-        folds=5,
-        confidence=0.95,
-        reference=None,
-        seed=0,
-        threads=flags.threads,
-        lambdas=LAMBDAS,
-    )
-    name = "ridge path of the same images"
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        arrays = write_study(flags)
-        seconds = race({name: lambda: list(summed(batches(*arrays), flags).path(LAMBDAS))}, flags)
-        cost = common.measure(command)
-    print(f"evidence: {cost.seconds:.3g} s")
-    times = cost.seconds / seconds[name]
+    features, _, embeddings, _ = evidence_inputs(flags)
+    path = partial(ridge_path, [(features, embeddings)], flags)
+    one = race({"ridge path of the same images": path}, flags).iloc[0]
+    seconds, memory = alone(flags.threads, measured, flags)
+    print(f"evidence: {seconds:.3g} s")
     return [
-        Mark("evidence: times as long as one ridge path", times, "<=", 25.0),
-        Mark("evidence: peak memory (GB)", cost.peak / 1e9, "<=", 2.0),
+        Mark("evidence: times as long as one ridge path", seconds / one, "<=", 25.0),
+        Mark("evidence: peak memory (GB)", memory, "<=", 2.0),
     ]
-
-
-def peak(flags: Flags, work: Callable[..., object], *arguments: object) -> float:
-    """Peak memory (GB) of a process that does nothing else."""
-    return common.alone(flags.threads, work, flags, *arguments)[1] / 1e9
-
-
-PARTS = {"scoring": scoring, "scan": scan, "ridge": ridge, "evidence": evidence}
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    measured = [PARTS[part](flags) for part in PARTS if part in flags.parts]
-    common.hold([mark for marks in measured for mark in marks], flags.ease)
+    common.tell([*scoring(flags), *ridge(flags), *evidence(flags)])
 
 
 if __name__ == "__main__":

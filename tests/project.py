@@ -34,9 +34,7 @@ CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/
 ROLES = [f"GIT_{role}_{what}" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
 AUTHOR = dict.fromkeys(ROLES, "t@example.org")
 MADE = [  # options of make: these environments are up to date
-    word
-    for name in ("demo", "workflow", "app", "bench", "docs", "test")
-    for word in ("-o", f".venv/{name}")
+    word for name in ("demo", "workflow", "app", "docs", "test") for word in ("-o", f".venv/{name}")
 ]
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],

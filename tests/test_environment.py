@@ -66,7 +66,7 @@ def test_the_environments_of_the_makefile_hold_what_their_targets_need():
     supported = SpecifierSet(PROJECT["requires-python"])
     assert supported.contains("3.11") and "sys.version_info < (3, 11)" in MAKEFILE
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", MAKEFILE, flags=re.MULTILINE))
-    alone = {name: name for name in ("app", "bench", "docs")}
+    alone = {name: name for name in ("app", "docs")}
     assert made == alone | {"workflow": "cluster", "test": "all,test,check"}
 
 

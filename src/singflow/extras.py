@@ -11,7 +11,6 @@ from singflow.errors import InputError
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "open_clip": "open-clip-torch",
-    "pynvml": "nvidia-ml-py",
     "ruamel": "ruamel-yaml",
     "sklearn": "scikit-learn",
 }
