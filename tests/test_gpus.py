@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from singflow import system
-from singflow.commands.run import gpu_limit
+from singflow.commands.run import parsed
+from tests.project import ROOT
 
 NVIDIA_SMI = """#!/bin/sh
 echo "$*" | grep -q -- '--query-gpu=uuid,memory.free --format=csv,noheader,nounits' || exit 1
@@ -91,6 +92,10 @@ def test_a_run_has_as_many_jobs_on_gpus_as_there_are(machine, monkeypatch, visib
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert system.gpu_count() == count
-    assert gpu_limit(["results/a.csv"]) == (["--resources", f"gpu={count}"] if count else [])
-    for own in (["--resources", "gpu=1"], ["--profile=slurm"], ["-e", "slurm"]):
-        assert gpu_limit(own) == []
+    assert (parsed(["results/a.csv"])[1].resources or {}) == ({"gpu": count} if count else {})
+    for own, gpus in (
+        ("--resources gpu=7", 7),
+        (f"--profile={ROOT}/slurm", None),
+        ("-e slurm", None),
+    ):
+        assert parsed(own.split())[1].resources.get("gpu") == gpus

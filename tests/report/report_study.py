@@ -78,8 +78,10 @@ def write_study(
         conse = {"source": "conse", "dim": 8, "text": "package:x", "temperature": 2.0, "top": 10}
         conse["classifier"] = entry.model_dump()
         write_json(place("space_entry", space=space), conse)
-        write_tensors(place("embeddings", space=space), {"embeddings": two}, facts())
+        write_tensors(place("texts", space=space), {"label_embeddings": two}, facts())
         for number, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
+            made = facts(space_sha256="0" * 64)
+            write_tensors(place("translator", space=space, model=model), {"weight": two}, made)
             scale = (1 + number) * (null_dim > 0)
             uniform, normal = generator.uniform, generator.normal
             drawn = pd.DataFrame(
