@@ -37,7 +37,15 @@ def test_the_commands_of_the_guide_say_that_all_is_identical(published, tmp_path
     for command in COMMANDS[:-1]:
         last = project.shell(command).splitlines()[-1]
         assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
-    assert "singflow reproduce" in project.shell(f"{COMMANDS[-1]} --dry-run")
+
+
+def test_a_clone_computes_the_published_study_again_and_compares_it(published, tmp_path):
+    project = published.copy(tmp_path / "published")
+    again = f"{COMMANDS[-1]} CLONE='{tmp_path / 'noch einmal'}'"
+    said = project.shell(again)
+    assert project.ran_by_dvc(said) == ["data", "towers", "translators", "analyses", "report"]
+    assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", said.splitlines()[-1])
+    assert "is there already" in project.run("bash", "-c", f"{again} 2>&1", check=False).stdout
 
 
 def test_before_a_publication_the_numbers_are_compared_with_those_in_git(

@@ -1,7 +1,7 @@
 """Hold a step just before its shard is moved into place.
 
 A step is held when a test has put <number of the shard>.hold into the folder GATE, until the test
-writes <number>.order: "go" goes on; "half" cuts the written file in half and hangs; "hog" takes 6
+writes <number>.order: "go" goes on; "half" cuts the written file in half and hangs; "hog" takes 10
 GB and hangs. A shard is held once: the next attempt goes through.
 """
 
@@ -30,7 +30,7 @@ def held(handle):
             order.with_suffix(".done").touch()
             time.sleep(3600)
         case "hog":
-            hoard = b"x" * 6 * 10**9
+            hoard = b"x" * 10 * 10**9
             time.sleep(3600 + len(hoard[:1]))
     return fsync(handle)
 
