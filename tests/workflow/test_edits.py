@@ -18,7 +18,7 @@ STEERED, TOWER = "src/singflow/analyses/steering.py", "src/singflow/towers/extra
 EDITED = [
     *("params.yaml", OWN, PACKAGED, "config/vocab/concepts.txt", "scripts/fit_projector.py"),
     *("src/singflow/cli.py", "src/singflow/study.py", "src/singflow/artifacts/catalog.py"),
-    *(STEERED, TOWER, "src/singflow/analyses/metrics.py", "src/singflow/artifacts/tolerances.py"),
+    *(STEERED, TOWER, "src/singflow/analyses/metrics.py", "src/singflow/analyses/summary.py"),
 ]
 WITHOUT_EFFECT = [
     ("analyses/metrics", "def unit", "# a comment\n\n\n\ndef unit"),
@@ -121,7 +121,7 @@ def test_comments_docstrings_and_what_all_steps_share_re_run_nothing(project):
 
 
 def test_an_edit_of_code_re_runs_exactly_the_steps_that_import_it(project):
-    for file in (STEERED, "src/singflow/artifacts/tolerances.py"):
+    for file in (STEERED, "src/singflow/analyses/summary.py"):
         project.edit(file, "$", "\n\nNEW = 1\n")
     assert project.planned() == of_models("steer_concepts", "render_pictures") | {"summarize"}
     planned = steps_of(project.planned(direct=False))

@@ -97,7 +97,8 @@ def test_a_damaged_artifact_is_named_with_the_fix_which_brings_it_back(project, 
     fix = (
         r"concepts/conse_minilm/tiny\.safetensors: not readable as safetensors.*: remove it and run"
     )
-    assert re.search(fix, project.refused(*RUN))
+    assert re.search(fix, project.refused("snakemake", "--cores", "2"))
+    assert re.search(r"made elsewhere .*changed.*conse_minilm/tiny\.safe", project.refused(*RUN))
     path.unlink()
     project.edit("params.yaml", "extremes: 7", "extremes: 8")
     project.run(*RUN)
