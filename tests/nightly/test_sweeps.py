@@ -27,7 +27,7 @@ def project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
     study = {"models": ["efficientnet_lite0"], "extraction": {"views": 1}}
     study |= {"comparison": {"kinds": ["mlp3"]}, "translator": {"reference": None}}
-    project.study(controls={"known": "none"}, analyses=[], **study)
+    project.study(controls={"known": "none"}, analyses=["networks"], **study)
     project.commit()
     project.dvc("repro")
     project.commit()
@@ -64,7 +64,7 @@ def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(image)
     project.study(data={"source": "folder", "root": root})
     project.run("git", "commit", "-qam", "t")  # without images
-    assert "3 images" in project.dvc("exp", "run", "--temp", "build_manifest")
+    assert "3 images" in project.dvc("exp", "run", "--temp", "data")
 
 
 def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_path, monkeypatch):

@@ -49,8 +49,8 @@ def check_made_here(study: Path) -> None:
 
 def touch(*targets: str) -> None:
     """Let Snakemake take files as they are, whatever their clocks and its own records say."""
-    quiet = ["--cores", "1", "--quiet", "all", "--ignore-incomplete"]
-    command = ["snakemake", "--touch", "--forceall", *quiet, *targets]
+    quiet = ["--quiet", "host", "progress", "rules", "--ignore-incomplete"]  # of errors too: all
+    command = ["snakemake", "--touch", "--forceall", "--cores", "1", *quiet, *targets]
     environment = os.environ | {"SNAKEMAKE_PROFILE": "none"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
