@@ -174,6 +174,7 @@ def test_a_damaged_or_missing_object_of_the_remote_is_refused_and_publishing_hea
     flip(object_of(publisher, PAGE, publisher.store))
     assert "as said above" in reader.refused("singflow", "fetch", "--tier", "report")
     assert not (reader.folder / PAGE).exists()
+    object_of(publisher, PAGE, publisher.store).unlink(missing_ok=True)
     publisher.command("publish")
     reader.command("fetch")
     assert reader.differs(published) == set()

@@ -38,9 +38,9 @@ def forget_index() -> None:
     A transfer that is killed leaves DVC sure of objects that never arrived
     (github.com/treeverse/dvc, issue 10977).
     """
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
 
-    with Repo() as repo:
+    with in_one_line("DVC is at work here", "wait for it"), Repo() as repo, lock_repo(repo):
         repo.drop_data_index()
 
 
