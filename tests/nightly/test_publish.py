@@ -43,7 +43,7 @@ def point(project, store):
 def object_of(project, path, store):
     """Where a cache or remote keeps an artifact."""
     found = rf"path: {re.escape(path)}\n +hash: md5\n +md5: (\w\w)(\w+)"
-    return store.joinpath("files/md5", *re.search(found, project.lock())[1:])
+    return store.joinpath("files/md5", *re.search(found, project.lock()).groups())
 
 
 def flip(path):
@@ -117,7 +117,7 @@ REFUSALS = {
     ),
     "remote away": (
         lambda p: point(p, "ssh://nobody@127.0.0.1:9/store"),
-        r"error: dvc push: failed, as said above",
+        "error: the remote does not answer .*: `make doctor` asks it, too",
     ),
     "in the middle of a merge": (
         lambda p: (p.folder / "dvc.lock").write_text(f"<<<<<<< HEAD\n{p.lock()}>>>>>>> other\n"),
@@ -174,6 +174,7 @@ def test_a_damaged_or_missing_object_of_the_remote_is_refused_and_publishing_hea
     flip(object_of(publisher, PAGE, publisher.store))
     assert "as said above" in reader.refused("singflow", "fetch", "--tier", "report")
     assert not (reader.folder / PAGE).exists()
+    object_of(publisher, PAGE, publisher.store).unlink(missing_ok=True)
     publisher.command("publish")
     reader.command("fetch")
     assert reader.differs(published) == set()
@@ -212,10 +213,10 @@ def test_fetch_replaces_nothing_of_ones_own_and_takes_no_other_study(reader):
         said = reader.refused(*fetch)
         assert f"not as the published study had it: {differs}" in said
         reader.run("git", "checkout", "-q", file)
+    assert "remote nope: DVC has local: " in reader.refused(*fetch[:-1], "FETCH=--remote nope")
     reader.edit("params.yaml", "study: demo", "study: other")
     said = "dvc.lock: holds demo, and params.yaml names other: `git tag --list 'study/*'`"
     assert said in reader.refused(*fetch)
-    assert "remote nope: DVC has local: " in reader.refused(*fetch[:-1], "FETCH=--remote nope")
 
 
 # Event, path, number and more of each moment, found by listing every change of a file that publish
@@ -270,6 +271,8 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
         kill(reader, "fetch", *fault)
         held = reader.artifacts()
         assert [n for n in held.keys() & whole.keys() if held[n] != whole[n]] == [], moment
+    assert "can be removed with the --unlock" in reader.refused("singflow", "fetch")
+    reader.snakemake("--unlock")
     reader.command("fetch")
     assert whole.items() <= reader.artifacts().items()  # half files stay, hidden
     assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")

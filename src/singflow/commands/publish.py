@@ -26,7 +26,7 @@ def publish(remote: Remote = None) -> None:
         raise InputError(f"{listed(found)}: params.yaml knows no such files any more: remove them")
     records.fill(results, TIERS)
     known = published.LOCK.read_bytes() if published.LOCK.exists() else b""
-    published.dvc("commit", "--force", "--quiet", *TIERS)
+    published.dvc("commit", "--force", *TIERS)
     tagged = ask("git", "show", f"{tag}:{published.LOCK}")
     if tagged.ok and tagged.out != published.LOCK.read_text(encoding="utf-8"):
         published.LOCK.write_bytes(known)

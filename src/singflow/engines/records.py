@@ -51,8 +51,8 @@ def vouch_for(targets: Collection[str]) -> None:
     """Let Snakemake take files as they are, whatever their clocks and its own records say."""
     if not targets:  # which would be all
         return
-    quiet = ["--cores", "1", "--quiet", "all", "--ignore-incomplete"]
-    command = ["snakemake", "--touch", "--forceall", *quiet, *targets]
+    quiet = ["--quiet", "host", "progress", "rules", "--ignore-incomplete"]  # of errors too: all
+    command = ["snakemake", "--touch", "--forceall", "--cores", "1", *quiet, "--", *targets]
     environment = os.environ | {"SNAKEMAKE_PROFILE": "none"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -11,7 +11,7 @@ from pathlib import Path
 from singflow.artifacts.catalog import CATALOG, TIERS, asked
 from singflow.config.reading import read_yaml
 from singflow.engines.records import results_of
-from singflow.errors import InputError, listed
+from singflow.errors import InputError, in_one_line, listed
 from singflow.study import Params
 from singflow.system import ask
 
@@ -38,9 +38,9 @@ def forget_index() -> None:
     A transfer that is killed leaves DVC sure of objects that never arrived
     (github.com/treeverse/dvc, issue 10977).
     """
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
 
-    with Repo() as repo:
+    with in_one_line("DVC is at work here", "wait for it"), Repo() as repo, lock_repo(repo):
         repo.drop_data_index()
 
 
@@ -52,18 +52,14 @@ def remove_torn(remote: str | None) -> None:
     """
     from dvc.repo import Repo
 
-    with Repo() as repo:
+    with Repo() as repo, in_one_line("the remote does not answer", "`make doctor` asks it, too"):
         odb, cache = repo.cloud.get_remote_odb(remote, "push"), repo.cache.local
         if odb.fs.protocol not in ("ssh", "webdav", "webdavs"):
             return
         used = {entry.value for among in repo.used_objs(push=True).values() for entry in among}
-        there = {md5: odb.oid_to_path(md5) for md5 in filter(cache.exists, used)}
-        found = odb.fs.info([*there.values()], return_exceptions=True)
-        for (md5, place), info in zip(there.items(), found, strict=True):
-            if isinstance(info, dict) and info["size"] not in (
-                None,
-                cache.fs.size(cache.oid_to_path(md5)),
-            ):
+        for md5 in filter(cache.exists, used):
+            place, whole = odb.oid_to_path(md5), cache.fs.size(cache.oid_to_path(md5))
+            if odb.fs.exists(place) and odb.fs.size(place) not in (None, whole):
                 odb.fs.remove(place)
 
 
