@@ -30,6 +30,7 @@ QUIET = "SINGFLOW_QUIET"  # variable in which `singflow run` tells steps to writ
 GRACE = 5.0  # seconds to remove partial files after a signal to end
 NOISY = ["httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"]
 _scratches: list[str] = []
+_telling = threading.Lock()  # of the thread that says that a signal ends the program
 
 Item = TypeVar("Item")
 
@@ -146,7 +147,8 @@ def prepared(*, offline: bool = True) -> Iterator[None]:
         with _quiet_if_output_closes(), explained():
             yield
     except Stopped as stopped:
-        log.error(stopped.words)
+        if _telling.acquire(blocking=False):
+            log.error(stopped.words)
         raise
     except InputError as error:
         log.error("error: %s", error)
@@ -200,7 +202,8 @@ def _heed_signals() -> None:
         time.sleep(GRACE)
         for folder in _scratches:
             shutil.rmtree(folder, ignore_errors=True)
-        log.error(Stopped(number).words)
+        if _telling.acquire(blocking=False):
+            log.error(Stopped(number).words)
         os._exit(128 + number)
 
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
