@@ -364,16 +364,13 @@ def _known_controls(
     return joined
 
 
-def expand_home(content: dict[str, Any]) -> list[str]:
-    """Expand a leading `~`, which engines do not know, in a study's paths; the changed keys."""
-    changed = []
+def expand_home(content: dict[str, Any]) -> None:
+    """Expand a leading `~`, which Snakemake and DVC do not know, in a study's paths."""
     for section, key in PATHS:
         inner = content.get(section)
         value = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(value, str) and at_home(value) != value:
+        if isinstance(value, str):
             content[section][key] = at_home(value)
-            changed.append(f"{section}.{key}")
-    return changed
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,10 +58,12 @@ class LogHandler(LogHandlerBase):
 
     def line(self) -> str:
         """The steps done, the time left and the running steps."""
+        from singflow.system import in_time  # late: every snakemake imports this module
+
         left, names = "", [self.names[job] for job in sorted(self.running)]
         if self.done < self.total and self.done:
             seconds = (time.time() - self.started) * (self.total - self.done) / self.done
-            left = f", about {in_words(seconds)} left"
+            left = f", about {in_time(seconds)} left"
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         at_work = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
         return f"{self.done} of {self.total} steps{left}{at_work}"
@@ -104,10 +106,3 @@ def last_words(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     return "\n".join(lines[starts[-1] :] if starts else lines[-MOST_LINES:])
-
-
-def in_words(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.study import study as write_study
-from singflow.config.reading import check_same_in_both, read_section, read_yaml
+from singflow.config.reading import read_section, read_yaml
 from singflow.config.registry import MODELS, resolve_models
 from singflow.config.sections import PACKAGE_DATA, too_long
 from singflow.errors import InputError
@@ -89,11 +89,10 @@ def test_a_study_holds_differences_from_the_defaults_alone(path):
 
 
 @STUDIES
-def test_a_rendered_study_says_the_same_to_both_engines(tmp_path, path):
+def test_a_rendered_study_is_read_as_it_was_written(tmp_path, path):
     study = with_derived_keys(read_yaml(path))
     (tmp_path / "params.yaml").write_text(render_params(study))
     assert read_yaml(tmp_path / "params.yaml") == study
-    check_same_in_both(study, tmp_path / "params.yaml")
 
 
 def test_an_experiment_of_dvc_changes_one_line_of_a_rendered_study(tmp_path):
@@ -387,13 +386,6 @@ def test_texts_of_the_command_line_become_what_their_key_wants(place, text, foun
     assert study[section][key] == found
 
 
-@pytest.mark.parametrize("text", ["a: 012", "a: 1:30", "a: yes", "b: {a: [1, 0o7]}"])
-def test_a_value_that_the_engines_read_differently_is_named(tmp_path, text):
-    (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"x\.yaml: (a|b\.a) is .* to Snakemake, and .* to DVC"):
-        check_same_in_both(read_yaml(tmp_path / "x.yaml"), tmp_path / "x.yaml")
-
-
 def test_the_committed_schema_is_the_one_of_the_code():
     assert (ROOT / "config/schemas/params.schema.json").read_text(encoding="utf-8") == json_schema()
     assert set(json.loads(json_schema())["required"]) == set(PARAMS)
@@ -536,18 +528,20 @@ def test_a_path_with_spaces_quotes_and_unicode_is_accepted():
 def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/users/ada")
     study = changed({"data.source": "table"} | dict.fromkeys(HOMES, "~/mine"))
-    whole, changes = check(study, "params.yaml").model_dump(), expand_home(study)
+    whole = check(study, "params.yaml").model_dump()
+    expand_home(study)
     for place in HOMES:
         section, key = place.split(".")
         assert study[section][key] == whole[section][key] == "/users/ada/mine"
-    assert sorted(changes) == sorted(HOMES) and expand_home(study) == []
     fields = {
         f"{name}.{key}": f"{inner.annotation} {inner.metadata}"
         for name, field in Params.model_fields.items()
         for key, inner in getattr(field.annotation, "model_fields", {}).items()
     }
     assert {place for place, words in fields.items() if "_shell_safe" in words} == set(HOMES)
-    assert expand_home({"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}) == []
+    odd = {"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}
+    expand_home(odd)
+    assert odd == {"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}
 
 
 @pytest.mark.parametrize(

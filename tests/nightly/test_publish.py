@@ -6,6 +6,7 @@ Nobody computes anything twice, and nothing is lost.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from tests.project import MADE, ROOT, blocks, files_of
 PAGE, TABLE = "results/demo/report.html", "results/demo/tables/labels.csv"
 MINE, CODE = "checkpoints/mine.pth", "src/singflow/analyses/controls.py"
 PUBLISHED = "study demo is published"
+KILLED_PUSH = ROOT / "tests/faults/killed_push.py"
 README = blocks((ROOT / "README.md").read_text())
 (FETCH,) = (block.splitlines() for block in README if block.startswith("make fetch"))
 
@@ -98,6 +100,10 @@ REFUSALS = {
     "dirty": (
         lambda p: p.edit(CODE, '"""', '"""Edited. '),
         f"error: changed since the last commit: {CODE}: commit it",
+    ),
+    "new code": (
+        lambda p: (p.folder / "src/singflow/analyses/mine.py").touch(),
+        "error: changed since the last commit: src/singflow/analyses/mine.py: commit it",
     ),
     "own file": (
         lambda p: (p.folder / MINE).write_bytes(b"weights"),
@@ -276,6 +282,13 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     reader.command("fetch")
     assert whole.items() <= reader.artifacts().items()  # half files stay, hidden
     assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
+
+
+def test_a_list_that_dvc_was_killed_writing_leaves_no_object_out(publisher, published):
+    shutil.rmtree(publisher.store)
+    assert publisher.run("python", KILLED_PUSH, check=False).returncode == -signal.SIGKILL
+    publisher.command("publish")
+    assert files_of(publisher.store) == files_of(published.store)
 
 
 def test_two_who_publish_at_once_lose_nothing(publisher, published):

@@ -19,17 +19,23 @@ def publish(remote: Remote = None) -> None:
     published.check_given(study, own_files(study, entries))
     published.check_kept(study.study)
     published.check_verifies(remote)
-    if "Nothing to be done" not in ask("snakemake", "--dry-run", seconds=3600).out:
+    planned = ask("snakemake", "--dry-run", seconds=3600)
+    if not planned.ok:  # Snakemake complains on standard output
+        raise InputError(f"snakemake --dry-run: {planned.out.strip() or planned.message}")
+    if "Nothing to be done" not in planned.out:
         raise InputError("the run is not finished: `singflow run` does the rest")
     records.check_made_here(results)
     if found := published.strangers(study, results):
         raise InputError(f"{listed(found)}: params.yaml knows no such files any more: remove them")
     records.fill(results, TIERS)
-    known = published.LOCK.read_bytes() if published.LOCK.exists() else b""
+    known = published.LOCK.read_bytes() if published.LOCK.exists() else None
     published.dvc("commit", "--force", *TIERS)
     tagged = ask("git", "show", f"{tag}:{published.LOCK}")
     if tagged.ok and tagged.out != published.LOCK.read_text(encoding="utf-8"):
-        published.LOCK.write_bytes(known)
+        if known is None:
+            published.LOCK.unlink()
+        else:
+            published.LOCK.write_bytes(known)
         raise InputError(
             f"tag {tag}: keeps other results, code or parameters of this name: give the study "
             f"another name, or the tag: `git tag <name> {tag}^{{}} && git tag --delete {tag}`"

@@ -3,7 +3,6 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,27 +138,3 @@ def _line(mistake: ErrorDetails, model: type[BaseModel], origin: str, fix: str) 
         return f"{origin}: {mistake['ctx']['error']}"
     value = "" if isinstance(given, dict | BaseModel) else f" {SHORT.repr(given)}"
     return f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}"
-
-
-def check_same_in_both(content: dict[str, Any], path: Path) -> None:
-    """Refuse values that DVC (YAML 1.2) reads in another way than Snakemake (YAML 1.1).
-
-    content: the file as read_yaml() returns it.
-    """
-    from ruamel.yaml import YAML
-
-    lines = [
-        f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another "
-        "way"
-        for key, ours, theirs in _differing(content, YAML(typ="safe").load(path))
-    ]
-    if lines:
-        raise InputError("\n".join(lines))
-
-
-def _differing(ours: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        for name in ours:
-            yield from _differing(ours[name], theirs[name], f"{key}.{name}" if key else str(name))
-    elif type(ours) is not type(theirs) or repr(ours) != repr(theirs):
-        yield key, ours, theirs

@@ -16,6 +16,7 @@ from singflow.study import Params
 from singflow.system import ask
 
 LOCK = Path("dvc.lock")
+CODE = ("rules/", "scripts/", "src/", "report/")  # folders that dvc.yaml watches
 
 
 def git(*arguments: str) -> list[str]:
@@ -86,9 +87,14 @@ def check_verifies(name: str | None) -> None:
 
 
 def check_committed() -> None:
-    """Check that git has all tracked files as they are, except what publishing writes."""
-    status = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
-    changed = [line[3:] for line in status if not line[3:].startswith(("results/", LOCK.name))]
+    """Check that git has all tracked files, and all code, as they are here."""
+    status = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    changed = [
+        line[3:]
+        for line in status
+        if not line[3:].startswith(("results/", LOCK.name))
+        and (line[:2] != "??" or line[3:].startswith(CODE))
+    ]
     if changed:
         raise InputError(
             f"changed since the last commit: {listed(changed)}: commit it, "
@@ -177,7 +183,7 @@ def changes(results: Path) -> tuple[set[str], set[str]]:
             if isinstance(entry, str):
                 given.add(f"dvc.yaml: {stage}: {entry}")
                 continue
-            for path, what in {**entry.get("changed deps", {})}.items():
+            for path, what in entry.get("changed deps", {}).items():
                 names = [f"{path}: {key}" for key in what] if isinstance(what, dict) else [path]
                 given |= {name for name in names if not name.startswith(f"{results}/")}
             made |= {*entry.get("changed outs", {})}

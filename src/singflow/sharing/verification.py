@@ -21,10 +21,9 @@ from singflow.artifacts.catalog import CATALOG, COMPUTED, EXACT, Tolerance, arti
 from singflow.artifacts.files import md5_of
 from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS, any_size
-from singflow.errors import InputError
+from singflow.errors import MOST_NAMES, InputError, listed
 
-NO_ARTIFACTS = ("logs", "benchmarks", "dvc.yaml")
-MOST_NAMES = 5  # that a line lists
+NO_ARTIFACTS = ("logs", "benchmarks")
 # Columns with the nearest of several values, which rounding may change
 CHOICES = (
     *("translated", "equivalent", "embedding", "predicted_index", "top1_changed", "reachable"),
@@ -321,9 +320,8 @@ def summary(findings: list[Finding]) -> list[str]:
     lines += sorted({line for finding in findings for line in finding.explained})
     for verdict, fix in FIXES.items():
         if names := [finding.name for finding in findings if finding.verdict == verdict]:
-            most = len(names) if verdict == Verdict.UNREAD else MOST_NAMES
-            more = f" and {len(names) - most} more" if len(names) > most else ""
-            lines.append(f"{len(names)} {verdict}: {', '.join(names[:most])}{more}: {fix}")
+            named = ", ".join(names) if verdict == Verdict.UNREAD else listed(names)
+            lines.append(f"{len(names)} {verdict}: {named}: {fix}")
     differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
     for finding in differing[:MOST_NAMES]:
         place = "the first that" if finding is differing[0] else "also"
