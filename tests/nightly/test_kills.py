@@ -81,6 +81,7 @@ def test_publish_and_fetch_killed_at_random_moments_lose_nothing_and_complete_wh
                 forget(checkout, *more)
             seconds = moments.uniform(0.1, 1) * whole
             whole = min(whole, killed(checkout, "singflow", command, seconds=seconds) or whole)
+            checkout.snakemake("--unlock")  # as a Snakemake that finds the lock advises
             held = checkout.artifacts()
             assert [n for n in held.keys() & before.keys() if before[n] != held[n]] == []
             assert command == "fetch" or held == before

@@ -331,7 +331,7 @@ def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
     photos = paths[pictures.loc[pictures["figure"] == "photo", "image_id"]]
     assert list(photos) == PICTURES["pictures"]["images"] and "fig13" in set(pictures["figure"])
     change(reader, GENERATOR)
-    for command in (["snakemake", "--dry-run"], ["dvc", "repro", "render_pictures"]):
+    for command in (["snakemake", "--dry-run"], ["dvc", "repro"]):
         assert "space conse_minilm cannot be rendered" in reader.refused(*command)
 
 
