@@ -125,6 +125,10 @@ REFUSALS = {
         lambda p: point(p, "ssh://nobody@127.0.0.1:9/store"),
         "error: the remote does not answer .*: `make doctor` asks it, too",
     ),
+    "half written": (
+        lambda p: (p.folder / "dvc.lock").write_text(""),
+        "error: dvc.lock: must be a mapping .*: `git checkout dvc.lock` brings back",
+    ),
     "in the middle of a merge": (
         lambda p: (p.folder / "dvc.lock").write_text(f"<<<<<<< HEAD\n{p.lock()}>>>>>>> other\n"),
         "dvc.lock: holds conflict markers of a merge, first in line 1",

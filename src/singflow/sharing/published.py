@@ -146,8 +146,17 @@ def strangers(study: Params, results: Path) -> list[str]:
 
 
 def studies_in(lock: Path) -> set[str]:
-    """Names of the studies whose results dvc.lock holds."""
-    stages = read_yaml(lock).get("stages", {}) if lock.is_file() else {}
+    """Names of the studies whose results dvc.lock holds.
+
+    InputError if it cannot be read, as where a kill left it half written by DVC.
+    """
+    try:
+        stages = read_yaml(lock).get("stages", {}) if lock.is_file() else {}
+    except InputError as error:
+        raise InputError(
+            f"{error}: `git checkout {lock}` brings back the committed one; remove it if there is "
+            "none"
+        ) from None
     outs = (out for stage in stages.values() for out in stage.get("outs", []))
     return {Path(out["path"]).parts[1] for out in outs}
 
