@@ -109,13 +109,11 @@ def loader(root: Path, rows: pd.DataFrame, transform: Any, batch: int, **options
     return torch.utils.data.DataLoader(list(rows["path"]), batch, **options)  # type: ignore
 
 
-def product(
-    root: Path, rows: pd.DataFrame, tower: Any, preprocess: Any, decode: str = "full", **how: Any
-) -> np.ndarray:
+def product(root: Path, rows: pd.DataFrame, tower: Any, preprocess: Any, **how: Any) -> np.ndarray:
     """What a tower gives for photos by the path of this workflow."""
     from singflow.towers.extraction import run_views
     from singflow.towers.views import Views
 
-    views = Views(preprocess, 1, 0, (0.3, 1.0), decode == "reduced")
+    views = Views(preprocess, 1, 0, (0.3, 1.0))
     how |= {"max_pixels": 10**9, "progress": lambda items, total: items}
     return run_views(rows, root, views, tower, **how)[0]

@@ -94,7 +94,6 @@ def main(flags: Flags) -> None:
     paths: dict[str, Callable[..., np.ndarray]] = {
         "stock": stock,
         "product": product,
-        "reduced decoding": partial(product, decode="reduced"),
         "bfloat16": partial(product, precision="bfloat16"),
     }
     features: dict[str, np.ndarray] = {}

@@ -15,7 +15,7 @@ def main(flags: Flags) -> None:
     import torch
 
     from singflow.towers.classifiers import weights_sha256
-    from singflow.towers.device import pick_tower_device
+    from singflow.towers.device import pick_device
     from singflow.towers.spaces import ConSE, load_image_tower, text_cache
 
     torch.set_num_threads(flags.threads)
@@ -28,7 +28,7 @@ def main(flags: Flags) -> None:
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
     if isinstance(tower, ConSE):  # all shards need nearly the same sentences
-        device = pick_tower_device(flags.device)
+        device = pick_device(flags.device)
         tower.embed = text_cache(entry, lambda: tower.text, device, batch_size=1)
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")

@@ -13,7 +13,7 @@ from singflow.translators.parameters import Training
 class Flags(Training, cli.PairStep):
     reference: str | None
     kind: Literal["mlp3", "mlp4", "residual"]
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Literal["auto", "cpu", "cuda"]
     seed: int
 
 

@@ -210,7 +210,7 @@ def test_every_section_of_params_yaml_arrives_unchanged_and_no_value_is_a_defaul
     [
         *(("summary.min_r2", number) for number in (-0.5, -1e-05, -1.5)),
         ("translator.lambdas", [1e-6, 1e9, 0.1 + 0.2]),
-        ("extraction.compile", True),
+        ("evidence.draws", 7),
         ("translator.reference", None),
         *(("data.classes", text) for text in ("-x", "--log")),
         *(("data.label_column", text) for text in ("None", "", "-1", 'it\'s 50% "x"')),

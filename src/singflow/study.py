@@ -286,10 +286,7 @@ def losses(
     if known:
         lost += f", and no known controls ({', '.join(known)}) join the models"
     ways = []
-    if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
-        lacks[-1] += f" with extraction.decode {study['extraction']['decode']}"
-        ways = ["leave out extraction.decode"]
-    elif fitting and not targets:
+    if fitting and not targets:
         ways = [f"leave {', '.join(absent)} to another study"]
     every = ", ".join([*models, *known])
     ways.append(
@@ -327,8 +324,7 @@ def _unpackaged(
     study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[list[str], list[str]]:
     """Models and spaces of which the packaged reference has nothing that was made in this way."""
-    decode = str(study["extraction"]["decode"])
-    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces}, decode=decode)
+    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces})
 
     def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
         names = {*absent.get(kind, [])}
@@ -546,7 +542,7 @@ def check_beside_reference(
     if study.translator.reference is None:
         return
     imported = study.data.source == "features"
-    how = {"decode": study.extraction.decode, "precision": study.extraction.precision}
+    how = {"decode": "full", "precision": study.extraction.precision}
     wanted: dict[str, dict[str, Made]] = {}
     for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
         wanted[artifact] = {}

@@ -144,7 +144,6 @@ UNSET = {"translator": None, "controls": None, "extraction": None}
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
         ([LITE0], {"extraction": {"precision": "tf32"}}, "packaged", [LITE2, ANIMALS]),
-        ([LITE0], {"extraction": {"decode": "reduced"}}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
     ],
@@ -219,14 +218,6 @@ LOST = [
     (
         f"models: [{LITE0}]\nspaces: [clip_vit_l14]",
         ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"],
-    ),
-    (
-        f"models: [{LITE0}]\nextraction: {{decode: reduced}}",
-        [
-            f"of {LITE0} and no embeddings in conse_minilm with extraction.decode reduced: ",
-            "back: leave out extraction.decode",
-            "or: first",
-        ],
     ),
 ]
 
@@ -629,7 +620,6 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"pictures.renderer": "unclip", "analyses": ["probes"]}, None),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
-        ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
         ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
         (
             {"evidence.groups": "camera"},

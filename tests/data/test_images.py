@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -207,30 +207,6 @@ def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
     assert min(areas) < 0.22 and max(areas) > 0.58 and abs(np.mean(areas) - 0.4) < 0.03
     assert min(box.left for box in boxes) < 0.02 and max(box.right for box in boxes) > 0.98
     assert min(box.top for box in boxes) < 0.02 and max(box.bottom for box in boxes) > 0.98
-
-
-@pytest.mark.parametrize("orientation", [1, 6])
-@given(st.integers(64, 900), st.integers(64, 900), st.integers(16, 300))
-@settings(max_examples=40)
-def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(
-    orientation, width, height, side
-):
-    columns, rows = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8))
-    content = encoded(stored, "JPEG", quality=95, exif=exif)
-    whole, reduced = decode(content, 10**6), decode(content, 10**6, side)
-    scale = next(scale for scale in (8, 4, 2, 1) if min(whole.size) // scale >= side or scale == 1)
-    assert reduced.size == tuple(-(-length // scale) for length in whole.size)
-    assert min(reduced.size) >= min(side, min(whole.size))
-    small, other = (np.asarray(image.resize((8, 8))).astype(int) for image in (whole, reduced))
-    np.testing.assert_allclose(small, other, atol=14)
-
-
-def test_only_jpegs_are_decoded_at_reduced_scale():
-    content = encoded(Image.fromarray(NOISE), "PNG")
-    assert np.array_equal(decode(content, LIMIT, 8), NOISE)
 
 
 COLUMNS, ROWS = np.meshgrid(np.arange(64), np.arange(32))

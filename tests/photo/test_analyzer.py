@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 import singflow
@@ -194,16 +193,6 @@ def test_class_texts_come_with_the_reference_and_the_tower_is_loaded_for_other_t
     assert np.array_equal(texts.embed(chosen[:1])[0], found[0]) and "_loaded" not in vars(texts)
     own = singflow.Space.load().texts.of_classes(names[::50])[1]
     np.testing.assert_allclose(found[::50], own, rtol=0, atol=2e-7)
-
-
-def test_on_an_apple_gpu_images_go_through_towers_and_texts_stay_on_the_cpu(home, monkeypatch):
-    for load in (Analyzer.load, singflow.Space.load, singflow.Classifier.load):
-        words = "device is mps, but PyTorch sees no Apple GPU: write auto or cpu"
-        with pytest.raises(InputError, match=words):
-            load(*[MODEL][: load != singflow.Space.load], device="mps")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    space = singflow.Space.load(device="mps")
-    assert (space.device.type, space.texts.device.type) == ("mps", "cpu")
 
 
 def test_a_photo_is_a_path_its_content_or_an_image(analyzer, photos, results):

@@ -9,7 +9,7 @@ from singflow import system
 from singflow.config.registry import resolve_models
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier, run_on_images
-from singflow.towers.device import misfit, pick_device, pick_tower_device
+from singflow.towers.device import misfit, pick_device
 from singflow.towers.live import load_entry
 from singflow.towers.steps import run_shard
 from tests.project import ROOT
@@ -31,7 +31,6 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-@pytest.mark.parametrize("pick", [pick_device, pick_tower_device])
 @pytest.mark.parametrize(
     ("variables", "given"),
     [
@@ -42,7 +41,7 @@ def machine(monkeypatch, tmp_path):
     ],
 )
 def test_a_job_whose_gpu_pytorch_does_not_see_is_refused_with_driver_and_build(
-    monkeypatch, pick, variables, given
+    monkeypatch, variables, given
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -52,8 +51,8 @@ def test_a_job_whose_gpu_pytorch_does_not_see_is_refused_with_driver_and_build(
     )
     for wanted in ("auto", "cuda"):
         with pytest.raises(InputError, match=said):
-            pick(wanted)
-    assert pick("cpu").type == "cpu"
+            pick_device(wanted)
+    assert pick_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize("hidden", [None, "", "-1", "NoDevFiles"])
@@ -126,7 +125,7 @@ def test_weights_that_do_not_fit_into_a_gpu_are_told(monkeypatch, words):
     def to(*_, **__):
         raise torch.OutOfMemoryError(words)
 
-    flags = SimpleNamespace(device="cpu", compile=False, crop_area=(0.3, 1.0), decode="full")
+    flags = SimpleNamespace(device="cpu", crop_area=(0.3, 1.0))
     vars(flags).update(rows=list, shard=0, shards=1)
     classifier = load_classifier(entry)
     monkeypatch.setattr("singflow.towers.classifiers.LoadedClassifier.to", to)

@@ -339,8 +339,7 @@ TABLE = {  # by the call: arguments, and what is said
          r"^loader: batch 0 has labels of shape \(3,\) for 7 rows: give one label, an integer or "),
         (Nested(), [(IMAGES, torch.rand(7))], "labels are float32, not integers or texts: convert"),
         (Nested(), [IMAGES, INFINITE], "features hold NaN or infinite values, first in row 12: "),
-        (Nested(), LOADER, None, "gpu", "device is 'gpu': write auto, cpu, cuda or mps"),
-        (Nested(), LOADER, None, "mps", "PyTorch sees no Apple GPU: write auto or cpu"),
+        (Nested(), LOADER, None, "gpu", "device is 'gpu': write auto, cpu or cuda"),
     ],
     saves: [
         ({"class_names": FIVE[:4]}, "^class_names: 4 names, but the head has 5 rows: name its cla"),

@@ -63,7 +63,6 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         to_tensor=lambda image: pil_to_tensor(image).float(),
         size=(30, 20),
         resample=Image.Resampling.LANCZOS,
-        resized=20,
     )
     image = noise(64, 48)
     views = Views(preprocess, 4, 7, (0.3, 0.9))(image, 11)
@@ -129,24 +128,6 @@ def test_a_transform_is_the_librarys_own_with_its_size_and_resampling(
     assert torch.equal(whole, own(wide))
     assert whole.shape == (3, size[1], size[0]) and preprocess.size == size
     assert preprocess.resample == Image.Resampling[resample]
-
-
-@pytest.mark.parametrize("count", [1, 4])
-def test_no_view_of_an_image_decoded_at_reduced_scale_is_enlarged(count):
-    preprocess = timm_of(input_size=[3, 224, 224], crop_pct=0.875)
-    assert preprocess.resized == 256
-    assert Views(preprocess, count, 0, (0.3, 1.0)).least_side is None
-    side = Views(preprocess, count, 0, (0.3, 1.0), reduced=True).least_side
-    assert side >= 256
-    for image_id in range(300 * (count > 1)):
-        box = view_box(0, image_id, 1, 0.3, 1.0)
-        assert min(box.right - box.left, box.bottom - box.top) * side >= 224 - 1e-9
-
-
-def test_every_library_says_to_which_side_it_resizes():
-    assert torchvision_of(96, 128, Image.Resampling.BICUBIC).resized == 128
-    assert from_processor(processor_of(size={"shortest_edge": 120})).resized == 120
-    assert from_open_clip({"size": 96}).resized == 96
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])

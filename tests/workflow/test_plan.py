@@ -48,7 +48,3 @@ def test_what_is_known_of_a_reference_is_said_before_the_first_step(tmp_path):
     project.study(extraction={"precision": "tf32"}, **beside)
     assert project.command("plan").count(allowed) == 1
     assert project.snakemake("--dry-run").count(allowed) == 1
-    refused = f"{PACKAGED} has features of efficientnet_lite0 with other extraction.decode; "
-    project.study(extraction={"decode": "reduced"}, **beside)
-    assert all(refused in project.refused("singflow", command) for command in ("plan", "run"))
-    assert not (project.folder / "results").exists()

@@ -153,7 +153,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
         "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: device, decode,"
-        " precision, compile, head_max_error, top1, top1_images, features (JSON: norms and"
+        " precision, head_max_error, top1, top1_images, features (JSON: norms and"
         " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=TOWER,
@@ -161,7 +161,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
         "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
-        " features, in the same order. Metadata: device, decode, precision, compile,"
+        " features, in the same order. Metadata: device, decode, precision,"
         " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=TOWER,

@@ -113,11 +113,11 @@ def check_disk(params: Path, _: Path) -> Result:
 
 
 def check_device(params: Path, _: Path) -> Result:
-    from singflow.towers.device import name_of, pick_tower_device, unseen
+    from singflow.towers.device import name_of, pick_device, unseen
 
     wanted = settled(params)[1].extraction.device
     try:
-        device = pick_tower_device(wanted)
+        device = pick_device(wanted)
     except InputError as error:
         return "warn" if shutil.which("sbatch") else "fail", str(error)
     if wanted == "cpu" or device.type != "cpu":

@@ -19,10 +19,8 @@ Params = Annotated[Path, typer.Option(help="The study, a complete params.yaml.")
 Models = Annotated[Path, typer.Option(help="Your own models, beside the packaged ones.")]
 Spaces = Annotated[Path, typer.Option(help="Your own spaces, beside the packaged ones.")]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"],
-    typer.Option(
-        help="Where towers run. auto: an NVIDIA GPU when there is one; mps: an Apple GPU, untested."
-    ),
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where towers run. auto: an NVIDIA GPU when there is one."),
 ]
 MaxPixels = Annotated[
     int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")

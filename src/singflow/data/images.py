@@ -93,19 +93,15 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
     return found
 
 
-def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """Decode the first frame of a file as upright 8-bit RGB. Transparency is laid over white.
-
-    If `least_side` (pixels) is given, a JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and
-    1/8 that leaves both sides at least as long.
-    """
+def decode(content: bytes, max_pixels: int) -> Image.Image:
+    """Decode the first frame of a file as upright 8-bit RGB. Transparency is laid over white."""
     from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise Unusable("empty file")
     try:
         with any_size(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return upright(image, max_pixels, least_side)
+            return upright(image, max_pixels)
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -114,8 +110,8 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
         raise Unusable(f"truncated or corrupt: {printable(str(error))}") from None
 
 
-def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """Turn an open image into upright 8-bit RGB. `least_side` means the same as in decode()."""
+def upright(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Turn an open image into upright 8-bit RGB."""
     from PIL import ImageOps
 
     if image.width * image.height > max_pixels:
@@ -128,8 +124,6 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
             f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to "
             "1: cut it"
         )
-    if least_side:
-        image.draft(None, (least_side, least_side))
     with any_size():
         image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -152,9 +146,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_unchanged(
-    root: Path, row: Any, max_pixels: int, least_side: int | None = None
-) -> Image.Image:
+def read_unchanged(root: Path, row: Any, max_pixels: int) -> Image.Image:
     """Read and decode an image of the manifest. InputError if it has changed since."""
     path = root / row.path
     again = "run build_manifest again (snakemake --cores all --forcerun build_manifest)"
@@ -162,7 +154,7 @@ def read_unchanged(
         content = read_image(root, row, max_pixels)
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise InputError(f"{path}: has changed since the manifest was built: {again}")
-        return decode(content, max_pixels, least_side)
+        return decode(content, max_pixels)
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror} since the manifest was built: {again}"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROW = ["path", "label", "class_index", "prompt", "split"]  # columns, as of a Candidate
 ROWS, NUMBERS = 2**14, 2**25  # of a shard of a source, at most
 # Metadata that features and embeddings take along from a source.
-CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision", "compile")
+CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision")
 
 
 def rows_path(root: Path) -> Path:

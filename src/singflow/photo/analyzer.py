@@ -138,7 +138,7 @@ class Analyzer:
         classes : str or Path, optional
             Class list for a head without class names; by default the study's list, or ImageNet's.
         device : str
-            auto, cpu, cuda or mps.
+            auto, cpu or cuda.
         threads : int
             Number of parallel fits, if the cache has no fit yet.
         cache : str or Path

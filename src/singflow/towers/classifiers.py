@@ -58,11 +58,6 @@ class LoadedClassifier(nn.Module):
         self._gaps.append(gap)
         return features
 
-    def compile(self, **options: Any) -> None:
-        """Compile the model, but not what catches the input of its head."""
-        self._heads.skip_compiler()
-        self.model.compile(**options)
-
     @property
     def head_max_error(self) -> float:
         """Largest difference between W f + b and the model's logits so far."""

@@ -191,7 +191,7 @@ def collect(
         logits are their mean. By default, the linear layer or 1 x 1 convolution whose output is the
         model's.
     device : str
-        auto (where the model's parameters are), cpu, cuda or mps. The model is moved back.
+        auto (where the model's parameters are), cpu or cuda. The model is moved back.
 
     Returns
     -------

@@ -20,7 +20,7 @@ BUILD = "install a build of PyTorch for this driver and GPU (docs/installation.m
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The CPU or an NVIDIA GPU. auto and mps take the GPU if there is one.
+    """The CPU or an NVIDIA GPU. auto takes the GPU if there is one.
 
     InputError if PyTorch cannot use the GPU that was asked for, or that this job was given.
     """
@@ -75,8 +75,7 @@ def name_of(device: torch.device) -> str:
     """The name of a GPU, or the instructions that PyTorch uses on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpu = f"CPU ({torch.backends.cpu.get_cpu_capability()})"
-    return cpu if device.type == "cpu" else device.type
+    return f"CPU ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def recorded(device: torch.device) -> dict[str, str]:
@@ -84,15 +83,6 @@ def recorded(device: torch.device) -> dict[str, str]:
     name = name_of(device)
     log.info("device: %s", name)
     return {"device": name}
-
-
-def pick_tower_device(wanted: str) -> torch.device:
-    """The device for image towers, which alone may run on an Apple GPU."""
-    if wanted != "mps":
-        return pick_device(wanted)
-    if not torch.backends.mps.is_available():
-        raise InputError("device is mps, but PyTorch sees no Apple GPU: write auto or cpu")
-    return torch.device("mps")
 
 
 def use_tf32(on: bool) -> None:
@@ -173,9 +163,9 @@ def place_of(model: torch.nn.Module, device: str) -> torch.device:
         tensors = (*model.parameters(), *model.buffers())
         return tensors[0].device if tensors else torch.device("cpu")
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device is {device!r}: write auto, cpu, cuda or mps")
-    pick_tower_device(kind)
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device is {device!r}: write auto, cpu or cuda")
+    pick_device(kind)
     return torch.device(device)
 
 

@@ -107,7 +107,7 @@ def run_views(
     at_once, passes, decoders = work_sizes(device, batch_size, threads, decode_threads)
 
     def load(row: Any) -> torch.Tensor:
-        return views(read_unchanged(root, row, max_pixels, views.least_side), row.image_id)
+        return views(read_unchanged(root, row, max_pixels), row.image_id)
 
     @torch.inference_mode()
     def run(batch: torch.Tensor) -> np.ndarray:
@@ -150,8 +150,7 @@ def work_sizes(
     """
     if device.type == "cpu":
         return min(batch_size or CPU_BATCH, CPU_BATCH), threads, threads
-    usual = GPU_BATCH if device.type == "cuda" else CPU_BATCH
-    return batch_size or usual, 1, min(decode_threads, usable_cores())
+    return batch_size or GPU_BATCH, 1, min(decode_threads, usable_cores())
 
 
 def run_batches(

@@ -49,8 +49,7 @@ class Heads:
         for position, module in enumerate(self.modules):
             float32 = module.weight.dtype == torch.float32
             wide = module if float32 else deepcopy(module).float()
-            # By way of self, where skip_compiler() replaces it.
-            hook = partial(lambda *call: self._catch(*call), position)
+            hook = partial(self._catch, position)
             undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             if "forward" in vars(module):
                 undo.callback(setattr, module, "forward", module.forward)
@@ -58,10 +57,6 @@ class Heads:
                 undo.callback(delattr, module, "forward")
             module.forward = MethodType(_in_float32, wide)
         return undo
-
-    def skip_compiler(self) -> None:
-        """Do not compile what catches the inputs."""
-        self._catch = torch.compiler.disable(self._catch)  # type: ignore[method-assign]
 
     def _catch(
         self, position: int, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]

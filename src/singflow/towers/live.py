@@ -138,7 +138,7 @@ class Classifier:
         classes : str or Path
             Class list for a head whose entry names none.
         device : str
-            auto, cpu, cuda or mps.
+            auto, cpu or cuda.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class Classifier:
         name : str
             Name of the model in results.
         device : str
-            auto (where the model's parameters are), cpu, cuda or mps.
+            auto (where the model's parameters are), cpu or cuda.
 
         Returns
         -------
@@ -274,9 +274,9 @@ class Classifier:
 def load_entry(entry: ModelEntry, name: str, classes: list[str], device: str) -> Classifier:
     """Load the classifier of a resolved entry, whose head has classes of these names."""
     from singflow.towers.classifiers import load_classifier
-    from singflow.towers.device import pick_tower_device
+    from singflow.towers.device import pick_device
 
-    return _placed(load_classifier(entry), name, entry, classes, pick_tower_device(device))
+    return _placed(load_classifier(entry), name, entry, classes, pick_device(device))
 
 
 def _placed(
@@ -320,7 +320,7 @@ class Space:
         spaces : str or Path
             Registry of your own spaces, beside the packaged ones.
         device : str
-            auto, cpu, cuda or mps.
+            auto, cpu or cuda.
 
         Returns
         -------
@@ -332,12 +332,12 @@ class Space:
         InputError
             For an unknown name.
         """
-        from singflow.towers.device import pick_device, pick_tower_device
+        from singflow.towers.device import pick_device
         from singflow.towers.ready_texts import read_ready
 
-        entry, on = resolve_spaces(spaces, [name])[name], pick_tower_device(device)
+        entry, on = resolve_spaces(spaces, [name])[name], pick_device(device)
         ready = read_ready(name, entry)
-        texts = Texts(entry, pick_device(device), ["an image of a {}"], ready=ready)
+        texts = Texts(entry, on, ["an image of a {}"], ready=ready)
         return cls(name, entry, texts, on)
 
     @cached_property

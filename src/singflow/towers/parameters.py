@@ -51,23 +51,13 @@ class Extraction(Section):
         description="threads that decode images for a GPU, and cores that its jobs ask a cluster "
         "for; on a CPU they are threads (results do not depend on it)",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto",
-        description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; "
-        "untested)",
-    )
-    decode: Literal["full", "reduced"] = Field(
-        "full",
-        description="full | reduced (JPEGs at 1/2, 1/4 or 1/8, if all views are smaller "
-        "still; paper: full)",
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto (an NVIDIA GPU when there is one) | cpu | cuda"
     )
     precision: Precision = Field(
         "float32",
         description="float32 | tf32 (an NVIDIA GPU's faster float32) | float16 | bfloat16 (towers "
         "under autocast; paper: not said)",
-    )
-    compile: bool = Field(
-        False, description="compile towers with torch.compile (results change by rounding)"
     )
     top1_margin: float = Field(
         10.0,

@@ -81,9 +81,6 @@ class ConSE(nn.Module):
             mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
 
-    def compile(self, **options: Any) -> None:
-        self.classifier.compile(**options)
-
 
 class CLIPImages(nn.Module):
     """The image tower of a dual encoder of open_clip or transformers.
@@ -104,9 +101,6 @@ class CLIPImages(nn.Module):
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
         _check_width(embeddings, self.dim)
         return embeddings
-
-    def compile(self, **options: Any) -> None:
-        self.visual.compile(**options)
 
 
 ImageTower = ConSE | CLIPImages

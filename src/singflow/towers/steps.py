@@ -53,27 +53,24 @@ def run_shard(
     import torch
 
     from singflow.data.manifest import data_root
-    from singflow.towers.device import pick_tower_device, recorded
+    from singflow.towers.device import pick_device, recorded
     from singflow.towers.extraction import fold_batch_norms, run_views, statistics
     from singflow.towers.gpu_errors import in_memory
     from singflow.towers.views import Views
 
     rows = flags.rows()
-    device = pick_tower_device(flags.device)
+    device = pick_device(flags.device)
     made = recorded(device)
     preprocess = cast("Preprocess", tower.preprocess)  # of a registry's tower
     fold_batch_norms(tower, preprocess.size)
-    if flags.compile:
-        tower.compile(dynamic=False)
     smallest, largest = flags.crop_area
-    reduced = flags.decode == "reduced"
     shown = f"{name} {flags.shard + 1}/{flags.shards}"
     with in_memory(f"the weights of {name}"):
         tower.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        Views(preprocess, flags.views, flags.seed, (smallest, largest), reduced),
+        Views(preprocess, flags.views, flags.seed, (smallest, largest)),
         tower,
         device=device,
         batch_size=flags.batch_size,
@@ -84,8 +81,7 @@ def run_shard(
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
-    how = {"decode": flags.decode, "precision": flags.precision, "compile": flags.compile}
-    facts = made | how | {tensor: statistics(outputs)}
+    facts = made | {"decode": "full", "precision": flags.precision, tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 

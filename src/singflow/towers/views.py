@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from singflow.data.images import LONGEST_ASPECT, view_box
+from singflow.data.images import view_box
 from singflow.errors import InputError
 
 RAMP = 1024  # pixels of the longest side of an image that stands for another of its shape
@@ -57,7 +56,6 @@ class Preprocess(Transform):
     to_tensor: ToTensor  # its last steps, for a crop that has the right size already
     size: tuple[int, int]  # width, height
     resample: Image.Resampling  # filter that resizes the crop
-    resized: int  # side in pixels to which `whole` resizes the image before it cuts out the center
 
 
 @dataclass(frozen=True)
@@ -68,16 +66,6 @@ class Views:
     count: int
     seed: int
     crop_area: tuple[float, float]
-    reduced: bool = False  # decode JPEGs at a smaller scale if no view needs more
-
-    @property
-    def least_side(self) -> int | None:
-        """The least side in pixels with which no view is enlarged; None: decode at full scale."""
-        if not self.reduced:
-            return None
-        narrowest = sqrt(self.crop_area[0] / LONGEST_ASPECT)
-        crops = ceil(max(self.preprocess.size) / narrowest) if self.count > 1 else 0
-        return max(self.preprocess.resized, crops)
 
     def __call__(self, image: Image.Image, image_id: int) -> torch.Tensor:
         """Views of one image: (count, 3, height, width)."""
@@ -114,14 +102,8 @@ def _from_steps(whole: Any, input_size: tuple[int, int, int], interpolation: str
         raise InputError("the evaluation transform does not end in to-tensor and normalize")
     to_tensor = Compose([ToTensor(), whole.transforms[-1]])
     _, height, width = input_size
-    resized = whole.transforms[0].size
-    return Preprocess(
-        whole,
-        to_tensor,
-        (width, height),
-        Image.Resampling[interpolation.upper()],
-        resized if isinstance(resized, int) else max(resized),
-    )
+    resample = Image.Resampling[interpolation.upper()]
+    return Preprocess(whole, to_tensor, (width, height), resample)
 
 
 def from_torchvision(preset: Any) -> Preprocess:
@@ -131,10 +113,8 @@ def from_torchvision(preset: Any) -> Preprocess:
     pixels = Compose(
         [PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)]
     )
-    (side,), (resized,) = preset.crop_size, preset.resize_size
-    return Preprocess(
-        preset, pixels, (side, side), Image.Resampling[preset.interpolation.name], resized
-    )
+    (side,), resample = preset.crop_size, Image.Resampling[preset.interpolation.name]
+    return Preprocess(preset, pixels, (side, side), resample)
 
 
 def from_processor(processor: Any) -> Preprocess:
@@ -150,7 +130,5 @@ def from_processor(processor: Any) -> Preprocess:
         return whole(image, do_resize=False, do_center_crop=False)
 
     _, height, width = whole(Image.new("RGB", (640, 480))).shape
-    resized = max(int(side) for side in dict(processor.size).values() if side)
-    return Preprocess(
-        whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)), resized
-    )
+    resample = Image.Resampling(int(processor.resample))
+    return Preprocess(whole, pixels_only, (width, height), resample)
