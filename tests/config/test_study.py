@@ -579,6 +579,13 @@ def test_all_mistakes_are_listed_at_once():
     assert sorted(line.split(": ")[1] for line in lines) == sorted(places)
 
 
+def test_a_key_may_override_one_that_it_merges(tmp_path):
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\nd: *b\n"
+    (tmp_path / "merged.yaml").write_text(text)
+    found = read_yaml(tmp_path / "merged.yaml")
+    assert [found[key]["x"] for key in "abcd"] == [1, 2, 3, 2] and found["c"]["y"] == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -589,6 +596,7 @@ def test_all_mistakes_are_listed_at_once():
         (b"a: !!python/object/apply:os.system [touch executed]", "not valid YAML"),
         *((text, "must be a mapping of keys to values") for text in (b"- a", b"text", b"")),
         (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
+        (b"a: &a {x: 1}\nb: {<<: *a, x: 2, x: 3}", "not valid YAML: x: written twice"),
         (b'a: "C:\\photos"', r"not valid YAML(.|\n)*: write / for \\ in paths"),
         (
             b"seed: 1\n<<<<<<< HEAD\nthreads: 1\n=======\nthreads: 2\n>>>>>>> other\n",
