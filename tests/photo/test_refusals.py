@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(monkeypatch, option
 
 def test_a_photo_that_cannot_be_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(Analyzer, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert_refused("nope.jpg: no such file", singflow.analyze, image="nope.jpg")
+    assert_refused("nope.jpg: No such file", singflow.analyze, image="nope.jpg")
 
 
 def test_what_the_page_does_not_offer_or_cannot_serve_is_refused(study, monkeypatch):
