@@ -95,7 +95,7 @@ ID_FORMS = {
         rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
         "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
     ),
-    "features": (NAME, "the name under which `singflow import_features` has it"),
+    "features": (NAME, "the name under which singflow.save_features has it"),
 }
 
 
