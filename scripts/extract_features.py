@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from singflow import cli
@@ -10,6 +9,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.config.registry import ModelEntry, read_model
 from singflow.config.sections import outside
+from singflow.data.imported import head_max_error
 from singflow.towers.steps import ShardFlags, run_imported, run_shard
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def extracted(flags: Flags, entry: ModelEntry) -> Shard:
 def imported_features(flags: Flags, entry: ModelEntry) -> Shard:
     """The same, for features that were imported."""
     rows, tensors, facts = run_imported(flags, "features", model=flags.model)
-    path = CATALOG["head"].at(outside(flags.root), model=flags.model)
-    head, made = read_tensors(path, ["weight", "bias"])
-    made = {"head_max_error": json.loads(made["head_max_error"])}
+    root = outside(flags.root)
+    head, _ = read_tensors(CATALOG["head"].at(root, model=flags.model), ["weight", "bias"])
+    made = {"head_max_error": head_max_error(root, flags.model)}
     facts = made | {"tower": entry.identity} | facts
     logits = tensors["features"][:: flags.views] @ head["weight"].T + head["bias"]
     return rows, tensors, logits, facts

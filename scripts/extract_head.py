@@ -1,10 +1,10 @@
 """Write the weight and bias of a classifier's head."""
 
 from singflow import cli
-from singflow.artifacts.tensors import provenance, stored_precision, write_tensors
+from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.tensors import provenance, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import read_model
 from singflow.config.sections import outside
-from singflow.data.imported import read_part
 
 
 class Flags(cli.Step):
@@ -15,9 +15,8 @@ class Flags(cli.Step):
 
 def main(flags: Flags) -> None:
     if flags.source == "features":
-        tensors, made = read_part(
-            outside(flags.root), "head", ["weight", "bias"], model=flags.model
-        )
+        path = CATALOG["head"].at(outside(flags.root), model=flags.model)
+        tensors, made = read_tensors(path, ["weight", "bias"])
         write_tensors(flags.path("head"), tensors, made | provenance([], **flags.named))
         return
     from singflow.towers.classifiers import load_classifier, weights_sha256

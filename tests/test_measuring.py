@@ -22,7 +22,8 @@ from singflow import InputError
 from singflow.analyses.evidence import EvidenceSettings
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.summary import Summary
-from singflow.translators.arrays import IMAGES, ArrayImages, clusters_of, folds_of
+from singflow.data.arrays import IMAGES
+from singflow.translators.arrays import ArrayImages, clusters_of, folds_of
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Pool
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.analyses.metrics import contrast_deg as contrast_deg
     from singflow.analyses.metrics import remove as remove
     from singflow.analyses.metrics import subspace_translator as subspace_translator
+    from singflow.data.features import save_features as save_features
     from singflow.errors import InputError as InputError
     from singflow.measuring import Evidence as Evidence
     from singflow.measuring import measure as measure
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
 _PUBLIC = {
     "analyses.geometry": ("NullSpace", "null_energy", "null_space", "remove_null"),
     "analyses.metrics": ("Removal", "angle_deg", "contrast_deg", "remove", "subspace_translator"),
+    "data.features": ("save_features",),
     "errors": ("InputError",),
     "measuring": ("Evidence", "measure"),
     "photo.analysis": ("Steered",),

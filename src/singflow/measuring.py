@@ -27,9 +27,10 @@ from singflow.analyses.tables import with_interval
 from singflow.artifacts.files import staged, write_bytes, write_json
 from singflow.artifacts.tensors import stored_precision
 from singflow.config.reading import explain
+from singflow.data.arrays import as_array, head_of, is_pair, matrix_of
 from singflow.errors import InputError
 from singflow.extras import explained
-from singflow.translators.arrays import ArrayImages, as_array, clusters_of, folds_of, one_each
+from singflow.translators.arrays import ArrayImages, clusters_of, folds_of, one_each
 from singflow.translators.cards import CARD, escaped, front_matter
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
@@ -38,13 +39,10 @@ from singflow.translators.parameters import Translation
 from singflow.translators.reference import Pool
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.figure import Figure
 
-    from singflow.translators.arrays import Array, Rows
+    from singflow.data.arrays import Array, Linear, Rows
     from singflow.translators.reference import Images
-
-    Linear = Array | tuple[Array, Array] | torch.nn.Module
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
 UNIT = 1e-4  # how far the norm of a text may be from 1 without being brought to 1
@@ -182,7 +180,7 @@ class Evidence:
             When shapes do not fit, or when a value is not finite.
         """
         listed = list(names)
-        found = _matrix("embeddings", embeddings, self.translator.weight.shape[0], "dimensions")
+        found = matrix_of("embeddings", embeddings, self.translator.weight.shape[0], "dimensions")
         if len(listed) != len(found):
             raise InputError(
                 f"names: holds {len(listed)} texts, but embeddings has {len(found)} rows: give one "
@@ -447,7 +445,7 @@ def measure(
                 f"images have {widths[1]}: give the same model and space"
             )
     width, dim = (shape[1] for shape in own.shapes)
-    weight, bias = _head(head, width)
+    weight, bias = head_of(head, width)
     spelled = _class_texts(class_texts, len(weight), dim)
     listed = None if labels is None else one_each("labels", labels, len(own))
     label_texts = None if texts is None else _label_texts(texts, listed, dim)
@@ -553,69 +551,20 @@ def _settings(
         raise InputError(explain(error, EvidenceSettings, "measure")) from None
 
 
-def _matrix(name: str, values: Any, width: int, unit_of: str) -> np.ndarray:
-    """Finite rows (n, width) in float64."""
-    matrix = as_array(name, values)
-    if matrix.dtype.kind not in "fiu" or matrix.ndim != 2 or matrix.shape[1] != width:
-        raise InputError(
-            f"{name}: has shape {matrix.shape} and type {matrix.dtype}, but rows need {width} "
-            f"{unit_of}: give an array (rows, {width})"
-        )
-    if not np.isfinite(matrix).all():
-        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
-        raise InputError(f"{name}: row {row} holds NaN or infinite values: correct it")
-    return matrix.astype(np.float64)
-
-
 def _text_rows(name: str, values: Any, dim: int) -> np.ndarray:
     """Embeddings of texts (n, dim), which have directions, in float64."""
-    matrix = _matrix(name, values, dim, "columns, as embeddings have")
+    matrix = matrix_of(name, values, dim, "columns, as embeddings have")
     if not (there := np.linalg.norm(matrix, axis=1) > 0).all():
         row = int(np.argmin(there))
         raise InputError(f"{name}: row {row} is zero, and has no direction: embed its text anew")
     return matrix
 
 
-def _head(head: Linear, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (C, d) and bias (C,) in float32."""
-    given: Any = head
-    weight, bias = (
-        given
-        if _is_pair(given)
-        else (getattr(given, "weight", given), getattr(given, "bias", None))
-    )
-    matrix = as_array("head", weight, "give the weight, or a pair of weight and bias")
-    if matrix.shape[2:] == (1, 1):  # a convolution on pooled features
-        matrix = matrix[:, :, 0, 0]
-    if matrix.ndim == 2 and matrix.shape[0] == width != matrix.shape[1]:
-        raise InputError(
-            f"head: has shape {matrix.shape}, but features have {width} columns: give its transpose"
-        )
-    wide = _matrix("head", matrix, width, "columns, as features have")
-    if len(wide) < 2 or not wide.any():
-        raise InputError(
-            f"head: has {len(wide)} rows, or zeros alone: give a trained head of two classes or "
-            "more; of one logit, give two rows, the first with weight and bias 0"
-        )
-    vector = np.zeros(len(wide)) if bias is None else as_array("head", bias)
-    if vector.shape != (len(wide),) or not np.isfinite(vector).all():
-        raise InputError(
-            f"head: its bias has shape {vector.shape}, but the weight has {len(wide)} rows: give "
-            "one finite number a row"
-        )
-    return wide.astype(np.float32), vector.astype(np.float32)
-
-
-def _is_pair(given: Any) -> bool:
-    """Whether an argument is a pair of arrays, and not one array as a list of rows."""
-    return isinstance(given, tuple | list) and len(given) == 2 and np.ndim(given[0]) >= 2
-
-
 def _class_texts(given: Any, classes: int, dim: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Unit texts of the classes, and of the classes in other words, in float64."""
     if given is None:
         return None, None
-    pair = given if _is_pair(given) else (given, None)
+    pair = given if is_pair(given) else (given, None)
     found = []
     for texts in pair:
         if texts is not None:

@@ -525,13 +525,18 @@ def _check_towers(
 ) -> None:
     """Refuse imported features that are not there, and towers that images need and lack."""
     if study.data.source == "features":
-        root, views = outside(study.data.root), study.extraction.views
-        return check_source(root, study.models, study.spaces, views)
+        root = outside(study.data.root)
+        if root.resolve() == Path("results", study.study).resolve():
+            raise InputError(
+                f"data.root {study.data.root}: is where this study writes: give it another name, "
+                "as in study: again"
+            )
+        return check_source(root, models, spaces, study.extraction.views)
     for name, entry in {**models, **spaces}.items():
         if entry.source == "features":
             raise InputError(
                 f"{name}: has no network for images: write data.source: features, and data.root: "
-                "the folder that `singflow import_features` wrote"
+                "the folder that singflow.save_features wrote"
             )
 
 

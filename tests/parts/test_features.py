@@ -2,7 +2,6 @@
 
 import re
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,6 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
-from singflow.data.imported import imported_shard
 from tests.project import ROOT, Project, blocks
 
 PAGE = (ROOT / "docs/features.md").read_text(encoding="utf-8")
@@ -22,60 +20,27 @@ SCIPY = {"model": "features/scipy", "space": "minilm"}
 ANALYSES = ("scores", "evidence")
 
 
-def test_features_that_a_study_computed_give_its_scores_to_the_bit(snakemake_project, tmp_path):
+def test_the_results_of_a_study_are_a_source_that_gives_its_scores_to_the_bit(
+    snakemake_project, tmp_path
+):
     project = snakemake_project.copy(tmp_path / "checkout")
     demo, names = project.folder / "results/demo", {"model": LITE0, "space": SPACE}
     params = read_yaml(project.folder / "params.yaml")
-    project.command(
-        *("import_features", "again", "--table", "results/demo/data/manifest.parquet"),
-        *("--id-column", "path", "--features", f"results/demo/features/{LITE0}"),
-        *("--head", f"results/demo/heads/{LITE0}.safetensors", "--model", LITE0),
-        *("--embeddings", f"results/demo/embeddings/{SPACE}", "--space", SPACE),
-    )
-    study = yaml.safe_load((project.folder / "config/studies/again.yaml").read_text())
-    assert study.pop("extraction") == {"views": 2}
-    changes = {"comparison": {"models": []}, "pictures": params["pictures"] | study["pictures"]}
-    (project.folder / "again.yaml").write_text(yaml.safe_dump(params | study | changes))
+    data = params["data"] | {"source": "features", "root": "results/demo"}
+    study = {"study": "again", "data": data, "models": [LITE0], "spaces": [SPACE]}
+    study |= {"pictures": params["pictures"] | {"renderer": "words"}}
+    study |= {"comparison": {"models": []}}
+    (project.folder / "again.yaml").write_text(yaml.safe_dump(params | study))
     again = project.folder / "results/again"
     wanted = {name: CATALOG[name].at(again, **names) for name in ANALYSES}
     targets = [str(path.relative_to(project.folder)) for path in wanted.values()]
     project.snakemake("--configfile", "again.yaml", "--", *targets)
     for name, path in wanted.items():
         assert path.read_bytes() == CATALOG[name].at(demo, **names).read_bytes(), name
-
-
-def test_files_of_thingsvision_and_clip_retrieval_are_imported_as_the_page_says(tmp_path):
-    project = Project(tmp_path / "checkout")
-    rng, n, names = np.random.default_rng(0), 40, ["crow", "owl"]
-    features = rng.standard_normal((n, 12)).astype(np.float32)
-    with h5py.File(project.folder / "features.hdf5", "w") as file:
-        file.create_dataset("features", data=features)
-    (project.folder / "img_emb").mkdir()
-    (project.folder / "metadata").mkdir()
-    embeddings = rng.standard_normal((n, 768)).astype(np.float16)
-    paths = [f"birds/{names[row % 2]}/{row}.jpg" for row in range(n)]
-    rows = pd.DataFrame({"image_path": paths, "caption": [names[row % 2] for row in range(n)]})
-    for part, some in enumerate((slice(0, 25), slice(25, n))):
-        np.save(project.folder / f"img_emb/img_emb_{part}.npy", embeddings[some])
-        rows[some].to_parquet(project.folder / f"metadata/metadata_{part}.parquet")
-    weight = rng.standard_normal((2, 12)).astype(np.float32)
-    np.savez(project.folder / "head.npz", kernel=weight.T)
-    (project.folder / "birds.txt").write_text("\n".join(names))
-    rows.rename(columns={"image_path": "id", "caption": "label"}).to_csv(
-        project.folder / "birds.csv", index=False
-    )
-    importing, activating, _ = blocks(PAGE)[0].strip().splitlines()
-    project.shell(f"{importing}\n{activating}")
-    of_clip = importing.replace("--table birds.csv", "--table metadata --id-column image_path")
-    project.shell(
-        of_clip.replace(" birds ", " again ", 1) + " --label-column caption --model birds"
-    )
-    for name in ("birds", "again"):
-        root = project.folder / "checkpoints/features" / name
-        found, _ = imported_shard(root, paths[::-1], "embeddings", space="clip_vit_l14")
-        np.testing.assert_array_equal(found, embeddings[::-1].astype(np.float32))
-        found, _ = imported_shard(root, paths, "features", model="features/birds")
-        np.testing.assert_array_equal(found, features)
+    itself = yaml.safe_dump(params | study | {"study": "demo"})
+    (project.folder / "again.yaml").write_text(itself)
+    said = project.refused("snakemake", "--configfile", "again.yaml", "--dry-run")
+    assert "data.root results/demo: is where this study writes" in said
 
 
 NOTEBOOK = """
@@ -139,7 +104,8 @@ def test_a_notebook_s_model_is_studied_to_the_bit_and_its_translator_fits_the_li
 def texts(tmp_path_factory):
     """The study of the page's classifier of texts, with fewer epochs."""
     project = Project(tmp_path_factory.mktemp("features") / "checkout")
-    (project.folder / "texts.py").write_text(blocks(PAGE, "python")[0])
+    (program,) = [block for block in blocks(PAGE, "python") if "TfidfVectorizer" in block]
+    (project.folder / "texts.py").write_text(program)
     project.run("python", "texts.py", warm_start=False)
     commands, running = blocks(PAGE)[1].strip().rsplit("\n", 1)
     project.shell(commands)

@@ -111,7 +111,7 @@ def test_the_notebook_of_an_own_model_runs_in_an_empty_folder(tmp_path):
     assert "trailer truck" in said and "photo: " in said
     assert sum("image/png" in data for data in shown) == 2  # which a kernel can show
     source = tmp_path / "checkpoints/features/animals"
-    assert len(pd.read_parquet(source / "rows.parquet")) == 20
+    assert len(pd.read_parquet(source / "data/manifest.parquet")) == 20
 
 
 def test_the_guide_quotes_what_the_command_says(home):

@@ -132,7 +132,7 @@ def test_the_classifier_is_a_copy_and_the_model_stays_as_it_was(photo):
     np.testing.assert_allclose(half.features(photo), features, rtol=0, atol=0.05)
     path = "backbone.classifier.1"
     moved = of_model(Nested().half(), TRANSFORM, path, "m", torch.device("meta")).model
-    in_float32 = moved.get_submodule(path).forward.__self__
+    in_float32 = moved.get_submodule(path).forward.args[0].__self__
     assert in_float32.weight.device.type == "meta"
 
 

@@ -5,6 +5,7 @@ A row of the table is a call, its arguments, and what is said.
 
 import json
 import shutil
+import zipfile
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -17,14 +18,14 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import singflow
-from singflow.config.registry import resolve_spaces
+from singflow.config.registry import FeaturesEntry, resolve_spaces
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.classifiers import load_classifier, with_head
-from singflow.towers.ready_texts import read_npz
 from singflow.towers.spaces import load_image_tower, load_text_tower
 from singflow.towers.views import from_timm
 from singflow.towers.weights import locate
@@ -73,20 +74,8 @@ class Mine(nn.Linear):
     """A module of a user's own."""
 
 
-def collects(model, loader=LOADER, head=None, device="auto"):
-    singflow.collect(model, loader, head, device)
-
-
-@cache
-def collected():
-    return singflow.collect(Nested(), LOADER)
-
-
-def saves(options):
-    try:
-        collected().save("mine", **options)
-    finally:
-        assert not Path("mine").exists()
+def collects(model, loader=LOADER, head=None):
+    singflow.collect(model, loader, head)
 
 
 def builds(fields):
@@ -184,10 +173,24 @@ def loads_a_text():
     load_image_tower(open_clip_space(weights="file:text.pt"))
 
 
-def reads_texts(classes, embeddings, **more):
-    given = {"classes": classes, "embeddings": embeddings, **more}
+def given_texts(path):
+    load_text_tower(FeaturesEntry(source="features", dim=4, text=f"file:{path}"))
+
+
+def reads_texts(classes, embeddings):
+    given = {"classes": classes, "embeddings": embeddings}
     np.savez("a.npz", **{name: array for name, array in given.items() if array is not None})
-    read_npz(Path("a.npz"))
+    given_texts("a.npz")
+
+
+def unpacks(read):
+    with (
+        zipfile.ZipFile("a.npz", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("embeddings.npy", "w") as member,
+    ):
+        for _ in range(17):
+            member.write(bytes(2**24))
+    read(Path("a.npz"))
 
 
 def objects(*values):
@@ -276,8 +279,8 @@ SMALL_DINO = entry_of(DINO, class_names=FIVE, transform={"input_size": [3, 96, 9
 ALONE, TOKENS = "file:checkpoints/clip/config.json", "tokenizer_config.json"
 SOFTMAX = nn.Sequential(nn.Linear(96, 1000), nn.Softmax(dim=1))
 WEIGHT, BIAS, ONE = torch.randn(5, 96), torch.randn(5), torch.ones(1)
+BYTES = (255 * IMAGES).to(torch.uint8)
 INFINITE = IMAGES * torch.tensor([1.0] * 5 + [torch.inf, 1]).reshape(7, 1, 1, 1)
-IDS, EMBEDDINGS = [f"{row}.jpg" for row in range(7)], np.ones((7, 3), np.float32)
 # Parts of what is said
 NAME = r': name the last linear layer, as in head="fc", of a model that returns logits$'
 THE_HEAD, HEAD = r"collect: .*the head 'backbone\.classifier\.1' ?", "backbone.classifier.1"
@@ -298,7 +301,6 @@ MODULE = (
 )
 QUICK = "{}: .*QuickGELU: write {}$"
 NO_TAG = "open_clip has no weights 'ViT-L-14/laion9b'; for ViT-L-14 it has .*laion2b_s32b_b82k"
-NO_LIST, TWO_CLASSES = "no list of texts", "but there are 2 classes and 0 prompts"
 NO_IMAGENET = "conse needs an ImageNet classifier of 1000 classes, not {}$"
 
 # fmt: off
@@ -334,23 +336,11 @@ TABLE = {  # by the call: arguments, and what is said
          r"^loader: batch 0 has labels of shape \(3,\) for 7 rows: give one label, an integer or "),
         (Nested(), [(IMAGES, torch.rand(7))], "labels are float32, not integers or texts: convert"),
         (Nested(), [IMAGES, INFINITE], "features hold NaN or infinite values, first in row 12: "),
-        (Nested(), LOADER, None, "gpu", "device is 'gpu': write auto, cpu or cuda"),
-    ],
-    saves: [
-        ({"class_names": FIVE[:4]}, "^class_names: 4 names, but the head has 5 rows: name its cla"),
-        ({"class_names": ["ant"] * 5}, "^class_names: name 2 repeats 'ant' of name 1: rename or "),
-        ({"class_names": [*range(5)]}, r"^class_names: 0 is not a text: give str\(name\) for ea"),
-        ({"class_names": 5}, "^class_names: 5 is not a text: "),
-        ({"ids": IDS[:6]}, "^ids: 6 for 7 rows of features: give one for each row$"),
-        ({"ids": [*IDS[:6], "0.jpg"]}, r"row 6: id '0\.jpg' is that of row 0, too: remove one of"),
-        ({"ids": ["../a", *IDS[:6]]}, r"id '\.\./a' is empty, unprintable or has \.\.: rename it$"),
-        ({"space": "clip"}, "^space and embeddings belong together: give both, or neither$"),
-        ({"space": "clip", "embeddings": EMBEDDINGS[:6]},
-         "^embeddings: has 6 rows of embeddings, but the table has 7: give a row for every row"),
-        ({"space": "clip", "embeddings": EMBEDDINGS[0]},
-         r"^embeddings: shape \(3,\), not \(n, m\): give one row for each row$"),
-        ({"space": "clip", "embeddings": EMBEDDINGS * np.nan},
-         "^embeddings: row 0 holds NaN or infinite values, or beyond float32: remove the row ever"),
+        (Nested(), TensorDataset(IMAGES), r"^loader: is a data set, .*: write torch\.utils"),
+        (Nested(), IMAGES, r"^loader: is one array: give a list of batches, as in \[images\]$"),
+        (Nested(), IMAGES.numpy(), "^loader: is one array: give a list of batches"),
+        *((Nested(), [batch], "^loader: batch 0 holds images of uint8: let the data set convert ")
+          for batch in (BYTES, (BYTES, LABELS), {"images": BYTES})),
     ],
     builds: [
         ({"head": "classifier"}, "no module 'classifier'"),
@@ -472,26 +462,21 @@ TABLE = {  # by the call: arguments, and what is said
     ],
     loads_a_text: [(r"text\.pt: a text, not weights",)],
     reads_texts: [
-        (["a", "b"], np.ones((3, 4)), TWO_CLASSES),
-        (["a", "b"], np.ones((2, 3, 4)), TWO_CLASSES),
-        (["a", "b"], np.ones(2), r"has shape \(2,\)"),
+        (["a", "b"], np.ones((3, 4)), r"classes is <U1 \(2,\), embeddings \(3, 4\)"),
+        (["a", "b"], np.ones(2), r"embeddings \(2,\)"),
         (["a", "a"], np.ones((2, 4)), "repeats a text"),
-        (["a", "b"], np.zeros((2, 4)), "an embedding of zeros"),
+        (["a", "b"], np.zeros((2, 4)), "zeros alone: embed the texts anew"),
         (["a", "b"], np.full((2, 4), np.nan), "holds NaN"),
-        (["a", "b"], None, "not readable as text embeddings"),
-        (objects(1, "b"), np.ones((2, 4)), NO_LIST),
-        (objects(Payload()), np.ones((1, 4)), NO_LIST),
-        (["a"], objects(Payload()), "tensors alone"),
-        (["a"], np.ones((1, 4)) * 1j, "complex128, and not floats"),
-        (["a"], np.full((1, 4), 1e200), "infinite values"),
-        ([b"a"], np.ones((1, 4)), "not a list of texts"),
-        ([["a"]], np.ones((1, 4)), "not a list of texts"),
-        (["\x1b[31m"], np.ones((1, 4)), "control characters"),
-        (objects("\ud800"), np.ones((1, 4)), "control characters"),
+        (["a", "b"], None, r"a\.npz: not readable as text embeddings"),
+        (objects("a", "b"), np.ones((2, 4)), r"made by np\.array\(texts, dtype=str\)"),
+        (objects(Payload()), np.ones((1, 4)), "not readable as text embeddings"),
+        (["a"], objects(Payload()), "not readable as text embeddings"),
+        ([b"a"], np.ones((1, 4)), "classes is |S1"),
     ],
-    lambda: reads_texts(["a"], [[[1.0], [-1.0]]], prompts=["b", "c"]): [("embedding of zeros",)],
-    lambda: reads_texts(["a" * 900], np.ones((1, 1, 4)), prompts=["{}{}"]): [
-        ("more than 1000 characters",)],
+    unpacks: [
+        (read, r"a\.npz: not readable as .*: it unpacks to 285212672 bytes, as no tensors do")
+        for read in (given_texts, read_checkpoint)
+    ],
     locates_changed: [
         (drop("tokenizer.json"), r"clip: holds no tokenizer \(.*, with tokenizer\.save_pretrained"),
         (drop("processor_config.json"), r"holds no image processor \(.* image_processor\.save_"),

@@ -461,7 +461,6 @@ CATALOG |= {
     for path, about in PAGE.items()
 }
 COLUMNS = {name: artifact.columns for name, artifact in CATALOG.items() if artifact.columns}
-COLUMNS["imported_rows"] = _of(i="class_index", O="path label prompt split sha256")  # of a source
 COLUMNS["archived"] = _of(i="offset bytes", O="archive")  # of a manifest with data.source: archive
 TENSORS = {
     name: contract for artifact in CATALOG.values() for name, contract in artifact.tensors.items()

@@ -87,7 +87,7 @@ ID_FORMS = {
         r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
         "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
     ),
-    "features": (NAME, "the name under which its features were saved"),
+    "features": (NAME, "the name under which singflow.save_features has it"),
 }
 TRANSFORMS = {  # what an entry may change; the libraries ignore other keys without a word
     "timm": ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"),

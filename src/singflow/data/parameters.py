@@ -53,7 +53,7 @@ class Data(Section):
     root: SafePath = Field(
         ".",
         description="folder that image paths are relative to (packaged: not read; features: what "
-        "import_features wrote)",
+        "save_features wrote, or results)",
     )
     table: SafePath = Field(
         "config/vocab/packaged.csv",

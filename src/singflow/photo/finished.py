@@ -30,7 +30,6 @@ from singflow.photo.analysis import OF_D, Loaded, Setting
 from singflow.photo.cached import cached
 from singflow.towers.live import Classifier, load_entry
 from singflow.towers.parameters import Extraction
-from singflow.towers.ready_texts import read_ready
 from singflow.towers.texts import Texts, stored_texts
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
@@ -111,8 +110,7 @@ def read_texts(
     head_rows = head_classes(pd.DataFrame({"label": names["labels"]}), class_names).tolist()
     of_labels = zip(head_rows, own, tensors["label_embeddings"], strict=True)
     labels = {row: (text, embedding) for row, text, embedding in of_labels if row >= 0}
-    known = stored, read_ready(inputs.space, entry), labels, (path, made["weights_sha256"])
-    texts = Texts(entry, device, templates, *known)
+    texts = Texts(entry, device, templates, stored, labels, (path, made["weights_sha256"]))
     none = np.empty((0, entry.dim), np.float32)
     return texts, names["concepts"], tensors.get("concept_embeddings", none)
 

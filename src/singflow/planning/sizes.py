@@ -81,9 +81,7 @@ def _images_here(section: str, manifest: Path) -> int:
     if known := count_rows(manifest):
         return known
     if data["source"] == "features":
-        from singflow.data.imported import rows_path  # which needs NumPy
-
-        return count_rows(rows_path(root))
+        return count_rows(CATALOG["manifest"].at(root))
     classes, found = _rows(Path(data["classes"])), 0.0
     if data["source"] == "archive":
         found = archives.estimate_images(root, data["archives"], LOOKED_AT)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import data
+from torch.utils.data import Dataset, IterableDataset
 
-from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision
-from singflow.config.sections import ModelName, Name
 from singflow.errors import InputError
 from singflow.towers.checkpoints import weights_sha256
 from singflow.towers.device import place_of, without_tf32
-from singflow.towers.heads import Heads, find_heads, head_paths, named_classes
-
-if TYPE_CHECKING:
-    from singflow.data.importing import Head as ImportedHead
-    from singflow.data.reading import Row
+from singflow.towers.heads import Heads, find_heads, head_paths
 
 OF, FIX = "collect", 'name the last linear layer, as in head="fc", of a model that returns logits'
+SHUFFLING = data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler
 
 
 class Head(NamedTuple):
@@ -74,8 +70,7 @@ class Collected:
     ) -> list[str]:
         """Write the source that a study reads as `data.root`, with `data.source: features`.
 
-        All or nothing. A folder that is a source already gets the model, and the embeddings of the
-        space, beside those that it has. The rows must have the same ids.
+        See save_features(), which this calls with what was collected.
 
         Parameters
         ----------
@@ -104,65 +99,22 @@ class Collected:
         InputError
             When shapes, names or ids do not fit each other or the source.
         """
-        from singflow.data.arrays import in_memory
-        from singflow.data.importing import Offer, checked_name, import_source, known_classes
+        from singflow.data.features import save_features
 
-        root, n = Path(folder), len(self.features)
-        model = root.resolve().name if model is None else model
-        model = checked_name(ModelName, model if "/" in model else f"features/{model}")
-        if (space is None) != (embeddings is None):
-            raise InputError("space and embeddings belong together: give both, or neither")
-        if space is not None:
-            checked_name(Name, space)
-        digits = max(7, len(str(n - 1)))
-        rows = [f"{row:0{digits}d}" for row in range(n)] if ids is None else [*map(str, ids)]
-        if len(rows) != n:
-            raise InputError(f"ids: {len(rows)} for {n} rows of features: give one for each row")
-        head = self._named_head(class_names)
-        named = known_classes(root, head) is not None
-        offer = Offer(
-            table=self._rows(rows, named),
-            id_column="id",
-            label_column="label",
-            features=in_memory("features", self.features),
-            head=head,
-            bias=None,
-            logits=in_memory("logits", self.logits),
-            embeddings=None if embeddings is None else in_memory("embeddings", _matrix(embeddings)),
-            classes=None,
+        digits = max(7, len(str(len(self.features) - 1)))
+        rows = (f"{row:0{digits}d}" for row in range(len(self.features)))
+        return save_features(
+            folder,
+            rows if ids is None else ids,
+            self.labels,
+            self.features,
+            self.head,
+            class_names,
+            embeddings,
+            space,
             model=model,
-            space=space,
-            dim=None,
-        )
-        return import_source(root, offer)
-
-    def _named_head(self, class_names: Sequence[str] | None) -> ImportedHead:
-        from singflow.data.importing import Head, check_weight
-
-        origin, (weight, bias) = f"head {self.head_path!r}", self.head
-        check_weight(origin, weight)
-        names = None if class_names is None else named_classes(class_names, weight, "the head")
-        facts = {"schema_version": SCHEMA_VERSION, "keep_classes": "null"}
-        facts["weight_dtype"] = stored_precision(weight)
-        return Head(origin, weight, bias, bool(bias.any()), names, self.weights_sha256, facts)
-
-    def _rows(self, ids: list[str], named: bool) -> Iterator[Row]:
-        """The table of a source: ids, and labels or classes."""
-        from singflow.data.importing import UNNAMED
-
-        text = "{}" if named else UNNAMED  # a number stands for the name of its class
-        if self.labels is None:
-            if not all(PurePosixPath(name).parent.name for name in ids):
-                raise InputError(
-                    "labels: the loader gave none, and a study needs them: let it give labels, or "
-                    "give ids whose folder is the label, as in dog/0001"
-                )
-            return ({"id": name} for name in ids)
-        if self.labels.dtype.kind == "U":
-            return ({"id": i, "label": label} for i, label in zip(ids, self.labels, strict=True))
-        return (
-            {"id": i, "label": text.format(index), "class_index": str(index)}
-            for i, index in zip(ids, self.labels.tolist(), strict=True)
+            logits=self.logits,
+            weights_sha256=self.weights_sha256,
         )
 
 
@@ -170,12 +122,11 @@ def collect(
     model: nn.Module,
     loader: Iterable[Any],
     head: str | nn.Module | Sequence[str | nn.Module] | None = None,
-    device: str = "auto",
 ) -> Collected:
     """Run a model over a loader, and keep the inputs of its linear head, its logits and labels.
 
-    The model runs in evaluation mode and without gradients. After the call it is as it was before,
-    and so are the flags and the random state of the process, also after an error.
+    The model runs where its parameters are, in evaluation mode and without gradients. Afterwards it
+    is in the mode that it had, also after an error.
 
     Parameters
     ----------
@@ -183,15 +134,13 @@ def collect(
         A classifier. It returns logits (n, C), an object or a mapping with `logits`, or a tuple
         whose first item is the logits.
     loader : iterable
-        Batches: tensors of images, tuples or lists of images, labels and more, or mappings as of
-        transformers, which are the model's keyword arguments, beside `labels` or `label`. Labels
-        are integers, a tensor, or texts.
+        Batches in a fixed order: tensors of images, tuples or lists of images, labels and more, or
+        mappings as of transformers, which are the model's keyword arguments, beside `labels` or
+        `label`. Labels are integers, a tensor, or texts.
     head : str, torch.nn.Module or sequence of them, optional
         The head: its path in the model, or the module. Several heads count as one head, whose
         logits are their mean. By default, the linear layer or 1 x 1 convolution whose output is the
         model's.
-    device : str
-        auto (where the model's parameters are), cpu or cuda. The model is moved back.
 
     Returns
     -------
@@ -202,14 +151,16 @@ def collect(
     ------
     InputError
         When no head gives the model's logits as W f + b: the head is not linear, was not run or
-        more than once, is applied before pooling, or something follows it. For an empty loader,
-        batches of different form, and features that are not finite.
+        more than once, is applied before pooling, or something follows it. For a loader that is
+        empty or shuffles, batches of different form, and features that are not finite.
     """
     features: list[np.ndarray] = []
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     error, form = 0.0, ""
-    with _borrowed(model, device) as place, ExitStack() as attached:
+    _check_loader(loader)
+    place, kind = place_of(model), _precision(model)
+    with _evaluating(model), without_tf32(place), ExitStack() as attached:
         found: Heads | None = None
         for number, batch in enumerate(loader):
             inputs, options, given = _parts(batch, number)
@@ -220,7 +171,12 @@ def collect(
             form = form or this
             if this != form:
                 raise InputError(f"loader: batch {number} is {this}, but batch 0 was {form}")
-            kind = _precision(model)
+            if any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors):
+                raise InputError(
+                    f"loader: batch {number} holds images of uint8: let the data set convert and "
+                    "normalize them as for training, for example by torchvision.transforms.v2."
+                    "ToDtype(torch.float32, scale=True), and Normalize"
+                )
             inputs = [_placed(part, place, kind) for part in inputs]
             options = {name: _placed(part, place, kind) for name, part in options.items()}
             run = partial(model, *inputs, **options)
@@ -325,56 +281,42 @@ def _placed(part: Any, place: torch.device, precision: torch.dtype) -> Any:
     return part.to(place, precision if part.is_floating_point() else None)
 
 
+def _check_loader(loader: Any) -> None:
+    """Refuse what gives no batches, or batches in another order each time."""
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise InputError(
+            "loader: is a data set, which gives no batches: write "
+            "torch.utils.data.DataLoader(dataset, batch_size=64)"
+        )
+    if isinstance(loader, torch.Tensor | np.ndarray):
+        raise InputError("loader: is one array: give a list of batches, as in [images]")
+    sampler = getattr(loader, "sampler", None)
+    for one in (sampler, getattr(sampler, "sampler", None), _sampler_of_batches(loader)):
+        if isinstance(one, SHUFFLING) or getattr(one, "shuffle", False):
+            raise InputError(
+                "loader: shuffles, so that its rows would not fit labels and embeddings of another "
+                "pass: make it with shuffle=False"
+            )
+
+
+def _sampler_of_batches(loader: Any) -> Any:
+    return getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+
+
 @contextmanager
-def _borrowed(model: nn.Module, device: str) -> Iterator[torch.device]:
-    """Move a model (auto: stay), set it to evaluation, and leave everything as it was in the end.
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a model to evaluation without gradients, and its parts back to their modes.
 
     Not in inference mode: what a model keeps from a pass could then not be trained with.
     """
-    place, moved = place_of(model, device), device != "auto"
     modes = [(module, module.training) for module in model.modules()]
-    owned = [(module, *named) for module, _ in modes for named in _own_tensors(module)]
-    weights = [own for *_, own in owned if isinstance(own, nn.Parameter)]
-    values = [(part, part.data) for own in weights for part in (own, own.grad) if part is not None]
-    randomness = random.getstate(), np.random.get_state()
-    with (
-        torch.random.fork_rng([place] if place.type == "cuda" else []),
-        without_tf32(place),
-        torch.no_grad(),
-        # Compiled code runs no hooks; without this module nothing is compiled, and it loads slowly.
-        torch.compiler.set_stance("force_eager")
-        if "torch._dynamo" in sys.modules
-        else nullcontext(),
-    ):
+    # Compiled code runs no hooks; without this module nothing is compiled, and it loads slowly.
+    compiled = "torch._dynamo" in sys.modules
+    with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         try:
             model.eval()
-            if moved:
-                model.to(place)
-            yield place
+            yield
         finally:
-            random.setstate(randomness[0])
-            np.random.set_state(randomness[1])
             model.train(modes[0][1])
             for module, mode in modes:
                 module.training = mode
-            if moved:
-                for module, name, own in owned:
-                    setattr(module, name, own)
-                for part, data in values:
-                    part.data = data
-
-
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor | None]]:
-    """Names and values of a module's parameters and buffers, without those of its parts.
-
-    The public iterators leave out those that are None, and a model may have its own.
-    """
-    yield from module._parameters.items()
-    yield from module._buffers.items()
-
-
-def _matrix(given: Any) -> np.ndarray:
-    array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
-    if array.ndim != 2:
-        raise InputError(f"embeddings: shape {array.shape}, not (n, m): give one row for each row")
-    return array

@@ -155,7 +155,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def place_of(model: torch.nn.Module, device: str) -> torch.device:
+def place_of(model: torch.nn.Module, device: str = "auto") -> torch.device:
     """The device of a name; auto: that of the model's parameters."""
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"model is {type(model).__name__}, not a torch.nn.Module: wrap it in one")

@@ -1,24 +1,22 @@
 """The linear head of a model: its input is caught, and W f + b is compared with the output."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 
-from singflow.config.sections import phrases
 from singflow.errors import InputError
 from singflow.towers.device import in_float32
 
 HEAD_TOLERANCE = 1e-4
 LINEAR = "a linear layer or 1 x 1 convolution"
 
-Run = Callable[[], Any]  # one pass of a model: what it returns
+Run = Callable[..., Any]  # one pass of a model: what it returns
 
 
 class Heads:
@@ -49,13 +47,14 @@ class Heads:
         for position, module in enumerate(self.modules):
             float32 = module.weight.dtype == torch.float32
             wide = module if float32 else deepcopy(module).float()
+            forward = partial(_in_float32, wide.forward)
             hook = partial(self._catch, position)
             undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             if "forward" in vars(module):
                 undo.callback(setattr, module, "forward", module.forward)
             else:
                 undo.callback(delattr, module, "forward")
-            module.forward = MethodType(_in_float32, wide)
+            module.forward = forward
         return undo
 
     def _catch(
@@ -107,24 +106,6 @@ class Heads:
         """W f + b in float32, on the device of the features."""
         with in_float32(features.device):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
-
-
-def named_classes(names: Sequence[str], weight: Sized, of: str) -> list[str]:
-    """The names of a head's classes; InputError if they are not one for each row of its weight."""
-    found = [*names] if isinstance(names, Iterable) else [names]
-    for name in found:
-        if not isinstance(name, str):
-            raise InputError(f"class_names: {name!r} is not a text: give str(name) for each class")
-    try:
-        found = phrases(found)
-    except ValueError as error:
-        raise InputError(f"class_names: {error}") from None
-    if len(found) != len(weight):
-        raise InputError(
-            f"class_names: {len(found)} names, but {of} has {len(weight)} rows: name its classes "
-            "in their order"
-        )
-    return found
 
 
 def linear_layers(model: nn.Module, paths: Sequence[str], of: str, fix: str) -> list[Any]:
@@ -210,11 +191,16 @@ def _compared(output: torch.Tensor, logits: torch.Tensor) -> tuple[float, bool]:
     return gap, gap <= HEAD_TOLERANCE * max(1.0, float(logits.detach().abs().max()))
 
 
-def _in_float32(head: nn.Module, input: torch.Tensor) -> torch.Tensor:
-    """The forward function of a head, whatever the precision of its model."""
-    with in_float32(input.device):
-        logits: torch.Tensor = type(head).forward(head, input.float())
-    return logits
+def _in_float32(forward: Run, *inputs: Any, **named: Any) -> Any:
+    """What a head's own forward function gives in float32, whatever the precision of its model."""
+    device = next(part.device for part in (*inputs, *named.values()) if torch.is_tensor(part))
+    with in_float32(device):
+        wide = {name: _float32(part) for name, part in named.items()}
+        return forward(*map(_float32, inputs), **wide)
+
+
+def _float32(part: Any) -> Any:
+    return part.float() if torch.is_tensor(part) and part.is_floating_point() else part
 
 
 def _bias(head: Any) -> torch.Tensor:

@@ -197,9 +197,9 @@ class Classifier:
             When the model cannot be copied, has no such head, or has other classes, and when the
             transform gives no tensor (3, H, W).
         """
+        from singflow.data.features import named_classes
         from singflow.towers.classifiers import of_model
         from singflow.towers.device import place_of
-        from singflow.towers.heads import named_classes
 
         on = place_of(model, device)
         tower = of_model(model, transform, head, name, on)
@@ -333,11 +333,9 @@ class Space:
             For an unknown name.
         """
         from singflow.towers.device import pick_device
-        from singflow.towers.ready_texts import read_ready
 
         entry, on = resolve_spaces(spaces, [name])[name], pick_device(device)
-        ready = read_ready(name, entry)
-        texts = Texts(entry, on, ["an image of a {}"], ready=ready)
+        texts = Texts(entry, on, ["an image of a {}"])
         return cls(name, entry, texts, on)
 
     @cached_property

@@ -16,17 +16,18 @@ from singflow.config.registry import (
     TransformersEntry,
 )
 from singflow.data.manifest import Classes, fill, prompt_of
-from singflow.errors import InputError, in_one_line
+from singflow.errors import InputError, in_one_line, readable_as
 from singflow.parallel import map_ahead
-from singflow.towers.checkpoints import check_finite, read_checkpoint
+from singflow.system import regular
+from singflow.towers.checkpoints import check_finite, check_unpacked, read_checkpoint
 from singflow.towers.classifiers import LoadedClassifier, load_classifier, run_on_images
 from singflow.towers.device import in_float32, seeded
 from singflow.towers.gpu_errors import in_memory
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
-from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, only_file, open_clip_tag
 
+Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 Progress = Callable[[Iterable[list[str]], int], Iterable[list[str]]]
 CHUNK = 1024  # texts that are sorted by length at once
@@ -301,11 +302,28 @@ class MissingText(InputError):
     """A text that a file of embedded texts does not have."""
 
 
+def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+    """Texts, and their unit embeddings (t, m), in an .npz of `classes` and `embeddings`."""
+    fix = "it must be an .npz of classes (t,), made by np.array(texts, dtype=str), and embeddings"
+    with readable_as("text embeddings", path, fix):
+        check_unpacked(regular(path))
+        with np.load(path, allow_pickle=False) as file:
+            texts, found = file["classes"], file["embeddings"].astype(np.float64)
+        if texts.dtype.kind != "U" or found.ndim != 2 or texts.shape != found.shape[:1]:
+            raise ValueError(f"classes is {texts.dtype} {texts.shape}, embeddings {found.shape}")
+    lengths = np.sqrt(np.einsum("tm,tm->t", found, found))
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise InputError(f"{path}: holds NaN, infinite values or zeros alone: embed the texts anew")
+    if len({*texts.tolist()}) < len(texts):
+        raise InputError(f"{path}: repeats a text: remove one of the two")
+    return texts.tolist(), (found / lengths[:, None]).astype(np.float32)
+
+
 def _given_texts(path: Path, dim: int) -> TextTower:
     """A text tower that knows the texts of a file alone."""
-    texts = read_npz(path)
+    texts, embeddings = _read_npz(path)
     rows = {text: row for row, text in enumerate(texts)}
-    known = nn.Embedding.from_pretrained(torch.from_numpy(np.stack(list(texts.values()))))
+    known = nn.Embedding.from_pretrained(torch.from_numpy(embeddings))
 
     def find(wanted: list[str]) -> tuple[torch.Tensor, list[int]]:
         if missing := [text for text in dict.fromkeys(wanted) if text not in rows]:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from singflow.config.registry import SpaceEntry
     from singflow.towers.classifiers import LoadedClassifier
-    from singflow.towers.ready_texts import Encode
-    from singflow.towers.spaces import ImageTower
+    from singflow.towers.spaces import Encode, ImageTower
     from singflow.towers.views import Preprocess
 
 SENTENCES = ["sentence-transformers", "transformers"]

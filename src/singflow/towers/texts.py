@@ -72,17 +72,15 @@ def stored_texts(
 class Texts:
     """Embeddings of texts in a space.
 
-    templates: of class names. stored: embeddings by text, from the space's text tower. ready:
-    imported embeddings by text, used by embed() alone. labels: text and embedding of a study's
-    labels, by row of the head. made: the file of the stored embeddings, and the hash of the tower's
-    weights that made the file.
+    templates: of class names. stored: embeddings by text, from the space's text tower. labels: text
+    and embedding of a study's labels, by row of the head. made: the file of the stored embeddings,
+    and the hash of the tower's weights that made the file.
     """
 
     entry: SpaceEntry
     device: "torch.device"
     templates: list[str]
     stored: dict[str, np.ndarray] = field(default_factory=dict)
-    ready: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
     made: tuple[Path, str] | None = None
 
@@ -110,12 +108,11 @@ class Texts:
         """
         from singflow.towers.device import without_tf32
 
-        known = self.ready | self.stored
         for text in texts:
-            if text not in known:
+            if text not in self.stored:
                 with without_tf32(self.device):
-                    known[text] = self.stored[text] = self._tower.embed([text])[0]
-        return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)
+                    self.stored[text] = self._tower.embed([text])[0]
+        return np.array([self.stored[text] for text in texts]).reshape(len(texts), self.entry.dim)
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
         """Texts of the classes of a head, and their embeddings (C, m).

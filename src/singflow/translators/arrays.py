@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.artifacts.shards import in_shards
-from singflow.errors import InputError, in_one_line
+from singflow.data.arrays import as_array, blocks_of, images_of
+from singflow.errors import InputError
 from singflow.translators.crossfit import Split, split
 
 if TYPE_CHECKING:
-    import torch
-
     from singflow.artifacts.tensors import Tensors
+    from singflow.data.arrays import Rows
     from singflow.translators.reference import Pool
-
-    Array = np.ndarray | torch.Tensor
-    Rows = Array | Callable[[], Iterable[Array]]
-
-IMAGES, NUMBERS = 4096, 2**23  # images, and numbers of an array, that are read at once, at most
-
-
-def as_array(name: str, values: Any, fix: str = "give rows of one length") -> np.ndarray:
-    """An array of NumPy with the values of an array or of a tensor of PyTorch."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if "bfloat16" in str(values.dtype) else values.numpy()
-    with in_one_line(f"{name}: makes no array", fix):
-        return np.asarray(values)
-
-
-def as_float32(name: str, values: Any) -> np.ndarray:
-    """The values in float32, which may be infinite; InputError if they are no numbers."""
-    array = as_array(name, values)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{name}: holds {array.dtype}, not numbers: give an array of numbers")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
-    """The rows in float32, in blocks whose size does not depend on those of a function."""
-    if isinstance(values, Iterator):
-        raise InputError(
-            f"{name}: can be read once alone: give a function that returns such an iterator anew"
-        )
-    if callable(values):
-        given = (as_float32(name, block) for block in values())
-        first = next(given, None)
-        if first is not None:
-            yield from in_shards(chain([first], given), _at_once(first.shape))
-        return
-    if not hasattr(values, "shape"):
-        raise InputError(
-            f"{name}: is a {type(values).__name__}, not an array: join rows with np.stack, and "
-            "batches with np.concatenate"
-        )
-    shape = tuple(values.shape)
-    if len(shape) not in (2, 3):
-        raise InputError(f"{name}: has shape {shape}, not (n, width) or (n, views, width)")
-    step = _at_once(shape)
-    for start in range(0, shape[0], step):
-        yield as_float32(name, values[start : start + step])
-
-
-def _at_once(shape: tuple[int, ...]) -> int:
-    return max(1, min(IMAGES, NUMBERS // max(1, int(np.prod(shape[1:])))))
 
 
 @dataclass(frozen=True)
@@ -99,22 +45,12 @@ class ArrayImages:
         names = (f"{of} features".strip(), f"{of} embeddings".strip())
         shapes, counts, content = [], [0, 0], []
         for place, (name, values) in enumerate(zip(names, (features, embeddings), strict=True)):
-            found: set[tuple[int, ...]] = set()
-            for block in blocks_of(name, values):
-                rows = block.reshape(len(block), -1)
-                finite = np.isfinite(rows).all(axis=1)
-                if not finite.all():
-                    raise InputError(
-                        f"{name}: row {counts[place] + int(np.argmin(finite))} holds NaN, or "
-                        "values that are infinite in float32: leave the image out everywhere"
-                    )
-                found.add(block.shape[1:])
+            for block in images_of(name, values):
                 counts[place] += len(block)
                 if place:
-                    content += [
-                        hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows
-                    ]
-            shapes.append(_shape(name, found))
+                    rows = (row.tobytes() for row in block)
+                    content += [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+            shapes.append(block.shape[1:])
         if counts[0] != counts[1] or shapes[0][0] != shapes[1][0]:
             sizes = [
                 f"{name} is ({n}, {', '.join(map(str, shape))})"
@@ -186,16 +122,6 @@ def _together(
         pass
     for _ in right:
         pass
-
-
-def _shape(name: str, found: set[tuple[int, ...]]) -> tuple[int, int]:
-    """(views, width) of the rows; InputError unless all are the same, and not empty."""
-    if len(found) != 1 or len(shape := next(iter(found))) not in (1, 2) or 0 in shape:
-        shapes = ", ".join(map(str, sorted(found))) or "none at all"
-        raise InputError(
-            f"{name}: its rows have the shapes {shapes}: give (n, width) or (n, views, width)"
-        )
-    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
 def one_each(
