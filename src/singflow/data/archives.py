@@ -246,8 +246,10 @@ def list_parquet(path: Path, label_column: str) -> Iterator[Any]:
 
 def class_names(path: Path, column: str) -> list[str] | None:
     """What numbers in a column stand for, if the library `datasets` wrote it into the schema."""
+    with readable_as("Parquet", path, ANEW):
+        metadata = _open(path).schema_arrow.metadata
     try:
-        content = json.loads(_open(path).schema_arrow.metadata[b"huggingface"])
+        content = json.loads(metadata[b"huggingface"])
         names = content["info"]["features"][column]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -44,7 +44,7 @@ class Data(Section):
     table: SafePath = Field(
         "config/vocab/packaged.csv",
         description="one row per image: path, label, and optionally class_index, prompt, split "
-        "(source table; any file that exists for others)",
+        "(read by source table and evidence.groups; must exist)",
     )
     archives: Archives = Field(
         [],

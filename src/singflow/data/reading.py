@@ -65,7 +65,7 @@ def read_table(
         titles = _titles(path, list(frame.columns), needed, optional)
         frame = frame[list(titles.values())].set_axis(list(titles), axis="columns")
     frame.index += 2
-    return frame[frame.map(str.strip).ne("").any(axis=1)]
+    return frame[(frame.map(str.strip) != "").any(axis=1)]
 
 
 def iterate_rows(
