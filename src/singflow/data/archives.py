@@ -19,17 +19,15 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from singflow.data.reading import OUTSIDE, UNPRINTABLE, is_litter
-from singflow.errors import InputError, brief, printable, readable_as
+from singflow.errors import InputError, printable, readable_as
 from singflow.system import regular
 
 if TYPE_CHECKING:
     from pyarrow import parquet  # type: ignore[import-untyped]
 
 PARQUET = (".parquet", ".pq")
-IMAGES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
-    *(".gif", ".bmp", ".dib", ".tif", ".tiff"),
-}
+IMAGES = {".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"}
+IMAGES |= {".tif", ".tiff", ".webp"}
 # Most bytes of a member's headers, of a .cls, and of a row group.
 MOST_HEADER, MOST_LABEL, MOST_GROUP = 2**20, 2**16, 2**30
 LEAST_IMAGE = 30  # bytes; no file of an image is smaller
@@ -44,10 +42,6 @@ NO_CONTENT = (
     "--dereference --hard-dereference and without --sparse"
 )
 ATTRIBUTE = "archives"  # of the manifest: the fingerprint of its archives
-
-
-class Damaged(Exception):
-    """An image that an archive no longer gives. The message is the reason and the fix."""
 
 
 class Member(NamedTuple):
@@ -253,8 +247,7 @@ def class_names(path: Path, column: str) -> list[str] | None:
         names = content["info"]["features"][column]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if known else None
+    return list(map(str, names)) if isinstance(names, list) else None
 
 
 def _image_leaf(file: parquet.ParquetFile, path: Path) -> str:
@@ -289,13 +282,7 @@ def read(path: Path, offset: int, size: int) -> bytes:
     if is_parquet(path.name):
         return _read_row(path, offset)
     with path.open("rb", buffering=0) as file:  # a file of its own for every thread
-        content = os.pread(file.fileno(), size, offset)
-    if len(content) < size:
-        raise Damaged(
-            f"{path.name} ends at byte {offset + len(content)}, before the image does: fetch or "
-            "pack it anew"
-        )
-    return content
+        return os.pread(file.fileno(), size, offset)
 
 
 _reading = threading.Lock()
@@ -323,19 +310,14 @@ def _read_row(path: Path, row: int) -> bytes:
     """The image in a row. Its whole row group is read and kept, for the rows beside it."""
     facts = path.stat()
     state = (facts.st_mtime_ns, facts.st_size)
-    try:
+    with readable_as("Parquet", path.name, ANEW):
         with _reading:  # one row group at a time, and no row group twice
             _, _, starts = _opened(path, state)
             number = bisect_right(starts, row) - 1
-            image = _group(path, state, number)[row - starts[number]]
-        content = image.as_py()["bytes"] if image.is_valid else None
-    except Exception as error:  # (pyarrow raises whatever damaged bytes provoke)
-        if isinstance(error, OSError) and error.strerror:
-            raise
-        raise Damaged(f"not readable as Parquet ({brief(error)}): {ANEW}") from None
-    if content is None:
-        raise Damaged(
-            "a row without an image's bytes: write the images into the file, as "
-            "Dataset.push_to_hub does"
-        )
-    return bytes(content)
+            image = _group(path, state, number)[row - starts[number]].as_py()
+        if image is None or image["bytes"] is None:
+            raise InputError(
+                "a row without an image's bytes: write the images into the file, as "
+                "Dataset.push_to_hub does"
+            )
+        return bytes(image["bytes"])

@@ -85,7 +85,7 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
     _check_size(image.bytes, max_pixels)
     try:
         content = archives.read(path, image.offset, image.bytes)
-    except archives.Damaged as error:
+    except InputError as error:
         raise Unusable(f"unreadable: {error}") from None
     _check_size(len(content), max_pixels)
     return content
