@@ -91,7 +91,7 @@ STATED = [
     ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
     ({"cls": b"9" * 5000}, f"no label: {'9' * 20} is {BAD}"),
     ({"cls": b"1" * 2**17}, NONE),
-    ({"cls": b"a\0b"}, "no printable label"),
+    *(({"cls": text}, "no printable label") for text in (b"a\0b", b"\xff")),
 ]
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pyarrow import parquet
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from singflow.data.listing import list_folder, list_table
@@ -248,19 +246,6 @@ def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
     )
 
 
-def test_further_columns_of_a_parquet_table_are_not_read(tmp_path):
-    rows = {"path": ["a.png", None, "b.png"], "label": ["tench", " ", "cat"]}
-    beyond = pa.array([2**60] * 3, pa.timestamp("us"))  # no date of Python
-    others = {"vector": [[0.5] * 768] * 3, "bytes": [b"x"] * 3, "made": beyond}
-    table = pa.table(others | rows)
-    for _ in range(2):
-        table = table.append_column("Path", [["x", "", "x"]])
-    parquet.write_table(table, tmp_path / "table.parquet")
-    found = list_table(tmp_path / "table.parquet", "label", CLASSES)
-    assert found == listed(tmp_path, pd.DataFrame(rows), "pq")
-    assert [image.path for image in found[0]] == ["a.png", "b.png"] and found[1] == []
-
-
 def test_text_that_looks_like_a_number_or_a_gap_stays_text(tmp_path):
     rows = [("007", "NA"), ("1e5", "null"), ("nan", "12")]
     found, _ = listed(tmp_path, [{"path": path, "label": label} for path, label in rows])
@@ -426,9 +411,6 @@ def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
         assert rejected == first_rejected
 
 
-NAMES = [f"kind {number}" for number in range(20)]
-
-
 def test_another_seed_draws_other_images_and_every_image_as_often_as_any_other(pool):
     draws = [
         frozenset(build(pool, labelled({"cat": 12}), per_class=6, folds=3, seed=seed)[0]["path"])
@@ -439,28 +421,17 @@ def test_another_seed_draws_other_images_and_every_image_as_often_as_any_other(p
     assert len(drawn) == 12 and min(drawn.values()) > 11 and max(drawn.values()) < 39
 
 
-@pytest.mark.parametrize("labels", [{"cat": 10, "dog": 7, "newt": 3}, dict.fromkeys(NAMES, 1)])
 def test_another_seed_gives_other_folds_and_every_image_is_in_every_fold_as_often_as_any_other(
-    pool, labels
+    pool,
 ):
-    manifests = [build(pool, labelled(labels), seed=seed)[0] for seed in range(60)]
+    found = labelled({"cat": 10, "dog": 7, "newt": 3})
+    manifests = [build(pool, found, seed=seed)[0] for seed in range(60)]
     folds = np.array([manifest["fold"] for manifest in manifests])
     assert len({tuple(row) for row in folds[:8]}) == 8
     assert len({held_out(manifest) for manifest in manifests[:8]}) > 6
     often = np.array([(folds == number).sum(axis=0) for number in range(5)])
     assert often.shape == (5, 20)
     assert often.min() > 1 and often.max() < 27
-
-
-@pytest.mark.parametrize("number", [1, 4])
-def test_of_a_few_images_without_a_split_among_many_with_one_some_are_held_out(pool, number):
-    found = labelled({"cat": 7, "dog": 8})
-    few = {c.path for c in found[:number]}
-    found[number:] = [c._replace(split="train") for c in found[number:]]
-    for seed in range(15):
-        manifest, _ = build(pool, found, seed=seed)
-        assert set() < held_out(manifest) <= few
-        assert sizes(manifest["fold"], range(5)) == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("split, missing", [("train", "validation"), ("validation", "train")])

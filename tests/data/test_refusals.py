@@ -113,7 +113,7 @@ TABLES = [
 ]  # fmt: skip
 WORDS = [
     *((text, "line 2 is blank: fill or remove it")
-      for text in ("a\n\nb", "a\n \t\nb\r\n", "a\r\n\r\nb\r\n", "a\n\nb\n\n")),
+      for text in ("a\n\nb", "a\r\n \t\r\nb\r\n\r\n")),
     *((f"x\nblue sky\n{again}\n", f"line 3 repeats {said!r} of line 2: {RENAME}")
       for again in ("blue sky", "Blue Sky", "  blue   sky ", "BLUE\tSKY", "blue_Sky")
       for said in [" ".join(again.split())]),

@@ -205,7 +205,7 @@ def list_tar(path: Path, skipped: Counter[str]) -> Iterator[Member]:
                 yield Member(name, unusable=REPLACED)
             found[name] = info.offset_data, info.size
             if name.lower().endswith(".cls"):
-                labels[_sample(name)] = content.decode(errors="replace").strip() or None
+                labels[_sample(name)] = content.decode(errors="surrogateescape").strip() or None
     samples = {_sample(name) for name in found if is_image(name)}
     for name, place in found.items():
         sample = _sample(name)
