@@ -35,17 +35,15 @@ def main(flags: Flags) -> None:
     root, known = data_root(flags.source, flags.root), None
     classes = read_classes(Path(flags.classes))
     column, of_archives = flags.label_column, None
-    table = Path(flags.table)
     if flags.source == "archive":
-        listed = list_archives(root, flags.archives, column, classes, table)
-        found, rejected, of_archives = listed
+        found, rejected, of_archives = list_archives(root, flags.archives, column, classes)
     elif flags.source == "features":
         found, known = listed_rows(root)
         rejected, of_archives = [], source_fingerprint(root)
     elif flags.source == "folder":
-        found, rejected = list_folder(root, classes, table, column)
+        found, rejected = list_folder(root, classes)
     else:
-        found, rejected = list_table(table, column, classes)
+        found, rejected = list_table(Path(flags.table), column, classes)
     if flags.params:
         study = check(read_yaml(flags.params), str(flags.params))
         check_chosen(study, pd.DataFrame(found, columns=Candidate._fields))

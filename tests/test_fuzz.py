@@ -724,10 +724,11 @@ def packed(path):
     if path.suffix == ".parquet":
         made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
     else:
-        numbered = enumerate(contents)
-        members = {f"{('cat', 'dog')[n % 2]}/{n}.png": content for n, content in numbered}
+        members = {
+            f"{('cat', 'dog')[n % 2]}/{n}.png": content for n, content in enumerate(contents)
+        }
         for n in range(6) if path.stem == "stated" else ():
-            members |= dict.fromkeys((f"shard/{n}.cls", f"shard/{n}.json"), b"%d" % n)
+            members[f"{('cat', 'dog')[n % 2]}/{n}.cls"] = b"%d" % n
         made.pack(path, members)
     return path.read_bytes()
 

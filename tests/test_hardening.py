@@ -21,7 +21,7 @@ from singflow.config.reading import read_yaml
 from singflow.data.images import FORMATS, read_unchanged
 from singflow.data.listing import list_folder, list_table
 from singflow.data.manifest import Candidate, inspect, read_classes
-from singflow.data.reading import top_folders
+from singflow.data.reading import subfolders
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, in_one_line
 from singflow.study import check, settle
@@ -125,10 +125,9 @@ def work_of_listing(folder, sizes, monkeypatch, *, labels):
     """Calls by which folders of so many files, under one label or a label each, are drawn from."""
 
     def counted(root):
-        folders, unlabelled = top_folders(root)
-        return [SimpleNamespace(name=Name(folder.name)) for folder in folders], unlabelled
+        return [SimpleNamespace(name=Name(folder.name)) for folder in subfolders(root)]
 
-    monkeypatch.setattr("singflow.data.listing.top_folders", counted)
+    monkeypatch.setattr("singflow.data.listing.subfolders", counted)
     work = {}
     for n in sizes:
         root, first = folder / str(n), []

@@ -63,35 +63,6 @@ def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_a
     assert {facts[2] for facts in of_one} == {""}, "one of them alone decides nothing"
 
 
-def test_an_image_of_a_tar_in_the_folder_of_a_split_alone_is_rejected(tmp_path):
-    pack(tmp_path / "a.tar", {"train/1.jpg": b"a"})
-    pack(tmp_path / "b.tar", {"train/red_fox/2.jpg": b"b", "val/red_fox/3.jpg": b"c"})
-    found, rejected = listed(tmp_path)
-    assert [image.label for image in found.values()] == ["red fox", "red fox"]
-    assert rejected == {"a.tar/train/1.jpg": "not in a class folder"}
-
-
-def test_the_class_of_a_flat_tar_is_its_name_and_tars_in_a_tar_are_read_in_place(tmp_path):
-    for number, name in enumerate(["n01440764", "n01443537"]):
-        rows = {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)}
-        pack(tmp_path / f"{name}.tar", rows)
-    expected = ["tench", "tench", "goldfish", "goldfish"]
-    assert [facts[0] for facts in labels(tmp_path).values()] == expected
-    inner = {path.name: path.read_bytes() for path in sorted(tmp_path.glob("n*.tar"))}
-    pack(tmp_path / "outer/ILSVRC2012_img_train.tar", inner)
-    found, _ = listed(tmp_path / "outer")
-    assert [candidate.label for candidate in found.values()] == expected
-    assert list(found)[3] == "ILSVRC2012_img_train.tar/n01443537.tar/n01443537_1.JPEG"
-    assert [read_image(tmp_path / "outer", candidate, 10**6) for candidate in found.values()] == [
-        picture(shade, "JPEG") for shade in range(4)
-    ]
-    cut = {name: content[: 512 * 6] for name, content in inner.items()}  # whose end is the next
-    pack(tmp_path / "cut/all.tar", cut)
-    words = r"all\.tar: no end of the archive, .* at byte 3584: it is"
-    with pytest.raises(InputError, match=words):
-        listed(tmp_path / "cut")
-
-
 def sample(key, **members):
     return {f"{key}.{ending}": content for ending, content in members.items()}
 
@@ -99,40 +70,32 @@ def sample(key, **members):
 def test_samples_of_webdataset_shards_have_the_label_beside_them(tmp_path, caplog):
     first = sample("a/0", jpg=b"x", cls=b"3\n", json=b'{"label": 9}')
     first |= sample("1", cls=b"cock", txt=b"caption", PNG=b"y")
-    second = sample("0", json=b'{"animal": 0}', webp=b"z")
-    second |= sample("1", **{"left.jpg": b"l", "right.jpg": b"r", "cls": b"my_cat"})
+    second = sample("1", **{"left.jpg": b"l", "right.jpg": b"r", "cls": b"my_cat"})
     pack(tmp_path / "shard-0.tar", first)
     pack(tmp_path / "shard-1.tar", second)
     with caplog.at_level("INFO"):
-        got = labels(tmp_path, label_column="animal")
+        got = labels(tmp_path)
     assert got == {
         "shard-0.tar/a/0.jpg": ("tiger shark", 3, ""),
         "shard-0.tar/1.PNG": ("cock", CLASSES.find("cock"), ""),
-        "shard-1.tar/0.webp": ("tench", 0, ""),
         "shard-1.tar/1.left.jpg": ("my cat", -1, ""),
         "shard-1.tar/1.right.jpg": ("my cat", -1, ""),
     }
-    assert "6 files and folders skipped" in caplog.text and "*.cls" in caplog.text
+    assert "5 files and folders skipped" in caplog.text and "*.cls" in caplog.text
 
 
-BAD, NONE = "none of the 1000 classes of data.classes", "no label: no .cls or .json beside it"
+BAD, NONE = "none of the 1000 classes of data.classes", "no label: no .cls beside it"
+STATED = [
+    ({}, NONE),
+    ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
+    ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
+    ({"cls": b"9" * 5000}, f"no label: {'9' * 20} is {BAD}"),
+    ({"cls": b"1" * 2**17}, NONE),
+    *(({"cls": text}, "no printable label") for text in (b"a\0b", b"\xff")),
+]
 
 
-@pytest.mark.parametrize(
-    ("stated", "reason"),
-    [
-        ({}, NONE),
-        ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
-        ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
-        ({"cls": b"9" * 5000}, f"no label: {'9' * 20} is {BAD}"),
-        ({"cls": b"\xff"}, NONE),
-        ({"cls": b"1" * 2**17}, NONE),
-        ({"cls": b"a\0b"}, "no printable label"),
-        ({"json": b"[" * 50_000}, NONE),
-        ({"json": b'{"label": [1]}'}, NONE),
-        ({"json": b'{"label": true}'}, NONE),
-    ],
-)
+@pytest.mark.parametrize(("stated", "reason"), STATED)
 def test_a_sample_without_a_label_that_can_be_used_is_rejected(tmp_path, stated, reason):
     pack(tmp_path / "shard.tar", sample("0", jpg=b"x", cls=b"0") | sample("1", jpg=b"y", **stated))
     found, rejected = listed(tmp_path)
@@ -166,14 +129,13 @@ def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tm
         "all.tar/dog/Last.PNG": b"new",
         "all.tar/cat/notes.txt": b"x",
     }
-    link = "a link in a tar: pack it with tar --dereference --hard-dereference"
     name = "name is not UTF-8 or holds control characters: rename the file"
     reasons = {
         "first.png": "a later member of the tar has its name, and replaces it",
         "../../etc/passwd.png": "outside the data root: paths are relative to it and without ..",
     }
-    reasons |= dict.fromkeys(("soft.png", "hard.png"), link)
-    reasons |= dict.fromkeys(("device.png", "pipe.png"), "not a regular file")
+    linked = ("soft.png", "hard.png", "device.png", "pipe.png")
+    reasons |= dict.fromkeys(linked, archives.NO_CONTENT)
     reasons |= dict.fromkeys(("line\\nbreak.png", "\\udcff.png"), name)
     rejected_in_folder = {f"all.tar/cat/{path}": reason for path, reason in reasons.items()}
     assert rejected == rejected_in_folder | {"all.tar/README": "not in a class folder"}
@@ -186,24 +148,10 @@ def test_a_sparse_member_is_rejected(tmp_path):
         file.write(b"x")
     command = ["tar", "-C", tmp_path, "--sparse", "-cf", tmp_path / "a.tar", "hole.png"]
     subprocess.run(command, check=True)
-    reason = "a sparse file of a tar: pack it without --sparse"
-    assert listed(tmp_path) == ({}, {"a.tar/hole.png": reason})
+    assert listed(tmp_path) == ({}, {"a.tar/hole.png": archives.NO_CONTENT})
 
 
 # Archives that cannot be used
-
-
-def test_all_damaged_archives_are_named_at_once(tmp_path):
-    for number in range(6):
-        (tmp_path / f"{number}.tar").write_bytes(b"x" * 600)
-    write_rows(tmp_path / "7.parquet", [b"x"], [1])
-    (tmp_path / "7.parquet").write_bytes((tmp_path / "7.parquet").read_bytes()[:-9])
-    with pytest.raises(InputError) as refused:
-        listed(tmp_path, "*")
-    assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [
-        f"{tmp_path}/{number}.tar" for number in range(4)
-    ]
-    assert str(refused.value).endswith(" and 3 more")
 
 
 def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
@@ -212,14 +160,14 @@ def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
     for content, facts in ((b"a", {"comment": "x" * 2**21}), (long_map, sparse)):
         with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             add(tar, "cat/a.png", content, pax_headers=facts)
-        with pytest.raises(InputError, match=r"headers of over 1048576 bytes .*: it is cut"):
+        with pytest.raises(InputError, match=r"all\.tar: .*headers of over 1048576 .*: it is cut"):
             listed(tmp_path)
     with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         tar.fileobj.write(tarfile.TarInfo("cat/a.png").tobuf())
         info = tarfile.TarInfo("cat/b.png")
         info.size = 2**60
         tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
-    with pytest.raises(InputError, match=r"all\.tar: .*: it is cut or damaged"):
+    with pytest.raises(InputError, match=r"all\.tar: .*: it is cut, damaged or"):
         listed(tmp_path)
 
 
@@ -303,7 +251,7 @@ def test_a_label_that_is_no_short_word_is_rejected(tmp_path, label, message):
 def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
     write_rows(tmp_path / "a.parquet", [b"x" * 1000] * 4, [0] * 4, group=4)
     monkeypatch.setattr(archives, "MOST_GROUP", 900)
-    words = r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each"
+    words = r"a row group has \d+ bytes, .* write it anew with fewer rows in each"
     with pytest.raises(InputError, match=words):
         listed(tmp_path, "a.parquet")
 
@@ -410,7 +358,7 @@ def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_without_archiv
 
 
 @pytest.mark.parametrize("place", [0, -1, "length"])
-def test_a_large_archive_is_told_by_its_size_and_samples(tmp_path, place):
+def test_a_large_archive_is_told_by_its_size_and_both_ends(tmp_path, place):
     content = bytearray(os.urandom(3 * 2**20))
     (tmp_path / "a.tar").write_bytes(content)
     first = archive_fingerprint(tmp_path, ["a.tar"])

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pyarrow import parquet
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from singflow.data.listing import list_folder, list_table
@@ -197,7 +195,7 @@ def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(tmp_pa
     assert {c.label for c in found} == {"cat"}
     (line,) = caplog.messages
     assert line.startswith(f"{len(LITTER) * len(places)} files and folders skipped")
-    assert ".DS_Store" in line
+    assert any(name.partition("/")[0] in line for name in LITTER)
     found, _ = list_folder(tree(tmp_path / ".hidden root", "cat/a.png"), CLASSES)
     assert [c.path for c in found] == ["cat/a.png"] and len(caplog.messages) == 1
 
@@ -248,19 +246,6 @@ def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
     )
 
 
-def test_further_columns_of_a_parquet_table_are_not_read(tmp_path):
-    rows = {"path": ["a.png", None, "b.png"], "label": ["tench", " ", "cat"]}
-    beyond = pa.array([2**60] * 3, pa.timestamp("us"))  # no date of Python
-    others = {"vector": [[0.5] * 768] * 3, "bytes": [b"x"] * 3, "made": beyond}
-    table = pa.table(others | rows)
-    for _ in range(2):
-        table = table.append_column("Path", [["x", "", "x"]])
-    parquet.write_table(table, tmp_path / "table.parquet")
-    found = list_table(tmp_path / "table.parquet", "label", CLASSES)
-    assert found == listed(tmp_path, pd.DataFrame(rows), "pq")
-    assert [image.path for image in found[0]] == ["a.png", "b.png"] and found[1] == []
-
-
 def test_text_that_looks_like_a_number_or_a_gap_stays_text(tmp_path):
     rows = [("007", "NA"), ("1e5", "null"), ("nan", "12")]
     found, _ = listed(tmp_path, [{"path": path, "label": label} for path, label in rows])
@@ -283,33 +268,24 @@ def test_a_row_that_leads_nowhere_or_comes_again_is_rejected(tmp_path):
     ]
 
 
-def test_litter_in_a_table_is_skipped_and_what_is_hidden_is_taken_at_its_word(tmp_path, caplog):
-    caplog.set_level("INFO")
-    hidden = [".hidden/.a.png", ".directory", ".ipynb_checkpoints/a.png", ".thumbnails/a.png"]
-    skipped = [path for path in LITTER if path[:4] not in (".hid", ".dir", ".ipy", ".thu")]
-    paths = [*hidden, *(f"cat/{path}" for path in skipped), *(f"x\\{path}" for path in skipped)]
-    found, rejected = listed(tmp_path, [{"path": path, "label": "cat"} for path in paths])
-    assert [c.path for c in found] == hidden and rejected == []
-    assert f"{2 * len(skipped)} files and folders skipped" in caplog.text
-
-
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("header", ["path,label,split", "\ufeffPATH, Label ,SPLIT"])
 def test_separators_capitals_short_and_blank_rows_of_spreadsheets_are_understood(
     tmp_path, separator, end, header
 ):
-    mark = "\ufeff" * header.startswith("\ufeff")
-    lines = ["", ",,", header.removeprefix(mark), "", "a.png,my_cat,Val", ",,", " , ,", "*,TRAIN"]
-    content = end.join([*lines, "c.png,my cat", ",,", ",,,,", "", ""]).replace(",", separator)
-    content = content.replace(" \t \t", " \t\t").replace("*", f'b.png{separator}"a, b; c\td"')
-    found, rejected = text_table(tmp_path, mark + content)
-    sides = [(c.path, c.label, c.split) for c in found]
-    assert sides == [("a.png", "my cat", "validation"), ("c.png", "my cat", "")]
-    assert rejected == [("b.png", "no printable label")]  # for the tab in it
-    said = r"line 5 \(a\.png\): split 'Test' is neither train nor validation \(val\)"
+    lines = [header, "", "a.png,my_cat,Val", ",,", " , ,", 'b.png,"a*b",TRAIN', "c.png,my cat", ""]
+    content = end.join(lines).replace(",", separator).replace("*", ",;")
+    found, rejected = text_table(tmp_path, content)
+    assert [(c.path, c.label, c.split) for c in found] == [
+        ("a.png", "my cat", "validation"),
+        ("b.png", "a,;b", "train"),
+        ("c.png", "my cat", ""),
+    ]
+    assert rejected == []
+    said = r"line 3 \(a\.png\): split 'Test' is neither train nor validation \(val\)"
     with pytest.raises(InputError, match=said):
-        text_table(tmp_path, mark + content.replace("Val", "Test"))
+        text_table(tmp_path, content.replace("Val", "Test"))
     exact = f"Path{separator}path{separator}label\na.png{separator}b.png{separator}cat\n"
     assert text_table(tmp_path, exact)[0] == [candidate("b.png", "cat")]
 
@@ -435,9 +411,6 @@ def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
         assert rejected == first_rejected
 
 
-NAMES = [f"kind {number}" for number in range(20)]
-
-
 def test_another_seed_draws_other_images_and_every_image_as_often_as_any_other(pool):
     draws = [
         frozenset(build(pool, labelled({"cat": 12}), per_class=6, folds=3, seed=seed)[0]["path"])
@@ -448,28 +421,17 @@ def test_another_seed_draws_other_images_and_every_image_as_often_as_any_other(p
     assert len(drawn) == 12 and min(drawn.values()) > 11 and max(drawn.values()) < 39
 
 
-@pytest.mark.parametrize("labels", [{"cat": 10, "dog": 7, "newt": 3}, dict.fromkeys(NAMES, 1)])
 def test_another_seed_gives_other_folds_and_every_image_is_in_every_fold_as_often_as_any_other(
-    pool, labels
+    pool,
 ):
-    manifests = [build(pool, labelled(labels), seed=seed)[0] for seed in range(60)]
+    found = labelled({"cat": 10, "dog": 7, "newt": 3})
+    manifests = [build(pool, found, seed=seed)[0] for seed in range(60)]
     folds = np.array([manifest["fold"] for manifest in manifests])
     assert len({tuple(row) for row in folds[:8]}) == 8
     assert len({held_out(manifest) for manifest in manifests[:8]}) > 6
     often = np.array([(folds == number).sum(axis=0) for number in range(5)])
     assert often.shape == (5, 20)
     assert often.min() > 1 and often.max() < 27
-
-
-@pytest.mark.parametrize("number", [1, 4])
-def test_of_a_few_images_without_a_split_among_many_with_one_some_are_held_out(pool, number):
-    found = labelled({"cat": 7, "dog": 8})
-    few = {c.path for c in found[:number]}
-    found[number:] = [c._replace(split="train") for c in found[number:]]
-    for seed in range(15):
-        manifest, _ = build(pool, found, seed=seed)
-        assert set() < held_out(manifest) <= few
-        assert sizes(manifest["fold"], range(5)) == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("split, missing", [("train", "validation"), ("validation", "train")])
@@ -558,28 +520,22 @@ def test_many_unusable_files_take_a_few_lines_with_the_most_common_reasons(tmp_p
 
 
 @pytest.mark.parametrize(
-    "root, listed_as, mend",
+    "root, listed_as, place",
     [
-        ("photos", "photos/cat/{}", "write data.root: {tmp}"),
-        ("photos", "old/place/cat/{}", "take old/place/ off the paths"),
-        ("photos/cat", "cat/{}", "write data.root: {tmp}/photos"),
-        (".", "cat/{}", "write data.root: {tmp}/photos"),
-        ("photos", "/mnt/old/cat/{}", "take /mnt/old/ off the paths"),
-        ("photos", r"cat\{}", r"write / for \ in the paths"),
-        ("photos", r"C:\a\cat\{}", r"write / for \ in the paths and take C:/a/ off the paths"),
-        ("photos", r"photos\cat\{}", r"write data.root: {tmp} and write / for \ in the paths"),
+        ("photos", "photos/cat/{}", ""),
+        ("photos/cat", "cat/{}", "photos"),
+        (".", r"cat\{}", "photos"),
+        ("photos", "old/cat/{}", None),
     ],
 )
-def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, listed_as, mend):
-    names = [f"{number}.png" for number in range(4)]
-    tree(tmp_path, *(f"photos/cat/{name}" for name in names))
-    rows = [{"path": listed_as.format(name), "label": "cat"} for name in [*names, "away.png"]]
-    found, rejected = listed(tmp_path, rows)
+def test_a_wrong_root_is_told_with_the_one_that_fits(tmp_path, root, listed_as, place):
+    tree(tmp_path, "photos/cat/0.png", "photos/cat/1.png")
+    found = [candidate(listed_as.format(name), "cat") for name in ("0.png", "1.png", "away.png")]
     with pytest.raises(Refusal) as error:
-        build(tmp_path / root, found, rejected, max_rejected_fraction=0.1)
-    *_, looked_for, there = str(error.value).splitlines()
-    said = f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: "
-    assert looked_for.startswith("  looked for ") and there == said + mend.format(tmp=tmp_path)
+        build(tmp_path / root, found, max_rejected_fraction=0.1)
+    said = f"looked for {tmp_path / root / found[0].path}"
+    fix = "" if place is None else f": write data.root: {tmp_path / place}"
+    assert str(error.value).splitlines()[-1] == f"  {said}{fix}"
 
 
 # The threads

@@ -28,7 +28,8 @@ from singflow.towers.spaces import load_text_tower
 from singflow.towers.weights import required
 from tests import PATIENCE
 from tests.data.archives import picture
-from tests.data.test_imagenet import flat_archive, packed_devkit
+from tests.data.test_imagenet import snippet as program_with
+from tests.data.test_imagenet import write_downloads
 from tests.parts.browser.test_app import address_of
 from tests.project import MADE, ROOT, SMALL, Project, blocks
 from tests.towers.models import FIVE
@@ -46,7 +47,7 @@ PREFETCH, (GPUS,), SMOKE, IMAGENET, PLAN, *OF_GUIDES = OF_GUIDES
 (RELEASED,), (PARTITIONS,), *KILLED, ON_CLUSTER, (PACKED,) = OF_GUIDES
 SNIPPETS = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
 FOLDER, MODELS, WORDS, _, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ENCODERS, *SHOWN = SNIPPETS
-ARTICLES, PICTURES, GENERATOR = SHOWN
+ARTICLES, PICTURES, GENERATOR, _ = SHOWN
 
 
 def change(project, snippet):
@@ -101,7 +102,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"],
         ["analyses"], ["translator"], ["data"], ["data"], ["mine", "probe", "scratch", "tuned"],
         ["siglip"], ["mine", "siglip2"], ["prompts"],
-        ["pictures"], ["pictures"],
+        ["pictures"], ["pictures"], ["data"],
     ]  # fmt: skip
 
 
@@ -405,18 +406,22 @@ def test_own_images_in_a_table(reader):
     assert (manifest["class_index"] == -1).all()
 
 
-def test_imagenet_from_the_download_to_the_plan(tmp_path):
+def test_imagenet_from_the_download_to_the_plan(tmp_path, monkeypatch):
     project = Project(tmp_path)
     project.equip()
     synset_of = pd.read_csv(ROOT / "config/vocab/imagenet_1k.csv").set_index("name")["synset"]
     labels = read_yaml(ROOT / "config/studies/paper.yaml")["plot_labels"]["labels"]
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, len(labels) + 1)]
-    contents = [picture(number, "JPEG") for number in range(len(names))]
-    flat_archive(tmp_path, dict(zip(names, contents, strict=True)))
-    packed_devkit(tmp_path, range(len(labels), 0, -1), [*synset_of[labels[::-1]], "n00001740"])
-    said = project.shell("\n".join([*IMAGENET, *PLAN[1:]]))
+    images = {name: picture(number, "JPEG") for number, name in enumerate(names)}
+    synsets = [*synset_of[labels[::-1]], "n00001740"]
+    made = write_downloads(tmp_path, images, ids=range(len(labels), 0, -1), synsets=synsets)
+    project.shell("\n".join(IMAGENET))
+    monkeypatch.setattr("torchvision.datasets.imagenet.ARCHIVE_META", made)
+    monkeypatch.chdir(tmp_path)
+    exec(program_with("torchvision"), {})  # noqa: S102
+    said = project.shell("\n".join(PLAN[1:]))
     manifest = pd.read_parquet(tmp_path / "results/paper/data/manifest.parquet")
-    found = dict(zip(manifest["path"], manifest["label"], strict=True))
+    found = dict(zip(manifest["path"].str.rpartition("/")[2], manifest["label"], strict=True))
     assert found == dict(zip(names, labels, strict=True))
     assert f"{len(labels)} images under {len(labels)} labels" in said
     assert "extract_features" in said

@@ -48,8 +48,8 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     pd.DataFrame({"path": [f"{n}.jpg" for n in range(5000)]}).to_parquet(root / "5000.parquet")
     classes = [f"class{label}/{number}.jpg" for label in range(40) for number in range(3)]
-    files = [f"{part}/{name}" for part in ("plain", "split/train", "split/val") for name in classes]
-    for name in [*files, *(f"flat/val/{n}.JPEG" for n in range(2100))]:
+    parts = ("plain", "split/train", "split/val")
+    for name in [f"{part}/{name}" for part in parts for name in classes]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     names = [f"{row:04d}.{ending}" for row in range(2000) for ending in ("cls", "jpg")]
@@ -69,8 +69,6 @@ def data(tmp_path_factory):
         ("table", {"table": "{data}/5000.parquet"}, 5000, 2000),
         ("folder", {"root": "{data}/plain"}, 120, 80),
         ("folder", {"root": "{data}/split"}, 240, 160),
-        ("folder", {"root": "{data}/flat"}, 2100, 2000),
-        ("folder", {"root": "{data}/flat/val"}, 2100, 2000),
         ("archive", {"root": "{data}", "archives": ["?.tar"]}, 6000, 2000),
         ("archive", {"root": "{data}", "archives": ["rows*.parquet"]}, 1000, 1000),
         ("archive", {"root": "{data}", "archives": ["small.tar"]}, 2, 2),

@@ -84,13 +84,11 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
     _size(path)
     _check_size(image.bytes, max_pixels)
     try:
-        if not archives.is_parquet(image.archive):
-            return archives.read_bytes(path, image.offset, image.bytes)
-        found = archives.read_row(path, image.offset)
-    except archives.Damaged as error:
+        content = archives.read(path, image.offset, image.bytes)
+    except InputError as error:
         raise Unusable(f"unreadable: {error}") from None
-    _check_size(len(found), max_pixels)
-    return found
+    _check_size(len(content), max_pixels)
+    return content
 
 
 def decode(content: bytes, max_pixels: int) -> Image.Image:

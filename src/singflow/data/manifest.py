@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from singflow.cli import log, progress
 from singflow.config.sections import outside, phrases
 from singflow.data.images import Unusable, decode, read_image
 from singflow.data.parameters import Data
-from singflow.data.reading import iterate_rows, subfolders
+from singflow.data.reading import read_table, subfolders
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
 ABSENT = f"unreadable: {os.strerror(errno.ENOENT)}"
-OUTSIDE = "outside the data root: paths are relative to it and without .."
 VOWEL = re.compile(
     r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r",
     re.IGNORECASE,
@@ -41,7 +40,6 @@ COLUMNS = (
 ARCHIVED = ("archive", "offset", "bytes")  # columns that images of archives have too
 INTEGERS = dict.fromkeys(("class_index", "fold", "width", "height"), "int32")
 MOST_REASONS = 4  # in a message
-TRIED = 50  # missing files that are looked for elsewhere
 
 
 @dataclass(frozen=True)
@@ -112,19 +110,17 @@ def data_root(source: str, root: str) -> Path:
 
 def read_classes(path: Path) -> Classes:
     """Read a class list, whose class_index must count 0, 1, 2, ... and whose names must differ."""
-    rows = [
-        row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))
-    ]
-    if [row["class_index"] for row in rows] != [str(i) for i in range(len(rows))]:
+    rows = read_table(path, dict.fromkeys(("class_index", "synset", "name"), ""))
+    if rows["class_index"].to_list() != [str(i) for i in range(len(rows))]:
         raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
-    if not rows:
+    if rows.empty:
         raise InputError(f"{path}: holds no classes")
     try:
-        names = phrases([row["name"] for row in rows], "row")
+        names = phrases(rows["name"].to_list(), "row")
     except ValueError as error:
         raise InputError(f"{path}: {error}: every class needs a name of its own") from None
     index = {_normal(name): i for i, name in enumerate(names)}
-    for i, synset in enumerate(_normal(row["synset"]) for row in rows):
+    for i, synset in enumerate(map(_normal, rows["synset"])):
         if synset and index.setdefault(synset, i) != i:
             raise InputError(
                 f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and "
@@ -225,7 +221,7 @@ def build_manifest(
             f"data.max_rejected_fraction ({data.max_rejected_fraction}) allows: fix or remove "
             "them, or raise the limit",
             *_reasons(unusable),
-            *_elsewhere(root, [path for path, reason in unusable if reason in (ABSENT, OUTSIDE)]),
+            *_elsewhere(root, [path for path, reason in unusable if reason == ABSENT]),
         ]
         raise Refusal("\n  ".join(told), sorted(unusable))
     if copies:
@@ -282,41 +278,12 @@ def _reasons(unusable: Rejected) -> Iterator[str]:
 
 
 def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
-    """Lines that say where missing files were found, and how to fix data.root or the paths."""
-    if not absent:
-        return
-    tried = sorted(absent)[:: -(-len(absent) // TRIED)]
-    yield f"looked for {root / tried[0]}"
-    slashed = "\\" in tried[0] and not _is_file(root / tried[0])
-    paths = [PurePosixPath(path.replace("\\", "/") if slashed else path) for path in tried]
-    choices = [(root, dropped) for dropped in range(int(not slashed), len(paths[0].parts))]
-    if not PurePosixPath(tried[0]).is_absolute():
-        moving = [(folder, 0) for folder in (*root.absolute().parents, *subfolders(root))]
-        choices = [*moving, *choices]
-    there: list[PurePosixPath] = []
-    for place, count in choices:
-        found = [path for path in paths if _is_file(place.joinpath(*path.parts[count:]))]
-        if len(found) > len(there):
-            there, folder, dropped = found, place, count
-    if not there:
-        return
-    above, below = there[0].parts[:dropped], there[0].parts[dropped:]
-    fixes = {
-        f"write data.root: {folder}": folder != root,
-        "write / for \\ in the paths": slashed,
-        f"take {Path(*above)}/ off the paths": dropped > 0,
-    }
-    yield (
-        f"{len(there)} of {len(tried)} tried are elsewhere, as {folder.joinpath(*below)}: "
-        f"{' and '.join(fix for fix, needed in fixes.items() if needed)}"
-    )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # for instance a name that is too long
-        return False
+    """Where a missing file was looked for, and the data.root above or below where it is."""
+    if absent:
+        place = min(absent).replace("\\", "/")
+        folders = (*root.absolute().parents, *subfolders(root))
+        there = next((folder for folder in folders if (folder / place).is_file()), None)
+        yield f"looked for {root / min(absent)}{f': write data.root: {there}' if there else ''}"
 
 
 def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -> pd.DataFrame:

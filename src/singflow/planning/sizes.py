@@ -12,7 +12,7 @@ from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.tables import count_rows
 from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.data import archives
-from singflow.data.reading import class_folders, flat_folders
+from singflow.data.reading import class_folders
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates
 from singflow.translators.reference import reference_folder
@@ -88,10 +88,10 @@ def _images_here(section: str, manifest: Path) -> int:
     elif data["source"] != "folder":
         found = count_rows(table) if table.suffix in (".parquet", ".pq") else _rows(table)
     elif root.is_dir():
-        folders, flat = class_folders(root), flat_folders(root)
+        folders = class_folders(root)
         some = folders[:: -(-len(folders) // LOOKED_AT) or 1]
         counts = [min(count, per_class or count) for count in map(_entries, some)]
-        found = sum(map(_entries, flat)) + len(folders) * fmean(counts or [0])
+        found = len(folders) * fmean(counts or [0])
         classes = max(classes, len(folders))
     return round(min(found, (per_class or found) * classes))
 
