@@ -23,7 +23,7 @@ def import_texts(
     from singflow.config.registry import resolve_spaces
     from singflow.towers.ready_texts import check_texts, read_npz, ready_path, write_ready
     from singflow.towers.spaces import load_text_tower
-    from singflow.towers.weights import locate
+    from singflow.towers.weights import missing
 
     entry = resolve_spaces(spaces, [space])[space]
     texts = read_npz(file)
@@ -31,12 +31,7 @@ def import_texts(
         raise InputError(
             f"{file}: its name must be of letters, digits, '.', '_' and '-': rename it"
         )
-    try:
-        locate(entry)
-    except InputError:
-        tower = None
-    else:
-        tower = load_text_tower(entry)
+    tower = None if missing(entry) else load_text_tower(entry)
     if doubt := check_texts(file, texts, space, entry, tower and tower.embed):
         log.warning(doubt)
     path = ready_path(space, file.stem)
