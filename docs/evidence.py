@@ -47,7 +47,7 @@ from singflow.translators.crossfit import GroupSums, cross_validate, penalties, 
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import PACKAGED
 
-CLASSES, CACHE = Path("config/vocab/imagenet_1k.csv"), Path(".cache/prompts")
+CLASSES = Path("config/vocab/imagenet_1k.csv")
 FOLDS, CONFIDENCE, DIM = 5, 0.95, 32  # DIM: dimensions of planted embeddings
 HEADS_SHOWN = ["n_classes", "null_dim", "r2_words", "known_zero", "turn_deg", "verdict"]
 HEADS_SHOWN += ["unique_r2", "unique_r2_low", "unique_r2_high"]
@@ -432,14 +432,12 @@ def group_table(found: pd.DataFrame) -> list[list[str]]:
 
 def both_wordings(model: str) -> list[np.ndarray]:
     """Unit embeddings (C, m) of the texts of a head's classes, and in another wording."""
-    import torch
+    from singflow.towers.spaces import class_spellings, load_text_tower
 
-    from singflow.towers.spaces import class_spellings, load_text_tower, text_cache
-
-    space, cpu = "conse_minilm", torch.device("cpu")
+    space = "conse_minilm"
     entry = resolve_spaces("config/spaces.yaml", [space])[space]
     kept = resolve_models("config/models.yaml", [model])[model].kept
-    embed = text_cache(entry, partial(load_text_tower, entry, cpu), cpu, 64, folder=CACHE)
+    embed = load_text_tower(entry).embed
     listed = read_classes(CLASSES)
     names = [listed.names[row] for row in kept] if kept else listed.names
     spelled = class_spellings(embed, names, listed, entry, ["an image of a {}"])

@@ -10,8 +10,7 @@ from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.config.registry import read_space
 from singflow.data.manifest import read_classes
-from singflow.towers.steps import TextFlags
-from singflow.towers.text_cache import LIBRARIES
+from singflow.towers.steps import LIBRARIES, TextFlags
 
 
 class Flags(TextFlags):
@@ -38,10 +37,9 @@ def main(flags: Flags) -> None:
     else:
         from singflow.towers.spaces import class_spellings
 
-        embed = flags.text_cache(entry)
+        embed, made = flags.text_tower(entry)
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
         tensors = dict(zip(tensors, spellings, strict=True))
-        made = {"weights_sha256": embed.weights_sha256, "device": embed.facts["device"]}
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]], **flags.named, **made, class_names=names
     )

@@ -3,8 +3,7 @@
 from singflow import cli
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
-from singflow.towers.steps import ShardFlags, run_imported, run_shard
-from singflow.towers.text_cache import LIBRARIES
+from singflow.towers.steps import LIBRARIES, ShardFlags, run_imported, run_shard
 
 
 class Flags(ShardFlags):
@@ -15,8 +14,7 @@ def main(flags: Flags) -> None:
     import torch
 
     from singflow.towers.classifiers import weights_sha256
-    from singflow.towers.device import pick_device
-    from singflow.towers.spaces import ConSE, load_image_tower, text_cache
+    from singflow.towers.spaces import ConSE, load_image_tower
 
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.path("space_entry"))
@@ -27,9 +25,7 @@ def main(flags: Flags) -> None:
         return
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
-    if isinstance(tower, ConSE):  # all shards need nearly the same sentences
-        device = pick_device(flags.device)
-        tower.embed = text_cache(entry, lambda: tower.text, device, batch_size=1)
+    if isinstance(tower, ConSE):
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")
     libraries = ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]]

@@ -16,8 +16,7 @@ from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
 from singflow.data.manifest import prompt_of, read_classes
 from singflow.data.vocabulary import read_vocabulary
-from singflow.towers.steps import TextFlags
-from singflow.towers.text_cache import LIBRARIES
+from singflow.towers.steps import LIBRARIES, TextFlags
 from singflow.translators.reference import reference_folder
 
 
@@ -56,7 +55,7 @@ def main(flags: Flags) -> None:
     names = {"labels": list(prompts.index), "concepts": concepts, "targets": flags.targets}
     names |= {"reference": list(others.index)} if flags.reference else {}
     entry = read_space(flags.path("space_entry"))
-    embed = flags.text_cache(entry)
+    embed, made = flags.text_tower(entry)
     tensors = {
         "label_embeddings": embed_templates(embed, names["labels"], flags.label_templates, own),
         "concept_embeddings": embed_templates(embed, concepts, flags.concept_templates, {}),
@@ -75,8 +74,7 @@ def main(flags: Flags) -> None:
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]],
         **flags.named,
-        device=embed.facts["device"],
-        weights_sha256=embed.weights_sha256,
+        **made,
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,
     )

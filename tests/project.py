@@ -116,8 +116,6 @@ def _keep(path: Path, between: str, wanted: Callable[[str], bool]) -> None:
 ROOT = _pristine()
 # Without what programs that ran there left.
 FILES = (ROOT.parent / "files").read_text().splitlines()
-PROMPTS = ROOT.parent / "prompts"  # embedded texts, which projects find again by their content
-PROMPTS.mkdir(exist_ok=True)
 COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc")]
 
 
@@ -151,8 +149,6 @@ class Project:
         _copy(ROOT, [*FILES, *COMPILED], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
-        (folder / ".cache").mkdir()
-        (folder / ".cache/prompts").symlink_to(PROMPTS)
         self.run("git", "init", "-q", warm_start=False)
         self.commit()
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +27,6 @@ from singflow.errors import InputError, in_one_line
 from singflow.study import check, settle
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.live import open_image
-from singflow.towers.text_cache import TextCache
 from tests.config.studies import changed
 from tests.data.manifests import CLASSES, build
 from tests.project import ROOT
@@ -83,14 +81,6 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
     seen = inspect(tmp_path, Candidate("a.png", "", -1, ""), 100)
-    embedded = []
-
-    def embed(texts):
-        embedded.extend(texts)
-        return np.ones((len(texts), 2), np.float32)
-
-    cache = TextCache({}, embed, tmp_path / "cache")
-    cache(["a", "b"])
     litter, of_editor = tmp_path / ".artifact.kill3d__", tmp_path / ".artifact.swp"
     litter.touch()
     of_editor.touch()
@@ -98,8 +88,6 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
         os.utime(path, (then, then))
     row = SimpleNamespace(path="a.png", sha256=seen.sha256)
     assert read_unchanged(tmp_path, row, 100).size == (4, 4)
-    cache(["a", "b"])
-    assert embedded == ["a", "b"]
     files.write_bytes(tmp_path / "artifact", b"whole")
     assert (tmp_path / "artifact").read_bytes() == b"whole" and not litter.exists()
     assert of_editor.exists()
@@ -282,7 +270,7 @@ def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double
             assert plain and "/" not in word and word not in (".", "..")
     if accepted(**{"models": [word], "comparison.models": [], "pictures.closeup": word}):
         assert plain and ".." not in word.split("/")
-    for key in ("data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache"):
+    for key in ("data.root", "data.table", "data.classes", "concepts.vocabulary"):
         if accepted(**{"data.source": "table", key: word}):
             assert shlex.split(f'x "{word}"') == ["x", word] and not set(word) & set("$`\n\0")
 

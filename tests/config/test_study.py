@@ -438,7 +438,7 @@ def test_no_key_may_be_missing_or_of_another_type(place):
 
 OTHER = f"{LITE0}, which models does not list: write"
 IMPORTED = f"conse_minilm/resnet50:{'0' * 16}"
-HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache"]
+HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary"]
 HOMES.append("translator.reference")
 LONG = "bytes: a path may have 4000, and a name in it 255"
 NAMES = [
@@ -461,7 +461,7 @@ REFUSED = [  # values, and what is said after `params.yaml: <place of the first>
         ("concepts.vocabulary", None), ("controls.known", "some"),
         ("steering.target_is_deg", [5.0, 5.0]),
         ("steering.prompts", ["a", "a"]), ("training.losses", ["mse", "mse"]),
-        ("comparison.kinds", ["mlp5"]), ("prompts.cache", ""))),
+        ("comparison.kinds", ["mlp5"]), ("data.root", ""))),
     *(({"extraction.crop_area": area}, "") for area in (
         [0.3], [0.5, 0.3], [0.0, 1.0], [float("nan"), 1.0])),
     *(({place: [1.0, penalty]}, f".1: {penalty!r} ")

@@ -20,10 +20,10 @@ def test_texts_reach_a_step_through_the_shell_as_they_are(texts):
 def test_a_key_names_a_section_a_list_or_a_value_and_perhaps_another_flag():
     data = {"root": "my photos", "classes": None}
     study = {"seed": 3, "data": data, "steering": {"prompts": ["a jeep", "b"]}}
-    study["extraction"] = {"centered": True, "views": [], "warm": False}
+    study["extraction"] = {"views": [], "shards": 2}
     for key, flags in (
         ("seed", "--seed 3"),
-        ("extraction", "--centered"),
+        ("extraction", "--shards 2"),
         ("data", "--root 'my photos' --classes None"),
         ("data.root", "--root 'my photos'"),
         ("class_list=data.classes", "--class_list None"),

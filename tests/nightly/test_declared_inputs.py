@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from singflow.engines.code import step_files
-from tests.project import PROMPTS, ROOT, Project
+from tests.project import ROOT, Project
 
 # Files that Snakemake watches by the entries in them, or that can only stop a step.
 TRACKED = ["config/models.yaml", "config/spaces.yaml", "params.yaml"]
@@ -39,8 +39,6 @@ def test_a_step_reads_nothing_but_its_declared_inputs(step, jobs, snakemake_proj
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if not (tmp_path / name).exists():
             shutil.copy(study / name, tmp_path / name)
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache/prompts").symlink_to(PROMPTS)
     Project.at(tmp_path).run(*shlex.split(command))
     for name in outputs:
         assert (tmp_path / name).read_bytes() == (study / name).read_bytes(), name

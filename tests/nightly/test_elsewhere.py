@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.project import COMMAND, PROMPTS, ROOT, SMALL, Project, artifacts_of, blocks, without
+from tests.project import COMMAND, ROOT, SMALL, Project, artifacts_of, blocks, without
 from tests.workflow.test_targets import BARE
 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
@@ -70,8 +70,6 @@ def deployed(repository, tmp_path_factory):
     study = project.folder / "config/config.yaml"
     assert study.read_text() == (ROOT / "config/studies/demo.yaml").read_text()
     study.write_text(yaml.safe_dump(STUDY))
-    (project.folder / ".cache").mkdir()
-    (project.folder / ".cache/prompts").symlink_to(PROMPTS)
     project.said = project.snakemake(**variables)
     return project
 

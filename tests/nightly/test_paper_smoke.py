@@ -269,7 +269,7 @@ class Steps:
         self.run("resolve_space", "weights", space=space)
         keys = ("extraction", "seed", "threads")
         self.run("embed_images", *keys, space=space, shard=0, **self.images_of)
-        flags = {"targets": self.study["steering"]["prompts"], "cache": str(texts.parent)}
+        flags = {"targets": self.study["steering"]["prompts"]}
         flags |= {"classes": ROOT / self.study["data"]["classes"]}
         flags |= {"space": space, "vocabulary": texts, "device": "cpu", "reference": None}
         self.run("embed_prompts", "prompts", "threads", **flags)

@@ -190,7 +190,7 @@ def test_class_texts_come_with_the_reference_and_the_tower_is_loaded_for_other_t
     chosen, found = texts.of_classes(names)
     assert chosen[0] == "an image of a tench"
     assert np.array_equal(found, analyzer.loaded.class_embeddings)
-    assert np.array_equal(texts.embed(chosen[:1])[0], found[0]) and "_loaded" not in vars(texts)
+    assert np.array_equal(texts.embed(chosen[:1])[0], found[0]) and "_tower" not in vars(texts)
     own = singflow.Space.load().texts.of_classes(names[::50])[1]
     np.testing.assert_allclose(found[::50], own, rtol=0, atol=2e-7)
 

@@ -14,12 +14,11 @@ from PIL import Image
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import resolve_spaces
 from singflow.data.manifest import prompt_of
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.parameters import Extraction
-from singflow.towers.spaces import load_image_tower, load_text_tower, text_cache
+from singflow.towers.spaces import load_image_tower, load_text_tower
 from singflow.towers.weights import locate, required
 from tests.data.manifests import CLASSES_FILE
 from tests.results import Results
@@ -112,7 +111,7 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
     images |= {"max_pixels": 10**8, "seed": 0, "shard": 0}
     results.run("embed_images", **images)
     words = {"label_templates": ["an image of a {}"], "concept_templates": ["{}"]}
-    words |= {"batch_size": 64, "device": "cpu", "cache": "cache"}
+    words |= {"batch_size": 64, "device": "cpu"}
     words["classes"] = CLASSES_FILE
     results.run("embed_prompts", vocabulary="concepts.txt", targets=[], reference=None, **words)
 
@@ -129,12 +128,8 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
         expected = own_texts("siglip", models["siglip"], said)
         np.testing.assert_allclose(texts[f"{name}_embeddings"], expected, atol=1e-5)
 
-    (resolved,) = resolve_spaces("config/spaces.yaml", ["mine"]).values()
-    cached = text_cache(resolved, pytest.fail, torch.device("cpu"), 64).facts
     with Path("checkpoints/siglip/tokenizer.json").open("a") as file:
         file.write(" ")
-    again = text_cache(resolved, pytest.fail, torch.device("cpu"), 64).facts
-    assert {name for name in again if again[name] != cached[name]} == {"files"}
     with pytest.raises(InputError, match=r"tokenizer\.json: has changed since its entry was resol"):
         results.run("embed_images", **images)
 

@@ -30,7 +30,6 @@ from singflow.towers.spaces import (
     load_text_tower,
     package_model,
 )
-from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Views
 from singflow.towers.weights import open_clip_tag
 from tests.project import ROOT
@@ -148,12 +147,6 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path)
         best = np.argsort(-z)[:4]
         mean = (weight[best, None] * sentences[best]).sum(0)
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
-    for embeds in (True, False):
-        asked.clear()
-        tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
-        tower.embed = TextCache({}, text.embed, tmp_path)
-        assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
-        assert bool(asked) is embeds, "another shard finds sentences again"
 
 
 def test_label_sentences_keep_single_precision_where_images_are_embedded_in_half(entry, encoder):
@@ -455,7 +448,7 @@ def test_the_step_embeds_the_classes_of_a_head_and_none_where_its_classes_are_ot
         tensors = {"class_embeddings": spelled, "other_embeddings": spelled + 0.5}
         results.tensors("texts", {"weights_sha256": "ab", "device": "x"}, **tensors)
         flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
-        flags |= {"classes": CLASSES, "device": "cuda", "cache": str(tmp_path / "cache")}
+        flags |= {"classes": CLASSES, "device": "cuda"}
         results.run("embed_classes", **flags)
         return read_tensors(results.path("classes"), ["class_embeddings", "other_embeddings"])
 
@@ -488,7 +481,7 @@ def test_labels_of_a_reference_are_embedded_once_where_the_study_has_none_of_the
     (tmp_path / "concepts.txt").write_text("fur\nbeaker\n")
     flags = {"label_templates": [TEMPLATE], "concept_templates": ["{}"], "batch_size": 64}
     flags |= {"vocabulary": tmp_path / "concepts.txt", "device": "cuda", "targets": []}
-    flags |= {"cache": str(tmp_path / "cache"), "classes": tmp_path / "classes.csv"}
+    flags |= {"classes": tmp_path / "classes.csv"}
     flags["classes"].write_text("class_index,synset,name\n0,,hen\n1,,jeep\n")
 
     def embed(reference):

@@ -8,7 +8,6 @@ PATHS = (
     ("data", "table"),
     ("data", "classes"),
     ("concepts", "vocabulary"),
-    ("prompts", "cache"),
     ("translator", "reference"),
 )
 

@@ -14,13 +14,11 @@ def at(study: Mapping[str, Any], key: str) -> Any:
 
 
 def spell(values: Mapping[str, Any]) -> str:
-    """Flags: an empty list and false are nothing, true is a flag alone, texts are quoted."""
+    """Flags: an empty list is nothing, texts are quoted."""
     flags = []
     for name, value in values.items():
         words = value if isinstance(value, list) else [value]
-        if isinstance(value, bool):
-            flags += [f"--{name}"] * value
-        elif words:
+        if words:
             flags += [
                 f"--{name}",
                 *(shlex.quote(word) if isinstance(word, str) else str(word) for word in words),

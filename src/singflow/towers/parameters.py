@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from singflow.config.sections import MOST_AT_ONCE, MOST_THREADS, SafePath, Section, Template
+from singflow.config.sections import MOST_AT_ONCE, MOST_THREADS, Section, Template
 
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 CPU_BATCH = 8  # most views per forward pass of one thread
@@ -94,4 +94,3 @@ class Prompts(Section):
         ["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it"
     )
     batch_size: int = Field(64, ge=1, le=MOST_AT_ONCE, description="texts per forward pass")
-    cache: SafePath = Field(".cache/prompts", description="cache of embedded texts")

@@ -1,7 +1,6 @@
 """Vision-language spaces: an image tower and a text tower that share their embeddings."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from singflow.artifacts.files import sha256_of, sources_sha256
-from singflow.artifacts.tensors import provenance
 from singflow.config.registry import (
     ConSEEntry,
     FeaturesEntry,
@@ -23,21 +20,17 @@ from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError, in_one_line
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import check_finite, read_checkpoint
-from singflow.towers.classifiers import (
-    LoadedClassifier,
-    load_classifier,
-    run_on_images,
-    weights_sha256,
-)
-from singflow.towers.device import in_float32, name_of, seeded
+from singflow.towers.classifiers import LoadedClassifier, load_classifier, run_on_images
+from singflow.towers.device import in_float32, seeded
 from singflow.towers.gpu_errors import in_memory
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
 from singflow.towers.ready_texts import Encode, read_npz
-from singflow.towers.text_cache import LIBRARIES, TextCache
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import in_hub, open_clip_tag, package_model, weights_of
+from singflow.towers.weights import open_clip_tag, package_model, weights_of
 
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
+Progress = Callable[[Iterable[list[str]], int], Iterable[list[str]]]
+CHUNK = 1024  # texts that are sorted by length at once
 
 
 class ConSE(nn.Module):
@@ -62,7 +55,6 @@ class ConSE(nn.Module):
         self.classifier = classifier
         self.preprocess = classifier.preprocess
         self.text = text
-        self.embed: Encode = text.embed
         self.sentences = sentences
         self.temperature = temperature
         self.top = top
@@ -77,7 +69,8 @@ class ConSE(nn.Module):
         # embed the same text: they write the same numbers.
         with in_float32(images.device):
             for missing in set(classes.flatten().tolist()) - self.known:
-                self.embedded[missing] = torch.from_numpy(self.embed([self.sentences[missing]])[0])
+                (embedding,) = self.text.embed([self.sentences[missing]])
+                self.embedded[missing] = torch.from_numpy(embedding)
                 self.known.add(missing)
             mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
@@ -123,12 +116,23 @@ class TextTower(nn.Module):
         self._encode = torch.inference_mode()(encode)
         self.dim = dim
 
-    def embed(self, texts: list[str], batch_size: int = 64, threads: int = 1) -> np.ndarray:
+    def embed(
+        self,
+        texts: list[str],
+        batch_size: int = 64,
+        threads: int = 1,
+        progress: Progress = lambda chunks, _: chunks,
+    ) -> np.ndarray:
         """Unit embeddings (n, m) of texts, in their order.
 
-        Batches hold texts of similar length, because a batch costs as much as its longest text. The
-        order of the texts changes no byte, nor does `threads` if PyTorch has one thread.
+        Batches hold texts of similar length, because a batch costs as much as its longest text. If
+        PyTorch has one thread, `threads` changes no byte. progress: wraps the chunks of texts.
         """
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        shown = progress(chunks, len(chunks))
+        return np.concatenate([self._chunk(chunk, batch_size, threads) for chunk in shown])
+
+    def _chunk(self, texts: list[str], batch_size: int, threads: int) -> np.ndarray:
         lengths = self._tokenize(texts)[1]
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
         parts = (
@@ -360,54 +364,6 @@ def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
-
-
-def text_cache(
-    entry: SpaceEntry,
-    load: Callable[[], TextTower],
-    device: torch.device,
-    batch_size: int,
-    threads: int = 1,
-    **options: Any,
-) -> TextCache:
-    """A space's embeddings of texts, in a cache. options: folder and progress of a TextCache.
-
-    load: gives the text tower. It is called for new texts alone.
-    """
-    tower = cache(load)
-    named = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
-    package = [named.removeprefix("package:")] if named.startswith("package:") else []
-    made = provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])
-    facts = {
-        "tower": named,
-        "files": [(path.name, sha256_of(path)) for path in text_files(entry)],
-        "config": getattr(entry, "config", None),
-        "code": sources_sha256("towers"),
-        "software": made["software"],
-        "device": name_of(device),
-        "batch_size": batch_size,
-    }
-
-    def embed(texts: list[str]) -> np.ndarray:
-        return tower().embed(texts, batch_size=batch_size, threads=threads)
-
-    @cache
-    def hash_weights() -> str:
-        return weights_sha256(tower().module)
-
-    return TextCache(facts, embed, hash_weights=hash_weights, **options)
-
-
-def text_files(entry: SpaceEntry) -> list[Path]:
-    """The files that decide a space's embeddings of texts; none of a tower with random weights."""
-    if not isinstance(entry, ConSEEntry | FeaturesEntry):
-        held = in_hub(entry)
-        found = held and held.find()
-        return [*([found] if found else []), *map(Path, entry.local_files())]
-    kind, _, named = entry.text.partition(":")
-    if kind == "file":
-        return [Path(named)]
-    return sorted(path for path in package_model(named).rglob("*") if path.is_file())
 
 
 def embed_templates(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from singflow import cli
 from singflow.artifacts.shards import read_manifest, shard_rows
 from singflow.artifacts.tensors import Tensors
 from singflow.towers.parameters import Extraction, Prompts
-from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from singflow.config.registry import SpaceEntry
     from singflow.towers.classifiers import LoadedClassifier
+    from singflow.towers.ready_texts import Encode
     from singflow.towers.spaces import ImageTower
     from singflow.towers.views import Preprocess
+
+SENTENCES = ["sentence-transformers", "transformers"]
+LIBRARIES = {  # that embed the texts of a space, by its source
+    "conse": SENTENCES,
+    "open_clip": ["open_clip_torch"],
+    "transformers": ["transformers"],
+    "features": SENTENCES,
+}
 
 
 class ShardFlags(Extraction, cli.Step):
@@ -110,22 +117,22 @@ class TextFlags(Prompts, cli.Step):
     device: str
     threads: int
 
-    def text_cache(self, entry: SpaceEntry) -> TextCache:
-        """Embeddings of texts in the space, with the study's cache and a progress bar."""
+    def text_tower(self, entry: SpaceEntry) -> tuple[Encode, dict[str, str]]:
+        """What embeds texts in the space, with a progress bar, and facts for metadata."""
         import torch
 
+        from singflow.towers.checkpoints import weights_sha256
         from singflow.towers.device import pick_device, recorded, wherever
-        from singflow.towers.spaces import load_text_tower, text_cache
+        from singflow.towers.spaces import load_text_tower
 
         torch.set_num_threads(1)
         device = pick_device(wherever(self.device))
-        recorded(device)
-        return text_cache(
-            entry,
-            partial(load_text_tower, entry, device),
-            device,
-            self.batch_size,
+        made = recorded(device)
+        tower = load_text_tower(entry, device)
+        embed = partial(
+            tower.embed,
+            batch_size=self.batch_size,
             threads=self.threads if device.type == "cpu" else 1,
-            folder=Path(self.cache),
             progress=partial(cli.progress, unit="chunks of texts", description=self.space),
         )
+        return embed, made | {"weights_sha256": weights_sha256(tower.module)}

@@ -15,14 +15,11 @@ from singflow.config.registry import SpaceEntry
 from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError, is_unicode
 from singflow.extras import explained
-from singflow.towers.text_cache import TextCache
 
 if TYPE_CHECKING:
     import torch
 
     from singflow.towers.spaces import TextTower
-
-BATCH = 64
 
 
 def text_of(name: str, templates: list[str]) -> str:
@@ -91,20 +88,19 @@ class Texts:
 
     @cached_property
     @explained()
-    def _loaded(self) -> "tuple[TextTower, TextCache]":
-        from singflow.towers.spaces import load_text_tower, text_cache
+    def _tower(self) -> "TextTower":
+        from singflow.towers.checkpoints import weights_sha256
+        from singflow.towers.spaces import load_text_tower
 
         started = time.perf_counter()
         tower = load_text_tower(self.entry, self.device)
-        cached = text_cache(self.entry, lambda: tower, self.device, BATCH)
-        weights = cached.hash_weights()
-        if self.made and weights != self.made[1]:
+        if self.made and (weights := weights_sha256(tower.module)) != self.made[1]:
             raise InputError(
                 f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but "
                 f"those here are {weights[:12]}: install the former again, or run the study again"
             )
         cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
-        return tower, cached
+        return tower
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """Unit embeddings (n, m) of texts.
@@ -117,9 +113,8 @@ class Texts:
         known = self.ready | self.stored
         for text in texts:
             if text not in known:
-                tower = self._loaded[0]
                 with without_tf32(self.device):
-                    known[text] = self.stored[text] = tower.embed([text])[0]
+                    known[text] = self.stored[text] = self._tower.embed([text])[0]
         return np.array([known[text] for text in texts]).reshape(len(texts), self.entry.dim)
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
@@ -156,7 +151,6 @@ class Texts:
         known = dict(self.stored)
         lacking = [text for text in texts if text not in known]
         if lacking:
-            cached = self._loaded[1]
             with without_tf32(self.device):
-                known |= dict(zip(lacking, cached(lacking), strict=True))
+                known |= dict(zip(lacking, self._tower.embed(lacking), strict=True))
         return np.stack([known[text] for text in texts])
