@@ -1,3 +1,4 @@
+import logging
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def prefetch(params: Params = PARAMS) -> None:
     names = [] if study.data.source == "features" else study.models
     towers = [*resolve_models(MODELS, names, study.weights).items(), *spaces.items()]
     failures = []
+    logging.disable(logging.INFO)  # open_clip tells every step of a build
     for name, entry in towers:
         started = time.perf_counter()
         try:

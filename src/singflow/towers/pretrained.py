@@ -22,7 +22,11 @@ def load_pretrained(
     settings: further settings of the configuration, if nothing is saved.
     """
     import transformers
+    from huggingface_hub import is_offline_mode
+    from transformers.utils.logging import disable_progress_bar
 
+    if is_offline_mode():  # otherwise downloads show how far they are
+        disable_progress_bar()
     kind, where = getattr(transformers, auto), saved_at(entry)
     if where:
         preprocess = from_processor(read_part(entry, "image processor"))

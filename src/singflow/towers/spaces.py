@@ -20,7 +20,12 @@ from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError, in_one_line
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import check_finite, read_checkpoint
-from singflow.towers.classifiers import LoadedClassifier, load_classifier, run_on_images
+from singflow.towers.classifiers import (
+    LoadedClassifier,
+    load_classifier,
+    run_on_images,
+    weights_sha256,
+)
 from singflow.towers.device import in_float32, seeded
 from singflow.towers.gpu_errors import in_memory
 from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long

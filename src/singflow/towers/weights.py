@@ -52,10 +52,13 @@ def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]
 
     download: what the caches lack is downloaded into them instead of refused.
     """
+    from huggingface_hub.utils import enable_progress_bars
+
     _check_unchanged(entry)
     if download:
         # Otherwise transformers asks a service of the hub to convert weights of another format.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+        enable_progress_bars()
         yield
         return
     check_here(entry)
@@ -167,8 +170,8 @@ def addresses(entry: ModelEntry | SpaceEntry) -> list[str]:
     if not isinstance(entry, ModelEntry) or entry.weights == "random":
         return []
     own = entry.weights == "hub" and entry.source in IDS and not in_hub(entry)
-    head = entry.head_weights if (entry.head_weights or "").startswith("url:") else ""
-    return [*([published_at(entry)] if own else []), *([head.removeprefix("url:")] if head else [])]
+    kind, _, head = (entry.head_weights or "").partition(":")
+    return [url for url in (published_at(entry) if own else "", head * (kind == "url")) if url]
 
 
 def torch_cached(url: str) -> Path:
