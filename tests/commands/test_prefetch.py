@@ -53,9 +53,12 @@ import open_clip
 open_clip.add_model_config("tiny.json")
 open_clip.pretrained._PRETRAINED["tiny"] = {"published": {"hf_hub": "some/clip/"}}
 """
-PREFETCH = (
-    f"import sys; sys.argv = ['singflow', 'prefetch']{OWN}\nimport singflow.commands as c; c.main()"
-)
+PREFETCH = f"""
+import sys{OWN}
+from singflow.commands import main
+sys.argv = ["singflow", "prefetch"]
+main()
+"""
 NOTEBOOK = f"""
 from huggingface_hub import constants
 import socket, sys, timm{OWN}
@@ -144,7 +147,7 @@ def weights_of(model, seed=0):
 
 def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(place, hub):
     save_dual_encoder("siglip", place / "siglip", max_shard_size="8KB")
-    sharded = {name: data for name, data in files_of(place / "siglip").items()}
+    sharded = files_of(place / "siglip")
     assert sum(name.endswith(".safetensors") for name in sharded) > 2
     words = {name: data for name, data in sharded.items() if name.startswith("tokenizer")}
     config = open_clip.get_model_config(OPEN_CLIP)
