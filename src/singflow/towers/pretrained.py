@@ -92,11 +92,10 @@ def load_dual_encoder(entry: TransformersEntry, *, without: str) -> tuple[Any, P
     return model, preprocess
 
 
-def load_tokenizer(
-    entry: TransformersEntry, model: Any
+def tokenize_for(
+    entry: TransformersEntry, tokenizer: Any, model: Any
 ) -> Callable[[list[str]], tuple[Any, list[int]]]:
     """Texts -> a batch, padded as the model was trained, and the number of tokens of every text."""
-    tokenizer = read_part(entry, "tokenizer")
     text = model.config.text_config
     most = min(tokenizer.model_max_length, text.max_position_embeddings)
     padding: dict[str, Any] = {"padding": True}

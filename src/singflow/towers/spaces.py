@@ -28,10 +28,16 @@ from singflow.towers.classifiers import (
 )
 from singflow.towers.device import in_float32, seeded
 from singflow.towers.gpu_errors import in_memory
-from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
+from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, tokenize_for, too_long
 from singflow.towers.ready_texts import Encode, read_npz
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import open_clip_tag, package_model, weights_of
+from singflow.towers.weights import (
+    open_clip_tag,
+    open_clip_tokenizer,
+    package_model,
+    read_part,
+    weights_of,
+)
 
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 Progress = Callable[[Iterable[list[str]], int], Iterable[list[str]]]
@@ -265,10 +271,8 @@ def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
         return _sentence_encoder(entry, device)
     if isinstance(entry, TransformersEntry):
         return _features_of_texts(entry, device)
-    import open_clip
-
+    tokenize = open_clip_tokenizer(entry)  # before the weights: see lacking()
     model = _open_clip(entry)
-    tokenize = open_clip.get_tokenizer(entry.id.partition("/")[0])
     model.visual = nn.Identity()
     model.to(device)
 
@@ -286,8 +290,9 @@ def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
 
 
 def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTower:
+    tokenizer = read_part(entry, "tokenizer")  # before the weights: see lacking()
     model, _ = load_dual_encoder(entry, without="vis")
-    tokenize = load_tokenizer(entry, model)
+    tokenize = tokenize_for(entry, tokenizer, model)
     model.to(device)
 
     def encode(batch: Any) -> torch.Tensor:

@@ -73,7 +73,11 @@ def check_here(entry: ModelEntry | SpaceEntry) -> None:
 
 
 def lacking(entry: ModelEntry | SpaceEntry) -> list[str]:
-    """What an entry lacks on this machine. No weights are read, and nothing is downloaded."""
+    """What an entry lacks on this machine. No weights are read, and nothing is downloaded.
+
+    The tokenizer and the image processor are built. Of a library that builds them from a part of
+    their files, the weights tell: towers load them last.
+    """
     return [*_lacking(entry)]
 
 
@@ -188,7 +192,7 @@ def _parts(entry: ModelEntry | SpaceEntry) -> Iterator[tuple[str, str, Callable[
         from transformers import AutoConfig
 
         model = entry.id.partition("/")[0]
-        yield "tokenizer", model, lambda: open_clip.get_tokenizer(model)
+        yield "tokenizer", model, lambda: open_clip_tokenizer(entry)
         if text := open_clip.get_model_config(model)["text_cfg"].get("hf_model_name"):
             yield "configuration", text, lambda: AutoConfig.from_pretrained(text)
     elif entry.source == "transformers":
@@ -228,9 +232,28 @@ def read_part(
     with in_one_line(
         f"{where}: transformers cannot read its {part}", fix if saved_folder(entry) else ""
     ):
-        return getattr(transformers, auto).from_pretrained(
+        found = getattr(transformers, auto).from_pretrained(
             where, revision=entry.revision or "main", trust_remote_code=False
         )
+        return found if part == "image processor" else _with_words(found)
+
+
+def open_clip_tokenizer(entry: OpenCLIPEntry) -> Any:
+    """The tokenizer of a model of open_clip."""
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import HFTokenizer
+
+    tokenize: Any = get_tokenizer(entry.id.partition("/")[0])
+    if isinstance(tokenize, HFTokenizer):
+        _with_words(tokenize.tokenizer)
+    return tokenize
+
+
+def _with_words(tokenizer: Any) -> Any:
+    """The tokenizer; ValueError if its files are missing, of which transformers says nothing."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("it has no words")
+    return tokenizer
 
 
 def _check_unchanged(entry: ModelEntry | SpaceEntry) -> None:
