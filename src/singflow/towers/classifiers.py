@@ -14,13 +14,7 @@ from torch.hub import HASH_REGEX, download_url_to_file
 from singflow.config.registry import ModelEntry, saved_folder
 from singflow.errors import InputError, brief, in_one_line
 from singflow.extras import explained
-from singflow.towers.checkpoints import (
-    check_finite,
-    load_checkpoint,
-    read_checkpoint,
-    some,
-    state_dicts,
-)
+from singflow.towers.checkpoints import check_finite, flat, load_checkpoint, read_checkpoint, some
 from singflow.towers.checkpoints import weights_sha256 as weights_sha256
 from singflow.towers.device import seeded
 from singflow.towers.gpu_errors import in_memory, is_of_size
@@ -316,19 +310,13 @@ def _head_file(entry: ModelEntry) -> Path:
 
 def _fill(head: nn.Linear, path: Path, entry: ModelEntry) -> None:
     """Load the weight and bias of a head file."""
-    found = state_dicts(read_checkpoint(path))
-    like_heads = [
-        tensors
-        for tensors in found.values()
-        if sorted(tensor.ndim for tensor in tensors.values()) in ([2], [1, 2])
-    ]
-    if len(like_heads) != 1:
-        held = "; ".join(some(tensors) for tensors in found.values()) or "no tensors"
+    found = flat(read_checkpoint(path))
+    if sorted(tensor.ndim for tensor in found.values()) not in ([2], [1, 2]):
         raise InputError(
-            f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: "
-            "save the head alone"
+            f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not "
+            f"{some(found) or 'no tensors'}: save the head alone"
         )
-    weight, *bias = sorted(like_heads[0].values(), key=lambda tensor: -tensor.ndim)
+    weight, *bias = sorted(found.values(), key=lambda tensor: -tensor.ndim)
     if weight.shape != head.weight.shape:
         raise InputError(
             f"{path}: the head's weight has shape {tuple(weight.shape)}, but {entry.id} with "
@@ -345,7 +333,9 @@ def _fill(head: nn.Linear, path: Path, entry: ModelEntry) -> None:
 
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     """Load a state dict with other names: the same tensors, in the same order."""
-    own, state = model.state_dict(), next(iter(state_dicts(read_checkpoint(path)).values()), {})
+    import timm
+
+    own, state = model.state_dict(), flat(read_checkpoint(path))
     if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
-    model.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    model.load_state_dict(timm.models.remap_state_dict(state, model))
