@@ -54,7 +54,6 @@ def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]
     """
     from huggingface_hub.utils import enable_progress_bars
 
-    _check_unchanged(entry)
     if download:
         # Otherwise transformers asks a service of the hub to convert weights of another format.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -62,6 +61,7 @@ def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]
         yield
         return
     check_here(entry)
+    _check_unchanged(entry)
     with offline():
         yield
 
@@ -91,6 +91,9 @@ def missing(entry: ModelEntry | SpaceEntry) -> str:
 
 
 def _lacking(entry: ModelEntry | SpaceEntry) -> Iterator[str]:
+    for own in entry.local_files():
+        if not Path(own).exists():
+            raise InputError(f"{own}: no such weight file")
     if isinstance(entry, ConSEEntry | FeaturesEntry):
         if entry.text.startswith("package:"):
             package_model(entry.text.removeprefix("package:"))
@@ -263,9 +266,7 @@ def _check_unchanged(entry: ModelEntry | SpaceEntry) -> None:
     for path, sha256 in entry.sha256.items():
         if path == getattr(entry, "class_list", None):
             continue
-        if not Path(path).is_file():
-            raise InputError(f"{path}: no such weight file")
-        if sha256_of(Path(path)) != sha256:
+        if not Path(path).is_file() or sha256_of(Path(path)) != sha256:
             raise InputError(
                 f"{path}: has changed since its entry was resolved: run the workflow again"
             )
