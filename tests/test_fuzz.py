@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import signal
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,63 +185,6 @@ def test_a_study_of_any_numbers_is_refused_or_its_sizes_are_reckoned(monkeypatch
         sizes = sizes_of(study, Path("results/absent"), models, spaces)
         assert all(0 < size < 1e12 for size in vars(sizes).values())
         assert 0 < disk_bytes(study, 10**6, models, spaces) < 1e16
-
-
-VALUE = st.recursive(
-    st.one_of(NUMBERS, st.sampled_from(["112", "bicubic", "center", "", 8, 96, 112])),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.dictionaries(st.sampled_from(["height", "width", "shortest_edge"]), inner),
-    ),
-    max_leaves=4,
-)
-PROCESSED = {"image_processor_type": "BitImageProcessor"}
-KEYS_OF = {
-    "timm": ["input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"],
-    "transformers": ["size", "crop_size", "image_mean", "image_std"],
-    "open_clip": ["size", "mean", "std", "interpolation", "resize_mode"],
-}
-
-
-@cache
-def small_model():
-    import timm
-
-    return timm.create_model("test_resnet.r160_in1k")
-
-
-@pytest.mark.parametrize("source", KEYS_OF)
-@settings(bounded, max_examples=2 * MANY)
-@given(st.data())
-def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, source, data):
-    import transformers
-
-    from singflow.towers.views import from_open_clip, from_processor, from_timm
-
-    vectors = [[3, 96, 64], [0.5, 0.5, 0.5], [0.25, 0.5, 1]]
-    one = st.sampled_from([112, *vectors, {"height": 64, "width": 64}, 0.9, "bicubic"])
-    keys = st.sampled_from(KEYS_OF[source])
-    transform = data.draw(st.dictionaries(keys, st.one_of(one, VALUE), min_size=1, max_size=3))
-    entry = {"source": source, "id": "a.b" if source == "timm" else "a/b"}
-    entry |= {"dim": 3} if source == "open_clip" else {}
-    entry["transform"] = transform | (PROCESSED if source == "transformers" else {})
-    path = of(tmp_path, "entries.yaml", yaml.safe_dump({"mine": entry}).encode())
-    resolve = resolve_spaces if source == "open_clip" else resolve_models
-    found = judge(path, lambda path: resolve(path, ["mine"])["mine"].transform)
-    if not found:
-        return
-    (changes,) = found
-    if source == "timm":
-        whole = from_timm(small_model(), changes).whole
-    elif source == "open_clip":
-        whole = from_open_clip(changes.model_dump(exclude_none=True)).whole
-    else:
-        options = {key: value for key, value in changes.items() if key != "image_processor_type"}
-        try:
-            whole = from_processor(transformers.BitImageProcessor(**options)).whole
-        except (ValueError, TypeError, KeyError, IndexError):
-            return  # load_classifier names the model then
-    assert whole(SMALL.convert("RGB")).isfinite().all()
 
 
 # Checkpoints

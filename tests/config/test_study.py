@@ -313,11 +313,10 @@ NO_NAME = "study: missing: write a name for its folder below results/, as in `st
         ("models: [efficientnet_lite0]\n", NO_NAME),
         ("study: mine\nmodels: [efficientnet_lite9]\n", "did you mean 'efficientnet_lite"),
         ("study: mine\nmodels: [timm/resnet18]\n", "id 'resnet18' must be pinned as name.tag"),
-        ("study: mine\nmodels: [timm/resnet18]\n", "; timm has resnet18.a1_in1k, resnet18.a2_in1k"),
-        ("study: mine\nmodels: [timm/nosuchnet]\n", "timm has no model 'nosuchnet'; near: "),
+        ("study: mine\nmodels: [timm/nosuchnet]\n", "id 'nosuchnet' must be pinned as name.tag"),
         ("study: mine\nmodels: [timm/resnt18.a1_in1k]\n", "no model 'resnt18'; near: resnet18, "),
         ("study: mine\nmodels: [timm/resnet18.a9]\n", "'resnet18.a9'; it has resnet18.a1_in1k, "),
-        ("study: mine\nmodels: [torchvision/resnet19]\n", "no model 'resnet19'; near: resnet18, "),
+        ("study: mine\nmodels: [torchvision/resnet19.V1]\n", "no model 'resnet19'; near: resnet18"),
         ("study: mine\nmodels: [torchvision/resnet18.V9]\n", "; it has resnet18.IMAGENET1K_V1"),
         ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
     ],
@@ -580,6 +579,13 @@ def test_all_mistakes_are_listed_at_once():
     assert sorted(line.split(": ")[1] for line in lines) == sorted(places)
 
 
+def test_a_key_may_override_one_that_it_merges(tmp_path):
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\nd: *b\n"
+    (tmp_path / "merged.yaml").write_text(text)
+    found = read_yaml(tmp_path / "merged.yaml")
+    assert [found[key]["x"] for key in "abcd"] == [1, 2, 3, 2] and found["c"]["y"] == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -590,6 +596,7 @@ def test_all_mistakes_are_listed_at_once():
         (b"a: !!python/object/apply:os.system [touch executed]", "not valid YAML"),
         *((text, "must be a mapping of keys to values") for text in (b"- a", b"text", b"")),
         (b"seed: 1\nthreads: 1\nseed: 1", "not valid YAML: seed: written twice"),
+        (b"a: &a {x: 1}\nb: {<<: *a, x: 2, x: 3}", "not valid YAML: x: written twice"),
         (b'a: "C:\\photos"', r"not valid YAML(.|\n)*: write / for \\ in paths"),
         (
             b"seed: 1\n<<<<<<< HEAD\nthreads: 1\n=======\nthreads: 2\n>>>>>>> other\n",

@@ -106,6 +106,11 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(monkeypatch, option
     assert_refused(words, Analyzer.load, **{"model": REAL} | options)
 
 
+def test_a_photo_that_cannot_be_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(Analyzer, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert_refused("nope.jpg: No such file", singflow.analyze, image="nope.jpg")
+
+
 def test_what_the_page_does_not_offer_or_cannot_serve_is_refused(study, monkeypatch):
     state, serve = opened(study.folder), partial(page, threads=1, models=REGISTRIES["models"])
     for words, call, options in (

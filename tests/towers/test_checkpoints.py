@@ -14,7 +14,7 @@ from singflow.towers.classifiers import load_classifier, weights_sha256
 from tests.towers.models import FIVE, RESNET, entry_of, saved
 
 TRANSFORM = {
-    "input_size": 96, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic",
+    "input_size": [3, 96, 96], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic",
     "crop_pct": 1.0,
 }  # fmt: skip
 

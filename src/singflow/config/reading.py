@@ -3,6 +3,7 @@
 import difflib
 import re
 import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +25,16 @@ SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe YAML loader that refuses repeated keys."""
+    """A safe YAML loader that refuses repeated keys; a key may override one of a merge (<<)."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            repeated = sorted({key for key in keys if keys.count(key) > 1})
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = Counter(str(key.value) for key, _ in node.value)
+        if repeated := sorted(key for key, times in keys.items() if times > 1):
             raise yaml.constructor.ConstructorError(
                 None, None, f"{', '.join(repeated)}: written twice", node.start_mark
             )
-        return mapping
+        return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         number = super().construct_yaml_int(node)

@@ -6,19 +6,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from singflow.artifacts.files import read_json
-from singflow.config.names import IDS
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import (
     LOCAL,
@@ -84,32 +74,42 @@ HeadWeights = Annotated[
 ]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
-_HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 ID_FORMS = {
-    "timm": (r"[\w-]+(\.[\w.-]+)?", "pinned as name.tag, for example resnet50.a1_in1k"),
+    "timm": (
+        r"[\w-]+(\.[\w.-]+)?",
+        "pinned as name.tag, for example resnet50.a1_in1k; timm.list_pretrained() has all",
+    ),
     "torchvision": (
         r"\w+\.(?!DEFAULT$)\w+",
         "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1",
     ),
     "transformers": (
-        rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
+        r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
         "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
     ),
-    "features": (NAME, "the name under which `singflow import_features` has it"),
+    "features": (NAME, "the name under which its features were saved"),
+}
+TRANSFORMS = {  # what an entry may change; the libraries ignore other keys without a word
+    "timm": ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"),
+    "open_clip": ("size", "mean", "std", "interpolation", "resize_mode"),
 }
 
 
-def _unfit_id(source: str, identifier: str, form: str) -> str:
-    """What is wrong with an id that has not this form, with the ids that its library has."""
-    words = f"id {identifier!r} must be {form}"
-    if source in IDS and re.fullmatch(r"[\w-]+(\.[\w.-]*)?", identifier):
-        try:
-            return f"{words}; {source} has {', '.join(IDS[source](identifier)) or 'none'}"
-        except InputError as error:
-            return str(error)
-        except ImportError:  # without the extra `demo`
-            pass
-    return words
+def _transform(value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+    """The changes to a transform in one order; ValueError for keys that a library would ignore."""
+    source = info.data.get("source", "")
+    if value is None or source not in (*TRANSFORMS, "transformers"):
+        return value
+    if source == "transformers":
+        if "image_processor_type" not in value:
+            raise ValueError("lacks image_processor_type, the name of a class of transformers")
+        return value
+    if wrong := sorted(set(value) - set(TRANSFORMS[source])):
+        raise ValueError(f"{', '.join(wrong)} is none of {', '.join(TRANSFORMS[source])}")
+    return {key: value[key] for key in TRANSFORMS[source] if key in value}
+
+
+Changes = Annotated[dict[str, Any] | None, AfterValidator(_transform)]
 
 
 class Tower(Section):
@@ -149,57 +149,6 @@ def own_weights(entry: Any) -> list[str]:
     return list(map(str, read)) or ([target] if kind == "file" else [])
 
 
-Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
-Value = TypeVar("Value")
-Channels = Annotated[list[Value], Field(min_length=3, max_length=3)]
-Mean = Channels[Annotated[float, Field(ge=0, le=1)]]  # of pixel values from 0 to 1
-Std = Channels[Annotated[float, Field(ge=0.001, le=1)]]
-
-
-def _square(value: Any) -> Any:
-    return [3, value, value] if type(value) is int else value
-
-
-def _channels_first(value: list[int]) -> list[int]:
-    if len(value) != 3 or value[0] != 3:
-        raise ValueError("must be [3, <height>, <width>] in pixels, or one number for a square")
-    return value
-
-
-InputSize = Annotated[
-    list[Annotated[int, Field(ge=1, le=4096)]],
-    BeforeValidator(_square),
-    AfterValidator(_channels_first),
-]
-
-
-class TimmTransform(Section):
-    """Changes to the evaluation transform of a timm model."""
-
-    input_size: InputSize | None = None
-    mean: Mean | None = None
-    std: Std | None = None
-    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None = (
-        None
-    )
-    crop_pct: Annotated[float, Field(ge=0.25, le=4)] | None = None
-    crop_mode: Literal["center", "squash", "border"] | None = None
-
-
-class ProcessorTransform(Section):
-    """Settings of a transformers image processor; those that all processors have are checked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    image_processor_type: str
-    size: Side | dict[str, Side] | None = None
-    crop_size: Side | dict[str, Side] | None = None
-    image_mean: Channels[Annotated[float, Field(ge=0, le=255)]] | None = None
-    image_std: Channels[Annotated[float, Field(ge=0.001, le=255)]] | None = None
-
-
-TRANSFORMS: dict[str, type[Section]] = {"timm": TimmTransform, "transformers": ProcessorTransform}
-OF_TRANSFORM = ["input_size", "mean", "std", "interpolation", "crop_pct"]
 OF_CLASSIFIER = {"source", "id", "head", "pooling", "transform", "config"}
 
 
@@ -228,7 +177,7 @@ class ModelEntry(Tower):
     # interleaved.
     pooling: Literal["own", "token_mean", "token_mean_interleaved"] = "own"
     # timm: changes to the evaluation transform; transformers without the hub: the image processor.
-    transform: dict[str, Any] | None = None
+    transform: Changes = None
     config: dict[str, Any] | None = None  # transformers without the hub: the configuration
     feature_dim: int | None = Field(None, ge=1, le=WIDEST)  # checked when given
     # Classes of the head; None: as many as its class list has.
@@ -242,34 +191,21 @@ class ModelEntry(Tower):
     reported_by: str | None = None  # who published it
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_model
 
-    @field_validator("transform")
-    @classmethod
-    def _possible(
-        cls, value: dict[str, Any] | None, known: ValidationInfo
-    ) -> dict[str, Any] | None:
-        schema = TRANSFORMS.get(known.data.get("source", ""))
-        if value is None or schema is None:
-            return value
-        if schema is TimmTransform and (wrong := sorted(set(value) - set(schema.model_fields))):
-            raise ValueError(
-                f"{', '.join(wrong)} is none of {', '.join(sorted(schema.model_fields))}"
-            )
-        return schema.model_validate(value, strict=True).model_dump(exclude_unset=True)
-
     @model_validator(mode="after")
     def _consistent(self) -> "ModelEntry":
         pattern, form = ID_FORMS[self.source]
         tagless = self.source == "timm" and "." not in self.id
         if not re.fullmatch(pattern, self.id) or (tagless and not self.weights.startswith("file:")):
-            raise ValueError(_unfit_id(self.source, self.id, form))
-        absent = [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
+            raise ValueError(f"id {self.id!r} must be {form}")
+        needed = [key for key in TRANSFORMS["timm"] if key != "crop_mode"]
+        absent = [key for key in needed if (self.transform or {}).get(key) is None]
         if tagless and absent:
             raise ValueError(
                 f"id {self.id!r} has no tag, which would say how images are prepared: write a tag, "
                 "as in resnet50.a1_in1k, or, as in the training of your weights, "
-                f"{', '.join(absent)} under transform, for example transform: {{input_size: 224, "
-                "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, "
-                "crop_pct: 0.95}"
+                f"{', '.join(absent)} under transform, for example transform: {{input_size: [3, "
+                "224, 224], mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], "
+                "interpolation: bicubic, crop_pct: 0.95}"
             )
         if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
             raise ValueError(
@@ -356,16 +292,6 @@ class ConSEEntry(SpaceTower):
         return self.classifier.local_files()
 
 
-class OpenCLIPTransform(Section):
-    """Changes to the evaluation transform of an open_clip model."""
-
-    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
-    mean: Mean | None = None
-    std: Std | None = None
-    interpolation: Literal["bicubic", "bilinear"] | None = None
-    resize_mode: Literal["shortest", "longest", "squash"] | None = None
-
-
 class OpenCLIPEntry(SpaceTower):
     """An image tower and a text tower that open_clip builds."""
 
@@ -375,7 +301,7 @@ class OpenCLIPEntry(SpaceTower):
     # model/pretrained; model alone with file: or random
     id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")]
     weights: Weights = "hub"  # hub, random or file:<path>
-    transform: OpenCLIPTransform | None = None
+    transform: Changes = None
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
 
     @model_validator(mode="after")
@@ -395,10 +321,6 @@ class OpenCLIPEntry(SpaceTower):
         return self
 
 
-def _settings(value: dict[str, Any]) -> dict[str, Any]:
-    return ProcessorTransform.model_validate(value, strict=True).model_dump(exclude_unset=True)
-
-
 class TransformersEntry(SpaceTower):
     """A dual encoder of transformers, which has get_image_features and get_text_features."""
 
@@ -409,7 +331,7 @@ class TransformersEntry(SpaceTower):
     revision: HubRevision | None = None  # branch, tag or commit in the hub; None: main
     weights: Weights = "hub"  # hub, random or file:<folder of save_pretrained>
     # The image processor and the configuration, where weights are random.
-    transform: Annotated[dict[str, Any], AfterValidator(_settings)] | None = None
+    transform: Changes = None
     config: dict[str, Any] | None = None
     sha256: dict[str, str] = Field(default_factory=dict)  # of the local files, by resolve_space
 

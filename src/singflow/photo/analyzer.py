@@ -315,4 +315,5 @@ def analyze(
     Result
         Scores of the photo.
     """
+    open_image(image)  # it is refused before a model is loaded
     return Analyzer.load(model, texts=texts, **options).analyze(image, texts)

@@ -160,7 +160,7 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
         state = {name: tensor for name, tensor in state.items() if not name.startswith(of_head)}
         state |= {name: tensor for name, tensor in own.items() if name.startswith(of_head)}
     for name in (f"{head}.weight" for head in heads):
-        shape = getattr(state.get(name), "shape", ())
+        shape: tuple[int, ...] = getattr(state.get(name), "shape", ())
         if name in own and shape[1:] == own[name].shape[1:] and shape[0] != len(own[name]):
             raise InputError(
                 f"{path}: its head has {shape[0]} classes, and its class list {len(own[name])}: "

@@ -311,7 +311,7 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     weights = {"hub": pretrained, "file": file}.get(kind)
     changes = tag if kind != "hub" else {}
     if entry.transform:
-        changes = changes | entry.transform.model_dump(exclude_none=True)
+        changes = changes | entry.transform
     with seeded(), in_one_line(f"{entry.id}: open_clip cannot build it from {entry.weights}"):
         try:
             built = open_clip.create_model(
