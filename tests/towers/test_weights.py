@@ -21,7 +21,8 @@ TIMM, OPEN_CLIP = "{}: model.safetensors", "{}: open_clip_model.safetensors"
 PUBLISHED = {  # what is missing of some entries in empty caches
     "resnet50": ["resnet50-0676ba61.pth"],
     "efficientnet_b4": [TIMM.format("timm/tf_efficientnet_b4.ns_jft_in1k")],
-    "dinov2_large": [TIMM.format(DINO), f"{DINO}: its image processor"],
+    "dinov2_large": [
+        TIMM.format(DINO), f"{DINO}: config.json", f"{DINO}: its image processor"],
     "dinovit_linear": [
         TIMM.format("timm/vit_base_patch16_224.dino"), "dino_vitbase16_linearweights.pth"],
     "clip_vit_l14": [OPEN_CLIP.format("timm/vit_large_patch14_clip_224.openai")],
@@ -88,6 +89,8 @@ def test_every_shard_of_a_checkpoint_must_be_there(hub):
     in_hub(hub, DINO, shards[0])
     assert missing(entry).startswith(f"{DINO}: b.safetensors is not in ")
     in_hub(hub, DINO, shards[1])
+    assert missing(entry).startswith(f"{DINO}: config.json is not in ")
+    in_hub(hub, DINO, "config.json").write_text("{}")
     assert missing(entry) == ""
 
 

@@ -80,6 +80,6 @@ def _weights(entry: ModelEntry | SpaceEntry) -> str:
         return "random"
     try:
         with explained():
-            return "not here" if lacking(entry) else "here"
+            return "not here" if any(lacking(entry)) else "here"
     except InputError as error:
         return str(error)

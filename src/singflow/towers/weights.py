@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from singflow.artifacts.files import sha256_of
@@ -29,6 +30,7 @@ from singflow.extras import explained
 FETCH = "run `singflow prefetch` where there is a network, or, in Python, load with download=True"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+AUTO = {"image processor": "AutoImageProcessor", "tokenizer": "AutoTokenizer"}
 TRANSFORMERS_WEIGHTS = tuple(
     name for whole in TIMM_WEIGHTS for name in (whole, f"{whole}.index.json")
 )
@@ -68,17 +70,8 @@ def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]
 
 def check_here(entry: ModelEntry | SpaceEntry) -> None:
     """Raise InputError if an entry cannot be built without the network."""
-    if found := lacking(entry):
-        raise InputError(f"{'; '.join(found)}: {FETCH}")
-
-
-def lacking(entry: ModelEntry | SpaceEntry) -> list[str]:
-    """What an entry lacks on this machine. No weights are read, and nothing is downloaded.
-
-    The tokenizer and the image processor are built. Of a library that builds them from a part of
-    their files, the weights tell: towers load them last.
-    """
-    return [*_lacking(entry)]
+    if found := "; ".join(lacking(entry)):
+        raise InputError(f"{found}: {FETCH}")
 
 
 def missing(entry: ModelEntry | SpaceEntry) -> str:
@@ -90,31 +83,38 @@ def missing(entry: ModelEntry | SpaceEntry) -> str:
         return str(error)
 
 
-def _lacking(entry: ModelEntry | SpaceEntry) -> Iterator[str]:
+def lacking(entry: ModelEntry | SpaceEntry) -> Iterator[str]:
+    """What an entry lacks on this machine. No weights are read, and nothing is downloaded.
+
+    Image processors and tokenizers are built as a trial. Towers load weights last, so that the
+    weights are missing where a download was interrupted.
+    """
+    if isinstance(entry, ConSEEntry | FeaturesEntry) and entry.text.startswith("package:"):
+        package_model(entry.text.removeprefix("package:"))
+    if isinstance(entry, ConSEEntry):
+        yield from lacking(entry.classifier)
+        return
+    if held := in_hub(entry):
+        yield from held.lacking()
+        if entry.source == "transformers":
+            yield from held._replace(names=("config.json",)).lacking()
+    kind, _, target = getattr(entry, "weights", "").partition(":")
+    if kind == "package":
+        package_weights(target)
     for own in entry.local_files():
         if not Path(own).exists():
             raise InputError(f"{own}: no such weight file")
-    if isinstance(entry, ConSEEntry | FeaturesEntry):
-        if entry.text.startswith("package:"):
-            package_model(entry.text.removeprefix("package:"))
-        if isinstance(entry, ConSEEntry):
-            yield from _lacking(entry.classifier)
-        return
-    if entry.weights.startswith("package:"):
-        package_weights(entry.weights.removeprefix("package:"))
-    if held := in_hub(entry):
-        yield from held.lacking()
     for path in map(torch_cached, addresses(entry)):
         if not path.is_file():
             yield f"{path.name} is not in PyTorch's cache {path.parent} (TORCH_HOME sets it)"
-    for part, of, read in _parts(entry):
+    for part, read in _parts(entry):
         try:
             with offline():
                 read()
         except Exception:  # a library raises its own kinds, here of a file that is not cached
-            if saved_folder(entry):
+            if kind == "file":
                 raise
-            yield f"{of}: its {part} is not in {_cache()}"
+            yield f"{part} is not in {_cache()}, or not whole"
 
 
 class InHub(NamedTuple):
@@ -133,7 +133,8 @@ class InHub(NamedTuple):
         path, at = self.find(), f"@{self.revision}" if self.revision else ""
         names = [] if path else [self.names[0]]
         if path and path.name.endswith(".index.json"):
-            shards = {*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
+            with in_one_line(f"{path}: not readable", "remove it and fetch it again"):
+                shards = {*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
             names = sorted(name for name in shards if not self._cached(name))
         for name in names:
             yield f"{self.repository}{at}: {name} is not in {_cache()}"
@@ -188,21 +189,21 @@ def torch_cached(url: str) -> Path:
     return Path(get_dir(), "checkpoints", Path(urlparse(url).path).name)
 
 
-def _parts(entry: ModelEntry | SpaceEntry) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """What a library reads beside the weights: its name, whose it is, and how it is read."""
+def _parts(entry: ModelEntry | SpaceEntry) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What a library reads beside the weights, and how."""
     if isinstance(entry, OpenCLIPEntry):
         import open_clip
         from transformers import AutoConfig
 
         model = entry.id.partition("/")[0]
-        yield "tokenizer", model, lambda: open_clip_tokenizer(entry)
+        yield f"{model}: its tokenizer", partial(open_clip_tokenizer, entry)
         if text := open_clip.get_model_config(model)["text_cfg"].get("hf_model_name"):
-            yield "configuration", text, lambda: AutoConfig.from_pretrained(text)
-    elif entry.source == "transformers":
-        if where := saved_at(entry):
-            yield "image processor", where, lambda: read_part(entry, "image processor")
-        if isinstance(entry, TransformersEntry):
-            yield "tokenizer", where or entry.id, lambda: read_part(entry, "tokenizer")
+            yield f"{text}: its configuration", partial(AutoConfig.from_pretrained, text)
+    elif isinstance(entry, TransformersEntry) or entry.source == "transformers":
+        where = saved_at(entry)
+        parts = ["image processor"] * bool(where)
+        for part in [*parts, *["tokenizer"] * isinstance(entry, TransformersEntry)]:
+            yield f"{where or entry.id}: its {part}", partial(read_part, entry, part)
 
 
 def saved_at(entry: ModelEntry | TransformersEntry) -> str | None:
@@ -223,22 +224,18 @@ def saved_at(entry: ModelEntry | TransformersEntry) -> str | None:
     return None
 
 
-def read_part(
-    entry: ModelEntry | TransformersEntry, part: Literal["image processor", "tokenizer"]
-) -> Any:
-    """The image processor or the tokenizer of a model of transformers."""
+def read_part(entry: ModelEntry | TransformersEntry, part: str) -> Any:
+    """A part of AUTO of a model of transformers."""
     import transformers
 
     where = saved_at(entry) or entry.id
-    auto = {"image processor": "AutoImageProcessor", "tokenizer": "AutoTokenizer"}[part]
     fix = f"save it there too, with {part.replace(' ', '_')}.save_pretrained({where!r})"
-    with in_one_line(
-        f"{where}: transformers cannot read its {part}", fix if saved_folder(entry) else ""
-    ):
-        found = getattr(transformers, auto).from_pretrained(
+    own = saved_folder(entry) is not None
+    with in_one_line(f"{where}: transformers cannot read its {part}", fix if own else ""):
+        found = getattr(transformers, AUTO[part]).from_pretrained(
             where, revision=entry.revision or "main", trust_remote_code=False
         )
-        return found if part == "image processor" else _with_words(found)
+        return _with_words(found) if part == "tokenizer" else found
 
 
 def open_clip_tokenizer(entry: OpenCLIPEntry) -> Any:
