@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import constants
 from safetensors.torch import save
 
+import singflow
 from singflow.commands.prefetch import prefetch
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry
@@ -178,7 +179,7 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(place, 
     assert said[0].startswith(found[SMALL])
     assert said[1].startswith(f"(1, 256) {found['clip']}"), said
     assert said[2].startswith(f"(1, 16) {found['sharded']}")
-    fix = rf"is not in the hub cache {place}/hub \(HF_HUB_CACHE sets it\): .*download=True$"
+    fix = rf"is not in the hub cache {place}/hub \(HF_HUB_CACHE sets it\).*: run .*download=True$"
     assert re.match(rf"timm/resnet18\.a1_in1k: model\.safetensors {fix}", said[3])
     assert re.match(r"timm/ViT-B-16-SigLIP: open_clip_model\.safetensors .*; ViT-B-16-SigLIP: its "
                     rf"tokenizer {fix}", said[4])  # fmt: skip
@@ -195,6 +196,21 @@ def test_three_libraries_build_from_the_hub_once_and_then_open_no_socket(place, 
     refused = python(*step, status=1)
     assert re.search(rf"{RESNET}: model\.safetensors {fix}", refused.stderr, re.M)
     assert len(hub.requests) == asked
+
+
+def test_a_notebook_downloads_when_it_is_told_so(place, hub):
+    save_dual_encoder("siglip", place / "siglip")
+    published(hub, "some/siglip", files_of(place / "siglip"), "v1.0")
+    published(hub, SMALL, weights_of(timm.create_model(RESNET)))
+    write({SMALL: None}, {"mine": SHARDED})
+    for load, name in ((singflow.Classifier.load, SMALL), (singflow.Space.load, "mine")):
+        asked = len(hub.requests)
+        with pytest.raises(InputError, match=r"model\.safetensors is not in .* download=True$"):
+            load(name)
+        assert len(hub.requests) == asked
+        load(name, download=True)
+        assert len(hub.requests) > asked
+        load(name)
 
 
 def test_what_cannot_be_had_is_listed_and_the_rest_is_fetched(place, hub, capsys):
