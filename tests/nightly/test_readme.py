@@ -163,7 +163,7 @@ def test_make_app_opens_the_page(reader):
 
 def test_prefetch_lists_what_the_study_needs(reader):
     output = reader.shell("make prefetch")
-    for name in (f"{LITE0}: timm", "conse_minilm: conse"):
+    for name in ("efficientnet_lite0: timm", "conse_minilm: conse"):
         assert re.search(rf"^{name}, weights [0-9a-f]{{16}}, ", output, flags=re.MULTILINE)
     assert "every later step runs without a network" in output
 
