@@ -9,7 +9,7 @@ from singflow.config.registry import MODELS, resolve_models
 from singflow.config.sections import outside
 from singflow.data.imported import own_class_names
 from singflow.data.vocabulary import with_classes_and_hashes
-from singflow.towers.weights import locate
+from singflow.towers.weights import check_here
 
 
 class Flags(cli.Step):
@@ -26,7 +26,7 @@ def main(flags: Flags) -> None:
         entry = entry.model_copy(update={"class_names": names})
     entry = with_classes_and_hashes(entry, MODELS, flags.model, flags.classes)
     if flags.source != "features":
-        locate(entry)
+        check_here(entry)
     write_json(flags.path("model_entry"), entry.model_dump())
 
 

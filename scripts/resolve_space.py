@@ -6,7 +6,7 @@ from typing import Literal
 from singflow import cli
 from singflow.artifacts.files import sha256_of, write_json
 from singflow.config.registry import SPACES, resolve_spaces
-from singflow.towers.weights import locate
+from singflow.towers.weights import check_here
 
 
 class Flags(cli.Step):
@@ -17,7 +17,7 @@ class Flags(cli.Step):
 def main(flags: Flags) -> None:
     entry = resolve_spaces(SPACES, [flags.space], flags.weights)[flags.space]
     entry = entry.with_weights(sha256={file: sha256_of(Path(file)) for file in entry.local_files()})
-    locate(entry)
+    check_here(entry)
     write_json(flags.path("space_entry"), entry.model_dump())
 
 

@@ -1,6 +1,7 @@
 """The doctor on a machine without Slurm: tests/parts/cluster has the rest."""
 
 import contextlib
+import json
 import re
 import shutil
 import socket
@@ -107,11 +108,11 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command(tree, monke
     vgg = {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}
     lost = CONSE | {"text": "package:no-such-encoder"}
     status, found = weights(tree, lost, {"lost": LOST, "vgg16": vgg}, closeup="lost")
-    assert status == "fail" and found.endswith("with this study in params.yaml")
+    assert status == "fail" and "-> run `singflow prefetch` where" in found
     for words in (
         "lost: weights package:no-such-distribution is not installed",
         "vgg16: vgg16-",
-        "one: weights package:no-such-encoder is not installed",
+        "one: config/spaces.yaml: package:no-such-encoder is not installed",
     ):
         assert words in found
 
@@ -128,7 +129,8 @@ def test_a_generator_that_is_missing_fails_if_asked_for_and_is_remarked_on_if_no
     ):
         status, found = weights(tree, space, renderer=renderer, generator=generator)
         assert status == wanted and (generator in found) == (status != "ok"), found
-    (tree / "checkpoints/karlo/model_index.json").write_text("{}")
+    index = {"_class_name": "UnCLIPImageVariationPipeline"}
+    (tree / "checkpoints/karlo/model_index.json").write_text(json.dumps(index))
     assert weights(tree, CLIP, renderer="unclip", generator="checkpoints/karlo")[0] == "ok"
 
 

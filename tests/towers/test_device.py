@@ -1,5 +1,6 @@
 """Which device a step gets, and what is said where a GPU cannot be used; without a GPU."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from singflow.config.registry import resolve_models
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier, run_on_images
 from singflow.towers.device import misfit, pick_device
+from singflow.towers.gpu_errors import in_memory
 from singflow.towers.live import load_entry
 from singflow.towers.steps import run_shard
 from tests.project import ROOT
@@ -97,25 +99,30 @@ def test_a_card_that_a_build_of_pytorch_has_no_code_for_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "of_device"),
+    ("words", "of_size"),
     [
-        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", True),
-        ("CUDA error: no kernel image is available for execution on the device", True),
-        ("CUDA driver error: device not ready", True),
-        ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", True),
-        ("GET was unable to find an engine to execute this computation", True),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
-        ("mat1 and mat2 shapes cannot be multiplied (1x8 and 4x2)", False),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", False),
+        ("GET was unable to find an engine to execute this computation", False),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
         ("Input type (torch.cuda.FloatTensor) and weight type should be the same", False),
+        ("mat1 and mat2 shapes cannot be multiplied (1x8 and 4x2)", True),
+        ("Input height (160) doesn't match model (224).", True),
     ],
 )
-def test_errors_of_a_gpu_are_not_told_as_those_of_the_registry(words, of_device):
+def test_only_an_error_that_speaks_of_a_size_is_told_as_that_of_the_images_size(words, of_size):
     def tower(_):
         raise RuntimeError(words)
 
-    with pytest.raises(RuntimeError if of_device else InputError) as raised:
+    with pytest.raises(InputError if of_size else RuntimeError) as raised:
         run_on_images(tower, IMAGES, "resnet50", "look at `head`")
-    assert ("look at `head`" in str(raised.value)) != of_device
+    said = r"resnet50 cannot run on images of .*look at `head`$"
+    assert re.match(said, str(raised.value)) if of_size else str(raised.value) == words
+
+
+def test_the_memory_of_the_machine_that_is_too_small_is_told_as_that():
+    said = r"^the memory is too small for all \(.*allocate memory: "
+    with pytest.raises(InputError, match=said), in_memory("all"):
+        torch.empty(2**50)
 
 
 @pytest.mark.parametrize("words", ["CUDA out of memory. Tried", "CUDA error: out of memory\nmore"])

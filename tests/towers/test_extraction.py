@@ -317,7 +317,7 @@ def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(identified, rows, strict=True))
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
     assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
-    said = "{} views do not fit into the GPU's memory: taking {}"
+    said = "{} views do not fit into memory: taking {}"
     assert [record.message for record in caplog.records] == [said.format(8, 4), said.format(4, 2)]
 
 

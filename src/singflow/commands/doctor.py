@@ -80,20 +80,23 @@ def check_study(params: Path, _: Path) -> Result:
 
 
 def check_weights(params: Path, _: Path) -> Result:
-    from singflow.pictures.weights import generates, generator_files
-    from singflow.towers.weights import FETCH, LocalFile, missing, with_texts
+    from singflow.pictures.generator import find_generator
+    from singflow.pictures.weights import generates
+    from singflow.towers.weights import FETCH, missing
 
     study, entries = settled(params)[1:]
     kinds = ["space"] if study.data.source == "features" else ["model", "space"]
     towers = [item for kind in kinds for item in entries[kind].items()]
-    absent = [f"{name}: {file}" for name, entry in towers for file in missing(with_texts, entry)]
-    drawn = "pictures" in study.analyses and generates(study.pictures, entries["space"].values())
-    own = LocalFile(f"{study.pictures.generator}/model_index.json", None)  # one in checkpoints/
-    undrawn = missing(lambda it: generator_files(it) or [own], study.pictures) if drawn else []
-    if absent or (undrawn and study.pictures.renderer == "unclip"):
-        return "fail", f"missing: {', '.join([*absent, *undrawn])} -> {FETCH}"
-    if undrawn:
-        return "warn", f"no {study.pictures.generator}: words replace pictures -> {FETCH}"
+    absent = [f"{name}: {lacks}" for name, entry in towers if (lacks := missing(entry))]
+    if absent:
+        return "fail", f"missing: {', '.join(absent)} -> {FETCH}"
+    if "pictures" in study.analyses and generates(study.pictures, entries["space"].values()):
+        try:
+            find_generator(study.pictures)
+        except InputError as error:
+            if study.pictures.renderer == "unclip":
+                return "fail", str(error)
+            return "warn", f"words replace pictures: {error}"
     return "ok", "all are here"
 
 

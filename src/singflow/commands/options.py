@@ -51,12 +51,11 @@ def print_entries(entries: "Iterable[Listed]", as_json: bool) -> None:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return
     rows: list[Sequence[str]]
-    rows = [("name", "source", "id", "from", "width", "classes", "reference", "MB", "weights")]
+    rows = [("name", "source", "id", "from", "width", "classes", "reference", "weights")]
     for entry in entries:
         numbers = (entry.width, entry.classes)
         known = ["-" if number is None else str(number) for number in numbers]
-        size = "-" if entry.megabytes is None else f"{entry.megabytes:.1f}"
         named = (entry.name, entry.source, entry.id, entry.origin)
-        state = ("yes" if entry.reference else "-", size, entry.weights)
+        state = ("yes" if entry.reference else "-", entry.weights)
         rows.append((*map(printable, named), *known, *map(printable, state)))
     print_table(rows)

@@ -1,108 +1,53 @@
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+import logging
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from singflow.commands.options import PARAMS, Models, Params, Spaces
-from singflow.errors import InputError
-
-if TYPE_CHECKING:
-    from singflow.towers.weights import WeightFile
+from singflow.commands.options import PARAMS, Params
+from singflow.errors import InputError, brief
 
 
-def prefetch(
-    params: Params = PARAMS,
-    models: Models = Path("config/models.yaml"),
-    spaces: Spaces = Path("config/spaces.yaml"),
-) -> None:
-    """Download the weights that a study needs into the caches, verify them and list them.
+def prefetch(params: Params = PARAMS) -> None:
+    """Download what a study needs: each model and space is built once by its library.
 
-    The sizes are said first. After an interruption, the same command continues where it stopped.
+    The libraries keep what they download in their caches, and continue after an interruption.
     """
-    from singflow.artifacts.files import sha256_of
-    from singflow.config.registry import resolve_models, resolve_spaces
-    from singflow.pictures.weights import generates, generator_files
+    from singflow.config.registry import MODELS, SPACES, ModelEntry, resolve_models, resolve_spaces
+    from singflow.data.vocabulary import with_classes_and_hashes
+    from singflow.pictures.weights import generates, generator_folder
     from singflow.study import read_params
-    from singflow.towers.weights import required
+    from singflow.towers.spaces import fetch
+    from singflow.towers.weights import in_hub
 
     study = read_params(params)
-    towers = resolve_spaces(spaces, study.spaces, study.weights)
-    entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
-    wanted: list[tuple[str, Callable[[], list[WeightFile]]]]
-    wanted = [(name, partial(required, entry)) for name, entry in entries]
-    if "pictures" in study.analyses and generates(study.pictures, towers.values()):
-        wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
-    failures: list[str] = []
-    known: list[tuple[str, list[WeightFile]]] = []
-    sizes: dict[WeightFile, tuple[str, int | None]] = {}
-    for name, files in wanted:
-        with _listed(failures, name):
-            needed = files()
-            sizes |= {file: (name, file.remaining()) for file in needed if file not in sizes}
-            known.append((name, needed))
-    _announce(sizes)
-    rows = []
-    for name, needed in known:
-        with _listed(failures, name):
-            for file in needed:
-                path = file.fetch()
-                if path is None:
-                    continue
-                found, expected = sha256_of(path), file.expected(path)
-                if expected and not found.startswith(expected):
-                    raise InputError(
-                        f"{path.resolve()}: its SHA-256 is {found}, not {expected}: "
-                        "remove the damaged file and fetch again"
-                    )
-                size, verdict = path.stat().st_size, "verified" if expected else "hash noted"
-                label, version = file.label(path), file.version(path)
-                rows.append((name, label, version, found[:16], _in_mib(size), verdict))
-    rows = list(dict.fromkeys(rows))  # a file may be the only one of several that will do
-    if rows:
-        _print(rows, ["name", "file", "revision", "sha256", "size", ""])
+    spaces = resolve_spaces(SPACES, study.spaces, study.weights)
+    names = [] if study.data.source == "features" else study.models
+    towers = [*resolve_models(MODELS, names, study.weights).items(), *spaces.items()]
+    failures = []
+    logging.disable(logging.INFO)  # open_clip tells every step of a build
+    for name, entry in towers:
+        started = time.perf_counter()
+        try:
+            if isinstance(entry, ModelEntry):
+                entry = with_classes_and_hashes(entry, MODELS, name, Path(study.data.classes))
+            sha256 = fetch(entry)
+            held = in_hub(entry)
+            found = held and held.find()
+            of = f"{held.repository}@{found.parent.name[:12]}" if held and found else entry.source
+            took = time.perf_counter() - started
+            print(f"{name}: {of}, weights {sha256[:16]}, {took:.1f} s", flush=True)
+        except Exception as error:  # noqa: BLE001 (every library and client raises its own kinds)
+            failures.append(f"{name}: {error if isinstance(error, InputError) else brief(error)}")
+    generator = study.pictures.generator
+    drawn = "pictures" in study.analyses and generates(study.pictures, spaces.values())
+    if drawn:
+        try:
+            print(f"{generator}: {generator_folder(study.pictures, download=True)}", flush=True)
+        except Exception as error:  # noqa: BLE001
+            failures.append(f"{generator}: {brief(error)}")
     if failures:
-        told = f"{len(failures)} of {len(wanted)} could not be had:"
+        told = f"{len(failures)} of {len(towers) + drawn} could not be had:"
         raise InputError("\n".join([told, *failures]))
-    generator = " and the generator" if len(wanted) > len(entries) else ""
     print(
-        f"Study {study.study}: {len(rows)} files for {len(entries)} models and spaces{generator}; "
-        "every later step runs without a network."
+        f"Study {study.study}: {len(towers)} models and spaces{' and the generator' * drawn} are "
+        "here; every later step runs without a network."
     )
-
-
-@contextmanager
-def _listed(failures: list[str], name: str) -> Iterator[None]:
-    """Add a failure to a list instead of raising it."""
-    try:
-        yield
-    except InputError as error:
-        failures.append(f"{name}: {error}")
-    except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
-        failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
-
-
-def _announce(sizes: dict["WeightFile", tuple[str, int | None]]) -> None:
-    """Print the files that are to be downloaded: of whom, and bytes that are still to come."""
-    rows = [
-        (name, str(file), "size unknown" if size is None else _in_mib(size))
-        for file, (name, size) in sizes.items()
-        if size != 0
-    ]
-    if not rows:
-        return
-    _print(rows, ["to download for", "file", "to come"])
-    total = sum(size or 0 for _, size in sizes.values())
-    unknown = sum(size is None for _, size in sizes.values())
-    more = f", and {unknown} of unknown size" if unknown else ""
-    print(f"{len(rows)} files to download: {_in_mib(total)}{more}\n", flush=True)
-
-
-def _print(rows: Sequence[tuple[str, ...]], columns: list[str]) -> None:
-    import pandas as pd
-
-    print(pd.DataFrame(rows, columns=columns).to_string(index=False))
-
-
-def _in_mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"

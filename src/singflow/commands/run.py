@@ -111,18 +111,17 @@ def check_weights(
     """
     from singflow.planning.plan import list_jobs
     from singflow.study import PARAMS
-    from singflow.towers.weights import FETCH, missing, with_texts
+    from singflow.towers.weights import FETCH, missing
 
     absent = {
-        (kind, name): files
+        (kind, name): lacks
         for kind, towers in entries.items()
         if kind == "space" or study.data.source != "features"
         for name, entry in towers.items()
-        if (files := missing(with_texts, entry))
+        if (lacks := missing(entry))
     }
     jobs = list_jobs(PARAMS, *words) if absent else []
     loading = [(kind, job) for kind in LOADING for job in jobs if job.step in LOADING[kind]]
     loaded = {(kind, job.wildcards.get(kind)) for kind, job in loading}
-    wanting = [(tower[1], files) for tower, files in absent.items() if tower in loaded]
-    if lines := [f"{name}: {file}" for name, files in wanting for file in files]:
+    if lines := [f"{each[1]}: {lacks}" for each, lacks in absent.items() if each in loaded]:
         raise InputError("\n".join(["weights that this run needs are not here:", *lines, FETCH]))

@@ -11,8 +11,7 @@ from singflow.cli import log
 from singflow.config.registry import SpaceEntry, objection
 from singflow.errors import InputError, brief
 from singflow.pictures.parameters import Pictures
-from singflow.pictures.weights import generator_files, refuse_space
-from singflow.towers.weights import find_all
+from singflow.pictures.weights import generator_folder, refuse_space
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +52,8 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
 
 
 def find_generator(pictures: Pictures) -> Path:
-    """Folder of the generator: its snapshot in the hub's cache, or checkpoints/<folder>."""
-    found = find_all(generator_files(pictures))
-    folder = found[0].parent if found else Path(pictures.generator)
+    """Folder of the generator, which is one of UnCLIP; the network is never used."""
+    folder = generator_folder(pictures)
     path = folder / "model_index.json"
     fix = (
         "pictures.generator must name a folder of diffusers, or a hub name, of the kind of "

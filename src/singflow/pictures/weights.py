@@ -1,13 +1,13 @@
 """Weights of the generator that draws pictures."""
 
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from singflow.config.registry import SpaceEntry, objection
 from singflow.config.sections import LOCAL
-from singflow.errors import InputError
+from singflow.errors import InputError, brief
 from singflow.pictures.parameters import Pictures
-from singflow.towers.weights import DIFFUSERS_WEIGHTS, TIMM_WEIGHTS, HubFile, WeightFile
+from singflow.towers.weights import FETCH
 
 
 def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
@@ -17,32 +17,32 @@ def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
     )
 
 
-def generator_files(pictures: Pictures) -> list[WeightFile]:
-    """The files of the generator in the hub; none for checkpoints/<folder>.
+def generator_folder(pictures: Pictures, *, download: bool = False) -> Path:
+    """The folder of the generator: checkpoints/<folder>, or its snapshot in the hub's cache.
 
-    Its image encoder is left out: embeddings take its place.
+    download: files that the cache lacks, from the hub. Its image encoder is left out: embeddings
+    take its place.
     """
     if pictures.generator.startswith(f"{LOCAL}/"):
-        return []
-    decoders = "decoder", "super_res_first", "super_res_last", "text_proj"
-    schedulers = "decoder_scheduler", "super_res_scheduler"
-    words = "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"
-    files: dict[str, tuple[tuple[str, ...], ...]] = {
-        ".": (("model_index.json",),),
-        **dict.fromkeys(decoders, (("config.json",), DIFFUSERS_WEIGHTS)),
-        **dict.fromkeys(schedulers, (("scheduler_config.json",),)),
-        "text_encoder": (("config.json",), TIMM_WEIGHTS),
-        "tokenizer": tuple((name,) for name in words),
-    }
-    return [
-        HubFile(
+        return Path(pictures.generator)
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
             pictures.generator,
-            tuple(str(PurePosixPath(part, name)) for name in names),
-            pictures.revision,
+            revision=pictures.revision,
+            ignore_patterns="image_encoder/*",
+            local_files_only=not download,
         )
-        for part, alternatives in files.items()
-        for names in alternatives
-    ]
+    except LocalEntryNotFoundError as error:
+        if download:
+            raise
+        raise InputError(
+            f"the generator {pictures.generator} is not in the hub cache "
+            f"{constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it; {brief(error)}): {FETCH}"
+        ) from None
+    return Path(found)
 
 
 def own_generator_files(pictures: Pictures) -> list[str]:

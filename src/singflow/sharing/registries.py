@@ -18,8 +18,7 @@ from singflow.config.registry import (
 )
 from singflow.errors import InputError
 from singflow.extras import explained
-from singflow.towers.spaces import text_files
-from singflow.towers.weights import required
+from singflow.towers.weights import lacking
 from singflow.translators.reference import missing_towers, reference_folder
 
 
@@ -34,7 +33,6 @@ class Listed:
     width: int | None  # of features or embeddings, as far as the entry says it
     classes: int | None  # of the head
     reference: bool  # whether the packaged reference has it
-    megabytes: float | None  # 10^6 bytes of its files; None: they are not here
     weights: str  # here, not here, random, imported, or why they cannot be found
 
 
@@ -70,22 +68,18 @@ def _listed(
     origin = "packaged" if registry.own.get(name, packaged) == packaged else "own"
     tower = entry.classifier if isinstance(entry, ConSEEntry) else entry
     shipped = getattr(tower, "weights", "").startswith("package:")
-    found = origin, width, classes, known and shipped, *_weights(entry)
+    found = origin, width, classes, known and shipped, _weights(entry)
     return Listed(name, entry.source, identifier, *found)
 
 
-def _weights(entry: ModelEntry | SpaceEntry) -> tuple[float | None, str]:
-    """Megabytes of an entry's files, and whether they are here."""
+def _weights(entry: ModelEntry | SpaceEntry) -> str:
+    """Whether an entry's weights are here."""
+    if entry.source == "features" and isinstance(entry, ModelEntry):
+        return "imported"
+    if getattr(entry, "weights", "") == "random":
+        return "random"
     try:
         with explained():
-            found = [file.find() for file in required(entry) if not file.optional]
-            if isinstance(entry, ConSEEntry | FeaturesEntry):
-                found += text_files(entry)
+            return "not here" if any(lacking(entry)) else "here"
     except InputError as error:
-        return None, str(error)
-    if not found:
-        return None, "imported" if entry.source == "features" else "random"
-    files = {path for path in found if path and path.is_file()}
-    if len(files) < len({*found}):
-        return None, "not here"
-    return sum(path.stat().st_size for path in files) / 1e6, "here"
+        return str(error)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.hub import HASH_REGEX, download_url_to_file
 
 from singflow.config.registry import ModelEntry, saved_folder
 from singflow.errors import InputError, brief, in_one_line
@@ -17,11 +17,17 @@ from singflow.extras import explained
 from singflow.towers.checkpoints import check_finite, flat, load_checkpoint, read_checkpoint, some
 from singflow.towers.checkpoints import weights_sha256 as weights_sha256
 from singflow.towers.device import seeded
-from singflow.towers.gpu_errors import in_memory, is_of_device
+from singflow.towers.gpu_errors import in_memory, is_of_size
 from singflow.towers.heads import Heads, find_heads, head_paths, linear_layers, module_at
 from singflow.towers.pretrained import load_pretrained
 from singflow.towers.views import Preprocess, Transform, from_timm, from_torchvision
-from singflow.towers.weights import check_id, locate, torchvision_weights
+from singflow.towers.weights import (
+    check_id,
+    package_weights,
+    torch_cached,
+    torchvision_weights,
+    weights_of,
+)
 
 FIX = "correct `head` in config/models.yaml"
 
@@ -63,7 +69,7 @@ def run_on_images(tower: nn.Module, images: torch.Tensor, name: str, hint: str) 
     try:
         return tower(images)
     except (RuntimeError, ValueError, AssertionError) as error:
-        if is_of_device(error):
+        if not is_of_size(error):
             raise
         size = tuple(images.shape[2:])
         raise InputError(
@@ -133,16 +139,15 @@ def _check_head(weight: torch.Tensor, entry: ModelEntry) -> None:
         )
 
 
-def load_classifier(entry: ModelEntry) -> LoadedClassifier:
-    """Build a classifier and load its weights, never from the network."""
+def load_classifier(entry: ModelEntry, *, download: bool = False) -> LoadedClassifier:
+    """Build a classifier with its weights. download: those that are not here, from the network."""
     if entry.source == "features":
         raise InputError(
             f"{entry.id}: its features were imported, and there is no network that could look at a "
             "photo: name a model of timm, torchvision or transformers"
         )
-    files = locate(entry)
-    with seeded():
-        model, paths, preprocess = _built(entry, files)
+    with weights_of(entry, download), seeded():
+        model, paths, preprocess = _built(entry)
         if entry.weights == "random":
             for head in linear_layers(model, paths, entry.id, FIX):  # some libraries set it to zero
                 nn.init.normal_(head.weight, std=head.weight.shape[1] ** -0.5)
@@ -159,7 +164,7 @@ def feature_width(entry: ModelEntry) -> int:
             "entry in config/models.yaml"
         )
     with torch.device("meta"):
-        model, paths, _ = _built(entry.model_copy(update={"weights": "random"}), [])
+        model, paths, _ = _built(entry.model_copy(update={"weights": "random"}))
         layers = linear_layers(model, paths, entry.id, FIX)
         return sum(head.weight.shape[1] for head in layers)
 
@@ -167,20 +172,21 @@ def feature_width(entry: ModelEntry) -> int:
 Built = tuple[nn.Module, list[str], Preprocess]
 
 
-def _built(entry: ModelEntry, files: list[Path]) -> Built:
-    """A model with its weights, of which `files` are those of locate()."""
+def _built(entry: ModelEntry) -> Built:
+    """A model with its weights."""
     build: dict[str, Callable[[ModelEntry], Built]] = {
         "timm": _timm,
         "torchvision": _torchvision,
-        "transformers": partial(_transformers, files=files),
+        "transformers": _transformers,
     }
     with in_one_line(f"{entry.id}: {entry.source} cannot build it"), explained():
         model, heads, preprocess = build[entry.source](entry)
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
-    if entry.weights.startswith("package:"):
-        _load_in_order(model, files[0], entry)
-    elif entry.weights.startswith("file:") and not saved_folder(entry):
-        load_checkpoint(model, files[0], entry, heads)
+    kind, _, target = entry.weights.partition(":")
+    if kind == "package":
+        _load_in_order(model, package_weights(target), entry)
+    elif kind == "file" and not saved_folder(entry):
+        load_checkpoint(model, Path(target), entry, heads)
     if entry.weights != "random":
         check_finite(model, entry.id)
     if not heads:
@@ -188,7 +194,7 @@ def _built(entry: ModelEntry, files: list[Path]) -> Built:
             f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml"
         )
     if entry.head_weights:
-        model, heads = _with_own_head(model, heads, entry, files)
+        model, heads = _with_own_head(model, heads, entry)
     return model, heads, preprocess
 
 
@@ -229,9 +235,9 @@ def _torchvision(entry: ModelEntry) -> Built:
     return model, _last_linear(model), from_torchvision(weights.transforms())
 
 
-def _transformers(entry: ModelEntry, files: list[Path]) -> Built:
+def _transformers(entry: ModelEntry) -> Built:
     model, preprocess = load_pretrained(
-        entry, files, "AutoModelForImageClassification", num_labels=entry.head_classes
+        entry, "AutoModelForImageClassification", num_labels=entry.head_classes
     )
     return model, _last_linear(model), preprocess
 
@@ -264,9 +270,7 @@ class _TokenMean(nn.Module):
         return self.head(torch.stack(parts, dim=2 if self.interleaved else 1).flatten(1))
 
 
-def _with_own_head(
-    model: Any, heads: list[str], entry: ModelEntry, files: list[Path]
-) -> tuple[nn.Module, list[str]]:
+def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.Module, list[str]]:
     """Give the model a linear head from a file, in place of its own head if it has one."""
     if len(heads) > 1 and entry.pooling == "own":
         raise InputError(
@@ -284,11 +288,24 @@ def _with_own_head(
         width = 2 * model.num_features
     head = _Head(width, entry.head_classes)
     if entry.weights != "random":
-        _fill(head, files[-1], entry)
+        _fill(head, _head_file(entry), entry)
     if entry.pooling != "own":
         return _TokenMean(model, head, entry.pooling == "token_mean_interleaved"), ["head"]
     model.set_submodule(heads[0], head)
     return model, heads
+
+
+def _head_file(entry: ModelEntry) -> Path:
+    """The file of head_weights; one that has an address is downloaded unless PyTorch has it."""
+    kind, _, target = (entry.head_weights or "").partition(":")
+    if kind == "file":
+        return Path(target)
+    path = torch_cached(target)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        named = HASH_REGEX.search(path.name)
+        download_url_to_file(target, str(path), named and named[1])
+    return path
 
 
 def _fill(head: nn.Linear, path: Path, entry: ModelEntry) -> None:

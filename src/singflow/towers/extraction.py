@@ -196,7 +196,7 @@ def _within_memory(
                 raise too_small("a single view", error) from None
             fewer = (at_once + 1) // 2
         torch.cuda.empty_cache()
-        log.warning("%d views do not fit into the GPU's memory: taking %d", at_once, fewer)
+        log.warning("%d views do not fit into memory: taking %d", at_once, fewer)
         at_once = fewer
 
 

@@ -126,6 +126,7 @@ class Classifier:
         models: str | Path = MODELS,
         classes: str | Path = CLASSES,
         device: str = "auto",
+        download: bool = False,
     ) -> Classifier:
         """Load a classifier whose weights are on this machine.
 
@@ -139,6 +140,9 @@ class Classifier:
             Class list for a head whose entry names none.
         device : str
             auto, cpu or cuda.
+        download : bool
+            Whether weights are downloaded that are not here, as by `singflow prefetch`. Without
+            it, nothing asks the network.
 
         Returns
         -------
@@ -155,7 +159,8 @@ class Classifier:
         entry = with_classes_and_hashes(
             resolve_models(models, [name])[name], Path(models), name, listed
         )
-        return load_entry(entry, name, entry.class_names or read_class_list(listed), device)
+        names = entry.class_names or read_class_list(listed)
+        return load_entry(entry, name, names, device, download=download)
 
     @classmethod
     @explained()
@@ -271,12 +276,15 @@ class Classifier:
         return found
 
 
-def load_entry(entry: ModelEntry, name: str, classes: list[str], device: str) -> Classifier:
+def load_entry(
+    entry: ModelEntry, name: str, classes: list[str], device: str, *, download: bool = False
+) -> Classifier:
     """Load the classifier of a resolved entry, whose head has classes of these names."""
     from singflow.towers.classifiers import load_classifier
     from singflow.towers.device import pick_device
 
-    return _placed(load_classifier(entry), name, entry, classes, pick_device(device))
+    tower = load_classifier(entry, download=download)
+    return _placed(tower, name, entry, classes, pick_device(device))
 
 
 def _placed(
@@ -308,10 +316,16 @@ class Space:
     device: torch.device
 
     @classmethod
+    @explained()
     def load(
-        cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto"
+        cls,
+        name: str = "conse_minilm",
+        *,
+        spaces: str | Path = SPACES,
+        device: str = "auto",
+        download: bool = False,
     ) -> Self:
-        """Find a space; its towers are loaded when they are first needed.
+        """Find a space whose weights are on this machine; its towers are loaded when first needed.
 
         Parameters
         ----------
@@ -321,6 +335,9 @@ class Space:
             Registry of your own spaces, beside the packaged ones.
         device : str
             auto, cpu or cuda.
+        download : bool
+            Whether weights are downloaded that are not here, as by `singflow prefetch`. Without
+            it, nothing asks the network.
 
         Returns
         -------
@@ -330,11 +347,14 @@ class Space:
         Raises
         ------
         InputError
-            For an unknown name.
+            For an unknown name, and for weights that are missing.
         """
         from singflow.towers.device import pick_device
+        from singflow.towers.spaces import fetch
+        from singflow.towers.weights import check_here
 
         entry, on = resolve_spaces(spaces, [name])[name], pick_device(device)
+        (fetch if download else check_here)(entry)
         texts = Texts(entry, on, ["an image of a {}"])
         return cls(name, entry, texts, on)
 

@@ -1,35 +1,37 @@
 """Models of transformers: from the hub's cache, from a folder of one's own, or untrained."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from singflow.config.registry import ModelEntry, TransformersEntry, saved_folder
+from singflow.config.registry import ModelEntry, TransformersEntry
 from singflow.errors import InputError, in_one_line
 from singflow.towers.checkpoints import check_finite, some
 from singflow.towers.device import seeded
 from singflow.towers.views import Preprocess, from_processor
+from singflow.towers.weights import read_part, saved_at
 
 
 def load_pretrained(
-    entry: ModelEntry | TransformersEntry, files: list[Path], auto: str, **settings: Any
+    entry: ModelEntry | TransformersEntry, auto: str, **settings: Any
 ) -> tuple[Any, Preprocess]:
     """The model of an entry, as the class `auto` of transformers builds it, and its transform.
 
-    files: those of locate(). settings: further settings of the configuration, if nothing is saved.
+    settings: further settings of the configuration, if nothing is saved.
     """
     import transformers
+    from huggingface_hub import is_offline_mode
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    kind = getattr(transformers, auto)
-    folder = files[0].parent if entry.weights == "hub" else saved_folder(entry)
-    where = folder if entry.weights != "hub" and folder else entry.id
-    with in_one_line(f"{where}: transformers cannot build it"):
-        if folder is None:  # weights.required() has seen to both
+    if is_offline_mode():  # otherwise downloads show how far they are
+        disable_progress_bar()
+    kind, where = getattr(transformers, auto), saved_at(entry)
+    if where:
+        preprocess = from_processor(read_part(entry, "image processor"))
+    with in_one_line(f"{where or entry.id}: transformers cannot build it"):
+        if where is None:
             settings |= entry.config or {}
             choices = dict(entry.transform or {})
             configuration = transformers.AutoConfig.for_model(
@@ -37,11 +39,21 @@ def load_pretrained(
             )
             processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
             return kind.from_config(configuration).eval(), from_processor(processor)
-        safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        own = True if entry.weights != "hub" else None  # the hub may have a checkpoint alone
-        options = {"use_safetensors": own, "weights_only": True, "output_loading_info": True}
-        model, found = kind.from_pretrained(folder, dtype=torch.float32, **options, **safe)
-        preprocess = from_processor(transformers.AutoImageProcessor.from_pretrained(folder, **safe))
+        safe = {"revision": entry.revision or "main", "trust_remote_code": False}
+        configuration = transformers.AutoConfig.from_pretrained(where, **safe)
+        if configuration.model_type == "siglip2":
+            raise InputError(
+                f"{where}: this SigLIP 2 takes images of any shape (NaFlex), but views have one "
+                "size: take a variant of fixed size, as google/siglip2-base-patch16-224"
+            )
+        model, found = kind.from_pretrained(
+            where,
+            dtype=torch.float32,
+            use_safetensors=True if entry.weights != "hub" else None,  # the hub may have others
+            weights_only=True,
+            output_loading_info=True,
+            **safe,
+        )
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"{entry.id}: its weights lack {some(missing)} of a {type(model).__name__}, which "
@@ -62,12 +74,10 @@ class ImageFeatures(nn.Module):
         return embeddings
 
 
-def load_dual_encoder(
-    entry: TransformersEntry, files: list[Path], *, without: str
-) -> tuple[Any, Preprocess]:
+def load_dual_encoder(entry: TransformersEntry, *, without: str) -> tuple[Any, Preprocess]:
     """A dual encoder, without the parts whose names begin so, and its transform."""
     with seeded():
-        model, preprocess = load_pretrained(entry, files, "AutoModel")
+        model, preprocess = load_pretrained(entry, "AutoModel")
     for side in ("image", "text"):
         if not hasattr(model, f"get_{side}_features"):
             raise InputError(
@@ -82,17 +92,10 @@ def load_dual_encoder(
     return model, preprocess
 
 
-def load_tokenizer(
-    entry: TransformersEntry, files: list[Path], model: Any
+def tokenize_for(
+    entry: TransformersEntry, tokenizer: Any, model: Any
 ) -> Callable[[list[str]], tuple[Any, list[int]]]:
     """Texts -> a batch, padded as the model was trained, and the number of tokens of every text."""
-    from transformers import AutoTokenizer
-
-    folder = saved_folder(entry) or files[0].parent
-    with in_one_line(f"{entry.id}: transformers cannot read its tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
     text = model.config.text_config
     most = min(tokenizer.model_max_length, text.max_position_embeddings)
     padding: dict[str, Any] = {"padding": True}

@@ -11,6 +11,7 @@ from torch import nn
 from singflow.config.registry import (
     ConSEEntry,
     FeaturesEntry,
+    ModelEntry,
     OpenCLIPEntry,
     SpaceEntry,
     TransformersEntry,
@@ -20,12 +21,23 @@ from singflow.errors import InputError, in_one_line, readable_as
 from singflow.parallel import map_ahead
 from singflow.system import regular
 from singflow.towers.checkpoints import check_finite, check_unpacked, read_checkpoint
-from singflow.towers.classifiers import LoadedClassifier, load_classifier, run_on_images
+from singflow.towers.classifiers import (
+    LoadedClassifier,
+    load_classifier,
+    run_on_images,
+    weights_sha256,
+)
 from singflow.towers.device import in_float32, seeded
 from singflow.towers.gpu_errors import in_memory
-from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, load_tokenizer, too_long
+from singflow.towers.pretrained import ImageFeatures, load_dual_encoder, tokenize_for, too_long
 from singflow.towers.views import Preprocess, from_open_clip
-from singflow.towers.weights import locate, only_file, open_clip_tag
+from singflow.towers.weights import (
+    open_clip_tag,
+    open_clip_tokenizer,
+    package_model,
+    read_part,
+    weights_of,
+)
 
 Encode = Callable[[list[str]], np.ndarray]
 Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
@@ -156,19 +168,21 @@ def _check_width(embeddings: torch.Tensor | np.ndarray, dim: int) -> None:
         )
 
 
-def load_image_tower(entry: SpaceEntry) -> ImageTower:
-    """The image tower of a space."""
+def load_image_tower(entry: SpaceEntry, *, download: bool = False) -> ImageTower:
+    """The image tower of a space. download: weights that are not here, from the network."""
     if isinstance(entry, FeaturesEntry):
         raise InputError(
             f"a space of source features with text {entry.text} has no image tower: it is for "
             "imported embeddings, data.source: features"
         )
     if isinstance(entry, OpenCLIPEntry):
-        model = _open_clip(entry)
+        with weights_of(entry, download):
+            model = _open_clip(entry)
         preprocess = from_open_clip(model.visual.preprocess_cfg)
         return CLIPImages(model.visual, preprocess, entry.dim).eval()
     if isinstance(entry, TransformersEntry):
-        model, preprocess = load_dual_encoder(entry, locate(entry), without="text")
+        with weights_of(entry, download):
+            model, preprocess = load_dual_encoder(entry, without="text")
         return CLIPImages(ImageFeatures(model), preprocess, entry.dim).eval()
     sentences = list(_imagenet_sentences().values())
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
@@ -178,7 +192,7 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
             f"not {classes}"
         )
     return ConSE(
-        load_classifier(entry.classifier),
+        load_classifier(entry.classifier, download=download),
         load_text_tower(entry),
         sentences,
         entry.temperature,
@@ -227,9 +241,27 @@ def class_spellings(
     return texts[rows], others
 
 
-def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
-    """The text tower of a space. The image tower of a dual encoder is dropped."""
-    with in_memory("the weights of the text tower"):
+def fetch(entry: ModelEntry | SpaceEntry) -> str:
+    """Build the towers of an entry once with the network. Returns the hash of their weights.
+
+    So the libraries fill their caches, from which they then build the same without the network.
+    """
+    if isinstance(entry, ModelEntry):
+        return weights_sha256(load_classifier(entry, download=True).model)
+    text = weights_sha256(load_text_tower(entry, download=True).module)
+    if isinstance(entry, FeaturesEntry):
+        return text
+    return weights_sha256(load_image_tower(entry, download=True))
+
+
+def load_text_tower(
+    entry: SpaceEntry, device: torch.device | None = None, *, download: bool = False
+) -> TextTower:
+    """The text tower of a space. download: weights that are not here, from the network.
+
+    The image tower of a dual encoder is dropped.
+    """
+    with weights_of(entry, download), in_memory("the weights of the text tower"):
         return _text_tower(entry, device or torch.device("cpu"))
 
 
@@ -240,10 +272,8 @@ def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
         return _sentence_encoder(entry, device)
     if isinstance(entry, TransformersEntry):
         return _features_of_texts(entry, device)
-    import open_clip
-
+    tokenize = open_clip_tokenizer(entry)  # before the weights: see lacking()
     model = _open_clip(entry)
-    tokenize = open_clip.get_tokenizer(entry.id.partition("/")[0])
     model.visual = nn.Identity()
     model.to(device)
 
@@ -261,9 +291,9 @@ def _text_tower(entry: SpaceEntry, device: torch.device) -> TextTower:
 
 
 def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTower:
-    files = locate(entry)
-    model, _ = load_dual_encoder(entry, files, without="vis")
-    tokenize = load_tokenizer(entry, files, model)
+    tokenizer = read_part(entry, "tokenizer")  # before the weights: see lacking()
+    model, _ = load_dual_encoder(entry, without="vis")
+    tokenize = tokenize_for(entry, tokenizer, model)
     model.to(device)
 
     def encode(batch: Any) -> torch.Tensor:
@@ -273,14 +303,13 @@ def _features_of_texts(entry: TransformersEntry, device: torch.device) -> TextTo
 
 
 def _open_clip(entry: OpenCLIPEntry) -> Any:
-    """Both towers with their weights, never from the network."""
+    """Both towers with their weights."""
     import open_clip
 
     tag = open_clip_tag(entry)
-    paths = locate(entry)
     model, _, pretrained = entry.id.partition("/")
-    kind, _, _ = entry.weights.partition(":")
-    weights = {"hub": pretrained, "file": str(paths[0]) if paths else None}.get(kind)
+    kind, _, file = entry.weights.partition(":")
+    weights = {"hub": pretrained, "file": file}.get(kind)
     changes = tag if kind != "hub" else {}
     if entry.transform:
         changes = changes | entry.transform
@@ -291,7 +320,7 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
             )
         except Exception:
             if kind == "file":
-                read_checkpoint(paths[0])  # whose message says what the file is
+                read_checkpoint(Path(file))  # whose message says what the file is
             raise
     if kind != "random":
         check_finite(built, entry.id)
@@ -363,26 +392,6 @@ def _sentence_encoder(entry: ConSEEntry | FeaturesEntry, device: torch.device) -
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
-
-
-def package_model(distribution: str) -> Path:
-    """Folder of the only sentence encoder of an installed distribution."""
-    return only_file(
-        distribution,
-        "config/spaces.yaml:",
-        "sentence encoders",
-        lambda path: path.name == "modules.json",
-    ).parent
-
-
-def text_files(entry: SpaceEntry) -> list[Path]:
-    """The files that decide a space's embeddings of texts; none of a tower with random weights."""
-    if not isinstance(entry, ConSEEntry | FeaturesEntry):
-        return locate(entry)
-    kind, _, named = entry.text.partition(":")
-    if kind == "file":
-        return [Path(named)]
-    return sorted(path for path in package_model(named).rglob("*") if path.is_file())
 
 
 def embed_templates(

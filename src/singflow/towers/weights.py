@@ -1,14 +1,15 @@
-"""Weight files: which files an entry needs, where they are, and how they are fetched."""
+"""Whether the weights of an entry are here. Its library finds them in a cache of its own."""
 
 import difflib
 import importlib.metadata
 import json
-import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
 
 from singflow.artifacts.files import sha256_of
 from singflow.config.names import IDS
@@ -20,166 +21,252 @@ from singflow.config.registry import (
     OpenCLIPEntry,
     SpaceEntry,
     TransformersEntry,
-    own_weights,
     read_registry,
     saved_folder,
 )
-from singflow.errors import InputError
-from singflow.towers.downloads import Download, look_up
+from singflow.errors import InputError, in_one_line
+from singflow.extras import explained
 
-FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
+FETCH = "run `singflow prefetch` where there is a network, or, in Python, load with download=True"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-PROCESSOR = ("preprocessor_config.json", "processor_config.json")
-WORDS = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
+AUTO = {"image processor": "AutoImageProcessor", "tokenizer": "AutoTokenizer"}
+TRANSFORMERS_WEIGHTS = tuple(
+    name for whole in TIMM_WEIGHTS for name in (whole, f"{whole}.index.json")
+)
 
 
-class WeightFile:
-    """A file with weights, or a file that belongs to weights, such as a tokenizer's."""
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the libraries of the model hub from the network, even where they are loaded already."""
+    from huggingface_hub import constants
 
-    optional = False
-    place = "this environment"
-
-    def find(self) -> Path | None:
-        raise NotImplementedError
-
-    def fetch(self) -> Path | None:
-        return self.find()
-
-    def remaining(self) -> int | None:
-        """Bytes that fetch() would download; None: the server does not say."""
-        return 0
-
-    def label(self, path: Path) -> str:
-        """Name of the found file in lists."""
-        return str(self)
-
-    def version(self, path: Path) -> str:
-        """Version or commit of the found file, or a dash."""
-        return "-"
-
-    def expected(self, path: Path) -> str | None:
-        """SHA-256 that the found file should have, or the beginning of it. None: unknown."""
-        return None
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
-@dataclass(frozen=True)
-class HubFile(WeightFile):
-    """A file in a repository of the model hub: the first of `names` that the repository has."""
+@contextmanager
+def weights_of(entry: ModelEntry | SpaceEntry, download: bool) -> Iterator[None]:
+    """Let the libraries build an entry within the block, from their caches and without a network.
+
+    download: what the caches lack is downloaded into them instead of refused.
+    """
+    from huggingface_hub.utils import enable_progress_bars
+
+    if download:
+        # Otherwise transformers asks a service of the hub to convert weights of another format.
+        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+        enable_progress_bars()
+        yield
+        return
+    check_here(entry)
+    _check_unchanged(entry)
+    with offline():
+        yield
+
+
+def check_here(entry: ModelEntry | SpaceEntry) -> None:
+    """Raise InputError if an entry cannot be built without the network."""
+    if found := "; ".join(lacking(entry)):
+        raise InputError(f"{found}: {FETCH}")
+
+
+def missing(entry: ModelEntry | SpaceEntry) -> str:
+    """lacking() in words; "" if nothing, and the reason if it cannot be told."""
+    try:
+        with explained():
+            return "; ".join(lacking(entry))
+    except InputError as error:
+        return str(error)
+
+
+def lacking(entry: ModelEntry | SpaceEntry) -> Iterator[str]:
+    """What an entry lacks on this machine. No weights are read, and nothing is downloaded.
+
+    Image processors and tokenizers are built as a trial. Towers load weights last, so that the
+    weights are missing where a download was interrupted.
+    """
+    if isinstance(entry, ConSEEntry | FeaturesEntry) and entry.text.startswith("package:"):
+        package_model(entry.text.removeprefix("package:"))
+    if isinstance(entry, ConSEEntry):
+        yield from lacking(entry.classifier)
+        return
+    if held := in_hub(entry):
+        yield from held.lacking()
+        if entry.source == "transformers":
+            yield from held._replace(names=("config.json",)).lacking()
+    kind, _, target = getattr(entry, "weights", "").partition(":")
+    if kind == "package":
+        package_weights(target)
+    for own in entry.local_files():
+        if not Path(own).exists():
+            raise InputError(f"{own}: no such weight file")
+    for path in map(torch_cached, addresses(entry)):
+        if not path.is_file():
+            yield f"{path.name} is not in PyTorch's cache {path.parent} (TORCH_HOME sets it)"
+    for part, read in _parts(entry):
+        try:
+            with offline():
+                read()
+        except Exception:  # a library raises its own kinds, here of a file that is not cached
+            if kind == "file":
+                raise
+            yield f"{part} is not in {_cache()}, or not whole"
+
+
+class InHub(NamedTuple):
+    """Weights in a repository of the model hub: the first of `names` that it has."""
 
     repository: str
     names: tuple[str, ...]
     revision: str | None = None
-    optional: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.repository}: {self.names[0]}"
-
-    @property
-    def place(self) -> str:  # type: ignore[override]
-        from huggingface_hub import constants
-
-        return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
 
     def find(self) -> Path | None:
+        """The file in the hub's cache, or the list of the files of which it consists."""
+        return next(filter(None, map(self._cached, self.names)), None)
+
+    def lacking(self) -> Iterator[str]:
+        """The files that are not in the hub's cache."""
+        path, at = self.find(), f"@{self.revision}" if self.revision else ""
+        names = [] if path else [self.names[0]]
+        if path and path.name.endswith(".index.json"):
+            with in_one_line(f"{path}: not readable", "remove it and fetch it again"):
+                shards = {*json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
+            names = sorted(name for name in shards if not self._cached(name))
+        for name in names:
+            yield f"{self.repository}{at}: {name} is not in {_cache()}"
+
+    def _cached(self, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        for name in self.names:
-            path = try_to_load_from_cache(self.repository, name, revision=self.revision)
-            if isinstance(path, str):
-                return Path(path)
+        path = try_to_load_from_cache(self.repository, name, revision=self.revision)
+        return Path(path) if isinstance(path, str) else None
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
+
+
+def in_hub(entry: ModelEntry | SpaceEntry) -> InHub | None:
+    """Where the library of an entry looks for its weights in the model hub, if it does."""
+    if isinstance(entry, OpenCLIPEntry):
+        tag = open_clip_tag(entry)
+        if entry.weights != "hub":
+            return None
+        repository, _, name = tag["hf_hub"].rpartition("/")
+        alike = (f"{Path(name).stem}.safetensors", name)  # open_clip prefers the former
+        return InHub(repository, alike if name else OPEN_CLIP_WEIGHTS)
+    if getattr(entry, "weights", "") != "hub" or entry.source not in ("timm", "transformers"):
         return None
+    if entry.source == "transformers":
+        return InHub(entry.id, TRANSFORMERS_WEIGHTS, entry.revision)
+    import timm
 
-    def remaining(self) -> int | None:
-        _, download = self._held()
-        return download.remaining if download else 0
-
-    def fetch(self) -> Path | None:
-        from huggingface_hub import hf_hub_download
-
-        name, download = self._held()
-        if name is None:
-            return None
-        if download and download.sha256:  # a large file, of which the client resumes nothing
-            download.run()
-        return Path(hf_hub_download(self.repository, name, revision=self.revision))
-
-    def _held(self) -> tuple[str | None, Download | None]:
-        """The first of the names that the repository has, if any, and its download."""
-        from huggingface_hub.errors import RemoteEntryNotFoundError
-
-        for name in self.names:
-            with suppress(RemoteEntryNotFoundError):
-                return name, self._missing(name)
-        if self.optional:
-            return None, None
-        raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
-
-    def _missing(self, name: str) -> Download | None:
-        """The download of a file that the cache lacks."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
-
-        found = hf_hub_download(self.repository, name, revision=self.revision, dry_run=True)
-        if not found.will_download:
-            return None
-        url = hf_hub_url(self.repository, name, revision=self.revision)
-        told = get_hf_file_metadata(url)
-        etag, (cache, _, _) = str(told.etag), found.local_path.rpartition("/snapshots/")
-        path = Path(cache, "blobs", etag)
-        return Download(url, path, told.size, etag, self.expected(path), build_hf_headers())
-
-    def label(self, path: Path) -> str:
-        found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
-        return f"{self.repository}: {found}"
-
-    def version(self, path: Path) -> str:
-        parts = path.parts
-        return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
-
-    def expected(self, path: Path) -> str | None:
-        name = path.resolve().name  # of a large file, this is its hash
-        return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+    check_id(entry)
+    known: Any = timm.get_pretrained_cfg(entry.id)
+    names = (known.hf_hub_filename,) if known.hf_hub_filename else TIMM_WEIGHTS
+    return InHub(known.hf_hub_id, names, entry.revision) if known.hf_hub_id else None
 
 
-@dataclass(frozen=True)
-class UrlFile(WeightFile):
-    """A file with an address, kept in PyTorch's cache."""
+def addresses(entry: ModelEntry | SpaceEntry) -> list[str]:
+    """Addresses of what PyTorch keeps in its cache: of the model's weights, and of its head."""
+    if not isinstance(entry, ModelEntry) or entry.weights == "random":
+        return []
+    own = entry.weights == "hub" and entry.source in IDS and not in_hub(entry)
+    kind, _, head = (entry.head_weights or "").partition(":")
+    return [url for url in (published_at(entry) if own else "", head * (kind == "url")) if url]
 
-    url: str
 
-    def __str__(self) -> str:
-        return self._path.name
+def torch_cached(url: str) -> Path:
+    """Where PyTorch's cache keeps the file of an address."""
+    from torch.hub import get_dir
 
-    @property
-    def _path(self) -> Path:
-        from torch.hub import get_dir
+    return Path(get_dir(), "checkpoints", Path(urlparse(url).path).name)
 
-        return Path(get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
 
-    @property
-    def place(self) -> str:  # type: ignore[override]
-        return f"PyTorch's cache {self._path.parent} (TORCH_HOME sets it)"
+def _parts(entry: ModelEntry | SpaceEntry) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What a library reads beside the weights, and how."""
+    if isinstance(entry, OpenCLIPEntry):
+        import open_clip
+        from transformers import AutoConfig
 
-    def find(self) -> Path | None:
-        return self._path if self._path.is_file() else None
+        model = entry.id.partition("/")[0]
+        yield f"{model}: its tokenizer", partial(open_clip_tokenizer, entry)
+        if text := open_clip.get_model_config(model)["text_cfg"].get("hf_model_name"):
+            yield f"{text}: its configuration", partial(AutoConfig.from_pretrained, text)
+    elif isinstance(entry, TransformersEntry) or entry.source == "transformers":
+        where = saved_at(entry)
+        parts = ["image processor"] * bool(where)
+        for part in [*parts, *["tokenizer"] * isinstance(entry, TransformersEntry)]:
+            yield f"{where or entry.id}: its {part}", partial(read_part, entry, part)
 
-    def remaining(self) -> int | None:
-        return 0 if self._path.is_file() else self._download.remaining
 
-    def fetch(self) -> Path | None:
-        if not self._path.is_file():
-            self._download.run()
-        return self._path
+def saved_at(entry: ModelEntry | TransformersEntry) -> str | None:
+    """The hub's name or the folder of a model of transformers; None: its entry describes it."""
+    if entry.weights == "hub":
+        return entry.id
+    if folder := saved_folder(entry):
+        return str(folder)
+    of_space = isinstance(entry, TransformersEntry)
+    if of_space and entry.weights != "random":
+        raise InputError(f"{entry.weights}: name the folder that save_pretrained wrote")
+    if None in (entry.config, entry.transform):
+        raise InputError(
+            f"{entry.id}: without the hub's weights, or a folder that save_pretrained wrote, "
+            f"config/{'spaces' if of_space else 'models'}.yaml must give its `config` and "
+            "`transform`"
+        )
+    return None
 
-    @property
-    def _download(self) -> Download:
-        return look_up(self.url, self._path, self.expected(self._path))
 
-    def expected(self, path: Path) -> str | None:
-        found = re.search(r"-([0-9a-f]{8,})\.", path.name)  # as in resnet50-0676ba61.pth
-        return found[1] if found else None
+def read_part(entry: ModelEntry | TransformersEntry, part: str) -> Any:
+    """A part of AUTO of a model of transformers."""
+    import transformers
+
+    where = saved_at(entry) or entry.id
+    fix = f"save it there too, with {part.replace(' ', '_')}.save_pretrained({where!r})"
+    own = saved_folder(entry) is not None
+    with in_one_line(f"{where}: transformers cannot read its {part}", fix if own else ""):
+        found = getattr(transformers, AUTO[part]).from_pretrained(
+            where, revision=entry.revision or "main", trust_remote_code=False
+        )
+        return _with_words(found) if part == "tokenizer" else found
+
+
+def open_clip_tokenizer(entry: OpenCLIPEntry) -> Any:
+    """The tokenizer of a model of open_clip."""
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import HFTokenizer
+
+    tokenize: Any = get_tokenizer(entry.id.partition("/")[0])
+    if isinstance(tokenize, HFTokenizer):
+        _with_words(tokenize.tokenizer)
+    return tokenize
+
+
+def _with_words(tokenizer: Any) -> Any:
+    """The tokenizer; ValueError if its files are missing, of which transformers says nothing."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError("it has no words")
+    return tokenizer
+
+
+def _check_unchanged(entry: ModelEntry | SpaceEntry) -> None:
+    """Refuse a user's weights that are not those that the resolve step found."""
+    if isinstance(entry, ConSEEntry):
+        return _check_unchanged(entry.classifier)
+    for path, sha256 in entry.sha256.items():
+        if path == getattr(entry, "class_list", None):
+            continue
+        if not Path(path).is_file() or sha256_of(Path(path)) != sha256:
+            raise InputError(
+                f"{path}: has changed since its entry was resolved: run the workflow again"
+            )
 
 
 def only_file(distribution: str, named: str, kind: str, chosen: Callable[[Path], bool]) -> Path:
@@ -196,165 +283,20 @@ def only_file(distribution: str, named: str, kind: str, chosen: Callable[[Path],
     return found[0]
 
 
-@dataclass(frozen=True)
-class PackageFile(WeightFile):
+def package_weights(distribution: str) -> Path:
     """The only weight file of an installed distribution."""
-
-    distribution: str
-
-    def __str__(self) -> str:
-        return f"package {self.distribution}"
-
-    def find(self) -> Path:
-        kinds = (".pth", ".pt", ".safetensors")
-        return only_file(
-            self.distribution, "weights", "weight files", lambda path: path.suffix in kinds
-        )
-
-    def version(self, path: Path) -> str:
-        return importlib.metadata.version(self.distribution)
+    kinds = (".pth", ".pt", ".safetensors")
+    return only_file(distribution, "weights", "weight files", lambda path: path.suffix in kinds)
 
 
-@dataclass(frozen=True)
-class LocalFile(WeightFile):
-    """A file of the user. `sha256` is what the resolve step found, None before that step."""
-
-    path: str
-    sha256: str | None
-
-    def __str__(self) -> str:
-        return self.path
-
-    def find(self) -> Path:
-        path = Path(self.path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such weight file")
-        if self.sha256 and sha256_of(path) != self.sha256:
-            raise InputError(
-                f"{path}: has changed since its entry was resolved: run the workflow again"
-            )
-        return path
-
-    def expected(self, path: Path) -> str | None:
-        return self.sha256
-
-
-def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files of an entry's weights, and of its tokenizer or of its separate head."""
-    if isinstance(entry, ConSEEntry):
-        return required(entry.classifier)
-    if isinstance(entry, FeaturesEntry) or entry.source == "features":
-        return []
-    files: list[WeightFile] = []
-    if folder := saved_folder(entry):
-        _check_saved(folder, with_words=isinstance(entry, TransformersEntry))
-        files = [LocalFile(file, entry.sha256.get(file)) for file in own_weights(entry)]
-    elif entry.weights == "hub":
-        files = _SOURCES[entry.source](entry)
-    elif isinstance(entry, TransformersEntry) and entry.weights != "random":
-        raise InputError(f"{entry.weights}: name the folder that save_pretrained wrote")
-    elif entry.source == "transformers" and None in (entry.config, entry.transform):
-        registry = "spaces" if isinstance(entry, TransformersEntry) else "models"
-        raise InputError(
-            f"{entry.id}: without the hub's weights, or a folder that save_pretrained wrote, "
-            f"config/{registry}.yaml must give its `config` and `transform`"
-        )
-    elif own := _own_file(entry.weights, entry):
-        files = [own]
-    if isinstance(entry, OpenCLIPEntry):
-        return [*files, *_tokenizer_files(entry)]
-    if isinstance(entry, TransformersEntry):
-        words = [] if folder else _tokenizer_of(entry.id, "spiece.model", entry.revision)
-        return [*files, *words]
-    head = _own_file(entry.head_weights, entry) if entry.weights != "random" else None
-    return [*files, head] if head else files
-
-
-def missing(files_of: Callable[[Any], list[WeightFile]], entry: Any) -> list[str]:
-    """The files that are not here, or the reason why they cannot be listed; nothing is fetched."""
-    try:
-        return [str(file) for file in files_of(entry) if file.find() is None and not file.optional]
-    except InputError as error:
-        return [str(error)]
-
-
-def with_texts(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files of required(), and those of the sentence encoder of a space."""
-    text = getattr(entry, "text", "")
-    encoder = [PackageFile(text.removeprefix("package:"))] if text.startswith("package:") else []
-    return [*required(entry), *encoder]
-
-
-def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
-    """Paths of all files that an entry requires, without optional files that are not there."""
-    paths = find_all(required(entry))
-    if entry.source == "transformers" and entry.weights == "hub":
-        _check_readable(paths[0].parent)
-    return paths
-
-
-def find_all(files: list[WeightFile]) -> list[Path]:
-    """Paths of the files, without optional files that are not there."""
-    paths = []
-    for file in files:
-        path = file.find()
-        if path is None and not file.optional:
-            raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
-        paths += [path] if path else []
-    return paths
-
-
-def _check_saved(folder: Path, *, with_words: bool) -> None:
-    """Refuse a folder that lacks a part of what save_pretrained writes."""
-    here = {path.name for path in folder.glob("*")}
-    if not any(name.endswith(".safetensors") for name in here):
-        raise InputError(
-            f"{folder}: holds no weights as .safetensors (other files of weights, as "
-            "pytorch_model.bin, are not read): load the model where it was trained, and save it "
-            f"with save_pretrained({str(folder)!r})"
-        )
-    parts = {"model": ("config.json",), "image processor": PROCESSOR}
-    parts |= {"tokenizer": WORDS} if with_words else {}
-    for part, names in parts.items():
-        if not here & {*names}:
-            raise InputError(
-                f"{folder}: holds no {part} ({names[0]}): save it there too, with "
-                f"{part.replace(' ', '_')}.save_pretrained({str(folder)!r})"
-            )
-    _check_readable(folder)
-
-
-def _check_readable(folder: Path) -> None:
-    """Refuse a model that brings code of its own, and one whose images have no fixed size."""
-    for path in sorted(folder.glob("*config.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path}: not readable as JSON ({error}): copy or download it again"
-            ) from None
-        if not isinstance(content, dict) or "auto_map" in content:
-            raise InputError(
-                f"{path}: names code of its own (auto_map), which is never run: take a model whose "
-                "class transformers has itself"
-            )
-        if path.name == "config.json" and content.get("model_type") == "siglip2":
-            raise InputError(
-                f"{path}: this SigLIP 2 takes images of any shape (NaFlex), but views have one "
-                "size: take a variant of fixed size, as google/siglip2-base-patch16-224"
-            )
-
-
-def _own_file(
-    source: str | None, entry: ModelEntry | OpenCLIPEntry | TransformersEntry
-) -> WeightFile | None:
-    """The file that `weights` or `head_weights` names; None for hub and random."""
-    kind, _, target = (source or "").partition(":")
-    if kind == "file":
-        return LocalFile(target, entry.sha256.get(target))
-    if kind == "package":
-        return PackageFile(target)
-    return UrlFile(target) if kind == "url" else None
+def package_model(distribution: str) -> Path:
+    """Folder of the only sentence encoder of an installed distribution."""
+    return only_file(
+        distribution,
+        "config/spaces.yaml:",
+        "sentence encoders",
+        lambda path: path.name == "modules.json",
+    ).parent
 
 
 def check_ids(models: Mapping[str, ModelEntry]) -> None:
@@ -363,9 +305,10 @@ def check_ids(models: Mapping[str, ModelEntry]) -> None:
     Entries of this package are known to exist, and to look them up would load timm.
     """
     own = models.keys() - read_registry(MODELS, MODELS).packaged.keys()
-    for name in [name for name in models if name in own and models[name].weights == "hub"]:
+    hub = [name for name, entry in models.items() if entry.weights == "hub"]
+    for name in (name for name in hub if name in own and models[name].source in IDS):
         try:
-            required(models[name])
+            check_id(models[name])
         except InputError as error:
             raise InputError(f"models: {name}: {error}") from None
 
@@ -389,17 +332,6 @@ def check_id(entry: ModelEntry) -> None:
     )
 
 
-def _timm_files(entry: ModelEntry) -> list[WeightFile]:
-    import timm
-
-    check_id(entry)
-    configuration: Any = timm.get_pretrained_cfg(entry.id)
-    if configuration.hf_hub_id:
-        names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
-        return [HubFile(configuration.hf_hub_id, names, entry.revision)]
-    return [UrlFile(configuration.url)]
-
-
 def torchvision_weights(entry: ModelEntry) -> Any:
     """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
@@ -411,17 +343,12 @@ def torchvision_weights(entry: ModelEntry) -> Any:
 
 def published_at(entry: ModelEntry) -> str | None:
     """Address at which a model's weights were first published, the same in all libraries."""
-    import timm
-
     if entry.source == "torchvision":
         return str(torchvision_weights(entry).url)
+    import timm
+
     known = timm.get_pretrained_cfg(entry.id) if entry.source == "timm" else None
     return str(known.url) if known and known.url else None
-
-
-def _transformers_files(entry: ModelEntry | TransformersEntry) -> list[WeightFile]:
-    names = [("config.json",), PROCESSOR, TIMM_WEIGHTS]
-    return [HubFile(entry.id, alternatives, entry.revision) for alternatives in names]
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
@@ -451,36 +378,3 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
             f"{', '.join(known) or 'none'}"
         )
     return tag
-
-
-def _open_clip_files(entry: OpenCLIPEntry) -> list[WeightFile]:
-    repository, _, name = open_clip_tag(entry)["hf_hub"].rpartition("/")
-    return [HubFile(repository, (name,) if name else OPEN_CLIP_WEIGHTS)]
-
-
-def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
-    import open_clip
-
-    open_clip_tag(entry)
-    text = open_clip.get_model_config(entry.id.partition("/")[0])["text_cfg"]
-    files: list[WeightFile] = []
-    if repository := text.get("hf_model_name"):
-        files.append(HubFile(repository, ("config.json",)))
-    if repository := text.get("hf_tokenizer_name"):
-        files += _tokenizer_of(repository, "config.json")
-    return files
-
-
-def _tokenizer_of(repository: str, beside: str, revision: str | None = None) -> list[WeightFile]:
-    """The files of a tokenizer in the hub, with what may lie beside its words."""
-    names = ["tokenizer_config.json", "special_tokens_map.json", "merges.txt", beside]
-    optional = [HubFile(repository, (name,), revision, optional=True) for name in names]
-    return [HubFile(repository, WORDS, revision), *optional]
-
-
-_SOURCES: dict[str, Callable[[Any], list[WeightFile]]] = {
-    "timm": _timm_files,
-    "torchvision": lambda entry: [UrlFile(torchvision_weights(entry).url)],
-    "transformers": _transformers_files,
-    "open_clip": _open_clip_files,
-}

@@ -288,13 +288,9 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
 def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) -> str | None:
     """Hash of a tower's weights; None if the weights are not on this machine."""
     from singflow.towers.classifiers import weights_sha256
-    from singflow.towers.weights import locate
+    from singflow.towers.weights import missing
 
-    try:
-        locate(entry)
-    except InputError:
-        return None
-    return weights_sha256(load())
+    return None if missing(entry) else weights_sha256(load())
 
 
 def _same_weights(entry: ModelEntry, model_id: str) -> bool:
