@@ -19,25 +19,20 @@ class Flags(Training, cli.PairStep):
 
 def main(flags: Flags) -> None:
     from singflow.towers.device import prepare, recorded
-    from singflow.translators.curves import Curves
-    from singflow.translators.networks import Pairs, train
+    from singflow.translators.networks import train
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
     on = recorded(device)
-    inputs = Inputs.of(flags)
-    images, output = inputs.training(flags.reference), flags.path("network")
-    checkpoint = output.with_name(f"{output.name}.partial")
-    shown = flags.log and flags.history == "tensorboard"
-    with Curves(flags.log.with_suffix("") if shown else None) as curves:
-        pairs = Pairs(images, device)
-        network, facts = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
+    images = Inputs.of(flags).training(flags.reference)
+    network, facts = train(images, flags.kind, flags, flags.seed, device)
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_tensors(output, tensors, provenance(["torch"], **flags.named, **on, **options))
+    write_tensors(
+        flags.path("network"), tensors, provenance(["torch"], **flags.named, **on, **options)
+    )
     report = {"alpha": None, "alpha_curve": [], "kind": flags.kind, **facts}
     write_json(flags.path("network_report"), report)
-    checkpoint.unlink(missing_ok=True)
     kept = facts["losses"][facts["loss"]]
     epochs = f"epoch {kept['best_epoch']} of {kept['epochs']}"
     made = f"{flags.kind} by loss {facts['loss']}, {epochs}; {quality_said(facts)}"

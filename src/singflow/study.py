@@ -54,7 +54,6 @@ from singflow.data.imported import check_source, facts_of, source_fingerprint
 from singflow.data.parameters import Data
 from singflow.data.reading import group_cells
 from singflow.errors import InputError, check_labels
-from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotLabels
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import own_generator_files, refuse_space
@@ -482,8 +481,6 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
     """Check a study and all that it refers to. The entries are under `model` and `space`."""
     study = check(content, origin)
-    if "networks" in study.analyses and study.training.history == "tensorboard":
-        check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named))
     if study.evidence.groups:
