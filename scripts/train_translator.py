@@ -6,7 +6,7 @@ from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
-from singflow.translators.linear import quality_said
+from singflow.translators.linear import made_for, quality_said
 from singflow.translators.parameters import Training
 
 
@@ -24,12 +24,14 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
     on = recorded(device)
-    images = Inputs.of(flags).training(flags.reference)
+    inputs = Inputs.of(flags)
+    images = inputs.training(flags.reference)
     network, facts = train(images, flags.kind, flags, flags.seed, device)
+    of = made_for(inputs.pairs.features, inputs.pairs.embeddings)
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     write_tensors(
-        flags.path("network"), tensors, provenance(["torch"], **flags.named, **on, **options)
+        flags.path("network"), tensors, provenance(["torch"], **flags.named, **of, **on, **options)
     )
     report = {"alpha": None, "alpha_curve": [], "kind": flags.kind, **facts}
     write_json(flags.path("network_report"), report)

@@ -84,8 +84,7 @@ def run_shard(
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
-    how = {"decode": flags.decode, "precision": flags.precision, "compile": flags.compile}
-    facts = made | how | {tensor: statistics(outputs)}
+    facts = made | {"compile": flags.compile, tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 
