@@ -27,7 +27,7 @@ from singflow.photo.analysis import IN_SAMPLE
 from singflow.photo.analyzer import Analyzer
 from singflow.photo.sources import check_pair
 from singflow.towers.live import CLASSES
-from singflow.translators.linear import Translator
+from singflow.translators.hub import Translator
 from tests.photo.conftest import LEAK, MODEL, SCORES, SPACE, ZERO
 
 TEXTS = ["a rug", "an image of a jellyfish"]

@@ -1,15 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from singflow.cli import log
 from singflow.commands.options import Models, Spaces
 from singflow.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def import_translator(
@@ -44,7 +41,7 @@ def import_translator(
     target = resolve_spaces(spaces, [space])[space]
     translator, facts = read_offered(release, f"{entry.source}/{entry.id}")
 
-    def here(key: str, name: str, tower: Callable[[], nn.Module]) -> str | None:
+    def here(key: str, name: str, tower: Callable[[], Any]) -> str | None:
         """Hash of weights, if the translator states one and they are here."""
         why = "it does not state their hash"
         if key in facts:
