@@ -221,10 +221,10 @@ LOST = [
         ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"],
     ),
     (
-        f"models: [{LITE0}]\nextraction: {{decode: reduced}}",
+        f"models: [{LITE0}]\nextraction: {{precision: tf32}}",
         [
-            f"of {LITE0} and no embeddings in conse_minilm with extraction.decode reduced: ",
-            "back: leave out extraction.decode",
+            f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: ",
+            "back: leave out extraction.precision",
             "or: first",
         ],
     ),
@@ -629,8 +629,10 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"pictures.renderer": "unclip", "analyses": ["probes"]}, None),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
-        ({"extraction.decode": "reduced"}, "507 has features of efficientnet_lite0 with other ext"),
-        ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
+        (
+            {"extraction.precision": "tf32"},
+            "lite0 was made with extraction.precision float32 instead of tf32; conse_minilm: ",
+        ),
         (
             {"evidence.groups": "camera"},
             "has no column 'camera' (evidence.groups); it has path, la",
