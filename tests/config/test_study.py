@@ -37,7 +37,6 @@ from singflow.study import (
     settle,
     with_derived_keys,
 )
-from singflow.translators.reference import _tell_precision
 from tests.config.studies import PARAMS, changed
 from tests.project import AUTHOR, ROOT
 
@@ -143,8 +142,7 @@ UNSET = {"translator": None, "controls": None, "extraction": None}
         ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
-        ([LITE0], {"extraction": {"precision": "tf32"}}, "packaged", [LITE2, ANIMALS]),
-        ([LITE0], {"extraction": {"decode": "reduced"}}, None, []),
+        ([LITE0], {"extraction": {"precision": "tf32"}}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
     ],
@@ -301,11 +299,10 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
 
 
 def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
-    _tell_precision.cache_clear()
     study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
-    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
-    assert given["translator"]["reference"] == "packaged"
-    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
+    packaged = "translator: {reference: packaged}\nextraction: {precision: tf32}\n"
+    _, (line,) = written(study + packaged)
+    assert "extraction.precision float32 instead of tf32" in line
     _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
     assert line.startswith("a run of this study would be refused: translator.reference results/ab")
 
