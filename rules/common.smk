@@ -148,11 +148,13 @@ def decoders(wildcards):
     return config["extraction"]["decode_threads"] if gpus("tower")(wildcards) else config["threads"]
 
 
-def memory(base, rows=0, widths=0, images=0):
+def memory(base, rows=0, widths=0, images=0, all_rows=0):
     """Megabytes of a job, twice as many at every retry: base, `rows` times the largest shard,
-    `widths` times a float64 matrix of feature_dim x feature_dim, and `images` bytes an image."""
+    `widths` times a float64 matrix of feature_dim x feature_dim, `images` bytes an image, and
+    `all_rows` times all shards."""
+    parts = rows, widths, images, all_rows
     return lambda wildcards, attempt: 2 ** (attempt - 1) * (
-        base + package().megabytes(config, ENTRIES, results(), wildcards, rows, widths, images)
+        base + package().megabytes(config, ENTRIES, results(), wildcards, *parts)
     )
 
 

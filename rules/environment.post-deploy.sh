@@ -1,1 +1,1 @@
-cd "$SINGFLOW_CHECKOUT" && pip install --constraint constraints.txt --editable '.[workflow,tensorboard]'
+cd "$SINGFLOW_CHECKOUT" && pip install --constraint constraints.txt --editable '.[workflow]'

@@ -72,7 +72,7 @@ rule train_translator:
         "environment.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=memory(6000, rows=5, images=750),
+        mem_mb=memory(6000, all_rows=3, images=750),
         runtime=LONG,
         gpu=gpus("network"),
     params:

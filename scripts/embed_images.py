@@ -1,6 +1,7 @@
 """Run a space's image tower over one shard of the images."""
 
 from singflow import cli
+from singflow.artifacts.made import Made
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.config.registry import read_space
 from singflow.towers.steps import LIBRARIES, ShardFlags, run_imported, run_shard
@@ -24,12 +25,13 @@ def main(flags: Flags) -> None:
         write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
         return
     tower = load_image_tower(entry)
-    hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
+    # before the tower is changed to run faster
+    made = Made(entry.identity, weights_sha256(tower), flags.precision, "full").header()
     if isinstance(tower, ConSE):
-        hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
+        made["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors, facts = run_shard(flags, flags.space, tower, "embeddings")
     libraries = ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]]
-    metadata = provenance(libraries, **flags.named, tower=entry.identity, **hashes, **facts)
+    metadata = provenance(libraries, **flags.named, **made, **facts)
     write_tensors(flags.path("embeddings", shard=flags.shard_id), tensors, metadata)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from singflow import cli
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.made import Made
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.config.registry import ModelEntry, read_model
 from singflow.config.sections import outside
@@ -30,11 +31,16 @@ def extracted(flags: Flags, entry: ModelEntry) -> Shard:
     from singflow.towers.classifiers import load_classifier, weights_sha256
 
     classifier = load_classifier(entry)
-    made = {"weights_sha256": weights_sha256(classifier.model), "tower": entry.identity}
+    made = Made(entry.identity, weights_sha256(classifier.model), flags.precision, "full")
     rows, tensors, facts = run_shard(flags, flags.model, classifier, "features")
     whole_images = torch.from_numpy(tensors["features"][tensors["view"] == 0])
     logits = classifier.logits(whole_images).numpy()
-    return rows, tensors, logits, made | {"head_max_error": classifier.head_max_error} | facts
+    return (
+        rows,
+        tensors,
+        logits,
+        facts | made.header() | {"head_max_error": classifier.head_max_error},
+    )
 
 
 def imported_features(flags: Flags, entry: ModelEntry) -> Shard:

@@ -2,6 +2,7 @@
 
 from singflow import cli
 from singflow.artifacts.catalog import CATALOG
+from singflow.artifacts.made import Made
 from singflow.artifacts.tensors import provenance, read_tensors, stored_precision, write_tensors
 from singflow.config.registry import read_model
 from singflow.config.sections import outside
@@ -26,7 +27,7 @@ def main(flags: Flags) -> None:
     metadata = provenance(
         ["torch", entry.source],
         **flags.named,
-        weights_sha256=weights_sha256(classifier.model),
+        **Made(entry.identity, weights_sha256(classifier.model)).header(),
         class_names=entry.class_names,
         keep_classes=entry.keep_classes,
         weight_dtype=stored_precision(classifier.weight.numpy()),

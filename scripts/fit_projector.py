@@ -4,6 +4,7 @@ from singflow import cli
 from singflow.analyses.geometry import logit_change, null_space, remove_null
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
+from singflow.artifacts.made import Made
 from singflow.artifacts.shards import in_blocks, iterate_shards, shard_path
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.translators.parameters import Projector
@@ -20,8 +21,8 @@ def main(flags: Flags) -> None:
     split = null_space(weight, flags.rule, flags.energy, flags.rank, dtype)
     null_dim = split.basis.shape[1]
     largest = 0.0
-    folder, sha256 = inputs.path("features").parent, made["weights_sha256"]
-    for shard in iterate_shards(folder, "features", flags.shards, inputs.manifest, sha256):
+    folder, of_head = inputs.path("features").parent, Made.read(made)
+    for shard in iterate_shards(folder, "features", flags.shards, inputs.manifest, of_head):
         for features in in_blocks(shard["features"]):
             change = logit_change(weight, features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))

@@ -7,13 +7,15 @@ import numpy as np
 from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
-from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.fitting import fit_quality, fit_translators
 from singflow.translators.linear import (
     FIGURES,
-    check_imported_weights,
+    check_made,
+    imported_path,
+    made_by,
     made_for,
     quality_said,
     read_imported,
@@ -61,7 +63,8 @@ def main(flags: Flags) -> None:
     own, images = inputs.pairs, inputs.training(flags.reference)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
-        check_imported_weights(flags.space, flags.model, own.features, own.embeddings)
+        path = imported_path(flags.space, flags.model)
+        check_made(path, read_tensors(path, [])[1], *made_by(own.features, own.embeddings))
         translators, means, facts = use_released(flags, images, released)
     else:
         translators, means, facts = fit_translators(images, flags.folds, flags.lambdas)

@@ -6,7 +6,7 @@ from singflow import cli
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import provenance, write_tensors
-from singflow.translators.linear import quality_said
+from singflow.translators.linear import made_for, quality_said
 from singflow.translators.parameters import Training
 
 
@@ -19,25 +19,22 @@ class Flags(Training, cli.PairStep):
 
 def main(flags: Flags) -> None:
     from singflow.towers.device import prepare, recorded
-    from singflow.translators.curves import Curves
-    from singflow.translators.networks import Pairs, train
+    from singflow.translators.networks import train
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
     on = recorded(device)
     inputs = Inputs.of(flags)
-    images, output = inputs.training(flags.reference), flags.path("network")
-    checkpoint = output.with_name(f"{output.name}.partial")
-    shown = flags.log and flags.history == "tensorboard"
-    with Curves(flags.log.with_suffix("") if shown else None) as curves:
-        pairs = Pairs(images, device)
-        network, facts = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
+    images = inputs.training(flags.reference)
+    network, facts = train(images, flags.kind, flags, flags.seed, device)
+    of = made_for(inputs.pairs.features, inputs.pairs.embeddings)
     options = {"loss": facts["loss"], "width": flags.width, "dropout": flags.dropout}
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_tensors(output, tensors, provenance(["torch"], **flags.named, **on, **options))
+    write_tensors(
+        flags.path("network"), tensors, provenance(["torch"], **flags.named, **of, **on, **options)
+    )
     report = {"alpha": None, "alpha_curve": [], "kind": flags.kind, **facts}
     write_json(flags.path("network_report"), report)
-    checkpoint.unlink(missing_ok=True)
     kept = facts["losses"][facts["loss"]]
     epochs = f"epoch {kept['best_epoch']} of {kept['epochs']}"
     made = f"{flags.kind} by loss {facts['loss']}, {epochs}; {quality_said(facts)}"

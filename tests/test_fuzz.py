@@ -45,7 +45,8 @@ from singflow.errors import InputError, printable
 from singflow.photo.finished import class_names, read_stored
 from singflow.planning.sizes import disk_bytes, sizes_of
 from singflow.study import Params, check
-from singflow.translators.linear import Translator, read_crossfitted
+from singflow.translators.hub import Translator
+from singflow.translators.linear import read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
 from tests import PATIENCE

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that the name is public
     from singflow.towers.collected import collect as collect
     from singflow.towers.live import Classifier as Classifier
     from singflow.towers.live import Space as Space
-    from singflow.translators.linear import Translator as Translator
+    from singflow.translators.hub import Translator as Translator
 
 _PUBLIC = {
     "analyses.geometry": ("NullSpace", "null_energy", "null_space", "remove_null"),
@@ -44,7 +44,7 @@ _PUBLIC = {
     "towers.live": ("Classifier", "Space"),
     "results": ("Study", "load_study", "packaged_reference"),
     "towers.collected": ("Collected", "collect"),
-    "translators.linear": ("Translator",),
+    "translators.hub": ("Translator",),
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_MODULES)

@@ -31,17 +31,17 @@ from singflow.data.arrays import as_array, head_of, is_pair, matrix_of
 from singflow.errors import InputError
 from singflow.extras import explained
 from singflow.translators.arrays import ArrayImages, clusters_of, folds_of, one_each
-from singflow.translators.cards import CARD, escaped, front_matter
 from singflow.translators.crossfit import CrossFitted
 from singflow.translators.fitting import fit_translators
-from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Pool
+from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from singflow.data.arrays import Array, Linear, Rows
+    from singflow.translators.hub import Translator
     from singflow.translators.reference import Images
 
 FITTED_ON = "features and embeddings that were given to singflow.measure"
@@ -69,12 +69,14 @@ class Evidence:
         component is removed), floor_is_deg (this angle where the null component tells nothing),
         null_energy, and with labels and their texts as_deg.
     translator : Translator
-        Ridge regression from features to embeddings, fitted on all images.
+        Ridge regression from features to embeddings, fitted on all images. It needs
+        huggingface_hub, which is loaded when it is first asked for.
     """
 
     facts: dict[str, Any]
     images: pd.DataFrame
-    translator: Translator
+    fitted: Affine = field(compare=False)
+    stated: dict[str, Any] = field(compare=False)
     measured: Measured = field(compare=False)
     labels: np.ndarray | None = field(compare=False)
     refit: Callable[[Path], Fits] = field(compare=False)
@@ -84,6 +86,12 @@ class Evidence:
         """What a new image is compared with; the data are read anew when it is first asked for."""
         with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="singflow-") as scratch:
             return self.refit(Path(scratch))
+
+    @cached_property
+    def translator(self) -> Translator:
+        from singflow.translators.hub import Translator
+
+        return Translator(self.fitted.weight, self.fitted.bias, self.stated)
 
     @property
     def verdict(self) -> str:
@@ -180,7 +188,7 @@ class Evidence:
             When shapes do not fit, or when a value is not finite.
         """
         listed = list(names)
-        found = matrix_of("embeddings", embeddings, self.translator.weight.shape[0], "dimensions")
+        found = matrix_of("embeddings", embeddings, len(self.fitted.bias), "dimensions")
         if len(listed) != len(found):
             raise InputError(
                 f"names: holds {len(listed)} texts, but embeddings has {len(found)} rows: give one "
@@ -291,36 +299,36 @@ class Evidence:
         -------
         str
             The address of the commit.
-
-        Raises
-        ------
-        InputError
-            When the hub does not answer, or refuses.
         """
-        with explained():
-            from singflow.translators.hub import push_folder
+        from huggingface_hub import HfApi
 
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory(prefix="singflow-") as made:
             self._write(Path(made), repo_id)
-            return push_folder(
-                made,
-                repo_id,
-                branch=branch,
-                token=token,
-                private=private,
-                commit_message=commit_message,
+            done = api.upload_folder(
+                repo_id=repo_id, folder_path=made, revision=branch, commit_message=commit_message
             )
+        return done.commit_url
 
     def _write(self, folder: Path, name: str) -> None:
         write_json(folder / "evidence.json", self.to_dict())
         for table, rows in {"images": self.images, "controls": self.controls}.items():
             write_bytes(folder / f"{table}.csv", rows.to_csv(index=False).encode())
-        write_bytes(folder / CARD, self._card(name).encode())
+        write_bytes(folder / "README.md", self._card(name).encode())
 
     def _card(self, name: str) -> str:
+        from huggingface_hub import ModelCardData
+
+        from singflow.translators.hub import escaped
+
+        tags = ["null-space", "evidence", "vision-language"]
         first, *lines = (escaped(line) for line in repr(self).splitlines())
         listed = "\n".join(f"- {line}" for line in lines)
-        return f"""{front_matter(["null-space", "evidence", "vision-language"])}
+        return f"""---
+{ModelCardData(library_name="singflow", tags=tags).to_yaml()}
+---
+
 # {escaped(name)}
 
 **{first}**
@@ -509,14 +517,13 @@ def evidence_of(
     row = facts | unknown | (known or {}) | {"validation_r2": r2, "p_holm": facts["p"]}
     facts["verdict"] = verdict(row, 1 - confidence)
     images = scores.join(found.floors.drop(columns="image_id"))
-    whole = crossed.whole
     stated = {"lambda": chosen["lambda"], "validation_r2": r2, "n_train": chosen["n_train"]}
-    translator = Translator(whole.weight, whole.bias, {**stated, "fitted_on": FITTED_ON})
+    stated["fitted_on"] = FITTED_ON
 
     def refit(folder: Path) -> Fits:
         return fit(pool.training, split, found.own_words, replace(how, folder=folder))
 
-    return Evidence(facts, images, translator, found, labels, refit)
+    return Evidence(facts, images, crossed.whole, stated, found, labels, refit)
 
 
 def _removal_scores(

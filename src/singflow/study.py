@@ -27,6 +27,7 @@ from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
 from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import write_bytes
+from singflow.artifacts.made import Made
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml, section_of
@@ -54,7 +55,6 @@ from singflow.data.imported import check_source, facts_of, source_fingerprint
 from singflow.data.parameters import Data
 from singflow.data.reading import group_cells
 from singflow.errors import InputError, check_labels
-from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotLabels
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import own_generator_files, refuse_space
@@ -63,13 +63,7 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translation
-from singflow.translators.reference import (
-    RECORDED,
-    Made,
-    check_reference,
-    missing_towers,
-    reference_folder,
-)
+from singflow.translators.reference import check_reference, find_shards, reference_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -286,7 +280,10 @@ def losses(
     if known:
         lost += f", and no known controls ({', '.join(known)}) join the models"
     ways = []
-    if fitting and not targets:
+    if _packaged({**study, "extraction": with_defaults({}, Extraction)}):
+        lacks[-1] += f" with extraction.precision {study['extraction']['precision']}"
+        ways = ["leave out extraction.precision"]
+    elif fitting and not targets:
         ways = [f"leave {', '.join(absent)} to another study"]
     every = ", ".join([*models, *known])
     ways.append(
@@ -324,14 +321,18 @@ def _unpackaged(
     study: Mapping[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[list[str], list[str]]:
     """Models and spaces of which the packaged reference has nothing that was made in this way."""
-    absent = missing_towers(reference_folder("packaged"), {**models}, {**spaces})
+    precision = str(study["extraction"]["precision"])
 
     def lacking(kind: str, towers: Mapping[str, Any]) -> list[str]:
-        names = {*absent.get(kind, [])}
-        for name, entry in towers.items():
-            weights = getattr(getattr(entry, "classifier", entry), "weights", "")
-            names |= set() if weights.startswith("package:") else {name}
-        return [name for name in towers if name in names]
+        folder = reference_folder("packaged") / kind
+        return [
+            name
+            for name, entry in towers.items()
+            if not getattr(getattr(entry, "classifier", entry), "weights", "").startswith(
+                "package:"
+            )
+            or find_shards(folder, Made(entry.identity, precision=precision))[0] is None
+        ]
 
     return lacking("features", models), lacking("embeddings", spaces)
 
@@ -345,10 +346,11 @@ def _known_controls(
         for name, entry in read_registry(MODELS, MODELS).entries.items()
         if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
     ]
+    folder = reference_folder("packaged") / "features"
     known = {
         name: entry
         for name, entry in resolve_models(MODELS, packaged).items()
-        if not missing_towers(reference_folder("packaged"), {name: entry}, {})
+        if find_shards(folder, Made(entry.identity))[0]
     }
     joined: list[str] = []
     for kind in (
@@ -478,8 +480,6 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 def settle(content: dict[str, Any], origin: str) -> tuple[Params, dict[str, dict[str, Any]]]:
     """Check a study and all that it refers to. The entries are under `model` and `space`."""
     study = check(content, origin)
-    if "networks" in study.analyses and study.training.history == "tensorboard":
-        check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named))
     if study.evidence.groups:
@@ -547,20 +547,15 @@ def check_beside_reference(
     if study.translator.reference is None:
         return
     imported = study.data.source == "features"
-    how = {"decode": "full", "precision": study.extraction.precision}
-    wanted: dict[str, dict[str, Made]] = {}
+    wanted: dict[str, dict[str, Made]] = {"features": {}, "embeddings": {}}
     for artifact, kind, towers in (("features", "model", models), ("embeddings", "space", spaces)):
-        wanted[artifact] = {}
         for name, entry in towers.items():
-            tower = {"tower": entry.identity}
+            made = {"tower": entry.identity, "precision": study.extraction.precision}
             if imported:
                 facts = facts_of(outside(study.data.root), artifact, **{kind: name})
-                wanted[artifact][name] = dict.fromkeys(RECORDED) | tower | facts
-                continue
-            width = entry.feature_dim if isinstance(entry, ModelEntry) else entry.dim
-            wanted[artifact][name] = how | tower | ({"width": str(width)} if width else {})
-    weights = None if imported else study.weights
-    check_reference(study.translator.reference, weights, wanted)
+                made = {"tower": entry.identity} | facts
+            wanted[artifact][name] = Made.read(made)
+    check_reference(study.translator.reference, wanted)
 
 
 def own_files(study: Params, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -37,7 +37,6 @@ from singflow.study import (
     settle,
     with_derived_keys,
 )
-from singflow.translators.reference import _tell_precision
 from tests.config.studies import PARAMS, changed
 from tests.project import AUTHOR, ROOT
 
@@ -143,7 +142,7 @@ UNSET = {"translator": None, "controls": None, "extraction": None}
         ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
         ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
         ([LITE0], {"weights": "random"}, None, []),
-        ([LITE0], {"extraction": {"precision": "tf32"}}, "packaged", [LITE2, ANIMALS]),
+        ([LITE0], {"extraction": {"precision": "tf32"}}, None, []),
         (["efficientnet_lite9"], {}, None, []),
         ([7], {}, None, []),
     ],
@@ -219,6 +218,14 @@ LOST = [
         f"models: [{LITE0}]\nspaces: [clip_vit_l14]",
         ["has no embeddings in clip_vit_l14: ", f"first .* models: \\[{LITE0}, {ANIMALS}\\], then"],
     ),
+    (
+        f"models: [{LITE0}]\nextraction: {{precision: tf32}}",
+        [
+            f"of {LITE0} and no embeddings in conse_minilm with extraction.precision tf32: ",
+            "back: leave out extraction.precision",
+            "or: first",
+        ],
+    ),
 ]
 
 
@@ -292,11 +299,10 @@ def test_a_params_yaml_that_was_changed_by_hand_is_kept_and_no_other(tmp_path, m
 
 
 def test_a_reference_that_does_not_fit_is_said_when_a_study_is_written(written):
-    _tell_precision.cache_clear()
     study = f"study: mine\nmodels: [{LITE0}]\ncontrols: {{known: none}}\n"
-    given, lines = written(f"{study}extraction: {{precision: tf32}}\n")
-    assert given["translator"]["reference"] == "packaged"
-    assert "imagenet507 was made in float32, and this study is made in tf32: all" in lines[0]
+    packaged = "translator: {reference: packaged}\nextraction: {precision: tf32}\n"
+    _, (line,) = written(study + packaged)
+    assert "extraction.precision float32 instead of tf32" in line
     _, (line,) = written(f"{study}translator: {{reference: results/absent}}\n")
     assert line.startswith("a run of this study would be refused: translator.reference results/ab")
 
@@ -627,7 +633,10 @@ def test_a_file_that_is_no_yaml_mapping_is_refused_by_name_and_never_run(
         ({"pictures.renderer": "unclip"}, "vectors of another space, here conse, would give"),
         ({"pictures.renderer": "unclip", "analyses": ["probes"]}, None),
         ({"translator.reference": "results/absent"}, "results/absent holds no data/manifest"),
-        ({"weights": "random"}, "made with weights: registry, and this study has weights: random"),
+        (
+            {"extraction.precision": "tf32"},
+            "lite0 was made with extraction.precision float32 instead of tf32; conse_minilm: ",
+        ),
         (
             {"evidence.groups": "camera"},
             "has no column 'camera' (evidence.groups); it has path, la",

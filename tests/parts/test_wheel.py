@@ -134,7 +134,6 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(core, tmp_pat
     )
     lacking = (
         ("singflow.Classifier", "torch", "demo"),
-        ("singflow.Translator.from_pretrained('lab/x')", "huggingface_hub", "demo"),
         ("from singflow.extras import check_installed; check_installed('gradio')", "gradio", "app"),
     )
     code = "import singflow\n" + "".join(

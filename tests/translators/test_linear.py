@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from singflow.artifacts.tensors import write_tensors
-from singflow.translators.linear import Translator
+from singflow.translators.hub import Translator
 from tests.refusals import refused
 
 
@@ -37,12 +37,10 @@ def test_what_is_no_linear_translator_is_refused_by_name(tmp_path):
         (MAP | {"bias": np.ones(3)}, None, r"weight \(2, 3\) and bias \(3,\) make no affine map"),
         (MAP | {"weight": np.ones(2)}, None, r"float64 \(2,\), not floats of 2 dimensions"),
         (MAP | {"weight": np.full((2, 3), np.nan)}, None, "weight holds NaN"),
-        (None, None, "not readable"),
     ):
-        path.unlink(missing_ok=True)
-        if tensors:
-            write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
-        fix = "" if message == OTHER else ".*: remove it and run the workflow again"
-        refused(rf"linear.safetensors: .*{message}{fix}", Translator.load, path)
-    fix = "is a folder: name its linear.safetensors, or use Translator.from_pretrained"
-    refused(f"{tmp_path}: {fix}", Translator.load, tmp_path)
+        write_tensors(path, tensors, {"kind": "linear"} if made is None else made)
+        fix = "no such file: name a linear.safetensors that .* wrote"
+        refused(rf"linear.safetensors: .*{message}.*: write or download", Translator.load, path)
+    path.unlink(missing_ok=True)
+    for missing in (path, tmp_path):
+        refused(f"{missing}: {fix}", Translator.load, missing)

@@ -1,8 +1,3 @@
-import copy
-import io
-import re
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,27 +6,22 @@ from scipy.special import erf
 from scipy.stats import zscore
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.files import write_json
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.reading import read_yaml
-from singflow.extras import MissingExtra
-from singflow.study import settle
-from singflow.translators import networks
 from singflow.translators.networks import LOSSES, Pairs, best_epoch, load_network, train
 from singflow.translators.parameters import Training
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine, RidgeStatistics
-from tests.project import ROOT, Project
 from tests.refusals import refused
 from tests.results import Results
 
 KINDS = ["mlp3", "mlp4", "residual"]
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 D, M = 16, 6
+CPU = torch.device("cpu")
 DEFAULTS = {"losses": ["mse"], "width": 32, "dropout": 0.1, "learning_rate": 0.01, "epochs": 4}
-DEFAULTS |= {"weight_decay": 0.01, "batch_size": 32, "patience": 8, "history": "report"}
+DEFAULTS |= {"weight_decay": 0.01, "batch_size": 32, "patience": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +47,6 @@ class Study:
     def __init__(self, folder, planted=bent_map, noise=0.05):
         draw, scale = np.random.default_rng(0).standard_normal, np.linspace(0.1, 4, D)
         self.folder, self.results = folder, Results(folder, space="v", shards=2)
-        self.log = folder / "logs/train_translator.log"
         self.image_id = np.repeat(np.arange(200), 2)
         self.view = np.tile(np.arange(2, dtype=np.int32), 200)
         self.features = (draw((400, D)) * scale + 3).astype(np.float32)
@@ -81,14 +70,13 @@ class Study:
                 self.results.shard(name, shard, array[rows], *where)
         return self
 
-    def pairs(self, **columns):
+    def images(self, **columns):
         folders = (self.results.path(name).parent for name in ("features", "embeddings"))
-        return Pairs(Paired(self.manifest.assign(**columns), *folders, 2), torch.device("cpu"))
+        return Paired(self.manifest.assign(**columns), *folders, 2)
 
-    def train(self, kind="mlp3", seed=0, checkpoint=None, **changes):
+    def train(self, kind="mlp3", seed=0, **changes):
         settings = Training(**DEFAULTS).model_copy(update=changes)
-        checkpoint = checkpoint or self.folder / "unused.partial"
-        return train(self.pairs(), kind, settings, seed, checkpoint, lambda loss, history: None)
+        return train(self.images(), kind, settings, seed, CPU)
 
     def predict(self, network):
         """Translations of the held-out images."""
@@ -97,7 +85,7 @@ class Study:
 
     def flags(self, seed=0, kind="mlp3", **changes):
         chosen = {"kind": kind, "reference": None, "device": "cpu", "seed": seed}
-        return DEFAULTS | changes | chosen | {"log": self.log}
+        return DEFAULTS | changes | chosen
 
     def step(self, **changes):
         """Run the step; the bytes of its outputs."""
@@ -169,7 +157,7 @@ def test_an_untrained_network_is_the_constant_baseline_and_an_epoch_meets_every_
 
 def test_features_and_embeddings_are_standardized_and_a_constant_keeps_its_unit(own):
     own.features[:, 2], own.embeddings[:, 1] = 1e4 / 3, 0.1
-    buffers = own.write().pairs().moments().buffers
+    buffers = Pairs(own.write().images(), CPU).buffers
     for name, array, constant in (("feature", own.features, 2), ("embedding", own.embeddings, 1)):
         rows = array[own.training].astype(np.float64)
         expected = np.where(np.arange(rows.shape[1]) == constant, 1.0, rows.std(axis=0))
@@ -224,45 +212,10 @@ def test_what_runs_away_or_has_nothing_held_out_or_is_linear_is_refused(study):
     fix = "lower training.learning_rate .* raise training.batch_size"
     refused(rf"loss mse is not finite in epoch \d: {fix}", study.train, learning_rate=1e30)
     message = "at least one training row and one held-out image, not 400 and 0"
-    refused(message, study.pairs(split="train").moments)
+    refused(message, Pairs, study.images(split="train"), CPU)
     study.results.translator(Affine(np.ones((M, D), np.float32), np.ones(M, np.float32)))
     path = study.results.path("translator")
     refused(r"linear.safetensors: holds no nonlinear translator", load_network, path)
-
-
-def test_a_finished_state_is_not_trained_again(study, tmp_path, caplog):
-    state = tmp_path / "state.partial"
-    wanted = {"losses": ["cosine", "mse"], "checkpoint": state}
-    first, written = study.train(**wanted), state.stat().st_mtime_ns
-    caplog.set_level("INFO", "singflow")
-    again = study.train(**wanted)
-    assert "goes on after epoch 4" in caplog.text
-    assert state.stat().st_mtime_ns == written and same(first, again)
-
-
-CHANGES = [{"seed": 1}, {"kind": "mlp4"}, {"learning_rate": 0.011}, {"losses": ["both"]}]
-
-
-@pytest.mark.parametrize("change", [*CHANGES, {}], ids=str)
-def test_a_state_of_other_settings_or_data_is_left_aside(change, own, tmp_path, caplog):
-    state = tmp_path / "state.partial"
-    own.train(epochs=2, checkpoint=state)
-    if not change:
-        own.embeddings[np.flatnonzero(own.held_out)[0], 0] += 1e-6
-    found = own.write().train(epochs=2, checkpoint=state, **change)
-    of_other = "state.partial: of other data, settings, code or software: training starts over"
-    assert of_other in caplog.text
-    assert same(found, own.train(epochs=2, **change))
-
-
-@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: c + b"0"])
-def test_a_damaged_state_is_left_aside(damage, study, tmp_path, caplog):
-    state = tmp_path / "state.partial"
-    fresh = study.train(checkpoint=state)
-    state.write_bytes(damage(state.read_bytes()))
-    found = study.train(checkpoint=state)
-    assert "state.partial: damaged: training starts over" in caplog.text
-    assert same(found, fresh)
 
 
 def gelu(x):
@@ -304,59 +257,6 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study):
     assert report["validation_r2"] == pytest.approx(r2, abs=0.02)
     assert (report["alpha"], report["alpha_curve"]) == (None, [])
     assert report["parameters"] == network.size
-
-
-def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path, monkeypatch):
-    wanted = {"losses": ["mse", "cosine"], "epochs": 5, "patience": 5}
-    whole = Study(tmp_path / "whole/s")
-    expected = whole.step(**wanted)
-    study = Study(tmp_path / "killed/s")
-    flags = study.flags(history="tensorboard", **wanted)
-    words = study.results.words("train_translator", **flags)
-    output = study.results.path("network", kind="mlp3")
-    state = output.with_name("mlp3.safetensors.partial")
-    fault = {"program": "train_translator", "event": "os.rename", "nth": 8}
-    fault["path"] = re.escape(state.name)
-    script = str(ROOT / "scripts/train_translator.py")
-    Project.at(tmp_path).killed("python", script, *words, fault=fault)
-    left = torch.load(io.BytesIO(state.read_bytes()[32:]), weights_only=True)
-    assert (left["loss"], len(left["history"])) == ("cosine", 2) and not output.exists()
-    seen, written = [], networks._write_checkpoint
-
-    def note(path, state):
-        seen.append((state["loss"], len(state["history"])))
-        written(path, state)
-
-    monkeypatch.setattr(networks, "_write_checkpoint", note)
-    study.results.run("train_translator", **flags)
-    assert seen == [("cosine", 3), ("cosine", 4), ("cosine", 5)]
-    report = study.results.path("network_report", kind="mlp3")
-    assert [output.read_bytes(), report.read_bytes()] == expected
-    assert not list(whole.folder.rglob("*.partial")) and not whole.log.with_suffix("").exists()
-    assert not state.exists()
-    told = {loss: figures["history"] for loss, figures in read_json(report)["losses"].items()}
-    assert {loss: drawn(study.log.with_suffix("") / loss) for loss in told} == told
-
-
-def drawn(folder):
-    """What TensorBoard shows of a training: its records, by epoch."""
-    (file,) = folder.iterdir()
-    events, records = EventAccumulator(str(file)).Reload(), {}
-    for name in events.Tags()["scalars"]:
-        for point in events.Scalars(name):
-            record = records.setdefault(point.step, {"epoch": point.step})
-            record[name] = pytest.approx(point.value)
-    return [*records.values()]
-
-
-def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
-    content = read_yaml(ROOT / "params.yaml")
-    content["training"]["history"] = "tensorboard"
-    settle(copy.deepcopy(content), "params.yaml")
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    fix = r"is not installed: pip install 'singflow\[tensorboard\]', or, in a checkout, "
-    with pytest.raises(MissingExtra, match=fix):
-        settle(content, "params.yaml")
 
 
 def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study):

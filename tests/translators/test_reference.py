@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import runpy
 import shutil
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.artifacts.made import Made
 from singflow.artifacts.shards import iterate_shards
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
@@ -120,10 +120,10 @@ def test_the_images_of_a_reference_have_their_own_manifest_and_shards_by_any_nam
 def test_images_that_were_made_in_another_way_are_refused(tmp_path):
     own = paired(results_in(tmp_path / "own"))
     for facts, words in (
-        ({"weights_sha256": "others"}, f"features/{LITE0} was made with other weights than"),
-        ({"decode": "reduced", "precision": "bfloat16"}, "with other extraction.decode than"),
-        ({"precision": "float64"}, "with other extraction.precision than"),
-        ({"tower": "another"}, "features: has nothing of the tower that made"),
+        ({"weights_sha256": "others"}, f"features/{LITE0} was made with weights others instead of"),
+        ({"decode": "reduced"}, "with extraction.decode reduced instead of full"),
+        ({"precision": "float16"}, "with extraction.precision float16 instead of float32"),
+        ({"tower": "another"}, "features has nothing of this tower"),
     ):
         refused(words, training_images, str(results_in(tmp_path / "other", **facts)), own)
 
@@ -156,11 +156,14 @@ def unhashed(path):
 def test_a_reference_that_was_tampered_with_is_refused(tmp_path):
     own = paired(results_in(tmp_path / "own"))
     for file, change, words in (
-        (LITE0_SHARD, headed(b"[" * 10**5), "not a shard of a study"),
-        (LITE0_SHARD, headed(b'{"__metadata__":null,"features":{"shape":[1,5]}}'), "not a shard"),
-        (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not a shard"),
+        (LITE0_SHARD, headed(b"[" * 10**5), "not readable as safetensors"),
+        (LITE0_SHARD, headed(b'{"__metadata__":[1],"features":{"shape":[1,5]}}'), "not readable"),
         (LITE0_SHARD, piped, "not a regular file, but a pipe"),
-        (LITE0_SHARD, with_features(lambda rows: rows[:, :4]), "was made with other width than"),
+        (
+            LITE0_SHARD,
+            with_features(lambda rows: rows[:, :4]),
+            "was made with width 4 instead of 5",
+        ),
         (LITE0_SHARD, with_features(lambda rows: rows * np.float64(1e200)), BEYOND),
         (MANIFEST, unhashed, "has rows without sha256"),
     ):
@@ -180,7 +183,7 @@ def wanted(models, spaces, **how):
     how = {"decode": "full", "precision": "float32"} | how
     towers = {"features": models, "embeddings": spaces}
     return {
-        kind: {name: how | {"tower": entry.identity} for name, entry in entries.items()}
+        kind: {name: Made(entry.identity, **how) for name, entry in entries.items()}
         for kind, entries in towers.items()
     }
 
@@ -191,65 +194,26 @@ LITE = {LITE0: MODELS[LITE0]}, {MINILM: SPACES[MINILM]}
 def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
     other = str(results_in(tmp_path / "other"))
     known = {name: MODELS[name] for name in (LITE0, "animals_lite0")}
-    check_reference(other, "registry", wanted(known, {MINILM: SPACES[MINILM]}))
-    lacks = f"no features of resnet50; it has those of {LITE0}; no embeddings of clip_vit_l14"
+    check_reference(other, wanted(known, {MINILM: SPACES[MINILM]}))
+    lacks = f"resnet50: .*it has {LITE0}; clip_vit_l14: .*it has {MINILM}: write the same settings"
     more = known | {"resnet50": MODELS["resnet50"]}
-    refused(lacks, check_reference, other, "registry", wanted(more, SPACES))
+    refused(lacks, check_reference, other, wanted(more, SPACES))
     absent = r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results"
-    refused(absent, check_reference, "results/nowhere", "registry", wanted(known, {}))
-    for how, words in (
-        ({"decode": "reduced"}, "extraction.decode; embeddings of"),
-        ({"width": "7"}, "width; "),
-        ({"precision": None}, "extraction.precision; "),
-    ):
-        said = f"other has features of {LITE0} with other {words}.*: write the same settings"
-        refused(said, check_reference, other, "registry", wanted(*LITE, **how))
+    refused(absent, check_reference, "results/nowhere", wanted(known, {}))
+    said = f"{LITE0}: .* was made with extraction.precision float32 instead of tf32; {MINILM}: "
+    refused(said, check_reference, other, wanted(*LITE, precision="tf32"))
+    check_reference(other, wanted(*LITE, precision=None))  # as of imported features
 
 
-def test_a_reference_that_is_unfinished_or_has_other_weights_is_refused_at_once(tmp_path):
+def test_a_reference_that_is_unfinished_is_refused_at_once(tmp_path):
     other = results_in(tmp_path / "other")
-    (other / "params.yaml").write_text("weights: random\n")
-    check_reference(str(other), "random", wanted(*LITE))
-    check_reference(str(other), None, wanted(*LITE))
-    for made, weights in ((str(other), "registry"), ("packaged", "random")):
-        message = r"made with weights: \w+, and this study has weights"
-        refused(message, check_reference, made, weights, wanted(*LITE))
+    check_reference(str(other), wanted(*LITE))
     (other / LITE0_SHARD).with_name("shard-00001.safetensors").unlink()
-    part = f"3 rows in features/{LITE0}, a part of its 6 images: .* run that study to its end"
-    refused(part, check_reference, str(other), "random", wanted(*LITE))
+    part = f"features/{LITE0} has 3 rows, a part of its 6 images: .* run it to its end"
+    refused(part, check_reference, str(other), wanted(*LITE))
     results_in(other, images=1, shards=1)
     few = "other has fewer than two images"
-    refused(few, check_reference, str(other), "random", wanted(*LITE))
-
-
-@pytest.mark.parametrize("precision", [*reference.PRICES])
-def test_another_precision_is_allowed_with_its_measured_price_in_one_line(
-    tmp_path, caplog, precision
-):
-    other = results_in(tmp_path / "other", folds=2)
-    check_reference(str(other), "registry", wanted(*LITE, precision=precision))
-    own = paired(results_in(tmp_path / "own", precision=precision))
-    (line,) = caplog.messages
-    assert line.startswith(f"{other} was made in float32, and this study is made in {precision}: ")
-    low, high = reference.PRICES[precision]
-    assert f"{precision} moves IS by a median of {low} to {high} degrees" in line
-    caplog.clear()
-    reference._tell_precision.cache_clear()  # as in the process of a step
-    assert len(list(training_images(str(other), own))) == 2
-    assert caplog.messages == [line]
-    caplog.clear()
-    same = results_in(tmp_path / "same", precision=precision)
-    check_reference(str(same), "registry", wanted(*LITE, precision=precision))
-    assert caplog.messages == []
-
-
-def test_the_price_of_a_precision_is_that_of_the_table_in_the_docs():
-    page = (ROOT / "docs/performance.md").read_text()
-    rows = re.findall(r"^\| \w+ \| `(\w+)` \| [^|]+ \| ([\d.]+), ", page, re.M)
-    prices = reference.PRICES
-    medians = {name: [float(cell) for found, cell in rows if found == name] for name in prices}
-    assert {len(cells) for cells in medians.values()} == {4}
-    assert {name: (min(cells), max(cells)) for name, cells in medians.items()} == prices
+    refused(few, check_reference, str(other), wanted(*LITE))
 
 
 @pytest.mark.parametrize("file", [MANIFEST, f"features/{LITE0}/shard-00001.safetensors"])
@@ -319,7 +283,7 @@ def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures()
     folder = ROOT / reference.reference_folder("packaged")
     names = [LITE0, "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
     models = resolve_models(ROOT / "config/models.yaml", names)
-    check_reference(str(folder), "registry", wanted(models, {MINILM: SPACES[MINILM]}))
+    check_reference(str(folder), wanted(models, {MINILM: SPACES[MINILM]}))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"}
     assert size(folder) < 7.5e6

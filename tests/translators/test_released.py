@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import write_tensors
@@ -16,8 +16,9 @@ from singflow.config.registry import resolve_models
 from singflow.config.sections import PACKAGE_DATA
 from singflow.study import settle, with_derived_keys
 from singflow.towers.weights import addresses, in_hub
-from singflow.translators.linear import Translator, read_imported
-from singflow.translators.released import ALIGNERS, MODELS, read_aligner, read_offered, read_release
+from singflow.translators.hub import Translator
+from singflow.translators.linear import read_imported
+from singflow.translators.released import MODELS, read_offered, read_release
 from tests.project import ROOT
 from tests.refusals import refused
 
@@ -40,19 +41,23 @@ def release(folder, state=STATE, **facts):
 
 
 def test_a_release_is_its_affine_map(tmp_path):
-    read = read_release(release(tmp_path))
+    translator, facts = read_release(release(tmp_path))
     features = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     expected = features @ STATE["weight"].numpy().T + STATE["bias"].numpy()
-    np.testing.assert_allclose(read.translator(features), expected, rtol=1e-6)
-    assert (read.model, read.model_id) == ("densenet", "torchvision/densenet121.IMAGENET1K_V1")
-    assert read.space_id == "ViT-L-14-quickgelu/openai"
+    np.testing.assert_allclose(translator(features), expected, rtol=1e-6)
+    model, space = "torchvision/densenet121.IMAGENET1K_V1", "ViT-L-14-quickgelu/openai"
+    assert facts == {"model_id": model, "space_id": space}
+    named = {name: tensor.contiguous() for name, tensor in STATE.items()}
+    safe = release(tmp_path, checkpoint_file="best.safetensors")
+    save_file(named, safe / "best.safetensors")
+    np.testing.assert_array_equal(read_release(safe)[0].weight, STATE["weight"].numpy())
     named = release(tmp_path, model_name="timm/resnet18.a1_in1k")
-    assert read_release(named).model_id == "timm/resnet18.a1_in1k"
+    assert read_release(named)[1]["model_id"] == "timm/resnet18.a1_in1k"
 
 
 def test_the_authors_models_exist_and_are_those_of_the_registry():
     known = PACKAGE_DATA / "models.yaml"
-    names = [*MODELS.values(), *ALIGNERS.values()]
+    names = list(MODELS.values())
     entries, listed = (resolve_models(known, of).values() for of in (names, list(read_yaml(known))))
     assert [f"{entry.source}/{entry.id}" for entry in entries] == names
     # The libraries have weights of these names.
@@ -78,45 +83,13 @@ def test_what_is_no_linear_release_is_refused_and_its_code_not_run(tmp_path):
         (STATE, {"model_name": "resnet18"}, "unknown model_name 'resnet18': write <source>/<id>"),
         (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
         (STATE, {"checkpoint_file": "../best.pt"}, "may hold only letters"),
-        (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: no such weight file"),
+        (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: not readable as tensors"),
         (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),
     ):
         with contextlib.chdir(tmp_path):
             refused(message, read_release, release(tmp_path / "release", state, **facts))
         assert not (tmp_path / "executed").exists()
-
-
-ALIGNED = {"W": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1.0, 0.5, -1.0])}
-
-
-def test_an_aligner_is_its_affine_map_also_in_half_precision(tmp_path):
-    features = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
-    expected = features @ ALIGNED["W"].numpy().T + ALIGNED["b"].numpy()
-    path = tmp_path / "pytorch_resnet18.pth"
-    for kind in (torch.float32, torch.float16, torch.bfloat16):
-        torch.save({name: tensor.to(kind) for name, tensor in ALIGNED.items()}, path)
-        read = read_offered(path, "")
-        np.testing.assert_allclose(read.translator(features), expected, rtol=1e-6)
-        assert read.translator.weight.dtype == read.translator.bias.dtype == np.float32
-        assert read.model_id == "torchvision/resnet18.IMAGENET1K_V1"
-        assert read.space_id == "ViT-B-16-quickgelu/openai"
-    assert read_aligner(path.rename(tmp_path / "mine.pth")).model_id is None
-
-
-def test_what_is_no_aligner_is_refused(tmp_path):
-    for state, message in (
-        (ALIGNED | {"mean": torch.zeros(4)}, "but an aligner of Text-to-concept holds W"),
-        (STATE, r"holds tensors .*'weight': \(3, 5\)"),
-        (ALIGNED | {"b": torch.zeros(4)}, "holds tensors"),
-        (ALIGNED | {"W": torch.zeros(3)}, "holds tensors"),
-        (ALIGNED | {"W": torch.zeros(1).expand(3, 10**13)}, "holds tensors {'b'"),
-        (ALIGNED | {"W": ALIGNED["W"].to("meta")}, "holds tensors {'b'"),
-        (ALIGNED | {"W": ALIGNED["W"].to_sparse()}, "holds tensors {'b'"),
-        (ALIGNED | {"W": ALIGNED["W"] * 1j}, "holds tensors {'b'"),
-    ):
-        torch.save(state, tmp_path / "mine.pth")
-        refused(message, read_aligner, tmp_path / "mine.pth")
 
 
 def test_of_a_folder_of_releases_that_of_the_model_is_taken_by_its_id_and_no_network(tmp_path):
@@ -126,14 +99,16 @@ def test_of_a_folder_of_releases_that_of_the_model_is_taken_by_its_id_and_no_net
         release(tmp_path / name / "linear", state, model_name=name)
     release(tmp_path / "deit/mlp3", model_name="deit", architecture="mlp3")
     release(tmp_path / "eva", model_name="eva02_large", architecture="residual")
-    assert read_offered(tmp_path, MODELS["deit"]).translator.bias[0] == 4
+    assert read_offered(tmp_path, MODELS["deit"])[0].bias[0] == 4
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/metadata.yaml").write_text("title: a data set\n")  # stops no import
     own = "timm/resnet18.a1_in1k"
     known = "it has those of deit, densenet, eva02_large, swin_large"
     network = "'residual' cannot be imported: only linear is an affine map"
     refused(network, read_offered, tmp_path, MODELS["eva02_large"])
     refused(rf"no translator of timm/resnet18\.a1_in1k; {known}", read_offered, tmp_path, own)
     release(tmp_path / "mine", model_name="resnet18.a1_in1k")  # an id of timm's without its source
-    assert read_offered(tmp_path, own).model_id == own
+    assert read_offered(tmp_path, own)[1]["model_id"] == own
     refused("--release .*absent: no such file or folder", read_offered, tmp_path / "absent", own)
 
 
@@ -147,12 +122,6 @@ def run(folder, path, model, space="clip_vit_l14"):
 def wide(folder, in_dim=1024, model_name="densenet"):
     state = {"weight": torch.randn(768, in_dim), "bias": torch.randn(768)}
     release(folder / "release", state, in_dim=in_dim, out_dim=768, model_name=model_name)
-    return state
-
-
-def aligner(folder, name, dim=512):
-    state = {"W": torch.randn(dim, 512), "b": torch.randn(dim)}
-    torch.save(state, folder / f"{name}.pth")
     return state
 
 
@@ -181,60 +150,27 @@ def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(t
 DEIT = "timm/deit3_large_patch16_224.fb_in1k"
 DENSENET = "torchvision/densenet121.IMAGENET1K_V1"
 RESNET18 = "timm/resnet18.a1_in1k"
-UNLISTED = "timm/convnext_base.fb_in1k"  # as wide, and in no registry
 DINO = "transformers/facebook/dinov2-large-imagenet1k-1-layer"
 
 
 def test_a_translator_for_another_model_or_space_is_refused_without_a_file(tmp_path):
     for released, model, space, message in (
-        ({}, "resnet50", "", f"{DENSENET}, but resnet50 is .*: write --model densenet121,"),
-        # as wide as DeiT's
-        (
-            *({"model_name": "deit"}, "densenet121", ""),
-            f"'deit' was fitted for {DEIT}, but densenet121 is {DENSENET}: "
-            "write --model deit3_large_in1k, here and in the study",
-        ),
-        (
-            *({"model_name": UNLISTED}, "densenet121", ""),
-            f"{UNLISTED!r} was fitted .*: write --model {UNLISTED}, here and in the study",
-        ),
-        ({"in_dim": 1280}, "densenet121", "", "1280 features, but densenet121 has 1024"),
-        ({"model_name": RESNET18}, RESNET18, "", f"1024 features, but {RESNET18} has 512"),
+        ({}, "resnet50", "", f"{DENSENET}, not for torchvision/resnet50.IMAGENET1K_V1"),
+        ({"model_name": "deit"}, "densenet121", "", f"{DEIT}, not for {DENSENET}"),  # as wide
+        ({"in_dim": 1280}, "densenet121", "", r"shape \(768, 1280\), but .* needs \(768, 1024\)"),
+        ({"model_name": RESNET18}, RESNET18, "", r"\(768, 1024\), but .* needs \(768, 512\)"),
         ({"model_name": "dinov2", "in_dim": 2048}, DINO, "", "hub alone: write its feature_dim"),
-        ({}, "densenet121", "eva02_l14", "which eva02_l14 of .*spaces.yaml is not"),
+        ({}, "densenet121", "eva02_l14", "ViT-L-14-quickgelu/openai, not for EVA02-L-14/merged2b"),
         ({}, "densnet121", "", "did you mean 'densenet121'"),
-        ("pytorch_resnet18", RESNET18, "clip_vit_b16", "IMAGENET1K_V1, but timm/resn"),
-        (
-            *("mine", RESNET18, "clip_vit_l14"),
-            r"open_clip's ViT-B-16-quickgelu/openai \(512 dimensions\), which clip_vit_l1",
-        ),
     ):
-        path = "release" if isinstance(released, dict) else f"{released}.pth"
-        wide(tmp_path, **released) if isinstance(released, dict) else aligner(tmp_path, released)
-        refused(message, run, tmp_path, path, model, *filter(None, [space]))
+        wide(tmp_path, **released)
+        refused(message, run, tmp_path, "release", model, *filter(None, [space]))
         assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
     state = wide(tmp_path, model_name="deit")
     assert_holds(run(tmp_path, "release", DEIT), state)
-
-
-@pytest.mark.parametrize("model", ["torchvision/resnet18.IMAGENET1K_V1", "timm/resnet18.tv_in1k"])
-def test_an_aligner_is_imported_for_its_model_also_where_another_library_has_the_same_weights(
-    tmp_path, model
-):
-    state = aligner(tmp_path, "pytorch_resnet18")
-    assert_holds(run(tmp_path, "pytorch_resnet18.pth", model, "clip_vit_b16"), state)
-
-
-def test_an_aligner_of_an_unknown_name_is_taken_by_its_width_and_that_is_said(tmp_path, caplog):
-    aligner(tmp_path, "mine")
-    run(tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
-    assert f"that it was {RESNET18} is your word" in caplog.text
-    aligner(tmp_path, "mine", dim=768)
-    message = r"\(768 dimensions\), which clip_vit_b16"
-    refused(message, run, tmp_path, "mine.pth", RESNET18, "clip_vit_b16")
 
 
 def test_an_imported_file_is_taken_for_its_model_and_space_alone(tmp_path, monkeypatch):

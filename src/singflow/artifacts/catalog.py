@@ -146,14 +146,14 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "head": Artifact(
         "heads/{model}.safetensors",
         "weight (C, d) and bias (C,) float32. Metadata: class_names (JSON; null: those of"
-        " data.classes), weight_dtype (the coarsest precision that holds every weight).",
+        " data.classes), weight_dtype (the coarsest precision that holds every weight), tower.",
         tensors={"weight": MATRIX, "bias": VECTOR},
         within=Tolerance(1e-5, 1e-6),  # copied; random weights come from a processor's kernels
     ),
     "features": Artifact(
         "features/{model}/shard-{shard}.safetensors",
-        "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: device, decode,"
-        " precision, head_max_error, top1, top1_images, features (JSON: norms and"
+        "features (n, d) float32, image_id (n,) int64, view (n,) int32. Metadata: device, tower,"
+        " precision, decode, head_max_error, top1, top1_images, features (JSON: norms and"
         " shares).",
         tensors={"features": MATRIX, "image_id": ROWS, "view": ROWS},
         within=TOWER,
@@ -161,7 +161,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
     "embeddings": Artifact(
         "embeddings/{space}/shard-{shard}.safetensors",
         "embeddings (n, m) float32 (not normalized), image_id and view: the rows of the"
-        " features, in the same order. Metadata: device, decode, precision,"
+        " features, in the same order. Metadata: device, tower, precision, decode,"
         " embeddings (JSON).",
         tensors={"embeddings": MATRIX, "image_id": ROWS, "view": ROWS},
         within=TOWER,
@@ -207,8 +207,10 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "translators/{space}/{model}/linear.safetensors",
         "weight (m, d) and bias (m,) float32, fitted on all training images; fold_weight (K, m,"
         " d) and fold_bias (K, m), fitted without the images of the fold (absent with"
-        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample, and the"
-        " facts of its card, as `singflow.Translator` names them.",
+        " `translator.folds: 0` or an imported translator). Metadata: folds, in_sample, the"
+        " facts of its card, as `singflow.Translator` names them, and how features and"
+        " embeddings were made (tower, precision, decode; space_tower, space_precision,"
+        " space_decode).",
         tensors={"weight": MATRIX, "bias": VECTOR, "fold_weight": ("f", 3), "fold_bias": MATRIX},
         within=SOLVED,
     ),
@@ -225,7 +227,7 @@ CATALOG: dict[str, Artifact] = {  # in the order of the pipeline, in which trees
         "translators/{space}/{model}/{kind}.safetensors",
         "A nonlinear translator (mlp3, mlp4, residual) as a float32 state dict: feature_mean,"
         " feature_scale, embedding_mean, embedding_scale, body.*, projection.*. Metadata: device,"
-        " kind, loss, width, dropout.",
+        " kind, loss, width, dropout, and how features and embeddings were made.",
         tensors={"feature_mean": VECTOR, "embedding_mean": VECTOR},
         within=Tolerance(1e-1, 1e-6),  # training makes rounding larger
         analysis="networks",

@@ -10,6 +10,7 @@ import numpy as np
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import FIX
+from singflow.artifacts.made import Made, differences
 from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.errors import InputError
@@ -76,25 +77,21 @@ def shard_rows(n_images: int, shard: int, shards: int) -> range:
 
 
 def iterate_shards(
-    folder: Path,
-    tensor: str,
-    shards: int,
-    manifest: pd.DataFrame,
-    weights_sha256: str | None = None,
+    folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, made: Made | None = None
 ) -> Iterator[Tensors]:
     """Yield `tensor` (float16 as float32), `image_id` and `view` of one shard after the other.
 
     InputError is raised at the end unless view 0 of every image occurred exactly once, and for a
-    shard that was made with other weights than `weights_sha256` (None: not checked).
+    shard that was made otherwise (None: not checked).
     """
     seen = np.zeros(len(manifest), dtype=np.int64)
     for shard in range(shards):
         path = shard_path(folder, shard)
         tensors, metadata = read_tensors(path, [tensor, "image_id", "view"])
-        if weights_sha256 is not None and metadata.get("weights_sha256") != weights_sha256:
+        if made and (words := differences(Made.read(metadata), made)):
             raise InputError(
-                f"{path}: was made with other weights than the head: remove the folder and run "
-                "the workflow again"
+                f"{path}: was made with {words} of the head: remove the folder and run the "
+                "workflow again"
             )
         identifiers = tensors["image_id"]
         if len({len(array) for array in tensors.values()}) > 1:

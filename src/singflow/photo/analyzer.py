@@ -11,6 +11,7 @@ import numpy as np
 
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.steering import steer
+from singflow.artifacts.made import Made
 from singflow.config.registry import MODELS, SPACES, resolve_models
 from singflow.errors import InputError, printable
 from singflow.measuring import Evidence
@@ -20,7 +21,6 @@ from singflow.photo.finished import read_finished
 from singflow.photo.sources import read_reference, read_translator, reference_shards
 from singflow.towers.live import CLASSES, MAX_PIXELS, Classifier, Space, open_image
 from singflow.towers.texts import checked_texts
-from singflow.translators.linear import Translator
 from singflow.translators.reference import reference_folder
 from singflow.translators.ridge import Affine
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from singflow.towers.live import Photo
+    from singflow.translators.hub import Translator
 
 CACHE = Path(".cache/photo")
 
@@ -107,7 +108,7 @@ class Analyzer:
         *,
         reference: str = "packaged",
         results: str | Path | None = None,
-        translator: str | Path | Translator | Evidence | None = None,
+        translator: "str | Path | Translator | Evidence | None" = None,
         models: str | Path = MODELS,
         spaces: str | Path = SPACES,
         classes: str | Path | None = None,
@@ -184,7 +185,7 @@ class Analyzer:
         if isinstance(model, str):
             entry = resolve_models(models, [model])[model]
             if given is None:
-                reference_shards(folder, model, entry.identity, into)
+                reference_shards(folder, model, Made(entry.identity), into)
             listed = classes or CLASSES
             model = Classifier.load(model, models=models, classes=listed, device=device)
         if given is not None:

@@ -16,6 +16,7 @@ from singflow.analyses.floor import Refitting, SplitHead
 from singflow.analyses.inputs import Inputs
 from singflow.artifacts.catalog import CATALOG, Analysis
 from singflow.artifacts.files import FIX, read_json, sha256_of
+from singflow.artifacts.made import Made, differences
 from singflow.artifacts.tables import read_models, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.cli import log
@@ -31,9 +32,10 @@ from singflow.photo.cached import cached
 from singflow.towers.live import Classifier, load_entry
 from singflow.towers.parameters import Extraction
 from singflow.towers.texts import Texts, stored_texts
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_linear
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import reference_folder
+from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +133,7 @@ def class_names(inputs: Inputs, classes: Path | None) -> list[str]:
 def read_stored(inputs: Inputs, classifier: Classifier, device: "torch.device") -> Loaded:
     """What a study's files hold for a model and a space, without its images."""
     space, basis = inputs.space, inputs.null_basis
-    translator = Translator.load(inputs.path("translator"))
+    translator = Affine(**read_linear(inputs.path("translator"))[0])
     entry = read_space(registry_entry(inputs.results, "space", space))
     texts, concepts, embeddings = read_texts(inputs, entry, device, classifier.class_names)
     widths = {len(basis), translator.weight.shape[1], inputs.head["weight"].shape[1]}
@@ -218,10 +220,11 @@ def read_finished(
     for artifact in NEEDED:
         require_file(inputs.path(artifact))
     classifier = load_entry(entry, model, class_names(inputs, classes), device)
-    if classifier.weights_sha256 != inputs.head_facts["weights_sha256"]:
+    now = Made(entry.identity, classifier.weights_sha256)
+    if words := differences(Made.read(inputs.head_facts), now):
         raise InputError(
-            f"{inputs.path('head')}: was made with other weights than the model has now: restore "
-            "them, or run the study again"
+            f"{inputs.path('head')}: was made with {words}: restore what it was made with, or run "
+            "the study again"
         )
     loaded = read_stored(inputs, classifier, pick_device(device))
     shards = read_section(inputs.path("params"), "extraction", Extraction).shards

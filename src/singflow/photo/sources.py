@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,10 @@ from singflow.analyses.geometry import null_space
 from singflow.analyses.inputs import Inputs, known_answer
 from singflow.analyses.summary import Summary
 from singflow.artifacts.catalog import CATALOG
-from singflow.artifacts.files import Facts, sha256_of
+from singflow.artifacts.files import sha256_of
+from singflow.artifacts.made import Made
 from singflow.artifacts.shards import count_shards, read_manifest, shard_path
-from singflow.artifacts.tensors import Tensors, read_tensors
+from singflow.artifacts.tensors import Tensors
 from singflow.config.sections import at_hand
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
@@ -29,12 +30,13 @@ from singflow.photo.cached import cached
 from singflow.photo.finished import read_texts
 from singflow.towers.live import CLASSES, Classifier, Space
 from singflow.towers.texts import Texts
-from singflow.translators.linear import Translator
+from singflow.translators.linear import check_made, read_linear
 from singflow.translators.parameters import Translation
 from singflow.translators.reference import Paired, Pool, find_shards
-from singflow.translators.released import MODELS as RELEASED
-from singflow.translators.released import space_id
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    from singflow.translators.hub import Translator
 
 # The defaults of a study.
 EVIDENCE, SUMMARY = EvidenceSettings.model_validate({}), Summary.model_validate({})
@@ -87,9 +89,8 @@ def read_reference(
             f"{classifier.name}: a model in memory has no images in a reference: give its "
             "translator"
         )
-    features, embeddings = reference_shards(
-        folder, classifier.name, entry.identity, space, classifier.weights_sha256
-    )
+    model = Made(entry.identity, classifier.weights_sha256)
+    features, embeddings = reference_shards(folder, classifier.name, model, space)
     manifest = read_manifest(CATALOG["manifest"].at(folder))
     images = Paired(manifest, features, embeddings, count_shards(features), reference=True)
     inputs = Inputs(folder, space=embeddings.relative_to(folder / "embeddings").as_posix())
@@ -121,7 +122,7 @@ def read_reference(
             threads=threads,
             known=known,
         )
-        whole = {"weight": found.translator.weight, "bias": found.translator.bias}
+        whole = {"weight": found.fitted.weight, "bias": found.fitted.bias}
         is_deg = found.images["is_deg"].to_numpy()
         said = {"facts": found.facts, "hidden": _hidden(found, inputs, names)}
         return {**vars(found.fits), **whole, "is_deg": is_deg}, said
@@ -178,26 +179,35 @@ def _hidden(found: Evidence, reference: Inputs, class_names: list[str]) -> dict[
 
 
 def read_translator(
-    given: Path | Translator | Evidence, classifier: Classifier, space: Space
+    given: "Path | Translator | Evidence", classifier: Classifier, space: Space
 ) -> Loaded:
     """A model and a space, with a translator of a file or in memory, or with evidence.
 
     Evidence also has the verdict, the scores of its images, and fits to them.
     """
     facts, known, fits, whose = None, {}, None, "reference's"
+    translator: Affine
+    stated: Mapping[str, Any]
     if isinstance(given, Path):
-        translator, source = Translator.load(given), str(given)
-        check_pair(given, translator, classifier, space)
+        tensors, stated = read_linear(given)
+        translator, source = Affine(**tensors), str(given)
+        identity = classifier.entry.identity if classifier.entry else None
+        model = Made(identity, classifier.weights_sha256)
+        check_made(given, stated, model, Made(space.entry.identity))
     elif isinstance(given, Evidence):
-        translator = given.translator
-        source = f"fitted on {translator.facts['n_train']} rows of the evidence"
-        check_shape("evidence", translator, classifier, space)
+        translator, stated = given.fitted, given.stated
+        source = f"fitted on {stated['n_train']} rows of the evidence"
         known = {name: given.images[name].to_numpy() for name in ("is_deg", "null_energy")}
         facts, fits, whose = given.facts, given.fits, "evidence's"
     else:
-        translator, source = given, "translator in memory"
-        check_shape(source, translator, classifier, space)
-    r2 = translator.facts.get("validation_r2")
+        translator, stated, source = given, given.facts, "translator in memory"
+    shape = (space.entry.dim, classifier.weight.shape[1])
+    if translator.weight.shape != shape:
+        raise InputError(
+            f"{source}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
+            f"needs {shape}: name its own"
+        )
+    r2 = stated.get("validation_r2")
     setting = {"validation_r2": None if r2 is None else float(r2), "source": source}
     basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
     return _loaded(
@@ -205,74 +215,19 @@ def read_translator(
     )
 
 
-def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
-    """Raise InputError for a translator of another model, space or shape.
-
-    Models are compared by the hash of their weights or, for a released translator, by model id.
-    """
-    made, entry = read_tensors(path, [])[1], classifier.entry
-    mine = f"{entry.source}/{entry.id}" if entry else classifier.name
-    check_shape(path, translator, classifier, space)
-    into = made.get("space_id", made.get("space", space.name))
-    if into not in (space.name, space_id(space.entry)):
-        raise InputError(
-            f"{path}: translates into {into}, not {space.name}: write --space with the name of its "
-            "space"
-        )
-    weights = made.get("weights_sha256") or _study_weights(path, made)
-    if weights is not None:
-        if weights == classifier.weights_sha256:
-            return
-        raise InputError(
-            f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has "
-            f"({classifier.weights_sha256[:12]}): name the model that it was fitted for with "
-            "--model"
-        )
-    released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
-    wanted = RELEASED.get(released, released)
-    if wanted not in (mine, classifier.name):
-        raise InputError(
-            f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model "
-            f"{wanted}"
-        )
-
-
-def check_shape(
-    origin: Path | str, translator: Translator, classifier: Classifier, space: Space
-) -> None:
-    shape = (space.entry.dim, classifier.weight.shape[1])
-    if translator.weight.shape != shape:
-        raise InputError(
-            f"{origin}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
-            f"needs {shape}: name its own"
-        )
-
-
-def _study_weights(path: Path, made: Facts) -> str | None:
-    """Hash of the model's weights, read from the study that the translator's file belongs to."""
-    study = next((folder.parent for folder in path.parents if folder.name == "translators"), None)
-    head = study and CATALOG["head"].at(study, model=made.get("model"))
-    return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
-
-
-def reference_shards(
-    folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None
-) -> tuple[Path, Path]:
-    """Folders of a reference's features by a model and of its embeddings in a space.
-
-    Without `weights_sha256`, features by any weights of the model will do.
-    """
+def reference_shards(folder: Path, name: str, model: Made, space: Space) -> tuple[Path, Path]:
+    """Folders of a reference's features by a model and of its embeddings in a space."""
     if not CATALOG["manifest"].at(folder).is_file():
         raise InputError(
             f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a "
             "finished study, or packaged"
         )
-    features = find_shards(folder / "features", identity, weights_sha256)
-    embeddings = find_shards(folder / "embeddings", space.entry.identity)
+    features, why = find_shards(folder / "features", model)
+    embeddings, other = find_shards(folder / "embeddings", Made(space.entry.identity))
     if features is None or embeddings is None:
         raise InputError(
-            f"no translator of {model} into {space.name} is at hand: {folder} has no images of "
-            f"both with these weights. Two ways to get one: run a study with models: [{model}] and "
+            f"no translator of {name} into {space.name} is at hand: {why or other}. Two ways to "
+            f"get one: run a study with models: [{name}] and "
             f"spaces: [{space.name}] (`singflow study`, `singflow run`) and name its results with "
             "--results; or take one that was released for it (`singflow import_translator`) and "
             "name its file with --translator"

@@ -73,17 +73,21 @@ def megabytes(
     rows: float,
     widths: float,
     images: float,
+    all_rows: float,
 ) -> int:
     """Memory of a job in 10^6 bytes, without that of its program and libraries.
 
     rows: times the float32 features and embeddings of the largest shard. widths: times a float64
-    matrix of feature_dim x feature_dim. images: bytes for an image.
+    matrix of feature_dim x feature_dim. images: bytes for an image. all_rows: as rows, of all
+    shards.
     """
     models, spaces = (
         {name: one for name, one in entries[kind].items() if wildcards.get(kind, name) == name}
         for kind in ("model", "space")
     )
     size = sizes_of(content, Path(results), models, spaces)
-    shard = 4 * size.rows * (size.feature_dim + size.space_dim)
-    total = rows * shard + 8 * widths * size.feature_dim**2 + images * size.images
+    row = 4 * (size.feature_dim + size.space_dim)
+    every = size.images * content["extraction"]["views"]
+    total = row * (rows * size.rows + all_rows * every) + images * size.images
+    total += 8 * widths * size.feature_dim**2
     return math.ceil(total / 1e6)

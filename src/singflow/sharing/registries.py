@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from singflow.artifacts.made import Made
 from singflow.config.registry import (
     MODELS,
     SPACES,
@@ -19,7 +20,7 @@ from singflow.config.registry import (
 from singflow.errors import InputError
 from singflow.extras import explained
 from singflow.towers.weights import lacking
-from singflow.translators.reference import missing_towers, reference_folder
+from singflow.translators.reference import find_shards, reference_folder
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,17 @@ def listed_models(path: Path) -> Iterator[Listed]:
     """The packaged models, and those of the user's registry."""
     registry = read_registry(path, MODELS)
     for name, entry in resolve_models(path, list(registry.entries), files=False).items():
-        absent = missing_towers(reference_folder("packaged"), {name: entry}, {})
         listed = None if entry.class_list else entry.head_classes
         classes = len(entry.kept) if entry.kept else listed
-        yield _listed(registry, name, entry, entry.id, entry.feature_dim, classes, not absent)
+        yield _listed(registry, name, entry, entry.id, entry.feature_dim, classes)
 
 
 def listed_spaces(path: Path) -> Iterator[Listed]:
     """The packaged spaces, and those of the user's registry."""
     registry = read_registry(path, SPACES)
     for name, entry in resolve_spaces(path, list(registry.entries), files=False).items():
-        absent = missing_towers(reference_folder("packaged"), {}, {name: entry})
         identifier = entry.text if isinstance(entry, ConSEEntry | FeaturesEntry) else entry.id
-        yield _listed(registry, name, entry, identifier, entry.dim, None, not absent)
+        yield _listed(registry, name, entry, identifier, entry.dim, None)
 
 
 def _listed(
@@ -62,13 +61,14 @@ def _listed(
     identifier: str,
     width: int | None,
     classes: int | None,
-    known: bool,
 ) -> Listed:
     packaged = registry.packaged.get(name)
     origin = "packaged" if registry.own.get(name, packaged) == packaged else "own"
     tower = entry.classifier if isinstance(entry, ConSEEntry) else entry
     shipped = getattr(tower, "weights", "").startswith("package:")
-    found = origin, width, classes, known and shipped, _weights(entry)
+    kind = "features" if isinstance(entry, ModelEntry) else "embeddings"
+    held, _ = find_shards(reference_folder("packaged") / kind, Made(entry.identity))
+    found = origin, width, classes, shipped and held is not None, _weights(entry)
     return Listed(name, entry.source, identifier, *found)
 
 

@@ -87,7 +87,7 @@ def run_shard(
         progress=partial(cli.progress, unit="images", description=shown),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
-    facts = made | {"decode": "full", "precision": flags.precision, tensor: statistics(outputs)}
+    facts = made | {tensor: statistics(outputs)}
     return rows, {tensor: outputs, "image_id": image_id, "view": view}, facts
 
 

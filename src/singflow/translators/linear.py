@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from singflow.artifacts.files import FIX, Facts, sha256_of
+from singflow.artifacts.made import MODEL, SPACE, Made, differences
 from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
-from singflow.extras import explained
-from singflow.translators.cards import FILE, save
 from singflow.translators.crossfit import WHOLE, CrossFitted, split
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FILE = "linear.safetensors"
 FIGURES = (  # of the report that a translator's file and card have, too
     *("validation_r2", "validation_cosine", "baseline_cosine"),
     *("n_train", "n_validation", "lambda"),
@@ -32,7 +31,7 @@ FIGURES = (  # of the report that a translator's file and card have, too
 def read_linear(path: Path) -> tuple[Tensors, Facts]:
     """The weight (m, d) and bias (m,) in a file of a linear translator, and its metadata.
 
-    Steps read with this, so that code that only Translator reaches makes nothing stale.
+    Steps read with this, so that they load no client of the hub.
     """
     _, made = read_tensors(path, [])
     if made.get("kind") != "linear":
@@ -45,185 +44,6 @@ def read_linear(path: Path) -> tuple[Tensors, Facts]:
     if bias != weight[:1]:
         raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: {FIX}")
     return tensors, made
-
-
-@dataclass(frozen=True)
-class Translator(Affine):
-    """A linear translator T f + c: weight (m, d), bias (m,), and facts about it.
-
-    Parameters
-    ----------
-    weight, bias : ndarray
-        The map: (m, d) and (m,).
-    facts : mapping
-        What is known about the translator, for its file and its card. The card reads `model`,
-        `model_id` (<source>/<id>) and `weights_sha256` of the classifier; `space`, `space_id`,
-        `space_sha256`, and `classifier_sha256` of a space that a classifier's logits make;
-        `fitted_on` (a text), `n_train` (rows), `lambda` (the relative penalty); `validation_r2`,
-        `validation_cosine`, `baseline_cosine` and `n_validation`, of rows that the fit had not
-        seen. A study's file has them all. In a file, all facts are texts.
-    """
-
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read the translator in a file translators/<space>/<model>/linear.safetensors.
-
-        Parameters
-        ----------
-        path : Path or str
-            The file: weight (m, d) and bias (m,), float32.
-
-        Returns
-        -------
-        Translator
-            The translator in the file, with the metadata of the file as its facts.
-
-        Raises
-        ------
-        InputError
-            When the file is damaged, or holds no linear translator.
-        """
-        if Path(path).is_dir():
-            raise InputError(
-                f"{path}: is a folder: name its {FILE}, or use Translator.from_pretrained"
-            )
-        tensors, made = read_linear(Path(path))
-        return cls(**tensors, facts=dict(made))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repo_or_folder: Path | str,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: Path | str | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Read the translator in a folder, or in a repository of the Hugging Face Hub.
-
-        A folder needs neither the network nor huggingface_hub.
-
-        Parameters
-        ----------
-        repo_or_folder : Path or str
-            A folder with a linear.safetensors, or else a repository: <owner>/<name>.
-        revision : str, optional
-            A branch, tag or commit of the repository; by default its main branch.
-        token, cache_dir, force_download, local_files_only
-            As in `huggingface_hub.hf_hub_download`.
-
-        Returns
-        -------
-        Translator
-            The translator, with the metadata of its file as its facts.
-
-        Raises
-        ------
-        InputError
-            When there is no such folder, repository, revision or file, when the hub does not
-            answer, or when the file holds no linear translator.
-        """
-        folder = Path(repo_or_folder)
-        if not folder.is_dir():
-            with explained():
-                from singflow.translators.hub import fetch
-
-            path = fetch(
-                str(repo_or_folder),
-                revision,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-            )
-            try:
-                return cls.load(path)
-            except InputError as error:
-                reason = str(error).removesuffix(f": {FIX}")
-                raise InputError(
-                    f"{repo_or_folder}: {reason}: name another revision, or tell the owner"
-                ) from None
-        if revision is not None:
-            raise InputError(
-                f"{folder}: is a folder, which has no revision {revision!r}: leave revision out, "
-                "or name a repository"
-            )
-        if not (folder / FILE).is_file():
-            raise InputError(
-                f"{folder}: holds no {FILE}: name a folder that a study or save_pretrained wrote"
-            )
-        return cls.load(folder / FILE)
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write linear.safetensors, in float32, and its model card README.md into a folder.
-
-        The file has the facts as metadata, without those of a study's folds (`folds`, `in_sample`,
-        `reference`). The card says which facts are not stated. A translator and its card that are
-        in the folder are replaced.
-
-        Parameters
-        ----------
-        folder : Path or str
-            The folder, which is made if it is not there.
-
-        Raises
-        ------
-        InputError
-            When the arrays make no affine map or are not finite in float32, when a fact is neither
-            text nor JSON, or when the folder has a README.md that is no card of a translator, or
-            the files of a study.
-        """
-        save(self, self.facts, Path(folder), "<this repository or folder>")
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        branch: str | None = None,
-        token: str | None = None,
-        private: bool | None = None,
-        commit_message: str = "Add a translator",
-    ) -> str:
-        """Write the files of `save_pretrained` into a repository of the Hugging Face Hub.
-
-        The repository is made if it is not there. Both files are one commit.
-
-        Parameters
-        ----------
-        repo_id : str
-            The repository: <owner>/<name>.
-        branch : str, optional
-            A branch of the repository; by default main.
-        token, private, commit_message
-            As in `create_repo` and `upload_folder` of `huggingface_hub.HfApi`.
-
-        Returns
-        -------
-        str
-            The address of the commit.
-
-        Raises
-        ------
-        InputError
-            As `save_pretrained`; also when the hub does not answer, or refuses.
-        """
-        with explained():
-            from singflow.translators.hub import push_folder
-
-        with TemporaryDirectory() as temporary:
-            save(self, self.facts, Path(temporary), repo_id)
-            return push_folder(
-                temporary,
-                repo_id,
-                branch=branch,
-                token=token,
-                private=private,
-                commit_message=commit_message,
-            )
 
 
 def imported_path(space: str, model: str) -> Path:
@@ -255,41 +75,45 @@ def read_imported(imported: list[str], space: str, model: str) -> Affine | None:
     return Affine(**read_linear(path)[0])
 
 
-def check_imported_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
-    """Refuse an imported translator that was fitted for other weights, if its file names them.
-
-    features, embeddings: folders of the study's shards, which have the hashes of the weights.
-    """
-    path = imported_path(space, model)
-    made = read_tensors(path, [])[1]
-    for key, name, shards in (
-        ("weights_sha256", model, features),
-        ("space_sha256", space, embeddings),
-    ):
-        here = read_tensors(shard_path(shards, 0), [])[1]["weights_sha256"]
-        if made.get(key, here) != here:
+def check_made(path: Path, facts: Mapping[str, Any], model: Made, space: Made) -> None:
+    """Refuse a translator for another model or space, as far as the facts of its file tell."""
+    for key, name in _names(model, space).items():
+        if facts.get(key, name) != name:
             raise InputError(
-                f"{path}: was fitted for weights {made[key][:12]} of {name}, but {shards} was made "
-                f"with {here[:12]}: restore the former, import a translator of the latter, or take "
-                f"{space}/{model} out of translator.imported"
+                f"{path}: was fitted for {facts[key]}, not for {name}: name the model and the "
+                "space that it was fitted for, or another translator"
             )
+    for keys, mine, kind in ((MODEL, model, "model"), (SPACE, space, "space")):
+        if words := differences(Made.read(facts, keys), mine):
+            raise InputError(
+                f"{path}: was fitted for a {kind} with {words}: restore them, or name a translator "
+                "of this model and space"
+            )
+
+
+def made_by(features: Path, embeddings: Path) -> tuple[Made, Made]:
+    """What made the features and the embeddings in two folders of shards."""
+    model, space = (read_tensors(shard_path(of, 0), [])[1] for of in (features, embeddings))
+    return Made.read(model), Made.read(space)
 
 
 def made_for(features: Path, embeddings: Path) -> dict[str, str]:
     """What a translator from these features into these embeddings is for, as its card says it."""
-    model, space = (read_tensors(shard_path(of, 0), [])[1] for of in (features, embeddings))
-    facts = {
-        "weights_sha256": model.get("weights_sha256"),
-        "space_sha256": space.get("weights_sha256"),
-        "classifier_sha256": space.get("classifier_sha256"),
-        "precision": space.get("precision"),  # of the towers
-    }
-    if "tower" in model:
-        facts["model_id"] = "{source}/{id}".format_map(model.parsed("tower", dict))
-    if "tower" in space:
-        tower = space.parsed("tower", dict)
-        facts["space_id"] = tower["id"] if tower["source"] == "open_clip" else space["tower"]
-    return {key: fact for key, fact in facts.items() if fact is not None}
+    model, space = made_by(features, embeddings)
+    zero = read_tensors(shard_path(embeddings, 0), [])[1].get("classifier_sha256")
+    facts = model.header() | space.header(SPACE) | _names(model, space)
+    return facts | ({"classifier_sha256": zero} if zero else {})
+
+
+def _names(model: Made, space: Made) -> dict[str, str]:
+    """Names of a model (<source>/<id>) and of a space (open_clip's, or its definition)."""
+    names = {}
+    if model.tower:
+        names["model_id"] = "{source}/{id}".format_map(json.loads(model.tower))
+    if space.tower:
+        tower = json.loads(space.tower)
+        names["space_id"] = tower["id"] if tower["source"] == "open_clip" else space.tower
+    return names
 
 
 def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:

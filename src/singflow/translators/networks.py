@@ -1,38 +1,28 @@
-"""Nonlinear translators: architectures, losses and training (section 1.1 of the supplement).
-
-A training continues after a kill: every epoch's whole state is in a file, and its random numbers
-depend on nothing but the seed and the epoch.
-"""
+"""Nonlinear translators: architectures, losses and training (section 1.1 of the supplement)."""
 
 import copy
-import hashlib
-import io
-import json
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
-from singflow.artifacts.files import FIX, write_bytes
-from singflow.artifacts.shards import shard_path
-from singflow.artifacts.tensors import Tensors, provenance, read_tensors
+from singflow.artifacts.files import FIX
+from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.cli import log
 from singflow.errors import InputError
 from singflow.translators.parameters import Training
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Agreement
 
-BLOCK = 4096  # rows that are predicted or summed at once
+BLOCK = 4096  # rows that are summed at once
 HIDDEN = {"mlp3": 2, "mlp4": 3}
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 History = list[dict[str, float]]
-Rows = tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
 
 
 def cosine_loss(predicted: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -130,176 +120,95 @@ def load_network(path: Path) -> Network:
     return network.eval()
 
 
-class TrainingMoments(NamedTuple):
-    """Statistics of the n training rows, in float64."""
-
-    n: int
-    buffers: Tensors  # of Network; the scale of a constant column is 1
-    sha256: str  # of all rows and of the split
-
-
-class _Spread:
-    """Mean and standard deviation of streamed rows, in float64.
-
-    The first row is subtracted from every row: a constant column has a deviation of exactly 0.
-    """
-
-    def __init__(self) -> None:
-        self.n = 0
-        self._first = self._sums = np.zeros(0)
-
-    def update(self, block: np.ndarray) -> None:
-        rows = block.astype(np.float64)
-        if self.n == 0:
-            self._first, self._sums = rows[0].copy(), np.zeros((2, rows.shape[1]))
-        rows -= self._first
-        self.n += len(rows)
-        self._sums += np.stack([rows.sum(axis=0), (rows**2).sum(axis=0)])
-
-    def buffers(self, name: str) -> Tensors:
-        mean, square = self._sums / self.n
-        deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
-        scale = np.where(deviation > 0, deviation, 1.0)
-        return {f"{name}_mean": self._first + mean, f"{name}_scale": scale}
-
-
 class Pairs:
-    """Features and embeddings of images; one shard at a time is in memory."""
+    """Features and embeddings of images in memory: training rows, and view 0 of held-out images."""
 
     def __init__(self, images: Paired, device: torch.device) -> None:
-        self.device = device
-        self.shards = images.shards
-        self._images = images
-        self._training = (images.manifest["split"] == "train").to_numpy()
-        self._cached: tuple[int, Rows] | None = None
-
-    def moments(self) -> TrainingMoments:
-        """Read all shards once for the statistics of the training rows and a hash of the data."""
-        digest = hashlib.sha256(self._training.data)
-        features, embeddings = _Spread(), _Spread()
-        for shard, targets in self._images:
-            for array in (shard["features"], targets, shard["image_id"], shard["view"]):
-                digest.update(np.ascontiguousarray(array).data)
-            chosen = np.flatnonzero(self._training[shard["image_id"]])
-            for start in range(0, len(chosen), BLOCK):
-                rows = chosen[start : start + BLOCK]
-                features.update(shard["features"][rows])
-                embeddings.update(targets[rows])
-        if not features.n or self._training.all():
+        train = (images.manifest["split"] == "train").to_numpy()
+        rows = [(of["features"], z, of["image_id"], of["view"]) for of, z in images]
+        features, embeddings, image_id, view = map(np.concatenate, zip(*rows, strict=True))
+        training = train[image_id]
+        self.training = np.flatnonzero(training)
+        self.held_out = np.flatnonzero(~training & (view == 0))
+        if not (len(self.training) and len(self.held_out)):
             raise InputError(
                 "a translator needs at least one training row and one held-out image, not "
-                f"{features.n} and {(~self._training).sum()}: add images"
+                f"{len(self.training)} and {len(self.held_out)}: add images"
             )
-        buffers = features.buffers("feature") | embeddings.buffers("embedding")
-        return TrainingMoments(features.n, buffers, digest.hexdigest())
-
-    def read(self, shard: int) -> Rows:
-        """Features and embeddings of a shard, and the positions of its training and held-out rows.
-
-        Held-out rows are view 0 of the held-out images. The last shard that was read is kept.
-        """
-        if self._cached and self._cached[0] == shard:
-            return self._cached[1]
-        self._cached = None
-        features, embeddings = (
-            read_tensors(shard_path(folder, shard), names)[0]
-            for folder, names in (
-                (self._images.features, ["features", "image_id", "view"]),
-                (self._images.embeddings, ["embeddings"]),
-            )
+        self.buffers = _spread("feature", features, self.training)
+        self.buffers |= _spread("embedding", embeddings, self.training)
+        self.features, self.embeddings = (
+            torch.from_numpy(array).float().to(device) for array in (features, embeddings)
         )
-        training = self._training[features["image_id"]]
-        rows = (
-            torch.from_numpy(features["features"]).float().to(self.device),
-            torch.from_numpy(embeddings["embeddings"]).to(self.device),
-            np.flatnonzero(training),
-            np.flatnonzero(~training & (features["view"] == 0)),
-        )
-        self._cached = (shard, rows)
-        return rows
 
     def judge(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Agreement:
-        """Agreement of predictions (n, m) with the embeddings of the held-out images, on view 0.
+        """Agreement of predictions (n, m) with the embeddings of the held-out images.
 
         The cosine and the squared error are NaN if a prediction is not finite.
         """
+        with torch.inference_mode():
+            predicted = predict(self.features[self.held_out]).double().cpu().numpy()
+        if not np.isfinite(predicted).all():
+            return Agreement(1, np.nan, np.nan)
         agreement = Agreement()
-        for shard in range(self.shards):
-            features, embeddings, _, held_out = self.read(shard)
-            for start in range(0, len(held_out), BLOCK):
-                rows = torch.from_numpy(held_out[start : start + BLOCK]).to(self.device)
-                predicted = predict(features[rows]).double().cpu().numpy()
-                if not np.isfinite(predicted).all():
-                    return Agreement(1, np.nan, np.nan)
-                agreement.update(predicted, embeddings[rows].cpu().numpy())
+        agreement.update(predicted, self.embeddings[self.held_out].cpu().numpy())
         return agreement
 
 
-def train(
-    pairs: Pairs,
-    kind: str,
-    settings: Training,
-    seed: int,
-    checkpoint: Path,
-    tell: Callable[[str, History], None],
-) -> tuple[Network, dict[str, Any]]:
-    """Train a network with each loss (AdamW, early stopping) and keep the best one by held-out MSE.
+def _spread(name: str, array: np.ndarray, chosen: np.ndarray) -> Tensors:
+    """Mean and scale of the chosen rows, by column and in float64, for the buffers of a network.
 
-    checkpoint: file with the state after every epoch, from which a training continues; the caller
-    removes it. A damaged file, or one of other data, settings, code or software, is ignored with a
-    warning. tell: called after every epoch with the loss and the records of its epochs so far, and
-    once for a loss that was finished earlier. Returns also the network's report.
+    The first row is subtracted from every row, so that a constant column has a deviation of exactly
+    0; its scale is 1.
     """
-    moments = pairs.moments()
-    mean = torch.from_numpy(moments.buffers["embedding_mean"]).to(pairs.device)
+    first = array[chosen[0]].astype(np.float64)
+    sums = np.zeros((2, len(first)))
+    for start in range(0, len(chosen), BLOCK):
+        rows = array[chosen[start : start + BLOCK]] - first
+        sums += np.stack([rows.sum(axis=0), (rows**2).sum(axis=0)])
+    mean, square = sums / len(chosen)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0))
+    scale = np.where(deviation > 0, deviation, 1.0)
+    return {f"{name}_mean": first + mean, f"{name}_scale": scale}
+
+
+def train(
+    images: Paired, kind: str, settings: Training, seed: int, device: torch.device
+) -> tuple[Network, dict[str, Any]]:
+    """Train a network with each loss, keep the best one by held-out MSE, and report on all."""
+    pairs = Pairs(images, device)
+    mean = torch.from_numpy(pairs.buffers["embedding_mean"]).to(device)
     baseline = pairs.judge(lambda features: mean.expand(len(features), -1))
-    key = _key(moments, kind, settings, seed, pairs.device)
-    state = _read_checkpoint(checkpoint, key, pairs.device) or {"loss": "", "finished": {}}
-    finished, kept = state["finished"], state.get("kept", {})
-    with torch.random.fork_rng([pairs.device] if pairs.device.type == "cuda" else []):
+    trained: dict[str, Network] = {}
+    losses: dict[str, dict[str, Any]] = {}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for loss in settings.losses:
-            if loss in finished:
-                tell(loss, finished[loss]["history"])
-                continue
-            run = _Run(moments, kind, loss, settings, seed, pairs.device)
-            if loss == state["loss"]:
-                run.restore(state)
-                log.info("%s, loss %s: goes on after epoch %d", kind, loss, len(run.history))
-            logged = time.monotonic()
-            while len(run.history) < min(settings.epochs, run.best_epoch + settings.patience):
-                record = run.epoch(pairs)
-                whole = run.state() | {"key": key, "finished": finished, "kept": kept}
-                _write_checkpoint(checkpoint, whole)
-                tell(loss, run.history)
-                if time.monotonic() - logged >= 10:
-                    logged = time.monotonic()
-                    cosine, mse = record["validation_cosine"], record["validation_mse"]
-                    log.info(
-                        f"{kind}, loss {loss}: epoch {record['epoch']} of at most "
-                        f"{settings.epochs}: held-out cosine {cosine:.4f}, MSE {mse:.3g}"
-                    )
-            record = run.history[run.best_epoch - 1]
-            finished[loss] = {
-                "epochs": len(run.history),
-                "best_epoch": run.best_epoch,
-                "validation_cosine": record["validation_cosine"],
-                "validation_mse": record["validation_mse"],
-                "validation_r2": 1.0 - record["validation_mse"] / baseline.mse(len(mean)),
-                "history": run.history,
+            trained[loss], history = _train(pairs, kind, loss, settings, seed)
+            best = best_epoch(loss, history)
+            cosine, mse = (history[best - 1][f"validation_{name}"] for name in ("cosine", "mse"))
+            losses[loss] = {
+                "epochs": len(history),
+                "best_epoch": best,
+                "validation_cosine": cosine,
+                "validation_mse": mse,
+                "validation_r2": 1.0 - mse / baseline.mse(len(mean)),
+                "history": history,
             }
-            best = min(finished, key=lambda name: finished[name]["validation_mse"])
-            kept = run.best if best == loss else kept
-    network = run.network.cpu().eval()
-    network.load_state_dict(kept)
+            log.info(
+                f"{kind}, loss {loss}: epoch {best} of {len(history)}: held-out cosine "
+                f"{cosine:.4f}, MSE {mse:.3g}"
+            )
+    kept = min(losses, key=lambda loss: losses[loss]["validation_mse"])
+    network = trained[kept].cpu().eval()
     figures = ("validation_cosine", "validation_mse", "validation_r2")
     return network, {
-        "loss": best,
-        **{name: finished[best][name] for name in figures},
+        "loss": kept,
+        **{name: losses[kept][name] for name in figures},
         "baseline_cosine": baseline.cosine,
-        "n_train": moments.n,
+        "n_train": len(pairs.training),
         "n_validation": baseline.n,
         "parameters": network.size,
-        "losses": finished,
+        "losses": losses,
     }
 
 
@@ -314,126 +223,61 @@ def best_epoch(loss: str, history: History) -> int:
     return int(np.argmin(values[loss])) + 1
 
 
-class _Run:
-    """The training with one loss; history, best, network and optimizer change in every epoch."""
-
-    def __init__(
-        self,
-        moments: TrainingMoments,
-        kind: str,
-        loss: str,
-        settings: Training,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        torch.manual_seed(_seed(seed, 0))
-        self.loss, self.settings, self.seed = loss, settings, seed
-        inputs, outputs = (len(moments.buffers[f"{x}_mean"]) for x in ("feature", "embedding"))
-        network = Network(kind, inputs, outputs, settings.width, settings.dropout)
-        for name, array in moments.buffers.items():
-            network.get_buffer(name).copy_(torch.from_numpy(array))
-        self.network = network.to(device)
-        self.history: History = []
-        self.best: dict[str, torch.Tensor] = {}
-        matrices, vectors = (
-            [p for p in self.network.parameters() if (p.ndim > 1) == many] for many in (True, False)
+def _train(
+    pairs: Pairs, kind: str, loss: str, settings: Training, seed: int
+) -> tuple[Network, History]:
+    """A network after its best epoch with a loss (AdamW, early stopping), and all its epochs."""
+    torch.manual_seed(_seed(seed, 0))
+    inputs, outputs = pairs.features.shape[1], pairs.embeddings.shape[1]
+    network = Network(kind, inputs, outputs, settings.width, settings.dropout)
+    for name, array in pairs.buffers.items():
+        network.get_buffer(name).copy_(torch.from_numpy(array))
+    network.to(device := pairs.features.device)
+    matrices, vectors = (
+        [p for p in network.parameters() if (p.ndim > 1) == many] for many in (True, False)
+    )
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    history: History = []
+    best: dict[str, torch.Tensor] = {}
+    while len(history) < min(settings.epochs, best_epoch(loss, history) + settings.patience):
+        number = len(history) + 1
+        torch.manual_seed(_seed(seed, number))
+        network.train()
+        # Seeded as the first of several shards once was.
+        order = torch.from_numpy(
+            np.random.default_rng([seed, number, 1]).permutation(pairs.training)
         )
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-
-    @property
-    def best_epoch(self) -> int:
-        return best_epoch(self.loss, self.history)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "loss": self.loss,
-            "history": self.history,
-            "best": self.best,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.history, self.best = state["history"], state["best"]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-    def epoch(self, pairs: Pairs) -> dict[str, float]:
-        """One pass over the training rows, then one over the held-out rows; the new record."""
-        number, settings = len(self.history) + 1, self.settings
-        torch.manual_seed(_seed(self.seed, number))
-        self.network.train()
-        total, rows = torch.zeros((), dtype=torch.float64, device=pairs.device), 0
-        for shard in np.random.default_rng([self.seed, number]).permutation(pairs.shards):
-            features, embeddings, training, _ = pairs.read(int(shard))
-            shuffled = np.random.default_rng([self.seed, number, shard + 1]).permutation(training)
-            order = torch.from_numpy(shuffled).to(pairs.device)
-            steps = -(-len(order) // settings.batch_size)
-            for step in range(steps):
-                batch = order[step::steps]
-                self.optimizer.zero_grad()
-                value = LOSSES[self.loss](self.network(features[batch]), embeddings[batch])
-                value.backward()
-                self.optimizer.step()
-                total += value.detach() * len(batch)
-            rows += len(order)
-        with torch.inference_mode():
-            agreement = pairs.judge(self.network.eval())
+        steps = -(-len(order) // settings.batch_size)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for step in range(steps):
+            batch = order[step::steps].to(device)
+            optimizer.zero_grad()
+            value = LOSSES[loss](network(pairs.features[batch]), pairs.embeddings[batch])
+            value.backward()
+            optimizer.step()
+            total += value.detach() * len(batch)
+        agreement = pairs.judge(network.eval())
         record = {
             "epoch": number,
-            "train_loss": float(total) / rows,
+            "train_loss": float(total) / len(order),
             "validation_cosine": agreement.cosine,
-            "validation_mse": agreement.mse(self.network.projection.out_features),
+            "validation_mse": agreement.mse(outputs),
         }
         if not np.isfinite(list(record.values())).all():
             raise InputError(
-                f"loss {self.loss} is not finite in epoch {number}: lower training.learning_rate "
+                f"loss {loss} is not finite in epoch {number}: lower training.learning_rate "
                 f"({settings.learning_rate:g}) or raise training.batch_size ({settings.batch_size})"
             )
-        self.history.append(record)
-        if self.best_epoch == number:
-            self.best = copy.deepcopy(self.network.state_dict())
-        return record
+        history.append(record)
+        if best_epoch(loss, history) == number:
+            best = copy.deepcopy(network.state_dict())
+    network.load_state_dict(best)
+    return network, history
 
 
 def _seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-
-
-def _key(
-    moments: TrainingMoments, kind: str, settings: Training, seed: int, device: torch.device
-) -> str:
-    """Hash of everything that decides the result of a training."""
-    decides = {
-        "settings": settings.model_dump(include={*Training.model_fields} - {"history"}),
-        "software": provenance(["torch"])["software"],
-        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "data": moments.sha256,
-        "threads": torch.get_num_threads(),
-    }
-    text = json.dumps([decides, kind, seed, device.type], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    content = io.BytesIO()
-    torch.save(state, content)
-    write_bytes(path, hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
-
-
-def _read_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        log.warning("%s: damaged: training starts over", path)
-        return None
-    state = torch.load(io.BytesIO(content[32:]), map_location=device, weights_only=True)
-    if state["key"] != key:
-        log.warning("%s: of other data, settings, code or software: training starts over", path)
-        return None
-    return state

@@ -96,11 +96,6 @@ class Training(Section):
         le=MOST_DRAWS,
         description="epochs without a better held-out loss that end the training",
     )
-    history: Literal["report", "tensorboard"] = Field(
-        "report",
-        description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; "
-        "needs the extra tensorboard)",
-    )
 
 
 class Comparison(Section):

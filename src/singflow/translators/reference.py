@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from singflow.artifacts.catalog import CATALOG
 from singflow.artifacts.files import read_header
+from singflow.artifacts.made import Made, differences
 from singflow.artifacts.tables import count_rows
-from singflow.config.reading import read_yaml
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import at_hand, outside
 from singflow.errors import InputError
 
@@ -25,25 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from singflow.artifacts.tensors import Tensors
-    from singflow.config.registry import ModelEntry, SpaceEntry
     from singflow.translators.crossfit import Split
-
-log = logging.getLogger("singflow")
 
 PACKAGED = Path("reference/imagenet507")
 SHARDS = ("embeddings", "features")
-RECORDED = {  # in the metadata of shards
-    "tower": "architecture and transform",
-    "weights_sha256": "weights",
-    "decode": "extraction.decode",
-    "precision": "extraction.precision",
-}
-TOWER = RECORDED | {"width": "width"}
-# How far a precision moves IS from that in float32, in degrees: the median over images, for the
-# classifiers with the smallest and the largest one (docs/performance.md).
-PRICES = {"tf32": (0.0059, 0.026), "float16": (0.0075, 0.039), "bfloat16": (0.048, 0.17)}
-
-Made = Mapping[str, str | None]  # metadata of shards by the names in TOWER; None: not recorded
 
 
 class Images(Protocol):
@@ -126,101 +110,31 @@ def reference_folder(reference: str) -> Path:
     return at_hand(PACKAGED) if reference == "packaged" else outside(reference)
 
 
-def _towers(folder: Path) -> dict[Path, dict[str, str]]:
-    """The metadata of the first shard in every folder of shards."""
-    first = sorted(folder.rglob("shard-00000.safetensors"))
-    return {path.parent: _read(path)[0] for path in first}
-
-
-def _read(path: Path) -> tuple[dict[str, str], int]:
-    """The metadata of a shard with the width of its rows, and the number of rows."""
-    try:
-        header = json.loads(read_header(path))
-        (rows, width), *_ = (header[kind]["shape"] for kind in SHARDS if kind in header)
-        return {**header["__metadata__"], "width": str(width)}, int(rows)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(
-            f"{path}: not a shard of a study: remove it, or name another translator.reference"
-        ) from None
-
-
-def find_shards(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
-    """The folder of a tower's shards, made with these weights if a hash is given; or None."""
-    wanted = {"tower": tower}
-    if weights_sha256 is not None:
-        wanted["weights_sha256"] = weights_sha256
-    found = (path for path, facts in _towers(folder).items() if wanted.items() <= facts.items())
-    return next(found, None)
-
-
-def missing_towers(
-    folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
-) -> dict[str, list[str]]:
-    """Names of models (`features`) and spaces (`embeddings`) of which a folder has no shards.
-
-    made: further metadata that the shards must have, as in precision="float32".
-    """
-    absent = {}
-    wanted: dict[str, Mapping[str, ModelEntry | SpaceEntry]]
-    wanted = {"features": models, "embeddings": spaces}
-    for kind, entries in wanted.items():
-        towers = _towers(folder / kind).values()
-        held = {facts.get("tower") for facts in towers if made.items() <= facts.items()}
-        if names := [name for name, entry in entries.items() if entry.identity not in held]:
-            absent[kind] = names
-    return absent
-
-
-def _closest(
-    held: Mapping[Path, Made], made: Made, reference: Path
-) -> tuple[Path | None, list[str]]:
-    """The shards of a tower that were made most like `made`, and what forbids them, in words.
-
-    None if there are no shards of the tower. Another precision is allowed, and the log says so.
-    """
-    differing = {
-        path: {key for key, value in made.items() if facts.get(key) != value}
-        for path, facts in held.items()
-        if facts.get("tower") == made["tower"]
+def find_shards(folder: Path, made: Made) -> tuple[Path | None, str]:
+    """The folder of shards below a folder that were made so; or None, and in words why not."""
+    held = {
+        path.parent: Made.read(read_tensors(path, [])[1])
+        for path in sorted(folder.rglob("shard-00000.safetensors"))
     }
-    for path, keys in differing.items():
-        if {held[path].get("precision"), made["precision"]} <= {"float32", *PRICES}:
-            keys.discard("precision")
-    closest = min(
-        differing,
-        key=lambda path: (len(differing[path]), held[path].get("precision") != made["precision"]),
-        default=None,
-    )
-    if closest is None:
-        return None, []
-    if not differing[closest]:
-        _tell_precision(reference, held[closest].get("precision"), made["precision"])
-    return closest, [words for key, words in TOWER.items() if key in differing[closest]]
+    wrong = {
+        path: differences(theirs, made)
+        for path, theirs in held.items()
+        if theirs.tower == made.tower
+    }
+    for path, words in wrong.items():
+        if not words:
+            return path, ""
+    for path, words in wrong.items():
+        return None, f"{path} was made with {words}"
+    known = ", ".join(path.relative_to(folder).as_posix() for path in held)
+    return None, f"{folder} has nothing of this tower; it has {known or 'nothing at all'}"
 
 
-@cache
-def _tell_precision(folder: Path, theirs: str | None, own: str | None) -> None:
-    """Say once what it costs that the reference in a folder was made in another precision."""
-    if theirs == own:
-        return
-    prices = [
-        f"{precision} moves IS by a median of {low} to {high} degrees"
-        for precision, (low, high) in PRICES.items()
-        if precision in (theirs, own)
-    ]
-    log.warning(
-        f"{folder} was made in {theirs}, and this study is made in {own}: allowed, because "
-        f"compared with float32, {' and '.join(prices)} (docs/performance.md)"
-    )
-
-
-def check_reference(
-    reference: str, weights: str | None, wanted: Mapping[str, Mapping[str, Made]]
-) -> None:
+def check_reference(reference: str, wanted: Mapping[str, Mapping[str, Made]]) -> None:
     """Refuse a reference that is unfinished, lacks a tower of the study, or was made otherwise.
 
-    weights: those of the study, registry or random; None: imported. wanted: what is known of the
-    study's shards before they are made, for every model (`features`) and space (`embeddings`).
+    wanted: what is known of the study's shards before they are made, for every model (`features`)
+    and space (`embeddings`).
     """
     folder = reference_folder(reference)
     named = f"translator.reference {reference}: {folder}"
@@ -230,43 +144,29 @@ def check_reference(
         )
     if (images := count_rows(manifest)) < 2:
         raise InputError(f"{named} has fewer than two images: name another, or null")
-    params = folder / "params.yaml"
-    made_with = read_yaml(params).get("weights") if params.is_file() else None
-    if reference == "packaged":
-        made_with = "registry"
-    if weights and made_with not in (None, weights):
-        raise InputError(
-            f"{named} was made with weights: {made_with}, and this study has weights: {weights}: "
-            "write the same, or translator.reference: null"
-        )
-    lacking, wrong = [], []
+    wrong = []
     for kind, towers in wanted.items():
-        held = _towers(folder / kind)
-        closest = {name: _closest(held, made, folder) for name, made in towers.items()}
-        if absent := [name for name, (path, _) in closest.items() if path is None]:
-            known = ", ".join(str(path.relative_to(folder / kind)) for path in held)
-            lacking.append(f"no {kind} of {', '.join(absent)}; it has those of {known or 'none'}")
-        wrong += [
-            f"{kind} of {name} with other {', '.join(differing)}"
-            for name, (path, differing) in closest.items()
-            if path and differing
-        ]
-        for part in {path for path, _ in closest.values() if path}:
-            rows = sum(_read(shard)[1] for shard in part.glob("shard-*.safetensors"))
+        for name, made in towers.items():
+            path, words = find_shards(folder / kind, made)
+            if path is None:
+                wrong.append(f"{name}: {words}")
+                continue
+            rows = sum(_shape(shard)[0] for shard in path.glob("shard-*.safetensors"))
             if not rows or rows % images:
-                wrong.append(
-                    f"{rows} rows in {part.relative_to(folder)}, a part of its {images} images"
-                )
-    if lacking:
-        raise InputError(
-            f"{named} has {'; '.join(lacking)}: take these models or spaces out of the study, add "
-            "them to that study and run it, or write reference: null"
-        )
+                wrong.append(f"{name}: {path} has {rows} rows, a part of its {images} images")
     if wrong:
         raise InputError(
-            f"{named} has {'; '.join(wrong)}: write the same settings, run that study to its end, "
-            "or write reference: null"
+            f"translator.reference {reference} does not serve {'; '.join(wrong)}: write the same "
+            "settings, add these models and spaces to that study and run it to its end, or write "
+            "reference: null"
         )
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """Rows and width of a shard."""
+    header = json.loads(read_header(path))
+    rows, width = next(header[kind]["shape"] for kind in SHARDS if kind in header)
+    return rows, width
 
 
 def fingerprint(reference: str | None) -> str | None:
@@ -325,17 +225,13 @@ def _same(folder: Path, mine: Path) -> Path:
     """Shards of a reference that were made as those in `mine`."""
     from singflow.artifacts.shards import shard_path
 
-    facts, _ = _read(shard_path(mine, 0))
-    made = {key: facts.get(key) for key in TOWER}
-    path, differing = _closest(_towers(folder), made, folder.parent)
+    own = shard_path(mine, 0)
+    path, words = find_shards(folder, Made.read(read_tensors(own, [])[1]))
+    if path and (there := _shape(shard_path(path, 0))[1]) != (here := _shape(own)[1]):
+        path, words = None, f"{path} was made with width {there} instead of {here}"
     if path is None:
         raise InputError(
-            f"{folder}: has nothing of the tower that made {mine}: name another "
+            f"{words}: {mine} needs the same: run the reference's study again, or name another "
             "translator.reference, or null"
-        )
-    if differing:
-        raise InputError(
-            f"{path} was made with other {', '.join(differing)} than {mine}: run the reference's "
-            "study again, or name another, or null"
         )
     return path
