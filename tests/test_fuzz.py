@@ -383,6 +383,7 @@ TENSORS = {
 
 
 FIXES = ("run the workflow again", "networks.load_network", "name a file of translators/")
+FIXES += ("write or download it again",)
 
 
 def judge_tensors(name, path):

@@ -121,7 +121,7 @@ def test_images_that_were_made_in_another_way_are_refused(tmp_path):
     own = paired(results_in(tmp_path / "own"))
     for facts, words in (
         ({"weights_sha256": "others"}, f"features/{LITE0} was made with weights others instead of"),
-        ({"decode": "reduced"}, "with extraction.decode reduced instead of full"),
+        ({"decode": "reduced"}, "with decode reduced instead of full"),
         ({"precision": "float16"}, "with extraction.precision float16 instead of float32"),
         ({"tower": "another"}, "features has nothing of this tower"),
     ):

@@ -55,7 +55,18 @@ class Translator(Affine, ModelHubMixin, library_name="singflow", tags=TAGS):
         self.facts = dict(facts or {})
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """The same map and facts in another type."""
+        """The same map and facts in another type.
+
+        Parameters
+        ----------
+        dtype : DTypeLike
+            Type of weight and bias.
+
+        Returns
+        -------
+        Translator
+            A new translator.
+        """
         made = Affine(self.weight, self.bias).astype(dtype)
         return type(self)(made.weight, made.bias, self.facts)
 
@@ -100,6 +111,11 @@ class Translator(Affine, ModelHubMixin, library_name="singflow", tags=TAGS):
             The folder, which is made if it is not there.
         **options : Any
             Those of `ModelHubMixin.save_pretrained`.
+
+        Returns
+        -------
+        str or None
+            The address of the commit, with `push_to_hub=True`.
 
         Raises
         ------
@@ -154,7 +170,18 @@ class Translator(Affine, ModelHubMixin, library_name="singflow", tags=TAGS):
         return cls.load(folder / FILE)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card: what the translator is, how it was made, how good it is, how to use it."""
+        """The card: what the translator is, how it was made, how good it is, how to use it.
+
+        Parameters
+        ----------
+        *args, **kwargs : Any
+            Those of `ModelHubMixin`, which are not used.
+
+        Returns
+        -------
+        huggingface_hub.ModelCard
+            The card.
+        """
         header = self._header()
         rows, columns = self.weight.shape
         data = self._hub_mixin_info.model_card_data.to_dict()
