@@ -253,7 +253,7 @@ def test_a_square_head_is_told_by_its_logits_or_its_labels_or_refused(here):
         ({"embeddings": EMBEDDINGS * (np.arange(N)[:, None] < 40)},
          "embeddings: row 40 holds zeros alone, which have no direction: compute it anew"),
         ({"features": FEATURES * np.nan}, "features: row 0 holds NaN, or values that are infinite"),
-        ({"features": [*FEATURES]}, "features: is a list, not an array: join rows with np.stack"),
+        ({"features": [*FEATURES]}, "features: is a list of shape .*: join rows with np.stack"),
         ({"logits": LOGITS[::-1]}, r"logits: row \d+ differs from W f \+ b by .*: the features"),
         ({"logits": LOGITS[:, :2]}, r"logits: have the shape \(16, 1, 2\) .* need \(16, 1, 4\)"),
         ({"logits": LOGITS[:9]}, r"logits: have the shape \(9, 1, 4\) .* need \(16, 1, 4\)"),
