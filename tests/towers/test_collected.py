@@ -375,5 +375,5 @@ def test_what_was_collected_is_saved_as_the_same_arrays_are(tmp_path):
     assert facts["weights_sha256"] == collected.weights_sha256
     collected.save(one, class_names=NAMES, model="other")
     assert towers_in(one)[0] == ["features/mine", "features/other"]
-    with pytest.raises(InputError, match=r"labels: none are given, .* let the loader give them"):
+    with pytest.raises(InputError, match=r"give features, head, and labels .* let the loader"):
         replace(collected, labels=None).save(tmp_path / "new")

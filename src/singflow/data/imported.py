@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision")
 
 
-def classes_path(root: Path) -> Path:
-    return root / "classes.csv"
-
-
 def read_source(root: Path) -> pd.DataFrame:
     """The manifest of a source."""
     path = CATALOG["manifest"].at(root)
@@ -69,8 +65,11 @@ def imported_shard(
     folder = CATALOG[artifact].at(root, shard="00000", **names).parent
     views = views_of(root, artifact, **names)
     found, seen = np.empty((0, 0), np.float32), np.zeros(len(images) * views, int)
+    errors = list[Any]()
     for shard in range(count_shards(folder)):
-        places, _ = read_tensors(path := shard_path(folder, shard), ["image_id", "view"])
+        places, made = read_tensors(path := shard_path(folder, shard), ["image_id", "view"])
+        if artifact == "features":
+            errors.append(made.parsed("head_max_error", float | None))
         rows = pd.Index(images).get_indexer(places["image_id"])
         here = rows >= 0
         if not here.any():
@@ -85,21 +84,16 @@ def imported_shard(
         raise InputError(
             f"{folder}: does not hold each of {views} views of each image once: make it again"
         )
-    return found, facts_of(root, artifact, **names)
+    facts: dict[str, Any] = facts_of(root, artifact, **names)
+    if artifact == "features":
+        facts["head_max_error"] = None if None in errors else max(errors)
+    return found, facts
 
 
 def facts_of(root: Path, artifact: str, **names: str) -> dict[str, str]:
     """Metadata that features or embeddings of a study take along from a source."""
     made = read_tensors(CATALOG[artifact].at(root, shard="00000", **names), [])[1]
     return {"weights_sha256": "imported"} | {key: made[key] for key in CARRIED if key in made}
-
-
-def head_max_error(root: Path, model: str) -> float | None:
-    """The largest |W f + b - logits| of a source's features; None if no logits were known."""
-    folder = CATALOG["features"].at(root, shard="00000", model=model).parent
-    paths = (shard_path(folder, shard) for shard in range(count_shards(folder)))
-    found = [read_tensors(path, [])[1].parsed("head_max_error", float | None) for path in paths]
-    return None if None in found else max(found)
 
 
 def views_of(root: Path, artifact: str, **names: str) -> int:
