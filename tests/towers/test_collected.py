@@ -19,7 +19,6 @@ import singflow
 from singflow.artifacts.shards import towers_in
 from singflow.data.imported import imported_shard
 from singflow.errors import InputError
-from singflow.towers.collected import joined
 from singflow.towers.device import _tf32_flags, without_tf32
 from tests.towers.models import DISTILLED, IMAGES, LABELS, LOADER, RESNET, Nested
 from tests.towers.models import FIVE as NAMES
@@ -349,12 +348,6 @@ def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(pl
     finally:
         for place, name, value in found:
             setattr(place, name, value)
-
-
-def test_blocks_are_joined_in_their_order():
-    blocks = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.zeros((2, 2))]
-    wanted = np.concatenate(blocks)
-    assert np.array_equal(joined(blocks), wanted) and not blocks
 
 
 def test_what_was_collected_is_saved_as_the_same_arrays_are(tmp_path):
