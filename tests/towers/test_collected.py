@@ -132,15 +132,6 @@ def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
     found = assert_gives(model, [IMAGES], features, logits, "backbone.classifier.1")
     assert found.max_error < 1e-6
     assert head.weight.dtype == model(IMAGES.to(kind)).dtype == kind
-    averaged = Nested().to(kind).eval()
-    averaged.after = lambda _: (head_of(averaged) + averaged.spare(averaged.seen)) / 2
-
-    def head_of(model):
-        model.seen = model.pooled(IMAGES.to(kind))
-        return model.backbone.classifier[1](model.seen)
-
-    averaged.forward = lambda images: averaged.after(None)
-    assert singflow.collect(averaged, [IMAGES]).head_path == "backbone.classifier.1 and spare"
 
 
 def test_under_autocast_the_head_is_computed_in_float32():

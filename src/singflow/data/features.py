@@ -136,18 +136,20 @@ def save_features(
         raise InputError(
             f"ids: {folder} has other ids, or another order: give the same, or another folder"
         )
-    said, views = list[str](), set[int]()
+    said = list[str]()
     with staged(root) as made:
         if features is not None and head is not None:
-            each, width, at_once, blocks = _opened("features", features)
-            views.add(each)
+            width, at_once, shards = _opened("features", features)
             weight, bias = head_of(head, width)
             if len(weight) == width and logits is None and not hasattr(head, "weight"):
                 raise InputError(
                     "head: its weight is square, and could be stored as (C, d) or (d, C): give the "
                     "model's logits, too"
                 )
-            names = _names_of(weight, class_names, of_source, folder)
+            if class_names is None:
+                unnamed = [UNNAMED.format(row) for row in range(len(weight))]
+                class_names = of_source.names if of_source else unnamed
+            names = named_classes(class_names, weight, "the head")
             index = {in_plain_words(name).lower(): row for row, name in enumerate(names)}
             classes = of_source or Classes(names, index)
             if manifest is None:
@@ -156,9 +158,7 @@ def save_features(
             check = _HeadCheck(weight, bias, logits, at_once)
             sha256 = weights_sha256 or hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
             facts = {"schema_version": SCHEMA_VERSION, "weights_sha256": sha256}
-            content = _write(
-                made, "features", blocks, at_once, paths, facts, check.add, model=model
-            )
+            content = _write(made, "features", shards, paths, facts, check.add, model=model)
             facts |= {
                 "class_names": json.dumps(own_names),
                 "keep_classes": "null",
@@ -170,17 +170,10 @@ def save_features(
             told = check.told(head_classes(manifest, own_names))
             said.append(f"{model}: {width} features, {len(weight)} classes, {told}")
         if embeddings is not None and space is not None:
-            each, width, at_once, blocks = _opened("embeddings", embeddings)
-            views.add(each)
+            width, _, shards = _opened("embeddings", embeddings)
             facts = {"schema_version": SCHEMA_VERSION}
-            content = _write(
-                made, "embeddings", blocks, at_once, paths, facts, _no_zeros, space=space
-            )
+            content = _write(made, "embeddings", shards, paths, facts, _no_zeros, space=space)
             said.append(f"{space}: embeddings of {width} dimensions")
-        if len(views) > 1:
-            raise InputError(
-                "features and embeddings: have other numbers of views: give those of the same views"
-            )
         if not new or manifest is None:
             _add(made, root)
             return said
@@ -248,21 +241,6 @@ def _checked_ids(ids: Iterable[Any]) -> list[str]:
     return names
 
 
-def _names_of(
-    weight: np.ndarray, names: Sequence[str] | None, of_source: Classes | None, folder: str | Path
-) -> list[str]:
-    if names is not None:
-        return named_classes(names, weight, "the head")
-    if of_source is None:
-        return [UNNAMED.format(row) for row in range(len(weight))]
-    if len(of_source.names) != len(weight):
-        raise InputError(
-            f"head: has {len(weight)} rows, but {folder} has {len(of_source.names)} classes: name "
-            "those of the head as class_names"
-        )
-    return of_source.names
-
-
 def _manifest(
     ids: list[str], labels: Iterable[Any] | None, classes: Classes, split: Iterable[str] | None
 ) -> pd.DataFrame:
@@ -282,7 +260,7 @@ def _manifest(
 
 def _label(row: int, given: Any, classes: Classes) -> tuple[str, int]:
     """The label of a row and the row of the head; -1 for none."""
-    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+    if isinstance(given, int | np.integer):
         if not 0 <= given < len(classes.names):
             raise InputError(
                 f"labels: row {row} is {given}, but the head has the rows 0 to "
@@ -295,19 +273,18 @@ def _label(row: int, given: Any, classes: Classes) -> tuple[str, int]:
     return label, index
 
 
-def _opened(name: str, values: Rows) -> tuple[int, int, int, Iterator[np.ndarray]]:
-    """Views and width of images, images in a shard, and blocks (images, views, width)."""
+def _opened(name: str, values: Rows) -> tuple[int, int, Iterator[np.ndarray]]:
+    """Width of rows, images in a shard, and the shards (images, views, width)."""
     blocks = images_of(name, values)
-    first = next(blocks)
-    _, views, width = first.shape
-    return views, width, max(1, min(ROWS, NUMBERS // width) // views), chain([first], blocks)
+    _, views, width = (first := next(blocks)).shape
+    at_once = max(1, min(ROWS, NUMBERS // width) // views)
+    return width, at_once, in_shards(chain([first], blocks), at_once)
 
 
 def _write(
     root: Path,
     artifact: str,
-    blocks: Iterator[np.ndarray],
-    at_once: int,
+    shards: Iterable[np.ndarray],
     ids: list[str],
     facts: dict[str, str],
     look: Callable[[int, np.ndarray], dict[str, str]],
@@ -315,7 +292,7 @@ def _write(
 ) -> list[bytes]:
     """Write shards; hashes of view 0 of each image. look: at a first image and rows, for facts."""
     content: list[bytes] = []
-    for shard, rows in enumerate(in_shards(blocks, at_once)):
+    for shard, rows in enumerate(shards):
         start, (_, views, width) = len(content), rows.shape
         content += [hashlib.sha256(row.tobytes()).digest() for row in rows[:, 0]]
         made = facts | look(start, rows) | {"sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
@@ -373,8 +350,7 @@ class _HeadCheck:
         if given.shape != (len(rows), 1, len(self._bias)):
             raise InputError(
                 f"logits: have the shape {given.shape} where features and head need ({len(rows)}, "
-                f"1, {len(self._bias)}) (images, views, classes): give the logits (n, C) of this "
-                "head and these features"
+                f"1, {len(self._bias)}) (images, views, classes): give the logits (n, C)"
             )
         gaps = np.abs(given[:, 0] - logits).max(axis=1)
         gap, spread = float(gaps.max()), float(given.std())
@@ -412,23 +388,19 @@ def _write_classes(made: Path, names: list[str]) -> None:
 
 
 def _add(made: Path, root: Path) -> None:
-    """Move what was made into a folder of features; InputError if it holds others of these names.
-
-    The head comes before its features, as a model with features is taken for whole.
-    """
+    """Move what was made; heads first, as a model with features is taken for whole."""
     places = {
         (path if artifact == "head" else path.parent).relative_to(made): None
         for artifact in ("head", "features", "embeddings")
         for path, _ in CATALOG[artifact].among(made)
     }
-    there = [place for place in places if (root / place).exists()]
-    for place in there:
-        if _contents(root / place) != _contents(made / place):
+    for place in places:
+        if (root / place).exists() and _contents(root / place) != _contents(made / place):
             raise InputError(
                 f"{root / place}: holds other values already: remove it, or give another name"
             )
     for place in places:
-        if place not in there:
+        if not (root / place).exists():
             (root / place).parent.mkdir(parents=True, exist_ok=True)
             (made / place).rename(root / place)
 

@@ -125,26 +125,26 @@ def check_source(
     """Refuse a folder that is no source, or lacks a model, a space or views of the study."""
     read_source(root)
     held_models, held_spaces = towers_in(root)
-    for kind, wanted, found in (("models", models, held_models), ("spaces", spaces, held_spaces)):
-        if missing := [name for name in wanted if name not in found]:
-            raise InputError(
-                f"data.root {root}: has nothing of {', '.join(missing)}; its {kind} are "
-                f"{', '.join(found) or 'none'}: add them with singflow.save_features"
-            )
-    parts = [("features", {"model": model}) for model in models]
-    parts += [("embeddings", {"space": space}) for space in spaces]
-    for artifact, names in parts:
-        if (held := views_of(root, artifact, **names)) != views:
-            place = CATALOG[artifact].at(root, shard="00000", **names)
-            raise InputError(
-                f"{place}: holds {held} views of an image: write extraction.views: {held}"
-            )
-    for space, entry in spaces.items():
-        place = CATALOG["embeddings"].at(root, space=space, shard="00000")
-        if (width := json.loads(read_header(place))["embeddings"]["shape"][1]) != entry.dim:
-            raise InputError(
-                f"{place}: has {width} dimensions, but {space} has {entry.dim}: name their space"
-            )
+    for artifact, kind, wanted, held in (
+        ("features", "model", models, held_models),
+        ("embeddings", "space", spaces, held_spaces),
+    ):
+        for name in wanted:
+            if name not in held:
+                raise InputError(
+                    f"data.root {root}: has nothing of {name}; its {kind}s are "
+                    f"{', '.join(held) or 'none'}: add it with singflow.save_features"
+                )
+            place = CATALOG[artifact].at(root, shard="00000", **{kind: name})
+            if (found := views_of(root, artifact, **{kind: name})) != views:
+                raise InputError(
+                    f"{place}: holds {found} views of an image: write extraction.views: {found}"
+                )
+            width = json.loads(read_header(place))[artifact]["shape"][1]
+            if kind == "space" and width != (dim := spaces[name].dim):
+                raise InputError(
+                    f"{place}: has {width} dimensions, but {name} has {dim}: name their space"
+                )
 
 
 def source_fingerprint(root: Path) -> str | None:
