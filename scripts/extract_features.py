@@ -10,7 +10,6 @@ from singflow.artifacts.made import Made
 from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.config.registry import ModelEntry, read_model
 from singflow.config.sections import outside
-from singflow.data.imported import head_max_error
 from singflow.towers.steps import ShardFlags, run_imported, run_shard
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def imported_features(flags: Flags, entry: ModelEntry) -> Shard:
     rows, tensors, facts = run_imported(flags, "features", model=flags.model)
     root = outside(flags.root)
     head, _ = read_tensors(CATALOG["head"].at(root, model=flags.model), ["weight", "bias"])
-    made = {"head_max_error": head_max_error(root, flags.model)}
-    facts = made | {"tower": entry.identity} | facts
+    facts = {"tower": entry.identity} | facts
     logits = tensors["features"][:: flags.views] @ head["weight"].T + head["bias"]
     return rows, tensors, logits, facts
 

@@ -290,6 +290,12 @@ def once(rows):
     return lambda: parts
 
 
+def grows(rows):
+    """A function that gives the rows once more on each call."""
+    calls = []
+    return lambda: calls.append(rows) or iter(calls)
+
+
 X, Z = planted(0)
 REFUSED = [
     (
@@ -300,15 +306,12 @@ REFUSED = [
     ({"features": spoiled(3, 1e39, X.astype(float))}, r"features: row 3 .* infinite in float32"),
     ({"features": X[:-1]}, r"features is \(239, 1, 14\) and embeddings is \(240, 1, 10\)"),
     ({"embeddings": np.stack([Z, Z], 1)}, r"embeddings is \(240, 2, 10\) .*: give the same images"),
-    ({"features": X[0]}, r"features: has shape \(14,\), not \(n, width\) or \(n, views, width\)"),
-    ({"features": lambda: iter([X[0], X[1]])}, r"features: its rows have the shapes \(\): give"),
-    ({"features": lambda: iter([])}, r"features: its rows have the shapes none at all"),
+    ({"features": X[0]}, r"features: is a ndarray of shape \(14,\), not an array \(n, width\) or"),
+    ({"features": lambda: iter([X[0], X[1]])}, r"features: its rows have the shape \(\), and"),
+    ({"features": lambda: iter([])}, r"features: has no rows: a function must begin"),
     ({"features": iter([X])}, r"features: can be read once alone: give a function that returns"),
     ({"features": X.astype(str)}, r"features: holds <U32, not numbers"),
-    (
-        {"features": [*X]},
-        r"features: is a list, not an array: join rows with np\.stack, and batches",
-    ),
+    ({"features": [*X]}, r"features: is a list of shape \(\), .*: join rows with np\.stack, and b"),
     ({"head": WEIGHT.T}, r"head: has shape \(14, 6\), but features have 14 columns: give its tr"),
     ({"head": WEIGHT[:, :-1]}, r"head: has shape \(6, 13\) and type float32, but rows need 14 col"),
     ({"head": WEIGHT[:1]}, r"head: has 1 rows, or zeros alone: give a trained head of two classes"),
@@ -338,11 +341,9 @@ REFUSED = [
     ({"reference": (X, Z)}, r"reference: holds 240 of the images, row 0 among them"),
     ({"reference": (X[:, 1:], Z + 1)}, r"reference: has features and embeddings of \[13, 10\]"),
     ({"reference": (X, spoiled(1, np.nan, Z))}, r"reference embeddings: row 1 holds NaN"),
-    ({"features": once(X)}, r"features: the function gave 240 rows .* and 0 on a la"),
-    (
-        {"reference": (X, once(Z + 1))},
-        r"reference embeddings: the function gave 240 rows on its first call, and 0 on a later",
-    ),
+    ({"features": once(X)}, r"features: has no rows: a function must begin anew on each call"),
+    ({"embeddings": grows(Z)}, r"embeddings: the function gave 240 rows .* and 480 on a later"),
+    ({"reference": (X, once(Z + 1))}, r"reference embeddings: has no rows: a function must begin"),
     ({"margin": -1}, r"margin"),
     ({"confidence": 95}, r"confidence: is 95, but must be between 0 and 1"),
     ({"threads": 0}, r"threads: is 0, but must be a whole number from 1 on"),

@@ -184,7 +184,7 @@ NO_TENSOR = "not a tensor (3, H, W): let it end in one"
             "name its classes in their order",
         ),
         (
-            {"class_names": [*range(5)]}, "class_names: 0 is not a text: give str(name) for each "
+            {"class_names": [*range(5)]}, "class_names: are not texts: give str(name) for each "
             "class",
         ),
         ({"model": None}, "model is NoneType, not a torch.nn.Module: wrap it in one"),

@@ -19,7 +19,6 @@ import singflow
 from singflow.artifacts.shards import towers_in
 from singflow.data.imported import imported_shard
 from singflow.errors import InputError
-from singflow.towers.collected import joined
 from singflow.towers.device import _tf32_flags, without_tf32
 from tests.towers.models import DISTILLED, IMAGES, LABELS, LOADER, RESNET, Nested
 from tests.towers.models import FIVE as NAMES
@@ -133,15 +132,6 @@ def test_the_head_of_a_model_in_another_precision_is_compared_in_float32(kind):
     found = assert_gives(model, [IMAGES], features, logits, "backbone.classifier.1")
     assert found.max_error < 1e-6
     assert head.weight.dtype == model(IMAGES.to(kind)).dtype == kind
-    averaged = Nested().to(kind).eval()
-    averaged.after = lambda _: (head_of(averaged) + averaged.spare(averaged.seen)) / 2
-
-    def head_of(model):
-        model.seen = model.pooled(IMAGES.to(kind))
-        return model.backbone.classifier[1](model.seen)
-
-    averaged.forward = lambda images: averaged.after(None)
-    assert singflow.collect(averaged, [IMAGES]).head_path == "backbone.classifier.1 and spare"
 
 
 def test_under_autocast_the_head_is_computed_in_float32():
@@ -351,12 +341,6 @@ def test_tf32_is_off_inside_blocks_that_overlap_and_then_as_the_user_chose_it(pl
             setattr(place, name, value)
 
 
-def test_blocks_are_joined_in_their_order():
-    blocks = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.zeros((2, 2))]
-    wanted = np.concatenate(blocks)
-    assert np.array_equal(joined(blocks), wanted) and not blocks
-
-
 def test_what_was_collected_is_saved_as_the_same_arrays_are(tmp_path):
     collected = singflow.collect(Nested(), LOADER)
     embeddings = np.random.default_rng(1).standard_normal((7, 3))
@@ -375,5 +359,5 @@ def test_what_was_collected_is_saved_as_the_same_arrays_are(tmp_path):
     assert facts["weights_sha256"] == collected.weights_sha256
     collected.save(one, class_names=NAMES, model="other")
     assert towers_in(one)[0] == ["features/mine", "features/other"]
-    with pytest.raises(InputError, match=r"labels: none are given, .* let the loader give them"):
+    with pytest.raises(InputError, match=r"give features, head, and labels .* let the loader"):
         replace(collected, labels=None).save(tmp_path / "new")

@@ -30,66 +30,60 @@ def as_array(name: str, values: Any, fix: str = "give rows of one length") -> np
         return np.asarray(values)
 
 
-def as_float32(name: str, values: Any) -> np.ndarray:
-    """The values in float32, which may be infinite; InputError if they are no numbers."""
-    array = as_array(name, values)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{name}: holds {array.dtype}, not numbers: give an array of numbers")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+def images_of(name: str, values: Rows) -> Iterator[np.ndarray]:
+    """Rows in float32, finite and of one shape, in blocks (images, views, width).
+
+    The size of the blocks does not depend on those of a function.
+    """
+    given = _checked(name, values)
+    if (first := next(given, None)) is None:
+        raise InputError(f"{name}: has no rows: a function must begin anew on each call")
+    yield from in_shards(chain([first], given), images_at_once(first.shape))
 
 
-def blocks_of(name: str, values: Rows) -> Iterator[np.ndarray]:
-    """The rows in float32, in blocks whose size does not depend on those of a function."""
-    if isinstance(values, Iterator):
-        raise InputError(
-            f"{name}: can be read once alone: give a function that returns such an iterator anew"
-        )
-    if callable(values):
-        given = (as_float32(name, block) for block in values())
-        first = next(given, None)
-        if first is not None:
-            yield from in_shards(chain([first], given), _at_once(first.shape))
-        return
-    if not hasattr(values, "shape"):
-        raise InputError(
-            f"{name}: is a {type(values).__name__}, not an array: join rows with np.stack, and "
-            "batches with np.concatenate"
-        )
-    shape = tuple(values.shape)
-    if len(shape) not in (2, 3):
-        raise InputError(f"{name}: has shape {shape}, not (n, width) or (n, views, width)")
-    step = _at_once(shape)
-    for start in range(0, shape[0], step):
-        yield as_float32(name, values[start : start + step])
-
-
-def _at_once(shape: tuple[int, ...]) -> int:
+def images_at_once(shape: tuple[int, ...]) -> int:
     return max(1, min(IMAGES, NUMBERS // max(1, int(np.prod(shape[1:])))))
 
 
-def images_of(name: str, values: Rows) -> Iterator[np.ndarray]:
-    """Blocks (images, views, width) of rows that are finite and of one shape."""
-    row, shapes = 0, set[tuple[int, ...]]()
-    for block in blocks_of(name, values):
-        shapes.add(shape := block.shape[1:])
-        if len(shapes) > 1 or len(shape) not in (1, 2) or 0 in shape:
-            break
-        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
-        if not finite.all():
+def _checked(name: str, values: Rows) -> Iterator[np.ndarray]:
+    row, known = 0, None
+    for part in _parts(name, values):
+        array = as_array(name, part)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{name}: holds {array.dtype}, not numbers: give an array of numbers")
+        shape = array.shape[1:]
+        known = shape if known is None else known
+        if shape != known or len(shape) not in (1, 2) or 0 in shape:
+            raise InputError(
+                f"{name}: its rows have the shape {shape}, and the first {known}: give (n, width) "
+                "or (n, views, width)"
+            )
+        with np.errstate(over="ignore"):
+            block = np.ascontiguousarray(array, np.float32).reshape(len(array), -1, shape[-1])
+        if not (finite := np.isfinite(block).all(axis=(1, 2))).all():
             raise InputError(
                 f"{name}: row {row + int(np.argmin(finite))} holds NaN, or values that are "
                 "infinite in float32: leave the image out everywhere"
             )
         row += len(block)
-        yield block.reshape(len(block), -1, shape[-1])
-    else:
-        if shapes:
-            return
-    raise InputError(
-        f"{name}: its rows have the shapes {', '.join(map(str, sorted(shapes))) or 'none at all'}: "
-        "give (n, width) or (n, views, width)"
-    )
+        yield block
+
+
+def _parts(name: str, values: Rows) -> Iterable[Array]:
+    if isinstance(values, Iterator):
+        raise InputError(
+            f"{name}: can be read once alone: give a function that returns such an iterator anew"
+        )
+    if callable(values):
+        return values()
+    shape = tuple(getattr(values, "shape", ()))
+    if len(shape) not in (2, 3):
+        raise InputError(
+            f"{name}: is a {type(values).__name__} of shape {shape}, not an array (n, width) or "
+            "(n, views, width): join rows with np.stack, and batches with np.concatenate"
+        )
+    step = images_at_once(shape)
+    return (values[start : start + step] for start in range(0, shape[0], step))
 
 
 def matrix_of(name: str, values: Any, width: int, unit_of: str) -> np.ndarray:

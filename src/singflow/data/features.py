@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from pathlib import Path, PurePath
@@ -17,10 +18,11 @@ from singflow.artifacts.files import sha256_of, staged, write_bytes
 from singflow.artifacts.shards import in_shards
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision, write_tensors
+from singflow.cli import log
 from singflow.config.registry import MODELS, read_registry
 from singflow.config.sections import ModelName, Name, at_hand, phrases
 from singflow.data.arrays import as_array, head_of, images_of
-from singflow.data.imported import classes_path, read_source
+from singflow.data.imported import read_source
 from singflow.data.manifest import (
     COLUMNS,
     INTEGERS,
@@ -39,14 +41,9 @@ if TYPE_CHECKING:
 
 IMAGENET = Path("config/vocab/imagenet_1k.csv")
 ROWS, NUMBERS = 2**14, 2**25  # of a shard, at most
-FEW = 5  # images of a label, below which their predictions say nothing about the order of classes
 GAP = 0.05  # of the logits' standard deviation: float16 features give 0.01, another head 1
+CLASSES = "classes.csv"
 UNNAMED = "class {}"  # the name of a class that has none
-TRANSPOSED = "its weight is stored as (d, C), as in JAX and Keras: give its transpose, weight.T"
-UNTOLD = (
-    "its weight is square, and the labels do not tell whether it is stored as (C, d) or (d, C): "
-    "give the model's logits, too"
-)
 
 
 def save_features(
@@ -75,7 +72,7 @@ def save_features(
     folder : str or Path
         The study's `data.root`, such as checkpoints/features/birds.
     ids : sequence of n texts
-        A name for each image, text or sound, such as its path.
+        A name for each row, such as the path of an image.
     labels : sequence of n integers or texts, or None
         Integers are rows of the head. A text that names no class of the head is a label, too. None:
         the folder has them.
@@ -95,7 +92,7 @@ def save_features(
         Name of the model; by default that of the folder. In a study it is features/<name>. A name
         of a registry, or one with a slash, such as timm/resnet50.a1_in1k, stays as it is.
     logits : array (n, C), or function, optional
-        The model's logits, which W f + b must equal.
+        The model's logits, which W f + b must equal. An array of a square weight needs them.
     split : sequence of n texts, optional
         train or validation. By default the study draws them.
     weights_sha256 : str, optional
@@ -109,49 +106,50 @@ def save_features(
     Raises
     ------
     InputError
-        When shapes, names or ids do not fit each other or the folder; when the logits are not
-        W f + b; when the labels fit another order of classes.
+        When shapes, names or ids do not fit each other or the folder, or logits are not W f + b.
     """
     root = Path(folder).resolve()
     model = _model_name(root.name if model is None else model)
-    if (features is None) != (head is None):
-        raise InputError("features and head belong together: give both, or neither")
-    if (space is None) != (embeddings is None):
-        raise InputError("space and embeddings belong together: give both, or neither")
+    for one, other, both in (
+        (features, head, "features and head"),
+        (embeddings, space, "space and embeddings"),
+    ):
+        if (one is None) != (other is None):
+            raise InputError(f"{both} belong together: give both, or neither")
     if space is not None:
         _checked_name(Name, space)
-    new = not CATALOG["manifest"].at(root).is_file()
-    if new and labels is None:
+    new = not (root.exists() and any(root.iterdir()))
+    if new and (labels is None or features is None):
         raise InputError(
-            f"labels: none are given, and {folder} has none yet: give one for each id; for "
-            "collect(), let the loader give them"
+            f"{folder}: holds no features yet: give features, head, and labels (for collect(), let "
+            "the loader give them); more models and spaces can be added later"
         )
-    if new and features is None:
+    if not (new or (root / CLASSES).is_file()):
         raise InputError(
-            f"{folder}: holds no features yet: give features and head; more models and spaces can "
-            "be added later"
-        )
-    if new and root.exists() and any(root.iterdir()):
-        raise InputError(f"{folder}: holds other files: remove it, or give another name")
-    if not (new or classes_path(root).is_file()):
-        raise InputError(
-            f"{folder}: holds the results of a study, which is a source as it is: save into "
-            "another folder"
+            f"{folder}: holds other files: save into another folder; the results of a study are a "
+            "source as they are"
         )
     paths = _checked_ids(ids)
     manifest = None if new else read_source(root)
-    of_source = None if new else read_classes(classes_path(root))
+    of_source = None if new else read_classes(root / CLASSES)
     if manifest is not None and manifest["path"].tolist() != paths:
         raise InputError(
             f"ids: {folder} has other ids, or another order: give the same, or another folder"
         )
-    said, views = list[str](), set[int]()
+    said = list[str]()
     with staged(root) as made:
         if features is not None and head is not None:
-            each, width, at_once, blocks = _opened("features", features)
-            views.add(each)
+            width, at_once, shards = _opened("features", features)
             weight, bias = head_of(head, width)
-            names = _names_of(weight, class_names, of_source, folder)
+            if len(weight) == width and logits is None and not hasattr(head, "weight"):
+                raise InputError(
+                    "head: its weight is square, and could be stored as (C, d) or (d, C): give the "
+                    "model's logits, too"
+                )
+            if class_names is None:
+                unnamed = [UNNAMED.format(row) for row in range(len(weight))]
+                class_names = of_source.names if of_source else unnamed
+            names = named_classes(class_names, weight, "the head")
             index = {in_plain_words(name).lower(): row for row, name in enumerate(names)}
             classes = of_source or Classes(names, index)
             if manifest is None:
@@ -160,10 +158,7 @@ def save_features(
             check = _HeadCheck(weight, bias, logits, at_once)
             sha256 = weights_sha256 or hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest()
             facts = {"schema_version": SCHEMA_VERSION, "weights_sha256": sha256}
-            content = _write(
-                made, "features", blocks, at_once, paths, facts, check.add, model=model
-            )
-            top1 = check.top1(head_classes(manifest, own_names), names)
+            content = _write(made, "features", shards, paths, facts, check.add, model=model)
             facts |= {
                 "class_names": json.dumps(own_names),
                 "keep_classes": "null",
@@ -172,25 +167,16 @@ def save_features(
             }
             tensors = {"weight": weight, "bias": bias}
             write_tensors(CATALOG["head"].at(made, model=model), tensors, facts)
-            gap = "" if logits is None else f"; W f + b is within {check.gap:.1e} of the logits"
-            said.append(
-                f"{model}: {width} features, {len(weight)} classes, top-1 "
-                f"{'unknown' if top1 is None else f'{top1:.3f}'}{gap}"
-            )
+            told = check.told(head_classes(manifest, own_names))
+            said.append(f"{model}: {width} features, {len(weight)} classes, {told}")
         if embeddings is not None and space is not None:
-            each, width, at_once, blocks = _opened("embeddings", embeddings)
-            views.add(each)
+            width, _, shards = _opened("embeddings", embeddings)
             facts = {"schema_version": SCHEMA_VERSION}
-            content = _write(
-                made, "embeddings", blocks, at_once, paths, facts, _no_zeros, space=space
-            )
+            content = _write(made, "embeddings", shards, paths, facts, _no_zeros, space=space)
             said.append(f"{space}: embeddings of {width} dimensions")
-        if len(views) > 1:
-            raise InputError(
-                "features and embeddings: have other numbers of views: give those of the same views"
-            )
         if not new or manifest is None:
-            return said + _add(made, root)
+            _add(made, root)
+            return said
         manifest["sha256"] = _hashes_of_ids(paths, content)
         write_parquet(CATALOG["manifest"].at(made), manifest)
         _write_classes(made, classes.names)
@@ -202,12 +188,10 @@ def save_features(
 
 def named_classes(names: Sequence[str], weight: Sized, of: str) -> list[str]:
     """The names of a head's classes; InputError if they are not one for each row of its weight."""
-    found = [*names] if isinstance(names, Iterable) else [names]
-    for name in found:
-        if not isinstance(name, str):
-            raise InputError(f"class_names: {name!r} is not a text: give str(name) for each class")
     try:
-        found = phrases(found)
+        found = phrases([*names])
+    except (AttributeError, TypeError):
+        raise InputError("class_names: are not texts: give str(name) for each class") from None
     except ValueError as error:
         raise InputError(f"class_names: {error}") from None
     if len(found) != len(weight):
@@ -240,7 +224,7 @@ def _listed(name: str, values: Any, count: int | None = None) -> list[Any]:
 
 
 def _checked_ids(ids: Iterable[Any]) -> list[str]:
-    rows: dict[str, int] = {}
+    names = list[str]()
     for row, given in enumerate(_listed("ids", ids)):
         known = isinstance(given, str | int | np.integer | PurePath)
         name = str(given).strip().lstrip("/") if known else ""
@@ -248,30 +232,13 @@ def _checked_ids(ids: Iterable[Any]) -> list[str]:
             raise InputError(
                 f"ids: row {row}: {given!r} is no text, is empty, unprintable or has ..: rename it"
             )
-        if name in rows:
-            raise InputError(
-                f"ids: row {row}: {name!r} is that of row {rows[name]}, too: leave one of the two "
-                "out everywhere"
-            )
-        rows[name] = row
-    if not rows:
+        names.append(name)
+    if not names:
         raise InputError("ids: none are given: give one for each row of the features")
-    return [*rows]
-
-
-def _names_of(
-    weight: np.ndarray, names: Sequence[str] | None, of_source: Classes | None, folder: str | Path
-) -> list[str]:
-    if names is not None:
-        return named_classes(names, weight, "the head")
-    if of_source is None:
-        return [UNNAMED.format(row) for row in range(len(weight))]
-    if len(of_source.names) != len(weight):
-        raise InputError(
-            f"head: has {len(weight)} rows, but {folder} has {len(of_source.names)} classes: name "
-            "those of the head as class_names"
-        )
-    return of_source.names
+    if len({*names}) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise InputError(f"ids: {twice!r} is given twice: leave one of the two out everywhere")
+    return names
 
 
 def _manifest(
@@ -293,7 +260,7 @@ def _manifest(
 
 def _label(row: int, given: Any, classes: Classes) -> tuple[str, int]:
     """The label of a row and the row of the head; -1 for none."""
-    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+    if isinstance(given, int | np.integer):
         if not 0 <= given < len(classes.names):
             raise InputError(
                 f"labels: row {row} is {given}, but the head has the rows 0 to "
@@ -306,19 +273,18 @@ def _label(row: int, given: Any, classes: Classes) -> tuple[str, int]:
     return label, index
 
 
-def _opened(name: str, values: Rows) -> tuple[int, int, int, Iterator[np.ndarray]]:
-    """Views and width of images, images in a shard, and blocks (images, views, width)."""
+def _opened(name: str, values: Rows) -> tuple[int, int, Iterator[np.ndarray]]:
+    """Width of rows, images in a shard, and the shards (images, views, width)."""
     blocks = images_of(name, values)
-    first = next(blocks)
-    _, views, width = first.shape
-    return views, width, max(1, min(ROWS, NUMBERS // width) // views), chain([first], blocks)
+    _, views, width = (first := next(blocks)).shape
+    at_once = max(1, min(ROWS, NUMBERS // width) // views)
+    return width, at_once, in_shards(chain([first], blocks), at_once)
 
 
 def _write(
     root: Path,
     artifact: str,
-    blocks: Iterator[np.ndarray],
-    at_once: int,
+    shards: Iterable[np.ndarray],
     ids: list[str],
     facts: dict[str, str],
     look: Callable[[int, np.ndarray], dict[str, str]],
@@ -326,7 +292,7 @@ def _write(
 ) -> list[bytes]:
     """Write shards; hashes of view 0 of each image. look: at a first image and rows, for facts."""
     content: list[bytes] = []
-    for shard, rows in enumerate(in_shards(blocks, at_once)):
+    for shard, rows in enumerate(shards):
         start, (_, views, width) = len(content), rows.shape
         content += [hashlib.sha256(row.tobytes()).digest() for row in rows[:, 0]]
         made = facts | look(start, rows) | {"sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
@@ -365,108 +331,78 @@ def _hashes_of_ids(ids: list[str], content: list[bytes]) -> list[str]:
 
 
 class _HeadCheck:
-    """Predictions of a head, compared with given logits, or else with the labels."""
+    """Predictions of a head on view 0, whose logits are compared with the given ones."""
 
     def __init__(
         self, weight: np.ndarray, bias: np.ndarray, logits: Rows | None, at_once: int
     ) -> None:
-        self._bias, self.gap = bias, 0.0
-        square = weight.shape[0] == weight.shape[1]  # its width does not tell how it is stored
-        self._weights = [weight, weight.T] if square else [weight]
-        self._predicted: list[list[np.ndarray]] = [[] for _ in self._weights]
+        self._weight, self._bias, self._gap = weight, bias, 0.0
+        self._predicted: list[np.ndarray] = []
         self._given = None if logits is None else in_shards(images_of("logits", logits), at_once)
 
     def add(self, start: int, rows: np.ndarray) -> dict[str, str]:
         """Check the next images; InputError if W f + b is not the given logits."""
-        spelled = [rows[:, 0] @ weight.T + self._bias for weight in self._weights]
-        for predicted, logits in zip(self._predicted, spelled, strict=True):
-            predicted.append(logits.argmax(axis=1))
+        logits = rows[:, 0] @ self._weight.T + self._bias
+        self._predicted.append(logits.argmax(axis=1))
         if self._given is None:
             return {"head_max_error": "null"}
         given = next(self._given, np.empty(0))
         if given.shape != (len(rows), 1, len(self._bias)):
             raise InputError(
                 f"logits: have the shape {given.shape} where features and head need ({len(rows)}, "
-                f"1, {len(self._bias)}) (images, views, classes): give the logits (n, C) of this "
-                "head and these features"
+                f"1, {len(self._bias)}) (images, views, classes): give the logits (n, C)"
             )
-        given = given[:, 0]
-        gaps = [np.abs(given - logits).max(axis=1) for logits in spelled]
-        gap, allowed = float(gaps[0].max()), GAP * float(given.std())
-        if gap > allowed:
-            if gaps[-1].max() <= allowed:
-                raise InputError(f"head: {TRANSPOSED}")
+        gaps = np.abs(given[:, 0] - logits).max(axis=1)
+        gap, spread = float(gaps.max()), float(given.std())
+        if gap > GAP * spread:
             raise InputError(
-                f"logits: row {start + int(gaps[0].argmax())} differs from W f + b by {gap:.2g}, "
-                f"and logits have a standard deviation of {allowed / GAP:.2g}: the features are "
-                "not the input of this head, or rows or classes are in another order"
+                f"logits: row {start + int(gaps.argmax())} differs from W f + b by {gap:.2g}, and "
+                f"logits have a standard deviation of {spread:.2g}: the features are not the input "
+                "of this head, rows or classes are in another order, or the weight is stored as "
+                "(d, C): give weight.T"
             )
-        self.gap = max(self.gap, gap)
+        self._gap = max(self._gap, gap)
         return {"head_max_error": json.dumps(gap)}
 
-    def top1(self, class_index: np.ndarray, names: list[str]) -> float | None:
-        """Accuracy on rows of a known class; InputError if another order of classes fits better.
-
-        It is refused where the best assignment of labels to rows of the head is right for at least
-        half of the rows, and for twice as many as the order given.
-        """
-        from scipy.optimize import linear_sum_assignment
-
-        known = class_index >= 0
-        actual = class_index[known]
-        said = [np.concatenate(predicted)[known] for predicted in self._predicted]
-        right = [float((actual == one).mean()) if len(one) else 0.0 for one in said]
-        if self._given is None and right[0] <= 2 * right[-1] and len(right) > 1:
-            told = right[1] > 2 * right[0]
-            raise InputError(f"head: {TRANSPOSED if told else UNTOLD}")
-        if not len(actual):
-            return None
-        present, rows = np.unique(actual, return_inverse=True)
-        counts = np.zeros((len(present), len(self._bias)))
-        np.add.at(counts, (rows, said[0]), 1)
-        labels, places = linear_sum_assignment(-counts)
-        best = counts[labels, places].sum() / counts.sum()
-        if len(actual) >= FEW * len(present) and best >= max(0.5, 2 * right[0]):
-            worst = int(np.argmax(counts[labels, places] * (present[labels] != places)))
-            label, place = int(present[labels[worst]]), int(places[worst])
-            raise InputError(
-                f"class_names: top-1 is {right[0]:.3f}, but would be {best:.3f} in another order: "
-                f"most rows of {names[label]!r} (class {label}) are predicted as {names[place]!r} "
-                f"(class {place}): give class_names in the order of the head's rows"
+    def told(self, class_index: np.ndarray) -> str:
+        """The top-1 on rows of a known class, and how far W f + b is from the logits, in words."""
+        gap = "" if self._given is None else f"; W f + b is within {self._gap:.1e} of the logits"
+        if not (known := class_index >= 0).any():
+            return f"top-1 unknown{gap}"
+        top1 = (np.concatenate(self._predicted) == class_index)[known].mean()
+        if top1 <= 1 / len(self._bias):
+            log.warning(
+                f"WARNING: top-1 is {top1:.3f}, no better than a guess: are class_names in the "
+                "order of the head's rows?"
             )
-        return right[0]
+        return f"top-1 {top1:.3f}{gap}"
 
 
-def _write_classes(root: Path, names: list[str]) -> None:
+def _write_classes(made: Path, names: list[str]) -> None:
     """Write the class list. ImageNet's keeps its synsets, which a space may know sentences of."""
     path = at_hand(IMAGENET)
     if path.is_file() and read_classes(path).names == names:
-        return write_bytes(classes_path(root), path.read_bytes())
+        return write_bytes(made / CLASSES, path.read_bytes())
     rows = [(index, "", name) for index, name in enumerate(names)]
-    write_csv(classes_path(root), ["class_index", "synset", "name"], rows)
+    write_csv(made / CLASSES, ["class_index", "synset", "name"], rows)
 
 
-def _add(made: Path, root: Path) -> list[str]:
-    """Move what was made into a folder of features; InputError if it holds others of these names.
-
-    The head comes before its features, as a model with features is taken for whole.
-    """
-    places: dict[Path, str] = {}
-    for artifact in ("head", "features", "embeddings"):
-        for path, names in CATALOG[artifact].among(made):
-            place = path if artifact == "head" else path.parent
-            places[place.relative_to(made)] = names["model" if "model" in names else "space"]
-    there = {place: name for place, name in places.items() if (root / place).exists()}
-    if others := [place for place in there if _contents(root / place) != _contents(made / place)]:
-        raise InputError(
-            f"{root}: has other files of {there[others[0]]} already: remove "
-            f"{' and '.join(str(root / place) for place in others)}, or give another name"
-        )
-    for place in [place for place in places if place not in there]:
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        (made / place).rename(root / place)
-    kept = dict.fromkeys(there.values())
-    return [f"{name}: was there already, and stays as it is" for name in kept]
+def _add(made: Path, root: Path) -> None:
+    """Move what was made; heads first, as a model with features is taken for whole."""
+    places = {
+        (path if artifact == "head" else path.parent).relative_to(made): None
+        for artifact in ("head", "features", "embeddings")
+        for path, _ in CATALOG[artifact].among(made)
+    }
+    for place in places:
+        if (root / place).exists() and _contents(root / place) != _contents(made / place):
+            raise InputError(
+                f"{root / place}: holds other values already: remove it, or give another name"
+            )
+    for place in places:
+        if not (root / place).exists():
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (made / place).rename(root / place)
 
 
 def _contents(place: Path) -> dict[str, str]:

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 CARRIED = ("tower", "weights_sha256", "classifier_sha256", "decode", "precision")
 
 
-def classes_path(root: Path) -> Path:
-    return root / "classes.csv"
-
-
 def read_source(root: Path) -> pd.DataFrame:
     """The manifest of a source."""
     path = CATALOG["manifest"].at(root)
@@ -69,8 +65,11 @@ def imported_shard(
     folder = CATALOG[artifact].at(root, shard="00000", **names).parent
     views = views_of(root, artifact, **names)
     found, seen = np.empty((0, 0), np.float32), np.zeros(len(images) * views, int)
+    errors = list[Any]()
     for shard in range(count_shards(folder)):
-        places, _ = read_tensors(path := shard_path(folder, shard), ["image_id", "view"])
+        places, made = read_tensors(path := shard_path(folder, shard), ["image_id", "view"])
+        if artifact == "features":
+            errors.append(made.parsed("head_max_error", float | None))
         rows = pd.Index(images).get_indexer(places["image_id"])
         here = rows >= 0
         if not here.any():
@@ -85,21 +84,16 @@ def imported_shard(
         raise InputError(
             f"{folder}: does not hold each of {views} views of each image once: make it again"
         )
-    return found, facts_of(root, artifact, **names)
+    facts: dict[str, Any] = facts_of(root, artifact, **names)
+    if artifact == "features":
+        facts["head_max_error"] = None if None in errors else max(errors)
+    return found, facts
 
 
 def facts_of(root: Path, artifact: str, **names: str) -> dict[str, str]:
     """Metadata that features or embeddings of a study take along from a source."""
     made = read_tensors(CATALOG[artifact].at(root, shard="00000", **names), [])[1]
     return {"weights_sha256": "imported"} | {key: made[key] for key in CARRIED if key in made}
-
-
-def head_max_error(root: Path, model: str) -> float | None:
-    """The largest |W f + b - logits| of a source's features; None if no logits were known."""
-    folder = CATALOG["features"].at(root, shard="00000", model=model).parent
-    paths = (shard_path(folder, shard) for shard in range(count_shards(folder)))
-    found = [read_tensors(path, [])[1].parsed("head_max_error", float | None) for path in paths]
-    return None if None in found else max(found)
 
 
 def views_of(root: Path, artifact: str, **names: str) -> int:
@@ -131,26 +125,26 @@ def check_source(
     """Refuse a folder that is no source, or lacks a model, a space or views of the study."""
     read_source(root)
     held_models, held_spaces = towers_in(root)
-    for kind, wanted, found in (("models", models, held_models), ("spaces", spaces, held_spaces)):
-        if missing := [name for name in wanted if name not in found]:
-            raise InputError(
-                f"data.root {root}: has nothing of {', '.join(missing)}; its {kind} are "
-                f"{', '.join(found) or 'none'}: add them with singflow.save_features"
-            )
-    parts = [("features", {"model": model}) for model in models]
-    parts += [("embeddings", {"space": space}) for space in spaces]
-    for artifact, names in parts:
-        if (held := views_of(root, artifact, **names)) != views:
-            place = CATALOG[artifact].at(root, shard="00000", **names)
-            raise InputError(
-                f"{place}: holds {held} views of an image: write extraction.views: {held}"
-            )
-    for space, entry in spaces.items():
-        place = CATALOG["embeddings"].at(root, space=space, shard="00000")
-        if (width := json.loads(read_header(place))["embeddings"]["shape"][1]) != entry.dim:
-            raise InputError(
-                f"{place}: has {width} dimensions, but {space} has {entry.dim}: name their space"
-            )
+    for artifact, kind, wanted, held in (
+        ("features", "model", models, held_models),
+        ("embeddings", "space", spaces, held_spaces),
+    ):
+        for name in wanted:
+            if name not in held:
+                raise InputError(
+                    f"data.root {root}: has nothing of {name}; its {kind}s are "
+                    f"{', '.join(held) or 'none'}: add it with singflow.save_features"
+                )
+            place = CATALOG[artifact].at(root, shard="00000", **{kind: name})
+            if (found := views_of(root, artifact, **{kind: name})) != views:
+                raise InputError(
+                    f"{place}: holds {found} views of an image: write extraction.views: {found}"
+                )
+            width = json.loads(read_header(place))[artifact]["shape"][1]
+            if kind == "space" and width != (dim := spaces[name].dim):
+                raise InputError(
+                    f"{place}: has {width} dimensions, but {name} has {dim}: name their space"
+                )
 
 
 def source_fingerprint(root: Path) -> str | None:

@@ -70,34 +70,15 @@ class Collected:
     ) -> list[str]:
         """Write the source that a study reads as `data.root`, with `data.source: features`.
 
-        See save_features(), which this calls with what was collected.
-
         Parameters
         ----------
-        folder : str or Path
-            Folder of the source, such as checkpoints/features/birds.
-        class_names : sequence of str, optional
-            Names of the C classes of the head, in the order of its rows. Labels that are integers
-            take these names.
-        ids : sequence of str, optional
-            A name for each of the n rows; by default the number of the row, 0000000 and so on.
-        model : str, optional
-            Name of the model; by default the name of the folder. In a study it is
-            features/<name>. A name with a slash, such as timm/resnet50.a1_in1k, stays as it is.
-        space : str, optional
-            Name of the space of the embeddings.
-        embeddings : array_like of shape (n, m), optional
-            Embeddings of the same rows in the space.
+        folder, class_names, ids, model, space, embeddings
+            As of save_features(). By default an id is the number of its row, 0000000 and so on.
 
         Returns
         -------
         list of str
-            What the source has now, a line for each part.
-
-        Raises
-        ------
-        InputError
-            When shapes, names or ids do not fit each other or the source.
+            What was written, a line for each part.
         """
         from singflow.data.features import save_features
 
@@ -152,34 +133,20 @@ def collect(
     InputError
         When no head gives the model's logits as W f + b: the head is not linear, was not run or
         more than once, is applied before pooling, or something follows it. For a loader that is
-        empty or shuffles, batches of different form, and features that are not finite.
+        empty or shuffles, labels of different kinds, and features that are not finite.
     """
-    features: list[np.ndarray] = []
-    logits: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    error, form = 0.0, ""
+    features, logits, labels = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
+    error, forms = 0.0, set[str]()
     _check_loader(loader)
-    place, kind = place_of(model), _precision(model)
+    place = place_of(model)
+    floating = (part.dtype for part in model.parameters() if part.is_floating_point())
+    kind = next(floating, torch.float32)
     with _evaluating(model), without_tf32(place), ExitStack() as attached:
         found: Heads | None = None
         for number, batch in enumerate(loader):
             inputs, options, given = _parts(batch, number)
-            tensors = [part for part in (*inputs, *options.values()) if torch.is_tensor(part)]
-            if tensors and all(part.shape[:1] == (0,) for part in tensors):
-                raise InputError(f"loader: batch {number} has no rows: leave it out")
-            this = _form(inputs, options, given)
-            form = form or this
-            if this != form:
-                raise InputError(f"loader: batch {number} is {this}, but batch 0 was {form}")
-            if any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors):
-                raise InputError(
-                    f"loader: batch {number} holds images of uint8: let the data set convert and "
-                    "normalize them as for training, for example by torchvision.transforms.v2."
-                    "ToDtype(torch.float32, scale=True), and Normalize"
-                )
-            inputs = [_placed(part, place, kind) for part in inputs]
-            options = {name: _placed(part, place, kind) for name, part in options.items()}
-            run = partial(model, *inputs, **options)
+            placed = {name: _placed(part, place, kind) for name, part in options.items()}
+            run = partial(model, *(_placed(part, place, kind) for part in inputs), **placed)
             if found is None:
                 paths = (
                     find_heads(model, run, OF, FIX)
@@ -202,19 +169,26 @@ def collect(
                 )
             features.append(rows.cpu().numpy())
             logits.append(outputs.cpu().numpy().copy())
+            forms.add(
+                "none" if given is None else "texts" if given.dtype.kind == "U" else "integers"
+            )
+            if len(forms) > 1:
+                raise InputError(
+                    f"loader: batch {number} has other labels than those before: give integers "
+                    "with all batches, or texts, or none"
+                )
             labels += [] if given is None else [given]
             error = max(error, gap)
         if found is None:
             raise InputError(
-                "loader: gave no batch: its data set is empty, or it is an iterator that was used "
-                "before"
+                "loader: gave no batch: its data set is empty, or it is an iterator that was used"
             )
         sha256 = weights_sha256(getattr(model, "_orig_mod", model))
         kept = Head(*(part.cpu().numpy() for part in (found.weight, found.bias)))
     return Collected(
-        joined(features),
+        np.concatenate(features),
         kept,
-        joined(logits),
+        np.concatenate(logits),
         np.concatenate(labels) if labels else None,
         found.path,
         error,
@@ -222,21 +196,7 @@ def collect(
     )
 
 
-def joined(blocks: list[np.ndarray]) -> np.ndarray:
-    """Blocks of rows as one array. The blocks are emptied, so that memory holds the rows once."""
-    whole = np.empty((sum(map(len, blocks)), *blocks[0].shape[1:]), blocks[0].dtype)
-    end = len(whole)
-    while blocks:
-        block = blocks.pop()
-        whole[end - len(block) : end] = block
-        end -= len(block)
-    return whole
-
-
-Parts = tuple[list[Any], dict[str, Any], np.ndarray | None]
-
-
-def _parts(batch: Any, number: int) -> Parts:
+def _parts(batch: Any, number: int) -> tuple[list[Any], dict[str, Any], np.ndarray | None]:
     """Positional and keyword arguments of the model, and the labels of a batch."""
     if isinstance(batch, torch.Tensor):
         return [batch], {}, None
@@ -246,12 +206,9 @@ def _parts(batch: Any, number: int) -> Parts:
         return [], options, None if given is None else _labels(given)
     if isinstance(batch, tuple | list) and batch and isinstance(batch[0], torch.Tensor):
         return [batch[0]], {}, _labels(batch[1]) if len(batch) > 1 else None
-    form = type(batch).__name__
-    if isinstance(batch, tuple | list) and batch:
-        form += f" of {type(batch[0]).__name__}"
     raise InputError(
-        f"loader: batch {number} is a {form}: give tensors of images, tuples of images and labels, "
-        "or mappings of the model's keyword arguments"
+        f"loader: batch {number} is a {type(batch).__name__}: give tensors of images, tuples of "
+        "images and labels, or mappings of the model's keyword arguments"
     )
 
 
@@ -262,22 +219,16 @@ def _labels(given: Any) -> np.ndarray:
     return np.atleast_1d(found if found.dtype.kind == "U" else found.astype(np.int64))
 
 
-def _form(inputs: list[Any], options: dict[str, Any], labels: np.ndarray | None) -> str:
-    images = "images" if inputs else f"a mapping with {', '.join(sorted(options))}"
-    if labels is None:
-        return f"{images} without labels"
-    return f"{images} with {'texts' if labels.dtype.kind == 'U' else 'integers'} as labels"
-
-
-def _precision(model: nn.Module) -> torch.dtype:
-    floating = (part.dtype for part in model.parameters() if part.is_floating_point())
-    return next(floating, torch.float32)
-
-
 def _placed(part: Any, place: torch.device, precision: torch.dtype) -> Any:
     """The part of a batch on a device; numbers with a fraction in the precision of the model."""
     if not isinstance(part, torch.Tensor):
         return part
+    if part.dtype == torch.uint8 and part.ndim > 2:
+        raise InputError(
+            "loader: holds images of uint8: let the data set convert and normalize them as for "
+            "training, for example by torchvision.transforms.v2.ToDtype(torch.float32, scale=True),"
+            " and Normalize"
+        )
     return part.to(place, precision if part.is_floating_point() else None)
 
 
@@ -290,17 +241,13 @@ def _check_loader(loader: Any) -> None:
         )
     if isinstance(loader, torch.Tensor | np.ndarray):
         raise InputError("loader: is one array: give a list of batches, as in [images]")
-    sampler = getattr(loader, "sampler", None)
-    for one in (sampler, getattr(sampler, "sampler", None), _sampler_of_batches(loader)):
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    for one in (*samplers, *(getattr(sampler, "sampler", None) for sampler in samplers)):
         if isinstance(one, SHUFFLING) or getattr(one, "shuffle", False):
             raise InputError(
                 "loader: shuffles, so that its rows would not fit labels and embeddings of another "
                 "pass: make it with shuffle=False"
             )
-
-
-def _sampler_of_batches(loader: Any) -> Any:
-    return getattr(getattr(loader, "batch_sampler", None), "sampler", None)
 
 
 @contextmanager

@@ -430,7 +430,6 @@ def _embedded(
     from PIL import Image
 
     from singflow.towers.batches import photos_of
-    from singflow.towers.collected import joined
     from singflow.towers.device import without_tf32
     from singflow.towers.parameters import CPU_BATCH, GPU_BATCH
 
@@ -445,7 +444,7 @@ def _embedded(
                 rows.append(tower(views).float().cpu().numpy())
     if not rows:
         raise InputError("images: none were given: the loader or the list is empty")
-    return joined(rows)
+    return np.concatenate(rows)
 
 
 def _views(

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.data.arrays import as_array, blocks_of, images_of
+from singflow.artifacts.shards import in_shards
+from singflow.data.arrays import as_array, images_at_once, images_of
 from singflow.errors import InputError
 from singflow.translators.crossfit import Split, split
 
@@ -79,9 +80,11 @@ class ArrayImages:
     def _parts(self, place: int) -> Iterator[np.ndarray]:
         """Blocks of (images, views, width); InputError if a function did not start anew."""
         name, n = self.names[place], 0
-        for block in blocks_of(name, self.values[place]):
+        for block in images_of(name, self.values[place]):
             n += len(block)
-            yield block.reshape(len(block), *self.shapes[place])
+            if n > len(self):
+                break
+            yield block
         if n != len(self):
             raise InputError(
                 f"{name}: the function gave {len(self)} rows on its first call, and {n} on a later "
@@ -89,8 +92,8 @@ class ArrayImages:
             )
 
     def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
-        start = 0
-        for x, z in _together(self._parts(0), self._parts(1)):
+        start, right = 0, in_shards(self._parts(1), images_at_once((1, *self.shapes[0])))
+        for x, z in zip(self._parts(0), right, strict=True):
             image_id, view = np.divmod(np.arange(len(x) * x.shape[1]), x.shape[1])
             tensors = {"features": x.reshape(-1, x.shape[2]), "image_id": image_id + start}
             yield tensors | {"view": view}, z.reshape(-1, z.shape[2])
@@ -103,25 +106,6 @@ class ArrayImages:
     def split(self, folds: int) -> Split:
         """How translators are fitted on these images."""
         return split(self.manifest, folds)
-
-
-def _together(
-    left: Iterator[np.ndarray], right: Iterator[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of both with the same number of rows; the blocks of one side may be larger."""
-    waiting: list[np.ndarray] = []
-    for x in left:
-        while sum(map(len, waiting)) < len(x) and (more := next(right, None)) is not None:
-            waiting.append(more)
-        z = np.concatenate(waiting) if waiting else np.empty((0, 0, 0), np.float32)
-        if len(z) < len(x):
-            break
-        yield x, z[: len(x)]
-        waiting = [z[len(x) :]]
-    for _ in left:
-        pass
-    for _ in right:
-        pass
 
 
 def one_each(
@@ -153,15 +137,13 @@ def clusters_of(pool: Pool[ArrayImages], groups: Iterable[Any] | None) -> np.nda
     codes = pd.factorize(pd.Series(one_each("groups", groups, len(pool.scored))))[0]
     if (codes < 0).any():
         raise InputError(f"groups: row {int(np.argmin(codes))} has none: give one a row")
-    # Images and groups are the nodes of a graph; a cluster is what is connected.
-    edges = np.arange(start, len(copies)), len(copies) + codes
-    nodes = len(copies) + int(codes.max()) + 1
-    first = np.unique(copies, return_index=True)[1][copies]
-    rows = np.concatenate([edges[0], np.arange(len(copies))])
-    columns = np.concatenate([edges[1], first])
-    graph = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(nodes, nodes))
+    # Contents and groups are nodes of a graph, images its edges; what is connected is a cluster.
+    groups_at = int(copies.max()) + 1
+    nodes = groups_at + int(codes.max()) + 1
+    edges = np.ones(len(codes)), (copies[start:], groups_at + codes)
+    graph = scipy.sparse.coo_array(edges, shape=(nodes, nodes))
     found = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
-    return np.asarray(pd.factorize(found[: len(copies)])[0])
+    return np.asarray(pd.factorize(found[copies])[0])
 
 
 def folds_of(folds: int | Iterable[int], clusters: np.ndarray, seed: int) -> np.ndarray:
