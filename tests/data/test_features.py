@@ -226,10 +226,13 @@ def test_a_square_head_is_told_by_its_logits_or_refused(here):
             save("other", features=features, **changes)
 
 
-def test_a_top1_no_better_than_a_guess_is_told(here, caplog):
-    said = save(class_names=NAMES[::-1], labels=[NAMES[row] for row in INDEX])
-    assert "top-1 0.000" in said
-    assert "no better than a guess: are class_names in the order of the head's rows" in caplog.text
+def test_another_order_of_classes_is_refused(here):
+    wrong = {"class_names": ["bee", "ant", "dog", "cat"], "labels": [NAMES[row] for row in INDEX]}
+    said = (
+        "class_names: top-1 is 0.000, but would be 1.000 in another order: most rows of 'bee' "
+    )
+    with pytest.raises(InputError, match=said):
+        save(**wrong)
 
 
 @pytest.mark.parametrize(

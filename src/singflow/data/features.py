@@ -18,7 +18,6 @@ from singflow.artifacts.files import sha256_of, staged, write_bytes
 from singflow.artifacts.shards import in_shards
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision, write_tensors
-from singflow.cli import log
 from singflow.config.registry import MODELS, read_registry
 from singflow.config.sections import ModelName, Name, at_hand, phrases
 from singflow.data.arrays import as_array, head_of, images_of
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
 IMAGENET = Path("config/vocab/imagenet_1k.csv")
 ROWS, NUMBERS = 2**14, 2**25  # of a shard, at most
+FEW = 5  # images of a label, below which their predictions say nothing about the order of classes
 GAP = 0.05  # of the logits' standard deviation: float16 features give 0.01, another head 1
 CLASSES = "classes.csv"
 UNNAMED = "class {}"  # the name of a class that has none
@@ -167,7 +167,7 @@ def save_features(
             }
             tensors = {"weight": weight, "bias": bias}
             write_tensors(CATALOG["head"].at(made, model=model), tensors, facts)
-            told = check.told(head_classes(manifest, own_names))
+            told = check.told(head_classes(manifest, own_names), names)
             said.append(f"{model}: {width} features, {len(weight)} classes, {told}")
         if embeddings is not None and space is not None:
             width, _, shards = _opened("embeddings", embeddings)
@@ -364,16 +364,29 @@ class _HeadCheck:
         self._gap = max(self._gap, gap)
         return {"head_max_error": json.dumps(gap)}
 
-    def told(self, class_index: np.ndarray) -> str:
-        """The top-1 on rows of a known class, and how far W f + b is from the logits, in words."""
+    def told(self, class_index: np.ndarray, names: list[str]) -> str:
+        """The top-1 on rows of a known class, and how far W f + b is from the logits, in words.
+
+        InputError if another order of classes is right for half of the rows, and for twice as many.
+        """
+        from scipy.optimize import linear_sum_assignment
+
         gap = "" if self._given is None else f"; W f + b is within {self._gap:.1e} of the logits"
         if not (known := class_index >= 0).any():
             return f"top-1 unknown{gap}"
-        top1 = (np.concatenate(self._predicted) == class_index)[known].mean()
-        if top1 <= 1 / len(self._bias):
-            log.warning(
-                f"WARNING: top-1 is {top1:.3f}, no better than a guess: are class_names in the "
-                "order of the head's rows?"
+        actual, said = class_index[known], np.concatenate(self._predicted)[known]
+        top1 = (actual == said).mean()
+        present, rows = np.unique(actual, return_inverse=True)
+        counts = np.zeros((len(present), len(self._bias)))
+        np.add.at(counts, (rows, said), 1)
+        labels, places = linear_sum_assignment(-counts)
+        best = counts[labels, places].sum() / len(actual)
+        if len(actual) >= FEW * len(present) and best >= max(0.5, 2 * top1):
+            worst = int(np.argmax(counts[labels, places] * (present[labels] != places)))
+            raise InputError(
+                f"class_names: top-1 is {top1:.3f}, but would be {best:.3f} in another order: most "
+                f"rows of {names[present[labels[worst]]]!r} are predicted as "
+                f"{names[places[worst]]!r}: give class_names in the order of the head's rows"
             )
         return f"top-1 {top1:.3f}{gap}"
 
