@@ -320,10 +320,13 @@ NO_NAME = "study: missing: write a name for its folder below results/, as in `st
         ("study: mine\nmodels: [efficientnet_lite9]\n", "did you mean 'efficientnet_lite"),
         ("study: mine\nmodels: [timm/resnet18]\n", "id 'resnet18' must be pinned as name.tag"),
         ("study: mine\nmodels: [timm/nosuchnet]\n", "id 'nosuchnet' must be pinned as name.tag"),
-        ("study: mine\nmodels: [timm/resnt18.a1_in1k]\n", "no model 'resnt18'; near: resnet18, "),
-        ("study: mine\nmodels: [timm/resnet18.a9]\n", "'resnet18.a9'; it has resnet18.a1_in1k, "),
-        ("study: mine\nmodels: [torchvision/resnet19.V1]\n", "no model 'resnet19'; near: resnet18"),
-        ("study: mine\nmodels: [torchvision/resnet18.V9]\n", "; it has resnet18.IMAGENET1K_V1"),
+        (
+            "study: mine\nmodels: [timm/resnt18.a1_in1k]\n",
+            "no 'resnt18.a1_in1k'; near: resnet18.a1",
+        ),
+        ("study: mine\nmodels: [timm/resnet18.a9]\n", "no 'resnet18.a9'; near: resnet18.a"),
+        ("study: mine\nmodels: [torchvision/resnet19.V1]\n", "no 'resnet19.V1'; near: "),
+        ("study: mine\nmodels: [torchvision/resnet18.V9]\n", "no 'resnet18.V9'; near: "),
         ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
     ],
 )

@@ -228,9 +228,7 @@ def test_a_square_head_is_told_by_its_logits_or_refused(here):
 
 def test_another_order_of_classes_is_refused(here):
     wrong = {"class_names": ["bee", "ant", "dog", "cat"], "labels": [NAMES[row] for row in INDEX]}
-    said = (
-        "class_names: top-1 is 0.000, but would be 1.000 in another order: most rows of 'bee' "
-    )
+    said = "class_names: top-1 is 0.000, but would be 1.000 in another order: most rows of 'bee' "
     with pytest.raises(InputError, match=said):
         save(**wrong)
 

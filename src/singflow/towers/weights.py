@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from singflow.artifacts.files import sha256_of
-from singflow.config.names import IDS
 from singflow.config.registry import (
     MODELS,
     ConSEEntry,
@@ -177,7 +176,7 @@ def addresses(entry: ModelEntry | SpaceEntry) -> list[str]:
     """Addresses of what PyTorch keeps in its cache: of the model's weights, and of its head."""
     if not isinstance(entry, ModelEntry) or entry.weights == "random":
         return []
-    own = entry.weights == "hub" and entry.source in IDS and not in_hub(entry)
+    own = entry.weights == "hub" and entry.source in ("timm", "torchvision") and not in_hub(entry)
     kind, _, head = (entry.head_weights or "").partition(":")
     return [url for url in (published_at(entry) if own else "", head * (kind == "url")) if url]
 
@@ -300,36 +299,37 @@ def package_model(distribution: str) -> Path:
 
 
 def check_ids(models: Mapping[str, ModelEntry]) -> None:
-    """Refuse models whose weights no library has.
-
-    Entries of this package are known to exist, and to look them up would load timm.
-    """
-    own = models.keys() - read_registry(MODELS, MODELS).packaged.keys()
-    hub = [name for name, entry in models.items() if entry.weights == "hub"]
-    for name in (name for name in hub if name in own and models[name].source in IDS):
-        try:
-            check_id(models[name])
-        except InputError as error:
-            raise InputError(f"models: {name}: {error}") from None
+    """Refuse models that no library has. Entries of this package are known to exist."""
+    packaged = read_registry(MODELS, MODELS).packaged
+    for name, entry in models.items():
+        if name not in packaged and entry.weights == "hub":
+            try:
+                check_id(entry)
+            except InputError as error:
+                raise InputError(f"models: {name}: {error}") from None
 
 
 def check_id(entry: ModelEntry) -> None:
-    """Refuse an id of timm or torchvision that has no weights, with the ids that have some.
+    """Refuse an id that timm or torchvision does not have.
 
     A model of timm with weights of one's own may be an architecture alone.
     """
-    known, (name, _, tag) = IDS[entry.source](entry.id), entry.id.partition(".")
-    own = entry.source == "timm" and entry.weights != "hub"
-    if entry.id in known or (own and not tag):
-        return
-    fix = (
-        " (with weights of your own, name those you started from, which decide how images are "
-        f"prepared, or the architecture alone, id: {name}, and its transform)"
-    )
-    raise InputError(
-        f"{entry.source} has no weights {entry.id!r}; it has {', '.join(known) or 'none'}"
-        f"{fix if own else ''}"
-    )
+    if entry.source == "timm":
+        import timm
+
+        alone = entry.weights != "hub" and "." not in entry.id
+        _check_known("timm", entry.id, timm.list_models() if alone else timm.list_pretrained())
+    elif entry.source == "torchvision":
+        from torchvision.models import get_model_weights, list_models
+
+        known = [f"{name}.{tag.name}" for name in list_models() for tag in get_model_weights(name)]
+        _check_known("torchvision", entry.id, known)
+
+
+def _check_known(library: str, identifier: str, known: list[str]) -> None:
+    if identifier not in known:
+        near = difflib.get_close_matches(identifier, known, n=5, cutoff=0.4)
+        raise InputError(f"{library} has no {identifier!r}; near: {', '.join(near) or 'none'}")
 
 
 def torchvision_weights(entry: ModelEntry) -> Any:
@@ -356,11 +356,7 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
     import open_clip
 
     model, _, pretrained = entry.id.partition("/")
-    if model not in open_clip.list_models():
-        near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
-        raise InputError(
-            f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else "")
-        )
+    _check_known("open_clip", model, open_clip.list_models())
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
     plain = model.removesuffix("-quickgelu")
     twin = plain if plain != model else f"{model}-quickgelu"
@@ -371,10 +367,7 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
         raise InputError(
             f"{entry.id}: these weights were trained {trained} QuickGELU: write {twin}/{pretrained}"
         )
-    if pretrained and not tag:
-        known = open_clip.list_pretrained_tags_by_model(model)
-        raise InputError(
-            f"open_clip has no weights {entry.id!r}; for {model} it has "
-            f"{', '.join(known) or 'none'}"
-        )
+    if pretrained:
+        known = [f"{model}/{tag}" for tag in open_clip.list_pretrained_tags_by_model(model)]
+        _check_known("open_clip", entry.id, known)
     return tag
