@@ -5,6 +5,7 @@ import platform
 import shutil
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -20,6 +21,7 @@ from tests.wheel import Built, Environment
 
 settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
 settings.load_profile("untimed")
+STARTED = Path.cwd()
 
 
 def pytest_configure(config):
@@ -64,9 +66,13 @@ def pytest_collection():
 
 @pytest.hookimpl(trylast=True)  # after the file's own fixtures
 def pytest_runtest_teardown(item, nextitem):
-    if (nextitem is None or nextitem.path != item.path) and platform.libc_ver()[0] == "glibc":
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    if platform.libc_ver()[0] == "glibc":
         # Give back memory that a file's tests needed; towers/extraction tells processes to keep it.
         ctypes.CDLL(None).malloc_trim(0)
+    left, _ = Path.cwd(), os.chdir(STARTED)
+    assert left == STARTED, f"{item.path} leaves the working directory {left}"
 
 
 @pytest.fixture(scope="session")

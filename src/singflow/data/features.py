@@ -18,8 +18,8 @@ from singflow.artifacts.files import sha256_of, staged, write_bytes
 from singflow.artifacts.shards import in_shards
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.artifacts.tensors import SCHEMA_VERSION, stored_precision, write_tensors
-from singflow.config.registry import MODELS, read_registry
-from singflow.config.sections import ModelName, Name, at_hand, phrases
+from singflow.config.reading import read_yaml
+from singflow.config.sections import PACKAGE_DATA, ModelName, Name, at_hand, phrases
 from singflow.data.arrays import as_array, head_of, images_of
 from singflow.data.imported import read_source
 from singflow.data.manifest import (
@@ -90,7 +90,7 @@ def save_features(
         Name of the space of the embeddings.
     model : str, optional
         Name of the model; by default that of the folder. In a study it is features/<name>. A name
-        of a registry, or one with a slash, such as timm/resnet50.a1_in1k, stays as it is.
+        of a packaged model, or with a slash, such as timm/resnet50.a1_in1k, stays as it is.
     logits : array (n, C), or function, optional
         The model's logits, which W f + b must equal. An array of a square weight needs them.
     split : sequence of n texts, optional
@@ -211,7 +211,7 @@ def _checked_name(kind: Any, value: str) -> str:
 
 
 def _model_name(name: str) -> str:
-    known = "/" in name or name in read_registry(MODELS, MODELS).entries
+    known = "/" in name or name in read_yaml(PACKAGE_DATA / "models.yaml")
     return _checked_name(ModelName, name if known else f"features/{name}")
 
 
