@@ -104,7 +104,6 @@ WRONG_CELLS = [
     *(({"class_index": text}, f"class_index {text!r} is {OUTSIDE.format(1000, 999)}")
       for text in ("1000", "-2", "2.5", "two", "nan", "inf")),
     ({"split": "test"}, SPLIT),
-    ({"prompt": "x"}, "label 'cat' has two prompts, 'an image of a cat' and 'x': give it one"),
 ]  # fmt: skip
 TEXTS = [
     *((classes(text), f"classes.csv: {said}") for text, said in CLASS_LISTS),
@@ -115,6 +114,8 @@ TEXTS = [
      "t.parquet: not readable as Parquet (ArrowInvalid: …): write it anew, or as CSV"),
     *((row(kind, **cells), f"table.{kind}: line 3 (b.png): {said}")
       for kind in ("csv", "parquet") for cells, said in WRONG_CELLS),
+    (row("csv", prompt="x"),
+     "table.csv: b.png: label 'cat' has two prompts, 'an image of a cat' and 'x': give it one"),
 ]  # fmt: skip
 
 

@@ -11,6 +11,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from singflow.cli import log
 from singflow.data.archives import (
     Member,
@@ -26,10 +29,9 @@ from singflow.data.reading import (
     OUTSIDE,
     SPLIT_FOLDERS,
     UNPRINTABLE,
-    Row,
     below_splits,
     is_litter,
-    iterate_rows,
+    read_table,
     subfolders,
 )
 from singflow.errors import InputError, printable
@@ -128,59 +130,41 @@ def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
     """List the images of a CSV or Parquet table with one image per row."""
-    listing = _Listing()
-    prompts: dict[str, str] = {}
-    listed: set[str] = set()
     needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
-    for number, row in iterate_rows(table, needed, ("class_index", "prompt", "split")):
-        path, place = row["path"], PurePosixPath(row["path"])
-        where = f"{table}: line {number} ({path})"
-        label, index = classes.label_of(row[label_column])
-        if given := row.get("class_index", "").strip():
-            index = stated_class(given, where, len(classes.names))
-            label = row[label_column]
+    optional = ("class_index", "prompt", "split")
+    rows = read_table(table, needed, optional)
+    if rows.empty:
+        raise InputError(f"{table}: holds no rows")
+    rows = rows.reindex(columns=list(dict.fromkeys((*needed, *optional))), fill_value="")
+    stated, split = rows["class_index"].str.strip(), rows["split"].str.strip().str.lower()
+    numbers, count = pd.to_numeric(stated, errors="coerce"), len(classes.names)
+    outside = f"is outside the {count} classes (0 to {count - 1}, or -1)"
+    neither = "is neither train nor validation (val): write one of them, or nothing"
+    for column, wrong, said in (
+        ("class_index", (stated != "") & ~numbers.isin(range(-1, count)), outside),
+        ("split", ~split.isin(["", *SPLIT_FOLDERS]), neither),
+    ):
+        for line, path, cell in rows.loc[wrong, ["path", column]].itertuples():
+            raise InputError(f"{table}: line {line} ({path}): {column} {cell!r} {said}")
+    listing, prompts, listed = _Listing(), dict[str, str](), set[str]()
+    cells = zip(rows.to_dict("records"), numbers, split, strict=True)
+    for row, number, side in cells:
+        path, text, place = row["path"], row[label_column], PurePosixPath(row["path"])
+        label, index = classes.label_of(text) if np.isnan(number) else (text, int(number))
         label = in_plain_words(label) or (classes.names[index] if index >= 0 else "")
-        split = stated_split(row, where)
-        prompt = row.get("prompt") or prompt_of(label)
+        prompt = row["prompt"] or prompt_of(label)
         if not path or place.is_absolute() or ".." in place.parts:
             listing.reject(path, OUTSIDE)
         elif str(place) in listed:
             listing.reject(path, "listed twice")
-        elif listing.add(path, (label, index), split, prompt):
+        elif listing.add(path, (label, index), SPLIT_FOLDERS.get(side, ""), prompt):
             listed.add(str(place))
             if prompts.setdefault(label, prompt) != prompt:
                 raise InputError(
-                    f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: "
-                    "give it one"
+                    f"{table}: {path}: label {label!r} has two prompts, {prompts[label]!r} and "
+                    f"{prompt!r}: give it one"
                 )
-    if not listing.found and not listing.rejected:
-        raise InputError(f"{table}: holds no rows")
     return listing.found, listing.rejected
-
-
-def stated_class(text: str, where: str, count: int) -> int:
-    """The class_index in a cell: the number of one of `count` classes, or -1 for none."""
-    try:
-        index = int(float(text)) if float(text).is_integer() else None
-    except ValueError:
-        index = None
-    if index is None or not -1 <= index < count:
-        raise InputError(
-            f"{where}: class_index {text!r} is outside the {count} classes (0 to {count - 1}, or "
-            "-1)"
-        )
-    return index
-
-
-def stated_split(row: Row, where: str) -> str:
-    """The split of a row: train, validation, or nothing if it is to be drawn."""
-    split = row.get("split", "").strip().lower()
-    if split not in ("", *SPLIT_FOLDERS):
-        raise InputError(
-            f"{where}: split {row['split']!r} is neither train nor validation (val): write one of "
-            "them, or nothing"
-        )
-    return SPLIT_FOLDERS.get(split, "")
 
 
 def list_archives(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,6 @@ OF_SYSTEM = {
 }
 UNPRINTABLE = "name is not UTF-8 or holds control characters: rename the file"
 OUTSIDE = "outside the data root: paths are relative to it and without .."
-
-Row = dict[str, str]
 
 
 def is_litter(name: str) -> bool:
@@ -66,15 +64,6 @@ def read_table(
         frame = frame[list(titles.values())].set_axis(list(titles), axis="columns")
     frame.index += 2
     return frame[(frame.map(str.strip) != "").any(axis=1)]
-
-
-def iterate_rows(
-    path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
-) -> Iterator[tuple[int, Row]]:
-    """Line number and cells of every row of read_table()."""
-    frame = read_table(path, needed, optional)
-    for number, *cells in frame.itertuples():
-        yield number, dict(zip(frame.columns, cells, strict=True))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
